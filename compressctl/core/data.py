@@ -1,0 +1,69 @@
+"""Datasets as everything else sees them: four splits that never overlap, read in batches of numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from compressctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from compressctl.core.model import Signature
+
+SplitName = Literal["train", "validation", "calibration", "test"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs: by name, float32 or integer, samples along axis 0. labels: (n,) integers for classes, floats otherwise.
+
+    indices: (n,) int64, the samples' positions in the dataset as it is stored, so that results can name an example.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    indices: np.ndarray
+
+
+class Split(Protocol):
+    """Samples that are read lazily. Reading twice gives the same samples in the same order."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """Batches of `size` samples, the last one possibly smaller; shuffled only when a seed is given."""
+        ...
+
+
+class Dataset(Protocol):
+    """classes: their names for classification, in the order of the labels; None otherwise.
+
+    fingerprint: a hash of the content and of everything that decides the splits; part of cache keys.
+    """
+
+    @property
+    def classes(self) -> Sequence[str] | None: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def split(self, name: SplitName) -> Split: ...
+
+
+def bind(batch: Batch, signature: Signature) -> dict[str, np.ndarray]:
+    """The batch's arrays under the model's input names.
+
+    By name where the names agree; a single array goes to a single input whatever the names. Raises UsageError otherwise.
+    """
+    wanted = [spec.name for spec in signature.inputs]
+    if set(wanted) <= set(batch.inputs):
+        return {name: batch.inputs[name] for name in wanted}
+    if len(wanted) == 1 and len(batch.inputs) == 1:
+        return {wanted[0]: next(iter(batch.inputs.values()))}
+    raise UsageError(
+        f"the model takes {', '.join(wanted)} but the data gives {', '.join(batch.inputs)}",
+        hint="name the data's arrays like the model's inputs",
+    )

@@ -1,0 +1,100 @@
+"""One exception family: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a shell or a CI job learns from a run. Stable across versions."""
+
+    DONE = 0
+    BUDGET_MISSED = 1
+    USAGE = 2
+    MISSING_DEPENDENCY = 3
+    STAGE_FAILED = 4
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The place that set a value. line and column count from 1; text is that line of the source."""
+
+    source: str
+    line: int | None = None
+    column: int | None = None
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return ":".join(str(part) for part in (self.source, self.line, self.column) if part is not None)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe. path is where in the recipe, as in `stages[1].rank`."""
+
+    message: str
+    path: str = ""
+    hint: str | None = None
+    origin: Origin | None = None
+
+    def __str__(self) -> str:
+        head = "  ".join(part for part in (str(self.origin) if self.origin else "", self._claim()) if part)
+        return "\n".join([head, *self._excerpt(), *([f"   {self.hint}"] if self.hint else [])])
+
+    def _claim(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+    def _excerpt(self) -> list[str]:
+        if not self.origin or self.origin.text is None or self.origin.line is None:
+            return []
+        prefix = f"{self.origin.line:>5} | "
+        lines = [prefix + self.origin.text.rstrip()]
+        if self.origin.column is not None:
+            lines.append(" " * (len(prefix) + self.origin.column - 1) + "^")
+        return lines
+
+
+class CompressctlError(Exception):
+    """Base of every error that a user can mend. str(error) is the whole message that they read."""
+
+    exit_code = ExitCode.STAGE_FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n   {self.hint}" if self.hint else self.message
+
+
+class UsageError(CompressctlError):
+    """The command line, or an input file that it or the recipe names, is not usable."""
+
+    exit_code = ExitCode.USAGE
+
+
+class RecipeError(UsageError):
+    """A recipe with one or more problems, all of them at once."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class MissingDependencyError(CompressctlError):
+    """Something optional is not installed. install is the exact command that mends it."""
+
+    exit_code = ExitCode.MISSING_DEPENDENCY
+
+    def __init__(self, needed_for: str, package: str, install: str) -> None:
+        super().__init__(f"{needed_for} needs {package}, which is not installed", hint=f"run: {install}")
+        self.package = package
+        self.install = install
+
+
+class StageError(CompressctlError):
+    """A stage could not do its work."""

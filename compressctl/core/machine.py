@@ -1,0 +1,67 @@
+"""What this computer is: processor, instruction sets, and what they mean for INT8. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """cpu_flags: as Linux names them (avx2, avx512_vnni, amx_int8, asimddp). Empty where they cannot be read."""
+
+    system: str
+    architecture: str
+    cpu: str
+    logical_cpus: int
+    cpu_flags: frozenset[str]
+
+    @property
+    def has_vnni(self) -> bool:
+        """8-bit dot products that accumulate in 32 bits, so that they cannot saturate."""
+        return bool(self.cpu_flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+@lru_cache(maxsize=1)
+def this_machine() -> Machine:
+    model, flags = _READERS.get(platform.system(), _unknown)()
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        architecture=platform.machine(),
+        cpu=model or platform.processor() or "unknown",
+        logical_cpus=os.cpu_count() or 1,
+        cpu_flags=frozenset(flags),
+    )
+
+
+def _linux() -> tuple[str, list[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return _unknown()
+    facts: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip().lower(), value.strip())
+    return facts.get("model name", ""), (facts.get("flags") or facts.get("features") or "").split()
+
+
+def _macos() -> tuple[str, list[str]]:
+    def ask(key: str) -> str:
+        done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    features = f"{ask('machdep.cpu.features')} {ask('machdep.cpu.leaf7_features')}".lower().split()
+    dot_product = ["asimddp"] if ask("hw.optional.arm.FEAT_DotProd") == "1" else []
+    return ask("machdep.cpu.brand_string"), features + dot_product
+
+
+def _unknown() -> tuple[str, list[str]]:
+    return "", []
+
+
+_READERS = {"Linux": _linux, "Darwin": _macos}

@@ -1,0 +1,41 @@
+"""Quantization as data: which tensor is stored with which scale, zero point and type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class TensorQuant:
+    """How one tensor is quantized: real = scale * (code - zero_point).
+
+    dtype: "uint8", "int8", "int4", ... scale: float32, shape () per tensor, (channels,) per channel, blocked otherwise.
+    zero_point: the same shape, of that integer type. axis: the channel axis, None per tensor. block: elements that share
+    a scale along axis, None when not blocked.
+    quantized_min, quantized_max: the codes in use when fewer than the type has (7-bit weights in an int8 tensor).
+    """
+
+    dtype: str
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None = None
+    block: int | None = None
+    quantized_min: int | None = None
+    quantized_max: int | None = None
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """Every quantized tensor of a graph, and what was left in float with the reason.
+
+    activations: by tensor name. weights: by initializer name. float_nodes: node name to the reason it stays float.
+    """
+
+    activations: Mapping[str, TensorQuant] = field(default_factory=dict)
+    weights: Mapping[str, TensorQuant] = field(default_factory=dict)
+    float_nodes: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,59 @@
+"""Names to objects, imported on first use, open to third parties through entry points."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Generic, TypeVar, cast
+
+from compressctl.core.errors import UsageError
+
+T = TypeVar("T")
+
+
+def load(path: str) -> Any:
+    """Import `"module:attribute"` and return the attribute."""
+    module, _, attribute = path.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+class Registry(Generic[T]):
+    """A name maps to `"module:attribute"`; the module is imported when the name is first asked for.
+
+    kind: what the names are, for messages ("technique"). group: the entry-point group in which other packages add theirs.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+
+    def names(self) -> list[str]:
+        """Every known name, sorted. Imports nothing but the metadata of installed packages."""
+        return sorted({*self._builtin, *self._plugins})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._builtin or name in self._plugins
+
+    def get(self, name: str) -> T:
+        """The object of that name. Raises UsageError with the nearest names when there is none."""
+        if name in self._builtin:
+            return cast(T, load(self._builtin[name]))
+        if name in self._plugins:
+            return cast(T, self._plugins[name].load())
+        raise UsageError(f"unknown {self.kind} {name!r}", hint=self.nearest(name))
+
+    def nearest(self, name: str) -> str:
+        """A hint that names the closest entries, or all of them when nothing is close."""
+        close = difflib.get_close_matches(name, self.names(), n=3)
+        if close:
+            return f"did you mean {' or '.join(close)}?"
+        return f"known: {', '.join(self.names())}"
+
+    @cached_property
+    def _plugins(self) -> Mapping[str, Any]:
+        from importlib.metadata import entry_points
+
+        return {entry.name: entry for entry in entry_points(group=self.group)}

@@ -1,0 +1,125 @@
+"""Where models and datasets come from, and what scores them: light descriptions, code imported on use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressctl.core.data import Dataset
+from compressctl.core.model import Form, Model
+from compressctl.core.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Task = Literal["classification", "regression", "embedding", "language-model", "custom"]
+
+
+class SplitSizes(BaseModel):
+    """How many samples go where: a whole number counts samples, a number between 0 and 1 is a share of the whole."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    validation: int | float = Field(
+        0.1, description="held-out samples that choose: gates, search, early stopping", ge=0
+    )
+    calibration: int | float = Field(300, description="samples that set quantization ranges", ge=0)
+    test: int | float | None = Field(
+        None, description="samples that report; default: the dataset's own test split, else a fifth", ge=0
+    )
+
+
+class LoadModel(Protocol):
+    """base: the folder that relative paths start from (the recipe's). seed: for sources that initialise weights."""
+
+    def __call__(self, params: Any, base: Path, seed: int) -> Model: ...
+
+
+class Fingerprint(Protocol):
+    """A hash of everything that decides what would be loaded (file contents included), without loading it into memory."""
+
+    def __call__(self, params: Any, base: Path) -> str: ...
+
+
+class LoadDataset(Protocol):
+    def __call__(self, params: Any, sizes: SplitSizes, base: Path, seed: int) -> Dataset: ...
+
+
+class Metric(Protocol):
+    """outputs: (n, ...) the model's first output. labels: (n, ...). Percent (0 to 100) where the metric is a share."""
+
+    def __call__(self, outputs: np.ndarray, labels: np.ndarray) -> float: ...
+
+
+@dataclass(frozen=True)
+class ModelSourceSpec:
+    name: str
+    summary: str
+    params: type[BaseModel]
+    form: Form
+    implementation: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """fingerprint: as for models, so that a plan can name cache keys before anything is loaded."""
+
+    name: str
+    summary: str
+    params: type[BaseModel]
+    implementation: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """unit: "%" or "" ; a drop is counted in it (points), positive when the compressed model is worse."""
+
+    name: str
+    summary: str
+    tasks: tuple[Task, ...]
+    higher_is_better: bool
+    unit: str
+    implementation: str
+
+    def drop(self, before: float, after: float) -> float:
+        return before - after if self.higher_is_better else after - before
+
+
+model_sources: Registry[ModelSourceSpec] = Registry(
+    "model source",
+    "compressctl.model_sources",
+    {
+        "builtin": "compressctl.sources.specs:BUILTIN",
+        "python": "compressctl.sources.specs:PYTHON_MODEL",
+        "onnx": "compressctl.sources.specs:ONNX",
+    },
+)
+
+datasets: Registry[DatasetSpec] = Registry(
+    "dataset",
+    "compressctl.datasets",
+    {
+        "digits": "compressctl.sources.specs:DIGITS",
+        "npz": "compressctl.sources.specs:NPZ",
+        "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
+        "csv": "compressctl.sources.specs:CSV",
+        "python": "compressctl.sources.specs:PYTHON_DATASET",
+    },
+)
+
+metrics: Registry[MetricSpec] = Registry(
+    "metric",
+    "compressctl.metrics",
+    {
+        "accuracy": "compressctl.measure.specs:ACCURACY",
+        "r2": "compressctl.measure.specs:R2",
+        "rmse": "compressctl.measure.specs:RMSE",
+    },
+)
+
+DEFAULT_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "r2"}

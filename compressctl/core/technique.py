@@ -1,0 +1,109 @@
+"""What a technique is: a light description that recipes are checked against, and the code that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from compressctl.core.data import Dataset, SplitName
+from compressctl.core.errors import Problem
+from compressctl.core.events import Events
+from compressctl.core.model import Form, Model, Signature
+from compressctl.core.registry import Registry
+from compressctl.core.target import Target
+
+
+class Need(StrEnum):
+    """What a technique must be given to do its work."""
+
+    LABELS = "labels"
+    TRAINING_DATA = "training data"
+    CALIBRATION_DATA = "calibration data"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a check may know before a weight is loaded. `form` is the form the stage would receive."""
+
+    form: Form
+    target: Target
+    signature: Signature | None = None
+    quantized: bool = False
+
+
+@dataclass(frozen=True)
+class TechniqueSpec:
+    """A technique as the registry lists it. The module that holds one imports no torch, onnx or numpy.
+
+    params: a pydantic model with extra="forbid" and a description on every field; becomes part of the recipe's schema.
+    implementation: `"module:function"`, an `Apply`, imported when the stage runs. version: raise it when the same
+    parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
+    check: problems that need no weights, beyond what params itself refuses.
+    """
+
+    name: str
+    version: int
+    summary: str
+    params: type[BaseModel]
+    takes: Form
+    gives: Form
+    implementation: str
+    needs: frozenset[Need] = frozenset()
+    destroys: tuple[str, ...] = ()
+    quantizes: bool = False
+    sources: tuple[str, ...] = ()
+    check: Callable[[Any, ModelFacts], list[Problem]] | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a technique hands back. facts: ready for JSON, shown in the report."""
+
+    model: Model
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Scorer(Protocol):
+    """The task's metric of a model on a split, measured through the target's runtime on the file it would be shipped as."""
+
+    def __call__(self, model: Model, split: SplitName) -> float: ...
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a stage must hold. accuracy_drop: points of the task's metric against the original model."""
+
+    accuracy_drop: float
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every stage needs, and nothing else. seed: this stage's own. folder: scratch space, gone after the run.
+
+    score: None when the recipe has no labelled data. baseline_score: the original model's, on the validation split.
+    """
+
+    seed: int
+    events: Events
+    folder: Path
+    target: Target
+    data: Dataset | None = None
+    score: Scorer | None = None
+    gate: Gate | None = None
+    higher_is_better: bool = True
+
+
+class Apply(Protocol):
+    def __call__(self, model: Model, params: Any, run: RunContext) -> StageResult: ...
+
+
+techniques: Registry[TechniqueSpec] = Registry(
+    "technique",
+    "compressctl.techniques",
+    {"quantize.static": "compressctl.techniques.quantize.params:STATIC"},
+)

@@ -1,0 +1,121 @@
+"""The recipe as typed data, version 1. What the loader returns and everything after it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from compressctl.core.source import SplitSizes, Task
+from compressctl.core.target import Profile
+
+VERSION = "compressctl/v1"
+
+
+class Section(BaseModel):
+    """A part of the recipe: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_size(value: Any) -> Any:
+    """Bytes from "5MB", "1.5 MiB" or a whole number. Decimal units count in 1000, binary units in 1024."""
+    if not isinstance(value, str):
+        return value
+    text = value.replace(" ", "").lower()
+    for suffix, factor in _UNITS:
+        if text.endswith(suffix):
+            try:
+                return round(float(text.removesuffix(suffix)) * factor)
+            except ValueError:
+                break
+    raise ValueError("not a size; write it like 5MB, 800KB or 1.5MiB")
+
+
+_UNITS = (
+    ("kib", 1024),
+    ("mib", 1024**2),
+    ("gib", 1024**3),
+    ("kb", 1000),
+    ("mb", 1000**2),
+    ("gb", 1000**3),
+    ("b", 1),
+)
+
+
+class TargetSection(Section):
+    backend: str = Field("onnxruntime", description="the runtime that will serve the model")
+    device: Literal["cpu"] = Field("cpu", description="where it runs")
+    threads: int = Field(1, ge=0, description="threads for one inference; 0 means all")
+    batch: int = Field(1, ge=1, description="samples per inference when latency is measured")
+    profile: Profile = Field("auto", description="instruction set to compress for; auto reads this machine")
+
+
+class GateSection(Section):
+    accuracy_drop: float = Field(
+        ge=0, description="most points of the task's metric that may be lost against the original"
+    )
+    otherwise: Literal["bisect", "stop", "skip"] | None = Field(
+        None,
+        description="when it does not hold: bisect (give back the parts that cost most, where the technique can), "
+        "stop the run, or skip the stage; default: bisect where the technique can, else stop",
+    )
+
+
+class BudgetSection(Section):
+    accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
+    size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
+        None, description="most bytes of the exported files, as in 5MB"
+    )
+    speedup: float | None = Field(None, gt=0, description="least ratio of latency, original / compressed, same runtime")
+    worst_class_drop: float | None = Field(None, ge=0, description="most points that any one class may lose")
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """source: a name in the registry of model sources; params: that source's, validated."""
+
+    source: str
+    params: BaseModel
+
+
+@dataclass(frozen=True)
+class DataSection:
+    source: str
+    params: BaseModel
+    sizes: SplitSizes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One entry of `stages`. id is unique in the recipe."""
+
+    id: str
+    use: str
+    params: BaseModel
+    gate: GateSection | None = None
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with every default filled in. base: the folder that its relative paths start from.
+
+    resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
+    file holds and what loads to an equal Recipe. export: names of backends, the target's own first when none were given.
+    """
+
+    name: str
+    seed: int
+    task: Task
+    metric: str | None
+    model: ModelSection
+    data: DataSection | None
+    target: TargetSection
+    stages: tuple[Stage, ...]
+    export: tuple[str, ...]
+    budget: BudgetSection
+    base: Path
+    resolved: dict[str, Any]
