@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from compressctl.core.backend import Session
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import Problem
 from compressctl.core.events import Events
@@ -43,7 +44,8 @@ class TechniqueSpec:
     params: a pydantic model with extra="forbid" and a description on every field; becomes part of the recipe's schema.
     implementation: `"module:function"`, an `Apply`, imported when the stage runs. version: raise it when the same
     parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
-    check: problems that need no weights, beyond what params itself refuses.
+    check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
+    work back until `run.gate` holds.
     """
 
     name: str
@@ -56,6 +58,7 @@ class TechniqueSpec:
     needs: frozenset[Need] = frozenset()
     destroys: tuple[str, ...] = ()
     quantizes: bool = False
+    bisects: bool = False
     sources: tuple[str, ...] = ()
     check: Callable[[Any, ModelFacts], list[Problem]] | None = None
 
@@ -85,7 +88,8 @@ class Gate:
 class RunContext:
     """What every stage needs, and nothing else. seed: this stage's own. folder: scratch space, gone after the run.
 
-    score: None when the recipe has no labelled data. baseline_score: the original model's, on the validation split.
+    score: None when the recipe has no labelled data. baseline_score: the original model's on the validation split, measured
+    when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     """
 
     seed: int
@@ -94,6 +98,8 @@ class RunContext:
     target: Target
     data: Dataset | None = None
     score: Scorer | None = None
+    baseline_score: Callable[[], float] | None = None
+    open: Callable[[Model], Session] | None = None
     gate: Gate | None = None
     higher_is_better: bool = True
 
