@@ -1,0 +1,153 @@
+"""The parameters of each model source and dataset, as recipes give them. Light: pydantic and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
+
+
+class SourceParams(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BuiltinParams(SourceParams):
+    name: Literal["digits-resnet", "digits-depthwise"] = Field(description="which of the shipped trained networks")
+
+
+class PythonModelParams(SourceParams):
+    factory: str = Field(
+        description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
+    weights: str | None = Field(
+        None,
+        description="a .safetensors file, or a .pt/.pth checkpoint that holds tensors only; code is never unpickled",
+    )
+    input_shape: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="shape of one sample, without the batch axis, as in [3, 32, 32]"
+    )
+    input_name: str = Field("input", min_length=1, description="the input's name in the exported graph")
+    input_dtype: Literal["float32", "int32", "int64"] = Field("float32", description="element type of the input")
+
+
+class OnnxParams(SourceParams):
+    path: str = Field(description="the .onnx file, relative to the recipe; external data is found next to it")
+
+
+class DigitsParams(SourceParams):
+    """scikit-learn's 8x8 digits need no parameters."""
+
+
+class EncodedSplit(SourceParams):
+    blob: str = Field(description="array of bytes: all image files, joined")
+    offsets: str = Field(description="array of n + 1 positions; image i is blob[offsets[i]:offsets[i+1]]")
+    labels: str | None = Field(None, description="array of labels")
+
+
+class EncodedParams(SourceParams):
+    train: EncodedSplit = Field(description="arrays of the samples to split")
+    test: EncodedSplit | None = Field(None, description="arrays of the dataset's own test split")
+
+
+class Normalised(SourceParams):
+    """(value * scale - mean) / std, per channel."""
+
+    mean: tuple[float, ...] | None = Field(
+        None, description="subtracted per channel, after scaling; one number serves all channels"
+    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="divided by per channel, after the mean; one number serves all channels"
+    )
+
+
+class NpzParams(Normalised):
+    path: str = Field(description="the .npz file, relative to the recipe")
+    inputs: str = Field("inputs", description="array of inputs, samples along axis 0")
+    labels: str | None = Field("labels", description="array of labels; null when there are none")
+    test_inputs: str | None = Field(None, description="array of the dataset's own test inputs")
+    test_labels: str | None = Field(None, description="array of the dataset's own test labels")
+    encoded: EncodedParams | None = Field(
+        None, description="arrays of encoded images (JPEG, PNG, ...) instead of inputs and labels"
+    )
+    classes: str | None = Field(None, description="array of class names, in the order of the labels")
+    layout: Literal["NCHW", "NHWC", "NHW"] | None = Field(
+        None,
+        description="how images are stored: NHW gains a channel axis and NHWC becomes NCHW; default: used as stored",
+    )
+    scale: float | None = Field(None, description="multiplies the values; default: 1/255 for bytes, otherwise 1")
+    input_name: str = Field("input", min_length=1, description="the name under which batches carry the inputs")
+
+    @model_validator(mode="after")
+    def _one_way_to_store(self) -> NpzParams:
+        plain = {"inputs", "labels", "test_inputs", "test_labels", "layout"} & self.model_fields_set
+        if self.encoded is not None and plain:
+            raise ValueError(f"encoded images have no {', '.join(sorted(plain))}; name the arrays under `encoded`")
+        if self.test_labels is not None and self.test_inputs is None:
+            raise ValueError("test_labels needs test_inputs")
+        return self
+
+
+class SplitFolders(SourceParams):
+    train: str = Field(description="subfolder of the samples to split")
+    validation: str | None = Field(None, description="subfolder of the dataset's own validation split")
+    test: str | None = Field(None, description="subfolder of the dataset's own test split")
+
+
+class ImageFolderParams(Normalised):
+    path: str = Field(description="the folder, relative to the recipe")
+    labels: str = Field(
+        "folders",
+        min_length=1,
+        description="where labels are: `folders` (one per class), `prefix` (of the file name, up to the separator), "
+        "or a CSV file with the columns file and label, relative to the recipe",
+    )
+    separator: str = Field("_", min_length=1, description="what ends the class in a file name, for labels: prefix")
+    classes: str | None = Field(
+        None,
+        description="text file with one class name per line, in the order of the labels; default: the names found, sorted",
+    )
+    folders: SplitFolders | None = Field(
+        None,
+        description="subfolders that are splits; default: train, val and test are taken as such when there is nothing else",
+    )
+    resize: ImageSize | None = Field(
+        None, description="pixels of the shorter side, or [height, width]; default: as stored"
+    )
+    crop: ImageSize | None = Field(None, description="pixels of the centre that is kept, or [height, width]")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="how resizing computes pixels"
+    )
+    color: Literal["rgb", "gray"] = Field("rgb", description="three channels or one")
+    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
+    scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
+    input_name: str = Field("input", min_length=1, description="the name under which batches carry the images")
+
+
+class CsvParams(SourceParams):
+    path: str = Field(description="the file, relative to the recipe; its first line names the columns")
+    test_path: str | None = Field(None, description="a second file with the same columns: the dataset's own test split")
+    label: str = Field(description="the column to predict")
+    features: tuple[str, ...] | None = Field(
+        None, min_length=1, description="the columns to predict from, all numbers; default: all but the label"
+    )
+    delimiter: str = Field(",", min_length=1, max_length=1, description="what separates values")
+    task: Literal["classification", "regression"] = Field(
+        "classification", description="labels are class names, or numbers"
+    )
+    standardize: bool = Field(
+        True, description="give each feature mean 0 and deviation 1, computed on the train split only"
+    )
+    input_name: str = Field("input", min_length=1, description="the name under which batches carry the features")
+
+
+class PythonDatasetParams(SourceParams):
+    factory: str = Field(
+        description="the function that gives (inputs, labels), (inputs, labels, (test_inputs, test_labels)) or a Dataset: "
+        '"file.py:name", relative to the recipe, or "package.module:name"'
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
+    classes: tuple[str, ...] | None = Field(None, description="class names, in the order of the labels")

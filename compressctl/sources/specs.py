@@ -1,0 +1,83 @@
+"""The model sources and datasets that come with the package, as the registries list them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from compressctl.core.model import Form
+from compressctl.core.source import DatasetSpec, ModelSourceSpec
+from compressctl.sources.params import (
+    BuiltinParams,
+    CsvParams,
+    DigitsParams,
+    ImageFolderParams,
+    NpzParams,
+    OnnxParams,
+    PythonDatasetParams,
+    PythonModelParams,
+)
+
+BUILTIN = ModelSourceSpec(
+    name="builtin",
+    summary="small real networks that come with trained weights",
+    params=BuiltinParams,
+    form=Form.TORCH,
+    implementation="compressctl.sources.builtin:load",
+    fingerprint="compressctl.sources.builtin:fingerprint",
+)
+
+PYTHON_MODEL = ModelSourceSpec(
+    name="python",
+    summary="a PyTorch network made by your own function, with weights from a file",
+    params=PythonModelParams,
+    form=Form.TORCH,
+    implementation="compressctl.sources.python_model:load",
+    fingerprint="compressctl.sources.python_model:fingerprint",
+)
+
+ONNX = ModelSourceSpec(
+    name="onnx",
+    summary="an ONNX file",
+    params=OnnxParams,
+    form=Form.ONNX,
+    implementation="compressctl.sources.onnx_file:load",
+    fingerprint="compressctl.sources.onnx_file:fingerprint",
+)
+
+DIGITS = DatasetSpec(
+    name="digits",
+    summary="scikit-learn's 1,797 handwritten digits, 8x8; splits are fixed so that the built-in networks never saw the test",
+    params=DigitsParams,
+    implementation="compressctl.sources.digits:load",
+    fingerprint="compressctl.sources.digits:fingerprint",
+)
+
+NPZ = DatasetSpec(
+    name="npz",
+    summary="arrays, or encoded images, in a NumPy .npz file",
+    params=NpzParams,
+    implementation="compressctl.sources.npz:load",
+    fingerprint="compressctl.sources.npz:fingerprint",
+)
+
+IMAGE_FOLDER = DatasetSpec(
+    name="image_folder",
+    summary="image files, one folder per class, or labelled by file name or a CSV file",
+    params=ImageFolderParams,
+    implementation="compressctl.sources.image_folder:load",
+    fingerprint="compressctl.sources.image_folder:fingerprint",
+)
+
+CSV = DatasetSpec(
+    name="csv",
+    summary="a table of numbers with a column to predict",
+    params=CsvParams,
+    implementation="compressctl.sources.csv_table:load",
+    fingerprint="compressctl.sources.csv_table:fingerprint",
+)
+
+PYTHON_DATASET = DatasetSpec(
+    name="python",
+    summary="arrays or a Dataset made by your own function",
+    params=PythonDatasetParams,
+    implementation="compressctl.sources.python_dataset:load",
+    fingerprint="compressctl.sources.python_dataset:fingerprint",
+)
