@@ -1,0 +1,205 @@
+"""Q/DQ as processors run it fast, in ONNX Runtime and OpenVINO alike.
+
+Unsigned activations, signed weights per output channel, int32 biases, a Q on every convolution's output, Relu and Clip
+inside the output's range. Source: ONNX Runtime, qdq_selectors.cc and the quantization guide's data type advice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.core.model import Model
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.target import Target
+from compressctl.graph.codes import bias_codes, bias_scale, weight_codes
+from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.sites import Site, find_sites
+
+
+def emit(model: Model, target: Target) -> onnx.ModelProto:
+    """The model's float graph with its plan written into it as QuantizeLinear and DequantizeLinear nodes.
+
+    A node of the plan's `float_nodes` stays float, and so does what needs an integer neighbour that it no longer has.
+    """
+    emitted = onnx.ModelProto()
+    emitted.CopyFrom(model.body)
+    if model.quant is None or not (model.quant.activations or model.quant.weights):
+        return emitted
+    graph = emitted.graph
+    writer = _Writer(graph, index(model.body.graph), model.quant)
+    sites = {site.node: site for site in find_sites(graph) if is_active(site, model.quant)}
+    folded = {site.folded for site in sites.values() if site.folded}
+    for node in list(graph.node):
+        if node.name in folded:
+            continue
+        if node.name in sites:
+            writer.site(node, sites[node.name])
+        else:
+            writer.plain(node)
+    writer.finish()
+    return emitted
+
+
+def is_active(site: Site, plan: QuantPlan) -> bool:
+    """Whether the plan says everything about a site that running it on integers takes."""
+    tensors = (*site.inputs, *([site.output] if site.needs_output else []))
+    return (
+        site.node not in plan.float_nodes
+        and all(tensor in plan.activations for tensor in tensors)
+        and (site.weight is None or site.weight in plan.weights)
+    )
+
+
+@dataclass
+class _Writer:
+    """Collects the new nodes of one graph; the graph changes in `finish`."""
+
+    graph: onnx.GraphProto
+    looked_up: GraphIndex
+    plan: QuantPlan
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    _coded: set[str] = field(default_factory=set)
+    _floated: set[str] = field(default_factory=set)
+    _readers: int = 0
+
+    def site(self, node: onnx.NodeProto, site: Site) -> None:
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        if site.op == "Pad":
+            self._pad_codes(written, site)
+            return
+        for position, name in enumerate(node.input):
+            if name in site.inputs:
+                written.input[position] = self._read(name)
+        if site.weight is not None:
+            written.input[1] = self._weight(site)
+        if site.bias is not None:
+            written.input[2] = self._bias(site)
+        self.nodes.append(written)
+        if site.needs_output:
+            self._emit_output(written, site)
+        elif site.folded:
+            self._restore_folded(site)
+
+    def plain(self, node: onnx.NodeProto) -> None:
+        """A node left in float reads the float values of tensors that exist only as codes."""
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            if name in self._coded and name not in self._floated:
+                written.input[position] = self._read(name)
+        self.nodes.append(written)
+        self._floated.update(node.output)
+
+    def finish(self) -> None:
+        for output in self.graph.output:
+            if output.name in self._coded and output.name not in self._floated:
+                self._dequantize(output.name, output.name)
+        read = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
+        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        self.graph.node.extend(self.nodes)
+        self.graph.initializer.extend([*kept, *self.constants.values()])
+
+    def _emit_output(self, written: onnx.NodeProto, site: Site) -> None:
+        """The site's output, folded nodes included, as codes. A graph output is given back under its name in `finish`."""
+        raw = f"{site.output}_raw"
+        written.output[0] = raw
+        scale, zero_point = self._parameters(site.output)
+        self.nodes.append(
+            helper.make_node("QuantizeLinear", [raw, scale, zero_point], [_codes(site.output)], f"{site.output}_Q")
+        )
+        self._coded.add(site.output)
+
+    def _restore_folded(self, site: Site) -> None:
+        """A float output has no codes whose range could stand for the Relu: keep it."""
+        folded = next(node for node in self.graph.node if node.name == site.folded)
+        self.plain(folded)
+
+    def _pad_codes(self, written: onnx.NodeProto, site: Site) -> None:
+        """Pad on the codes themselves, with the zero point: exact, and in integers where no Q/DQ fusion knows Pad."""
+        source = site.inputs[0]
+        self._ensure_codes(source)
+        written.input[0] = _codes(source)
+        pads, axes = written.input[1], list(written.input[3:])
+        del written.input[:]
+        written.input.extend([_codes(source), pads, self._parameters(source)[1], *axes])
+        written.output[0] = _codes(site.output)
+        self.nodes.append(written)
+        self._parameters(site.output)
+        self._coded.add(site.output)
+
+    def _read(self, tensor: str) -> str:
+        """A DequantizeLinear for one reader: runtimes match patterns in which each reader has its own."""
+        self._ensure_codes(tensor)
+        self._readers += 1
+        return self._dequantize(tensor, f"{tensor}_DQ{self._readers}")
+
+    def _ensure_codes(self, tensor: str) -> None:
+        if tensor in self._coded:
+            return
+        scale, zero_point = self._parameters(tensor)
+        self.nodes.append(
+            helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [_codes(tensor)], f"{tensor}_Q")
+        )
+        self._coded.add(tensor)
+        self._floated.add(tensor)
+
+    def _dequantize(self, tensor: str, output: str) -> str:
+        scale, zero_point = self._parameters(tensor)
+        self.nodes.append(
+            helper.make_node("DequantizeLinear", [_codes(tensor), scale, zero_point], [output], f"{output}_node")
+        )
+        return output
+
+    def _parameters(self, tensor: str) -> tuple[str, str]:
+        quant = self.plan.activations[tensor]
+        return (
+            self._constant(f"{tensor}_scale", np.asarray(quant.scale, dtype=np.float32)),
+            self._constant(f"{tensor}_zero_point", np.asarray(quant.zero_point, dtype=quant.dtype)),
+        )
+
+    def _weight(self, site: Site) -> str:
+        assert site.weight is not None
+        quant = self.plan.weights[site.weight]
+        if f"{site.weight}_codes" not in self.constants:
+            values = self.looked_up.array(site.weight)
+            assert values is not None
+            self._constant(f"{site.weight}_codes", weight_codes(values, quant))
+        return self._constant_dequantized(site.weight, quant, f"{site.node}_{site.weight}")
+
+    def _bias(self, site: Site) -> str:
+        values = self.looked_up.array(site.bias or "")
+        weight = self.plan.weights[site.weight or ""]
+        assert values is not None
+        scale = bias_scale(self.plan.activations[site.inputs[0]], weight)
+        name = f"{site.node}_bias"
+        self._constant(f"{name}_codes", bias_codes(values, scale))
+        quant = TensorQuant("int32", scale, np.zeros(scale.shape, dtype=np.int32), axis=0 if scale.ndim else None)
+        return self._constant_dequantized(name, quant, name)
+
+    def _constant_dequantized(self, name: str, quant: TensorQuant, reader: str) -> str:
+        inputs = [
+            f"{name}_codes",
+            self._constant(f"{name}_scale", np.asarray(quant.scale, dtype=np.float32)),
+            self._constant(f"{name}_zero_point", np.asarray(quant.zero_point, dtype=quant.dtype)),
+        ]
+        node = helper.make_node("DequantizeLinear", inputs, [f"{reader}_DQ"], f"{reader}_DQ_node")
+        if quant.axis is not None:
+            node.attribute.append(helper.make_attribute("axis", quant.axis))
+        self.nodes.append(node)
+        return f"{reader}_DQ"
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+
+def _codes(tensor: str) -> str:
+    return f"{tensor}_codes"

@@ -1,0 +1,40 @@
+"""The integers that stand for a graph's constants under a quantization plan."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compressctl.core.quant import TensorQuant
+from compressctl.numerics.affine import along, dequantize, quantize
+
+
+def weight_codes(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
+    """The codes of a weight, shape of values, dtype of the plan."""
+    scale = along(np.asarray(quant.scale), quant.axis, values.ndim)
+    zero_point = along(np.asarray(quant.zero_point), quant.axis, values.ndim)
+    return quantize(values, scale, zero_point, quant.dtype, quant.quantized_min, quant.quantized_max)
+
+
+def weight_values(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
+    """What the runtime computes with instead of values: float32, the same shape."""
+    scale = along(np.asarray(quant.scale), quant.axis, values.ndim)
+    zero_point = along(np.asarray(quant.zero_point), quant.axis, values.ndim)
+    return dequantize(weight_codes(values, quant), scale, zero_point)
+
+
+def bias_scale(activation: TensorQuant, weight: TensorQuant) -> np.ndarray:
+    """float32, shape of the weight's scale: what one step of the int32 accumulator is worth.
+
+    Source: Jacob et al. 2018, section 2.4. Runtimes add the codes without rescaling, so the scale must be this product.
+    """
+    return (np.asarray(activation.scale, dtype=np.float32) * np.asarray(weight.scale, dtype=np.float32)).astype(
+        np.float32
+    )
+
+
+def bias_codes(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """int32 codes (channels,) of a bias of any broadcastable shape, at a scale of shape (channels,) or ()."""
+    flat = values.reshape(-1).astype(np.float64)
+    if scale.ndim:
+        flat = np.broadcast_to(flat, scale.shape)
+    return quantize(flat, scale.astype(np.float64), np.zeros(()), "int32")

@@ -1,0 +1,42 @@
+"""Run a float graph and look at the tensors inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compressctl.core.errors import StageError
+
+
+class TappedGraph:
+    """A graph in ONNX Runtime that gives back chosen inner tensors beside nothing else.
+
+    tensors: names of inner tensors or outputs; graph inputs may be among them and are passed through. Raises StageError
+    when ONNX Runtime cannot load the graph.
+    """
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int = 0) -> None:
+        tapped = onnx.ModelProto()
+        tapped.CopyFrom(model)
+        given = {tensor.name for tensor in tapped.graph.input}
+        self._inputs = [name for name in tensors if name in given]
+        self._tensors = [name for name in tensors if name not in given]
+        del tapped.graph.output[:]
+        tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._tensors)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise StageError(f"ONNX Runtime cannot run the graph: {error}") from error
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The tapped tensors for one batch, by name."""
+        values = self._session.run(self._tensors, dict(inputs)) if self._tensors else []
+        return {**dict(zip(self._tensors, values, strict=True)), **{name: inputs[name] for name in self._inputs}}

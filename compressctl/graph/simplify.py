@@ -1,0 +1,100 @@
+"""A float graph in the shape that quantization expects: constants folded, BatchNorm and Pad inside the convolutions."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compressctl.core.errors import StageError
+from compressctl.graph.index import GraphIndex, attribute, index
+
+_LARGEST_FOR_PROTOBUF = 1_800_000_000
+"""Protobuf messages end at 2 GiB; past this a graph is left as it is."""
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same function with fewer nodes, every node named, every constant an initializer; the input is not changed.
+
+    ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
+    becomes the pooling that has an integer kernel. Raises StageError when ONNX Runtime cannot load the graph.
+    """
+    if model.ByteSize() > _LARGEST_FOR_PROTOBUF:
+        return _named(_copy(model))
+    folded = onnx.shape_inference.infer_shapes(_fold(model))
+    _mean_to_pool(folded.graph)
+    return _named(folded)
+
+
+def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "folded.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 3
+        try:
+            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise StageError(f"ONNX Runtime cannot load the graph: {error}") from error
+        folded = onnx.load(path)
+    used = {node.domain for node in folded.graph.node} | {""}
+    kept = [entry for entry in folded.opset_import if entry.domain in used]
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    folded.ir_version = model.ir_version
+    return folded
+
+
+def _mean_to_pool(graph: onnx.GraphProto) -> None:
+    """ReduceMean over the two spatial axes as GlobalAveragePool, which runtimes have integer kernels for."""
+    looked_up = index(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if not _is_spatial_mean(node, looked_up, graph):
+            nodes.append(node)
+            continue
+        keeps = bool(attribute(node, "keepdims", 1))
+        pooled = node.output[0] if keeps else f"{node.output[0]}_pooled"
+        nodes.append(onnx.helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=node.name))
+        if not keeps:
+            nodes.append(onnx.helper.make_node("Flatten", [pooled], [node.output[0]], name=f"{node.name}_flat", axis=1))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _is_spatial_mean(node: onnx.NodeProto, looked_up: GraphIndex, graph: onnx.GraphProto) -> bool:
+    if node.op_type != "ReduceMean":
+        return False
+    axes = looked_up.array(node.input[1]) if len(node.input) > 1 else attribute(node, "axes")
+    if axes is None or _rank(graph, node.input[0]) != 4:
+        return False
+    return sorted(int(axis) % 4 for axis in np.atleast_1d(np.asarray(axes))) == [2, 3]
+
+
+def _rank(graph: onnx.GraphProto, tensor: str) -> int | None:
+    for info in (*graph.value_info, *graph.input, *graph.output):
+        if info.name == tensor and info.type.tensor_type.HasField("shape"):
+            return len(info.type.tensor_type.shape.dim)
+    return None
+
+
+def _named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every node has a name of its own: plans and reports speak of nodes by name."""
+    taken: set[str] = set()
+    for position, node in enumerate(model.graph.node):
+        name = node.name or f"{node.op_type}_{position}"
+        while name in taken:
+            name += "_"
+        node.name = name
+        taken.add(name)
+    return model
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied

@@ -1,0 +1,110 @@
+"""Which range of an activation to give codes to, from a histogram of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from compressctl.numerics.histogram import StreamingHistogram
+
+RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+
+_CANDIDATES = 64
+"""Thresholds tried by the searching methods; finer steps change the scale by under 1.5 %."""
+
+
+def minmax(histogram: StreamingHistogram) -> tuple[float, float]:
+    """Everything that was seen."""
+    return histogram.low, histogram.high
+
+
+def percentile(histogram: StreamingHistogram, percent: float = 99.999) -> tuple[float, float]:
+    """The range between the two tails of (100 - percent) / 2 % each, at a bin's resolution and inside minmax."""
+    counts, edges = histogram.trimmed()
+    cumulative = np.cumsum(counts) / counts.sum()
+    tail = (1 - percent / 100) / 2
+    low = edges[np.searchsorted(cumulative, tail, side="right")]
+    high = edges[np.searchsorted(cumulative, 1 - tail, side="left") + 1]
+    return max(float(low), histogram.low), min(float(high), histogram.high)
+
+
+def mse(histogram: StreamingHistogram, levels: int = 256) -> tuple[float, float]:
+    """The range with the least mean squared error of rounding inside and clipping outside."""
+    return _search(histogram, lambda counts, edges, low, high: _squared_error(counts, edges, low, high, levels))
+
+
+def entropy(histogram: StreamingHistogram, levels: int = 256) -> tuple[float, float]:
+    """The range whose quantized distribution is nearest to the original in Kullback-Leibler divergence.
+
+    Source: Migacz, "8-bit Inference with TensorRT", GTC 2017; both ends shrink together here, so that the method serves
+    asymmetric codes too.
+    """
+    return _search(histogram, lambda counts, edges, low, high: _divergence(counts, edges, low, high, levels))
+
+
+def find_range(histogram: StreamingHistogram, method: RangeMethod, percent: float = 99.999) -> tuple[float, float]:
+    """low, high of that method. Raises ValueError when the histogram is empty."""
+    if method == "percentile":
+        return percentile(histogram, percent)
+    return _METHODS[method](histogram)
+
+
+def _search(
+    histogram: StreamingHistogram, loss: Callable[[np.ndarray, np.ndarray, float, float], float]
+) -> tuple[float, float]:
+    counts, edges = histogram.trimmed()
+    shares = counts / counts.sum()
+    candidates = [
+        (histogram.low * step / _CANDIDATES, histogram.high * step / _CANDIDATES)
+        for step in range(_CANDIDATES, _CANDIDATES // 8, -1)
+    ]
+    losses = [loss(shares, edges, low, high) for low, high in candidates]
+    return candidates[int(np.argmin(losses))]
+
+
+def _squared_error(shares: np.ndarray, edges: np.ndarray, low: float, high: float, levels: int) -> float:
+    centres = (edges[:-1] + edges[1:]) / 2
+    low, high = min(low, 0.0), max(high, 0.0)
+    step = (high - low) / (levels - 1)
+    clipped = np.clip(centres, low, high)
+    # Rounding spreads an error evenly over one step: step^2 / 12 in the mean, whatever the bin's width.
+    return float(np.sum(shares * ((centres - clipped) ** 2 + step**2 / 12)))
+
+
+def _divergence(shares: np.ndarray, edges: np.ndarray, low: float, high: float, levels: int) -> float:
+    centres = (edges[:-1] + edges[1:]) / 2
+    low, high = min(low, 0.0), max(high, 0.0)
+    if high == low:
+        return 0.0
+    inside = np.clip(centres, low, high)
+    codes = np.rint((inside - low) / (high - low) * (levels - 1)).astype(np.int64)
+    reference = np.bincount(codes, weights=shares, minlength=levels)
+    # What the codes give back: each code's mass spread evenly over the bins that had any and lay inside.
+    filled = shares > 0
+    within = filled & (centres >= low) & (centres <= high)
+    mass = np.bincount(codes[within], weights=shares[within], minlength=levels)
+    spread = np.bincount(codes[within], minlength=levels)
+    model = np.zeros_like(shares)
+    model[within] = (mass / np.maximum(spread, 1))[codes[within]]
+    target = np.zeros_like(shares)
+    target[within] = shares[within]
+    outliers = reference - mass
+    for code in np.flatnonzero(outliers > 0):
+        edge_bins = np.flatnonzero(within & (codes == code))
+        if edge_bins.size == 0:
+            return float("inf")
+        target[edge_bins[0 if code == 0 else -1]] += outliers[code]
+    kept = target > 0
+    total = model.sum()
+    if total <= 0:
+        return float("inf")
+    return float(np.sum(target[kept] * np.log(target[kept] / np.maximum(model[kept] / total, 1e-12))))
+
+
+_METHODS: dict[str, Callable[[StreamingHistogram], tuple[float, float]]] = {
+    "minmax": minmax,
+    "mse": mse,
+    "entropy": entropy,
+}

@@ -1,0 +1,106 @@
+"""Watch a float graph work on calibration samples: ranges and means, in memory that does not grow with the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from compressctl.core.data import Batch, Split, bind
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.events import Events
+from compressctl.core.model import Signature
+from compressctl.graph.execute import TappedGraph
+from compressctl.numerics.histogram import StreamingHistogram
+
+_TAPPED_BYTES = 192 * 1024**2
+"""What the tapped tensors of one batch may take; decides how many samples run at once."""
+
+_LARGEST_BATCH = 64
+
+_COUNTED_PER_TENSOR = 65_536
+"""Values of one tensor that are counted per batch. Bounds are exact; a shape needs no more than a sample of the values."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """histograms: by tensor. means: the mean over samples of chosen tensors, float64, without the batch axis."""
+
+    histograms: dict[str, StreamingHistogram]
+    means: dict[str, np.ndarray]
+    samples: int
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    signature: Signature,
+    split: Split,
+    ranged: Sequence[str],
+    counted: Iterable[str],
+    averaged: Iterable[str],
+    events: Events,
+) -> Calibration:
+    """Run the whole split once.
+
+    ranged: tensors whose bounds are wanted; counted: those of them that need a histogram too; averaged: tensors whose mean
+    over samples is wanted. Raises UsageError on an empty split, StageError when a tensor holds NaN or infinity.
+    """
+    if len(split) == 0:
+        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
+    histograms = {tensor: StreamingHistogram() for tensor in ranged}
+    sums: dict[str, np.ndarray] = {}
+    counting, averaging = frozenset(counted), frozenset(averaged)
+    tapped = TappedGraph(model, list(dict.fromkeys([*ranged, *averaging])))
+    done = 0
+    for inputs, samples in _batches(split, signature, tapped):
+        values = tapped.run(inputs)
+        for tensor, histogram in histograms.items():
+            _observe(histogram, tensor, values[tensor], count=tensor in counting)
+        for tensor in averaging:
+            _add_to_mean(sums, tensor, values[tensor], samples)
+        done += samples
+        events.progress("calibrating", done, len(split))
+    if done == 0:
+        raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
+    return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done)
+
+
+def _observe(histogram: StreamingHistogram, tensor: str, values: np.ndarray, *, count: bool) -> None:
+    try:
+        histogram.extend(values)
+    except ValueError as error:
+        raise StageError(
+            f"tensor {tensor}: {error} on calibration data",
+            hint="check the data's scaling and the float model's outputs",
+        ) from error
+    if count:
+        # An odd stride visits every row and column of a feature map in turn.
+        stride = max(1, values.size // _COUNTED_PER_TENSOR) | 1
+        histogram.count(values.reshape(-1)[::stride])
+
+
+def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, samples: int) -> None:
+    """Sum over the batch axis; tensors whose other axes change with the input have no mean and are left out."""
+    total = values.sum(axis=0, dtype=np.float64) if values.shape[:1] == (samples,) else None
+    known = sums.get(tensor)
+    if total is None or (known is not None and known.shape != total.shape):
+        sums[tensor] = np.full((), np.nan)
+    else:
+        sums[tensor] = total if known is None else known + total
+
+
+def _batches(split: Split, signature: Signature, tapped: TappedGraph) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
+    size = fixed if isinstance(fixed, int) else _batch_size(split, signature, tapped)
+    for batch in split.batches(size):
+        if isinstance(fixed, str) or len(batch.indices) == fixed:
+            yield bind(batch, signature), len(batch.indices)
+
+
+def _batch_size(split: Split, signature: Signature, tapped: TappedGraph) -> int:
+    """As many samples at once as the memory bound allows, from what one sample takes."""
+    first: Batch = next(iter(split.batches(1)))
+    taken = sum(value.nbytes for value in tapped.run(bind(first, signature)).values())
+    return int(np.clip(_TAPPED_BYTES // max(taken, 1), 1, _LARGEST_BATCH))
