@@ -1,0 +1,32 @@
+"""The metrics as the registry lists them. Light: the arithmetic is imported on use."""
+
+from __future__ import annotations
+
+from compressctl.core.source import MetricSpec
+
+ACCURACY = MetricSpec(
+    name="accuracy",
+    summary="share of samples whose highest output is the label, in percent",
+    tasks=("classification",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.measure.metrics:accuracy",
+)
+
+R2 = MetricSpec(
+    name="r2",
+    summary="share of the labels' variance that the outputs explain, 1 is perfect",
+    tasks=("regression",),
+    higher_is_better=True,
+    unit="",
+    implementation="compressctl.measure.metrics:r2",
+)
+
+RMSE = MetricSpec(
+    name="rmse",
+    summary="root of the mean squared error, in the labels' own unit",
+    tasks=("regression",),
+    higher_is_better=False,
+    unit="",
+    implementation="compressctl.measure.metrics:rmse",
+)
