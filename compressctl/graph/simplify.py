@@ -24,7 +24,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if model.ByteSize() > _LARGEST_FOR_PROTOBUF:
         return _named(_copy(model))
-    folded = onnx.shape_inference.infer_shapes(_fold(model))
+    folded = onnx.shape_inference.infer_shapes(_fold(_named(_copy(model))))
     _mean_to_pool(folded.graph)
     return _named(folded)
 

@@ -61,6 +61,7 @@ def find_sites(graph: onnx.GraphProto) -> list[Site]:
     for site in candidates:
         if site.kind is Kind.MULTIPLY or (site.output in wanted and integer & set(site.inputs)):
             sites.append(site)
+            integer.update(site.inputs)
             if site.needs_output or site.output in wanted:
                 integer.add(site.output)
     return [_with_output_need(site, wanted) for site in sites]
