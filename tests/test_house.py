@@ -1,0 +1,41 @@
+"""The rules of the house that code can check: who imports whom, and what stays out of start-up."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import compressctl
+
+PACKAGE = Path(compressctl.__file__).parent
+ORDER = [
+    "core", "recipe", "numerics", "graph", "training", "sources", "techniques", "backends", "measure", "pipeline",
+    "report", "cli",
+]  # fmt: skip
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _imported_folders(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text())
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    parts = [name.split(".") for name in names if name.startswith("compressctl.")]
+    return {part[1] for part in parts if part[1] in ORDER}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_folder_imports_only_from_folders_before_it(file: Path) -> None:
+    folder = file.relative_to(PACKAGE).parts[0]
+    if folder not in ORDER:
+        return
+    allowed = set(ORDER[: ORDER.index(folder) + 1])
+    if folder == "backends":
+        allowed.discard("techniques")
+    assert _imported_folders(file) <= allowed
+
+
+def test_every_folder_of_the_package_has_its_place_in_the_order() -> None:
+    folders = {file.relative_to(PACKAGE).parts[0] for file in FILES if file.parent != PACKAGE}
+    assert folders <= set(ORDER)
