@@ -1,0 +1,127 @@
+"""The entry point: one table of commands, each imported when it is called, and errors turned into messages and exit codes.
+
+A command is a function in a file of its own, with typer's Annotated parameters and a docstring that teaches; it is
+registered by one line in COMMANDS. Nothing that is slow to import belongs at the top of such a file.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from compressctl import __version__
+from compressctl.core.errors import CompressctlError, ExitCode
+
+
+@dataclass(frozen=True)
+class Command:
+    """function: `"module:function"`. summary: the line that `compressctl --help` shows."""
+
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "apply": Command("compressctl.cli.apply:apply", "Run a recipe: compress, export, measure, report."),
+    "validate": Command("compressctl.cli.validate:validate", "Check a recipe and name everything wrong with it."),
+    "plan": Command("compressctl.cli.plan:plan", "Show the steps that a recipe would take, before anything is loaded."),
+    "show": Command("compressctl.cli.show:show", "Print a recipe with everything filled in, and where it came from."),
+    "list": Command("compressctl.cli.list_names:list_names", "List techniques, backends, metrics, models, datasets."),
+    "explain": Command("compressctl.cli.explain:explain", "Explain a technique, backend, metric or source by name."),
+    "inspect": Command("compressctl.cli.inspect:inspect", "Show a model's layers, parameters and cost."),
+    "schema": Command("compressctl.cli.schema:schema", "Write the recipe's JSON schema, for editors."),
+    "doctor": Command("compressctl.cli.doctor:doctor", "Say what this machine can do and what is missing."),
+}
+
+
+def main() -> None:
+    """Run the command line. Never returns: the process ends with an ExitCode."""
+    app(prog_name="compressctl")
+
+
+class LazyGroup(TyperGroup):
+    """Commands that are imported when they are called, so that `--help` costs no more than typer itself."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        if cmd_name not in self.commands:
+            self.commands[cmd_name] = _build(cmd_name)
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            _fail(f"there is no command {args[0]!r}", _nearest(args[0], list(COMMANDS)), ExitCode.USAGE)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CompressctlError as error:
+            _fail(str(error), None, error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted", None, ExitCode.INTERRUPTED)
+
+
+def _build(name: str) -> Any:
+    module, _, function = COMMANDS[name].function.partition(":")
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
+    single.command(name)(getattr(import_module(module), function))
+    return typer.main.get_command(single)
+
+
+def _fail(message: str, hint: str | None, code: ExitCode) -> None:
+    print(message, file=sys.stderr)
+    if hint:
+        print(f"   {hint}", file=sys.stderr)
+    raise typer.Exit(int(code))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"compressctl {__version__}")
+        raise typer.Exit
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+app = typer.Typer(
+    cls=LazyGroup,
+    help="Make trained models smaller, faster and cheaper to run, and prove it on the exported file.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings=_CONTEXT,
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    main()
