@@ -82,13 +82,17 @@ def _observe(histogram: StreamingHistogram, tensor: str, values: np.ndarray, *, 
 
 
 def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, samples: int) -> None:
-    """Sum over the batch axis; tensors whose other axes change with the input have no mean and are left out."""
-    total = values.sum(axis=0, dtype=np.float64) if values.shape[:1] == (samples,) else None
+    """Add the sum over the batch axis; tensors whose other axes change with the input have no mean and are left out."""
     known = sums.get(tensor)
-    if total is None or (known is not None and known.shape != total.shape):
+    if values.shape[:1] != (samples,) or (known is not None and known.shape != values.shape[1:]):
         sums[tensor] = np.full((), np.nan)
+        return
+    # A product with ones sums a batch several times faster than a reduction does.
+    total = (np.ones(samples, dtype=values.dtype) @ values.reshape(samples, -1)).reshape(values.shape[1:])
+    if known is None:
+        sums[tensor] = total.astype(np.float64)
     else:
-        sums[tensor] = total if known is None else known + total
+        known += total
 
 
 def _batches(split: Split, signature: Signature, tapped: TappedGraph) -> Iterator[tuple[dict[str, np.ndarray], int]]:

