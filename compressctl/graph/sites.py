@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,14 +47,16 @@ _COMBINE = {"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid
 _MOVE = {"MaxPool", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Pad"}
 
 
-def find_sites(graph: onnx.GraphProto) -> list[Site]:
-    """Every site worth quantizing, in graph order.
+def find_sites(graph: onnx.GraphProto, floats: Collection[str] = ()) -> list[Site]:
+    """Every site worth quantizing, in graph order. floats: names of nodes that stay float whatever they could.
 
     Multiplications always are; what combines or moves values is when it stands between integer tensors, so that a float
     island costs a conversion on neither side.
     """
     looked_up = index(graph)
-    candidates = [site for node in graph.node if (site := _candidate(node, looked_up))]
+    candidates = [
+        site for node in graph.node if node.name not in floats and (site := _candidate(node, looked_up)) is not None
+    ]
     wanted = _wanted_outputs(candidates, looked_up)
     integer: set[str] = set()
     sites = []

@@ -31,7 +31,8 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
         return emitted
     graph = emitted.graph
     writer = _Writer(graph, index(model.body.graph), model.quant)
-    sites = {site.node: site for site in find_sites(graph) if is_active(site, model.quant)}
+    found = find_sites(graph, model.quant.float_nodes)
+    sites = {site.node: site for site in found if is_active(site, model.quant)}
     folded = {site.folded for site in sites.values() if site.folded}
     for node in list(graph.node):
         if node.name in folded:
@@ -47,10 +48,8 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
 def is_active(site: Site, plan: QuantPlan) -> bool:
     """Whether the plan says everything about a site that running it on integers takes."""
     tensors = (*site.inputs, *([site.output] if site.needs_output else []))
-    return (
-        site.node not in plan.float_nodes
-        and all(tensor in plan.activations for tensor in tensors)
-        and (site.weight is None or site.weight in plan.weights)
+    return all(tensor in plan.activations for tensor in tensors) and (
+        site.weight is None or site.weight in plan.weights
     )
 
 

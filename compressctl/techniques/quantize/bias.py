@@ -20,32 +20,46 @@ def correctable(site: Site) -> bool:
     return site.op in ("Conv", "Gemm") and site.weight is not None
 
 
-def correct_biases(
+def corrected_biases(
     model: onnx.ModelProto, sites: Sequence[Site], plan: QuantPlan, means: Mapping[str, np.ndarray]
-) -> onnx.ModelProto:
-    """The model with b - E[(Wq - W) x] for every correctable site's bias b; the argument is not changed.
+) -> dict[str, np.ndarray]:
+    """b - E[(Wq - W) x] for the bias b of every correctable site, by node: (channels,), the weight's dtype.
 
     means: the mean of each site's input over samples, without the batch axis. A convolution is linear, so the mean of its
     outputs is its output for the mean input: padding and strides are exact. Source: Nagel et al. 2019, Data-Free
     Quantization, section 4.2, with means measured on calibration data.
     """
-    corrected = onnx.ModelProto()
-    corrected.CopyFrom(model)
-    looked_up = index(corrected.graph)
-    nodes = {node.name: node for node in corrected.graph.node}
+    looked_up = index(model.graph)
+    nodes = {node.name: node for node in model.graph.node}
+    biases = {}
     for site in sites:
         mean = means.get(site.inputs[0])
         quant = plan.weights.get(site.weight or "")
         if not correctable(site) or quant is None or mean is None or mean.ndim == 0:
             continue
-        node, weight = nodes[site.node], looked_up.array(site.weight or "")
+        weight = looked_up.array(site.weight or "")
         assert weight is not None
-        error = weight_values(weight, quant) - weight
-        shift = _channel_means(node, error, mean, model)
+        shift = _channel_means(nodes[site.node], weight_values(weight, quant) - weight, mean, model)
         bias = looked_up.array(site.bias) if site.bias else None
         value = (np.zeros_like(shift) if bias is None else bias.reshape(-1)) - shift
-        _set_bias(corrected.graph, node, value.astype(weight.dtype))
-    return corrected
+        biases[site.node] = value.astype(weight.dtype)
+    return biases
+
+
+def with_biases(model: onnx.ModelProto, biases: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The model with other biases, by node; the argument is not changed. Constants may be shared, so each gets its own."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for node in changed.graph.node:
+        if node.name not in biases:
+            continue
+        name = f"{node.name}_corrected_bias"
+        changed.graph.initializer.append(numpy_helper.from_array(biases[node.name], name))
+        if len(node.input) > 2:
+            node.input[2] = name
+        else:
+            node.input.append(name)
+    return changed
 
 
 def _channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, model: onnx.ModelProto) -> np.ndarray:
@@ -63,13 +77,3 @@ def _channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, m
     wrapped = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     output = TappedGraph(wrapped, ["y"], threads=1).run({"x": mean.reshape(shape).astype(np.float32)})["y"]
     return output.reshape(output.shape[1], -1).mean(axis=1, dtype=np.float64)  # type: ignore[no-any-return]
-
-
-def _set_bias(graph: onnx.GraphProto, node: onnx.NodeProto, value: np.ndarray) -> None:
-    """A bias of the node's own, since constants may be shared."""
-    name = f"{node.name}_corrected_bias"
-    graph.initializer.append(numpy_helper.from_array(value, name))
-    if len(node.input) > 2:
-        node.input[2] = name
-    else:
-        node.input.append(name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy as np
 from compressctl.core.data import bind
 from compressctl.core.errors import StageError
 from compressctl.core.model import Model
-from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext
 from compressctl.graph.sites import Kind, Site
 
@@ -19,10 +17,16 @@ _PROBED_SAMPLES = 64
 """Calibration samples on which each layer's cost is measured; only the order of the layers depends on it."""
 
 
+Rebuild = Callable[[Mapping[str, str]], Model]
+"""The quantized model with some nodes in float, each with the reason."""
+
+_REASON = "gate: costs too much accuracy in int8"
+
+
 def hold_gate(
-    quantized: Model, original: Model, sites: Sequence[Site], run: RunContext
-) -> tuple[Model, dict[str, Any]]:
-    """The quantized model with as few layers in float as the gate needs, and what was found, for the report.
+    rebuild: Rebuild, original: Model, sites: Sequence[Site], run: RunContext
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The fewest layers that must be float for the gate to hold, with the reason, and what was found, for the report.
 
     Layers go back in the order of what each costs: the drop in output error when that one alone is float. The least number
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
@@ -34,18 +38,18 @@ def hold_gate(
     assert baseline is not None
     before = baseline()
 
-    def drop(model: Model) -> float:
-        after = score(model, "validation")
+    def drop(given_back: Sequence[str]) -> float:
+        after = score(rebuild(dict.fromkeys(given_back, _REASON)), "validation")
         return before - after if run.higher_is_better else after - before
 
-    first = drop(quantized)
+    first = drop([])
     if first <= gate.accuracy_drop:
-        return quantized, {"validation_drop": first}
-    ranked = _rank(quantized, original, sites, run)
-    drops: dict[int, float] = {0: first}
+        return {}, {"validation_drop": first}
+    ranked = _rank(rebuild, original, sites, run)
+    drops: dict[int, float] = {}
 
     def holds(count: int) -> bool:
-        drops[count] = drop(_give_back(quantized, ranked[:count]))
+        drops[count] = drop(ranked[:count])
         run.events.emit("note", message=f"{count} of {len(ranked)} layers in float: drop {drops[count]:.2f}")
         return drops[count] <= gate.accuracy_drop
 
@@ -56,10 +60,11 @@ def hold_gate(
             f"(drop {drops[len(ranked)]:.2f})",
             hint="the validation split may be too small for so tight a gate",
         )
-    return _give_back(quantized, ranked[:count]), {"validation_drop": drops[count], "validation_drop_all_int8": first}
+    facts = {"validation_drop": drops[count], "validation_drop_all_int8": first}
+    return dict.fromkeys(ranked[:count], _REASON), facts
 
 
-def _least(holds: Any, total: int) -> int | None:
+def _least(holds: Callable[[int], bool], total: int) -> int | None:
     """The least count from 1 to total that holds, found in about 2 log2(total) trials; None when total does not."""
     low, high = 0, 1
     while not holds(high):
@@ -75,24 +80,17 @@ def _least(holds: Any, total: int) -> int | None:
     return high
 
 
-def _give_back(quantized: Model, nodes: Sequence[str]) -> Model:
-    plan = quantized.quant
-    assert plan is not None
-    floats = {**plan.float_nodes, **dict.fromkeys(nodes, "gate: costs too much accuracy in int8")}
-    return replace(quantized, quant=QuantPlan(plan.activations, plan.weights, floats))
-
-
-def _rank(quantized: Model, original: Model, sites: Sequence[Site], run: RunContext) -> list[str]:
-    """Names of the multiplying nodes, the one that costs most first."""
+def _rank(rebuild: Rebuild, original: Model, sites: Sequence[Site], run: RunContext) -> list[str]:
+    """Names of the nodes that round something, the one that costs most first."""
     assert run.data is not None
     assert run.open is not None
     batch = next(iter(run.data.split("calibration").batches(_PROBED_SAMPLES)))
     inputs = bind(batch, original.signature)
     wanted = run.open(original).run(inputs)
-    nodes = [site.node for site in sites if site.kind is Kind.MULTIPLY]
+    nodes = [site.node for site in sites if site.kind is not Kind.MOVE]
     errors = {}
     for done, node in enumerate(nodes):
-        found = run.open(_give_back(quantized, [node])).run(inputs)
+        found = run.open(rebuild({node: _REASON})).run(inputs)
         errors[node] = sum(float(np.mean((found[name] - wanted[name]) ** 2)) for name in wanted)
         run.events.progress("ranking layers", done + 1, len(nodes))
     return sorted(nodes, key=lambda node: errors[node])

@@ -20,7 +20,7 @@ from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
-from compressctl.techniques.quantize.bias import correct_biases, correctable
+from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import Override, RangeMethod, StaticParams
@@ -47,19 +47,24 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         events=run.events,
     )
     plan = make_plan(body, treated, calibration, params, run.target)
-    if params.bias_correction:
-        body = correct_biases(body, treated.sites, plan, calibration.means)
-    quantized = replace(model, body=body, quant=plan)
+    biases = corrected_biases(body, treated.sites, plan, calibration.means) if params.bias_correction else {}
+
+    def with_floats(given_back: Mapping[str, str]) -> Model:
+        """A layer in float keeps its own bias: the correction is for rounded weights."""
+        corrected = {node: bias for node, bias in biases.items() if node not in given_back}
+        floats = {**plan.float_nodes, **given_back}
+        return replace(model, body=with_biases(body, corrected), quant=replace(plan, float_nodes=floats))
+
     facts: dict[str, Any] = {
         "calibration_samples": calibration.samples,
         "quantized_nodes": len(treated.sites),
         "saturation_guard": _guard(params, run.target),
     }
+    given_back: Mapping[str, str] = {}
     if run.gate is not None:
-        quantized, held = hold_gate(quantized, model, treated.sites, run)
+        given_back, held = hold_gate(with_floats, model, treated.sites, run)
         facts.update(held)
-    assert quantized.quant is not None
-    return StageResult(quantized, {**facts, "left_in_float": dict(quantized.quant.float_nodes)})
+    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
 
 
 @dataclass(frozen=True)
