@@ -1,0 +1,50 @@
+"""Hashes that name what a source would load, from file contents and parameters; standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+
+
+def source_fingerprint(kind: str, version: int, params: BaseModel, files: Mapping[str, Path]) -> str:
+    """A hash of a source's name, its code version, its parameters and its files' contents.
+
+    files: by a name that does not depend on where the files lie. Raises UsageError when one cannot be read.
+    """
+    contents = {name: hash_file(path) for name, path in sorted(files.items())}
+    return _hash_json(["source", kind, version, params.model_dump(mode="json"), contents])
+
+
+def splits_fingerprint(source: str, sizes: SplitSizes, seed: int) -> str:
+    """A dataset's fingerprint: that of its source, and what decides the splits."""
+    return _hash_json(["dataset", source, sizes.model_dump(mode="json"), seed])
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path in the recipe") from error
+
+
+def existing(path: Path, *, what: str) -> Path:
+    """The same path when it is a file. Raises UsageError that says what was looked for."""
+    if not path.exists():
+        raise UsageError(f"{what} {path} does not exist", hint="paths in a recipe start from the recipe's folder")
+    if not path.is_file():
+        raise UsageError(f"{what} {path} is not a file")
+    return path
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

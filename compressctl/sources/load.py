@@ -1,0 +1,40 @@
+"""Models and datasets from the sections of a recipe, whatever their source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from compressctl.core.data import Dataset
+from compressctl.core.model import Model
+from compressctl.core.registry import load
+from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, datasets, model_sources
+from compressctl.recipe.schema import DataSection, ModelSection
+from compressctl.sources.fingerprint import splits_fingerprint
+
+
+def load_model(section: ModelSection, base: Path, seed: int) -> Model:
+    """The model in its source's form. base: the folder that relative paths start from. seed: for untrained weights.
+
+    Raises UsageError when it cannot be loaded, MissingDependencyError when its source needs what is not installed.
+    """
+    read = cast(LoadModel, load(model_sources.get(section.source).implementation))
+    return read(section.params, base, seed)
+
+
+def model_fingerprint(section: ModelSection, base: Path) -> str:
+    """A hash of everything that decides what load_model would give, without loading it or importing torch."""
+    identify = cast(Fingerprint, load(model_sources.get(section.source).fingerprint))
+    return identify(section.params, base)
+
+
+def load_dataset(section: DataSection, base: Path, seed: int) -> Dataset:
+    """The dataset, its splits dealt by seed. Raises UsageError when it cannot be read or the sizes do not fit."""
+    read = cast(LoadDataset, load(datasets.get(section.source).implementation))
+    return read(section.params, section.sizes, base, seed)
+
+
+def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:
+    """What load_dataset's `fingerprint` would be, from the files' contents, without keeping them in memory."""
+    identify = cast(Fingerprint, load(datasets.get(section.source).fingerprint))
+    return splits_fingerprint(identify(section.params, base), section.sizes, seed)

@@ -1,0 +1,44 @@
+"""A PyTorch network that the recipe author's function makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Form, Model, TensorSpec
+from compressctl.sources.checkpoint import load_weights
+from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.params import PythonModelParams
+from compressctl.sources.python_code import call_factory, code_files
+from compressctl.sources.torch_modules import require_torch, signature_of
+
+VERSION = 1
+
+
+def load(params: PythonModelParams, base: Path, seed: int) -> Model:
+    """seed: torch's, while the factory runs, so that a network without weights is the same each time.
+
+    Raises UsageError for everything that is wrong with the function, what it returns, or the weights.
+    """
+    require_torch(f"the model {params.factory}")
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = call_factory(params.factory, params.args, base)
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"{params.factory} returned a {type(network).__name__}, not a torch.nn.Module")
+    if params.weights is not None:
+        load_weights(network, base / params.weights)
+    network.eval()
+    spec = TensorSpec(params.input_name, params.input_dtype, ("batch", *params.input_shape))
+    return Model(Form.TORCH, network, signature_of(network, (spec,)))
+
+
+def fingerprint(params: PythonModelParams, base: Path) -> str:
+    """Covers the function's file, what it imports from its own folder or package, and the weights."""
+    files = {f"code/{name}": path for name, path in code_files(params.factory, base).items()}
+    if params.weights is not None:
+        files["weights"] = existing(base / params.weights, what="the weights file")
+    return source_fingerprint("python", VERSION, params, files)

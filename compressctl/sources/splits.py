@@ -1,0 +1,87 @@
+"""Which sample belongs to which split. The splits never overlap, and one seed always gives the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.core.data import SplitName
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+
+_DEFAULT_TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Positions of samples, int64, each array (n,). No position is in two of them."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    calibration: np.ndarray
+    test: np.ndarray
+
+    def of(self, name: SplitName) -> np.ndarray:
+        by_name = {
+            "train": self.train,
+            "validation": self.validation,
+            "calibration": self.calibration,
+            "test": self.test,
+        }
+        return by_name[name]
+
+
+def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 0, own_test: int = 0) -> Splits:
+    """Deal `samples` samples to the splits; what no other split takes is for training.
+
+    own_validation and own_test: how many samples the dataset itself keeps for these splits; they are stored after the
+    others (positions samples .. samples + own_validation - 1, then the test's). An own validation split is used whole. Test
+    is dealt first, then validation, then calibration, so that another calibration size leaves the first two as they are.
+    Raises UsageError when the sizes ask for more samples than there are.
+    """
+    order = np.random.default_rng(seed).permutation(samples)
+    if own_test:
+        own = np.random.default_rng([seed, 1]).permutation(own_test) + samples + own_validation
+        asked = own_test if sizes.test is None else _count("test", sizes.test, own_test)
+        if asked > own_test:
+            raise UsageError(
+                f"data.test asks for {asked} samples but the dataset's own test split has {own_test}",
+                hint="leave data.test out to use all of them",
+            )
+        test, wanted_test = (np.sort(own) if asked == own_test else own[:asked]), 0
+    else:
+        wanted_test = _count("test", _DEFAULT_TEST_SHARE if sizes.test is None else sizes.test, samples)
+        test = order[:wanted_test]
+    wanted_validation = 0 if own_validation else _count("validation", sizes.validation, samples)
+    wanted_calibration = _count("calibration", sizes.calibration, samples)
+    _check_fit(samples, {"test": wanted_test, "validation": wanted_validation, "calibration": wanted_calibration})
+    ends = np.cumsum([wanted_test, wanted_validation, wanted_calibration])
+    validation = np.arange(samples, samples + own_validation) if own_validation else order[ends[0] : ends[1]]
+    return Splits(
+        train=order[ends[2] :],
+        validation=validation,
+        calibration=order[ends[1] : ends[2]],
+        test=test,
+    )
+
+
+def _count(name: str, size: int | float, samples: int) -> int:
+    if isinstance(size, int):
+        return size
+    if size > 1:
+        raise UsageError(
+            f"data.{name}: {size} is neither a whole number of samples nor a share between 0 and 1",
+            hint=f"write {round(size)} for that many samples",
+        )
+    return round(size * samples)
+
+
+def _check_fit(samples: int, wanted: dict[str, int]) -> None:
+    total = sum(wanted.values())
+    if total > samples:
+        parts = ", ".join(f"{name} {count}" for name, count in wanted.items() if count)
+        raise UsageError(
+            f"the splits ask for {total} samples ({parts}) but there are {samples} to share",
+            hint="lower data.calibration, data.validation or data.test; shares like 0.1 grow with the data",
+        )
