@@ -43,11 +43,17 @@ class TappedGraph:
         The runtime's arena keeps its memory between batches; arrays that it copies out for each would cost more than
         the inference does.
         """
+        passed = {name: inputs[name] for name in self._inputs}
+        if not self._tensors:
+            return passed
         binding = self._session.io_binding()
         for name in self._session_inputs:
             binding.bind_cpu_input(name, np.ascontiguousarray(inputs[name]))
         for name in self._tensors:
             binding.bind_output(name)
-        self._session.run_with_iobinding(binding)
-        values = [output.numpy() for output in binding.get_outputs()] if self._tensors else []
-        return {**dict(zip(self._tensors, values, strict=True)), **{name: inputs[name] for name in self._inputs}}
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise StageError(f"ONNX Runtime failed on a batch: {error}") from error
+        values = [output.numpy() for output in binding.get_outputs()]
+        return {**dict(zip(self._tensors, values, strict=True)), **passed}
