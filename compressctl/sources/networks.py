@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
 
+CLASSES = 10
+
 
 def digits_resnet() -> nn.Module:
     """A residual network (He et al. 2015, basic blocks): 142 thousand parameters, three resolutions."""
-    return nn.Sequential(
-        _conv(1, 32, nn.ReLU),
-        BasicBlock(32, 32),
-        BasicBlock(32, 32),
-        BasicBlock(32, 48, stride=2),
-        BasicBlock(48, 64, stride=2),
-        *_head(64),
+    return _named(
+        stem=_conv(1, 32, nn.ReLU),
+        block1=BasicBlock(32, 32),
+        block2=BasicBlock(32, 32),
+        block3=BasicBlock(32, 48, stride=2),
+        block4=BasicBlock(48, 64, stride=2),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        classifier=nn.Linear(64, CLASSES),
     )
 
 
 def digits_depthwise() -> nn.Module:
-    """Inverted residuals with ReLU6 (MobileNetV2, Sandler et al. 2018, section 3.3), three resolutions."""
-    return nn.Sequential(
-        _conv(1, 24, nn.ReLU6),
-        InvertedResidual(24, 24),
-        InvertedResidual(24, 40, stride=2),
-        InvertedResidual(40, 40),
-        InvertedResidual(40, 64, stride=2),
-        InvertedResidual(64, 64),
-        _conv(64, 160, nn.ReLU6, kernel=1),
-        *_head(160),
+    """Inverted residuals with ReLU6 (MobileNetV2, Sandler et al. 2018, section 3.3): 96 thousand parameters."""
+    return _named(
+        stem=_conv(1, 24, nn.ReLU6),
+        block1=InvertedResidual(24, 24),
+        block2=InvertedResidual(24, 40, stride=2),
+        block3=InvertedResidual(40, 40),
+        block4=InvertedResidual(40, 64, stride=2),
+        block5=InvertedResidual(64, 64),
+        head=_conv(64, 160, nn.ReLU6, kernel=1),
+        pool=nn.AdaptiveAvgPool2d(1),
+        flatten=nn.Flatten(),
+        classifier=nn.Linear(160, CLASSES),
     )
 
 
@@ -88,5 +95,5 @@ def _conv(channels: int, width: int, act: Any, *, kernel: int = 3, stride: int =
     return ConvNorm(conv, act())
 
 
-def _head(channels: int, classes: int = 10) -> tuple[nn.Module, ...]:
-    return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+def _named(**layers: nn.Module) -> nn.Module:
+    return nn.Sequential(OrderedDict(layers))

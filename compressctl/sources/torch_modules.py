@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.model import Signature, TensorSpec
+from compressctl.graph.torch_outputs import named_outputs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 INSTALL_TORCH = "pip install 'compressctl[torch]'"
 
@@ -22,14 +23,14 @@ def require_torch(needed_for: str) -> None:
 
 
 def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
-    """Run the module once on zeros, in batches of two, and describe what comes out.
+    """Run the module once on a batch of zeros and describe what comes out, named as `named_outputs` does.
 
-    inputs: with "batch" as first axis. One output is called "output"; several by their keys, or "output_0", "output_1", ...
+    inputs: with "batch" as first axis.
     Raises UsageError when the module does not take these inputs or gives something else than tensors with a batch axis.
     """
     import torch
 
-    samples = 2
+    samples = 3  # a network that fixes its batch size hardly fixes it to this
     arrays = [torch.zeros([samples, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype)) for spec in inputs]
     shapes = ", ".join(f"{spec.name} {list(array.shape)}" for spec, array in zip(inputs, arrays, strict=True))
     try:
@@ -52,26 +53,3 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
             for name, output in outputs.items()
         ),
     )
-
-
-def named_outputs(given: Any) -> dict[str, Tensor]:
-    """Tensors by name from what a forward pass returned. Raises UsageError for anything but tensors."""
-    import torch
-
-    if isinstance(given, torch.Tensor):
-        return {"output": given}
-    if isinstance(given, Mapping):
-        named: dict[str, Any] = {str(key): value for key, value in given.items() if value is not None}
-    elif isinstance(given, list | tuple):
-        named = {f"output_{position}": value for position, value in enumerate(given)}
-    else:
-        named = {"output": given}
-    for name, value in named.items():
-        if not isinstance(value, torch.Tensor):
-            raise UsageError(
-                f"the network's {name} is a {type(value).__name__}, not a tensor",
-                hint="wrap the network in a module whose forward returns a tensor, a tuple or a dict of tensors",
-            )
-    if not named:
-        raise UsageError("the network returns nothing")
-    return named

@@ -1,0 +1,193 @@
+"""From a PyTorch network to an ONNX graph: any batch size, BatchNorm inside the convolutions, stable names."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from compressctl.core.errors import MissingDependencyError, StageError
+from compressctl.core.model import Form, Model, Signature
+from compressctl.graph.exported_names import name_after_modules
+from compressctl.graph.fold_norm import fold_norms
+from compressctl.graph.torch_outputs import named_outputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCH = "batch"
+IR_VERSION = 10
+"""Written explicitly: an exporter that writes a newer one makes files that the runtimes in use refuse."""
+
+_TRACED_SAMPLES = 2
+"""torch.export takes sizes 0 and 1 as fixed, so that the batch must be larger while tracing."""
+
+
+def lower(model: Model, opset: int = 20) -> Model:
+    """The same function as an ONNX graph whose batch axis is called "batch".
+
+    Nodes are called after the modules that they come from, constants after the parameters. No BatchNormalization is left
+    behind a convolution. Prints nothing. Raises StageError when the network cannot be expressed as one graph.
+    """
+    module = _ready_to_export(model.body)
+    proto = _export(module, model.signature, opset)
+    _check_batch_is_free(proto, model.signature)
+    name_after_modules(proto, _WRAPPER_PREFIX)
+    fold_norms(proto.graph)
+    proto.ir_version = IR_VERSION
+    return replace(model, form=Form.ONNX, body=proto)
+
+
+def parity(before: Model, after: Model, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The largest absolute difference per output between the torch form and the ONNX form in ONNX Runtime.
+
+    inputs: one batch by input name. Raises StageError when ONNX Runtime cannot run the graph.
+    """
+    import torch
+
+    device = next((parameter.device for parameter in before.body.parameters()), torch.device("cpu"))
+    order = [spec.name for spec in before.signature.inputs]
+    with torch.no_grad():
+        given = before.body(*(torch.tensor(inputs[name], device=device) for name in order))
+    expected = {name: value.cpu().numpy() for name, value in named_outputs(given).items()}
+    actual = _run(after.body, {name: inputs[name] for name in order})
+    return {
+        name: float(np.abs(value.astype(np.float64) - actual[name].astype(np.float64)).max(initial=0.0))
+        for name, value in expected.items()
+    }
+
+
+def _run(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        outputs = session.run(None, dict(inputs))
+    except Exception as error:
+        raise StageError(f"ONNX Runtime cannot run the exported graph: {error}") from error
+    return dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
+
+
+def _ready_to_export(body: nn.Module) -> nn.Module:
+    """The network on the CPU and in eval mode; the caller's stays as it is."""
+    on_cpu = all(tensor.device.type == "cpu" for tensor in (*body.parameters(), *body.buffers()))
+    if on_cpu and not any(module.training for module in body.modules()):
+        return body
+    return copy.deepcopy(body).cpu().eval()
+
+
+def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelProto:
+    import torch
+
+    _require_onnxscript()
+    samples = tuple(
+        torch.zeros([_TRACED_SAMPLES, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype))
+        for spec in signature.inputs
+    )
+    batch = torch.export.Dim(BATCH)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _flattened(module),
+                samples,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+                dynamic_shapes=(tuple({0: batch} for _ in samples),),
+                verbose=False,
+            )
+    except Exception as error:
+        raise _translated(error) from error
+    assert program is not None  # only when a file name was given
+    proto: onnx.ModelProto = program.model_proto
+    return proto
+
+
+def _require_onnxscript() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("onnxscript") is None:
+        raise MissingDependencyError("exporting a network to ONNX", "onnxscript", "pip install 'compressctl[torch]'")
+
+
+_WRAPPER_PREFIX = "network"
+
+
+def _flattened(module: nn.Module) -> nn.Module:
+    """The network with its outputs as a tuple, in the order of their names in the signature."""
+    from torch import nn
+
+    class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = module
+
+        def forward(self, *inputs: Any) -> Any:
+            return tuple(named_outputs(self.network(*inputs)).values())
+
+    return Flattened().eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints, warns and logs about what a user can do nothing about."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stderr(io.StringIO()):
+                yield
+    finally:
+        logging.disable(before)
+
+
+def _check_batch_is_free(proto: onnx.ModelProto, signature: Signature) -> None:
+    for value in (*proto.graph.input, *proto.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if not dims or dims[0].dim_param != BATCH:
+            raise StageError(
+                f"the network computes with a batch size that is written into its code ({value.name} would be fixed to it)",
+                hint="use x.shape[0] or flatten(1) in its forward instead of a number",
+            )
+
+
+def _translated(error: Exception) -> StageError:
+    """The exporter's pages of advice as one sentence that names the operator or the line."""
+    text = _chain(error)
+    operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
+    if operator:
+        return StageError(
+            f"the network cannot be exported: ONNX has no counterpart for torch's {operator[1]}",
+            hint="replace that operation in the network's forward by others",
+        )
+    line = re.search(r'raised this error:\s+File "([^"]+)", line (\d+), in \w+\n[ \t]*(.*)', text)
+    place = f"\n   {line[1]}:{line[2]}: {line[3]}" if line else ""
+    if "data-dependent" in text:
+        return StageError(
+            f"the network cannot be exported: its way depends on the values of a tensor{place}",
+            hint="express the condition with tensors (torch.where), so that one graph serves every input",
+        )
+    summary = text.partition("## Exception summary")[2] or text
+    first = next((part for part in summary.splitlines() if part.strip()), type(error).__name__)
+    return StageError(f"the network cannot be exported: {re.sub(r'^<class .*?>: ', '', first.strip())}{place}")
+
+
+def _chain(error: BaseException) -> str:
+    texts = []
+    current: BaseException | None = error
+    while current is not None:
+        texts.append(str(current))
+        current = current.__cause__
+    return "\n".join(texts)
