@@ -1,0 +1,148 @@
+"""A table of numbers with a column to predict."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressctl.core.data import Dataset
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+from compressctl.sources.dataset import SplitDataset
+from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.params import CsvParams
+from compressctl.sources.splits import choose
+
+VERSION = 1
+
+
+def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
+    """Inputs (n, features) float32; labels (n,) int64 for classes, float32 for regression.
+
+    Classes are sorted as numbers when all of them are, as text otherwise. Features are standardized by the train split
+    alone. Raises UsageError with file:line:column for a value that is missing or not a number.
+    """
+    first, *rest = [_read(path, params) for path in _paths(params, base)]
+    for table in rest:
+        if table.columns != first.columns:
+            raise UsageError(f"{table.path}:1: its feature columns differ from those of {first.path}")
+    features = np.concatenate([table.features for table in (first, *rest)])
+    texts = [text for table in (first, *rest) for text in table.labels]
+    splits = choose(len(first.features), sizes, seed, own_test=sum(len(table.features) for table in rest))
+    if params.standardize:
+        features = _standardized(features, splits.train)
+    classes, labels = _classes(texts) if params.task == "classification" else (None, _values(texts, first, rest))
+    inputs = features.astype(np.float32)
+
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        return {params.input_name: inputs[positions]}, labels[positions]
+
+    return SplitDataset(
+        classes=classes,
+        splits=splits,
+        read=read,
+        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+    )
+
+
+def fingerprint(params: CsvParams, base: Path) -> str:
+    paths = _paths(params, base)
+    return source_fingerprint("csv", VERSION, params, dict(zip(("data", "test"), paths, strict=False)))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """features: (rows, columns) float64. labels: as they are written. lines: of the file, counted from 1."""
+
+    path: Path
+    columns: tuple[str, ...]
+    features: np.ndarray
+    labels: list[str]
+    lines: list[int]
+
+
+def _paths(params: CsvParams, base: Path) -> list[Path]:
+    names = [params.path, *([params.test_path] if params.test_path is not None else [])]
+    return [existing(base / name, what="the table") for name in names]
+
+
+def _read(path: Path, params: CsvParams) -> _Table:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file, delimiter=params.delimiter)
+            header = [name.strip() for name in next(rows, [])]
+            return _parse(path, header, [(rows.line_num, row) for row in rows if row], params)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a table: {error}") from error
+
+
+def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], params: CsvParams) -> _Table:
+    label = _column(path, header, params.label)
+    chosen = params.features or tuple(name for name in header if name != params.label)
+    positions = [_column(path, header, name) for name in chosen]
+    if label in positions:
+        raise UsageError(f"{path}: the label {params.label!r} is also among data.features; it would predict itself")
+    if not positions or not rows:
+        raise UsageError(f"{path} has {'no columns beside the label' if rows else 'no rows'}")
+    features = np.empty((len(rows), len(positions)))
+    for place, (line, row) in enumerate(rows):
+        if len(row) != len(header):
+            raise UsageError(f"{path}:{line}: this line has {len(row)} values, the first names {len(header)} columns")
+        for column, position in enumerate(positions):
+            features[place, column] = _number(row[position], path, line, header[position])
+    return _Table(path, tuple(chosen), features, [row[label].strip() for _, row in rows], [line for line, _ in rows])
+
+
+def _column(path: Path, header: Sequence[str], name: str) -> int:
+    if name not in header:
+        raise UsageError(
+            f"{path}:1: there is no column {name!r}", hint=f"it has {', '.join(header)}; is data.delimiter right?"
+        )
+    return list(header).index(name)
+
+
+def _number(text: str, path: Path, line: int, column: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        what = f"{text!r} is not a number" if text.strip() else "the value is missing"
+        raise UsageError(
+            f"{path}:{line}: column {column!r}: {what}",
+            hint="clean the table, or name the columns to use in data.features",
+        )
+    return value
+
+
+def _standardized(features: np.ndarray, train: np.ndarray) -> np.ndarray:
+    if not len(train):
+        raise UsageError(
+            "there is no train split to compute the features' mean and deviation from",
+            hint="lower data.calibration, data.validation or data.test, or set data.standardize to false",
+        )
+    deviation = features[train].std(axis=0)
+    # A column that never changes carries nothing; dividing by 1 makes it 0.
+    standardized: np.ndarray = (features - features[train].mean(axis=0)) / np.where(deviation == 0, 1.0, deviation)
+    return standardized
+
+
+def _classes(texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    found = set(texts)
+    try:
+        names = tuple(sorted(found, key=float))
+    except ValueError:
+        names = tuple(sorted(found))
+    position = {name: number for number, name in enumerate(names)}
+    return names, np.array([position[text] for text in texts], np.int64)
+
+
+def _values(texts: Sequence[str], first: _Table, rest: Sequence[_Table]) -> np.ndarray:
+    places = [(table.path, line) for table in (first, *rest) for line in table.lines]
+    return np.array(
+        [_number(text, path, line, "of labels") for text, (path, line) in zip(texts, places, strict=True)], np.float32
+    )

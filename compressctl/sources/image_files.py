@@ -1,0 +1,131 @@
+"""Which image files a folder holds, to which class each belongs, and which subfolders are splits of their own."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressctl.core.errors import UsageError
+from compressctl.sources.fingerprint import existing
+from compressctl.sources.params import ImageFolderParams, SplitFolders
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+_TRAIN = ("train", "training")
+_VALIDATION = ("val", "valid", "validation")
+_TEST = ("test", "testing")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    path: Path
+    label: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """rest: what the splits share. validation, test: the folder's own, empty when it has none. Each sorted by path."""
+
+    rest: list[Labelled]
+    validation: list[Labelled]
+    test: list[Labelled]
+
+
+def find_parts(root: Path, params: ImageFolderParams, base: Path) -> Parts:
+    """Every image below the folder with its label. Raises UsageError when there are none or one has no label."""
+    folders = params.folders or _usual_folders(root)
+    table = _table(params, base)
+    if folders is None:
+        return Parts(_labelled(root, params, table, root), [], [])
+    return Parts(
+        *(
+            [] if name is None else _labelled(_subfolder(root, name), params, table, root)
+            for name in (folders.train, folders.validation, folders.test)
+        )
+    )
+
+
+def read_label_table(path: Path) -> dict[str, str]:
+    """File name to label from a CSV with the columns file and label."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if rows.fieldnames is None or not {"file", "label"} <= set(rows.fieldnames):
+                raise UsageError(
+                    f"{path}:1: its columns are {', '.join(rows.fieldnames or ['none'])}",
+                    hint="it needs file and label",
+                )
+            return {str(row["file"]): str(row["label"]) for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a table of labels: {error}") from error
+
+
+def _usual_folders(root: Path) -> SplitFolders | None:
+    """train with val or test, and nothing else. A single held-out folder counts as test: what is reported is unseen."""
+    names = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
+    train, validation, test = (next((name for name in usual if name in names), None) for usual in _USUAL)
+    held_out = {name for name in (validation, test) if name is not None}
+    if train is None or not held_out or names != {train, *held_out}:
+        return None
+    if test is None:
+        return SplitFolders(train=train, test=validation)
+    return SplitFolders(train=train, validation=validation, test=test)
+
+
+_USUAL = (_TRAIN, _VALIDATION, _TEST)
+
+
+def _subfolder(root: Path, name: str) -> Path:
+    folder = root / name
+    if not folder.is_dir():
+        raise UsageError(f"data.folders names {name!r}, but there is no folder {folder}")
+    return folder
+
+
+def _table(params: ImageFolderParams, base: Path) -> dict[str, str] | None:
+    if params.labels in ("folders", "prefix"):
+        return None
+    return read_label_table(existing(base / params.labels, what="the table of labels"))
+
+
+def _labelled(folder: Path, params: ImageFolderParams, table: dict[str, str] | None, root: Path) -> list[Labelled]:
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not paths:
+        raise UsageError(f"{folder} holds no images", hint=f"their names end in {', '.join(sorted(SUFFIXES))}")
+    if table is not None:
+        return [Labelled(path, _from_table(path, table, root)) for path in paths]
+    if params.labels == "prefix":
+        return [Labelled(path, _from_prefix(path, params.separator)) for path in paths]
+    return [Labelled(path, _from_folder(path, folder)) for path in paths]
+
+
+def _from_table(path: Path, table: dict[str, str], root: Path) -> str:
+    for name in (path.relative_to(root).as_posix(), path.name):
+        if name in table:
+            return table[name]
+    raise UsageError(f"{path} has no line in the table of labels")
+
+
+def _from_prefix(path: Path, separator: str) -> str:
+    prefix, found, _ = path.stem.partition(separator)
+    if not found or not prefix:
+        raise UsageError(
+            f"{path} has no class before {separator!r} in its name", hint="set data.separator, or another data.labels"
+        )
+    return prefix
+
+
+def _from_folder(path: Path, folder: Path) -> str:
+    """The first folder below; deeper ones only sort the files of a class."""
+    parts = path.relative_to(folder).parts
+    if len(parts) < 2:
+        raise UsageError(
+            f"{path} lies in no class folder", hint="one folder per class, or set data.labels to prefix or a table"
+        )
+    return parts[0]

@@ -1,0 +1,101 @@
+"""Image files in folders, labelled by their folder, their name, or a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from compressctl.core.data import Dataset
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+from compressctl.sources.dataset import SplitDataset
+from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.image_files import Labelled, find_parts
+from compressctl.sources.images import Preparation, decode_all
+from compressctl.sources.normalize import Normalization
+from compressctl.sources.params import ImageFolderParams
+from compressctl.sources.splits import choose
+
+VERSION = 1
+
+
+def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
+    """Inputs (n, channels, height, width) float32, or channels last; labels (n,) int64.
+
+    Files are found now and sorted by path; each is decoded when its batch is read. Positions count the samples to split,
+    then an own validation folder's, then an own test folder's. Raises UsageError when there is nothing to read, a label is
+    not among the classes, or sizes do not fit.
+    """
+    root = _folder(params, base)
+    parts = find_parts(root, params, base)
+    files = [*parts.rest, *parts.validation, *parts.test]
+    classes = _classes(params, base, files)
+    labels = _numbers(files, classes, root)
+    preparation = Preparation(params.color, params.resize, params.crop, params.interpolation)
+    normalization = Normalization(params.scale, params.mean, params.std)
+
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        chosen = [files[position].path for position in positions]
+        images = normalization.apply(decode_all(chosen, [str(path) for path in chosen], preparation), axis=3)
+        if params.layout == "NCHW":
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return {params.input_name: images}, labels[positions]
+
+    return SplitDataset(
+        classes=classes,
+        splits=choose(len(parts.rest), sizes, seed, own_validation=len(parts.validation), own_test=len(parts.test)),
+        read=read,
+        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+    )
+
+
+def fingerprint(params: ImageFolderParams, base: Path) -> str:
+    """Covers every image's path below the folder and its contents, the label table and the file of class names."""
+    root = _folder(params, base)
+    parts = find_parts(root, params, base)
+    files = {
+        f"image/{image.path.relative_to(root).as_posix()}": image.path
+        for image in (*parts.rest, *parts.validation, *parts.test)
+    }
+    if params.labels not in ("folders", "prefix"):
+        files["labels"] = existing(base / params.labels, what="the table of labels")
+    if params.classes is not None:
+        files["classes"] = existing(base / params.classes, what="the file of class names")
+    return source_fingerprint("image_folder", VERSION, params, files)
+
+
+def _folder(params: ImageFolderParams, base: Path) -> Path:
+    root = base / params.path
+    if not root.is_dir():
+        raise UsageError(
+            f"the image folder {root} {'is not a folder' if root.exists() else 'does not exist'}",
+            hint="paths in a recipe start from the recipe's folder",
+        )
+    return root
+
+
+def _classes(params: ImageFolderParams, base: Path, files: list[Labelled]) -> tuple[str, ...]:
+    if params.classes is None:
+        found = {image.label for image in files}
+        # Numbers in a label table are positions already, and "10" must not come before "2".
+        if params.labels not in ("folders", "prefix") and all(name.isdecimal() for name in found):
+            return tuple(str(number) for number in range(max(map(int, found)) + 1))
+        return tuple(sorted(found))
+    path = existing(base / params.classes, what="the file of class names")
+    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if len(set(names)) < len(names):
+        raise UsageError(f"{path} names a class twice: {next(name for name in names if names.count(name) > 1)}")
+    return names
+
+
+def _numbers(files: list[Labelled], classes: tuple[str, ...], root: Path) -> np.ndarray:
+    position = {name: number for number, name in enumerate(classes)}
+    for image in files:
+        if image.label not in position:
+            raise UsageError(
+                f"{image.path}: its class {image.label!r} is not among the {len(classes)} classes",
+                hint="complete the file that data.classes names",
+            )
+    return np.array([position[image.label] for image in files], np.int64)

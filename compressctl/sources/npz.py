@@ -1,0 +1,174 @@
+"""Arrays, or encoded images, in a NumPy .npz file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressctl.core.data import Dataset
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+from compressctl.sources.dataset import SplitDataset
+from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.images import Preparation, decode_all
+from compressctl.sources.labels import as_labels
+from compressctl.sources.normalize import Normalization
+from compressctl.sources.params import EncodedSplit, NpzParams
+from compressctl.sources.splits import choose
+
+VERSION = 1
+
+
+def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
+    """Positions count the file's samples first, then those of its own test split.
+
+    The arrays stay as they are stored; a batch is converted, or decoded, when it is read.
+    Raises UsageError when the file lacks an array or the arrays do not fit each other.
+    """
+    arrays = _Arrays(existing(base / params.path, what="the .npz file"))
+    if params.encoded is None:
+        train = _plain(arrays, params, params.inputs, params.labels)
+        test = _plain(arrays, params, params.test_inputs, params.test_labels) if params.test_inputs else None
+    else:
+        train = _encoded(arrays, params, params.encoded.train)
+        test = _encoded(arrays, params, params.encoded.test) if params.encoded.test else None
+    if test is not None and (test.labels is None) != (train.labels is None):
+        raise UsageError(f"{arrays.path}: only one of the train and test parts has labels")
+    classes = None if params.classes is None else _names(arrays.get(params.classes))
+    return SplitDataset(
+        classes=classes or _classes([train] if test is None else [train, test]),
+        splits=choose(train.count, sizes, seed, own_test=test.count if test else 0),
+        read=_reader(params.input_name, train, test),
+        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+    )
+
+
+def fingerprint(params: NpzParams, base: Path) -> str:
+    return source_fingerprint("npz", VERSION, params, {"data": existing(base / params.path, what="the .npz file")})
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Stored samples of one kind. inputs: reads the positions, counted within this part."""
+
+    count: int
+    inputs: Callable[[np.ndarray], np.ndarray]
+    labels: np.ndarray | None
+
+
+class _Arrays:
+    """The arrays of an .npz file; no pickled objects are read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{path} is not an .npz file: {error}") from error
+        if not isinstance(self._file, np.lib.npyio.NpzFile):
+            raise UsageError(f"{path} is a single array, not an .npz file", hint="write it with numpy.savez")
+
+    def get(self, name: str) -> np.ndarray:
+        if name not in self._file.files:
+            raise UsageError(f"{self.path} has no array {name!r}", hint=f"it has {', '.join(self._file.files)}")
+        try:
+            array: np.ndarray = self._file[name]
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise UsageError(f"{self.path}: array {name!r} cannot be read: {error}") from error
+        return array
+
+
+def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: str | None) -> _Part:
+    stored = arrays.get(inputs_name)
+    place = f"{arrays.path}: array {inputs_name!r}"
+    if stored.ndim == 0 or stored.dtype.kind not in "biuf":
+        raise UsageError(f"{place} does not hold samples of numbers (it is {stored.dtype} {list(stored.shape)})")
+    if params.layout is not None and stored.ndim != len(params.layout):
+        raise UsageError(
+            f"{place} has {stored.ndim} axes, layout {params.layout} has {len(params.layout)}",
+            hint="N counts samples, H rows, W columns, C channels",
+        )
+    normalization = Normalization(_scale(params, stored.dtype), params.mean, params.std)
+    keeps_integers = stored.dtype.kind in "iu" and stored.dtype != np.uint8 and normalization.is_identity
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        values = _channels_first(stored[positions], params.layout)
+        return values if keeps_integers else normalization.apply(values, axis=1)
+
+    labels = None if labels_name is None else _labels(arrays, labels_name, len(stored), inputs_name)
+    return _Part(len(stored), read, labels)
+
+
+def _encoded(arrays: _Arrays, params: NpzParams, names: EncodedSplit) -> _Part:
+    blob, offsets = arrays.get(names.blob), arrays.get(names.offsets)
+    place = f"{arrays.path}: array"
+    if blob.ndim != 1 or blob.dtype != np.uint8:
+        raise UsageError(f"{place} {names.blob!r} is not a row of bytes (it is {blob.dtype} {list(blob.shape)})")
+    if offsets.ndim != 1 or offsets.dtype.kind not in "iu" or len(offsets) < 2:
+        raise UsageError(f"{place} {names.offsets!r} is not a row of positions, one more than there are images")
+    offsets = offsets.astype(np.int64)
+    if offsets[0] < 0 or offsets[-1] > len(blob) or (np.diff(offsets) < 0).any():
+        raise UsageError(
+            f"{place} {names.offsets!r} does not go up from 0 to at most {len(blob)}, the end of {names.blob!r}"
+        )
+    normalization = Normalization(_scale(params, blob.dtype), params.mean, params.std)
+
+    def read(positions: np.ndarray) -> np.ndarray:
+        files = [blob[offsets[position] : offsets[position + 1]].tobytes() for position in positions]
+        images = decode_all(
+            files, [f"{arrays.path}: {names.blob}[{position}]" for position in positions], Preparation()
+        )
+        return normalization.apply(_channels_first(images, "NHWC"), axis=1)
+
+    count = len(offsets) - 1
+    labels = None if names.labels is None else _labels(arrays, names.labels, count, names.offsets)
+    return _Part(count, read, labels)
+
+
+def _scale(params: NpzParams, dtype: np.dtype) -> float:
+    if params.scale is not None:
+        return params.scale
+    return 1 / 255 if dtype == np.uint8 else 1.0
+
+
+def _channels_first(values: np.ndarray, layout: str | None) -> np.ndarray:
+    if layout == "NHW":
+        return values[:, None]
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if layout == "NHWC" else values
+
+
+def _labels(arrays: _Arrays, name: str, count: int, inputs_name: str) -> np.ndarray:
+    labels = as_labels(arrays.get(name), f"{arrays.path}: array {name!r}")
+    if len(labels) != count:
+        raise UsageError(f"{arrays.path}: {name!r} has {len(labels)} labels for {count} samples in {inputs_name!r}")
+    return labels
+
+
+def _names(stored: np.ndarray) -> tuple[str, ...]:
+    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored.tolist())
+
+
+def _classes(parts: list[_Part]) -> tuple[str, ...] | None:
+    """Numbers as names when the file names no classes and the labels can be some: integers, fewer values than samples."""
+    labels = [part.labels for part in parts if part.labels is not None and len(part.labels)]
+    if not labels or any(part.dtype != np.int64 or part.ndim != 1 for part in labels):
+        return None
+    count = max(int(part.max()) for part in labels) + 1
+    return tuple(str(label) for label in range(count)) if count <= sum(map(len, labels)) else None
+
+
+def _reader(
+    input_name: str, train: _Part, test: _Part | None
+) -> Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]:
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
+        # A split lies wholly in one of the two parts, and so does every batch.
+        is_test = test is not None and len(positions) > 0 and positions[0] >= train.count
+        part = test if is_test and test is not None else train
+        within = positions - train.count if is_test else positions
+        return {input_name: part.inputs(within)}, None if part.labels is None else part.labels[within]
+
+    return read

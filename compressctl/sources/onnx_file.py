@@ -1,0 +1,147 @@
+"""An ONNX file as the model to compress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.params import OnnxParams
+
+if TYPE_CHECKING:
+    import onnx
+
+VERSION = 1
+FIXED_BATCH_NOTE = "compressctl.fixed_batch"
+"""Key of the model's metadata under which the reason stands when a batch size could not be freed."""
+
+_RUNNABLE_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
+"""Operators that ONNX Runtime brings; those of other domains run only with libraries that a recipe cannot name."""
+
+
+def load(params: OnnxParams, base: Path, seed: int) -> Model:
+    """The file's graph, its external data read into memory; symbolic dimensions keep their names.
+
+    A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
+    Raises UsageError when the file is not a valid ONNX model or needs operators that nothing here can run.
+    """
+    from compressctl.graph.free_batch import free_batch
+
+    path = existing(base / params.path, what="the ONNX file")
+    proto = _read(path)
+    _check_domains(proto, path)
+    freed = free_batch(proto)
+    if freed.reason is not None:
+        entry = freed.model.metadata_props.add()
+        entry.key, entry.value = FIXED_BATCH_NOTE, freed.reason
+    return Model(Form.ONNX, freed.model, signature_of(freed.model.graph, path))
+
+
+def fingerprint(params: OnnxParams, base: Path) -> str:
+    """Covers the file and the files of its external data."""
+    import onnx
+
+    path = existing(base / params.path, what="the ONNX file")
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise _not_onnx(path, error) from error
+    files = {"model": path} | {location: path.parent / location for location in sorted(_external_files(proto))}
+    return source_fingerprint("onnx", VERSION, params, files)
+
+
+def signature_of(graph: onnx.GraphProto, path: Path) -> Signature:
+    """The graph's inputs and outputs; constants listed among the inputs are none. Raises UsageError for non-tensors."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return Signature(
+        tuple(_tensor(value, path) for value in graph.input if value.name not in constants),
+        tuple(_tensor(value, path) for value in graph.output),
+    )
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise _not_onnx(path, error) from error
+    if not proto.graph.node:
+        raise _not_onnx(path, ValueError("it has no nodes"))
+    for location in sorted(_external_files(proto)):
+        existing(path.parent / location, what=f"{path} keeps weights in a second file:")
+    try:
+        # By path, not by the message in memory: that also works past protobuf's 2 GiB and checks the external files.
+        onnx.checker.check_model(str(path))
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except Exception as error:
+        raise UsageError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+    return proto
+
+
+def _not_onnx(path: Path, error: Exception) -> UsageError:
+    return UsageError(f"{path} is not an ONNX model: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _external_files(proto: onnx.ModelProto) -> set[str]:
+    """Locations relative to the model's folder."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    return {ExternalDataInfo(tensor).location for tensor in _tensors(proto.graph) if uses_external_data(tensor)}
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
+
+
+def _check_domains(proto: onnx.ModelProto, path: Path) -> None:
+    own = {(function.domain, function.name) for function in proto.functions}
+    unknown = sorted(
+        {
+            f"{node.domain}.{node.op_type}"
+            for node in proto.graph.node
+            if node.domain not in _RUNNABLE_DOMAINS and (node.domain, node.op_type) not in own
+        }
+    )
+    if unknown:
+        raise UsageError(
+            f"{path} needs operators that ONNX Runtime does not have: {', '.join(unknown)}",
+            hint="export it again with standard operators only",
+        )
+
+
+def _tensor(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+    import onnx
+
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        raise UsageError(
+            f"{path}: {value.name} is not a tensor with a shape",
+            hint="run onnx.shape_inference.infer_shapes on the model",
+        )
+    tensor_type = value.type.tensor_type
+    return TensorSpec(
+        value.name,
+        onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type).name,
+        tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or _unnamed(value.name, axis)
+            for axis, dim in enumerate(tensor_type.shape.dim)
+        ),
+    )
+
+
+def _unnamed(tensor: str, axis: int) -> str:
+    return "batch" if axis == 0 else f"{tensor}_axis{axis}"
