@@ -31,7 +31,7 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
     from compressctl.graph.free_batch import free_batch
 
     path = existing(base / params.path, what="the ONNX file")
-    proto = _read(path)
+    proto = read_onnx(path)
     _check_domains(proto, path)
     freed = free_batch(proto)
     if freed.reason is not None:
@@ -62,7 +62,8 @@ def signature_of(graph: onnx.GraphProto, path: Path) -> Signature:
     )
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """The file as it is, checked, its external data in memory. Raises UsageError when it is not a valid ONNX model."""
     import onnx
 
     try:

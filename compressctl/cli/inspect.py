@@ -1,0 +1,157 @@
+"""`compressctl inspect`: what a model is made of, layer by layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from compressctl.core.model import Model, TensorSpec
+    from compressctl.graph.cost import NodeCost
+    from compressctl.graph.summary import Summary
+
+_BUILTIN = "builtin:"
+
+
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="An .onnx file, a recipe (its model), or builtin:NAME.")
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Show nodes without parameters and computation too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show a model's layers, parameters and cost.
+
+    MACs are multiply-accumulates for one sample; the share is of all bytes that parameters take. A PyTorch network is
+    shown as the ONNX graph that it lowers to.
+    """
+    from compressctl.graph.summary import summarize
+
+    summary = summarize(_graph(model))
+    if as_json:
+        print(json.dumps(_document(model, summary), indent=2))
+    else:
+        _print(model, summary, every)
+
+
+def _graph(model: str) -> onnx.ModelProto:
+    """The graph of what was named; nothing about an .onnx file is changed."""
+    if model.startswith(_BUILTIN):
+        return _lowered(_builtin(model.removeprefix(_BUILTIN)))
+    path = Path(model)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return _lowered(_of_recipe(path))
+    if path.suffix.lower() == ".onnx":
+        from compressctl.sources.onnx_file import read_onnx
+
+        if not path.is_file():
+            raise UsageError(f"the ONNX file {path} {'is not a file' if path.exists() else 'does not exist'}")
+        return read_onnx(path)
+    raise UsageError(
+        f"{model!r} is no model that can be inspected", hint="name an .onnx file, a recipe (.yaml), or builtin:NAME"
+    )
+
+
+def _builtin(name: str) -> Model:
+    from compressctl.sources import builtin
+    from compressctl.sources.params import BuiltinParams
+
+    if name not in builtin.NAMES:
+        raise UsageError(f"there is no built-in network {name!r}", hint=f"known: {', '.join(builtin.NAMES)}")
+    return builtin.load(BuiltinParams.model_validate({"name": name}), Path(), 0)
+
+
+def _of_recipe(path: Path) -> Model:
+    from compressctl.recipe.load import load_recipe
+    from compressctl.sources.load import load_model
+
+    recipe = load_recipe(path)
+    return load_model(recipe.model, recipe.base, recipe.seed)
+
+
+def _lowered(model: Model) -> onnx.ModelProto:
+    from compressctl.core.model import Form
+
+    if model.form == Form.TORCH:
+        from compressctl.graph.lower import lower
+
+        model = lower(model)
+    proto: onnx.ModelProto = model.body
+    return proto
+
+
+def _document(model: str, summary: Summary) -> dict[str, Any]:
+    return {
+        "model": model,
+        "ir_version": summary.ir_version,
+        "opsets": summary.opsets,
+        "inputs": [_tensor(spec) for spec in summary.inputs],
+        "outputs": [_tensor(spec) for spec in summary.outputs],
+        "parameters": summary.parameters,
+        "parameter_bytes": summary.parameter_bytes,
+        "macs": summary.macs,
+        "stored_bytes": summary.stored_bytes,
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "output_shape": layer.output_shape,
+                "parameters": layer.parameters,
+                "parameter_bytes": layer.parameter_bytes,
+                "size_share": round(summary.size_share(layer), 6),
+                "macs": layer.macs,
+            }
+            for layer in summary.layers
+        ],
+    }
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": spec.shape}
+
+
+def _print(model: str, summary: Summary, every: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = [layer for layer in summary.layers if every or layer.parameters or layer.macs]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("op")
+    for title in ("output", "parameters", "MACs", "size share"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for layer in shown:
+        table.add_row(Text(layer.name), layer.op, *_figures(layer, summary))
+    table.add_section()
+    table.add_row("total", "", "", f"{summary.parameters:,}", f"{summary.macs:,}", "", style="bold")
+    console = Console(highlight=False, soft_wrap=False)
+    console.print(Text(model, style="bold"))
+    for title, specs in (("in", summary.inputs), ("out", summary.outputs)):
+        for spec in specs:
+            console.print(Text(f"  {title:<4} {spec.name}  {spec.dtype} {_shape(spec.shape)}"))
+    opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
+    console.print(Text(f"  opset {opsets}; IR version {summary.ir_version}"))
+    stored = ", ".join(f"{size:,} bytes of {dtype}" for dtype, size in summary.stored_bytes.items())
+    console.print(Text(f"  stored {stored or 'nothing'}"), "")
+    console.print(table)
+    hidden = len(summary.layers) - len(shown)
+    if hidden:
+        console.print(f"\n{hidden} nodes without parameters and MACs are not shown (--all shows them)")
+
+
+def _figures(layer: NodeCost, summary: Summary) -> tuple[str, str, str, str]:
+    share = f"{100 * summary.size_share(layer):.1f} %" if layer.parameter_bytes else ""
+    macs = f"{layer.macs:,}" if layer.macs else ""
+    return _shape(layer.output_shape), f"{layer.parameters:,}" if layer.parameters else "", macs, share
+
+
+def _shape(shape: tuple[int | str | None, ...] | None) -> str:
+    return "?" if shape is None else "x".join("?" if size is None else str(size) for size in shape) or "scalar"
