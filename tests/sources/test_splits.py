@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+from compressctl.sources.splits import Splits, choose
+
+NAMES = ("train", "validation", "calibration", "test")
+seeds = st.integers(0, 2**32 - 1)
+
+
+def shares(most: int) -> st.SearchStrategy[int | float]:
+    return st.one_of(st.integers(0, most), st.floats(0, 0.3))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[int, SplitSizes, int, int]:
+    samples = draw(st.integers(10, 500))
+    sizes = SplitSizes(
+        validation=draw(shares(samples // 4)),
+        calibration=draw(shares(samples // 4)),
+        test=draw(st.none() | shares(samples // 4)),
+    )
+    return samples, sizes, draw(st.integers(0, 50)), draw(st.sampled_from([0, 200]))
+
+
+def all_positions(splits: Splits) -> np.ndarray:
+    return np.concatenate([splits.of(name) for name in NAMES])
+
+
+@given(requests(), seeds)
+def test_no_sample_is_in_two_splits_and_every_one_exists(request, seed):
+    samples, sizes, own_validation, own_test = request
+    positions = all_positions(choose(samples, sizes, seed, own_validation=own_validation, own_test=own_test))
+    assert len(np.unique(positions)) == len(positions)
+    assert positions.min() >= 0
+    assert positions.max() < samples + own_validation + own_test
+
+
+@given(requests(), seeds)
+def test_what_nobody_takes_is_for_training(request, seed):
+    samples, sizes, _, _ = request
+    assert sorted(all_positions(choose(samples, sizes, seed))) == list(range(samples))
+
+
+@given(requests(), seeds)
+def test_the_same_seed_gives_the_same_splits(request, seed):
+    samples, sizes, own_validation, own_test = request
+    first, second = (choose(samples, sizes, seed, own_validation=own_validation, own_test=own_test) for _ in range(2))
+    assert all(np.array_equal(first.of(name), second.of(name)) for name in NAMES)
+
+
+@given(requests(), seeds)
+def test_an_own_test_split_is_the_only_source_of_test_samples(request, seed):
+    samples, sizes, own_validation, _ = request
+    splits = choose(samples, sizes, seed, own_validation=own_validation, own_test=200)
+    assert (splits.test >= samples + own_validation).all()
+    assert (np.concatenate([splits.train, splits.calibration]) < samples).all()
+
+
+def test_another_seed_gives_other_splits():
+    assert not np.array_equal(
+        choose(100, SplitSizes(calibration=10), 0).test, choose(100, SplitSizes(calibration=10), 1).test
+    )
+
+
+def test_whole_numbers_count_samples_and_shares_are_of_the_whole():
+    splits = choose(200, SplitSizes(validation=0.25, calibration=30, test=7), 0)
+    assert [len(splits.of(name)) for name in NAMES] == [200 - 50 - 30 - 7, 50, 30, 7]
+
+
+def test_without_an_own_test_split_a_fifth_is_kept_for_the_test():
+    assert len(choose(200, SplitSizes(calibration=10), 0).test) == 40
+
+
+def test_an_own_test_split_is_used_whole_and_in_its_order():
+    assert choose(50, SplitSizes(calibration=5), 3, own_test=20).test.tolist() == list(range(50, 70))
+
+
+def test_part_of_an_own_test_split_is_drawn_at_random():
+    test = choose(50, SplitSizes(calibration=5, test=0.5), 3, own_test=20).test
+    assert len(test) == 10
+    assert test.tolist() != list(range(50, 60))
+
+
+def test_an_own_validation_split_is_used_whole():
+    assert choose(50, SplitSizes(calibration=5), 3, own_validation=8).validation.tolist() == list(range(50, 58))
+
+
+def test_another_calibration_size_leaves_test_and_validation_alone():
+    small, large = (choose(500, SplitSizes(calibration=count), 0) for count in (10, 100))
+    assert np.array_equal(small.test, large.test)
+    assert np.array_equal(small.validation, large.validation)
+
+
+def test_sizes_that_do_not_fit_are_an_error_that_adds_them_up():
+    with pytest.raises(UsageError, match=r"320 samples \(test 20, calibration 300\) but there are 100"):
+        choose(100, SplitSizes(validation=0), 0)
+
+
+def test_more_test_samples_than_the_dataset_keeps_is_an_error():
+    with pytest.raises(UsageError, match="asks for 30 samples but the dataset's own test split has 20"):
+        choose(100, SplitSizes(calibration=5, test=30), 0, own_test=20)
+
+
+def test_a_number_that_is_neither_count_nor_share_is_an_error():
+    with pytest.raises(UsageError, match="write 2 for that many samples"):
+        choose(100, SplitSizes(calibration=1.5), 0)
