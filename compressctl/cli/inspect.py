@@ -144,7 +144,9 @@ def _print(model: str, summary: Summary, every: bool) -> None:
     console.print(table)
     hidden = len(summary.layers) - len(shown)
     if hidden:
-        console.print(f"\n{hidden} nodes without parameters and MACs are not shown (--all shows them)")
+        nodes = "1 node" if hidden == 1 else f"{hidden} nodes"
+        verb = "is" if hidden == 1 else "are"
+        console.print(f"\n{nodes} without parameters and MACs {verb} not shown (--all shows them)")
 
 
 def _figures(layer: NodeCost, summary: Summary) -> tuple[str, str, str, str]:

@@ -35,7 +35,7 @@ def call_factory(factory: str, args: Mapping[str, Any], base: Path) -> Any:
 def code_files(factory: str, base: Path) -> dict[str, Path]:
     """The file that holds the function and the files it imports from the same place, by name; nothing is executed.
 
-    "The same place" is the file's folder, or the package's. Raises UsageError when there is no such file.
+    "The same place" is the file's folder, or the package; an installed package is known by its record. Raises UsageError when there is no such file.
     """
     module_name, _ = _split(factory)
     if _is_file(module_name):
@@ -52,7 +52,15 @@ def code_files(factory: str, base: Path) -> dict[str, Path]:
     found = _module_file(module_name, root)
     if found is None:
         raise _no_module(factory, module_name)
+    installed = _record(package, root)
+    if installed is not None:
+        return {found.name: found, "RECORD": installed}
     return _with_imports(found, root, package)
+
+
+def _record(package: str, root: Path) -> Path | None:
+    """The list of an installed package's files with their hashes: following thousands of imports would take seconds."""
+    return next(root.glob(f"{package}-*.dist-info/RECORD"), None)
 
 
 def _split(factory: str) -> tuple[str, str]:

@@ -1,4 +1,5 @@
 import textwrap
+import time
 
 import pytest
 
@@ -161,3 +162,10 @@ def test_the_fingerprint_follows_weights_and_parameters(folder):
     save_file({"a": torch.ones(1)}, folder / "w.safetensors")
     second = fingerprint(params(weights="w.safetensors"), folder)
     assert len({first, second, fingerprint(params(), folder), fingerprint(params(args={"width": 3}), folder)}) == 4
+
+
+def test_the_fingerprint_of_an_installed_network_needs_no_look_at_every_file(folder):
+    linear, conv = (PythonModelParams(factory=f"torch.nn:{name}", input_shape=(2,)) for name in ("Linear", "Conv1d"))
+    started = time.perf_counter()
+    assert fingerprint(linear, folder) != fingerprint(conv, folder)
+    assert time.perf_counter() - started < 2

@@ -1,0 +1,140 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressctl.core.errors import MissingDependencyError
+from compressctl.core.model import Form
+from compressctl.core.source import SplitSizes, datasets, model_sources
+from compressctl.recipe.schema import DataSection, ModelSection
+from compressctl.sources.load import dataset_fingerprint, load_dataset, load_model, model_fingerprint
+from compressctl.sources.params import (
+    BuiltinParams,
+    CsvParams,
+    DigitsParams,
+    ImageFolderParams,
+    NpzParams,
+    PythonDatasetParams,
+)
+
+RESNET = ModelSection("builtin", BuiltinParams(name="digits-resnet"))
+DIGITS = DataSection("digits", DigitsParams(), SplitSizes())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from PIL import Image
+
+    np.savez(tmp_path / "data.npz", inputs=np.random.default_rng(0).normal(size=(40, 3)), labels=np.arange(40) % 2)
+    (tmp_path / "data.csv").write_text("x,kind\n" + "\n".join(f"{n},{n % 2}" for n in range(40)))
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\ndef make():\n    return np.ones((40, 3)), np.zeros(40, int)\n"
+    )
+    for number in range(40):
+        (tmp_path / "images" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), number).save(tmp_path / "images" / str(number % 2) / f"{number}.png")
+    return tmp_path
+
+
+SECTIONS = {
+    "digits": DigitsParams(),
+    "npz": NpzParams(path="data.npz"),
+    "csv": CsvParams(path="data.csv", label="kind"),
+    "image_folder": ImageFolderParams(path="images"),
+    "python": PythonDatasetParams(factory="data.py:make"),
+}
+
+
+def section(source: str, **sizes) -> DataSection:
+    return DataSection(source, SECTIONS[source], SplitSizes(**{"calibration": 8, **sizes}))
+
+
+def test_every_listed_source_has_code_behind_it():
+    from compressctl.core.registry import load
+
+    for registry in (model_sources, datasets):
+        for name in registry.names():
+            spec = registry.get(name)
+            assert callable(load(spec.implementation))
+            assert callable(load(spec.fingerprint))
+            assert all(field.description for field in spec.params.model_fields.values())
+
+
+def test_every_dataset_is_tested_here():
+    assert set(SECTIONS) == set(datasets.names())
+
+
+@pytest.mark.parametrize("source", SECTIONS)
+def test_the_fingerprint_is_known_before_loading(folder, source):
+    loaded = load_dataset(section(source), folder, 3)
+    assert loaded.fingerprint == dataset_fingerprint(section(source), folder, 3)
+
+
+@pytest.mark.parametrize("source", SECTIONS)
+def test_the_fingerprint_follows_sizes_and_seed(folder, source):
+    seen = {
+        dataset_fingerprint(section(source), folder, 0),
+        dataset_fingerprint(section(source), folder, 1),
+        dataset_fingerprint(section(source, calibration=9), folder, 0),
+    }
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("source", SECTIONS)
+def test_splits_never_overlap_and_reading_twice_is_the_same(folder, source):
+    dataset = load_dataset(section(source), folder, 3)
+    seen: list[int] = []
+    for name in ("train", "validation", "calibration", "test"):
+        first, second = (list(dataset.split(name).batches(7)) for _ in range(2))
+        for one, other in zip(first, second, strict=True):
+            assert np.array_equal(one.indices, other.indices)
+            assert np.array_equal(one.inputs["input"], other.inputs["input"])
+            assert np.array_equal(one.labels, other.labels)
+        assert sum(len(batch.indices) for batch in first) == len(dataset.split(name))
+        seen.extend(index for batch in first for index in batch.indices.tolist())
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("source", SECTIONS)
+def test_inputs_are_float32_with_samples_first(folder, source):
+    batch = next(load_dataset(section(source), folder, 3).split("calibration").batches(5))
+    assert batch.inputs["input"].dtype == np.float32
+    assert len(batch.inputs["input"]) == len(batch.labels) == len(batch.indices) == 5
+
+
+def test_a_model_comes_in_the_form_that_its_source_promises():
+    pytest.importorskip("torch")
+    assert load_model(RESNET, Path(), 0).form == model_sources.get("builtin").form == Form.TORCH
+
+
+def test_without_torch_the_error_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError) as error:
+        load_model(RESNET, Path(), 0)
+    assert "pip install 'compressctl[torch]'" in str(error.value)
+
+
+def test_fingerprints_need_no_torch(tmp_path):
+    (tmp_path / "nets.py").write_text("import torch\nraise RuntimeError('executed')\n")
+    code = """
+import sys
+from pathlib import Path
+from compressctl.core.source import SplitSizes
+from compressctl.recipe.schema import DataSection, ModelSection
+from compressctl.sources.load import dataset_fingerprint, model_fingerprint
+from compressctl.sources.params import BuiltinParams, DigitsParams, PythonModelParams
+base = Path(sys.argv[1])
+model_fingerprint(ModelSection("builtin", BuiltinParams(name="digits-resnet")), base)
+model_fingerprint(ModelSection("python", PythonModelParams(factory="nets.py:net", input_shape=(1,))), base)
+model_fingerprint(ModelSection("python", PythonModelParams(factory="torch.nn:Linear", input_shape=(1,))), base)
+dataset_fingerprint(DataSection("digits", DigitsParams(), SplitSizes()), base, 0)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_a_models_fingerprint_is_stable():
+    assert model_fingerprint(RESNET, Path()) == model_fingerprint(RESNET, Path("elsewhere"))
