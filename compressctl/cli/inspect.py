@@ -69,10 +69,10 @@ def _builtin(name: str) -> Model:
 
 
 def _of_recipe(path: Path) -> Model:
-    from compressctl.recipe.load import load_recipe
+    from compressctl.recipe.loader import load
     from compressctl.sources.load import load_model
 
-    recipe = load_recipe(path)
+    recipe = load(path)
     return load_model(recipe.model, recipe.base, recipe.seed)
 
 
