@@ -1,0 +1,116 @@
+"""From a model and its quantization plan to the file that ONNX Runtime opens."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+from onnx import version_converter
+
+from compressctl import __version__
+from compressctl.core.backend import Artifact
+from compressctl.core.errors import StageError
+from compressctl.core.model import Form, Model
+from compressctl.core.target import Target
+
+IR_VERSION = 10
+"""What ONNX 1.16 wrote. The onnx package's default moves with each release, past what installed runtimes read."""
+
+NEWEST_OPSET = 21
+"""Brings 4-bit weights. Newer sets bring nothing that a processor runs faster, and older runtimes refuse them."""
+
+OLDEST_QUANTIZED_OPSET = 13
+"""DequantizeLinear knows a channel axis from here on."""
+
+_LARGEST_SINGLE_FILE = 1_500_000_000
+"""Bytes. Protobuf ends at 2 GiB, and a runtime holds a file's weights twice while it loads them."""
+
+
+def build(model: Model, target: Target, folder: Path) -> Artifact:
+    """Write model.onnx into folder and return it; over 1.5 GB the weights go to model.onnx.data beside it.
+
+    The quantization plan is emitted in the processor dialect. IR version and opset are pinned and the result is checked,
+    so that a file never depends on which onnx release wrote it. Each file appears whole or not at all.
+    Raises StageError when the graph cannot be expressed in an opset that runtimes read.
+    """
+    if model.form is not Form.ONNX:
+        raise StageError("ONNX Runtime takes a model in onnx form, not in torch form", hint="lower the model first")
+    proto = _emit(replace(model, body=_in_supported_opset(model)), target)
+    _stamp(proto)
+    return _save(proto, folder)
+
+
+def _in_supported_opset(model: Model) -> onnx.ModelProto:
+    """The body itself when its opset will do, converted otherwise."""
+    body: onnx.ModelProto = model.body
+    current = next((entry.version for entry in body.opset_import if entry.domain in ("", "ai.onnx")), NEWEST_OPSET)
+    oldest = OLDEST_QUANTIZED_OPSET if model.quant else 1
+    wanted = min(max(current, oldest), NEWEST_OPSET)
+    if wanted == current:
+        return body
+    try:
+        return version_converter.convert_version(body, wanted)
+    except Exception as error:
+        raise StageError(
+            f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_first_line(error)}",
+            hint=f"export the model with an opset between {OLDEST_QUANTIZED_OPSET} and {NEWEST_OPSET}",
+        ) from error
+
+
+def _emit(model: Model, target: Target) -> onnx.ModelProto:
+    if model.quant is None:
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model.body)
+        return proto
+    from compressctl.backends.dialects.cpu import emit
+
+    return emit(model, target)
+
+
+def _stamp(proto: onnx.ModelProto) -> None:
+    proto.ir_version = IR_VERSION
+    proto.producer_name = "compressctl"
+    proto.producer_version = __version__
+    _close_initializers(proto.graph)
+
+
+def _close_initializers(graph: onnx.GraphProto) -> None:
+    """Weights that are listed as inputs too (as up to IR 3) could be fed by the caller, which forbids every fusion."""
+    stored = {tensor.name for tensor in graph.initializer}
+    free = [tensor for tensor in graph.input if tensor.name not in stored]
+    if len(free) < len(graph.input):
+        del graph.input[:]
+        graph.input.extend(free)
+
+
+def _save(proto: onnx.ModelProto, folder: Path) -> Artifact:
+    external = proto.ByteSize() > _LARGEST_SINGLE_FILE
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+        written = Path(scratch) / "model.onnx"
+        if external:
+            onnx.save_model(
+                proto, written, save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx.data"
+            )
+        else:
+            written.write_bytes(proto.SerializeToString(deterministic=True))
+        _check(written)
+        names = ["model.onnx.data", "model.onnx"] if external else ["model.onnx"]
+        files = [(Path(scratch) / name).replace(folder / name) for name in names]
+    return Artifact(backend="onnxruntime", path=files[-1], files=tuple(reversed(files)))
+
+
+def _check(path: Path) -> None:
+    try:
+        onnx.checker.check_model(str(path))
+    except Exception as error:
+        raise StageError(
+            f"the graph is not valid ONNX in opset {NEWEST_OPSET} and IR version {IR_VERSION} or older: "
+            f"{_first_line(error)}",
+            hint="check the model that went in with onnx.checker; if it passes, this is a bug in the stage before",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

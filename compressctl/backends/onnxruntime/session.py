@@ -1,0 +1,169 @@
+"""A model opened in ONNX Runtime as it would serve."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from compressctl.core.errors import CompressctlError, StageError, UsageError
+from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.target import Target
+
+_QUIET = 3
+"""ONNX Runtime's log level for errors only. What it warns about on every load is of no use to a reader of a report."""
+
+
+class OrtSession:
+    """A Session. Arrays go in and come out as they are: a wrong name, type or shape is an error, never a cast."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, path: Path) -> None:
+        self._session = session
+        self._path = path
+        self.signature = Signature(
+            inputs=tuple(_tensor_spec(node) for node in session.get_inputs()),
+            outputs=tuple(_tensor_spec(node) for node in session.get_outputs()),
+        )
+        self._outputs = [spec.name for spec in self.signature.outputs]
+        self._inputs = {spec.name: spec for spec in self.signature.inputs}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name for one batch. Raises UsageError for inputs that the model does not take."""
+        if inputs.keys() != self._inputs.keys():
+            raise UsageError(
+                f"{self._path.name} takes {_listed(self._inputs)} but was given {_listed(inputs)}",
+                hint="name the arrays like the model's inputs",
+            )
+        for name, array in inputs.items():
+            _check_array(array, self._inputs[name])
+        try:
+            values = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:
+            raise translated(error, self._path) from error
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def open_session(path: Path, target: Target) -> OrtSession:
+    """Raises UsageError when there is no such file and StageError, with the node's name, when ONNX Runtime refuses it."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", hint="build the artifact again")
+    try:
+        session = onnxruntime.InferenceSession(str(path), serving_options(target), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise translated(error, path) from error
+    return OrtSession(session, path)
+
+
+def serving_options(target: Target) -> onnxruntime.SessionOptions:
+    """One operator after the other on target.threads threads, all optimizations, the same result on every run."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = target.threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = _QUIET
+    return options
+
+
+def translated(error: Exception, path: Path) -> CompressctlError:
+    """ONNX Runtime's error in our words: what failed, in which node, and what to do."""
+    text = re.sub(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*", "", str(error)).strip()
+    text = re.sub(r"^Load model from \S+ failed:\s*", "", text)
+    text = re.sub(r"\s*(/\S+\.(cc|h):\d+ .*?\) )", " ", text).strip()
+    for pattern, message, hint in _KNOWN_ERRORS:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return StageError(f"ONNX Runtime cannot run {path.name}: {message.format(**found.groupdict())}", hint=hint)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return StageError(f"ONNX Runtime cannot run {path.name}: {first}")
+
+
+_KNOWN_ERRORS = (
+    (
+        r"Could not find an implementation for (?P<op>\w+)\((?P<since>\d+)\) node with name '(?P<node>[^']*)'",
+        "it has no kernel for {op} (opset {since}), node {node!r}, on this processor",
+        "keep that node in float, or export the model with another operator",
+    ),
+    (
+        r"(?P<domain>[\w.:]*)\(?-?\d*\)? is not a registered function/op",
+        "it does not know the operator {domain}",
+        "the model needs a custom operator library, or a newer onnxruntime",
+    ),
+    (
+        r"(?:Unsupported model IR version|unsupported.*IR version): (?P<found>\d+), max supported IR version: (?P<known>\d+)",
+        "the file has ONNX IR version {found}, this onnxruntime reads up to {known}",
+        "run: pip install --upgrade onnxruntime",
+    ),
+    (
+        r"Opset (?P<opset>\d+) is under development",
+        "opset {opset} is newer than this onnxruntime",
+        "run: pip install --upgrade onnxruntime",
+    ),
+    (
+        r"Protobuf parsing failed|ModelProto does not have a graph",
+        "the file is not an ONNX model, or it is cut short",
+        "build the artifact again",
+    ),
+    (
+        r"(?P<file>\S*)[\"']? ?(?:does not exist|No such file or directory)|External data path does not exist: (?P<data>\S+)",
+        "a file with its weights is missing",
+        "keep every file of the artifact in one folder",
+    ),
+    (
+        r"Non-zero status code returned while running (?P<op>\w+) node\. Name:'(?P<node>[^']*)' Status Message: (?P<why>[^\n]*)",
+        "{op} node {node!r} failed: {why}",
+        "check that the inputs have the shapes that the model was exported for",
+    ),
+    (
+        r"Failed to allocate memory|bad_alloc",
+        "there is not enough memory",
+        "use a smaller batch",
+    ),
+)
+
+
+def _tensor_spec(node: onnxruntime.NodeArg) -> TensorSpec:
+    dtype = _DTYPES.get(node.type, node.type)
+    shape = tuple(size if isinstance(size, (int, str)) else f"unnamed_{axis}" for axis, size in enumerate(node.shape))
+    return TensorSpec(node.name, dtype, shape)
+
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(int16)": "int16",
+    "tensor(uint16)": "uint16",
+    "tensor(int32)": "int32",
+    "tensor(uint32)": "uint32",
+    "tensor(int64)": "int64",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+def _check_array(array: np.ndarray, spec: TensorSpec) -> None:
+    if array.dtype.name != spec.dtype and not (spec.dtype == "object" and array.dtype.kind in "OUS"):
+        raise UsageError(
+            f"input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}",
+            hint=f"convert it with .astype({spec.dtype!r})",
+        )
+    fits = array.ndim == len(spec.shape) and all(
+        size == wanted for size, wanted in zip(array.shape, spec.shape, strict=True) if isinstance(wanted, int)
+    )
+    if not fits:
+        wanted_shape = " x ".join(str(size) for size in spec.shape)
+        raise UsageError(
+            f"input {spec.name!r} has shape {' x '.join(map(str, array.shape))}, the model takes {wanted_shape}"
+        )
+
+
+def _listed(names: Mapping[str, object]) -> str:
+    return ", ".join(names) or "nothing"

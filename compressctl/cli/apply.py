@@ -1,0 +1,110 @@
+"""compressctl apply: run a recipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressctl.cli.options import RecipePath, Sets, Unsets
+
+if TYPE_CHECKING:
+    from compressctl.core.events import Listener
+    from compressctl.pipeline.plan import Plan
+    from compressctl.pipeline.result import RunResult
+    from compressctl.recipe.schema import Recipe
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    JSON = "json"
+
+
+def apply(
+    recipe: RecipePath,
+    sets: Sets = None,
+    unsets: Unsets = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for this run. [default: runs/<name>/<time>-<hash>]", show_default=False)
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--resume/--no-cache", help="Take finished stages from the cache, or run everything again.")
+    ] = True,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How progress is shown: live, plain lines, or one JSON event per line.")
+    ] = LogFormat.AUTO,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan, then stop.")] = False,
+) -> None:
+    """Run a recipe: compress, export, measure the exported file, and report.
+
+    The exit code says how it went: 0 done and inside the budget, 1 a budget or gate missed, 2 recipe or usage,
+    3 something optional is not installed, 4 a stage failed, 130 interrupted. A run that was stopped continues where it
+    was when it is started again.
+    """
+    from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.pipeline.plan import make_plan
+    from compressctl.recipe.loader import load
+
+    loaded = load(recipe, sets or (), unsets or ())
+    place = stage_cache() if cache else None
+    plan = make_plan(loaded, place)
+    if dry_run:
+        from compressctl.cli.plan import show
+
+        show(plan)
+        return
+    result = _run(loaded, plan, output, place, _resolve(log_format))
+    raise typer.Exit(_report(result, _resolve(log_format)))
+
+
+def _resolve(asked: LogFormat) -> LogFormat:
+    if asked is not LogFormat.AUTO:
+        return asked
+    return LogFormat.RICH if sys.stdout.isatty() else LogFormat.PLAIN
+
+
+def _run(recipe: Recipe, plan: Plan, output: Path | None, cache: Any, log_format: LogFormat) -> RunResult:
+    from compressctl.core.run_folder import make_run_folder
+    from compressctl.measure.environment import environment
+    from compressctl.pipeline.lock import write_lock
+    from compressctl.pipeline.run import check_backends, run
+    from compressctl.pipeline.sinks import JsonLines, PlainLines
+
+    check_backends(recipe)
+    facts = environment()
+    folder = make_run_folder(output, recipe.name, plan.digest)
+    write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
+    if log_format is LogFormat.RICH:
+        from compressctl.cli.progress import LiveView
+
+        view: Any = LiveView(plan)
+    else:
+        view = nullcontext(JsonLines(sys.stdout) if log_format is LogFormat.JSON else PlainLines(sys.stdout))
+    with view as listener:
+        listeners: list[Listener] = [listener]
+        return run(recipe, plan, folder, cache=cache, listeners=listeners, environment=facts)
+
+
+def _report(result: RunResult, log_format: LogFormat) -> int:
+    from compressctl.report.document import from_result
+    from compressctl.report.write import write
+
+    report = from_result(result)
+    written = write(report, result.folder)
+    if log_format is not LogFormat.JSON:
+        from rich.console import Console
+
+        from compressctl.report.console import render
+
+        console = Console()
+        console.print(render(report))
+        console.print(f"report: {written[-1]}", markup=False, soft_wrap=True)
+    if result.error is not None:
+        print(f"error: {result.error}", file=sys.stderr)
+    return report.exit_code

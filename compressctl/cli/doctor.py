@@ -1,0 +1,72 @@
+"""compressctl doctor: what this machine can do, and what is missing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Say what this machine can do: packages, backends, instruction sets and what they mean for INT8."""
+    found = examine()
+    if as_json:
+        import json
+
+        print(json.dumps(found, indent=1))
+        return
+    for title, facts in found.items():
+        print(title)
+        for name, value in facts.items():
+            print(f"  {name}: {value}")
+
+
+def examine() -> dict[str, dict[str, Any]]:
+    from compressctl.core.backend import backends
+    from compressctl.core.machine import this_machine
+    from compressctl.core.registry import load
+    from compressctl.core.target import resolve_profile
+
+    machine = this_machine()
+    profile = resolve_profile("auto", machine)
+    return {
+        "machine": {
+            "processor": machine.cpu,
+            "architecture": machine.architecture,
+            "logical processors": machine.logical_cpus,
+            "profile": profile,
+            "INT8": _INT8[profile],
+        },
+        "backends": {
+            name: _backend_words(load(backends.get(name).implementation).probe()) for name in backends.names()
+        },
+        "packages": {name: _version_words(name, install) for name, install in _PACKAGES.items()},
+    }
+
+
+_INT8 = {
+    "x86-vnni": "8-bit products add up in 32 bits (VNNI): weights use all of 8 bits",
+    "x86-avx2": "no VNNI: pairs of 8-bit products add up in 16 bits and can overflow; weights are limited just below that",
+    "arm64": "8-bit products add up in 32 bits: weights use all of 8 bits",
+}
+
+_PACKAGES = {
+    "onnxruntime": "pip install onnxruntime",
+    "torch": "pip install 'compressctl[torch]'",
+    "onnxscript": "pip install 'compressctl[torch]'",
+}
+
+
+def _backend_words(available: Any) -> str:
+    if not available.installed:
+        return f"not installed: {available.install}"
+    return f"{available.version}, devices: {', '.join(available.devices)}"
+
+
+def _version_words(name: str, install: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return f"not installed: {install}"

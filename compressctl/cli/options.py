@@ -1,0 +1,15 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value, as in stages.int8.ranges=mse. Repeatable."),
+]
+Unsets = Annotated[list[str] | None, typer.Option("--unset", metavar="PATH", help="Remove a value. Repeatable.")]

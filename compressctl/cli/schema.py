@@ -1,0 +1,30 @@
+"""compressctl schema: the recipe's JSON schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def schema(
+    output: Annotated[Path | None, typer.Option(help="File to write. [default: print it]", show_default=False)] = None,
+) -> None:
+    """Write the recipe's JSON schema, for completion and checks in an editor.
+
+    Put `# yaml-language-server: $schema=recipe.v1.json` on a recipe's first line.
+    """
+    from compressctl.core.errors import UsageError
+    from compressctl.recipe.json_schema import schema as make
+
+    text = json.dumps(make(), indent=1) + "\n"
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    print(output)

@@ -1,0 +1,95 @@
+"""Predictions of an artifact through its runtime, their score, and what changed against the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.core.backend import Session
+from compressctl.core.data import Split, SplitName, bind
+from compressctl.core.errors import UsageError
+from compressctl.core.events import Events
+from compressctl.core.model import Signature
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec
+from compressctl.measure.results import Change, Score
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """outputs: (n, ...) the model's first output. labels: (n, ...). indices: (n,) positions in the dataset."""
+
+    outputs: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+def predict(
+    session: Session, split: Split, signature: Signature, batch_size: int, events: Events | None = None
+) -> Predictions:
+    """Run a whole split. Raises UsageError when it is empty or has no labels."""
+    fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else batch_size
+    size = fixed if isinstance(fixed, int) else batch_size
+    outputs, labels, indices = [], [], []
+    done = 0
+    for batch in split.batches(size):
+        if isinstance(fixed, int) and len(batch.indices) != fixed:
+            continue
+        if batch.labels is None:
+            raise UsageError("the data has no labels, so nothing can be scored", hint="remove the gate and the budget")
+        outputs.append(session.run(bind(batch, signature))[signature.outputs[0].name])
+        labels.append(batch.labels)
+        indices.append(batch.indices)
+        done += len(batch.indices)
+        if events is not None:
+            events.progress("scoring", done, len(split))
+    if not outputs:
+        raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
+    return Predictions(np.concatenate(outputs), np.concatenate(labels), np.concatenate(indices))
+
+
+def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName) -> Score:
+    value = float(load(metric.implementation)(predictions.outputs, predictions.labels))
+    per_class = None
+    if metric.name == "accuracy" and classes is not None:
+        per_class = _per_class(predictions, classes)
+    return Score(metric.name, value, len(predictions.labels), split, per_class)
+
+
+def change(
+    baseline: Predictions, compressed: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName
+) -> Change:
+    """Sample by sample, the two in the same order."""
+    before, after = (score(found, metric, classes, split) for found in (baseline, compressed))
+    drop = metric.drop(before.value, after.value)
+    if metric.name != "accuracy":
+        return Change(drop)
+    was_right, is_right = (_classes_of(found) == found.labels for found in (baseline, compressed))
+    worst = None
+    if before.per_class and after.per_class:
+        losses = {name: before.per_class[name] - after.per_class[name] for name in before.per_class}
+        name = max(losses, key=lambda candidate: losses[candidate])
+        worst = (name, losses[name])
+    return Change(
+        drop=drop,
+        worst_class=worst,
+        right_to_wrong=int(np.sum(was_right & ~is_right)),
+        wrong_to_right=int(np.sum(~was_right & is_right)),
+        disagreements=int(np.sum(_classes_of(baseline) != _classes_of(compressed))),
+    )
+
+
+def _per_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
+    """Accuracy in percent of every class that occurs."""
+    right = _classes_of(predictions) == predictions.labels
+    return {
+        name: float(right[predictions.labels == label].mean() * 100)
+        for label, name in enumerate(classes)
+        if np.any(predictions.labels == label)
+    }
+
+
+def _classes_of(predictions: Predictions) -> np.ndarray:
+    return np.asarray(predictions.outputs.argmax(axis=-1))

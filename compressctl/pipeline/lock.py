@@ -1,0 +1,26 @@
+"""recipe.lock.yaml: everything that decided a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressctl.pipeline.plan import Plan, stage_seed
+from compressctl.recipe.schema import Recipe
+
+
+def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str, Any]) -> None:
+    """The resolved recipe, seeds, hashes of model and data, packages and hardware."""
+    lock = {
+        "recipe": recipe.resolved,
+        "base": str(recipe.base.resolve()),
+        "target_profile": plan.target.profile,
+        "stage_seeds": {stage.id: stage_seed(recipe.seed, stage.id) for stage in recipe.stages},
+        "model_sha256": plan.model_fingerprint,
+        "data_sha256": plan.data_fingerprint,
+        "environment": dict(environment),
+    }
+    path.write_text(yaml.safe_dump(lock, sort_keys=False, allow_unicode=True), encoding="utf-8")

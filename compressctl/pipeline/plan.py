@@ -1,0 +1,156 @@
+"""The resolved steps of a recipe, checked before a weight is loaded. Imports no torch, onnx, numpy or runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compressctl.core.backend import backends
+from compressctl.core.cache import Cache
+from compressctl.core.errors import Problem, RecipeError
+from compressctl.core.machine import this_machine
+from compressctl.core.model import Form
+from compressctl.core.source import DEFAULT_METRIC, model_sources
+from compressctl.core.target import Target, resolve_profile
+from compressctl.core.technique import ModelFacts, Need, TechniqueSpec, techniques
+from compressctl.recipe.schema import Recipe, Stage
+from compressctl.sources.load import dataset_fingerprint, model_fingerprint
+
+Kind = Literal["load", "stage", "lower", "export", "measure"]
+
+_STORE_VERSION = 1
+"""Raise when what the cache stores for a step changes its format."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """key: names the step's output in the cache, None for steps whose output is not kept. cached: it is there already."""
+
+    id: str
+    kind: Kind
+    use: str
+    takes: Form | None
+    gives: Form | None
+    key: str | None = None
+    cached: bool = False
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    steps: tuple[Step, ...]
+    target: Target
+    metric: str | None
+    model_fingerprint: str
+    data_fingerprint: str | None
+
+    @property
+    def digest(self) -> str:
+        """A hash that differs when anything that decides the run does."""
+        return _digest([self.model_fingerprint, self.data_fingerprint, [step.key for step in self.steps]])
+
+
+def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
+    """Every step in order. Raises RecipeError with all impossible orders and unmet needs at once."""
+    target = resolve_target(recipe)
+    source = model_sources.get(recipe.model.source)
+    model_key = model_fingerprint(recipe.model, recipe.base)
+    data_key = dataset_fingerprint(recipe.data, recipe.base, recipe.seed) if recipe.data else None
+    problems: list[Problem] = []
+    form, key, quantized = source.form, _digest(["load", model_key, recipe.seed]), False
+    steps = [Step("load", "load", recipe.model.source, None, form)]
+
+    def add(step_id: str, kind: Kind, use: str, gives: Form, step_key: str, stage: Stage | None = None) -> None:
+        nonlocal form, key
+        steps.append(Step(step_id, kind, use, form, gives, step_key, cache is not None and step_key in cache, stage))
+        form, key = gives, step_key
+
+    for position, stage in enumerate(recipe.stages):
+        if not stage.enabled:
+            continue
+        spec = techniques.get(stage.use)
+        path = f"stages[{position}]"
+        if spec.takes is Form.ONNX and form is Form.TORCH:
+            add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
+        problems += _problems(recipe, stage, spec, path, ModelFacts(form, target, quantized=quantized))
+        add(stage.id, "stage", stage.use, spec.gives, _stage_key(recipe, stage, spec, key, data_key, target), stage)
+        quantized = quantized or spec.quantizes
+    if form is Form.TORCH:
+        add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
+    for name in recipe.export:
+        if name not in backends:
+            problems.append(Problem(f"unknown backend {name!r}", "export", backends.nearest(name)))
+        steps.append(Step(f"export-{name}", "export", name, Form.ONNX, None))
+    steps.append(Step("measure", "measure", "measure", None, None))
+    if problems:
+        raise RecipeError(problems)
+    return Plan(tuple(steps), target, recipe.metric or DEFAULT_METRIC.get(recipe.task), model_key, data_key)
+
+
+def resolve_target(recipe: Recipe) -> Target:
+    """The recipe's target with `auto` read from this machine."""
+    wanted = recipe.target
+    profile = resolve_profile(wanted.profile, this_machine())
+    return Target(wanted.backend, wanted.device, wanted.threads, wanted.batch, profile)
+
+
+def stage_seed(recipe_seed: int, stage_id: str) -> int:
+    """A stage's own seed: adding or removing another stage does not change it."""
+    return int(_digest(["seed", recipe_seed, stage_id])[:8], 16)
+
+
+def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
+    found = []
+    if spec.takes is Form.TORCH and facts.form is Form.ONNX:
+        found.append(
+            Problem(
+                f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
+                f"{path}.use",
+                "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
+            )
+        )
+    if spec.needs and recipe.data is None:
+        needs = ", ".join(sorted(spec.needs))
+        found.append(Problem(f"{stage.use} needs {needs}", path, "add a `data` section"))
+    if stage.gate and recipe.data is None:
+        found.append(Problem("a gate needs labelled data", f"{path}.gate", "add a `data` section"))
+    if Need.CALIBRATION_DATA in spec.needs and recipe.data and recipe.data.sizes.calibration == 0:
+        found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
+    if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
+        found.append(
+            Problem("a gate chooses on the validation split, which is empty", f"{path}.gate", "set data.validation")
+        )
+    if spec.check:
+        found += [
+            Problem(problem.message, f"{path}.{problem.path}" if problem.path else path, problem.hint)
+            for problem in spec.check(stage.params, facts)
+        ]
+    return found
+
+
+def _stage_key(
+    recipe: Recipe, stage: Stage, spec: TechniqueSpec, input_key: str, data_key: str | None, target: Target
+) -> str:
+    """A hash of everything that decides what the stage gives."""
+    gate = stage.gate.model_dump(mode="json") if stage.gate else None
+    return _digest(
+        [
+            "stage",
+            _STORE_VERSION,
+            spec.name,
+            spec.version,
+            stage.params.model_dump(mode="json"),
+            gate,
+            input_key,
+            data_key if spec.needs or gate else None,
+            stage_seed(recipe.seed, stage.id),
+            [target.backend, target.device, target.profile] if spec.gives is Form.ONNX or gate else None,
+            [recipe.task, recipe.metric] if gate else None,
+        ]
+    )
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

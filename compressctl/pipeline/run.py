@@ -1,0 +1,320 @@
+"""Run a plan: load, apply each stage, export, measure. Whatever happens there is a result to report."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from compressctl.core.backend import Backend, BackendSpec, backends
+from compressctl.core.cache import Cache
+from compressctl.core.data import Dataset
+from compressctl.core.errors import CompressctlError, MissingDependencyError, StageError
+from compressctl.core.events import Events, Listener
+from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec, metrics
+from compressctl.core.technique import Gate, RunContext, TechniqueSpec, techniques
+from compressctl.measure.results import Parity
+from compressctl.pipeline.plan import Plan, Step, stage_seed
+from compressctl.pipeline.result import BackendResult, RunResult, Status
+from compressctl.pipeline.score import Judge
+from compressctl.pipeline.sinks import EventFile, Warnings
+from compressctl.recipe.schema import GateSection, Recipe, Stage
+
+CACHE_LIMIT_BYTES = 10 * 1024**3
+
+
+def check_backends(recipe: Recipe) -> None:
+    """Raise MissingDependencyError when a backend that the recipe needs is not installed, before any work."""
+    for name in dict.fromkeys([recipe.target.backend, *recipe.export]):
+        spec: BackendSpec = backends.get(name)
+        if not open_backend(name).probe().installed:
+            raise MissingDependencyError(f"the {name} backend", spec.package, spec.install)
+
+
+def open_backend(name: str) -> Backend:
+    backend: Backend = load(backends.get(name).implementation)
+    return backend
+
+
+def run(
+    recipe: Recipe,
+    plan: Plan,
+    folder: Path,
+    *,
+    cache: Cache | None,
+    listeners: Sequence[Listener],
+    environment: Mapping[str, Any],
+) -> RunResult:
+    """Carry out the plan in a run folder that exists. Never raises for what a stage or a user does: see RunResult.error."""
+    started = time.time()
+    warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
+    events = Events(event_file, warnings, *listeners)
+    work = _Work(recipe, plan, folder, cache, events)
+    error: CompressctlError | None = None
+    status: Status = "done"
+    events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
+    try:
+        with _sigterm_interrupts():
+            work.carry_out()
+        if any(not check.holds for check in work.budget):
+            status = "budget missed"
+    except KeyboardInterrupt:
+        status = "interrupted"
+    except CompressctlError as raised:
+        status, error = "failed", raised
+    events.emit("run.finished", status=status, error=str(error) if error else None)
+    event_file.close()
+    if cache is not None:
+        cache.trim(CACHE_LIMIT_BYTES)
+    return RunResult(
+        recipe=recipe,
+        folder=folder,
+        status=status,
+        started=started,
+        seconds=time.time() - started,
+        environment=environment,
+        stages=tuple(work.records),
+        backends=tuple(work.results),
+        parity=tuple(work.parity),
+        budget=tuple(work.budget),
+        warnings=tuple(warnings.messages),
+        error=error,
+    )
+
+
+@dataclass
+class _Work:
+    """The run in progress; what it has gathered is what a partial report shows."""
+
+    recipe: Recipe
+    plan: Plan
+    folder: Path
+    cache: Cache | None
+    events: Events
+    records: list[StageRecord] = field(default_factory=list)
+    results: list[BackendResult] = field(default_factory=list)
+    parity: list[Parity] = field(default_factory=list)
+    budget: list[Any] = field(default_factory=list)
+    _source: Model | None = None
+    _data: Dataset | None = None
+
+    def carry_out(self) -> None:
+        model: Model | None = None
+        steps = [step for step in self.plan.steps if step.kind in ("lower", "stage")]
+        resume_at = self._furthest_cached(steps)
+        for position, step in enumerate(steps):
+            with self._step(step) as done:
+                if position < resume_at:
+                    done.update(cached=True)
+                    continue
+                cached = self._from_cache(step) if position == resume_at else None
+                if cached is not None:
+                    model = cached
+                    done.update(cached=True)
+                    self.records = [replace(record, cached=True) for record in model.history]
+                    continue
+                if model is None:
+                    model = self._loaded() if position == 0 else self._previous(steps, position)
+                model = self._perform(step, model)
+                self._keep(step, model)
+        self._export_and_measure(model or self._loaded())
+
+    def _furthest_cached(self, steps: Sequence[Step]) -> int:
+        """The last step whose output is cached: everything before it need not even be read."""
+        cached = [position for position, step in enumerate(steps) if self.cache and step.key and step.key in self.cache]
+        return max(cached, default=-1)
+
+    def _previous(self, steps: Sequence[Step], position: int) -> Model:
+        """The furthest cached output turned out damaged: start over from the model."""
+        model = self._loaded()
+        for step in steps[:position]:
+            model = self._perform(step, model)
+        return model
+
+    def _perform(self, step: Step, model: Model) -> Model:
+        if step.kind == "lower":
+            return self._lower(model)
+        assert step.stage is not None
+        return self._apply(step.stage, model)
+
+    def _lower(self, model: Model) -> Model:
+        from compressctl.graph.lower import lower
+
+        return lower(model)
+
+    def _apply(self, stage: Stage, model: Model) -> Model:
+        spec: TechniqueSpec = techniques.get(stage.use)
+        started = time.perf_counter()
+        context = self._context(stage, spec)
+        try:
+            result = load(spec.implementation)(model, stage.params, context)
+        except CompressctlError as error:
+            error.args = (f"stage {stage.id} ({stage.use}): {error.message}", *error.args[1:])
+            error.message = error.args[0]
+            raise
+        except Exception as error:
+            (self.folder / "error.log").write_text(traceback.format_exc())
+            raise StageError(
+                f"stage {stage.id} ({stage.use}) failed: {type(error).__name__}: {error}",
+                hint=f"the full traceback is in {self.folder / 'error.log'}",
+            ) from error
+        facts = dict(result.facts)
+        gated = self._hold(stage, spec, result.model, facts)
+        record = StageRecord(
+            stage.id, stage.use, stage.params.model_dump(mode="json"), time.perf_counter() - started, facts
+        )
+        self.records.append(record)
+        kept = result.model if gated else model
+        return replace(kept, history=(*model.history, record))
+
+    def _hold(self, stage: Stage, spec: TechniqueSpec, model: Model, facts: dict[str, Any]) -> bool:
+        """Whether the stage's result is kept under its gate. Raises StageError when it must stop the run."""
+        if stage.gate is None:
+            return True
+        judge = self._judge()
+        drop = judge.metric.drop(judge.baseline(), judge.score(model, "validation"))
+        facts["validation_drop"] = drop
+        if drop <= stage.gate.accuracy_drop:
+            return True
+        if stage.gate.otherwise == "skip":
+            facts["skipped"] = (
+                f"lost {drop:.2f} points on the validation split, the gate allows {stage.gate.accuracy_drop}"
+            )
+            self.events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
+            return False
+        raise StageError(
+            f"stage {stage.id} ({stage.use}) lost {drop:.2f} points on the validation split, its gate allows "
+            f"{stage.gate.accuracy_drop}",
+            hint="loosen the gate, change the stage, or set gate.otherwise to skip",
+        )
+
+    def _context(self, stage: Stage, spec: TechniqueSpec) -> RunContext:
+        scratch = self.folder / "scratch" / stage.id
+        scratch.mkdir(parents=True, exist_ok=True)
+        judge = self._judge() if self.recipe.data and self.plan.metric else None
+        return RunContext(
+            seed=stage_seed(self.recipe.seed, stage.id),
+            events=self.events.within(stage.id),
+            folder=scratch,
+            target=self.plan.target,
+            data=self._dataset() if self.recipe.data else None,
+            score=judge.score if judge else None,
+            baseline_score=judge.baseline if judge else None,
+            open=judge.open if judge else None,
+            gate=_bisected(stage.gate, spec),
+            higher_is_better=judge.metric.higher_is_better if judge else True,
+        )
+
+    def _judge(self) -> Judge:
+        if not hasattr(self, "_judge_made"):
+            assert self.plan.metric is not None
+            metric: MetricSpec = metrics.get(self.plan.metric)
+            self._judge_made = Judge(
+                open_backend(self.plan.target.backend), self.plan.target, self._dataset(), metric, self._lowered_source
+            )
+        return self._judge_made
+
+    def _loaded(self) -> Model:
+        if self._source is None:
+            from compressctl.sources.load import load_model
+
+            self._source = load_model(self.recipe.model, self.recipe.base, self.recipe.seed)
+        return self._source
+
+    def _lowered_source(self) -> Model:
+        """The original model as an ONNX graph: the baseline of every comparison."""
+        if not hasattr(self, "_lowered_made"):
+            source = self._loaded()
+            self._lowered_made = source if source.form is Form.ONNX else self._lower(source)
+        return self._lowered_made
+
+    def _dataset(self) -> Dataset:
+        if self._data is None:
+            from compressctl.sources.load import load_dataset
+
+            assert self.recipe.data is not None
+            self._data = load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed)
+        return self._data
+
+    def _from_cache(self, step: Step) -> Model | None:
+        if self.cache is None or step.key is None:
+            return None
+        folder = self.cache.read(step.key)
+        if folder is None:
+            if step.key in (known.key for known in self.plan.steps if known.cached):
+                self.events.warn(f"the cached output of {step.id} is damaged and is made again")
+            return None
+        from compressctl.pipeline.store import read_model
+
+        return read_model(folder, self._loaded)
+
+    def _keep(self, step: Step, model: Model) -> None:
+        if self.cache is None or step.key is None:
+            return
+        from compressctl.pipeline.store import NotStorableError, write_model
+
+        try:
+            self.cache.write(step.key, lambda folder: write_model(model, folder, self._source))
+        except NotStorableError as reason:
+            self.events.within(step.id).emit("note", message=f"not cached: {reason}")
+
+    def _export_and_measure(self, model: Model) -> None:
+        from compressctl.measure.artifact import measure
+        from compressctl.measure.budget import check
+
+        metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric and self.recipe.data else None
+        dataset = self._dataset() if self.recipe.data else None
+        for name in self.recipe.export:
+            backend = open_backend(name)
+            target = replace(self.plan.target, backend=name)
+            root = self.folder / "artifacts" / name
+            (root / "baseline").mkdir(parents=True, exist_ok=True)
+            with self._step(Step(f"export-{name}", "export", name, None, None)):
+                baseline = backend.build(self._lowered_source(), target, root / "baseline")
+                compressed = backend.build(model, target, root)
+            with self._step(Step(f"measure-{name}", "measure", name, None, None)) as _:
+                events = self.events.within(f"measure-{name}")
+                before, after = measure(baseline, compressed, backend, target, model, dataset, metric, events)
+            self.results.append(BackendResult(name, backend.probe().version, before, after))
+        first = self.results[0]
+        self.budget.extend(check(self.recipe.budget, metric, first.baseline, first.compressed))
+
+    @contextmanager
+    def _step(self, step: Step) -> Iterator[dict[str, Any]]:
+        events, started = self.events.within(step.id), time.perf_counter()
+        events.emit("step.started", use=step.use, step_kind=step.kind)
+        facts: dict[str, Any] = {}
+        yield facts
+        events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
+
+
+def _bisected(gate: GateSection | None, spec: TechniqueSpec) -> Gate | None:
+    """The gate as the technique sees it: only when it shall, and can, give parts back."""
+    if gate is None or not spec.bisects or gate.otherwise in ("stop", "skip"):
+        return None
+    return Gate(gate.accuracy_drop)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a run like Ctrl-C does, so that a cancelled CI job leaves its partial report."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,45 @@
+"""Scores of models in the middle of a run, each measured on the file that it would be shipped as."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from compressctl.core.backend import Backend, Session
+from compressctl.core.data import Dataset, SplitName
+from compressctl.core.model import Model
+from compressctl.core.source import MetricSpec
+from compressctl.core.target import Target
+from compressctl.measure.score import predict, score
+
+_BATCH = 64
+
+
+class Judge:
+    """Builds a model for the target's runtime, opens it and scores it. original: gives the float model, once."""
+
+    def __init__(
+        self, backend: Backend, target: Target, data: Dataset, metric: MetricSpec, original: Callable[[], Model]
+    ) -> None:
+        self.metric = metric
+        self._backend = backend
+        self._target = Target(target.backend, target.device, 0, target.batch, target.profile)
+        self._data = data
+        self._original = original
+        self._baseline: float | None = None
+
+    def open(self, model: Model) -> Session:
+        with tempfile.TemporaryDirectory() as folder:
+            return self._backend.open(self._backend.build(model, self._target, Path(folder)), self._target)
+
+    def score(self, model: Model, split: SplitName) -> float:
+        samples = self._data.split(split)
+        predictions = predict(self.open(model), samples, model.signature, _BATCH, None)
+        return score(predictions, self.metric, self._data.classes, split).value
+
+    def baseline(self) -> float:
+        """The original model's score on the validation split, measured once."""
+        if self._baseline is None:
+            self._baseline = self.score(self._original(), "validation")
+        return self._baseline

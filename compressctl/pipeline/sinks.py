@@ -1,0 +1,88 @@
+"""Where events go: a file of JSON lines, plain lines, and a collector of warnings."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import IO
+
+from compressctl.core.events import Event
+
+
+class EventFile:
+    """Appends every event to a file as one JSON line, flushed at once, so that a killed run leaves what happened."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream: IO[str] = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: Event) -> None:
+        self._stream.write(as_json(event) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class Warnings:
+    """Remembers warnings for the report."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "warning":
+            self.messages.append(str(event.fields["message"]))
+
+
+class JsonLines:
+    """One event per line on a stream, nothing else."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        print(as_json(event), file=self._stream, flush=True)
+
+
+class PlainLines:
+    """One readable line per step and note; progress at most every few seconds."""
+
+    def __init__(self, stream: IO[str], every_seconds: float = 5.0) -> None:
+        self._stream = stream
+        self._every = every_seconds
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        line = plain_line(event)
+        if line is None:
+            return
+        if event.kind == "step.progress":
+            if event.time - self._last < self._every:
+                return
+            self._last = event.time
+        print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  {line}", file=self._stream, flush=True)
+
+
+def plain_line(event: Event) -> str | None:
+    """What a person reads about an event, None when there is nothing to read."""
+    step, fields = event.step or "", event.fields
+    match event.kind:
+        case "run.started":
+            return f"run {fields['name']} in {fields['folder']}"
+        case "step.started":
+            return f"{step}: {fields['use']}"
+        case "step.finished":
+            return f"{step}: {'from the cache' if fields.get('cached') else f'''done in {fields['seconds']:.1f} s'''}"
+        case "step.progress":
+            return f"{step}: {fields['what']} {fields['done']}/{fields['total']}"
+        case "note":
+            return f"{step}: {fields['message']}"
+        case "warning":
+            return f"warning: {fields['message']}"
+        case _:
+            return None
+
+
+def as_json(event: Event) -> str:
+    return json.dumps({"kind": event.kind, "time": event.time, "step": event.step, **event.fields}, default=str)

@@ -1,0 +1,244 @@
+"""From files to one tree: `extends`, `--set`, `--unset` and `vars`, each value keeping where it came from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from compressctl.core.errors import Origin, Problem, RecipeError
+from compressctl.recipe.nodes import Node, Step, join, shown
+from compressctl.recipe.strict_yaml import Source, decode, parse
+
+_MAX_EXTENDS = 20
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+
+
+def compose(path: Path, sets: Sequence[str], unsets: Sequence[str]) -> Node:
+    """The recipe as one mapping without `extends` and `vars`. Raises RecipeError with what was found."""
+    root = _read(path, ())
+    for text in unsets:
+        root = _unset(root, text)
+    for text in sets:
+        root = _set(root, text)
+    return _substitute(root)
+
+
+def _read(path: Path, chain: tuple[Path, ...]) -> Node:
+    resolved = path.resolve()
+    if resolved in chain:
+        circle = " -> ".join(str(file.name) for file in (*chain, resolved))
+        raise RecipeError([Problem(f"`extends` goes in a circle: {circle}", "extends", origin=Origin(str(path)))])
+    if len(chain) >= _MAX_EXTENDS:
+        raise RecipeError([Problem(f"`extends` is more than {_MAX_EXTENDS} files deep", origin=Origin(str(path)))])
+    root = parse(_source(path))
+    if root is None:
+        raise RecipeError(
+            [Problem("the file is empty", hint="start with `recipe: compressctl/v1`", origin=Origin(str(path), 1, 1))]
+        )
+    if not isinstance(root.value, dict):
+        raise RecipeError([Problem(f"a recipe is a mapping, this is {shown(root.value)}", origin=root.origin)])
+    extends = root.child("extends")
+    if extends is None:
+        return root
+    merged: Node | None = None
+    for parent in extends.items or [extends]:
+        if not isinstance(parent.value, str):
+            raise RecipeError([Problem("extends names files", "extends", origin=parent.origin)])
+        try:
+            loaded = _read(path.parent / parent.value, (*chain, resolved))
+        except RecipeError as error:
+            if all(problem.origin and problem.origin.line is None for problem in error.problems):
+                raise RecipeError(
+                    [replace(problem, path="extends", origin=parent.origin) for problem in error.problems]
+                ) from None
+            raise
+        merged = loaded if merged is None else merge(merged, loaded)
+    child = root.without("extends")
+    return child if merged is None else merge(merged, child)
+
+
+def _source(path: Path) -> Source:
+    try:
+        if path.is_dir():
+            raise RecipeError([Problem("this is a directory, a recipe is a file", origin=Origin(str(path)))])
+        return decode(str(path), path.read_bytes())
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise RecipeError([Problem(f"the file {reason}", hint="check the path", origin=Origin(str(path)))]) from None
+
+
+def merge(below: Node, above: Node, path: str = "") -> Node:
+    """above over below: mappings key by key, stages by id, everything else replaced."""
+    if isinstance(below.value, dict) and isinstance(above.value, dict):
+        if path in ("model", "data") and _differs(below, above, "source"):
+            return above
+        entries = dict(below.value)
+        for key, node in above.value.items():
+            entries[key] = merge(entries[key], node, join(path, key)) if key in entries else node
+        return above.with_value(entries)
+    if path == "stages" and isinstance(below.value, list) and isinstance(above.value, list):
+        return above.with_value(_merge_stages(below.items, above.items))
+    return above
+
+
+def _differs(below: Node, above: Node, key: str) -> bool:
+    """Parameters of one source mean nothing to another."""
+    new, old = above.child(key), below.child(key)
+    return new is not None and old is not None and new.value != old.value
+
+
+def _merge_stages(below: Sequence[Node], above: Sequence[Node]) -> list[Node]:
+    result = list(below)
+    positions = {_stage_id(node): position for position, node in enumerate(result)}
+    for node in above:
+        position = positions.get(_stage_id(node)) if node.child("id") is not None else None
+        if position is None:
+            result.append(node)
+        elif _differs(result[position], node, "use"):
+            result[position] = node
+        else:
+            result[position] = merge(result[position], node, "stage")
+    return result
+
+
+def _stage_id(node: Node) -> object:
+    named = node.child("id") or node.child("use")
+    return named.value if named else None
+
+
+def _steps(root: Node, path: str, option: str) -> list[Step]:
+    """Path steps with stage ids turned into positions."""
+    steps: list[Step] = [int(index) if index else key for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)]
+    if not steps:
+        raise RecipeError([Problem(f"{option} needs a path", hint="as in --set stages.int8.ranges=mse")])
+    # Stage ids may hold dots (`quantize.static`): try the longest that fits.
+    if steps[0] == "stages" and len(steps) > 1 and isinstance(steps[1], str):
+        stages = root.child("stages")
+        known = {str(_stage_id(node)): position for position, node in enumerate(stages.items if stages else [])}
+        for length in range(len(steps) - 1, 0, -1):
+            name = ".".join(str(step) for step in steps[1 : 1 + length])
+            if name in known:
+                return [steps[0], known[name], *steps[1 + length :]]
+        raise RecipeError(
+            [
+                Problem(
+                    f"{option}: there is no stage {steps[1]!r}",
+                    hint=f"stages: {', '.join(known) or 'none'}",
+                    origin=Origin(f"{option} {path}"),
+                )
+            ]
+        )
+    return steps
+
+
+def _set(root: Node, text: str) -> Node:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError([Problem(f"--set {text}: write path=value", hint="as in --set stages.int8.ranges=mse")])
+    origin = Origin(f"--set {text}")
+    parsed = parse(Source(origin.source, value))
+    node = _moved(parsed, origin) if parsed is not None else Node(None, origin)
+    return _put(root, _steps(root, path.strip(), "--set"), node, path)
+
+
+def _moved(node: Node, origin: Origin) -> Node:
+    value = node.value
+    if isinstance(value, dict):
+        return Node({key: _moved(child, origin) for key, child in value.items()}, origin, origin)
+    if isinstance(value, list):
+        return Node([_moved(child, origin) for child in value], origin, origin)
+    return Node(value, origin, origin)
+
+
+def _put(root: Node, steps: Sequence[Step], node: Node, path: str) -> Node:
+    if not steps:
+        return node
+    step, rest = steps[0], steps[1:]
+    child = root.child(step)
+    if isinstance(step, int):
+        if child is None:
+            raise RecipeError([Problem(f"--set {path}: there is no item {step}", origin=node.origin)])
+        items = list(root.items)
+        items[step] = _put(child, rest, node, path)
+        return root.with_value(items)
+    if root.value is not None and not isinstance(root.value, dict):
+        raise RecipeError([Problem(f"--set {path}: {step!r} lies below a single value", origin=node.origin)])
+    below = child if child is not None else Node({}, node.origin, node.origin)
+    return root.with_value({**root.entries, step: _put(below, rest, node, path)})
+
+
+def _unset(root: Node, path: str) -> Node:
+    steps = _steps(root, path.strip(), "--unset")
+
+    def remove(node: Node, rest: Sequence[Step]) -> Node:
+        child = node.child(rest[0])
+        if child is None:
+            raise RecipeError([Problem(f"--unset {path}: there is nothing", origin=Origin(f"--unset {path}"))])
+        if isinstance(rest[0], int):
+            kept = list(node.items)
+            kept[rest[0]] = remove(child, rest[1:]) if len(rest) > 1 else child
+            return node.with_value(kept if len(rest) > 1 else [*kept[: rest[0]], *kept[rest[0] + 1 :]])
+        if len(rest) == 1:
+            return node.without(rest[0])
+        return node.with_value({**node.entries, rest[0]: remove(child, rest[1:])})
+
+    return remove(root, steps)
+
+
+def _substitute(root: Node) -> Node:
+    """Put variables in. A value that is one variable and nothing else keeps the variable's type."""
+    problems: list[Problem] = []
+    variables = root.child("vars") or Node({}, root.origin)
+    if not isinstance(variables.value, dict):
+        raise RecipeError([Problem("vars is a mapping of names to values", "vars", origin=variables.origin)])
+
+    def value_of(name: str, node: Node, path: str, open_: tuple[str, ...]) -> Node | None:
+        if name.startswith("env:"):
+            found = os.environ.get(name[4:])
+            if found is None:
+                problems.append(
+                    Problem(
+                        f"the environment variable {name[4:]} is not set", path, f"export {name[4:]}=...", node.origin
+                    )
+                )
+                return None
+            return Node(found, node.origin, node.key, raw=found)
+        variable = variables.entries.get(name)
+        if variable is None or name in open_:
+            reason = "refers to itself" if variable is not None else "is not in vars"
+            known = f"vars: {', '.join(variables.entries) or 'none'}"
+            problems.append(Problem(f"${{{name}}} {reason}", path, known, node.origin))
+            return None
+        return walk(variable, path, (*open_, name))
+
+    def text(node: Node, path: str, open_: tuple[str, ...]) -> Node:
+        written = str(node.value)
+        whole = _VARIABLE.fullmatch(written)
+        if whole and whole.group(1) is not None:
+            found = value_of(whole.group(1).strip(), node, path, open_)
+            return node if found is None else replace(found, origin=node.origin, key=node.key)
+
+        def put(match: re.Match[str]) -> str:
+            if match.group(1) is None:
+                return "${"
+            found = value_of(match.group(1).strip(), node, path, open_)
+            if found is not None and isinstance(found.value, dict | list):
+                problems.append(Problem(f"${{{match.group(1)}}} is not a single value", path, origin=node.origin))
+            return "" if found is None else str(found.value)
+
+        return node.with_value(_VARIABLE.sub(put, written))
+
+    def walk(node: Node, path: str, open_: tuple[str, ...]) -> Node:
+        if isinstance(node.value, dict):
+            return node.with_value({key: walk(child, join(path, key), open_) for key, child in node.value.items()})
+        if isinstance(node.value, list):
+            return node.with_value([walk(child, join(path, index), open_) for index, child in enumerate(node.value)])
+        return text(node, path, open_) if isinstance(node.value, str) and "${" in node.value else node
+
+    result = walk(root.without("vars"), "", ())
+    if problems:
+        raise RecipeError(problems)
+    return result

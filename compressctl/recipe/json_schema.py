@@ -1,0 +1,73 @@
+"""The recipe's JSON schema, for editors: made from the same models that check it, those of other packages included."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from compressctl.core.backend import backends
+from compressctl.core.registry import Registry
+from compressctl.core.source import SplitSizes, Task, datasets, metrics, model_sources
+from compressctl.core.technique import techniques
+from compressctl.recipe.schema import VERSION, BudgetSection, GateSection, TargetSection
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema, draft 2020-12. Values may also be `${variables}`."""
+    definitions: dict[str, Any] = {}
+    gate = _object(GateSection, definitions)
+    stage_keys = {"id": {"type": "string"}, "enabled": {"type": "boolean", "default": True}, "gate": gate}
+    stages = [
+        _variant(techniques.get(name).params, "use", name, techniques.get(name).summary, definitions, stage_keys)
+        for name in techniques.names()
+    ]
+    split_keys = _object(SplitSizes, definitions)["properties"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "compressctl recipe, version 1",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["recipe", "model"],
+        "properties": {
+            "recipe": {"const": VERSION},
+            "name": {"type": "string", "description": "default: the file's name"},
+            "extends": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
+            "vars": {"type": "object"},
+            "seed": {"type": "integer", "default": 0},
+            "task": {"enum": list(get_args(Task)), "default": "classification"},
+            "metric": {"enum": metrics.names()},
+            "model": {"oneOf": _sources(model_sources, definitions, {})},
+            "data": {"oneOf": _sources(datasets, definitions, split_keys)},
+            "target": _object(TargetSection, definitions),
+            "stages": {"type": "array", "items": {"oneOf": stages}},
+            "export": {"type": "array", "items": {"enum": backends.names()}},
+            "budget": _object(BudgetSection, definitions),
+        },
+        "$defs": definitions,
+    }
+
+
+def _sources(registry: Registry[Any], definitions: dict[str, Any], extra: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _variant(registry.get(name).params, "source", name, registry.get(name).summary, definitions, extra)
+        for name in registry.names()
+    ]
+
+
+def _variant(
+    params: type[BaseModel], key: str, name: str, summary: str, definitions: dict[str, Any], extra: dict[str, Any]
+) -> dict[str, Any]:
+    found = _object(params, definitions)
+    return {
+        **found,
+        "description": summary,
+        "properties": {key: {"const": name}, **extra, **found.get("properties", {})},
+        "required": [key, *found.get("required", [])],
+    }
+
+
+def _object(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    found = model.model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(found.pop("$defs", {}))
+    return found

@@ -1,0 +1,343 @@
+"""From a recipe file to a Recipe: everything that is wrong at once, each with its place, without torch or numpy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from compressctl.core.backend import backends
+from compressctl.core.errors import Problem, RecipeError
+from compressctl.core.registry import Registry
+from compressctl.core.source import DEFAULT_METRIC, SplitSizes, Task, datasets, metrics, model_sources
+from compressctl.core.technique import techniques
+from compressctl.recipe.compose import compose
+from compressctl.recipe.messages import problems_of
+from compressctl.recipe.nodes import Node, Step, find, join, plain, shown
+from compressctl.recipe.schema import (
+    VERSION,
+    BudgetSection,
+    DataSection,
+    GateSection,
+    ModelSection,
+    Recipe,
+    Stage,
+    TargetSection,
+)
+
+_SECTIONS = ("recipe", "name", "seed", "task", "metric", "model", "data", "target", "stages", "export", "budget")
+_STAGE_KEYS = ("use", "id", "enabled", "gate")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def load(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = ()) -> Recipe:
+    """Read, merge and check a recipe. sets, unsets: `path=value` and `path`, as on the command line.
+
+    Raises RecipeError with every problem that was found.
+    """
+    return _Reader(compose(path, sets, unsets), path).recipe()
+
+
+class _Reader:
+    """Reads one composed tree, gathering problems instead of stopping at the first."""
+
+    def __init__(self, root: Node, path: Path) -> None:
+        self.root = root
+        self.path = path
+        self.problems: list[Problem] = []
+
+    def recipe(self) -> Recipe:
+        self._version()
+        self._unknown_keys((), _SECTIONS)
+        name = self._name()
+        seed = self._value("seed", int, 0)
+        task: Task = self._choice("task", get_args(Task), "classification")
+        metric = self._metric(task)
+        model = self._model()
+        data = self._data()
+        target = self._section("target", TargetSection, {})
+        stages = self._stages()
+        budget = self._section("budget", BudgetSection, {})
+        export = self._export(target)
+        if self.problems:
+            raise RecipeError(sorted(self.problems, key=_place))
+        assert model is not None
+        assert target is not None
+        assert budget is not None
+        recipe = Recipe(name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {})
+        recipe.resolved.update(resolve(recipe))
+        return recipe
+
+    def _version(self) -> None:
+        node = self.root.child("recipe")
+        if node is None:
+            self._problem("`recipe` is missing", ("recipe",), f"start with `recipe: {VERSION}`")
+        elif node.value != VERSION:
+            newer = isinstance(node.value, str) and re.fullmatch(r"compressctl/v(\d+)", node.value)
+            if newer and int(newer.group(1)) > 1:
+                self._problem(
+                    f"this recipe is for a newer compressctl ({node.value})", ("recipe",), "upgrade compressctl"
+                )
+            else:
+                self._problem(f"not a recipe version: {shown(node.value)}", ("recipe",), f"write `recipe: {VERSION}`")
+
+    def _name(self) -> str:
+        name: str = self._value("name", str, self.path.stem)
+        if not _NAME.fullmatch(name):
+            self._problem(
+                "a name has letters, digits, `.`, `_` and `-`, at most 100, since it becomes a folder", ("name",), None
+            )
+        return name
+
+    def _metric(self, task: Task) -> str | None:
+        name: str | None = self._value("metric", str, None)
+        if name is None:
+            return None
+        if not self._known(metrics, name, ("metric",)):
+            return None
+        fits = metrics.get(name).tasks
+        if fits and task not in fits:
+            self._problem(f"{name} does not fit the task {task}", ("metric",), f"{name} is for {', '.join(fits)}")
+        return name
+
+    def _model(self) -> ModelSection | None:
+        node = self._mapping("model", required=True)
+        source = self._source(node, model_sources, "model")
+        if node is None or source is None:
+            return None
+        params = self._params(node.without("source"), model_sources.get(source).params, ("model",))
+        return ModelSection(source, params) if params is not None else None
+
+    def _data(self) -> DataSection | None:
+        node = self._mapping("data", required=False)
+        if node is None:
+            return None
+        source = self._source(node, datasets, "data")
+        if source is None:
+            return None
+        sizes_keys = tuple(SplitSizes.model_fields)
+        params_type = datasets.get(source).params
+        both = (*sizes_keys, "source")
+        self._unknown_keys(("data",), (*both, *params_type.model_fields))
+        known = [key for key in node.entries if key in params_type.model_fields]
+        params = self._params(node.only(*known), params_type, ("data",))
+        sizes = self._params(node.only(*sizes_keys), SplitSizes, ("data",))
+        if params is None or sizes is None:
+            return None
+        assert isinstance(sizes, SplitSizes)
+        return DataSection(source, params, sizes)
+
+    def _stages(self) -> tuple[Stage, ...]:
+        node = self.root.child("stages")
+        if node is None:
+            return ()
+        if not isinstance(node.value, list):
+            self._problem(
+                f"stages is a list (order is meaning), this is {shown(node.value)}", ("stages",), "write `- use: ...`"
+            )
+            return ()
+        taken: dict[str, int] = {}
+        found = [self._stage(child, position, taken) for position, child in enumerate(node.items)]
+        return tuple(stage for stage in found if stage is not None)
+
+    def _stage(self, node: Node, position: int, taken: dict[str, int]) -> Stage | None:
+        at: tuple[Step, ...] = ("stages", position)
+        if not isinstance(node.value, dict):
+            self._problem(f"a stage is a mapping, this is {shown(node.value)}", at, "write `- use: quantize.static`")
+            return None
+        use = node.child("use")
+        if use is None:
+            self._problem("`use` is missing", at, "name a technique, as in `use: quantize.static`")
+            return None
+        if not isinstance(use.value, str) or not self._known(techniques, str(use.value), (*at, "use")):
+            if not isinstance(use.value, str):
+                self._problem(f"`use` names a technique, this is {shown(use.value)}", (*at, "use"), None)
+            return None
+        stage_id = self._stage_id(node, use.value, at, taken)
+        spec = techniques.get(use.value)
+        self._unknown_keys(at, (*_STAGE_KEYS, *spec.params.model_fields))
+        known = [key for key in node.entries if key in spec.params.model_fields]
+        params = self._params(node.only(*known), spec.params, at)
+        enabled = self._value_at((*at, "enabled"), bool, True)
+        gate_node = node.child("gate")
+        gate = None
+        if gate_node is not None and gate_node.value is not None:
+            gate = self._params(gate_node, GateSection, (*at, "gate"))
+        if params is None:
+            return None
+        assert gate is None or isinstance(gate, GateSection)
+        return Stage(stage_id, use.value, params, gate, enabled)
+
+    def _stage_id(self, node: Node, use: str, at: tuple[Step, ...], taken: dict[str, int]) -> str:
+        given = node.child("id")
+        if given is None:
+            number = 1
+            while (name := use if number == 1 else f"{use}-{number}") in taken:
+                number += 1
+        else:
+            name = str(given.value)
+            if not isinstance(given.value, str) or not _NAME.fullmatch(name):
+                self._problem("an id has letters, digits, `.`, `_` and `-`", (*at, "id"), "quote it if it is a number")
+            elif name in taken:
+                self._problem(f"the id {name} is taken by stages[{taken[name]}]", (*at, "id"), "ids are unique")
+        taken.setdefault(name, int(at[-1]))
+        return name
+
+    def _export(self, target: BaseModel | None) -> tuple[str, ...]:
+        node = self.root.child("export")
+        default = target.backend if isinstance(target, TargetSection) else "onnxruntime"
+        if isinstance(target, TargetSection):
+            self._known(backends, default, ("target", "backend"))
+        if node is None or node.value is None:
+            return (default,)
+        if not isinstance(node.value, list) or not node.items:
+            self._problem(
+                f"export is a list of backends, this is {shown(node.value)}", ("export",), "as in [onnxruntime]"
+            )
+            return (default,)
+        names = []
+        for position, child in enumerate(node.items):
+            if not isinstance(child.value, str):
+                self._problem(f"export names backends, this is {shown(child.value)}", ("export", position), None)
+            elif self._known(backends, child.value, ("export", position)):
+                names.append(child.value)
+        return tuple(dict.fromkeys(names))
+
+    def _mapping(self, key: str, *, required: bool) -> Node | None:
+        node = self.root.child(key)
+        if node is None or node.value is None:
+            if required:
+                self._problem(f"`{key}` is missing", (), f"as in `{key}: {{source: ...}}`")
+            return None
+        if not isinstance(node.value, dict):
+            self._problem(f"{key} is a mapping, this is {shown(node.value)}", (key,), f"as in `{key}: {{source: ...}}`")
+            return None
+        return node
+
+    def _source(self, node: Node | None, registry: Registry[Any], key: str) -> str | None:
+        if node is None:
+            return None
+        source = node.child("source")
+        if source is None:
+            self._problem("`source` is missing", (key,), f"one of: {', '.join(registry.names())}")
+            return None
+        if not isinstance(source.value, str):
+            self._problem(f"source is a name, this is {shown(source.value)}", (key, "source"), registry.nearest(""))
+            return None
+        return source.value if self._known(registry, source.value, (key, "source")) else None
+
+    def _known(self, registry: Registry[Any], name: str, at: Sequence[Step]) -> bool:
+        if name in registry:
+            return True
+        self._problem(f"unknown {registry.kind} {shown(name)}", at, registry.nearest(name))
+        return False
+
+    def _section(self, key: str, kind: type[BaseModel], default: Mapping[str, Any]) -> Any:
+        node = self.root.child(key)
+        if node is None or node.value is None:
+            return kind(**default)
+        if not isinstance(node.value, dict):
+            self._problem(f"{key} is a mapping, this is {shown(node.value)}", (key,), None)
+            return None
+        return self._params(node, kind, (key,))
+
+    def _params(self, node: Node, kind: type[BaseModel], at: tuple[Step, ...]) -> BaseModel | None:
+        self._unknown_keys(at, tuple(kind.model_fields), node) if at[-1:] in (
+            ("target",),
+            ("budget",),
+            ("gate",),
+            ("model",),
+        ) else None
+        known = node.only(*kind.model_fields) if isinstance(node.value, dict) else node
+        try:
+            return kind.model_validate(plain(known))
+        except ValidationError as error:
+            self.problems += problems_of(error, known, at, kind)
+            return None
+
+    def _unknown_keys(self, at: tuple[Step, ...], known: Sequence[str], node: Node | None = None) -> None:
+        node = node or find(self.root, list(at))
+        for key, child in (node.entries if node else {}).items():
+            if key in known:
+                continue
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            self.problems.append(Problem("unknown key", join("", *at, key), hint, child.key or child.origin))
+
+    def _value(self, key: str, kind: type, default: Any) -> Any:
+        return self._value_at((key,), kind, default)
+
+    def _value_at(self, at: tuple[Step, ...], kind: type, default: Any) -> Any:
+        node = find(self.root, list(at))
+        if node is None or (node.value is None and default is None):
+            return default
+        if type(node.value) is not kind:
+            if kind is str and node.raw is not None:
+                return node.raw
+            words = {str: "text", int: "a whole number", bool: "true or false"}[kind]
+            hint = "put it in quotes" if kind is str and not isinstance(node.value, dict | list) else None
+            self._problem(f"this is {words}, not {shown(node.value)}", at, hint)
+            return default if default is not None else kind()
+        return node.value
+
+    def _choice(self, key: str, known: Sequence[str], default: str) -> Any:
+        value = self._value(key, str, default)
+        if value not in known:
+            close = difflib.get_close_matches(value, known, n=1)
+            self._problem(
+                f"unknown {key} {shown(value)}",
+                (key,),
+                f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}",
+            )
+            return default
+        return value
+
+    def _problem(self, message: str, at: Sequence[Step], hint: str | None) -> None:
+        node = find(self.root, list(at))
+        steps = list(at)
+        while node is None and steps:
+            steps.pop()
+            node = find(self.root, steps)
+        origin = node.origin if node is not None else None
+        self.problems.append(Problem(message, join("", *at), hint, origin))
+
+
+def resolve(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as plain data with every default filled in; it loads to an equal recipe."""
+    stages = []
+    for stage in recipe.stages:
+        entry: dict[str, Any] = {"id": stage.id, "use": stage.use, "enabled": stage.enabled}
+        if stage.gate is not None:
+            entry["gate"] = stage.gate.model_dump(mode="json")
+        stages.append({**entry, **stage.params.model_dump(mode="json")})
+    data = None
+    if recipe.data is not None:
+        sizes = recipe.data.sizes.model_dump(mode="json")
+        data = {"source": recipe.data.source, **_set_values(recipe.data.params), **sizes}
+    return {
+        "recipe": VERSION,
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "task": recipe.task,
+        "metric": recipe.metric or DEFAULT_METRIC.get(recipe.task),
+        "model": {"source": recipe.model.source, **_set_values(recipe.model.params)},
+        **({"data": data} if data else {}),
+        "target": recipe.target.model_dump(mode="json"),
+        "stages": stages,
+        "export": list(recipe.export),
+        "budget": recipe.budget.model_dump(mode="json"),
+    }
+
+
+def _set_values(params: BaseModel) -> dict[str, Any]:
+    """Sources have parameters that exclude each other, so only what was set can be loaded again."""
+    return params.model_dump(mode="json", exclude_unset=True)
+
+
+def _place(problem: Problem) -> tuple[str, int, int]:
+    origin = problem.origin
+    return ("", 0, 0) if origin is None else (origin.source, origin.line or 0, origin.column or 0)

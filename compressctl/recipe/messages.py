@@ -1,0 +1,91 @@
+"""Pydantic's findings in plain words, each at its place in the recipe."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from compressctl.core.errors import Problem
+from compressctl.recipe.nodes import Node, Step, find, join, shown
+
+
+def problems_of(error: ValidationError, node: Node, at: tuple[Step, ...], kind: type[BaseModel]) -> list[Problem]:
+    """One problem per value: several members of a union that all refuse it are one finding."""
+    found: dict[str, Problem] = {}
+    for entry in error.errors():
+        steps = _steps_in(node, entry["loc"])
+        here = find(node, steps) or node
+        path = join("", *at, *steps)
+        message, hint = _words(entry, here, steps, kind)
+        origin = (here.key or here.origin) if entry["type"] == "extra_forbidden" else here.origin
+        if path in found:
+            found[path] = Problem(_either(found[path].message, message), path, found[path].hint or hint, origin)
+        else:
+            found[path] = Problem(message, path, hint, origin)
+    return list(found.values())
+
+
+def _steps_in(node: Node, location: Sequence[Any]) -> list[Step]:
+    """The part of pydantic's location that is in the recipe; names of union members and of missing keys are not."""
+    steps: list[Step] = []
+    for step in location:
+        if find(node, [*steps, step]) is not None:
+            steps.append(step)
+    return steps
+
+
+def _words(entry: Any, node: Node, steps: list[Step], kind: type[BaseModel]) -> tuple[str, str | None]:
+    context = entry.get("ctx") or {}
+    value = shown(node.value)
+    match entry["type"]:
+        case "missing":
+            return f"`{entry['loc'][-1]}` is missing", None
+        case "extra_forbidden":
+            known = list(kind.model_fields)
+            close = difflib.get_close_matches(str(steps[-1]) if steps else "", known, n=1)
+            return "unknown key", f"did you mean {close[0]}?" if close else None
+        case "literal_error":
+            expected = str(context.get("expected", ""))
+            options = [option.strip(" '") for option in expected.replace(" or ", ",").split(",")]
+            close = difflib.get_close_matches(str(node.value), options, n=1)
+            return f"this is {value}, not one of {', '.join(options)}", f"did you mean {close[0]}?" if close else None
+        case "value_error":
+            return str(context.get("error", entry["msg"])), None
+        case "greater_than_equal":
+            return f"{value} is less than {context['ge']:g}", None
+        case "greater_than":
+            return f"{value} is not above {context['gt']:g}", None
+        case "less_than_equal":
+            return f"{value} is more than {context['le']:g}", None
+        case "less_than":
+            return f"{value} is not below {context['lt']:g}", None
+        case "string_too_short" | "too_short":
+            return "this is empty", None
+        case other:
+            wanted = next((words for start, words in _TYPES if other.startswith(start)), None)
+            return (f"this is {value}, not {wanted}" if wanted else f"{entry['msg']} (this is {value})"), None
+
+
+def _either(first: str, second: str) -> str:
+    """Two refusals of one value by the members of a union."""
+    marker = ", not "
+    if marker in first and marker in second and second.split(marker)[1] not in first:
+        return f"{first} or {second.split(marker, 1)[1]}"
+    return first
+
+
+_TYPES = (
+    ("int", "a whole number"),
+    ("float", "a number"),
+    ("finite_number", "a finite number"),
+    ("bool", "true or false"),
+    ("string", "text"),
+    ("list", "a list"),
+    ("tuple", "a list"),
+    ("dict", "a mapping"),
+    ("model", "a mapping"),
+    ("none", "nothing"),
+)

@@ -1,0 +1,63 @@
+"""The report as Markdown, fit for a pull-request comment: the verdict first, details folded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from compressctl.report.document import Report
+from compressctl.report.tables import behaviour, budget_words, comparison, islands
+
+_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~"})
+
+
+def render(report: Report) -> str:
+    lines = [f"## {_text(report.name)}: {report.status}", ""]
+    lines += [f"- {_text(sentence)}" for sentence in report.summary]
+    if report.error:
+        lines += ["", "```text", report.error.replace("```", "'''"), "```"]
+    if report.budget:
+        lines += ["", "**Budget**", ""]
+        lines += [f"- {'✅' if check.holds else '❌'} {_text(budget_words(check))}" for check in report.budget]
+    for part in report.backends:
+        lines += ["", f"### {_text(part.backend)} {_text(part.version or '')}", ""]
+        rows = [[row.label, row.before, row.after, row.change] for row in comparison(part, report)]
+        lines += _table(["", "float", "compressed", "change"], rows)
+        lines += ["", *(_text(line) for line in behaviour(part))]
+        found = islands(part)
+        if found:
+            rows = [[node.name, node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]
+            lines += _folded(f"{len(found)} nodes in float", _table(["node", "operator", "MACs", "why"], rows))
+    if report.stages:
+        rows = [
+            [
+                stage.id,
+                stage.use,
+                "from the cache" if stage.cached else f"{stage.seconds:.1f} s",
+                json.dumps(stage.facts, default=str),
+            ]
+            for stage in report.stages
+        ]
+        lines += _folded("Stages", _table(["stage", "technique", "time", "facts"], rows))
+    for warning in report.warnings:
+        lines += ["", f"> ⚠️ {_text(warning)}"]
+    lines += _folded("Environment", _table(["", ""], [[key, str(value)] for key, value in report.environment.items()]))
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *(f"| {' | '.join(_text(cell) for cell in row)} |" for row in rows),
+    ]
+
+
+def _folded(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"<details><summary>{_text(title)}</summary>", "", *lines, "", "</details>"]
+
+
+def _text(value: str) -> str:
+    """User strings as they are, whatever Markdown or HTML would make of them, on one line and not endless."""
+    flat = " ".join(value.split())
+    return (flat if len(flat) <= 300 else flat[:299] + "…").translate(_SPECIAL)
