@@ -77,3 +77,11 @@ def test_a_built_in_network_is_shown_as_the_graph_it_lowers_to():
     names = [layer["name"] for layer in document["layers"]]
     assert {"stem.conv", "block4.shortcut.conv", "classifier"} <= set(names)
     assert 50_000 <= document["parameters"] <= 150_000
+
+
+def test_a_recipe_shows_its_model(path):
+    (path.parent / "recipe.yaml").write_text(
+        "recipe: compressctl/v1\nname: shown\nmodel: {source: onnx, path: net.onnx}\n"
+    )
+    document = json.loads(compressctl("inspect", "--json", str(path.parent / "recipe.yaml")).stdout)
+    assert [layer["name"] for layer in document["layers"]] == ["stem", "act"]
