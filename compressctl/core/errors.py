@@ -98,3 +98,9 @@ class MissingDependencyError(CompressctlError):
 
 class StageError(CompressctlError):
     """A stage could not do its work."""
+
+
+class GateError(StageError):
+    """A stage broke its gate and nothing mended it."""
+
+    exit_code = ExitCode.BUDGET_MISSED

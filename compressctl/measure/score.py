@@ -16,6 +16,9 @@ from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.measure.results import Change, Score
 
+SMALLEST_CLASS = 10
+"""Samples below which one class's accuracy says nothing: a single flip would move it by more than ten points."""
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -69,9 +72,14 @@ def change(
     was_right, is_right = (_classes_of(found) == found.labels for found in (baseline, compressed))
     worst = None
     if before.per_class and after.per_class:
-        losses = {name: before.per_class[name] - after.per_class[name] for name in before.per_class}
-        name = max(losses, key=lambda candidate: losses[candidate])
-        worst = (name, losses[name])
+        counts = dict(zip(classes or (), np.bincount(baseline.labels, minlength=len(classes or ())), strict=False))
+        losses = {
+            name: before.per_class[name] - after.per_class[name]
+            for name in before.per_class
+            if counts[name] >= SMALLEST_CLASS
+        }
+        name = max(losses, key=lambda candidate: losses[candidate], default=None)
+        worst = None if name is None else (name, losses[name])
     return Change(
         drop=drop,
         worst_class=worst,

@@ -40,11 +40,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
+    """metric: the name of what a drop is counted in. baseline_key: the cache key of the original model once lowered."""
+
     steps: tuple[Step, ...]
     target: Target
     metric: str | None
     model_fingerprint: str
     data_fingerprint: str | None
+    baseline_key: str | None
 
     @property
     def digest(self) -> str:
@@ -86,7 +89,15 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
     steps.append(Step("measure", "measure", "measure", None, None))
     if problems:
         raise RecipeError(problems)
-    return Plan(tuple(steps), target, recipe.metric or DEFAULT_METRIC.get(recipe.task), model_key, data_key)
+    baseline = _digest(["lower", _STORE_VERSION, _digest(["load", model_key, recipe.seed])])
+    return Plan(
+        steps=tuple(steps),
+        target=target,
+        metric=recipe.metric or DEFAULT_METRIC.get(recipe.task),
+        model_fingerprint=model_key,
+        data_fingerprint=data_key,
+        baseline_key=baseline if source.form is Form.TORCH else None,
+    )
 
 
 def resolve_target(recipe: Recipe) -> Target:

@@ -12,15 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compressctl.core.backend import Backend, BackendSpec, backends
 from compressctl.core.cache import Cache
-from compressctl.core.data import Dataset
-from compressctl.core.errors import CompressctlError, MissingDependencyError, StageError
+from compressctl.core.data import Dataset, bind
+from compressctl.core.errors import CompressctlError, GateError, MissingDependencyError, StageError
 from compressctl.core.events import Events, Listener
 from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.technique import Gate, RunContext, TechniqueSpec, techniques
+from compressctl.measure.latency import concrete
 from compressctl.measure.results import Parity
 from compressctl.pipeline.plan import Plan, Step, stage_seed
 from compressctl.pipeline.result import BackendResult, RunResult, Status
@@ -29,6 +32,10 @@ from compressctl.pipeline.sinks import EventFile, Warnings
 from compressctl.recipe.schema import GateSection, Recipe, Stage
 
 CACHE_LIMIT_BYTES = 10 * 1024**3
+
+_PARITY_SAMPLES = 16
+_PARITY_WARNING = 1e-3
+"""Float32 convolutions summed in another order differ by some 1e-5; a thousandth means that something else differs."""
 
 
 def check_backends(recipe: Recipe) -> None:
@@ -83,7 +90,7 @@ def run(
         environment=environment,
         stages=tuple(work.records),
         backends=tuple(work.results),
-        parity=tuple(work.parity),
+        parity=tuple(_parity(record) for record in work.records if record.use == "lower"),
         budget=tuple(work.budget),
         warnings=tuple(warnings.messages),
         error=error,
@@ -101,10 +108,11 @@ class _Work:
     events: Events
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
-    parity: list[Parity] = field(default_factory=list)
     budget: list[Any] = field(default_factory=list)
     _source: Model | None = None
+    _lowered: Model | None = None
     _data: Dataset | None = None
+    _judged_by: Judge | None = None
 
     def carry_out(self) -> None:
         model: Model | None = None
@@ -125,7 +133,7 @@ class _Work:
                     model = self._loaded() if position == 0 else self._previous(steps, position)
                 model = self._perform(step, model)
                 self._keep(step, model)
-        self._export_and_measure(model or self._loaded())
+        self._export_and_measure(model or self._lowered_source())
 
     def _furthest_cached(self, steps: Sequence[Step]) -> int:
         """The last step whose output is cached: everything before it need not even be read."""
@@ -141,14 +149,37 @@ class _Work:
 
     def _perform(self, step: Step, model: Model) -> Model:
         if step.kind == "lower":
-            return self._lower(model)
+            lowered = self._lowered_source() if step.key == self.plan.baseline_key else self._lower(model)
+            self.records = list(lowered.history)
+            return lowered
         assert step.stage is not None
         return self._apply(step.stage, model)
 
     def _lower(self, model: Model) -> Model:
-        from compressctl.graph.lower import lower
+        """The model as an ONNX graph, with a record of how far its outputs moved."""
+        from compressctl.graph.lower import lower, parity
 
-        return lower(model)
+        started = time.perf_counter()
+        lowered = lower(model)
+        inputs, samples = self._some_inputs(lowered)
+        moved = parity(model, lowered, inputs)
+        if max(moved.values(), default=0.0) > _PARITY_WARNING:
+            self.events.warn(f"lowering to ONNX moved an output by {max(moved.values()):.2g}; see parity in the report")
+        facts = {"between": "torch and ONNX Runtime", "max_abs_difference": moved, "samples": samples}
+        record = StageRecord("lower", "lower", {}, time.perf_counter() - started, facts)
+        return replace(lowered, history=(*model.history, record))
+
+    def _some_inputs(self, model: Model) -> tuple[dict[str, np.ndarray], int]:
+        """A few real samples where there is data, random ones otherwise."""
+        if self.recipe.data is not None and len(split := self._dataset().split("calibration")) >= _PARITY_SAMPLES:
+            return bind(next(split.batches(_PARITY_SAMPLES)), model.signature), _PARITY_SAMPLES
+        rng = np.random.default_rng(0)
+        inputs = {}
+        for spec in model.signature.inputs:
+            shape = concrete(spec, _PARITY_SAMPLES)
+            values = rng.standard_normal(shape) if spec.dtype.startswith("float") else np.ones(shape)
+            inputs[spec.name] = values.astype(spec.dtype)
+        return inputs, _PARITY_SAMPLES
 
     def _apply(self, stage: Stage, model: Model) -> Model:
         spec: TechniqueSpec = techniques.get(stage.use)
@@ -157,8 +188,7 @@ class _Work:
         try:
             result = load(spec.implementation)(model, stage.params, context)
         except CompressctlError as error:
-            error.args = (f"stage {stage.id} ({stage.use}): {error.message}", *error.args[1:])
-            error.message = error.args[0]
+            error.message = f"stage {stage.id} ({stage.use}): {error.message}"
             raise
         except Exception as error:
             (self.folder / "error.log").write_text(traceback.format_exc())
@@ -176,7 +206,7 @@ class _Work:
         return replace(kept, history=(*model.history, record))
 
     def _hold(self, stage: Stage, spec: TechniqueSpec, model: Model, facts: dict[str, Any]) -> bool:
-        """Whether the stage's result is kept under its gate. Raises StageError when it must stop the run."""
+        """Whether the stage's result is kept under its gate. Raises GateError when it must stop the run."""
         if stage.gate is None:
             return True
         judge = self._judge()
@@ -190,7 +220,7 @@ class _Work:
             )
             self.events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
             return False
-        raise StageError(
+        raise GateError(
             f"stage {stage.id} ({stage.use}) lost {drop:.2f} points on the validation split, its gate allows "
             f"{stage.gate.accuracy_drop}",
             hint="loosen the gate, change the stage, or set gate.otherwise to skip",
@@ -214,13 +244,12 @@ class _Work:
         )
 
     def _judge(self) -> Judge:
-        if not hasattr(self, "_judge_made"):
+        if self._judged_by is None:
             assert self.plan.metric is not None
             metric: MetricSpec = metrics.get(self.plan.metric)
-            self._judge_made = Judge(
-                open_backend(self.plan.target.backend), self.plan.target, self._dataset(), metric, self._lowered_source
-            )
-        return self._judge_made
+            backend = open_backend(self.plan.target.backend)
+            self._judged_by = Judge(backend, self.plan.target, self._dataset(), metric, self._lowered_source)
+        return self._judged_by
 
     def _loaded(self) -> Model:
         if self._source is None:
@@ -230,11 +259,18 @@ class _Work:
         return self._source
 
     def _lowered_source(self) -> Model:
-        """The original model as an ONNX graph: the baseline of every comparison."""
-        if not hasattr(self, "_lowered_made"):
-            source = self._loaded()
-            self._lowered_made = source if source.form is Form.ONNX else self._lower(source)
-        return self._lowered_made
+        """The original model as an ONNX graph: the baseline of every comparison, kept in the cache like a stage."""
+        if self._lowered is None:
+            self._lowered = self._read(self.plan.baseline_key) or self._lower_source()
+        return self._lowered
+
+    def _lower_source(self) -> Model:
+        source = self._loaded()
+        if source.form is Form.ONNX:
+            return source
+        lowered = self._lower(source)
+        self._write(self.plan.baseline_key, lowered, "lower")
+        return lowered
 
     def _dataset(self) -> Dataset:
         if self._data is None:
@@ -245,26 +281,32 @@ class _Work:
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:
-        if self.cache is None or step.key is None:
-            return None
-        folder = self.cache.read(step.key)
+        found = self._read(step.key)
+        if found is None and step.cached:
+            self.events.warn(f"the cached output of {step.id} is damaged and is made again")
+        return found
+
+    def _keep(self, step: Step, model: Model) -> None:
+        if step.key != self.plan.baseline_key:
+            self._write(step.key, model, step.id)
+
+    def _read(self, key: str | None) -> Model | None:
+        folder = self.cache.read(key) if self.cache is not None and key is not None else None
         if folder is None:
-            if step.key in (known.key for known in self.plan.steps if known.cached):
-                self.events.warn(f"the cached output of {step.id} is damaged and is made again")
             return None
         from compressctl.pipeline.store import read_model
 
         return read_model(folder, self._loaded)
 
-    def _keep(self, step: Step, model: Model) -> None:
-        if self.cache is None or step.key is None:
+    def _write(self, key: str | None, model: Model, step: str) -> None:
+        if self.cache is None or key is None:
             return
         from compressctl.pipeline.store import NotStorableError, write_model
 
         try:
-            self.cache.write(step.key, lambda folder: write_model(model, folder, self._source))
+            self.cache.write(key, lambda folder: write_model(model, folder, self._source))
         except NotStorableError as reason:
-            self.events.within(step.id).emit("note", message=f"not cached: {reason}")
+            self.events.within(step).emit("note", message=f"not cached: {reason}")
 
     def _export_and_measure(self, model: Model) -> None:
         from compressctl.measure.artifact import measure
@@ -294,6 +336,10 @@ class _Work:
         facts: dict[str, Any] = {}
         yield facts
         events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
+
+
+def _parity(record: StageRecord) -> Parity:
+    return Parity(record.facts["between"], record.facts["max_abs_difference"], record.facts["samples"])
 
 
 def _bisected(gate: GateSection | None, spec: TechniqueSpec) -> Gate | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -42,7 +43,7 @@ class JsonLines:
         self._stream = stream
 
     def __call__(self, event: Event) -> None:
-        print(as_json(event), file=self._stream, flush=True)
+        _print(as_json(event), self._stream)
 
 
 class PlainLines:
@@ -61,7 +62,13 @@ class PlainLines:
             if event.time - self._last < self._every:
                 return
             self._last = event.time
-        print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  {line}", file=self._stream, flush=True)
+        _print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  {line}", self._stream)
+
+
+def _print(line: str, stream: IO[str]) -> None:
+    """A reader that went away (`| head`) does not end a run that still has a report to write."""
+    with suppress(BrokenPipeError):
+        print(line, file=stream, flush=True)
 
 
 def plain_line(event: Event) -> str | None:

@@ -228,15 +228,9 @@ def _syntax(error: yaml.YAMLError, source: Source) -> Problem:
     """A parser's complaint in plain words, with the place it noticed."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     said = str(getattr(error, "problem", None) or getattr(error, "reason", None) or error)
-    if mark is None:
-        origin = _unreadable(source)
-    else:
-        origin = source.origin(mark.line, mark.column)
-    for part, message, hint in _COMPLAINTS:
-        if part in said:
-            break
-    else:
-        message, hint = f"not valid YAML: {said}", None
+    origin = _unreadable(source) if mark is None else source.origin(mark.line, mark.column)
+    known = ((message, hint) for part, message, hint in _COMPLAINTS if part in said)
+    message, hint = next(known, (f"not valid YAML: {said}", None))
     if "${" in (origin.text or ""):
         hint = 'put quotes around the variable: "${name}"'
     return Problem(message, hint=hint, origin=origin)

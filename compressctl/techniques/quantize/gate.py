@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from compressctl.core.data import bind
-from compressctl.core.errors import StageError
+from compressctl.core.errors import GateError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
 from compressctl.graph.sites import Kind, Site
@@ -30,7 +30,7 @@ def hold_gate(
 
     Layers go back in the order of what each costs: the drop in output error when that one alone is float. The least number
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
-    StageError when the gate does not hold even with every layer in float.
+    GateError when the gate does not hold even with every layer in float.
     """
     gate, score, baseline = run.gate, run.score, run.baseline_score
     assert gate is not None, "the pipeline gives a gate only with labelled data"
@@ -55,7 +55,7 @@ def hold_gate(
 
     count = _least(holds, len(ranked))
     if count is None:
-        raise StageError(
+        raise GateError(
             f"the gate of {gate.accuracy_drop} points does not hold even with every layer in float "
             f"(drop {drops[len(ranked)]:.2f})",
             hint="the validation split may be too small for so tight a gate",
