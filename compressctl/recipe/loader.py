@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -254,7 +255,8 @@ class _Reader:
         ) else None
         known = node.only(*kind.model_fields) if isinstance(node.value, dict) else node
         try:
-            return kind.model_validate(plain(known))
+            # As JSON and strictly: a list may be a tuple, but `no` is not false and "3" is not 3.
+            return kind.model_validate_json(json.dumps(plain(known)), strict=True)
         except ValidationError as error:
             self.problems += problems_of(error, known, at, kind)
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -44,9 +44,9 @@ def _words(entry: Any, node: Node, steps: list[Step], kind: type[BaseModel]) -> 
         case "missing":
             return f"`{entry['loc'][-1]}` is missing", None
         case "extra_forbidden":
-            known = list(kind.model_fields)
+            known = list(_model_at(kind, steps[:-1]).model_fields)
             close = difflib.get_close_matches(str(steps[-1]) if steps else "", known, n=1)
-            return "unknown key", f"did you mean {close[0]}?" if close else None
+            return "unknown key", f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
         case "literal_error":
             expected = str(context.get("expected", ""))
             options = [option.strip(" '") for option in expected.replace(" or ", ",").split(",")]
@@ -67,6 +67,21 @@ def _words(entry: Any, node: Node, steps: list[Step], kind: type[BaseModel]) -> 
         case other:
             wanted = next((words for start, words in _TYPES if other.startswith(start)), None)
             return (f"this is {value}, not {wanted}" if wanted else f"{entry['msg']} (this is {value})"), None
+
+
+def _model_at(kind: type[BaseModel], steps: Sequence[Step]) -> type[BaseModel]:
+    """The model that describes the mapping at the end of the steps."""
+    for step in steps:
+        if isinstance(step, str) and step in kind.model_fields:
+            kind = _model_in(kind.model_fields[step].annotation) or kind
+    return kind
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model in an annotation such as `tuple[Override, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _either(first: str, second: str) -> str:
