@@ -13,14 +13,12 @@ def explain(
     """Explain a technique, backend, metric, model source or dataset: parameters, defaults, what it needs, its paper."""
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
+    from compressctl.core.nearest import nearest
 
     found = [(kind, registry.get(name)) for kind, registry in REGISTRIES.items() if name in registry]
     if not found:
-        import difflib
-
-        known = sorted(entry for registry in REGISTRIES.values() for entry in registry.names())
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "`compressctl list` shows every name"
+        close = nearest(name, (entry for registry in REGISTRIES.values() for entry in registry.names()))
+        hint = f"did you mean {close}?" if close else "`compressctl list` shows every name"
         raise UsageError(f"there is nothing named {name!r}", hint=hint)
     for position, (kind, spec) in enumerate(found):
         if position:

@@ -6,7 +6,10 @@ registered by one line in COMMANDS. Nothing that is slow to import belongs at th
 
 from __future__ import annotations
 
+import functools
+import gc
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
@@ -16,6 +19,7 @@ from typer.core import TyperGroup
 
 from compressctl import __version__
 from compressctl.core.errors import CompressctlError, ExitCode
+from compressctl.core.nearest import suggestion
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,9 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command line. Never returns: the process ends with an ExitCode."""
+    # Starting up makes thousands of objects that all stay, and looking for garbage among them is a twentieth of it.
+    # It begins when the command does, see `_after_start_up`.
+    gc.disable()
     app(prog_name="compressctl")
 
 
@@ -59,7 +66,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            _fail(f"there is no command {args[0]!r}", _nearest(args[0], list(COMMANDS)), ExitCode.USAGE)
+            _fail(f"there is no command {args[0]!r}", suggestion(args[0], COMMANDS), ExitCode.USAGE)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -78,8 +85,20 @@ class LazyGroup(TyperGroup):
 def _build(name: str) -> Any:
     module, _, function = COMMANDS[name].function.partition(":")
     single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
-    single.command(name)(getattr(import_module(module), function))
+    single.command(name)(_after_start_up(getattr(import_module(module), function)))
     return typer.main.get_command(single)
+
+
+def _after_start_up(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with garbage collection on, and what start-up made exempt from it (at the process's end too)."""
+
+    @functools.wraps(command)
+    def started(*args: Any, **options: Any) -> None:
+        gc.freeze()
+        gc.enable()
+        command(*args, **options)
+
+    return started
 
 
 def _fail(message: str, hint: str | None, code: ExitCode) -> None:
@@ -87,13 +106,6 @@ def _fail(message: str, hint: str | None, code: ExitCode) -> None:
     if hint:
         print(f"   {hint}", file=sys.stderr)
     raise typer.Exit(int(code))
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def _show_version(asked: bool) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from compressctl.core.model import Model
 from compressctl.core.registry import Registry
-from compressctl.core.target import Target
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from compressctl.core.model import Model
+    from compressctl.core.target import Target
 
 
 @dataclass(frozen=True)

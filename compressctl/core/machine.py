@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +50,8 @@ def _linux() -> tuple[str, list[str]]:
 
 
 def _macos() -> tuple[str, list[str]]:
+    import subprocess
+
     def ask(key: str) -> str:
         done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
         return done.stdout.strip()

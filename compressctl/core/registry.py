@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
 from compressctl.core.errors import UsageError
+from compressctl.core.nearest import suggestion
 
 T = TypeVar("T")
 
@@ -46,11 +46,8 @@ class Registry(Generic[T]):
         raise UsageError(f"unknown {self.kind} {name!r}", hint=self.nearest(name))
 
     def nearest(self, name: str) -> str:
-        """A hint that names the closest entries, or all of them when nothing is close."""
-        close = difflib.get_close_matches(name, self.names(), n=3)
-        if close:
-            return f"did you mean {' or '.join(close)}?"
-        return f"known: {', '.join(self.names())}"
+        """A hint that names the closest entry, or all of them when none is close."""
+        return suggestion(name, self.names())
 
     @cached_property
     def _plugins(self) -> Mapping[str, Any]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compressctl.core.data import Dataset
-from compressctl.core.model import Form, Model
 from compressctl.core.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from compressctl.core.data import Dataset
+    from compressctl.core.model import Form, Model
 
 Task = Literal["classification", "regression", "embedding", "language-model", "custom"]
 
@@ -21,7 +22,7 @@ Task = Literal["classification", "regression", "embedding", "language-model", "c
 class SplitSizes(BaseModel):
     """How many samples go where: a whole number counts samples, a number between 0 and 1 is a share of the whole."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     validation: int | float = Field(
         0.1, description="held-out samples that choose: gates, search, early stopping", ge=0

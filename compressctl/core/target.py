@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from compressctl.core.machine import Machine
+if TYPE_CHECKING:
+    from compressctl.core.machine import Machine
 
 Profile = Literal["auto", "x86-avx2", "x86-vnni", "arm64"]
 

@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel
-
-from compressctl.core.backend import Session
-from compressctl.core.data import Dataset, SplitName
-from compressctl.core.errors import Problem
-from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature
 from compressctl.core.registry import Registry
-from compressctl.core.target import Target
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from compressctl.core.backend import Session
+    from compressctl.core.data import Dataset, SplitName
+    from compressctl.core.errors import Problem
+    from compressctl.core.events import Events
+    from compressctl.core.model import Form, Model, Signature
+    from compressctl.core.target import Target
 
 
 class Need(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from compressctl.core.backend import backends
 from compressctl.core.errors import Problem, RecipeError
+from compressctl.core.nearest import suggestion
 from compressctl.core.registry import Registry
 from compressctl.core.source import DEFAULT_METRIC, SplitSizes, Task, datasets, metrics, model_sources
 from compressctl.core.technique import techniques
@@ -266,9 +266,9 @@ class _Reader:
         for key, child in (node.entries if node else {}).items():
             if key in known:
                 continue
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-            self.problems.append(Problem("unknown key", join("", *at, key), hint, child.key or child.origin))
+            self.problems.append(
+                Problem("unknown key", join("", *at, key), suggestion(key, known), child.key or child.origin)
+            )
 
     def _value(self, key: str, kind: type, default: Any) -> Any:
         return self._value_at((key,), kind, default)
@@ -289,12 +289,7 @@ class _Reader:
     def _choice(self, key: str, known: Sequence[str], default: str) -> Any:
         value = self._value(key, str, default)
         if value not in known:
-            close = difflib.get_close_matches(value, known, n=1)
-            self._problem(
-                f"unknown {key} {shown(value)}",
-                (key,),
-                f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}",
-            )
+            self._problem(f"unknown {key} {shown(value)}", (key,), suggestion(value, known))
             return default
         return value
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from compressctl.core.errors import Problem
+from compressctl.core.nearest import nearest, suggestion
 from compressctl.recipe.nodes import Node, Step, find, join, shown
 
 
@@ -45,13 +45,12 @@ def _words(entry: Any, node: Node, steps: list[Step], kind: type[BaseModel]) -> 
             return f"`{entry['loc'][-1]}` is missing", None
         case "extra_forbidden":
             known = list(_model_at(kind, steps[:-1]).model_fields)
-            close = difflib.get_close_matches(str(steps[-1]) if steps else "", known, n=1)
-            return "unknown key", f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            return "unknown key", suggestion(str(steps[-1]) if steps else "", known)
         case "literal_error":
             expected = str(context.get("expected", ""))
             options = [option.strip(" '") for option in expected.replace(" or ", ",").split(",")]
-            close = difflib.get_close_matches(str(node.value), options, n=1)
-            return f"this is {value}, not one of {', '.join(options)}", f"did you mean {close[0]}?" if close else None
+            close = nearest(str(node.value), options)
+            return f"this is {value}, not one of {', '.join(options)}", f"did you mean {close}?" if close else None
         case "value_error":
             return str(context.get("error", entry["msg"])), None
         case "greater_than_equal":

@@ -17,7 +17,7 @@ VERSION = "compressctl/v1"
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def parse_size(value: Any) -> Any:

@@ -11,7 +11,8 @@ ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
 
 
 class SourceParams(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when first used: a recipe needs two of these, and building all of them costs more than checking it.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class BuiltinParams(SourceParams):
