@@ -34,11 +34,14 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
     found = find_sites(graph, model.quant.float_nodes)
     sites = {site.node: site for site in found if is_active(site, model.quant)}
     folded = {site.folded for site in sites.values() if site.folded}
+    read = {tensor for site in sites.values() for tensor in site.inputs}
     for node in list(graph.node):
         if node.name in folded:
             continue
         if node.name in sites:
             writer.site(node, sites[node.name])
+        elif node.op_type in _REQUANTIZED and _leads_to(read, node, writer.looked_up):
+            writer.kept_float(node)
         else:
             writer.plain(node)
     writer.finish()
@@ -51,6 +54,24 @@ def is_active(site: Site, plan: QuantPlan) -> bool:
     return all(tensor in plan.activations for tensor in tensors) and (
         site.weight is None or site.weight in plan.weights
     )
+
+
+_REQUANTIZED = {"Conv", "ConvTranspose", "Gemm"}
+"""What ONNX Runtime quantizes on its own, per tensor, when it finds float weights between a DQ and a Q.
+
+Source: ONNX Runtime, weight_bias_quantization.cc, from release 1.21 on.
+"""
+
+
+def _leads_to(tensors: set[str], node: onnx.NodeProto, looked_up: GraphIndex) -> bool:
+    """Whether a node's output is one of the tensors, perhaps past a Relu or Clip."""
+    output = node.output[0]
+    while output not in tensors:
+        reader = looked_up.only_consumer(output)
+        if reader is None or reader.op_type not in ("Relu", "Clip"):
+            return False
+        output = reader.output[0]
+    return True
 
 
 @dataclass
@@ -94,6 +115,22 @@ class _Writer:
                 written.input[position] = self._read(name)
         self.nodes.append(written)
         self._floated.update(node.output)
+
+    def kept_float(self, node: onnx.NodeProto) -> None:
+        """A node left in float between codes, with a LeakyRelu of slope 1 behind it.
+
+        That is the identity, which ONNX Runtime fuses into the node; without it the runtime would quantize the float
+        weights after all, per tensor. See _REQUANTIZED.
+        """
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        output = node.output[0]
+        written.output[0] = f"{output}_kept_float"
+        self.plain(written)
+        self.nodes.append(
+            helper.make_node("LeakyRelu", [written.output[0]], [output], f"{node.name}_keeps_float", alpha=1.0)
+        )
+        self._floated.add(output)
 
     def finish(self) -> None:
         for output in self.graph.output:

@@ -12,8 +12,10 @@ from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
+from compressctl.graph.index import index
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
+_MULTIPLIES = re.compile(r"Conv|Gemm|MatMul")
 _RENAMED = re.compile(r"(_token_\d+|_nchwc|/\w+Fusion\w*)+$")
 
 
@@ -24,12 +26,12 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
     """
     artifact = onnx.load(path, load_external_data=False)
     executed = _optimized(path, target)
-    macs = {cost.name: cost.macs for cost in costs(artifact)}
-    by_output = {output: node.name for node in artifact.graph.node for output in node.output}
+    left = {cost.name: cost.macs for cost in costs(artifact)}
+    producers = index(artifact.graph).producers
     is_quantized = any(node.op_type == "QuantizeLinear" for node in artifact.graph.node)
-    left, found = dict(macs), []
+    found = []
     for node in executed.graph.node:
-        name = _original_name(node, left, by_output)
+        name = _original_name(node, left, producers)
         precision = "int8" if _INTEGER.search(node.op_type) else _float_precision(node)
         taken = left.pop(name, 0)
         rule = None
@@ -67,19 +69,25 @@ def _optimized(path: Path, target: Target) -> onnx.ModelProto:
         return onnx.load(written, load_external_data=False)
 
 
-def _original_name(node: onnx.NodeProto, known: dict[str, int], by_output: dict[str, str]) -> str:
-    """The artifact's node that an executed node stands for: fusions keep its name, or its output, with a suffix."""
+def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[str, onnx.NodeProto]) -> str:
+    """The artifact's node that an executed node stands for: fusions keep its name, or its output's, with a suffix.
+
+    left: MACs of the artifact's nodes that nothing stands for yet. A multiplication fused with what follows it carries
+    the name of the last of them, so the way back through the producers leads to it.
+    """
     base = _RENAMED.sub("", node.name)
-    candidates = [
-        node.name,
-        base,
-        by_output.get(base, ""),
-        *(by_output.get(output, "") for output in node.output),
-        *node.output,
-    ]
-    return next(
-        (name for name in candidates if known.get(name)), next((name for name in candidates if name in known), base)
-    )
+    by_name = {made.name: made for made in producers.values()}
+    found = [by_name[name] for name in (node.name, base) if name in by_name]
+    found += [producers[tensor] for tensor in (base, *node.output) if tensor in producers]
+    if not _MULTIPLIES.search(node.op_type):
+        # A conversion of layout may carry the name of what it serves; it is not that node.
+        return next((made.name for made in found if made.op_type in node.op_type), node.name or base)
+    current = next(iter(found), None)
+    while current is not None:
+        if left.get(current.name):
+            return current.name
+        current = producers.get(current.input[0]) if current.input else None
+    return base
 
 
 def _float_precision(node: onnx.NodeProto) -> str:

@@ -1,0 +1,151 @@
+"""The command line itself: what it loads, what it says, how it exits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import compressctl
+from compressctl.cli.main import COMMANDS, app
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+FRAMEWORKS = ["torch", "onnx", "onnxruntime", "onnxscript"]
+HEAVY = ["torch", "onnx", "numpy", "onnxruntime", "sklearn", "scipy", "PIL", "jinja2", "onnxscript"]
+
+_LOADED = """
+import sys
+from compressctl.cli.main import main
+sys.argv = ["compressctl", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as leaving:
+    assert leaving.code in (0, None), leaving.code
+print("LOADED", *sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["validate", str(QUICKSTART)],
+        ["plan", str(QUICKSTART)],
+        ["show", str(QUICKSTART)],
+        ["list"],
+        ["schema"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", _LOADED, *arguments], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.rpartition("LOADED")[2].split())
+    assert "typer" in loaded
+    # Fingerprints of data may need numpy; frameworks and runtimes are never needed to plan.
+    assert not loaded & set(HEAVY if arguments[0] != "plan" else FRAMEWORKS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_in_its_help(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_the_version_is_the_packages() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == f"compressctl {compressctl.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["aply"], "did you mean apply"),
+        (["apply"], "Missing argument"),
+        (["apply", "none.yaml"], "does not exist"),
+        (["explain", "quantize.statik"], "did you mean quantize.static"),
+        (["list", "techniks"], "one of: techniques"),
+        (["inspect", "none.onnx"], "none.onnx"),
+        (["schema", "--output", "/nowhere/schema.json"], "cannot write"),
+    ],
+)
+def test_wrong_usage_exits_2_with_a_hint(arguments: list[str], says: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert says in done.stderr
+
+
+def test_a_missing_backend_exits_3_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    """The runtime is hidden from a fresh process, as if it were not installed."""
+    hide = (
+        "import importlib.metadata as m\n"
+        "real = m.version\n"
+        "def version(name):\n"
+        "    if name.startswith('onnxruntime'): raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", hide + _LOADED, "apply", str(QUICKSTART), "--output", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "AssertionError: 3" in done.stderr
+    assert "run: pip install" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_doctor_says_what_the_processor_means_for_int8() -> None:
+    found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    assert found["machine"]["profile"] in ("x86-vnni", "x86-avx2", "arm64")
+    assert found["machine"]["INT8"]
+    assert "devices: cpu" in found["backends"]["onnxruntime"]
+
+
+@pytest.mark.parametrize("output_format", ["json", "sarif", "github"])
+def test_problems_are_given_to_programs(tmp_path: Path, output_format: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("recipe: compressctl/v1\nmodel: {source: onnx, path: a.onnx}\nseed: x\n")
+    done = CliRunner().invoke(app, ["validate", str(recipe), "--format", output_format])
+    assert done.exit_code == 2
+    if output_format == "github":
+        assert done.stdout.startswith(f"::error file={recipe},line=3,col=7::seed")
+        return
+    found = json.loads(done.stdout)
+    if output_format == "sarif":
+        region = found["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"]
+        assert region == {"startLine": 3, "startColumn": 7}
+    else:
+        assert (found[0]["line"], found[0]["column"], found[0]["path"]) == (3, 7, "seed")
+
+
+def test_explain_shows_parameters_needs_and_papers() -> None:
+    shown = CliRunner().invoke(app, ["explain", "quantize.static"]).stdout
+    for part in ("ranges", "percentile", "calibration data", "takes onnx", "Jacob et al. 2018"):
+        assert part in shown
+
+
+def test_the_plan_shows_forms_and_names_an_impossible_order(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "recipe: compressctl/v1\nmodel: {source: builtin, name: digits-resnet}\ndata: {source: digits}\n"
+        "stages:\n  - {use: quantize.static}\n  - {use: quantize.static}\n"
+    )
+    done = CliRunner().invoke(app, ["plan", str(recipe)])
+    assert done.exit_code == 2
+    assert "stages[1]" in done.stderr
+    assert "already quantized" in done.stderr
+
+
+def test_the_plan_needs_data_for_calibration(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "recipe: compressctl/v1\nmodel: {source: builtin, name: digits-resnet}\n"
+        "stages:\n  - {use: quantize.static, gate: {accuracy_drop: 1}}\n"
+    )
+    done = CliRunner().invoke(app, ["plan", str(recipe)])
+    assert done.exit_code == 2
+    assert "needs calibration data" in done.stderr
+    assert "a gate needs labelled data" in done.stderr

@@ -1,0 +1,175 @@
+"""Measuring: numbers against independent computations, latency on a real file, budgets as a table."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from compressctl.core.backend import Artifact
+from compressctl.core.errors import StageError
+from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.source import metrics
+from compressctl.core.target import Target
+from compressctl.measure.artifact import size
+from compressctl.measure.budget import check
+from compressctl.measure.latency import Effort, compare, speedup
+from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup, Verdict
+from compressctl.measure.score import Predictions, change, score
+from compressctl.recipe.schema import BudgetSection
+
+ACCURACY = metrics.get("accuracy")
+QUICK = Effort(warm_up_seconds=0.01, warm_up_runs=2, seconds=0.05, runs=20, rounds=5)
+
+
+def _predictions(outputs: list[int], labels: list[int], classes: int = 3) -> Predictions:
+    return Predictions(np.eye(classes, dtype=np.float32)[outputs], np.array(labels), np.arange(len(labels)))
+
+
+def test_flips_and_classes_are_counted_sample_by_sample() -> None:
+    labels = [0] * 10 + [1] * 10 + [2] * 3
+    before = _predictions([0] * 9 + [1] + [1] * 10 + [2] * 3, labels)
+    after = _predictions([0] * 8 + [1, 0] + [1] * 7 + [0] * 3 + [0] * 3, labels)
+    found = change(before, after, ACCURACY, ["a", "b", "c"], "test")
+    assert found.right_to_wrong == 1 + 3 + 3
+    assert found.wrong_to_right == 1
+    assert found.disagreements == 8
+    assert found.drop == pytest.approx((22 - 16) / 23 * 100)
+    # Class c loses everything, on three samples: too few to say anything.
+    assert found.worst_class == ("b", pytest.approx(30.0))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60))
+def test_classes_weighted_by_size_give_the_whole(pairs: list[tuple[int, int]]) -> None:
+    outputs, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    found = score(_predictions(outputs, labels), ACCURACY, ["a", "b", "c"], "test")
+    assert found.per_class is not None
+    weighted = sum(
+        found.per_class[name] * labels.count(index) for index, name in enumerate("abc") if name in found.per_class
+    )
+    assert found.value == pytest.approx(weighted / len(labels))
+
+
+def test_r2_and_rmse_agree_with_their_definitions() -> None:
+    rng = np.random.default_rng(0)
+    labels, outputs = rng.normal(size=50), rng.normal(size=(50, 1)).astype(np.float32)
+    found = Predictions(outputs, labels, np.arange(50))
+    residual = np.sum((labels - outputs[:, 0].astype(np.float64)) ** 2)
+    expected = 1 - residual / np.sum((labels - labels.mean()) ** 2)
+    assert score(found, metrics.get("r2"), None, "test").value == pytest.approx(expected)
+    assert score(found, metrics.get("rmse"), None, "test").value == pytest.approx(np.sqrt(residual / 50))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.5, 3.0), st.integers(0, 10_000))
+def test_the_interval_holds_the_true_ratio_of_noisy_blocks(ratio: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    drift = rng.uniform(0.8, 1.2, size=30)
+    before = [ratio * level * rng.lognormal(0, 0.05, size=20) for level in drift]
+    after = [level * rng.lognormal(0, 0.05, size=20) for level in drift]
+    found = speedup(before, after)
+    assert found.interval.low <= found.ratio * 1.001
+    # A 95 % interval may miss; three times its width never does here.
+    width = found.interval.high - found.interval.low
+    assert found.interval.low - width <= ratio <= found.interval.high + width
+
+
+def test_no_difference_is_called_no_measurable_change() -> None:
+    rng = np.random.default_rng(1)
+    blocks = [[rng.lognormal(0, 0.1, size=20) for _ in range(20)] for _ in range(2)]
+    assert speedup(*blocks).verdict == "no measurable change"
+
+
+def _file(path: Path, width: int) -> Artifact:
+    weight = np.random.default_rng(0).normal(size=(width, width)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", width])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return Artifact("onnxruntime", path, (path,))
+
+
+def _signature(width: int) -> Signature:
+    return Signature((TensorSpec("x", "float32", ("batch", width)),), (TensorSpec("y", "float32", ("batch", width)),))
+
+
+def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    artifacts = [_file(tmp_path / name, 64) for name in ("a.onnx", "b.onnx")]
+    first, second = compare(artifacts, Target("onnxruntime", batch=2), _signature(64), None, QUICK)
+    assert first.speedup is None
+    assert second.speedup is not None
+    assert first.latency.runs >= 20
+    assert first.latency.p50_ms <= first.latency.p90_ms
+    assert (first.latency.p99_ms is None) == (first.latency.runs < 1000)
+    assert first.latency.samples_per_second == pytest.approx(2 / (first.latency.p50_ms / 1e3))
+    assert 0 < first.memory.before_bytes <= first.memory.load_peak_bytes <= first.memory.run_peak_bytes
+
+
+def test_memory_is_the_workers_own_and_shows_the_weights(tmp_path: Path) -> None:
+    ballast = np.ones(60_000_000)
+    (large,) = compare([_file(tmp_path / "large.onnx", 2048)], Target("onnxruntime"), _signature(2048), None, QUICK)
+    assert large.memory.load_peak_bytes < ballast.nbytes
+    assert large.memory.load_peak_bytes - large.memory.before_bytes > 2048 * 2048 * 4
+
+
+def test_a_file_that_cannot_be_opened_is_one_readable_error(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a graph")
+    with pytest.raises(StageError, match=r"broken\.onnx"):
+        compare([Artifact("onnxruntime", broken, (broken,))], Target("onnxruntime"), _signature(64), None, QUICK)
+
+
+def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:
+    artifact = _file(tmp_path / "a.onnx", 64)
+    found = size(artifact, Model(Form.ONNX, onnx.load(artifact.path), _signature(64)))
+    assert found.total_bytes == (tmp_path / "a.onnx").stat().st_size
+    assert found.transport_bytes < found.total_bytes
+    assert (found.parameters, found.macs) == (64 * 64, 64 * 64)
+
+
+def _measured(drop: float | None = None, ratio: float = 1.0, verdict: Verdict = "faster") -> Measurement:
+    path = Path("model.onnx")
+    return Measurement(
+        artifact=Artifact("onnxruntime", path, (path,)),
+        size=Size({"model.onnx": 1000}, 1000, 900, 10, 10),
+        score=Score("accuracy", 90.0, 100, "test"),
+        latency=None,
+        memory=None,
+        fusion=None,
+        speedup=Speedup(ratio, Interval(ratio - 0.1, ratio + 0.1), verdict),
+        change=None if drop is None else Change(drop, worst_class=("cat", drop * 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "measured", "holds"),
+    [
+        ({"size": 1000}, _measured(), True),
+        ({"size": 999}, _measured(), False),
+        ({"accuracy_drop": 0.1}, _measured(drop=0.1 + 1e-12), True),
+        ({"accuracy_drop": 0.1}, _measured(drop=0.11), False),
+        ({"accuracy_drop": 0.0}, _measured(drop=-1.0), True),
+        ({"accuracy_drop": 0.1}, _measured(drop=None), False),
+        ({"worst_class_drop": 1.0}, _measured(drop=0.5), True),
+        ({"worst_class_drop": 0.9}, _measured(drop=0.5), False),
+        ({"speedup": 1.5}, _measured(ratio=1.6), True),
+        ({"speedup": 1.5}, _measured(ratio=1.4), False),
+        ({"speedup": 1.02}, _measured(ratio=1.05, verdict="no measurable change"), False),
+        ({"speedup": 0.9}, _measured(ratio=0.95, verdict="no measurable change"), True),
+    ],
+)
+def test_the_budget_table(budget: dict[str, float], measured: Measurement, holds: bool) -> None:
+    (line,) = check(BudgetSection.model_validate(budget), ACCURACY, _measured(), measured)
+    assert line.holds is holds
+    assert line.explanation
+
+
+def test_no_budget_no_lines() -> None:
+    assert check(BudgetSection(), ACCURACY, _measured(), _measured()) == ()

@@ -1,0 +1,177 @@
+"""The report: what it says of whole and partial runs, and that hostile names stay text everywhere."""
+
+import io
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from compressctl.core.backend import Artifact, ExecutedNode
+from compressctl.core.errors import StageError
+from compressctl.core.model import StageRecord
+from compressctl.measure.results import (
+    BudgetCheck,
+    Change,
+    Fusion,
+    Interval,
+    Latency,
+    Measurement,
+    Memory,
+    Parity,
+    Score,
+    Size,
+    Speedup,
+)
+from compressctl.pipeline.result import BackendResult, RunResult
+from compressctl.recipe.loader import load
+from compressctl.report import as_html, as_markdown, console
+from compressctl.report.document import Report, from_result
+from compressctl.report.write import write
+
+HOSTILE = "<script>alert(1)</script> | `x` [red]*bold*[/red] \u202eabc\U0001f600 " + "long" * 200
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Any:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("recipe: compressctl/v1\nmodel: {source: builtin, name: digits-resnet}\ndata: {source: digits}\n")
+    return load(path)
+
+
+def _measured(
+    folder: Path, name: str, *, total: int, p50: float, speed: Speedup | None, change: Change | None
+) -> Measurement:
+    path = folder / name
+    return Measurement(
+        artifact=Artifact("onnxruntime", path, (path,)),
+        size=Size({name: total}, total, total - 10, 1000, 5000),
+        score=Score("accuracy", 90.0 - (change.drop if change else 0), 500, "test", {HOSTILE: 90.0}),
+        latency=Latency(200, 1, 1, p50, p50 * 1.2, None, p50 * 1.1, 1000 / p50),
+        memory=Memory(50_000_000, 60_000_000, 70_000_000),
+        fusion=Fusion((ExecutedNode(HOSTILE, "Conv", "float32", 5000, "its weight was left in float"),), 0.5),
+        speedup=speed,
+        change=change,
+    )
+
+
+def _result(recipe: Any, folder: Path, **changes: Any) -> RunResult:
+    speed = Speedup(2.0, Interval(1.9, 2.1), "faster")
+    before = _measured(folder, "baseline.onnx", total=4000, p50=2.0, speed=None, change=None)
+    after = _measured(
+        folder, "model.onnx", total=1000, p50=1.0, speed=speed, change=Change(0.5, (HOSTILE, 2.0), 7, 3, 12)
+    )
+    whole: dict[str, Any] = {
+        "recipe": recipe,
+        "folder": folder,
+        "status": "done",
+        "started": 1_700_000_000.0,
+        "seconds": 12.5,
+        "environment": {"cpu": HOSTILE},
+        "stages": (StageRecord("int8", "quantize.static", {}, 1.5, {"left_in_float": {HOSTILE: "gate"}}),),
+        "backends": (BackendResult("onnxruntime", "1.0", before, after),),
+        "parity": (Parity("torch and ONNX Runtime", {"y": 1e-6}, 16),),
+        "budget": (BudgetCheck("speedup", 1.5, 2.0, True, "times as fast"),),
+        "warnings": (HOSTILE,),
+    }
+    return RunResult(**{**whole, **changes})
+
+
+def _shown(report: Report) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=120).print(console.render(report))
+    return stream.getvalue()
+
+
+def test_the_summary_says_what_came_out(recipe: Any, tmp_path: Path) -> None:
+    report = from_result(_result(recipe, tmp_path))
+    assert report.summary == [
+        "onnxruntime: 4.00x smaller, 2.00x faster, accuracy down 0.50 points.",
+        "Inside the budget.",
+    ]
+    assert report.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("speed", "says"),
+    [
+        (Speedup(1.02, Interval(0.97, 1.06), "no measurable change"), "no measurable change of speed (0.97 to 1.06)"),
+        (Speedup(0.5, Interval(0.45, 0.55), "slower"), "2.00x slower"),
+    ],
+)
+def test_what_is_no_gain_is_not_called_one(recipe: Any, tmp_path: Path, speed: Speedup, says: str) -> None:
+    result = _result(recipe, tmp_path)
+    (found,) = result.backends
+    after = Measurement(**{**found.compressed.__dict__, "speedup": speed})
+    report = from_result(
+        _result(recipe, tmp_path, backends=(BackendResult("onnxruntime", "1.0", found.baseline, after),))
+    )
+    assert says in report.summary[0]
+    assert "faster" not in report.summary[0]
+    assert "faster" not in _shown(report).split("latency p50")[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"status": "interrupted", "backends": (), "budget": ()}, 130, "interrupted"),
+        ({"status": "failed", "error": StageError("it broke"), "backends": (), "budget": ()}, 4, "failed"),
+        ({"status": "budget missed", "budget": (BudgetCheck("size", 1, 2, False, "bytes"),)}, 1, "Budget missed: size"),
+    ],
+)
+def test_partial_and_failed_runs_are_reported_too(
+    recipe: Any, tmp_path: Path, changes: dict[str, Any], code: int, says: str
+) -> None:
+    report = from_result(_result(recipe, tmp_path, **changes))
+    assert report.exit_code == code
+    assert any(says in sentence for sentence in report.summary)
+    for text in (as_markdown.render(report), as_html.render(report), _shown(report)):
+        assert says in text
+
+
+def test_the_json_file_validates_and_reads_back(recipe: Any, tmp_path: Path) -> None:
+    report = from_result(_result(recipe, tmp_path))
+    json_file, markdown, html = write(report, tmp_path)
+    assert Report.model_validate_json(json_file.read_text()) == report
+    assert json.loads(json_file.read_text())["schema_version"] == "1.0"
+    assert markdown.read_text().startswith("## ")
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+    assert html.stat().st_size < 2_000_000
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_names_are_text_in_html_and_nothing_is_fetched(recipe: Any, tmp_path: Path) -> None:
+    parsed = _Tags()
+    parsed.feed(as_html.render(from_result(_result(recipe, tmp_path))))
+    assert "script" not in parsed.tags
+    assert "alert(1)" in parsed.text
+    assert parsed.addresses == []
+
+
+def test_hostile_names_are_text_in_markdown(recipe: Any, tmp_path: Path) -> None:
+    text = as_markdown.render(from_result(_result(recipe, tmp_path)))
+    assert "<script>" not in text
+    assert "\\<script\\>" in text
+    rows = [line for line in text.splitlines() if line.startswith("|") and "script" in line]
+    assert rows
+    assert all(row.replace("\\|", "").count("|") in (3, 5) for row in rows)
+
+
+def test_hostile_names_are_text_on_the_console(recipe: Any, tmp_path: Path) -> None:
+    assert "[red]" in _shown(from_result(_result(recipe, tmp_path)))
