@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from compressctl.sources.onnx_model import signature_of
+from compressctl.sources.onnx_file import signature_of
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from compressctl.backends.dialects.cpu import emit
@@ -65,7 +65,7 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data = load_dataset(recipe.data, recipe.base, recipe.seed)
     target = Target("onnxruntime", threads=1, batch=1, profile=resolve_profile(recipe.target.profile, this_machine()))
     seconds = _time_compressing(files, data, target, folder, asked.rounds)
-    signature = signature_of(onnx.load(files["fp32"]))
+    signature = signature_of(onnx.load(files["fp32"]).graph, files["fp32"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
     runs = compare(artifacts, target, signature, Events())
     rows = []
@@ -112,7 +112,7 @@ def _time_compressing(
 ) -> dict[str, float]:
     """Median seconds from the fp32 file to the int8 file, in turn. Adds the other quantizer's files to `files`."""
     body = onnx.load(files["fp32"])
-    model = Model(Form.ONNX, body, signature_of(body))
+    model = Model(Form.ONNX, body, signature_of(body.graph, files["fp32"]))
     best = {
         "activation_type": QuantType.QUInt8,
         "weight_type": QuantType.QInt8,
