@@ -212,9 +212,12 @@ def _speed_words(speed: SpeedPart) -> str:
 
 
 def _drop_words(drop: float, metric: MetricSpec) -> str:
-    if abs(drop) < 0.005:
+    digits, unit = (2, " points") if metric.unit == "%" else (4, "")
+    if round(abs(drop), digits) == 0:
         return f"{metric.name} unchanged"
-    return f"{metric.name} {'down' if drop > 0 else 'up'} {abs(drop):.2f} {'points' if metric.unit == '%' else metric.unit}".rstrip()
+    # The metric's own direction: an error that rises is up, an accuracy that falls is down.
+    went_up = (drop < 0) == metric.higher_is_better
+    return f"{metric.name} {'up' if went_up else 'down'} {abs(drop):.{digits}f}{unit}"
 
 
 def _backend(found: BackendResult, result: RunResult) -> BackendPart:

@@ -18,13 +18,13 @@ class Row:
 def comparison(part: BackendPart, report: Report) -> list[Row]:
     """Baseline against compressed, what was not measured left out."""
     before, after = part.baseline, part.compressed
-    rows = [Row("file size", size(before.total_bytes), size(after.total_bytes), f"{part.smaller:.2f}x smaller")]
+    rows = [Row("file size", size(before.total_bytes), size(after.total_bytes), size_change(part.smaller))]
     if before.score and after.score:
         drop = after.change.drop if after.change else 0.0
-        unit = " %" if report.metric_unit == "%" else ""
+        unit, digits = (" %", ".2f") if report.metric_unit == "%" else ("", ".4f")
         change = "unchanged" if drop == 0 else f"{-drop:+.2f} points" if unit else f"{-drop:+.4f}"
         label = f"{after.score.metric} ({after.score.samples:,} test samples)"
-        rows.append(Row(label, f"{before.score.value:.2f}{unit}", f"{after.score.value:.2f}{unit}", change))
+        rows.append(Row(label, f"{before.score.value:{digits}}{unit}", f"{after.score.value:{digits}}{unit}", change))
     if before.latency and after.latency:
         speed = after.speed
         interval = f" (95 %: {speed.low:.2f} to {speed.high:.2f})" if speed else ""
@@ -83,10 +83,15 @@ def islands(part: BackendPart) -> list[NodePart]:
 
 
 def budget_words(check: BudgetPart) -> str:
-    show = size if check.name == "size" else lambda value: f"{value:.2f}"
+    show = size if check.name == "size" else lambda value: f"{value:.2f}".replace("-0.00", "0.00")
     actual = "not measured" if check.actual is None else show(check.actual)
     least = check.name == "speedup"
     return f"{check.name} {actual} ({'at least' if least else 'at most'} {show(check.limit)}): {check.explanation}"
+
+
+def size_change(smaller: float) -> str:
+    """smaller: bytes before over bytes after."""
+    return f"{smaller:.2f}x smaller" if smaller >= 1 else f"{1 / smaller:.2f}x larger"
 
 
 def size(count: float) -> str:
