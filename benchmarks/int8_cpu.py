@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from compressctl.sources.onnx_file import signature_of
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from compressctl.backends.dialects.cpu import emit
@@ -37,6 +36,7 @@ from compressctl.measure.latency import compare
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
+from compressctl.sources.onnx_file import signature_of
 from compressctl.techniques.quantize.params import StaticParams
 from compressctl.techniques.quantize.static import apply
 
