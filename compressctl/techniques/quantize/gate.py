@@ -81,16 +81,28 @@ def _least(holds: Callable[[int], bool], total: int) -> int | None:
 
 
 def _rank(rebuild: Rebuild, original: Model, sites: Sequence[Site], run: RunContext) -> list[str]:
-    """Names of the nodes that round something, the one that costs most first."""
+    """Names of the nodes that round something, the one that costs most first.
+
+    A node's cost is the larger of two errors of the output: what it causes when it alone is quantized, and what goes away
+    when it alone is float. The first finds a range that two readers share and that spoils both, which floating either
+    does not mend; the second finds what only rounds between integer neighbours.
+    """
     assert run.data is not None
     assert run.open is not None
+    open_ = run.open
     batch = next(iter(run.data.split("calibration").batches(_PROBED_SAMPLES)))
     inputs = bind(batch, original.signature)
-    wanted = run.open(original).run(inputs)
+    wanted = open_(original).run(inputs)
     nodes = [site.node for site in sites if site.kind is not Kind.MOVE]
-    errors = {}
+
+    def error(floats: Sequence[str]) -> float:
+        found = open_(rebuild(dict.fromkeys(floats, _REASON))).run(inputs)
+        return sum(float(np.mean((found[name] - wanted[name]) ** 2)) for name in wanted)
+
+    whole = error([])
+    costs = {}
     for done, node in enumerate(nodes):
-        found = run.open(rebuild({node: _REASON})).run(inputs)
-        errors[node] = sum(float(np.mean((found[name] - wanted[name]) ** 2)) for name in wanted)
+        alone = error([other for other in nodes if other != node])
+        costs[node] = max(alone, whole - error([node]))
         run.events.progress("ranking layers", done + 1, len(nodes))
-    return sorted(nodes, key=lambda node: errors[node])
+    return sorted(nodes, key=lambda node: -costs[node])
