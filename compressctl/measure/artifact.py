@@ -13,6 +13,7 @@ from compressctl.core.model import Model
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
+from compressctl.measure.behaviour import behaviour
 from compressctl.measure.latency import STANDARD, Effort, compare
 from compressctl.measure.results import Fusion, Measurement, Size
 from compressctl.measure.score import change, predict, score
@@ -59,6 +60,9 @@ def measure(
             found[1],
             score=score(after, metric, dataset.classes, "test"),
             change=change(before, after, metric, dataset.classes, "test"),
+            behaviour=behaviour(before, after, dataset.classes)
+            if dataset.classes is not None and metric.name == "accuracy"
+            else None,
         ),
     )
 

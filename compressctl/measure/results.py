@@ -46,6 +46,39 @@ class Change:
 
 
 @dataclass(frozen=True)
+class ClassChange:
+    """One class before and after. before, after: accuracy in percent. p_value: exact McNemar, Holm's correction over classes."""
+
+    name: str
+    samples: int
+    before: float
+    after: float
+    right_to_wrong: int
+    wrong_to_right: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What changed for single samples although the score may not show it (classification).
+
+    churn: share of samples whose prediction changed, 0 to 1. negative_flip_rate: share that went from right to wrong.
+    p_value: exact McNemar over all samples. calibration errors: 15 bins of equal width, 0 to 1. divergence: mean KL of the
+    predicted distributions, in nats. changed: positions in the dataset of samples whose prediction changed, the first 200.
+    Source: Guo et al. 2017 (calibration); McNemar 1947; Holm 1979.
+    """
+
+    churn: float
+    negative_flip_rate: float
+    p_value: float
+    calibration_error_before: float
+    calibration_error_after: float
+    divergence: float
+    classes: tuple[ClassChange, ...]
+    changed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds for one batch. p99_ms is None below 1,000 runs."""
 
@@ -117,6 +150,7 @@ class Measurement:
     fusion: Fusion | None
     speedup: Speedup | None = None
     change: Change | None = None
+    behaviour: Behaviour | None = None
 
 
 @dataclass(frozen=True)

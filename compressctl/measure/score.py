@@ -14,6 +14,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
+from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Change, Score
 
 SMALLEST_CLASS = 10
@@ -100,4 +101,4 @@ def _per_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, fl
 
 
 def _classes_of(predictions: Predictions) -> np.ndarray:
-    return np.asarray(predictions.outputs.argmax(axis=-1))
+    return classes_of(predictions.outputs)

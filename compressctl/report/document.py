@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.errors import ExitCode
 from compressctl.core.source import MetricSpec, metrics
-from compressctl.measure.results import BudgetCheck, Measurement
+from compressctl.measure.results import Behaviour, BudgetCheck, Measurement
 from compressctl.pipeline.result import BackendResult, RunResult
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Part(BaseModel):
@@ -58,6 +58,27 @@ class ChangePart(Part):
     disagreements: int | None
 
 
+class ClassPart(Part):
+    name: str
+    samples: int
+    before: float = Field(description="accuracy in percent")
+    after: float
+    right_to_wrong: int
+    wrong_to_right: int
+    p_value: float = Field(description="exact McNemar test, corrected over the classes (Holm)")
+
+
+class BehaviourPart(Part):
+    churn: float = Field(description="share of samples whose prediction changed")
+    negative_flip_rate: float = Field(description="share of samples that went from right to wrong")
+    p_value: float = Field(description="exact McNemar test over all samples")
+    calibration_error_before: float = Field(description="expected calibration error, 15 bins, 0 to 1")
+    calibration_error_after: float
+    divergence: float = Field(description="mean KL divergence of the predicted distributions, in nats")
+    classes: list[ClassPart] = Field(description="the class that lost most first")
+    changed: list[int] = Field(description="positions in the dataset of changed predictions, the first 200")
+
+
 class NodePart(Part):
     name: str
     op: str
@@ -82,6 +103,7 @@ class FilePart(Part):
     nodes: list[NodePart]
     speed: SpeedPart | None
     change: ChangePart | None
+    behaviour: BehaviourPart | None
 
 
 class BackendPart(Part):
@@ -251,7 +273,13 @@ def _file(found: Measurement, result: RunResult) -> FilePart:
         if speed
         else None,
         change=ChangePart(**found.change.__dict__) if found.change else None,
+        behaviour=_behaviour(found.behaviour) if found.behaviour else None,
     )
+
+
+def _behaviour(found: Behaviour) -> BehaviourPart:
+    classes = [ClassPart(**entry.__dict__) for entry in found.classes]
+    return BehaviourPart(**{**found.__dict__, "classes": classes, "changed": list(found.changed)})
 
 
 def _budget(check: BudgetCheck) -> BudgetPart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compressctl.report.document import BackendPart, BudgetPart, NodePart, Report
+from compressctl.report.document import BackendPart, BehaviourPart, BudgetPart, NodePart, Report
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,21 @@ def behaviour(part: BackendPart) -> list[str]:
     if change.worst_class is not None:
         name, drop = change.worst_class
         lines.append(f"Worst class: {name} loses {drop:.2f} points." if drop > 0 else "No class loses accuracy.")
+    found = part.compressed.behaviour
+    if found is not None:
+        lines += _behaviour_words(found)
     return lines
+
+
+def _behaviour_words(found: BehaviourPart) -> list[str]:
+    chance = "may be chance" if found.p_value > 0.05 else "is more than chance"
+    significant = [entry.name for entry in found.classes if entry.p_value <= 0.05]
+    classes = f"Classes that changed beyond chance: {', '.join(significant[:10])}." if significant else ""
+    lines = [
+        f"The balance of right and wrong flips {chance} (exact McNemar p = {found.p_value:.3g}).",
+        f"Calibration error {found.calibration_error_before:.2%} before, {found.calibration_error_after:.2%} after.",
+    ]
+    return [*lines, classes] if classes else lines
 
 
 def islands(part: BackendPart) -> list[NodePart]:

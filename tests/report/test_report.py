@@ -135,7 +135,7 @@ def test_the_json_file_validates_and_reads_back(recipe: Any, tmp_path: Path) -> 
     report = from_result(_result(recipe, tmp_path))
     json_file, markdown, html = write(report, tmp_path)
     assert Report.model_validate_json(json_file.read_text()) == report
-    assert json.loads(json_file.read_text())["schema_version"] == "1.0"
+    assert json.loads(json_file.read_text())["schema_version"] == "1.1"
     assert markdown.read_text().startswith("## ")
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
     assert html.stat().st_size < 2_000_000

@@ -1,0 +1,65 @@
+"""What changed for single samples and classes between two classifiers, although the score may not show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compressctl.measure.metrics import classes_of
+from compressctl.measure.results import Behaviour, ClassChange
+from compressctl.measure.score import Predictions
+from compressctl.numerics.paired import calibration_error, holm, mcnemar, mean_divergence, softmax
+
+_NAMED_SAMPLES = 200
+
+
+def behaviour(baseline: Predictions, compressed: Predictions, classes: Sequence[str]) -> Behaviour | None:
+    """Sample by sample, the two in the same order. None for outputs that are not one row of scores per sample."""
+    if baseline.outputs.ndim != 2 or baseline.outputs.shape[1] < 2 or not np.isfinite(compressed.outputs).all():
+        return None
+    labels = baseline.labels.reshape(-1)
+    before, after = classes_of(baseline.outputs), classes_of(compressed.outputs)
+    broken, mended = (before == labels) & (after != labels), (before != labels) & (after == labels)
+    changed = before != after
+    soft_before, soft_after = softmax(baseline.outputs), softmax(compressed.outputs)
+    return Behaviour(
+        churn=float(changed.mean()),
+        negative_flip_rate=float(broken.mean()),
+        p_value=mcnemar(int(broken.sum()), int(mended.sum())),
+        calibration_error_before=calibration_error(soft_before, labels),
+        calibration_error_after=calibration_error(soft_after, labels),
+        divergence=mean_divergence(soft_before, soft_after),
+        classes=_classes(labels, before, after, classes),
+        changed=tuple(int(index) for index in baseline.indices[changed][:_NAMED_SAMPLES]),
+    )
+
+
+def _classes(
+    labels: np.ndarray, before: np.ndarray, after: np.ndarray, classes: Sequence[str]
+) -> tuple[ClassChange, ...]:
+    """Every class that occurs, the one that lost most first."""
+    found = []
+    for label, name in enumerate(classes):
+        mine = labels == label
+        if not mine.any():
+            continue
+        was_right, is_right = before[mine] == label, after[mine] == label
+        broken, mended = int(np.sum(was_right & ~is_right)), int(np.sum(~was_right & is_right))
+        found.append(
+            ClassChange(
+                name=name,
+                samples=int(mine.sum()),
+                before=float(was_right.mean() * 100),
+                after=float(is_right.mean() * 100),
+                right_to_wrong=broken,
+                wrong_to_right=mended,
+                p_value=mcnemar(broken, mended),
+            )
+        )
+    adjusted = holm(np.array([entry.p_value for entry in found]))
+    corrected = [
+        ClassChange(**{**entry.__dict__, "p_value": float(p_value)})
+        for entry, p_value in zip(found, adjusted, strict=True)
+    ]
+    return tuple(sorted(corrected, key=lambda entry: entry.after - entry.before))
