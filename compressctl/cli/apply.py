@@ -93,10 +93,11 @@ def _run(recipe: Recipe, plan: Plan, output: Path | None, cache: Any, log_format
 
 def _report(result: RunResult, log_format: LogFormat) -> int:
     from compressctl.report.document import from_result
-    from compressctl.report.write import write
+    from compressctl.report.write import add_to_job_summary, write
 
     report = from_result(result)
     written = write(report, result.folder)
+    add_to_job_summary(report)
     if log_format is not LogFormat.JSON:
         from rich.console import Console
 

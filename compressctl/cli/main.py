@@ -38,6 +38,9 @@ COMMANDS = {
     "list": Command("compressctl.cli.list_names:list_names", "List techniques, backends, metrics, models, datasets."),
     "explain": Command("compressctl.cli.explain:explain", "Explain a technique, backend, metric or source by name."),
     "inspect": Command("compressctl.cli.inspect:inspect", "Show a model's layers, parameters and cost."),
+    "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),
+    "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
+    "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
     "schema": Command("compressctl.cli.schema:schema", "Write the recipe's JSON schema, for editors."),
     "doctor": Command("compressctl.cli.doctor:doctor", "Say what this machine can do and what is missing."),
 }

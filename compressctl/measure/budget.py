@@ -1,43 +1,64 @@
-"""The recipe's budget against what was measured."""
+"""A budget against what was measured, in a run that just ended or in a report that was kept."""
 
 from __future__ import annotations
 
-from compressctl.core.source import MetricSpec
-from compressctl.measure.results import BudgetCheck, Measurement
+from dataclasses import dataclass
+
+from compressctl.measure.results import BudgetCheck, Measurement, Verdict
 from compressctl.recipe.schema import BudgetSection
 
 
-def check(
-    budget: BudgetSection, metric: MetricSpec | None, baseline: Measurement, compressed: Measurement
-) -> tuple[BudgetCheck, ...]:
-    """One line for every limit that the recipe sets. What was not measured does not hold."""
+@dataclass(frozen=True)
+class BudgetFacts:
+    """What limits are held against. drop and worst_class in points of the metric; None where it was not measured."""
+
+    size_bytes: int
+    metric: str
+    drop: float | None = None
+    worst_class: tuple[str, float] | None = None
+    speedup: float | None = None
+    verdict: Verdict | None = None
+
+
+def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
+    change, speedup = compressed.change, compressed.speedup
+    return BudgetFacts(
+        size_bytes=compressed.size.total_bytes,
+        metric=metric,
+        drop=change.drop if change else None,
+        worst_class=change.worst_class if change else None,
+        speedup=speedup.ratio if speedup else None,
+        verdict=speedup.verdict if speedup else None,
+    )
+
+
+def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
+    """One line for every limit that is set. What was not measured does not hold."""
     checks = []
     if budget.size is not None:
-        checks.append(_at_most("size", budget.size, compressed.size.total_bytes, "bytes of the exported files"))
-    drop = compressed.change.drop if compressed.change else None
+        checks.append(_at_most("size", budget.size, facts.size_bytes, "bytes of the exported files"))
     if budget.accuracy_drop is not None:
-        name = metric.name if metric else "accuracy"
-        checks.append(_at_most("accuracy_drop", budget.accuracy_drop, drop, f"points of {name} on the test split"))
+        words = f"points of {facts.metric} on the test split"
+        checks.append(_at_most("accuracy_drop", budget.accuracy_drop, facts.drop, words))
     if budget.worst_class_drop is not None:
-        worst = compressed.change.worst_class if compressed.change else None
-        what = f"points of class {worst[0]}" if worst else "points of one class"
-        checks.append(_at_most("worst_class_drop", budget.worst_class_drop, worst[1] if worst else None, what))
+        name, drop = facts.worst_class or (None, None)
+        words = f"points of class {name}" if name else "points of one class"
+        checks.append(_at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
-        checks.append(_speedup(budget.speedup, compressed))
+        checks.append(_speedup(budget.speedup, facts))
     return tuple(checks)
 
 
-def _at_most(name: str, limit: float, actual: float | None, what: str) -> BudgetCheck:
+def _at_most(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:
     if actual is None:
         return BudgetCheck(name, limit, None, False, "not measured")
     # A drop of exactly the limit, computed from shares, may come out a rounding error above it.
-    return BudgetCheck(name, limit, actual, actual <= limit + 1e-9, what)
+    return BudgetCheck(name, limit, actual, actual <= limit + 1e-9, words)
 
 
-def _speedup(limit: float, compressed: Measurement) -> BudgetCheck:
-    speedup = compressed.speedup
-    if speedup is None:
+def _speedup(limit: float, facts: BudgetFacts) -> BudgetCheck:
+    if facts.speedup is None:
         return BudgetCheck("speedup", limit, None, False, "not measured")
-    if limit > 1 and speedup.verdict == "no measurable change":
-        return BudgetCheck("speedup", limit, speedup.ratio, False, "no measurable change: the interval spans 1")
-    return BudgetCheck("speedup", limit, speedup.ratio, speedup.ratio >= limit, "times as fast as float, same runtime")
+    if limit > 1 and facts.verdict == "no measurable change":
+        return BudgetCheck("speedup", limit, facts.speedup, False, "no measurable change: the interval spans 1")
+    return BudgetCheck("speedup", limit, facts.speedup, facts.speedup >= limit, "times as fast as float, same runtime")

@@ -246,7 +246,7 @@ class Work:
 
     def _export_and_measure(self, model: Model) -> None:
         from compressctl.measure.artifact import measure
-        from compressctl.measure.budget import check
+        from compressctl.measure.budget import check, facts_of
 
         metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
         dataset = self._scorable()
@@ -263,7 +263,7 @@ class Work:
                 before, after = measure(baseline, compressed, backend, target, model, dataset, metric, events)
             self.results.append(BackendResult(name, backend.probe().version, before, after))
         first = self.results[0]
-        self.budget.extend(check(self.recipe.budget, metric, first.baseline, first.compressed))
+        self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
 
     def _scorable(self) -> Dataset | None:
         """The data, when its test split can be scored; why not is said once."""

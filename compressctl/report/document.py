@@ -103,7 +103,7 @@ class FilePart(Part):
     nodes: list[NodePart]
     speed: SpeedPart | None
     change: ChangePart | None
-    behaviour: BehaviourPart | None
+    behaviour: BehaviourPart | None = None
 
 
 class BackendPart(Part):

@@ -15,7 +15,7 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.measure.artifact import size
-from compressctl.measure.budget import check
+from compressctl.measure.budget import check, facts_of
 from compressctl.measure.latency import Effort, compare, speedup
 from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup, Verdict
 from compressctl.measure.score import Predictions, change, score
@@ -166,10 +166,10 @@ def _measured(drop: float | None = None, ratio: float = 1.0, verdict: Verdict = 
     ],
 )
 def test_the_budget_table(budget: dict[str, float], measured: Measurement, holds: bool) -> None:
-    (line,) = check(BudgetSection.model_validate(budget), ACCURACY, _measured(), measured)
+    (line,) = check(BudgetSection.model_validate(budget), facts_of(measured, "accuracy"))
     assert line.holds is holds
     assert line.explanation
 
 
 def test_no_budget_no_lines() -> None:
-    assert check(BudgetSection(), ACCURACY, _measured(), _measured()) == ()
+    assert check(BudgetSection(), facts_of(_measured(), "accuracy")) == ()

@@ -133,7 +133,7 @@ def test_partial_and_failed_runs_are_reported_too(
 
 def test_the_json_file_validates_and_reads_back(recipe: Any, tmp_path: Path) -> None:
     report = from_result(_result(recipe, tmp_path))
-    json_file, markdown, html = write(report, tmp_path)
+    json_file, markdown, _, _, html = write(report, tmp_path)
     assert Report.model_validate_json(json_file.read_text()) == report
     assert json.loads(json_file.read_text())["schema_version"] == "1.1"
     assert markdown.read_text().startswith("## ")

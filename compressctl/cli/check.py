@@ -1,0 +1,34 @@
+"""compressctl check: a gate over a run that ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its report.json.", metavar="RUN")],
+    budget: Annotated[
+        list[str], typer.Option("--budget", metavar="LIMIT=VALUE", help="As in speedup=1.5, size=5MB. Repeatable.")
+    ],
+) -> None:
+    """Hold a budget against a run's report without running anything again.
+
+    Exit code 0 when every limit holds, 1 when one is missed. Limits: accuracy_drop, size, speedup, worst_class_drop.
+    """
+    from compressctl.cli.limits import parse_budget
+    from compressctl.core.errors import ExitCode, UsageError
+    from compressctl.report.read import check_report, read_report
+    from compressctl.report.tables import budget_words
+
+    limits = parse_budget(budget)
+    report = read_report(run)
+    if not report.backends:
+        raise UsageError(f"{run} ended before anything was measured ({report.status})")
+    lines = check_report(report, limits)
+    for line in lines:
+        print(f"{'ok    ' if line.holds else 'MISSED'}  {budget_words(line)}")
+    if not all(line.holds for line in lines):
+        raise typer.Exit(int(ExitCode.BUDGET_MISSED))

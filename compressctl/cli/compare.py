@@ -1,0 +1,98 @@
+"""compressctl compare: runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from compressctl.report.document import Report
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders.", metavar="RUN RUN...")],
+    backend: Annotated[str | None, typer.Option(help="Which backend's numbers. [default: each run's first]")] = None,
+) -> None:
+    """Show runs side by side: size, score, latency, speed-up with its interval, and what their recipes differ in.
+
+    A speed-up is against each run's own float model on the same runtime; two speed-ups whose intervals overlap are not
+    told apart.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from compressctl.core.errors import UsageError
+    from compressctl.report.read import read_report
+
+    if len(runs) < 2:
+        raise UsageError("name two runs or more")
+    reports = [read_report(run) for run in runs]
+    table = Table()
+    table.add_column("")
+    for run in runs:
+        table.add_column(Text(run.name), justify="right")
+    for label, cells in _rows(reports, backend):
+        table.add_row(label, *(Text(cell) for cell in cells))
+    screen = Console()
+    screen.print(table)
+    for line in _differences(reports):
+        screen.print(line, markup=False)
+
+
+def _rows(reports: list[Report], backend: str | None) -> list[tuple[str, list[str]]]:
+    from compressctl.core.errors import UsageError
+    from compressctl.report.tables import size
+
+    parts = []
+    for report in reports:
+        found = [part for part in report.backends if backend in (None, part.backend)]
+        if not found:
+            raise UsageError(f"{report.name} has no numbers for {backend or 'any backend'} ({report.status})")
+        parts.append(found[0])
+    after = [part.compressed for part in parts]
+    speeds = [file.speed for file in after]
+    return [
+        ("backend", [part.backend for part in parts]),
+        ("file size", [size(file.total_bytes) for file in after]),
+        ("score", [f"{file.score.value:.2f}" if file.score else "" for file in after]),
+        ("drop", [f"{file.change.drop:+.2f}" if file.change else "" for file in after]),
+        ("latency p50", [f"{file.latency.p50_ms:.3f} ms" if file.latency else "" for file in after]),
+        (
+            "speed-up",
+            [f"{speed.ratio:.2f}x ({speed.low:.2f} to {speed.high:.2f})" if speed else "" for speed in speeds],
+        ),
+        ("verdict", [speed.verdict if speed else "" for speed in speeds]),
+        ("peak memory", [size(file.memory.run_peak_bytes) if file.memory else "" for file in after]),
+        (
+            "integer MACs",
+            [f"{file.integer_mac_share:.0%}" if file.integer_mac_share is not None else "" for file in after],
+        ),
+    ]
+
+
+def _differences(reports: list[Report]) -> list[str]:
+    """Recipe values, and the environment's, that are not the same in every run."""
+    flat = [{**_flatten(report.recipe, ""), **_flatten(report.environment, "environment")} for report in reports]
+    lines = []
+    for path in sorted({path for values in flat for path in values}):
+        values = [values.get(path) for values in flat]
+        if any(value != values[0] for value in values) and not path.endswith("load_average"):
+            lines.append(f"{path}: {' | '.join(str(value) for value in values)}")
+    return ["", "They differ in:", *lines] if lines else []
+
+
+def _flatten(value: object, path: str) -> dict[str, object]:
+    if isinstance(value, dict):
+        return {
+            key: leaf
+            for name, child in value.items()
+            for key, leaf in _flatten(child, f"{path}.{name}".lstrip(".")).items()
+        }
+    if isinstance(value, list):
+        return {
+            key: leaf for index, child in enumerate(value) for key, leaf in _flatten(child, f"{path}[{index}]").items()
+        }
+    return {path: value}

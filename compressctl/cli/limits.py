@@ -1,0 +1,30 @@
+"""Budgets on the command line: `speedup=1.5`, `size=5MB`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from compressctl.core.errors import UsageError
+from compressctl.core.nearest import suggestion
+from compressctl.recipe.schema import BudgetSection
+
+
+def parse_budget(texts: Sequence[str]) -> BudgetSection:
+    """Raises UsageError that names the limit and what is wrong with it."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise UsageError(f"--budget {text}: write LIMIT=VALUE", hint="as in --budget speedup=1.5")
+        if name not in BudgetSection.model_fields:
+            raise UsageError(f"--budget {text}: unknown limit", hint=suggestion(name, BudgetSection.model_fields))
+        values[name] = value
+    try:
+        return BudgetSection.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        raise UsageError(f"--budget {name}={values[name]}: {problem['msg']}") from None

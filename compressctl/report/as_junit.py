@@ -1,0 +1,42 @@
+"""The report as JUnit XML: one test per limit of the budget, which CI systems show without being taught."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from compressctl.report.document import Report
+from compressctl.report.tables import budget_words
+
+
+def render(report: Report) -> str:
+    """Stages that failed and runs that were interrupted are errors, missed limits failures."""
+    broken = report.status in ("failed", "interrupted")
+    failures = sum(not check.holds for check in report.budget)
+    suite = ElementTree.Element(
+        "testsuite",
+        name=_text(report.name),
+        tests=str(len(report.budget) + 1),
+        failures=str(failures),
+        errors=str(int(broken)),
+        time=f"{report.seconds:.3f}",
+    )
+    run = ElementTree.SubElement(suite, "testcase", classname="compressctl", name="run", time=f"{report.seconds:.3f}")
+    if broken:
+        ElementTree.SubElement(run, "error", message=report.status).text = _text(report.error or report.summary[0])
+    for check in report.budget:
+        case = ElementTree.SubElement(suite, "testcase", classname="compressctl.budget", name=check.name)
+        if not check.holds:
+            words = _text(budget_words(check))
+            ElementTree.SubElement(case, "failure", message=words).text = words
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _text(value: str) -> str:
+    """Characters that XML 1.0 cannot hold become question marks."""
+    return "".join(
+        char
+        if char in "\t\n" or " " <= char < "\ud800" or "\ue000" <= char <= "\ufffd" or char >= "\U00010000"
+        else "?"
+        for char in value
+    )

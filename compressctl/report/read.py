@@ -1,0 +1,47 @@
+"""Reports of earlier runs, read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from compressctl.core.errors import UsageError
+from compressctl.measure.budget import BudgetFacts, check
+from compressctl.recipe.schema import BudgetSection
+from compressctl.report.document import BudgetPart, Report
+
+
+def read_report(run: Path) -> Report:
+    """The report of a run folder, or of a report.json itself. Raises UsageError when there is none that can be read."""
+    file = run / "report.json" if run.is_dir() else run
+    try:
+        return Report.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{run} holds no report.json", hint="name a folder that `compressctl apply` wrote") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(step) for step in problem["loc"])
+        raise UsageError(
+            f"{file} is not a report that this version reads: {where}: {problem['msg']}",
+            hint="run the recipe again with this version",
+        ) from error
+
+
+def check_report(report: Report, budget: BudgetSection) -> list[BudgetPart]:
+    """The budget against every backend's numbers, without measuring again."""
+    lines = []
+    for part in report.backends:
+        after = part.compressed
+        facts = BudgetFacts(
+            size_bytes=after.total_bytes,
+            metric=report.metric or "accuracy",
+            drop=after.change.drop if after.change else None,
+            worst_class=after.change.worst_class if after.change else None,
+            speedup=after.speed.ratio if after.speed else None,
+            verdict=after.speed.verdict if after.speed else None,
+        )
+        lines += [BudgetPart(**line.__dict__) for line in check(budget, facts)]
+    return lines

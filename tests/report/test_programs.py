@@ -1,0 +1,153 @@
+"""What programs read: JUnit XML, SARIF, the job summary, and the commands that work on kept reports."""
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from compressctl.cli.main import app
+from compressctl.report import as_junit, as_sarif
+from compressctl.report.document import BackendPart, BudgetPart, ChangePart, FilePart, Report, SpeedPart
+from compressctl.report.write import add_to_job_summary, write
+
+HOSTILE = "</failure><script> \x00 \U0001f600"
+
+
+def _file(total: int, *, ratio: float | None = None, drop: float | None = None) -> FilePart:
+    speed = SpeedPart(ratio=ratio, low=ratio - 0.1, high=ratio + 0.1, verdict="faster") if ratio else None
+    change = None
+    if drop is not None:
+        change = ChangePart(
+            drop=drop, worst_class=("cat", 2 * drop), right_to_wrong=1, wrong_to_right=0, disagreements=1
+        )
+    empty: dict[str, Any] = dict.fromkeys(("score", "latency", "memory", "integer_mac_share"))
+    return FilePart(
+        path="model.onnx",
+        files={"model.onnx": total},
+        total_bytes=total,
+        transport_bytes=total,
+        parameters=1,
+        macs=1,
+        nodes=[],
+        speed=speed,
+        change=change,
+        **empty,
+    )
+
+
+def _report(**changes: Any) -> Report:
+    part = BackendPart(
+        backend="onnxruntime", version="1", baseline=_file(4000), compressed=_file(1000, ratio=1.6, drop=0.5), smaller=4
+    )
+    missed = BudgetPart(name="size", limit=500, actual=1000, holds=False, explanation=HOSTILE)
+    held = BudgetPart(name="speedup", limit=1.5, actual=1.6, holds=True, explanation="times as fast")
+    values: dict[str, Any] = {
+        "name": HOSTILE,
+        "status": "budget missed",
+        "exit_code": 1,
+        "error": None,
+        "summary": ["smaller"],
+        "started": 0.0,
+        "seconds": 2.0,
+        "metric": "accuracy",
+        "metric_unit": "%",
+        "backends": [part],
+        "budget": [missed, held],
+        "stages": [],
+        "parity": [],
+        "warnings": ["noisy"],
+        "environment": {},
+        "recipe": {"name": "x", "seed": 1},
+    }
+    return Report(**{**values, **changes})
+
+
+def test_junit_has_one_case_per_limit_and_survives_hostile_text() -> None:
+    suite = ElementTree.fromstring(as_junit.render(_report()))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "1", "0")
+    failed = [case.get("name") for case in suite if case.find("failure") is not None]
+    assert failed == ["size"]
+
+
+def test_junit_calls_a_broken_run_an_error() -> None:
+    suite = ElementTree.fromstring(as_junit.render(_report(status="failed", error="it broke", budget=[])))
+    assert suite.get("errors") == "1"
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert error.text == "it broke"
+
+
+def test_sarif_has_one_result_per_missed_limit_and_warning() -> None:
+    (run,) = json.loads(as_sarif.render(_report()))["runs"]
+    assert [(found["ruleId"], found["level"]) for found in run["results"]] == [
+        ("budget", "error"),
+        ("warning", "warning"),
+    ]
+    rules = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert {found["ruleId"] for found in run["results"]} <= rules
+
+
+def test_the_job_summary_is_appended_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    add_to_job_summary(_report())
+    assert summary.read_text().startswith("before\n## ")
+
+
+def test_without_a_job_there_is_no_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.chdir(tmp_path)
+    add_to_job_summary(_report())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    write(_report(name="kept"), tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        (["speedup=1.5"], 0),
+        (["size=1KB", "accuracy_drop=0.5"], 0),
+        (["speedup=1.7"], 1),
+        (["worst_class_drop=0.9"], 1),
+        (["sped=1"], 2),
+        (["speedup"], 2),
+        (["size=big"], 2),
+    ],
+)
+def test_check_gates_a_kept_run(run: Path, limits: list[str], code: int) -> None:
+    options = [part for limit in limits for part in ("--budget", limit)]
+    assert CliRunner().invoke(app, ["check", str(run), *options]).exit_code == code
+
+
+def test_report_writes_the_files_again(run: Path) -> None:
+    (run / "report.html").unlink()
+    done = CliRunner().invoke(app, ["report", str(run)])
+    assert done.exit_code == 0
+    assert (run / "report.html").exists()
+
+
+def test_compare_shows_runs_and_what_they_differ_in(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    write(_report(name="kept", recipe={"name": "x", "seed": 2}), tmp_path / "other")
+    done = CliRunner().invoke(app, ["compare", str(run), str(tmp_path / "other")])
+    assert done.exit_code == 0
+    assert "1.60x (1.50 to 1.70)" in done.stdout
+    assert "seed: 1 | 2" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "not json"])
+def test_a_report_that_is_none_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "report.json").write_text(text)
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "not a report that this version reads" in done.stderr
