@@ -27,7 +27,7 @@ def compose(path: Path, sets: Sequence[str], unsets: Sequence[str]) -> Node:
 
 
 def _read(path: Path, chain: tuple[Path, ...]) -> Node:
-    resolved = path.resolve()
+    resolved = _resolved(path)
     if resolved in chain:
         circle = " -> ".join(str(file.name) for file in (*chain, resolved))
         raise RecipeError([Problem(f"`extends` goes in a circle: {circle}", "extends", origin=Origin(str(path)))])
@@ -58,6 +58,14 @@ def _read(path: Path, chain: tuple[Path, ...]) -> Node:
         merged = loaded if merged is None else merge(merged, loaded)
     child = root.without("extends")
     return child if merged is None else merge(merged, child)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # no file can have that name, or links go in a circle
+        problem = Problem(f"{shown(str(path))} is not a path: {error}", hint="check the path", origin=Origin(str(path)))
+        raise RecipeError([problem]) from None
 
 
 def _source(path: Path) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,26 @@ def hash_file(path: Path) -> str:
 
 def existing(path: Path, *, what: str) -> Path:
     """The same path when it is a file. Raises UsageError that says what was looked for."""
-    if not path.exists():
-        raise UsageError(f"{what} {path} does not exist", hint="paths in a recipe start from the recipe's folder")
-    if not path.is_file():
-        raise UsageError(f"{what} {path} is not a file")
-    return path
+    return _existing(path, what, Path.is_file, "a file")
+
+
+def existing_folder(path: Path, *, what: str) -> Path:
+    """The same for a folder."""
+    return _existing(path, what, Path.is_dir, "a folder")
+
+
+def _existing(path: Path, what: str, fits: Callable[[Path], bool], kind: str) -> Path:
+    try:
+        if fits(path):
+            return path
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise UsageError(
+            f"{what} {path} cannot be read: {error.strerror}", hint="check the path in the recipe"
+        ) from error
+    if is_there:
+        raise UsageError(f"{what} {path} is not {kind}")
+    raise UsageError(f"{what} {path} does not exist", hint="paths in a recipe start from the recipe's folder")
 
 
 def _hash_json(value: Any) -> str:

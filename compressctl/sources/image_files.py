@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +63,8 @@ def read_label_table(path: Path) -> dict[str, str]:
 
 def _usual_folders(root: Path) -> SplitFolders | None:
     """train with val or test, and nothing else. A single held-out folder counts as test: what is reported is unseen."""
-    names = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
+    # Path.is_dir, unlike scandir's entries, takes a link in a circle for no folder instead of raising.
+    names = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     train, validation, test = (next((name for name in usual if name in names), None) for usual in _USUAL)
     held_out = {name for name in (validation, test) if name is not None}
     if train is None or not held_out or names != {train, *held_out}:

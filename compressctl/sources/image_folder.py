@@ -11,7 +11,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint, splits_fingerprint
 from compressctl.sources.image_files import Labelled, find_parts
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.normalize import Normalization
@@ -67,13 +67,7 @@ def fingerprint(params: ImageFolderParams, base: Path) -> str:
 
 
 def _folder(params: ImageFolderParams, base: Path) -> Path:
-    root = base / params.path
-    if not root.is_dir():
-        raise UsageError(
-            f"the image folder {root} {'is not a folder' if root.exists() else 'does not exist'}",
-            hint="paths in a recipe start from the recipe's folder",
-        )
-    return root
+    return existing_folder(base / params.path, what="the image folder")
 
 
 def _classes(params: ImageFolderParams, base: Path, files: list[Labelled]) -> tuple[str, ...]:

@@ -75,7 +75,10 @@ def _is_file(module_name: str) -> bool:
 
 
 def _in(base: Path, path: str) -> Path:
-    return (base / Path(path).expanduser()).resolve()
+    try:
+        return (base / Path(path).expanduser()).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # no file can have that name, or links go in a circle
+        raise UsageError(f"{path!r} is not a path: {error}", hint="check the path in the recipe") from error
 
 
 def _folder(module_name: str, base: Path) -> Path:

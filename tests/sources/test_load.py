@@ -1,11 +1,12 @@
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from compressctl.core.errors import MissingDependencyError
+from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.model import Form
 from compressctl.core.source import SplitSizes, datasets, model_sources
 from compressctl.recipe.schema import DataSection, ModelSection
@@ -16,7 +17,9 @@ from compressctl.sources.params import (
     DigitsParams,
     ImageFolderParams,
     NpzParams,
+    OnnxParams,
     PythonDatasetParams,
+    PythonModelParams,
 )
 
 RESNET = ModelSection("builtin", BuiltinParams(name="digits-resnet"))
@@ -49,6 +52,28 @@ SECTIONS = {
 
 def section(source: str, **sizes) -> DataSection:
     return DataSection(source, SECTIONS[source], SplitSizes(**{"calibration": 8, **sizes}))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "loop"], ids=repr)
+@pytest.mark.parametrize(
+    "source",
+    [
+        lambda name: DataSection("npz", NpzParams(path=name), SplitSizes()),
+        lambda name: DataSection("csv", CsvParams(path=name, label="kind"), SplitSizes()),
+        lambda name: DataSection("image_folder", ImageFolderParams(path=name), SplitSizes()),
+        lambda name: DataSection("python", PythonDatasetParams(factory=f"{name}.py:make"), SplitSizes()),
+        lambda name: ModelSection("onnx", OnnxParams(path=name)),
+        lambda name: ModelSection("python", PythonModelParams(factory=f"{name}.py:make", input_shape=(3,))),
+    ],
+    ids=["npz", "csv", "image_folder", "python data", "onnx", "python"],
+)
+def test_a_name_that_no_file_can_have_is_a_usage_error(folder, source, name):
+    for link in ("loop", "loop.py"):
+        (folder / link).symlink_to(folder / link)
+    asked = source(name)
+    identify = model_fingerprint if isinstance(asked, ModelSection) else partial(dataset_fingerprint, seed=0)
+    with pytest.raises(UsageError):
+        identify(asked, folder)
 
 
 def test_every_listed_source_has_code_behind_it():
@@ -120,6 +145,7 @@ def test_fingerprints_need_no_torch(tmp_path):
     (tmp_path / "nets.py").write_text("import torch\nraise RuntimeError('executed')\n")
     code = """
 import sys
+from functools import partial
 from pathlib import Path
 from compressctl.core.source import SplitSizes
 from compressctl.recipe.schema import DataSection, ModelSection
