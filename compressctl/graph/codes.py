@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from compressctl.core.quant import TensorQuant
@@ -38,3 +40,12 @@ def bias_codes(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     if scale.ndim:
         flat = np.broadcast_to(flat, scale.shape)
     return quantize(flat, scale.astype(np.float64), np.zeros(()), "int32")
+
+
+def stored_as(quant: TensorQuant, dtype: str) -> TensorQuant:
+    """The same 8-bit numbers as the other 8-bit type: codes and zero point shifted by 128, real values untouched."""
+    if quant.dtype == dtype or {quant.dtype, dtype} != {"uint8", "int8"}:
+        return quant
+    shift = 128 if dtype == "uint8" else -128
+    zero_point = (np.asarray(quant.zero_point, dtype=np.int16) + shift).astype(dtype)
+    return replace(quant, dtype=dtype, zero_point=zero_point, quantized_min=None, quantized_max=None)

@@ -1,0 +1,205 @@
+"""Q/DQ graphs of any exporter as a float graph and a plan: what emitting writes, read back, so that another target's
+dialect can be written from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.graph.half import to_single
+from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.numerics.affine import along
+
+_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+_WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+_ON_CODES = {"Pad", "MaxPool", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze"}
+"""What other exporters, and our own, run on the codes themselves: it means the same on the numbers."""
+
+_CLIPPED = {*_WEIGHTED, "Add"}
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """model: in float, without Q and DQ. plan: their meaning. ignored: what the plan cannot hold, in words."""
+
+    model: onnx.ModelProto
+    plan: QuantPlan
+    ignored: tuple[str, ...]
+
+
+def is_quantized(model: onnx.ModelProto) -> bool:
+    return any(node.op_type in (_Q, _DQ) for node in model.graph.node)
+
+
+def absorb(model: onnx.ModelProto) -> Absorbed:
+    """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
+    quantization did the Relu's work, and another dialect's may not."""
+    made = to_single(model)
+    work = _Work(index(made.graph))
+    for node in list(made.graph.node):
+        if node.op_type == _Q:
+            work.quantize(node)
+        elif node.op_type == _DQ:
+            work.dequantize(node)
+        else:
+            work.other(node)
+    work.finish(made.graph)
+    return Absorbed(made, QuantPlan(work.activations, work.weights), tuple(work.ignored))
+
+
+@dataclass
+class _Work:
+    """same: tensor names that stand for another float tensor now. codes: by tensor of codes, the float tensor."""
+
+    found: GraphIndex
+    activations: dict[str, TensorQuant] = field(default_factory=dict)
+    weights: dict[str, TensorQuant] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    same: dict[str, str] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+
+    def quantize(self, node: onnx.NodeProto) -> None:
+        quant = self._quant(node)
+        if quant is None:
+            self.ignored.append(f"{node.name}: its scale or zero point is not constant")
+            self.nodes.append(self._renamed(node))
+            return
+        source = self._resolve(node.input[0])
+        self.codes[node.output[0]] = source
+        if source in self.found.initializers:
+            self.weights.setdefault(source, quant)
+            return
+        known = self.activations.get(source)
+        if known is None:
+            self.activations[source] = quant
+            self._restore_relu(source, quant)
+            self._use_whole_range(source, quant)
+        elif not np.array_equal(known.scale, quant.scale):
+            self.ignored.append(f"{node.name}: {source} is quantized a second time with another scale")
+
+    def dequantize(self, node: onnx.NodeProto) -> None:
+        if node.input[0] in self.codes:
+            self.same[node.output[0]] = self.codes[node.input[0]]
+            return
+        stored, quant = self.found.array(node.input[0]), self._quant(node)
+        if stored is None or quant is None:
+            self.ignored.append(f"{node.name}: what it dequantizes is neither constant nor quantized here")
+            self.nodes.append(self._renamed(node))
+            return
+        name = node.input[0].removesuffix("_codes").removesuffix("_quantized")
+        if name in self.found.initializers and name != node.input[0]:
+            name = f"{name}_float"
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(_values(stored, quant), name)
+            if any(reader.op_type in _WEIGHTED for reader in self.found.consumers.get(node.output[0], [])) and (
+                quant.dtype != "int32"
+            ):
+                self.weights[name] = quant
+        if name != node.output[0]:
+            self.same[node.output[0]] = name
+
+    def other(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Identity" or (node.op_type == "LeakyRelu" and attribute(node, "alpha", 0.01) == 1.0):
+            self.same[node.output[0]] = self._resolve(node.input[0])
+            return
+        written = self._renamed(node)
+        if node.op_type in _ON_CODES and node.input[0] in self.codes:
+            source = self.codes[node.input[0]]
+            written.input[0] = source
+            if node.op_type == "Pad" and len(written.input) > 2:
+                written.input[2] = ""
+            written.output[0] = f"{node.output[0]}_float"
+            self.codes[node.output[0]] = written.output[0]
+            self.activations[written.output[0]] = self.activations[source]
+        self.nodes.append(written)
+
+    def finish(self, graph: onnx.GraphProto) -> None:
+        """An output that a DQ made gets its name back: what stands for it now is called like it."""
+        for output in graph.output:
+            inner = self._resolve(output.name)
+            if inner != output.name:
+                self._rename(inner, output.name, {tensor.name for tensor in graph.input})
+        kept = [tensor for tensor in graph.initializer if tensor.name not in self.constants]
+        read = {name for node in self.nodes for name in node.input}
+        stored = [tensor for tensor in (*kept, *self.constants.values()) if tensor.name in read]
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        graph.initializer.extend(stored)
+
+    def _restore_relu(self, tensor: str, quant: TensorQuant) -> None:
+        maker = next((node for node in reversed(self.nodes) if tensor in node.output), None)
+        lowest = np.iinfo(quant.dtype).min if quant.dtype in ("uint8", "int8", "uint16", "int16") else None
+        begins_at_zero = lowest is not None and bool(np.all(quant.zero_point == lowest))
+        if maker is None or maker.op_type not in _CLIPPED or not begins_at_zero:
+            return
+        inner = f"{tensor}_before_relu"
+        maker.output[list(maker.output).index(tensor)] = inner
+        self.nodes.append(helper.make_node("Relu", [inner], [tensor], f"{tensor}_relu"))
+
+    def _use_whole_range(self, tensor: str, quant: TensorQuant) -> None:
+        """Symmetric codes behind a Relu leave half of them unused, and a processor's dialect reads the Relu off the range."""
+        maker = next((node for node in reversed(self.nodes) if tensor in node.output), None)
+        is_symmetric = quant.dtype == "int8" and not np.any(quant.zero_point)
+        if maker is not None and maker.op_type in ("Relu", "Sigmoid") and is_symmetric:
+            scale = np.asarray(quant.scale * (127 / 255), np.float32)
+            self.activations[tensor] = TensorQuant("uint8", scale, np.zeros((), np.uint8))
+
+    def _rename(self, old: str, new: str, inputs: set[str]) -> None:
+        if old in inputs or old in self.found.initializers:
+            self.nodes.append(helper.make_node("Identity", [old], [new], f"{new}_identity"))
+            return
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for position, name in enumerate(names):
+                    if name == old:
+                        names[position] = new
+        if old in self.activations:
+            self.activations[new] = self.activations.pop(old)
+
+    def _renamed(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            written.input[position] = self._resolve(name)
+        return written
+
+    def _resolve(self, name: str) -> str:
+        while name in self.same:
+            name = self.same[name]
+        return name
+
+    def _quant(self, node: onnx.NodeProto) -> TensorQuant | None:
+        scale = self.found.array(node.input[1])
+        point = self.found.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        if scale is None or (point is None and len(node.input) > 2 and node.input[2]):
+            return None
+        if point is None:
+            stored = self.found.initializers.get(node.input[0]) if node.op_type == _DQ else None
+            dtype = "uint8" if stored is None else helper.tensor_dtype_to_np_dtype(stored.data_type).name
+            point = np.zeros(scale.shape, dtype=np.int32)
+        else:
+            dtype = point.dtype.name
+        block = int(attribute(node, "block_size", 0))  # type: ignore[call-overload]
+        axis = int(attribute(node, "axis", 1)) if scale.size > 1 else None  # type: ignore[call-overload]
+        if axis is None:
+            scale, point = scale.reshape(()), point.reshape(())
+        return TensorQuant(dtype, np.asarray(scale, np.float32), point, axis=axis, block=block or None)
+
+
+def _values(stored: np.ndarray, quant: TensorQuant) -> np.ndarray:
+    """Float32, the shape of the codes."""
+    scale, point = np.asarray(quant.scale), np.asarray(quant.zero_point).astype(np.float32)
+    if quant.block is not None and quant.axis is not None:
+        scale, point = (np.repeat(part, quant.block, quant.axis) for part in (scale, point))
+        cut = tuple(slice(size) for size in stored.shape)
+        scale, point = scale[cut], point[cut]
+    else:
+        scale, point = (along(part, quant.axis, stored.ndim) for part in (scale, point))
+    values: np.ndarray = (stored.astype(np.float32) - point) * scale
+    return values.astype(np.float32)

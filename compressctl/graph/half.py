@@ -1,0 +1,173 @@
+"""Float32 graphs as float16, with what cannot be float16 left alone: for runtimes that take the types that a graph says."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OLDEST_OPSET = 19
+"""QuantizeLinear and DequantizeLinear take float16 from here on."""
+
+_LARGEST = 65504.0
+_SMALLEST_NORMAL = 2.0**-14
+_SINGLE_INPUTS = {"Resize": (1, 2)}
+"""Inputs that ONNX wants in float32 whatever the others are."""
+
+_SINGLE_OPS = frozenset({"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "EyeLike", "Range", "CumSum"})
+"""What has a graph of its own inside, or makes floats of a type that an attribute says."""
+
+
+def to_half(model: onnx.ModelProto, single: Sequence[str] = ()) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A copy in float16 whose inputs and outputs stay float32, and why each node that stayed float32 did.
+
+    single: name patterns of nodes that stay. So do nodes with a constant beyond float16's range or a quantization scale
+    below its smallest normal number, which would lose its digits. The opset must be 19 or newer for quantized graphs.
+    """
+    typed = onnx.shape_inference.infer_shapes(model)
+    floats = _float_tensors(typed.graph)
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    writer = _Writer({tensor.name: tensor for tensor in made.graph.initializer}, floats)
+    kept = {node.name: why for node in model.graph.node if (why := writer.must_stay(node, single))}
+    for tensor in model.graph.input:
+        writer.home[tensor.name] = TensorProto.FLOAT
+    for node in model.graph.node:
+        writer.write(node, TensorProto.FLOAT if node.name in kept else TensorProto.FLOAT16)
+    writer.close(made.graph.output)
+    graph = made.graph
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(writer.nodes)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    stored = [tensor for tensor in (*graph.initializer, *writer.halves.values()) if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(stored)
+    return made, kept
+
+
+def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which what was float16 is float32: stored tensors, casts and constants. Inputs and outputs keep their names."""
+    typed = onnx.shape_inference.infer_shapes(model).graph
+    halves = {value.name for value in (*typed.input, *typed.output, *typed.value_info) if _is_half(value)}
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    stored = [tensor for tensor in made.graph.initializer if tensor.data_type == TensorProto.FLOAT16]
+    if not halves and not stored:
+        return made
+    floats = halves | {tensor.name for tensor in stored} | _float_tensors(typed)
+    for tensor in stored:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for value in (*made.graph.input, *made.graph.output):
+        if _is_half(value):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in made.graph.node:
+        _retype(node, TensorProto.FLOAT16, TensorProto.FLOAT)
+        if node.op_type == "Cast" and node.input[0] in floats and node.attribute[0].i == TensorProto.FLOAT:
+            node.op_type = "Identity"
+            del node.attribute[:]
+    del made.graph.value_info[:]
+    return made
+
+
+def _is_half(value: onnx.ValueInfoProto) -> bool:
+    return bool(value.type.tensor_type.elem_type == TensorProto.FLOAT16)
+
+
+def _float_tensors(graph: onnx.GraphProto) -> set[str]:
+    values = [*graph.input, *graph.output, *graph.value_info]
+    found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return found | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+
+
+@dataclass
+class _Writer:
+    """home: the type in which each float tensor is made. halves: float16 copies of initializers."""
+
+    stored: dict[str, onnx.TensorProto]
+    floats: Collection[str]
+    home: dict[str, int] = field(default_factory=dict)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    halves: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    _cast: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def must_stay(self, node: onnx.NodeProto, single: Sequence[str]) -> str | None:
+        if any(fnmatch.fnmatchcase(node.name, pattern) for pattern in single):
+            return "asked for"
+        if node.op_type in _SINGLE_OPS:
+            return f"{node.op_type} is not converted"
+        for position, name in enumerate(node.input):
+            tensor = self.stored.get(name)
+            if tensor is None or tensor.data_type != TensorProto.FLOAT or (not tensor.dims and tensor.name == ""):
+                continue
+            values = np.abs(numpy_helper.to_array(tensor))
+            if values.size and values.max() > _LARGEST:
+                return f"{name} is beyond float16's range"
+            is_scale = node.op_type in ("QuantizeLinear", "DequantizeLinear") and position == 1
+            if is_scale and values.min() < _SMALLEST_NORMAL:
+                return f"{name} is below float16's smallest normal number"
+        return None
+
+    def write(self, node: onnx.NodeProto, wanted: int) -> None:
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            if name in self.floats:
+                single = position in _SINGLE_INPUTS.get(node.op_type, ())
+                written.input[position] = self._as(name, TensorProto.FLOAT if single else wanted)
+        if wanted == TensorProto.FLOAT16:
+            _retype(written, TensorProto.FLOAT, TensorProto.FLOAT16)
+        self.nodes.append(written)
+        self.home.update(dict.fromkeys((name for name in node.output if name in self.floats), wanted))
+
+    def close(self, outputs: Sequence[onnx.ValueInfoProto]) -> None:
+        """Outputs keep their names and float32: what made them gets another name."""
+        for output in outputs:
+            if self.home.get(output.name) != TensorProto.FLOAT16:
+                continue
+            inner = f"{output.name}_half"
+            for node in self.nodes:
+                for names in (node.input, node.output):
+                    for position, name in enumerate(names):
+                        if name == output.name:
+                            names[position] = inner
+            self.nodes.append(
+                helper.make_node("Cast", [inner], [output.name], f"{output.name}_cast", to=TensorProto.FLOAT)
+            )
+
+    def _as(self, name: str, wanted: int) -> str:
+        tensor = self.stored.get(name)
+        if tensor is not None:
+            if wanted == TensorProto.FLOAT:
+                return name
+            half = f"{name}_half"
+            if half not in self.halves:
+                values = numpy_helper.to_array(tensor).astype(np.float16)
+                self.halves[half] = numpy_helper.from_array(values, half)
+            return half
+        if self.home.get(name, TensorProto.FLOAT) == wanted:
+            return name
+        key = (name, wanted)
+        if key not in self._cast:
+            self._cast[key] = f"{name}_{'half' if wanted == TensorProto.FLOAT16 else 'single'}"
+            self.nodes.append(helper.make_node("Cast", [name], [self._cast[key]], f"{self._cast[key]}_cast", to=wanted))
+        return self._cast[key]
+
+
+def _retype(node: onnx.NodeProto, old: int, new: int) -> None:
+    """Types that the node states itself: a cast, a constant."""
+    dtype = np.float16 if new == TensorProto.FLOAT16 else np.float32
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == old:
+            attribute.i = new
+        elif attribute.name == "value" and attribute.HasField("t") and attribute.t.data_type == old:
+            values = numpy_helper.to_array(attribute.t).astype(dtype)
+            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
+        elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            floats = [attribute.f] if attribute.name == "value_float" else list(attribute.floats)
+            array = np.asarray(floats, dtype)
+            array = array.reshape(()) if attribute.name == "value_float" else array
+            attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(array, "value")))

@@ -1,0 +1,83 @@
+"""What an ONNX file stores as weights: element types, bytes, and how many of them stand for zero."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from compressctl.core.backend import StoredWeights
+from compressctl.graph.constants import constant_tensors, parameter_tensors
+
+
+def stored_weights(path: Path) -> list[StoredWeights]:
+    """One entry per element type, the largest first. Scales and zero points are no weights and are left out."""
+    model = onnx.load(path)
+    constants = constant_tensors(model.graph)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    seen: set[str] = set()
+    found: dict[str, StoredWeights] = {}
+    zero_points = _zero_points(model.graph, tensors)
+    for node in model.graph.node:
+        packed = _packed_bits(node)
+        for parameter in parameter_tensors(node, constants):
+            if parameter.describes or parameter.name in seen or parameter.name not in tensors:
+                continue
+            seen.add(parameter.name)
+            tensor = tensors[parameter.name]
+            values = numpy_helper.to_array(tensor)
+            if packed is None:
+                dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+                zeros = _zeros(values, zero_points.get(parameter.name))
+            else:
+                dtype, values = f"uint{packed} (packed)", _unpacked(values, packed)
+                zeros = int(np.count_nonzero(values == 1 << (packed - 1)))
+            old = found.get(dtype, StoredWeights(dtype, 0, 0, 0))
+            found[dtype] = StoredWeights(
+                dtype, old.elements + values.size, old.stored_bytes + parameter.size_bytes, old.zeros + zeros
+            )
+    return sorted(found.values(), key=lambda entry: -entry.stored_bytes)
+
+
+def _zero_points(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> dict[str, np.ndarray]:
+    """By weight: the integer that stands for 0, shaped to broadcast against it."""
+    found = {}
+    for node in graph.node:
+        if (
+            node.op_type != "DequantizeLinear"
+            or len(node.input) < 3
+            or not {node.input[0], node.input[2]} <= set(tensors)
+        ):
+            continue
+        point = numpy_helper.to_array(tensors[node.input[2]])
+        if point.size == 1:
+            found[node.input[0]] = point.reshape(())
+        elif point.ndim == 1:
+            rank = len(tensors[node.input[0]].dims)
+            axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 1)
+            shape = [1] * rank
+            shape[axis] = -1
+            found[node.input[0]] = point.reshape(shape)
+    return found
+
+
+def _zeros(values: np.ndarray, zero_point: np.ndarray | None) -> int:
+    if zero_point is None:
+        return int(values.size - np.count_nonzero(values))
+    return int(np.count_nonzero(values == zero_point))
+
+
+def _packed_bits(node: onnx.NodeProto) -> int | None:
+    """MatMulNBits packs several weights into a byte."""
+    if node.op_type != "MatMulNBits":
+        return None
+    return next((entry.i for entry in node.attribute if entry.name == "bits"), 4)
+
+
+def _unpacked(values: np.ndarray, bits: int) -> np.ndarray:
+    """(elements,) uint8, the low bits of each byte first."""
+    rows = np.unpackbits(values.reshape(-1, 1).view(np.uint8), axis=1, bitorder="little").reshape(-1, bits)
+    values_: np.ndarray = (rows << np.arange(bits, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
+    return values_

@@ -1,0 +1,139 @@
+"""Q/DQ files read back: our own dialects, other tools' layouts, and that reading changes no result."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from support.graphs import residual_model
+
+from compressctl.backends.onnx_file import to_onnx
+from compressctl.core.model import Model
+from compressctl.core.target import Target
+from compressctl.graph.absorb import absorb, is_quantized
+from compressctl.graph.half import to_half, to_single
+
+PROCESSOR = Target("onnxruntime", profile="x86-vnni")
+INPUTS = {"x": np.random.default_rng(3).normal(0, 1, (4, 8, 6, 6)).astype(np.float32)}
+
+
+def _run(proto: onnx.ModelProto) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: np.ndarray = session.run(None, INPUTS)[0]
+    return found
+
+
+def test_our_own_file_comes_back_as_the_same_file() -> None:
+    model = residual_model()
+    written = to_onnx(model, PROCESSOR)
+    found = absorb(written)
+    assert not is_quantized(found.model)
+    assert found.ignored == ()
+    assert len(found.plan.activations) == 3
+    again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
+    assert np.array_equal(_run(again), _run(written))
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_a_tensorrt_file_serves_a_processor(precision: str) -> None:
+    model = residual_model()
+    written = to_onnx(model, Target("tensorrt", options={"precision": precision}))
+    if precision == "float16":
+        onnx.version_converter.convert_version(written, 19)
+        written, _ = to_half(onnx.version_converter.convert_version(written, 19))
+    found = absorb(written)
+    assert not is_quantized(found.model)
+    assert not any(tensor.data_type == TensorProto.FLOAT16 for tensor in found.model.graph.initializer)
+    again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
+    assert np.abs(_run(again) - _run(written)).max() < 0.03 * _run(written).max()
+    # The convolution whose output stands before a Relu has all ranges; the other's output was never given one.
+    assert sum(node.op_type == "QuantizeLinear" for node in again.graph.node) >= 2
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self._left = [{"x": INPUTS["x"] * factor} for factor in (0.5, 1.0)]
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return self._left.pop() if self._left else None
+
+
+@pytest.mark.parametrize("dtype", [QuantType.QUInt8, QuantType.QInt8])
+@pytest.mark.parametrize("add_pairs", [False, True])
+def test_onnxruntimes_own_quantizer_is_understood(tmp_path: Path, dtype: QuantType, add_pairs: bool) -> None:
+    model = residual_model()
+    source, quantized = tmp_path / "float.onnx", tmp_path / "quantized.onnx"
+    onnx.save(model.body, source)
+    quantize_static(
+        source,
+        quantized,
+        _Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=dtype,
+        weight_type=QuantType.QInt8,
+        extra_options={"AddQDQPairToWeight": add_pairs},
+    )
+    theirs = onnx.load(quantized)
+    found = absorb(theirs)
+    assert not is_quantized(found.model)
+    again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
+    assert sum(node.op_type == "QuantizeLinear" for node in again.graph.node) >= 3
+    step = float(max(np.max(quant.scale) for quant in found.plan.activations.values()))
+    assert np.abs(_run(again) - _run(theirs)).max() <= 2.5 * step
+
+
+def test_a_folded_relu_comes_back_as_a_node() -> None:
+    found = absorb(to_onnx(residual_model(), PROCESSOR))
+    assert sum(node.op_type == "Relu" for node in found.model.graph.node) == 2
+
+
+def test_a_scale_that_is_computed_is_left_and_said() -> None:
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Abs", ["s"], ["scale"], "abs"),
+        helper.make_node("QuantizeLinear", ["x", "scale", "z"], ["q"], "quantize"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "z"], ["y"], "dequantize"),
+    ]
+    tensors = [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.uint8(3), "z")]
+    graph = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, [2])], [value("y", TensorProto.FLOAT, [2])], tensors
+    )
+    found = absorb(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert len(found.ignored) == 2
+    onnx.checker.check_model(found.model)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.floats(1e-3, 50.0))
+def test_half_and_back_is_the_same_within_rounding(seed: int, size: float) -> None:
+    model = residual_model()
+    for tensor in model.body.graph.initializer:
+        if tensor.name == "b1":
+            values = np.random.default_rng(seed).normal(0, size, 8).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, "b1"))
+    half, kept = to_half(model.body)
+    assert kept == {}
+    back = to_single(half)
+    onnx.checker.check_model(half, full_check=True)
+    onnx.checker.check_model(back, full_check=True)
+    wanted = _run(model.body)
+    assert np.abs(_run(half) - wanted).max() <= 0.01 * np.abs(wanted).max() + 0.02
+    assert np.abs(_run(back) - wanted).max() <= 0.01 * np.abs(wanted).max() + 0.02
+
+
+def test_what_float16_cannot_hold_stays_float32_with_the_reason() -> None:
+    model = residual_model()
+    for tensor in model.body.graph.initializer:
+        if tensor.name == "b1":
+            tensor.CopyFrom(numpy_helper.from_array(np.full(8, 1e6, np.float32), "b1"))
+    half, kept = to_half(model.body, single=("conv2",))
+    assert kept == {"conv1": "b1 is beyond float16's range", "conv2": "asked for"}
+    onnx.checker.check_model(half, full_check=True)
