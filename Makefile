@@ -32,9 +32,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,openvino]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,openvino,dev]'
 	touch $@

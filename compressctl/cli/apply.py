@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressctl.cli.options import RecipePath, Sets, Unsets
+from compressctl.pipeline.effort import Measure
 
 if TYPE_CHECKING:
     from compressctl.core.events import Listener
@@ -39,6 +40,10 @@ def apply(
     log_format: Annotated[
         LogFormat, typer.Option(help="How progress is shown: live, plain lines, or one JSON event per line.")
     ] = LogFormat.AUTO,
+    measure: Annotated[
+        Measure,
+        typer.Option(help="What is measured: each stage's output too, the exported files alone, or those but briefly."),
+    ] = Measure.STAGES,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan, then stop.")] = False,
 ) -> None:
     """Run a recipe: compress, export, measure the exported file, and report.
@@ -59,8 +64,15 @@ def apply(
 
         show(plan)
         return
-    result = _run(loaded, plan, output, place, _resolve(log_format))
+    result = _run(loaded, plan, output, place, _resolve(log_format), measure)
     raise typer.Exit(_report(result, _resolve(log_format)))
+
+
+def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunResult:
+    """Run a loaded recipe from the start, with plain lines of progress."""
+    from compressctl.pipeline.plan import make_plan
+
+    return _run(recipe, make_plan(recipe, None), output, None, LogFormat.PLAIN, measure)
 
 
 def _resolve(asked: LogFormat) -> LogFormat:
@@ -69,7 +81,9 @@ def _resolve(asked: LogFormat) -> LogFormat:
     return LogFormat.RICH if sys.stdout.isatty() else LogFormat.PLAIN
 
 
-def _run(recipe: Recipe, plan: Plan, output: Path | None, cache: Any, log_format: LogFormat) -> RunResult:
+def _run(
+    recipe: Recipe, plan: Plan, output: Path | None, cache: Any, log_format: LogFormat, measure: Measure
+) -> RunResult:
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
     from compressctl.pipeline.lock import write_lock
@@ -88,11 +102,11 @@ def _run(recipe: Recipe, plan: Plan, output: Path | None, cache: Any, log_format
         view = nullcontext(JsonLines(sys.stdout) if log_format is LogFormat.JSON else PlainLines(sys.stdout))
     with view as listener:
         listeners: list[Listener] = [listener]
-        return run(recipe, plan, folder, cache=cache, listeners=listeners, environment=facts)
+        return run(recipe, plan, folder, cache=cache, listeners=listeners, environment=facts, measure=measure)
 
 
 def _report(result: RunResult, log_format: LogFormat) -> int:
-    from compressctl.report.document import from_result
+    from compressctl.report.from_run import from_result
     from compressctl.report.write import add_to_job_summary, write
 
     report = from_result(result)

@@ -46,12 +46,14 @@ def examine() -> dict[str, dict[str, Any]]:
 
 _INT8 = {
     "x86-vnni": "8-bit products add up in 32 bits (VNNI): weights use all of 8 bits",
+    "x86-amx": "8-bit products add up in 32 bits (AMX, VNNI): weights use all of 8 bits",
     "x86-avx2": "no VNNI: pairs of 8-bit products add up in 16 bits and can overflow; weights are limited just below that",
     "arm64": "8-bit products add up in 32 bits: weights use all of 8 bits",
 }
 
 _PACKAGES = {
     "onnxruntime": "pip install onnxruntime",
+    "openvino": "pip install 'compressctl[openvino]'",
     "torch": "pip install 'compressctl[torch]'",
     "onnxscript": "pip install 'compressctl[torch]'",
 }
@@ -60,7 +62,8 @@ _PACKAGES = {
 def _backend_words(available: Any) -> str:
     if not available.installed:
         return f"not installed: {available.install}"
-    return f"{available.version}, devices: {', '.join(available.devices)}"
+    words = f"{available.version}, devices: {', '.join(available.devices) or 'none here'}"
+    return f"{words}; {available.note}" if available.note else words
 
 
 def _version_words(name: str, install: str) -> str:

@@ -40,8 +40,16 @@ def _print_spec(kind: str, spec: Any) -> None:
                 print(f"      {info.description}")
     for source in getattr(spec, "sources", ()):
         print(f"\nSource\n  {source}") if source == spec.sources[0] else print(f"  {source}")
+    if getattr(spec, "rules", None):
+        from compressctl.core.registry import load
+
+        print("\nRules that its files are checked for")
+        for rule in load(spec.rules):
+            print(f"  {rule.name}: {rule.sentence} ({rule.source})")
     if hasattr(spec, "takes"):
         print(f"\nExample\n  stages:\n    - use: {spec.name}")
+    elif kind == "backend":
+        print(f"\nExample\n  export: [onnxruntime, {{backend: {spec.name}}}]")
 
 
 def _facts(spec: Any) -> list[tuple[str, str]]:

@@ -40,8 +40,15 @@ COMMANDS = {
     "inspect": Command("compressctl.cli.inspect:inspect", "Show a model's layers, parameters and cost."),
     "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),
     "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
+    "runs": Command("compressctl.cli.runs:runs", "List earlier runs, show, pin or clean them up."),
+    "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
+    "bench": Command("compressctl.cli.bench:bench", "Time ONNX files against each other, without a recipe."),
+    "evaluate": Command("compressctl.cli.evaluate:evaluate", "Score an ONNX file on a recipe's data."),
+    "export": Command(
+        "compressctl.cli.export:export", "Write an ONNX file in other runtimes' forms, without a recipe."
+    ),
     "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
-    "schema": Command("compressctl.cli.schema:schema", "Write the recipe's JSON schema, for editors."),
+    "schema": Command("compressctl.cli.schema:schema", "Write the JSON schema of recipes (for editors) or reports."),
     "doctor": Command("compressctl.cli.doctor:doctor", "Say what this machine can do and what is missing."),
 }
 

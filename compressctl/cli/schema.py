@@ -1,4 +1,4 @@
-"""compressctl schema: the recipe's JSON schema."""
+"""compressctl schema: the JSON schemas of recipes and reports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ import typer
 
 def schema(
     output: Annotated[Path | None, typer.Option(help="File to write. [default: print it]", show_default=False)] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="The schema of report.json instead of the recipe's.")
+    ] = False,
 ) -> None:
-    """Write the recipe's JSON schema, for completion and checks in an editor.
+    """Write the recipe's JSON schema, for completion and checks in an editor, or that of report.json, for programs.
 
     Put `# yaml-language-server: $schema=recipe.v1.json` on a recipe's first line.
     """
     from compressctl.core.errors import UsageError
-    from compressctl.recipe.json_schema import schema as make
 
+    if report:
+        from compressctl.report.document import json_schema as make
+    else:
+        from compressctl.recipe.json_schema import schema as make
     text = json.dumps(make(), indent=1) + "\n"
     if output is None:
         print(text, end="")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel
 
 from compressctl.core.registry import Registry
 
@@ -18,21 +20,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Availability:
-    """install: the exact command that mends what is missing."""
+    """install: the exact command that mends what is missing. note: what it can do here, where that needs saying."""
 
     installed: bool
     version: str | None
     devices: tuple[str, ...]
     install: str
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What is handed over. path: the file a runtime opens. files: every file that must travel with it, path included."""
+    """What is handed over. path: the file a runtime opens. files: every file that must travel with it, path included.
+
+    notes: what its user must know, as in "engine not built: ...". stand_in: it is opened by another runtime than the one that
+    it is for, so that its results mean something here and its speed does not.
+    """
 
     backend: str
     path: Path
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    stand_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,9 +58,23 @@ class ExecutedNode:
     rule: str | None = None
 
 
+@dataclass(frozen=True)
+class StoredWeights:
+    """Weights in an artifact of one element type. zeros: elements that stand for 0."""
+
+    dtype: str
+    elements: int
+    stored_bytes: int
+    zeros: int
+
+
 class Session(Protocol):
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for one batch."""
+        ...
+
+    def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """The runtime's own call on these inputs, with nothing of ours around it: what is timed."""
         ...
 
 
@@ -68,20 +91,34 @@ class Backend(Protocol):
 
     def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]: ...
 
+    def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
+        """What the artifact stores as parameters, one entry per element type."""
+        ...
+
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A backend as the registry lists it, light to import. implementation: `"module:attribute"`, a Backend."""
+    """A backend as the registry lists it, light to import. implementation: `"module:attribute"`, a Backend.
+
+    params: what a recipe may say about it; the values are `Target.options` as plain data. rules: `"module:attribute"`, what its
+    files are checked for, each with a name, a sentence and a source.
+    """
 
     name: str
     summary: str
     package: str
     install: str
+    params: type[BaseModel]
     implementation: str
+    rules: str | None = None
 
 
 backends: Registry[BackendSpec] = Registry(
     "backend",
     "compressctl.backends",
-    {"onnxruntime": "compressctl.backends.specs:ONNXRUNTIME"},
+    {
+        "onnxruntime": "compressctl.backends.specs:ONNXRUNTIME",
+        "openvino": "compressctl.backends.specs:OPENVINO",
+        "tensorrt": "compressctl.backends.specs:TENSORRT",
+    },
 )

@@ -21,11 +21,13 @@ class Batch:
     """inputs: by name, float32 or integer, samples along axis 0. labels: (n,) integers for classes, floats otherwise.
 
     indices: (n,) int64, the samples' positions in the dataset as it is stored, so that results can name an example.
+    groups: (n,) names of the group that each sample belongs to, where the data tells; for fairness alone, no model sees it.
     """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     indices: np.ndarray
+    groups: np.ndarray | None = None
 
 
 class Split(Protocol):

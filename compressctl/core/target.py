@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from compressctl.core.machine import Machine
 
-Profile = Literal["auto", "x86-avx2", "x86-vnni", "arm64"]
+Profile = Literal[
+    "auto", "x86-avx2", "x86-vnni", "x86-amx", "arm64", "nvidia-sm75", "nvidia-sm80", "nvidia-sm89", "nvidia-sm90"
+]
+"""nvidia: by compute capability. sm75 Turing, sm80 Ampere (2:4 sparsity from here on), sm89 Ada, sm90 Hopper and later."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """threads: 0 means all. profile: the instruction set that decides the dialect; never "auto" here, see `resolve`."""
+    """threads: 0 means all. profile: the instruction set that decides the dialect; never "auto" here, see `resolve_profile`.
+
+    watts_per_core: declared by the user, for an estimate of energy. options: what the recipe says about the backend, as the
+    backend's params dump it.
+    """
 
     backend: str
     device: str = "cpu"
     threads: int = 1
     batch: int = 1
     profile: Profile = "x86-avx2"
+    watts_per_core: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def saturates(self) -> bool:
@@ -36,4 +46,6 @@ def resolve_profile(profile: Profile, machine: Machine) -> Profile:
         return profile
     if machine.architecture.lower() in {"arm64", "aarch64"}:
         return "arm64"
+    if "amx_int8" in machine.cpu_flags:
+        return "x86-amx"
     return "x86-vnni" if machine.has_vnni else "x86-avx2"

@@ -1,83 +1,156 @@
-"""Everything that is measured about an exported file, beside the float model's on the same runtime."""
+"""Everything that is measured about exported files, side by side on the same runtime."""
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from compressctl.core.backend import Artifact, Backend
 from compressctl.core.data import Dataset
 from compressctl.core.events import Events
 from compressctl.core.model import Model
-from compressctl.core.source import MetricSpec
+from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
-from compressctl.graph.cost import costs
 from compressctl.measure.behaviour import behaviour
-from compressctl.measure.latency import STANDARD, Effort, compare
-from compressctl.measure.results import Fusion, Measurement, Size
-from compressctl.measure.score import change, predict, score
+from compressctl.measure.drift import drift, token_drift
+from compressctl.measure.latency import STANDARD, Effort, LatencyRun, compare
+from compressctl.measure.ledger import size
+from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
+from compressctl.measure.score import Predictions, change, predict, score
+from compressctl.measure.served import threads_of
+from compressctl.measure.sheet import with_examples
 
-_SCORING_BATCH = 64
-_CHUNK = 1 << 20
+SCORING_BATCH = 64
+THROUGHPUT_BATCH = 16
 
 
-def measure(
-    baseline: Artifact,
-    compressed: Artifact,
-    backend: Backend,
-    target: Target,
-    model: Model,
-    dataset: Dataset | None,
-    metric: MetricSpec | None,
-    events: Events,
-    effort: Effort = STANDARD,
-) -> tuple[Measurement, Measurement]:
-    """Measure both. model: the compressed one in onnx form, whose float graph gives parameters and MACs."""
-    timed = compare([baseline, compressed], target, model.signature, events, effort)
+@dataclass(frozen=True)
+class Subject:
+    """One file to measure. model: in onnx form, whose float graph gives parameters and MACs."""
+
+    artifact: Artifact
+    model: Model
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What files are measured with. dataset: None when nothing can be scored. metric: None for custom tasks without one."""
+
+    backend: Backend
+    target: Target
+    task: Task
+    dataset: Dataset | None
+    metric: MetricSpec | None
+    effort: Effort = STANDARD
+    all_points: bool = True
+
+
+def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple[list[Measurement], Noise | None]:
+    """subjects: the float model first, the file to hand over last, outputs of stages between them.
+
+    A stand-in is scored but not timed: another runtime than its own opens it here.
+    The first and the last are measured in full, those between in size, score and latency at the headline's operating point.
+    """
+    ends = [subjects[0], subjects[-1]]
+    last = len(subjects) - 1
+    signature = subjects[0].model.signature
+    if subjects[-1].artifact.stand_in:
+        found = [_untimed(subject, by) for subject in subjects]
+        return _scored(subjects, found, by, events), None
+    headline = compare([subject.artifact for subject in subjects], [by.target], signature, events, by.effort)
+    others = operating_points(by.target, subjects[0].model) if by.all_points else []
+    timed = [headline.points[0]]
+    if others:
+        effort = replace(by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4)
+        timed += compare([subject.artifact for subject in ends], others, signature, events, effort).points
     found = [
-        Measurement(
-            artifact=artifact,
-            size=size(artifact, model),
-            score=None,
-            latency=run.latency,
-            memory=run.memory,
-            fusion=fusion(backend, artifact, target),
-            speedup=run.speedup,
-        )
-        for artifact, run in zip((baseline, compressed), timed, strict=True)
+        _measurement(subject, run, by, in_full=position in (0, last))
+        for position, (subject, run) in enumerate(zip(subjects, timed[0], strict=True))
     ]
-    if dataset is None or metric is None:
-        return found[0], found[1]
-    test, serving = dataset.split("test"), replace(target, threads=0)
-    before, after = (
-        predict(backend.open(artifact, serving), test, model.signature, _SCORING_BATCH, events)
-        for artifact in (baseline, compressed)
-    )
-    return (
-        replace(found[0], score=score(before, metric, dataset.classes, "test")),
-        replace(
-            found[1],
-            score=score(after, metric, dataset.classes, "test"),
-            change=change(before, after, metric, dataset.classes, "test"),
-            behaviour=behaviour(before, after, dataset.classes)
-            if dataset.classes is not None and metric.name == "accuracy"
-            else None,
-        ),
+    for end, position in ((0, 0), (-1, 1)):
+        points = tuple(LoadPoint(runs[position].latency, runs[position].speedup) for runs in timed[1:])
+        found[end] = replace(found[end], points=points)
+    return _scored(subjects, found, by, events), headline.noise
+
+
+def operating_points(target: Target, model: Model) -> list[Target]:
+    """Batch 1 and a throughput batch, one thread and all, without the headline's own."""
+    batches = {1, THROUGHPUT_BATCH} if _any_batch(model) else {target.batch}
+    found = [
+        replace(target, threads=threads, batch=batch)
+        for batch in sorted(batches)
+        for threads in sorted({1, threads_of(replace(target, threads=0))})
+    ]
+    return [point for point in found if (point.batch, point.threads) != (target.batch, threads_of(target))]
+
+
+def _any_batch(model: Model) -> bool:
+    return all(spec.shape and isinstance(spec.shape[0], str) for spec in model.signature.inputs)
+
+
+def _untimed(subject: Subject, by: Yardstick) -> Measurement:
+    return Measurement(
+        artifact=subject.artifact,
+        size=size(subject.artifact, subject.model, by.backend),
+        score=None,
+        latency=None,
+        memory=None,
+        fusion=None,
     )
 
 
-def size(artifact: Artifact, model: Model) -> Size:
-    """Bytes of every file. transport_bytes: each through zlib at level 9, as a download with deflate would take."""
-    files = {file.name: file.stat().st_size for file in artifact.files}
-    nodes = costs(model.body)
-    return Size(
-        files=files,
-        total_bytes=sum(files.values()),
-        transport_bytes=sum(_deflated(file) for file in artifact.files),
-        parameters=sum(node.parameters for node in nodes),
-        macs=sum(node.macs for node in nodes),
+def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, *, in_full: bool) -> Measurement:
+    fused = fusion(by.backend, subject.artifact, by.target) if in_full else None
+    return Measurement(
+        artifact=subject.artifact,
+        size=size(subject.artifact, subject.model, by.backend, fused.nodes if fused else ()),
+        score=None,
+        latency=run.latency,
+        memory=run.memory,
+        fusion=fused,
+        speedup=run.speedup,
+        step=run.step,
+        energy=run.energy,
+        thrift=run.thrift,
     )
+
+
+def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick, events: Events) -> list[Measurement]:
+    """With scores, and what changed against the first."""
+    if by.dataset is None:
+        return found
+    test, serving, classes = by.dataset.split("test"), replace(by.target, threads=0), by.dataset.classes
+    before: Predictions | None = None
+    scored = []
+    for subject, measured in zip(subjects, found, strict=True):
+        session = by.backend.open(subject.artifact, serving)
+        now = predict(session, test, subject.model.signature, SCORING_BATCH, events)
+        before = before or now
+        result = measured
+        if by.metric is not None and now.labels is not None:
+            result = replace(result, score=score(now, by.metric, classes, "test"))
+            if subject is not subjects[0]:
+                result = replace(result, change=change(before, now, by.metric, classes, "test"))
+        if subject is subjects[-1] and subject is not subjects[0]:
+            result = _behaved(result, before, now, by)
+        scored.append(result)
+    return scored
+
+
+def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Yardstick) -> Measurement:
+    """With what changed for single samples, in the terms of the task."""
+    assert by.dataset is not None
+    classes = by.dataset.classes
+    if by.task == "classification" and classes is not None:
+        changed = behaviour(before, after, classes)
+        if changed is not None:
+            changed = with_examples(changed, before, after, by.dataset, SCORING_BATCH)
+        return replace(found, behaviour=changed)
+    if by.task == "language-model":
+        return replace(found, tokens=token_drift(before, after))
+    if by.task in ("regression", "embedding"):
+        return replace(found, drift=drift(before, after, neighbours=by.task == "embedding"))
+    return found
 
 
 def fusion(backend: Backend, artifact: Artifact, target: Target) -> Fusion:
@@ -85,11 +158,3 @@ def fusion(backend: Backend, artifact: Artifact, target: Target) -> Fusion:
     total = sum(node.macs for node in nodes)
     integer = sum(node.macs for node in nodes if node.precision.startswith("int"))
     return Fusion(nodes, integer / total if total else 0.0)
-
-
-def _deflated(file: Path) -> int:
-    packer, total = zlib.compressobj(9), 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            total += len(packer.compress(chunk))
-    return total + len(packer.flush())

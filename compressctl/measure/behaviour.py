@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from compressctl.measure.groups import group_changes
 from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Behaviour, ClassChange
 from compressctl.measure.score import Predictions
@@ -16,7 +17,12 @@ _NAMED_SAMPLES = 200
 
 def behaviour(baseline: Predictions, compressed: Predictions, classes: Sequence[str]) -> Behaviour | None:
     """Sample by sample, the two in the same order. None for outputs that are not one row of scores per sample."""
-    if baseline.outputs.ndim != 2 or baseline.outputs.shape[1] < 2 or not np.isfinite(compressed.outputs).all():
+    if (
+        baseline.labels is None
+        or baseline.outputs.ndim != 2
+        or baseline.outputs.shape[1] < 2
+        or not np.isfinite(compressed.outputs).all()
+    ):
         return None
     labels = baseline.labels.reshape(-1)
     before, after = classes_of(baseline.outputs), classes_of(compressed.outputs)
@@ -32,6 +38,7 @@ def behaviour(baseline: Predictions, compressed: Predictions, classes: Sequence[
         divergence=mean_divergence(soft_before, soft_after),
         classes=_classes(labels, before, after, classes),
         changed=tuple(int(index) for index in baseline.indices[changed][:_NAMED_SAMPLES]),
+        groups=None if baseline.groups is None else group_changes(before == labels, after == labels, baseline.groups),
     )
 
 

@@ -1,99 +1,166 @@
-"""Latency of several artifacts on one machine: each in a fresh process, in turn, so that drift hits all alike."""
+"""Latency and energy of several artifacts on one machine: processes of their own, in turn, so that drift hits all alike."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 
 from compressctl.core.backend import Artifact
-from compressctl.core.errors import StageError
 from compressctl.core.events import Events
-from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.model import Signature
 from compressctl.core.target import Target
-from compressctl.measure.results import Interval, Latency, Memory, Speedup, Verdict
+from compressctl.measure.results import Energy, Interval, Latency, Memory, Noise, Speedup, Verdict
+from compressctl.measure.served import Block, Served, threads_of
+from compressctl.numerics.ratio import paired_ratio
 
 _RUNS_FOR_P99 = 1000
-_RESAMPLES = 2000
+_NOISY_SPREAD = 0.10
+_NOISY_LOAD = 0.15
+_WIDE = 1.15
+"""An interval's upper end over its lower end."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """warm_up_seconds, seconds: least time of each artifact. rounds: blocks that the time is cut into."""
+    """launches: times that each artifact's process is started anew; more, up to most_launches, while an interval at the first
+    operating point is wider than `_WIDE`, as it is on a noisy machine. rounds: turns of each artifact in a launch.
 
-    warm_up_seconds: float = 0.5
-    warm_up_runs: int = 10
-    seconds: float = 3.0
+    seconds, runs: at least that much of each artifact at each operating point, over all launches. warm_up_seconds: in each
+    launch and point.
+    """
+
+    launches: int = 5
+    most_launches: int = 9
+    rounds: int = 6
+    warm_up_seconds: float = 0.1
+    seconds: float = 2.5
     runs: int = 100
-    rounds: int = 20
 
 
 STANDARD = Effort()
+QUICK = Effort(launches=3, most_launches=3, rounds=4, warm_up_seconds=0.03, seconds=0.3, runs=30)
 
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """speedup: against the first artifact of the comparison, None for itself."""
+    """speedup and thrift: of time and energy against the first artifact; step: of time against the one before."""
 
     latency: Latency
     memory: Memory
+    energy: Energy
     speedup: Speedup | None
+    step: Speedup | None = None
+    thrift: Speedup | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """points: one list per operating point, in it one entry per artifact."""
+
+    points: list[list[LatencyRun]]
+    noise: Noise
 
 
 def compare(
     artifacts: Sequence[Artifact],
-    target: Target,
+    targets: Sequence[Target],
     signature: Signature,
     events: Events | None,
     effort: Effort = STANDARD,
-) -> list[LatencyRun]:
-    """Time artifacts interleaved (A B, B A, ...), each in its own process with pinned threads.
+) -> Timing:
+    """Time artifacts interleaved (A B, B A, ...), each in processes of its own with pinned threads.
 
+    targets: the operating points, that of the report's headline first; they differ in threads and batch alone.
     Raises StageError when a process cannot load or run its artifact.
     """
-    with ExitStack() as stack:
-        workers = [stack.enter_context(_Worker(artifact, target, signature)) for artifact in artifacts]
-        block_runs = [_warm_up(worker, effort) for worker in workers]
-        blocks: list[list[list[float]]] = [[] for _ in workers]
+    blocks: _Blocks = [[[] for _ in artifacts] for _ in targets]
+    memories: list[Memory] = []
+    load = _OtherLoad()
+    for launch in range(effort.most_launches):
+        if launch >= effort.launches and _is_settled(blocks[0]):
+            break
+        with ExitStack() as stack:
+            served = [
+                stack.enter_context(Served(artifact, targets[0].device, max(map(threads_of, targets))))
+                for artifact in artifacts
+            ]
+            # All start at the same time; asking for the meters waits until each has.
+            meters = [one.meter() for one in served]
+            meter, reason = meters[0]
+            for position, target in enumerate(targets):
+                measured = _launch(served, target, signature, effort, load)
+                for found, block in zip(blocks[position], measured, strict=True):
+                    found.append(block)
+                if position == 0 and launch == 0:
+                    memories = [one.memory() for one in served]
+        if events is not None:
+            events.progress("timing", launch + 1, max(effort.launches, launch + 1))
+    points = [_point(target, found, memories, meter, reason) for target, found in zip(targets, blocks, strict=True)]
+    return Timing(points, _noise(blocks[0], load.share()))
+
+
+def _is_settled(headline: list[list[list[Block]]]) -> bool:
+    intervals = [speedup(_medians(headline[0]), _medians(mine)).interval for mine in headline[1:]]
+    return all(interval.high <= interval.low * _WIDE for interval in intervals)
+
+
+_Blocks = list[list[list[list[Block]]]]
+"""By operating point, artifact, launch and round."""
+
+
+def _launch(
+    served: Sequence[Served], target: Target, signature: Signature, effort: Effort, load: _OtherLoad
+) -> list[list[Block]]:
+    """By artifact and round."""
+    for one in served:
+        one.open(target, signature)
+    runs = [_warm_up(one, effort) for one in served]
+    found: list[list[Block]] = [[] for _ in served]
+    with load.watch(served):
         for round_ in range(effort.rounds):
-            order = range(len(workers)) if round_ % 2 == 0 else reversed(range(len(workers)))
-            for position in order:
-                blocks[position].append(workers[position].run(block_runs[position]))
-            if events is not None:
-                events.progress("timing", round_ + 1, effort.rounds)
-        memories = [worker.memory() for worker in workers]
-    times = [[np.array(block) for block in found] for found in blocks]
-    return [
-        LatencyRun(
-            latency=_latency(np.concatenate(found), target),
-            memory=memory,
-            speedup=None if position == 0 else speedup(times[0], found),
+            order = list(range(len(served)))
+            for position in order if round_ % 2 == 0 else reversed(order):
+                found[position].append(served[position].run(runs[position]))
+    return found
+
+
+def _warm_up(served: Served, effort: Effort) -> int:
+    """Runs per block, so that all blocks together last as long as the effort asks."""
+    spent, runs = 0.0, 0
+    while spent < effort.warm_up_seconds or runs < 2:
+        block = served.run(max(1, min(runs, 50)))
+        spent, runs = spent + sum(block.seconds), runs + len(block.seconds)
+    wanted = max(effort.runs, effort.seconds / (spent / runs))
+    return max(1, int(np.ceil(wanted / effort.launches / effort.rounds)))
+
+
+def _point(
+    target: Target, blocks: list[list[list[Block]]], memories: list[Memory], meter: str | None, reason: str | None
+) -> list[LatencyRun]:
+    runs = []
+    for position, mine in enumerate(blocks):
+        runs.append(
+            LatencyRun(
+                latency=_latency(mine, target),
+                memory=memories[position],
+                energy=_energy(mine, target, meter, reason),
+                speedup=None if position == 0 else speedup(_medians(blocks[0]), _medians(mine)),
+                step=None if position == 0 else speedup(_medians(blocks[position - 1]), _medians(mine)),
+                thrift=None if position == 0 else _thrift(blocks[0], mine, target, meter),
+            )
         )
-        for position, (found, memory) in enumerate(zip(times, memories, strict=True))
-    ]
+    return runs
 
 
-def speedup(baseline: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> Speedup:
-    """Ratio of medians with a 95 % interval from resampling rounds, both artifacts' blocks of a round together.
-
-    baseline, other: seconds per run, one array per round. Source: Efron and Tibshirani 1993, section 13.3 (percentile
-    interval); whole rounds, because runs of one block share the machine's state.
-    """
-    rng = np.random.default_rng(0)
-    ratio = float(np.median(np.concatenate(baseline)) / np.median(np.concatenate(other)))
-    before = np.array([np.median(block) for block in baseline])
-    after = np.array([np.median(block) for block in other])
-    drawn = rng.integers(len(before), size=(_RESAMPLES, len(before)))
-    ratios = np.median(before[drawn], axis=1) / np.median(after[drawn], axis=1)
-    low, high = (float(bound) for bound in np.percentile(ratios, [2.5, 97.5]))
-    return Speedup(ratio, Interval(low, high), verdict(low, high))
+def speedup(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Speedup:
+    """before, after: one array per launch, one figure per round, the smaller the better; see `paired_ratio`."""
+    found = paired_ratio(before, after)
+    return Speedup(found.value, Interval(found.low, found.high), verdict(found.low, found.high))
 
 
 def verdict(low: float, high: float) -> Verdict:
@@ -102,97 +169,94 @@ def verdict(low: float, high: float) -> Verdict:
     return "slower" if high < 1.0 else "no measurable change"
 
 
-def _warm_up(worker: _Worker, effort: Effort) -> int:
-    """Runs per block, so that all blocks together last as long as the effort asks."""
-    spent, runs = 0.0, 0
-    while spent < effort.warm_up_seconds or runs < effort.warm_up_runs:
-        times = worker.run(max(1, effort.warm_up_runs // 2))
-        spent, runs = spent + sum(times), runs + len(times)
-    wanted = max(effort.runs, effort.seconds / (spent / runs))
-    return max(1, int(np.ceil(wanted / effort.rounds)))
+def _medians(launches: list[list[Block]]) -> list[np.ndarray]:
+    return [np.array([np.median(block.seconds) for block in rounds]) for rounds in launches]
 
 
-def _latency(seconds: np.ndarray, target: Target) -> Latency:
-    milliseconds = seconds * 1e3
+def _latency(launches: list[list[Block]], target: Target) -> Latency:
+    milliseconds = 1e3 * np.concatenate([block.seconds for rounds in launches for block in rounds])
     return Latency(
-        runs=len(seconds),
+        runs=len(milliseconds),
         batch=target.batch,
         threads=target.threads,
         p50_ms=float(np.percentile(milliseconds, 50)),
         p90_ms=float(np.percentile(milliseconds, 90)),
-        p99_ms=float(np.percentile(milliseconds, 99)) if len(seconds) >= _RUNS_FOR_P99 else None,
+        p99_ms=float(np.percentile(milliseconds, 99)) if len(milliseconds) >= _RUNS_FOR_P99 else None,
         mean_ms=float(milliseconds.mean()),
-        samples_per_second=float(target.batch / np.median(seconds)),
+        samples_per_second=float(target.batch / np.median(milliseconds) * 1e3),
+        percentiles_ms=tuple(float(value) for value in np.percentile(milliseconds, range(101))),
     )
 
 
-class _Worker:
-    """One process that serves one artifact."""
+def _energy(launches: list[list[Block]], target: Target, meter: str | None, reason: str | None) -> Energy:
+    joules = _joules(launches, target, meter)
+    if joules is not None:
+        per_run = float(np.median(np.concatenate(joules)))
+        watts = target.watts_per_core
+        estimate = f"estimated: processor seconds x {watts:g} declared watts per core"
+        return Energy(per_run, "measured" if meter else "estimated", meter or estimate)
+    hint = "declare target.watts_per_core for an estimate"
+    return Energy(None, "cannot be measured here", f"{reason}; {hint}")
 
-    def __init__(self, artifact: Artifact, target: Target, signature: Signature) -> None:
-        threads = target.threads or os.cpu_count() or 1
-        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._name = artifact.path.name
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "compressctl.measure.latency_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **limits},
-        )
-        self._ask(
-            {
-                "artifact": {"backend": artifact.backend, "path": str(artifact.path)},
-                "target": asdict(target),
-                "runtime_module": artifact.backend,
-                "cpus": _pinned(threads),
-                "inputs": [
-                    {"name": spec.name, "dtype": spec.dtype, "shape": concrete(spec, target.batch)}
-                    for spec in signature.inputs
-                ],
-            }
-        )
 
-    def run(self, runs: int) -> list[float]:
-        seconds: list[float] = self._ask({"runs": runs})["seconds"]
-        return seconds
+def _joules(launches: list[list[Block]], target: Target, meter: str | None) -> list[np.ndarray] | None:
+    """Joules of one inference, by launch and round; None where they are neither counted nor declared.
 
-    def memory(self) -> Memory:
-        found = self._ask({"memory": True})
-        return Memory(found["before"], found["load_peak"], found["run_peak"])
+    A counter that did not move during a block is too coarse for it: its block counts as not measured.
+    """
 
-    def __enter__(self) -> _Worker:
+    def of(block: Block) -> float:
+        counted = block.joules or 0.0
+        total = counted if meter else block.cpu_seconds * (target.watts_per_core or 0.0)
+        return total / len(block.seconds)
+
+    found = [np.array([of(block) for block in rounds]) for rounds in launches]
+    return found if all((values > 0).all() for values in found) else None
+
+
+def _thrift(before: list[list[Block]], after: list[list[Block]], target: Target, meter: str | None) -> Speedup | None:
+    old, new = _joules(before, target, meter), _joules(after, target, meter)
+    return None if old is None or new is None else speedup(old, new)
+
+
+def _noise(headline: list[list[list[Block]]], other_load: float) -> Noise:
+    """How far the same file's medians lie apart, the worst of the artifacts, and what else the machine was doing."""
+    spreads = []
+    for launches in headline:
+        medians = np.concatenate(_medians(launches))
+        low, middle, high = np.percentile(medians, [10, 50, 90])
+        spreads.append(float((high - low) / middle))
+    spread = max(spreads)
+    return Noise(spread, other_load, spread > _NOISY_SPREAD or other_load > _NOISY_LOAD)
+
+
+@dataclass
+class _OtherLoad:
+    """What share of the processors others used, stolen time included, while artifacts were being timed."""
+
+    busy: float = 0.0
+    whole: float = 0.0
+    _watched: list[Any] = field(default_factory=list)
+
+    def watch(self, served: Sequence[Served]) -> _OtherLoad:
+        self._watched.append(served)
         return self
 
+    def __enter__(self) -> None:
+        self._before = (psutil.cpu_times(), self._own())
+
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+        (times, own), now, mine = self._before, psutil.cpu_times(), self._own()
+        self._watched.pop()
+        whole = float(sum(now) - sum(times)) - (getattr(now, "guest", 0.0) - getattr(times, "guest", 0.0))
+        idle = float(now.idle - times.idle) + getattr(now, "iowait", 0.0) - getattr(times, "iowait", 0.0)
+        self.whole += whole
+        self.busy += max(0.0, whole - idle - (mine - own))
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        answer = self._process.stdout.readline()
-        if not answer:
-            said = self._process.communicate()[1].strip().splitlines()
-            raise StageError(f"the process that times {self._name} ended: {said[-1] if said else 'it said nothing'}")
-        found: dict[str, Any] = json.loads(answer)
-        return found
+    def share(self) -> float:
+        return self.busy / self.whole if self.whole > 0 else 0.0
 
-
-def concrete(spec: TensorSpec, batch: int) -> list[int]:
-    """A shape to run with: the batch where the model leaves it open, 1 for every other open axis."""
-    first, *rest = spec.shape or (1,)
-    return [batch if isinstance(first, str) else first, *(1 if isinstance(axis, str) else axis for axis in rest)]
-
-
-def _pinned(threads: int) -> list[int]:
-    """As many of the processors that this process may use as there are threads; the last ones, which serve fewer interrupts."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    return sorted(os.sched_getaffinity(0))[-threads:]
+    def _own(self) -> float:
+        this = psutil.Process().cpu_times()
+        served: Sequence[Served] = self._watched[-1]
+        return float(this.user + this.system) + sum(one.cpu_seconds() for one in served)

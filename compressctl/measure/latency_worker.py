@@ -1,7 +1,8 @@
 """A fresh process that serves one artifact: `python -m compressctl.measure.latency_worker`, JSON lines in and out.
 
-It loads nothing but the runtime, so that its memory is the runtime's. The first line names the artifact; each further line
-{"runs": n} asks for n timed inferences, answered by {"seconds": [...]}; {"memory": true} by the peaks so far.
+It loads nothing but the runtime, so that its memory is the runtime's. The first line names the artifact. Each further line
+asks for one thing: {"open": {...}} opens it at an operating point; {"runs": n} runs n timed inferences and gives their
+seconds, the processor seconds and the joules that they took together; {"memory": true} gives the peaks so far.
 """
 
 from __future__ import annotations
@@ -10,42 +11,64 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     job = json.loads(sys.stdin.readline())
-    if job["cpus"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, job["cpus"])
     import numpy as np
 
     from compressctl.core.backend import Artifact, backends
     from compressctl.core.registry import load
     from compressctl.core.target import Target
+    from compressctl.measure.energy import Meter, find_meter
 
-    backend = load(backends.get(job["target"]["backend"]).implementation)
+    backend = load(backends.get(job["backend"]).implementation)
     backend.probe()
     __import__(job["runtime_module"])
-    before = _peak_bytes()
-    path = Path(job["artifact"]["path"])
-    artifact = Artifact(job["artifact"]["backend"], path, (path,))
-    session = backend.open(artifact, Target(**job["target"]))
-    loaded = _peak_bytes()
-    rng = np.random.default_rng(0)
-    inputs = {spec["name"]: _input(rng, spec, np) for spec in job["inputs"]}
-    _say({"ready": True})
+    before = loaded = _peak_bytes()
+    path = Path(job["path"])
+    artifact = Artifact(job["backend"], path, (path,))
+    meter = find_meter(job["device"])
+    _say({"meter": meter.source if isinstance(meter, Meter) else None, "reason": getattr(meter, "reason", None)})
+    session: Any = None
+    call: Callable[[], object] = dict
+    inputs: dict[str, Any] = {}
     for line in sys.stdin:
         asked = json.loads(line)
-        if "runs" in asked:
-            seconds = []
-            for _ in range(asked["runs"]):
-                started = time.perf_counter()
-                session.run(inputs)
-                seconds.append(time.perf_counter() - started)
-            _say({"seconds": seconds})
+        if "open" in asked:
+            point = asked["open"]
+            session, call = None, dict
+            if point["cpus"] and hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(0, point["cpus"])
+            session = backend.open(artifact, Target(**point["target"]))
+            loaded = _peak_bytes() if not inputs else loaded
+            rng = np.random.default_rng(0)
+            inputs = {spec["name"]: _input(rng, spec, np) for spec in point["inputs"]}
+            call = session.repeat(inputs)
+            _say({"ready": True})
+        elif "runs" in asked:
+            _say(_block(call, asked["runs"], meter.read if isinstance(meter, Meter) else None))
         else:
             _say({"before": before, "load_peak": loaded, "run_peak": _peak_bytes()})
+
+
+def _block(call: Callable[[], object], runs: int, joules: Any) -> dict[str, Any]:
+    """One run goes untimed: it fetches back what the other process's turn pushed out of the caches."""
+    call()
+    seconds = []
+    energy, cpu = joules() if joules else None, time.process_time()
+    for _ in range(runs):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return {
+        "seconds": seconds,
+        "cpu_seconds": time.process_time() - cpu,
+        "joules": None if joules is None else joules() - energy,
+    }
 
 
 def _input(rng: Any, spec: dict[str, Any], np: Any) -> Any:

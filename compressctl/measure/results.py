@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from compressctl.core.backend import Artifact, ExecutedNode
+from compressctl.core.backend import Artifact, ExecutedNode, StoredWeights
 
 Verdict = Literal["faster", "slower", "no measurable change"]
 
@@ -59,6 +59,76 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
+class GroupChange:
+    """One group of samples (the data's group column) before and after. before, after: accuracy in percent."""
+
+    name: str
+    samples: int
+    before: float
+    after: float
+    right_to_wrong: int
+    wrong_to_right: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """gap: accuracy of the best group minus that of the worst, in points. amplification: gap after - gap before, > 0 is worse.
+
+    interval: of the amplification, from resampling the samples of each group, both models' predictions together.
+    """
+
+    groups: tuple[GroupChange, ...]
+    gap_before: float
+    gap_after: float
+    amplification: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample whose prediction changed. label, before, after: class names. png: a small picture, None for no image."""
+
+    index: int
+    label: str
+    before: str
+    after: str
+    png: bytes | None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What changed for single samples of a model that gives numbers (regression, embeddings).
+
+    mean_change, largest_change: absolute difference of outputs, in their unit. cosine: of each sample's output before and
+    after, mean and least; None for single numbers. neighbours: mean share of each sample's 10 nearest that stay its nearest
+    (embeddings). error_p_value: Wilcoxon's signed-rank test on the absolute errors, None without labels. worst: positions in
+    the dataset of the samples that moved most.
+    """
+
+    mean_change: float
+    largest_change: float
+    cosine_mean: float | None
+    cosine_least: float | None
+    neighbours: float | None
+    error_p_value: float | None
+    worst: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenDrift:
+    """A language model before and after. divergence: mean KL per token in nats. agreement: share of equal top-1 tokens.
+
+    perplexity: exp of the mean cross-entropy of the labels, None without them. tokens: how many were compared.
+    """
+
+    tokens: int
+    divergence: float
+    agreement: float
+    perplexity_before: float | None
+    perplexity_after: float | None
+
+
+@dataclass(frozen=True)
 class Behaviour:
     """What changed for single samples although the score may not show it (classification).
 
@@ -76,6 +146,8 @@ class Behaviour:
     divergence: float
     classes: tuple[ClassChange, ...]
     changed: tuple[int, ...]
+    groups: Groups | None = None
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,11 +162,34 @@ class Latency:
     p99_ms: float | None
     mean_ms: float
     samples_per_second: float
+    percentiles_ms: tuple[float, ...] = ()
+    """0 to 100: the whole distribution, for pictures."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """joules: of one inference (one batch), None when it cannot be known. source: what counted, or why nothing did."""
+
+    joules: float | None
+    provenance: Literal["measured", "estimated", "cannot be measured here"]
+    source: str
+
+
+@dataclass(frozen=True)
+class Noise:
+    """spread: how far the medians of one file's rounds lie apart (10 % to 90 %), as a share of their median.
+
+    other_load: share of all processors that other programs took meanwhile, 0 to 1.
+    """
+
+    spread: float
+    other_load: float
+    noisy: bool
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """ratio: baseline's median latency over this one's, same runtime, interleaved in one session."""
+    """ratio: baseline's latency over this one's, same runtime, taking turns in the same rounds; see numerics/ratio.py."""
 
     ratio: float
     interval: Interval
@@ -103,13 +198,19 @@ class Speedup:
 
 @dataclass(frozen=True)
 class Size:
-    """files: bytes by name. transport_bytes: the same files, each compressed as for a download. macs: one sample."""
+    """files: bytes by name. transport_bytes: the same files, each compressed as for a download. macs: one sample.
+
+    bit_operations: of one sample, each multiply-accumulate counted as bits of the weight x bits of the activation. Source:
+    van Baalen et al. 2020, "Bayesian Bits", section 2.3.
+    """
 
     files: Mapping[str, int]
     total_bytes: int
     transport_bytes: int
     parameters: int
     macs: int
+    bit_operations: int | None = None
+    weights: tuple[StoredWeights, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,8 +240,19 @@ class Fusion:
 
 
 @dataclass(frozen=True)
+class LoadPoint:
+    """Speed at another operating point than the headline's. speedup: None for the baseline itself."""
+
+    latency: Latency
+    speedup: Speedup | None
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """One artifact. speedup and change are against the baseline, None for the baseline itself."""
+    """One artifact. speedup, thrift (energy) and change are against the baseline, None for the baseline itself.
+
+    step: latency against the artifact before it, where stages are measured. points: speed at other batches and threads.
+    """
 
     artifact: Artifact
     size: Size
@@ -151,6 +263,12 @@ class Measurement:
     speedup: Speedup | None = None
     change: Change | None = None
     behaviour: Behaviour | None = None
+    drift: Drift | None = None
+    tokens: TokenDrift | None = None
+    step: Speedup | None = None
+    energy: Energy | None = None
+    thrift: Speedup | None = None
+    points: tuple[LoadPoint, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,43 +23,57 @@ SMALLEST_CLASS = 10
 
 @dataclass(frozen=True)
 class Predictions:
-    """outputs: (n, ...) the model's first output. labels: (n, ...). indices: (n,) positions in the dataset."""
+    """outputs: (n, ...) the model's first output. labels: (n, ...), None where the data has none. indices: (n,) positions
+    in the dataset. groups: (n,) names, None where the data has none.
+    """
 
     outputs: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     indices: np.ndarray
+    groups: np.ndarray | None = None
 
 
 def predict(
     session: Session, split: Split, signature: Signature, batch_size: int, events: Events | None = None
 ) -> Predictions:
-    """Run a whole split. Raises UsageError when it is empty or has no labels."""
+    """Run a whole split. Raises UsageError when it is empty."""
     fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else batch_size
     size = fixed if isinstance(fixed, int) else batch_size
-    outputs, labels, indices = [], [], []
+    outputs, labels, indices, groups = [], [], [], []
     done = 0
     for batch in split.batches(size):
         if isinstance(fixed, int) and len(batch.indices) != fixed:
             continue
-        if batch.labels is None:
-            raise UsageError("the data has no labels, so nothing can be scored", hint="remove the gate and the budget")
         outputs.append(session.run(bind(batch, signature))[signature.outputs[0].name])
         labels.append(batch.labels)
         indices.append(batch.indices)
+        groups.append(batch.groups)
         done += len(batch.indices)
         if events is not None:
             events.progress("scoring", done, len(split))
     if not outputs:
         raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
-    return Predictions(np.concatenate(outputs), np.concatenate(labels), np.concatenate(indices))
+    return Predictions(np.concatenate(outputs), _joined(labels), np.concatenate(indices), _joined(groups))
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if len(present) == len(parts) else None
 
 
 def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName) -> Score:
-    value = float(load(metric.implementation)(predictions.outputs, predictions.labels))
+    """Raises UsageError when the data has no labels."""
+    value = float(load(metric.implementation)(predictions.outputs, _labels(predictions)))
     per_class = None
     if metric.name == "accuracy" and classes is not None:
         per_class = _per_class(predictions, classes)
-    return Score(metric.name, value, len(predictions.labels), split, per_class)
+    return Score(metric.name, value, len(predictions.outputs), split, per_class)
+
+
+def _labels(predictions: Predictions) -> np.ndarray:
+    if predictions.labels is None:
+        raise UsageError("the data has no labels, so nothing can be scored", hint="remove the gate and the budget")
+    return predictions.labels
 
 
 def change(
@@ -70,10 +84,10 @@ def change(
     drop = metric.drop(before.value, after.value)
     if metric.name != "accuracy":
         return Change(drop)
-    was_right, is_right = (_classes_of(found) == found.labels for found in (baseline, compressed))
+    was_right, is_right = (_classes_of(found) == _labels(found) for found in (baseline, compressed))
     worst = None
     if before.per_class and after.per_class:
-        counts = dict(zip(classes or (), np.bincount(baseline.labels, minlength=len(classes or ())), strict=False))
+        counts = dict(zip(classes or (), np.bincount(_labels(baseline), minlength=len(classes or ())), strict=False))
         losses = {
             name: before.per_class[name] - after.per_class[name]
             for name in before.per_class
@@ -92,11 +106,12 @@ def change(
 
 def _per_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
     """Accuracy in percent of every class that occurs."""
-    right = _classes_of(predictions) == predictions.labels
+    labels = _labels(predictions)
+    right = _classes_of(predictions) == labels
     return {
-        name: float(right[predictions.labels == label].mean() * 100)
+        name: float(right[labels == label].mean() * 100)
         for label, name in enumerate(classes)
-        if np.any(predictions.labels == label)
+        if np.any(labels == label)
     }
 
 

@@ -82,10 +82,8 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         quantized = quantized or spec.quantizes
     if form is Form.TORCH:
         add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
-    for name in recipe.export:
-        if name not in backends:
-            problems.append(Problem(f"unknown backend {name!r}", "export", backends.nearest(name)))
-        steps.append(Step(f"export-{name}", "export", name, Form.ONNX, None))
+    for entry in recipe.export:
+        steps.append(Step(f"export-{entry.backend}", "export", entry.backend, Form.ONNX, None))
     steps.append(Step("measure", "measure", "measure", None, None))
     if problems:
         raise RecipeError(problems)
@@ -104,7 +102,22 @@ def resolve_target(recipe: Recipe) -> Target:
     """The recipe's target with `auto` read from this machine."""
     wanted = recipe.target
     profile = resolve_profile(wanted.profile, this_machine())
-    return Target(wanted.backend, wanted.device, wanted.threads, wanted.batch, profile)
+    return Target(
+        backend=wanted.backend,
+        device=wanted.device,
+        threads=wanted.threads,
+        batch=wanted.batch,
+        profile=profile,
+        watts_per_core=wanted.watts_per_core,
+        options=export_options(recipe, wanted.backend),
+    )
+
+
+def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:
+    """What the recipe says about a backend, defaults filled in, also when it is only the target and not exported."""
+    given = next((entry.params for entry in recipe.export if entry.backend == backend), None)
+    params = given if given is not None else backends.get(backend).params()
+    return params.model_dump(mode="json")
 
 
 def stage_seed(recipe_seed: int, stage_id: str) -> int:

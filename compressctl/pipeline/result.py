@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from compressctl.core.errors import CompressctlError
 from compressctl.core.model import StageRecord
-from compressctl.measure.results import BudgetCheck, Measurement, Parity
+from compressctl.measure.results import BudgetCheck, Measurement, Noise, Parity
 from compressctl.recipe.schema import Recipe
 
 Status = Literal["done", "budget missed", "failed", "interrupted"]
@@ -17,12 +17,17 @@ Status = Literal["done", "budget missed", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class BackendResult:
-    """One export target: the fp32 model and the compressed one on the same runtime."""
+    """One export target: the fp32 model and the compressed one on the same runtime.
+
+    between: what stages before the last gave, by the stage's id, where stages are measured.
+    """
 
     backend: str
     version: str | None
     baseline: Measurement
     compressed: Measurement
+    noise: Noise | None
+    between: tuple[tuple[str, Measurement], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,27 @@ from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
 from compressctl.core.errors import CompressctlError, MissingDependencyError
 from compressctl.core.events import Events, Listener
+from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.result import RunResult, Status
 from compressctl.pipeline.sinks import EventFile, Warnings
 from compressctl.pipeline.work import Work, open_backend, parity_of
 from compressctl.recipe.schema import Recipe
 
+_ON_GPU = "pip install onnxruntime-gpu (it replaces onnxruntime)"
+
 CACHE_LIMIT_BYTES = 10 * 1024**3
 
 
 def check_backends(recipe: Recipe) -> None:
     """Raise MissingDependencyError when a backend that the recipe needs is not installed, before any work."""
-    for name in dict.fromkeys([recipe.target.backend, *recipe.export]):
+    for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export)]):
         spec: BackendSpec = backends.get(name)
-        if not open_backend(name).probe().installed:
+        found = open_backend(name).probe()
+        if not found.installed:
             raise MissingDependencyError(f"the {name} backend", spec.package, spec.install)
+        if name == recipe.target.backend and recipe.target.device not in (*found.devices, "cpu"):
+            raise MissingDependencyError(f"{name} on {recipe.target.device}", f"{name} with GPU support", _ON_GPU)
 
 
 def run(
@@ -39,12 +45,13 @@ def run(
     cache: Cache | None,
     listeners: Sequence[Listener],
     environment: Mapping[str, Any],
+    measure: Measure = Measure.STAGES,
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. Never raises for what a stage or a user does: see RunResult.error."""
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
-    work = Work(recipe, plan, folder, cache, events)
+    work = Work(recipe, plan, folder, cache, events, measure)
     error: CompressctlError | None = None
     status: Status = "done"
     events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])

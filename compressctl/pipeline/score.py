@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from compressctl.core.backend import Backend, Session
@@ -24,7 +25,7 @@ class Judge:
     ) -> None:
         self.metric = metric
         self._backend = backend
-        self._target = Target(target.backend, target.device, 0, target.batch, target.profile)
+        self._target = replace(target, threads=0)
         self._data = data
         self._original = original
         self._baseline: float | None = None

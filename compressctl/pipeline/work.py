@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,15 +20,21 @@ from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
+from compressctl.core.target import Target
 from compressctl.core.technique import Gate, RunContext, TechniqueSpec, techniques
-from compressctl.measure.latency import concrete
+from compressctl.measure.artifact import Subject
 from compressctl.measure.results import Parity
-from compressctl.pipeline.plan import Plan, Step, stage_seed
+from compressctl.measure.served import concrete
+from compressctl.pipeline.effort import Measure
+from compressctl.pipeline.plan import Plan, Step, export_options, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge
 from compressctl.recipe.schema import GateSection, Recipe, Stage
 
 _PARITY_SAMPLES = 16
+_DELIVERABLES_AGREE = 0.3
+"""Points between two deliverables of one model beyond which the report says where they part."""
+
 _PARITY_WARNING = 1e-3
 """Float32 convolutions summed in another order differ by some 1e-5; a thousandth means that something else differs."""
 
@@ -42,9 +48,11 @@ class Work:
     folder: Path
     cache: Cache | None
     events: Events
+    effort: Measure = Measure.STAGES
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
     budget: list[Any] = field(default_factory=list)
+    _between: list[tuple[str, Subject]] = field(default_factory=list)
     _source: Model | None = None
     _lowered: Model | None = None
     _data: Dataset | None = None
@@ -58,6 +66,8 @@ class Work:
             with self._step(step) as done:
                 if position < resume_at:
                     done.update(cached=True)
+                    if self._is_between(step, steps):
+                        self._set_aside(step, self._read(step.key))
                     continue
                 cached = self._from_cache(step) if position == resume_at else None
                 if cached is not None:
@@ -69,7 +79,27 @@ class Work:
                     model = self._loaded() if position == 0 else self._previous(steps, position)
                 model = self._perform(step, model)
                 self._keep(step, model)
+                if self._is_between(step, steps):
+                    self._set_aside(step, model)
         self._export_and_measure(model or self._lowered_source())
+
+    def _is_between(self, step: Step, steps: Sequence[Step]) -> bool:
+        """Whether the step's output shall be measured beside the final file: the last stage's output is that file."""
+        last = next((other for other in reversed(steps) if other.kind == "stage"), None)
+        return self.effort is Measure.STAGES and step.kind == "stage" and step is not last
+
+    def _set_aside(self, step: Step, model: Model | None) -> None:
+        """Build the stage's output for the target as if it were the last one, to be measured at the end."""
+        from compressctl.graph.lower import lower
+
+        if model is None:
+            self.events.warn(f"stage {step.id} is not measured: its output is no longer in the cache")
+            return
+        folder = self.folder / "scratch" / "measured" / step.id
+        folder.mkdir(parents=True, exist_ok=True)
+        lowered = lower(model) if model.form is Form.TORCH else model
+        backend = open_backend(self.plan.target.backend)
+        self._between.append((step.id, Subject(backend.build(lowered, self.plan.target, folder), lowered)))
 
     def _furthest_cached(self, steps: Sequence[Step]) -> int:
         """The last step whose output is cached: everything before it need not even be read."""
@@ -245,34 +275,85 @@ class Work:
             self.events.within(step).emit("note", message=f"not cached: {reason}")
 
     def _export_and_measure(self, model: Model) -> None:
-        from compressctl.measure.artifact import measure
         from compressctl.measure.budget import check, facts_of
 
         metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
-        dataset = self._scorable()
-        for name in self.recipe.export:
+        dataset = self._scorable(metric)
+        for name in [entry.backend for entry in self.recipe.export]:
             backend = open_backend(name)
-            target = replace(self.plan.target, backend=name)
+            target = replace(self.plan.target, backend=name, options=export_options(self.recipe, name))
             root = self.folder / "artifacts" / name
             (root / "baseline").mkdir(parents=True, exist_ok=True)
             with self._step(Step(f"export-{name}", "export", name, None, None)):
-                baseline = backend.build(self._lowered_source(), target, root / "baseline")
-                compressed = backend.build(model, target, root)
-            with self._step(Step(f"measure-{name}", "measure", name, None, None)) as _:
-                events = self.events.within(f"measure-{name}")
-                before, after = measure(baseline, compressed, backend, target, model, dataset, metric, events)
-            self.results.append(BackendResult(name, backend.probe().version, before, after))
+                source, plain = self._lowered_source(), replace(target, options=_in_float32(target.options))
+                baseline = Subject(backend.build(source, plain, root / "baseline"), source)
+                compressed = Subject(backend.build(model, target, root), model)
+            with self._step(Step(f"measure-{name}", "measure", name, None, None)):
+                self.results.append(self._measure(baseline, compressed, backend, target, dataset, metric))
+        self._compare_deliverables(model)
         first = self.results[0]
         self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
 
-    def _scorable(self) -> Dataset | None:
-        """The data, when its test split can be scored; why not is said once."""
+    def _compare_deliverables(self, model: Model) -> None:
+        """Warn where one deliverable scores otherwise than the first, with the layer at which the two files part."""
+        from compressctl.backends.onnx_file import to_onnx
+        from compressctl.measure.divergence import first_divergence
+
+        first = self.results[0]
+        for other in self.results[1:]:
+            old, new = first.compressed.score, other.compressed.score
+            if old is None or new is None or abs(old.value - new.value) <= _DELIVERABLES_AGREE:
+                continue
+            inputs, _ = self._some_inputs(model)
+            graphs = [
+                to_onnx(model, replace(self.plan.target, backend=name, options=export_options(self.recipe, name)))
+                for name in (first.backend, other.backend)
+            ]
+            found = first_divergence(graphs[0], graphs[1], inputs)
+            where = (
+                "" if found is None else f"; the files part at {found.node}, whose outputs differ by {found.share:.1%}"
+            )
+            self.events.warn(
+                f"{other.backend} scores {new.value:.2f} where {first.backend} scores {old.value:.2f}{where}"
+            )
+
+    def _measure(
+        self,
+        baseline: Subject,
+        compressed: Subject,
+        backend: Backend,
+        target: Target,
+        dataset: Dataset | None,
+        metric: MetricSpec | None,
+    ) -> BackendResult:
+        from compressctl.measure.artifact import Yardstick, measure
+        from compressctl.measure.latency import QUICK, STANDARD
+
+        quick = self.effort is Measure.QUICK
+        between = self._between if target.backend == self.plan.target.backend else []
+        found, noise = measure(
+            [baseline, *(subject for _, subject in between), compressed],
+            Yardstick(backend, target, self.recipe.task, dataset, metric, QUICK if quick else STANDARD, not quick),
+            self.events.within(f"measure-{target.backend}"),
+        )
+        if noise is not None and noise.noisy:
+            self.events.warn(
+                f"the machine was noisy while {target.backend} was timed: one file's latency varied by {noise.spread:.0%}, "
+                f"other programs took {noise.other_load:.0%} of the processors; speed-ups have wide intervals"
+            )
+        stages = tuple((name, part) for (name, _), part in zip(between, found[1:-1], strict=True))
+        return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
+
+    def _scorable(self, metric: MetricSpec | None) -> Dataset | None:
+        """The data, when its test split has samples; why nothing is scored is said once."""
         if self.recipe.data is None:
             return None
         first = next(self._dataset().split("test").batches(1), None)
-        if first is None or first.labels is None:
-            self.events.warn(f"accuracy is not measured: the test split {'has no labels' if first else 'is empty'}")
+        if first is None:
+            self.events.warn("accuracy is not measured: the test split is empty")
             return None
+        if first.labels is None and metric is not None:
+            self.events.warn("accuracy is not measured: the test split has no labels")
         return self._dataset()
 
     @contextmanager
@@ -287,6 +368,12 @@ class Work:
 def open_backend(name: str) -> Backend:
     backend: Backend = load(backends.get(name).implementation)
     return backend
+
+
+def _in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
+    plain = {"precision": "float32", "half_constants": False}
+    return {**options, **{name: value for name, value in plain.items() if name in options}}
 
 
 def parity_of(record: StageRecord) -> Parity:

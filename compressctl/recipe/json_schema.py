@@ -41,11 +41,18 @@ def schema() -> dict[str, Any]:
             "data": {"oneOf": _sources(datasets, definitions, split_keys)},
             "target": _object(TargetSection, definitions),
             "stages": {"type": "array", "items": {"oneOf": stages}},
-            "export": {"type": "array", "items": {"enum": backends.names()}},
+            "export": {"type": "array", "items": {"anyOf": [{"enum": backends.names()}, *_exports(definitions)]}},
             "budget": _object(BudgetSection, definitions),
         },
         "$defs": definitions,
     }
+
+
+def _exports(definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _variant(backends.get(name).params, "backend", name, backends.get(name).summary, definitions, {})
+        for name in backends.names()
+    ]
 
 
 def _sources(registry: Registry[Any], definitions: dict[str, Any], extra: dict[str, Any]) -> list[dict[str, Any]]:

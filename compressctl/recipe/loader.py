@@ -23,6 +23,7 @@ from compressctl.recipe.schema import (
     VERSION,
     BudgetSection,
     DataSection,
+    Export,
     GateSection,
     ModelSection,
     Recipe,
@@ -188,25 +189,42 @@ class _Reader:
         taken.setdefault(name, int(at[-1]))
         return name
 
-    def _export(self, target: BaseModel | None) -> tuple[str, ...]:
+    def _export(self, target: BaseModel | None) -> tuple[Export, ...]:
+        """Each entry is a backend's name, or a mapping with `backend` and what there is to say about it."""
         node = self.root.child("export")
         default = target.backend if isinstance(target, TargetSection) else "onnxruntime"
-        if isinstance(target, TargetSection):
-            self._known(backends, default, ("target", "backend"))
+        known = not isinstance(target, TargetSection) or self._known(backends, default, ("target", "backend"))
         if node is None or node.value is None:
-            return (default,)
+            return (Export(default, backends.get(default).params()),) if known else ()
         if not isinstance(node.value, list) or not node.items:
             self._problem(
                 f"export is a list of backends, this is {shown(node.value)}", ("export",), "as in [onnxruntime]"
             )
-            return (default,)
-        names = []
+            return ()
+        found: dict[str, Export] = {}
         for position, child in enumerate(node.items):
-            if not isinstance(child.value, str):
-                self._problem(f"export names backends, this is {shown(child.value)}", ("export", position), None)
-            elif self._known(backends, child.value, ("export", position)):
-                names.append(child.value)
-        return tuple(dict.fromkeys(names))
+            entry = self._one_export(child, ("export", position))
+            if entry is not None and entry.backend in found:
+                self._problem(f"{entry.backend} is exported twice", ("export", position), "one entry per backend")
+            elif entry is not None:
+                found[entry.backend] = entry
+        return tuple(found.values())
+
+    def _one_export(self, node: Node, at: tuple[Step, ...]) -> Export | None:
+        if isinstance(node.value, str):
+            return (
+                Export(node.value, backends.get(node.value).params()) if self._known(backends, node.value, at) else None
+            )
+        name = node.child("backend") if isinstance(node.value, dict) else None
+        if name is None or not isinstance(name.value, str):
+            self._problem(f"export names backends, this is {shown(node.value)}", at, "as in {backend: openvino}")
+            return None
+        if not self._known(backends, name.value, (*at, "backend")):
+            return None
+        kind = backends.get(name.value).params
+        self._unknown_keys(at, ("backend", *kind.model_fields))
+        params = self._params(node.only(*kind.model_fields), kind, at)
+        return None if params is None else Export(name.value, params)
 
     def _mapping(self, key: str, *, required: bool) -> Node | None:
         node = self.root.child(key)
@@ -325,7 +343,7 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         **({"data": data} if data else {}),
         "target": recipe.target.model_dump(mode="json"),
         "stages": stages,
-        "export": list(recipe.export),
+        "export": [{"backend": entry.backend, **_set_values(entry.params)} for entry in recipe.export],
         "budget": recipe.budget.model_dump(mode="json"),
     }
 

@@ -47,10 +47,13 @@ _UNITS = (
 
 class TargetSection(Section):
     backend: str = Field("onnxruntime", description="the runtime that will serve the model")
-    device: Literal["cpu"] = Field("cpu", description="where it runs")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
     threads: int = Field(1, ge=0, description="threads for one inference; 0 means all")
     batch: int = Field(1, ge=1, description="samples per inference when latency is measured")
     profile: Profile = Field("auto", description="instruction set to compress for; auto reads this machine")
+    watts_per_core: float | None = Field(
+        None, gt=0, description="what one busy core draws: energy is estimated from it where no counter can be read"
+    )
 
 
 class GateSection(Section):
@@ -100,11 +103,19 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Export:
+    """One deliverable. params: the backend's own, validated."""
+
+    backend: str
+    params: BaseModel
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A recipe with every default filled in. base: the folder that its relative paths start from.
 
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
-    file holds and what loads to an equal Recipe. export: names of backends, the target's own first when none were given.
+    file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
     """
 
     name: str
@@ -115,7 +126,7 @@ class Recipe:
     data: DataSection | None
     target: TargetSection
     stages: tuple[Stage, ...]
-    export: tuple[str, ...]
+    export: tuple[Export, ...]
     budget: BudgetSection
     base: Path
     resolved: dict[str, Any]

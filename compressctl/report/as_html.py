@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compressctl.report import tables
-from compressctl.report.document import BackendPart, Report
+from compressctl.report import sentences, tables
+from compressctl.report.charts import charts
+from compressctl.report.document import GroupsPart, Report
 
-_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_FOLDER = Path(__file__).parent
+_MOST_ROWS = 2000
+"""Rows of one table: a report stays a file that a browser opens at once."""
 
 
 def render(report: Report) -> str:
-    """Every user string is escaped by the template engine; nothing is fetched from anywhere."""
+    """Every user string is escaped by the template engine or by matplotlib; nothing is fetched from anywhere."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    template = environment.from_string(_read("report.html.jinja"))
+    script = _read("report.js")
     started = datetime.datetime.fromtimestamp(report.started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return template.render(
         report=report,
         started=started,
         tables=tables,
-        bars=[_bars(part) for part in report.backends],
+        sentences=sentences,
+        pictures=[charts(part, report) for part in report.backends],
+        group_rows=_group_rows,
+        most_rows=_MOST_ROWS,
         recipe=_as_yaml(report.recipe),
         compact=lambda value: json.dumps(value, default=str, ensure_ascii=False),
+        style=_read("report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def _bars(part: BackendPart) -> list[dict[str, Any]]:
-    """Compressed as a share of float, for the bars: shorter is better in each."""
-    before, after = part.baseline, part.compressed
-    pairs: list[tuple[str, float, float, Callable[[float], str]]] = [
-        ("file size", before.total_bytes, after.total_bytes, tables.size)
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _group_rows(groups: GroupsPart) -> list[list[Any]]:
+    return [
+        [
+            entry.name,
+            f"{entry.samples:,}",
+            f"{entry.before:.2f} %",
+            f"{entry.after:.2f} %",
+            entry.right_to_wrong,
+            entry.wrong_to_right,
+        ]
+        for entry in groups.groups
     ]
-    if before.latency and after.latency:
-        pairs.append(("latency", before.latency.p50_ms, after.latency.p50_ms, lambda value: f"{value:.3f} ms"))
-    if before.memory and after.memory:
-        pairs.append(("peak memory", before.memory.run_peak_bytes, after.memory.run_peak_bytes, tables.size))
-    bars = []
-    for label, whole, part_, show in pairs:
-        largest = max(whole, part_) or 1
-        bars.append(
-            {
-                "label": label,
-                "before": show(whole),
-                "after": show(part_),
-                "before_share": 100 * whole / largest,
-                "after_share": 100 * part_ / largest,
-            }
-        )
-    return bars
 
 
 def _as_yaml(recipe: dict[str, Any]) -> str:

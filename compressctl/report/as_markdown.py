@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from compressctl.report import sentences
 from compressctl.report.document import Report
-from compressctl.report.tables import behaviour, budget_words, comparison, islands
+from compressctl.report.tables import POINTS_HEAD, WATERFALL_HEAD, budget_words, comparison, islands, points, waterfall
 
 _SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~"})
 
@@ -23,7 +24,17 @@ def render(report: Report) -> str:
         lines += ["", f"### {_text(part.backend)} {_text(part.version or '')}", ""]
         rows = [[row.label, row.before, row.after, row.change] for row in comparison(part, report)]
         lines += _table(["", "float", "compressed", "change"], rows)
-        lines += ["", *(_text(line) for line in behaviour(part))]
+        if stages := waterfall(part, report):
+            lines += ["", "After each stage:", "", *_table(WATERFALL_HEAD, stages)]
+        said = (
+            sentences.stages(part, report),
+            sentences.behaviour(part),
+            sentences.fusion(part),
+            sentences.trust(part),
+        )
+        lines += ["", *(f"- {_text(line)}" for found in said for line in found)]
+        if rows := points(part):
+            lines += _folded("At other batches and threads", _table(POINTS_HEAD, rows))
         found = islands(part)
         if found:
             rows = [[node.name, node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]

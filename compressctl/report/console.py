@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from compressctl.report import sentences, tables
 from compressctl.report.document import Report
-from compressctl.report.tables import behaviour, budget_words, comparison, islands
 
 _SHOWN_ISLANDS = 5
 
@@ -15,20 +17,33 @@ _SHOWN_ISLANDS = 5
 def render(report: Report) -> RenderableType:
     parts: list[RenderableType] = []
     for part in report.backends:
-        table = Table(title=Text(f"{report.name} on {part.backend} {part.version or ''}"), title_justify="left")
-        table.add_column("")
-        for head in ("float", "compressed"):
-            table.add_column(head, justify="right")
-        table.add_column("change")
-        for row in comparison(part, report):
-            table.add_row(*(Text(cell) for cell in (row.label, row.before, row.after, row.change)))
-        parts.append(table)
-        parts += [Text(line) for line in behaviour(part)]
-        found = islands(part)
-        if found:
-            parts.append(Text(f"{len(found)} nodes run in float:"))
-            parts += [Text(f"  {node.name} ({node.op}): {node.rule}") for node in found[:_SHOWN_ISLANDS]]
-    parts += [Text(f"{'ok    ' if check.holds else 'MISSED'}  {budget_words(check)}") for check in report.budget]
+        title = f"{report.name} on {part.backend} {part.version or ''}"
+        rows = [(row.label, row.before, row.after, row.change) for row in tables.comparison(part, report)]
+        parts.append(_table(title, ("", "float", "compressed", "change"), rows))
+        if stages := tables.waterfall(part, report):
+            parts.append(_table("after each stage", tables.WATERFALL_HEAD, stages))
+        if points := tables.points(part):
+            parts.append(_table("at other batches and threads", tables.POINTS_HEAD, points))
+        said = (
+            sentences.stages(part, report),
+            sentences.behaviour(part),
+            sentences.fusion(part),
+            sentences.trust(part),
+        )
+        parts += [Text(line) for lines in said for line in lines]
+        found = tables.islands(part)
+        parts += [Text(f"  {node.name} ({node.op}): {node.rule}") for node in found[:_SHOWN_ISLANDS]]
+    parts += [Text(f"{'ok    ' if check.holds else 'MISSED'}  {tables.budget_words(check)}") for check in report.budget]
     parts += [Text(f"warning: {message}") for message in report.warnings]
     parts += [Text(sentence, style="bold") for sentence in report.summary]
     return Group(*parts)
+
+
+def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Words on the outside, figures in between, which align to the right."""
+    table = Table(title=Text(title), title_justify="left")
+    for position, name in enumerate(head):
+        table.add_column(name, justify="left" if position in (0, len(head) - 1) else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

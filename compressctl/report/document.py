@@ -6,12 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compressctl.core.errors import ExitCode
-from compressctl.core.source import MetricSpec, metrics
-from compressctl.measure.results import Behaviour, BudgetCheck, Measurement
-from compressctl.pipeline.result import BackendResult, RunResult
-
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 class Part(BaseModel):
@@ -34,6 +29,34 @@ class LatencyPart(Part):
     p99_ms: float | None = Field(description="only from 1,000 runs on")
     mean_ms: float
     samples_per_second: float
+    percentiles_ms: list[float] = Field([], description="the distribution: percentiles 0 to 100")
+
+
+class LoadPart(Part):
+    """Speed at another batch and number of threads than the headline's."""
+
+    latency: LatencyPart
+    speed: SpeedPart | None = Field(description="against the float file at the same batch and threads")
+
+
+class EnergyPart(Part):
+    joules: float | None = Field(description="of one inference (one batch); null when it cannot be known here")
+    provenance: Literal["measured", "estimated", "cannot be measured here"]
+    source: str = Field(description="what counted, or why nothing did")
+    saving: SpeedPart | None = Field(None, description="float's joules over this file's, same runtime")
+
+
+class NoisePart(Part):
+    spread: float = Field(description="how far one file's medians lay apart (10 % to 90 %), share of their median")
+    other_load: float = Field(description="share of all processors that other programs took meanwhile")
+    noisy: bool
+
+
+class WeightsPart(Part):
+    dtype: str
+    elements: int
+    stored_bytes: int
+    zeros: int
 
 
 class MemoryPart(Part):
@@ -68,6 +91,50 @@ class ClassPart(Part):
     p_value: float = Field(description="exact McNemar test, corrected over the classes (Holm)")
 
 
+class GroupPart(Part):
+    name: str
+    samples: int
+    before: float = Field(description="accuracy in percent")
+    after: float
+    right_to_wrong: int
+    wrong_to_right: int
+
+
+class GroupsPart(Part):
+    groups: list[GroupPart] = Field(description="the group that lost most first")
+    gap_before: float = Field(description="best group's accuracy minus the worst's, in points")
+    gap_after: float
+    amplification: float = Field(description="gap after minus gap before; positive is worse")
+    low: float = Field(description="lower end of the 95 % bootstrap interval of the amplification")
+    high: float
+
+
+class ExamplePart(Part):
+    index: int = Field(description="position in the dataset")
+    label: str
+    before: str
+    after: str
+    png: str | None = Field(description="a small picture, base64; null where samples are no images")
+
+
+class DriftPart(Part):
+    mean_change: float = Field(description="mean absolute difference of the outputs, in their unit")
+    largest_change: float
+    cosine_mean: float | None = Field(description="of each sample's output before and after")
+    cosine_least: float | None
+    neighbours: float | None = Field(description="mean share of the 10 nearest samples that stay the nearest")
+    error_p_value: float | None = Field(description="Wilcoxon's signed-rank test on the absolute errors")
+    worst: list[int] = Field(description="positions in the dataset of the samples that moved most")
+
+
+class TokensPart(Part):
+    tokens: int
+    divergence: float = Field(description="mean KL divergence per token, in nats")
+    agreement: float = Field(description="share of equal most likely tokens")
+    perplexity_before: float | None
+    perplexity_after: float | None
+
+
 class BehaviourPart(Part):
     churn: float = Field(description="share of samples whose prediction changed")
     negative_flip_rate: float = Field(description="share of samples that went from right to wrong")
@@ -77,6 +144,8 @@ class BehaviourPart(Part):
     divergence: float = Field(description="mean KL divergence of the predicted distributions, in nats")
     classes: list[ClassPart] = Field(description="the class that lost most first")
     changed: list[int] = Field(description="positions in the dataset of changed predictions, the first 200")
+    groups: GroupsPart | None = Field(None, description="where the data has a group column")
+    examples: list[ExamplePart] = Field([], description="changed samples, right to wrong first")
 
 
 class NodePart(Part):
@@ -93,9 +162,13 @@ class FilePart(Part):
     path: str = Field(description="relative to the run folder where it lies inside")
     files: dict[str, int] = Field(description="bytes by name")
     total_bytes: int
-    transport_bytes: int = Field(description="the files compressed with deflate, level 9")
+    transport_bytes: int = Field(description="the files compressed with Zstandard, level 9 (deflate before 1.2)")
     parameters: int
-    macs: int
+    macs: int = Field(description="multiply-accumulates of one sample")
+    bit_operations: int | None = Field(
+        None, description="each multiply-accumulate x bits of weight x bits of activation"
+    )
+    weights: list[WeightsPart] = Field([], description="stored weights by element type")
     score: ScorePart | None
     latency: LatencyPart | None
     memory: MemoryPart | None
@@ -104,6 +177,23 @@ class FilePart(Part):
     speed: SpeedPart | None
     change: ChangePart | None
     behaviour: BehaviourPart | None = None
+    drift: DriftPart | None = Field(None, description="regression and embeddings")
+    tokens: TokensPart | None = Field(None, description="language models")
+    energy: EnergyPart | None = None
+    points: list[LoadPart] = Field([], description="speed at other batches and threads")
+
+
+class WaterfallPart(Part):
+    """The file as it would be after one stage; the first is the float model, the last the file handed over."""
+
+    id: str
+    total_bytes: int
+    transport_bytes: int
+    score: ScorePart | None
+    drop: float | None = Field(description="of the metric against the float model, in its unit; positive is worse")
+    latency: LatencyPart | None
+    speed: SpeedPart | None = Field(description="against the float model")
+    step: SpeedPart | None = Field(description="against the stage before")
 
 
 class BackendPart(Part):
@@ -112,6 +202,9 @@ class BackendPart(Part):
     baseline: FilePart
     compressed: FilePart
     smaller: float = Field(description="baseline's bytes over the compressed file's")
+    noise: NoisePart | None = None
+    notes: list[str] = Field([], description="what the file's user must know, as in: engine not built")
+    waterfall: list[WaterfallPart] = Field([], description="float, after each stage, handed over")
 
 
 class StagePart(Part):
@@ -157,130 +250,10 @@ class Report(Part):
     recipe: dict[str, Any]
 
 
-def from_result(result: RunResult) -> Report:
-    """The document of a run, whole or in part."""
-    name = result.recipe.resolved.get("metric")
-    metric: MetricSpec | None = metrics.get(name) if name else None
-    parts = [_backend(found, result) for found in result.backends]
-    return Report(
-        name=result.recipe.name,
-        status=result.status,
-        exit_code=int(exit_code(result)),
-        error=str(result.error) if result.error else None,
-        summary=_summary(result, parts, metric),
-        started=result.started,
-        seconds=result.seconds,
-        metric=name,
-        metric_unit=metric.unit if metric else "",
-        backends=parts,
-        budget=[_budget(check) for check in result.budget],
-        stages=[
-            StagePart(
-                id=record.id,
-                use=record.use,
-                seconds=record.seconds,
-                cached=record.cached,
-                params=dict(record.params),
-                facts=dict(record.facts),
-            )
-            for record in result.stages
-        ],
-        parity=[
-            ParityPart(between=entry.between, max_abs_difference=dict(entry.max_abs_difference), samples=entry.samples)
-            for entry in result.parity
-        ],
-        warnings=list(result.warnings),
-        environment=dict(result.environment),
-        recipe=result.recipe.resolved,
-    )
-
-
-def exit_code(result: RunResult) -> ExitCode:
-    if result.status == "interrupted":
-        return ExitCode.INTERRUPTED
-    if result.error is not None:
-        return result.error.exit_code
-    return ExitCode.BUDGET_MISSED if result.status == "budget missed" else ExitCode.DONE
-
-
-def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | None) -> list[str]:
-    if result.status == "interrupted":
-        return ["The run was interrupted; what it had done is below, and running it again resumes from there."]
-    if result.error is not None:
-        return ["The run failed; what it had done is below."]
-    sentences = []
-    for part in parts:
-        after = part.compressed
-        words = [f"{part.smaller:.2f}x smaller"] if part.smaller > 1 else [f"{1 / part.smaller:.2f}x larger"]
-        if after.speed is not None:
-            words.append(_speed_words(after.speed))
-        if after.change is not None and metric is not None:
-            words.append(_drop_words(after.change.drop, metric))
-        sentences.append(f"{part.backend}: {', '.join(words)}.")
-    missed = [check.name for check in result.budget if not check.holds]
-    if missed:
-        sentences.append(f"Budget missed: {', '.join(missed)}.")
-    elif result.budget:
-        sentences.append("Inside the budget.")
-    return sentences
-
-
-def _speed_words(speed: SpeedPart) -> str:
-    if speed.verdict == "no measurable change":
-        return f"no measurable change of speed ({speed.low:.2f} to {speed.high:.2f})"
-    if speed.verdict == "slower":
-        return f"{1 / speed.ratio:.2f}x slower"
-    return f"{speed.ratio:.2f}x faster"
-
-
-def _drop_words(drop: float, metric: MetricSpec) -> str:
-    digits, unit = (2, " points") if metric.unit == "%" else (4, "")
-    if round(abs(drop), digits) == 0:
-        return f"{metric.name} unchanged"
-    # The metric's own direction: an error that rises is up, an accuracy that falls is down.
-    went_up = (drop < 0) == metric.higher_is_better
-    return f"{metric.name} {'up' if went_up else 'down'} {abs(drop):.{digits}f}{unit}"
-
-
-def _backend(found: BackendResult, result: RunResult) -> BackendPart:
-    before, after = (_file(measured, result) for measured in (found.baseline, found.compressed))
-    return BackendPart(
-        backend=found.backend,
-        version=found.version,
-        baseline=before,
-        compressed=after,
-        smaller=before.total_bytes / max(after.total_bytes, 1),
-    )
-
-
-def _file(found: Measurement, result: RunResult) -> FilePart:
-    path, fusion = found.artifact.path, found.fusion
-    relative = path.relative_to(result.folder) if path.is_relative_to(result.folder) else path
-    speed = found.speedup
-    return FilePart(
-        path=str(relative),
-        files=dict(found.size.files),
-        total_bytes=found.size.total_bytes,
-        transport_bytes=found.size.transport_bytes,
-        parameters=found.size.parameters,
-        macs=found.size.macs,
-        score=ScorePart(**found.score.__dict__) if found.score else None,
-        latency=LatencyPart(**found.latency.__dict__) if found.latency else None,
-        memory=MemoryPart(**found.memory.__dict__) if found.memory else None,
-        integer_mac_share=fusion.integer_mac_share if fusion else None,
-        nodes=[NodePart(**node.__dict__) for node in fusion.nodes] if fusion else [],
-        speed=SpeedPart(ratio=speed.ratio, low=speed.interval.low, high=speed.interval.high, verdict=speed.verdict)
-        if speed
-        else None,
-        change=ChangePart(**found.change.__dict__) if found.change else None,
-        behaviour=_behaviour(found.behaviour) if found.behaviour else None,
-    )
-
-
-def _behaviour(found: Behaviour) -> BehaviourPart:
-    classes = [ClassPart(**entry.__dict__) for entry in found.classes]
-    return BehaviourPart(**{**found.__dict__, "classes": classes, "changed": list(found.changed)})
-
-
-def _budget(check: BudgetCheck) -> BudgetPart:
-    return BudgetPart(**check.__dict__)
+def json_schema() -> dict[str, Any]:
+    """The schema of report.json (JSON Schema 2020-12). Fields are only ever added within one major version."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"compressctl report {SCHEMA_VERSION}",
+        **Report.model_json_schema(mode="serialization"),
+    }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compressctl.report.document import BackendPart, BehaviourPart, BudgetPart, NodePart, Report
+from compressctl.report.document import BackendPart, BudgetPart, FilePart, NodePart, Report, SpeedPart
+
+_LONGEST_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -18,82 +20,119 @@ class Row:
 def comparison(part: BackendPart, report: Report) -> list[Row]:
     """Baseline against compressed, what was not measured left out."""
     before, after = part.baseline, part.compressed
-    rows = [Row("file size", size(before.total_bytes), size(after.total_bytes), size_change(part.smaller))]
+    rows = [
+        Row("file size", size(before.total_bytes), size(after.total_bytes), size_change(part.smaller)),
+        Row(
+            "compressed for transport",
+            size(before.transport_bytes),
+            size(after.transport_bytes),
+            size_change(before.transport_bytes / max(after.transport_bytes, 1)),
+        ),
+    ]
     if before.score and after.score:
         drop = after.change.drop if after.change else 0.0
-        unit, digits = (" %", ".2f") if report.metric_unit == "%" else ("", ".4f")
-        change = "unchanged" if drop == 0 else f"{-drop:+.2f} points" if unit else f"{-drop:+.4f}"
+        is_percent = report.metric_unit == "%"
+        change = "unchanged" if drop == 0 else f"{-drop:+.2f} points" if is_percent else f"{-drop:+.4f}"
         label = f"{after.score.metric} ({after.score.samples:,} test samples)"
-        rows.append(Row(label, f"{before.score.value:{digits}}{unit}", f"{after.score.value:{digits}}{unit}", change))
-    if before.latency and after.latency:
-        speed = after.speed
-        interval = f" (95 %: {speed.low:.2f} to {speed.high:.2f})" if speed else ""
-        words = "no measurable change" if speed and speed.verdict == "no measurable change" else ""
-        change = words or (
-            f"{speed.ratio:.2f}x {speed.verdict}"
-            if speed and speed.ratio >= 1
-            else f"{1 / speed.ratio:.2f}x slower"
-            if speed
-            else ""
-        )
-        threads = f"{after.latency.threads or 'all'} thread{'s' if after.latency.threads != 1 else ''}"
-        label = f"latency p50 (batch {after.latency.batch}, {threads})"
-        rows.append(Row(label, f"{before.latency.p50_ms:.3f} ms", f"{after.latency.p50_ms:.3f} ms", change + interval))
-        rows.append(Row("latency p90", f"{before.latency.p90_ms:.3f} ms", f"{after.latency.p90_ms:.3f} ms", ""))
-        if before.latency.p99_ms and after.latency.p99_ms:
-            rows.append(Row("latency p99", f"{before.latency.p99_ms:.3f} ms", f"{after.latency.p99_ms:.3f} ms", ""))
+        was, now = (score_text(found.value, report.metric_unit) for found in (before.score, after.score))
+        rows.append(Row(label, was, now, change))
+    rows += _speed_rows(before, after)
     if before.memory and after.memory:
-        rows.append(
-            Row("peak memory, loading", size(before.memory.load_peak_bytes), size(after.memory.load_peak_bytes), "")
-        )
-        rows.append(
-            Row("peak memory, running", size(before.memory.run_peak_bytes), size(after.memory.run_peak_bytes), "")
-        )
-    rows.append(Row("compressed for transport", size(before.transport_bytes), size(after.transport_bytes), ""))
-    if after.integer_mac_share is not None and before.integer_mac_share is not None:
-        rows.append(
-            Row(
-                "multiply-accumulates in integers",
-                f"{before.integer_mac_share:.0%}",
-                f"{after.integer_mac_share:.0%}",
-                "",
-            )
-        )
+        old, new = before.memory, after.memory
+        rows.append(Row("peak memory, loading", size(old.load_peak_bytes), size(new.load_peak_bytes), ""))
+        rows.append(Row("peak memory, running", size(old.run_peak_bytes), size(new.run_peak_bytes), ""))
+    if after.energy and before.energy and after.energy.joules is not None and before.energy.joules is not None:
+        label = f"energy of one inference ({after.energy.provenance})"
+        change = "" if after.energy.saving is None else f"{_ratio(after.energy.saving, 'thriftier', 'more energy')}"
+        rows.append(Row(label, joules(before.energy.joules), joules(after.energy.joules), change))
+    return rows + _ledger_rows(before, after)
+
+
+def _speed_rows(before: FilePart, after: FilePart) -> list[Row]:
+    if before.latency is None or after.latency is None:
+        return []
+    change = "" if after.speed is None else speed_words(after.speed)
+    label = f"latency p50 ({load_words(after.latency.batch, after.latency.threads)})"
+    rows = [
+        Row(label, milliseconds(before.latency.p50_ms), milliseconds(after.latency.p50_ms), change),
+        Row("latency p90", milliseconds(before.latency.p90_ms), milliseconds(after.latency.p90_ms), ""),
+    ]
+    if before.latency.p99_ms and after.latency.p99_ms:
+        rows.append(Row("latency p99", milliseconds(before.latency.p99_ms), milliseconds(after.latency.p99_ms), ""))
     return rows
 
 
-def behaviour(part: BackendPart) -> list[str]:
-    """What changed for single samples and classes, in sentences."""
-    change = part.compressed.change
-    if change is None or change.disagreements is None:
+def _ledger_rows(before: FilePart, after: FilePart) -> list[Row]:
+    rows = [
+        Row(
+            "parameters", f"{before.parameters:,}", f"{after.parameters:,}", _times(before.parameters, after.parameters)
+        ),
+        Row("MACs of one sample", f"{before.macs:,}", f"{after.macs:,}", _times(before.macs, after.macs)),
+    ]
+    if before.bit_operations and after.bit_operations:
+        old, new = before.bit_operations, after.bit_operations
+        rows.append(Row("bit operations", f"{old:.3g}", f"{new:.3g}", _times(old, new)))
+    if before.weights and after.weights:
+        rows.append(Row("weights stored as", weight_types(before), weight_types(after), ""))
+        rows.append(Row("weights that are zero", _zeros(before), _zeros(after), ""))
+    if after.integer_mac_share is not None and before.integer_mac_share is not None:
+        label = "MACs in integers"
+        rows.append(Row(label, f"{before.integer_mac_share:.0%}", f"{after.integer_mac_share:.0%}", ""))
+    return rows
+
+
+def points(part: BackendPart) -> list[list[str]]:
+    """Speed at every batch and number of threads: where, float, compressed, samples per second of both, change."""
+    before, after = part.baseline, part.compressed
+    if before.latency is None or after.latency is None or not after.points:
         return []
-    lines = [
-        f"{change.disagreements:,} predictions differ: {change.right_to_wrong:,} right to wrong, {change.wrong_to_right:,} "
-        "wrong to right."
+    pairs = [(before.latency, after.latency, after.speed)]
+    pairs += [(old.latency, new.latency, new.speed) for old, new in zip(before.points, after.points, strict=True)]
+    pairs.sort(key=lambda pair: (pair[0].batch, pair[0].threads or 1 << 30))
+    return [
+        [
+            load_words(old.batch, old.threads),
+            milliseconds(old.p50_ms),
+            milliseconds(new.p50_ms),
+            f"{old.samples_per_second:,.0f}",
+            f"{new.samples_per_second:,.0f}",
+            "" if speed is None else speed_words(speed),
+        ]
+        for old, new, speed in pairs
     ]
-    if change.worst_class is not None:
-        name, drop = change.worst_class
-        lines.append(f"Worst class: {name} loses {drop:.2f} points." if drop > 0 else "No class loses accuracy.")
-    found = part.compressed.behaviour
-    if found is not None:
-        lines += _behaviour_words(found)
-    return lines
 
 
-def _behaviour_words(found: BehaviourPart) -> list[str]:
-    chance = "may be chance" if found.p_value > 0.05 else "is more than chance"
-    significant = [entry.name for entry in found.classes if entry.p_value <= 0.05]
-    classes = f"Classes that changed beyond chance: {', '.join(significant[:10])}." if significant else ""
-    lines = [
-        f"The balance of right and wrong flips {chance} (exact McNemar p = {found.p_value:.3g}).",
-        f"Calibration error {found.calibration_error_before:.2%} before, {found.calibration_error_after:.2%} after.",
+POINTS_HEAD = ("batch, threads", "float p50", "compressed p50", "float per second", "compressed per second", "change")
+
+
+def waterfall(part: BackendPart, report: Report) -> list[list[str]]:
+    """After each stage: name, size, score, latency, speed against float, against the stage before. Empty for one stage."""
+    if len(part.waterfall) < 3:
+        return []
+    return [
+        [
+            point.id,
+            size(point.total_bytes),
+            "" if point.score is None else score_text(point.score.value, report.metric_unit),
+            "" if point.latency is None else milliseconds(point.latency.p50_ms),
+            "" if point.speed is None else speed_words(point.speed),
+            "" if point.step is None else speed_words(point.step),
+        ]
+        for point in part.waterfall
     ]
-    return [*lines, classes] if classes else lines
+
+
+WATERFALL_HEAD = ("after", "file size", "score", "latency p50", "against float", "against the stage before")
 
 
 def islands(part: BackendPart) -> list[NodePart]:
     """Nodes that run in float although the model is quantized, the most expensive first."""
     return sorted((node for node in part.compressed.nodes if node.rule), key=lambda node: -node.macs)
+
+
+def first_island(part: BackendPart) -> NodePart | None:
+    """The first of them in the order of execution: where integers stop first."""
+    return next((node for node in part.compressed.nodes if node.rule), None)
 
 
 def budget_words(check: BudgetPart) -> str:
@@ -115,3 +154,47 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
+
+
+def score_text(value: float, unit: str) -> str:
+    return f"{value:.2f} %" if unit == "%" else f"{value:.4f}"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.3f} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def joules(value: float) -> str:
+    return f"{value:.2f} J" if value >= 1 else f"{value * 1e3:.2f} mJ" if value >= 1e-3 else f"{value * 1e6:.1f} µJ"
+
+
+def load_words(batch: int, threads: int) -> str:
+    return f"batch {batch}, {threads or 'all'} thread{'s' if threads != 1 else ''}"
+
+
+def speed_words(speed: SpeedPart) -> str:
+    return _ratio(speed, "faster", "slower")
+
+
+def _ratio(found: SpeedPart, better: str, worse: str) -> str:
+    interval = f" (95 %: {found.low:.2f} to {found.high:.2f})"
+    if found.verdict == "no measurable change":
+        return f"no measurable change{interval}"
+    return (f"{found.ratio:.2f}x {better}" if found.ratio >= 1 else f"{1 / found.ratio:.2f}x {worse}") + interval
+
+
+def short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def weight_types(file: FilePart) -> str:
+    return ", ".join(f"{entry.dtype} {size(entry.stored_bytes)}" for entry in file.weights)
+
+
+def _zeros(file: FilePart) -> str:
+    whole = sum(entry.elements for entry in file.weights)
+    return f"{sum(entry.zeros for entry in file.weights) / whole:.1%}" if whole else ""
+
+
+def _times(before: float, after: float) -> str:
+    return f"{before / after:.2f}x fewer" if after and before / after >= 1.005 else ""

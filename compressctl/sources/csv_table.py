@@ -37,6 +37,7 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
         features = _standardized(features, splits.train)
     classes, labels = _classes(texts) if params.task == "classification" else (None, _values(texts, first, rest))
     inputs = features.astype(np.float32)
+    groups = np.array([name for table in (first, *rest) for name in table.groups or ()])
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         return {params.input_name: inputs[positions]}, labels[positions]
@@ -46,6 +47,7 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
         splits=splits,
         read=read,
         identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+        groups=None if params.group is None else lambda positions: groups[positions],
     )
 
 
@@ -56,13 +58,14 @@ def fingerprint(params: CsvParams, base: Path) -> str:
 
 @dataclass(frozen=True)
 class _Table:
-    """features: (rows, columns) float64. labels: as they are written. lines: of the file, counted from 1."""
+    """features: (rows, columns) float64. labels, groups: as they are written. lines: of the file, counted from 1."""
 
     path: Path
     columns: tuple[str, ...]
     features: np.ndarray
     labels: list[str]
     lines: list[int]
+    groups: list[str] | None
 
 
 def _paths(params: CsvParams, base: Path) -> list[Path]:
@@ -82,7 +85,8 @@ def _read(path: Path, params: CsvParams) -> _Table:
 
 def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], params: CsvParams) -> _Table:
     label = _column(path, header, params.label)
-    chosen = params.features or tuple(name for name in header if name != params.label)
+    group = None if params.group is None else _column(path, header, params.group)
+    chosen = params.features or tuple(name for name in header if name not in (params.label, params.group))
     positions = [_column(path, header, name) for name in chosen]
     if label in positions:
         raise UsageError(f"{path}: the label {params.label!r} is also among data.features; it would predict itself")
@@ -94,7 +98,14 @@ def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str
             raise UsageError(f"{path}:{line}: this line has {len(row)} values, the first names {len(header)} columns")
         for column, position in enumerate(positions):
             features[place, column] = _number(row[position], path, line, header[position])
-    return _Table(path, tuple(chosen), features, [row[label].strip() for _, row in rows], [line for line, _ in rows])
+    return _Table(
+        path=path,
+        columns=tuple(chosen),
+        features=features,
+        labels=[row[label].strip() for _, row in rows],
+        lines=[line for line, _ in rows],
+        groups=None if group is None else [row[group].strip() for _, row in rows],
+    )
 
 
 def _column(path: Path, header: Sequence[str], name: str) -> int:

@@ -15,6 +15,9 @@ from compressctl.sources.splits import Splits
 Read = Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]
 """Inputs by name and labels of the samples at these positions, in that order. Called once per batch."""
 
+ReadGroups = Callable[[np.ndarray], np.ndarray]
+"""Names of the groups of the samples at these positions."""
+
 
 @dataclass(frozen=True)
 class SplitDataset:
@@ -24,19 +27,21 @@ class SplitDataset:
     splits: Splits
     read: Read
     identify: Callable[[], str] = field(repr=False)
+    groups: ReadGroups | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         return self.identify()
 
     def split(self, name: SplitName) -> Split:
-        return PositionSplit(self.splits.of(name), self.read)
+        return PositionSplit(self.splits.of(name), self.read, self.groups)
 
 
 @dataclass(frozen=True)
 class PositionSplit:
     positions: np.ndarray
     read: Read
+    groups: ReadGroups | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -50,4 +55,4 @@ class PositionSplit:
         for start in range(0, len(order), size):
             chosen = order[start : start + size].astype(np.int64)
             inputs, labels = self.read(chosen)
-            yield Batch(inputs, labels, chosen)
+            yield Batch(inputs, labels, chosen, None if self.groups is None else self.groups(chosen))

@@ -44,6 +44,7 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
         splits=choose(train.count, sizes, seed, own_test=test.count if test else 0),
         read=_reader(params.input_name, train, test),
         identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+        groups=_groups(arrays, params, [train.count] if test is None else [train.count, test.count]),
     )
 
 
@@ -146,6 +147,22 @@ def _labels(arrays: _Arrays, name: str, count: int, inputs_name: str) -> np.ndar
     if len(labels) != count:
         raise UsageError(f"{arrays.path}: {name!r} has {len(labels)} labels for {count} samples in {inputs_name!r}")
     return labels
+
+
+def _groups(arrays: _Arrays, params: NpzParams, counts: list[int]) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Group names by position, those of the file's own test split after the others."""
+    if params.groups is None:
+        return None
+    parts = []
+    for name, count in zip((params.groups, params.test_groups), counts, strict=False):
+        stored = arrays.get(str(name))
+        if stored.shape != (count,):
+            raise UsageError(
+                f"{arrays.path}: array {name!r} names groups of {list(stored.shape)}, not of {count} samples"
+            )
+        parts.append(np.array(_names(stored)))
+    joined = np.concatenate(parts)
+    return lambda positions: joined[positions]
 
 
 def _names(stored: np.ndarray) -> tuple[str, ...]:

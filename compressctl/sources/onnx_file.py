@@ -46,7 +46,9 @@ def fingerprint(params: OnnxParams, base: Path) -> str:
 
     path = existing(base / params.path, what="the ONNX file")
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load(existing(path, what="the ONNX file"), load_external_data=False)
+    except UsageError:
+        raise
     except Exception as error:
         raise _not_onnx(path, error) from error
     files = {"model": path} | {location: path.parent / location for location in sorted(_external_files(proto))}
@@ -67,7 +69,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     import onnx
 
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load(existing(path, what="the ONNX file"), load_external_data=False)
+    except UsageError:
+        raise
     except Exception as error:
         raise _not_onnx(path, error) from error
     if not proto.graph.node:

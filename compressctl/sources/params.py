@@ -75,6 +75,10 @@ class NpzParams(Normalised):
         None, description="arrays of encoded images (JPEG, PNG, ...) instead of inputs and labels"
     )
     classes: str | None = Field(None, description="array of class names, in the order of the labels")
+    groups: str | None = Field(
+        None, description="array of each sample's group, for the report on fairness; no model sees it"
+    )
+    test_groups: str | None = Field(None, description="the same for the dataset's own test split")
     layout: Literal["NCHW", "NHWC", "NHW"] | None = Field(
         None,
         description="how images are stored: NHW gains a channel axis and NHWC becomes NCHW; default: used as stored",
@@ -89,6 +93,9 @@ class NpzParams(Normalised):
             raise ValueError(f"encoded images have no {', '.join(sorted(plain))}; name the arrays under `encoded`")
         if self.test_labels is not None and self.test_inputs is None:
             raise ValueError("test_labels needs test_inputs")
+        has_test = self.test_inputs is not None or (self.encoded is not None and self.encoded.test is not None)
+        if has_test and (self.groups is None) != (self.test_groups is None):
+            raise ValueError("groups and test_groups belong together when the dataset has a test split of its own")
         return self
 
 
@@ -134,6 +141,9 @@ class CsvParams(SourceParams):
     label: str = Field(description="the column to predict")
     features: tuple[str, ...] | None = Field(
         None, min_length=1, description="the columns to predict from, all numbers; default: all but the label"
+    )
+    group: str | None = Field(
+        None, description="the column that names each row's group, for the report on fairness; no model sees it"
     )
     delimiter: str = Field(",", min_length=1, max_length=1, description="what separates values")
     task: Literal["classification", "regression"] = Field(

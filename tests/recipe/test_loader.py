@@ -33,7 +33,8 @@ def _load(folder: Path, text: str = BASE, sets: tuple[str, ...] = (), unsets: tu
 
 def test_defaults_are_filled_in(tmp_path: Path) -> None:
     recipe = _load(tmp_path)
-    assert (recipe.name, recipe.task, recipe.export) == ("recipe", "classification", ("onnxruntime",))
+    assert (recipe.name, recipe.task) == ("recipe", "classification")
+    assert [entry.backend for entry in recipe.export] == ["onnxruntime"]
     assert recipe.stages[0].params.model_dump()["ranges"] == "percentile"
     assert recipe.budget.size == 1_572_864
     assert recipe.budget.speedup == 1.0
@@ -183,6 +184,17 @@ def test_any_value_anywhere_is_a_recipe_or_a_recipe_error(tmp_path: Path, wrong:
         assert isinstance(load(path), Recipe)
 
 
+@pytest.mark.parametrize("name", ["a\0b.yaml", "x" * 300, "\ud800.yaml", ".", "loop.yaml"], ids=repr)
+def test_a_file_that_cannot_be_extended_is_an_error_at_its_place(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({"recipe": "compressctl/v1", "extends": [name]}))
+    with pytest.raises(RecipeError) as raised:
+        load(path)
+    assert raised.value.problems[0].path.startswith("extends")
+    assert raised.value.problems[0].origin.line == 1
+
+
 def test_show_with_origin_says_where_each_value_came_from(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(BASE)
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "recipe.yaml"), "--origin", "--set", "seed=3"]).stdout
@@ -201,3 +213,27 @@ def test_the_json_schema_knows_every_source_and_technique(tmp_path: Path) -> Non
     assert stage["properties"]["use"] == {"const": "quantize.static"}
     assert "description" in stage["properties"]["ranges"]
     assert stage["additionalProperties"] is False
+
+
+def test_deliverables_carry_what_is_said_about_them(tmp_path: Path) -> None:
+    recipe = _load(tmp_path, BASE + "export: [onnxruntime, {backend: openvino, precision: bfloat16, streams: 2}]")
+    assert [entry.backend for entry in recipe.export] == ["onnxruntime", "openvino"]
+    assert recipe.export[1].params.model_dump()["streams"] == 2
+    assert recipe.resolved["export"][1] == {"backend": "openvino", "precision": "bfloat16", "streams": 2}
+
+
+@pytest.mark.parametrize(
+    ("export", "says"),
+    [
+        ("[openvina]", "openvino"),
+        ("[{backend: openvino, presicion: float32}]", "precision"),
+        ("[{backend: openvino, streams: none}]", "export[0].streams"),
+        ("[{streams: 2}]", "export names backends"),
+        ("[openvino, openvino]", "exported twice"),
+        ("[]", "list of backends"),
+    ],
+)
+def test_a_wrong_deliverable_is_named_with_its_place(tmp_path: Path, export: str, says: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        _load(tmp_path, BASE + f"export: {export}")
+    assert says in str(raised.value)

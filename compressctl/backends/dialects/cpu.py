@@ -1,12 +1,12 @@
 """Q/DQ as processors run it fast, in ONNX Runtime and OpenVINO alike.
 
-Unsigned activations, signed weights per output channel, int32 biases, a Q on every convolution's output, Relu and Clip
+Unsigned activations (signed on ARM, whose dot products multiply signed with signed), signed weights per output channel, int32 biases, a Q on every convolution's output, Relu and Clip
 inside the output's range. Source: ONNX Runtime, qdq_selectors.cc and the quantization guide's data type advice.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -15,9 +15,9 @@ from onnx import helper, numpy_helper
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
-from compressctl.graph.codes import bias_codes, bias_scale, weight_codes
+from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
 from compressctl.graph.index import GraphIndex, index
-from compressctl.graph.sites import Site, find_sites
+from compressctl.graph.sites import Kind, Site, find_sites
 
 
 def emit(model: Model, target: Target) -> onnx.ModelProto:
@@ -30,9 +30,9 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
     if model.quant is None or not (model.quant.activations or model.quant.weights):
         return emitted
     graph = emitted.graph
-    writer = _Writer(graph, index(model.body.graph), model.quant)
-    found = find_sites(graph, model.quant.float_nodes)
-    sites = {site.node: site for site in found if is_active(site, model.quant)}
+    dtype = "int8" if target.profile == "arm64" else "uint8"
+    writer = _Writer(graph, index(model.body.graph), model.quant, dtype, target.backend == "openvino")
+    sites = {site.node: site for site in active_sites(model, target)}
     folded = {site.folded for site in sites.values() if site.folded}
     read = {tensor for site in sites.values() for tensor in site.inputs}
     for node in list(graph.node):
@@ -40,7 +40,9 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
             continue
         if node.name in sites:
             writer.site(node, sites[node.name])
-        elif node.op_type in _REQUANTIZED and _leads_to(read, node, writer.looked_up):
+        elif (
+            target.backend == "onnxruntime" and node.op_type in _REQUANTIZED and _leads_to(read, node, writer.looked_up)
+        ):
             writer.kept_float(node)
         else:
             writer.plain(node)
@@ -48,12 +50,40 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
     return emitted
 
 
+def active_sites(model: Model, target: Target) -> list[Site]:
+    """What runs on integers under the model's plan.
+
+    OpenVINO moves Q and DQ through the graph on its own and fuses any activation behind a convolution into it. So its outputs
+    need no Q, a gate such as x * sigmoid(x) is better left to that fusion, and so is a product of two activations, whose
+    transpositions it would otherwise do in float between conversions.
+    """
+    if model.quant is None:
+        return []
+    found = find_sites(model.body.graph, model.quant.float_nodes)
+    sites = [site for site in found if is_active(site, model.quant)]
+    if target.backend != "openvino":
+        return sites
+    return [replace(site, needs_output=False) for site in sites if not _left_to_openvino(site)]
+
+
+def _left_to_openvino(site: Site) -> bool:
+    return site.op in ("Mul", "Sigmoid", "LeakyRelu") or (site.kind is Kind.MULTIPLY and site.weight is None)
+
+
 def is_active(site: Site, plan: QuantPlan) -> bool:
     """Whether the plan says everything about a site that running it on integers takes."""
     tensors = (*site.inputs, *([site.output] if site.needs_output else []))
-    return all(tensor in plan.activations for tensor in tensors) and (
-        site.weight is None or site.weight in plan.weights
-    )
+    known = all(tensor in plan.activations for tensor in tensors)
+    return known and (site.weight is None or site.weight in plan.weights) and _keeps_bounds(site, plan)
+
+
+def _keeps_bounds(site: Site, plan: QuantPlan) -> bool:
+    """Whether the output's codes can hold nothing that the folded Relu or Clip would have cut off below."""
+    if site.folded is None or not site.needs_output or not np.isfinite(site.clip[0]):
+        return True
+    quant = plan.activations[site.output]
+    low = (np.iinfo(quant.dtype).min - float(quant.zero_point)) * float(quant.scale)
+    return low >= site.clip[0] - 0.5 * float(quant.scale)
 
 
 _REQUANTIZED = {"Conv", "ConvTranspose", "Gemm"}
@@ -81,16 +111,20 @@ class _Writer:
     graph: onnx.GraphProto
     looked_up: GraphIndex
     plan: QuantPlan
+    activation_dtype: str
+    shared: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     _coded: set[str] = field(default_factory=set)
     _floated: set[str] = field(default_factory=set)
     _readers: int = 0
+    _on_grid: set[str] = field(default_factory=set)
+    _shared: dict[str, str] = field(default_factory=dict)
 
     def site(self, node: onnx.NodeProto, site: Site) -> None:
         written = onnx.NodeProto()
         written.CopyFrom(node)
-        if site.op == "Pad":
+        if site.op == "Pad" and not self.shared:
             self._pad_codes(written, site)
             return
         for position, name in enumerate(node.input):
@@ -105,6 +139,8 @@ class _Writer:
             self._emit_output(written, site)
         elif site.folded:
             self._restore_folded(site)
+        elif self.shared and self._stays_on_grid(site):
+            self._on_grid.add(site.output)
 
     def plain(self, node: onnx.NodeProto) -> None:
         """A node left in float reads the float values of tensors that exist only as codes."""
@@ -142,6 +178,16 @@ class _Writer:
         self.graph.node.extend(self.nodes)
         self.graph.initializer.extend([*kept, *self.constants.values()])
 
+    def _stays_on_grid(self, site: Site) -> bool:
+        """Whether the output's values are ones that its codes would hold exactly, since its inputs' are."""
+        if site.kind is not Kind.MOVE and site.op != "Concat":
+            return False
+        known = [self.plan.activations.get(tensor) for tensor in (*site.inputs, site.output)]
+        first = known[0]
+        return first is not None and all(
+            quant is not None and quant.scale == first.scale and quant.zero_point == first.zero_point for quant in known
+        )
+
     def _emit_output(self, written: onnx.NodeProto, site: Site) -> None:
         """The site's output, folded nodes included, as codes. A graph output is given back under its name in `finish`."""
         raw = f"{site.output}_raw"
@@ -171,8 +217,17 @@ class _Writer:
         self._coded.add(site.output)
 
     def _read(self, tensor: str) -> str:
-        """A DequantizeLinear for one reader: runtimes match patterns in which each reader has its own."""
+        """A DequantizeLinear for one reader: ONNX Runtime matches patterns in which each reader has its own.
+
+        OpenVINO wants one for all, and none behind what only moves or joins values of one scale.
+        """
+        if tensor in self._on_grid:
+            return tensor
         self._ensure_codes(tensor)
+        if self.shared:
+            if tensor not in self._shared:
+                self._shared[tensor] = self._dequantize(tensor, f"{tensor}_DQ")
+            return self._shared[tensor]
         self._readers += 1
         return self._dequantize(tensor, f"{tensor}_DQ{self._readers}")
 
@@ -194,7 +249,7 @@ class _Writer:
         return output
 
     def _parameters(self, tensor: str) -> tuple[str, str]:
-        quant = self.plan.activations[tensor]
+        quant = stored_as(self.plan.activations[tensor], self.activation_dtype)
         return (
             self._constant(f"{tensor}_scale", np.asarray(quant.scale, dtype=np.float32)),
             self._constant(f"{tensor}_zero_point", np.asarray(quant.zero_point, dtype=quant.dtype)),

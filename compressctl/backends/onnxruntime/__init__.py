@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from compressctl.backends.specs import ONNXRUNTIME
-from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session
+from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
 from compressctl.core.model import Model
 from compressctl.core.target import Target
@@ -21,14 +21,16 @@ class OnnxRuntime:
 
     def probe(self) -> Availability:
         installed = _installed_version()
-        return Availability(installed is not None, installed, ("cpu",) if installed else (), ONNXRUNTIME.install)
+        devices = ("cpu", "cuda") if _has("onnxruntime-gpu") else ("cpu",)
+        return Availability(installed is not None, installed, devices if installed else (), ONNXRUNTIME.install)
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
-        """Write `model.onnx` into folder, beside its weights when they are too large for one file. See build.py."""
+        """Write `model.onnx` into folder, beside its weights when they are too large for one file."""
         _require()
-        from compressctl.backends.onnxruntime.build import build
+        from compressctl.backends.onnx_file import write_onnx
 
-        return build(model, target, folder)
+        files = write_onnx(model, target, folder)
+        return Artifact("onnxruntime", files[0], files)
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""
@@ -44,6 +46,12 @@ class OnnxRuntime:
 
         return explain(artifact.path, target)
 
+    def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
+        """Read from the file itself. See graph/stored_weights.py."""
+        from compressctl.graph.stored_weights import stored_weights
+
+        return stored_weights(artifact.path)
+
 
 BACKEND = OnnxRuntime()
 
@@ -55,6 +63,13 @@ def _installed_version() -> str | None:
         except PackageNotFoundError:
             continue
     return None
+
+
+def _has(distribution: str) -> bool:
+    try:
+        return bool(version(distribution))
+    except PackageNotFoundError:
+        return False
 
 
 def _require() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,16 +46,31 @@ class OrtSession:
             raise translated(error, self._path) from error
         return dict(zip(self._outputs, values, strict=True))
 
+    def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """ONNX Runtime's call on these inputs, checked once, here. Raises as `run` does."""
+        self.run(inputs)
+        return partial(self._session.run, self._outputs, dict(inputs))
+
 
 def open_session(path: Path, target: Target) -> OrtSession:
     """Raises UsageError when there is no such file and StageError, with the node's name, when ONNX Runtime refuses it."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="build the artifact again")
     try:
-        session = onnxruntime.InferenceSession(str(path), serving_options(target), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), serving_options(target), providers=providers(target))
     except Exception as error:
         raise translated(error, path) from error
+    if target.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise StageError(
+            "ONNX Runtime has no CUDA here and would run on the processor instead",
+            hint="check the GPU's driver and the CUDA version that onnxruntime-gpu was built for, or set device: cpu",
+        )
     return OrtSession(session, path)
+
+
+def providers(target: Target) -> list[str]:
+    """CUDA first where it is asked for; what it has no kernel for runs on the processor."""
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if target.device == "cuda" else ["CPUExecutionProvider"]
 
 
 def serving_options(target: Target) -> onnxruntime.SessionOptions:

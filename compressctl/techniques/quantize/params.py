@@ -61,7 +61,7 @@ def check_static(params: StaticParams, facts: ModelFacts) -> list[Problem]:
 
 STATIC = TechniqueSpec(
     name="quantize.static",
-    version=1,
+    version=2,
     summary="8-bit integers for weights and activations, ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,

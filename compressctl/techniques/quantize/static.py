@@ -22,6 +22,7 @@ from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
 from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
+from compressctl.techniques.quantize.concat import share_scales
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import Override, RangeMethod, StaticParams
 from compressctl.techniques.quantize.weights import Guard, fit_bias, quantize_weight
@@ -106,7 +107,7 @@ def make_plan(
     model: onnx.ModelProto, treated: Treated, calibration: Calibration, params: StaticParams, target: Target
 ) -> QuantPlan:
     """Every tensor's quantization from what calibration saw."""
-    tensors = _plan_activations(treated, calibration, params)
+    tensors = share_scales(_plan_activations(treated, calibration, params), treated.sites)
     weights: dict[str, TensorQuant] = {}
     looked_up = index(model.graph)
     for site in treated.sites:

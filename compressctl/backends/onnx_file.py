@@ -1,4 +1,4 @@
-"""From a model and its quantization plan to the file that ONNX Runtime opens."""
+"""From a model and its quantization plan to an ONNX file in the dialect of the runtime that it is for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import onnx
 from onnx import version_converter
 
 from compressctl import __version__
-from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
@@ -28,18 +27,23 @@ _LARGEST_SINGLE_FILE = 1_500_000_000
 """Bytes. Protobuf ends at 2 GiB, and a runtime holds a file's weights twice while it loads them."""
 
 
-def build(model: Model, target: Target, folder: Path) -> Artifact:
-    """Write model.onnx into folder and return it; over 1.5 GB the weights go to model.onnx.data beside it.
+def write_onnx(model: Model, target: Target, folder: Path) -> tuple[Path, ...]:
+    """Write model.onnx into folder and return its files, that first; over 1.5 GB the weights go to model.onnx.data beside it.
 
-    The quantization plan is emitted in the processor dialect. IR version and opset are pinned and the result is checked,
+    The quantization plan is emitted in the target's dialect. IR version and opset are pinned and the result is checked,
     so that a file never depends on which onnx release wrote it. Each file appears whole or not at all.
     Raises StageError when the graph cannot be expressed in an opset that runtimes read.
     """
+    return save_onnx(to_onnx(model, target), folder)
+
+
+def to_onnx(model: Model, target: Target) -> onnx.ModelProto:
+    """The graph in the target's dialect and in an opset that runtimes read. Raises StageError where there is none."""
     if model.form is not Form.ONNX:
-        raise StageError("ONNX Runtime takes a model in onnx form, not in torch form", hint="lower the model first")
+        raise StageError("an ONNX file takes a model in onnx form, not in torch form", hint="lower the model first")
     proto = _emit(replace(model, body=_in_supported_opset(model)), target)
     _stamp(proto)
-    return _save(proto, folder)
+    return proto
 
 
 def _in_supported_opset(model: Model) -> onnx.ModelProto:
@@ -60,12 +64,9 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
 
 
 def _emit(model: Model, target: Target) -> onnx.ModelProto:
-    if model.quant is None:
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.body)
-        return proto
-    from compressctl.backends.dialects.cpu import emit
+    from compressctl.backends.dialects import cpu, tensorrt
 
+    emit = tensorrt.emit if target.backend == "tensorrt" else cpu.emit
     return emit(model, target)
 
 
@@ -85,7 +86,7 @@ def _close_initializers(graph: onnx.GraphProto) -> None:
         graph.input.extend(free)
 
 
-def _save(proto: onnx.ModelProto, folder: Path) -> Artifact:
+def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
     external = proto.ByteSize() > _LARGEST_SINGLE_FILE
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
         written = Path(scratch) / "model.onnx"
@@ -98,7 +99,7 @@ def _save(proto: onnx.ModelProto, folder: Path) -> Artifact:
         _check(written)
         names = ["model.onnx.data", "model.onnx"] if external else ["model.onnx"]
         files = [(Path(scratch) / name).replace(folder / name) for name in names]
-    return Artifact(backend="onnxruntime", path=files[-1], files=tuple(reversed(files)))
+    return tuple(reversed(files))
 
 
 def _check(path: Path) -> None:

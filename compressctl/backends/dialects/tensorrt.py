@@ -1,0 +1,153 @@
+"""Q/DQ as TensorRT takes it: explicit, symmetric, on the inputs of what multiplies and on the other branch of residual additions.
+
+Activations are int8 with a zero point of constant zeros and one scale; weights int8 per output channel; biases stay float; no
+Q/DQ between a convolution and its Relu, nor on outputs. Source: NVIDIA TensorRT documentation, "Working with quantized
+types", Q/DQ placement recommendations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.core.model import Model
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.target import Target
+from compressctl.graph.codes import weight_codes
+from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.sites import Kind, Site, find_sites
+
+_LARGEST = 127
+_SMALLEST_NORMAL = 2.0**-14
+
+
+def emit(model: Model, target: Target) -> onnx.ModelProto:
+    """The model's float graph with its plan written into it, in float32; see graph/half.py.
+
+    For a graph that becomes float16 scales are those that float16 holds as normal numbers, and codes are made with them.
+    """
+    emitted = onnx.ModelProto()
+    emitted.CopyFrom(model.body)
+    if model.quant is None or not (model.quant.activations or model.quant.weights):
+        return emitted
+    graph = emitted.graph
+    sites = {site.node: site for site in find_sites(graph, model.quant.float_nodes)}
+    writer = _Writer(graph, index(model.body.graph), model.quant, target.options.get("precision") == "float16")
+    multiplied = {site.output for site in sites.values() if writer.multiplies(site)}
+    multiplied |= {site_output(site, graph) for site in sites.values() if writer.multiplies(site)}
+    for node in list(graph.node):
+        site = sites.get(node.name)
+        if site is not None and writer.multiplies(site):
+            writer.multiplication(node, site)
+        elif site is not None and site.op == "Add" and len(site.inputs) == 2:
+            writer.addition(node, site, multiplied)
+        else:
+            writer.nodes.append(node)
+    writer.finish()
+    return emitted
+
+
+def site_output(site: Site, graph: onnx.GraphProto) -> str:
+    """The node's own output, before a Relu that a processor's dialect would fold away."""
+    return str(next(node for node in graph.node if node.name == site.node).output[0])
+
+
+def symmetric(quant: TensorQuant) -> TensorQuant:
+    """int8 around zero for the range of an 8-bit activation: scale () float32, zero point 0."""
+    low = (np.iinfo(quant.dtype).min - np.asarray(quant.zero_point, np.float64)) * quant.scale
+    high = (np.iinfo(quant.dtype).max - np.asarray(quant.zero_point, np.float64)) * quant.scale
+    scale = np.maximum(np.abs(low), np.abs(high)) / _LARGEST
+    return TensorQuant("int8", np.asarray(scale, np.float32), np.zeros((), np.int8))
+
+
+@dataclass
+class _Writer:
+    """Collects the new nodes of one graph; the graph changes in `finish`."""
+
+    graph: onnx.GraphProto
+    looked_up: GraphIndex
+    plan: QuantPlan
+    half: bool
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    _read: dict[str, str] = field(default_factory=dict)
+
+    def multiplies(self, site: Site) -> bool:
+        """Whether it is a product with constant weights whose quantization the plan knows."""
+        return (
+            site.kind is Kind.MULTIPLY
+            and site.weight in self.plan.weights
+            and all(tensor in self.plan.activations for tensor in site.inputs)
+        )
+
+    def multiplication(self, node: onnx.NodeProto, site: Site) -> None:
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        written.input[0] = self._activation(node.input[0])
+        written.input[1] = self._weight(site)
+        self.nodes.append(written)
+
+    def addition(self, node: onnx.NodeProto, site: Site, multiplied: set[str]) -> None:
+        """The branch that no convolution ends in, so that the addition is fused into the one that does."""
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        ends = [name in multiplied and self.looked_up.only_consumer(name) is not None for name in node.input]
+        position = 1 if all(ends) else ends.index(False)
+        if any(ends) and node.input[position] in self.plan.activations:
+            written.input[position] = self._activation(node.input[position])
+        self.nodes.append(written)
+
+    def finish(self) -> None:
+        read = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
+        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        self.graph.node.extend(self.nodes)
+        self.graph.initializer.extend([*kept, *self.constants.values()])
+
+    def _activation(self, tensor: str) -> str:
+        """One Q and one DQ for all readers of a tensor."""
+        if tensor not in self._read:
+            quant = self._representable(symmetric(self.plan.activations[tensor]))
+            parameters = [
+                self._constant(f"{tensor}_scale", np.asarray(quant.scale)),
+                self._constant(f"{tensor}_zero_point", np.asarray(quant.zero_point)),
+            ]
+            make, codes, result = helper.make_node, f"{tensor}_codes", f"{tensor}_DQ"
+            self.nodes.append(make("QuantizeLinear", [tensor, *parameters], [codes], f"{tensor}_Q"))
+            self.nodes.append(make("DequantizeLinear", [codes, *parameters], [result], f"{tensor}_DQ_node"))
+            self._read[tensor] = result
+        return self._read[tensor]
+
+    def _representable(self, quant: TensorQuant) -> TensorQuant:
+        """A channel of nearly zero weights has a scale below float16's normal numbers; coarser codes cost it nothing."""
+        if not self.half:
+            return quant
+        scale = np.maximum(np.asarray(quant.scale), _SMALLEST_NORMAL).astype(np.float16).astype(np.float32)
+        return replace(quant, scale=scale)
+
+    def _weight(self, site: Site) -> str:
+        name = site.weight or ""
+        if name not in self._read:
+            quant, values = self._representable(self.plan.weights[name]), self.looked_up.array(name)
+            assert values is not None
+            inputs = [
+                self._constant(f"{name}_codes", weight_codes(values, quant)),
+                self._constant(f"{name}_scale", np.asarray(quant.scale, np.float32)),
+                self._constant(f"{name}_zero_point", np.asarray(quant.zero_point, quant.dtype)),
+            ]
+            node = helper.make_node("DequantizeLinear", inputs, [f"{name}_DQ"], f"{name}_DQ_node")
+            if quant.axis is not None:
+                node.attribute.append(helper.make_attribute("axis", quant.axis))
+            if quant.block is not None:
+                node.attribute.append(helper.make_attribute("block_size", quant.block))
+            self.nodes.append(node)
+            self._read[name] = f"{name}_DQ"
+        return self._read[name]
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name

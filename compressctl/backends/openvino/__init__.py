@@ -1,0 +1,67 @@
+"""OpenVINO on the processor: converts the Q/DQ graph to IR, opens it, and says how it really runs.
+
+OpenVINO's Python package reports its use to its makers, from a process that it forks, as soon as it converts or opens a
+model. compressctl reports nothing to anybody: the package falls back to silence when that part cannot be imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from compressctl.backends.specs import OPENVINO
+from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
+from compressctl.core.errors import MissingDependencyError
+from compressctl.core.model import Model
+from compressctl.core.target import Target
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+class OpenVino:
+    """The Backend. Its code is imported when it is asked to work, so that probing costs nothing."""
+
+    def probe(self) -> Availability:
+        try:
+            installed: str | None = version("openvino")
+        except PackageNotFoundError:
+            installed = None
+        return Availability(installed is not None, installed, ("cpu",) if installed else (), OPENVINO.install)
+
+    def build(self, model: Model, target: Target, folder: Path) -> Artifact:
+        """Write `model.xml` and `model.bin` into folder. See build.py."""
+        _require(self.probe())
+        from compressctl.backends.openvino.build import build
+
+        return build(model, target, folder)
+
+    def open(self, artifact: Artifact, target: Target) -> Session:
+        """A compiled model as for serving, on target.threads threads. See session.py."""
+        _require(self.probe())
+        from compressctl.backends.openvino.session import open_session
+
+        return open_session(artifact.path, target)
+
+    def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]:
+        """Every node of OpenVINO's own runtime model, with its precision. See explain.py."""
+        _require(self.probe())
+        from compressctl.backends.openvino.explain import explain
+
+        return explain(artifact.path, target)
+
+    def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
+        """The constants of the IR that are parameters. See weights.py."""
+        _require(self.probe())
+        from compressctl.backends.openvino.weights import stored_weights
+
+        return stored_weights(artifact.path)
+
+
+BACKEND = OpenVino()
+
+
+def _require(found: Availability) -> None:
+    if not found.installed:
+        raise MissingDependencyError("the openvino backend", OPENVINO.package, OPENVINO.install)

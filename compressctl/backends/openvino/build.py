@@ -1,0 +1,98 @@
+"""From a model and its quantization plan to OpenVINO IR, through OpenVINO's own converter."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import openvino
+
+from compressctl.backends.dialects.cpu import active_sites
+from compressctl.backends.onnx_file import write_onnx
+from compressctl.backends.openvino.translate import translated
+from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.core.backend import Artifact
+from compressctl.core.model import Form, Model
+from compressctl.core.target import Target
+from compressctl.graph.cost import costs
+from compressctl.graph.fuse import fuse_hard_swish
+
+NOTES = ["compressctl", "nodes"]
+"""Where in the IR's runtime info each node's MACs and the reason why it is float are kept, for `explain`."""
+
+_LEFT = "its inputs or weight were not quantized, or it multiplies two activations, which OpenVINO does faster in float"
+
+PREPROCESS = ["compressctl", "preprocess"]
+
+
+def build(model: Model, target: Target, folder: Path) -> Artifact:
+    """Write model.xml and model.bin into folder, each whole or not at all. Raises StageError with the node at fault."""
+    options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
+    model = replace(model, body=fuse_hard_swish(model.body)) if model.form is Form.ONNX else model
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+        source = write_onnx(model, target, Path(scratch))
+        try:
+            converted = openvino.convert_model(str(source[0]))
+            if options.preprocess is not None:
+                converted = _with_preprocessing(converted, options.preprocess)
+                converted.set_rt_info(options.preprocess.model_dump_json(), PREPROCESS)
+        except Exception as error:
+            raise translated(error, source[0]) from error
+        converted.set_rt_info(json.dumps(_notes(model)), NOTES)
+        openvino.save_model(converted, Path(scratch) / "model.xml", compress_to_fp16=options.half_constants)
+        files = [(Path(scratch) / name).replace(folder / name) for name in ("model.bin", "model.xml")]
+    return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
+
+
+def _notes(model: Model) -> dict[str, list[Any]]:
+    """By node, and by output too, since OpenVINO names a graph's last nodes after their outputs: MACs and rule."""
+    body: onnx.ModelProto = model.body
+    plan = model.quant
+    active = {site.node for site in active_sites(model, Target("openvino"))}
+    outputs = {node.name: node.output[0] for node in body.graph.node}
+    notes: dict[str, list[Any]] = {}
+    for cost in costs(body):
+        if not cost.macs:
+            continue
+        rule = None
+        if plan is not None and cost.name not in active:
+            rule = plan.float_nodes.get(cost.name, _LEFT)
+        notes[cost.name] = notes[outputs.get(cost.name, cost.name)] = [cost.name, cost.macs, rule]
+    return notes
+
+
+def _with_preprocessing(model: openvino.Model, steps: Preprocess) -> openvino.Model:
+    from openvino import Layout, Type
+    from openvino.preprocess import PrePostProcessor
+
+    processor = PrePostProcessor(model)
+    processor.input().tensor().set_element_type(getattr(Type, {"uint8": "u8", "float32": "f32"}[steps.dtype]))
+    processor.input().tensor().set_layout(Layout(steps.layout))
+    processor.input().model().set_layout(Layout("NCHW"))
+    done = processor.input().preprocess().convert_element_type(Type.f32)
+    if steps.reverse_channels:
+        done = done.reverse_channels()
+    if steps.scale is not None:
+        done = done.scale(steps.scale)
+    if steps.mean is not None:
+        done = done.mean(list(steps.mean))
+    if steps.std is not None:
+        done.scale(list(steps.std))
+    return processor.build()
+
+
+def _said(options: OpenVinoParams) -> tuple[str, ...]:
+    notes = []
+    if options.half_constants:
+        notes.append("float constants are stored as float16 in the file")
+    if options.preprocess is not None:
+        notes.append(
+            f"preprocessing is part of the model: it takes {options.preprocess.dtype} {options.preprocess.layout}"
+        )
+    if options.precision != "float32":
+        notes.append(f"float layers run in {options.precision} where the processor can, accuracy included")
+    return tuple(notes)

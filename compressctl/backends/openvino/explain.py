@@ -1,0 +1,75 @@
+"""How OpenVINO really executes an artifact, read from its own runtime model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from compressctl.backends.openvino.build import NOTES
+from compressctl.backends.openvino.session import compile_model
+from compressctl.core.backend import ExecutedNode
+from compressctl.core.target import Target
+
+_PRECISIONS = {
+    "u8": "int8",
+    "i8": "int8",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "i4": "int4",
+    "u4": "int4",
+}
+_UNKNOWN = "its inputs are integer, but OpenVINO has no integer kernel for this case"
+
+
+def explain(path: Path, target: Target) -> list[ExecutedNode]:
+    """Every node as the plugin executes it, in its order, constants left out, with the rule that a float island broke."""
+    compiled, _ = compile_model(path, target)
+    notes = _notes(path)
+    quantized = False
+    found = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = {name: value.astype(str) for name, value in node.get_rt_info().items()}
+        if facts.get("layerType") in ("Const", "Constant"):
+            continue
+        precision = _PRECISIONS.get(facts.get("runtimePrecision", ""), facts.get("runtimePrecision", "unknown"))
+        quantized = quantized or precision == "int8"
+        name, macs, rule = _original(facts.get("originalLayersNames", ""), notes)
+        found.append((name or node.get_friendly_name(), facts.get("layerType", "unknown"), precision, macs, rule))
+    return [
+        ExecutedNode(
+            name,
+            op,
+            precision,
+            macs,
+            (rule or _UNKNOWN) if macs and quantized and precision.startswith("float") else None,
+        )
+        for name, op, precision, macs, rule in found
+    ]
+
+
+def _notes(path: Path) -> dict[str, list[Any]]:
+    model = openvino.Core().read_model(path)
+    if not model.has_rt_info(NOTES):
+        return {}
+    found: dict[str, list[Any]] = json.loads(model.get_rt_info(NOTES).astype(str))
+    return found
+
+
+def _original(names: str, notes: dict[str, list[Any]]) -> tuple[str | None, int, str | None]:
+    """The node with MACs among those that a kernel covers. Its notes are used up: a node is computed once.
+
+    OpenVINO appends to the names of what it splits: "conv1/WithoutBiases/DequantizationMultiply".
+    """
+    for name in names.split(","):
+        parts = name.split("/")
+        for length in range(len(parts), 0, -1):
+            note = notes.get("/".join(parts[:length]))
+            if note is not None:
+                for key in [key for key, value in notes.items() if value[0] == note[0]]:
+                    del notes[key]
+                return note[0], note[1], note[2]
+    return None, 0, None

@@ -1,0 +1,131 @@
+"""A model opened in OpenVINO as it would serve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from compressctl.backends.openvino.build import PREPROCESS
+from compressctl.backends.openvino.translate import translated
+from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.core.errors import UsageError
+from compressctl.core.target import Target
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class OpenVinoSession:
+    """A Session. steps: preprocessing inside the model, which is undone on the arrays that it is given."""
+
+    def __init__(self, compiled: openvino.CompiledModel, path: Path, steps: Preprocess | None) -> None:
+        self._request = compiled.create_infer_request()
+        self._path = path
+        self._steps = steps
+        self._inputs = {port.any_name: port for port in compiled.inputs}
+        self._outputs = [port.any_name for port in compiled.outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name for one batch. Raises UsageError for inputs that the model does not take."""
+        given = self._checked(inputs)
+        try:
+            found = self._request.infer(given, share_inputs=True)
+        except Exception as error:
+            raise translated(error, self._path) from error
+        return {name: np.array(found[position]) for position, name in enumerate(self._outputs)}
+
+    def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """OpenVINO's call on these inputs, checked once, here. Raises as `run` does, but takes any numbers: it is for timing."""
+        for name, array in self._checked(inputs, exact=False).items():
+            self._request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array)))
+        infer: Callable[[], object] = self._request.infer
+        return infer
+
+    def _checked(self, inputs: Mapping[str, np.ndarray], *, exact: bool = True) -> dict[str, np.ndarray]:
+        if inputs.keys() != self._inputs.keys():
+            raise UsageError(
+                f"{self._path.name} takes {', '.join(self._inputs)} but was given {', '.join(inputs) or 'nothing'}",
+                hint="name the arrays like the model's inputs",
+            )
+        given = {
+            name: undo(array, self._steps, exact=exact) if self._steps else array for name, array in inputs.items()
+        }
+        for name, array in given.items():
+            wanted = self._inputs[name].element_type.to_dtype()
+            if array.dtype != wanted:
+                raise UsageError(
+                    f"input {name!r} is {array.dtype.name}, the model takes {wanted.name}",
+                    hint=f"convert it with .astype({wanted.name!r})",
+                )
+        return given
+
+
+def open_session(path: Path, target: Target) -> OpenVinoSession:
+    """Raises UsageError when there is no such file and StageError when OpenVINO refuses it."""
+    compiled, steps = compile_model(path, target)
+    return OpenVinoSession(compiled, path, steps)
+
+
+def compile_model(path: Path, target: Target) -> tuple[openvino.CompiledModel, Preprocess | None]:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", hint="build the artifact again")
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+        compiled = core.compile_model(model, "CPU", serving_config(target))
+    except Exception as error:
+        raise translated(error, path) from error
+    steps = None
+    if model.has_rt_info(PREPROCESS):
+        steps = Preprocess.model_validate_json(model.get_rt_info(PREPROCESS).astype(str))
+    return compiled, steps
+
+
+def serving_config(target: Target) -> dict[str, Any]:
+    """OpenVINO's own properties. Precision is pinned unless the recipe says otherwise, so that accuracy is comparable."""
+    options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
+    config: dict[str, Any] = {"PERFORMANCE_HINT": options.performance_hint.upper()}
+    if options.streams is not None:
+        config["NUM_STREAMS"] = options.streams
+    elif options.performance_hint == "latency":
+        config["NUM_STREAMS"] = 1
+    if target.threads:
+        config["INFERENCE_NUM_THREADS"] = target.threads
+    if options.precision in _HINTS:
+        config["INFERENCE_PRECISION_HINT"] = _HINTS[options.precision]
+    if options.cache is not None:
+        config["CACHE_DIR"] = options.cache
+    return config
+
+
+def undo(array: np.ndarray, steps: Preprocess, *, exact: bool = True) -> np.ndarray:
+    """What the built-in preprocessing would turn into this array. array: (n, channels, h, w) float32.
+
+    Raises UsageError when bytes are wanted and undoing does not give whole numbers of 0 to 255; not exact: it rounds and cuts.
+    """
+    values = array.astype(np.float64)
+    if steps.std is not None:
+        values = values * np.reshape(steps.std, (1, -1, 1, 1))
+    if steps.mean is not None:
+        values = values + np.reshape(steps.mean, (1, -1, 1, 1))
+    if steps.scale is not None:
+        values = values * steps.scale
+    if steps.reverse_channels:
+        values = values[:, ::-1]
+    if steps.layout == "NHWC":
+        values = values.transpose(0, 2, 3, 1)
+    if steps.dtype == "float32":
+        return np.ascontiguousarray(values, np.float32)
+    whole = np.rint(values)
+    if not exact:
+        return np.ascontiguousarray(whole.clip(0, 255), np.uint8)
+    if np.abs(whole - values).max(initial=0.0) > 0.02 or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
+        raise UsageError(
+            "export.preprocess does not fit the data: undoing it on a sample does not give bytes",
+            hint="scale, mean and std must be those with which the data is normalized, in the same units",
+        )
+    return np.ascontiguousarray(whole, np.uint8)

@@ -1,0 +1,69 @@
+"""What a recipe may say about each deliverable, under `export`. Light: nothing here imports a runtime."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+
+class BackendParams(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class OnnxRuntimeParams(BackendParams):
+    """ONNX Runtime needs nothing beyond the target."""
+
+
+class Preprocess(BackendParams):
+    """Steps that become part of the model: it then takes images as a camera or a decoder gives them."""
+
+    layout: Literal["NCHW", "NHWC"] = Field("NHWC", description="axes of what the model shall take")
+    dtype: Literal["uint8", "float32"] = Field("uint8", description="element type of what the model shall take")
+    reverse_channels: bool = Field(False, description="swap red and blue, for BGR images")
+    scale: float | None = Field(None, gt=0, description="divides the values first, as in 255")
+    mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, after scaling")
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="divided by per channel")
+
+
+class OpenVinoParams(BackendParams):
+    performance_hint: Literal["latency", "throughput"] = Field(
+        "latency", description="one request at a time, or many streams at once"
+    )
+    streams: PositiveInt | None = Field(None, description="inference streams; default: the hint's own choice")
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
+        "float32", description="of the layers that are not integer; auto lets OpenVINO choose, which may change results"
+    )
+    cache: str | None = Field(None, description="folder in which OpenVINO keeps compiled models, for faster loading")
+    half_constants: bool = Field(False, description="store float constants as float16 in the file")
+    preprocess: Preprocess | None = Field(None, description="preprocessing to build into the model's single input")
+
+
+class Profile(BackendParams):
+    """Shapes of one input that an engine shall serve."""
+
+    min: tuple[PositiveInt, ...] = Field(description="smallest shape")
+    opt: tuple[PositiveInt, ...] = Field(description="the shape to be fastest at")
+    max: tuple[PositiveInt, ...] = Field(description="largest shape")
+
+
+class TensorRtParams(BackendParams):
+    precision: Literal["float16", "float32"] = Field(
+        "float16", description="of the layers that are not integer, baked into the graph: networks are strongly typed"
+    )
+    float32_nodes: tuple[str, ...] = Field(
+        (), description="name patterns of nodes that stay float32 when precision is float16"
+    )
+    workspace: PositiveInt = Field(4 << 30, description="most bytes that building may use on the GPU")
+    version_compatible: bool = Field(
+        False, description="an engine that later TensorRT versions load too, perhaps slower"
+    )
+    hardware_compatible: bool = Field(
+        False, description="an engine that runs on all GPUs from Ampere on, perhaps slower"
+    )
+    sparse: bool | None = Field(
+        None, description="allow 2:4 sparse kernels; default: where every allowed weight holds the pattern"
+    )
+    profiles: dict[str, Profile] | None = Field(
+        None, description="shapes by input; default: from the model's open axes, batch 1 to 16"
+    )

@@ -1,0 +1,105 @@
+"""From a model and its quantization plan to a file that TensorRT's parser takes, and the script that builds its engine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import version_converter
+
+from compressctl.backends.onnx_file import save_onnx, to_onnx
+from compressctl.backends.params import TensorRtParams
+from compressctl.backends.tensorrt.rules import Graph, holds_two_of_four, lint, weight_of
+from compressctl.core.backend import Artifact
+from compressctl.core.errors import StageError
+from compressctl.core.model import Model, TensorSpec
+from compressctl.core.target import Target
+from compressctl.graph.half import OLDEST_OPSET, to_half
+
+_LARGEST_BATCH = 16
+_TEMPLATE = Path(__file__).with_name("build_engine.py.txt")
+_SETTINGS = "SETTINGS = {}"
+
+
+def build(model: Model, target: Target, folder: Path) -> Artifact:
+    """Write model.onnx and build_engine.py into folder, each whole or not at all.
+
+    Raises StageError with the rule and the node when the graph breaks a rule that TensorRT enforces.
+    """
+    options = TensorRtParams.model_validate_json(json.dumps(dict(target.options)))
+    complete = options.model_dump(mode="json")
+    proto = to_onnx(model, replace(target, backend="tensorrt", options=complete))
+    notes = ["engine not built: it is built on the GPU that serves it, by build_engine.py beside the file"]
+    if options.precision == "float16":
+        proto, kept = to_half(_new_enough(proto), options.float32_nodes)
+        notes += [f"node {name} stays float32: {why}" for name, why in kept.items() if why != "asked for"]
+    sparse = _sparse(proto, options, target)
+    findings = lint(proto, sparse=sparse)
+    if findings:
+        lines = [f"{found.rule}: {found.node}: {found.message}" for found in findings[:5]]
+        raise StageError(
+            f"the graph breaks {len(findings)} of TensorRT's rules: " + "; ".join(lines),
+            hint="`compressctl explain tensorrt` lists the rules; keep those nodes in float with an override",
+        )
+    settings = _settings(model, options, target, sparse)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+        files = save_onnx(proto, Path(scratch))
+        script = Path(scratch) / "build_engine.py"
+        script.write_text(_TEMPLATE.read_text(encoding="utf-8").replace(_SETTINGS, f"SETTINGS = {settings!r}"))
+        moved = tuple(file.replace(folder / file.name) for file in (*files, script))
+    return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True)
+
+
+def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
+    current = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if current >= OLDEST_OPSET:
+        return proto
+    try:
+        return version_converter.convert_version(proto, OLDEST_OPSET)
+    except Exception as error:
+        raise StageError(
+            f"the graph cannot be converted to opset {OLDEST_OPSET}, which float16 Q/DQ needs: {str(error).splitlines()[0]}",
+            hint="set precision: float32 for tensorrt under export",
+        ) from error
+
+
+def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> bool:
+    """2:4 kernels where asked for, else where every weight that could use them holds the pattern; not on Turing."""
+    if options.sparse is not None:
+        return options.sparse
+    if target.profile == "nvidia-sm75":
+        return False
+    graph = Graph.of(proto, sparse=False)
+    weights = [(node, weight_of(graph, node)) for node in graph.nodes("Conv", "Gemm", "MatMul")]
+    wide = [(node, values) for node, values in weights if values is not None and values.ndim > 1]
+    return bool(wide) and all(holds_two_of_four(values, node.op_type) for node, values in wide)
+
+
+def _settings(model: Model, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:
+    open_inputs = [spec for spec in model.signature.inputs if any(isinstance(axis, str) for axis in spec.shape)]
+    given = options.profiles or {}
+    return {
+        "profiles": {
+            spec.name: given[spec.name].model_dump(mode="json") if spec.name in given else _profile(spec, target)
+            for spec in open_inputs
+        },
+        "workspace_bytes": options.workspace,
+        "sparse": sparse,
+        "version_compatible": options.version_compatible,
+        "hardware_compatible": options.hardware_compatible,
+    }
+
+
+def _profile(spec: TensorSpec, target: Target) -> dict[str, list[int]]:
+    """Every open axis from 1 to 16, the first fastest at the target's batch."""
+
+    def shape(batch: int, other: int) -> list[int]:
+        sizes = [batch, *[other] * (len(spec.shape) - 1)]
+        return [axis if isinstance(axis, int) else size for axis, size in zip(spec.shape, sizes, strict=True)]
+
+    most = max(_LARGEST_BATCH, target.batch)
+    return {"min": shape(1, 1), "opt": shape(target.batch, _LARGEST_BATCH), "max": shape(most, _LARGEST_BATCH)}

@@ -1,0 +1,56 @@
+"""compressctl evaluate: the score of a file on a recipe's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compressctl.cli.options import Sets, Unsets
+
+if TYPE_CHECKING:
+    from compressctl.core.data import SplitName
+
+
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="RECIPE", help="The recipe whose data, task and metric to use.")
+    ],
+    split: Annotated[str, typer.Option(help="test or validation.")] = "test",
+    sets: Sets = None,
+    unsets: Unsets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the score as JSON.")] = False,
+) -> None:
+    """Score any ONNX file through ONNX Runtime on the data that a recipe names."""
+    from compressctl.core.backend import Artifact
+    from compressctl.core.errors import UsageError
+    from compressctl.core.source import DEFAULT_METRIC, metrics
+    from compressctl.core.target import Target
+    from compressctl.measure.score import predict, score
+    from compressctl.pipeline.work import open_backend
+    from compressctl.recipe.loader import load
+    from compressctl.sources.load import load_dataset
+    from compressctl.sources.onnx_file import read_onnx, signature_of
+
+    if split not in ("test", "validation"):
+        raise UsageError(f"--split {split}: not a split to score", hint="test or validation")
+    recipe = load(data, sets or (), unsets or ())
+    name = recipe.metric or DEFAULT_METRIC.get(recipe.task)
+    if recipe.data is None or name is None:
+        raise UsageError(f"{data} names no data to score on", hint="add a `data` section, and a metric for this task")
+    signature = signature_of(read_onnx(file).graph, file)
+    dataset = load_dataset(recipe.data, recipe.base, recipe.seed)
+    chosen: SplitName = "test" if split == "test" else "validation"
+    session = open_backend("onnxruntime").open(Artifact("onnxruntime", file, (file,)), Target("onnxruntime", threads=0))
+    metric = metrics.get(name)
+    found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
+    if as_json:
+        import json
+
+        print(json.dumps({"file": str(file), "metric": found.metric, "value": found.value, "samples": found.samples}))
+    else:
+        print(
+            f"{found.metric} {found.value:.4f}{metric.unit and f' {metric.unit}'} on {found.samples:,} {split} samples"
+        )

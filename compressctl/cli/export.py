@@ -1,0 +1,160 @@
+"""compressctl export: one ONNX file in other runtimes' forms, without a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from compressctl.core.model import Model
+    from compressctl.core.target import Target
+
+
+def export(
+    file: Annotated[Path, typer.Argument(help="An ONNX file, in float or with QuantizeLinear and DequantizeLinear.")],
+    to: Annotated[list[str], typer.Option("--to", help="A backend, as in openvino. Repeatable, or joined by commas.")],
+    output: Annotated[Path, typer.Option(help="Folder for the files, one folder per backend in it.")] = Path(
+        "exported"
+    ),
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="BACKEND.KEY=VALUE", help="As under export in a recipe. Repeatable."),
+    ] = None,
+    profile: Annotated[str, typer.Option(help="Instruction set to write for, as target.profile in a recipe.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Samples per inference that an engine shall be fastest at.")] = 1,
+) -> None:
+    """Write an ONNX file in the form that each runtime executes fast.
+
+    The quantization that a Q/DQ file carries, whoever wrote it, is read into a plan and written again in each target's own
+    dialect. Each result is run on random inputs beside the original, and the largest difference is printed.
+    """
+    names = [name for entry in to for name in entry.split(",")]
+    targets = [_target(name, options or [], profile, batch) for name in names]
+    model = _read(file)
+    for target in targets:
+        _write(model, target, output / target.backend, file)
+
+
+def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
+    from typing import get_args
+
+    from compressctl.core.backend import backends
+    from compressctl.core.errors import UsageError
+    from compressctl.core.machine import this_machine
+    from compressctl.core.nearest import suggestion
+    from compressctl.core.target import Profile, Target, resolve_profile
+
+    if name not in backends:
+        raise UsageError(f"--to {name}: there is no such backend", hint=backends.nearest(name))
+    if profile not in get_args(Profile):
+        raise UsageError(f"--profile {profile}: there is no such profile", hint=suggestion(profile, get_args(Profile)))
+    given = {key: value for text in options for backend, key, value in [_option(text)] if backend == name}
+    params = _checked(name, given)
+    resolved = resolve_profile(profile, this_machine())  # type: ignore[arg-type]
+    return Target(name, profile=resolved, batch=batch, options=params)
+
+
+def _option(text: str) -> tuple[str, str, Any]:
+    import yaml
+
+    from compressctl.core.errors import UsageError
+
+    path, mark, value = text.partition("=")
+    backend, dot, key = path.partition(".")
+    if not (mark and dot):
+        raise UsageError(f"--option {text}: not BACKEND.KEY=VALUE", hint="as in --option openvino.precision=bfloat16")
+    try:
+        return backend, key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--option {text}: the value is not YAML", hint="quote it") from None
+
+
+def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    import json
+
+    from pydantic import ValidationError
+
+    from compressctl.core.backend import backends
+    from compressctl.core.errors import UsageError
+
+    try:
+        params = backends.get(name).params.model_validate_json(json.dumps(given), strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(step) for step in (name, *problem["loc"]))
+        known = ", ".join(backends.get(name).params.model_fields) or "none"
+        raise UsageError(f"--option {where}: {problem['msg']}", hint=f"{name} knows: {known}") from None
+    return params.model_dump(mode="json")
+
+
+def _read(file: Path) -> Model:
+    from compressctl.core.model import Form, Model
+    from compressctl.graph.absorb import absorb, is_quantized
+    from compressctl.sources.onnx_file import read_onnx, signature_of
+
+    proto = read_onnx(file)
+    signature = signature_of(proto.graph, file)
+    if not is_quantized(proto):
+        return Model(Form.ONNX, proto, signature)
+    found = absorb(proto)
+    print(
+        f"{file}: {len(found.plan.activations)} quantized activations and {len(found.plan.weights)} weights were read "
+        "from its Q/DQ nodes"
+    )
+    for line in found.ignored:
+        print(f"  not read: {line}")
+    return Model(Form.ONNX, found.model, signature, found.plan)
+
+
+def _write(model: Model, target: Target, folder: Path, original: Path) -> None:
+    from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.pipeline.work import open_backend
+
+    backend, found = open_backend(target.backend), open_backend(target.backend).probe()
+    if not found.installed:
+        raise MissingDependencyError(f"the {target.backend} backend", target.backend, found.install)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output") from None
+    artifact = backend.build(model, target, folder)
+    print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
+    for note in artifact.notes:
+        print(f"  {note}")
+    nodes = [node for node in backend.explain(artifact, target) if node.macs]
+    if nodes:
+        integer = sum(node.macs for node in nodes if node.precision.startswith("int")) / sum(
+            node.macs for node in nodes
+        )
+        print(f"  {integer:.0%} of the multiply-accumulates run on integers")
+        for node in [node for node in nodes if node.rule][:5]:
+            print(f"  in float: {node.name} ({node.op}): {node.rule}")
+    if target.options.get("preprocess"):
+        print("  not compared with the original: it takes other inputs now")
+    else:
+        share = _difference(model, target, artifact, original)
+        print(f"  largest difference from the original, as a share of its outputs' range: {share:.2%}")
+
+
+def _difference(model: Model, target: Target, artifact: Any, original: Path) -> float:
+    import numpy as np
+
+    from compressctl.core.backend import Artifact
+    from compressctl.measure.served import concrete
+    from compressctl.pipeline.work import open_backend
+
+    rng = np.random.default_rng(0)
+    inputs = {}
+    for spec in model.signature.inputs:
+        shape = concrete(spec, 4)
+        values = rng.standard_normal(shape) if spec.dtype.startswith("float") else np.ones(shape)
+        inputs[spec.name] = values.astype(spec.dtype)
+    before = open_backend("onnxruntime").open(Artifact("onnxruntime", original, (original,)), target).run(inputs)
+    after = open_backend(target.backend).open(artifact, target).run(inputs)
+    shares = []
+    for name, values in before.items():
+        span = float(np.ptp(values)) or 1.0
+        shares.append(float(np.abs(after[name].astype(np.float64) - values).max()) / span)
+    return max(shares)

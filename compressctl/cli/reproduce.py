@@ -1,0 +1,80 @@
+"""compressctl reproduce: run a lock file again and say what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressctl.pipeline.effort import Measure
+
+if TYPE_CHECKING:
+    from compressctl.report.document import Report
+
+
+def reproduce(
+    run: Annotated[
+        Path, typer.Argument(help="A run's folder, which holds recipe.lock.yaml and report.json.", metavar="RUN")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the new run. [default: RUN-reproduced]", show_default=False)
+    ] = None,
+    measure: Annotated[Measure, typer.Option(help="How much is measured, as for apply.")] = Measure.FINAL,
+) -> None:
+    """Run a finished run's recipe again from its lock file, without the cache, and say what differs.
+
+    Scores and sizes must be equal, speed-ups must have overlapping intervals. Exit code 0 when they are, 1 when not.
+    """
+    from compressctl.cli.apply import apply_recipe
+    from compressctl.core.errors import ExitCode, UsageError
+    from compressctl.recipe.lock import load_lock
+    from compressctl.report.from_run import from_result
+    from compressctl.report.read import read_report
+    from compressctl.report.write import write
+
+    before = read_report(run)
+    if not before.backends:
+        raise UsageError(f"{run} ended before anything was measured ({before.status})")
+    recipe, locked = load_lock(run / "recipe.lock.yaml")
+    result = apply_recipe(recipe, output or run.with_name(f"{run.name}-reproduced"), measure)
+    after = from_result(result)
+    write(after, result.folder)
+    if result.error is not None:
+        raise result.error
+    for line in _changed_environment(locked.get("environment", {}), after.environment):
+        print(f"note: {line}")
+    differences = list(_differences(before, after))
+    for line in differences or ["reproduced: scores and sizes are equal, speed-ups agree within their intervals"]:
+        print(line)
+    if differences:
+        raise typer.Exit(int(ExitCode.BUDGET_MISSED))
+
+
+def _changed_environment(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    names = sorted({*before, *after} - {"load_average"})
+    return [
+        f"{name} was {before.get(name)}, is {after.get(name)}" for name in names if before.get(name) != after.get(name)
+    ]
+
+
+def _differences(before: Report, after: Report) -> list[str]:
+    lines = []
+    for old in before.backends:
+        new = next((part for part in after.backends if part.backend == old.backend), None)
+        if new is None:
+            lines.append(f"{old.backend}: not in the new run")
+            continue
+        for name in ("baseline", "compressed"):
+            was, is_ = getattr(old, name), getattr(new, name)
+            if was.score and is_.score and was.score.value != is_.score.value:
+                lines.append(f"{old.backend} {name}: {was.score.metric} was {was.score.value}, is {is_.score.value}")
+            if was.total_bytes != is_.total_bytes:
+                lines.append(f"{old.backend} {name}: size was {was.total_bytes}, is {is_.total_bytes} bytes")
+        one, two = old.compressed.speed, new.compressed.speed
+        if one and two and (one.high < two.low or two.high < one.low):
+            lines.append(
+                f"{old.backend}: speed-up was {one.ratio:.2f}x ({one.low:.2f} to {one.high:.2f}), "
+                f"is {two.ratio:.2f}x ({two.low:.2f} to {two.high:.2f})"
+            )
+    return lines

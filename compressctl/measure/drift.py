@@ -1,0 +1,102 @@
+"""What changed for single samples of models that give numbers or tokens, although the score may not show it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compressctl.measure.results import Drift, TokenDrift
+from compressctl.measure.score import Predictions
+
+_NEIGHBOURS = 10
+_COMPARED_NEIGHBOURHOODS = 2000
+_NAMED_SAMPLES = 20
+_IGNORED_LABEL = -100
+"""PyTorch's ignore_index of cross-entropy: tokens that do not count."""
+
+
+def drift(before: Predictions, after: Predictions, *, neighbours: bool) -> Drift | None:
+    """Sample by sample, the two in the same order. None where an output is not finite or there are no samples.
+
+    neighbours: also compare each sample's nearest others by cosine, among the first 2,000 samples.
+    """
+    old, new = (found.outputs.reshape(len(found.outputs), -1).astype(np.float64) for found in (before, after))
+    if not len(old) or not np.isfinite(old).all() or not np.isfinite(new).all():
+        return None
+    moved = np.abs(new - old)
+    by_sample = moved.mean(axis=1)
+    cosine = _cosine(old, new) if old.shape[1] > 1 else None
+    few = slice(_COMPARED_NEIGHBOURHOODS)
+    return Drift(
+        mean_change=float(moved.mean()),
+        largest_change=float(moved.max()),
+        cosine_mean=None if cosine is None else float(cosine.mean()),
+        cosine_least=None if cosine is None else float(cosine.min()),
+        neighbours=neighbour_overlap(old[few], new[few]) if neighbours else None,
+        error_p_value=_error_p_value(before, old, new),
+        worst=tuple(int(index) for index in before.indices[np.argsort(-by_sample, kind="stable")[:_NAMED_SAMPLES]]),
+    )
+
+
+def neighbour_overlap(before: np.ndarray, after: np.ndarray, count: int = _NEIGHBOURS) -> float:
+    """Mean share of each row's nearest rows by cosine (itself left out) that are still its nearest. (n, features) both."""
+    count = min(count, len(before) - 1)
+    if count < 1:
+        return 1.0
+    old, new = _nearest(before, count), _nearest(after, count)
+    return float(np.mean([len(np.intersect1d(one, other)) / count for one, other in zip(old, new, strict=True)]))
+
+
+def token_drift(before: Predictions, after: Predictions) -> TokenDrift | None:
+    """outputs: (n, tokens, vocabulary) logits. labels: (n, tokens), -100 for tokens that do not count."""
+    if before.outputs.ndim != 3 or not np.isfinite(after.outputs).all():
+        return None
+    vocabulary = before.outputs.shape[2]
+    old, new = (_log_softmax(found.outputs.reshape(-1, vocabulary)) for found in (before, after))
+    labels = None if before.labels is None else before.labels.reshape(-1)
+    if labels is not None:
+        counted = labels != _IGNORED_LABEL
+        old, new, labels = old[counted], new[counted], labels[counted]
+    if not len(old):
+        return None
+    rows = np.arange(len(old))
+    return TokenDrift(
+        tokens=len(old),
+        divergence=float(np.mean(np.sum(np.exp(old) * (old - new), axis=1))),
+        agreement=float(np.mean(old.argmax(axis=1) == new.argmax(axis=1))),
+        perplexity_before=None if labels is None else float(np.exp(-old[rows, labels].mean())),
+        perplexity_after=None if labels is None else float(np.exp(-new[rows, labels].mean())),
+    )
+
+
+def _cosine(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
+    # Two zero vectors are the same; one zero vector is like nothing.
+    same = (norms == 0) & (np.abs(old - new).max(axis=1) == 0)
+    return np.where(same, 1.0, np.sum(old * new, axis=1) / np.where(norms == 0, 1.0, norms))
+
+
+def _nearest(rows: np.ndarray, count: int) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = rows / np.where(norms == 0, 1.0, norms)
+    likeness = unit @ unit.T
+    np.fill_diagonal(likeness, -np.inf)
+    return np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+
+
+def _error_p_value(before: Predictions, old: np.ndarray, new: np.ndarray) -> float | None:
+    """Whether absolute errors grew or shrank beyond chance. Source: Wilcoxon 1945."""
+    if before.labels is None or before.labels.size != old.size:
+        return None
+    from scipy.stats import wilcoxon
+
+    labels = before.labels.reshape(old.shape).astype(np.float64)
+    difference = (np.abs(new - labels) - np.abs(old - labels)).mean(axis=1)
+    if not np.any(difference):
+        return 1.0
+    return float(wilcoxon(difference).pvalue)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result

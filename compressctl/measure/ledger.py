@@ -1,0 +1,43 @@
+"""The size ledger of an exported file: bytes on disk and for transport, what they hold, what running it costs on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compressctl.core.backend import Artifact, Backend, ExecutedNode
+from compressctl.core.model import Model
+from compressctl.graph.cost import costs
+from compressctl.measure.results import Size
+
+TRANSPORT_LEVEL = 9
+_CHUNK = 1 << 20
+_BITS = {"int2": 2, "int4": 4, "int8": 8, "uint8": 8, "float16": 16, "bfloat16": 16, "float64": 64}
+
+
+def size(artifact: Artifact, model: Model, backend: Backend, nodes: Sequence[ExecutedNode] = ()) -> Size:
+    """transport_bytes: each file through Zstandard at level 9. model: its float graph gives parameters and MACs.
+
+    nodes: as the runtime executes them, for bit operations; without them these stay unknown.
+    """
+    files = {file.name: file.stat().st_size for file in artifact.files}
+    counted = costs(model.body)
+    return Size(
+        files=files,
+        total_bytes=sum(files.values()),
+        transport_bytes=sum(map(_packed_size, artifact.files)),
+        parameters=sum(node.parameters for node in counted),
+        macs=sum(node.macs for node in counted),
+        bit_operations=sum(node.macs * _BITS.get(node.precision, 32) ** 2 for node in nodes) if nodes else None,
+        weights=tuple(backend.weights(artifact)),
+    )
+
+
+def _packed_size(file: Path) -> int:
+    import zstandard
+
+    packer, total = zstandard.ZstdCompressor(level=TRANSPORT_LEVEL).compressobj(), 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            total += len(packer.compress(chunk))
+    return total + len(packer.flush())

@@ -1,0 +1,126 @@
+"""The parent's side of a process that serves one artifact, see latency_worker.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+from compressctl.core.backend import Artifact
+from compressctl.core.errors import StageError
+from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.target import Target
+from compressctl.measure.results import Memory
+
+
+@dataclass(frozen=True)
+class Block:
+    """seconds: of each run. cpu_seconds, joules: of all runs together; joules None where there is no meter."""
+
+    seconds: list[float]
+    cpu_seconds: float
+    joules: float | None
+
+
+class Served:
+    """One process that serves one artifact, at one operating point after another. Raises StageError when it ends."""
+
+    def __init__(self, artifact: Artifact, device: str, most_threads: int) -> None:
+        limits = {name: str(most_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._name = artifact.path.name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "compressctl.measure.latency_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **limits},
+        )
+        self._say(
+            {
+                "backend": artifact.backend,
+                "path": str(artifact.path),
+                "device": device,
+                "runtime_module": artifact.backend,
+            }
+        )
+
+    def meter(self) -> tuple[str | None, str | None]:
+        """What counts energy, or why nothing does. The first answer: it waits until the process has started."""
+        started = self._hear()
+        return started["meter"], started["reason"]
+
+    def open(self, target: Target, signature: Signature) -> None:
+        inputs = [
+            {"name": spec.name, "dtype": spec.dtype, "shape": concrete(spec, target.batch)} for spec in signature.inputs
+        ]
+        self._ask({"open": {"target": asdict(target), "inputs": inputs, "cpus": _pinned(threads_of(target))}})
+
+    def run(self, runs: int) -> Block:
+        return Block(**self._ask({"runs": runs}))
+
+    def memory(self) -> Memory:
+        found = self._ask({"memory": True})
+        return Memory(found["before"], found["load_peak"], found["run_peak"])
+
+    def cpu_seconds(self) -> float:
+        """Processor time of the process since it started."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Without waiting for the pipes to end: a runtime's own child process may hold them open."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        self._say(question)
+        return self._hear()
+
+    def _say(self, question: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            said = self._process.communicate()[1].strip().splitlines()
+            raise StageError(f"the process that times {self._name} ended: {said[-1] if said else 'it said nothing'}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+
+def concrete(spec: TensorSpec, batch: int) -> list[int]:
+    """A shape to run with: the batch where the model leaves it open, 1 for every other open axis."""
+    first, *rest = spec.shape or (1,)
+    return [batch if isinstance(first, str) else first, *(1 if isinstance(axis, str) else axis for axis in rest)]
+
+
+def threads_of(target: Target) -> int:
+    """Threads that 0, all, means here: the processors that this process may use."""
+    return target.threads or len(_processors()) or os.cpu_count() or 1
+
+
+def _pinned(threads: int) -> list[int]:
+    """As many processors as there are threads; the last ones, which serve fewer interrupts."""
+    return _processors()[-threads:]
+
+
+def _processors() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

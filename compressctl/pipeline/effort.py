@@ -1,0 +1,13 @@
+"""How much of a run is measured."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Measure(StrEnum):
+    """stages: each stage's output too. final: the exported files alone. quick: those, briefly, with wide intervals."""
+
+    QUICK = "quick"
+    FINAL = "final"
+    STAGES = "stages"

@@ -1,0 +1,31 @@
+"""Lock files: a resolved recipe with everything that decided a run."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressctl.core.errors import UsageError
+from compressctl.recipe.loader import load
+from compressctl.recipe.schema import Recipe
+
+
+def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe, with its relative paths starting where they did, and the whole lock. Raises UsageError."""
+    try:
+        lock = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a run's folder") from None
+    except yaml.YAMLError:
+        lock = None
+    if not isinstance(lock, dict) or not isinstance(lock.get("recipe"), dict) or not isinstance(lock.get("base"), str):
+        raise UsageError(f"{path} is not a lock file", hint="`compressctl apply` writes one into each run's folder")
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "recipe.lock.yaml"
+        written.write_text(yaml.safe_dump(lock["recipe"], sort_keys=False, allow_unicode=True), encoding="utf-8")
+        recipe = load(written)
+    return replace(recipe, base=Path(lock["base"])), lock

@@ -1,0 +1,258 @@
+"""The report's pictures: matplotlib draws SVG, whose colours become the page's own so that they follow light and dark."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressctl.report.document import BackendPart, Report, WaterfallPart
+from compressctl.report.tables import milliseconds, score_text, short, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = {
+    "text": "#010203",
+    "soft": "#010204",
+    "line": "#010205",
+    "was": "#010206",
+    "bar": "#010207",
+    "bad": "#010208",
+}
+"""Stand-ins that matplotlib writes into the SVG; each becomes a CSS variable of the page."""
+
+_WIDTH = 4.6
+_HEIGHT = 3.1
+_LEVELS = (1, 2, 4, 8, 16, 32)
+"""The usual scale of compression: 2x (half precision), 4x (8 bit), 8x (4 bit), 16x and 32x (2 bit, binary)."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """svg: inline markup. title: what it shows, words: what it says to somebody who cannot see it."""
+
+    title: str
+    words: str
+    svg: str
+
+
+def charts(part: BackendPart, report: Report) -> list[Chart]:
+    """Every picture that the measurements allow, in the order of the page."""
+    made = [
+        _level(part, report),
+        _distribution(part),
+        _tradeoff(part, report, "file size", lambda point: point.total_bytes / 1e6, "MB"),
+        _tradeoff(part, report, "latency p50", _p50, "ms"),
+        _bars(part, "File size after each stage", lambda point: point.total_bytes, size),
+        _bars(part, "Latency after each stage", _p50, milliseconds),
+        _bars(
+            part,
+            f"{(report.metric or 'score').capitalize()} after each stage",
+            _score,
+            lambda value: score_text(value, report.metric_unit),
+        ),
+    ]
+    return [chart for chart in made if chart is not None]
+
+
+def _tradeoff(
+    part: BackendPart, report: Report, label: str, cost: Callable[[WaterfallPart], float | None], unit: str
+) -> Chart | None:
+    """Score against what it costs: every stage a point, those that no other beats in both joined by a line."""
+    points = [
+        (short(point.id), found, point.score.value)
+        for point in part.waterfall
+        if (found := cost(point)) is not None and point.score is not None
+    ]
+    if len(points) < 2:
+        return None
+    figure, axes = _figure()
+    front = _front(points, higher_is_better=_higher_is_better(report))
+    axes.plot([x for x, _ in front], [y for _, y in front], color=_COLOURS["line"], linewidth=1.5, zorder=1)
+    for number, (name, x, y) in enumerate(points):
+        first, last = number == 0, number == len(points) - 1
+        axes.scatter([x], [y], s=52, color=_COLOURS["bar" if last else "was"], zorder=2, label=name)
+        axes.annotate(
+            "float" if first else name,
+            (x, y),
+            textcoords="offset points",
+            xytext=(7, 6 if number % 2 == 0 else -13),
+            color=_COLOURS["text"],
+            fontsize=9,
+        )
+    axes.set_xlabel(f"{label} ({unit})")
+    axes.set_ylabel(f"{report.metric or 'score'}{f' ({report.metric_unit})' if report.metric_unit else ''}")
+    axes.set_xlim(left=0, right=max(x for _, x, _ in points) * 1.3)
+    low, high = min(y for _, _, y in points), max(y for _, _, y in points)
+    margin = max(0.25 * (high - low), 0.01 * abs(high), 1e-6)
+    axes.set_ylim(low - margin, min(high + margin, 100.4) if report.metric_unit == "%" else high + margin)
+    words = "; ".join(f"{name}: {x:.3g} {unit}, {score_text(y, report.metric_unit)}" for name, x, y in points)
+    return Chart(f"{(report.metric or 'score').capitalize()} against {label}", words, _svg(figure))
+
+
+def _front(points: Sequence[tuple[str, float, float]], *, higher_is_better: bool) -> list[tuple[float, float]]:
+    sign = 1 if higher_is_better else -1
+    ordered = sorted({(x, y) for _, x, y in points}, key=lambda point: (point[0], -sign * point[1]))
+    front: list[tuple[float, float]] = []
+    for x, y in ordered:
+        if not front or sign * y > sign * front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _higher_is_better(report: Report) -> bool:
+    from compressctl.core.source import metrics
+
+    return report.metric is None or report.metric not in metrics or bool(metrics.get(report.metric).higher_is_better)
+
+
+def _p50(point: WaterfallPart) -> float | None:
+    return None if point.latency is None else point.latency.p50_ms
+
+
+def _score(point: WaterfallPart) -> float | None:
+    return None if point.score is None else point.score.value
+
+
+def _bars(
+    part: BackendPart, title: str, value: Callable[[WaterfallPart], float | None], show: Callable[[float], str]
+) -> Chart | None:
+    points = [(short(point.id), found) for point in part.waterfall if (found := value(point)) is not None]
+    if len(points) < 2:
+        return None
+    figure, axes = _figure(height=0.9 + 0.42 * len(points))
+    names, values = [name for name, _ in points], [found for _, found in points]
+    colours = [_COLOURS["was"]] * (len(points) - 1) + [_COLOURS["bar"]]
+    rows = list(range(len(points)))
+    axes.barh(rows, values, color=colours, height=0.62)
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.set_xlim(min(0, *values) * 1.1, max(0, *values) * 1.32 or 1)
+    axes.xaxis.set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    for row, found in zip(rows, values, strict=True):
+        axes.annotate(
+            show(found),
+            (max(found, 0), row),
+            textcoords="offset points",
+            xytext=(5, 0),
+            va="center",
+            color=_COLOURS["text"],
+            fontsize=9,
+        )
+    return Chart(title, "; ".join(f"{name}: {show(found)}" for name, found in points), _svg(figure))
+
+
+def _distribution(part: BackendPart) -> Chart | None:
+    """The share of inferences that took at most so long."""
+    before, after = part.baseline.latency, part.compressed.latency
+    if before is None or after is None or len(before.percentiles_ms) != 101 or len(after.percentiles_ms) != 101:
+        return None
+    figure, axes = _figure()
+    for latency, name, colour in ((before, "float", "was"), (after, "compressed", "bar")):
+        axes.plot(latency.percentiles_ms, range(101), color=_COLOURS[colour], linewidth=2, label=name)
+    slowest = max(before.percentiles_ms[99], after.percentiles_ms[99])
+    axes.set_xlim(0, slowest * 1.05)
+    axes.set_ylim(0, 101)
+    axes.set_xlabel("latency (ms)")
+    axes.set_ylabel("% of inferences at most so slow")
+    _legend(axes)
+    words = f"float: median {before.p50_ms:.3f} ms, 90 % below {before.p90_ms:.3f} ms; compressed: median "
+    return Chart(
+        "Distribution of latency", f"{words}{after.p50_ms:.3f} ms, 90 % below {after.p90_ms:.3f} ms", _svg(figure)
+    )
+
+
+def _level(part: BackendPart, report: Report) -> Chart | None:
+    """Where the result stands: how much smaller, how much faster, at what loss."""
+    after = part.compressed
+    if after.speed is None:
+        return None
+    figure, axes = _figure()
+    axes.set_xscale("log", base=2)
+    axes.axhline(1, color=_COLOURS["line"], linewidth=1.2)
+    for level in _LEVELS:
+        axes.axvline(level, color=_COLOURS["line"], linewidth=0.8, linestyle=(0, (2, 3)))
+    speeds = [(1.0, 1.0)]
+    for point in part.waterfall[1:]:
+        if point.speed is None:
+            continue
+        x, last = part.baseline.total_bytes / max(point.total_bytes, 1), point is part.waterfall[-1]
+        speeds.append((x, min(point.speed.high, 2 * point.speed.ratio)))
+        colour = _COLOURS["bar" if last else "was"]
+        bounds = [[point.speed.ratio - point.speed.low], [point.speed.high - point.speed.ratio]]
+        axes.errorbar([x], [point.speed.ratio], yerr=bounds, fmt="o", color=colour, capsize=3, markersize=7)
+        drop = "" if point.drop is None else f"\n{_loss(point.drop, report)}"
+        axes.annotate(
+            f"{short(point.id)}{drop}",
+            (x, point.speed.ratio),
+            textcoords="offset points",
+            xytext=(9, -4),
+            color=_COLOURS["text"],
+            fontsize=9,
+        )
+    largest = max(x for x, _ in speeds)
+    ticks = [level for level in _LEVELS if level <= max(4.0, largest * 2)]
+    axes.set_xlim(min(0.85, *(x * 0.85 for x, _ in speeds)), max(ticks[-1], largest) * 1.5)
+    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(0, max(2.0, *(y for _, y in speeds)) * 1.25)
+    axes.set_xlabel("smaller")
+    axes.set_ylabel("faster (x)")
+    words = f"{part.smaller:.2f}x smaller, {after.speed.ratio:.2f}x the speed"
+    if after.change:
+        words += f", {_loss(after.change.drop, report)}"
+    return Chart("Level: smaller, faster, at what loss", words, _svg(figure))
+
+
+def _loss(drop: float, report: Report) -> str:
+    if round(drop, 2) == 0:
+        return "nothing lost"
+    unit = " points" if report.metric_unit == "%" else ""
+    return f"{abs(drop):.2f}{unit} {'lost' if drop > 0 else 'gained'}"
+
+
+def _figure(height: float = _HEIGHT) -> tuple[Any, Any]:
+    """A figure without pyplot, which would look for a screen."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "compressctl", "text.parse_math": False})
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    figure.patch.set_alpha(0)
+    axes.patch.set_alpha(0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_COLOURS["line"])
+    axes.tick_params(colors=_COLOURS["soft"], labelsize=9)
+    axes.xaxis.label.set_color(_COLOURS["soft"])
+    axes.yaxis.label.set_color(_COLOURS["soft"])
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    legend = axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    for text in legend.get_texts():
+        text.set_color(_COLOURS["text"])
+
+
+def _svg(figure: Any) -> str:
+    """Inline markup: no fixed size, ids of its own (several stand in one page), the page's colours."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
+    svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r'<svg aria-hidden="true" focusable="false" \1', svg, count=1)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    own = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>c{own}-", svg)
+    for name, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return svg

@@ -1,0 +1,230 @@
+"""The report's document, made from what a run brought."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict
+
+from compressctl.core.errors import ExitCode
+from compressctl.core.source import MetricSpec, metrics
+from compressctl.measure.results import Behaviour, BudgetCheck, Energy, Latency, Measurement, Score, Speedup
+from compressctl.pipeline.result import BackendResult, RunResult
+from compressctl.report.document import (
+    BackendPart,
+    BehaviourPart,
+    BudgetPart,
+    ChangePart,
+    ClassPart,
+    DriftPart,
+    EnergyPart,
+    ExamplePart,
+    FilePart,
+    GroupPart,
+    GroupsPart,
+    LatencyPart,
+    LoadPart,
+    MemoryPart,
+    NodePart,
+    NoisePart,
+    ParityPart,
+    Report,
+    ScorePart,
+    SpeedPart,
+    StagePart,
+    TokensPart,
+    WaterfallPart,
+    WeightsPart,
+)
+
+
+def from_result(result: RunResult) -> Report:
+    """The document of a run, whole or in part."""
+    name = result.recipe.resolved.get("metric")
+    metric: MetricSpec | None = metrics.get(name) if name else None
+    parts = [_backend(found, result) for found in result.backends]
+    return Report(
+        name=result.recipe.name,
+        status=result.status,
+        exit_code=int(exit_code(result)),
+        error=str(result.error) if result.error else None,
+        summary=_summary(result, parts, metric),
+        started=result.started,
+        seconds=result.seconds,
+        metric=name,
+        metric_unit=metric.unit if metric else "",
+        backends=parts,
+        budget=[_budget(check) for check in result.budget],
+        stages=[
+            StagePart(
+                id=record.id,
+                use=record.use,
+                seconds=record.seconds,
+                cached=record.cached,
+                params=dict(record.params),
+                facts=dict(record.facts),
+            )
+            for record in result.stages
+        ],
+        parity=[
+            ParityPart(between=entry.between, max_abs_difference=dict(entry.max_abs_difference), samples=entry.samples)
+            for entry in result.parity
+        ],
+        warnings=list(result.warnings),
+        environment=dict(result.environment),
+        recipe=result.recipe.resolved,
+    )
+
+
+def exit_code(result: RunResult) -> ExitCode:
+    if result.status == "interrupted":
+        return ExitCode.INTERRUPTED
+    if result.error is not None:
+        return result.error.exit_code
+    return ExitCode.BUDGET_MISSED if result.status == "budget missed" else ExitCode.DONE
+
+
+def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | None) -> list[str]:
+    if result.status == "interrupted":
+        return ["The run was interrupted; what it had done is below, and running it again resumes from there."]
+    if result.error is not None:
+        return ["The run failed; what it had done is below."]
+    sentences = []
+    for part in parts:
+        after = part.compressed
+        words = [f"{part.smaller:.2f}x smaller"] if part.smaller > 1 else [f"{1 / part.smaller:.2f}x larger"]
+        if after.speed is not None:
+            words.append(_speed_words(after.speed))
+        if after.change is not None and metric is not None:
+            words.append(_drop_words(after.change.drop, metric))
+        sentences.append(f"{part.backend}: {', '.join(words)}.")
+    missed = [check.name for check in result.budget if not check.holds]
+    if missed:
+        sentences.append(f"Budget missed: {', '.join(missed)}.")
+    elif result.budget:
+        sentences.append("Inside the budget.")
+    return sentences
+
+
+def _speed_words(speed: SpeedPart) -> str:
+    if speed.verdict == "no measurable change":
+        return f"no measurable change of speed ({speed.low:.2f} to {speed.high:.2f})"
+    if speed.verdict == "slower":
+        return f"{1 / speed.ratio:.2f}x slower"
+    return f"{speed.ratio:.2f}x faster"
+
+
+def _drop_words(drop: float, metric: MetricSpec) -> str:
+    digits, unit = (2, " points") if metric.unit == "%" else (4, "")
+    if round(abs(drop), digits) == 0:
+        return f"{metric.name} unchanged"
+    # The metric's own direction: an error that rises is up, an accuracy that falls is down.
+    went_up = (drop < 0) == metric.higher_is_better
+    return f"{metric.name} {'up' if went_up else 'down'} {abs(drop):.{digits}f}{unit}"
+
+
+def _backend(found: BackendResult, result: RunResult) -> BackendPart:
+    before, after = (_file(measured, result) for measured in (found.baseline, found.compressed))
+    return BackendPart(
+        backend=found.backend,
+        version=found.version,
+        baseline=before,
+        compressed=after,
+        smaller=before.total_bytes / max(after.total_bytes, 1),
+        noise=NoisePart(**asdict(found.noise)) if found.noise else None,
+        notes=list(found.compressed.artifact.notes),
+        waterfall=_waterfall(found, result),
+    )
+
+
+def _waterfall(found: BackendResult, result: RunResult) -> list[WaterfallPart]:
+    """The last stage gives the file that is handed over, so that it stands for it."""
+    last = next((record.id for record in reversed(result.stages) if record.use != "lower"), "handed over")
+    return [
+        WaterfallPart(
+            id=name,
+            total_bytes=part.size.total_bytes,
+            transport_bytes=part.size.transport_bytes,
+            score=_score(part.score),
+            drop=part.change.drop if part.change else None,
+            latency=_latency(part.latency),
+            speed=_speed(part.speedup),
+            step=_speed(part.step),
+        )
+        for name, part in [("float", found.baseline), *found.between, (last, found.compressed)]
+    ]
+
+
+def _file(found: Measurement, result: RunResult) -> FilePart:
+    path, fusion, size = found.artifact.path, found.fusion, found.size
+    relative = path.relative_to(result.folder) if path.is_relative_to(result.folder) else path
+    return FilePart(
+        path=str(relative),
+        files=dict(size.files),
+        total_bytes=size.total_bytes,
+        transport_bytes=size.transport_bytes,
+        parameters=size.parameters,
+        macs=size.macs,
+        bit_operations=size.bit_operations,
+        weights=[WeightsPart(**asdict(entry)) for entry in size.weights],
+        score=_score(found.score),
+        latency=_latency(found.latency),
+        memory=MemoryPart(**asdict(found.memory)) if found.memory else None,
+        integer_mac_share=fusion.integer_mac_share if fusion else None,
+        nodes=[NodePart(**asdict(node)) for node in fusion.nodes] if fusion else [],
+        speed=_speed(found.speedup),
+        change=ChangePart(**asdict(found.change)) if found.change else None,
+        behaviour=_behaviour(found.behaviour) if found.behaviour else None,
+        drift=DriftPart(**{**asdict(found.drift), "worst": list(found.drift.worst)}) if found.drift else None,
+        tokens=TokensPart(**asdict(found.tokens)) if found.tokens else None,
+        energy=_energy(found.energy, found.thrift) if found.energy else None,
+        points=[LoadPart(latency=_timed(point.latency), speed=_speed(point.speedup)) for point in found.points],
+    )
+
+
+def _score(found: Score | None) -> ScorePart | None:
+    return ScorePart(**asdict(found)) if found else None
+
+
+def _latency(found: Latency | None) -> LatencyPart | None:
+    return _timed(found) if found else None
+
+
+def _timed(found: Latency) -> LatencyPart:
+    return LatencyPart(**{**asdict(found), "percentiles_ms": list(found.percentiles_ms)})
+
+
+def _speed(found: Speedup | None) -> SpeedPart | None:
+    if found is None:
+        return None
+    return SpeedPart(ratio=found.ratio, low=found.interval.low, high=found.interval.high, verdict=found.verdict)
+
+
+def _energy(found: Energy, thrift: Speedup | None) -> EnergyPart:
+    return EnergyPart(**asdict(found), saving=_speed(thrift))
+
+
+def _behaviour(found: Behaviour) -> BehaviourPart:
+    groups = found.groups
+    plain = {name: value for name, value in asdict(found).items() if name not in ("classes", "groups", "examples")}
+    return BehaviourPart(
+        **{**plain, "changed": list(found.changed)},
+        classes=[ClassPart(**asdict(entry)) for entry in found.classes],
+        groups=GroupsPart(
+            groups=[GroupPart(**asdict(entry)) for entry in groups.groups],
+            gap_before=groups.gap_before,
+            gap_after=groups.gap_after,
+            amplification=groups.amplification,
+            low=groups.interval.low,
+            high=groups.interval.high,
+        )
+        if groups
+        else None,
+        examples=[
+            ExamplePart(**{**asdict(entry), "png": base64.b64encode(entry.png).decode() if entry.png else None})
+            for entry in found.examples
+        ],
+    )
+
+
+def _budget(check: BudgetCheck) -> BudgetPart:
+    return BudgetPart(**asdict(check))

@@ -1,0 +1,123 @@
+"""What the measurements mean, in sentences that every rendering shows. Plain text, not yet escaped for anything."""
+
+from __future__ import annotations
+
+from compressctl.report.document import BackendPart, BehaviourPart, DriftPart, GroupsPart, Report, TokensPart
+from compressctl.report.tables import first_island, islands
+
+_NAMED = 10
+
+
+def behaviour(part: BackendPart) -> list[str]:
+    """What changed for single samples, classes and groups."""
+    after = part.compressed
+    lines = []
+    if after.change is not None and after.change.disagreements is not None:
+        change = after.change
+        lines.append(
+            f"{change.disagreements:,} predictions differ: {change.right_to_wrong:,} right to wrong, "
+            f"{change.wrong_to_right:,} wrong to right."
+        )
+        if change.worst_class is not None:
+            name, drop = change.worst_class
+            lines.append(f"Worst class: {name} loses {drop:.2f} points." if drop > 0 else "No class loses accuracy.")
+    if after.behaviour is not None:
+        lines += _classification(after.behaviour)
+    if after.drift is not None:
+        lines += _drift(after.drift)
+    if after.tokens is not None:
+        lines += _tokens(after.tokens)
+    return lines
+
+
+def _classification(found: BehaviourPart) -> list[str]:
+    chance = "may be chance" if found.p_value > 0.05 else "is more than chance"
+    significant = [entry.name for entry in found.classes if entry.p_value <= 0.05]
+    lines = [
+        f"The balance of right and wrong flips {chance} (exact McNemar p = {found.p_value:.3g}).",
+        f"Calibration error {found.calibration_error_before:.2%} before, {found.calibration_error_after:.2%} after.",
+    ]
+    if significant:
+        lines.append(f"Classes that changed beyond chance: {', '.join(significant[:_NAMED])}.")
+    return lines + (_groups(found.groups) if found.groups else [])
+
+
+def _groups(found: GroupsPart) -> list[str]:
+    interval = f"(95 %: {found.low:+.2f} to {found.high:+.2f})"
+    if found.low > 0:
+        verdict = f"compressing widened it by {found.amplification:.2f} points {interval}"
+    elif found.high < 0:
+        verdict = f"compressing narrowed it by {-found.amplification:.2f} points {interval}"
+    else:
+        verdict = f"no measurable change {interval}"
+    return [
+        f"Between groups, accuracy differs by up to {found.gap_before:.2f} points before and {found.gap_after:.2f} after: "
+        f"{verdict}."
+    ]
+
+
+def _drift(found: DriftPart) -> list[str]:
+    lines = [f"Outputs moved by {found.mean_change:.3g} on average, {found.largest_change:.3g} at most."]
+    if found.cosine_mean is not None:
+        lines.append(
+            f"Cosine of outputs before and after: {found.cosine_mean:.4f} mean, {found.cosine_least:.4f} least."
+        )
+    if found.neighbours is not None:
+        lines.append(f"{found.neighbours:.1%} of each sample's 10 nearest stay its nearest.")
+    if found.error_p_value is not None:
+        chance = "may be chance" if found.error_p_value > 0.05 else "is more than chance"
+        lines.append(f"The change of absolute errors {chance} (Wilcoxon signed-rank p = {found.error_p_value:.3g}).")
+    return lines
+
+
+def _tokens(found: TokensPart) -> list[str]:
+    lines = [
+        f"Over {found.tokens:,} tokens: the most likely one is the same for {found.agreement:.2%}, KL divergence "
+        f"{found.divergence:.3g} nats per token."
+    ]
+    if found.perplexity_before is not None:
+        lines.append(f"Perplexity {found.perplexity_before:.3f} before, {found.perplexity_after:.3f} after.")
+    return lines
+
+
+def fusion(part: BackendPart) -> list[str]:
+    """In which precision it runs, and where integers stop."""
+    found, first = islands(part), first_island(part)
+    if first is not None:
+        return [
+            f"{len(found)} node{'s' if len(found) > 1 else ''} run in float in a quantized model; the first is {first.name} "
+            f"({first.op}): {first.rule}."
+        ]
+    if part.compressed.integer_mac_share:
+        return ["No float islands: every node that could run on integers does."]
+    return []
+
+
+def trust(part: BackendPart) -> list[str]:
+    """Whether the figures can be believed: noise while timing, and energy where it is not known."""
+    lines = [f"{note[:1].upper()}{note[1:]}." for note in part.notes]
+    if part.noise is not None:
+        lines.append(
+            f"While timing, one file's median varied by {part.noise.spread:.1%} between rounds and other programs took "
+            f"{part.noise.other_load:.0%} of the processors{': a noisy machine' if part.noise.noisy else ''}."
+        )
+    energy = part.compressed.energy
+    if energy is not None:
+        lines.append(
+            f"Energy: {energy.provenance} ({energy.source})."
+            if energy.joules is None
+            else f"Energy is {energy.provenance}: {energy.source}."
+        )
+    return lines
+
+
+def stages(part: BackendPart, report: Report) -> list[str]:
+    """Stages that brought nothing that could be measured."""
+    lines = []
+    for before, after in zip(part.waterfall, part.waterfall[1:], strict=False):
+        same_speed = after.step is None or after.step.verdict == "no measurable change"
+        same_size = abs(after.total_bytes - before.total_bytes) <= before.total_bytes * 0.005
+        same_score = before.score is None or after.score is None or before.score.value == after.score.value
+        if same_speed and same_size and same_score and len(part.waterfall) > 2:
+            lines.append(f"Stage {after.id} brought no measurable change.")
+    return lines

@@ -1,0 +1,66 @@
+"""One scale for everything that a concatenation joins, where that costs little: joining is then copying, in every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from compressctl.core.quant import TensorQuant
+from compressctl.graph.sites import Kind, Site
+from compressctl.numerics.affine import asymmetric
+
+_WIDEST = 16.0
+"""Narrower tensors than a sixteenth keep their own scales: four bits are what sharing may cost.
+
+The error that a tensor gains by it is then still the one that its neighbours' codes have: they meet in the same products.
+"""
+
+
+def share_scales(plan: Mapping[str, TensorQuant], sites: Sequence[Site]) -> dict[str, TensorQuant]:
+    """The plan with uint8 tensors that meet in Concat, directly or through one another, quantized alike.
+
+    A tensor keeps its own scale when it is much narrower than the group, and all do when the common range would let through
+    what a folded Relu cuts off.
+    """
+    shared = dict(plan)
+    made_by = {site.output: site for site in sites}
+    for group in _groups(sites):
+        bounds = {tensor: _bounds(plan[tensor]) for tensor in group if tensor in plan}
+        if len(bounds) < 2 or any(plan[tensor].dtype != "uint8" for tensor in bounds):
+            continue
+        low, high = min(bound[0] for bound in bounds.values()), max(bound[1] for bound in bounds.values())
+        members = [tensor for tensor, bound in bounds.items() if _WIDEST * (bound[1] - bound[0]) >= high - low]
+        cut = [made_by[tensor].clip[0] for tensor in members if tensor in made_by and made_by[tensor].folded]
+        if any(low < bound for bound in cut):
+            continue
+        scale, zero_point = asymmetric(low, high)
+        common = TensorQuant("uint8", np.asarray(scale), np.asarray(zero_point, dtype=np.uint8))
+        shared.update(dict.fromkeys(members, common))
+    return shared
+
+
+def _groups(sites: Sequence[Site]) -> list[list[str]]:
+    """Tensors joined by Concat, and by what moves values and so keeps their scale."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for site in sites:
+        if site.op == "Concat" or site.kind is Kind.MOVE:
+            for tensor in site.inputs:
+                parent[root(tensor)] = root(site.output)
+    joined = {root(site.output) for site in sites if site.op == "Concat"}
+    groups: dict[str, list[str]] = {}
+    for name in list(parent):
+        if root(name) in joined:
+            groups.setdefault(root(name), []).append(name)
+    return list(groups.values())
+
+
+def _bounds(quant: TensorQuant) -> tuple[float, float]:
+    scale, point = float(quant.scale), float(quant.zero_point)
+    return -point * scale, (255 - point) * scale

@@ -1,0 +1,81 @@
+"""Commands that work on kept runs and exported files, on a real run."""
+
+import json
+from pathlib import Path
+
+from support.shell import Shell
+
+
+def _apply(shell: Shell, output: str) -> None:
+    done = shell.run("apply", shell.recipe("net.yaml", "  - {use: quantize.static, id: int8}"), "--output", output)
+    assert done.code == 0, done.err
+
+
+def test_files_are_timed_and_scored_without_a_run(shell: Shell) -> None:
+    _apply(shell, "runs/net/one")
+    files = [f"runs/net/one/artifacts/onnxruntime/{name}" for name in ("baseline/model.onnx", "model.onnx")]
+    timed = shell.run("bench", *files, "--seconds", "0.2", "--json")
+    assert timed.code == 0, timed.err
+    first, second = json.loads(timed.out)["files"]
+    assert first["speedup"] is None
+    assert second["speedup"]["interval"]["low"] <= second["speedup"]["ratio"]
+    assert "times" not in shell.run("bench", *files, "--seconds", "0.2").err
+    scored = shell.run("evaluate", files[1], "--data", "net.yaml", "--json")
+    assert (
+        json.loads(scored.out)["value"] == shell.report("runs/net/one")["backends"][0]["compressed"]["score"]["value"]
+    )
+    shell_out = shell.run("evaluate", files[1], "--data", "net.yaml", "--split", "train")
+    assert shell_out.code == 2
+    assert "not a split to score" in shell_out.err
+
+
+def test_a_missing_or_broken_file_is_one_message(shell: Shell) -> None:
+    for command in (
+        ["bench", "nothing.onnx"],
+        ["evaluate", "nothing.onnx", "--data", shell.recipe("net.yaml", "  []")],
+    ):
+        done = shell.run(*command)
+        assert done.code == 2
+        assert "nothing.onnx" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_a_run_is_reproduced_from_its_lock_file(shell: Shell) -> None:
+    _apply(shell, "runs/net/one")
+    done = shell.run("reproduce", "runs/net/one", "--measure", "quick")
+    assert "accuracy was" not in done.out
+    assert "size was" not in done.out
+    before, after = (shell.report(f"runs/net/{name}")["backends"][0] for name in ("one", "one-reproduced"))
+    assert after["compressed"]["score"] == before["compressed"]["score"]
+    assert after["compressed"]["total_bytes"] == before["compressed"]["total_bytes"]
+    # A changed report is noticed.
+    path = shell.folder / "runs/net/one/report.json"
+    changed = json.loads(path.read_text())
+    changed["backends"][0]["compressed"]["score"]["value"] -= 1
+    path.write_text(json.dumps(changed))
+    again = shell.run("reproduce", "runs/net/one", "--output", "runs/net/two", "--measure", "quick")
+    assert again.code == 1
+    assert "accuracy was" in again.out
+    assert shell.run("reproduce", "nowhere").code == 2
+
+
+def test_runs_are_listed_pinned_and_cleaned_up(shell: Shell) -> None:
+    _apply(shell, "runs/net/1")
+    one = shell.folder / "runs/net/1"
+    for name in ("2", "3"):
+        (shell.folder / "runs/net" / name).mkdir()
+        for file in ("events.jsonl", "report.json"):
+            (shell.folder / "runs/net" / name / file).write_bytes((one / file).read_bytes())
+    (shell.folder / "runs/mine/thesis").mkdir(parents=True)
+    listed = shell.run("runs").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["runs/net/3", "runs/net/2", "runs/net/1"]
+    assert "smaller" in listed[0]
+    assert shell.run("runs", "pin", "runs/net/1").code == 0
+    assert "(pinned)" in shell.run("runs").out
+    assert "would remove" in shell.run("runs", "clean", "--keep", "1").out
+    assert (shell.folder / "runs/net/2").exists()
+    assert shell.run("runs", "clean", "--keep", "1", "--yes").code == 0
+    assert sorted(path.name for path in (shell.folder / "runs/net").iterdir()) == ["1", "3"]
+    assert Path(shell.folder / "runs/mine/thesis").exists()
+    assert "accuracy" in shell.run("runs", "show", "runs/net/3").out
+    assert shell.run("runs", "show", "runs/mine/thesis").code == 2

@@ -1,0 +1,93 @@
+"""What changed for single samples of models that give numbers or tokens, and for groups of samples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import log_softmax
+
+from compressctl.measure.drift import drift, neighbour_overlap, token_drift
+from compressctl.measure.groups import group_changes
+from compressctl.measure.score import Predictions
+from compressctl.measure.sheet import as_png
+
+RNG = np.random.default_rng(0)
+
+
+def _predictions(outputs: np.ndarray, labels: np.ndarray | None = None) -> Predictions:
+    return Predictions(outputs, labels, np.arange(100, 100 + len(outputs)))
+
+
+def test_regression_drift_names_the_samples_that_moved_most() -> None:
+    before = RNG.normal(size=(30, 1)).astype(np.float32)
+    after = before.copy()
+    after[[4, 17], 0] += [3.0, -5.0]
+    found = drift(_predictions(before, before[:, 0]), _predictions(after, before[:, 0]), neighbours=False)
+    assert found is not None
+    assert found.worst[:2] == (117, 104)
+    assert found.largest_change == pytest.approx(5.0)
+    assert found.mean_change == pytest.approx(8 / 30)
+    assert found.cosine_mean is None
+    assert found.error_p_value is not None
+
+
+def test_embeddings_that_only_grow_keep_their_neighbours() -> None:
+    before = RNG.normal(size=(50, 8))
+    same = drift(_predictions(before), _predictions(before * 3), neighbours=True)
+    other = drift(_predictions(before), _predictions(RNG.normal(size=(50, 8))), neighbours=True)
+    assert same is not None
+    assert other is not None
+    assert (same.neighbours, same.cosine_least) == (1.0, pytest.approx(1.0))
+    assert other.neighbours is not None
+    assert other.neighbours < 0.6
+
+
+@given(st.integers(1, 12))
+def test_neighbours_of_few_samples_are_all_of_them(samples: int) -> None:
+    assert neighbour_overlap(RNG.normal(size=(samples, 4)), RNG.normal(size=(samples, 4)), 20) == 1.0
+
+
+def test_tokens_agree_with_their_definitions() -> None:
+    before, after = RNG.normal(size=(3, 5, 7)), RNG.normal(size=(3, 5, 7))
+    labels = RNG.integers(7, size=(3, 5))
+    labels[0, 0] = -100
+    found = token_drift(_predictions(before, labels), _predictions(after, labels))
+    counted = labels != -100
+    old, new = log_softmax(before[counted], axis=1), log_softmax(after[counted], axis=1)
+    assert found is not None
+    assert found.tokens == 14
+    assert found.divergence == pytest.approx(np.mean(np.sum(np.exp(old) * (old - new), axis=1)))
+    assert found.perplexity_after == pytest.approx(np.exp(-new[np.arange(14), labels[counted]].mean()))
+    assert token_drift(_predictions(before[0]), _predictions(after[0])) is None
+
+
+def test_a_gap_that_grows_between_groups_is_beyond_chance() -> None:
+    groups = np.repeat(["a", "b", "tiny"], [400, 400, 3])
+    was = np.ones(803, bool)
+    is_ = was.copy()
+    is_[400:480] = False
+    is_[800:] = False
+    found = group_changes(was, is_, groups)
+    assert found is not None
+    assert (found.gap_before, found.gap_after) == (0.0, 20.0)
+    assert found.interval.low > 10
+    assert [group.name for group in found.groups] == ["tiny", "b", "a"]
+    assert found.groups[1].right_to_wrong == 80
+    assert group_changes(was[:400], is_[:400], groups[:400]) is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from("ab")), min_size=20, max_size=80))
+def test_equal_models_never_widen_a_gap(samples: list[tuple[bool, bool, str]]) -> None:
+    right, groups = np.array([sample[0] for sample in samples]), np.array([sample[2] for sample in samples])
+    found = group_changes(right, right, groups)
+    if found is not None:
+        assert found.amplification == found.interval.low == found.interval.high == 0
+
+
+def test_pictures_are_made_of_images_alone() -> None:
+    image = RNG.normal(size=(3, 200, 100))
+    assert as_png(image) is not None
+    assert as_png(image.transpose(1, 2, 0)) is not None
+    assert as_png(RNG.normal(size=10)) is None
+    assert as_png(RNG.normal(size=(8, 20, 20))) is None
+    assert as_png(np.zeros((1, 8, 8))) is not None

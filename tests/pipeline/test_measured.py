@@ -1,0 +1,80 @@
+"""What a run measures, on real runs: each stage, other batches and threads, groups, regression, energy."""
+
+import numpy as np
+from support.shell import Shell
+
+
+def test_each_stage_is_measured_and_one_that_brings_nothing_is_called_that(shell: Shell) -> None:
+    stages = "  - {use: example.scale, id: nothing, factor: 1.0}\n  - {use: quantize.static, id: int8}"
+    done = shell.run("apply", shell.recipe("two.yaml", stages), "--output", "out", "--measure", "stages")
+    assert done.code == 0, done.err
+    part = shell.report("out")["backends"][0]
+    assert [point["id"] for point in part["waterfall"]] == ["float", "nothing", "int8"]
+    start, nothing, int8 = part["waterfall"]
+    assert start["total_bytes"] == part["baseline"]["total_bytes"]
+    assert int8["total_bytes"] == part["compressed"]["total_bytes"] < 0.4 * nothing["total_bytes"]
+    assert nothing["score"] == start["score"]
+    assert nothing["speed"]["low"] < 1.05
+    assert nothing["speed"]["high"] > 0.95
+    points = [(point["latency"]["batch"], point["latency"]["threads"]) for point in part["compressed"]["points"]]
+    assert (16, 1) in points
+    assert (1, 1) not in points
+    assert "after each stage" in (shell.folder / "out" / "report.md").read_text().lower()
+    # The same run again, all of it from the cache, measures the same stages.
+    again = shell.run("apply", "two.yaml", "--output", "again", "--measure", "stages")
+    assert again.code == 0, again.err
+    assert [point["id"] for point in shell.report("again")["backends"][0]["waterfall"]] == ["float", "nothing", "int8"]
+
+
+def _table(shell: Shell, *, regression: bool) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 4))
+    label = features @ [1.0, -2.0, 0.5, 0.0] + rng.normal(0, 0.1, 400)
+    lines = ["a,b,c,d,label,town"]
+    for row, value, town in zip(features, label, rng.choice(["north", "south"], 400), strict=True):
+        lines.append(
+            ",".join([*(f"{x:.4f}" for x in row), f"{value:.4f}" if regression else str(int(value > 0)), town])
+        )
+    (shell.folder / "table.csv").write_text("\n".join(lines))
+    outputs = 1 if regression else 2
+    (shell.folder / "net.py").write_text(f"""
+import torch
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, {outputs}))
+""")
+
+
+def _recipe(shell: Shell, task: str, extra: str) -> str:
+    (shell.folder / "table.yaml").write_text(f"""recipe: compressctl/v1
+task: {task}
+model: {{source: python, factory: "net.py:make", input_shape: [4]}}
+data: {{source: csv, path: table.csv, label: label, {extra} calibration: 60, test: 200, validation: 0}}
+target: {{watts_per_core: 6}}
+stages: [{{use: quantize.static}}]
+""")
+    return "table.yaml"
+
+
+def test_groups_are_compared_and_never_seen_by_the_model(shell: Shell) -> None:
+    _table(shell, regression=False)
+    done = shell.run("apply", _recipe(shell, "classification", "group: town,"), "--output", "out")
+    assert done.code == 0, done.err
+    groups = shell.report("out")["backends"][0]["compressed"]["behaviour"]["groups"]
+    assert sorted(group["name"] for group in groups["groups"]) == ["north", "south"]
+    assert sum(group["samples"] for group in groups["groups"]) == 200
+    assert groups["low"] <= groups["amplification"] <= groups["high"]
+    assert "Between groups" in done.out
+
+
+def test_regression_and_declared_watts(shell: Shell) -> None:
+    _table(shell, regression=True)
+    done = shell.run("apply", _recipe(shell, "regression", "task: regression, group: town,"), "--output", "out")
+    assert done.code == 0, done.err
+    after = shell.report("out")["backends"][0]["compressed"]
+    assert after["drift"]["mean_change"] > 0
+    assert after["behaviour"] is None
+    assert after["energy"]["provenance"] == "estimated"
+    assert after["energy"]["joules"] > 0
+    assert "6 declared watts" in after["energy"]["source"]
+    assert after["energy"]["saving"]["low"] <= after["energy"]["saving"]["ratio"]

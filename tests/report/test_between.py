@@ -1,0 +1,42 @@
+"""One run against another: the interval comes with the difference."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.reports import file_part
+
+from compressctl.report.between import score_between, size_between, speed_between
+from compressctl.report.document import ScorePart, SpeedPart
+
+
+def _speed(ratio: float, width: float) -> SpeedPart:
+    return SpeedPart(ratio=ratio, low=ratio / width, high=ratio * width, verdict="faster")
+
+
+def _score(value: float, samples: int = 1000, metric: str = "accuracy") -> ScorePart:
+    return ScorePart(metric=metric, value=value, samples=samples, split="test", per_class=None)
+
+
+def test_overlapping_speed_ups_are_not_told_apart_and_distant_ones_are() -> None:
+    assert "no measurable change" in speed_between(_speed(2.0, 1.1), _speed(2.1, 1.1))
+    assert speed_between(_speed(2.0, 1.01), _speed(3.0, 1.01)).startswith("1.50x the speed-up (95 %: 1.48 to 1.52)")
+    assert speed_between(None, _speed(2.0, 1.1)) == ""
+
+
+@given(st.floats(60, 99), st.floats(60, 99), st.integers(50, 20_000))
+def test_the_interval_of_two_scores_is_that_of_two_shares(one: float, other: float, samples: int) -> None:
+    words = score_between(_score(one, samples), _score(other, samples))
+    change, low, high = (float(number) for number in re.findall(r"[+-]\d+\.\d+", words))
+    deviation = np.sqrt(sum(value / 100 * (1 - value / 100) / samples for value in (one, other))) * 100
+    assert change == pytest.approx(other - one, abs=0.0051)
+    assert high - low == pytest.approx(2 * 1.96 * deviation, abs=0.02)
+
+
+def test_sizes_and_other_metrics() -> None:
+    assert size_between(file_part(1000), file_part(500)) == "2.00x smaller"
+    assert size_between(file_part(1000), file_part(1000)) == "the same"
+    assert score_between(_score(0.9, metric="r2"), _score(0.8, metric="r2")) == "-0.1000"
+    assert score_between(_score(90), _score(0.8, metric="r2")) == ""

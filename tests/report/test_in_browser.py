@@ -1,0 +1,92 @@
+"""The HTML report in a real browser: no errors, pictures there, tables that sort and filter. Skipped without Chromium."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.reports import file_part
+
+from compressctl.report import as_html
+from compressctl.report.document import BackendPart, LatencyPart, NodePart, Report, SpeedPart, WaterfallPart
+
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+_ASK = """<script>
+const table = document.getElementById("nodes-1");
+const macs = [...table.querySelectorAll("thead button")].find((button) => button.textContent === "MACs");
+macs.click(); macs.click();
+const filter = document.querySelector("input[data-filters]");
+filter.value = "conv2"; filter.dispatchEvent(new Event("input"));
+const answer = {
+  first: table.tBodies[0].rows[0].cells[1].textContent, sorted: macs.parentElement.getAttribute("aria-sort"),
+  shown: [...table.tBodies[0].rows].filter((row) => !row.hidden).length,
+  pictures: [...document.querySelectorAll("figure svg")].filter((svg) => svg.getBoundingClientRect().height > 50).length,
+  wide: document.documentElement.scrollWidth > document.documentElement.clientWidth,
+  colour: getComputedStyle(document.querySelector("figure svg text")).fill,
+};
+document.title = JSON.stringify(answer);
+</script></body>"""
+
+
+def _report() -> Report:
+    nodes = [NodePart(name=f"conv{n}", op="Conv", precision="int8", macs=n * 100, rule=None) for n in (1, 2, 9, 10)]
+    latency = LatencyPart(
+        runs=100, batch=1, threads=1, p50_ms=1, p90_ms=1.2, p99_ms=None, mean_ms=1, samples_per_second=1000,
+        percentiles_ms=[0.9 + 0.003 * percent for percent in range(101)],
+    )  # fmt: skip
+    speed = SpeedPart(ratio=1.6, low=1.5, high=1.7, verdict="faster")
+    before = file_part(4000).model_copy(update={"latency": latency})
+    after = file_part(1000, ratio=1.6, drop=0.5).model_copy(update={"latency": latency, "nodes": nodes})
+    points = [
+        WaterfallPart(
+            id=name, total_bytes=total, transport_bytes=total, score=None, drop=None, latency=latency,
+            speed=speed, step=speed,
+        )
+        for name, total in (("float", 4000), ("slim", 2000), ("int8", 1000))
+    ]  # fmt: skip
+    part = BackendPart(
+        backend="onnxruntime", version="1", baseline=before, compressed=after, smaller=4, waterfall=points
+    )
+    return Report(
+        name="browser", status="done", exit_code=0, error=None, summary=["smaller"], started=0.0, seconds=2.0,
+        metric=None, metric_unit="", backends=[part], budget=[], stages=[], parity=[], warnings=[], environment={},
+        recipe={},
+    )  # fmt: skip
+
+
+def _open(page: Path, folder: Path) -> tuple[str, str]:
+    """The page's document after its scripts ran, and what the browser logged."""
+    assert BROWSER is not None
+    command = [
+        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+        "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}", "--window-size=500,900",
+        "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, done.stderr
+
+
+def test_the_page_has_no_errors_and_its_tables_sort_and_filter(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(as_html.render(_report()))
+    _, log = _open(page, tmp_path)
+    assert "CONSOLE" not in log
+    # The page's policy runs no script but its own, so that the one that asks needs a copy without the policy.
+    asked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    page.write_text(asked.replace("</body>", _ASK))
+    document, log = _open(page, tmp_path)
+    assert "CONSOLE" not in log
+    title = re.search(r"<title>(.*?)</title>", document)
+    assert title is not None
+    answer = title[1].replace("&quot;", '"')
+    assert '"first":"conv10"' in answer
+    assert '"sorted":"descending"' in answer
+    assert '"shown":1' in answer
+    assert '"pictures":4' in answer
+    assert '"wide":false' in answer
+    assert "rgb(27, 31, 36)" in answer or "rgb(89, 99, 110)" in answer
