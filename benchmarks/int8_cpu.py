@@ -67,7 +67,7 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     seconds = _time_compressing(files, data, target, folder, asked.rounds)
     signature = signature_of(onnx.load(files["fp32"]).graph, files["fp32"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
-    runs = compare(artifacts, target, signature, Events())
+    runs = compare(artifacts, [target], signature, Events()).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):
         predictions = predict(

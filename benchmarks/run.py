@@ -16,7 +16,7 @@ EFFICIENTNET = ROOT / "build" / "efficientnet_lite0.onnx"
 # The quickstart of ImageNet: the same recipe as for ResNet-20, with other values.
 IMAGENET = [
     "--set", "name=int8-cpu-imagenet",
-    "--set", "model={source: onnx, path: ${env:COMPRESSCTL_EFFICIENTNET}}",
+    "--set", "model={source: onnx, path: '${env:COMPRESSCTL_EFFICIENTNET}'}",
     "--set", "data={source: image_folder, path: '${env:COMPRESSCTL_IMAGENET}', labels: prefix, resize: 256, crop: 224, "
     "interpolation: bicubic, scale: 1, mean: [127], std: [128], calibration: 300, validation: 0, test: 700}",
     "--set", "budget={accuracy_drop: 0.6, speedup: 1.45}",
