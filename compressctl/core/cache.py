@@ -7,10 +7,14 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 _MANIFEST = "manifest.json"
+_UNFINISHED = "unfinished"
+_UNFINISHED_SECONDS = 14 * 24 * 3600
+"""Nobody resumes a run that was killed two weeks ago."""
 
 
 class Cache:
@@ -53,10 +57,23 @@ class Cache:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def unfinished(self, key: str) -> Path:
+        """A folder for what shall outlive a killed run: whoever works on this entry again finds it, until `finish`."""
+        folder = self._root / _UNFINISHED / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def finish(self, key: str) -> None:
+        """Remove what `unfinished` kept."""
+        shutil.rmtree(self._root / _UNFINISHED / key, ignore_errors=True)
+
     def trim(self, limit_bytes: int) -> None:
-        """Remove the entries that were used longest ago until the rest fits."""
+        """Remove the entries that were used longest ago until the rest fits, and what was left unfinished weeks ago."""
         if not self._root.is_dir():
             return
+        for folder in (self._root / _UNFINISHED).glob("*"):
+            if time.time() - folder.stat().st_mtime > _UNFINISHED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
         entries = [entry for entry in self._root.iterdir() if (entry / _MANIFEST).is_file()]
         entries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
         total = 0

@@ -47,10 +47,14 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Model:
-    """form says what body is: an nn.Module (in eval mode) or an onnx.ModelProto in float, which quant describes."""
+    """form says what body is: an nn.Module (in eval mode) or an onnx.ModelProto in float, which quant describes.
+
+    sparse: names of parameters whose zeros a stage put there on purpose; training keeps them zero.
+    """
 
     form: Form
     body: Any
     signature: Signature
     quant: QuantPlan | None = None
     history: tuple[StageRecord, ...] = ()
+    sparse: tuple[str, ...] = ()

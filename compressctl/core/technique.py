@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compressctl.core.errors import Problem
     from compressctl.core.events import Events
     from compressctl.core.model import Form, Model, Signature
+    from compressctl.core.source import MetricSpec, Task
     from compressctl.core.target import Target
 
 
@@ -47,7 +48,9 @@ class TechniqueSpec:
     implementation: `"module:function"`, an `Apply`, imported when the stage runs. version: raise it when the same
     parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
-    work back until `run.gate` holds.
+    work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
+    files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
+    cache key. It gets the params and the folder that the recipe's paths start from.
     """
 
     name: str
@@ -63,6 +66,8 @@ class TechniqueSpec:
     bisects: bool = False
     sources: tuple[str, ...] = ()
     check: Callable[[Any, ModelFacts], list[Problem]] | None = None
+    reads_target: bool = False
+    files: Callable[[Any, Path], Mapping[str, Path]] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,10 @@ class RunContext:
 
     score: None when the recipe has no labelled data. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
+    latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
+    technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
+    counts in. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
+    and is found again by the same stage of the same recipe; None without a cache.
     """
 
     seed: int
@@ -103,7 +112,12 @@ class RunContext:
     baseline_score: Callable[[], float] | None = None
     open: Callable[[Model], Session] | None = None
     gate: Gate | None = None
-    higher_is_better: bool = True
+    task: Task = "classification"
+    metric: MetricSpec | None = None
+    base: Path = Path()
+    latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
+    original: Callable[[], Model] | None = None
+    checkpoint: Path | None = None
 
 
 class Apply(Protocol):
@@ -113,5 +127,8 @@ class Apply(Protocol):
 techniques: Registry[TechniqueSpec] = Registry(
     "technique",
     "compressctl.techniques",
-    {"quantize.static": "compressctl.techniques.quantize.params:STATIC"},
+    {
+        "quantize.static": "compressctl.techniques.quantize.params:STATIC",
+        "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+    },
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from compressctl.core.backend import backends
@@ -16,11 +17,12 @@ from compressctl.core.source import DEFAULT_METRIC, model_sources
 from compressctl.core.target import Target, resolve_profile
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec, techniques
 from compressctl.recipe.schema import Recipe, Stage
+from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
-_STORE_VERSION = 1
+_STORE_VERSION = 2
 """Raise when what the cache stores for a step changes its format."""
 
 
@@ -170,10 +172,25 @@ def _stage_key(
             input_key,
             data_key if spec.needs or gate else None,
             stage_seed(recipe.seed, stage.id),
-            [target.backend, target.device, target.profile] if spec.gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if gate else None,
+            _target_facts(spec, target) if spec.reads_target or spec.gives is Form.ONNX or gate else None,
+            [recipe.task, recipe.metric] if gate or Need.TRAINING_DATA in spec.needs else None,
+            _file_hashes(spec, stage, recipe.base),
         ]
     )
+
+
+def _target_facts(spec: TechniqueSpec, target: Target) -> list[Any]:
+    """What may decide the result: how it is served too, where the technique looks at the target itself."""
+    served = [target.threads, target.batch] if spec.reads_target else []
+    return [target.backend, target.device, target.profile, *served]
+
+
+def _file_hashes(spec: TechniqueSpec, stage: Stage, base: Path) -> dict[str, str] | None:
+    """Of the files that the stage's params name. Raises UsageError when one is not there."""
+    if spec.files is None:
+        return None
+    files = spec.files(stage.params, base)
+    return {name: hash_file(existing(path, what=f"stage {stage.id}: the file")) for name, path in files.items()}
 
 
 def _digest(parts: Any) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from compressctl.core.backend import Backend, Session
 from compressctl.core.data import Dataset, SplitName
-from compressctl.core.model import Model
+from compressctl.core.model import Form, Model
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
+from compressctl.measure.inputs import random_inputs
+from compressctl.measure.quick_latency import medians_ms
 from compressctl.measure.score import predict, score
 
 _BATCH = 64
@@ -44,3 +46,18 @@ class Judge:
         if self._baseline is None:
             self._baseline = self.score(self._original(), "validation")
         return self._baseline
+
+
+def latency_ms(backend: Backend, target: Target, models: Sequence[Model]) -> tuple[float, ...]:
+    """Medians on the target's runtime at its own batch and threads, the models in turn. Torch models are lowered first."""
+    from compressctl.graph.lower import lower
+
+    with tempfile.TemporaryDirectory() as folder:
+        calls = []
+        for number, model in enumerate(models):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            graph = lower(model) if model.form is Form.TORCH else model
+            session = backend.open(backend.build(graph, target, place), target)
+            calls.append(session.repeat(random_inputs(graph.signature, target.batch)))
+        return medians_ms(calls)

@@ -34,6 +34,7 @@ def write_model(model: Model, folder: Path, source: Model | None) -> None:
         "form": model.form.value,
         "signature": asdict(model.signature),
         "history": [asdict(record) for record in model.history],
+        "sparse": list(model.sparse),
     }
     (folder / "model.json").write_text(json.dumps(facts, default=str))
     if model.quant is not None:
@@ -47,7 +48,7 @@ def read_model(folder: Path, load_source: Callable[[], Model]) -> Model:
     body = _read_onnx(folder) if form is Form.ONNX else _read_torch(folder, load_source())
     quant = _read_plan(folder) if (folder / "plan.json").exists() else None
     history = tuple(StageRecord(**record) for record in facts["history"])
-    return Model(form, body, _signature(facts["signature"]), quant, history)
+    return Model(form, body, _signature(facts["signature"]), quant, history, tuple(facts["sparse"]))
 
 
 def _write_onnx(model: Model, folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,12 @@ from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
 from compressctl.core.technique import Gate, RunContext, TechniqueSpec, techniques
 from compressctl.measure.artifact import Subject
+from compressctl.measure.inputs import random_inputs
 from compressctl.measure.results import Parity
-from compressctl.measure.served import concrete
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.plan import Plan, Step, export_options, stage_seed
 from compressctl.pipeline.result import BackendResult
-from compressctl.pipeline.score import Judge
+from compressctl.pipeline.score import Judge, latency_ms
 from compressctl.recipe.schema import GateSection, Recipe, Stage
 
 _PARITY_SAMPLES = 16
@@ -119,7 +121,7 @@ class Work:
             self.records = list(lowered.history)
             return lowered
         assert step.stage is not None
-        return self._apply(step.stage, model)
+        return self._apply(step.stage, step.key, model)
 
     def _lower(self, model: Model) -> Model:
         """The model as an ONNX graph, with a record of how far its outputs moved."""
@@ -139,18 +141,12 @@ class Work:
         """A few real samples where there is data, random ones otherwise."""
         if self.recipe.data is not None and len(split := self._dataset().split("calibration")) >= _PARITY_SAMPLES:
             return bind(next(split.batches(_PARITY_SAMPLES)), model.signature), _PARITY_SAMPLES
-        rng = np.random.default_rng(0)
-        inputs = {}
-        for spec in model.signature.inputs:
-            shape = concrete(spec, _PARITY_SAMPLES)
-            values = rng.standard_normal(shape) if spec.dtype.startswith("float") else np.ones(shape)
-            inputs[spec.name] = values.astype(spec.dtype)
-        return inputs, _PARITY_SAMPLES
+        return random_inputs(model.signature, _PARITY_SAMPLES), _PARITY_SAMPLES
 
-    def _apply(self, stage: Stage, model: Model) -> Model:
+    def _apply(self, stage: Stage, key: str | None, model: Model) -> Model:
         spec: TechniqueSpec = techniques.get(stage.use)
         started = time.perf_counter()
-        context = self._context(stage, spec)
+        context = self._context(stage, spec, key)
         try:
             result = load(spec.implementation)(model, stage.params, context)
         except CompressctlError as error:
@@ -192,7 +188,7 @@ class Work:
             hint="loosen the gate, change the stage, or set gate.otherwise to skip",
         )
 
-    def _context(self, stage: Stage, spec: TechniqueSpec) -> RunContext:
+    def _context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
         scratch = self.folder / "scratch" / stage.id
         scratch.mkdir(parents=True, exist_ok=True)
         judge = self._judge() if self.recipe.data and self.plan.metric else None
@@ -206,8 +202,18 @@ class Work:
             baseline_score=judge.baseline if judge else None,
             open=judge.open if judge else None,
             gate=_bisected(stage.gate, spec),
-            higher_is_better=judge.metric.higher_is_better if judge else True,
+            task=self.recipe.task,
+            metric=judge.metric if judge else None,
+            base=self.recipe.base,
+            latency_ms=partial(latency_ms, open_backend(self.plan.target.backend), self.plan.target),
+            original=self._fresh_copy,
+            checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
         )
+
+    def _fresh_copy(self) -> Model:
+        """What the recipe loads, for a technique that may change it in place."""
+        source = self._loaded()
+        return replace(source, body=copy.deepcopy(source.body))
 
     def _judge(self) -> Judge:
         if self._judged_by is None:
@@ -262,7 +268,7 @@ class Work:
             return None
         from compressctl.pipeline.store import read_model
 
-        return read_model(folder, self._loaded)
+        return read_model(folder, self._fresh_copy)
 
     def _write(self, key: str | None, model: Model, step: str) -> None:
         if self.cache is None or key is None:
@@ -270,9 +276,10 @@ class Work:
         from compressctl.pipeline.store import NotStorableError, write_model
 
         try:
-            self.cache.write(key, lambda folder: write_model(model, folder, self._source))
+            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded()))
         except NotStorableError as reason:
             self.events.within(step).emit("note", message=f"not cached: {reason}")
+        self.cache.finish(key)
 
     def _export_and_measure(self, model: Model) -> None:
         from compressctl.measure.budget import check, facts_of

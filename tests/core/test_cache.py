@@ -83,3 +83,14 @@ def test_trimming_removes_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert cache.read(f"{0:064x}") is not None
     cache.trim(2500)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [f"{0:064x}", f"{2:064x}"]
+
+
+def test_what_is_unfinished_outlives_its_process_and_goes_when_finished_or_old(tmp_path: Path) -> None:
+    (Cache(tmp_path).unfinished(KEY) / "state").write_text("epoch 3")
+    assert (Cache(tmp_path).unfinished(KEY) / "state").read_text() == "epoch 3"
+    assert KEY not in Cache(tmp_path)
+    Cache(tmp_path).finish(KEY)
+    assert not list(Cache(tmp_path).unfinished(KEY).iterdir())
+    os.utime(Cache(tmp_path).unfinished(KEY), (1000, 1000))
+    Cache(tmp_path).trim(10**9)
+    assert not list((tmp_path / "unfinished").iterdir())

@@ -21,6 +21,7 @@ from compressctl.core.target import Target
 from compressctl.core.technique import Gate, RunContext
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.sites import find_sites
+from compressctl.measure.specs import ACCURACY
 from compressctl.techniques.quantize.bias import corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import calibrate
 from compressctl.techniques.quantize.params import Override, StaticParams
@@ -142,6 +143,7 @@ def _context(data: Digits, original: Model, **changes: object) -> RunContext:
         score=score,
         baseline_score=lambda: score(original, "validation"),
         open=_open,
+        metric=ACCURACY,
     )
     return replace(context, **changes)  # type: ignore[arg-type]
 

@@ -32,15 +32,16 @@ def hold_gate(
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
     GateError when the gate does not hold even with every layer in float.
     """
-    gate, score, baseline = run.gate, run.score, run.baseline_score
+    gate, score, baseline, metric = run.gate, run.score, run.baseline_score, run.metric
     assert gate is not None, "the pipeline gives a gate only with labelled data"
     assert score is not None
     assert baseline is not None
+    assert metric is not None
     before = baseline()
 
     def drop(given_back: Sequence[str]) -> float:
         after = score(rebuild(dict.fromkeys(given_back, _REASON)), "validation")
-        return before - after if run.higher_is_better else after - before
+        return metric.drop(before, after)
 
     first = drop([])
     if first <= gate.accuracy_drop:

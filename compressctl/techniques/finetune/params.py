@@ -1,0 +1,23 @@
+"""What a `finetune` stage can be told. Light: recipes are checked against this without torch."""
+
+from __future__ import annotations
+
+from compressctl.core.model import Form
+from compressctl.core.technique import Need, TechniqueSpec
+from compressctl.training.params import TrainingParams
+
+
+class FinetuneParams(TrainingParams):
+    """finetune: more training on the task's own loss."""
+
+
+FINETUNE = TechniqueSpec(
+    name="finetune",
+    version=1,
+    summary="more training on the task's own loss, as recovery after a stage that lost accuracy",
+    params=FinetuneParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    implementation="compressctl.techniques.finetune.finetune:apply",
+    needs=frozenset({Need.LABELS, Need.TRAINING_DATA}),
+)

@@ -1,0 +1,29 @@
+"""A split as tensors, batch by batch, in the order of a network's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compressctl.core.data import Split, bind
+from compressctl.core.model import Signature
+
+
+@dataclass(frozen=True)
+class TensorBatch:
+    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without."""
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor | None
+
+
+def tensor_batches(
+    split: Split, signature: Signature, size: int, *, shuffle_seed: int | None = None
+) -> Iterator[TensorBatch]:
+    for batch in split.batches(size, shuffle_seed=shuffle_seed):
+        arrays = bind(batch, signature)
+        inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
+        yield TensorBatch(inputs, None if batch.labels is None else torch.as_tensor(batch.labels))
