@@ -47,7 +47,7 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         lines = [f"{found.rule}: {found.node}: {found.message}" for found in findings[:5]]
         raise StageError(
             f"the graph breaks {len(findings)} of TensorRT's rules: " + "; ".join(lines),
-            hint="`compressctl explain tensorrt` lists the rules; keep those nodes in float with an override",
+            hint=_mend({finding.rule for finding in findings}),
         )
     settings = _settings(model, options, target, sparse)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
@@ -56,6 +56,12 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         script.write_text(_TEMPLATE.read_text(encoding="utf-8").replace(_SETTINGS, f"SETTINGS = {settings!r}"))
         moved = tuple(file.replace(folder / file.name) for file in (*files, script))
     return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True)
+
+
+def _mend(rules: set[str]) -> str:
+    if rules == {"imported-operators"}:
+        return "export the model with other operators, or cut those off and run them outside the engine"
+    return "`compressctl explain tensorrt` lists the rules; keep those nodes in float with an override"
 
 
 def _weight_notes(model: Model) -> list[str]:

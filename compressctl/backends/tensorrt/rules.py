@@ -26,9 +26,14 @@ _FOUR_BIT = {TensorProto.INT4, TensorProto.FLOAT4E2M1}
 _BLOCKED = _FOUR_BIT | {TensorProto.FLOAT8E4M3FN}
 _CODES = {TensorProto.INT8, TensorProto.FLOAT8E4M3FN} | _FOUR_BIT
 _NOT_IMPORTED = {
-    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "MatMulNBits",
-    "MatMulIntegerToFloat", "QLinearAdd", "FusedConv",
+    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
+    "Bernoulli", "Col2Im", "Compress", "Det", "ImageDecoder", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
+    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Unique", "TfIdfVectorizer",
+    "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
+    "SequenceLength", "SequenceMap", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+    "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit",
 }  # fmt: skip
+"""Source: the table in operators.md of onnx-tensorrt 10.1, without what a later parser may have learnt since."""
 
 
 @dataclass(frozen=True)
