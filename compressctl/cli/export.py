@@ -55,7 +55,7 @@ def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
         raise UsageError(f"--profile {profile}: there is no such profile", hint=suggestion(profile, get_args(Profile)))
     given = {key: value for text in options for backend, key, value in [_option(text)] if backend == name}
     params = _checked(name, given)
-    resolved = resolve_profile(profile, this_machine())  # type: ignore[arg-type]
+    resolved = resolve_profile(profile, this_machine(), name)  # type: ignore[arg-type]
     return Target(name, profile=resolved, batch=batch, options=params)
 
 
@@ -112,12 +112,15 @@ def _read(file: Path) -> Model:
 
 
 def _write(model: Model, target: Target, folder: Path, reference: _Reference) -> None:
+    from compressctl.core.backend import backends
     from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()
     if not found.installed:
         raise MissingDependencyError(f"the {target.backend} backend", target.backend, found.install)
+    check_extras(backends.get(target.backend), target.options)
     if reference.refused is not None and target.backend != "openvino":
         # What ONNX Runtime does not open can neither serve there nor stand in for an engine.
         raise reference.refused

@@ -24,6 +24,7 @@ _PRECISIONS = {
     "i2": "int2",
     "u2": "int2",
 }
+_FLOATS = ("float32", "float16", "bfloat16")
 _MOVES = ("Transpose", "Reorder", "Reshape")
 """What also moves stored weights, which says nothing about activations."""
 
@@ -42,9 +43,9 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
         if facts.get("layerType") in ("Const", "Constant"):
             continue
         precision = _PRECISIONS.get(facts.get("runtimePrecision", ""), facts.get("runtimePrecision", "unknown"))
-        if precision.startswith("int") and _reads_float(node):
+        if precision not in _FLOATS and _reads_float(node):
             # The runtime states the weight's type; the activations decide what is multiplied.
-            precision = rounded
+            precision = rounded if precision.startswith("int") else "float32"
         else:
             quantized = quantized or (precision == "int8" and facts.get("layerType") not in _MOVES)
         name, macs, rule = _original(facts.get("originalLayersNames", ""), notes)
