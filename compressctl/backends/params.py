@@ -102,5 +102,5 @@ class TensorRtParams(BackendParams):
         None, description="allow 2:4 sparse kernels; default: where every allowed weight holds the pattern"
     )
     profiles: dict[str, Profile] | None = Field(
-        None, description="shapes by input; default: from the model's open axes, batch 1 to 16"
+        None, description="shapes by input; default: from the model's open axes, each 1 to 16"
     )

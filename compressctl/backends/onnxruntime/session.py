@@ -86,6 +86,9 @@ def serving_options(target: Target) -> onnxruntime.SessionOptions:
     if target.backend != "onnxruntime" or not target.options.get("integer_activations", True):
         # Else products of a float with a DequantizeLinear of blocks round their activations to 8 bits.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if target.backend == "tensorrt":
+        # It stands in for a GPU, where 8-bit products cannot overflow; without VNNI they would here.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
