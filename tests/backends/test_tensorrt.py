@@ -231,6 +231,7 @@ def _sorted(net: Net) -> None:
         ("weight-axis", _wrong_axis),
         ("no-q-before-relu", _quantize_before_relu),
         ("no-output-q", _output_quantized),
+        ("float-functions", _output_quantized),
         ("concat-scales", _concat_scales),
         ("block-zero-point", _blocked_zero_point),
         ("block-type", lambda net: _blocked_matmul(net, dtype=TensorProto.INT8, axis=0)),

@@ -36,6 +36,12 @@ _NOT_IMPORTED = {
 """Source: the table in operators.md of onnx-tensorrt 10.1, without what a later parser may have learnt since."""
 
 
+_FLOAT_FUNCTIONS = (
+    "Sigmoid", "Softmax", "LogSoftmax", "Tanh", "Gelu", "Erf", "HardSigmoid", "HardSwish", "LayerNormalization",
+    "InstanceNormalization", "GroupNormalization", "BatchNormalization",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Finding:
     """rule: its name in RULES. node: where. message: what is wrong there."""
@@ -187,6 +193,13 @@ def _no_output_quantize(graph: Graph) -> Iterator[tuple[str, str]]:
             yield node.name, f"it quantizes the output of {maker.name} although nothing behind it multiplies"
 
 
+def _float_functions(graph: Graph) -> Iterator[tuple[str, str]]:
+    for node in graph.nodes(*_FLOAT_FUNCTIONS):
+        maker = graph.maker(node.input[0])
+        if maker is not None and maker.op_type == _DQ and not graph.dequantizes_constant(maker):
+            yield node.name, f"the input of {node.op_type} is quantized, which it computes in float anyway"
+
+
 def _concat_scales_agree(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes("Concat"):
         makers = [graph.maker(name) for name in node.input]
@@ -278,7 +291,7 @@ def _opset(graph: Graph) -> Iterator[tuple[str, str]]:
     version = next((entry.version for entry in graph.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     for node in graph.nodes(_Q, _DQ):
         values = graph.array(node.input[1])
-        needed = 21 if _is_blocked(node) or graph.types.get(node.input[0]) in _FOUR_BIT else 10
+        needed = 21 if _is_blocked(node) or graph.types.get(node.input[0]) in _BLOCKED else 10
         needed = max(needed, 13 if values is not None and values.size > 1 else 10)
         if version < needed:
             yield node.name, f"opset {version} does not know this form, opset {needed} does"
@@ -347,6 +360,9 @@ RULES: tuple[Rule, ...] = (
     Rule("weight-axis", "a weight's scales lie along its output channels", GUIDE, _weight_axis),
     Rule("no-q-before-relu", "no Q/DQ between a convolution and its Relu", GUIDE, _no_quantize_before_relu),
     Rule("no-output-q", "outputs of products are not quantized by default", GUIDE, _no_output_quantize),
+    Rule(
+        "float-functions", "Sigmoid, Softmax, normalizations and their like are not quantized", GUIDE, _float_functions
+    ),
     Rule("concat-scales", "all quantized inputs of Concat have one scale", GUIDE, _concat_scales_agree),
     Rule("block-zero-point", "blocked quantization has no zero point", API, _blocked_without_zero_point),
     Rule("block-type", "blocks are for INT4, FP4 and FP8", API, _blocked_types),
