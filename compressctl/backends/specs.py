@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams, TensorRtParams
-from compressctl.core.backend import BackendSpec
+from compressctl.core.backend import BackendSpec, Extra
 
 ONNXRUNTIME = BackendSpec(
     name="onnxruntime",
@@ -21,6 +21,9 @@ OPENVINO = BackendSpec(
     install="pip install 'compressctl[openvino]'",
     params=OpenVinoParams,
     implementation="compressctl.backends.openvino:BACKEND",
+    extras=(
+        Extra("weights", "nncf", "pip install 'compressctl[nncf]'", "INT4 with AWQ, NF4 and MXFP4 weights in OpenVINO"),
+    ),
 )
 
 TENSORRT = BackendSpec(
