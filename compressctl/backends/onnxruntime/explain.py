@@ -92,7 +92,8 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
 
 def _float_precision(node: onnx.NodeProto) -> str:
     if node.op_type == "MatMulNBits":
-        return "int4 weights"
+        bits = next((entry.i for entry in node.attribute if entry.name == "bits"), 4)
+        return f"int{bits} weights"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return "conversion"
     return "float32"
