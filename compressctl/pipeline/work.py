@@ -346,7 +346,7 @@ class Work:
         if noise is not None and noise.noisy:
             self.events.warn(
                 f"the machine was noisy while {target.backend} was timed: one file's latency varied by {noise.spread:.0%}, "
-                f"other programs took {noise.other_load:.0%} of the processors; speed-ups have wide intervals"
+                f"other programs took {noise.other_load:.0%} of the processors; run it again before you trust a small difference"
             )
         stages = tuple((name, part) for (name, _), part in zip(between, found[1:-1], strict=True))
         return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)

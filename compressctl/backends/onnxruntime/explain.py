@@ -96,7 +96,9 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
 def _float_precision(node: onnx.NodeProto) -> str:
     if node.op_type == "MatMulNBits":
         # Only at this level are the activations rounded too, so that codes are multiplied with codes.
-        return "int8" if attribute(node, "accuracy_level", 0) == 4 else "float32"
+        if attribute(node, "accuracy_level", 0) == 4:
+            return "int8"
+        return f"int{attribute(node, 'bits', 4)} weights"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return "conversion"
     return "float32"
