@@ -147,5 +147,6 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+        "prune.unstructured": "compressctl.techniques.prune.params_unstructured:UNSTRUCTURED",
     },
 )
