@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def patches(
     places = (seen.shape[0], *seen.shape[2 : 2 + len(axes)])
     wanted = np.arange(np.prod(places)) if rows is None else rows
     sample, *where = np.unravel_index(wanted, places)
-    found = seen[(sample, slice(None), *where)]
+    chosen: tuple[Any, ...] = (sample, slice(None), *where)
+    found = seen[chosen]
     return np.moveaxis(found.reshape(len(wanted), inputs.shape[1], -1), 1, 2)
 
 

@@ -24,4 +24,4 @@ def wanda(weight: np.ndarray, input_norms: np.ndarray) -> np.ndarray:
 
     Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models", equation 1.
     """
-    return np.abs(weight) * input_norms
+    return np.asarray(np.abs(weight) * input_norms)
