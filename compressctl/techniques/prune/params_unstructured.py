@@ -113,6 +113,11 @@ class UnstructuredParams(BaseModel):
         description="sparsegpt: passes over the calibration data; in each the next layers are pruned, for inputs that come from "
         "pruned layers. As many as there are layers is most exact",
     )
+    reestimate_norms: bool | None = Field(
+        None,
+        description="without fine-tuning, measure BatchNorm's means and variances anew on the calibration data (torch models "
+        "only); by default where the method uses those data anyway",
+    )
     overrides: tuple[SparsityOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
     @property
@@ -121,6 +126,12 @@ class UnstructuredParams(BaseModel):
         if self.sparsity is not None:
             return self.sparsity
         return implied(self.pattern)
+
+    @property
+    def measures_norms(self) -> bool:
+        """Whether BatchNorm's statistics are measured anew after the cut. Fine-tuning brings its own."""
+        wanted = self.method in _CALIBRATED if self.reestimate_norms is None else self.reestimate_norms
+        return wanted and self.finetune is None
 
     @property
     def is_global(self) -> bool:
@@ -200,6 +211,10 @@ def _schedules(params: UnstructuredParams) -> list[Problem]:
                 "movement is what fine-tuning shows, so that it prunes gradually", "schedule", "set schedule: gradual"
             )
         )
+    if params.schedule != "one-shot" and params.finetune is not None and params.finetune.epochs == 0:
+        problems.append(
+            Problem(f"schedule {params.schedule} needs epochs to train", "finetune.epochs", "give 1 or more")
+        )
     if params.begin >= params.end:
         problems.append(
             Problem(f"it begins at {params.begin:g} and ends at {params.end:g}", "begin", "begin before the end")
@@ -208,7 +223,7 @@ def _schedules(params: UnstructuredParams) -> list[Problem]:
 
 
 def _some_need(params: UnstructuredParams) -> frozenset[Need]:
-    needs = {Need.CALIBRATION_DATA} if params.method in _CALIBRATED else set()
+    needs = {Need.CALIBRATION_DATA} if params.method in _CALIBRATED or params.measures_norms else set()
     return frozenset(needs | ({Need.LABELS, Need.TRAINING_DATA} if params.finetune is not None else set()))
 
 

@@ -20,19 +20,19 @@ _CUTS = 100
 
 
 class GradualPruning(Hook):
-    """Cut more and more by the cubic schedule; what was cut stays zero. cuts: (step, share of zeros) of each cut so far."""
+    """Cut more and more by the cubic schedule; what was cut stays zero. cuts: the optimizer steps after which it was cut."""
 
     def __init__(self, weights: Weights, treated: Treated, params: UnstructuredParams) -> None:
         self._weights = weights
+        self._network: nn.Module = weights.body()
         self._treated = treated
         self._params = params
         self._masks: dict[str, Tensor] | None = None
-        self.cuts: list[tuple[int, float]] = []
+        self.cuts: list[int] = []
 
     def before_step(self, network: nn.Module, moment: Moment) -> None:
         """Weights that are zero take no part: neither in the norm of the gradients nor in the momentum."""
         if self._masks is None:
-            # Training may go on from a checkpoint, whose zeros are the masks.
             self._masks = {name: parameter.detach() != 0 for name, parameter in self._pruned(network)}
         for name, parameter in self._pruned(network):
             if parameter.grad is not None:
@@ -41,18 +41,28 @@ class GradualPruning(Hook):
     def after_step(self, network: nn.Module, moment: Moment) -> None:
         if self._is_due(moment):
             self._masks = self._cut(network, moment)
-        self.apply(network)
+        self.hold(network)
 
-    def apply(self, network: nn.Module) -> None:
-        """Make the zeros of the last cut."""
+    def hold(self, network: nn.Module) -> None:
         with torch.no_grad():
             for name, parameter in self._pruned(network):
                 if self._masks is not None:
                     parameter.mul_(self._masks[name])
 
+    def is_done(self, moment: Moment) -> bool:
+        return moment.step + 1 >= self._window(moment)[1]
+
+    def state(self) -> Mapping[str, Tensor]:
+        masks = {f"mask/{name}": mask for name, mask in (self._masks or {}).items()}
+        return {**masks, "cuts": torch.tensor(self.cuts, dtype=torch.int64)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self._masks = _under("mask/", state, self._network) or None
+        self.cuts = state["cuts"].tolist()
+
     def _cut(self, network: nn.Module, moment: Moment) -> dict[str, Tensor]:
         share = partial(self._share, moment)
-        self.cuts.append((moment.step + 1, share(self._params.share)))
+        self.cuts.append(moment.step + 1)
         masks = choose(self._scores(network), self._treated, share, is_global=self._params.is_global)
         return {
             name: torch.from_numpy(from_canonical(masks[name], tuple(parameter.shape))).to(parameter.device)
@@ -67,8 +77,8 @@ class GradualPruning(Hook):
         return cubic(moment.step + 1, start, stop, 0.0, final)
 
     def _window(self, moment: Moment) -> tuple[int, int]:
-        start = round(self._params.begin * moment.steps)
-        return start, max(round(self._params.end * moment.steps), start + 1)
+        start = int(self._params.begin * moment.steps)
+        return start, min(max(round(self._params.end * moment.steps), start + 1), moment.steps)
 
     def _is_due(self, moment: Moment) -> bool:
         start, stop = self._window(moment)
@@ -106,8 +116,27 @@ class MovementPruning(GradualPruning):
         self._whole = {name: parameter.detach().clone() for name, parameter in self._pruned(network)}
         super().after_step(network, moment)
 
+    def state(self) -> Mapping[str, Tensor]:
+        kept = {"whole/": self._whole, "moved/": self._moved}
+        return {**super().state(), **{key + name: each for key, all in kept.items() for name, each in all.items()}}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self._whole = _under("whole/", state, self._network)
+        self._moved = _under("moved/", state, self._network)
+
     def _scores(self, network: nn.Module) -> Mapping[str, np.ndarray]:
         return {name: to_canonical(moved.cpu().numpy()) for name, moved in self._moved.items()}
+
+
+def _under(prefix: str, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Entries of one kind, each where its parameter is and laid out like it: sums in another order would round differently."""
+    parameters = dict(network.named_parameters())
+    names = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
+    return {
+        name: torch.empty_like(parameters[name], dtype=state[key].dtype, requires_grad=False).copy_(state[key])
+        for key, name in names.items()
+    }
 
 
 def gradual(weights: Weights, treated: Treated, params: UnstructuredParams) -> GradualPruning:

@@ -57,6 +57,10 @@ def _one_shot(
     model: Model, weights: Weights, treated: Treated, params: UnstructuredParams, run: RunContext
 ) -> dict[str, Any]:
     facts = _cut(weights, treated, 1, 1, params, run)
+    if params.measures_norms and model.form is Form.TORCH and run.data is not None:
+        from compressctl.training.norms import reestimate_norms
+
+        facts["measured_norms"] = reestimate_norms(model.body, run.data.split("calibration"), model.signature)
     return facts if params.finetune is None else {**facts, "finetune": _train(_held(model, treated), params, run)}
 
 
@@ -79,8 +83,8 @@ def _gradual(
 
     hook = gradual(weights, treated, params)
     trained = _train(model, params, run, hook)
-    hook.apply(model.body)
-    return {"cuts": [list(entry) for entry in hook.cuts], "finetune": trained}
+    cuts = {"number": len(hook.cuts), "first_step": hook.cuts[0], "last_step": hook.cuts[-1]}
+    return {"cuts": cuts, "finetune": trained}
 
 
 _SCHEDULES = {"one-shot": _one_shot, "iterative": _iterative, "gradual": _gradual}
