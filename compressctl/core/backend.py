@@ -101,7 +101,8 @@ class BackendSpec:
     """A backend as the registry lists it, light to import. implementation: `"module:attribute"`, a Backend.
 
     params: what a recipe may say about it; the values are `Target.options` as plain data. rules: `"module:attribute"`, what its
-    files are checked for, each with a name, a sentence and a source.
+    files are checked for, each with a name, a sentence and a source. zeros: what the runtime makes of weights that are zero,
+    in words that a report can show; None where that is not known.
     """
 
     name: str
@@ -111,6 +112,7 @@ class BackendSpec:
     params: type[BaseModel]
     implementation: str
     rules: str | None = None
+    zeros: str | None = None
 
 
 backends: Registry[BackendSpec] = Registry(

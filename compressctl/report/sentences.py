@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from compressctl.report.document import BackendPart, BehaviourPart, DriftPart, GroupsPart, Report, TokensPart
-from compressctl.report.tables import first_island, islands
+from compressctl.core.backend import backends
+from compressctl.report.document import (
+    BackendPart,
+    BehaviourPart,
+    DriftPart,
+    FilePart,
+    GroupsPart,
+    Report,
+    TokensPart,
+    WaterfallPart,
+)
+from compressctl.report.tables import first_island, islands, size_change, speed_words, zero_share
 
 _NAMED = 10
 
@@ -109,6 +119,38 @@ def trust(part: BackendPart) -> list[str]:
             else f"Energy is {energy.provenance}: {energy.source}."
         )
     return lines
+
+
+def zeros(part: BackendPart, report: Report) -> list[str]:
+    """What weights that a stage made zero bring here: what the runtime makes of them, what was measured, transport."""
+    stage = next((stage for stage in report.stages if "zeros" in stage.facts), None)
+    share = zero_share(part.compressed)
+    if stage is None or share is None:
+        return []
+    spec = backends.get(part.backend) if part.backend in backends else None
+    words = [f"{share:.1%} of the weights in the file are zero"]
+    if spec is not None and spec.zeros is not None:
+        words.append(spec.zeros)
+    return [". ".join([*words, _measured_zeros(part, report, stage.id)]) + "."]
+
+
+def _measured_zeros(part: BackendPart, report: Report, stage: str) -> str:
+    """The stage's own part where it was measured, else that of all stages together."""
+    before: WaterfallPart | FilePart = part.baseline
+    after: WaterfallPart | FilePart = part.compressed
+    speed, who = part.compressed.speed, "All stages together"
+    stages = [found.id for found in report.stages if found.use != "lower"]
+    measured = [point.id for point in part.waterfall[1:]]
+    if measured == stages:
+        place = measured.index(stage) + 1
+        before, after = part.waterfall[place - 1], part.waterfall[place]
+        speed, who = part.waterfall[place].step, "Measured for this stage"
+    if len(stages) == 1:
+        speed, who = part.compressed.speed, "Measured"
+    times = size_change(before.transport_bytes / max(after.transport_bytes, 1))
+    told = "speed not measured here" if speed is None else speed_words(speed)
+    file = "the file itself as large as before" if before.total_bytes <= after.total_bytes * 1.005 else ""
+    return f"{who}: {told}; {times} when compressed for transport{', ' + file if file else ''}"
 
 
 def stages(part: BackendPart, report: Report) -> list[str]:
