@@ -224,11 +224,10 @@ def _four_bits_are_weights(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _sparse_pattern(graph: Graph) -> Iterator[tuple[str, str]]:
-    if not graph.sparse:
+    if not graph.sparse or two_of_four(graph):
         return
     for node in graph.nodes(*_WEIGHTED):
-        values = weight_of(graph, node)
-        if values is not None and not holds_two_of_four(values, node.op_type):
+        if weight_of(graph, node) is not None:
             yield node.name, "2:4 sparsity is on, but its weight has more than two of four values that are not zero"
 
 
@@ -298,11 +297,24 @@ def weight_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     return values
 
 
-def holds_two_of_four(values: np.ndarray, op: str) -> bool:
-    """At most two of four neighbouring input channels are not zero. Source: Mishra et al. 2021, section 3."""
-    rows = (
-        values.reshape(values.shape[0], values.shape[1], -1) if op == "Conv" else np.swapaxes(values, 0, 1)[..., None]
-    )
+def two_of_four(graph: Graph) -> list[str]:
+    """Nodes whose weights hold the 2:4 pattern: TensorRT examines each layer by itself, so that others may stay dense."""
+    found = []
+    for node in graph.nodes("Conv", "Gemm", "MatMul"):
+        values = weight_of(graph, node)
+        if values is not None and values.ndim > 1:
+            out_first = node.op_type == "Conv" or bool(attribute(node, "transB", 0))
+            if holds_two_of_four(values if out_first else np.swapaxes(values, 0, 1)):
+                found.append(node.name)
+    return found
+
+
+def holds_two_of_four(values: np.ndarray) -> bool:
+    """At most two of four neighbouring input channels are not zero. values: (out, in, *kernel), four input channels or more.
+
+    Source: Mishra et al. 2021, section 3.
+    """
+    rows = values.reshape(values.shape[0], values.shape[1], -1)
     channels = rows.shape[1] - rows.shape[1] % 4
     if channels == 0:
         return False
@@ -334,8 +346,8 @@ RULES: tuple[Rule, ...] = (
     Rule("four-bit-weights", "4 bits are for the weights of matrix products", API, _four_bits_are_weights),
     Rule(
         "sparse-pattern",
-        "the 2:4 flag is set only where the pattern holds",
-        "TensorRT guide, Sparsity",
+        "the 2:4 flag is set only where a weight holds the pattern",
+        "NvInfer.h, BuilderFlag::kSPARSE_WEIGHTS",
         _sparse_pattern,
     ),
     Rule("imported-operators", "operators are those that the parser imports", PARSER, _imported_operators),

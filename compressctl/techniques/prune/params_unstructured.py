@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
@@ -19,20 +19,26 @@ _GLOBAL = ("magnitude", "lamp", "movement")
 _GRADUAL = ("magnitude", "lamp", "movement")
 
 
-def _pattern(text: str) -> str:
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    if text != "unstructured" and (found is None or not 0 < int(found[1]) < int(found[2])):
+Pattern = str | tuple[int, int]
+_LARGEST_SIDE = 1024
+
+
+def _checked(pattern: Pattern | None) -> Pattern | None:
+    if pattern is None or pattern == "unstructured":
+        return pattern
+    if isinstance(pattern, str):
+        found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", pattern)
+        fits = found is not None and 0 < int(found[1]) < int(found[2])
+    else:
+        fits = all(1 <= side <= _LARGEST_SIDE for side in pattern)
+    if not fits:
         raise ValueError(
             'a pattern is unstructured, N:M with 0 < N < M as in "2:4" (at most N of M are not zero), or a block as in [4, 1]'
         )
-    return text
+    return pattern
 
 
-Side = Annotated[int, Field(ge=1, le=1024)]
-Pattern = Annotated[str, AfterValidator(_pattern)] | tuple[Side, Side]
-
-
-def n_of_m(pattern: str | tuple[int, int]) -> tuple[int, int] | None:
+def n_of_m(pattern: Pattern) -> tuple[int, int] | None:
     """N and M of an N:M pattern, None for another."""
     if not isinstance(pattern, str) or pattern == "unstructured":
         return None
@@ -52,6 +58,8 @@ class SparsityOverride(BaseModel):
         None, ge=0, lt=1, description="share of zeros in each of these layers by itself; 0 keeps them as they are"
     )
     pattern: Pattern | None = Field(None, description='how their zeros lie, as in "1:4" or [4, 1]')
+
+    _pattern = field_validator("pattern")(_checked)
 
 
 class UnstructuredParams(BaseModel):
@@ -120,6 +128,8 @@ class UnstructuredParams(BaseModel):
     )
     overrides: tuple[SparsityOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    _pattern = field_validator("pattern")(_checked)
+
     @property
     def share(self) -> float:
         """The share of zeros that is wanted."""
@@ -138,7 +148,7 @@ class UnstructuredParams(BaseModel):
         return self.method == "lamp" or self.scope == "global"
 
 
-def implied(pattern: str | tuple[int, int]) -> float:
+def implied(pattern: Pattern) -> float:
     """The share of zeros of an N:M pattern, 0.5 for another."""
     found = n_of_m(pattern)
     return 0.5 if found is None else 1.0 - found[0] / found[1]
