@@ -99,7 +99,8 @@ class TensorRtParams(BackendParams):
         False, description="an engine that runs on all GPUs from Ampere on, perhaps slower"
     )
     sparse: bool | None = Field(
-        None, description="allow 2:4 sparse kernels; default: where every allowed weight holds the pattern"
+        None,
+        description="allow 2:4 sparse kernels, which the builder takes for weights that hold the pattern; default: where any does",
     )
     profiles: dict[str, Profile] | None = Field(
         None, description="shapes by input; default: from the model's open axes, each 1 to 16"

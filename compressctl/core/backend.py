@@ -116,6 +116,7 @@ class BackendSpec:
 
     params: what a recipe may say about it; the values are `Target.options` as plain data. rules: `"module:attribute"`, what its
     files are checked for, each with a name, a sentence and a source. extras: what single options need to be installed.
+    zeros: what the runtime makes of weights that are zero, in words that a report can show; None where that is not known.
     """
 
     name: str
@@ -126,6 +127,7 @@ class BackendSpec:
     implementation: str
     rules: str | None = None
     extras: tuple[Extra, ...] = ()
+    zeros: str | None = None
 
 
 backends: Registry[BackendSpec] = Registry(

@@ -38,6 +38,7 @@ def render(report: Report) -> str:
             lines += ["", "After each stage:", "", *_table(WATERFALL_HEAD, stages)]
         said = (
             sentences.stages(part, report),
+            sentences.zeros(part, report),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),

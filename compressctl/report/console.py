@@ -27,6 +27,7 @@ def render(report: Report) -> RenderableType:
             parts.append(_table("at other batches and threads", tables.POINTS_HEAD, points))
         said = (
             sentences.stages(part, report),
+            sentences.zeros(part, report),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compressctl.core.backend import backends
 from compressctl.report.document import (
     SMALLEST_GROUP,
     BackendPart,
@@ -12,14 +13,16 @@ from compressctl.report.document import (
     ClassPart,
     DriftPart,
     ErrorGroupsPart,
+    FilePart,
     GroupErrorPart,
     GroupPart,
     GroupsPart,
     Report,
     TokensPart,
+    WaterfallPart,
 )
 from compressctl.report.names import shortened
-from compressctl.report.tables import first_island, islands
+from compressctl.report.tables import first_island, islands, size_change, speed_words, zero_share
 
 _NAMED = 10
 _IN_SUMMARY = 3
@@ -180,6 +183,43 @@ def trust(part: BackendPart) -> list[str]:
             else f"Energy is {energy.provenance}: {energy.source}."
         )
     return lines
+
+
+def zeros(part: BackendPart, report: Report) -> list[str]:
+    """What weights that a stage made zero bring here: what the runtime makes of them, what was measured, transport."""
+    made = (stage for stage in report.stages if "zeros" in stage.facts and "skipped" not in stage.facts)
+    stage = next(made, None)
+    share = zero_share(part.compressed)
+    if stage is None or share is None:
+        return []
+    spec = backends.get(part.backend) if part.backend in backends else None
+    words = [f"{share:.1%} of the weights in the file are zero"]
+    if spec is not None and spec.zeros is not None:
+        words.append(spec.zeros)
+    return [". ".join([*words, _measured_zeros(part, report, stage.id)]) + "."]
+
+
+def _measured_zeros(part: BackendPart, report: Report, stage: str) -> str:
+    """The stage's own part where it was measured, else that of all stages together."""
+    before: WaterfallPart | FilePart = part.baseline
+    after: WaterfallPart | FilePart = part.compressed
+    speed, who = part.compressed.speed, "The whole file"
+    stages = [found.id for found in report.stages if found.use != "lower"]
+    measured = [point.id for point in part.waterfall[1:]]
+    if len(stages) > 1 and measured == stages:
+        place = measured.index(stage) + 1
+        before, after = part.waterfall[place - 1], part.waterfall[place]
+        speed, who = part.waterfall[place].step, "Measured for this stage"
+    elif len(stages) == 1 and _dtypes(part.baseline) == _dtypes(part.compressed):
+        who = "Measured"
+    times = size_change(before.transport_bytes / max(after.transport_bytes, 1))
+    told = "speed not measured here" if speed is None else speed_words(speed)
+    file = "the file itself as large as before" if before.total_bytes <= after.total_bytes * 1.005 else ""
+    return f"{who}: {told}; {times} when compressed for transport{', ' + file if file else ''}"
+
+
+def _dtypes(file: FilePart) -> set[str]:
+    return {entry.dtype for entry in file.weights}
 
 
 def stages(part: BackendPart, report: Report) -> list[str]:

@@ -218,9 +218,15 @@ def weight_types(file: FilePart) -> str:
     return ", ".join(f"{entry.dtype} {size(entry.stored_bytes)}" for entry in file.weights)
 
 
-def _zeros(file: FilePart) -> str:
+def zero_share(file: FilePart) -> float | None:
+    """The share of stored weights that stand for zero, None where they were not counted."""
     whole = sum(entry.elements for entry in file.weights)
-    return f"{sum(entry.zeros for entry in file.weights) / whole:.1%}" if whole else ""
+    return sum(entry.zeros for entry in file.weights) / whole if whole else None
+
+
+def _zeros(file: FilePart) -> str:
+    share = zero_share(file)
+    return "" if share is None else f"{share:.1%}"
 
 
 def _times(before: float, after: float) -> str:

@@ -17,7 +17,7 @@ from support.graphs import residual_model
 
 from compressctl.backends.params import TensorRtParams
 from compressctl.backends.tensorrt import BACKEND
-from compressctl.backends.tensorrt.rules import RULES, holds_two_of_four, lint
+from compressctl.backends.tensorrt.rules import RULES, Graph, holds_two_of_four, lint, two_of_four
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import TensorSpec
 from compressctl.core.target import Target
@@ -272,18 +272,28 @@ def test_every_rule_is_tried_and_has_a_source() -> None:
 
 
 def test_two_of_four_is_counted_along_input_channels() -> None:
-    conv, matmul = helper.make_node("Conv", ["x", "w"], ["y"]), helper.make_node("MatMul", ["x", "w"], ["y"])
-    linear = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
     weight = np.zeros((4, 8, 3, 3), np.int8)
     weight[:, [0, 3, 4, 5]] = 1
-    assert holds_two_of_four(weight, conv) is True
+    assert holds_two_of_four(weight)
     weight[0, 1, 0, 0] = 1
-    assert holds_two_of_four(weight, conv) is False
-    assert holds_two_of_four(weight[:, :3], conv) is None
-    rows = np.tile(np.array([1, 0, 0, 1], np.int8), (4, 2))
-    assert holds_two_of_four(rows, linear) is True
-    assert holds_two_of_four(rows.T, matmul) is True
-    assert holds_two_of_four(rows, matmul) is False
+    assert not holds_two_of_four(weight)
+
+
+@pytest.mark.parametrize(("op", "transposed"), [("Gemm", 1), ("Gemm", 0), ("MatMul", 0)])
+def test_two_of_four_is_counted_along_the_inputs_of_a_matrix(op: str, transposed: int) -> None:
+    weight = np.ones((8, 8), np.float32)
+    weight[:, 1::2] = 0  # (out, in)
+    for values, holds in ((weight, True), (weight.T, False)):
+        stored = values if transposed else values.T
+        node = helper.make_node(op, ["x", "w"], ["y"], "product", **({"transB": transposed} if op == "Gemm" else {}))
+        net = helper.make_graph(
+            [node],
+            "net",
+            [helper.make_tensor_value_info("x", 1, ["batch", 8])],
+            [helper.make_tensor_value_info("y", 1, ["batch", 8])],
+            [numpy_helper.from_array(np.ascontiguousarray(stored), "w")],
+        )
+        assert bool(two_of_four(Graph.of(helper.make_model(net), sparse=False))) is holds
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
@@ -313,7 +323,7 @@ def test_a_graph_that_breaks_a_rule_is_refused_with_the_node(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_of_four_kernels_are_allowed_where_every_weight_holds_the_pattern(tmp_path: Path) -> None:
+def test_two_of_four_kernels_are_allowed_where_a_weight_holds_the_pattern(tmp_path: Path) -> None:
     model = residual_model()
     for tensor in model.body.graph.initializer:
         if tensor.name.startswith("w"):

@@ -183,7 +183,7 @@ def test_onnxruntimes_own_four_bit_quantizer_is_understood(tmp_path: Path) -> No
     assert np.allclose(_run(found.model), _run(theirs.model.model), atol=1e-4)
 
 
-@pytest.mark.parametrize(("bits", "dtype"), [(2, "u2"), (4, "u4"), (8, "i8")])
+@pytest.mark.parametrize(("bits", "dtype"), [(2, "uint2"), (4, "uint4"), (8, "int8")])
 def test_openvino_keeps_the_weights_compressed(tmp_path: Path, bits: int, dtype: str) -> None:
     pytest.importorskip("openvino")
     from compressctl.backends.openvino import BACKEND as OPENVINO

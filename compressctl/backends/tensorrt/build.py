@@ -16,7 +16,7 @@ from compressctl.backends.dialects.tensorrt import four_bit_products, four_bits
 from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.params import Profile, TensorRtParams
-from compressctl.backends.tensorrt.rules import Graph, holds_two_of_four, lint, weight_of
+from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model, TensorSpec
@@ -98,16 +98,10 @@ def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> bool:
-    """2:4 kernels where asked for, else where every weight that could use them holds the pattern; not on Turing."""
+    """2:4 kernels where asked for, else where any weight holds the pattern; not on Turing."""
     if options.sparse is not None:
         return options.sparse
-    if target.profile == "nvidia-sm75":
-        return False
-    graph = Graph.of(proto, sparse=False)
-    weights = [(node, weight_of(graph, node)) for node in graph.nodes("Conv", "Gemm", "MatMul")]
-    held = [holds_two_of_four(values, node) for node, values in weights if values is not None and values.ndim > 1]
-    # Layers whose channels do not come in fours, as the three of an image, take no part.
-    return True in held and False not in held
+    return target.profile != "nvidia-sm75" and bool(two_of_four(Graph.of(proto, sparse=False)))
 
 
 def _settings(model: Model, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:

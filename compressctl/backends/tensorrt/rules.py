@@ -256,11 +256,10 @@ def _four_bits_are_weights(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _sparse_pattern(graph: Graph) -> Iterator[tuple[str, str]]:
-    if not graph.sparse:
+    if not graph.sparse or two_of_four(graph):
         return
     for node in graph.nodes(*_WEIGHTED):
-        values = weight_of(graph, node)
-        if values is not None and values.ndim > 1 and holds_two_of_four(values, node) is False:
+        if weight_of(graph, node) is not None:
             yield node.name, "2:4 sparsity is on, but its weight has more than two of four values that are not zero"
 
 
@@ -330,17 +329,29 @@ def weight_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     return values
 
 
-def holds_two_of_four(values: np.ndarray, node: onnx.NodeProto) -> bool | None:
-    """Whether at most two of four neighbouring input channels are not zero; None where channels do not come in fours.
+def two_of_four(graph: Graph) -> list[str]:
+    """Nodes whose weights hold the 2:4 pattern: TensorRT examines each layer by itself, so that others may stay dense."""
+    found = []
+    for node in graph.nodes("Conv", "Gemm", "MatMul"):
+        values = weight_of(graph, node)
+        if values is not None and values.ndim > 1:
+            out_first = node.op_type == "Conv" or bool(attribute(node, "transB", 0))
+            if holds_two_of_four(values if out_first else np.swapaxes(values, 0, 1)):
+                found.append(node.name)
+    return found
 
-    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 3.
+
+def holds_two_of_four(values: np.ndarray) -> bool:
+    """At most two of four neighbouring input channels are not zero. values: (out, in, *kernel), four input channels or more.
+
+    Source: Mishra et al. 2021, section 3.
     """
-    turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
-    axis = 1 if node.op_type == "Conv" or turned else 0
-    if values.shape[axis] % 4:
-        return None
-    groups = np.moveaxis(values, axis, 0).reshape(values.shape[axis] // 4, 4, -1)
-    return bool((np.count_nonzero(groups, axis=1) <= 2).all())
+    rows = values.reshape(values.shape[0], values.shape[1], -1)
+    channels = rows.shape[1] - rows.shape[1] % 4
+    if channels == 0:
+        return False
+    groups = rows[:, :channels].reshape(rows.shape[0], -1, 4, rows.shape[2])
+    return bool((np.count_nonzero(groups, axis=2) <= 2).all())
 
 
 RULES: tuple[Rule, ...] = (
@@ -371,8 +382,8 @@ RULES: tuple[Rule, ...] = (
     Rule("four-bit-weights", "4 bits are for the weights of matrix products", API, _four_bits_are_weights),
     Rule(
         "sparse-pattern",
-        "the 2:4 flag is set only where the pattern holds",
-        "TensorRT guide, Sparsity",
+        "the 2:4 flag is set only where a weight holds the pattern",
+        "NvInfer.h, BuilderFlag::kSPARSE_WEIGHTS",
         _sparse_pattern,
     ),
     Rule("imported-operators", "operators are those that the parser imports", PARSER, _imported_operators),
