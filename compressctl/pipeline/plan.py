@@ -77,10 +77,11 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
             continue
         spec = techniques.get(stage.use)
         path = f"stages[{position}]"
-        if spec.takes is Form.ONNX and form is Form.TORCH:
+        if form is Form.TORCH and form not in spec.forms:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
         problems += _problems(recipe, stage, spec, path, ModelFacts(form, target, quantized=quantized))
-        add(stage.id, "stage", stage.use, spec.gives, _stage_key(recipe, stage, spec, key, data_key, target), stage)
+        gives = spec.gives_from(form)
+        add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, gives, key, data_key, target), stage)
         quantized = quantized or spec.quantizes
     if form is Form.TORCH:
         add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
@@ -129,7 +130,8 @@ def stage_seed(recipe_seed: int, stage_id: str) -> int:
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
     found = []
-    if spec.takes is Form.TORCH and facts.form is Form.ONNX:
+    needs = spec.needs_for(stage.params)
+    if facts.form is Form.ONNX and facts.form not in spec.forms:
         found.append(
             Problem(
                 f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
@@ -137,12 +139,11 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
                 "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
             )
         )
-    if spec.needs and recipe.data is None:
-        needs = ", ".join(sorted(spec.needs))
-        found.append(Problem(f"{stage.use} needs {needs}", path, "add a `data` section"))
+    if needs and recipe.data is None:
+        found.append(Problem(f"{stage.use} needs {', '.join(sorted(needs))}", path, "add a `data` section"))
     if stage.gate and recipe.data is None:
         found.append(Problem("a gate needs labelled data", f"{path}.gate", "add a `data` section"))
-    if Need.CALIBRATION_DATA in spec.needs and recipe.data and recipe.data.sizes.calibration == 0:
+    if Need.CALIBRATION_DATA in needs and recipe.data and recipe.data.sizes.calibration == 0:
         found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
     if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
         found.append(
@@ -157,9 +158,10 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
 
 
 def _stage_key(
-    recipe: Recipe, stage: Stage, spec: TechniqueSpec, input_key: str, data_key: str | None, target: Target
+    recipe: Recipe, stage: Stage, spec: TechniqueSpec, gives: Form, input_key: str, data_key: str | None, target: Target
 ) -> str:
     """A hash of everything that decides what the stage gives."""
+    needs = spec.needs_for(stage.params)
     gate = stage.gate.model_dump(mode="json") if stage.gate else None
     return _digest(
         [
@@ -170,10 +172,10 @@ def _stage_key(
             stage.params.model_dump(mode="json"),
             gate,
             input_key,
-            data_key if spec.needs or gate else None,
+            data_key if needs or gate else None,
             stage_seed(recipe.seed, stage.id),
-            _target_facts(spec, target) if spec.reads_target or spec.gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if gate or Need.TRAINING_DATA in spec.needs else None,
+            _target_facts(spec, target) if spec.reads_target or gives is Form.ONNX or gate else None,
+            [recipe.task, recipe.metric] if gate or Need.TRAINING_DATA in needs else None,
             _file_hashes(spec, stage, recipe.base),
         ]
     )
