@@ -147,5 +147,8 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+        "factorize.svd": "compressctl.techniques.factorize.params:SVD",
+        "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
+        "factorize.cp": "compressctl.techniques.factorize.params:CP",
     },
 )

@@ -50,7 +50,8 @@ def full_rank(shape: Sequence[int]) -> int:
 def composed(factors: Sequence[np.ndarray]) -> np.ndarray:
     """The sum of outer products."""
     joined = _khatri_rao(factors[1:])
-    return (factors[0] @ joined.T).reshape([len(factor) for factor in factors])
+    whole: np.ndarray = (factors[0] @ joined.T).reshape([len(factor) for factor in factors])
+    return whole
 
 
 def _start(tensor: np.ndarray, rank: int) -> list[np.ndarray]:

@@ -87,7 +87,8 @@ def dropped_shares(values: np.ndarray) -> np.ndarray:
     if total == 0.0:
         return np.zeros(len(squares) + 1)
     # Summed from the small end: subtracting from the whole would lose the small shares to rounding.
-    return np.append(np.cumsum(squares[::-1])[::-1], 0.0) / total
+    shares: np.ndarray = np.append(np.cumsum(squares[::-1])[::-1], 0.0) / total
+    return shares
 
 
 def soft_threshold(weight: np.ndarray, threshold: float) -> np.ndarray:

@@ -24,7 +24,9 @@ def _weight(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
 def _inputs(width: int, seed: int = 1, samples: int = 200) -> np.ndarray:
     """(width, samples) with strong correlations, as activations have."""
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((width, width)) @ np.diag(0.5 ** np.arange(width)) @ rng.standard_normal((width, samples))
+    return (
+        rng.standard_normal((width, width)) @ np.diag(0.5 ** np.arange(width)) @ rng.standard_normal((width, samples))
+    )
 
 
 @given(SHAPES, st.integers(0, 1000))
@@ -45,9 +47,7 @@ def test_the_error_is_what_numpy_s_dropped_singular_values_add_up_to(
 
 
 @given(SHAPES, st.integers(0, 1000), st.data())
-def test_no_other_matrix_of_the_rank_has_less_error(
-    shape: tuple[int, int], seed: int, data: st.DataObject
-) -> None:
+def test_no_other_matrix_of_the_rank_has_less_error(shape: tuple[int, int], seed: int, data: st.DataObject) -> None:
     """Eckart and Young, against factors that alternating least squares fits from a random start."""
     weight, rank = _weight(shape, seed), data.draw(st.integers(1, min(shape)))
     left, right = low_rank(decompose(weight), rank)

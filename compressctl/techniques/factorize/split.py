@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,9 +17,14 @@ Rank = tuple[int, ...]
 class Split(Protocol):
     """One layer, decomposed once by one scheme, and cut to any rank afterwards."""
 
-    scheme: str
-    layer: Layer
-    full_rank: Rank
+    @property
+    def scheme(self) -> str: ...
+
+    @property
+    def layer(self) -> Layer: ...
+
+    @property
+    def full_rank(self) -> Rank: ...
 
     def ranks(self, round_to: int) -> Iterable[Rank]:
         """Those worth a look; from round_to on only its multiples."""
@@ -86,5 +91,3 @@ def steps(limit: int, round_to: int) -> list[int]:
 def rounded_up(rank: int, limit: int, round_to: int) -> int:
     """The next of `steps` from a rank on, the limit where there is none."""
     return rank if rank < round_to else min(-(-rank // round_to) * round_to, limit)
-
-

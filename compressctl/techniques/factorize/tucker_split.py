@@ -18,8 +18,8 @@ from compressctl.techniques.factorize.split import Rank, steps
 class TuckerSplit:
     """ranks are (output channels, input channels) of the kernel between.
 
-    The error is that of the truncated HOSVD, which the weights' own (refined by HOOI) never exceeds; with whitening it is that
-    of inputs whose neighbouring pixels are not correlated.
+    The error is that of the truncated HOSVD until a rank's weights were asked for, which HOOI refines, and theirs from then
+    on; with whitening it is that of inputs whose neighbouring pixels are not correlated.
     Source: Kim et al. 2016, Compression of Deep CNNs for Fast and Low Power Mobile Applications, section 3.
     """
 
@@ -39,22 +39,35 @@ class TuckerSplit:
         return ((p, q) for p in steps(out, round_to) for q in steps(channels, round_to))
 
     def outlines(self, rank: Rank) -> tuple[Outline, ...]:
+        """Three, or two where one side keeps all its channels: its 1x1 is part of the core then."""
         whole = self.layer.outline
         axes = len(whole.kernel)
-        return (
-            pointwise(f"{whole.name}.reduce", rank[1], whole.shape[1], axes),
-            Outline(f"{whole.name}.core", (*rank, *whole.kernel), whole.strides, whole.pads, whole.dilations),
-            pointwise(f"{whole.name}.expand", whole.shape[0], rank[0], axes),
-        )
+        core = Outline(f"{whole.name}.core", (*rank, *whole.kernel), whole.strides, whole.pads, whole.dilations)
+        reduce = pointwise(f"{whole.name}.reduce", rank[1], whole.shape[1], axes)
+        expand = pointwise(f"{whole.name}.expand", whole.shape[0], rank[0], axes)
+        before = (reduce,) if rank[1] < whole.shape[1] else ()
+        return (*before, core, *((expand,) if rank[0] < whole.shape[0] else ()))
 
     def error(self, rank: Rank) -> float:
-        return float(self.lost[rank])
+        found = self._refined.get(rank)
+        if found is None:
+            return float(self.lost[rank])
+        total = float(np.sum(np.square(self.whitened)))
+        return max(0.0, 1.0 - float(np.sum(np.square(found.core))) / total) if total else 0.0
 
     def weights(self, rank: Rank) -> tuple[np.ndarray, ...]:
-        found = self._refined.setdefault(rank, tucker2(self.whitened, (rank[0], rank[1])))
+        if rank not in self._refined:
+            self._refined[rank] = tucker2(self.whitened, (rank[0], rank[1]))
+        found = self._refined[rank]
         right = found.right if self.factor is None else unwhitened(found.right, self.factor)
-        reduce, core, expand = self.outlines(rank)
-        return right.T.reshape(reduce.shape), found.core.reshape(core.shape), found.left.reshape(expand.shape)
+        core, sides = found.core, {"reduce": right.T, "expand": found.left}
+        if rank[1] == self.full_rank[1]:
+            core = np.einsum("pq...,sq->ps...", core, right)
+        if rank[0] == self.full_rank[0]:
+            core = np.einsum("tp,pq...->tq...", found.left, core)
+        outlines = self.outlines(rank)
+        parts = [(sides.get(part.name.rsplit(".", 1)[-1], core), part.shape) for part in outlines]
+        return tuple(part.reshape(shape) for part, shape in parts)
 
     def evbmf(self) -> Rank:
         unfoldings = (self.layer.weight, self.layer.weight.swapaxes(0, 1))
