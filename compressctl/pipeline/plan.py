@@ -175,7 +175,7 @@ def _stage_key(
             data_key if needs or gate else None,
             stage_seed(recipe.seed, stage.id),
             _target_facts(spec, target) if spec.reads_target or gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if gate or Need.TRAINING_DATA in needs else None,
+            [recipe.task, recipe.metric] if gate or needs & {Need.TRAINING_DATA, Need.LABELS} else None,
             _file_hashes(spec, stage, recipe.base),
         ]
     )
