@@ -32,12 +32,21 @@ class Need(StrEnum):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a check may know before a weight is loaded. `form` is the form the stage would receive."""
+    """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's."""
 
     form: Form
     target: Target
     signature: Signature | None = None
     quantized: bool = False
+    original_form: Form | None = None
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a stage must be given. takes: the form of the model that comes in, None where either will do."""
+
+    takes: Form | None
+    needs: frozenset[Need]
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,11 @@ class TechniqueSpec:
     check: Callable[[Any, ModelFacts], list[Problem]] | None = None
     reads_target: bool = False
     files: Callable[[Any, Path], Mapping[str, Path]] | None = None
+    requires: Callable[[Any], Requirements] | None = None
+
+    def requirements(self, params: Any) -> Requirements:
+        """What a stage with these params must be given."""
+        return Requirements(self.takes, self.needs) if self.requires is None else self.requires(params)
 
 
 @dataclass(frozen=True)
@@ -130,5 +144,7 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
+        "distill.features": "compressctl.techniques.distill.params:FEATURES",
     },
 )

@@ -77,9 +77,10 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
             continue
         spec = techniques.get(stage.use)
         path = f"stages[{position}]"
-        if spec.takes is Form.ONNX and form is Form.TORCH:
+        if spec.requirements(stage.params).takes is Form.ONNX and form is Form.TORCH:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
-        problems += _problems(recipe, stage, spec, path, ModelFacts(form, target, quantized=quantized))
+        facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
+        problems += _problems(recipe, stage, spec, path, facts)
         add(stage.id, "stage", stage.use, spec.gives, _stage_key(recipe, stage, spec, key, data_key, target), stage)
         quantized = quantized or spec.quantizes
     if form is Form.TORCH:
@@ -129,7 +130,8 @@ def stage_seed(recipe_seed: int, stage_id: str) -> int:
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
     found = []
-    if spec.takes is Form.TORCH and facts.form is Form.ONNX:
+    wanted = spec.requirements(stage.params)
+    if wanted.takes is Form.TORCH and facts.form is Form.ONNX:
         found.append(
             Problem(
                 f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
@@ -137,12 +139,12 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
                 "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
             )
         )
-    if spec.needs and recipe.data is None:
-        needs = ", ".join(sorted(spec.needs))
+    if wanted.needs and recipe.data is None:
+        needs = ", ".join(sorted(wanted.needs))
         found.append(Problem(f"{stage.use} needs {needs}", path, "add a `data` section"))
     if stage.gate and recipe.data is None:
         found.append(Problem("a gate needs labelled data", f"{path}.gate", "add a `data` section"))
-    if Need.CALIBRATION_DATA in spec.needs and recipe.data and recipe.data.sizes.calibration == 0:
+    if Need.CALIBRATION_DATA in wanted.needs and recipe.data and recipe.data.sizes.calibration == 0:
         found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
     if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
         found.append(

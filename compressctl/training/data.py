@@ -14,10 +14,14 @@ from compressctl.core.model import Signature
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without."""
+    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without.
+
+    indices: (n,) int64, the samples' positions in the dataset; None where inputs stand for no sample of it.
+    """
 
     inputs: tuple[Tensor, ...]
     labels: Tensor | None
+    indices: Tensor | None = None
 
 
 def tensor_batches(
@@ -26,4 +30,5 @@ def tensor_batches(
     for batch in split.batches(size, shuffle_seed=shuffle_seed):
         arrays = bind(batch, signature)
         inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
-        yield TensorBatch(inputs, None if batch.labels is None else torch.as_tensor(batch.labels))
+        labels = None if batch.labels is None else torch.as_tensor(batch.labels)
+        yield TensorBatch(inputs, labels, torch.as_tensor(batch.indices))
