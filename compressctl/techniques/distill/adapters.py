@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-
-
-class Accompanied(nn.Module):
-    """A student with modules that are trained with it; running it runs the student alone."""
-
-    def __init__(self, student: nn.Module, companions: nn.ModuleList) -> None:
-        super().__init__()
-        self.student = student
-        self.companions = companions
-
-    def forward(self, *inputs: Any) -> Any:
-        return self.student(*inputs)
-
-
-PREFIX = "student."
-"""What the student's parameters are called by inside."""
 
 
 def adapter(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
@@ -53,12 +35,6 @@ class Embeddings(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         return self.student(vectors(student)), self.teacher(vectors(teacher))
-
-
-def plain(network: nn.Module) -> nn.Module:
-    """The network inside the wrapper that several processes put around it."""
-    inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    return inner if isinstance(inner, nn.Module) else network
 
 
 def fresh(modules: list[nn.Module], seed: int) -> nn.ModuleList:

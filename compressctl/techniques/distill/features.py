@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.techniques.distill.adapters import PREFIX, Accompanied, Embeddings, adapter, fresh, plain, vectors
+from compressctl.techniques.distill.adapters import Embeddings, adapter, fresh, vectors
 from compressctl.techniques.distill.attention import attention_transfer
 from compressctl.techniques.distill.compare import class_axis
 from compressctl.techniques.distill.contrastive import contrast
@@ -53,23 +53,20 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     labels, label_weight = label_loss(params, lesson, _LABEL_WEIGHT)
     ledger = Ledger()
     objective: Objective = FeaturesObjective(
-        lesson.teacher, pairs, _loss(params), params, labels, label_weight, class_axis(run.task), ledger
+        lesson.teacher, pairs, companions, _loss(params), params, labels, label_weight, class_axis(run.task), ledger
     )
     if lesson.draw is not None:
         objective = Afresh(objective, lesson.draw, student.signature)
-    together = replace(
-        student, body=Accompanied(student.body, companions), sparse=tuple(PREFIX + name for name in student.sparse)
-    )
-    trained = train(together, objective, params, lesson.run, [ledger])
-    assert isinstance(trained.network, Accompanied)
-    network = trained.network.student.eval()
+    trained = train(student, objective, params, lesson.run, [ledger])
     facts = {
         "layers": [{"teacher": pair.teacher, "student": pair.student} for pair in pairs],
         "method": params.method,
         "label_weight": label_weight,
         "loss_parts": ledger.by_part,
     }
-    return StageResult(replace(student, body=network), {**conclude(lesson, network), **facts, **trained.facts})
+    return StageResult(
+        replace(student, body=trained.network), {**conclude(lesson, trained.network), **facts, **trained.facts}
+    )
 
 
 def _pairs(params: FeaturesParams, teacher: nn.Module, student: nn.Module, samples: tuple[Tensor, ...]) -> list[Pair]:
@@ -125,29 +122,37 @@ def _loss(params: FeaturesParams) -> FeatureLoss:
     return {"hints": hints, "attention": attention, "relational": relational, "contrastive": contrastive}[params.method]
 
 
-@dataclass(frozen=True)
-class FeaturesObjective:
-    """The mean loss over the pairs of layers, with the labels' and the logits' beside it."""
+class FeaturesObjective(nn.Module):
+    """The mean loss over the pairs of layers, with the labels' and the logits' beside it.
 
-    teacher: TorchTeacher
-    pairs: Sequence[Pair]
-    loss: FeatureLoss
-    params: FeaturesParams
-    labels: LabelLoss | None
-    label_weight: float
-    class_axis: int
-    ledger: Ledger
+    A module, so that the companions are trained along. The teacher is no part of it.
+    """
 
-    def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor:
-        together = plain(network)
-        assert isinstance(together, Accompanied)
+    def __init__(
+        self,
+        teacher: TorchTeacher,
+        pairs: Sequence[Pair],
+        companions: nn.ModuleList,
+        loss: FeatureLoss,
+        params: FeaturesParams,
+        labels: LabelLoss | None,
+        label_weight: float,
+        class_axis: int,
+        ledger: Ledger,
+    ) -> None:
+        super().__init__()
+        self.companions = companions
+        self.teacher, self.pairs, self.loss, self.params = teacher, pairs, loss, params
+        self.labels, self.label_weight, self.class_axis, self.ledger = labels, label_weight, class_axis, ledger
+
+    def forward(self, network: nn.Module, batch: TensorBatch) -> Tensor:
         with listening(self.teacher.network, [pair.teacher for pair in self.pairs]) as theirs:
             taught = self.teacher(batch.inputs)
-        with listening(together.student, [pair.student for pair in self.pairs]) as ours:
+        with listening(network, [pair.student for pair in self.pairs]) as ours:
             outputs = next(iter(named_outputs(network(*batch.inputs)).values()))
         losses = [
             self.loss(ours[pair.student], theirs[pair.teacher], companion, batch)
-            for pair, companion in zip(self.pairs, together.companions, strict=True)
+            for pair, companion in zip(self.pairs, self.companions, strict=True)
         ]
         weight = self.params.weight * _USUAL_WEIGHT[self.params.method]
         parts: dict[str, Tensor] = {self.params.method: weight * sum(losses[1:], start=losses[0]) / len(losses)}
@@ -156,4 +161,4 @@ class FeaturesObjective:
             parts["teacher"] = self.params.logits_weight * kl(*classes, self.params.temperature)
         if self.labels is not None:
             parts["labels"] = self.label_weight * self.labels(outputs, known_labels(batch))
-        return self.ledger.total(parts, len(outputs))
+        return self.ledger.total(parts, len(outputs) if network.training else 0)

@@ -66,9 +66,9 @@ class OutputsObjective:
         parts = {"teacher": self.weight * self.compare(outputs, taught, batch)}
         if self.labels is not None:
             parts["labels"] = self.label_weight * self.labels(outputs, known_labels(batch))
-        return self.ledger.total(parts, len(outputs))
+        return self.ledger.total(parts, len(outputs) if network.training else 0)
 
 
 def inputs_vary(params: DistillParams) -> bool:
     """Whether a sample is another one in each epoch."""
-    return params.data_free == "random"
+    return params.augment.is_on or params.mixup > 0 or params.data_free == "random"

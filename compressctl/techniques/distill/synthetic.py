@@ -73,17 +73,21 @@ def stored(inputs: np.ndarray, name: str) -> Draw:
     return lambda numbers: {name: inputs[numbers]}
 
 
-@dataclass(frozen=True)
-class Afresh:
-    """An objective on inputs that are drawn anew for every batch: noise is free, so that no sample need come twice."""
+class Afresh(nn.Module):
+    """An objective on inputs that are drawn anew for every batch: noise is free, so that no sample need come twice.
 
-    objective: Objective
-    draw: Draw
-    signature: Signature
+    A module, so that an objective with parameters has them trained.
+    """
 
-    def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor:
-        assert batch.indices is not None
+    def __init__(self, objective: Objective, draw: Draw, signature: Signature) -> None:
+        super().__init__()
+        self.objective = objective
+        self.draw, self.signature = draw, signature
+
+    def forward(self, network: nn.Module, batch: TensorBatch) -> Tensor:
+        if not network.training or batch.indices is None:  # validated on samples that are what they are
+            return self.objective(network, batch)
         drawn = self.draw(batch.indices.cpu().numpy())
         device = batch.inputs[0].device
         inputs = tuple(torch.as_tensor(drawn[spec.name]).to(device) for spec in self.signature.inputs)
-        return self.objective(network, TensorBatch(inputs, None, None))
+        return self.objective(network, TensorBatch(inputs, None))
