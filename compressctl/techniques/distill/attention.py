@@ -7,12 +7,12 @@ from torch.nn import functional
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the two attention maps; a scalar in float32.
+    """Squared distance of the two attention maps, the mean over samples, 0 to 2 at any resolution; a scalar in float32.
 
     student, teacher: (n, channels, height, width) with the same places, or (n, tokens, width); widths may differ.
     Source: Zagoruyko and Komodakis 2017, equation 2, with p = 2.
     """
-    return (attention_map(student) - attention_map(teacher)).square().mean()
+    return (attention_map(student) - attention_map(teacher)).square().sum(dim=1).mean()
 
 
 def attention_map(features: Tensor) -> Tensor:

@@ -24,15 +24,16 @@ from compressctl.techniques.distill.params import FeaturesParams
 from compressctl.techniques.distill.relational import angle_loss, distance_loss
 from compressctl.techniques.distill.synthetic import Afresh
 from compressctl.techniques.distill.teacher import TorchTeacher, check_outputs, torch_network
-from compressctl.techniques.distill.traps import warn_of_heat
+from compressctl.techniques.distill.traps import warn_of_heat, warn_of_untaught_end
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
 
 _LABEL_WEIGHT = 1.0
-_USUAL_WEIGHT = {"hints": 1.0, "attention": 1000.0, "relational": 25.0, "contrastive": 0.8}
-"""What each method's loss is multiplied by so that it stands beside a cross-entropy, as their authors do. A hint as a mean
-over normalised features is of that size already."""
+_USUAL_WEIGHT = {"hints": 1.0, "attention": 10.0, "relational": 25.0, "contrastive": 0.8}
+"""What each method's loss is multiplied by so that it stands beside a cross-entropy. Relational and contrastive: as their
+authors do. Attention: between their 1 at 32x32 places and 16 at 8x8, for a distance instead of a mean over places. A hint,
+a mean over normalised features, is of that size already."""
 
 FeatureLoss = Callable[[Tensor, Tensor, nn.Module, TensorBatch], Tensor]
 """Student's features, teacher's features, the companion that belongs to the pair, the batch: a scalar."""
@@ -51,6 +52,7 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     pairs = _pairs(params, teacher, student.body, samples_of(lesson, 2))
     companions = fresh([_companion(params, pair) for pair in pairs], run.seed)
     labels, label_weight = label_loss(params, lesson, _LABEL_WEIGHT)
+    warn_of_untaught_end(labels is None and params.logits_weight == 0, run.events)
     ledger = Ledger()
     objective: Objective = FeaturesObjective(
         lesson.teacher, pairs, companions, _loss(params), params, labels, label_weight, class_axis(run.task), ledger

@@ -59,6 +59,7 @@ def listening(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Te
         def hear(module: nn.Module, given: object, output: object) -> None:
             tensor = _features(output)
             if tensor is not None:
+                heard.pop(path, None)  # the order is that of the last time that each module ran
                 heard[path] = tensor
 
         return network.get_submodule(path).register_forward_hook(hear)
@@ -111,15 +112,18 @@ def _by_resolution(
 def _last_of_each(shapes: Mapping[str, tuple[int, ...]], output: tuple[int, ...]) -> dict[tuple[int, ...], str]:
     """The last module per resolution: (height, width) of feature maps, (tokens,) of sequences, () of vectors.
 
-    The outputs themselves are no inner features. Vectors and maps of one place count where there is nothing else.
+    An outer module goes before those inside another: a block that ends at a lower resolution begins at the higher one. The
+    outputs themselves are no inner features. Vectors and maps of one place count where there is nothing else.
     """
     found: dict[tuple[int, ...], str] = {}
     for path, shape in shapes.items():
         if shape == output and len(shape) < 4:
             continue
         places = shape[2:] if len(shape) == 4 else shape[1:-1]
-        found.pop(places, None)
-        found[places] = path
+        known = found.get(places)
+        if known is None or path.count(".") <= known.count("."):
+            found.pop(places, None)
+            found[places] = path
     inner = {places: path for places, path in found.items() if places and set(places) != {1}}
     return inner or found
 

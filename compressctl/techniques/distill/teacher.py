@@ -70,7 +70,7 @@ class TorchTeacher:
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
         self.network.to(inputs[0].device)
-        if inputs[0].ndim == 4 and inputs[0].is_contiguous(memory_format=torch.channels_last):
+        if inputs[0].ndim == 4 and not inputs[0].is_contiguous():  # the loop stores images channels last
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             return next(iter(named_outputs(self.network(*inputs)).values()))

@@ -45,6 +45,15 @@ def warn_of_echo(is_same: bool, events: Events) -> None:
         )
 
 
+def warn_of_untaught_end(has_features_alone: bool, events: Events) -> None:
+    """Features reach up to a layer inside; nothing tells the layers behind it what to do."""
+    if has_features_alone:
+        events.warn(
+            "only features are taught, without labels and without the teacher's outputs, so that the student's layers behind "
+            "them do not learn: set logits_weight"
+        )
+
+
 _WORDS = {"binary": 1, "ternary": 2}
 _BIT_KEYS = {"bits", "weight_bits", "activation_bits", "weights", "activations"}
 
