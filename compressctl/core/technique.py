@@ -32,12 +32,13 @@ class Need(StrEnum):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a check may know before a weight is loaded. `form` is the form the stage would receive."""
+    """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's."""
 
     form: Form
     target: Target
     signature: Signature | None = None
     quantized: bool = False
+    original_form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -151,5 +152,7 @@ techniques: Registry[TechniqueSpec] = Registry(
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
+        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
+        "distill.features": "compressctl.techniques.distill.params:FEATURES",
     },
 )

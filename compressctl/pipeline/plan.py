@@ -79,7 +79,8 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         path = f"stages[{position}]"
         if form is Form.TORCH and form not in spec.forms:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
-        problems += _problems(recipe, stage, spec, path, ModelFacts(form, target, quantized=quantized))
+        facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
+        problems += _problems(recipe, stage, spec, path, facts)
         gives = spec.gives_from(form)
         add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, gives, key, data_key, target), stage)
         quantized = quantized or spec.quantizes
