@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressctl.report.document import BackendPart, Report, WaterfallPart
-from compressctl.report.tables import milliseconds, score_text, short, size
+from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,9 @@ _HEIGHT = 3.1
 _LEVELS = (1, 2, 4, 8, 16, 32)
 """The usual scale of compression: 2x (half precision), 4x (8 bit), 8x (4 bit), 16x and 32x (2 bit, binary)."""
 
+_LEVELS_SHOWN = 16
+"""However little was won, so that it is seen against what is usual."""
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -43,8 +46,6 @@ class Chart:
 def charts(part: BackendPart, report: Report) -> list[Chart]:
     """Every picture that the measurements allow, in the order of the page."""
     made = [
-        _level(part, report),
-        _distribution(part),
         _tradeoff(part, report, "file size", lambda point: point.total_bytes / 1e6, "MB"),
         _tradeoff(part, report, "latency p50", _p50, "ms"),
         _bars(part, "File size after each stage", lambda point: point.total_bytes, size),
@@ -55,6 +56,8 @@ def charts(part: BackendPart, report: Report) -> list[Chart]:
             _score,
             lambda value: score_text(value, report.metric_unit),
         ),
+        _distribution(part),
+        _level(part, report),
     ]
     return [chart for chart in made if chart is not None]
 
@@ -187,6 +190,8 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
         bounds = [[point.speed.ratio - point.speed.low], [point.speed.high - point.speed.ratio]]
         axes.errorbar([x], [point.speed.ratio], yerr=bounds, fmt="o", color=colour, capsize=3, markersize=7)
         drop = "" if point.drop is None else f"\n{_loss(point.drop, report)}"
+        if last and may_be_chance(after):
+            drop += "\nmay be chance"
         axes.annotate(
             f"{short(point.id)}{drop}",
             (x, point.speed.ratio),
@@ -196,7 +201,7 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
             fontsize=9,
         )
     largest = max(x for x, _ in speeds)
-    ticks = [level for level in _LEVELS if level <= max(4.0, largest * 2)]
+    ticks = [level for level in _LEVELS if level <= max(_LEVELS_SHOWN, largest * 2)]
     axes.set_xlim(min(0.85, *(x * 0.85 for x, _ in speeds)), max(ticks[-1], largest) * 1.5)
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.minorticks_off()
@@ -205,15 +210,16 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
     axes.set_ylabel("faster (x)")
     words = f"{part.smaller:.2f}x smaller, {after.speed.ratio:.2f}x the speed"
     if after.change:
-        words += f", {_loss(after.change.drop, report)}"
+        words += f", {_loss(after.change.drop, report)}{may_be_chance(after)}"
     return Chart("Level: smaller, faster, at what loss", words, _svg(figure))
 
 
 def _loss(drop: float, report: Report) -> str:
-    if round(drop, 2) == 0:
+    if drop == 0:
         return "nothing lost"
-    unit = " points" if report.metric_unit == "%" else ""
-    return f"{abs(drop):.2f}{unit} {'lost' if drop > 0 else 'gained'}"
+    if report.metric_unit == "%":
+        return f"{max(abs(drop), 0.01):.2f} points {'lost' if drop > 0 else 'gained'}"
+    return f"{report.metric or 'score'} {abs(drop):.2g} {'worse' if drop > 0 else 'better'}"
 
 
 def _figure(height: float = _HEIGHT) -> tuple[Any, Any]:
