@@ -92,6 +92,9 @@ def _tradeoff(
     low, high = min(y for _, _, y in points), max(y for _, _, y in points)
     margin = max(0.25 * (high - low), 0.01 * abs(high), 1e-6)
     axes.set_ylim(low - margin, min(high + margin, 100.4) if report.metric_unit == "%" else high + margin)
+    if report.metric_unit == "%":
+        bottom, top = axes.get_ylim()
+        axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= min(top, 100.001)])
     _label(figure, axes, labels)
     words = "; ".join(f"{name}: {x:.3g} {unit}, {score_text(y, report.metric_unit)}" for name, x, y in points)
     return Chart(f"{(report.metric or 'score').capitalize()} against {label}", words, _svg(figure))
