@@ -147,6 +147,7 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+        "prune.unstructured": "compressctl.techniques.prune.params_unstructured:UNSTRUCTURED",
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",

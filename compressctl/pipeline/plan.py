@@ -104,7 +104,7 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
 def resolve_target(recipe: Recipe) -> Target:
     """The recipe's target with `auto` read from this machine."""
     wanted = recipe.target
-    profile = resolve_profile(wanted.profile, this_machine())
+    profile = resolve_profile(wanted.profile, this_machine(), wanted.backend)
     return Target(
         backend=wanted.backend,
         device=wanted.device,
