@@ -76,6 +76,10 @@ class DistillParams(TrainingParams):
         "or on inputs that are optimized until they look like training data to the teacher (generated)",
     )
     data_free_samples: int = Field(4096, ge=1, description="samples per epoch in data-free mode")
+    data_free_mean: float = Field(
+        0.0, description="mean of random inputs where no BatchNorm of the teacher tells it, as for an ONNX teacher"
+    )
+    data_free_std: float = Field(1.0, gt=0, description="standard deviation of random inputs where nothing tells it")
     data_free_steps: int = Field(200, ge=1, description="optimization steps for each batch of `generated` inputs")
 
     @model_validator(mode="after")
