@@ -55,8 +55,9 @@ def _print_spec(kind: str, spec: Any) -> None:
 def _facts(spec: Any) -> list[tuple[str, str]]:
     facts = []
     if hasattr(spec, "takes"):
-        facts.append(("form", f"takes {spec.takes}, gives {spec.gives}"))
-        facts.append(("needs", ", ".join(sorted(spec.needs)) or "nothing but the model"))
+        facts.append(("form", f"takes {' or '.join(spec.forms)}, gives {spec.gives or 'the same'}"))
+        needs = ", ".join(sorted(spec.needs)) or "nothing but the model"
+        facts.append(("needs", needs + ("; some parameters need more" if spec.some_need else "")))
         if spec.destroys:
             facts.append(("destroys", "; ".join(spec.destroys)))
     if hasattr(spec, "install"):

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from compressctl.backends.specs import TENSORRT
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
+from compressctl.core.machine import nvidia_gpu
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 
@@ -21,10 +23,17 @@ class TensorRt:
 
     def probe(self) -> Availability:
         """Always able to deliver; the note says what building an engine here would need."""
-        found = installed_version()
+        found, gpu = installed_version(), nvidia_gpu()
         note = "delivers a checked ONNX file and a build script; the file runs in ONNX Runtime for accuracy"
         words = found or "without TensorRT"
-        return Availability(True, words, ("cuda",) if found else (), "pip install tensorrt-cu13", note)
+        missing = []
+        if gpu is None:
+            missing.append(
+                "engines: there is no NVIDIA GPU here, or no driver for it; run build_engine.py where one is"
+            )
+        if found is None:
+            missing.append(f"engines: {TENSORRT.install}")
+        return Availability(True, words, ("cuda",) if found and gpu else (), TENSORRT.install, note, tuple(missing))
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
         """Write `model.onnx` and `build_engine.py` into folder. See build.py."""
