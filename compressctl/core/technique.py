@@ -53,6 +53,7 @@ class TechniqueSpec:
     the section or equation.
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
     work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
+    reads_data: its result depends on the recipe's data and task also where its params need neither.
     files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
     cache key. It gets the params and the folder that the recipe's paths start from.
     """
@@ -73,6 +74,7 @@ class TechniqueSpec:
     reads_target: bool = False
     files: Callable[[Any, Path], Mapping[str, Path]] | None = None
     some_need: Callable[[Any], frozenset[Need]] | None = None
+    reads_data: bool = False
 
     @property
     def forms(self) -> tuple[Form, ...]:

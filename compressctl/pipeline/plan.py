@@ -173,13 +173,17 @@ def _stage_key(
             stage.params.model_dump(mode="json"),
             gate,
             input_key,
-            data_key if needs or gate else None,
+            data_key if needs or gate or spec.reads_data else None,
             stage_seed(recipe.seed, stage.id),
             _target_facts(spec, target) if spec.reads_target or gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if gate or needs & {Need.TRAINING_DATA, Need.LABELS} else None,
+            [recipe.task, recipe.metric] if _reads_task(spec, needs) or gate else None,
             _file_hashes(spec, stage, recipe.base),
         ]
     )
+
+
+def _reads_task(spec: TechniqueSpec, needs: frozenset[Need]) -> bool:
+    return spec.reads_data or bool(needs & {Need.TRAINING_DATA, Need.LABELS})
 
 
 def _target_facts(spec: TechniqueSpec, target: Target) -> list[Any]:

@@ -1,5 +1,6 @@
 """What a distillation stage is given, on scikit-learn's digits."""
 
+import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,14 @@ def small(width=16, classes=10):
         nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, classes),
+    )
+
+def flat(width=16):
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+        nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+        nn.Flatten(), nn.Linear(8 * width, 10),
     )
 """
 
@@ -50,7 +59,7 @@ def context(folder: Path, original: Model, **more: Any) -> tuple[RunContext, lis
         folder=folder,
         target=Target("onnxruntime"),
         data=digits_data(),
-        original=lambda: replace(original),
+        original=lambda: replace(original, body=copy.deepcopy(original.body)),
         metric=metrics.get("accuracy"),
         base=folder,
     )

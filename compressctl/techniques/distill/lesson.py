@@ -127,7 +127,7 @@ def _without_data(
 ) -> tuple[RunContext, Draw | None, dict[str, Any]]:
     """The run with made samples to train on, how to draw more of them, and facts about them."""
     network = teacher.network if isinstance(teacher, TorchTeacher) else None
-    noise = noises(student.signature, network)
+    noise = noises(student.signature, network, params.data_free_mean, params.data_free_std)
     draw = drawing(noise, student.signature, run.seed)
     facts = {"inputs": params.data_free, "samples": params.data_free_samples, "statistics": noise[0].source}
     fresh: Draw | None = draw

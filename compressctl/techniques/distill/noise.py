@@ -24,7 +24,7 @@ class Noise:
     """Gaussian noise for one input. Images are sums of noise at several scales, as neighbouring pixels are alike.
 
     shape: of one sample. mean: () or per channel. variances: (scales, channels) where they were fitted to a network; without
-    them values are standard normal, each sample with its own mixture of scales.
+    them values have the deviation std, each sample with its own mixture of scales.
     """
 
     shape: tuple[int, ...]
@@ -32,6 +32,7 @@ class Noise:
     mean: np.ndarray
     variances: np.ndarray | None
     source: str
+    std: float = 1.0
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """(count, *shape)."""
@@ -49,15 +50,16 @@ class Noise:
         if self.variances is not None:
             return [np.sqrt(row).reshape(1, -1, *ones) for row in self.variances]
         shares = rng.dirichlet(np.ones(scales), size=count)
-        return [np.sqrt(shares[:, scale]).reshape(count, 1, *ones) for scale in range(scales)]
+        return [self.std * np.sqrt(shares[:, scale]).reshape(count, 1, *ones) for scale in range(scales)]
 
 
-def noises(signature: Signature, teacher: nn.Module | None) -> list[Noise]:
+def noises(signature: Signature, teacher: nn.Module | None, mean: float = 0.0, std: float = 1.0) -> list[Noise]:
     """One per input. teacher: a torch network whose first BatchNorm tells the statistics of what it was trained on.
+    mean, std: what holds where nothing is told.
 
     Raises UsageError for inputs that are no floats, such as tokens: any noise would be far from what they mean.
     """
-    plain = [_plain(spec) for spec in signature.inputs]
+    plain = [_plain(spec, mean, std) for spec in signature.inputs]
     if teacher is None or len(plain) != 1:
         return plain
     return [fitted(plain[0], teacher) or plain[0]]
@@ -93,7 +95,7 @@ def fitted(plain: Noise, network: nn.Module) -> Noise | None:
     return Noise(plain.shape, plain.dtype, mean, variances.reshape(len(scales), -1), f"BatchNorm {name}")
 
 
-def _plain(spec: TensorSpec) -> Noise:
+def _plain(spec: TensorSpec, mean: float, std: float) -> Noise:
     if not spec.dtype.startswith("float"):
         raise UsageError(
             f"data_free makes random numbers, and the input {spec.name} takes {spec.dtype}",
@@ -105,7 +107,8 @@ def _plain(spec: TensorSpec) -> Noise:
             f"data_free needs sizes, and {spec.name} is {list(spec.shape)}", hint="export the model with fixed sizes"
         )
     shape = tuple(int(axis) for axis in spec.shape[1:])
-    return Noise(shape, spec.dtype, np.zeros(1), None, "standard normal")
+    source = "standard normal" if (mean, std) == (0.0, 1.0) else f"mean {mean:g}, deviation {std:g}"
+    return Noise(shape, spec.dtype, np.full(1, mean), None, source, std)
 
 
 def _scales(shape: Sequence[int]) -> list[int]:

@@ -82,7 +82,8 @@ class OnnxTeacher:
     def __init__(self, model: Model) -> None:
         self.model = model
         self._output = model.signature.outputs[0].name
-        self._graph = TappedGraph(model.body, [self._output])
+        # No more threads than torch takes: the two work in turn.
+        self._graph = TappedGraph(model.body, [self._output], threads=torch.get_num_threads())
 
     def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
         given = {
