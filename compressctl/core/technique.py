@@ -131,5 +131,6 @@ techniques: Registry[TechniqueSpec] = Registry(
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
         "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
+        "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
     },
 )

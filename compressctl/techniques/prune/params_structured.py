@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.model import Form
-from compressctl.core.technique import TechniqueSpec
+from compressctl.core.technique import Need, TechniqueSpec
 from compressctl.training.params import TrainingParams
 
 Criterion = Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "activation", "random"]
@@ -101,4 +101,37 @@ CHANNELS = TechniqueSpec(
         "Neural Pruning via Growing Regularization, Wang et al. 2021, section 3: sparse learning by growing pulls",
         "Isomorphic Pruning for Vision Models, Fang et al. 2024: scope isomorphic",
     ),
+)
+
+
+class LayersParams(BaseModel):
+    """prune.layers: whole residual blocks are removed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    remove: int = Field(1, ge=1, description="number of blocks that go")
+    match: str = Field(
+        "*", min_length=1, description="shell-style pattern over the names of blocks that may go; matching none is an error"
+    )
+    rank: Literal["damage", "latency"] = Field(
+        "damage",
+        description="the block that goes first: the one without which the loss rises least (damage), or rises least for each "
+        "millisecond that it takes on the target's runtime (latency)",
+    )
+    samples: int = Field(1024, ge=1, description="validation samples on which the loss is measured without each block")
+    reestimate: int = Field(
+        2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a block went"
+    )
+
+
+LAYERS = TechniqueSpec(
+    name="prune.layers",
+    version=1,
+    summary="whole residual blocks are removed, those first without which the measured loss rises least",
+    params=LayersParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    implementation="compressctl.techniques.prune.layers:apply",
+    needs=frozenset({Need.LABELS}),
+    reads_target=True,
 )
