@@ -32,6 +32,7 @@ from compressctl.pipeline.plan import Plan, Step, export_options, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
 from compressctl.recipe.schema import GateSection, Recipe, Stage
+from compressctl.training.held import HeldDataset
 
 _PARITY_SAMPLES = 16
 _DELIVERABLES_AGREE = 0.3
@@ -249,7 +250,7 @@ class Work:
             from compressctl.sources.load import load_dataset
 
             assert self.recipe.data is not None
-            self._data = load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed)
+            self._data = HeldDataset(load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed))
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:

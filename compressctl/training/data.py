@@ -19,6 +19,19 @@ class TensorBatch:
     inputs: tuple[Tensor, ...]
     labels: Tensor | None
 
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def part(self, start: int, end: int) -> TensorBatch:
+        """The samples from start up to, but not with, end."""
+        inputs = tuple(tensor[start:end] for tensor in self.inputs)
+        return TensorBatch(inputs, None if self.labels is None else self.labels[start:end])
+
+    def to(self, device: torch.device, *, is_channels_last: bool = False) -> TensorBatch:
+        """The same values on a device; is_channels_last: images stored the way that convolutions read fastest."""
+        inputs = tuple(_placed(tensor, device, is_channels_last) for tensor in self.inputs)
+        return TensorBatch(inputs, None if self.labels is None else self.labels.to(device))
+
 
 def tensor_batches(
     split: Split, signature: Signature, size: int, *, shuffle_seed: int | None = None
@@ -27,3 +40,8 @@ def tensor_batches(
         arrays = bind(batch, signature)
         inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
         yield TensorBatch(inputs, None if batch.labels is None else torch.as_tensor(batch.labels))
+
+
+def _placed(tensor: Tensor, device: torch.device, is_channels_last: bool) -> Tensor:
+    placed = tensor.to(device)
+    return placed.contiguous(memory_format=torch.channels_last) if is_channels_last and placed.ndim == 4 else placed
