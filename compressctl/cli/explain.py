@@ -33,11 +33,7 @@ def _print_spec(kind: str, spec: Any) -> None:
     params = getattr(spec, "params", None)
     if params is not None and params.model_fields:
         print("\nParameters")
-        for field_name, info in params.model_fields.items():
-            default = "required" if info.is_required() else f"default {_shown(info)}"
-            print(f"  {field_name}: {_type_name(info.annotation)}, {default}")
-            if info.description:
-                print(f"      {info.description}")
+        _print_fields(params, "  ")
     for source in getattr(spec, "sources", ()):
         print(f"\nSource\n  {source}") if source == spec.sources[0] else print(f"  {source}")
     if getattr(spec, "rules", None):
@@ -50,6 +46,26 @@ def _print_spec(kind: str, spec: Any) -> None:
         print(f"\nExample\n  stages:\n    - use: {spec.name}")
     elif kind == "backend":
         print(f"\nExample\n  export: [onnxruntime, {{backend: {spec.name}}}]")
+
+
+def _print_fields(params: Any, indent: str) -> None:
+    """Each field with what it means; those of a section below its name."""
+    for name, info in params.model_fields.items():
+        section = _section(info.annotation)
+        what = "a section" if section else _type_name(info.annotation)
+        default = "required" if info.is_required() else "" if section else f"default {_shown(info)}"
+        print(f"{indent}{name}: {', '.join(filter(None, [what, default]))}")
+        if info.description:
+            print(f"{indent}    {info.description}")
+        if section:
+            _print_fields(section, indent + "    ")
+
+
+def _section(annotation: Any) -> Any:
+    """The model that a field holds, None for other fields."""
+    from typing import get_args
+
+    return next((kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields")), None)
 
 
 def _facts(spec: Any) -> list[tuple[str, str]]:
@@ -69,7 +85,9 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
 
 def _shown(info: Any) -> str:
     value = info.get_default(call_default_factory=True)
-    return "none" if value in (None, (), {}, []) else str(value)
+    if value in (None, (), {}, []):
+        return "none"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
