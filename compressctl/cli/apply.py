@@ -72,7 +72,7 @@ def apply(
         return
     with _leading() if is_launched() else nullcontext() as crew:
         result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew)
-        raise typer.Exit(_report(result, _resolve(log_format)))
+        raise typer.Exit(_report(result, recipe, _resolve(log_format)))
 
 
 def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunResult:
@@ -158,11 +158,11 @@ def _run(
         )
 
 
-def _report(result: RunResult, log_format: LogFormat) -> int:
+def _report(result: RunResult, recipe_file: Path, log_format: LogFormat) -> int:
     from compressctl.report.from_run import from_result
     from compressctl.report.write import add_to_job_summary, write
 
-    report = from_result(result)
+    report = from_result(result, recipe_file)
     written = write(report, result.folder)
     add_to_job_summary(report)
     if log_format is not LogFormat.JSON:

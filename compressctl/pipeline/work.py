@@ -390,7 +390,7 @@ class Work:
         if noise is not None and noise.noisy:
             self.events.warn(
                 f"the machine was noisy while {target.backend} was timed: one file's latency varied by {noise.spread:.0%}, "
-                f"other programs took {noise.other_load:.0%} of the processors; speed-ups have wide intervals"
+                f"other programs took {noise.other_load:.0%} of the processors; run it again before you trust a small difference"
             )
         stages = tuple((name, part) for (name, _), part in zip(between, found[1:-1], strict=True))
         return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
@@ -423,7 +423,7 @@ def open_backend(name: str) -> Backend:
 
 def _in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "half_constants": False}
+    plain = {"precision": "float32", "half_constants": False, "weights": None}
     return {**options, **{name: value for name, value in plain.items() if name in options}}
 
 
