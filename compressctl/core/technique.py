@@ -117,7 +117,8 @@ class RunContext:
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
     counts in. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
-    and is found again by the same stage of the same recipe; None without a cache.
+    and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
+    together, each with the same model and the same measured numbers.
     """
 
     seed: int
@@ -135,6 +136,7 @@ class RunContext:
     latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
+    processes: int = 1
 
 
 class Apply(Protocol):

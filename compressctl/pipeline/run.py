@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
 from compressctl.core.errors import CompressctlError, MissingDependencyError
 from compressctl.core.events import Events, Listener
+from compressctl.pipeline.crew import Crew
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.result import RunResult, Status
@@ -46,12 +48,13 @@ def run(
     listeners: Sequence[Listener],
     environment: Mapping[str, Any],
     measure: Measure = Measure.STAGES,
+    crew: Crew | None = None,
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. Never raises for what a stage or a user does: see RunResult.error."""
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
-    work = Work(recipe, plan, folder, cache, events, measure)
+    work = Work(recipe, plan, folder, cache, events, measure, crew)
     error: CompressctlError | None = None
     status: Status = "done"
     events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
@@ -66,6 +69,7 @@ def run(
         status, error = "failed", raised
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
+    shutil.rmtree(folder / "scratch" / "handed-out", ignore_errors=True)
     if cache is not None:
         cache.trim(CACHE_LIMIT_BYTES)
     return RunResult(

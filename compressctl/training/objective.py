@@ -88,7 +88,7 @@ def _next_token_loss(outputs: Tensor, labels: Tensor, label_smoothing: float) ->
 
 def _embedding_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     vectors = outputs.float().flatten(1)
-    if labels.is_floating_point() and labels.flatten(1).shape == vectors.shape:
+    if labels.is_floating_point() and labels.ndim > 1 and labels.flatten(1).shape == vectors.shape:
         return (1 - functional.cosine_similarity(vectors, labels.float().flatten(1))).mean()
     if labels.is_floating_point() or labels.ndim != 1:
         raise UsageError(
