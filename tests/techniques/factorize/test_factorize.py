@@ -199,6 +199,21 @@ def test_layers_slower_in_pieces_stay_whole_and_say_so(network: Model) -> None:
     assert _row(facts, "7")["latency_ms_after"] == 1.0
 
 
+def test_a_killed_stage_goes_on_with_the_ranks_that_it_had_found(network: Model, tmp_path: Path) -> None:
+    """Whatever a second look at the clock says."""
+
+    def clock(after: float) -> Any:
+        return lambda models: (1.0, after)
+
+    first = svd(network, SvdParams(**PLAIN), context(latency_ms=clock(0.5), checkpoint=tmp_path / "stage"))
+    again = svd(network, SvdParams(**PLAIN), context(latency_ms=clock(2.0), checkpoint=tmp_path / "stage"))
+    assert first.facts["factorized"] == 4
+    assert again.facts == first.facts
+    (tmp_path / "stage" / "ranks.json").write_text("{")
+    anew = svd(network, SvdParams(**PLAIN), context(latency_ms=clock(2.0), checkpoint=tmp_path / "stage"))
+    assert anew.facts["factorized"] == 0
+
+
 def test_without_hold_latency_nothing_is_timed(network: Model) -> None:
     def latency_ms(models: Sequence[Model]) -> tuple[float, ...]:
         raise AssertionError
