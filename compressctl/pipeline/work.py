@@ -269,7 +269,7 @@ class Work:
             return None
         from compressctl.pipeline.store import read_model
 
-        return read_model(folder, self._fresh_copy)
+        return read_model(folder, self._fresh_copy, self.recipe.base)
 
     def _write(self, key: str | None, model: Model, step: str) -> None:
         if self.cache is None or key is None:
@@ -277,7 +277,7 @@ class Work:
         from compressctl.pipeline.store import NotStorableError, write_model
 
         try:
-            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded()))
+            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded(), self.recipe.base))
         except NotStorableError as reason:
             self.events.within(step).emit("note", message=f"not cached: {reason}")
         self.cache.finish(key)

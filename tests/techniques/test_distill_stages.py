@@ -282,6 +282,24 @@ def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path:
             make_plan(load(recipe(tmp_path, params, use=use, model=model)), None)
 
 
+def test_a_student_by_factory_is_kept_and_made_again_from_its_own_code(tmp_path: Path) -> None:
+    """Its parameters may have the very names and shapes of the recipe's model, and it may compute something else."""
+    from compressctl.core.model import Factory, Model
+    from compressctl.pipeline.store import read_model, write_model
+
+    code = "from torch import nn\ndef net(act):\n    return nn.Sequential(nn.Linear(4, 8), getattr(nn, act)(), nn.Linear(8, 2))\n"
+    (tmp_path / "nets.py").write_text(code)
+    relu, tanh = (nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 2)) for act in (nn.ReLU(), nn.Tanh()))
+    source = Model(Form.TORCH, relu, digits_teacher().signature)
+    student = replace(source, body=tanh, factory=Factory("nets.py:net", {"act": "Tanh"}))
+    (tmp_path / "kept").mkdir()
+    write_model(student, tmp_path / "kept", source, tmp_path)
+    found = read_model(tmp_path / "kept", lambda: source, tmp_path)
+    inputs = torch.randn(5, 4)
+    assert torch.equal(found.body(inputs), tanh(inputs))
+    assert found.factory == student.factory
+
+
 @pytest.mark.slow
 def test_the_exported_student_scores_what_the_report_says(shell: Shell) -> None:
     onnx.save(lower(digits_teacher()).body, shell.folder / "model.onnx")
@@ -309,4 +327,4 @@ def test_the_exported_student_scores_what_the_report_says(shell: Shell) -> None:
     learned = [
         event for event in shell.events("again") if event["kind"] == "step.finished" and event["step"] == "learn"
     ]
-    assert learned[0]["cached"] is True  # behind it stands the exported graph, which is kept
+    assert learned[0]["cached"] is True
