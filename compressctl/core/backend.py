@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Availability:
     """install: the exact command that mends what is missing. note: what it can do here, where that needs saying.
 
-    missing: what it cannot do here, each with the exact command where one helps.
+    missing: what it cannot do here, each with the exact command where one helps. stands_in: it delivers for a device that is
+    not here, and another one stands in for that where results are concerned.
     """
 
     installed: bool
@@ -31,6 +32,7 @@ class Availability:
     install: str
     note: str | None = None
     missing: tuple[str, ...] = ()
+    stands_in: bool = False
 
 
 @dataclass(frozen=True)

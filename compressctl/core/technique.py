@@ -120,7 +120,8 @@ class RunContext:
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
     counts in. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
-    and is found again by the same stage of the same recipe; None without a cache.
+    and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
+    together, each with the same model and the same measured numbers.
     """
 
     seed: int
@@ -138,6 +139,7 @@ class RunContext:
     latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
+    processes: int = 1
 
 
 class Apply(Protocol):
@@ -150,11 +152,11 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
-        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
-        "distill.features": "compressctl.techniques.distill.params:FEATURES",
         "prune.unstructured": "compressctl.techniques.prune.params_unstructured:UNSTRUCTURED",
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
+        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
+        "distill.features": "compressctl.techniques.distill.params:FEATURES",
     },
 )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressctl.numerics.covariance import Covariance, patches
+from compressctl.numerics.covariance import Covariance
 from compressctl.numerics.low_rank import (
     decompose,
     dropped_shares,
@@ -118,18 +118,6 @@ def test_a_soft_threshold_lowers_every_singular_value() -> None:
     before = np.linalg.svd(weight, compute_uv=False)
     after = np.linalg.svd(soft_threshold(weight, 1.5), compute_uv=False)
     np.testing.assert_allclose(after, np.maximum(before - 1.5, 0.0), atol=1e-12)
-
-
-def test_patches_are_what_a_convolution_multiplies() -> None:
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    images, weight = rng.standard_normal((2, 3, 9, 8)), rng.standard_normal((5, 3, 3, 2))
-    pads = (2, 1, 2, 1)
-    found = patches(images, (3, 2), (2, 1), pads, (2, 1)) @ weight.reshape(5, -1).T
-    wanted = torch.nn.functional.conv2d(
-        torch.from_numpy(images), torch.from_numpy(weight), stride=(2, 1), padding=(2, 1), dilation=(2, 1)
-    ).numpy()
-    np.testing.assert_allclose(found.reshape(2, *wanted.shape[2:], 5).transpose(0, 3, 1, 2), wanted, atol=1e-12)
 
 
 def test_a_covariance_adds_up_over_batches() -> None:

@@ -252,6 +252,11 @@ def test_a_teacher_that_is_not_there_is_an_error_before_anything_is_loaded(tmp_p
         ("data_free: random, label_weight: 1", "leave label_weight out"),
         ("loss: kd", "not one of kl, dkd, mse, cosine"),
         ("student: {factor: 'a.py:b'}", "did you mean factory"),
+        (
+            "teacher: {factory: 'a.py:b', arg: {}}",
+            r"^[^\n]*teacher.arg: unknown key\n[^\n]*\n[^\n]*\n   did you mean args\?$",
+        ),
+        ("teacher: 5", "this is 5, not text"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_in_words(tmp_path: Path, params: str, message: str) -> None:

@@ -64,7 +64,7 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
     facts |= facts_of(survey, chosen)
     if params.finetune is not None:
-        result, facts["finetune"] = _trained(result, params.finetune, run, "finetune", ())
+        result, facts["finetune"] = _trained(result, params.finetune, run, ())
     return StageResult(result, facts)
 
 
@@ -130,17 +130,16 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
         if section.penalty == "nuclear"
         else Ridge(tuple(views), section.strength)
     )
-    return _trained(model, section, run, "regularize", (hook,))
+    return _trained(model, section, run, (hook,))
 
 
 def _trained(
-    model: Model, params: TrainingParams, run: RunContext, name: str, hooks: Sequence[Any]
+    model: Model, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
 ) -> tuple[Model, Mapping[str, Any]]:
-    """A copy, trained on the task's loss. name: keeps the checkpoints of a stage's two trainings apart."""
+    """A copy, trained on the task's loss."""
     from compressctl.training.loop import train
     from compressctl.training.objective import task_objective
 
-    own = replace(run, checkpoint=run.checkpoint / name if run.checkpoint is not None else None)
     trainable = replace(model, body=copy.deepcopy(model.body))
-    trained = train(trainable, task_objective(run.task, params.label_smoothing), params, own, hooks)
+    trained = train(trainable, task_objective(run.task, params.label_smoothing), params, run, hooks)
     return replace(model, body=trained.network), dict(trained.facts)

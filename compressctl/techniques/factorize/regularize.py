@@ -61,6 +61,10 @@ class NuclearNorm(Hook):
                     weight = parameters[name]
                     weight.copy_(view.to_weight(self._shrunk(view.to_matrix(weight), since / len(views)), weight.shape))
 
+    def is_done(self, moment: Moment) -> bool:
+        """Weights are gathered most at the end, whatever an epoch before scores."""
+        return moment.step + 1 >= moment.steps
+
     def _shrunk(self, matrix: Tensor, steps: float) -> Tensor:
         left, values, right = torch.linalg.svd(matrix.float(), full_matrices=False)
         shrunk: Tensor = (left * (values - self._threshold * steps).clamp(min=0.0)) @ right
@@ -80,6 +84,10 @@ class Ridge(Hook):
             weight = parameters[name]
             if weight.grad is not None:
                 weight.grad.add_(weight.detach(), alpha=self._strength)
+
+    def is_done(self, moment: Moment) -> bool:
+        """As for the nuclear norm."""
+        return moment.step + 1 >= moment.steps
 
 
 def views_of(ways: Sequence[Way]) -> dict[str, tuple[MatrixView, ...]]:

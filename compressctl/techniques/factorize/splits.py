@@ -12,8 +12,9 @@ import numpy as np
 
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
-from compressctl.numerics.covariance import Covariance, evenly, patches
+from compressctl.numerics.covariance import Covariance, evenly
 from compressctl.numerics.low_rank import whitening
+from compressctl.numerics.patches import output_positions, patches
 from compressctl.techniques.factorize.cp_split import cp_split
 from compressctl.techniques.factorize.layers import Layer
 from compressctl.techniques.factorize.network import Network, calibration_batches
@@ -133,5 +134,7 @@ def _vectors(way: Way, given: np.ndarray, most: int) -> np.ndarray:
     # Along an axis that the way does not look through every place counts, and zeros beyond the edge say nothing.
     looks = [size == reach for size, reach in zip(way.kernel, whole.kernel, strict=True)]
     strides = [step if look else 1 for step, look in zip(whole.strides, looks, strict=True)]
-    pads = [pad if looks[place % axes] else 0 for place, pad in enumerate(whole.pads)]
-    return patches(given, way.kernel, strides, pads, whole.dilations, most)
+    pads = [(whole.pads[axis], whole.pads[axes + axis]) if look else (0, 0) for axis, look in enumerate(looks)]
+    places = output_positions(given, way.kernel, strides, pads, whole.dilations)
+    found = patches(given, way.kernel, strides, pads, whole.dilations, evenly(places, most))
+    return found.swapaxes(1, 2).reshape(len(found), -1)
