@@ -9,13 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
-from support.lessons import SMALL, context, digits_data, digits_teacher  # noqa: E402
+from support.lessons import SMALL, context, digits_data, digits_teacher, lowered_teacher  # noqa: E402
 from support.shell import Shell  # noqa: E402
 from torch import nn  # noqa: E402
 
 from compressctl.core.errors import RecipeError, UsageError  # noqa: E402
 from compressctl.core.model import Form, StageRecord  # noqa: E402
-from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.pipeline.plan import make_plan  # noqa: E402
 from compressctl.recipe.loader import load  # noqa: E402
 from compressctl.techniques.distill.features import apply as features  # noqa: E402
@@ -28,7 +27,7 @@ BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.1}
 
 def test_a_student_learns_from_an_onnx_teacher_and_random_inputs_alone(tmp_path: Path) -> None:
     """No data at all in the stage: its agreement with the teacher on real digits is counted here."""
-    teacher = lower(digits_teacher())
+    teacher = lowered_teacher()
     run, _ = context(tmp_path, teacher, data=None, metric=None)
     params = LogitsParams(
         student=Student(factory="small.py:flat"),
@@ -221,7 +220,7 @@ def recipe(folder: Path, params: str, *, use: str = "distill.logits", model: str
 
 
 def test_the_key_follows_the_teachers_and_the_students_files(tmp_path: Path) -> None:
-    proto = lower(digits_teacher()).body
+    proto = lowered_teacher().body
     onnx.save(proto, tmp_path / "teacher.onnx")
     path = recipe(tmp_path, "teacher: teacher.onnx, student: {factory: 'small.py:small'}")
 
@@ -273,7 +272,7 @@ def test_only_data_free_distillation_does_without_data(tmp_path: Path) -> None:
 
 
 def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path: Path) -> None:
-    onnx.save(lower(digits_teacher()).body, tmp_path / "model.onnx")
+    onnx.save(lowered_teacher().body, tmp_path / "model.onnx")
     model = "onnx, path: model.onnx"
     student = "student: {factory: 'small.py:small'}"
     assert make_plan(load(recipe(tmp_path, student, model=model)), None).steps[1].gives is Form.TORCH
@@ -307,7 +306,7 @@ def test_a_student_by_factory_is_kept_and_made_again_from_its_own_code(tmp_path:
 
 @pytest.mark.slow
 def test_the_exported_student_scores_what_the_report_says(shell: Shell) -> None:
-    onnx.save(lower(digits_teacher()).body, shell.folder / "model.onnx")
+    onnx.save(lowered_teacher().body, shell.folder / "model.onnx")
     path = recipe(
         shell.folder,
         "student: {factory: 'small.py:small'}, epochs: 4, learning_rate: 0.1, batch_size: 64",
