@@ -158,5 +158,7 @@ techniques: Registry[TechniqueSpec] = Registry(
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
         "distill.logits": "compressctl.techniques.distill.params:LOGITS",
         "distill.features": "compressctl.techniques.distill.params:FEATURES",
+        "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
+        "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
     },
 )
