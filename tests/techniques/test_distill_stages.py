@@ -163,6 +163,22 @@ def test_a_teacher_that_is_worse_than_its_student_is_warned_of(tmp_path: Path) -
     assert any("the teacher scores 10.00%" in text for text in warnings)
 
 
+@pytest.mark.parametrize(("wrong", "is_warned"), [(1, False), (30, True)])
+def test_a_teacher_that_is_worse_by_chance_is_not(wrong: int, is_warned: bool) -> None:
+    from compressctl.core.events import Events
+    from compressctl.core.source import metrics
+    from compressctl.techniques.distill.scoring import Answers
+    from compressctl.techniques.distill.traps import warn_of_poor_teacher
+
+    labels, heard = np.arange(180) % 10, []
+    right = np.eye(10)[labels]
+    said = right.copy()
+    said[:wrong] = np.roll(said[:wrong], 1, axis=1)
+    events = Events(lambda event: heard.append(event.kind))
+    warn_of_poor_teacher(Answers(said, labels), Answers(right, labels), metrics.get("accuracy"), events)
+    assert heard == ["warning"] * is_warned
+
+
 def test_a_student_that_is_its_own_teacher_is_warned_of(tmp_path: Path) -> None:
     run, warnings = context(tmp_path, digits_teacher())
     logits(digits_teacher(), LogitsParams(epochs=0), run)
