@@ -30,7 +30,7 @@ def write_model(model: Model, folder: Path, source: Model | None, base: Path = P
     if model.form is Form.ONNX:
         _write_onnx(model, folder)
     else:
-        _write_torch(model, folder, _made(model.factory, base) if model.factory is not None else source)
+        _write_torch(model, folder, made_by(model.factory, base) if model.factory is not None else source)
     facts = {
         "form": model.form.value,
         "signature": asdict(model.signature),
@@ -51,14 +51,14 @@ def read_model(folder: Path, load_source: Callable[[], Model], base: Path = Path
     if form is Form.ONNX:
         body = _read_onnx(folder)
     else:
-        body = _read_torch(folder, load_source() if factory is None else _made(factory, base))
+        body = _read_torch(folder, load_source() if factory is None else made_by(factory, base))
     quant = _read_plan(folder) if (folder / "plan.json").exists() else None
     history = tuple(StageRecord(**record) for record in facts["history"])
     return Model(form, body, _signature(facts["signature"]), quant, history, tuple(facts["sparse"]), factory)
 
 
-def _made(factory: Factory, base: Path) -> Model:
-    """The factory's network with whatever weights it begins with."""
+def made_by(factory: Factory, base: Path) -> Model:
+    """The factory's network with whatever weights it begins with: what descriptions of its structure refer to."""
     from compressctl.sources.python_code import call_factory
 
     network = call_factory(factory.name, factory.args, base)

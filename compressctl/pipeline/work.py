@@ -96,6 +96,7 @@ class Work:
 
     def _deliver_network(self, step: Step) -> None:
         """What the torch stages made, as files that `model.weights` and `model.structure` of another recipe take."""
+        from compressctl.pipeline.store import made_by
         from compressctl.sources.structure import NotDescribableError, write_network
 
         network = self._network or self._read(step.key)
@@ -104,8 +105,10 @@ class Work:
             return
         folder = self.folder / "artifacts" / "torch"
         folder.mkdir(parents=True, exist_ok=True)
+        factory = network.factory
+        original = self._loaded() if factory is None else made_by(factory, self.recipe.base)
         try:
-            write_network(network.body, self._loaded().body, folder)
+            write_network(network.body, original.body, folder)
         except NotDescribableError as reason:
             self.events.warn(f"the trained network is not written: {reason}")
 
