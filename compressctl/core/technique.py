@@ -131,6 +131,7 @@ techniques: Registry[TechniqueSpec] = Registry(
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
         "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
+        "prune.heads": "compressctl.techniques.prune.params_structured:HEADS",
         "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
     },
 )

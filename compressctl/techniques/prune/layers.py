@@ -49,7 +49,8 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
         raise UsageError(f"match: {params.match!r} matches no residual block", hint=f"there are: {', '.join(blocks)}")
     if len(allowed) < params.remove:
         raise StageError(
-            f"{params.remove} blocks shall go, but only {len(allowed)} can", hint=f"removable: {', '.join(allowed) or 'none'}"
+            f"{params.remove} blocks shall go, but only {len(allowed)} can",
+            hint=f"removable: {', '.join(allowed) or 'none'}",
         )
     saved_ms = _saved_ms(model, allowed, run) if params.rank == "latency" else dict.fromkeys(allowed, 1.0)
     loss = _loss(model, params, run)
@@ -57,7 +58,7 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     before = loss(current)
     history = []
     for _ in range(params.remove):
-        damages = {}
+        damages: dict[str, float] = {}
         for name in allowed:
             run.events.progress("measuring the network without each block", len(damages), len(allowed))
             damages[name] = loss(without(current, [name])) - before
@@ -106,14 +107,25 @@ def residual_blocks(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[
             continue
         if output.shape == args[0].shape and len(calls) == 1 and _gives_back(module, args, kwargs):
             passing.append(name)
-    blocks = [name for name in passing if not any(other.startswith(f"{name}.") for other in passing)]
+    innermost = [name for name in passing if not any(other.startswith(f"{name}.") for other in passing)]
+    blocks = [name for name in innermost if _runs(without(network, [name]), inputs)]
+    fixed.update((name, "code around it looks into it") for name in innermost if name not in blocks)
     kinds = {type(network.get_submodule(name)) for name in blocks}
     for name, calls in seen.items():
-        if name not in blocks and type(network.get_submodule(name)) in kinds - {nn.Sequential}:
+        if name not in innermost and type(network.get_submodule(name)) in kinds - {nn.Sequential}:
             args, _, output = calls[0]
             changes = isinstance(output, Tensor) and args and output.shape != args[0].shape
             fixed[name] = "its output has another shape than its input" if changes else "nothing runs past its weights"
     return blocks, fixed
+
+
+def _runs(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _calls(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, list[tuple[Any, Any, Any]]]:
