@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from compressctl.report.document import Report
+    from compressctl.report.document import FilePart, Report
 
 
 def compare(
@@ -43,32 +43,32 @@ def compare(
 
 
 def _rows(reports: list[Report], backend: str | None) -> list[tuple[str, list[str]]]:
-    from compressctl.core.errors import UsageError
     from compressctl.report.between import score_between, size_between, speed_between
-    from compressctl.report.tables import size
+    from compressctl.report.read import backend_part
+    from compressctl.report.tables import milliseconds, size
 
-    parts = []
-    for report in reports:
-        found = [part for part in report.backends if backend in (None, part.backend)]
-        if not found:
-            raise UsageError(f"{report.name} has no numbers for {backend or 'any backend'} ({report.status})")
-        parts.append(found[0])
+    parts = [backend_part(report, backend) for report in reports]
     after = [part.compressed for part in parts]
     speeds = [file.speed for file in after]
     first, others = after[0], after[1:]
+    data = [report.recipe.get("data") for report in reports]
+    scores = [
+        score_between(first.score, file.score) if theirs == data[0] else "other data"
+        for file, theirs in zip(others, data[1:], strict=True)
+    ]
     return [
         ("backend", [part.backend for part in parts]),
         ("file size", [size(file.total_bytes) for file in after]),
-        ("score", [f"{file.score.value:.2f}" if file.score else "" for file in after]),
-        ("drop", [f"{file.change.drop:+.2f}" if file.change else "" for file in after]),
-        ("latency p50", [f"{file.latency.p50_ms:.3f} ms" if file.latency else "" for file in after]),
+        ("score", [_score(report, file) for report, file in zip(reports, after, strict=True)]),
+        ("lost against its float model", [_lost(file) for file in after]),
+        ("latency p50", [milliseconds(file.latency.p50_ms) if file.latency else "" for file in after]),
         (
             "speed-up",
             [f"{speed.ratio:.2f}x ({speed.low:.2f} to {speed.high:.2f})" if speed else "" for speed in speeds],
         ),
         ("verdict", [speed.verdict if speed else "" for speed in speeds]),
         ("size against the first", ["", *(size_between(first, file) for file in others)]),
-        ("score against the first", ["", *(score_between(first.score, file.score) for file in others)]),
+        ("score against the first", ["", *scores]),
         ("speed-up against the first", ["", *(speed_between(first.speed, file.speed) for file in others)]),
         ("peak memory", [size(file.memory.run_peak_bytes) if file.memory else "" for file in after]),
         (
@@ -76,6 +76,19 @@ def _rows(reports: list[Report], backend: str | None) -> list[tuple[str, list[st
             [f"{file.integer_mac_share:.0%}" if file.integer_mac_share is not None else "" for file in after],
         ),
     ]
+
+
+def _score(report: Report, file: FilePart) -> str:
+    from compressctl.report.tables import score_text
+
+    return f"{file.score.metric} {score_text(file.score.value, report.metric_unit)}" if file.score else ""
+
+
+def _lost(file: FilePart) -> str:
+    from compressctl.report.tables import may_be_chance
+
+    digits = 2 if file.score and file.score.metric == "accuracy" else 4
+    return f"{file.change.drop:+.{digits}f}{may_be_chance(file)}" if file.change else ""
 
 
 def _differences(reports: list[Report]) -> list[str]:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from compressctl.cli.main import app
 from compressctl.core.errors import RecipeError
+from compressctl.core.technique import techniques
 from compressctl.recipe.json_schema import schema
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
@@ -209,8 +210,9 @@ def test_the_json_schema_knows_every_source_and_technique(tmp_path: Path) -> Non
     made = schema()
     names = [variant["properties"]["source"]["const"] for variant in made["properties"]["model"]["oneOf"]]
     assert names == ["builtin", "onnx", "python"]
-    (stage,) = made["properties"]["stages"]["items"]["oneOf"]
-    assert stage["properties"]["use"] == {"const": "quantize.static"}
+    stages = {stage["properties"]["use"]["const"]: stage for stage in made["properties"]["stages"]["items"]["oneOf"]}
+    assert set(stages) == set(techniques.names())
+    stage = stages["quantize.static"]
     assert "description" in stage["properties"]["ranges"]
     assert stage["additionalProperties"] is False
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import onnx
 
+from compressctl.backends.node_names import RENAMED
 from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
-from compressctl.graph.index import index
+from compressctl.graph.index import attribute, index
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul")
-_RENAMED = re.compile(r"(_token_\d+|_nchwc|/\w+Fusion\w*)+$")
 
 
 def explain(path: Path, target: Target) -> list[ExecutedNode]:
@@ -59,13 +59,16 @@ _COMPUTES = {
 def _optimized(path: Path, target: Target) -> onnx.ModelProto:
     import onnxruntime
 
+    from compressctl.backends.onnxruntime.session import providers, serving_options, translated
+
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
+        options = serving_options(target)
         options.optimized_model_filepath = str(written)
-        options.log_severity_level = 3
-        options.intra_op_num_threads = target.threads
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            onnxruntime.InferenceSession(str(path), options, providers=providers(target))
+        except Exception as error:
+            raise translated(error, path) from error
         return onnx.load(written, load_external_data=False)
 
 
@@ -75,7 +78,7 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
     left: MACs of the artifact's nodes that nothing stands for yet. A multiplication fused with what follows it carries
     the name of the last of them, so the way back through the producers leads to it.
     """
-    base = _RENAMED.sub("", node.name)
+    base = RENAMED.sub("", node.name)
     by_name = {made.name: made for made in producers.values()}
     found = [by_name[name] for name in (node.name, base) if name in by_name]
     found += [producers[tensor] for tensor in (base, *node.output) if tensor in producers]
@@ -92,7 +95,10 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
 
 def _float_precision(node: onnx.NodeProto) -> str:
     if node.op_type == "MatMulNBits":
-        return "int4 weights"
+        # Only at this level are the activations rounded too, so that codes are multiplied with codes.
+        if attribute(node, "accuracy_level", 0) == 4:
+            return "int8"
+        return f"int{attribute(node, 'bits', 4)} weights"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return "conversion"
     return "float32"

@@ -12,9 +12,12 @@ import onnx
 import openvino
 
 from compressctl.backends.dialects.cpu import active_sites
+from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import write_onnx
+from compressctl.backends.openvino.nncf_weights import compress_weights
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.backends.rules import WEIGHT_ONLY
 from compressctl.core.backend import Artifact
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
@@ -37,6 +40,8 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         source = write_onnx(model, target, Path(scratch))
         try:
             converted = openvino.convert_model(str(source[0]))
+            if options.weights is not None:
+                converted = compress_weights(converted, options.weights)
             if options.preprocess is not None:
                 converted = _with_preprocessing(converted, options.preprocess)
                 converted.set_rt_info(options.preprocess.model_dump_json(), PREPROCESS)
@@ -53,6 +58,7 @@ def _notes(model: Model) -> dict[str, list[Any]]:
     body: onnx.ModelProto = model.body
     plan = model.quant
     active = {site.node for site in active_sites(model, Target("openvino"))}
+    weight_only = {product.node for product in weight_only_products(body.graph, plan)}
     outputs = {node.name: node.output[0] for node in body.graph.node}
     notes: dict[str, list[Any]] = {}
     for cost in costs(body):
@@ -60,7 +66,7 @@ def _notes(model: Model) -> dict[str, list[Any]]:
             continue
         rule = None
         if plan is not None and cost.name not in active:
-            rule = plan.float_nodes.get(cost.name, _LEFT)
+            rule = WEIGHT_ONLY if cost.name in weight_only else plan.float_nodes.get(cost.name, _LEFT)
         notes[cost.name] = notes[outputs.get(cost.name, cost.name)] = [cost.name, cost.macs, rule]
     return notes
 
@@ -89,6 +95,8 @@ def _said(options: OpenVinoParams) -> tuple[str, ...]:
     notes = []
     if options.half_constants:
         notes.append("float constants are stored as float16 in the file")
+    if options.weights is not None:
+        notes.append(f"weights that were in float are {options.weights.mode}, compressed by NNCF")
     if options.preprocess is not None:
         notes.append(
             f"preprocessing is part of the model: it takes {options.preprocess.dtype} {options.preprocess.layout}"
