@@ -19,6 +19,7 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
 from compressctl.sources.networks import digits_depthwise, digits_resnet
+from compressctl.sources.structure import read_network, write_network
 from compressctl.techniques.prune.allocate import Choice, allocate, allocate_measured, permitted_widths, spread
 from compressctl.techniques.prune.channels import apply
 from compressctl.techniques.prune.coupling import Coupling, Group, example_inputs, find_coupling
@@ -402,6 +403,19 @@ def test_steps_with_training_in_between_end_at_the_goal(tmp_path: Path) -> None:
     assert reached[-1] <= 0.4
     assert accuracy(result.model) > 0.95
     assert accuracy(model) > 0.97, "the model that came in is unchanged"
+
+
+@pytest.mark.parametrize("name", ["padded", "grouped", "dense", "transformer"])
+def test_a_cut_network_is_rebuilt_from_its_files(tmp_path: Path, name: str) -> None:
+    network = made(name)
+    smaller = apply(
+        Model(Form.TORCH, network, IMAGE), ChannelsParams(round_to=2, of="parameters"), context(tmp_path)
+    ).model.body
+    write_network(smaller, network, tmp_path)
+    again = read_network(made(name), tmp_path / "model.safetensors", tmp_path / "structure.json")
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), smaller(x))
 
 
 RECIPE = """recipe: compressctl/v1

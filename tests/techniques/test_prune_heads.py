@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.lower import lower
+from compressctl.sources.structure import read_network, write_network
 from compressctl.techniques.prune.heads import apply, find_attention
 from compressctl.techniques.prune.params_structured import HeadsParams
 from compressctl.techniques.prune.split_attention import split
@@ -138,6 +139,9 @@ def test_the_result_trains_and_lowers(attention: type[nn.Module], tmp_path: Path
     session = onnxruntime.InferenceSession(lowered.body.SerializeToString(), providers=["CPUExecutionProvider"])
     x = torch.randn(4, 1, 8, 8)
     expected = network(x).detach().numpy()
+    write_network(network, made(attention).body, tmp_path)
+    again = read_network(made(attention).body, tmp_path / "model.safetensors", tmp_path / "structure.json")
+    assert np.array_equal(again.eval()(x).detach().numpy(), expected)
     assert np.allclose(session.run(None, {"input": x.numpy()})[0], expected, atol=1e-4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,19 +21,13 @@ from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.coupling import GIVES_CHANNELS, example_inputs
 from compressctl.techniques.prune.measured_widths import clock
 from compressctl.techniques.prune.params_structured import LayersParams
+from compressctl.techniques.prune.skip import Skip
 from compressctl.training.data import tensor_batches
 from compressctl.training.norms import reestimate_norms
 from compressctl.training.objective import task_objective
 
 _ALIKE = 0.9
 """Cosine between what a block is given and what it returns without its weights. Residual blocks give 1 or, behind a norm, almost."""
-
-
-class Skip(nn.Module):
-    """Returns its first argument, for blocks that are also given masks and the like."""
-
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        return x
 
 
 def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
@@ -159,9 +154,7 @@ def _gives_back(module: nn.Module, args: Any, kwargs: Any) -> bool:
 
 
 def _stand_in(block: nn.Module) -> nn.Module:
-    """torch's Identity takes one argument; blocks of transformers are often given more."""
-    import inspect
-
+    """By how many arguments the block takes: blocks of transformers are often given masks too."""
     arguments = inspect.signature(block.forward).parameters
     return nn.Identity() if len(arguments) == 1 else Skip()
 

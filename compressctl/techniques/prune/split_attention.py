@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,16 +17,28 @@ class SplitAttention(nn.Module):
     Called like it; attention weights are not returned (None stands in their place).
     """
 
-    def __init__(self, whole: nn.MultiheadAttention) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, head_dim: int, dropout: float, bias: bool, batch_first: bool
+    ) -> None:
         super().__init__()
-        self.num_heads, self.head_dim = whole.num_heads, whole.head_dim
-        self.dropout, self.batch_first = whole.dropout, whole.batch_first
-        self.q_proj, self.k_proj, self.v_proj = _projections(whole)
-        self.out_proj = nn.Linear(whole.embed_dim, whole.embed_dim, bias=whole.out_proj.bias is not None)
-        self.out_proj.load_state_dict(whole.out_proj.state_dict())
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.dropout, self.batch_first = dropout, batch_first
+        inner = num_heads * head_dim
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(embed_dim, inner, bias) for _ in range(3))
+        self.out_proj = nn.Linear(inner, embed_dim, bias)
         # What torch's encoder layer asks before it takes a path of its own past this module; None and False keep it here.
         self.in_proj_bias = None
         self._qkv_same_embed_dim = False
+
+    def constructor_arguments(self) -> Mapping[str, Any]:
+        return {
+            "embed_dim": self.out_proj.out_features,
+            "num_heads": self.num_heads,
+            "head_dim": self.head_dim,
+            "dropout": self.dropout,
+            "bias": self.out_proj.bias is not None,
+            "batch_first": self.batch_first,
+        }
 
     def forward(
         self,
@@ -60,22 +73,20 @@ def split(network: nn.Module) -> nn.Module:
         plain = isinstance(module, nn.MultiheadAttention) and module._qkv_same_embed_dim and module.bias_k is None
         if plain and not module.add_zero_attn:
             owner, _, attribute = name.rpartition(".")
-            made = SplitAttention(module)
-            setattr(changed.get_submodule(owner), attribute, made.train(module.training))
+            setattr(changed.get_submodule(owner), attribute, _apart(module).train(module.training))
     return changed
 
 
-def _projections(whole: nn.MultiheadAttention) -> list[nn.Linear]:
-    width = whole.embed_dim
-    made = []
+def _apart(whole: nn.MultiheadAttention) -> SplitAttention:
+    width, bias = whole.embed_dim, whole.in_proj_bias is not None
+    made = SplitAttention(width, whole.num_heads, whole.head_dim, whole.dropout, bias, whole.batch_first)
     with torch.no_grad():
-        for number in range(3):
-            linear = nn.Linear(width, width, bias=whole.in_proj_bias is not None)
+        for number, linear in enumerate((made.q_proj, made.k_proj, made.v_proj)):
             rows = slice(number * width, (number + 1) * width)
             linear.weight.copy_(whole.in_proj_weight[rows])
-            if whole.in_proj_bias is not None:
+            if bias:
                 linear.bias.copy_(whole.in_proj_bias[rows])
-            made.append(linear)
+    made.out_proj.load_state_dict(whole.out_proj.state_dict())
     return made
 
 
