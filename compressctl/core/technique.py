@@ -152,13 +152,14 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+        "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
+        "prune.heads": "compressctl.techniques.prune.params_structured:HEADS",
+        "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
         "prune.unstructured": "compressctl.techniques.prune.params_unstructured:UNSTRUCTURED",
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
         "distill.logits": "compressctl.techniques.distill.params:LOGITS",
         "distill.features": "compressctl.techniques.distill.params:FEATURES",
-        "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
-        "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
     },
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from compressctl.core.data import Dataset
 from compressctl.core.events import Event, Events
 from compressctl.core.model import Model
+from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.sources import builtin, digits
@@ -28,11 +29,11 @@ class Heard:
 
 
 def digits_data() -> Dataset:
-    return digits.load(DigitsParams(source="digits", calibration=200), Path(), 0)
+    return digits.load(DigitsParams(), SplitSizes(calibration=200), Path(), 0)
 
 
 def digits_model(name: str) -> Model:
-    return builtin.load(BuiltinParams(source="builtin", name=name), Path(), 0)
+    return builtin.load(BuiltinParams(name=name), Path(), 0)
 
 
 def context(

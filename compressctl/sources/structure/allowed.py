@@ -25,7 +25,14 @@ _TORCH = (
 )  # fmt: skip
 """Of torch.nn. None of them runs code that an argument names, and none makes more modules than a few."""
 
-modules: Registry[type[nn.Module]] = Registry("module", "compressctl.modules", {})
+modules: Registry[type[nn.Module]] = Registry(
+    "module",
+    "compressctl.modules",
+    {
+        "Skip": "compressctl.techniques.prune.skip:Skip",
+        "SplitAttention": "compressctl.techniques.prune.split_attention:SplitAttention",
+    },
+)
 """Modules of our own and of other packages. Such a class has a method `constructor_arguments()` that gives plain values."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import inspect
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,19 +21,13 @@ from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.coupling import GIVES_CHANNELS, example_inputs
 from compressctl.techniques.prune.measured_widths import clock
 from compressctl.techniques.prune.params_structured import LayersParams
+from compressctl.techniques.prune.skip import Skip
 from compressctl.training.data import tensor_batches
 from compressctl.training.norms import reestimate_norms
 from compressctl.training.objective import task_objective
 
 _ALIKE = 0.9
 """Cosine between what a block is given and what it returns without its weights. Residual blocks give 1 or, behind a norm, almost."""
-
-
-class Skip(nn.Module):
-    """Returns its first argument, for blocks that are also given masks and the like."""
-
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        return x
 
 
 def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
@@ -58,7 +53,7 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     before = loss(current)
     history = []
     for _ in range(params.remove):
-        damages = {}
+        damages: dict[str, float] = {}
         for name in allowed:
             run.events.progress("measuring the network without each block", len(damages), len(allowed))
             damages[name] = loss(without(current, [name])) - before
@@ -107,14 +102,25 @@ def residual_blocks(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[
             continue
         if output.shape == args[0].shape and len(calls) == 1 and _gives_back(module, args, kwargs):
             passing.append(name)
-    blocks = [name for name in passing if not any(other.startswith(f"{name}.") for other in passing)]
+    innermost = [name for name in passing if not any(other.startswith(f"{name}.") for other in passing)]
+    blocks = [name for name in innermost if _runs(without(network, [name]), inputs)]
+    fixed.update((name, "code around it looks into it") for name in innermost if name not in blocks)
     kinds = {type(network.get_submodule(name)) for name in blocks}
     for name, calls in seen.items():
-        if name not in blocks and type(network.get_submodule(name)) in kinds - {nn.Sequential}:
+        if name not in innermost and type(network.get_submodule(name)) in kinds - {nn.Sequential}:
             args, _, output = calls[0]
             changes = isinstance(output, Tensor) and args and output.shape != args[0].shape
             fixed[name] = "its output has another shape than its input" if changes else "nothing runs past its weights"
     return blocks, fixed
+
+
+def _runs(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _calls(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, list[tuple[Any, Any, Any]]]:
@@ -148,9 +154,7 @@ def _gives_back(module: nn.Module, args: Any, kwargs: Any) -> bool:
 
 
 def _stand_in(block: nn.Module) -> nn.Module:
-    """torch's Identity takes one argument; blocks of transformers are often given more."""
-    import inspect
-
+    """By how many arguments the block takes: blocks of transformers are often given masks too."""
     arguments = inspect.signature(block.forward).parameters
     return nn.Identity() if len(arguments) == 1 else Skip()
 

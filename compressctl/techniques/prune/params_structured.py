@@ -137,3 +137,33 @@ LAYERS = TechniqueSpec(
     needs=frozenset({Need.LABELS}),
     reads_target=True,
 )
+
+
+class HeadsParams(BaseModel):
+    """prune.heads: whole attention heads are removed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep: float = Field(0.5, gt=0, le=1, description="share of all heads that is left")
+    criterion: Literal["taylor", "l2", "random"] = Field(
+        "taylor",
+        description="which heads are weakest: slope of the loss in a factor before each head, on samples (taylor), size of the "
+        "head's value and output weights (l2), or random, as a baseline",
+    )
+    scope: Literal["local", "global"] = Field(
+        "global", description="the same share of each attention (local), or the weakest of all (global)"
+    )
+    samples: int = Field(256, ge=1, description="training samples that taylor looks at")
+    at_least: int = Field(1, ge=1, description="heads that each attention keeps")
+
+
+HEADS = TechniqueSpec(
+    name="prune.heads",
+    version=1,
+    summary="whole attention heads are removed, with their part of the query, key, value and output projections",
+    params=HeadsParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    implementation="compressctl.techniques.prune.heads:apply",
+    sources=("Are Sixteen Heads Really Better than One?, Michel et al. 2019, section 2.3 and equation 2: taylor",),
+)

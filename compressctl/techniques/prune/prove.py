@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,14 +37,29 @@ def proven(coupling: Coupling, network: nn.Module, inputs: Sequence[Tensor]) -> 
     return replace(coupling, groups=tuple(good), fixed=fixed)
 
 
-def _fault(network: nn.Module, groups: Sequence[Group], inputs: Sequence[Tensor]) -> str | None:
-    """What is wrong with cutting a random half of these groups, None when nothing is."""
+Finish = Callable[[nn.Module, Mapping[str, int]], None]
+"""Changes a cut network in place to fit, given the units that each group keeps: the number of heads, say."""
+
+
+def fault_of(
+    network: nn.Module, coupling: Coupling, inputs: Sequence[Tensor], finish: Finish | None = None
+) -> str | None:
+    """What is wrong with cutting these groups, None when nothing is."""
+    return _fault(_shaken(network), coupling.groups, inputs, finish)
+
+
+def _fault(
+    network: nn.Module, groups: Sequence[Group], inputs: Sequence[Tensor], finish: Finish | None = None
+) -> str | None:
+    """The same for weights that are shaken already: a random half of each group is cut."""
     generator = np.random.default_rng(0)
     units = {group.name: generator.permutation(group.units)[: group.units // 2] for group in groups}
     gone = removal(groups, units)
     expected = _outputs(network, inputs)
     try:
         smaller = cut(network, gone)
+        if finish is not None:
+            finish(smaller, {group.name: group.units - group.units // 2 for group in groups})
         found = _outputs(smaller, inputs)
         reference = _outputs(mask(network, gone), inputs)
     except Exception as error:
