@@ -58,7 +58,7 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     before = loss(current)
     history = []
     for _ in range(params.remove):
-        damages = {}
+        damages: dict[str, float] = {}
         for name in allowed:
             run.events.progress("measuring the network without each block", len(damages), len(allowed))
             damages[name] = loss(without(current, [name])) - before
