@@ -141,7 +141,7 @@ def _begin(
 
 
 def _reads_images(network: nn.Module, signature: Signature) -> bool:
-    """Whether channels last is worth it: measured 1.5 times faster for a ResNet on a CPU, and the layout of tensor cores."""
+    """Whether channels last is worth it: a ResNet-20 trains 1.2 to 1.5 times faster so on a CPU, and tensor cores want it."""
     return any(len(spec.shape) == 4 for spec in signature.inputs) and any(
         isinstance(module, nn.Conv2d) for module in network.modules()
     )

@@ -53,6 +53,17 @@ class Pull(Hook):
                 if gradient is not None:
                     gradient.add_(parameters[name] * pull.to(gradient.device), alpha=self._strength)
 
+    def is_done(self, moment: Moment) -> bool:
+        """Channels are weakest at the end, whatever an epoch before, or the start, scores."""
+        return moment.step + 1 >= moment.steps
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {f"{number}/{name}": pull for number, (name, pull) in enumerate(self._shaped)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        in_order = sorted(state, key=lambda key: int(key.partition("/")[0]))
+        self._shaped = [(key.partition("/")[2], state[key]) for key in in_order]
+
 
 class GroupNorm(Pull):
     """Pulls all channels, the weaker the harder, with weights that are set anew at each epoch.
