@@ -114,6 +114,7 @@ def _read(file: Path) -> Model:
 def _write(model: Model, target: Target, folder: Path, reference: _Reference) -> None:
     from compressctl.core.backend import backends
     from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.pipeline.carried import fitted
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
 
@@ -128,9 +129,10 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference) ->
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output") from None
+    model, changed = fitted(model, target)
     artifact = backend.build(model, target, folder)
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
-    for note in artifact.notes:
+    for note in (*changed, *artifact.notes):
         print(f"  {note}")
     nodes = [node for node in backend.explain(artifact, target) if node.macs]
     if nodes:
@@ -139,7 +141,8 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference) ->
         )
         print(f"  {integer:.0%} of the multiply-accumulates run on integers")
         for node in [node for node in nodes if node.rule][:5]:
-            print(f"  in float: {node.name} ({node.op}): {node.rule}")
+            kernel = f", {node.kernel}" if node.kernel else ""
+            print(f"  in float: {node.name} ({node.op}{kernel}): {node.rule}")
     print(f"  {_compared(target, artifact, reference)}")
 
 

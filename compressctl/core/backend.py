@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Availability:
     """install: the exact command that mends what is missing. note: what it can do here, where that needs saying.
 
-    missing: what it cannot do here, each with the exact command where one helps.
+    missing: what it cannot do here, each with the exact command where one helps. stands_in: it delivers for a device that is
+    not here, and another one stands in for that where results are concerned.
     """
 
     installed: bool
@@ -31,6 +32,7 @@ class Availability:
     install: str
     note: str | None = None
     missing: tuple[str, ...] = ()
+    stands_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Artifact:
 class ExecutedNode:
     """One node as the runtime really executes it. precision: "int8", "float32", ... macs: for one sample, 0 where it has none.
 
-    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain.
+    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain. kernel: which
+    implementation the runtime says it chose, as in "jit_avx512_I8", None where it does not say.
     """
 
     name: str
@@ -60,6 +63,7 @@ class ExecutedNode:
     precision: str
     macs: int
     rule: str | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True)

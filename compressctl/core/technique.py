@@ -32,12 +32,13 @@ class Need(StrEnum):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a check may know before a weight is loaded. `form` is the form the stage would receive."""
+    """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's."""
 
     form: Form
     target: Target
     signature: Signature | None = None
     quantized: bool = False
+    original_form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class TechniqueSpec:
     the section or equation.
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
     work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
+    reads_data: its result depends on the recipe's data and task also where its params need neither.
     files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
     cache key. It gets the params and the folder that the recipe's paths start from.
     """
@@ -72,6 +74,7 @@ class TechniqueSpec:
     reads_target: bool = False
     files: Callable[[Any, Path], Mapping[str, Path]] | None = None
     some_need: Callable[[Any], frozenset[Need]] | None = None
+    reads_data: bool = False
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -117,7 +120,8 @@ class RunContext:
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
     counts in. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
-    and is found again by the same stage of the same recipe; None without a cache.
+    and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
+    together, each with the same model and the same measured numbers.
     """
 
     seed: int
@@ -135,6 +139,7 @@ class RunContext:
     latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
+    processes: int = 1
 
 
 class Apply(Protocol):
@@ -151,5 +156,9 @@ techniques: Registry[TechniqueSpec] = Registry(
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
+        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
+        "distill.features": "compressctl.techniques.distill.params:FEATURES",
+        "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
+        "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
     },
 )

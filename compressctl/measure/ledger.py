@@ -43,7 +43,9 @@ def _bits_product(precision: str) -> int:
 def _packed_size(file: Path) -> int:
     import zstandard
 
-    packer, total = zstandard.ZstdCompressor(level=TRANSPORT_LEVEL).compressobj(), 0
+    # The size is told before, as when a whole file is compressed at once: Zstandard chooses its tables by it.
+    packer = zstandard.ZstdCompressor(level=TRANSPORT_LEVEL).compressobj(size=file.stat().st_size)
+    total = 0
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             total += len(packer.compress(chunk))

@@ -22,7 +22,7 @@ from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
-_STORE_VERSION = 2
+_STORE_VERSION = 3
 """Raise when what the cache stores for a step changes its format."""
 
 
@@ -79,7 +79,8 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         path = f"stages[{position}]"
         if form is Form.TORCH and form not in spec.forms:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
-        problems += _problems(recipe, stage, spec, path, ModelFacts(form, target, quantized=quantized))
+        facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
+        problems += _problems(recipe, stage, spec, path, facts)
         gives = spec.gives_from(form)
         add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, gives, key, data_key, target), stage)
         quantized = quantized or spec.quantizes
@@ -172,13 +173,17 @@ def _stage_key(
             stage.params.model_dump(mode="json"),
             gate,
             input_key,
-            data_key if needs or gate else None,
+            data_key if needs or gate or spec.reads_data else None,
             stage_seed(recipe.seed, stage.id),
             _target_facts(spec, target) if spec.reads_target or gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if gate or needs & {Need.TRAINING_DATA, Need.LABELS} else None,
+            [recipe.task, recipe.metric] if _reads_task(spec, needs) or gate else None,
             _file_hashes(spec, stage, recipe.base),
         ]
     )
+
+
+def _reads_task(spec: TechniqueSpec, needs: frozenset[Need]) -> bool:
+    return spec.reads_data or bool(needs & {Need.TRAINING_DATA, Need.LABELS})
 
 
 def _target_facts(spec: TechniqueSpec, target: Target) -> list[Any]:

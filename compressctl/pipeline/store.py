@@ -22,9 +22,9 @@ class NotStorableError(Exception):
 
 
 def write_model(model: Model, folder: Path, source: Model | None) -> None:
-    """Write a model into a folder. source: what the recipe loads, whose module a torch model must be rebuildable into.
+    """Write a model into a folder. source: what the recipe loads, from whose module a torch model must be rebuildable.
 
-    Raises NotStorableError for a torch model whose parameters are not the source's in name and shape.
+    Raises NotStorableError for a torch model whose structure cannot be described.
     """
     if model.form is Form.ONNX:
         _write_onnx(model, folder)
@@ -65,20 +65,20 @@ def _read_onnx(folder: Path) -> Any:
 
 
 def _write_torch(model: Model, folder: Path, source: Model | None) -> None:
-    from safetensors.torch import save_file as save_torch
+    from compressctl.sources.structure import NotDescribableError, write_network
 
-    state = {name: tensor.contiguous().clone() for name, tensor in model.body.state_dict().items()}
-    known = source.body.state_dict() if source is not None and source.form is Form.TORCH else {}
-    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in known.items()}:
-        raise NotStorableError("its parameters are not those of the recipe's model")
-    save_torch(state, folder / "model.safetensors")
+    if source is None or source.form is not Form.TORCH:
+        raise NotStorableError("the recipe's model is no torch network to describe it by")
+    try:
+        write_network(model.body, source.body, folder)
+    except NotDescribableError as reason:
+        raise NotStorableError(str(reason)) from reason
 
 
 def _read_torch(folder: Path, source: Model) -> Any:
-    from safetensors.torch import load_file as load_torch
+    from compressctl.sources.structure import read_network
 
-    source.body.load_state_dict(load_torch(folder / "model.safetensors"))
-    return source.body
+    return read_network(source.body, folder / "model.safetensors", folder / "structure.json")
 
 
 def _write_plan(plan: QuantPlan, folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from compressctl.report import sentences
 from compressctl.report.document import Report
-from compressctl.report.names import legible
+from compressctl.report.names import legible, shortened
 from compressctl.report.tables import (
     POINTS_HEAD,
     WATERFALL_HEAD,
@@ -19,7 +19,7 @@ from compressctl.report.tables import (
     waterfall,
 )
 
-_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~&"})
+_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~&$"})
 
 
 def render(report: Report) -> str:
@@ -48,7 +48,7 @@ def render(report: Report) -> str:
             lines += _folded("At other batches and threads", _table(POINTS_HEAD, rows))
         found = islands(part)
         if found:
-            rows = [[node.name, node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]
+            rows = [[shortened(node.name), node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]
             lines += _folded(f"{len(found)} nodes in float", _table(["node", "operator", "MACs", "why"], rows))
     if report.stages:
         rows = [

@@ -51,9 +51,11 @@ def lost_classes(part: BackendPart) -> list[str]:
     lost = [entry for entry in found.classes if is_beyond_chance(entry) and entry.after < entry.before] if found else []
     if not lost:
         return []
-    named = ", ".join(f"{shortened(entry.name)} {entry.before - entry.after:.2f}" for entry in lost[:_IN_SUMMARY])
+    named = ", ".join(
+        f"{shortened(entry.name)} ({entry.before - entry.after:.2f} points)" for entry in lost[:_IN_SUMMARY]
+    )
     more = f" and {len(lost) - _IN_SUMMARY} more" if len(lost) > _IN_SUMMARY else ""
-    return [f"{part.backend}: beyond chance, points of accuracy are lost in class {named}{more}."]
+    return [f"{part.backend}: classes that lose accuracy beyond chance: {named}{more}."]
 
 
 def is_beyond_chance(entry: ClassPart) -> bool:

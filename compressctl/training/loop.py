@@ -56,7 +56,7 @@ def train(
 
     The same seed gives the same weights on the same machine. With run.checkpoint the state is kept there at the end of each
     epoch, and every checkpoint_seconds within one; the same call in a new process goes on where the last one was, to the
-    same bits. Under a launcher of several processes all must make the same call; each batch is shared out among them.
+    same bits. Where run.processes is not 1 all processes must make the same call; each batch is shared out among them.
     Raises UsageError without training samples, StageError when the loss is no number.
     """
     job = _begin(model, objective, params, run, hooks, checkpoint_seconds)
@@ -114,7 +114,7 @@ def _begin(
     network: nn.Module = model.body
     is_channels_last = _reads_images(network, model.signature)
     file = _checkpoint_file(run, network, objective, params, hooks, len(split))
-    processes = join()
+    processes = join(run.processes)
     network.to(processes.device)
     if is_channels_last:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -303,6 +303,11 @@ def _settle(job: _Job) -> None:
     state = job.state
     if state.best is not None:
         fill(state.network, state.best)
+        if state.position.kept == 0 and state.position.epoch:
+            job.run.events.warn(
+                f"no epoch of training scored better on the validation split than the {state.position.before:.4g} at its start, "
+                "whose weights are kept; that split is a fair judge only where the model was not trained on it before"
+            )
     elif state.position.step:
         if state.average is not None:
             state.average.fill(state.network)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressctl.core.errors import StageError
 from compressctl.training.data import TensorBatch
 
 
@@ -44,9 +46,7 @@ class Processes:
         """The sum of all processes' tensors; a sum of the same numbers in the same order everywhere."""
         if self.count == 1:
             return value
-        summed = value.detach().clone()
-        torch.distributed.all_reduce(summed)
-        return summed
+        return _all_reduced(value)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """In place, all of them in one message."""
@@ -84,10 +84,28 @@ class Processes:
                 del norm.forward
 
 
-def join() -> Processes:
-    """The processes that a launcher (accelerate launch, torchrun) started; one without. Waits for the others to join."""
-    state = PartialState()
-    return Processes(state.process_index, state.num_processes, state.device)
+def join(count: int) -> Processes:
+    """This process among `count`, which a launcher (accelerate launch, torchrun) started and which all call this."""
+    state = meet()
+    if count == 1:
+        return Processes(0, 1, state.device)
+    if count != state.num_processes:
+        raise StageError(f"{count} processes shall train together, and {state.num_processes} are there")
+    return Processes(state.process_index, count, state.device)
+
+
+def meet() -> PartialState:
+    """What accelerate knows about this process and its device; the first call waits for the other processes.
+
+    A GPU is used where there is one, whatever the model is compressed for. Without one accelerate must be told to look for
+    other processes on CPUs: it takes a launcher's word for it alone when it is `accelerate launch --cpu`.
+    """
+    is_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=is_cpu, timeout=_PATIENCE)
+
+
+_PATIENCE = timedelta(days=7)
+"""One process may measure for hours while the others wait for it; where one dies, the launcher ends the rest."""
 
 
 def _shared_forward(norm: _BatchNorm, x: Tensor) -> Tensor:
@@ -110,9 +128,25 @@ def _shared_forward(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 def _sum(value: Tensor) -> Tensor:
     """Over all processes, with gradients that go back to all of them."""
-    from torch.distributed.nn.functional import all_reduce
+    summed: Tensor = _SumOverProcesses.apply(value)  # type: ignore[no-untyped-call]
+    return summed
 
-    summed: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Each process's loss depends on every process's value, so that gradients are summed like the values were."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        return _all_reduced(value)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return _all_reduced(gradients[0])
+
+
+def _all_reduced(value: Tensor) -> Tensor:
+    summed = value.detach().clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(summed)
     return summed
 
 

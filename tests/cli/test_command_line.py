@@ -176,6 +176,15 @@ def test_problems_are_given_to_programs(tmp_path: Path, output_format: str) -> N
         assert (found[0]["line"], found[0]["column"], found[0]["path"]) == (3, 7, "seed")
 
 
+def test_explain_shows_the_keys_of_nested_options_and_what_they_need() -> None:
+    shown = CliRunner().invoke(app, ["explain", "openvino"]).stdout
+    assert "weights: keys | none" in shown
+    assert "mode: int8_sym | int8_asym | int4_sym | int4_asym | nf4 | mxfp4, default int4_sym" in shown
+    assert "pip install 'compressctl[nncf]'" in shown
+    assert "streams: int | none" in shown
+    assert "profiles: dict[str, keys] | none" in CliRunner().invoke(app, ["explain", "tensorrt"]).stdout
+
+
 def test_explain_shows_parameters_needs_and_papers() -> None:
     shown = CliRunner().invoke(app, ["explain", "quantize.static"]).stdout
     for part in ("ranges", "percentile", "calibration data", "takes onnx", "Jacob et al. 2018"):

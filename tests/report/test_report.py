@@ -257,7 +257,7 @@ def test_a_score_that_rises_does_not_hide_a_class_that_falls(recipe: Any, tmp_pa
     changed = dataclasses.replace(found, compressed=after)
     report = from_result(_result(recipe, tmp_path, backends=(changed,)))
     assert report.summary[0].endswith("accuracy up 1.00 points (may be chance, p = 0.5).")
-    assert report.summary[1] == "onnxruntime: beyond chance, points of accuracy are lost in class cat 30.00."
+    assert report.summary[1] == "onnxruntime: classes that lose accuracy beyond chance: cat (30.00 points)."
     assert "cat loses 30.00 points over 100 samples (corrected p = 1e-06)" in as_markdown.render(report)
 
 

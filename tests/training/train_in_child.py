@@ -1,6 +1,6 @@
 """Trains in a process of its own, which a test kills: `python train_in_child.py <checkpoints> <weights file> <params as JSON>`.
 
-STALL: the step after whose update it stands still. PARTS: the file says which processes took part.
+STALL: the step after whose update it stands still. Under a launcher the processes train together, and the first one writes.
 """
 
 import json
@@ -61,6 +61,7 @@ def main(checkpoints: str, weights: str, params: str) -> None:
         data=data,
         metric=metrics.get("accuracy"),
         checkpoint=folder,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
     )
     torch.manual_seed(1)
     body = nn.Sequential(untrained("digits-resnet"), nn.Dropout(dropout))

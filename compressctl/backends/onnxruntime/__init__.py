@@ -26,7 +26,7 @@ class OnnxRuntime:
         missing = []
         if gpu is None:
             missing.append("CUDA: there is no NVIDIA GPU here, or no driver for it")
-        elif not is_gpu_build:
+        if not is_gpu_build:
             missing.append("CUDA: pip uninstall -y onnxruntime && pip install onnxruntime-gpu")
         note = "runs INT8 Q/DQ, float, and weights of 2, 4 and 8 bits"
         return Availability(

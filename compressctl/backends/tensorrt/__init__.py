@@ -6,6 +6,7 @@ Accuracy is measured by running the file in ONNX Runtime, which computes the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,7 +34,9 @@ class TensorRt:
             )
         if found is None:
             missing.append(f"engines: {TENSORRT.install}")
-        return Availability(True, words, ("cuda",) if found and gpu else (), TENSORRT.install, note, tuple(missing))
+        return Availability(
+            True, words, ("cuda",) if found and gpu else (), TENSORRT.install, note, tuple(missing), True
+        )
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
         """Write `model.onnx` and `build_engine.py` into folder. See build.py."""
@@ -45,7 +48,7 @@ class TensorRt:
         """The file in ONNX Runtime on the processor: same results within rounding, not the same speed."""
         from compressctl.backends.onnxruntime.session import open_session
 
-        return open_session(artifact.path, target)
+        return open_session(artifact.path, replace(target, device="cpu"))
 
     def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]:
         """Nothing: how an engine executes is known only once it is built."""

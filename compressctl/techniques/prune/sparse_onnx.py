@@ -14,13 +14,27 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Signature
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.simplify import simplify
 from compressctl.numerics.patches import output_positions, patches
 from compressctl.techniques.prune.sparse_layers import Layer, See, drawn
 
 _BATCH = 8
 """Samples per run: what enters every layer is held at once."""
 
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16}
+_HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, *_HALVES}
+
+
+def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which weights are constants, whatever computed them.
+
+    A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits.
+    """
+    if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
+        same = onnx.ModelProto()
+        same.CopyFrom(proto)
+        return same
+    return simplify(proto)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
-from compressctl.graph.simplify import simplify
 from compressctl.numerics.sparsity_schedule import geometric
 from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_cuts import cut
@@ -44,9 +43,9 @@ def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> Weigh
     if model.quant is not None:
         raise StageError("the model is already quantized", hint="prune the float model: integers keep exact zeros")
     if model.form is Form.ONNX:
-        from compressctl.techniques.prune.sparse_onnx import OnnxWeights
+        from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
-        return OnnxWeights(simplify(model.body), model.signature, seed=run.seed)
+        return OnnxWeights(prepared(model.body), model.signature, seed=run.seed)
     from compressctl.techniques.prune.sparse_torch import TorchWeights
 
     body = copy.deepcopy(model.body)
