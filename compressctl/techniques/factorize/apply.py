@@ -50,8 +50,10 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     splits = decomposed(network, model, ways, run, params.ridge if params.whitening else None)
     validate, time = _validator(network.with_pieces, model, run), _clock(run) if params.hold_latency else None
     chooser = Chooser(treatments, splits, params.saves, params.round_to, run.events, validate, time)
-    chosen = found_before(splits, run.checkpoint) or chooser.choose()
-    keep(chosen, run.checkpoint)
+    # Processes that work together must all measure or none: which of them would see the file is a race.
+    kept = run.checkpoint if run.processes == 1 else None
+    chosen = found_before(splits, kept) or chooser.choose()
+    keep(chosen, kept)
     for name, reason in {**survey.whole, **chosen.whole}.items():
         run.events.emit("note", message=f"{name} stays whole: {reason}")
     if not chosen.options:

@@ -39,12 +39,6 @@ class Pull(Hook):
                     tensor = torch.as_tensor(along, dtype=value.dtype, device=value.device)
                     self._shaped.append((name, over_channels(tensor, value, module, member)))
 
-    def state(self) -> Mapping[str, Tensor]:
-        return {str(number): pull.contiguous() for number, (_, pull) in enumerate(self._shaped)}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._shaped = [(name, state[str(number)]) for number, (name, _) in enumerate(self._shaped)]
-
     def before_step(self, network: nn.Module, moment: Moment) -> None:
         parameters = dict(network.named_parameters())
         with torch.no_grad():

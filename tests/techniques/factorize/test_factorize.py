@@ -1,5 +1,6 @@
 """factorize.* on whole networks: what it replaces, what it leaves, and that both forms give one result."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Form, Model
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
+from compressctl.pipeline.store import read_model, write_model
 from compressctl.sources.builtin import load as load_builtin
 from compressctl.sources.params import BuiltinParams
 from compressctl.techniques.factorize.apply import cp, svd, tucker
@@ -197,6 +199,16 @@ def test_layers_slower_in_pieces_stay_whole_and_say_so(network: Model) -> None:
     assert (row["latency_ms_before"], row["latency_ms_after"]) == (2.0, 3.0)
     assert row["macs_after"] == row["macs_before"]
     assert _row(facts, "7")["latency_ms_after"] == 1.0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_the_cache_stores_is_the_factorized_network(stage: str, digits: Model, tmp_path: Path) -> None:
+    apply, params = STAGES[stage]
+    made = apply(digits, params, context()).model
+    write_model(made, tmp_path, digits)
+    read = read_model(tmp_path, lambda: replace(digits, body=copy.deepcopy(digits.body)))
+    images = random_images(3, 1, 8, 8)
+    np.testing.assert_array_equal(run_torch(made.body, images), run_torch(read.body, images))
 
 
 def test_a_killed_stage_goes_on_with_the_ranks_that_it_had_found(network: Model, tmp_path: Path) -> None:
