@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,9 @@ def compare(
     table.add_column("")
     for run in runs:
         table.add_column(Text(run.name), justify="right")
-    for label, cells in _rows(reports, backend):
+    for label, cells in _rows(
+        reports, [_data(run, report) for run, report in zip(runs, reports, strict=True)], backend
+    ):
         table.add_row(label, *(Text(cell) for cell in cells))
     screen = Console()
     screen.print(table)
@@ -42,7 +44,7 @@ def compare(
         screen.print(line, markup=False)
 
 
-def _rows(reports: list[Report], backend: str | None) -> list[tuple[str, list[str]]]:
+def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | None) -> list[tuple[str, list[str]]]:
     from compressctl.report.between import score_between, size_between, speed_between
     from compressctl.report.read import backend_part
     from compressctl.report.tables import milliseconds, size
@@ -51,9 +53,8 @@ def _rows(reports: list[Report], backend: str | None) -> list[tuple[str, list[st
     after = [part.compressed for part in parts]
     speeds = [file.speed for file in after]
     first, others = after[0], after[1:]
-    data = [report.recipe.get("data") for report in reports]
     scores = [
-        score_between(first.score, file.score) if theirs == data[0] else "other data"
+        "other data" if _is_other(data[0], theirs) else score_between(first.score, file.score)
         for file, theirs in zip(others, data[1:], strict=True)
     ]
     return [
@@ -76,6 +77,25 @@ def _rows(reports: list[Report], backend: str | None) -> list[tuple[str, list[st
             [f"{file.integer_mac_share:.0%}" if file.integer_mac_share is not None else "" for file in after],
         ),
     ]
+
+
+def _data(run: Path, report: Report) -> tuple[Any, Any]:
+    """What the samples are drawn from, and how: the recipe's words without what only decides other splits, then the files'
+    hash together with that.
+    """
+    from compressctl.recipe.lock import load_lock
+
+    words = report.recipe.get("data") or {}
+    drawn_from = {name: value for name, value in words.items() if name not in ("calibration", "validation")}
+    how = [report.recipe.get("seed"), words.get("calibration"), words.get("validation")]
+    lock = run / "recipe.lock.yaml"
+    return drawn_from, (how, load_lock(lock)[1].get("data_sha256") if lock.is_file() else None)
+
+
+def _is_other(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    """Another source, or files that changed: their hash covers the splits too, and so tells only where these are alike."""
+    (how, known), (their_how, theirs) = one[1], other[1]
+    return bool(one[0] != other[0] or (how == their_how and None not in (known, theirs) and known != theirs))
 
 
 def _score(report: Report, file: FilePart) -> str:

@@ -77,7 +77,9 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
 
 def _shown(info: Any) -> str:
     value = info.get_default(call_default_factory=True)
-    return "none" if value in (None, (), {}, []) else str(value)
+    if value in (None, (), {}, []):
+        return "none"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:

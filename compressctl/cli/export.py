@@ -141,7 +141,8 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference) ->
         )
         print(f"  {integer:.0%} of the multiply-accumulates run on integers")
         for node in [node for node in nodes if node.rule][:5]:
-            print(f"  in float: {node.name} ({node.op}): {node.rule}")
+            kernel = f", {node.kernel}" if node.kernel else ""
+            print(f"  in float: {node.name} ({node.op}{kernel}): {node.rule}")
     print(f"  {_compared(target, artifact, reference)}")
 
 

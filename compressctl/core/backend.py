@@ -54,7 +54,8 @@ class Artifact:
 class ExecutedNode:
     """One node as the runtime really executes it. precision: "int8", "float32", ... macs: for one sample, 0 where it has none.
 
-    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain.
+    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain. kernel: which
+    implementation the runtime says it chose, as in "jit_avx512_I8", None where it does not say.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ExecutedNode:
     precision: str
     macs: int
     rule: str | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True)

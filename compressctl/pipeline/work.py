@@ -96,6 +96,7 @@ class Work:
 
     def _deliver_network(self, step: Step) -> None:
         """What the torch stages made, as files that `model.weights` and `model.structure` of another recipe take."""
+        from compressctl.pipeline.store import made_by
         from compressctl.sources.structure import NotDescribableError, write_network
 
         network = self._network or self._read(step.key)
@@ -104,8 +105,10 @@ class Work:
             return
         folder = self.folder / "artifacts" / "torch"
         folder.mkdir(parents=True, exist_ok=True)
+        factory = network.factory
+        original = self._loaded() if factory is None else made_by(factory, self.recipe.base)
         try:
-            write_network(network.body, self._loaded().body, folder)
+            write_network(network.body, original.body, folder)
         except NotDescribableError as reason:
             self.events.warn(f"the trained network is not written: {reason}")
 
@@ -312,7 +315,7 @@ class Work:
             return None
         from compressctl.pipeline.store import read_model
 
-        return read_model(folder, self.fresh_copy)
+        return read_model(folder, self.fresh_copy, self.recipe.base)
 
     def _write(self, key: str | None, model: Model, step: str) -> None:
         if self.cache is None or key is None:
@@ -320,7 +323,7 @@ class Work:
         from compressctl.pipeline.store import NotStorableError, write_model
 
         try:
-            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded()))
+            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded(), self.recipe.base))
         except NotStorableError as reason:
             self.events.within(step).emit("note", message=f"not cached: {reason}")
         self.cache.finish(key)

@@ -173,6 +173,7 @@ class NodePart(Part):
     precision: str
     macs: int
     rule: str | None = Field(description="why it is float, where that needs an explanation")
+    kernel: str | None = Field(None, description="the implementation that the runtime says it chose")
 
 
 class FilePart(Part):

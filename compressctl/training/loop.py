@@ -303,6 +303,11 @@ def _settle(job: _Job) -> None:
     state = job.state
     if state.best is not None:
         fill(state.network, state.best)
+        if state.position.kept == 0 and state.position.epoch:
+            job.run.events.warn(
+                f"no epoch of training scored better on the validation split than the {state.position.before:.4g} at its start, "
+                "whose weights are kept; that split is a fair judge only where the model was not trained on it before"
+            )
     elif state.position.step:
         if state.average is not None:
             state.average.fill(state.network)

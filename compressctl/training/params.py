@@ -51,7 +51,7 @@ class TrainingParams(BaseModel):
         None, ge=0, le=1, description="share of the steps in which the rate rises; default: 0.05, for one-cycle 0.3"
     )
     step_at: tuple[float, ...] = Field(
-        (0.5, 0.75), description="of schedule step: shares of the training after which the rate falls"
+        (0.5, 0.75), description="of schedule step: shares of the training after which the rate falls, between 0 and 1"
     )
     step_factor: float = Field(0.1, gt=0, lt=1, description="of schedule step: what the rate is multiplied by")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")

@@ -31,6 +31,7 @@ def test_every_product_runs_on_integers_and_computes_what_onnxruntime_computes(t
     artifact = BACKEND.build(model, _target(), tmp_path)
     assert [file.name for file in artifact.files] == ["model.xml", "model.bin"]
     nodes = [node for node in BACKEND.explain(artifact, _target()) if node.macs]
+    assert all(node.kernel and node.kernel.lower().endswith("i8") for node in nodes), nodes
     assert [(node.name, node.precision, node.rule) for node in nodes] == [
         ("conv1", "int8", None),
         ("conv2", "int8", None),

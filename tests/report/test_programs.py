@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from support.reports import file_part
 from typer.testing import CliRunner
 
@@ -183,3 +184,28 @@ def test_a_report_of_the_first_schema_is_still_read() -> None:
             for name in ("bit_operations", "weights", "behaviour", "drift", "tokens", "energy", "points"):
                 del file[name]
     assert Report.model_validate(old) == _report()
+
+
+@pytest.mark.parametrize(
+    ("calibration", "digest", "compared"), [(100, "aa", True), (100, "bb", False), (200, "bb", True)]
+)
+def test_changed_files_are_other_data_and_another_calibration_set_is_not(
+    tmp_path: Path, calibration: int, digest: str, compared: bool
+) -> None:
+    (part,) = _report().backends
+    score = ScorePart(metric="accuracy", value=90, samples=50, split="test", per_class=None)
+    backends = [part.model_copy(update={"compressed": part.compressed.model_copy(update={"score": score})})]
+    paths = []
+    for name, size, found in (("one", 100, "aa"), ("two", calibration, digest)):
+        recipe = {
+            "recipe": "compressctl/v1",
+            "model": {"source": "builtin", "name": "digits-resnet"},
+            "data": {"source": "digits", "calibration": size},
+        }
+        (tmp_path / name).mkdir()
+        write(_report(backends=backends, recipe=recipe), tmp_path / name)
+        lock = {"recipe": recipe, "base": str(tmp_path), "data_sha256": found}
+        (tmp_path / name / "recipe.lock.yaml").write_text(yaml.safe_dump(lock))
+        paths.append(str(tmp_path / name))
+    shown = CliRunner().invoke(app, ["compare", *paths]).stdout
+    assert ("other data" not in shown) is compared

@@ -44,6 +44,18 @@ def digits_teacher() -> Model:
     return builtin.load(BuiltinParams(name="digits-resnet"), Path(), 0)
 
 
+@cache
+def _lowered() -> Model:
+    from compressctl.graph.lower import lower
+
+    return lower(digits_teacher())
+
+
+def lowered_teacher() -> Model:
+    """The same as an ONNX graph, a copy each time."""
+    return copy.deepcopy(_lowered())
+
+
 def context(folder: Path, original: Model, **more: Any) -> tuple[RunContext, list[str]]:
     """A stage's context in a folder that holds small.py, and the warnings that it will have given."""
     (folder / "small.py").write_text(SMALL)

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from support.lessons import context, digits_data, digits_teacher  # noqa: E402
+from support.lessons import context, digits_data, digits_teacher, lowered_teacher  # noqa: E402
 from torch import nn  # noqa: E402
 
 from compressctl.core.errors import StageError, UsageError  # noqa: E402
 from compressctl.core.events import Events  # noqa: E402
-from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.sources import networks  # noqa: E402
 from compressctl.techniques.distill.generated import generate  # noqa: E402
 from compressctl.techniques.distill.layers import listening, pair_layers  # noqa: E402
@@ -33,7 +32,7 @@ IMAGES = torch.as_tensor(next(iter(digits_data().split("train").batches(1000))).
 
 def test_an_onnx_teacher_gives_what_the_torch_network_gives(tmp_path: Path) -> None:
     model = digits_teacher()
-    onnx.save(lower(model).body, tmp_path / "teacher.onnx")
+    onnx.save(lowered_teacher().body, tmp_path / "teacher.onnx")
     run, _ = context(tmp_path, model)
     teacher = load_teacher("teacher.onnx", model.signature, run)
     with torch.no_grad():
@@ -43,7 +42,7 @@ def test_an_onnx_teacher_gives_what_the_torch_network_gives(tmp_path: Path) -> N
 
 def test_an_onnx_teacher_with_a_fixed_batch_serves_any_batch(tmp_path: Path) -> None:
     model = digits_teacher()
-    proto = lower(model).body
+    proto = lowered_teacher().body
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 4
     onnx.save(proto, tmp_path / "fixed.onnx")

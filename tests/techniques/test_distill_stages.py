@@ -9,13 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
-from support.lessons import SMALL, context, digits_data, digits_teacher  # noqa: E402
+from support.lessons import SMALL, context, digits_data, digits_teacher, lowered_teacher  # noqa: E402
 from support.shell import Shell  # noqa: E402
 from torch import nn  # noqa: E402
 
 from compressctl.core.errors import RecipeError, UsageError  # noqa: E402
 from compressctl.core.model import Form, StageRecord  # noqa: E402
-from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.pipeline.plan import make_plan  # noqa: E402
 from compressctl.recipe.loader import load  # noqa: E402
 from compressctl.techniques.distill.features import apply as features  # noqa: E402
@@ -28,7 +27,7 @@ BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.1}
 
 def test_a_student_learns_from_an_onnx_teacher_and_random_inputs_alone(tmp_path: Path) -> None:
     """No data at all in the stage: its agreement with the teacher on real digits is counted here."""
-    teacher = lower(digits_teacher())
+    teacher = lowered_teacher()
     run, _ = context(tmp_path, teacher, data=None, metric=None)
     params = LogitsParams(
         student=Student(factory="small.py:flat"),
@@ -164,6 +163,22 @@ def test_a_teacher_that_is_worse_than_its_student_is_warned_of(tmp_path: Path) -
     assert any("the teacher scores 10.00%" in text for text in warnings)
 
 
+@pytest.mark.parametrize(("wrong", "is_warned"), [(1, False), (30, True)])
+def test_a_teacher_that_is_worse_by_chance_is_not(wrong: int, is_warned: bool) -> None:
+    from compressctl.core.events import Events
+    from compressctl.core.source import metrics
+    from compressctl.techniques.distill.scoring import Answers
+    from compressctl.techniques.distill.traps import warn_of_poor_teacher
+
+    labels, heard = np.arange(180) % 10, []
+    right = np.eye(10)[labels]
+    said = right.copy()
+    said[:wrong] = np.roll(said[:wrong], 1, axis=1)
+    events = Events(lambda event: heard.append(event.kind))
+    warn_of_poor_teacher(Answers(said, labels), Answers(right, labels), metrics.get("accuracy"), events)
+    assert heard == ["warning"] * is_warned
+
+
 def test_a_student_that_is_its_own_teacher_is_warned_of(tmp_path: Path) -> None:
     run, warnings = context(tmp_path, digits_teacher())
     logits(digits_teacher(), LogitsParams(epochs=0), run)
@@ -221,7 +236,7 @@ def recipe(folder: Path, params: str, *, use: str = "distill.logits", model: str
 
 
 def test_the_key_follows_the_teachers_and_the_students_files(tmp_path: Path) -> None:
-    proto = lower(digits_teacher()).body
+    proto = lowered_teacher().body
     onnx.save(proto, tmp_path / "teacher.onnx")
     path = recipe(tmp_path, "teacher: teacher.onnx, student: {factory: 'small.py:small'}")
 
@@ -252,6 +267,11 @@ def test_a_teacher_that_is_not_there_is_an_error_before_anything_is_loaded(tmp_p
         ("data_free: random, label_weight: 1", "leave label_weight out"),
         ("loss: kd", "not one of kl, dkd, mse, cosine"),
         ("student: {factor: 'a.py:b'}", "did you mean factory"),
+        (
+            "teacher: {factory: 'a.py:b', arg: {}}",
+            r"^[^\n]*teacher.arg: unknown key\n[^\n]*\n[^\n]*\n   did you mean args\?$",
+        ),
+        ("teacher: 5", "this is 5, not text"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_in_words(tmp_path: Path, params: str, message: str) -> None:
@@ -268,7 +288,7 @@ def test_only_data_free_distillation_does_without_data(tmp_path: Path) -> None:
 
 
 def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path: Path) -> None:
-    onnx.save(lower(digits_teacher()).body, tmp_path / "model.onnx")
+    onnx.save(lowered_teacher().body, tmp_path / "model.onnx")
     model = "onnx, path: model.onnx"
     student = "student: {factory: 'small.py:small'}"
     assert make_plan(load(recipe(tmp_path, student, model=model)), None).steps[1].gives is Form.TORCH
@@ -282,9 +302,27 @@ def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path:
             make_plan(load(recipe(tmp_path, params, use=use, model=model)), None)
 
 
+def test_a_student_by_factory_is_kept_and_made_again_from_its_own_code(tmp_path: Path) -> None:
+    """Its parameters may have the very names and shapes of the recipe's model, and it may compute something else."""
+    from compressctl.core.model import Factory, Model
+    from compressctl.pipeline.store import read_model, write_model
+
+    code = "from torch import nn\ndef net(act):\n    return nn.Sequential(nn.Linear(4, 8), getattr(nn, act)(), nn.Linear(8, 2))\n"
+    (tmp_path / "nets.py").write_text(code)
+    relu, tanh = (nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 2)) for act in (nn.ReLU(), nn.Tanh()))
+    source = Model(Form.TORCH, relu, digits_teacher().signature)
+    student = replace(source, body=tanh, factory=Factory("nets.py:net", {"act": "Tanh"}))
+    (tmp_path / "kept").mkdir()
+    write_model(student, tmp_path / "kept", source, tmp_path)
+    found = read_model(tmp_path / "kept", lambda: source, tmp_path)
+    inputs = torch.randn(5, 4)
+    assert torch.equal(found.body(inputs), tanh(inputs))
+    assert found.factory == student.factory
+
+
 @pytest.mark.slow
 def test_the_exported_student_scores_what_the_report_says(shell: Shell) -> None:
-    onnx.save(lower(digits_teacher()).body, shell.folder / "model.onnx")
+    onnx.save(lowered_teacher().body, shell.folder / "model.onnx")
     path = recipe(
         shell.folder,
         "student: {factory: 'small.py:small'}, epochs: 4, learning_rate: 0.1, batch_size: 64",
@@ -309,4 +347,4 @@ def test_the_exported_student_scores_what_the_report_says(shell: Shell) -> None:
     learned = [
         event for event in shell.events("again") if event["kind"] == "step.finished" and event["step"] == "learn"
     ]
-    assert learned[0]["cached"] is True  # behind it stands the exported graph, which is kept
+    assert learned[0]["cached"] is True

@@ -374,6 +374,26 @@ def test_sparsegpt_moves_the_output_less_than_the_others(run: RunContext, form: 
     assert errors["sparsegpt"] < errors["wanda"]
 
 
+@pytest.mark.parametrize("form", [Form.TORCH, Form.ONNX])
+def test_biases_make_up_for_the_mean_of_what_is_lost(run: RunContext, form: Form) -> None:
+    network = nn.Sequential(nn.Conv2d(4, 8, 3, groups=2), nn.Flatten(), nn.Linear(8 * 36, 12))
+    given = _seen(run, 4, 8, 8)
+    inputs = torch.tensor(given.data.samples.inputs) + 0.7  # type: ignore[union-attr]
+    given = replace(given, data=Data(Samples(inputs.numpy())))
+    model = _network(network, 4, 8, 8)
+    model = lower(model) if form is Form.ONNX else model
+    means = {}
+    for corrected in (False, True):
+        params = UnstructuredParams(method="wanda", sparsity=0.5, ends="prune", bias_correction=corrected)
+        after = _weights(apply(model, params, given).model)
+        weight = torch.tensor(after["0.weight"])
+        bias = torch.tensor(after.get("0.weight.shifted_bias", after.get("0.bias")))
+        means[corrected] = functional.conv2d(inputs, weight, bias, groups=2).mean(dim=(0, 2, 3))
+    wanted = network[0](inputs).mean(dim=(0, 2, 3)).detach()
+    assert (means[True] - wanted).abs().max() < 1e-4
+    assert (means[False] - wanted).abs().max() > 0.05
+
+
 def test_fresh_norms_recover_what_a_cut_shifts(digits: Model, run: RunContext) -> None:
     assert run.data is not None
     batch = next(run.data.split("test").batches(1000))

@@ -62,18 +62,18 @@ def prepare(model: Model, params: DistillParams, run: RunContext) -> Lesson:
     held_out = _held_out(run, params)
     taught = answers(teacher, held_out, student.model.signature) if held_out is not None else None
     lesson = Lesson(teacher, student, run, draw, held_out, taught, facts)
-    first = _scores(lesson, asking(student.model.body))
-    score = None if taught is None or not _same_outputs(teacher, student) else taught.score(run.metric)
-    warn_of_poor_teacher(score, first.get("score"), run.metric, run.events)
-    facts["before"] = first
-    if score is not None:
-        facts["teacher_score"] = score
+    given = _given(lesson, asking(student.model.body))
+    facts["before"] = _scores(lesson, given)
+    if taught is not None and given is not None and _same_outputs(teacher, student):
+        warn_of_poor_teacher(taught, given, run.metric, run.events)
+        score = taught.score(run.metric)
+        facts |= {} if score is None else {"teacher_score": score}
     return lesson
 
 
 def conclude(lesson: Lesson, network: torch.nn.Module) -> dict[str, Any]:
     """Facts for the report: scores on the validation split before and after, and how often both decide alike."""
-    after = _scores(lesson, asking(network))
+    after = _scores(lesson, _given(lesson, asking(network)))
     metric = lesson.run.metric
     return {
         **lesson.before,
@@ -180,11 +180,12 @@ def _same_outputs(teacher: Teacher, student: Learner) -> bool:
     )
 
 
-def _scores(lesson: Lesson, ask: Ask) -> dict[str, float]:
+def _given(lesson: Lesson, ask: Ask) -> Answers | None:
+    return None if lesson.held_out is None else answers(ask, lesson.held_out, lesson.student.model.signature)
+
+
+def _scores(lesson: Lesson, given: Answers | None) -> dict[str, float]:
     """The student's score, and its agreement with the teacher where both decide for classes."""
-    if lesson.held_out is None:
-        return {}
-    given = answers(ask, lesson.held_out, lesson.student.model.signature)
     if given is None:
         return {}
     found = {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
@@ -54,10 +54,18 @@ class Student(BaseModel):
         return self
 
 
+def _kind(value: Any) -> str:
+    """A mapping is meant as a network, so that only what is wrong with it as one is said."""
+    return "network" if isinstance(value, Mapping | Network) else "text"
+
+
+Teaching = Annotated[Annotated[str, Tag("text")] | Annotated[Network, Tag("network")], Discriminator(_kind)]
+
+
 class DistillParams(TrainingParams):
     """What both ways to distill share."""
 
-    teacher: str | Network = Field(
+    teacher: Teaching = Field(
         ORIGINAL,
         description="`original` (the recipe's own model), an .onnx file, a file of other weights for the recipe's model, "
         "or a network by factory",

@@ -6,12 +6,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from compressctl.core.events import Events
 from compressctl.core.model import StageRecord
 from compressctl.core.source import MetricSpec
+from compressctl.numerics.paired import mcnemar
+from compressctl.techniques.distill.scoring import Answers
 
 _HOT = 4.0
 _FEW_BITS = 3
+_CHANCE = 0.05
 
 
 def warn_of_heat(history: Sequence[StageRecord], temperature: float, events: Events) -> None:
@@ -25,16 +30,28 @@ def warn_of_heat(history: Sequence[StageRecord], temperature: float, events: Eve
             )
 
 
-def warn_of_poor_teacher(
-    teacher: float | None, student: float | None, metric: MetricSpec | None, events: Events
-) -> None:
-    """teacher, student: scores on the validation split before training."""
-    if metric is None or teacher is None or student is None or metric.drop(teacher, student) >= 0:
+def warn_of_poor_teacher(teacher: Answers, student: Answers, metric: MetricSpec | None, events: Events) -> None:
+    """teacher, student: what both say to the same held-out samples before training. A difference by chance is none."""
+    first, second = teacher.score(metric), student.score(metric)
+    if metric is None or first is None or second is None or metric.drop(first, second) >= 0:
+        return
+    if metric.name == "accuracy" and _differ_by_chance(teacher, student):
         return
     events.warn(
-        f"the teacher scores {teacher:.2f}{metric.unit} on the validation split, less than the student does before it learns "
-        f"({student:.2f}{metric.unit}): check the teacher's weights and how its inputs are scaled"
+        f"the teacher scores {first:.2f}{metric.unit} on the validation split, less than the student does before it "
+        f"learns ({second:.2f}{metric.unit}): check the teacher's weights and how its inputs are scaled"
     )
+
+
+def _differ_by_chance(teacher: Answers, student: Answers) -> bool:
+    """Whether the samples that only one of them gets right could as well have fallen the other way."""
+    first, second = _is_right(teacher), _is_right(student)
+    return mcnemar(int(np.sum(first & ~second)), int(np.sum(~first & second))) > _CHANCE
+
+
+def _is_right(given: Answers) -> np.ndarray:
+    rows = given.outputs.reshape(len(given.outputs), -1)
+    return np.asarray((rows.argmax(axis=1) if rows.shape[1] > 1 else rows[:, 0] > 0) == given.labels)
 
 
 def warn_of_echo(is_same: bool, events: Events) -> None:

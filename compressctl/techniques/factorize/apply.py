@@ -11,6 +11,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.factorize.facts import facts_of
+from compressctl.techniques.factorize.kept import found_before, keep
 from compressctl.techniques.factorize.layers import Survey
 from compressctl.techniques.factorize.network import open_network
 from compressctl.techniques.factorize.onnx_network import alone
@@ -47,15 +48,10 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     treatments = treat(survey, params)
     ways = [way for treatment in treatments if treatment.rule != "whole" for way in make_ways(treatment)]
     splits = decomposed(network, model, ways, run, params.ridge if params.whitening else None)
-    chosen = Chooser(
-        treatments,
-        splits,
-        params.saves,
-        params.round_to,
-        run.events,
-        _validator(network.with_pieces, model, run),
-        _clock(run) if params.hold_latency else None,
-    ).choose()
+    validate, time = _validator(network.with_pieces, model, run), _clock(run) if params.hold_latency else None
+    chooser = Chooser(treatments, splits, params.saves, params.round_to, run.events, validate, time)
+    chosen = found_before(splits, run.checkpoint) or chooser.choose()
+    keep(chosen, run.checkpoint)
     for name, reason in {**survey.whole, **chosen.whole}.items():
         run.events.emit("note", message=f"{name} stays whole: {reason}")
     if not chosen.options:

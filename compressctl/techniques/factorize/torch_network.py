@@ -40,7 +40,9 @@ class TorchNetwork:
                 layers.append(_layer(name, module, given, samples))
             else:
                 whole[name] = reason
-        return Survey(tuple(layers), whole)
+        read = self._read_elsewhere([layer.name for layer in layers])
+        whole |= dict.fromkeys(sorted(read), "the code around it reads its weight")
+        return Survey(tuple(layer for layer in layers if layer.name not in read), whole)
 
     def inputs(
         self, layers: Sequence[str], batches: Iterator[dict[str, np.ndarray]]
@@ -79,6 +81,27 @@ class TorchNetwork:
         known = dict(network.named_parameters())
         sparse = tuple(name for name in self._model.sparse if name in known)
         return replace(self._model, body=network, sparse=sparse)
+
+    def _read_elsewhere(self, names: Sequence[str]) -> set[str]:
+        """The layers without whose own attributes the network does not run: each is wrapped once, to see."""
+        network = copy.deepcopy(self._network)
+
+        def runs(wrapped: Sequence[str]) -> bool:
+            layers = {name: network.get_submodule(name) for name in wrapped}
+            for name, layer in layers.items():
+                network.set_submodule(name, nn.Sequential(layer))
+            try:
+                _forward(network, self._model, self._example)
+            except Exception:
+                return False
+            finally:
+                for name, layer in layers.items():
+                    network.set_submodule(name, layer)
+            return True
+
+        if "" in names or runs(names):
+            return set()
+        return {name for name in names if not runs([name])}
 
     def _reason(self, module: nn.Module, others: Sequence[str], given: Sequence[np.ndarray]) -> str | None:
         """Why a layer cannot be factorized."""

@@ -121,6 +121,9 @@ class UnstructuredParams(BaseModel):
         description="sparsegpt: passes over the calibration data; in each the next layers are pruned, for inputs that come from "
         "pruned layers. As many as there are layers is most exact",
     )
+    bias_correction: bool = Field(
+        True, description="wanda and sparsegpt: shift biases by the mean of what the zeros take away from each output"
+    )
     reestimate_norms: bool | None = Field(
         None,
         description="without fine-tuning, measure BatchNorm's means and variances anew on the calibration data (torch models "
@@ -251,6 +254,7 @@ UNSTRUCTURED = TechniqueSpec(
         "Sanh et al. 2020, Movement Pruning: Adaptive Sparsity by Fine-Tuning, section 4",
         "Sun et al. 2023, A Simple and Effective Pruning Approach for Large Language Models (Wanda), section 3",
         "Frantar & Alistarh 2023, SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, algorithm 1",
+        "An et al. 2024, Fluctuation-based Adaptive Structured Pruning for Large Language Models, section 3.3 (bias_correction)",
         "Mishra et al. 2021, Accelerating Sparse Deep Neural Networks (2:4), section 3",
     ),
     check=check_unstructured,

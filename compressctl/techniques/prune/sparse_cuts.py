@@ -77,28 +77,46 @@ def cut(
         return _cut_by_sparsegpt(weights, treated, share, params, split, events)
     layers = [layer for layer in weights.layers() if layer.name in treated.pruned]
     unseen: list[str] = []
+    means: dict[str, np.ndarray] = {}
     if params.method == "wanda":
         assert split is not None, "the plan gives calibration data to a technique that needs it"
-        norms = _input_norms(weights, layers, split)
+        means, norms = _input_means_and_norms(weights, layers, split)
         unseen = [layer.name for layer in layers if layer.name not in norms]
+        means = means if params.bias_correction else {}
         scores = {layer.name: wanda(layer.weight, norms.get(layer.name, np.ones(1))) for layer in layers}
         masks = choose(scores, treated, share, is_global=False, by_row=True)
     else:
         masks = choose(magnitudes(layers, treated, params.method), treated, share, is_global=params.is_global)
     for layer in layers:
-        weights.write(layer.name, layer.weight * masks[layer.name])
+        _write(weights, layer, layer.weight * masks[layer.name], means.get(layer.name))
     return unseen
 
 
-def _input_norms(weights: Weights, layers: Sequence[Layer], split: Split) -> dict[str, np.ndarray]:
-    """The norm of the input of each weight, in the shape of the layer's weight."""
+def _write(weights: Weights, layer: Layer, pruned: np.ndarray, mean: np.ndarray | None) -> None:
+    """Set the weight. mean: of what each weight multiplies; the bias makes up for what the outputs lose on average."""
+    weights.write(layer.name, pruned)
+    if mean is not None:
+        lost = ((layer.weight - pruned) * mean).sum(axis=(1, 2))
+        weights.shift(layer.name, lost.astype(np.float32))
+
+
+def _input_means_and_norms(
+    weights: Weights, layers: Sequence[Layer], split: Split
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of the input of each weight, in the shape of the layer's weight."""
+    sums: dict[str, np.ndarray] = {}
     squares: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
 
     def see(name: str, rows: np.ndarray) -> None:
+        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
         squares[name] = squares.get(name, 0.0) + np.square(rows, dtype=np.float64).sum(axis=0)
+        counts[name] = counts.get(name, 0) + len(rows)
 
     weights.watch([layer.name for layer in layers], split, see, _ROWS)
-    return {layer.name: np.sqrt(_per_output(squares[layer.name], layer)) for layer in layers if layer.name in squares}
+    seen = [layer for layer in layers if layer.name in squares]
+    means = {layer.name: _per_output(sums[layer.name] / counts[layer.name], layer) for layer in seen}
+    return means, {layer.name: np.sqrt(_per_output(squares[layer.name], layer)) for layer in seen}
 
 
 def _per_output(values: np.ndarray, layer: Layer) -> np.ndarray:
@@ -116,7 +134,7 @@ def _cut_by_sparsegpt(
     unseen: list[str] = []
     for done, chosen in enumerate(np.array_split(names, min(params.rounds, len(names)))):
         layers = {layer.name: layer for layer in weights.layers() if layer.name in set(chosen)}
-        grams = _grams(weights, list(layers.values()), split)
+        means, grams = _means_and_grams(weights, list(layers.values()), split)
         for name, layer in layers.items():
             treatment = treated.pruned[name]
             if name in grams:
@@ -125,7 +143,7 @@ def _cut_by_sparsegpt(
                 unseen.append(name)
                 mask = _mask(np.abs(layer.weight), treatment, share(treatment.share), by_row=False)
                 pruned = layer.weight * mask
-            weights.write(name, pruned)
+            _write(weights, layer, pruned, means.get(name) if params.bias_correction else None)
         events.progress("pruning", done + 1, min(params.rounds, len(names)))
     return unseen
 
@@ -137,8 +155,10 @@ def _zeros(treatment: Treatment, share: Share) -> Zeros:
     return Zeros(share=now, block=treatment.block)
 
 
-def _grams(weights: Weights, layers: Sequence[Layer], split: Split) -> dict[str, np.ndarray]:
-    """The sum of x x^T over the inputs of each layer, (groups, columns, columns), float64."""
+def _means_and_grams(
+    weights: Weights, layers: Sequence[Layer], split: Split
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The mean input of each weight, and the sum of x x^T over the inputs of each layer, (groups, columns, columns)."""
     by_name = {layer.name: layer for layer in layers}
     for layer in layers:
         if layer.weight[0].size > _LARGEST_GRAM:
@@ -147,14 +167,18 @@ def _grams(weights: Weights, layers: Sequence[Layer], split: Split) -> dict[str,
                 hint="use wanda, or keep the layer dense: overrides: [{match: ..., sparsity: 0}]",
             )
     found: dict[str, np.ndarray] = {}
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
 
     def see(name: str, rows: np.ndarray) -> None:
+        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
+        counts[name] = counts.get(name, 0) + len(rows)
         groups = by_name[name].groups
         split_up = rows.reshape(*rows.shape[:2], groups, -1).transpose(2, 0, 1, 3).reshape(groups, len(rows), -1)
         found[name] = found.get(name, 0.0) + (split_up.transpose(0, 2, 1) @ split_up).astype(np.float64)
 
     weights.watch(list(by_name), split, see, _ROWS)
-    return found
+    return {name: _per_output(total / counts[name], by_name[name]) for name, total in sums.items()}, found
 
 
 def _sparsegpt(layer: Layer, grams: np.ndarray, zeros: Zeros, damping: float) -> np.ndarray:

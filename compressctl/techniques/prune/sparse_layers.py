@@ -49,6 +49,10 @@ class Weights(Protocol):
         """Set a weight, in the shape that `layers` gives."""
         ...
 
+    def shift(self, name: str, change: np.ndarray) -> None:
+        """Add to the layer's bias, (out,), where it has one of its own."""
+        ...
+
     def watch(self, names: Sequence[str], split: Split, see: See, rows: int) -> None:
         """Run the split once and show what enters each layer: at most `rows` rows of each per batch, drawn evenly.
 

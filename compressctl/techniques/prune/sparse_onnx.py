@@ -72,6 +72,32 @@ class OnnxWeights:
         array = weight[:, 0].T if owner.is_transposed else np.moveaxis(weight, 2, 1).reshape(tuple(tensor.dims))
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).astype(dtype), name))
 
+    def shift(self, name: str, change: np.ndarray) -> None:
+        """Convolutions and Gemm have a place for a bias; it becomes a constant of the node's own."""
+        node, tensor = self._owners[name].node, self._initializers[name]
+        shared = sum(name in other.input for other in self._proto.graph.node) > 1
+        if (
+            node.op_type == "MatMul"
+            or shared
+            or attribute(node, "alpha", 1.0) != 1.0
+            or attribute(node, "beta", 1.0) != 1.0
+        ):
+            return
+        old = node.input[2] if len(node.input) > 2 else ""
+        given = numpy_helper.to_array(self._initializers[old]) if old in self._initializers else np.zeros(1, np.float32)
+        if (old and old not in self._initializers) or given.size not in (1, change.size):
+            return
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        own = f"{name}.shifted_bias"
+        bias = numpy_helper.from_array((given.reshape(-1) + change).astype(dtype), own)
+        if own == old:
+            self._initializers[own].CopyFrom(bias)
+            return
+        del node.input[2:]
+        node.input.append(own)
+        self._proto.graph.initializer.append(bias)
+        self._initializers[own] = self._proto.graph.initializer[-1]
+
     def watch(self, names: Sequence[str], split: Split, see: See, rows: int) -> None:
         rng = np.random.default_rng(self._seed)
         entering = {name: self._owners[name].node.input[0] for name in names}
@@ -82,6 +108,13 @@ class OnnxWeights:
                 see(name, self._rows(name, values[entering[name]], rows, rng))
 
     def body(self) -> onnx.ModelProto:
+        """Without the biases that others have replaced."""
+        read = {name for node in self._proto.graph.node for name in node.input}
+        kept = [tensor for tensor in self._proto.graph.initializer if tensor.name in read]
+        if len(kept) < len(self._proto.graph.initializer):
+            del self._proto.graph.initializer[:]
+            self._proto.graph.initializer.extend(kept)
+            self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
         return self._proto
 
     def _canonical(self, name: str, owner: _Owner) -> np.ndarray:

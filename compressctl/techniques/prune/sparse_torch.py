@@ -46,6 +46,13 @@ class TorchWeights:
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(from_canonical(weight, tuple(parameter.shape))))
 
+    def shift(self, name: str, change: np.ndarray) -> None:
+        module = self._owners[name][1]
+        bias = module.in_proj_bias if isinstance(module, nn.MultiheadAttention) else getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter) and bias.shape == change.shape:
+            with torch.no_grad():
+                bias.add_(torch.from_numpy(change).to(bias))
+
     def watch(self, names: Sequence[str], split: Split, see: See, rows: int) -> None:
         rng = np.random.default_rng(self._seed)
 

@@ -199,6 +199,21 @@ def test_layers_slower_in_pieces_stay_whole_and_say_so(network: Model) -> None:
     assert _row(facts, "7")["latency_ms_after"] == 1.0
 
 
+def test_a_killed_stage_goes_on_with_the_ranks_that_it_had_found(network: Model, tmp_path: Path) -> None:
+    """Whatever a second look at the clock says."""
+
+    def clock(after: float) -> Any:
+        return lambda models: (1.0, after)
+
+    first = svd(network, SvdParams(**PLAIN), context(latency_ms=clock(0.5), checkpoint=tmp_path / "stage"))
+    again = svd(network, SvdParams(**PLAIN), context(latency_ms=clock(2.0), checkpoint=tmp_path / "stage"))
+    assert first.facts["factorized"] == 4
+    assert again.facts == first.facts
+    (tmp_path / "stage" / "ranks.json").write_text("{")
+    anew = svd(network, SvdParams(**PLAIN), context(latency_ms=clock(2.0), checkpoint=tmp_path / "stage"))
+    assert anew.facts["factorized"] == 0
+
+
 def test_without_hold_latency_nothing_is_timed(network: Model) -> None:
     def latency_ms(models: Sequence[Model]) -> tuple[float, ...]:
         raise AssertionError
@@ -273,6 +288,17 @@ def test_what_cannot_be_factorized_is_listed_with_the_reason() -> None:
         assert says in reasons[name]
 
 
+def test_layers_whose_weights_other_code_reads_are_found_by_trying() -> None:
+    """torch's own encoder asks its linear layers for their weights, to choose a fast way."""
+    encoder = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    network = nn.Sequential(nn.Linear(16, 32), nn.TransformerEncoder(encoder, 1), nn.Flatten(), nn.Linear(32 * 5, 10))
+    facts = svd(as_model(network, (5, 16)), SvdParams(**PLAIN), context()).facts
+    assert [row["layer"] for row in facts["layers"]] == ["0", "3"]
+    read = {"1.layers.0.linear1", "1.layers.0.linear2"}
+    assert read <= facts["cannot_be_factorized"].keys()
+    assert {facts["cannot_be_factorized"][name] for name in read} == {"the code around it reads its weight"}
+
+
 def test_a_layer_that_is_called_twice_counts_twice() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -312,11 +338,11 @@ def test_training_the_pieces_wins_back_accuracy(digits: Model) -> None:
     run = digits_context()
     assert run.score is not None
     scores = []
-    for finetune in (None, TrainingParams(epochs=4, learning_rate=0.05, batch_size=32)):
+    for finetune in (None, TrainingParams(epochs=2, learning_rate=0.05, batch_size=32)):
         result = tucker(digits, TuckerParams(rank=RankRule(ratio=0.5), finetune=finetune), run)
         scores.append(run.score(lower(result.model), "test"))
     assert scores[1] > scores[0] + 5
-    assert result.facts["finetune"]["epochs"] == 4
+    assert result.facts["finetune"]["epochs"] == 2
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from support.shell import Shell
 
 STAGE = """  - use: factorize.svd
     id: thin
-    rank: {validation_drop: 1.0}
+    rank: {shared_ratio: 0.7}
     finetune: {epochs: 1, learning_rate: 0.01}"""
 
 
