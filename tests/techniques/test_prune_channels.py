@@ -231,7 +231,7 @@ def test_costs_are_those_of_the_exported_graph(tmp_path: Path) -> None:
     result = apply(model, ChannelsParams(keep=0.5), context(tmp_path)).model
     assert facts["macs"] == {"before": total_macs(lower(model).body), "after": total_macs(lower(result).body)}
     # The graph has no BatchNorm, and biases instead.
-    assert facts["parameters"]["after"] == pytest.approx(total_parameters(lower(result).body), rel=0.02)
+    assert facts["parameters"]["after"] == pytest.approx(total_parameters(lower(result).body), rel=0.05)
 
 
 def test_widths_are_multiples_and_overrides_hold(tmp_path: Path) -> None:
@@ -326,8 +326,10 @@ def test_measured_widths_follow_the_staircase() -> None:
     choices = [Choice(group, permitted_widths(group, 8, 0.1), np.linspace(0.1, 1, 32)) for group in groups]
     # Blocks of 16: 24 costs what 32 costs, 8 what 16 costs. The quick one saves a tenth.
     table = {name: {32: 0.0, 24: 0.0, 16: 10.0 * s, 8: 10.0 * s} for name, s in (("slow", 1.0), ("quick", 0.1))}
-    kept = allocate_measured(choices, table, lambda kept: kept["slow"] + kept["quick"] <= 48)
+    kept = allocate_measured(choices, table, 48, lambda kept: kept["slow"] + kept["quick"])
     assert kept == {"slow": 16, "quick": 32}
+    # One step from 32 to 16 undershoots this goal; what is over is given back.
+    assert allocate_measured(choices, table, 56, lambda kept: kept["slow"] + kept["quick"]) == {"slow": 24, "quick": 32}
 
 
 def test_latency_is_searched_with_the_clock_and_an_impossible_goal_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.lower import lower
 from compressctl.sources.structure import read_network, write_network
+from compressctl.techniques.prune.coupling import find_coupling
 from compressctl.techniques.prune.heads import apply, find_attention
 from compressctl.techniques.prune.params_structured import HeadsParams
+from compressctl.techniques.prune.prove import proven
 from compressctl.techniques.prune.split_attention import split
 
 IMAGE = Signature(
@@ -181,6 +183,18 @@ def test_taylor_ranks_heads_by_the_slope_of_the_loss_in_a_gate(tmp_path: Path) -
         expected += torch.autograd.grad(loss, gates)[0].abs().numpy()
     hook.remove()
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_channels_inside_heads_are_left_to_this_technique_however_small_the_weights() -> None:
+    """Half of the channels would form half of the heads, with channels of several heads mixed in each."""
+    model = made(Apart)
+    with torch.no_grad():
+        for parameter in model.body.parameters():
+            parameter.mul_(0.02)
+    inputs = (torch.randn(2, 1, 8, 8),)
+    coupling = proven(find_coupling(model.body, inputs), model.body, inputs)
+    assert {"first.query", "first.value", "second.key"} <= set(coupling.fixed)
+    assert "embed" in {layer for group in coupling.groups for layer in group.layers}
 
 
 def test_what_is_not_understood_stays_and_is_told(tmp_path: Path) -> None:

@@ -106,15 +106,17 @@ def _spend_the_rest(choices: Sequence[Choice], kept: Kept, goal: float, cost: Ca
 def allocate_measured(
     choices: Sequence[Choice],
     saved_us: Mapping[str, Mapping[int, float]],
-    reached: Callable[[Kept], bool],
+    goal: float,
+    cost: Callable[[Kept], float],
 ) -> Kept:
-    """Narrow, one step at a time, the group that loses least for each microsecond that it saves, until the goal is reached.
+    """Narrow, one step at a time, the group that loses least for each microsecond that it saves, until cost is at most goal.
 
     saved_us: by group and units kept, the measured microseconds that the width saves against the full one. Widths that save
-    nothing over a wider one are never chosen for speed; they follow only when nothing else can shrink.
+    nothing over a wider one are never chosen for speed; they follow only when nothing else can shrink. What the last, large
+    step saved too much is spent on width again.
     """
     current = {choice.group.name: choice.nearest(choice.group.units) for choice in choices}
-    while not reached(current):
+    while cost(current) > goal:
         best: tuple[float, str, int] | None = None
         for choice in choices:
             if choice.pinned is not None:
@@ -128,4 +130,29 @@ def allocate_measured(
         if best is None:
             return current
         current[best[1]] = best[2]
-    return current
+    return _give_back(choices, saved_us, current, goal, cost)
+
+
+def _give_back(
+    choices: Sequence[Choice],
+    saved_us: Mapping[str, Mapping[int, float]],
+    kept: Kept,
+    goal: float,
+    cost: Callable[[Kept], float],
+) -> Kept:
+    """Widen, while the goal holds, what regains most for each microsecond: of two widths that take as long, the wider."""
+    current = dict(kept)
+    while True:
+        best: tuple[float, str, int] | None = None
+        for choice in choices:
+            name, width = choice.group.name, current[choice.group.name]
+            for wider in (w for w in choice.widths if w > width and choice.pinned is None):
+                if cost({**current, name: wider}) > goal:
+                    break
+                takes = saved_us[name].get(width, 0.0) - saved_us[name].get(wider, 0.0)
+                regained = (choice.lost(width) - choice.lost(wider)) / max(takes, 1e-3)
+                if best is None or regained > best[0]:
+                    best = (regained, name, wider)
+        if best is None:
+            return current
+        current[best[1]] = best[2]

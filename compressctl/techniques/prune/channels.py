@@ -182,7 +182,7 @@ def _widths(
 
     def choose(share: float) -> Kept:
         if params.scope == "measured":
-            return allocate_measured(plan.choices, table, lambda kept: plan.cost(of, kept) <= share * whole)
+            return allocate_measured(plan.choices, table, share * whole, lambda kept: plan.cost(of, kept))
         return allocate(plan.choices, params.scope, share * whole, lambda kept: plan.cost(of, kept))
 
     found: dict[str, Any] = {"goal": {params.of: keep}}

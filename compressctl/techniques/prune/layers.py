@@ -29,6 +29,9 @@ from compressctl.training.objective import task_objective
 _ALIKE = 0.9
 """Cosine between what a block is given and what it returns without its weights. Residual blocks give 1 or, behind a norm, almost."""
 
+_ENOUGH = 512
+"""Samples on which norms are measured while blocks are only compared."""
+
 
 def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     """Remove params.remove blocks, one at a time, each time the one without which the loss rises least.
@@ -171,7 +174,7 @@ def _loss(model: Model, params: LayersParams, run: RunContext) -> Callable[[nn.M
 
     def loss(network: nn.Module) -> float:
         if learned is not None and params.reestimate:
-            reestimate_norms(network, learned, model.signature, samples=min(params.reestimate, params.samples))
+            reestimate_norms(network, learned, model.signature, samples=min(params.reestimate, _ENOUGH))
         network.eval()
         with torch.no_grad():
             total = sum(objective(network, batch).item() * len(batch.inputs[0]) for batch in batches)
