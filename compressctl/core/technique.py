@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -140,6 +140,10 @@ class RunContext:
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
     processes: int = 1
+
+    def part(self, name: str) -> RunContext:
+        """The same for one of several trainings of a stage, each with a place of its own to resume from."""
+        return self if self.checkpoint is None else replace(self, checkpoint=self.checkpoint / name)
 
 
 class Apply(Protocol):

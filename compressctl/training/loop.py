@@ -19,7 +19,7 @@ from compressctl.core.model import Model, Signature
 from compressctl.core.technique import RunContext
 from compressctl.training.augment import augment_batch, mixup
 from compressctl.training.average import Average
-from compressctl.training.checkpoint import identity, read_checkpoint, write_checkpoint
+from compressctl.training.checkpoint import read_checkpoint, weights_digest, write_checkpoint
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.held import hold
 from compressctl.training.hooks import Hook, KeepZeros, Moment
@@ -33,6 +33,7 @@ from compressctl.training.validation import Validation, validation_of
 
 CHECKPOINT_SECONDS = 60.0
 _PROGRESS_SECONDS = 0.5
+_CHECKPOINT = "training.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def train(
 
     The same seed gives the same weights on the same machine. With run.checkpoint the state is kept there at the end of each
     epoch, and every checkpoint_seconds within one; the same call in a new process goes on where the last one was, to the
-    same bits. Where run.processes is not 1 all processes must make the same call; each batch is shared out among them.
+    same bits. A stage that trains several times gives each training a part of the run (`RunContext.part`).
+    Where run.processes is not 1 all processes must make the same call; each batch is shared out among them.
     Raises UsageError without training samples, StageError when the loss is no number.
     """
     job = _begin(model, objective, params, run, hooks, checkpoint_seconds)
@@ -80,7 +82,8 @@ def train(
 
 @dataclass
 class _Job:
-    """One call of train. steps: optimizer steps in all. file: its checkpoint. resumed: the steps that were found there."""
+    """One call of train. steps: optimizer steps in all. file: its checkpoint, for the training that starts from the weights
+    with the digest `start`. resumed: the steps that were found there."""
 
     state: TrainingState
     objective: Objective
@@ -93,6 +96,7 @@ class _Job:
     steps: int
     is_channels_last: bool
     file: Path | None
+    start: str
     checkpoint_seconds: float
     resumed: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -113,7 +117,8 @@ def _begin(
         raise UsageError("training needs samples, and the train split is empty", hint="leave some samples in the data")
     network: nn.Module = model.body
     is_channels_last = _reads_images(network, model.signature)
-    file = _checkpoint_file(run, network, objective, params, hooks, len(split))
+    file = None if run.checkpoint is None else run.checkpoint / _CHECKPOINT
+    start = "" if file is None else weights_digest(network)
     processes = join(run.processes)
     network.to(processes.device)
     if is_channels_last:
@@ -134,6 +139,7 @@ def _begin(
         params.epochs * math.ceil(len(split) / params.batch_size),
         is_channels_last,
         file,
+        start,
         checkpoint_seconds,
     )
     _resume(job)
@@ -147,23 +153,11 @@ def _reads_images(network: nn.Module, signature: Signature) -> bool:
     )
 
 
-def _checkpoint_file(
-    run: RunContext,
-    network: nn.Module,
-    objective: Objective,
-    params: TrainingParams,
-    hooks: Sequence[Hook],
-    samples: int,
-) -> Path | None:
-    if run.checkpoint is None:
-        return None
-    own = identity(network, objective, params, list(hooks), run.seed, samples)
-    return run.checkpoint / f"training-{own[:32]}.safetensors"
-
-
 def _resume(job: _Job) -> None:
     job.processes.wait()
     found = read_checkpoint(job.file) if job.file is not None else None
+    if found is not None and found[1].pop("start") != job.start:
+        found = None  # what came before the training turned out otherwise this time
     steps = job.processes.gather([found[1]["step"] if found else None])
     job.processes.wait()
     if found is None or len(set(steps)) > 1:
@@ -181,7 +175,7 @@ def _save(job: _Job) -> None:
     now = time.perf_counter()
     position.seconds, job.started, job.saved = position.seconds + now - job.started, now, now
     if job.file is not None and job.processes.is_main:
-        write_checkpoint(job.file, pack(job.state), asdict(position))
+        write_checkpoint(job.file, pack(job.state), {**asdict(position), "start": job.start})
 
 
 def _score_the_start(job: _Job) -> None:

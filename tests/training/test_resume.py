@@ -1,5 +1,6 @@
 """A training that is really killed goes on to the same bits."""
 
+import copy
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
 
-from compressctl.training.checkpoint import identity, read_checkpoint, write_checkpoint  # noqa: E402
+from compressctl.training.checkpoint import read_checkpoint, weights_digest, write_checkpoint  # noqa: E402
 
 CHILD = Path(__file__).parent / "train_in_child.py"
 STEPS_PER_EPOCH = 9
@@ -82,30 +83,27 @@ def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     assert read_checkpoint(path) is None
 
 
-def test_two_trainings_are_one_only_when_everything_that_decides_them_is() -> None:
-    def network(scale: float = 1.0) -> "torch.nn.Module":
-        torch.manual_seed(0)
-        made = torch.nn.Linear(3, 2)
-        with torch.no_grad():
-            made.weight.mul_(scale)
-        return made
+def test_a_digest_tells_weights_apart() -> None:
+    network = torch.nn.Linear(3, 2)
+    first = weights_digest(network)
+    assert weights_digest(copy.deepcopy(network)) == first
+    with torch.no_grad():
+        network.weight[0, 0] += 1e-3
+    assert weights_digest(network) != first
+    assert weights_digest(torch.nn.Linear(3, 3)) != weights_digest(torch.nn.Linear(3, 2, bias=False))
 
-    def objective(weight: float, teacher: "torch.nn.Module | None" = None):
-        def loss(x: "torch.Tensor") -> object:
-            return (weight, teacher, x)
 
-        return loss
-
-    base = identity(network(), objective(0.5, network()), {"epochs": 3}, 7)
-    assert base == identity(network(), objective(0.5, network()), {"epochs": 3}, 7)
-    others = [
-        identity(network(2), objective(0.5, network()), {"epochs": 3}, 7),
-        identity(network(), objective(0.6, network()), {"epochs": 3}, 7),
-        identity(network(), objective(0.5, network(2)), {"epochs": 3}, 7),
-        identity(network(), objective(0.5, network()), {"epochs": 4}, 7),
-        identity(network(), objective(0.5, network()), {"epochs": 3}, 8),
-    ]
-    assert len({base, *others}) == 6
+@pytest.mark.slow
+def test_a_training_that_starts_from_other_weights_does_not_go_on_with_these(tmp_path: Path) -> None:
+    finish(start(tmp_path / "kept", tmp_path / "one.safetensors", {**PLAIN, "epochs": 1}))
+    path = tmp_path / "kept" / "training.safetensors"
+    tensors, facts = read_checkpoint(path)
+    write_checkpoint(path, tensors, {**facts, "start": "of another network"})
+    again = finish(start(tmp_path / "kept", tmp_path / "two.safetensors", {**PLAIN, "epochs": 1}))
+    assert read_checkpoint(path)[1]["start"] == facts["start"]
+    assert again["seconds"] != facts["seconds"]
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
     facts |= facts_of(survey, chosen)
     if params.finetune is not None:
-        result, facts["finetune"] = _trained(result, params.finetune, run, ())
+        result, facts["finetune"] = _trained(result, params.finetune, run.part("finetune"), ())
     return StageResult(result, facts)
 
 
@@ -128,7 +128,7 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
         if section.penalty == "nuclear"
         else Ridge(tuple(views), section.strength)
     )
-    return _trained(model, section, run, (hook,))
+    return _trained(model, section, run.part("regularize"), (hook,))
 
 
 def _trained(

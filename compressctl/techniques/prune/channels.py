@@ -166,7 +166,7 @@ def _cut_once(
         found["norms_reestimated"] = reestimate_norms(smaller.body, split, smaller.signature, samples=params.reestimate)
     if params.finetune is not None:
         objective = task_objective(run.task, params.finetune.label_smoothing)
-        trained = train(smaller, objective, params.finetune, _checkpointed(run, f"after-{keep:.6f}"))
+        trained = train(smaller, objective, params.finetune, run.part(f"after-{keep:.6f}"))
         smaller, found["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
     return smaller, found
 
@@ -217,13 +217,8 @@ def _learn_sparsely(model: Model, params: ChannelsParams, run: RunContext) -> tu
         hook = Growing(model.body, plan.groups, params.sparse.strength, going)
     # The best epoch would be the first: pulling costs accuracy, which the cut then does not.
     how = params.sparse.model_copy(update={"keep": "last"})
-    trained = train(model, task_objective(run.task, how.label_smoothing), how, _checkpointed(run, "sparse"), (hook,))
+    trained = train(model, task_objective(run.task, how.label_smoothing), how, run.part("sparse"), (hook,))
     return replace(model, body=trained.network), dict(trained.facts)
-
-
-def _checkpointed(run: RunContext, name: str) -> RunContext:
-    """A place of its own for each training of the stage."""
-    return run if run.checkpoint is None else replace(run, checkpoint=run.checkpoint / name)
 
 
 def _round_to(params: ChannelsParams) -> int:

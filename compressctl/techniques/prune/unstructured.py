@@ -109,8 +109,7 @@ def _train(model: Model, params: UnstructuredParams, run: RunContext, *hooks: An
 
 def _part(run: RunContext, number: int) -> RunContext:
     """Each training of a stage has a seed and a place to resume from of its own."""
-    checkpoint = run.checkpoint / f"cut-{number}" if run.checkpoint is not None else None
-    return replace(run, seed=run.seed + number, checkpoint=checkpoint)
+    return replace(run.part(f"cut-{number}"), seed=run.seed + number)
 
 
 def _zeros(weights: Weights, treated: Treated, params: UnstructuredParams) -> dict[str, Any]:
