@@ -78,7 +78,7 @@ def run(
         status, error = "failed", raised
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
-    shutil.rmtree(folder / "scratch" / "handed-out", ignore_errors=True)
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
     if cache is not None:
         cache.trim(CACHE_LIMIT_BYTES)
     return RunResult(

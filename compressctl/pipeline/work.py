@@ -82,6 +82,8 @@ class Work:
                     done.update(cached=True)
                     self.records = [replace(record, cached=True) for record in model.history]
                     self._network = model if step is last_torch else None
+                    if self._is_between(step, steps):
+                        self._set_aside(step, model)
                     continue
                 if model is None:
                     model = self._loaded() if position == 0 else self._previous(steps, position)
