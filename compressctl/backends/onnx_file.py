@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from onnx import version_converter
@@ -13,6 +16,9 @@ from compressctl import __version__
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
+
+if TYPE_CHECKING:
+    from compressctl.backends.dialects.weight_only import Form as WeightForm
 
 IR_VERSION = 10
 """What ONNX 1.16 wrote. The onnx package's default moves with each release, past what installed runtimes read."""
@@ -23,25 +29,31 @@ NEWEST_OPSET = 21
 OLDEST_QUANTIZED_OPSET = 13
 """DequantizeLinear knows a channel axis from here on."""
 
+OLDEST_BLOCKED_OPSET = 21
+"""DequantizeLinear knows blocks and 4 bits from here on."""
+
 _LARGEST_SINGLE_FILE = 1_500_000_000
 """Bytes. Protobuf ends at 2 GiB, and a runtime holds a file's weights twice while it loads them."""
 
 
-def write_onnx(model: Model, target: Target, folder: Path) -> tuple[Path, ...]:
+def write_onnx(
+    model: Model, target: Target, folder: Path, weight_forms: Mapping[str, WeightForm] | None = None
+) -> tuple[Path, ...]:
     """Write model.onnx into folder and return its files, that first; over 1.5 GB the weights go to model.onnx.data beside it.
 
     The quantization plan is emitted in the target's dialect. IR version and opset are pinned and the result is checked,
     so that a file never depends on which onnx release wrote it. Each file appears whole or not at all.
+    weight_forms: by node, how products with quantized weights alone are written; standard ONNX where it says nothing.
     Raises StageError when the graph cannot be expressed in an opset that runtimes read.
     """
-    return save_onnx(to_onnx(model, target), folder)
+    return save_onnx(to_onnx(model, target, weight_forms), folder)
 
 
-def to_onnx(model: Model, target: Target) -> onnx.ModelProto:
+def to_onnx(model: Model, target: Target, weight_forms: Mapping[str, WeightForm] | None = None) -> onnx.ModelProto:
     """The graph in the target's dialect and in an opset that runtimes read. Raises StageError where there is none."""
     if model.form is not Form.ONNX:
         raise StageError("an ONNX file takes a model in onnx form, not in torch form", hint="lower the model first")
-    proto = _emit(replace(model, body=_in_supported_opset(model)), target)
+    proto = _emit(replace(model, body=_in_supported_opset(model)), target, weight_forms or {})
     _stamp(proto)
     return proto
 
@@ -51,6 +63,8 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
     body: onnx.ModelProto = model.body
     current = next((entry.version for entry in body.opset_import if entry.domain in ("", "ai.onnx")), NEWEST_OPSET)
     oldest = OLDEST_QUANTIZED_OPSET if model.quant else 1
+    if model.quant and any(quant.block or "4" in quant.dtype for quant in model.quant.weights.values()):
+        oldest = OLDEST_BLOCKED_OPSET
     wanted = min(max(current, oldest), NEWEST_OPSET)
     if wanted == current:
         return body
@@ -58,16 +72,22 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
         return version_converter.convert_version(body, wanted)
     except Exception as error:
         raise StageError(
-            f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_first_line(error)}",
-            hint=f"export the model with an opset between {OLDEST_QUANTIZED_OPSET} and {NEWEST_OPSET}",
+            f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_why_not(error)}",
+            hint=f"export the model with an opset between {max(oldest, OLDEST_QUANTIZED_OPSET)} and {NEWEST_OPSET}",
         ) from error
 
 
-def _emit(model: Model, target: Target) -> onnx.ModelProto:
+def _emit(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]) -> onnx.ModelProto:
     from compressctl.backends.dialects import cpu, tensorrt
+    from compressctl.backends.dialects.weight_only import weight_only_products, write_weight_only
 
-    emit = tensorrt.emit if target.backend == "tensorrt" else cpu.emit
-    return emit(model, target)
+    if target.backend == "tensorrt":
+        return tensorrt.emit(model, target)
+    emitted = cpu.emit(model, target)
+    products = weight_only_products(model.body.graph, model.quant)
+    if products:
+        write_weight_only(emitted, products, weight_forms)
+    return emitted
 
 
 def _stamp(proto: onnx.ModelProto) -> None:
@@ -111,6 +131,12 @@ def _check(path: Path) -> None:
             f"{_first_line(error)}",
             hint="check the model that went in with onnx.checker; if it passes, this is a bug in the stage before",
         ) from error
+
+
+def _why_not(error: Exception) -> str:
+    """The converter's reason without the place in its own source."""
+    text = re.sub(r"^\S+:\d+: \w+: Assertion `[^`]*` failed: ?", "", _first_line(error)).removeprefix("Warning: ")
+    return text.strip() or type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,14 @@ class BackendParams(BaseModel):
 
 
 class OnnxRuntimeParams(BackendParams):
-    """ONNX Runtime needs nothing beyond the target."""
+    """How products with quantized weights alone are written; everything else follows from the target."""
+
+    weight_form: Literal["measured", "matmul_nbits", "qdq"] = Field(
+        "measured", description="of products whose weights alone are quantized: the fastest here, or always the same"
+    )
+    integer_activations: bool = Field(
+        True, description="let such products round their inputs to 8 bits inside, where that is faster"
+    )
 
 
 class Preprocess(BackendParams):
@@ -35,6 +42,9 @@ class OpenVinoParams(BackendParams):
         "float32", description="of the layers that are not integer; auto lets OpenVINO choose, which may change results"
     )
     cache: str | None = Field(None, description="folder in which OpenVINO keeps compiled models, for faster loading")
+    integer_activations: bool = Field(
+        True, description="let products with quantized weights alone round their inputs to 8 bits inside"
+    )
     half_constants: bool = Field(False, description="store float constants as float16 in the file")
     preprocess: Preprocess | None = Field(None, description="preprocessing to build into the model's single input")
 

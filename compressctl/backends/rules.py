@@ -15,6 +15,8 @@ _INTEGER_KERNELS = {
     "Conv", "Gemm", "MatMul", "Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu", "Softmax",
 }  # fmt: skip
 
+WEIGHT_ONLY = "its weight alone is quantized, as the plan says"
+
 Rule = tuple[Callable[[onnx.NodeProto, GraphIndex], bool], str]
 
 
@@ -57,7 +59,17 @@ def _output_has_two_readers(node: onnx.NodeProto, looked_up: GraphIndex) -> bool
     return sum(len(looked_up.consumers.get(output, [])) for output in node.output) > 1
 
 
+def _is_weight_only(node: onnx.NodeProto, looked_up: GraphIndex) -> bool:
+    if node.op_type == "MatMulNBits":
+        return True
+    if node.op_type not in ("Gemm", "MatMul") or not _input_is_float(node, looked_up):
+        return False
+    made_by = looked_up.producers.get(node.input[1])
+    return made_by is not None and made_by.op_type == "DequantizeLinear" and made_by.input[0] in looked_up.initializers
+
+
 RULES: tuple[Rule, ...] = (
+    (_is_weight_only, WEIGHT_ONLY),
     (_has_no_kernel, "the operator has no integer kernel"),
     (_weight_is_float, "its weight was left in float"),
     (_input_is_float, "one of its inputs is not quantized, and the integer kernel needs all of them"),

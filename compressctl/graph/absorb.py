@@ -10,11 +10,12 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.graph.codes import spread
 from compressctl.graph.half import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
-from compressctl.numerics.affine import along
+from compressctl.graph.packed import unpack
 
-_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+_Q, _DQ, _PACKED = "QuantizeLinear", "DequantizeLinear", "MatMulNBits"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _ON_CODES = {"Pad", "MaxPool", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze"}
 """What other exporters, and our own, run on the codes themselves: it means the same on the numbers."""
@@ -32,7 +33,7 @@ class Absorbed:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    return any(node.op_type in (_Q, _DQ) for node in model.graph.node)
+    return any(node.op_type in (_Q, _DQ, _PACKED) for node in model.graph.node)
 
 
 def absorb(model: onnx.ModelProto) -> Absorbed:
@@ -45,6 +46,8 @@ def absorb(model: onnx.ModelProto) -> Absorbed:
             work.quantize(node)
         elif node.op_type == _DQ:
             work.dequantize(node)
+        elif node.op_type == _PACKED:
+            work.unpack(node)
         else:
             work.other(node)
     work.finish(made.graph)
@@ -103,6 +106,22 @@ class _Work:
                 self.weights[name] = quant
         if name != node.output[0]:
             self.same[node.output[0]] = name
+
+    def unpack(self, node: onnx.NodeProto) -> None:
+        """ONNX Runtime's product with packed weights, as a MatMul and perhaps an Add."""
+        found = unpack(node, self.found)
+        if found is None:
+            self.ignored.append(f"{node.name}: its packed weight is computed, reordered or has float zero points")
+            self.nodes.append(self._renamed(node))
+            return
+        name = node.input[1].removesuffix("_packed")
+        name = f"{name}_float" if name in self.found.initializers else name
+        self.constants[name], self.weights[name] = numpy_helper.from_array(found[0], name), found[1]
+        bias = node.input[5] if len(node.input) > 5 else ""
+        output = f"{node.output[0]}_without_bias" if bias else node.output[0]
+        self.nodes.append(helper.make_node("MatMul", [self._resolve(node.input[0]), name], [output], node.name))
+        if bias:
+            self.nodes.append(helper.make_node("Add", [output, bias], [node.output[0]], f"{node.name}_bias"))
 
     def other(self, node: onnx.NodeProto) -> None:
         if node.op_type == "Identity" or (node.op_type == "LeakyRelu" and attribute(node, "alpha", 0.01) == 1.0):
@@ -194,12 +213,6 @@ class _Work:
 
 def _values(stored: np.ndarray, quant: TensorQuant) -> np.ndarray:
     """Float32, the shape of the codes."""
-    scale, point = np.asarray(quant.scale), np.asarray(quant.zero_point).astype(np.float32)
-    if quant.block is not None and quant.axis is not None:
-        scale, point = (np.repeat(part, quant.block, quant.axis) for part in (scale, point))
-        cut = tuple(slice(size) for size in stored.shape)
-        scale, point = scale[cut], point[cut]
-    else:
-        scale, point = (along(part, quant.axis, stored.ndim) for part in (scale, point))
-    values: np.ndarray = (stored.astype(np.float32) - point) * scale
+    scale, point = (spread(part, quant, stored.shape) for part in (quant.scale, quant.zero_point))
+    values: np.ndarray = (stored.astype(np.float32) - point.astype(np.float32)) * scale
     return values.astype(np.float32)

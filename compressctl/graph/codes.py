@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +13,23 @@ from compressctl.numerics.affine import along, dequantize, quantize
 
 def weight_codes(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
     """The codes of a weight, shape of values, dtype of the plan."""
-    scale = along(np.asarray(quant.scale), quant.axis, values.ndim)
-    zero_point = along(np.asarray(quant.zero_point), quant.axis, values.ndim)
+    scale, zero_point = spread(quant.scale, quant, values.shape), spread(quant.zero_point, quant, values.shape)
     return quantize(values, scale, zero_point, quant.dtype, quant.quantized_min, quant.quantized_max)
 
 
 def weight_values(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
     """What the runtime computes with instead of values: float32, the same shape."""
-    scale = along(np.asarray(quant.scale), quant.axis, values.ndim)
-    zero_point = along(np.asarray(quant.zero_point), quant.axis, values.ndim)
+    scale, zero_point = spread(quant.scale, quant, values.shape), spread(quant.zero_point, quant, values.shape)
     return dequantize(weight_codes(values, quant), scale, zero_point)
+
+
+def spread(part: np.ndarray, quant: TensorQuant, shape: Sequence[int]) -> np.ndarray:
+    """A scale or zero point of a plan so that it broadcasts against a tensor of that shape; each block's is repeated."""
+    part = np.asarray(part)
+    if quant.block is None or quant.axis is None:
+        return along(part, quant.axis, len(shape))
+    repeated = np.repeat(part, quant.block, axis=quant.axis)
+    return repeated[tuple(slice(size) for size in shape)]
 
 
 def bias_scale(activation: TensorQuant, weight: TensorQuant) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 SMALLEST_SCALE = np.float32(1e-8)
@@ -35,7 +36,7 @@ def quantize(
 
     scale and zero_point broadcast against values. Rounding matches ONNX QuantizeLinear.
     """
-    limits = np.iinfo(dtype)
+    limits = ml_dtypes.iinfo(np.dtype(dtype))
     codes = np.rint(values / scale) + np.asarray(zero_point, dtype=np.float32)
     codes = np.clip(codes, limits.min if low is None else low, limits.max if high is None else high)
     return np.asarray(codes, dtype=dtype)

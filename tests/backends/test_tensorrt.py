@@ -232,6 +232,7 @@ def _sorted(net: Net) -> None:
         ("concat-scales", _concat_scales),
         ("block-zero-point", _blocked_zero_point),
         ("block-type", lambda net: _blocked_matmul(net, dtype=TensorProto.INT8, axis=0)),
+        ("four-bit-blocks", lambda net: _blocked_matmul(net, dtype=TensorProto.INT4, axis=0)),
         ("block-axis", lambda net: _blocked_matmul(net, dtype=TensorProto.INT4, axis=0)),
         ("four-bit-weights", _four_bit_conv),
         ("imported-operators", _custom_operator),

@@ -13,14 +13,20 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from compressctl.backends.dialects.weight_only import Product, dequantized, turned, weight_only_products
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
-from compressctl.graph.codes import weight_codes
+from compressctl.graph.codes import weight_codes, weight_values
 from compressctl.graph.index import GraphIndex, index
 from compressctl.graph.sites import Kind, Site, find_sites
+from compressctl.numerics.affine import SMALLEST_SCALE
 
 _LARGEST = 127
+_LARGEST_FOUR_BIT = 7
+FOUR_BIT_BLOCKS = (64, 128)
+"""Source: TensorRT documentation, "Quantization schemes": INT4 needs scales per block, of 64 or 128."""
+
 _SMALLEST_NORMAL = 2.0**-14
 
 
@@ -47,7 +53,60 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
         else:
             writer.nodes.append(node)
     writer.finish()
+    _write_four_bits(emitted, four_bit_products(model), writer)
     return emitted
+
+
+def four_bit_products(model: Model) -> list[Product]:
+    """Products whose weights alone become INT4: those that the plan has in 4 bits and that whole blocks can hold."""
+    found = index(model.body.graph)
+    products = weight_only_products(model.body.graph, model.quant)
+    return [
+        product
+        for product in products
+        if product.quant.dtype in ("int4", "uint4")
+        and found.initializers[product.weight].dims[1 if product.transposed else 0] % FOUR_BIT_BLOCKS[0] == 0
+    ]
+
+
+def four_bits(values: np.ndarray, quant: TensorQuant) -> TensorQuant:
+    """A (K, N) weight's 4-bit entry as TensorRT takes it: int4 around zero, in blocks of 64 or 128 along K.
+
+    The plan's own when it is such; else scales that cover each block of 64, since no others are taken.
+    """
+    is_symmetric = quant.dtype == "int4" and not np.any(np.asarray(quant.zero_point).astype(np.int8))
+    fits = values.shape[0] % (quant.block or 1) == 0
+    if is_symmetric and quant.axis == 0 and quant.block in FOUR_BIT_BLOCKS and fits:
+        return quant
+    block = FOUR_BIT_BLOCKS[0]
+    real = weight_values(values, quant)
+    largest = np.abs(real.reshape(-1, block, real.shape[1])).max(axis=1)
+    scale = np.maximum(largest / _LARGEST_FOUR_BIT, SMALLEST_SCALE).astype(np.float32)
+    return TensorQuant("int4", scale, np.zeros(scale.shape, "int4"), axis=0, block=block)
+
+
+def _write_four_bits(emitted: onnx.ModelProto, products: list[Product], writer: _Writer) -> None:
+    """A DequantizeLinear of blocks before each product, the weight in the layout that it has."""
+    graph = emitted.graph
+    by_node = {product.node: product for product in products}
+    made: dict[str, onnx.TensorProto] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        product = by_node.get(node.name)
+        if product is not None:
+            stored = writer.looked_up.array(product.weight)
+            assert stored is not None
+            quant = four_bits(stored.T if product.transposed else stored, product.quant)
+            quant = writer.representable(turned(quant, product.transposed))
+            node.input[1] = f"{product.weight}_{node.name}_DQ"
+            nodes.append(dequantized(product.weight, stored, quant, node.input[1], made))
+        nodes.append(node)
+    read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(copied)
+    graph.initializer.extend([*kept, *made.values()])
 
 
 def site_output(site: Site, graph: onnx.GraphProto) -> str:
@@ -110,7 +169,7 @@ class _Writer:
     def _activation(self, tensor: str) -> str:
         """One Q and one DQ for all readers of a tensor."""
         if tensor not in self._read:
-            quant = self._representable(symmetric(self.plan.activations[tensor]))
+            quant = self.representable(symmetric(self.plan.activations[tensor]))
             parameters = [
                 self._constant(f"{tensor}_scale", np.asarray(quant.scale)),
                 self._constant(f"{tensor}_zero_point", np.asarray(quant.zero_point)),
@@ -121,7 +180,7 @@ class _Writer:
             self._read[tensor] = result
         return self._read[tensor]
 
-    def _representable(self, quant: TensorQuant) -> TensorQuant:
+    def representable(self, quant: TensorQuant) -> TensorQuant:
         """A channel of nearly zero weights has a scale below float16's normal numbers; coarser codes cost it nothing."""
         if not self.half:
             return quant
@@ -131,7 +190,7 @@ class _Writer:
     def _weight(self, site: Site) -> str:
         name = site.weight or ""
         if name not in self._read:
-            quant, values = self._representable(self.plan.weights[name]), self.looked_up.array(name)
+            quant, values = self.representable(self.plan.weights[name]), self.looked_up.array(name)
             assert values is not None
             inputs = [
                 self._constant(f"{name}_codes", weight_codes(values, quant)),

@@ -25,12 +25,17 @@ class OnnxRuntime:
         return Availability(installed is not None, installed, devices if installed else (), ONNXRUNTIME.install)
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
-        """Write `model.onnx` into folder, beside its weights when they are too large for one file."""
+        """Write `model.onnx` into folder, beside its weights when they are too large for one file.
+
+        How products with quantized weights alone are written is measured here. See choose.py.
+        """
         _require()
         from compressctl.backends.onnx_file import write_onnx
+        from compressctl.backends.onnxruntime.choose import choose_forms
 
-        files = write_onnx(model, target, folder)
-        return Artifact("onnxruntime", files[0], files)
+        forms, notes = choose_forms(model, target)
+        files = write_onnx(model, target, folder, forms)
+        return Artifact("onnxruntime", files[0], files, notes)
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""

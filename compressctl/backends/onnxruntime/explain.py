@@ -12,7 +12,7 @@ from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
-from compressctl.graph.index import index
+from compressctl.graph.index import attribute, index
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul")
@@ -59,13 +59,16 @@ _COMPUTES = {
 def _optimized(path: Path, target: Target) -> onnx.ModelProto:
     import onnxruntime
 
+    from compressctl.backends.onnxruntime.session import providers, serving_options, translated
+
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
+        options = serving_options(target)
         options.optimized_model_filepath = str(written)
-        options.log_severity_level = 3
-        options.intra_op_num_threads = target.threads
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            onnxruntime.InferenceSession(str(path), options, providers=providers(target))
+        except Exception as error:
+            raise translated(error, path) from error
         return onnx.load(written, load_external_data=False)
 
 
@@ -92,7 +95,8 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
 
 def _float_precision(node: onnx.NodeProto) -> str:
     if node.op_type == "MatMulNBits":
-        return "int4 weights"
+        # Only at this level are the activations rounded too, so that codes are multiplied with codes.
+        return "int8" if attribute(node, "accuracy_level", 0) == 4 else "float32"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return "conversion"
     return "float32"

@@ -14,8 +14,8 @@ from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.core.target import Target
 
-_QUIET = 3
-"""ONNX Runtime's log level for errors only. What it warns about on every load is of no use to a reader of a report."""
+_QUIET = 4
+"""ONNX Runtime's log level for what ends the process. Every other error is raised too, and translated here."""
 
 
 class OrtSession:
@@ -82,6 +82,9 @@ def serving_options(target: Target) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = _QUIET
+    if target.backend != "onnxruntime" or not target.options.get("integer_activations", True):
+        # Else products of a float with a DequantizeLinear of blocks round their activations to 8 bits.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return options
 
 

@@ -12,9 +12,11 @@ import onnx
 import openvino
 
 from compressctl.backends.dialects.cpu import active_sites
+from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import write_onnx
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.backends.rules import WEIGHT_ONLY
 from compressctl.core.backend import Artifact
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
@@ -53,6 +55,7 @@ def _notes(model: Model) -> dict[str, list[Any]]:
     body: onnx.ModelProto = model.body
     plan = model.quant
     active = {site.node for site in active_sites(model, Target("openvino"))}
+    weight_only = {product.node for product in weight_only_products(body.graph, plan)}
     outputs = {node.name: node.output[0] for node in body.graph.node}
     notes: dict[str, list[Any]] = {}
     for cost in costs(body):
@@ -60,7 +63,7 @@ def _notes(model: Model) -> dict[str, list[Any]]:
             continue
         rule = None
         if plan is not None and cost.name not in active:
-            rule = plan.float_nodes.get(cost.name, _LEFT)
+            rule = WEIGHT_ONLY if cost.name in weight_only else plan.float_nodes.get(cost.name, _LEFT)
         notes[cost.name] = notes[outputs.get(cost.name, cost.name)] = [cost.name, cost.macs, rule]
     return notes
 

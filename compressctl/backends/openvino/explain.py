@@ -21,7 +21,12 @@ _PRECISIONS = {
     "bf16": "bfloat16",
     "i4": "int4",
     "u4": "int4",
+    "i2": "int2",
+    "u2": "int2",
 }
+_MOVES = ("Transpose", "Reorder", "Reshape")
+"""What also moves stored weights, which says nothing about activations."""
+
 _UNKNOWN = "its inputs are integer, but OpenVINO has no integer kernel for this case"
 
 
@@ -30,13 +35,18 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
     compiled, _ = compile_model(path, target)
     notes = _notes(path)
     quantized = False
+    rounded = "int8" if int(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE")) > 0 else "float32"
     found = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         facts = {name: value.astype(str) for name, value in node.get_rt_info().items()}
         if facts.get("layerType") in ("Const", "Constant"):
             continue
         precision = _PRECISIONS.get(facts.get("runtimePrecision", ""), facts.get("runtimePrecision", "unknown"))
-        quantized = quantized or precision == "int8"
+        if precision.startswith("int") and _reads_float(node):
+            # The runtime states the weight's type; the activations decide what is multiplied.
+            precision = rounded
+        else:
+            quantized = quantized or (precision == "int8" and facts.get("layerType") not in _MOVES)
         name, macs, rule = _original(facts.get("originalLayersNames", ""), notes)
         found.append((name or node.get_friendly_name(), facts.get("layerType", "unknown"), precision, macs, rule))
     return [
@@ -49,6 +59,14 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
         )
         for name, op, precision, macs, rule in found
     ]
+
+
+def _reads_float(node: openvino.Node) -> bool:
+    """Whether a product's first input is float although its weight is not."""
+    if node.get_rt_info()["layerType"].astype(str) != "FullyConnected":
+        return False
+    given = node.input_value(0).get_node().get_rt_info()
+    return "outputPrecisions" in given and given["outputPrecisions"].astype(str).startswith(("f", "bf"))
 
 
 def _notes(path: Path) -> dict[str, list[Any]]:

@@ -97,6 +97,8 @@ def serving_config(target: Target) -> dict[str, Any]:
         config["INFERENCE_NUM_THREADS"] = target.threads
     if options.precision in _HINTS:
         config["INFERENCE_PRECISION_HINT"] = _HINTS[options.precision]
+    if not options.integer_activations:
+        config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     if options.cache is not None:
         config["CACHE_DIR"] = options.cache
     return config

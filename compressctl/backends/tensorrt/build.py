@@ -11,6 +11,8 @@ from typing import Any
 import onnx
 from onnx import version_converter
 
+from compressctl.backends.dialects.tensorrt import four_bit_products, four_bits
+from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.params import TensorRtParams
 from compressctl.backends.tensorrt.rules import Graph, holds_two_of_four, lint, weight_of
@@ -19,6 +21,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.model import Model, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.half import OLDEST_OPSET, to_half
+from compressctl.graph.index import index
 
 _LARGEST_BATCH = 16
 _TEMPLATE = Path(__file__).with_name("build_engine.py.txt")
@@ -34,6 +37,7 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
     complete = options.model_dump(mode="json")
     proto = to_onnx(model, replace(target, backend="tensorrt", options=complete))
     notes = ["engine not built: it is built on the GPU that serves it, by build_engine.py beside the file"]
+    notes += _weight_notes(model)
     if options.precision == "float16":
         proto, kept = to_half(_new_enough(proto), options.float32_nodes)
         notes += [f"node {name} stays float32: {why}" for name, why in kept.items() if why != "asked for"]
@@ -52,6 +56,23 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         script.write_text(_TEMPLATE.read_text(encoding="utf-8").replace(_SETTINGS, f"SETTINGS = {settings!r}"))
         moved = tuple(file.replace(folder / file.name) for file in (*files, script))
     return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True)
+
+
+def _weight_notes(model: Model) -> list[str]:
+    """What became of weights that the plan quantizes alone, where TensorRT has another form for them or none."""
+    four_bit = {product.node for product in four_bit_products(model)}
+    found = index(model.body.graph)
+    notes = []
+    for product in weight_only_products(model.body.graph, model.quant):
+        stored = found.array(product.weight)
+        assert stored is not None
+        if product.node not in four_bit:
+            notes.append(
+                f"{product.node}: its {product.quant.dtype} weight is stored in float, TensorRT takes INT4 in blocks"
+            )
+        elif four_bits(stored.T if product.transposed else stored, product.quant) is not product.quant:
+            notes.append(f"{product.node}: its weight was rounded again, to INT4 around zero in blocks of 64")
+    return notes
 
 
 def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:

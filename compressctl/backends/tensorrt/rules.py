@@ -13,9 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from compressctl.backends.dialects.tensorrt import FOUR_BIT_BLOCKS
 from compressctl.graph.index import GraphIndex, attribute, index
 
 API, GUIDE, PARSER = "NvInfer.h, IQuantizeLayer", "TensorRT guide, Q/DQ placement", "onnx-tensorrt, operators.md"
+SCHEMES = "TensorRT guide, Quantization schemes"
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """The axis of the output channels in the weight; Gemm's is 0 when transB is set."""
@@ -213,6 +215,18 @@ def _blocked_axis(graph: Graph) -> Iterator[tuple[str, str]]:
             yield node.name, f"its blocks lie along axis {axis} of {rank}; only the last two are taken"
 
 
+def _four_bit_blocks(graph: Graph) -> Iterator[tuple[str, str]]:
+    for node in graph.nodes(_DQ):
+        if graph.types.get(node.input[0]) != TensorProto.INT4:
+            continue
+        block = int(attribute(node, "block_size", 0))  # type: ignore[call-overload]
+        if block not in FOUR_BIT_BLOCKS:
+            yield (
+                node.name,
+                f"its INT4 codes have {f'blocks of {block}' if block else 'no blocks'}; blocks of 64 or 128 are taken",
+            )
+
+
 def _four_bits_are_weights(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(_DQ):
         if graph.types.get(node.input[0]) in _FOUR_BIT and not graph.dequantizes_constant(node):
@@ -330,6 +344,7 @@ RULES: tuple[Rule, ...] = (
     Rule("concat-scales", "all quantized inputs of Concat have one scale", GUIDE, _concat_scales_agree),
     Rule("block-zero-point", "blocked quantization has no zero point", API, _blocked_without_zero_point),
     Rule("block-type", "blocks are for INT4, FP4 and FP8", API, _blocked_types),
+    Rule("four-bit-blocks", "INT4 has scales per block of 64 or 128", SCHEMES, _four_bit_blocks),
     Rule("block-axis", "blocks lie along one of the last two axes", API, _blocked_axis),
     Rule("four-bit-weights", "4 bits are for the weights of matrix products", API, _four_bits_are_weights),
     Rule(

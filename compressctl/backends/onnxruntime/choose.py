@@ -1,0 +1,144 @@
+"""Which form of a product with quantized weights alone ONNX Runtime runs fastest here: measured, not assumed.
+
+Its kernels differ by more than an order of magnitude with the bits, the block, the rows and the processor: 8-bit weights with float
+activations can take 20 times as long as float weights, 4-bit ones with 8-bit activations half as long.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from compressctl.backends.dialects.weight_only import Form, Product, forms, weight_only_products, write_weight_only
+from compressctl.backends.onnxruntime.session import providers, serving_options
+from compressctl.backends.params import OnnxRuntimeParams
+from compressctl.core.model import Form as ModelForm
+from compressctl.core.model import Model
+from compressctl.core.target import Target
+from compressctl.graph.codes import weight_values
+from compressctl.graph.index import index
+from compressctl.graph.shapes import shapes
+
+_ROUNDED_ACTIVATIONS = 0.02
+"""Share of the outputs' RMS. Activations rounded to 8 bits in blocks cost some 0.5 %; more means that a kernel is wrong."""
+
+_EXACT = 1e-4
+_SECONDS = 0.3
+"""For all forms of one shape, after they are loaded."""
+
+_WORTH_IT = 0.9
+"""MatMulNBits says what it computes; a DequantizeLinear's product follows the session's options, so it must be faster."""
+
+
+def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[str, ...]]:
+    """Form by node, and what was measured, in words. Products of one shape are measured once. Empty without such products."""
+    if model.form is not ModelForm.ONNX:
+        return {}, ()
+    options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
+    products = weight_only_products(model.body.graph, model.quant)
+    sizes = shapes(model.body) if products else {}
+    found, readers = index(model.body.graph), {node.name: node for node in model.body.graph.node}
+    chosen: dict[str, Form] = {}
+    measured: dict[tuple[object, ...], tuple[Form, str]] = {}
+    for product in products:
+        values = found.array(product.weight)
+        assert values is not None
+        values = values.T if product.transposed else values
+        possible = forms(product, values.shape[0])
+        rows = _rows(sizes.get(readers[product.node].input[0]), target)
+        if not possible:
+            continue
+        if options.weight_form != "measured":
+            chosen[product.node] = _asked(options, possible)
+            continue
+        key = (values.shape, product.quant.dtype, product.quant.block, bool(np.any(product.quant.zero_point)), rows)
+        if key not in measured:
+            measured[key] = _fastest(product, values, rows, target, options.integer_activations)
+        chosen[product.node] = measured[key][0]
+    return chosen, tuple(words for _, words in measured.values())
+
+
+def _rows(shape: tuple[int | None, ...] | None, target: Target) -> int:
+    """How many rows the product's input has at the target's batch; an axis of unknown size counts as 1."""
+    if not shape:
+        return target.batch
+    return target.batch * math.prod(size or 1 for size in shape[1:-1])
+
+
+def _asked(options: OnnxRuntimeParams, possible: list[Form]) -> Form:
+    wanted = (
+        Form(True, 4 if options.integer_activations else 0) if options.weight_form == "matmul_nbits" else Form(False)
+    )
+    return wanted if wanted in possible else possible[0]
+
+
+def _fastest(product: Product, values: np.ndarray, rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
+    """values: (K, N). rounds: whether activations may be rounded to 8 bits."""
+    x = np.random.default_rng(0).normal(0, 1, (rows, values.shape[0])).astype(np.float32)
+    wanted = x @ weight_values(values, product.quant)
+    calls: dict[object, Callable[[], np.ndarray]] = {"float": _call(_alone(values, None, None), x, target)}
+    errors: dict[object, float] = {}
+    possible = forms(product, values.shape[0])
+    if not rounds:
+        # A DequantizeLinear's product rounds them wherever a session does not say otherwise.
+        possible = [form for form in possible if form.packed] or possible
+    for form in possible:
+        call = _call(_alone(values, product, form), x, target)
+        errors[form] = float(np.sqrt(np.mean((call() - wanted) ** 2) / max(float(np.mean(wanted**2)), 1e-30)))
+        if errors[form] <= (_ROUNDED_ACTIVATIONS if rounds else _EXACT):
+            calls[form] = call
+    seconds = _interleaved(calls)
+    usable = [form for form in possible if form in seconds] or possible[:1]
+    best = min(usable, key=lambda form: seconds.get(form, 0.0) * (1.0 if form.packed else 1 / _WORTH_IT))
+    name = "MatMulNBits" if best.packed else "DequantizeLinear"
+    kind = "" if errors[best] <= _EXACT else ", its activations rounded to 8 bits"
+    ratio = seconds["float"] / seconds[best] if best in seconds else float("nan")
+    words = f"{values.shape[0]} x {values.shape[1]} {product.quant.dtype} weights are written as {name}{kind}: "
+    return best, f"{words}measured {ratio:.2f}x the speed of float weights at {rows} rows"
+
+
+def _alone(values: np.ndarray, product: Product | None, form: Form | None) -> onnx.ModelProto:
+    """The product as a graph of its own, (rows, K) to (rows, N)."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", values.shape[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", values.shape[1]])],
+        [numpy_helper.from_array(np.ascontiguousarray(values), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    if product is not None and form is not None:
+        alone = replace(product, node="product", weight="w", transposed=False)
+        write_weight_only(model, [alone], {"product": form})
+    return model
+
+
+def _call(model: onnx.ModelProto, x: np.ndarray, target: Target) -> Callable[[], np.ndarray]:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), serving_options(target), providers=providers(target)
+    )
+    return lambda: session.run(None, {"x": x})[0]
+
+
+def _interleaved(calls: Mapping[object, Callable[[], object]]) -> dict[object, float]:
+    """The least seconds of each call, in turns so that a busy moment hits all alike."""
+    for call in calls.values():
+        call()
+    least = dict.fromkeys(calls, math.inf)
+    end = time.perf_counter() + _SECONDS
+    turns = 0
+    while turns < 3 or time.perf_counter() < end:
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            least[name] = min(least[name], time.perf_counter() - started)
+        turns += 1
+    return least

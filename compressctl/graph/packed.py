@@ -1,0 +1,128 @@
+"""Weights of 2, 4 and 8 bits as ONNX Runtime's MatMulNBits stores them.
+
+Source: ONNX Runtime, contrib operator MatMulNBits-1: B is (N, blocks of K, bytes of a block), low bits first, codes unsigned,
+scales (N, blocks), zero points packed along the blocks and 2^(bits - 1) where they are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from compressctl.core.quant import TensorQuant
+from compressctl.graph.codes import spread, weight_codes
+from compressctl.graph.index import GraphIndex, attribute
+
+SMALLEST_BLOCK = 16
+_USUAL_BLOCK = 128
+_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "int8": 8, "uint8": 8}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """codes: (N, blocks, block * bits / 8) uint8. scale: (N, blocks) float32. zero_point: packed uint8, None for the middle."""
+
+    bits: int
+    block: int
+    codes: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray | None
+
+
+def bits_of(quant: TensorQuant) -> int | None:
+    """2, 4 or 8; None for types that MatMulNBits does not know."""
+    return _BITS.get(quant.dtype)
+
+
+def packed_block(quant: TensorQuant, rows: int) -> int | None:
+    """The block size along K (rows) in which a plan entry of a (K, N) weight can be packed, None where it cannot.
+
+    Scales per channel or tensor are repeated in blocks of a usual size. ONNX Runtime takes powers of two from 16 on.
+    """
+    if bits_of(quant) is None:
+        return None
+    if quant.block is not None:
+        fits = quant.axis == 0 and quant.block >= SMALLEST_BLOCK and quant.block & (quant.block - 1) == 0
+        return quant.block if fits else None
+    if quant.axis == 0:
+        return None
+    return _USUAL_BLOCK if rows >= _USUAL_BLOCK else SMALLEST_BLOCK
+
+
+def pack(values: np.ndarray, quant: TensorQuant) -> Packed:
+    """values: (K, N) float32, quant as `packed_block` accepts it. K is filled up to whole blocks with zeros."""
+    bits, block = bits_of(quant), packed_block(quant, values.shape[0])
+    if bits is None or block is None:
+        raise ValueError(f"{quant.dtype} in blocks of {quant.block} along axis {quant.axis} cannot be packed")
+    rows, columns = values.shape
+    middle, blocks = 1 << (bits - 1), -(-rows // block)
+    shift = 0 if quant.dtype.startswith("u") else middle
+    codes = weight_codes(values, quant).astype(np.int32) + shift
+    scale = np.broadcast_to(spread(quant.scale, quant, values.shape), values.shape)[::block].T
+    point = (
+        np.broadcast_to(spread(quant.zero_point, quant, values.shape), values.shape)[::block].T.astype(np.int32) + shift
+    )
+    filled = np.repeat(point, block, axis=1)
+    filled[:, :rows] = codes.T
+    return Packed(
+        bits,
+        block,
+        _join(filled.reshape(columns, blocks, block), bits),
+        np.ascontiguousarray(scale, np.float32),
+        None if np.all(point == middle) else _join(point, bits),
+    )
+
+
+def unpack(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQuant] | None:
+    """A MatMulNBits node's weight, (K, N) float32, and its quantization; None where it is not constant or is reordered."""
+    size = {name: int(attribute(node, name, 0)) for name in ("K", "N", "bits", "block_size")}  # type: ignore[call-overload]
+    codes, scale = found.array(node.input[1]), found.array(node.input[2])
+    has = [len(node.input) > position and bool(node.input[position]) for position in range(5)]
+    if codes is None or scale is None or has[4]:
+        return None
+    bits = size["bits"] or 4
+    blocks = -(-size["K"] // size["block_size"])
+    middle = 1 << (bits - 1)
+    point = np.full((size["N"], blocks), middle, np.int32)
+    if has[3]:
+        stored = found.array(node.input[3])
+        if stored is None or stored.dtype != np.uint8:
+            return None
+        point = _split(stored.reshape(size["N"], -1), bits)[:, :blocks]
+    numbers = _split(codes.reshape(size["N"], blocks, -1), bits)
+    scale = scale.reshape(size["N"], blocks).astype(np.float32)
+    values = ((numbers - point[..., None]) * scale[..., None]).reshape(size["N"], -1)[:, : size["K"]].T
+    signed = bool(np.all(point == middle))
+    dtype = f"int{bits}" if signed else f"uint{bits}"
+    quant = TensorQuant(
+        dtype,
+        np.ascontiguousarray(scale.T),
+        np.ascontiguousarray((point - (middle if signed else 0)).T).astype(dtype),
+        axis=0,
+        block=size["block_size"],
+    )
+    return np.ascontiguousarray(values, np.float32), quant
+
+
+def _join(codes: np.ndarray, bits: int) -> np.ndarray:
+    """uint8, the last axis shorter by 8 / bits and filled up with zeros."""
+    each = 8 // bits
+    missing = -codes.shape[-1] % each
+    full = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, missing)])
+    groups = full.reshape(*full.shape[:-1], -1, each).astype(np.uint32)
+    joined: np.ndarray = (groups << (bits * np.arange(each, dtype=np.uint32))).sum(axis=-1).astype(np.uint8)
+    return joined
+
+
+def _split(stored: np.ndarray, bits: int) -> np.ndarray:
+    """int32, the last axis longer by 8 / bits."""
+    each = 8 // bits
+    parts = (stored[..., None].astype(np.int32) >> (bits * np.arange(each))) & ((1 << bits) - 1)
+    return parts.reshape(*stored.shape[:-1], -1)
+
+
+def stored(name: str, value: np.ndarray) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value, order="C"), name)

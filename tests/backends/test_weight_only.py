@@ -1,0 +1,248 @@
+"""Products with quantized weights alone: every form computes what the plan says, and the faster one is measured."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compressctl.backends.dialects.weight_only import Form, forms, weight_only_products
+from compressctl.backends.onnx_file import to_onnx
+from compressctl.backends.onnxruntime import BACKEND
+from compressctl.backends.onnxruntime.choose import choose_forms
+from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams
+from compressctl.core.model import Form as ModelForm
+from compressctl.core.model import Model, Signature, TensorSpec
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.target import Target
+from compressctl.graph.absorb import absorb, is_quantized
+
+K, N = 160, 48
+X = np.random.default_rng(5).normal(0, 1, (3, K)).astype(np.float32)
+
+
+def _blocked(weight: np.ndarray, bits: int, block: int, *, asymmetric: bool) -> tuple[TensorQuant, np.ndarray]:
+    """A plan entry for a (K, N) weight in blocks along K, and the weight's values under it, computed here in float64."""
+    blocks = -(-weight.shape[0] // block)
+    padded = np.zeros((blocks * block, weight.shape[1]))
+    padded[: weight.shape[0]] = weight
+    parts = padded.reshape(blocks, block, -1)
+    if asymmetric:
+        low, high = np.minimum(parts.min(1), 0), np.maximum(parts.max(1), 0)
+        scale = ((high - low) / (2**bits - 1)).astype(np.float32)
+        point, least, most = np.rint(-low / scale), 0, 2**bits - 1
+    else:
+        scale = (np.abs(parts).max(1) / max(2 ** (bits - 1) - 1, 1)).astype(np.float32)
+        point, least, most = np.zeros(scale.shape), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    # Divided in float32, as the code does, so that halves round alike.
+    codes = np.clip(np.rint(parts.astype(np.float32) / scale[:, None]) + point[:, None], least, most)
+    values = ((codes - point[:, None]) * scale[:, None]).reshape(-1, weight.shape[1])[: weight.shape[0]]
+    dtype = f"{'uint' if asymmetric else 'int'}{bits}"
+    return TensorQuant(dtype, scale, point.astype(dtype), axis=0, block=block), values
+
+
+def _model(quant: TensorQuant, weight: np.ndarray, op: str = "MatMul", bias: bool = False, opset: int = 17) -> Model:
+    stored = weight.T if op == "Gemm" else weight
+    if op == "Gemm":
+        turned = {"scale": quant.scale.T, "zero_point": quant.zero_point.T, "axis": 1}
+        quant = TensorQuant(**{**quant.__dict__, **turned})
+    attributes = {"transB": 1} if op == "Gemm" else {}
+    inputs = ["x", "w", "b"] if bias else ["x", "w"]
+    tensors = {"w": stored, "b": np.linspace(-1, 1, N).astype(np.float32)}
+    graph = helper.make_graph(
+        [helper.make_node(op, inputs, ["p"], "product", **attributes), helper.make_node("Relu", ["p"], ["y"], "relu")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", K])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", N])],
+        [numpy_helper.from_array(np.ascontiguousarray(tensors[name]), name) for name in inputs[1:]],
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    signature = Signature((TensorSpec("x", "float32", ("batch", K)),), (TensorSpec("y", "float32", ("batch", N)),))
+    return Model(ModelForm.ONNX, body, signature, QuantPlan({}, {"w": quant}))
+
+
+def _weight() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.1, (K, N)).astype(np.float32)
+
+
+def _run(proto: onnx.ModelProto) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    # The runtime would round the activations of products behind a DequantizeLinear to 8 bits.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    return np.asarray(onnxruntime.InferenceSession(proto.SerializeToString(), options).run(None, {"x": X})[0])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("asymmetric", [True, False])
+@pytest.mark.parametrize(("bits", "block"), [(2, 16), (4, 16), (4, 64), (8, 32)])
+def test_each_form_computes_the_plans_numbers(bits: int, block: int, asymmetric: bool, packed: bool) -> None:
+    if bits == 2 and not packed:
+        pytest.skip("ONNX has no 2-bit tensors in the opset that we write")
+    quant, values = _blocked(_weight(), bits, block, asymmetric=asymmetric)
+    proto = to_onnx(_model(quant, _weight()), Target("onnxruntime"), {"product": Form(packed)})
+    onnx.checker.check_model(proto)
+    kinds = [node.op_type for node in proto.graph.node]
+    assert ("MatMulNBits" in kinds, "DequantizeLinear" in kinds) == (packed, not packed)
+    assert np.allclose(_run(proto), np.maximum(X.astype(np.float64) @ values, 0), atol=1e-4)
+    stored = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    assert stored < K * N * bits / 8 + 6 * N * -(-K // block) + N * block
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_transposed_gemm_keeps_its_bias(packed: bool) -> None:
+    quant, values = _blocked(_weight(), 4, 32, asymmetric=True)
+    proto = to_onnx(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"), {"product": Form(packed)})
+    wanted = np.maximum(X.astype(np.float64) @ values + np.linspace(-1, 1, N), 0)
+    assert np.allclose(_run(proto), wanted, atol=1e-4)
+
+
+def test_scales_per_channel_are_packed_in_blocks_of_their_own_choice() -> None:
+    weight = _weight()
+    scale = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
+    quant = TensorQuant("int8", scale, np.zeros(N, np.int8), axis=1)
+    wanted = np.maximum(X.astype(np.float64) @ (np.rint(weight / scale) * scale), 0)
+    for packed in (True, False):
+        proto = to_onnx(_model(quant, weight), Target("onnxruntime"), {"product": Form(packed)})
+        assert np.allclose(_run(proto), wanted, atol=1e-4)
+
+
+def test_what_a_form_cannot_hold_is_not_offered() -> None:
+    def offered(bits: int, block: int) -> list[bool]:
+        quant, _ = _blocked(_weight(), bits, block, asymmetric=False)
+        model = _model(quant, _weight())
+        return [form.packed for form in forms(weight_only_products(model.body.graph, model.quant)[0], K)]
+
+    assert offered(2, 32) == [True, True]
+    assert offered(4, 32) == [True, True, False]
+    assert offered(4, 8) == offered(4, 24) == [False]
+
+
+def test_onnxruntime_multiplies_with_the_stored_codes_whatever_the_form(tmp_path: Path) -> None:
+    """A DequantizeLinear in the layout that ONNX Runtime does not know is computed in float, without a word."""
+    quant, _ = _blocked(_weight(), 4, 32, asymmetric=False)
+    for form in ("matmul_nbits", "qdq"):
+        (tmp_path / form).mkdir()
+        target = Target("onnxruntime", options=OnnxRuntimeParams(weight_form=form).model_dump(mode="json"))
+        artifact = BACKEND.build(_model(quant, _weight(), "Gemm", bias=True), target, tmp_path / form)
+        nodes = {node.op: node for node in BACKEND.explain(artifact, target)}
+        assert nodes["MatMulNBits"].macs == K * N
+        assert nodes["MatMulNBits"].precision == "int8"
+        assert not {"MatMul", "Gemm", "DequantizeLinear"} & set(nodes)
+        assert BACKEND.weights(artifact)[0].elements == K * N
+
+
+def test_the_form_is_chosen_by_measurement_and_said() -> None:
+    quant, _ = _blocked(_weight(), 8, 32, asymmetric=False)
+    rounded, notes = choose_forms(_model(quant, _weight()), Target("onnxruntime"))
+    assert "8 bits" in notes[0]
+    assert "the speed of float weights at 1 rows" in notes[0]
+    assert rounded["product"] in (Form(True, 4), Form(False))
+    exact = OnnxRuntimeParams(integer_activations=False).model_dump(mode="json")
+    kept, notes = choose_forms(_model(quant, _weight()), Target("onnxruntime", options=exact))
+    assert kept["product"] == Form(True)
+    assert "rounded" not in notes[0]
+
+
+def test_nothing_is_measured_where_nothing_is_to_choose() -> None:
+    quant, _ = _blocked(_weight(), 4, 32, asymmetric=False)
+    model = _model(quant, _weight())
+    floats = Model(model.form, model.body, model.signature, QuantPlan({}, {"w": quant}, {"product": "asked"}))
+    assert choose_forms(floats, Target("onnxruntime")) == ({}, ())
+    assert [node.op_type for node in to_onnx(floats, Target("onnxruntime")).graph.node] == ["MatMul", "Relu"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("bits", "asymmetric"), [(4, True), (4, False), (8, False)])
+def test_each_form_is_read_back_as_the_plan(bits: int, asymmetric: bool, packed: bool) -> None:
+    quant, values = _blocked(_weight(), bits, 32, asymmetric=asymmetric)
+    written = to_onnx(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"), {"product": Form(packed)})
+    assert is_quantized(written)
+    found = absorb(written)
+    assert found.ignored == ()
+    assert not is_quantized(found.model)
+    (back,) = found.plan.weights.values()
+    assert (back.dtype, back.axis, back.block) == (quant.dtype, 0, 32)
+    assert np.array_equal(back.scale, quant.scale)
+    assert np.array_equal(back.zero_point.astype(int), quant.zero_point.astype(int))
+    stored = max(found.model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    assert np.allclose(numpy_helper.to_array(stored), values, atol=1e-6)
+    assert np.allclose(_run(found.model), _run(written), atol=1e-4)
+
+
+def test_onnxruntimes_own_four_bit_quantizer_is_understood(tmp_path: Path) -> None:
+    matmul_nbits = pytest.importorskip("onnxruntime.quantization.matmul_nbits_quantizer")
+    quant, _ = _blocked(_weight(), 4, 32, asymmetric=False)
+    theirs = matmul_nbits.MatMulNBitsQuantizer(_model(quant, _weight()).body, block_size=32, is_symmetric=False)
+    theirs.process()
+    found = absorb(theirs.model.model)
+    assert found.ignored == ()
+    (back,) = found.plan.weights.values()
+    assert (back.dtype, back.block) == ("uint4", 32)
+    assert np.allclose(_run(found.model), _run(theirs.model.model), atol=1e-4)
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(2, "u2"), (4, "u4"), (8, "i8")])
+def test_openvino_keeps_the_weights_compressed(tmp_path: Path, bits: int, dtype: str) -> None:
+    pytest.importorskip("openvino")
+    from compressctl.backends.openvino import BACKEND as OPENVINO
+
+    quant, values = _blocked(_weight(), bits, 32, asymmetric=bits == 4)
+    target = Target("openvino", options=OpenVinoParams(integer_activations=False).model_dump(mode="json"))
+    artifact = OPENVINO.build(_model(quant, _weight()), target, tmp_path)
+    assert dtype in {entry.dtype for entry in OPENVINO.weights(artifact)}
+    wanted = np.maximum(X.astype(np.float64) @ values, 0)
+    assert np.allclose(OPENVINO.open(artifact, target).run({"x": X})["y"], wanted, atol=1e-4)
+    product = next(node for node in OPENVINO.explain(artifact, target) if node.macs)
+    assert (product.op, product.precision, product.rule) == ("FullyConnected", "float32", None)
+    rounded = Target("openvino")
+    assert next(node for node in OPENVINO.explain(artifact, rounded) if node.macs).precision == "int8"
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+def test_tensorrt_gets_symmetric_blocks_of_a_size_that_it_takes(tmp_path: Path, op: str, precision: str) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.1, (192, N)).astype(np.float32)
+    quant, values = _blocked(weight, 4, 64, asymmetric=False)
+    proto, notes, found = _for_tensorrt(_wide(quant, weight, op), precision, tmp_path)
+    assert len(notes) == 1
+    dequantize = next(node for node in proto.graph.node if node.op_type == "DequantizeLinear")
+    facts = {entry.name: entry.i for entry in dequantize.attribute}
+    assert facts == {"axis": 1 if op == "Gemm" else 0, "block_size": 64}
+    assert next(tensor for tensor in proto.graph.initializer if tensor.name == "w_codes").data_type == TensorProto.INT4
+    wanted = np.maximum(_wide_inputs().astype(np.float64) @ values, 0)
+    # A scale that float16 holds moves codes that stand at a half.
+    assert np.sqrt(np.mean((found - wanted) ** 2)) < (0.02 if precision == "float16" else 1e-5)
+
+
+def test_tensorrt_says_which_weights_were_rounded_again_or_left_in_float(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.1, (192, N)).astype(np.float32)
+    for bits, block, says in ((4, 32, "rounded again"), (8, 32, "stored in float"), (2, 32, "stored in float")):
+        quant, values = _blocked(weight, bits, block, asymmetric=True)
+        _, notes, found = _for_tensorrt(_wide(quant, weight, "Gemm"), "float32", tmp_path)
+        assert says in notes[1]
+        wanted = np.maximum(_wide_inputs().astype(np.float64) @ (values if bits == 4 else weight), 0)
+        assert np.sqrt(np.mean((found - wanted) ** 2)) < 0.12 * np.sqrt(np.mean(wanted**2))
+
+
+def _wide(quant: TensorQuant, weight: np.ndarray, op: str) -> Model:
+    model = _model(quant, weight, op)
+    model.body.graph.input[0].type.tensor_type.shape.dim[1].dim_value = len(weight)
+    inputs = (TensorSpec("x", "float32", ("batch", len(weight))),)
+    return Model(model.form, model.body, Signature(inputs, model.signature.outputs), model.quant)
+
+
+def _wide_inputs() -> np.ndarray:
+    return np.random.default_rng(6).normal(0, 1, (3, 192)).astype(np.float32)
+
+
+def _for_tensorrt(model: Model, precision: str, folder: Path) -> tuple[onnx.ModelProto, tuple[str, ...], np.ndarray]:
+    from compressctl.backends.tensorrt import BACKEND as TENSORRT
+    from compressctl.backends.tensorrt.rules import lint
+
+    target = Target("tensorrt", options={"precision": precision})
+    artifact = TENSORRT.build(model, target, folder)
+    proto = onnx.load(artifact.path)
+    assert lint(proto) == []
+    return proto, artifact.notes, TENSORRT.open(artifact, target).run({"x": _wide_inputs()})["y"]
