@@ -81,17 +81,19 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
             continue
         values = values.T if product.transposed else values
         possible = forms(product, values.shape[0])
-        form = chosen.get(node.name, possible[-1] if possible else None)
+        exact = next((form for form in possible if not form.packed), possible[0] if possible else None)
+        form = chosen.get(node.name, exact)
         if form is None:
             nodes.append(node)
         else:
             written = _packed if form.packed else _blocked
-            nodes += written(node, product, values, form, made)
+            replacing = written(node, product, values, form, made)
+            nodes += replacing
             if form.packed and node.output[0] in typed:
                 # Nobody can infer shapes past an operator that ONNX does not define.
-                for output in {node.output[0], nodes[-1].input[0]} & {made_by.output[0] for made_by in nodes[-2:]}:
+                for made_by in replacing:
                     graph.value_info.add().CopyFrom(typed[node.output[0]])
-                    graph.value_info[-1].name = output
+                    graph.value_info[-1].name = made_by.output[0]
     del graph.node[:]
     graph.node.extend(nodes)
     read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}

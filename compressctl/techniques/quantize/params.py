@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
@@ -47,7 +47,86 @@ class StaticParams(BaseModel):
     overrides: tuple[Override, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
+Bits = Literal[8, 4, 3, 2]
+WeightMethod = Literal["rtn", "gptq", "awq", "hqq"]
+Granularity = Literal["tensor", "channel", "group"]
+
+
+class WeightOverride(BaseModel):
+    """Another treatment for the weights of the nodes that a pattern matches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(
+        description="shell-style pattern over node names, weight names and operator types; matching nothing is an error",
+        min_length=1,
+    )
+    bits: Bits | Literal["float"] | None = Field(None, description="another width; float leaves the weight as it is")
+    method: WeightMethod | None = Field(None, description="another way to round")
+    symmetric: bool | None = Field(None, description="codes around zero, or with a zero point")
+    granularity: Granularity | None = Field(None, description="how many weights share a scale")
+    group_size: int | None = Field(None, ge=16, description="weights of a row that share a scale; a power of two")
+
+    @field_validator("group_size")
+    @classmethod
+    def _power_of_two(cls, value: int | None) -> int | None:
+        return value if value is None else _checked_group(value)
+
+
+class WeightsParams(BaseModel):
+    """quantize.weights: weights alone in 8 to 2 bits, activations left as they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bits: Bits = Field(
+        4, description="of each weight; 3 are computed with 3-bit numbers and stored in 4, since no runtime reads 3"
+    )
+    method: WeightMethod = Field(
+        "rtn",
+        description="round to nearest (rtn); make each rounding error good in the columns that follow (gptq); scale "
+        "input channels so that important weights are rounded finely (awq); fit the grid to all but the outliers, "
+        "without data (hqq)",
+    )
+    symmetric: bool = Field(False, description="codes around zero, without zero points")
+    granularity: Granularity = Field(
+        "group",
+        description="how many weights share a scale: all of a tensor, an output channel's, or a group of its inputs; "
+        "convolutions take at least a whole channel",
+    )
+    group_size: int = Field(32, ge=16, description="weights of a row that share a scale; a power of two")
+    clip_search: bool = Field(True, description="search each range for the least squared error instead of covering all")
+    damping: float = Field(
+        0.01, gt=0, le=1, description="gptq: share of the Hessian's mean diagonal that is added to it"
+    )
+    act_order: bool = Field(True, description="gptq: columns with the largest inputs first; the stored order stays")
+    propagate: bool = Field(
+        False,
+        description="gptq: calibrate each layer behind the layers that are already rounded; takes a run per layer",
+    )
+    overrides: tuple[WeightOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+    @field_validator("group_size")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        return _checked_group(value)
+
+
+def _checked_group(value: int) -> int:
+    if value & (value - 1):
+        nearest = 1 << round(value.bit_length() - 0.5)
+        raise ValueError(f"{value} is not a power of two, which kernels need; the next is {nearest}")
+    return value
+
+
+def check_weights(params: WeightsParams, facts: ModelFacts) -> list[Problem]:
+    return _already_quantized(facts)
+
+
 def check_static(params: StaticParams, facts: ModelFacts) -> list[Problem]:
+    return _already_quantized(facts)
+
+
+def _already_quantized(facts: ModelFacts) -> list[Problem]:
     if facts.quantized:
         return [
             Problem(
@@ -76,4 +155,23 @@ STATIC = TechniqueSpec(
         "Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2",
     ),
     check=check_static,
+)
+
+WEIGHTS = TechniqueSpec(
+    name="quantize.weights",
+    version=1,
+    summary="weights alone in 8, 4, 3 or 2 bits, embeddings and tied weights included",
+    params=WeightsParams,
+    takes=Form.ONNX,
+    gives=Form.ONNX,
+    implementation="compressctl.techniques.quantize.weight_only:apply",
+    destroys=("trainability: the weights are integers from here on",),
+    quantizes=True,
+    bisects=True,
+    sources=(
+        "Frantar et al. 2022, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
+        "Lin et al. 2023, AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration",
+        "Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models",
+    ),
+    check=check_weights,
 )

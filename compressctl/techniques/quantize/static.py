@@ -63,9 +63,14 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
-        given_back, held = hold_gate(with_floats, model, treated.sites, run)
+        given_back, held = hold_gate(with_floats, model, _rounding(treated.sites), run)
         facts.update(held)
     return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+
+
+def _rounding(sites: Sequence[Site]) -> list[str]:
+    """Nodes that round something; what moves values only does so with its neighbours."""
+    return [site.node for site in sites if site.kind is not Kind.MOVE]
 
 
 @dataclass(frozen=True)
