@@ -129,6 +129,7 @@ techniques: Registry[TechniqueSpec] = Registry(
     "compressctl.techniques",
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
+        "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
     },

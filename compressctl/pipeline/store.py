@@ -83,7 +83,7 @@ def _read_torch(folder: Path, source: Model) -> Any:
 
 def _write_plan(plan: QuantPlan, folder: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
-    described: dict[str, Any] = {"float_nodes": dict(plan.float_nodes)}
+    described: dict[str, Any] = {"float_nodes": dict(plan.float_nodes), "dynamic": sorted(plan.dynamic)}
     for kind, tensors in (("activations", plan.activations), ("weights", plan.weights)):
         described[kind] = {}
         for name, quant in tensors.items():
@@ -111,7 +111,9 @@ def _read_plan(folder: Path) -> QuantPlan:
             found[name] = replace(quant, scale=quant.scale.reshape(shape), zero_point=point.reshape(shape))
         return found
 
-    return QuantPlan(tensors("activations"), tensors("weights"), described["float_nodes"])
+    return QuantPlan(
+        tensors("activations"), tensors("weights"), described["float_nodes"], frozenset(described["dynamic"])
+    )
 
 
 def _signature(facts: dict[str, Any]) -> Signature:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized
+from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, inferred
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.index import attribute, index
@@ -22,12 +22,13 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
 
     ONNX Runtime dequantizes a whole table for each lookup when a DequantizeLinear says so; OpenVINO looks up first.
     """
-    if plan is None or not plan.weights:
-        return
     graph = emitted.graph
+    if plan is None or not any(node.op_type == "Gather" and node.input[0] in plan.weights for node in graph.node):
+        return
     found = index(graph)
     made: dict[str, onnx.TensorProto] = {}
     nodes: list[onnx.NodeProto] = []
+    typed = {value.name: value for value in inferred(emitted).value_info}
     for node in graph.node:
         quant = plan.weights.get(node.input[0]) if node.op_type == "Gather" else None
         values = found.array(node.input[0]) if quant is not None and node.name not in plan.float_nodes else None
@@ -41,6 +42,9 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
             nodes += _dequantized(node, values, quant, made)
         else:
             nodes.append(_packed(node, values, quant, block, made))
+            if node.output[0] in typed and node.output[0] not in {value.name for value in graph.value_info}:
+                # Nobody can infer shapes past an operator that ONNX does not define.
+                graph.value_info.add().CopyFrom(typed[node.output[0]])
             if MICROSOFT not in {entry.domain for entry in emitted.opset_import}:
                 emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     if not made:

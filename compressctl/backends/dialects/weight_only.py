@@ -69,7 +69,7 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
     """Change the products' nodes in place. chosen: by node; where nothing is chosen DequantizeLinear if it can."""
     graph = emitted.graph
     found = index(graph)
-    typed = {value.name: value for value in _inferred(emitted).value_info}
+    typed = {value.name: value for value in inferred(emitted).value_info}
     by_node = {product.node: product for product in products}
     made: dict[str, onnx.TensorProto] = {}
     nodes: list[onnx.NodeProto] = []
@@ -104,7 +104,8 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
         emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
-def _inferred(emitted: onnx.ModelProto) -> onnx.GraphProto:
+def inferred(emitted: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with what shape inference says about its tensors; empty where it says nothing."""
     try:
         return onnx.shape_inference.infer_shapes(emitted).graph
     except Exception:

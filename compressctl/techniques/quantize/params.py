@@ -111,6 +111,39 @@ class WeightsParams(BaseModel):
         return _checked_group(value)
 
 
+class DynamicOverride(BaseModel):
+    """Another treatment for the nodes that a pattern matches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(
+        description="shell-style pattern over node names, weight names and operator types; matching nothing is an error",
+        min_length=1,
+    )
+    weights: Literal["int8", "float"] = Field(description="float keeps the node out of quantization")
+
+
+class DynamicParams(BaseModel):
+    """quantize.dynamic: 8-bit weights, and activations in 8 bits by the range that each inference shows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    per_channel: bool = Field(True, description="a scale for each output of a weight instead of one for all")
+    saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
+        "auto",
+        description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair "
+        "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it",
+    )
+    embeddings: Literal[8, 4, "float"] = Field(
+        8, description="bits of embeddings' tables; 8 in one scale per entry, 4 in groups of 32"
+    )
+    overrides: tuple[DynamicOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+
+def check_dynamic(params: DynamicParams, facts: ModelFacts) -> list[Problem]:
+    return _already_quantized(facts)
+
+
 def _checked_group(value: int) -> int:
     if value & (value - 1):
         nearest = 1 << round(value.bit_length() - 0.5)
@@ -174,4 +207,20 @@ WEIGHTS = TechniqueSpec(
         "Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models",
     ),
     check=check_weights,
+)
+
+DYNAMIC = TechniqueSpec(
+    name="quantize.dynamic",
+    version=1,
+    summary="8-bit weights, and activations quantized while the model runs: for transformers, without calibration",
+    params=DynamicParams,
+    takes=Form.ONNX,
+    gives=Form.ONNX,
+    implementation="compressctl.techniques.quantize.dynamic:apply",
+    destroys=("trainability: the weights are integers from here on",),
+    quantizes=True,
+    bisects=True,
+    sources=("ONNX, operator DynamicQuantizeLinear-11", "Zafrir et al. 2019, Q8BERT: Quantized 8Bit BERT"),
+    check=check_dynamic,
+    reads_target=True,
 )
