@@ -131,6 +131,7 @@ techniques: Registry[TechniqueSpec] = Registry(
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
+        "cast": "compressctl.techniques.cast.params:CAST",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
     },
 )
