@@ -18,12 +18,15 @@ from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
+from compressctl.techniques.quantize.smooth import smoothed
 from compressctl.techniques.quantize.weights import Guard, quantize_weight
 
 
 def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     """Plan the weights and hold the gate. Raises StageError when no product has a constant weight."""
-    body = simplify(model.body)
+    body, places = simplify(model.body), None
+    if params.smooth is not None:
+        body, places = smoothed(body, model, params.smooth, run)
     found = index(body.graph)
     candidates = [node for node in find_weighted(body.graph) if node.op in _OPERATORS]
     floats = _floats(candidates, params.overrides)
@@ -46,6 +49,7 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
         "quantized_nodes": len(nodes),
         "embeddings": sum(node.op == "Gather" for node in nodes),
         "saturation_guard": _guard(params, run.target),
+        **({} if places is None else {"smoothed_in": places}),
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:

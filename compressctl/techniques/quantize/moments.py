@@ -70,6 +70,27 @@ def input_moments(
     return {node.node: found[ways[node.node]] for node in kept}
 
 
+def input_maxima(
+    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[Weighted], events: Events
+) -> dict[str, np.ndarray]:
+    """By tensor that matrix products read: (channels,) float32, the largest |x| of each over the whole split.
+
+    Positions that the input `attention_mask` leaves out do not count. Raises UsageError on an empty split.
+    """
+    if len(split) == 0:
+        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
+    tapped = TappedGraph(model, list(dict.fromkeys(node.input for node in nodes)))
+    found: dict[str, np.ndarray] = {}
+    done = 0
+    for inputs, samples in calibration_batches(split, signature, tapped):
+        for tensor, values in tapped.run(inputs).items():
+            largest = np.abs(_matrix_rows(values, inputs)).max(axis=0)
+            found[tensor] = np.maximum(found[tensor], largest) if tensor in found else largest
+        done += samples
+        events.progress("finding outliers", done, len(split))
+    return found
+
+
 class _Sum:
     def __init__(self, columns: int) -> None:
         self._second, self._magnitude, self._rows = np.zeros((columns, columns)), np.zeros(columns), 0
@@ -99,15 +120,17 @@ def _rows(
     values: np.ndarray, node: onnx.NodeProto, weight: Sequence[int], inputs: Mapping[str, np.ndarray]
 ) -> np.ndarray:
     """(rows, columns): every vector that the weight's rows are multiplied with, or an even part of them."""
-    if node.op_type == "Conv":
-        rows = _patches(values, node, weight[2:])
-    else:
-        mask = inputs.get(MASK)
-        if mask is not None and values.ndim == mask.ndim + 1 and values.shape[:-1] == mask.shape:
-            values = values[mask > 0]
-        rows = values.reshape(-1, values.shape[-1])
+    rows = _patches(values, node, weight[2:]) if node.op_type == "Conv" else _matrix_rows(values, inputs)
     # An odd stride visits every row and column of a feature map in turn.
     return rows[:: max(1, len(rows) // _MOST_ROWS) | 1] if len(rows) > _MOST_ROWS else rows
+
+
+def _matrix_rows(values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(rows, channels): the vectors of a (..., channels) activation, without those of padding."""
+    mask = inputs.get(MASK)
+    if mask is not None and values.ndim == mask.ndim + 1 and values.shape[:-1] == mask.shape:
+        values = values[mask > 0]
+    return values.reshape(-1, values.shape[-1])
 
 
 def _patches(values: np.ndarray, node: onnx.NodeProto, kernel: Sequence[int]) -> np.ndarray:

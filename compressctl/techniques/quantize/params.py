@@ -43,6 +43,18 @@ class StaticParams(BaseModel):
         description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair "
         "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it",
     )
+    equalize: bool = Field(
+        False,
+        description="give the channels between two convolutions, or two Gemm, equal weight ranges first; Clip (ReLU6) "
+        "between them forbids it",
+    )
+    smooth: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="SmoothQuant's alpha, 0.5 for most: how much of activations' outliers the weights of matrix products "
+        "take over; needs a calibration split. Default: none",
+    )
     bias_correction: bool = Field(True, description="take the mean error that rounded weights cause out of the biases")
     overrides: tuple[Override, ...] = Field((), description="exceptions by pattern, later ones win")
 
@@ -137,6 +149,13 @@ class DynamicParams(BaseModel):
     embeddings: Literal[8, 4, "float"] = Field(
         8, description="bits of embeddings' tables; 8 in one scale per entry, 4 in groups of 32"
     )
+    smooth: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="SmoothQuant's alpha, 0.5 for most: how much of activations' outliers the weights of matrix products "
+        "take over; needs a calibration split. Default: none",
+    )
     overrides: tuple[DynamicOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
@@ -173,7 +192,7 @@ def _already_quantized(facts: ModelFacts) -> list[Problem]:
 
 STATIC = TechniqueSpec(
     name="quantize.static",
-    version=2,
+    version=3,
     summary="8-bit integers for weights and activations, ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,
@@ -185,7 +204,8 @@ STATIC = TechniqueSpec(
     bisects=True,
     sources=(
         "Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-        "Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2",
+        "Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, sections 4.1, 4.2",
+        "Xiao et al. 2022, SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models",
     ),
     check=check_static,
 )
