@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,8 +74,12 @@ def round_weight(
 
 
 def rounded_values(matrix: np.ndarray, power: np.ndarray, treatment: Treatment) -> np.ndarray:
-    """A matrix product's (rows, columns) weight rounded to nearest; power: (columns,), mean square of its inputs."""
-    return _fitted(matrix, treatment, power, treatment.granularity).values(matrix)
+    """A matrix product's (rows, columns) weight rounded to nearest; power: (columns,), mean square of its inputs.
+
+    Whole ranges: this is tried for many scales of the inputs, and ranges are searched once for the one that is taken.
+    """
+    plain = replace(treatment, clip_search=False)
+    return _fitted(matrix, plain, power, treatment.granularity).values(matrix)
 
 
 def _grid(matrix: np.ndarray, node: Weighted, treatment: Treatment, power: np.ndarray | None) -> Grid:
