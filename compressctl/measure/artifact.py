@@ -16,7 +16,7 @@ from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.latency import STANDARD, Effort, LatencyRun, compare
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
-from compressctl.measure.score import Predictions, change, predict, score
+from compressctl.measure.score import Predictions, change, predict, score, scoring_batch
 from compressctl.measure.served import threads_of
 from compressctl.measure.sheet import with_examples
 
@@ -124,7 +124,7 @@ def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick
     scored = []
     for subject, measured in zip(subjects, found, strict=True):
         session = by.backend.open(subject.artifact, serving)
-        now = predict(session, test, subject.model.signature, SCORING_BATCH, events)
+        now = predict(session, test, subject.model.signature, scoring_batch(subject.model, by.target), events)
         before = before or now
         result = measured
         if by.metric is not None and now.labels is not None:

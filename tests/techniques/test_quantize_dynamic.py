@@ -15,6 +15,7 @@ from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.target import Target
+from compressctl.measure.score import scoring_batch
 from compressctl.pipeline.store import read_model, write_model
 from compressctl.techniques.quantize.dynamic import apply
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
@@ -158,3 +159,10 @@ def test_a_plan_survives_the_cache(tmp_path: Path) -> None:
     assert model.quant is not None
     assert again.quant.dynamic == model.quant.dynamic
     assert to_onnx(again, ORT).SerializeToString() == to_onnx(model, ORT).SerializeToString()
+
+
+def test_a_score_is_that_of_the_batches_that_are_served(tmp_path: Path) -> None:
+    """One text among sixty-four shares their range, so that its outputs would not be those that its user sees."""
+    model, _ = _applied(tmp_path)
+    assert scoring_batch(model, Target("onnxruntime", batch=1)) == 1
+    assert scoring_batch(language_model(), Target("onnxruntime", batch=1)) == 64
