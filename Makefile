@@ -36,5 +36,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,openvino,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,openvino,nncf,dev]'
 	touch $@

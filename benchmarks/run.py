@@ -6,6 +6,7 @@ python benchmarks/run.py          (see README.md beside this file for the data)
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,6 +24,21 @@ IMAGENET = [
 ]  # fmt: skip
 
 
+DIGITS = {"attention": "Attention", "concat": "Concat"}
+"""Networks of benchmarks/networks.py: a small vision transformer and a small DenseNet."""
+
+
+def digits(name: str) -> list[str]:
+    """The quickstart on one of those networks instead of the built-in one."""
+    return [
+        "recipes/quickstart.yaml",
+        *("--set", f"name={name}"),
+        *("--set", f"model={{source: python, factory: '../benchmarks/networks.py:{DIGITS[name]}', "
+          f"weights: ../build/{name}.safetensors, input_shape: [1, 8, 8]}}"),
+        *("--set", "stages=[{id: int8, use: quantize.static}]"),
+    ]  # fmt: skip
+
+
 def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     _run("startup", [str(HERE / "startup.py")])
@@ -35,6 +51,22 @@ def main() -> None:
     else:
         os.environ.setdefault("COMPRESSCTL_EFFICIENTNET", str(EFFICIENTNET))
         _run("efficientnet_lite0_int8", [str(HERE / "int8_cpu.py"), "recipes/int8-cpu.yaml", *IMAGENET])
+    if find_spec("nncf") is None or find_spec("openvino") is None:
+        print("left out: OpenVINO beside NNCF (run: pip install '.[nncf]')")
+    else:
+        _beside_nncf()
+
+
+def _beside_nncf() -> None:
+    script = str(HERE / "openvino_int8.py")
+    if "COMPRESSCTL_DATA" in os.environ:
+        _run("openvino_resnet20", [script, "recipes/int8-cpu.yaml"])
+    if "COMPRESSCTL_EFFICIENTNET" in os.environ:
+        _run("openvino_efficientnet_lite0", [script, "recipes/int8-cpu.yaml", *IMAGENET])
+    if not all((ROOT / "build" / f"{name}.safetensors").exists() for name in DIGITS):
+        subprocess.run([sys.executable, str(HERE / "networks.py"), "build"], cwd=ROOT, check=True)
+    for name in DIGITS:
+        _run(f"openvino_{name}", [script, *digits(name)])
 
 
 def _run(name: str, arguments: list[str]) -> None:

@@ -21,6 +21,7 @@ version = "1.0"
 "example.scale" = "example_plugin.specs:SCALE"
 "example.wait" = "example_plugin.specs:WAIT"
 "example.fail" = "example_plugin.specs:FAIL"
+"example.split" = "example_plugin.specs:SPLIT"
 """,
     "example_plugin/__init__.py": "",
     "example_plugin/specs.py": '''
@@ -36,13 +37,14 @@ class ScaleParams(BaseModel):
 class NoParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-def _spec(name, params, function):
-    return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=Form.ONNX, gives=Form.ONNX,
+def _spec(name, params, function, form=Form.ONNX):
+    return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=form, gives=form,
                          implementation=f"example_plugin.work:{function}")
 
 SCALE = _spec("example.scale", ScaleParams, "scale")
 WAIT = _spec("example.wait", NoParams, "wait")
 FAIL = _spec("example.fail", NoParams, "fail")
+SPLIT = _spec("example.split", NoParams, "split", Form.TORCH)
 ''',
     "example_plugin/work.py": """
 import os, time
@@ -63,6 +65,20 @@ def wait(model, params, run):
     if os.environ.get("EXAMPLE_WAIT"):
         time.sleep(60)
     return StageResult(model)
+
+def split(model, params, run):
+    import copy
+    import torch
+    from torch import nn
+    body = copy.deepcopy(model.body)
+    u, s, v = torch.linalg.svd(body.classifier.weight.detach(), full_matrices=False)
+    first, second = nn.Linear(64, 8, bias=False), nn.Linear(8, 10)
+    with torch.no_grad():
+        first.weight.copy_(v[:8])
+        second.weight.copy_(u[:, :8] * s[:8])
+        second.bias.copy_(body.classifier.bias)
+    body.classifier, body.block2 = nn.Sequential(first, second), nn.Identity()
+    return StageResult(replace(model, body=body.eval()))
 
 def fail(model, params, run):
     raise ZeroDivisionError("on purpose")

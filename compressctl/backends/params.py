@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class BackendParams(BaseModel):
@@ -33,6 +33,30 @@ class Preprocess(BackendParams):
     std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="divided by per channel")
 
 
+class NncfWeights(BackendParams):
+    """Weights that NNCF compresses in OpenVINO's own model, for types that ONNX does not have and for AWQ."""
+
+    mode: Literal["int8_sym", "int8_asym", "int4_sym", "int4_asym", "nf4", "mxfp4"] = Field(
+        "int4_sym", description="element type of weights that are still in float"
+    )
+    group_size: PositiveInt | None = Field(
+        64, description="inputs that share a scale, less where a layer has fewer; none: one scale per output channel"
+    )
+    ratio: float = Field(
+        1.0, gt=0, le=1, description="share of weights in that type; the others, chosen by NNCF, in INT8"
+    )
+    awq: bool = Field(
+        False,
+        description="scale channels first so that large ones lose less (AWQ, Lin et al. 2023), from the weights alone",
+    )
+
+    @model_validator(mode="after")
+    def _awq_is_for_four_bits(self) -> NncfWeights:
+        if self.awq and self.mode.startswith("int8"):
+            raise ValueError("awq is for 4 bits: set mode to int4_sym, int4_asym, nf4 or mxfp4")
+        return self
+
+
 class OpenVinoParams(BackendParams):
     performance_hint: Literal["latency", "throughput"] = Field(
         "latency", description="one request at a time, or many streams at once"
@@ -46,6 +70,9 @@ class OpenVinoParams(BackendParams):
         True, description="let products with quantized weights alone round their inputs to 8 bits inside"
     )
     half_constants: bool = Field(False, description="store float constants as float16 in the file")
+    weights: NncfWeights | None = Field(
+        None, description="weights for NNCF to compress (pip install 'compressctl[nncf]')"
+    )
     preprocess: Preprocess | None = Field(None, description="preprocessing to build into the model's single input")
 
 
@@ -72,8 +99,9 @@ class TensorRtParams(BackendParams):
         False, description="an engine that runs on all GPUs from Ampere on, perhaps slower"
     )
     sparse: bool | None = Field(
-        None, description="allow 2:4 sparse kernels; default: where every allowed weight holds the pattern"
+        None,
+        description="allow 2:4 sparse kernels, which the builder takes for weights that hold the pattern; default: where any does",
     )
     profiles: dict[str, Profile] | None = Field(
-        None, description="shapes by input; default: from the model's open axes, batch 1 to 16"
+        None, description="shapes by input; default: from the model's open axes, each 1 to 16"
     )

@@ -68,7 +68,19 @@ def _is_weight_only(node: onnx.NodeProto, looked_up: GraphIndex) -> bool:
     return made_by is not None and made_by.op_type == "DequantizeLinear" and made_by.input[0] in looked_up.initializers
 
 
+def _has_sixteen_bits(node: onnx.NodeProto, looked_up: GraphIndex) -> bool:
+    """Told from the zero point of what dequantizes an input: codes of a QuantizeLinear have no type of their own."""
+    for name in node.input:
+        made_by = looked_up.producers.get(name)
+        if made_by is not None and made_by.op_type == "DequantizeLinear" and len(made_by.input) > 2:
+            point = looked_up.array(made_by.input[2])
+            if point is not None and point.dtype.name in ("int16", "uint16"):
+                return True
+    return False
+
+
 RULES: tuple[Rule, ...] = (
+    (_has_sixteen_bits, "its activations have 16 bits, which no integer kernel multiplies"),
     (_is_weight_only, WEIGHT_ONLY),
     (_has_no_kernel, "the operator has no integer kernel"),
     (_weight_is_float, "its weight was left in float"),

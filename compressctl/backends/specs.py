@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams, TensorRtParams
-from compressctl.core.backend import BackendSpec
+from compressctl.core.backend import BackendSpec, Extra
 
 ONNXRUNTIME = BackendSpec(
     name="onnxruntime",
@@ -12,6 +12,7 @@ ONNXRUNTIME = BackendSpec(
     install='pip install "onnxruntime>=1.22"',
     params=OnnxRuntimeParams,
     implementation="compressctl.backends.onnxruntime:BACKEND",
+    zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",
 )
 
 OPENVINO = BackendSpec(
@@ -21,6 +22,12 @@ OPENVINO = BackendSpec(
     install="pip install 'compressctl[openvino]'",
     params=OpenVinoParams,
     implementation="compressctl.backends.openvino:BACKEND",
+    extras=(
+        Extra("weights", "nncf", "pip install 'compressctl[nncf]'", "INT4 with AWQ, NF4 and MXFP4 weights in OpenVINO"),
+    ),
+    # Source: OpenVINO documentation, CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE: INT8 matrix products on AMX, off unless it is set.
+    zeros="OpenVINO multiplies with zeros as with any number: its kernels are dense unless sparse decompression (INT8 matrix "
+    "products on AMX alone) is switched on",
 )
 
 TENSORRT = BackendSpec(
@@ -31,4 +38,5 @@ TENSORRT = BackendSpec(
     params=TensorRtParams,
     implementation="compressctl.backends.tensorrt:BACKEND",
     rules="compressctl.backends.tensorrt.rules:RULES",
+    zeros="TensorRT skips zeros in the 2:4 pattern alone, on GPUs from Ampere on; others are multiplied as any number",
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,9 @@ from compressctl.cli.options import RecipePath, Sets, Unsets
 from compressctl.pipeline.effort import Measure
 
 if TYPE_CHECKING:
+    from compressctl.core.cache import Cache
     from compressctl.core.events import Listener
+    from compressctl.pipeline.crew import Crew
     from compressctl.pipeline.plan import Plan
     from compressctl.pipeline.result import RunResult
     from compressctl.recipe.schema import Recipe
@@ -53,19 +56,23 @@ def apply(
     was when it is started again.
     """
     from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.pipeline.crew import is_launched, rank
     from compressctl.pipeline.plan import make_plan
     from compressctl.recipe.loader import load
 
-    loaded = load(recipe, sets or (), unsets or ())
     place = stage_cache() if cache else None
+    if rank() > 0:
+        raise typer.Exit(_follow(recipe, sets or (), unsets or (), place, dry_run))
+    loaded = load(recipe, sets or (), unsets or ())
     plan = make_plan(loaded, place)
     if dry_run:
         from compressctl.cli.plan import show
 
         show(plan)
         return
-    result = _run(loaded, plan, output, place, _resolve(log_format), measure)
-    raise typer.Exit(_report(result, _resolve(log_format)))
+    with _leading() if is_launched() else nullcontext() as crew:
+        result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew)
+        raise typer.Exit(_report(result, recipe, _resolve(log_format)))
 
 
 def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunResult:
@@ -75,6 +82,44 @@ def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunRe
     return _run(recipe, make_plan(recipe, None), output, None, LogFormat.PLAIN, measure)
 
 
+def _follow(recipe: Path, sets: Sequence[str], unsets: Sequence[str], cache: Cache | None, dry_run: bool) -> int:
+    """Take part in another process's run, without a word: that one says everything, errors in the recipe too."""
+    from compressctl.core.errors import CompressctlError
+    from compressctl.pipeline.crew import assemble
+    from compressctl.pipeline.plan import make_plan
+    from compressctl.recipe.loader import load
+
+    try:
+        loaded = load(recipe, sets, unsets)
+        plan = make_plan(loaded, cache)
+    except CompressctlError as error:
+        return int(error.exit_code)
+    if dry_run:
+        return 0
+    from compressctl.pipeline.follow import follow
+
+    return follow(loaded, plan, cache, assemble())
+
+
+@contextmanager
+def _leading() -> Iterator[Crew]:
+    """The processes that a launcher started beside this one; they are told how the run ended."""
+    from compressctl.core.errors import CompressctlError, ExitCode
+    from compressctl.pipeline.crew import assemble
+
+    crew, code = assemble(), int(ExitCode.STAGE_FAILED)
+    try:
+        yield crew
+    except typer.Exit as done:
+        code = done.exit_code
+        raise
+    except CompressctlError as error:
+        code = int(error.exit_code)
+        raise
+    finally:
+        crew.end(code)
+
+
 def _resolve(asked: LogFormat) -> LogFormat:
     if asked is not LogFormat.AUTO:
         return asked
@@ -82,7 +127,13 @@ def _resolve(asked: LogFormat) -> LogFormat:
 
 
 def _run(
-    recipe: Recipe, plan: Plan, output: Path | None, cache: Any, log_format: LogFormat, measure: Measure
+    recipe: Recipe,
+    plan: Plan,
+    output: Path | None,
+    cache: Cache | None,
+    log_format: LogFormat,
+    measure: Measure,
+    crew: Crew | None = None,
 ) -> RunResult:
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
@@ -102,14 +153,16 @@ def _run(
         view = nullcontext(JsonLines(sys.stdout) if log_format is LogFormat.JSON else PlainLines(sys.stdout))
     with view as listener:
         listeners: list[Listener] = [listener]
-        return run(recipe, plan, folder, cache=cache, listeners=listeners, environment=facts, measure=measure)
+        return run(
+            recipe, plan, folder, cache=cache, listeners=listeners, environment=facts, measure=measure, crew=crew
+        )
 
 
-def _report(result: RunResult, log_format: LogFormat) -> int:
+def _report(result: RunResult, recipe_file: Path, log_format: LogFormat) -> int:
     from compressctl.report.from_run import from_result
     from compressctl.report.write import add_to_job_summary, write
 
-    report = from_result(result)
+    report = from_result(result, recipe_file)
     written = write(report, result.folder)
     add_to_job_summary(report)
     if log_format is not LogFormat.JSON:

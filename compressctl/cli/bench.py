@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from compressctl.core.model import Signature
     from compressctl.measure.latency import LatencyRun
 
 
 def bench(
-    files: Annotated[list[Path], typer.Argument(help="ONNX files; the first is what the others are compared with.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="ONNX files, and OpenVINO's .xml; the others are compared with the first.")
+    ],
     threads: Annotated[int, typer.Option(min=0, help="Threads for one inference; 0 means all.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples per inference.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Least time that each file runs.")] = 3.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Time ONNX files against the first of them: each in its own process, interleaved, threads pinned.
+    """Time files against the first of them: each on its own runtime in its own process, interleaved, threads pinned.
 
     Inputs are random, in the shapes that the first file's inputs have.
     """
-    from compressctl.core.backend import Artifact
+    from compressctl.cli.files import exported_file
     from compressctl.core.target import Target
     from compressctl.measure.latency import Effort, compare
-    from compressctl.sources.onnx_file import read_onnx, signature_of
 
-    signature = signature_of(read_onnx(files[0]).graph, files[0])
-    artifacts = [Artifact("onnxruntime", file, (file,)) for file in files]
-    target = Target("onnxruntime", threads=threads, batch=batch)
-    timing = compare(artifacts, [target], signature, None, Effort(seconds=seconds))
+    found = [exported_file(file) for file in files]
+    signature = found[0][1]
+    _check_inputs(files, [entry for _, entry in found])
+    target = Target(found[0][0].backend, threads=threads, batch=_batch_of(signature, batch))
+    timing = compare([artifact for artifact, _ in found], [target], signature, None, Effort(seconds=seconds))
     runs = timing.points[0]
     if as_json:
         import json
         from dataclasses import asdict
 
-        found = [{"file": str(file), **asdict(run)} for file, run in zip(files, runs, strict=True)]
-        print(json.dumps({"noise": asdict(timing.noise), "files": found}, indent=1))
+        figures = [{"file": str(file), **asdict(run)} for file, run in zip(files, runs, strict=True)]
+        print(json.dumps({"noise": asdict(timing.noise), "files": figures}, indent=1))
         return
-    print(f"batch {batch}, {threads or 'all'} thread{'' if threads == 1 else 's'}")
+    print(f"batch {target.batch}, {threads or 'all'} thread{'' if threads == 1 else 's'}")
     for file, run in zip(files, runs, strict=True):
         print(f"{file}\n  {_words(run)}")
     if timing.noise.noisy:
@@ -47,6 +51,26 @@ def bench(
             f"The machine was noisy: one file's latency varied by {timing.noise.spread:.0%}, other programs took "
             f"{timing.noise.other_load:.0%} of the processors."
         )
+
+
+def _batch_of(signature: Signature, asked: int) -> int:
+    """The batch asked for, or the only one that the file takes; throughput is counted in its samples."""
+    first = signature.inputs[0].shape[0] if signature.inputs and signature.inputs[0].shape else asked
+    return first if isinstance(first, int) else asked
+
+
+def _check_inputs(files: Sequence[Path], signatures: Sequence[Signature]) -> None:
+    from compressctl.core.errors import UsageError
+
+    def names(signature: Signature) -> list[str]:
+        return sorted(spec.name for spec in signature.inputs)
+
+    for file, signature in zip(files, signatures, strict=True):
+        if names(signature) != names(signatures[0]):
+            raise UsageError(
+                f"{file} takes {', '.join(names(signature))}, the first file takes {', '.join(names(signatures[0]))}",
+                hint="files are compared on the same inputs, so that these must have the same names",
+            )
 
 
 def _words(run: LatencyRun) -> str:

@@ -13,22 +13,30 @@ def check(
     budget: Annotated[
         list[str], typer.Option("--budget", metavar="LIMIT=VALUE", help="As in speedup=1.5, size=5MB. Repeatable.")
     ],
+    backend: Annotated[
+        str | None, typer.Option(help="Which backend's file, where a run made several. [default: the first]")
+    ] = None,
 ) -> None:
     """Hold a budget against a run's report without running anything again.
 
+    Like a recipe's own budget it is held against the first exported file, unless --backend names another.
     Exit code 0 when every limit holds, 1 when one is missed. Limits: accuracy_drop, size, speedup, worst_class_drop.
     """
     from compressctl.cli.limits import parse_budget
     from compressctl.core.errors import ExitCode, UsageError
-    from compressctl.report.read import check_report, read_report
+    from compressctl.report.names import legible
+    from compressctl.report.read import backend_part, check_report, read_report
     from compressctl.report.tables import budget_words
 
     limits = parse_budget(budget)
     report = read_report(run)
     if not report.backends:
         raise UsageError(f"{run} ended before anything was measured ({report.status})")
-    lines = check_report(report, limits)
+    part = backend_part(report, backend)
+    lines = check_report(part, report.metric, limits)
+    if len(report.backends) > 1:
+        print(f"{part.backend}:")
     for line in lines:
-        print(f"{'ok    ' if line.holds else 'MISSED'}  {budget_words(line)}")
+        print(f"{'ok    ' if line.holds else 'MISSED'}  {legible(budget_words(line))}")
     if not all(line.holds for line in lines):
         raise typer.Exit(int(ExitCode.BUDGET_MISSED))

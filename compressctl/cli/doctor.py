@@ -18,16 +18,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
     for title, facts in found.items():
         print(title)
         for name, value in facts.items():
-            print(f"  {name}: {value}")
+            first, *rest = [value] if isinstance(value, str | int) else value
+            print(f"  {name}: {first}")
+            for line in rest:
+                print(f"    {line}")
 
 
 def examine() -> dict[str, dict[str, Any]]:
     from compressctl.core.backend import backends
-    from compressctl.core.machine import this_machine
+    from compressctl.core.machine import nvidia_gpu, this_machine
     from compressctl.core.registry import load
     from compressctl.core.target import resolve_profile
 
-    machine = this_machine()
+    machine, gpu = this_machine(), nvidia_gpu()
     profile = resolve_profile("auto", machine)
     return {
         "machine": {
@@ -36,9 +39,13 @@ def examine() -> dict[str, dict[str, Any]]:
             "logical processors": machine.logical_cpus,
             "profile": profile,
             "INT8": _INT8[profile],
+            "GPU": f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+            if gpu
+            else "no NVIDIA GPU",
         },
         "backends": {
-            name: _backend_words(load(backends.get(name).implementation).probe()) for name in backends.names()
+            name: _backend_lines(backends.get(name), load(backends.get(name).implementation).probe())
+            for name in backends.names()
         },
         "packages": {name: _version_words(name, install) for name, install in _PACKAGES.items()},
     }
@@ -59,11 +66,21 @@ _PACKAGES = {
 }
 
 
-def _backend_words(available: Any) -> str:
+def _backend_lines(spec: Any, available: Any) -> list[str]:
+    """What is installed, what it can run here, and each thing missing with the command that mends it."""
+    from importlib.metadata import PackageNotFoundError, version
+
     if not available.installed:
-        return f"not installed: {available.install}"
-    words = f"{available.version}, devices: {', '.join(available.devices) or 'none here'}"
-    return f"{words}; {available.note}" if available.note else words
+        return [f"not installed: {available.install}"]
+    lines = [f"{available.version}, devices: {', '.join(available.devices) or 'none here'}"]
+    lines += [available.note] if available.note else []
+    lines += [f"missing: {words}" for words in available.missing]
+    for extra in spec.extras:
+        try:
+            lines.append(f"{extra.package} {version(extra.package)}: {extra.purpose}")
+        except PackageNotFoundError:
+            lines.append(f"missing: {extra.package}, for {extra.purpose}: {extra.install}")
+    return lines
 
 
 def _version_words(name: str, install: str) -> str:

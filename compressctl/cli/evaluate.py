@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    file: Annotated[Path, typer.Argument(help="An ONNX file, or OpenVINO's .xml.")],
     data: Annotated[
         Path, typer.Option("--data", metavar="RECIPE", help="The recipe whose data, task and metric to use.")
     ],
@@ -23,8 +23,8 @@ def evaluate(
     unsets: Unsets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the score as JSON.")] = False,
 ) -> None:
-    """Score any ONNX file through ONNX Runtime on the data that a recipe names."""
-    from compressctl.core.backend import Artifact
+    """Score any ONNX file through ONNX Runtime, or OpenVINO file through OpenVINO, on the data that a recipe names."""
+    from compressctl.cli.files import exported_file
     from compressctl.core.errors import UsageError
     from compressctl.core.source import DEFAULT_METRIC, metrics
     from compressctl.core.target import Target
@@ -32,18 +32,19 @@ def evaluate(
     from compressctl.pipeline.work import open_backend
     from compressctl.recipe.loader import load
     from compressctl.sources.load import load_dataset
-    from compressctl.sources.onnx_file import read_onnx, signature_of
 
     if split not in ("test", "validation"):
         raise UsageError(f"--split {split}: not a split to score", hint="test or validation")
     recipe = load(data, sets or (), unsets or ())
     name = recipe.metric or DEFAULT_METRIC.get(recipe.task)
-    if recipe.data is None or name is None:
-        raise UsageError(f"{data} names no data to score on", hint="add a `data` section, and a metric for this task")
-    signature = signature_of(read_onnx(file).graph, file)
+    if recipe.data is None:
+        raise UsageError(f"{data} names no data to score on", hint="add a `data` section")
+    if name is None:
+        raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
+    artifact, signature = exported_file(file)
     dataset = load_dataset(recipe.data, recipe.base, recipe.seed)
     chosen: SplitName = "test" if split == "test" else "validation"
-    session = open_backend("onnxruntime").open(Artifact("onnxruntime", file, (file,)), Target("onnxruntime", threads=0))
+    session = open_backend(artifact.backend).open(artifact, Target(artifact.backend, threads=0))
     metric = metrics.get(name)
     found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
     if as_json:

@@ -33,11 +33,7 @@ def _print_spec(kind: str, spec: Any) -> None:
     params = getattr(spec, "params", None)
     if params is not None and params.model_fields:
         print("\nParameters")
-        for field_name, info in params.model_fields.items():
-            default = "required" if info.is_required() else f"default {_shown(info)}"
-            print(f"  {field_name}: {_type_name(info.annotation)}, {default}")
-            if info.description:
-                print(f"      {info.description}")
+        _print_params(params, "  ")
     for source in getattr(spec, "sources", ()):
         print(f"\nSource\n  {source}") if source == spec.sources[0] else print(f"  {source}")
     if getattr(spec, "rules", None):
@@ -52,15 +48,27 @@ def _print_spec(kind: str, spec: Any) -> None:
         print(f"\nExample\n  export: [onnxruntime, {{backend: {spec.name}}}]")
 
 
+def _print_params(params: Any, indent: str) -> None:
+    for field_name, info in params.model_fields.items():
+        default = "required" if info.is_required() else f"default {_shown(info)}"
+        print(f"{indent}{field_name}: {_type_name(info.annotation)}, {default}")
+        if info.description:
+            print(f"{indent}    {info.description}")
+        for model in _models(info.annotation):
+            _print_params(model, f"{indent}    ")
+
+
 def _facts(spec: Any) -> list[tuple[str, str]]:
     facts = []
     if hasattr(spec, "takes"):
-        facts.append(("form", f"takes {spec.takes}, gives {spec.gives}"))
-        facts.append(("needs", ", ".join(sorted(spec.needs)) or "nothing but the model"))
+        facts.append(("form", f"takes {' or '.join(spec.forms)}, gives {spec.gives or 'the same'}"))
+        needs = ", ".join(sorted(spec.needs)) or "nothing but the model"
+        facts.append(("needs", needs + ("; some parameters need more" if spec.some_need else "")))
         if spec.destroys:
             facts.append(("destroys", "; ".join(spec.destroys)))
     if hasattr(spec, "install"):
         facts.append(("install", spec.install))
+        facts += [(extra.option, f"{extra.install}, for {extra.purpose}") for extra in getattr(spec, "extras", ())]
     if hasattr(spec, "tasks"):
         facts.append(("tasks", ", ".join(spec.tasks)))
         facts.append(("better", "higher" if spec.higher_is_better else "lower"))
@@ -69,13 +77,38 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
 
 def _shown(info: Any) -> str:
     value = info.get_default(call_default_factory=True)
-    return "none" if value in (None, (), {}, []) else str(value)
+    if value in (None, (), {}, []):
+        return "none"
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _type_name(annotation: Any) -> str:
-    from typing import Literal, get_args, get_origin
+    """As a recipe's author says it: int, one of these words, a mapping of its own keys."""
+    from types import NoneType, UnionType
+    from typing import Annotated, Literal, Union, get_args, get_origin
 
-    if get_origin(annotation) is Literal:
-        return " | ".join(str(option) for option in get_args(annotation))
-    name = getattr(annotation, "__name__", None) if get_origin(annotation) is None else None
-    return name or str(annotation).replace("typing.", "").replace("compressctl.", "")
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(option) for option in inner)
+    if origin is Annotated:
+        return _type_name(inner[0])
+    if origin in (Union, UnionType):
+        return " | ".join("none" if option is NoneType else _type_name(option) for option in inner)
+    if _models(annotation) and origin is None:
+        return "keys"
+    if origin is not None:
+        parts = ["..." if option is Ellipsis else _type_name(option) for option in inner]
+        kind = "list" if origin is tuple else origin.__name__
+        return f"{kind}[{', '.join(parts)}]"
+    return getattr(annotation, "__name__", None) or str(annotation)
+
+
+def _models(annotation: Any) -> list[Any]:
+    """The pydantic models in an annotation: mappings with keys of their own."""
+    from typing import get_args
+
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]

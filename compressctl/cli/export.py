@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from compressctl.core.errors import CompressctlError
     from compressctl.core.model import Model
     from compressctl.core.target import Target
 
@@ -33,8 +35,9 @@ def export(
     names = [name for entry in to for name in entry.split(",")]
     targets = [_target(name, options or [], profile, batch) for name in names]
     model = _read(file)
+    reference = _reference(model, file)
     for target in targets:
-        _write(model, target, output / target.backend, file)
+        _write(model, target, output / target.backend, reference)
 
 
 def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
@@ -52,7 +55,7 @@ def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
         raise UsageError(f"--profile {profile}: there is no such profile", hint=suggestion(profile, get_args(Profile)))
     given = {key: value for text in options for backend, key, value in [_option(text)] if backend == name}
     params = _checked(name, given)
-    resolved = resolve_profile(profile, this_machine())  # type: ignore[arg-type]
+    resolved = resolve_profile(profile, this_machine(), name)  # type: ignore[arg-type]
     return Target(name, profile=resolved, batch=batch, options=params)
 
 
@@ -108,20 +111,28 @@ def _read(file: Path) -> Model:
     return Model(Form.ONNX, found.model, signature, found.plan)
 
 
-def _write(model: Model, target: Target, folder: Path, original: Path) -> None:
+def _write(model: Model, target: Target, folder: Path, reference: _Reference) -> None:
+    from compressctl.core.backend import backends
     from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.pipeline.carried import fitted
+    from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()
     if not found.installed:
         raise MissingDependencyError(f"the {target.backend} backend", target.backend, found.install)
+    check_extras(backends.get(target.backend), target.options)
+    if reference.refused is not None and target.backend != "openvino":
+        # What ONNX Runtime does not open can neither serve there nor stand in for an engine.
+        raise reference.refused
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output") from None
+    model, changed = fitted(model, target)
     artifact = backend.build(model, target, folder)
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
-    for note in artifact.notes:
+    for note in (*changed, *artifact.notes):
         print(f"  {note}")
     nodes = [node for node in backend.explain(artifact, target) if node.macs]
     if nodes:
@@ -130,31 +141,86 @@ def _write(model: Model, target: Target, folder: Path, original: Path) -> None:
         )
         print(f"  {integer:.0%} of the multiply-accumulates run on integers")
         for node in [node for node in nodes if node.rule][:5]:
-            print(f"  in float: {node.name} ({node.op}): {node.rule}")
-    if target.options.get("preprocess"):
-        print("  not compared with the original: it takes other inputs now")
-    else:
-        share = _difference(model, target, artifact, original)
-        print(f"  largest difference from the original, as a share of its outputs' range: {share:.2%}")
+            kernel = f", {node.kernel}" if node.kernel else ""
+            print(f"  in float: {node.name} ({node.op}{kernel}): {node.rule}")
+    print(f"  {_compared(target, artifact, reference)}")
 
 
-def _difference(model: Model, target: Target, artifact: Any, original: Path) -> float:
+@dataclass(frozen=True)
+class _Reference:
+    """What the file itself computes in ONNX Runtime.
+
+    refused: it cannot, whatever the inputs. failed: not on
+    random inputs, which may be its good right."""
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    refused: CompressctlError | None = None
+    failed: CompressctlError | None = None
+
+
+def _reference(model: Model, original: Path) -> _Reference:
+    from compressctl.core.backend import Artifact
+    from compressctl.core.errors import CompressctlError
+    from compressctl.core.target import Target
+    from compressctl.pipeline.work import open_backend
+
+    target = Target("onnxruntime", options={"integer_activations": False})
+    try:
+        session = open_backend("onnxruntime").open(Artifact("onnxruntime", original, (original,)), target)
+    except CompressctlError as error:
+        return _Reference({}, {}, refused=error)
+    problem = None
+    for open_size in (4, 1):
+        # Some graphs name their batch and hold a Reshape that takes only 1.
+        inputs = _random_inputs(model, open_size)
+        try:
+            return _Reference(inputs, session.run(inputs))
+        except CompressctlError as error:
+            problem = problem or error
+    return _Reference({}, {}, refused=problem) if _sizes_are_known(model) else _Reference({}, {}, failed=problem)
+
+
+def _random_inputs(model: Model, open_size: int) -> dict[str, Any]:
     import numpy as np
 
-    from compressctl.core.backend import Artifact
     from compressctl.measure.served import concrete
-    from compressctl.pipeline.work import open_backend
 
     rng = np.random.default_rng(0)
     inputs = {}
     for spec in model.signature.inputs:
-        shape = concrete(spec, 4)
+        shape = concrete(spec, open_size)
         values = rng.standard_normal(shape) if spec.dtype.startswith("float") else np.ones(shape)
         inputs[spec.name] = values.astype(spec.dtype)
-    before = open_backend("onnxruntime").open(Artifact("onnxruntime", original, (original,)), target).run(inputs)
-    after = open_backend(target.backend).open(artifact, target).run(inputs)
-    shares = []
-    for name, values in before.items():
-        span = float(np.ptp(values)) or 1.0
-        shares.append(float(np.abs(after[name].astype(np.float64) - values).max()) / span)
-    return max(shares)
+    return inputs
+
+
+def _sizes_are_known(model: Model) -> bool:
+    """Whether random inputs are such as the model takes: nothing but the batch is open, and no input holds indices."""
+    return all(
+        spec.dtype.startswith("float") and all(isinstance(size, int) for size in spec.shape[1:])
+        for spec in model.signature.inputs
+    )
+
+
+def _compared(target: Target, artifact: Any, reference: _Reference) -> str:
+    from compressctl.pipeline.work import open_backend
+
+    problem = reference.refused or reference.failed
+    if target.options.get("preprocess"):
+        return "not compared with the original: it takes other inputs now"
+    if problem is not None:
+        return f"not compared with the original: {problem.message}"
+    after = open_backend(target.backend).open(artifact, target).run(reference.inputs)
+    share = max(_share(values, after[name]) for name, values in reference.outputs.items())
+    return f"largest difference from the original, as a share of its outputs' range: {share:.2%}"
+
+
+def _share(before: Any, after: Any) -> float:
+    """The largest difference over the range of what was before; of what is no number, the share that differs."""
+    import numpy as np
+
+    if before.dtype.kind not in "fiu":
+        return float(np.mean(before != after))
+    span = float(np.ptp(before)) or 1.0
+    return float(np.abs(after.astype(np.float64) - before).max()) / span

@@ -10,7 +10,7 @@ import typer
 from compressctl.pipeline.effort import Measure
 
 if TYPE_CHECKING:
-    from compressctl.report.document import Report
+    from compressctl.report.document import FilePart, Report
 
 
 def reproduce(
@@ -24,7 +24,7 @@ def reproduce(
 ) -> None:
     """Run a finished run's recipe again from its lock file, without the cache, and say what differs.
 
-    Scores and sizes must be equal, speed-ups must have overlapping intervals. Exit code 0 when they are, 1 when not.
+    Scores, flips and sizes must be equal, speed-ups must have overlapping intervals. Exit code 0 when they are, 1 when not.
     """
     from compressctl.cli.apply import apply_recipe
     from compressctl.core.errors import ExitCode, UsageError
@@ -42,13 +42,27 @@ def reproduce(
     write(after, result.folder)
     if result.error is not None:
         raise result.error
-    for line in _changed_environment(locked.get("environment", {}), after.environment):
+    for line in [
+        *_changed_sources(locked, load_lock(result.folder / "recipe.lock.yaml")[1]),
+        *_changed_environment(locked.get("environment", {}), after.environment),
+    ]:
         print(f"note: {line}")
     differences = list(_differences(before, after))
-    for line in differences or ["reproduced: scores and sizes are equal, speed-ups agree within their intervals"]:
+    for line in differences or [
+        "reproduced: scores, flips and sizes are equal, speed-ups agree within their intervals"
+    ]:
         print(line)
     if differences:
         raise typer.Exit(int(ExitCode.BUDGET_MISSED))
+
+
+def _changed_sources(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Model and data are named by their hashes in the lock, so that a changed file explains a changed score."""
+    return [
+        f"the {name}'s files are not those of the first run (their hashes differ)"
+        for name in ("model", "data")
+        if before.get(f"{name}_sha256") != after.get(f"{name}_sha256")
+    ]
 
 
 def _changed_environment(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -69,6 +83,7 @@ def _differences(before: Report, after: Report) -> list[str]:
             was, is_ = getattr(old, name), getattr(new, name)
             if was.score and is_.score and was.score.value != is_.score.value:
                 lines.append(f"{old.backend} {name}: {was.score.metric} was {was.score.value}, is {is_.score.value}")
+            lines += [f"{old.backend} {name}: {words}" for words in _flips(was, is_)]
             if was.total_bytes != is_.total_bytes:
                 lines.append(f"{old.backend} {name}: size was {was.total_bytes}, is {is_.total_bytes} bytes")
         one, two = old.compressed.speed, new.compressed.speed
@@ -78,3 +93,15 @@ def _differences(before: Report, after: Report) -> list[str]:
                 f"is {two.ratio:.2f}x ({two.low:.2f} to {two.high:.2f})"
             )
     return lines
+
+
+def _flips(was: FilePart, is_: FilePart) -> list[str]:
+    """Predictions can differ although as many are right."""
+    if was.change is None or is_.change is None:
+        return []
+    pairs = [
+        ("right to wrong flips", was.change.right_to_wrong, is_.change.right_to_wrong),
+        ("wrong to right flips", was.change.wrong_to_right, is_.change.wrong_to_right),
+        ("changed predictions", was.change.disagreements, is_.change.disagreements),
+    ]
+    return [f"{what} were {one}, are {two}" for what, one, two in pairs if one != two]

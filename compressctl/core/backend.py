@@ -20,13 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Availability:
-    """install: the exact command that mends what is missing. note: what it can do here, where that needs saying."""
+    """install: the exact command that mends what is missing. note: what it can do here, where that needs saying.
+
+    missing: what it cannot do here, each with the exact command where one helps. stands_in: it delivers for a device that is
+    not here, and another one stands in for that where results are concerned.
+    """
 
     installed: bool
     version: str | None
     devices: tuple[str, ...]
     install: str
     note: str | None = None
+    missing: tuple[str, ...] = ()
+    stands_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Artifact:
 class ExecutedNode:
     """One node as the runtime really executes it. precision: "int8", "float32", ... macs: for one sample, 0 where it has none.
 
-    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain.
+    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain. kernel: which
+    implementation the runtime says it chose, as in "jit_avx512_I8", None where it does not say.
     """
 
     name: str
@@ -56,6 +63,7 @@ class ExecutedNode:
     precision: str
     macs: int
     rule: str | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +105,22 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class Extra:
+    """A package that one of a backend's options needs beyond the backend's own. purpose: what it is used for."""
+
+    option: str
+    package: str
+    install: str
+    purpose: str
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """A backend as the registry lists it, light to import. implementation: `"module:attribute"`, a Backend.
 
     params: what a recipe may say about it; the values are `Target.options` as plain data. rules: `"module:attribute"`, what its
-    files are checked for, each with a name, a sentence and a source.
+    files are checked for, each with a name, a sentence and a source. extras: what single options need to be installed.
+    zeros: what the runtime makes of weights that are zero, in words that a report can show; None where that is not known.
     """
 
     name: str
@@ -111,6 +130,8 @@ class BackendSpec:
     params: type[BaseModel]
     implementation: str
     rules: str | None = None
+    extras: tuple[Extra, ...] = ()
+    zeros: str | None = None
 
 
 backends: Registry[BackendSpec] = Registry(

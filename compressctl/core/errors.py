@@ -96,6 +96,12 @@ class MissingDependencyError(CompressctlError):
         self.install = install
 
 
+class MissingDeviceError(CompressctlError):
+    """The device that a recipe names cannot be used here."""
+
+    exit_code = ExitCode.MISSING_DEPENDENCY
+
+
 class StageError(CompressctlError):
     """A stage could not do its work."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +25,30 @@ class Machine:
     def has_vnni(self) -> bool:
         """8-bit dot products that accumulate in 32 bits, so that they cannot saturate."""
         return bool(self.cpu_flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+@dataclass(frozen=True)
+class NvidiaGpu:
+    """capability: NVIDIA's compute capability, (8, 9) for Ada."""
+
+    name: str
+    capability: tuple[int, int]
+
+
+@lru_cache(maxsize=1)
+def nvidia_gpu() -> NvidiaGpu | None:
+    """The first NVIDIA GPU here, as its driver's nvidia-smi tells; None without one or without a driver."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    try:
+        asked = [command, "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10)
+        name, capability = done.stdout.splitlines()[0].rsplit(",", 1)
+        major, minor = capability.strip().split(".")
+        return NvidiaGpu(name.strip(), (int(major), int(minor)))
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
 
 
 @lru_cache(maxsize=1)
@@ -50,8 +76,6 @@ def _linux() -> tuple[str, list[str]]:
 
 
 def _macos() -> tuple[str, list[str]]:
-    import subprocess
-
     def ask(key: str) -> str:
         done = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
         return done.stdout.strip()

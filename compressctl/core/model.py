@@ -46,10 +46,19 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class Factory:
+    """A function of the recipe's author that makes a network, as a recipe names it: relative to the recipe's folder."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Model:
     """form says what body is: an nn.Module (in eval mode) or an onnx.ModelProto in float, which quant describes.
 
-    sparse: names of parameters whose zeros a stage put there on purpose; training keeps them zero.
+    sparse: names of parameters whose zeros a stage put there on purpose; training keeps them zero. factory: what makes the
+    module's architecture, where a stage took another one than the recipe's model.
     """
 
     form: Form
@@ -58,3 +67,4 @@ class Model:
     quant: QuantPlan | None = None
     history: tuple[StageRecord, ...] = ()
     sparse: tuple[str, ...] = ()
+    factory: Factory | None = None

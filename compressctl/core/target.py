@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressctl.core.machine import nvidia_gpu
+
 if TYPE_CHECKING:
     from compressctl.core.machine import Machine
 
@@ -40,12 +42,25 @@ class Target:
         return self.profile == "x86-avx2"
 
 
-def resolve_profile(profile: Profile, machine: Machine) -> Profile:
-    """The profile to compress for: as asked, or read from this machine. Unknown processors count as the careful case."""
+def resolve_profile(profile: Profile, machine: Machine, backend: str = "onnxruntime") -> Profile:
+    """The profile to compress for: as asked, or read from this machine: for TensorRT from its GPU, where there is one.
+
+    Unknown processors count as the careful case.
+    """
     if profile != "auto":
         return profile
+    gpu = nvidia_gpu() if backend == "tensorrt" else None
+    if gpu is not None:
+        return next((name for capability, name in _GENERATIONS if gpu.capability >= capability), "nvidia-sm75")
     if machine.architecture.lower() in {"arm64", "aarch64"}:
         return "arm64"
     if "amx_int8" in machine.cpu_flags:
         return "x86-amx"
     return "x86-vnni" if machine.has_vnni else "x86-avx2"
+
+
+_GENERATIONS: tuple[tuple[tuple[int, int], Profile], ...] = (
+    ((9, 0), "nvidia-sm90"),
+    ((8, 9), "nvidia-sm89"),
+    ((8, 0), "nvidia-sm80"),
+)

@@ -32,12 +32,13 @@ class Need(StrEnum):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a check may know before a weight is loaded. `form` is the form the stage would receive."""
+    """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's."""
 
     form: Form
     target: Target
     signature: Signature | None = None
     quantized: bool = False
+    original_form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ class TechniqueSpec:
     """A technique as the registry lists it. The module that holds one imports no torch, onnx or numpy.
 
     params: a pydantic model with extra="forbid" and a description on every field; becomes part of the recipe's schema.
-    implementation: `"module:function"`, an `Apply`, imported when the stage runs. version: raise it when the same
-    parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
+    takes: the form that it works on; several where it takes the model as it comes. gives: the form of its result, None for
+    the form that it was given. implementation: `"module:function"`, an `Apply`, imported when the stage runs. needs: whatever
+    its params say; some_need: what certain params need on top (training data asks for the torch form: `check` refuses the
+    other). version: raise it when the same parameters give another result; it is part of the cache key. sources: papers, with
+    the section or equation.
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
     work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
+    reads_data: its result depends on the recipe's data and task also where its params need neither.
     files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
     cache key. It gets the params and the folder that the recipe's paths start from.
     """
@@ -57,8 +62,8 @@ class TechniqueSpec:
     version: int
     summary: str
     params: type[BaseModel]
-    takes: Form
-    gives: Form
+    takes: Form | tuple[Form, ...]
+    gives: Form | None
     implementation: str
     needs: frozenset[Need] = frozenset()
     destroys: tuple[str, ...] = ()
@@ -68,6 +73,21 @@ class TechniqueSpec:
     check: Callable[[Any, ModelFacts], list[Problem]] | None = None
     reads_target: bool = False
     files: Callable[[Any, Path], Mapping[str, Path]] | None = None
+    some_need: Callable[[Any], frozenset[Need]] | None = None
+    reads_data: bool = False
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The forms that it works on."""
+        return self.takes if isinstance(self.takes, tuple) else (self.takes,)
+
+    def gives_from(self, form: Form) -> Form:
+        """The form of its result when it is given a model in `form`."""
+        return form if self.gives is None else self.gives
+
+    def needs_for(self, params: BaseModel) -> frozenset[Need]:
+        """What it must be given to work with these params."""
+        return self.needs | (self.some_need(params) if self.some_need is not None else frozenset())
 
 
 @dataclass(frozen=True)
@@ -100,7 +120,8 @@ class RunContext:
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
     counts in. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
-    and is found again by the same stage of the same recipe; None without a cache.
+    and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
+    together, each with the same model and the same measured numbers.
     """
 
     seed: int
@@ -118,6 +139,7 @@ class RunContext:
     latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
+    processes: int = 1
 
 
 class Apply(Protocol):
@@ -133,5 +155,14 @@ techniques: Registry[TechniqueSpec] = Registry(
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
         "cast": "compressctl.techniques.cast.params:CAST",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
+        "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
+        "prune.heads": "compressctl.techniques.prune.params_structured:HEADS",
+        "prune.layers": "compressctl.techniques.prune.params_structured:LAYERS",
+        "prune.unstructured": "compressctl.techniques.prune.params_unstructured:UNSTRUCTURED",
+        "factorize.svd": "compressctl.techniques.factorize.params:SVD",
+        "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
+        "factorize.cp": "compressctl.techniques.factorize.params:CP",
+        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
+        "distill.features": "compressctl.techniques.distill.params:FEATURES",
     },
 )

@@ -14,6 +14,7 @@ from compressctl.graph.codes import spread
 from compressctl.graph.half import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.packed import unpack, unpack_table
+from compressctl.graph.unfold_qlinear import is_qlinear, unfold_qlinear
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -33,13 +34,13 @@ class Absorbed:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    return any(node.op_type in (_Q, _DQ, _PACKED, _TABLE) for node in model.graph.node)
+    return any(node.op_type in (_Q, _DQ, _PACKED, _TABLE) or is_qlinear(node) for node in model.graph.node)
 
 
 def absorb(model: onnx.ModelProto) -> Absorbed:
     """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
     quantization did the Relu's work, and another dialect's may not."""
-    made = to_single(model)
+    made = to_single(unfold_qlinear(model))
     _fold_reshaped(made.graph)
     work = _Work(index(made.graph))
     for node in list(made.graph.node):
@@ -59,7 +60,8 @@ def absorb(model: onnx.ModelProto) -> Absorbed:
 
 @dataclass
 class _Work:
-    """same: tensor names that stand for another float tensor now. codes: by tensor of codes, the float tensor."""
+    """same: tensor names that stand for another float tensor now. codes: by tensor of codes, the float tensor; quantizes: the
+    QuantizeLinear that made them, until something needs it."""
 
     found: GraphIndex
     activations: dict[str, TensorQuant] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class _Work:
     ignored: list[str] = field(default_factory=list)
     same: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
+    quantizes: dict[str, onnx.NodeProto] = field(default_factory=dict)
 
     def quantize(self, node: onnx.NodeProto) -> None:
         quant = self._quant(node)
@@ -78,6 +81,7 @@ class _Work:
             return
         source = self._resolve(node.input[0])
         self.codes[node.output[0]] = source
+        self.quantizes[node.output[0]] = node
         if source in self.found.initializers:
             self.weights.setdefault(source, quant)
             return
@@ -151,7 +155,15 @@ class _Work:
             written.output[0] = f"{node.output[0]}_float"
             self.codes[node.output[0]] = written.output[0]
             self.activations[written.output[0]] = self.activations[source]
+        else:
+            self._keep_codes(node)
         self.nodes.append(written)
+
+    def _keep_codes(self, node: onnx.NodeProto) -> None:
+        """An operator that computes on codes gets them from the QuantizeLinear that made them."""
+        for name in [name for name in node.input if name in self.quantizes]:
+            self.nodes.append(self._renamed(self.quantizes.pop(name)))
+            self.ignored.append(f"{node.name}: {node.op_type} computes on the codes themselves")
 
     def finish(self, graph: onnx.GraphProto) -> None:
         """An output that a DQ made gets its name back: what stands for it now is called like it."""

@@ -11,6 +11,9 @@ from onnx import numpy_helper
 from compressctl.core.backend import StoredWeights
 from compressctl.graph.constants import constant_tensors, parameter_tensors
 
+_NAMES = {"float": "float32", "double": "float64"}
+"""ONNX's names that are not the field's."""
+
 
 def stored_weights(path: Path) -> list[StoredWeights]:
     """One entry per element type, the largest first. Scales and zero points are no weights and are left out."""
@@ -29,7 +32,8 @@ def stored_weights(path: Path) -> list[StoredWeights]:
             tensor = tensors[parameter.name]
             values = numpy_helper.to_array(tensor)
             if packed is None:
-                dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+                name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+                dtype = _NAMES.get(name, name)
                 zeros = _zeros(values, zero_points.get(parameter.name))
             else:
                 dtype, values = f"uint{packed} (packed)", _unpacked(values, packed)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from compressctl.core.backend import Artifact, Backend
 from compressctl.core.data import Dataset
@@ -13,6 +16,7 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.behaviour import behaviour
 from compressctl.measure.drift import drift, token_drift
+from compressctl.measure.groups import SMALLEST_GROUP
 from compressctl.measure.latency import STANDARD, Effort, LatencyRun, compare
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
@@ -22,6 +26,7 @@ from compressctl.measure.sheet import with_examples
 
 SCORING_BATCH = 64
 THROUGHPUT_BATCH = 16
+_INTEGERS = ("int2", "int4", "int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -121,20 +126,47 @@ def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick
         return found
     test, serving, classes = by.dataset.split("test"), replace(by.target, threads=0), by.dataset.classes
     before: Predictions | None = None
-    scored = []
+    scored: list[Measurement] = []
     for subject, measured in zip(subjects, found, strict=True):
         session = by.backend.open(subject.artifact, serving)
         now = predict(session, test, subject.model.signature, scoring_batch(subject.model, by.target), events)
         before = before or now
         result = measured
+        _warn_of_nothing(now, "the float model" if subject is subjects[0] else subject.artifact.path.name, events)
         if by.metric is not None and now.labels is not None:
-            result = replace(result, score=score(now, by.metric, classes, "test"))
-            if subject is not subjects[0]:
-                result = replace(result, change=change(before, now, by.metric, classes, "test"))
+            found_score = score(now, by.metric, classes, "test")
+            if not math.isfinite(found_score.value):
+                events.warn(
+                    f"{by.metric.name} is not a number: labels that do not vary, or outputs that are no numbers"
+                )
+            else:
+                result = replace(result, score=found_score)
+                if subject is not subjects[0] and scored[0].score is not None:
+                    result = replace(result, change=change(before, now, by.metric, classes, "test"))
         if subject is subjects[-1] and subject is not subjects[0]:
             result = _behaved(result, before, now, by)
+            _warn_of_groups(result, before, events)
         scored.append(result)
     return scored
+
+
+def _warn_of_nothing(found: Predictions, name: str, events: Events) -> None:
+    """NaN and infinity reach no figure quietly: what is computed from samples is left out where one has them."""
+    outputs = found.outputs.reshape(len(found.outputs), -1)
+    broken = int((~np.isfinite(outputs)).any(axis=1).sum())
+    if broken:
+        events.warn(
+            f"{name} gives NaN or infinity for {broken:,} of {len(outputs):,} test samples; what changed for single samples "
+            f"is not compared"
+        )
+
+
+def _warn_of_groups(found: Measurement, before: Predictions, events: Events) -> None:
+    part = found.behaviour or found.drift
+    if before.groups is not None and (part is None or part.groups is None):
+        events.warn(
+            f"the data's groups are not compared: that takes labels and two groups of {SMALLEST_GROUP} test samples or more"
+        )
 
 
 def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Yardstick) -> Measurement:
@@ -156,5 +188,6 @@ def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Ya
 def fusion(backend: Backend, artifact: Artifact, target: Target) -> Fusion:
     nodes = tuple(backend.explain(artifact, target))
     total = sum(node.macs for node in nodes)
-    integer = sum(node.macs for node in nodes if node.precision.startswith("int"))
+    # "int4 weights" are turned into floats and multiplied as such.
+    integer = sum(node.macs for node in nodes if node.precision in _INTEGERS)
     return Fusion(nodes, integer / total if total else 0.0)

@@ -16,19 +16,21 @@ _NAMED_SAMPLES = 200
 
 
 def behaviour(baseline: Predictions, compressed: Predictions, classes: Sequence[str]) -> Behaviour | None:
-    """Sample by sample, the two in the same order. None for outputs that are not one row of scores per sample."""
-    if (
-        baseline.labels is None
-        or baseline.outputs.ndim != 2
-        or baseline.outputs.shape[1] < 2
-        or not np.isfinite(compressed.outputs).all()
-    ):
+    """Sample by sample, the two in the same order.
+
+    A single output is the logit of the second of two classes. None for outputs that are not one row of scores per sample, and
+    where one is not finite.
+    """
+    if baseline.labels is None:
+        return None
+    old, new = _scores(baseline.outputs), _scores(compressed.outputs)
+    if old is None or new is None or not np.isfinite(old).all() or not np.isfinite(new).all():
         return None
     labels = baseline.labels.reshape(-1)
-    before, after = classes_of(baseline.outputs), classes_of(compressed.outputs)
+    before, after = classes_of(old), classes_of(new)
     broken, mended = (before == labels) & (after != labels), (before != labels) & (after == labels)
     changed = before != after
-    soft_before, soft_after = softmax(baseline.outputs), softmax(compressed.outputs)
+    soft_before, soft_after = softmax(old), softmax(new)
     return Behaviour(
         churn=float(changed.mean()),
         negative_flip_rate=float(broken.mean()),
@@ -40,6 +42,14 @@ def behaviour(baseline: Predictions, compressed: Predictions, classes: Sequence[
         changed=tuple(int(index) for index in baseline.indices[changed][:_NAMED_SAMPLES]),
         groups=None if baseline.groups is None else group_changes(before == labels, after == labels, baseline.groups),
     )
+
+
+def _scores(outputs: np.ndarray) -> np.ndarray | None:
+    """(n, classes). Of a single logit z the two classes' are 0 and z, whose softmax is the sigmoid of z."""
+    rows = outputs[:, None] if outputs.ndim == 1 else outputs
+    if rows.ndim != 2 or rows.shape[1] == 0:
+        return None
+    return rows if rows.shape[1] > 1 else np.hstack([np.zeros_like(rows), rows])
 
 
 def _classes(

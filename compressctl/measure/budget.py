@@ -38,7 +38,7 @@ def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
     if budget.size is not None:
         checks.append(_at_most("size", budget.size, facts.size_bytes, "bytes of the exported files"))
     if budget.accuracy_drop is not None:
-        words = f"points of {facts.metric} on the test split"
+        words = f"{'points of ' if facts.metric == 'accuracy' else ''}{facts.metric} on the test split"
         checks.append(_at_most("accuracy_drop", budget.accuracy_drop, facts.drop, words))
     if budget.worst_class_drop is not None:
         name, drop = facts.worst_class or (None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from compressctl.measure.groups import group_errors
 from compressctl.measure.results import Drift, TokenDrift
 from compressctl.measure.score import Predictions
 
@@ -26,14 +27,16 @@ def drift(before: Predictions, after: Predictions, *, neighbours: bool) -> Drift
     by_sample = moved.mean(axis=1)
     cosine = _cosine(old, new) if old.shape[1] > 1 else None
     few = slice(_COMPARED_NEIGHBOURHOODS)
+    errors = _absolute_errors(before, old, new)
     return Drift(
         mean_change=float(moved.mean()),
         largest_change=float(moved.max()),
         cosine_mean=None if cosine is None else float(cosine.mean()),
         cosine_least=None if cosine is None else float(cosine.min()),
         neighbours=neighbour_overlap(old[few], new[few]) if neighbours else None,
-        error_p_value=_error_p_value(before, old, new),
+        error_p_value=None if errors is None else _signed_rank(errors[1] - errors[0]),
         worst=tuple(int(index) for index in before.indices[np.argsort(-by_sample, kind="stable")[:_NAMED_SAMPLES]]),
+        groups=None if errors is None or before.groups is None else group_errors(*errors, before.groups),
     )
 
 
@@ -48,7 +51,7 @@ def neighbour_overlap(before: np.ndarray, after: np.ndarray, count: int = _NEIGH
 
 def token_drift(before: Predictions, after: Predictions) -> TokenDrift | None:
     """outputs: (n, tokens, vocabulary) logits. labels: (n, tokens), -100 for tokens that do not count."""
-    if before.outputs.ndim != 3 or not np.isfinite(after.outputs).all():
+    if before.outputs.ndim != 3 or not all(np.isfinite(found.outputs).all() for found in (before, after)):
         return None
     vocabulary = before.outputs.shape[2]
     old, new = (_log_softmax(found.outputs.reshape(-1, vocabulary)) for found in (before, after))
@@ -83,17 +86,19 @@ def _nearest(rows: np.ndarray, count: int) -> np.ndarray:
     return np.argpartition(-likeness, count - 1, axis=1)[:, :count]
 
 
-def _error_p_value(before: Predictions, old: np.ndarray, new: np.ndarray) -> float | None:
-    """Whether absolute errors grew or shrank beyond chance. Source: Wilcoxon 1945."""
+def _absolute_errors(before: Predictions, old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(n,) each: of every sample, before and after. None without labels to hold the outputs against."""
     if before.labels is None or before.labels.size != old.size:
         return None
+    labels = before.labels.reshape(old.shape).astype(np.float64)
+    return np.abs(old - labels).mean(axis=1), np.abs(new - labels).mean(axis=1)
+
+
+def _signed_rank(difference: np.ndarray) -> float:
+    """Whether absolute errors grew or shrank beyond chance. Source: Wilcoxon 1945."""
     from scipy.stats import wilcoxon
 
-    labels = before.labels.reshape(old.shape).astype(np.float64)
-    difference = (np.abs(new - labels) - np.abs(old - labels)).mean(axis=1)
-    if not np.any(difference):
-        return 1.0
-    return float(wilcoxon(difference).pvalue)
+    return float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

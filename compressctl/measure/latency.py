@@ -142,6 +142,12 @@ def _warm_up(served: Served, effort: Effort) -> int:
 def _point(
     target: Target, blocks: list[list[list[Block]]], memories: list[Memory], meter: str | None, reason: str | None
 ) -> list[LatencyRun]:
+    if meter is not None and any(_joules(mine, target, meter) is None for mine in blocks):
+        # All files by the same measure, or their ratio would compare a counter with an estimate.
+        meter, reason = (
+            None,
+            f"{meter}: the counter did not move in every block of inferences, it is too coarse for them",
+        )
     runs = []
     for position, mine in enumerate(blocks):
         runs.append(
@@ -193,10 +199,10 @@ def _energy(launches: list[list[Block]], target: Target, meter: str | None, reas
     if joules is not None:
         per_run = float(np.median(np.concatenate(joules)))
         watts = target.watts_per_core
-        estimate = f"estimated: processor seconds x {watts:g} declared watts per core"
+        estimate = f"processor seconds x {watts:g} declared watts per core"
         return Energy(per_run, "measured" if meter else "estimated", meter or estimate)
     hint = "declare target.watts_per_core for an estimate"
-    return Energy(None, "cannot be measured here", f"{reason}; {hint}")
+    return Energy(None, "cannot be measured here", f"{reason or f'{meter}: too coarse'}; {hint}")
 
 
 def _joules(launches: list[list[Block]], target: Target, meter: str | None) -> list[np.ndarray] | None:

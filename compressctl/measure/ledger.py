@@ -28,15 +28,24 @@ def size(artifact: Artifact, model: Model, backend: Backend, nodes: Sequence[Exe
         transport_bytes=sum(map(_packed_size, artifact.files)),
         parameters=sum(node.parameters for node in counted),
         macs=sum(node.macs for node in counted),
-        bit_operations=sum(node.macs * _BITS.get(node.precision, 32) ** 2 for node in nodes) if nodes else None,
+        bit_operations=sum(node.macs * _bits_product(node.precision) for node in nodes) if nodes else None,
         weights=tuple(backend.weights(artifact)),
     )
+
+
+def _bits_product(precision: str) -> int:
+    """Bits of the weight x bits of the activation. "int4 weights": the weight alone is small, the activation is float32."""
+    stored, _, alone = precision.partition(" ")
+    bits = _BITS.get(stored, 32)
+    return bits * (32 if alone else bits)
 
 
 def _packed_size(file: Path) -> int:
     import zstandard
 
-    packer, total = zstandard.ZstdCompressor(level=TRANSPORT_LEVEL).compressobj(), 0
+    # The size is told before, as when a whole file is compressed at once: Zstandard chooses its tables by it.
+    packer = zstandard.ZstdCompressor(level=TRANSPORT_LEVEL).compressobj(size=file.stat().st_size)
+    total = 0
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             total += len(packer.compress(chunk))

@@ -85,6 +85,27 @@ class Groups:
 
 
 @dataclass(frozen=True)
+class GroupError:
+    """One group of samples before and after. before, after: mean absolute error, in the labels' unit."""
+
+    name: str
+    samples: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class ErrorGroups:
+    """gap: mean absolute error of the worst group minus that of the best. The rest as in `Groups`."""
+
+    groups: tuple[GroupError, ...]
+    gap_before: float
+    gap_after: float
+    amplification: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
 class Example:
     """A sample whose prediction changed. label, before, after: class names. png: a small picture, None for no image."""
 
@@ -102,7 +123,7 @@ class Drift:
     mean_change, largest_change: absolute difference of outputs, in their unit. cosine: of each sample's output before and
     after, mean and least; None for single numbers. neighbours: mean share of each sample's 10 nearest that stay its nearest
     (embeddings). error_p_value: Wilcoxon's signed-rank test on the absolute errors, None without labels. worst: positions in
-    the dataset of the samples that moved most.
+    the dataset of the samples that moved most. groups: None without labels or without groups in the data.
     """
 
     mean_change: float
@@ -112,6 +133,7 @@ class Drift:
     neighbours: float | None
     error_p_value: float | None
     worst: tuple[int, ...]
+    groups: ErrorGroups | None = None
 
 
 @dataclass(frozen=True)

@@ -46,15 +46,20 @@ def scoring_batch(model: Model, target: Target) -> int:
 def predict(
     session: Session, split: Split, signature: Signature, batch_size: int, events: Events | None = None
 ) -> Predictions:
-    """Run a whole split. Raises UsageError when it is empty."""
+    """Run a whole split. Raises UsageError when it is empty.
+
+    A model of a fixed batch size gets the last, smaller batch filled up with copies, whose outputs are dropped.
+    """
     fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else batch_size
     size = fixed if isinstance(fixed, int) else batch_size
     outputs, labels, indices, groups = [], [], [], []
     done = 0
     for batch in split.batches(size):
-        if isinstance(fixed, int) and len(batch.indices) != fixed:
-            continue
-        outputs.append(session.run(bind(batch, signature))[signature.outputs[0].name])
+        count = len(batch.indices)
+        inputs = bind(batch, signature)
+        if isinstance(fixed, int):
+            inputs = {name: _filled(array, fixed) for name, array in inputs.items()}
+        outputs.append(session.run(inputs)[signature.outputs[0].name][:count])
         labels.append(batch.labels)
         indices.append(batch.indices)
         groups.append(batch.groups)
@@ -64,6 +69,10 @@ def predict(
     if not outputs:
         raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
     return Predictions(np.concatenate(outputs), _joined(labels), np.concatenate(indices), _joined(groups))
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)]) if len(array) < size else array
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -100,8 +100,10 @@ class Served:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            said = self._process.communicate()[1].strip().splitlines()
-            raise StageError(f"the process that times {self._name} ended: {said[-1] if said else 'it said nothing'}")
+            # A traceback's indented lines, and an error's hint, are not what went wrong.
+            said = [line for line in self._process.communicate()[1].splitlines() if line.strip() == line != ""]
+            what = said[-1].removeprefix("compressctl.core.errors.") if said else "it said nothing"
+            raise StageError(f"the process that times {self._name} ended: {what}")
         found: dict[str, Any] = json.loads(answer)
         return found
 

@@ -22,7 +22,7 @@ from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
-_STORE_VERSION = 3
+_STORE_VERSION = 4
 """Raise when what the cache stores for a step changes its format."""
 
 
@@ -77,10 +77,12 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
             continue
         spec = techniques.get(stage.use)
         path = f"stages[{position}]"
-        if spec.takes is Form.ONNX and form is Form.TORCH:
+        if form is Form.TORCH and form not in spec.forms:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
-        problems += _problems(recipe, stage, spec, path, ModelFacts(form, target, quantized=quantized))
-        add(stage.id, "stage", stage.use, spec.gives, _stage_key(recipe, stage, spec, key, data_key, target), stage)
+        facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
+        problems += _problems(recipe, stage, spec, path, facts)
+        gives = spec.gives_from(form)
+        add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, gives, key, data_key, target), stage)
         quantized = quantized or spec.quantizes
     if form is Form.TORCH:
         add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
@@ -103,7 +105,7 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
 def resolve_target(recipe: Recipe) -> Target:
     """The recipe's target with `auto` read from this machine."""
     wanted = recipe.target
-    profile = resolve_profile(wanted.profile, this_machine())
+    profile = resolve_profile(wanted.profile, this_machine(), wanted.backend)
     return Target(
         backend=wanted.backend,
         device=wanted.device,
@@ -129,7 +131,8 @@ def stage_seed(recipe_seed: int, stage_id: str) -> int:
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
     found = []
-    if spec.takes is Form.TORCH and facts.form is Form.ONNX:
+    needs = spec.needs_for(stage.params)
+    if facts.form is Form.ONNX and facts.form not in spec.forms:
         found.append(
             Problem(
                 f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
@@ -137,12 +140,11 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
                 "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
             )
         )
-    if spec.needs and recipe.data is None:
-        needs = ", ".join(sorted(spec.needs))
-        found.append(Problem(f"{stage.use} needs {needs}", path, "add a `data` section"))
+    if needs and recipe.data is None:
+        found.append(Problem(f"{stage.use} needs {', '.join(sorted(needs))}", path, "add a `data` section"))
     if stage.gate and recipe.data is None:
         found.append(Problem("a gate needs labelled data", f"{path}.gate", "add a `data` section"))
-    if Need.CALIBRATION_DATA in spec.needs and recipe.data and recipe.data.sizes.calibration == 0:
+    if Need.CALIBRATION_DATA in needs and recipe.data and recipe.data.sizes.calibration == 0:
         found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
     if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
         found.append(
@@ -157,9 +159,10 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
 
 
 def _stage_key(
-    recipe: Recipe, stage: Stage, spec: TechniqueSpec, input_key: str, data_key: str | None, target: Target
+    recipe: Recipe, stage: Stage, spec: TechniqueSpec, gives: Form, input_key: str, data_key: str | None, target: Target
 ) -> str:
     """A hash of everything that decides what the stage gives."""
+    needs = spec.needs_for(stage.params)
     gate = stage.gate.model_dump(mode="json") if stage.gate else None
     return _digest(
         [
@@ -170,13 +173,17 @@ def _stage_key(
             stage.params.model_dump(mode="json"),
             gate,
             input_key,
-            data_key if spec.needs or gate else None,
+            data_key if needs or gate or spec.reads_data else None,
             stage_seed(recipe.seed, stage.id),
-            _target_facts(spec, target) if spec.reads_target or spec.gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if gate or Need.TRAINING_DATA in spec.needs else None,
+            _target_facts(spec, target) if spec.reads_target or gives is Form.ONNX or gate else None,
+            [recipe.task, recipe.metric] if _reads_task(spec, needs) or gate else None,
             _file_hashes(spec, stage, recipe.base),
         ]
     )
+
+
+def _reads_task(spec: TechniqueSpec, needs: frozenset[Need]) -> bool:
+    return spec.reads_data or bool(needs & {Need.TRAINING_DATA, Need.LABELS})
 
 
 def _target_facts(spec: TechniqueSpec, target: Target) -> list[Any]:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
-from compressctl.core.errors import CompressctlError, MissingDependencyError
+from compressctl.core.errors import CompressctlError, MissingDependencyError, MissingDeviceError
 from compressctl.core.events import Events, Listener
+from compressctl.pipeline.crew import Crew
 from compressctl.pipeline.effort import Measure
-from compressctl.pipeline.plan import Plan
+from compressctl.pipeline.plan import Plan, export_options
 from compressctl.pipeline.result import RunResult, Status
 from compressctl.pipeline.sinks import EventFile, Warnings
 from compressctl.pipeline.work import Work, open_backend, parity_of
 from compressctl.recipe.schema import Recipe
 
-_ON_GPU = "pip install onnxruntime-gpu (it replaces onnxruntime)"
-
 CACHE_LIMIT_BYTES = 10 * 1024**3
+
+
+def check_extras(spec: BackendSpec, options: Mapping[str, Any]) -> None:
+    """Raise MissingDependencyError when an option needs a package that is not installed."""
+    for extra in spec.extras:
+        if options.get(extra.option) and find_spec(extra.package) is None:
+            raise MissingDependencyError(f"the option {extra.option} of {spec.name}", extra.package, extra.install)
 
 
 def check_backends(recipe: Recipe) -> None:
@@ -33,8 +41,11 @@ def check_backends(recipe: Recipe) -> None:
         found = open_backend(name).probe()
         if not found.installed:
             raise MissingDependencyError(f"the {name} backend", spec.package, spec.install)
-        if name == recipe.target.backend and recipe.target.device not in (*found.devices, "cpu"):
-            raise MissingDependencyError(f"{name} on {recipe.target.device}", f"{name} with GPU support", _ON_GPU)
+        device = recipe.target.device
+        if name == recipe.target.backend and device not in (*found.devices, "cpu") and not found.stands_in:
+            reasons = "; ".join(found.missing) or f"{device.upper()}: it has no such device"
+            raise MissingDeviceError(f"{name} cannot run on {device} here: {reasons}", hint="set target.device: cpu")
+        check_extras(spec, export_options(recipe, name))
 
 
 def run(
@@ -46,12 +57,13 @@ def run(
     listeners: Sequence[Listener],
     environment: Mapping[str, Any],
     measure: Measure = Measure.STAGES,
+    crew: Crew | None = None,
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. Never raises for what a stage or a user does: see RunResult.error."""
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
-    work = Work(recipe, plan, folder, cache, events, measure)
+    work = Work(recipe, plan, folder, cache, events, measure, crew)
     error: CompressctlError | None = None
     status: Status = "done"
     events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
@@ -66,6 +78,7 @@ def run(
         status, error = "failed", raised
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
+    shutil.rmtree(folder / "scratch" / "handed-out", ignore_errors=True)
     if cache is not None:
         cache.trim(CACHE_LIMIT_BYTES)
     return RunResult(

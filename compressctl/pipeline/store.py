@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from compressctl.core.model import Form, Model, Signature, StageRecord, TensorSpec
+from compressctl.core.model import Factory, Form, Model, Signature, StageRecord, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 
 _LARGEST_SINGLE_FILE = 1_500_000_000
@@ -21,34 +21,48 @@ class NotStorableError(Exception):
     """The model cannot be rebuilt from files; the step runs again next time."""
 
 
-def write_model(model: Model, folder: Path, source: Model | None) -> None:
-    """Write a model into a folder. source: what the recipe loads, whose module a torch model must be rebuildable into.
+def write_model(model: Model, folder: Path, source: Model | None, base: Path = Path()) -> None:
+    """Write a model into a folder. source: what the recipe loads. base: the recipe's folder.
 
-    Raises NotStorableError for a torch model whose parameters are not the source's in name and shape.
+    A torch model must be rebuildable from the source's module, or from what model.factory makes.
+    Raises NotStorableError for a torch model whose structure cannot be described.
     """
     if model.form is Form.ONNX:
         _write_onnx(model, folder)
     else:
-        _write_torch(model, folder, source)
+        _write_torch(model, folder, made_by(model.factory, base) if model.factory is not None else source)
     facts = {
         "form": model.form.value,
         "signature": asdict(model.signature),
         "history": [asdict(record) for record in model.history],
         "sparse": list(model.sparse),
+        "factory": None if model.factory is None else asdict(model.factory),
     }
     (folder / "model.json").write_text(json.dumps(facts, default=str))
     if model.quant is not None:
         _write_plan(model.quant, folder)
 
 
-def read_model(folder: Path, load_source: Callable[[], Model]) -> Model:
+def read_model(folder: Path, load_source: Callable[[], Model], base: Path = Path()) -> Model:
     """The model that write_model wrote. load_source: loads the recipe's model, for a torch form to fill."""
     facts = json.loads((folder / "model.json").read_text())
     form = Form(facts["form"])
-    body = _read_onnx(folder) if form is Form.ONNX else _read_torch(folder, load_source())
+    factory = Factory(**facts["factory"]) if facts["factory"] else None
+    if form is Form.ONNX:
+        body = _read_onnx(folder)
+    else:
+        body = _read_torch(folder, load_source() if factory is None else made_by(factory, base))
     quant = _read_plan(folder) if (folder / "plan.json").exists() else None
     history = tuple(StageRecord(**record) for record in facts["history"])
-    return Model(form, body, _signature(facts["signature"]), quant, history, tuple(facts["sparse"]))
+    return Model(form, body, _signature(facts["signature"]), quant, history, tuple(facts["sparse"]), factory)
+
+
+def made_by(factory: Factory, base: Path) -> Model:
+    """The factory's network with whatever weights it begins with: what descriptions of its structure refer to."""
+    from compressctl.sources.python_code import call_factory
+
+    network = call_factory(factory.name, factory.args, base)
+    return Model(Form.TORCH, network.eval(), Signature((), ()))
 
 
 def _write_onnx(model: Model, folder: Path) -> None:
@@ -65,20 +79,20 @@ def _read_onnx(folder: Path) -> Any:
 
 
 def _write_torch(model: Model, folder: Path, source: Model | None) -> None:
-    from safetensors.torch import save_file as save_torch
+    from compressctl.sources.structure import NotDescribableError, write_network
 
-    state = {name: tensor.contiguous().clone() for name, tensor in model.body.state_dict().items()}
-    known = source.body.state_dict() if source is not None and source.form is Form.TORCH else {}
-    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in known.items()}:
-        raise NotStorableError("its parameters are not those of the recipe's model")
-    save_torch(state, folder / "model.safetensors")
+    if source is None or source.form is not Form.TORCH:
+        raise NotStorableError("the recipe's model is no torch network to describe it by")
+    try:
+        write_network(model.body, source.body, folder)
+    except NotDescribableError as reason:
+        raise NotStorableError(str(reason)) from reason
 
 
 def _read_torch(folder: Path, source: Model) -> Any:
-    from safetensors.torch import load_file as load_torch
+    from compressctl.sources.structure import read_network
 
-    source.body.load_state_dict(load_torch(folder / "model.safetensors"))
-    return source.body
+    return read_network(source.body, folder / "model.safetensors", folder / "structure.json")
 
 
 def _write_plan(plan: QuantPlan, folder: Path) -> None:

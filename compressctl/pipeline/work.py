@@ -23,15 +23,17 @@ from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
-from compressctl.core.technique import Gate, RunContext, TechniqueSpec, techniques
+from compressctl.core.technique import Gate, Need, RunContext, TechniqueSpec, techniques
 from compressctl.measure.artifact import Subject
 from compressctl.measure.inputs import random_inputs
 from compressctl.measure.results import Parity
+from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.plan import Plan, Step, export_options, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
 from compressctl.recipe.schema import GateSection, Recipe, Stage
+from compressctl.training.held import HeldDataset
 
 _PARITY_SAMPLES = 16
 _DELIVERABLES_AGREE = 0.3
@@ -51,6 +53,7 @@ class Work:
     cache: Cache | None
     events: Events
     effort: Measure = Measure.STAGES
+    crew: Crew | None = None
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
     budget: list[Any] = field(default_factory=list)
@@ -59,11 +62,13 @@ class Work:
     _lowered: Model | None = None
     _data: Dataset | None = None
     _judged_by: Judge | None = None
+    _network: Model | None = None
 
     def carry_out(self) -> None:
         model: Model | None = None
         steps = [step for step in self.plan.steps if step.kind in ("lower", "stage")]
         resume_at = self._furthest_cached(steps)
+        last_torch = next((step for step in reversed(steps) if step.stage and step.gives is Form.TORCH), None)
         for position, step in enumerate(steps):
             with self._step(step) as done:
                 if position < resume_at:
@@ -76,14 +81,36 @@ class Work:
                     model = cached
                     done.update(cached=True)
                     self.records = [replace(record, cached=True) for record in model.history]
+                    self._network = model if step is last_torch else None
                     continue
                 if model is None:
                     model = self._loaded() if position == 0 else self._previous(steps, position)
                 model = self._perform(step, model)
                 self._keep(step, model)
+                self._network = model if step is last_torch else self._network
                 if self._is_between(step, steps):
                     self._set_aside(step, model)
+        if last_torch is not None:
+            self._deliver_network(last_torch)
         self._export_and_measure(model or self._lowered_source())
+
+    def _deliver_network(self, step: Step) -> None:
+        """What the torch stages made, as files that `model.weights` and `model.structure` of another recipe take."""
+        from compressctl.pipeline.store import made_by
+        from compressctl.sources.structure import NotDescribableError, write_network
+
+        network = self._network or self._read(step.key)
+        if network is None:
+            self.events.warn("the trained network is not written: it is no longer in the cache")
+            return
+        folder = self.folder / "artifacts" / "torch"
+        folder.mkdir(parents=True, exist_ok=True)
+        factory = network.factory
+        original = self._loaded() if factory is None else made_by(factory, self.recipe.base)
+        try:
+            write_network(network.body, original.body, folder)
+        except NotDescribableError as reason:
+            self.events.warn(f"the trained network is not written: {reason}")
 
     def _is_between(self, step: Step, steps: Sequence[Step]) -> bool:
         """Whether the step's output shall be measured beside the final file: the last stage's output is that file."""
@@ -146,7 +173,10 @@ class Work:
     def _apply(self, stage: Stage, key: str | None, model: Model) -> Model:
         spec: TechniqueSpec = techniques.get(stage.use)
         started = time.perf_counter()
-        context = self._context(stage, spec, key)
+        context = self.context(stage, spec, key)
+        if self.crew is not None and context.processes > 1:
+            self._hand_out(stage, model, self.crew)
+            context = telling(context, self.crew)
         try:
             result = load(spec.implementation)(model, stage.params, context)
         except CompressctlError as error:
@@ -166,6 +196,21 @@ class Work:
         self.records.append(record)
         kept = result.model if gated else model
         return replace(kept, history=(*model.history, record))
+
+    def _hand_out(self, stage: Stage, model: Model, crew: Crew) -> None:
+        """Give the other processes the stage's model, as files."""
+        from compressctl.pipeline.store import NotStorableError, write_model
+
+        folder = self.folder / "scratch" / "handed-out" / stage.id
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            write_model(model, folder, self._loaded())
+        except NotStorableError as reason:
+            raise StageError(
+                f"stage {stage.id} ({stage.use}): the model cannot be given to the other processes: {reason}",
+                hint="run it in one process",
+            ) from reason
+        crew.hand_out(stage.id, folder)
 
     def _hold(self, stage: Stage, spec: TechniqueSpec, model: Model, facts: dict[str, Any]) -> bool:
         """Whether the stage's result is kept under its gate. Raises GateError when it must stop the run."""
@@ -188,7 +233,8 @@ class Work:
             hint="loosen the gate, change the stage, or set gate.otherwise to skip",
         )
 
-    def _context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
+    def context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
+        """What a stage is given."""
         scratch = self.folder / "scratch" / stage.id
         scratch.mkdir(parents=True, exist_ok=True)
         judge = self._judge() if self.recipe.data and self.plan.metric else None
@@ -206,11 +252,12 @@ class Work:
             metric=judge.metric if judge else None,
             base=self.recipe.base,
             latency_ms=partial(latency_ms, open_backend(self.plan.target.backend), self.plan.target),
-            original=self._fresh_copy,
+            original=self.fresh_copy,
             checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
+            processes=self.crew.count if self.crew is not None and _is_shared(spec) else 1,
         )
 
-    def _fresh_copy(self) -> Model:
+    def fresh_copy(self) -> Model:
         """What the recipe loads, for a technique that may change it in place."""
         source = self._loaded()
         return replace(source, body=copy.deepcopy(source.body))
@@ -249,7 +296,7 @@ class Work:
             from compressctl.sources.load import load_dataset
 
             assert self.recipe.data is not None
-            self._data = load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed)
+            self._data = HeldDataset(load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed))
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:
@@ -268,7 +315,7 @@ class Work:
             return None
         from compressctl.pipeline.store import read_model
 
-        return read_model(folder, self._fresh_copy)
+        return read_model(folder, self.fresh_copy, self.recipe.base)
 
     def _write(self, key: str | None, model: Model, step: str) -> None:
         if self.cache is None or key is None:
@@ -276,7 +323,7 @@ class Work:
         from compressctl.pipeline.store import NotStorableError, write_model
 
         try:
-            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded()))
+            self.cache.write(key, lambda folder: write_model(model, folder, self._loaded(), self.recipe.base))
         except NotStorableError as reason:
             self.events.within(step).emit("note", message=f"not cached: {reason}")
         self.cache.finish(key)
@@ -346,7 +393,7 @@ class Work:
         if noise is not None and noise.noisy:
             self.events.warn(
                 f"the machine was noisy while {target.backend} was timed: one file's latency varied by {noise.spread:.0%}, "
-                f"other programs took {noise.other_load:.0%} of the processors; speed-ups have wide intervals"
+                f"other programs took {noise.other_load:.0%} of the processors; run it again before you trust a small difference"
             )
         stages = tuple((name, part) for (name, _), part in zip(between, found[1:-1], strict=True))
         return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
@@ -379,12 +426,17 @@ def open_backend(name: str) -> Backend:
 
 def _in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "half_constants": False}
+    plain = {"precision": "float32", "half_constants": False, "weights": None}
     return {**options, **{name: value for name, value in plain.items() if name in options}}
 
 
 def parity_of(record: StageRecord) -> Parity:
     return Parity(record.facts["between"], record.facts["max_abs_difference"], record.facts["samples"])
+
+
+def _is_shared(spec: TechniqueSpec) -> bool:
+    """Whether all processes take part: in what trains, and in what may."""
+    return spec.takes is Form.TORCH or Need.TRAINING_DATA in spec.needs
 
 
 def _bisected(gate: GateSection | None, spec: TechniqueSpec) -> Gate | None:

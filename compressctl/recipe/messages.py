@@ -88,7 +88,8 @@ def _either(first: str, second: str) -> str:
     marker = ", not "
     if marker in first and marker in second and second.split(marker)[1] not in first:
         return f"{first} or {second.split(marker, 1)[1]}"
-    return first
+    # A member that did not refuse the type is the one that was meant.
+    return second if marker in first and marker not in second else first
 
 
 _TYPES = (

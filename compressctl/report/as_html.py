@@ -6,23 +6,32 @@ import base64
 import datetime
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from compressctl.report import sentences, tables
 from compressctl.report.charts import charts
-from compressctl.report.document import GroupsPart, Report
+from compressctl.report.document import ErrorGroupsPart, ExamplePart, GroupsPart, NodePart, Report
+from compressctl.report.names import legible, shortened
 
 _FOLDER = Path(__file__).parent
-_MOST_ROWS = 2000
-"""Rows of one table: a report stays a file that a browser opens at once."""
+_MOST_ROWS = 2400
+_MOST_PICTURES = 800_000
+_LONGEST_NAME = 160
+_LONGEST_FACT = 5000
+"""Rows of all long tables, base64 of all samples' pictures, letters of one name and of what a stage found: together they
+keep the page under 2 MB, which a browser opens at once and a mail takes. What is left out is in report.json.
+"""
 
 
 def render(report: Report) -> str:
     """Every user string is escaped by the template engine or by matplotlib; nothing is fetched from anywhere."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_legible
+    )
     template = environment.from_string(_read("report.html.jinja"))
     script = _read("report.js")
     started = datetime.datetime.fromtimestamp(report.started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -32,30 +41,70 @@ def render(report: Report) -> str:
         tables=tables,
         sentences=sentences,
         pictures=[charts(part, report) for part in report.backends],
+        sheets=_sheets(report),
+        nodes=_nodes,
         group_rows=_group_rows,
-        most_rows=_MOST_ROWS,
+        error_rows=_error_rows,
+        most_rows=_MOST_ROWS // (2 * max(1, len(report.backends))),
+        name=lambda text: shortened(text, _LONGEST_NAME),
         recipe=_as_yaml(report.recipe),
-        compact=lambda value: json.dumps(value, default=str, ensure_ascii=False),
+        compact=_compact,
         style=_read("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
+def _legible(value: Any) -> Any:
+    """Every string that the template prints, apart from its own markup."""
+    return legible(value) if type(value) is str else value
+
+
 def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _sheets(report: Report) -> list[list[ExamplePart]]:
+    """By backend, its examples: with pictures until the page has enough of them."""
+    left, sheets = _MOST_PICTURES, []
+    for part in report.backends:
+        sheet = []
+        for example in part.compressed.behaviour.examples if part.compressed.behaviour else ():
+            left -= len(example.png or "")
+            sheet.append(example if left >= 0 else example.model_copy(update={"png": None}))
+        sheets.append(sheet)
+    return sheets
+
+
+def _nodes(nodes: Sequence[NodePart], most: int) -> list[tuple[int, NodePart]]:
+    """With their places in the order of execution; of too many, those in float for a reason and the most expensive."""
+    numbered = list(enumerate(nodes, 1))
+    chosen = sorted(numbered, key=lambda entry: (entry[1].rule is None, -entry[1].macs, entry[0]))[:most]
+    return sorted(chosen, key=lambda entry: entry[0])
+
+
+def _compact(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}… (whole in report.json)"
 
 
 def _group_rows(groups: GroupsPart) -> list[list[Any]]:
     return [
         [
-            entry.name,
+            shortened(entry.name, _LONGEST_NAME),
             f"{entry.samples:,}",
             f"{entry.before:.2f} %",
             f"{entry.after:.2f} %",
             entry.right_to_wrong,
             entry.wrong_to_right,
         ]
+        for entry in groups.groups
+    ]
+
+
+def _error_rows(groups: ErrorGroupsPart) -> list[list[Any]]:
+    return [
+        [shortened(entry.name, _LONGEST_NAME), f"{entry.samples:,}", f"{entry.before:.4g}", f"{entry.after:.4g}"]
         for entry in groups.groups
     ]
 

@@ -7,18 +7,28 @@ from collections.abc import Sequence
 
 from compressctl.report import sentences
 from compressctl.report.document import Report
-from compressctl.report.tables import POINTS_HEAD, WATERFALL_HEAD, budget_words, comparison, islands, points, waterfall
+from compressctl.report.names import legible, shortened
+from compressctl.report.tables import (
+    POINTS_HEAD,
+    WATERFALL_HEAD,
+    budget_title,
+    budget_words,
+    comparison,
+    islands,
+    points,
+    waterfall,
+)
 
-_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~"})
+_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~&$"})
 
 
 def render(report: Report) -> str:
     lines = [f"## {_text(report.name)}: {report.status}", ""]
     lines += [f"- {_text(sentence)}" for sentence in report.summary]
     if report.error:
-        lines += ["", "```text", report.error.replace("```", "'''"), "```"]
+        lines += ["", "```text", legible(report.error).replace("```", "'''"), "```"]
     if report.budget:
-        lines += ["", "**Budget**", ""]
+        lines += ["", f"**{_text(budget_title(report))}**", ""]
         lines += [f"- {'✅' if check.holds else '❌'} {_text(budget_words(check))}" for check in report.budget]
     for part in report.backends:
         lines += ["", f"### {_text(part.backend)} {_text(part.version or '')}", ""]
@@ -28,6 +38,7 @@ def render(report: Report) -> str:
             lines += ["", "After each stage:", "", *_table(WATERFALL_HEAD, stages)]
         said = (
             sentences.stages(part, report),
+            sentences.zeros(part, report),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),
@@ -37,7 +48,7 @@ def render(report: Report) -> str:
             lines += _folded("At other batches and threads", _table(POINTS_HEAD, rows))
         found = islands(part)
         if found:
-            rows = [[node.name, node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]
+            rows = [[shortened(node.name), node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]
             lines += _folded(f"{len(found)} nodes in float", _table(["node", "operator", "MACs", "why"], rows))
     if report.stages:
         rows = [
@@ -70,5 +81,5 @@ def _folded(title: str, lines: Sequence[str]) -> list[str]:
 
 def _text(value: str) -> str:
     """User strings as they are, whatever Markdown or HTML would make of them, on one line and not endless."""
-    flat = " ".join(value.split())
+    flat = " ".join(legible(value).split())
     return (flat if len(flat) <= 300 else flat[:299] + "…").translate(_SPECIAL)

@@ -1,9 +1,13 @@
-"""The report as SARIF 2.1.0: one result per missed limit and per warning, for code scanning."""
+"""The report as SARIF 2.1.0: one result per missed limit and per warning, for code scanning.
+
+Every result stands at the first line of the recipe: GitHub refuses results without a place in the repository.
+"""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from compressctl import __version__
 from compressctl.report.document import Report
@@ -17,10 +21,12 @@ _RULES = {
 
 
 def render(report: Report) -> str:
-    results = [_result("budget", "error", budget_words(check)) for check in report.budget if not check.holds]
+    found = [("budget", "error", budget_words(check)) for check in report.budget if not check.holds]
     if report.status in ("failed", "interrupted"):
-        results.append(_result("run", "error", report.error or report.summary[0]))
-    results += [_result("warning", "warning", message) for message in report.warnings]
+        found.append(("run", "error", report.error or report.summary[0]))
+    found += [("warning", "warning", message) for message in report.warnings]
+    place = report.recipe_file or "recipe.lock.yaml"
+    results = [_result(rule, level, text, place) for rule, level, text in found]
     rules = [{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()]
     driver = {"name": "compressctl", "version": __version__, "rules": rules}
     document = {
@@ -31,5 +37,6 @@ def render(report: Report) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def _result(rule: str, level: str, text: str) -> dict[str, Any]:
-    return {"ruleId": rule, "level": level, "message": {"text": text}}
+def _result(rule: str, level: str, text: str, place: str) -> dict[str, Any]:
+    location = {"physicalLocation": {"artifactLocation": {"uri": quote(place)}, "region": {"startLine": 1}}}
+    return {"ruleId": rule, "level": level, "message": {"text": text}, "locations": [location]}

@@ -7,7 +7,7 @@ import math
 from compressctl.report.document import FilePart, ScorePart, SpeedPart
 from compressctl.report.tables import size_change
 
-_QUANTILE = 1.96
+_QUANTILE = 1.959964
 
 
 def size_between(first: FilePart, other: FilePart) -> str:
@@ -17,16 +17,29 @@ def size_between(first: FilePart, other: FilePart) -> str:
 def score_between(first: ScorePart | None, other: ScorePart | None) -> str:
     """Points of accuracy, with the interval of two shares counted apart.
 
-    Runs keep no predictions, so that samples cannot be paired: on the same test set the true interval is narrower.
+    Runs keep no predictions, so that samples cannot be paired: on the same test set the true interval is narrower. Of other
+    metrics there is no interval for the same reason. Source: Newcombe 1998, "Interval estimation for the difference between
+    independent proportions", method 10: it holds near 100 % too, where the textbook's interval shrinks to nothing.
     """
     if first is None or other is None or first.metric != other.metric:
         return ""
     change = other.value - first.value
     if first.metric != "accuracy":
-        return f"{change:+.4f}"
-    shares = [(found.value / 100, found.samples) for found in (first, other)]
-    margin = 100 * _QUANTILE * math.sqrt(sum(share * (1 - share) / samples for share, samples in shares))
-    return f"{change:+.2f} points (95 %: {change - margin:+.2f} to {change + margin:+.2f})"
+        return f"{change:+.4f} (no interval: runs keep no predictions)"
+    one, two = first.value / 100, other.value / 100
+    (low_one, high_one), (low_two, high_two) = (_wilson(found.value / 100, found.samples) for found in (first, other))
+    low = change - 100 * math.hypot(two - low_two, high_one - one)
+    high = change + 100 * math.hypot(high_two - two, one - low_one)
+    words = "no measurable change" if low <= 0 <= high else f"{change:+.2f} points"
+    return f"{words} (95 %: {low:+.2f} to {high:+.2f})"
+
+
+def _wilson(share: float, samples: int) -> tuple[float, float]:
+    """The 95 % interval of a share. Source: Wilson 1927."""
+    square = _QUANTILE**2 / samples
+    centre = (share + square / 2) / (1 + square)
+    margin = math.sqrt(square * share * (1 - share) + square**2 / 4) / (1 + square)
+    return centre - margin, centre + margin
 
 
 def speed_between(first: SpeedPart | None, other: SpeedPart | None) -> str:

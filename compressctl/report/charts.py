@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from compressctl.report.document import BackendPart, Report, WaterfallPart
-from compressctl.report.tables import milliseconds, score_text, short, size
+from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +27,16 @@ _COLOURS = {
 }
 """Stand-ins that matplotlib writes into the SVG; each becomes a CSS variable of the page."""
 
+_OVERLAP = (40, 16)
+"""Dots across and up, closer than which two names cannot both be read."""
+
 _WIDTH = 4.6
 _HEIGHT = 3.1
 _LEVELS = (1, 2, 4, 8, 16, 32)
 """The usual scale of compression: 2x (half precision), 4x (8 bit), 8x (4 bit), 16x and 32x (2 bit, binary)."""
+
+_LEVELS_SHOWN = 16
+"""However little was won, so that it is seen against what is usual."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,6 @@ class Chart:
 def charts(part: BackendPart, report: Report) -> list[Chart]:
     """Every picture that the measurements allow, in the order of the page."""
     made = [
-        _level(part, report),
-        _distribution(part),
         _tradeoff(part, report, "file size", lambda point: point.total_bytes / 1e6, "MB"),
         _tradeoff(part, report, "latency p50", _p50, "ms"),
         _bars(part, "File size after each stage", lambda point: point.total_bytes, size),
@@ -55,6 +61,8 @@ def charts(part: BackendPart, report: Report) -> list[Chart]:
             _score,
             lambda value: score_text(value, report.metric_unit),
         ),
+        _distribution(part),
+        _level(part, report),
     ]
     return [chart for chart in made if chart is not None]
 
@@ -73,23 +81,21 @@ def _tradeoff(
     figure, axes = _figure()
     front = _front(points, higher_is_better=_higher_is_better(report))
     axes.plot([x for x, _ in front], [y for _, y in front], color=_COLOURS["line"], linewidth=1.5, zorder=1)
+    labels: list[tuple[str, float, float]] = []
     for number, (name, x, y) in enumerate(points):
         first, last = number == 0, number == len(points) - 1
         axes.scatter([x], [y], s=52, color=_COLOURS["bar" if last else "was"], zorder=2, label=name)
-        axes.annotate(
-            "float" if first else name,
-            (x, y),
-            textcoords="offset points",
-            xytext=(7, 6 if number % 2 == 0 else -13),
-            color=_COLOURS["text"],
-            fontsize=9,
-        )
+        labels.append(("float" if first else name, x, y))
     axes.set_xlabel(f"{label} ({unit})")
     axes.set_ylabel(f"{report.metric or 'score'}{f' ({report.metric_unit})' if report.metric_unit else ''}")
     axes.set_xlim(left=0, right=max(x for _, x, _ in points) * 1.3)
     low, high = min(y for _, _, y in points), max(y for _, _, y in points)
     margin = max(0.25 * (high - low), 0.01 * abs(high), 1e-6)
     axes.set_ylim(low - margin, min(high + margin, 100.4) if report.metric_unit == "%" else high + margin)
+    if report.metric_unit == "%":
+        bottom, top = axes.get_ylim()
+        axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= min(top, 100.001)])
+    _label(figure, axes, labels)
     words = "; ".join(f"{name}: {x:.3g} {unit}, {score_text(y, report.metric_unit)}" for name, x, y in points)
     return Chart(f"{(report.metric or 'score').capitalize()} against {label}", words, _svg(figure))
 
@@ -155,7 +161,8 @@ def _distribution(part: BackendPart) -> Chart | None:
     figure, axes = _figure()
     for latency, name, colour in ((before, "float", "was"), (after, "compressed", "bar")):
         axes.plot(latency.percentiles_ms, range(101), color=_COLOURS[colour], linewidth=2, label=name)
-    slowest = max(before.percentiles_ms[99], after.percentiles_ms[99])
+    # On a busy machine the slowest hundredth can be a hundred times slower, which would leave no room for the rest.
+    slowest = min(max(before.percentiles_ms[99], after.percentiles_ms[99]), 4 * max(before.p90_ms, after.p90_ms))
     axes.set_xlim(0, slowest * 1.05)
     axes.set_ylim(0, 101)
     axes.set_xlabel("latency (ms)")
@@ -177,7 +184,7 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
     axes.axhline(1, color=_COLOURS["line"], linewidth=1.2)
     for level in _LEVELS:
         axes.axvline(level, color=_COLOURS["line"], linewidth=0.8, linestyle=(0, (2, 3)))
-    speeds = [(1.0, 1.0)]
+    speeds, labels = [(1.0, 1.0)], []
     for point in part.waterfall[1:]:
         if point.speed is None:
             continue
@@ -186,34 +193,31 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
         colour = _COLOURS["bar" if last else "was"]
         bounds = [[point.speed.ratio - point.speed.low], [point.speed.high - point.speed.ratio]]
         axes.errorbar([x], [point.speed.ratio], yerr=bounds, fmt="o", color=colour, capsize=3, markersize=7)
-        drop = "" if point.drop is None else f"\n{_loss(point.drop, report)}"
-        axes.annotate(
-            f"{short(point.id)}{drop}",
-            (x, point.speed.ratio),
-            textcoords="offset points",
-            xytext=(9, -4),
-            color=_COLOURS["text"],
-            fontsize=9,
-        )
+        drop = "" if point.drop is None else f": {_loss(point.drop, report)}"
+        if last and may_be_chance(after):
+            drop += "\n(may be chance)"
+        labels.append((f"{short(point.id)}{drop}", x, point.speed.ratio))
     largest = max(x for x, _ in speeds)
-    ticks = [level for level in _LEVELS if level <= max(4.0, largest * 2)]
+    ticks = [level for level in _LEVELS if level <= max(_LEVELS_SHOWN, largest * 2)]
     axes.set_xlim(min(0.85, *(x * 0.85 for x, _ in speeds)), max(ticks[-1], largest) * 1.5)
     axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(0, max(2.0, *(y for _, y in speeds)) * 1.25)
     axes.set_xlabel("smaller")
     axes.set_ylabel("faster (x)")
+    _label(figure, axes, labels)
     words = f"{part.smaller:.2f}x smaller, {after.speed.ratio:.2f}x the speed"
     if after.change:
-        words += f", {_loss(after.change.drop, report)}"
+        words += f", {_loss(after.change.drop, report)}{may_be_chance(after)}"
     return Chart("Level: smaller, faster, at what loss", words, _svg(figure))
 
 
 def _loss(drop: float, report: Report) -> str:
-    if round(drop, 2) == 0:
+    if drop == 0:
         return "nothing lost"
-    unit = " points" if report.metric_unit == "%" else ""
-    return f"{abs(drop):.2f}{unit} {'lost' if drop > 0 else 'gained'}"
+    if report.metric_unit == "%":
+        return f"{max(abs(drop), 0.01):.2f} points {'lost' if drop > 0 else 'gained'}"
+    return f"{report.metric or 'score'} {abs(drop):.2g} {'worse' if drop > 0 else 'better'}"
 
 
 def _figure(height: float = _HEIGHT) -> tuple[Any, Any]:
@@ -234,6 +238,30 @@ def _figure(height: float = _HEIGHT) -> tuple[Any, Any]:
     axes.xaxis.label.set_color(_COLOURS["soft"])
     axes.yaxis.label.set_color(_COLOURS["soft"])
     return figure, axes
+
+
+def _label(figure: Any, axes: Axes, labels: Sequence[tuple[str, float, float]]) -> None:
+    """Names beside points, (name, x, y); points that lie on each other share one label of several lines. Limits are set."""
+    figure.draw_without_rendering()
+    placed: list[tuple[tuple[float, float], list[str]]] = []
+    for name, x, y in labels:
+        here = axes.transData.transform((x, y))
+        near = (np.abs(axes.transData.transform(other) - here) < _OVERLAP for other, _ in placed)
+        found = next((lines for (_, lines), close in zip(placed, near, strict=True) if close.all()), None)
+        if found is None:
+            placed.append(((x, y), [name]))
+        else:
+            found.append(name)
+    for point, lines in placed:
+        axes.annotate(
+            "\n".join(lines),
+            point,
+            textcoords="offset points",
+            xytext=(8, 0),
+            va="center",
+            color=_COLOURS["text"],
+            fontsize=9,
+        )
 
 
 def _legend(axes: Axes) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from compressctl.report import sentences, tables
 from compressctl.report.document import Report
+from compressctl.report.names import legible, shortened
 
 _SHOWN_ISLANDS = 5
 
@@ -26,24 +27,34 @@ def render(report: Report) -> RenderableType:
             parts.append(_table("at other batches and threads", tables.POINTS_HEAD, points))
         said = (
             sentences.stages(part, report),
+            sentences.zeros(part, report),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),
         )
-        parts += [Text(line) for lines in said for line in lines]
+        parts += [_text(line) for lines in said for line in lines]
         found = tables.islands(part)
-        parts += [Text(f"  {node.name} ({node.op}): {node.rule}") for node in found[:_SHOWN_ISLANDS]]
-    parts += [Text(f"{'ok    ' if check.holds else 'MISSED'}  {tables.budget_words(check)}") for check in report.budget]
-    parts += [Text(f"warning: {message}") for message in report.warnings]
-    parts += [Text(sentence, style="bold") for sentence in report.summary]
+        parts += [_text(f"  {shortened(node.name)} ({node.op}): {node.rule}") for node in found[:_SHOWN_ISLANDS]]
+    if report.budget and len(report.backends) > 1:
+        parts.append(_text(f"{tables.budget_title(report)}:"))
+    parts += [
+        _text(f"{'ok    ' if check.holds else 'MISSED'}  {tables.budget_words(check)}") for check in report.budget
+    ]
+    parts += [_text(f"warning: {message}") for message in report.warnings]
+    parts += [_text(sentence, style="bold") for sentence in report.summary]
     return Group(*parts)
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Words on the outside, figures in between, which align to the right."""
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=_text(title), title_justify="left")
     for position, name in enumerate(head):
         table.add_column(name, justify="left" if position in (0, len(head) - 1) else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(_text(cell) for cell in row))
     return table
+
+
+def _text(value: str, style: str = "") -> Text:
+    """Neither rich's markup nor a terminal's escapes have a meaning in it."""
+    return Text(legible(value), style=style)

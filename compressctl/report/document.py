@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
+SMALLEST_GROUP = 10
+"""Samples of a class or group below which its accuracy says too little to be compared."""
 
 
 class Part(BaseModel):
@@ -109,6 +111,22 @@ class GroupsPart(Part):
     high: float
 
 
+class GroupErrorPart(Part):
+    name: str
+    samples: int
+    before: float = Field(description="mean absolute error, in the labels' unit")
+    after: float
+
+
+class ErrorGroupsPart(Part):
+    groups: list[GroupErrorPart] = Field(description="the group whose error grew most first")
+    gap_before: float = Field(description="worst group's mean absolute error minus the best's")
+    gap_after: float
+    amplification: float = Field(description="gap after minus gap before; positive is worse")
+    low: float = Field(description="lower end of the 95 % bootstrap interval of the amplification")
+    high: float
+
+
 class ExamplePart(Part):
     index: int = Field(description="position in the dataset")
     label: str
@@ -125,6 +143,7 @@ class DriftPart(Part):
     neighbours: float | None = Field(description="mean share of the 10 nearest samples that stay the nearest")
     error_p_value: float | None = Field(description="Wilcoxon's signed-rank test on the absolute errors")
     worst: list[int] = Field(description="positions in the dataset of the samples that moved most")
+    groups: ErrorGroupsPart | None = Field(None, description="regression, where the data has a group column")
 
 
 class TokensPart(Part):
@@ -154,6 +173,7 @@ class NodePart(Part):
     precision: str
     macs: int
     rule: str | None = Field(description="why it is float, where that needs an explanation")
+    kernel: str | None = Field(None, description="the implementation that the runtime says it chose")
 
 
 class FilePart(Part):
@@ -248,6 +268,7 @@ class Report(Part):
     warnings: list[str]
     environment: dict[str, Any]
     recipe: dict[str, Any]
+    recipe_file: str | None = Field(None, description="the recipe's path as it was named, relative where it lies below")
 
 
 def json_schema() -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict
+from pathlib import Path
 
 from compressctl.core.errors import ExitCode
 from compressctl.core.source import MetricSpec, metrics
-from compressctl.measure.results import Behaviour, BudgetCheck, Energy, Latency, Measurement, Score, Speedup
+from compressctl.measure.results import Behaviour, BudgetCheck, Drift, Energy, Latency, Measurement, Score, Speedup
 from compressctl.pipeline.result import BackendResult, RunResult
 from compressctl.report.document import (
     BackendPart,
@@ -17,8 +18,10 @@ from compressctl.report.document import (
     ClassPart,
     DriftPart,
     EnergyPart,
+    ErrorGroupsPart,
     ExamplePart,
     FilePart,
+    GroupErrorPart,
     GroupPart,
     GroupsPart,
     LatencyPart,
@@ -35,10 +38,12 @@ from compressctl.report.document import (
     WaterfallPart,
     WeightsPart,
 )
+from compressctl.report.sentences import lost_classes
+from compressctl.report.tables import may_be_chance
 
 
-def from_result(result: RunResult) -> Report:
-    """The document of a run, whole or in part."""
+def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
+    """The document of a run, whole or in part. recipe_file: what the user named, for those who look for its place."""
     name = result.recipe.resolved.get("metric")
     metric: MetricSpec | None = metrics.get(name) if name else None
     parts = [_backend(found, result) for found in result.backends]
@@ -72,7 +77,14 @@ def from_result(result: RunResult) -> Report:
         warnings=list(result.warnings),
         environment=dict(result.environment),
         recipe=result.recipe.resolved,
+        recipe_file=_below_here(recipe_file) if recipe_file else None,
     )
+
+
+def _below_here(path: Path) -> str:
+    """Relative to the working folder, which in a CI job is the repository's root, where the file lies inside it."""
+    whole, here = path.resolve(), Path.cwd()
+    return (whole.relative_to(here) if whole.is_relative_to(here) else whole).as_posix()
 
 
 def exit_code(result: RunResult) -> ExitCode:
@@ -95,8 +107,9 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
         if after.speed is not None:
             words.append(_speed_words(after.speed))
         if after.change is not None and metric is not None:
-            words.append(_drop_words(after.change.drop, metric))
+            words.append(_drop_words(after.change.drop, metric) + may_be_chance(after))
         sentences.append(f"{part.backend}: {', '.join(words)}.")
+        sentences += lost_classes(part)
     missed = [check.name for check in result.budget if not check.holds]
     if missed:
         sentences.append(f"Budget missed: {', '.join(missed)}.")
@@ -174,7 +187,7 @@ def _file(found: Measurement, result: RunResult) -> FilePart:
         speed=_speed(found.speedup),
         change=ChangePart(**asdict(found.change)) if found.change else None,
         behaviour=_behaviour(found.behaviour) if found.behaviour else None,
-        drift=DriftPart(**{**asdict(found.drift), "worst": list(found.drift.worst)}) if found.drift else None,
+        drift=_drift(found.drift) if found.drift else None,
         tokens=TokensPart(**asdict(found.tokens)) if found.tokens else None,
         energy=_energy(found.energy, found.thrift) if found.energy else None,
         points=[LoadPart(latency=_timed(point.latency), speed=_speed(point.speedup)) for point in found.points],
@@ -223,6 +236,24 @@ def _behaviour(found: Behaviour) -> BehaviourPart:
             ExamplePart(**{**asdict(entry), "png": base64.b64encode(entry.png).decode() if entry.png else None})
             for entry in found.examples
         ],
+    )
+
+
+def _drift(found: Drift) -> DriftPart:
+    groups = found.groups
+    plain = {name: value for name, value in asdict(found).items() if name != "groups"}
+    return DriftPart(
+        **{**plain, "worst": list(found.worst)},
+        groups=ErrorGroupsPart(
+            groups=[GroupErrorPart(**asdict(entry)) for entry in groups.groups],
+            gap_before=groups.gap_before,
+            gap_after=groups.gap_after,
+            amplification=groups.amplification,
+            low=groups.interval.low,
+            high=groups.interval.high,
+        )
+        if groups
+        else None,
     )
 
 

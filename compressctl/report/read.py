@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from compressctl.core.errors import UsageError
 from compressctl.measure.budget import BudgetFacts, check
 from compressctl.recipe.schema import BudgetSection
-from compressctl.report.document import BudgetPart, Report
+from compressctl.report.document import BackendPart, BudgetPart, Report
 
 
 def read_report(run: Path) -> Report:
@@ -30,18 +30,23 @@ def read_report(run: Path) -> Report:
         ) from error
 
 
-def check_report(report: Report, budget: BudgetSection) -> list[BudgetPart]:
-    """The budget against every backend's numbers, without measuring again."""
-    lines = []
-    for part in report.backends:
-        after = part.compressed
-        facts = BudgetFacts(
-            size_bytes=after.total_bytes,
-            metric=report.metric or "accuracy",
-            drop=after.change.drop if after.change else None,
-            worst_class=after.change.worst_class if after.change else None,
-            speedup=after.speed.ratio if after.speed else None,
-            verdict=after.speed.verdict if after.speed else None,
-        )
-        lines += [BudgetPart(**line.__dict__) for line in check(budget, facts)]
-    return lines
+def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -> list[BudgetPart]:
+    """The budget against one backend's numbers, without measuring again."""
+    after = part.compressed
+    facts = BudgetFacts(
+        size_bytes=after.total_bytes,
+        metric=metric or "accuracy",
+        drop=after.change.drop if after.change else None,
+        worst_class=after.change.worst_class if after.change else None,
+        speedup=after.speed.ratio if after.speed else None,
+        verdict=after.speed.verdict if after.speed else None,
+    )
+    return [BudgetPart(**line.__dict__) for line in check(budget, facts)]
+
+
+def backend_part(report: Report, backend: str | None) -> BackendPart:
+    """The named backend's numbers, or the first's, which a recipe's budget is held against. Raises UsageError."""
+    found = [part for part in report.backends if backend in (None, part.backend)]
+    if not found:
+        raise UsageError(f"{report.name} has no numbers for {backend or 'any backend'} ({report.status})")
+    return found[0]

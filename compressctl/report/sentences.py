@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from compressctl.report.document import BackendPart, BehaviourPart, DriftPart, GroupsPart, Report, TokensPart
-from compressctl.report.tables import first_island, islands
+from collections.abc import Sequence
+
+from compressctl.core.backend import backends
+from compressctl.report.document import (
+    SMALLEST_GROUP,
+    BackendPart,
+    BehaviourPart,
+    ChangePart,
+    ClassPart,
+    DriftPart,
+    ErrorGroupsPart,
+    FilePart,
+    GroupErrorPart,
+    GroupPart,
+    GroupsPart,
+    Report,
+    TokensPart,
+    WaterfallPart,
+)
+from compressctl.report.names import shortened
+from compressctl.report.tables import first_island, islands, size_change, speed_words, zero_share
 
 _NAMED = 10
+_IN_SUMMARY = 3
+_SIGNIFICANT = 0.05
 
 
 def behaviour(part: BackendPart) -> list[str]:
@@ -13,14 +34,8 @@ def behaviour(part: BackendPart) -> list[str]:
     after = part.compressed
     lines = []
     if after.change is not None and after.change.disagreements is not None:
-        change = after.change
-        lines.append(
-            f"{change.disagreements:,} predictions differ: {change.right_to_wrong:,} right to wrong, "
-            f"{change.wrong_to_right:,} wrong to right."
-        )
-        if change.worst_class is not None:
-            name, drop = change.worst_class
-            lines.append(f"Worst class: {name} loses {drop:.2f} points." if drop > 0 else "No class loses accuracy.")
+        lines += _flips(after.change)
+        lines += _worst_class(after.change, after.behaviour)
     if after.behaviour is not None:
         lines += _classification(after.behaviour)
     if after.drift is not None:
@@ -30,30 +45,91 @@ def behaviour(part: BackendPart) -> list[str]:
     return lines
 
 
+def lost_classes(part: BackendPart) -> list[str]:
+    """A warning that a score over all classes may hide: those that lost more than chance, the worst first."""
+    found = part.compressed.behaviour
+    lost = [entry for entry in found.classes if is_beyond_chance(entry) and entry.after < entry.before] if found else []
+    if not lost:
+        return []
+    named = ", ".join(
+        f"{shortened(entry.name)} ({entry.before - entry.after:.2f} points)" for entry in lost[:_IN_SUMMARY]
+    )
+    more = f" and {len(lost) - _IN_SUMMARY} more" if len(lost) > _IN_SUMMARY else ""
+    return [f"{part.backend}: classes that lose accuracy beyond chance: {named}{more}."]
+
+
+def is_beyond_chance(entry: ClassPart) -> bool:
+    return entry.p_value <= _SIGNIFICANT
+
+
+def _flips(change: ChangePart) -> list[str]:
+    if not change.disagreements:
+        return ["No prediction differs."]
+    one = change.disagreements == 1
+    return [
+        f"{change.disagreements:,} prediction{'' if one else 's'} differ{'s' if one else ''}: {change.right_to_wrong:,} right "
+        f"to wrong, {change.wrong_to_right:,} wrong to right."
+    ]
+
+
+def _worst_class(change: ChangePart, found: BehaviourPart | None) -> list[str]:
+    """Classes of few samples do not count as the worst, but are not said to lose nothing either."""
+    if change.worst_class is None:
+        return []
+    name, drop = change.worst_class
+    entry = next((entry for entry in found.classes if entry.name == name), None) if found else None
+    if drop > 0:
+        how = "" if entry is None else f" over {entry.samples:,} samples (corrected p = {entry.p_value:.2g})"
+        return [f"Worst class: {shortened(name)} loses {drop:.2f} points{how}."]
+    if found is not None and any(entry.after < entry.before for entry in found.classes):
+        return ["No class of 10 samples or more loses accuracy; a smaller one does."]
+    return ["No class loses accuracy."]
+
+
 def _classification(found: BehaviourPart) -> list[str]:
-    chance = "may be chance" if found.p_value > 0.05 else "is more than chance"
-    significant = [entry.name for entry in found.classes if entry.p_value <= 0.05]
-    lines = [
-        f"The balance of right and wrong flips {chance} (exact McNemar p = {found.p_value:.3g}).",
-        f"Calibration error {found.calibration_error_before:.2%} before, {found.calibration_error_after:.2%} after.",
+    lines = []
+    if any(entry.right_to_wrong or entry.wrong_to_right for entry in found.classes):
+        chance = "may be chance" if found.p_value > _SIGNIFICANT else "is more than chance"
+        lines.append(f"The balance of right and wrong flips {chance} (exact McNemar p = {found.p_value:.3g}).")
+    significant = [
+        f"{shortened(entry.name)} ({entry.after - entry.before:+.2f} points)"
+        for entry in found.classes
+        if is_beyond_chance(entry)
     ]
     if significant:
-        lines.append(f"Classes that changed beyond chance: {', '.join(significant[:_NAMED])}.")
+        more = f" and {len(significant) - _NAMED} more" if len(significant) > _NAMED else ""
+        lines.append(f"Classes that changed beyond chance: {', '.join(significant[:_NAMED])}{more}.")
+    lines.append(
+        f"Calibration error {found.calibration_error_before:.2%} before, {found.calibration_error_after:.2%} after."
+    )
     return lines + (_groups(found.groups) if found.groups else [])
 
 
 def _groups(found: GroupsPart) -> list[str]:
-    interval = f"(95 %: {found.low:+.2f} to {found.high:+.2f})"
-    if found.low > 0:
-        verdict = f"compressing widened it by {found.amplification:.2f} points {interval}"
-    elif found.high < 0:
-        verdict = f"compressing narrowed it by {-found.amplification:.2f} points {interval}"
-    else:
-        verdict = f"no measurable change {interval}"
     return [
         f"Between groups, accuracy differs by up to {found.gap_before:.2f} points before and {found.gap_after:.2f} after: "
-        f"{verdict}."
+        f"{_widening(found, '+.2f', ' points')}.{_left_out(found.groups)}"
     ]
+
+
+def _error_groups(found: ErrorGroupsPart) -> list[str]:
+    return [
+        f"Between groups, the mean absolute error differs by up to {found.gap_before:.3g} before and {found.gap_after:.3g} "
+        f"after: {_widening(found, '+.3g', '')}.{_left_out(found.groups)}"
+    ]
+
+
+def _widening(found: GroupsPart | ErrorGroupsPart, digits: str, unit: str) -> str:
+    interval = f"(95 %: {found.low:{digits}} to {found.high:{digits}})"
+    by = f"by {abs(found.amplification):{digits[1:]}}{unit} {interval}"
+    if found.low > 0:
+        return f"compressing widened it {by}"
+    return f"compressing narrowed it {by}" if found.high < 0 else f"no measurable change {interval}"
+
+
+def _left_out(groups: Sequence[GroupPart] | Sequence[GroupErrorPart]) -> str:
+    few = [shortened(entry.name) for entry in groups if entry.samples < SMALLEST_GROUP]
+    return f" Left out for having under {SMALLEST_GROUP} samples: {', '.join(few[:_NAMED])}." if few else ""
 
 
 def _drift(found: DriftPart) -> list[str]:
@@ -64,10 +140,10 @@ def _drift(found: DriftPart) -> list[str]:
         )
     if found.neighbours is not None:
         lines.append(f"{found.neighbours:.1%} of each sample's 10 nearest stay its nearest.")
-    if found.error_p_value is not None:
-        chance = "may be chance" if found.error_p_value > 0.05 else "is more than chance"
+    if found.error_p_value is not None and found.largest_change > 0:
+        chance = "may be chance" if found.error_p_value > _SIGNIFICANT else "is more than chance"
         lines.append(f"The change of absolute errors {chance} (Wilcoxon signed-rank p = {found.error_p_value:.3g}).")
-    return lines
+    return lines + (_error_groups(found.groups) if found.groups else [])
 
 
 def _tokens(found: TokensPart) -> list[str]:
@@ -85,7 +161,7 @@ def fusion(part: BackendPart) -> list[str]:
     found, first = islands(part), first_island(part)
     if first is not None:
         return [
-            f"{len(found)} node{'s' if len(found) > 1 else ''} run in float in a quantized model; the first is {first.name} "
+            f"{len(found)} node{'s' if len(found) > 1 else ''} run in float in a quantized model; the first is {shortened(first.name)} "
             f"({first.op}): {first.rule}."
         ]
     if part.compressed.integer_mac_share:
@@ -109,6 +185,43 @@ def trust(part: BackendPart) -> list[str]:
             else f"Energy is {energy.provenance}: {energy.source}."
         )
     return lines
+
+
+def zeros(part: BackendPart, report: Report) -> list[str]:
+    """What weights that a stage made zero bring here: what the runtime makes of them, what was measured, transport."""
+    made = (stage for stage in report.stages if "zeros" in stage.facts and "skipped" not in stage.facts)
+    stage = next(made, None)
+    share = zero_share(part.compressed)
+    if stage is None or share is None:
+        return []
+    spec = backends.get(part.backend) if part.backend in backends else None
+    words = [f"{share:.1%} of the weights in the file are zero"]
+    if spec is not None and spec.zeros is not None:
+        words.append(spec.zeros)
+    return [". ".join([*words, _measured_zeros(part, report, stage.id)]) + "."]
+
+
+def _measured_zeros(part: BackendPart, report: Report, stage: str) -> str:
+    """The stage's own part where it was measured, else that of all stages together."""
+    before: WaterfallPart | FilePart = part.baseline
+    after: WaterfallPart | FilePart = part.compressed
+    speed, who = part.compressed.speed, "The whole file"
+    stages = [found.id for found in report.stages if found.use != "lower"]
+    measured = [point.id for point in part.waterfall[1:]]
+    if len(stages) > 1 and measured == stages:
+        place = measured.index(stage) + 1
+        before, after = part.waterfall[place - 1], part.waterfall[place]
+        speed, who = part.waterfall[place].step, "Measured for this stage"
+    elif len(stages) == 1 and _dtypes(part.baseline) == _dtypes(part.compressed):
+        who = "Measured"
+    times = size_change(before.transport_bytes / max(after.transport_bytes, 1))
+    told = "speed not measured here" if speed is None else speed_words(speed)
+    file = "the file itself as large as before" if before.total_bytes <= after.total_bytes * 1.005 else ""
+    return f"{who}: {told}; {times} when compressed for transport{', ' + file if file else ''}"
+
+
+def _dtypes(file: FilePart) -> set[str]:
+    return {entry.dtype for entry in file.weights}
 
 
 def stages(part: BackendPart, report: Report) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressctl.report.document import BackendPart, BudgetPart, FilePart, NodePart, Report, SpeedPart
+from compressctl.report.names import shortened
 
 _LONGEST_NAME = 24
 
@@ -32,7 +33,8 @@ def comparison(part: BackendPart, report: Report) -> list[Row]:
     if before.score and after.score:
         drop = after.change.drop if after.change else 0.0
         is_percent = report.metric_unit == "%"
-        change = "unchanged" if drop == 0 else f"{-drop:+.2f} points" if is_percent else f"{-drop:+.4f}"
+        change = "unchanged" if drop == 0 else f"{-drop:+.2f} points" if is_percent else f"{_difference(before, after)}"
+        change += may_be_chance(after)
         label = f"{after.score.metric} ({after.score.samples:,} test samples)"
         was, now = (score_text(found.value, report.metric_unit) for found in (before.score, after.score))
         rows.append(Row(label, was, now, change))
@@ -46,6 +48,20 @@ def comparison(part: BackendPart, report: Report) -> list[Row]:
         change = "" if after.energy.saving is None else f"{_ratio(after.energy.saving, 'thriftier', 'more energy')}"
         rows.append(Row(label, joules(before.energy.joules), joules(after.energy.joules), change))
     return rows + _ledger_rows(before, after)
+
+
+def may_be_chance(after: FilePart) -> str:
+    """What to add to a change of the score that so many samples cannot tell from none: McNemar's test, or Wilcoxon's."""
+    if after.change is None or after.change.drop == 0:
+        return ""
+    p_value = after.behaviour.p_value if after.behaviour else after.drift.error_p_value if after.drift else None
+    return f" (may be chance, p = {p_value:.2g})" if p_value is not None and p_value > 0.05 else ""
+
+
+def _difference(before: FilePart, after: FilePart) -> str:
+    assert before.score is not None
+    assert after.score is not None
+    return f"{after.score.value - before.score.value:+.4f}"
 
 
 def _speed_rows(before: FilePart, after: FilePart) -> list[Row]:
@@ -136,10 +152,20 @@ def first_island(part: BackendPart) -> NodePart | None:
 
 
 def budget_words(check: BudgetPart) -> str:
-    show = size if check.name == "size" else lambda value: f"{value:.2f}".replace("-0.00", "0.00")
+    show = size if check.name == "size" else _plain
     actual = "not measured" if check.actual is None else show(check.actual)
     least = check.name == "speedup"
     return f"{check.name} {actual} ({'at least' if least else 'at most'} {show(check.limit)}): {check.explanation}"
+
+
+def budget_title(report: Report) -> str:
+    """With the file that is held against it, where there are several."""
+    return "Budget" if len(report.backends) < 2 else f"Budget, held against {report.backends[0].backend}'s file"
+
+
+def _plain(value: float) -> str:
+    """Two decimals, more for what would otherwise read as zero."""
+    return f"{value:.2f}".replace("-0.00", "0.00") if abs(value) >= 0.005 or abs(value) < 1e-9 else f"{value:.2g}"
 
 
 def size_change(smaller: float) -> str:
@@ -184,16 +210,23 @@ def _ratio(found: SpeedPart, better: str, worse: str) -> str:
 
 
 def short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    """For pictures and small cells."""
+    return shortened(name, _LONGEST_NAME)
 
 
 def weight_types(file: FilePart) -> str:
     return ", ".join(f"{entry.dtype} {size(entry.stored_bytes)}" for entry in file.weights)
 
 
-def _zeros(file: FilePart) -> str:
+def zero_share(file: FilePart) -> float | None:
+    """The share of stored weights that stand for zero, None where they were not counted."""
     whole = sum(entry.elements for entry in file.weights)
-    return f"{sum(entry.zeros for entry in file.weights) / whole:.1%}" if whole else ""
+    return sum(entry.zeros for entry in file.weights) / whole if whole else None
+
+
+def _zeros(file: FilePart) -> str:
+    share = zero_share(file)
+    return "" if share is None else f"{share:.1%}"
 
 
 def _times(before: float, after: float) -> str:

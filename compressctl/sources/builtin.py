@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from compressctl.core.model import Form, Model, TensorSpec
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import BuiltinParams
-from compressctl.sources.torch_modules import require_torch, signature_of
+from compressctl.sources.torch_modules import require_torch, signature_of, weight_files, with_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,13 +24,17 @@ def load(params: BuiltinParams, base: Path, seed: int) -> Model:
     from safetensors.torch import load_file
 
     network = untrained(params.name)
-    network.load_state_dict(load_file(weights_path(params.name)))
+    if params.weights is None:
+        network.load_state_dict(load_file(weights_path(params.name)))
+    else:
+        network = with_weights(network, params.weights, params.structure, base)
     network.eval()
     return Model(Form.TORCH, network, signature_of(network, (INPUT,)))
 
 
 def fingerprint(params: BuiltinParams, base: Path) -> str:
-    return source_fingerprint("builtin", VERSION, params, {params.name: weights_path(params.name)})
+    files = weight_files(params.weights, params.structure, base)
+    return source_fingerprint("builtin", VERSION, params, files or {params.name: weights_path(params.name)})
 
 
 def untrained(name: str) -> nn.Module:

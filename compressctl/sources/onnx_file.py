@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,8 +84,29 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(str(path))
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:
-        raise UsageError(f"{path} is not a valid ONNX model: {_first_line(error)}") from error
+        raise _invalid(path, error) from error
     return proto
+
+
+def _invalid(path: Path, error: Exception) -> UsageError:
+    """The checker's complaint in one line, with the node that it is about, and what to do."""
+    text = " ".join(str(error).split())
+    text = re.sub(r" ?==> Context: Bad node spec for node\. Name: (\S*) OpType: (\w+)", r" (node '\1', \2)", text)
+    text = re.sub(r"of node: name: (\S*) OpType: (\w+)", r"of node '\1' (\2)", text)
+    hint = next((hint for pattern, hint in _MENDED if re.search(pattern, text)), None)
+    return UsageError(f"{path} is not a valid ONNX model: {text}", hint=hint)
+
+
+_MENDED = (
+    (r"ir_version \d+ is higher", "run: pip install --upgrade onnx, or save the model with an older ir_version"),
+    (
+        r"No Op registered",
+        "export it with standard operators of that opset, or give a custom operator a domain of its own",
+    ),
+    (r"topologically sorted", "the tensor is made by no node before that one: export the model again"),
+    (r"Field 'shape'", "an input or output has no shape: save onnx.shape_inference.infer_shapes(model) instead"),
+)
+"""Source: onnx.checker's messages, onnx 1.17 to 1.23."""
 
 
 def _not_onnx(path: Path, error: Exception) -> UsageError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,8 +15,27 @@ class SourceParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams")
+
+
+def _with_weights(params: WithStructure) -> WithStructure:
+    if params.structure is not None and params.weights is None:
+        raise ValueError("structure needs weights: name the model.safetensors that was written with it")
+    return params
+
+
 class BuiltinParams(SourceParams):
     name: Literal["digits-resnet", "digits-depthwise"] = Field(description="which of the shipped trained networks")
+    weights: str | None = Field(
+        None, description="a .safetensors file instead of the shipped weights, as a run leaves it"
+    )
+    structure: str | None = Field(
+        None, description="the structure.json that a run left beside such weights, for a network that it cut or split"
+    )
+
+    @model_validator(mode="after")
+    def _structure_has_weights(self) -> BuiltinParams:
+        return _with_weights(self)
 
 
 class PythonModelParams(SourceParams):
@@ -28,11 +47,18 @@ class PythonModelParams(SourceParams):
         None,
         description="a .safetensors file, or a .pt/.pth checkpoint that holds tensors only; code is never unpickled",
     )
+    structure: str | None = Field(
+        None, description="the structure.json that a run left beside its weights, for a network that it cut or split"
+    )
     input_shape: tuple[PositiveInt, ...] = Field(
         min_length=1, description="shape of one sample, without the batch axis, as in [3, 32, 32]"
     )
     input_name: str = Field("input", min_length=1, description="the input's name in the exported graph")
     input_dtype: Literal["float32", "int32", "int64"] = Field("float32", description="element type of the input")
+
+    @model_validator(mode="after")
+    def _structure_has_weights(self) -> PythonModelParams:
+        return _with_weights(self)
 
 
 class OnnxParams(SourceParams):

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model, TensorSpec
-from compressctl.sources.checkpoint import load_weights
-from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import PythonModelParams
 from compressctl.sources.python_code import call_factory, code_files
-from compressctl.sources.torch_modules import require_torch, signature_of
+from compressctl.sources.torch_modules import require_torch, signature_of, weight_files, with_weights
 
 VERSION = 1
 
@@ -30,7 +29,7 @@ def load(params: PythonModelParams, base: Path, seed: int) -> Model:
     if not isinstance(network, nn.Module):
         raise UsageError(f"{params.factory} returned a {type(network).__name__}, not a torch.nn.Module")
     if params.weights is not None:
-        load_weights(network, base / params.weights)
+        network = with_weights(network, params.weights, params.structure, base)
     network.eval()
     spec = TensorSpec(params.input_name, params.input_dtype, ("batch", *params.input_shape))
     return Model(Form.TORCH, network, signature_of(network, (spec,)))
@@ -39,6 +38,5 @@ def load(params: PythonModelParams, base: Path, seed: int) -> Model:
 def fingerprint(params: PythonModelParams, base: Path) -> str:
     """Covers the function's file, what it imports from its own folder or package, and the weights."""
     files = {f"code/{name}": path for name, path in code_files(params.factory, base).items()}
-    if params.weights is not None:
-        files["weights"] = existing(base / params.weights, what="the weights file")
+    files |= weight_files(params.weights, params.structure, base)
     return source_fingerprint("python", VERSION, params, files)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.sources.fingerprint import existing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,6 +22,28 @@ def require_torch(needed_for: str) -> None:
     """Raises MissingDependencyError when torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError(needed_for, "torch", INSTALL_TORCH)
+
+
+def with_weights(network: nn.Module, weights: str, structure: str | None, base: Path) -> nn.Module:
+    """The network with weights from a file, in eval mode; rebuilt as structure.json says where one is given.
+
+    Paths are relative to base. Raises UsageError for files that are missing, broken or do not fit.
+    """
+    if structure is None:
+        from compressctl.sources.checkpoint import load_weights
+
+        load_weights(network, base / weights)
+        return network.eval()
+    from compressctl.sources.structure import read_network
+
+    files = weight_files(weights, structure, base)
+    return read_network(network, files["weights"], files["structure"])
+
+
+def weight_files(weights: str | None, structure: str | None, base: Path) -> dict[str, Path]:
+    """What decides a network's weights besides its code, for a fingerprint. Raises UsageError when a file is missing."""
+    files = {"weights": (weights, "the weights file"), "structure": (structure, "the structure file")}
+    return {name: existing(base / path, what=what) for name, (path, what) in files.items() if path is not None}
 
 
 def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:

@@ -14,10 +14,28 @@ from compressctl.core.model import Signature
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without."""
+    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without.
+
+    indices: (n,) int64, the samples' positions in the dataset; None where inputs stand for no sample of it.
+    """
 
     inputs: tuple[Tensor, ...]
     labels: Tensor | None
+    indices: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def part(self, start: int, end: int) -> TensorBatch:
+        """The samples from start up to, but not with, end."""
+        inputs = tuple(tensor[start:end] for tensor in self.inputs)
+        labels = None if self.labels is None else self.labels[start:end]
+        return TensorBatch(inputs, labels, None if self.indices is None else self.indices[start:end])
+
+    def to(self, device: torch.device, *, is_channels_last: bool = False) -> TensorBatch:
+        """The same values on a device; is_channels_last: images stored the way that convolutions read fastest."""
+        inputs = tuple(_placed(tensor, device, is_channels_last) for tensor in self.inputs)
+        return TensorBatch(inputs, None if self.labels is None else self.labels.to(device), self.indices)
 
 
 def tensor_batches(
@@ -26,4 +44,10 @@ def tensor_batches(
     for batch in split.batches(size, shuffle_seed=shuffle_seed):
         arrays = bind(batch, signature)
         inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
-        yield TensorBatch(inputs, None if batch.labels is None else torch.as_tensor(batch.labels))
+        labels = None if batch.labels is None else torch.as_tensor(batch.labels)
+        yield TensorBatch(inputs, labels, torch.as_tensor(batch.indices))
+
+
+def _placed(tensor: Tensor, device: torch.device, is_channels_last: bool) -> Tensor:
+    placed = tensor.to(device)
+    return placed.contiguous(memory_format=torch.channels_last) if is_channels_last and placed.ndim == 4 else placed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,10 @@ class Moment:
 
 
 class Hook:
-    """Does nothing; override what is needed. The network is the plain module, without any wrapper."""
+    """Does nothing; override what is needed. The network is the plain module, without any wrapper.
+
+    Whatever a hook remembers from one step to the next goes into `state`, or a resumed training differs.
+    """
 
     def before_step(self, network: nn.Module, moment: Moment) -> None:
         """After the backward pass, before the optimizer's step: gradients may be changed."""
@@ -29,6 +33,23 @@ class Hook:
     def after_epoch(self, network: nn.Module, moment: Moment) -> None:
         """Before the epoch is scored."""
 
+    def hold(self, network: nn.Module) -> None:
+        """Impose on other weights what this hook imposes: on a moving average, before it is scored and kept."""
+
+    def is_done(self, moment: Moment) -> bool:
+        """Whether the network is what the stage shall give: False keeps an epoch from being chosen as the best one.
+
+        A schedule that still removes weights says False until it has removed all. moment.step is -1 before training.
+        """
+        return True
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What a checkpoint must hold."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave; called once, before the first step of a resumed training."""
+
 
 class KeepZeros(Hook):
     """Holds the zeros that a parameter has when training starts."""
@@ -38,6 +59,9 @@ class KeepZeros(Hook):
         self._masks: dict[str, Tensor] = {name: parameters[name].detach() != 0 for name in names if name in parameters}
 
     def after_step(self, network: nn.Module, moment: Moment) -> None:
+        self.hold(network)
+
+    def hold(self, network: nn.Module) -> None:
         parameters = dict(network.named_parameters())
         with torch.no_grad():
             for name, mask in self._masks.items():

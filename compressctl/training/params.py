@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Augmentation(BaseModel):
+    """What is done to images while they train, anew for each sample in each epoch. Inputs without height and width stay."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    crop: int = Field(
+        0,
+        ge=0,
+        description="pixels by which an image is moved at most, up, down or sideways; what comes in at an edge is the image "
+        "mirrored there. 4 is usual for 32x32",
+    )
+    flip: bool = Field(False, description="mirror every second image from left to right; not for text or digits")
+    cutout: int = Field(
+        0, ge=0, description="side, in pixels, of a square that is set to 0, the mean of data that data.mean normalises"
+    )
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.crop or self.flip or self.cutout)
 
 
 class TrainingParams(BaseModel):
@@ -14,13 +35,64 @@ class TrainingParams(BaseModel):
 
     epochs: int = Field(5, ge=0, description="passes over the train split")
     batch_size: int = Field(128, ge=1, description="samples per step, over all processes together")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
-    learning_rate: float = Field(0.01, gt=0, description="the highest; the schedule goes up to it and down from it")
-    weight_decay: float = Field(5e-4, ge=0, description="of weights; biases and norms have none")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="how the learning rate falls")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of the steps in which the learning rate rises")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 computes products in 16 bits where the processor does that faster"
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = Field(
+        "sgd", description="what turns gradients into steps; adam and adamw want a learning_rate near 0.001"
     )
+    learning_rate: float = Field(0.01, gt=0, description="the highest; the schedule goes up to it and down from it")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop: the share of the last step that is kept")
+    nesterov: bool = Field(True, description="of sgd: look ahead along the momentum; needs momentum")
+    weight_decay: float = Field(5e-4, ge=0, description="of weights; biases and norms have none")
+    schedule: Literal["cosine", "linear", "step", "one-cycle", "constant"] = Field(
+        "cosine",
+        description="how the learning rate falls: along half a cosine, on a line, by step_factor at each of step_at, or after "
+        "a long rise during which momentum falls (one-cycle)",
+    )
+    warmup: float | None = Field(
+        None, ge=0, le=1, description="share of the steps in which the rate rises; default: 0.05, for one-cycle 0.3"
+    )
+    step_at: tuple[float, ...] = Field(
+        (0.5, 0.75), description="of schedule step: shares of the training after which the rate falls, between 0 and 1"
+    )
+    step_factor: float = Field(0.1, gt=0, lt=1, description="of schedule step: what the rate is multiplied by")
+    clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+    average: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of an exponential moving average of the weights, as in 0.999; the average is scored and kept",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="how strongly pairs of samples are mixed: alpha of the Beta distribution, 0.2 is mild, 0 off",
+    )
+    augment: Augmentation = Field(Augmentation(), description="random changes to images: crop, flip, cutout")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16 computes products in 16 bits, about twice as fast on processors and GPUs that can; "
+        "weights stay float32",
+    )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="the epoch whose weights are kept: the best one on the validation split (the start counts as one), or the "
+        "last; without a validation split the last",
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after that many epochs without a better score on the validation split"
+    )
+    reestimate_norms: bool = Field(
+        False, description="measure BatchNorm's means and variances anew on training samples before an epoch is scored"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainingParams:
+        if any(not 0 < share < 1 for share in self.step_at):
+            raise ValueError("step_at holds shares of the training, between 0 and 1, as in [0.5, 0.75]")
+        return self
+
+    @property
+    def warmup_share(self) -> float:
+        if self.warmup is not None:
+            return self.warmup
+        return 0.3 if self.schedule == "one-cycle" else 0.05

@@ -4,8 +4,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def resnet20() -> nn.Module:
-    return ResNet(blocks_per_stage=3)
+def resnet20(width: int = 16) -> nn.Module:
+    """width: channels of the first stage; 8 makes a network with a quarter of the multiply-accumulates."""
+    return ResNet(blocks_per_stage=3, width=width)
 
 
 def resnet56() -> nn.Module:
@@ -13,16 +14,16 @@ def resnet56() -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Three stages of 16, 32 and 64 channels; (n, 3, 32, 32) to (n, classes)."""
+    """Three stages of width, 2 * width and 4 * width channels; (n, 3, 32, 32) to (n, classes)."""
 
-    def __init__(self, blocks_per_stage: int, classes: int = 10) -> None:
+    def __init__(self, blocks_per_stage: int, classes: int = 10, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = _stage(16, 16, blocks_per_stage, stride=1)
-        self.layer2 = _stage(16, 32, blocks_per_stage, stride=2)
-        self.layer3 = _stage(32, 64, blocks_per_stage, stride=2)
-        self.linear = nn.Linear(64, classes)
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks_per_stage, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks_per_stage, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks_per_stage, stride=2)
+        self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))

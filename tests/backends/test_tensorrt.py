@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,8 +17,9 @@ from support.graphs import residual_model
 
 from compressctl.backends.params import TensorRtParams
 from compressctl.backends.tensorrt import BACKEND
-from compressctl.backends.tensorrt.rules import RULES, holds_two_of_four, lint
-from compressctl.core.errors import StageError
+from compressctl.backends.tensorrt.rules import RULES, Graph, holds_two_of_four, lint, two_of_four
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import TensorSpec
 from compressctl.core.target import Target
 
 HERE = Path(__file__).parent
@@ -229,6 +231,7 @@ def _sorted(net: Net) -> None:
         ("weight-axis", _wrong_axis),
         ("no-q-before-relu", _quantize_before_relu),
         ("no-output-q", _output_quantized),
+        ("float-functions", _output_quantized),
         ("concat-scales", _concat_scales),
         ("block-zero-point", _blocked_zero_point),
         ("block-type", lambda net: _blocked_matmul(net, dtype=TensorProto.INT8, axis=0)),
@@ -271,9 +274,26 @@ def test_every_rule_is_tried_and_has_a_source() -> None:
 def test_two_of_four_is_counted_along_input_channels() -> None:
     weight = np.zeros((4, 8, 3, 3), np.int8)
     weight[:, [0, 3, 4, 5]] = 1
-    assert holds_two_of_four(weight, "Conv")
+    assert holds_two_of_four(weight)
     weight[0, 1, 0, 0] = 1
-    assert not holds_two_of_four(weight, "Conv")
+    assert not holds_two_of_four(weight)
+
+
+@pytest.mark.parametrize(("op", "transposed"), [("Gemm", 1), ("Gemm", 0), ("MatMul", 0)])
+def test_two_of_four_is_counted_along_the_inputs_of_a_matrix(op: str, transposed: int) -> None:
+    weight = np.ones((8, 8), np.float32)
+    weight[:, 1::2] = 0  # (out, in)
+    for values, holds in ((weight, True), (weight.T, False)):
+        stored = values if transposed else values.T
+        node = helper.make_node(op, ["x", "w"], ["y"], "product", **({"transB": transposed} if op == "Gemm" else {}))
+        net = helper.make_graph(
+            [node],
+            "net",
+            [helper.make_tensor_value_info("x", 1, ["batch", 8])],
+            [helper.make_tensor_value_info("y", 1, ["batch", 8])],
+            [numpy_helper.from_array(np.ascontiguousarray(stored), "w")],
+        )
+        assert bool(two_of_four(Graph.of(helper.make_model(net), sparse=False))) is holds
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
@@ -303,7 +323,7 @@ def test_a_graph_that_breaks_a_rule_is_refused_with_the_node(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_of_four_kernels_are_allowed_where_every_weight_holds_the_pattern(tmp_path: Path) -> None:
+def test_two_of_four_kernels_are_allowed_where_a_weight_holds_the_pattern(tmp_path: Path) -> None:
     model = residual_model()
     for tensor in model.body.graph.initializer:
         if tensor.name.startswith("w"):
@@ -341,3 +361,104 @@ def test_the_build_script_without_tensorrt_says_what_is_missing(tmp_path: Path) 
     assert done.returncode == 1
     assert "pip install tensorrt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _settings_of(script: Path) -> dict[str, Any]:
+    assigned = next(node for node in ast.parse(script.read_text()).body if isinstance(node, ast.Assign))
+    found: dict[str, Any] = ast.literal_eval(assigned.value)
+    return found
+
+
+def test_profiles_come_from_the_models_open_axes_or_the_recipe(tmp_path: Path) -> None:
+    model = residual_model()
+    BACKEND.build(model, Target("tensorrt", batch=4), tmp_path)
+    shapes = _settings_of(tmp_path / "build_engine.py")["profiles"]["x"]
+    assert shapes == {"min": [1, 8, 6, 6], "opt": [4, 8, 6, 6], "max": [16, 8, 6, 6]}
+    asked = {"x": {"min": [2, 8, 6, 6], "opt": [8, 8, 6, 6], "max": [64, 8, 6, 6]}}
+    BACKEND.build(model, Target("tensorrt", options={"profiles": asked, "version_compatible": True}), tmp_path)
+    settings = _settings_of(tmp_path / "build_engine.py")
+    assert settings["profiles"] == asked
+    assert settings["version_compatible"] is True
+
+
+def test_open_axes_of_which_nothing_is_known_are_said(tmp_path: Path) -> None:
+    model = residual_model()
+    inputs = (TensorSpec("x", "float32", ("batch", 8, "height", "width")),)
+    notes = BACKEND.build(
+        replace(model, signature=replace(model.signature, inputs=inputs)), Target("tensorrt"), tmp_path
+    ).notes
+    assert any("1 to 16 along the axes height, width of x" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "says"),
+    [
+        ("z", ([1, 8, 6, 6], [1, 8, 6, 6], [1, 8, 6, 6]), "no such input"),
+        ("x", ([4, 8, 6, 6], [2, 8, 6, 6], [8, 8, 6, 6]), "must grow, here 4, 2, 8"),
+        ("x", ([1, 8, 6, 6], [1, 8, 6, 6], [1, 8, 7, 6]), "max: 1 x 8 x 7 x 6 does not fit batch x 8 x 6 x 6"),
+        ("x", ([1, 8, 6], [1, 8, 6], [1, 8, 6]), "min: 1 x 8 x 6 does not fit"),
+    ],
+)
+def test_profiles_that_do_not_fit_are_refused_here_and_not_on_the_gpu(
+    tmp_path: Path, name: str, shapes: tuple[list[int], ...], says: str
+) -> None:
+    profile = dict(zip(("min", "opt", "max"), shapes, strict=True))
+    with pytest.raises(UsageError, match=says):
+        BACKEND.build(residual_model(), Target("tensorrt", options={"profiles": {name: profile}}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Recorder:
+    """Stands where TensorRT's objects do: notes each call, gives itself back, is falsy nowhere."""
+
+    __version__ = "10.16.1"
+
+    def __init__(self, calls: list[str], path: str = "trt") -> None:
+        self.__dict__.update(calls=calls, path=path)
+
+    def __getattr__(self, name: str) -> "_Recorder":
+        return _Recorder(self.calls, f"{self.path}.{name}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.calls.append(f"{self.path}.{name} = {value}")
+
+    def __call__(self, *arguments: object) -> "_Recorder":
+        self.calls.append(f"{self.path}({', '.join(map(str, arguments))})")
+        return self
+
+    def __str__(self) -> str:
+        return self.path
+
+    def __int__(self) -> int:
+        return 1
+
+    def __bytes__(self) -> bytes:
+        return b"bytes of " + self.path.encode()
+
+
+def test_the_build_script_asks_for_what_the_recipe_says(tmp_path: Path) -> None:
+    """Not that TensorRT would do it, which takes a GPU: that every setting reaches a call, and the files are written."""
+    options = TensorRtParams(version_compatible=True, hardware_compatible=True, sparse=None, workspace=1 << 28)
+    model = residual_model()
+    for tensor in model.body.graph.initializer:
+        if tensor.name.startswith("w"):
+            values = numpy_helper.to_array(tensor).copy()
+            values[:, 1::2] = 0
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    BACKEND.build(model, Target("tensorrt", batch=2, options=options.model_dump(mode="json")), tmp_path)
+    calls: list[str] = []
+    namespace: dict[str, Any] = {"__name__": "build_engine", "__file__": str(tmp_path / "build_engine.py")}
+    exec(compile((tmp_path / "build_engine.py").read_text(), "build_engine.py", "exec"), namespace)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tensorrt", _Recorder(calls))
+        patch.setattr(sys, "argv", ["build_engine.py"])
+        namespace["main"]()
+    made = "\n".join(calls)
+    assert "create_network(2)" in made
+    assert "MemoryPoolType.WORKSPACE, 268435456" in made
+    for flag in ("SPARSE_WEIGHTS", "VERSION_COMPATIBLE"):
+        assert f"set_flag(trt.BuilderFlag.{flag})" in made
+    assert "hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS" in made
+    assert "set_shape(x, [1, 8, 6, 6], [2, 8, 6, 6], [16, 8, 6, 6])" in made
+    assert (tmp_path / "model.engine").read_bytes().startswith(b"bytes of")
+    assert (tmp_path / "timing.cache").is_file()

@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import compressctl
+from compressctl.cli.doctor import examine
 from compressctl.cli.main import COMMANDS, app
+from compressctl.core.machine import nvidia_gpu, this_machine
+from compressctl.core.target import resolve_profile
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 FRAMEWORKS = ["torch", "onnx", "onnxruntime", "onnxscript"]
@@ -99,9 +103,60 @@ def test_a_missing_backend_exits_3_with_the_command_that_mends_it(tmp_path: Path
 
 def test_doctor_says_what_the_processor_means_for_int8() -> None:
     found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
-    assert found["machine"]["profile"] in ("x86-vnni", "x86-avx2", "arm64")
+    assert found["machine"]["profile"] in ("x86-vnni", "x86-avx2", "x86-amx", "arm64")
     assert found["machine"]["INT8"]
-    assert "devices: cpu" in found["backends"]["onnxruntime"]
+    assert "devices: cpu" in found["backends"]["onnxruntime"][0]
+
+
+@pytest.fixture
+def told_by_nvidia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Put a script in the place of the driver's nvidia-smi that says what it is told to."""
+
+    def tell(words: str) -> None:
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\necho '{words}'\n")
+        script.chmod(0o755)
+        nvidia_gpu.cache_clear()
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    yield tell
+    nvidia_gpu.cache_clear()
+
+
+@pytest.mark.parametrize("words", ["", "No devices were found"])
+def test_doctor_says_what_each_backend_lacks_without_a_gpu(told_by_nvidia: Callable[[str], None], words: str) -> None:
+    told_by_nvidia(words)
+    found = examine()["backends"]
+    assert "missing: CUDA: there is no NVIDIA GPU here, or no driver for it" in found["onnxruntime"]
+    assert any("run build_engine.py where one is" in line for line in found["tensorrt"])
+    assert any("INT4 with AWQ" in line for line in found["openvino"])
+
+
+def test_doctor_has_the_exact_command_where_a_gpu_is_not_used(told_by_nvidia: Callable[[str], None]) -> None:
+    told_by_nvidia("NVIDIA L4, 8.9")
+    found = examine()
+    assert found["machine"]["GPU"] == "NVIDIA L4, compute capability 8.9"
+    lines = " ".join(found["backends"]["onnxruntime"])
+    assert "pip install onnxruntime-gpu" in lines or "devices: cpu, cuda" in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "profile"),
+    [
+        ("Tesla T4, 7.5", "nvidia-sm75"),
+        ("NVIDIA A10, 8.6", "nvidia-sm80"),
+        ("NVIDIA L4, 8.9", "nvidia-sm89"),
+        ("NVIDIA H100 80GB HBM3, 9.0", "nvidia-sm90"),
+        ("NVIDIA RTX PRO 6000, 12.0", "nvidia-sm90"),
+    ],
+)
+def test_auto_reads_the_gpu_for_tensorrt_and_the_processor_for_others(
+    told_by_nvidia: Callable[[str], None], words: str, profile: str
+) -> None:
+    told_by_nvidia(words)
+    assert resolve_profile("auto", this_machine(), "tensorrt") == profile
+    assert not resolve_profile("auto", this_machine()).startswith("nvidia")
+    assert resolve_profile("arm64", this_machine(), "tensorrt") == "arm64"
 
 
 @pytest.mark.parametrize("output_format", ["json", "sarif", "github"])
@@ -119,6 +174,15 @@ def test_problems_are_given_to_programs(tmp_path: Path, output_format: str) -> N
         assert region == {"startLine": 3, "startColumn": 7}
     else:
         assert (found[0]["line"], found[0]["column"], found[0]["path"]) == (3, 7, "seed")
+
+
+def test_explain_shows_the_keys_of_nested_options_and_what_they_need() -> None:
+    shown = CliRunner().invoke(app, ["explain", "openvino"]).stdout
+    assert "weights: keys | none" in shown
+    assert "mode: int8_sym | int8_asym | int4_sym | int4_asym | nf4 | mxfp4, default int4_sym" in shown
+    assert "pip install 'compressctl[nncf]'" in shown
+    assert "streams: int | none" in shown
+    assert "profiles: dict[str, keys] | none" in CliRunner().invoke(app, ["explain", "tensorrt"]).stdout
 
 
 def test_explain_shows_parameters_needs_and_papers() -> None:

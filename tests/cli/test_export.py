@@ -1,9 +1,12 @@
 """compressctl export: one file in other runtimes' forms, and a recipe with three deliverables."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from support.graphs import residual_model
 from support.shell import Shell
 
@@ -64,3 +67,35 @@ def test_one_recipe_gives_three_deliverables_that_agree(shell: Shell) -> None:
     assert parts["tensorrt"]["compressed"]["latency"] is None
     assert any("engine not built" in note for note in parts["tensorrt"]["notes"])
     assert "Engine not built" in (shell.folder / "out" / "report.html").read_text()
+
+
+def test_weights_packed_by_onnxruntime_become_three_deliverables(shell: Shell) -> None:
+    """Its own 4-bit quantizer writes MatMulNBits, which TensorRT does not know."""
+    quantizer = pytest.importorskip("onnxruntime.quantization.matmul_nbits_quantizer")
+    value, rng = helper.make_tensor_value_info, np.random.default_rng(0)
+    weights = {f"w{number}": rng.normal(0, 0.1, (128, 128)).astype(np.float32) for number in (1, 2)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["a"], "up"),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("MatMul", ["b", "w2"], ["y"], "down"),
+    ]
+    io = [[value(name, TensorProto.FLOAT, ["batch", 128])] for name in ("x", "y")]
+    graph = helper.make_graph(
+        nodes, "g", *io, [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    )
+    theirs = quantizer.MatMulNBitsQuantizer(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), block_size=64
+    )
+    theirs.process()
+    onnx.save(theirs.model.model, shell.folder / "four.onnx")
+    done = shell.run("export", "four.onnx", "--to", "onnxruntime,openvino,tensorrt", "--output", "out")
+    assert done.code == 0, done.err
+    assert "0 quantized activations and 2 weights were read" in done.out
+    assert "128 x 128 uint4 weights are written as" in done.out
+    shares = [float(share) for share in re.findall(r"range: ([\d.]+)%", done.out)]
+    assert len(shares) == 3
+    assert max(shares[:2]) < 2
+    # Around zero in 4 bits is coarser than what the file held, and said.
+    assert "rounded again, to INT4 around zero" in done.out
+    sizes = {path.parent.name: path.stat().st_size for path in (shell.folder / "out").rglob("model.*")}
+    assert max(sizes.values()) < 128 * 128 * 2 / 2 + 6000

@@ -3,11 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pytest
 from support.shell import Shell
 
 
 def _apply(shell: Shell, output: str) -> None:
-    done = shell.run("apply", shell.recipe("net.yaml", "  - {use: quantize.static, id: int8}"), "--output", output)
+    _apply_file(shell, shell.recipe("net.yaml", "  - {use: quantize.static, id: int8}"), output)
+
+
+def _apply_file(shell: Shell, recipe: str, output: str) -> None:
+    done = shell.run("apply", recipe, "--output", output)
     assert done.code == 0, done.err
 
 
@@ -29,9 +35,23 @@ def test_files_are_timed_and_scored_without_a_run(shell: Shell) -> None:
     assert "not a split to score" in shell_out.err
 
 
+@pytest.mark.slow
+def test_files_of_both_runtimes_are_timed_side_by_side_and_scored(shell: Shell) -> None:
+    recipe = shell.recipe("net.yaml", "  - {use: quantize.static, id: int8}", "export: [onnxruntime, openvino]")
+    assert shell.run("apply", recipe, "--output", "out").code == 0
+    onnx_file, openvino_file = "out/artifacts/onnxruntime/model.onnx", "out/artifacts/openvino/model.xml"
+    timed = shell.run("bench", onnx_file, openvino_file, "--seconds", "0.2", "--json")
+    assert timed.code == 0, timed.err
+    assert [entry["file"] for entry in json.loads(timed.out)["files"]] == [onnx_file, openvino_file]
+    scored = shell.run("evaluate", openvino_file, "--data", recipe, "--json")
+    part = shell.report("out")["backends"][1]
+    assert json.loads(scored.out)["value"] == part["compressed"]["score"]["value"]
+
+
 def test_a_missing_or_broken_file_is_one_message(shell: Shell) -> None:
     for command in (
         ["bench", "nothing.onnx"],
+        ["bench", "nothing.onnx.xml"],
         ["evaluate", "nothing.onnx", "--data", shell.recipe("net.yaml", "  []")],
     ):
         done = shell.run(*command)
@@ -57,6 +77,25 @@ def test_a_run_is_reproduced_from_its_lock_file(shell: Shell) -> None:
     assert again.code == 1
     assert "accuracy was" in again.out
     assert shell.run("reproduce", "nowhere").code == 2
+
+
+@pytest.mark.slow
+def test_data_that_changed_is_named_as_the_reason(shell: Shell) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"inputs": rng.random((120, 1, 8, 8), np.float32), "labels": rng.integers(0, 10, 120)}
+    np.savez(shell.folder / "data.npz", **arrays)
+    (shell.folder / "net.yaml").write_text(
+        """recipe: compressctl/v1
+model: {source: builtin, name: digits-resnet}
+data: {source: npz, path: data.npz, calibration: 20}
+stages: [{use: quantize.static}]
+"""
+    )
+    _apply_file(shell, "net.yaml", "first")
+    np.savez(shell.folder / "data.npz", **{**arrays, "inputs": 1 - arrays["inputs"]})
+    done = shell.run("reproduce", "first", "--measure", "quick")
+    assert "the data's files are not those of the first run" in done.out
+    assert "the model's files" not in done.out
 
 
 def test_runs_are_listed_pinned_and_cleaned_up(shell: Shell) -> None:

@@ -13,10 +13,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from support.graphs import residual_model
 
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.core.model import Model
+from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
 from compressctl.graph.absorb import absorb, is_quantized
 from compressctl.graph.half import to_half, to_single
+from compressctl.graph.unfold_qlinear import unfold_qlinear
 
 PROCESSOR = Target("onnxruntime", profile="x86-vnni")
 INPUTS = {"x": np.random.default_rng(3).normal(0, 1, (4, 8, 6, 6)).astype(np.float32)}
@@ -88,6 +89,96 @@ def test_onnxruntimes_own_quantizer_is_understood(tmp_path: Path, dtype: QuantTy
     assert sum(node.op_type == "QuantizeLinear" for node in again.graph.node) >= 3
     step = float(max(np.max(quant.scale) for quant in found.plan.activations.values()))
     assert np.abs(_run(again) - _run(theirs)).max() <= 2.5 * step
+
+
+def _quantized(folder: Path, **settings: object) -> onnx.ModelProto:
+    source, quantized = folder / "float.onnx", folder / "quantized.onnx"
+    onnx.save(residual_model().body, source)
+    quantize_static(source, quantized, _Reader(), weight_type=QuantType.QInt8, **settings)
+    return onnx.load(quantized)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_the_operator_format_says_the_same_as_q_dq(tmp_path: Path, per_channel: bool) -> None:
+    theirs = _quantized(
+        tmp_path, quant_format=QuantFormat.QOperator, activation_type=QuantType.QUInt8, per_channel=per_channel
+    )
+    assert any(node.op_type == "QLinearConv" for node in theirs.graph.node)
+    assert is_quantized(theirs)
+    found = absorb(theirs)
+    assert found.ignored == ()
+    assert not is_quantized(found.model)
+    assert len(found.plan.weights) == 2
+    again = to_onnx(Model(Form.ONNX, found.model, residual_model().signature, found.plan), PROCESSOR)
+    step = float(max(np.max(quant.scale) for quant in found.plan.activations.values()))
+    assert np.abs(_run(again) - _run(theirs)).max() <= 2.5 * step
+
+
+def test_every_operator_of_that_format_is_unfolded_into_the_same_function() -> None:
+    value, rng = helper.make_tensor_value_info, np.random.default_rng(0)
+    constants = {
+        "s": np.float32(0.03), "z": np.uint8(120), "t": np.float32(0.05), "u": np.uint8(3),
+        "w": rng.integers(-100, 100, (24, 5)).astype(np.int8), "ws": np.float32(0.01), "wz": np.int8(0),
+        "b": rng.integers(-900, 900, 5).astype(np.int32), "m": rng.integers(-100, 100, (5, 5)).astype(np.int8),
+    }  # fmt: skip
+    microsoft = {"domain": "com.microsoft"}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "enter"),
+        helper.make_node("QLinearSigmoid", ["q", "s", "z", "t", "u"], ["a"], "sigmoid", **microsoft),
+        helper.make_node("QLinearLeakyRelu", ["q", "s", "z", "s", "z"], ["l"], "leaky", alpha=0.1, **microsoft),
+        helper.make_node("QLinearMul", ["a", "t", "u", "l", "s", "z", "s", "z"], ["p"], "times", **microsoft),
+        helper.make_node("QLinearAdd", ["p", "s", "z", "q", "s", "z", "t", "z"], ["c"], "plus", **microsoft),
+        helper.make_node("QLinearConcat", ["s", "z", "c", "t", "z", "l", "s", "z"], ["j"], "join", axis=1, **microsoft),
+        helper.make_node("QLinearAveragePool", ["j", "s", "z", "s", "z"], ["v"], "mean", kernel_shape=[2, 2], strides=[2, 2], **microsoft),
+        helper.make_node("Flatten", ["v"], ["f"], "flat"),
+        helper.make_node("QGemm", ["f", "s", "z", "w", "ws", "wz", "b", "t", "z"], ["g"], "gemm", **microsoft),
+        helper.make_node("QLinearMatMul", ["g", "t", "z", "m", "ws", "wz", "t", "z"], ["o"], "product"),
+        helper.make_node("DequantizeLinear", ["o", "t", "z"], ["y"], "leave"),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, ["n", 3, 4, 4])], [value("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    theirs = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    unfolded = unfold_qlinear(theirs)
+    assert {node.op_type for node in unfolded.graph.node} == {
+        "QuantizeLinear", "DequantizeLinear", "Sigmoid", "LeakyRelu", "Mul", "Add", "Concat", "AveragePool", "Flatten",
+        "Gemm", "MatMul",
+    }  # fmt: skip
+    inputs = {"x": rng.normal(0, 1, (2, 3, 4, 4)).astype(np.float32)}
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    one, other = (
+        onnxruntime.InferenceSession(proto.SerializeToString(), options).run(None, inputs)[0]
+        for proto in (theirs, unfolded)
+    )
+    # A step of 0.05 or two, where a half is rounded differently on the way; a wrong scale or weight is off by far more.
+    assert np.abs(one - other).max() <= 0.1 + 1e-6
+    assert np.mean(np.abs(one - other)) < 0.03 < 0.02 * np.ptp(one)
+
+
+def test_an_operator_that_computes_on_codes_keeps_them() -> None:
+    value = helper.make_tensor_value_info
+    constants = {"s": np.float32(0.1), "z": np.uint8(128), "w": np.ones((4, 2), np.uint8)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "quantize"),
+        helper.make_node("MatMulInteger", ["q", "w"], ["i"], "integers"),
+        helper.make_node("Cast", ["i"], ["y"], "cast", to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, [2, 4])], [value("y", TensorProto.FLOAT, [2, 2])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )  # fmt: skip
+    theirs = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    found = absorb(theirs)
+    assert found.ignored == ("integers: MatMulInteger computes on the codes themselves",)
+    onnx.checker.check_model(found.model)
+    x = {"x": np.random.default_rng(0).normal(0, 1, (2, 4)).astype(np.float32)}
+    one, other = (
+        onnxruntime.InferenceSession(proto.SerializeToString()).run(None, x)[0] for proto in (theirs, found.model)
+    )
+    assert np.array_equal(one, other)
 
 
 def test_a_folded_relu_comes_back_as_a_node() -> None:

@@ -35,7 +35,7 @@ def test_zeros_are_those_of_the_numbers_not_of_the_codes(tmp_path: Path) -> None
     }  # fmt: skip
     found = {entry.dtype: entry for entry in stored_weights(_save(tmp_path / "m.onnx", nodes, tensors))}
     assert (found["uint8"].elements, found["uint8"].stored_bytes, found["uint8"].zeros) == (32, 32, 4)
-    assert (found["float"].elements, found["float"].zeros) == (4, 1)
+    assert (found["float32"].elements, found["float32"].zeros) == (4, 1)
 
 
 def test_packed_weights_count_each_weight(tmp_path: Path) -> None:

@@ -38,6 +38,23 @@ def test_no_change_is_no_change() -> None:
     assert found.calibration_error_before == found.calibration_error_after
 
 
-def test_outputs_that_are_no_class_scores_have_no_behaviour() -> None:
-    single = Predictions(np.zeros((40, 1)), LABELS, np.arange(40))
-    assert behaviour(single, single, ["cat", "dog"]) is None
+def test_a_single_logit_is_that_of_the_second_of_two_classes() -> None:
+    logits = np.random.default_rng(0).normal(0, 2, (2, 40, 1))
+    before, after = (Predictions(found, LABELS, np.arange(40)) for found in logits)
+    single = behaviour(before, after, ["cat", "dog"])
+    chances = [1 / (1 + np.exp(-found)) for found in logits]
+    both = [Predictions(np.hstack([1 - chance, chance]), LABELS, np.arange(40)) for chance in chances]
+    pair = behaviour(*both, ["cat", "dog"])
+    assert single is not None
+    assert pair is not None
+    assert single.changed == pair.changed
+    assert single.classes == pair.classes
+    assert single.calibration_error_after == pytest.approx(pair.calibration_error_after)
+    assert single.divergence == pytest.approx(pair.divergence)
+
+
+@pytest.mark.parametrize("broken", [np.zeros((40, 2, 3)), np.full((40, 2), np.nan)])
+def test_outputs_that_are_no_class_scores_have_no_behaviour(broken: np.ndarray) -> None:
+    strange, sound = Predictions(broken, LABELS, np.arange(40)), _predictions(LABELS)
+    assert behaviour(strange, sound, ["cat", "dog"]) is None
+    assert behaviour(sound, strange, ["cat", "dog"]) is None

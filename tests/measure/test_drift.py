@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 
 from compressctl.measure.drift import drift, neighbour_overlap, token_drift
-from compressctl.measure.groups import group_changes
+from compressctl.measure.groups import group_changes, group_errors
 from compressctl.measure.score import Predictions
 from compressctl.measure.sheet import as_png
 
@@ -91,3 +91,22 @@ def test_pictures_are_made_of_images_alone() -> None:
     assert as_png(RNG.normal(size=10)) is None
     assert as_png(RNG.normal(size=(8, 20, 20))) is None
     assert as_png(np.zeros((1, 8, 8))) is not None
+
+
+def test_groups_of_errors_are_averaged_apart_and_a_widened_gap_is_seen() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.array(["a"] * 300 + ["b"] * 300 + ["few"] * 4)
+    before = np.abs(rng.normal(0, 1, 604))
+    after = before + np.where(groups == "b", 0.5, 0.0) + np.abs(rng.normal(0, 0.05, 604))
+    found = group_errors(before, after, groups)
+    assert found is not None
+    assert found.groups[0].name == "b"
+    means = {name: (before[groups == name].mean(), after[groups == name].mean()) for name in ("a", "b")}
+    assert found.gap_before == pytest.approx(abs(means["a"][0] - means["b"][0]))
+    assert found.gap_after == pytest.approx(abs(means["a"][1] - means["b"][1]))
+    assert found.amplification == pytest.approx(found.gap_after - found.gap_before)
+    assert 0 < found.interval.low < found.amplification < found.interval.high
+    same = group_errors(before, before, groups)
+    assert same is not None
+    assert (same.interval.low, same.interval.high) == (0.0, 0.0)
+    assert group_errors(before[:304], after[:304], groups[np.r_[:300, 600:604]]) is None

@@ -1,16 +1,18 @@
 """Measuring: numbers against independent computations, latency on a real file, budgets as a table."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from compressctl.backends.onnxruntime import BACKEND
-from compressctl.core.backend import Artifact
+from compressctl.core.backend import Artifact, ExecutedNode
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
@@ -19,8 +21,9 @@ from compressctl.measure.budget import check, facts_of
 from compressctl.measure.latency import Effort, compare, speedup
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup, Verdict
-from compressctl.measure.score import Predictions, change, score
+from compressctl.measure.score import Predictions, change, predict, score
 from compressctl.recipe.schema import BudgetSection
+from compressctl.sources.dataset import PositionSplit
 
 ACCURACY = metrics.get("accuracy")
 QUICK = Effort(launches=2, most_launches=2, rounds=3, warm_up_seconds=0.01, seconds=0.05, runs=20)
@@ -155,7 +158,8 @@ def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:
     artifact = _file(tmp_path / "a.onnx", 64)
     found = size(artifact, Model(Form.ONNX, onnx.load(artifact.path), _signature(64)), BACKEND)
     assert found.total_bytes == (tmp_path / "a.onnx").stat().st_size
-    assert found.transport_bytes < found.total_bytes
+    whole = zstandard.ZstdCompressor(level=9).compress((tmp_path / "a.onnx").read_bytes())
+    assert found.transport_bytes == len(whole) < found.total_bytes
     assert (found.parameters, found.macs) == (64 * 64, 64 * 64)
 
 
@@ -198,3 +202,29 @@ def test_the_budget_table(budget: dict[str, float], measured: Measurement, holds
 
 def test_no_budget_no_lines() -> None:
     assert check(BudgetSection(), facts_of(_measured(), "accuracy")) == ()
+
+
+class _Doubling:
+    """A session of a fixed batch of 4, which refuses any other."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        assert len(inputs["x"]) == 4
+        return {"y": 2 * inputs["x"]}
+
+
+def test_a_fixed_batch_size_leaves_no_sample_out() -> None:
+    split = PositionSplit(np.arange(10), lambda at: ({"x": at[:, None].astype(np.float32)}, at % 2))
+    signature = Signature((TensorSpec("x", "float32", (4, 1)),), (TensorSpec("y", "float32", (4, 1)),))
+    found = predict(_Doubling(), split, signature, 64)  # type: ignore[arg-type]
+    assert found.outputs[:, 0].tolist() == [2 * position for position in range(10)]
+    assert found.indices.tolist() == list(range(10))
+    assert found.labels is not None
+    assert len(found.labels) == 10
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("int8", 8 * 8), ("int4 weights", 4 * 32), ("float32", 32 * 32)])
+def test_bit_operations_count_the_weight_and_the_activation(precision: str, bits: int, tmp_path: Path) -> None:
+    artifact = _file(tmp_path / "m.onnx", 8)
+    model = Model(Form.ONNX, onnx.load(artifact.path), _signature(8))
+    nodes = [ExecutedNode("product", "MatMul", precision, 100, None)]
+    assert size(artifact, model, BACKEND, nodes).bit_operations == 100 * bits

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from compressctl.cli.main import app
 from compressctl.core.errors import RecipeError
+from compressctl.core.technique import techniques
 from compressctl.recipe.json_schema import schema
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
@@ -90,7 +91,7 @@ def test_a_variable_alone_keeps_its_type_and_inside_text_becomes_text(tmp_path: 
 def test_an_environment_variable_is_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETWORK", "digits-depthwise")
     recipe = _load(tmp_path, BASE.replace("digits-resnet", "${env:NETWORK}".join('""')))
-    assert recipe.model.params.model_dump() == {"name": "digits-depthwise"}
+    assert recipe.model.params.name == "digits-depthwise"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +210,9 @@ def test_the_json_schema_knows_every_source_and_technique(tmp_path: Path) -> Non
     made = schema()
     names = [variant["properties"]["source"]["const"] for variant in made["properties"]["model"]["oneOf"]]
     assert names == ["builtin", "onnx", "python"]
-    (stage,) = made["properties"]["stages"]["items"]["oneOf"]
-    assert stage["properties"]["use"] == {"const": "quantize.static"}
+    stages = {stage["properties"]["use"]["const"]: stage for stage in made["properties"]["stages"]["items"]["oneOf"]}
+    assert set(stages) == set(techniques.names())
+    stage = stages["quantize.static"]
     assert "description" in stage["properties"]["ranges"]
     assert stage["additionalProperties"] is False
 

@@ -6,12 +6,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 from support.reports import file_part
 from typer.testing import CliRunner
 
 from compressctl.cli.main import app
 from compressctl.report import as_junit, as_sarif
-from compressctl.report.document import BackendPart, BudgetPart, Report, json_schema
+from compressctl.report.document import BackendPart, BudgetPart, Report, ScorePart, json_schema
 from compressctl.report.write import add_to_job_summary, write
 
 HOSTILE = "</failure><script> \x00 \U0001f600"
@@ -44,6 +45,7 @@ def _report(**changes: Any) -> Report:
         "warnings": ["noisy"],
         "environment": {},
         "recipe": {"name": "x", "seed": 1},
+        "recipe_file": "recipes/my net.yaml",
     }
     return Report(**{**values, **changes})
 
@@ -69,6 +71,10 @@ def test_sarif_has_one_result_per_missed_limit_and_warning() -> None:
         ("budget", "error"),
         ("warning", "warning"),
     ]
+    # GitHub's code scanning refuses results that have no place.
+    places = [found["locations"][0]["physicalLocation"] for found in run["results"]]
+    assert {place["artifactLocation"]["uri"] for place in places} == {"recipes/my%20net.yaml"}
+    assert all(place["region"]["startLine"] == 1 for place in places)
     rules = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
     assert {found["ruleId"] for found in run["results"]} <= rules
 
@@ -112,6 +118,33 @@ def test_check_gates_a_kept_run(run: Path, limits: list[str], code: int) -> None
     assert CliRunner().invoke(app, ["check", str(run), *options]).exit_code == code
 
 
+def test_check_holds_the_first_file_or_the_named_one(tmp_path: Path) -> None:
+    (part,) = _report().backends
+    other = part.model_copy(update={"backend": "openvino", "compressed": file_part(2000, ratio=1.6, drop=0.5)})
+    write(_report(name="kept", backends=[part, other]), tmp_path)
+    limit = ["check", str(tmp_path), "--budget", "size=1KB"]
+    first = CliRunner().invoke(app, limit)
+    assert (first.exit_code, first.stdout.splitlines()[0]) == (0, "onnxruntime:")
+    assert CliRunner().invoke(app, [*limit, "--backend", "openvino"]).exit_code == 1
+    assert CliRunner().invoke(app, [*limit, "--backend", "tensorrt"]).exit_code == 2
+
+
+def test_scores_on_other_data_are_not_compared(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (part,) = _report().backends
+    scored = part.compressed.model_copy(
+        update={"score": ScorePart(metric="accuracy", value=90, samples=50, split="test", per_class=None)}
+    )
+    backends = [part.model_copy(update={"compressed": scored})]
+    for path, data in ((run, {"source": "digits"}), (tmp_path / "other", {"source": "npz"})):
+        write(_report(backends=backends, recipe={"data": data}), path)
+    shown = CliRunner().invoke(app, ["compare", str(run), str(tmp_path / "other")]).stdout
+    assert "other data" in shown
+    assert "accuracy 90.00 %" in shown
+    shown = CliRunner().invoke(app, ["compare", str(run), str(run)]).stdout
+    assert "no measurable change" in shown
+
+
 def test_report_writes_the_files_again(run: Path) -> None:
     (run / "report.html").unlink()
     done = CliRunner().invoke(app, ["report", str(run)])
@@ -151,3 +184,28 @@ def test_a_report_of_the_first_schema_is_still_read() -> None:
             for name in ("bit_operations", "weights", "behaviour", "drift", "tokens", "energy", "points"):
                 del file[name]
     assert Report.model_validate(old) == _report()
+
+
+@pytest.mark.parametrize(
+    ("calibration", "digest", "compared"), [(100, "aa", True), (100, "bb", False), (200, "bb", True)]
+)
+def test_changed_files_are_other_data_and_another_calibration_set_is_not(
+    tmp_path: Path, calibration: int, digest: str, compared: bool
+) -> None:
+    (part,) = _report().backends
+    score = ScorePart(metric="accuracy", value=90, samples=50, split="test", per_class=None)
+    backends = [part.model_copy(update={"compressed": part.compressed.model_copy(update={"score": score})})]
+    paths = []
+    for name, size, found in (("one", 100, "aa"), ("two", calibration, digest)):
+        recipe = {
+            "recipe": "compressctl/v1",
+            "model": {"source": "builtin", "name": "digits-resnet"},
+            "data": {"source": "digits", "calibration": size},
+        }
+        (tmp_path / name).mkdir()
+        write(_report(backends=backends, recipe=recipe), tmp_path / name)
+        lock = {"recipe": recipe, "base": str(tmp_path), "data_sha256": found}
+        (tmp_path / name / "recipe.lock.yaml").write_text(yaml.safe_dump(lock))
+        paths.append(str(tmp_path / name))
+    shown = CliRunner().invoke(app, ["compare", *paths]).stdout
+    assert ("other data" not in shown) is compared

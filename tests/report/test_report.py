@@ -1,6 +1,7 @@
 """The report: what it says of whole and partial runs, and that hostile names stay text everywhere."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -130,7 +131,7 @@ def _shown(report: Report) -> str:
 def test_the_summary_says_what_came_out(recipe: Any, tmp_path: Path) -> None:
     report = from_result(_result(recipe, tmp_path))
     assert report.summary == [
-        "onnxruntime: 4.00x smaller, 2.00x faster, accuracy down 0.50 points.",
+        "onnxruntime: 4.00x smaller, 2.00x faster, accuracy down 0.50 points (may be chance, p = 0.5).",
         "Inside the budget.",
     ]
     assert report.exit_code == 0
@@ -236,3 +237,63 @@ def test_hostile_names_are_text_in_markdown(recipe: Any, tmp_path: Path) -> None
 
 def test_hostile_names_are_text_on_the_console(recipe: Any, tmp_path: Path) -> None:
     assert "[red]" in _shown(from_result(_result(recipe, tmp_path)))
+
+
+@pytest.mark.parametrize("render", [as_html.render, as_markdown.render, _shown], ids=["html", "markdown", "console"])
+def test_nothing_that_moves_or_colours_other_text_gets_through(recipe: Any, tmp_path: Path, render: Any) -> None:
+    """U+202E shows "evil" as "live"; ESC begins a terminal's commands. Both are shown as what they are."""
+    report = from_result(_result(recipe, tmp_path, warnings=("\u202eevil \x1b[31mred \u0645\u0631\u062d\u0628\u0627",)))
+    text = render(report)
+    assert not {"\u202e", "\x1b"} & set(text)
+    assert "u202eevil" in text
+    assert "\u0645\u0631\u062d\u0628\u0627" in text
+
+
+def test_a_score_that_rises_does_not_hide_a_class_that_falls(recipe: Any, tmp_path: Path) -> None:
+    (found,) = _result(recipe, tmp_path).backends
+    lost = ClassChange("cat", 100, 90.0, 60.0, 30, 0, 1e-6)
+    behaviour = dataclasses.replace(_behaviour(), classes=(lost, *_behaviour().classes))
+    after = dataclasses.replace(found.compressed, change=Change(-1.0, ("cat", 30.0), 40, 45, 90), behaviour=behaviour)
+    changed = dataclasses.replace(found, compressed=after)
+    report = from_result(_result(recipe, tmp_path, backends=(changed,)))
+    assert report.summary[0].endswith("accuracy up 1.00 points (may be chance, p = 0.5).")
+    assert report.summary[1] == "onnxruntime: classes that lose accuracy beyond chance: cat (30.00 points)."
+    assert "cat loses 30.00 points over 100 samples (corrected p = 1e-06)" in as_markdown.render(report)
+
+
+def test_a_tiny_class_that_loses_is_not_said_to_lose_nothing(recipe: Any, tmp_path: Path) -> None:
+    (found,) = _result(recipe, tmp_path).backends
+    few = dataclasses.replace(_behaviour(), classes=(ClassChange("few", 3, 100.0, 0.0, 3, 0, 1.0),))
+    after = dataclasses.replace(found.compressed, change=Change(0.1, ("cat", 0.0), 3, 0, 3), behaviour=few)
+    report = from_result(_result(recipe, tmp_path, backends=(dataclasses.replace(found, compressed=after),)))
+    text = as_markdown.render(report)
+    assert "No class of 10 samples or more loses accuracy; a smaller one does." in text
+
+
+def test_without_a_flip_there_is_no_talk_of_chance(recipe: Any, tmp_path: Path) -> None:
+    (found,) = _result(recipe, tmp_path).backends
+    calm = dataclasses.replace(_behaviour(), p_value=1.0, classes=(ClassChange("cat", 20, 90.0, 90.0, 0, 0, 1.0),))
+    after = dataclasses.replace(found.compressed, change=Change(0.0, ("cat", 0.0), 0, 0, 0), behaviour=calm)
+    report = from_result(_result(recipe, tmp_path, backends=(dataclasses.replace(found, compressed=after),)))
+    text = as_markdown.render(report)
+    assert "No prediction differs." in text
+    assert "chance" not in text
+
+
+def test_three_deliverables_of_photographs_stay_under_two_megabytes(recipe: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (found,) = _result(recipe, tmp_path).backends
+    photo = as_png(rng.normal(size=(3, 96, 96)).astype(np.float32))
+    assert photo is not None
+    behaviour = dataclasses.replace(
+        _behaviour(),
+        classes=tuple(ClassChange(f"class {n}", 50, 90.0, 80.0, 7, 2, 0.5) for n in range(1000)),
+        examples=tuple(Example(n, "cat", "cat", "dog", photo) for n in range(24)),
+    )
+    nodes = tuple(ExecutedNode(f"features.{n}.conv", "QLinearConv", "int8", 5000, None) for n in range(1500))
+    after = dataclasses.replace(found.compressed, behaviour=behaviour, fusion=Fusion(nodes, 1.0))
+    several = tuple(dataclasses.replace(found, backend=name, compressed=after) for name in ("a", "b", "c"))
+    page = as_html.render(from_result(_result(recipe, tmp_path, backends=several)))
+    assert len(page.encode()) < 2_000_000
+    assert page.count("<img") > 10
+    assert "in report.json" in page

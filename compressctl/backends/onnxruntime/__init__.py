@@ -9,6 +9,7 @@ from pathlib import Path
 from compressctl.backends.specs import ONNXRUNTIME
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
+from compressctl.core.machine import nvidia_gpu
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 
@@ -20,9 +21,17 @@ class OnnxRuntime:
     """The Backend. Its code is imported when it is asked to work, so that probing costs nothing."""
 
     def probe(self) -> Availability:
-        installed = _installed_version()
-        devices = ("cpu", "cuda") if _has("onnxruntime-gpu") else ("cpu",)
-        return Availability(installed is not None, installed, devices if installed else (), ONNXRUNTIME.install)
+        installed, gpu, is_gpu_build = _installed_version(), nvidia_gpu(), _has("onnxruntime-gpu")
+        devices = ("cpu", "cuda") if is_gpu_build and gpu else ("cpu",)
+        missing = []
+        if gpu is None:
+            missing.append("CUDA: there is no NVIDIA GPU here, or no driver for it")
+        if not is_gpu_build:
+            missing.append("CUDA: pip uninstall -y onnxruntime && pip install onnxruntime-gpu")
+        note = "runs INT8 Q/DQ, float, and weights of 2, 4 and 8 bits"
+        return Availability(
+            installed is not None, installed, devices if installed else (), ONNXRUNTIME.install, note, tuple(missing)
+        )
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
         """Write `model.onnx` into folder, beside its weights when they are too large for one file.

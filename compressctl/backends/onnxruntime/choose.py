@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -81,29 +81,40 @@ def _asked(options: OnnxRuntimeParams, possible: list[Form]) -> Form:
     return wanted if wanted in possible else possible[0]
 
 
-def _fastest(product: Product, values: np.ndarray, rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
-    """values: (K, N). rounds: whether activations may be rounded to 8 bits."""
+@dataclass(frozen=True)
+class Timed:
+    """seconds: of one call, the least seen. error: of the outputs against the plan's numbers, as a share of their RMS."""
+
+    seconds: float
+    error: float
+
+
+def time_forms(product: Product, values: np.ndarray, rows: int, target: Target) -> tuple[float, dict[Form, Timed]]:
+    """The product with a (K, N) weight in every form that can hold it, and the seconds of float weights beside them."""
     x = np.random.default_rng(0).normal(0, 1, (rows, values.shape[0])).astype(np.float32)
     wanted = x @ weight_values(values, product.quant)
-    calls: dict[object, Callable[[], np.ndarray]] = {"float": _call(_alone(values, None, None), x, target)}
-    errors: dict[object, float] = {}
+    size = max(float(np.mean(wanted**2)), 1e-30)
+    plain = _call(_alone(values, None, None), x, target)
     possible = forms(product, values.shape[0])
-    if not rounds:
+    calls = [_call(_alone(values, product, form), x, target) for form in possible]
+    errors = [float(np.sqrt(np.mean((call() - wanted) ** 2) / size)) for call in calls]
+    first, *others = _interleaved([plain, *calls])
+    return first, {form: Timed(*found) for form, found in zip(possible, zip(others, errors, strict=True), strict=True)}
+
+
+def _fastest(product: Product, values: np.ndarray, rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
+    """values: (K, N). rounds: whether activations may be rounded to 8 bits."""
+    plain, timed = time_forms(product, values, rows, target)
+    if not rounds and any(form.packed for form in timed):
         # A DequantizeLinear's product rounds them wherever a session does not say otherwise.
-        possible = [form for form in possible if form.packed] or possible
-    for form in possible:
-        call = _call(_alone(values, product, form), x, target)
-        errors[form] = float(np.sqrt(np.mean((call() - wanted) ** 2) / max(float(np.mean(wanted**2)), 1e-30)))
-        if errors[form] <= (_ROUNDED_ACTIVATIONS if rounds else _EXACT):
-            calls[form] = call
-    seconds = _interleaved(calls)
-    usable = [form for form in possible if form in seconds] or possible[:1]
-    best = min(usable, key=lambda form: seconds.get(form, 0.0) * (1.0 if form.packed else 1 / _WORTH_IT))
+        timed = {form: found for form, found in timed.items() if form.packed}
+    limit = _ROUNDED_ACTIVATIONS if rounds else _EXACT
+    right = {form: found for form, found in timed.items() if found.error <= limit} or timed
+    best = min(right, key=lambda form: right[form].seconds * (1.0 if form.packed else 1 / _WORTH_IT))
     name = "MatMulNBits" if best.packed else "DequantizeLinear"
-    kind = "" if errors[best] <= _EXACT else ", its activations rounded to 8 bits"
-    ratio = seconds["float"] / seconds[best] if best in seconds else float("nan")
+    kind = "" if timed[best].error <= _EXACT else ", its activations rounded to 8 bits"
     words = f"{values.shape[0]} x {values.shape[1]} {product.quant.dtype} weights are written as {name}{kind}: "
-    return best, f"{words}measured {ratio:.2f}x the speed of float weights at {rows} rows"
+    return best, f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows"
 
 
 def _alone(values: np.ndarray, product: Product | None, form: Form | None) -> onnx.ModelProto:
@@ -129,17 +140,17 @@ def _call(model: onnx.ModelProto, x: np.ndarray, target: Target) -> Callable[[],
     return lambda: session.run(None, {"x": x})[0]
 
 
-def _interleaved(calls: Mapping[object, Callable[[], object]]) -> dict[object, float]:
+def _interleaved(calls: Sequence[Callable[[], object]]) -> list[float]:
     """The least seconds of each call, in turns so that a busy moment hits all alike."""
-    for call in calls.values():
+    for call in calls:
         call()
-    least = dict.fromkeys(calls, math.inf)
+    least = [math.inf] * len(calls)
     end = time.perf_counter() + _SECONDS
     turns = 0
     while turns < 3 or time.perf_counter() < end:
-        for name, call in calls.items():
+        for position, call in enumerate(calls):
             started = time.perf_counter()
             call()
-            least[name] = min(least[name], time.perf_counter() - started)
+            least[position] = min(least[position], time.perf_counter() - started)
         turns += 1
     return least

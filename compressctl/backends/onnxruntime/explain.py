@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from compressctl.backends.node_names import RENAMED
 from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
@@ -16,7 +17,6 @@ from compressctl.graph.index import attribute, index
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul")
-_RENAMED = re.compile(r"(_token_\d+|_nchwc|/\w+Fusion\w*)+$")
 
 
 def explain(path: Path, target: Target) -> list[ExecutedNode]:
@@ -78,7 +78,7 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
     left: MACs of the artifact's nodes that nothing stands for yet. A multiplication fused with what follows it carries
     the name of the last of them, so the way back through the producers leads to it.
     """
-    base = _RENAMED.sub("", node.name)
+    base = RENAMED.sub("", node.name)
     by_name = {made.name: made for made in producers.values()}
     found = [by_name[name] for name in (node.name, base) if name in by_name]
     found += [producers[tensor] for tensor in (base, *node.output) if tensor in producers]
@@ -96,7 +96,9 @@ def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[s
 def _float_precision(node: onnx.NodeProto) -> str:
     if node.op_type == "MatMulNBits":
         # Only at this level are the activations rounded too, so that codes are multiplied with codes.
-        return "int8" if attribute(node, "accuracy_level", 0) == 4 else "float32"
+        if attribute(node, "accuracy_level", 0) == 4:
+            return "int8"
+        return f"int{attribute(node, 'bits', 4)} weights"
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         return "conversion"
     return "float32"

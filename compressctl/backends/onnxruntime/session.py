@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from compressctl.backends.node_names import node_name
 from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.core.target import Target
@@ -85,6 +86,9 @@ def serving_options(target: Target) -> onnxruntime.SessionOptions:
     if target.backend != "onnxruntime" or not target.options.get("integer_activations", True):
         # Else products of a float with a DequantizeLinear of blocks round their activations to 8 bits.
         options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if target.backend == "tensorrt":
+        # It stands in for a GPU, where 8-bit products cannot overflow; without VNNI they would here.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
@@ -96,7 +100,10 @@ def translated(error: Exception, path: Path) -> CompressctlError:
     for pattern, message, hint in _KNOWN_ERRORS:
         found = re.search(pattern, text, re.DOTALL)
         if found:
-            return StageError(f"ONNX Runtime cannot run {path.name}: {message.format(**found.groupdict())}", hint=hint)
+            facts = found.groupdict()
+            if "node" in facts:
+                facts["node"] = node_name(facts["node"], path)
+            return StageError(f"ONNX Runtime cannot run {path.name}: {message.format(**facts)}", hint=hint)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     return StageError(f"ONNX Runtime cannot run {path.name}: {first}")
 
@@ -123,7 +130,22 @@ _KNOWN_ERRORS = (
         "run: pip install --upgrade onnxruntime",
     ),
     (
-        r"Protobuf parsing failed|ModelProto does not have a graph",
+        r"Node \((?P<node>[^)]*)\) Op \((?P<op>\w+)\) \[(?:Shape|Type)InferenceError\] (?P<why>[^\n]*)",
+        "{op} node {node!r} cannot have these inputs: {why}",
+        "check the shapes and types that the model was exported with",
+    ),
+    (
+        r"Type '(?P<type>[^']*)' of input parameter \((?P<tensor>[^)]*)\) of operator \((?P<op>\w+)\) in node \((?P<node>[^)]*)\)",
+        "{op} node {node!r} does not take {type} for {tensor!r}",
+        "export the model in float32, or put a Cast before that node",
+    ),
+    (
+        r"In Node, \(\"(?P<node>[^\"]*)\", (?P<op>\w+),.*Error (?P<why>[^\n]*)",
+        "{op} node {node!r}: {why}",
+        "export the model with standard operators only",
+    ),
+    (
+        r"Protobuf parsing failed|ModelProto does not have a graph|No graph was found",
         "the file is not an ONNX model, or it is cut short",
         "build the artifact again",
     ),

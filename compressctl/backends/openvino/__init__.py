@@ -14,6 +14,7 @@ from pathlib import Path
 from compressctl.backends.specs import OPENVINO
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
+from compressctl.core.machine import this_machine
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 
@@ -28,7 +29,12 @@ class OpenVino:
             installed: str | None = version("openvino")
         except PackageNotFoundError:
             installed = None
-        return Availability(installed is not None, installed, ("cpu",) if installed else (), OPENVINO.install)
+        halves = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}
+        native = [name for name, flags in halves.items() if flags & this_machine().cpu_flags]
+        note = (
+            f"runs INT8 Q/DQ, weights of 2, 4 and 8 bits and NF4, float layers in {' or '.join(['float32', *native])}"
+        )
+        return Availability(installed is not None, installed, ("cpu",) if installed else (), OPENVINO.install, note)
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
         """Write `model.xml` and `model.bin` into folder. See build.py."""

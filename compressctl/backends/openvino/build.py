@@ -14,6 +14,7 @@ import openvino
 from compressctl.backends.dialects.cpu import active_sites
 from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import write_onnx
+from compressctl.backends.openvino.nncf_weights import compress_weights
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams, Preprocess
 from compressctl.backends.rules import WEIGHT_ONLY
@@ -39,6 +40,8 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         source = write_onnx(model, target, Path(scratch))
         try:
             converted = openvino.convert_model(str(source[0]))
+            if options.weights is not None:
+                converted = compress_weights(converted, options.weights)
             if options.preprocess is not None:
                 converted = _with_preprocessing(converted, options.preprocess)
                 converted.set_rt_info(options.preprocess.model_dump_json(), PREPROCESS)
@@ -92,6 +95,8 @@ def _said(options: OpenVinoParams) -> tuple[str, ...]:
     notes = []
     if options.half_constants:
         notes.append("float constants are stored as float16 in the file")
+    if options.weights is not None:
+        notes.append(f"weights that were in float are {options.weights.mode}, compressed by NNCF")
     if options.preprocess is not None:
         notes.append(
             f"preprocessing is part of the model: it takes {options.preprocess.dtype} {options.preprocess.layout}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ _PRECISIONS = {
     "i2": "int2",
     "u2": "int2",
 }
+_FLOATS = ("float32", "float16", "bfloat16")
 _MOVES = ("Transpose", "Reorder", "Reshape")
 """What also moves stored weights, which says nothing about activations."""
 
@@ -32,8 +34,8 @@ _UNKNOWN = "its inputs are integer, but OpenVINO has no integer kernel for this 
 
 def explain(path: Path, target: Target) -> list[ExecutedNode]:
     """Every node as the plugin executes it, in its order, constants left out, with the rule that a float island broke."""
-    compiled, _ = compile_model(path, target)
-    notes = _notes(path)
+    compiled, _ = compile_model(path, target, profiled=True)
+    notes, kernels = _notes(path), _kernels(compiled)
     quantized = False
     rounded = "int8" if int(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE")) > 0 else "float32"
     found = []
@@ -42,23 +44,34 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
         if facts.get("layerType") in ("Const", "Constant"):
             continue
         precision = _PRECISIONS.get(facts.get("runtimePrecision", ""), facts.get("runtimePrecision", "unknown"))
-        if precision.startswith("int") and _reads_float(node):
+        if precision not in _FLOATS and _reads_float(node):
             # The runtime states the weight's type; the activations decide what is multiplied.
-            precision = rounded
+            precision = rounded if precision.startswith("int") else "float32"
         else:
             quantized = quantized or (precision == "int8" and facts.get("layerType") not in _MOVES)
         name, macs, rule = _original(facts.get("originalLayersNames", ""), notes)
-        found.append((name or node.get_friendly_name(), facts.get("layerType", "unknown"), precision, macs, rule))
+        op, kernel = facts.get("layerType", "unknown"), facts.get("execType") or kernels.get(node.get_friendly_name())
+        found.append(ExecutedNode(name or node.get_friendly_name(), op, precision, macs, rule, kernel))
     return [
-        ExecutedNode(
-            name,
-            op,
-            precision,
-            macs,
-            (rule or _UNKNOWN) if macs and quantized and precision.startswith("float") else None,
-        )
-        for name, op, precision, macs, rule in found
+        replace(node, rule=(node.rule or _UNKNOWN) if node.macs and quantized and node.precision in _FLOATS else None)
+        for node in found
     ]
+
+
+def _kernels(compiled: openvino.CompiledModel) -> dict[str, str]:
+    """By node, from one inference on zeros: newer runtime models leave execType empty. Empty where zeros do not run."""
+    request = compiled.create_infer_request()
+    try:
+        for number, port in enumerate(compiled.inputs):
+            shape = [1 if size.is_dynamic else size.get_length() for size in port.partial_shape]
+            zeros = openvino.Tensor(port.element_type, shape)
+            zeros.data[...] = 0
+            request.set_input_tensor(number, zeros)
+        request.infer()
+    except Exception:
+        # Zeros may be no valid indices, and 1 no valid size; what ran on which kernel is then not known, nothing more.
+        return {}
+    return {step.node_name: step.exec_type for step in request.profiling_info}
 
 
 def _reads_float(node: openvino.Node) -> bool:

@@ -70,13 +70,17 @@ def open_session(path: Path, target: Target) -> OpenVinoSession:
     return OpenVinoSession(compiled, path, steps)
 
 
-def compile_model(path: Path, target: Target) -> tuple[openvino.CompiledModel, Preprocess | None]:
+def compile_model(
+    path: Path, target: Target, *, profiled: bool = False
+) -> tuple[openvino.CompiledModel, Preprocess | None]:
+    """The compiled model and the preprocessing in it. profiled: requests then say which kernels they ran."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="build the artifact again")
     core = openvino.Core()
     try:
         model = core.read_model(path)
-        compiled = core.compile_model(model, "CPU", serving_config(target))
+        more = {"PERF_COUNT": True} if profiled else {}
+        compiled = core.compile_model(model, "CPU", {**serving_config(target), **more})
     except Exception as error:
         raise translated(error, path) from error
     steps = None

@@ -6,10 +6,13 @@ Accuracy is measured by running the file in ONNX Runtime, which computes the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from compressctl.backends.specs import TENSORRT
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
+from compressctl.core.machine import nvidia_gpu
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 
@@ -21,10 +24,19 @@ class TensorRt:
 
     def probe(self) -> Availability:
         """Always able to deliver; the note says what building an engine here would need."""
-        found = installed_version()
+        found, gpu = installed_version(), nvidia_gpu()
         note = "delivers a checked ONNX file and a build script; the file runs in ONNX Runtime for accuracy"
         words = found or "without TensorRT"
-        return Availability(True, words, ("cuda",) if found else (), "pip install tensorrt-cu13", note)
+        missing = []
+        if gpu is None:
+            missing.append(
+                "engines: there is no NVIDIA GPU here, or no driver for it; run build_engine.py where one is"
+            )
+        if found is None:
+            missing.append(f"engines: {TENSORRT.install}")
+        return Availability(
+            True, words, ("cuda",) if found and gpu else (), TENSORRT.install, note, tuple(missing), True
+        )
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
         """Write `model.onnx` and `build_engine.py` into folder. See build.py."""
@@ -36,7 +48,7 @@ class TensorRt:
         """The file in ONNX Runtime on the processor: same results within rounding, not the same speed."""
         from compressctl.backends.onnxruntime.session import open_session
 
-        return open_session(artifact.path, target)
+        return open_session(artifact.path, replace(target, device="cpu"))
 
     def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]:
         """Nothing: how an engine executes is known only once it is built."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from onnx import version_converter
 from compressctl.backends.dialects.tensorrt import four_bit_products, four_bits
 from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import save_onnx, to_onnx
-from compressctl.backends.params import TensorRtParams
-from compressctl.backends.tensorrt.rules import Graph, holds_two_of_four, lint, weight_of
+from compressctl.backends.params import Profile, TensorRtParams
+from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
-from compressctl.core.errors import StageError
+from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.half import OLDEST_OPSET, to_half
@@ -31,13 +32,15 @@ _SETTINGS = "SETTINGS = {}"
 def build(model: Model, target: Target, folder: Path) -> Artifact:
     """Write model.onnx and build_engine.py into folder, each whole or not at all.
 
-    Raises StageError with the rule and the node when the graph breaks a rule that TensorRT enforces.
+    Raises StageError with the rule and the node when the graph breaks a rule that TensorRT enforces, UsageError for profiles
+    that do not fit the model.
     """
     options = TensorRtParams.model_validate_json(json.dumps(dict(target.options)))
+    _check_profiles(model, options.profiles or {})
     complete = options.model_dump(mode="json")
     proto = to_onnx(model, replace(target, backend="tensorrt", options=complete))
     notes = ["engine not built: it is built on the GPU that serves it, by build_engine.py beside the file"]
-    notes += _weight_notes(model)
+    notes += [*_profile_notes(model, options), *_weight_notes(model)]
     if options.precision == "float16":
         proto, kept = to_half(_new_enough(proto), options.float32_nodes)
         notes += [f"node {name} stays float32: {why}" for name, why in kept.items() if why != "asked for"]
@@ -47,7 +50,7 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         lines = [f"{found.rule}: {found.node}: {found.message}" for found in findings[:5]]
         raise StageError(
             f"the graph breaks {len(findings)} of TensorRT's rules: " + "; ".join(lines),
-            hint="`compressctl explain tensorrt` lists the rules; keep those nodes in float with an override",
+            hint=_mend({finding.rule for finding in findings}),
         )
     settings = _settings(model, options, target, sparse)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
@@ -56,6 +59,12 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         script.write_text(_TEMPLATE.read_text(encoding="utf-8").replace(_SETTINGS, f"SETTINGS = {settings!r}"))
         moved = tuple(file.replace(folder / file.name) for file in (*files, script))
     return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True)
+
+
+def _mend(rules: set[str]) -> str:
+    if rules == {"imported-operators"}:
+        return "export the model with other operators, or cut those off and run them outside the engine"
+    return "`compressctl explain tensorrt` lists the rules; keep those nodes in float with an override"
 
 
 def _weight_notes(model: Model) -> list[str]:
@@ -89,30 +98,59 @@ def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> bool:
-    """2:4 kernels where asked for, else where every weight that could use them holds the pattern; not on Turing."""
+    """2:4 kernels where asked for, else where any weight holds the pattern; not on Turing."""
     if options.sparse is not None:
         return options.sparse
-    if target.profile == "nvidia-sm75":
-        return False
-    graph = Graph.of(proto, sparse=False)
-    weights = [(node, weight_of(graph, node)) for node in graph.nodes("Conv", "Gemm", "MatMul")]
-    wide = [(node, values) for node, values in weights if values is not None and values.ndim > 1]
-    return bool(wide) and all(holds_two_of_four(values, node.op_type) for node, values in wide)
+    return target.profile != "nvidia-sm75" and bool(two_of_four(Graph.of(proto, sparse=False)))
 
 
 def _settings(model: Model, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:
-    open_inputs = [spec for spec in model.signature.inputs if any(isinstance(axis, str) for axis in spec.shape)]
     given = options.profiles or {}
     return {
         "profiles": {
             spec.name: given[spec.name].model_dump(mode="json") if spec.name in given else _profile(spec, target)
-            for spec in open_inputs
+            for spec in _open_inputs(model)
         },
         "workspace_bytes": options.workspace,
         "sparse": sparse,
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
     }
+
+
+def _open_inputs(model: Model) -> list[TensorSpec]:
+    return [spec for spec in model.signature.inputs if any(isinstance(axis, str) for axis in spec.shape)]
+
+
+def _check_profiles(model: Model, given: Mapping[str, Profile]) -> None:
+    """Raises UsageError for a profile that TensorRT would refuse on the GPU, after the build has begun there."""
+    inputs = {spec.name: spec for spec in model.signature.inputs}
+    for name, profile in given.items():
+        where = f"tensorrt.profiles.{name}"
+        if name not in inputs:
+            raise UsageError(f"{where}: the model has no such input", hint=f"its inputs are {', '.join(inputs)}")
+        spec = inputs[name]
+        axes = " x ".join(str(axis) for axis in spec.shape)
+        for least, best, most in zip(profile.min, profile.opt, profile.max, strict=False):
+            if not least <= best <= most:
+                raise UsageError(f"{where}: min, opt and max must grow, here {least}, {best}, {most}", hint="swap them")
+        for label, shape in (("min", profile.min), ("opt", profile.opt), ("max", profile.max)):
+            fits = len(shape) == len(spec.shape) and all(
+                isinstance(axis, str) or axis == size for axis, size in zip(spec.shape, shape, strict=False)
+            )
+            if not fits:
+                told = " x ".join(map(str, shape))
+                raise UsageError(f"{where}.{label}: {told} does not fit {axes}", hint="only the named axes may vary")
+
+
+def _profile_notes(model: Model, options: TensorRtParams) -> list[str]:
+    """Open axes beyond the batch of which nothing says how long they get."""
+    return [
+        f"the engine takes 1 to {_LARGEST_BATCH} along the axes {', '.join(axes)} of {spec.name}: set profiles if it shall more"
+        for spec in _open_inputs(model)
+        if spec.name not in (options.profiles or {})
+        and (axes := [axis for axis in spec.shape[1:] if isinstance(axis, str)])
+    ]
 
 
 def _profile(spec: TensorSpec, target: Target) -> dict[str, list[int]]:

@@ -26,9 +26,20 @@ _FOUR_BIT = {TensorProto.INT4, TensorProto.FLOAT4E2M1}
 _BLOCKED = _FOUR_BIT | {TensorProto.FLOAT8E4M3FN}
 _CODES = {TensorProto.INT8, TensorProto.FLOAT8E4M3FN} | _FOUR_BIT
 _NOT_IMPORTED = {
-    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear", "QGemm", "MatMulNBits",
-    "MatMulIntegerToFloat", "QLinearAdd", "FusedConv",
+    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear",
+    "Bernoulli", "Col2Im", "Compress", "Det", "ImageDecoder", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial",
+    "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Unique", "TfIdfVectorizer",
+    "ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert",
+    "SequenceLength", "SequenceMap", "SplitToSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+    "RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit",
 }  # fmt: skip
+"""Source: the table in operators.md of onnx-tensorrt 10.1, without what a later parser may have learnt since."""
+
+
+_FLOAT_FUNCTIONS = (
+    "Sigmoid", "Softmax", "LogSoftmax", "Tanh", "Gelu", "Erf", "HardSigmoid", "HardSwish", "LayerNormalization",
+    "InstanceNormalization", "GroupNormalization", "BatchNormalization",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,6 +193,13 @@ def _no_output_quantize(graph: Graph) -> Iterator[tuple[str, str]]:
             yield node.name, f"it quantizes the output of {maker.name} although nothing behind it multiplies"
 
 
+def _float_functions(graph: Graph) -> Iterator[tuple[str, str]]:
+    for node in graph.nodes(*_FLOAT_FUNCTIONS):
+        maker = graph.maker(node.input[0])
+        if maker is not None and maker.op_type == _DQ and not graph.dequantizes_constant(maker):
+            yield node.name, f"the input of {node.op_type} is quantized, which it computes in float anyway"
+
+
 def _concat_scales_agree(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes("Concat"):
         makers = [graph.maker(name) for name in node.input]
@@ -238,11 +256,10 @@ def _four_bits_are_weights(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _sparse_pattern(graph: Graph) -> Iterator[tuple[str, str]]:
-    if not graph.sparse:
+    if not graph.sparse or two_of_four(graph):
         return
     for node in graph.nodes(*_WEIGHTED):
-        values = weight_of(graph, node)
-        if values is not None and not holds_two_of_four(values, node.op_type):
+        if weight_of(graph, node) is not None:
             yield node.name, "2:4 sparsity is on, but its weight has more than two of four values that are not zero"
 
 
@@ -273,7 +290,7 @@ def _opset(graph: Graph) -> Iterator[tuple[str, str]]:
     version = next((entry.version for entry in graph.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     for node in graph.nodes(_Q, _DQ):
         values = graph.array(node.input[1])
-        needed = 21 if _is_blocked(node) or graph.types.get(node.input[0]) in _FOUR_BIT else 10
+        needed = 21 if _is_blocked(node) or graph.types.get(node.input[0]) in _BLOCKED else 10
         needed = max(needed, 13 if values is not None and values.size > 1 else 10)
         if version < needed:
             yield node.name, f"opset {version} does not know this form, opset {needed} does"
@@ -312,11 +329,24 @@ def weight_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     return values
 
 
-def holds_two_of_four(values: np.ndarray, op: str) -> bool:
-    """At most two of four neighbouring input channels are not zero. Source: Mishra et al. 2021, section 3."""
-    rows = (
-        values.reshape(values.shape[0], values.shape[1], -1) if op == "Conv" else np.swapaxes(values, 0, 1)[..., None]
-    )
+def two_of_four(graph: Graph) -> list[str]:
+    """Nodes whose weights hold the 2:4 pattern: TensorRT examines each layer by itself, so that others may stay dense."""
+    found = []
+    for node in graph.nodes("Conv", "Gemm", "MatMul"):
+        values = weight_of(graph, node)
+        if values is not None and values.ndim > 1:
+            out_first = node.op_type == "Conv" or bool(attribute(node, "transB", 0))
+            if holds_two_of_four(values if out_first else np.swapaxes(values, 0, 1)):
+                found.append(node.name)
+    return found
+
+
+def holds_two_of_four(values: np.ndarray) -> bool:
+    """At most two of four neighbouring input channels are not zero. values: (out, in, *kernel), four input channels or more.
+
+    Source: Mishra et al. 2021, section 3.
+    """
+    rows = values.reshape(values.shape[0], values.shape[1], -1)
     channels = rows.shape[1] - rows.shape[1] % 4
     if channels == 0:
         return False
@@ -341,6 +371,9 @@ RULES: tuple[Rule, ...] = (
     Rule("weight-axis", "a weight's scales lie along its output channels", GUIDE, _weight_axis),
     Rule("no-q-before-relu", "no Q/DQ between a convolution and its Relu", GUIDE, _no_quantize_before_relu),
     Rule("no-output-q", "outputs of products are not quantized by default", GUIDE, _no_output_quantize),
+    Rule(
+        "float-functions", "Sigmoid, Softmax, normalizations and their like are not quantized", GUIDE, _float_functions
+    ),
     Rule("concat-scales", "all quantized inputs of Concat have one scale", GUIDE, _concat_scales_agree),
     Rule("block-zero-point", "blocked quantization has no zero point", API, _blocked_without_zero_point),
     Rule("block-type", "blocks are for INT4, FP4 and FP8", API, _blocked_types),
@@ -349,8 +382,8 @@ RULES: tuple[Rule, ...] = (
     Rule("four-bit-weights", "4 bits are for the weights of matrix products", API, _four_bits_are_weights),
     Rule(
         "sparse-pattern",
-        "the 2:4 flag is set only where the pattern holds",
-        "TensorRT guide, Sparsity",
+        "the 2:4 flag is set only where a weight holds the pattern",
+        "NvInfer.h, BuilderFlag::kSPARSE_WEIGHTS",
         _sparse_pattern,
     ),
     Rule("imported-operators", "operators are those that the parser imports", PARSER, _imported_operators),

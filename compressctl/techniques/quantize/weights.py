@@ -31,7 +31,7 @@ def quantize_weight(values: np.ndarray, axis: int, *, per_channel: bool, guard: 
     limit = _LARGEST_REDUCED if guard == "reduce_range" else _LARGEST
     scale = largest / limit
     if guard == "pairs":
-        scale = np.maximum(scale, _largest_pair(rows) / _LARGEST_PAIR)
+        scale = np.maximum(scale, largest_pair(rows) / _LARGEST_PAIR)
     if not per_channel:
         scale = np.asarray(scale.max())
     scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
@@ -68,7 +68,7 @@ def channel_rows(values: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(rows, 1, -1).reshape(len(rows), -1) if values.ndim > 2 else rows.reshape(len(rows), -1)
 
 
-def _largest_pair(rows: np.ndarray) -> np.ndarray:
+def largest_pair(rows: np.ndarray) -> np.ndarray:
     """(channels,): the largest sum of two neighbours of one sign, wherever kernels begin to count pairs."""
     if rows.shape[1] < 2:
         return np.zeros(len(rows), dtype=rows.dtype)

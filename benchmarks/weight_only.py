@@ -1,0 +1,48 @@
+"""How fast ONNX Runtime multiplies with weights of 2, 4 and 8 bits on this machine, by form, beside float weights.
+
+python benchmarks/weight_only.py [K N]      default 1024 1024, one thread
+
+Each cell is the speed against float weights in the same turn (more is faster); in brackets the outputs' error against the
+exact numbers of the stored weights, which is not that of rounding the weights.
+"""
+
+import sys
+
+import numpy as np
+
+from compressctl.backends.dialects.weight_only import Form, Product
+from compressctl.backends.onnxruntime.choose import time_forms
+from compressctl.core.quant import TensorQuant
+from compressctl.core.target import Target
+
+FORMS = {
+    "MatMulNBits, float activations": Form(True, 0),
+    "MatMulNBits, 8-bit activations": Form(True, 4),
+    "DequantizeLinear": Form(False),
+}
+
+
+def main() -> None:
+    shape = tuple(int(size) for size in sys.argv[1:3]) or (1024, 1024)
+    values = np.random.default_rng(0).normal(0, 0.05, shape).astype(np.float32)
+    print(f"| weights ({shape[0]} x {shape[1]}) | rows | {' | '.join(FORMS)} |\n|---|---|{'---|' * len(FORMS)}")
+    for bits in (2, 4, 8):
+        for block in (32, 128):
+            product = Product("product", "w", False, _quant(values, bits, block))
+            for rows in (1, 64):
+                plain, timed = time_forms(product, values, rows, Target("onnxruntime", threads=1))
+                cells = [
+                    f"{plain / timed[form].seconds:.2f}x ({timed[form].error:.1%})" if form in timed else "cannot"
+                    for form in FORMS.values()
+                ]
+                print(f"| {bits} bits, blocks of {block} | {rows} | {' | '.join(cells)} |", flush=True)
+
+
+def _quant(values: np.ndarray, bits: int, block: int) -> TensorQuant:
+    parts = values.reshape(-1, block, values.shape[1])
+    scale = (np.abs(parts).max(axis=1) / max(2 ** (bits - 1) - 1, 1)).astype(np.float32)
+    return TensorQuant(f"int{bits}", scale, np.zeros(scale.shape, f"int{bits}"), axis=0, block=block)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What an OpenVINO IR takes and gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from compressctl.backends.openvino.build import PREPROCESS
+from compressctl.backends.openvino.translate import translated
+from compressctl.backends.params import Preprocess
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Signature, TensorSpec
+
+
+def signature_of(path: Path) -> Signature:
+    """In the terms of a session's `run`: where preprocessing is part of the model, as it is before that.
+
+    Raises UsageError when there is no such file and StageError when OpenVINO cannot read it.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    try:
+        model = openvino.Core().read_model(path)
+    except Exception as error:
+        raise translated(error, path) from error
+    inputs = tuple(_spec(port) for port in model.inputs)
+    if model.has_rt_info(PREPROCESS):
+        steps = Preprocess.model_validate_json(model.get_rt_info(PREPROCESS).astype(str))
+        inputs = tuple(_before(spec, steps) for spec in inputs)
+    return Signature(inputs, tuple(_spec(port) for port in model.outputs))
+
+
+def _spec(port: Any) -> TensorSpec:
+    if port.get_partial_shape().rank.is_dynamic:
+        raise UsageError(f"{port.any_name} is not a tensor with a known number of axes")
+    shape = tuple(
+        ("batch" if axis == 0 else f"{port.any_name}_axis{axis}") if size.is_dynamic else size.get_length()
+        for axis, size in enumerate(port.get_partial_shape())
+    )
+    return TensorSpec(port.any_name, port.get_element_type().to_dtype().name, shape)
+
+
+def _before(spec: TensorSpec, steps: Preprocess) -> TensorSpec:
+    shape = spec.shape
+    if steps.layout == "NHWC":
+        shape = (shape[0], shape[3], shape[1], shape[2])
+    return TensorSpec(spec.name, "float32", shape)

@@ -1,0 +1,118 @@
+"""Graphs in ONNX Runtime's operator format (QLinearConv and its like) as Q/DQ around float operators, which say the same.
+
+Source: ONNX operators QLinearConv-10 and QLinearMatMul-10; ONNX Runtime's contrib operators QGemm, QLinearAdd and others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.graph.index import GraphIndex, attribute, index
+
+Triple = tuple[str, str, str]
+"""Codes, scale and zero point."""
+
+
+def unfold_qlinear(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without such operators, as far as they are known; the same object where there is none."""
+    if not any(is_qlinear(node) for node in model.graph.node):
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    found = index(model.graph)
+    del made.graph.node[:], made.graph.value_info[:]
+    for node in model.graph.node:
+        made.graph.node.extend(_unfolded(node, found, made.graph) if is_qlinear(node) else [node])
+    return made
+
+
+def is_qlinear(node: onnx.NodeProto) -> bool:
+    """Whether it is such an operator, in the layout that its float operator has."""
+    return node.op_type in _READERS and not attribute(node, "channels_last", 0)
+
+
+def _unfolded(node: onnx.NodeProto, found: GraphIndex, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    op, operands, result, bias = _READERS[node.op_type](list(node.input))
+    base = node.name or node.output[0]
+    nodes, inputs = [], []
+    for position, (codes, scale, point) in enumerate(operands):
+        inputs.append(f"{base}_operand{position}")
+        dequantize = helper.make_node("DequantizeLinear", [codes, scale, point], [inputs[-1]], f"{inputs[-1]}_DQ")
+        if position == 1 and op in _WEIGHT_AXES:
+            dequantize.attribute.append(helper.make_attribute("axis", _weight_axis(op, node)))
+        nodes.append(dequantize)
+    if bias:
+        # int32 at the scale of the products.
+        scales = [found.array(scale) for _, scale, _ in operands]
+        if scales[0] is None or scales[1] is None:
+            return [node]
+        scale = numpy_helper.from_array(np.asarray(scales[0] * scales[1], np.float32), f"{base}_bias_scale")
+        graph.initializer.append(scale)
+        dequantize = helper.make_node(
+            "DequantizeLinear", [bias, scale.name], [f"{base}_bias"], f"{base}_bias_DQ", axis=0
+        )
+        nodes.append(dequantize)
+        inputs.append(f"{base}_bias")
+    raw = node.output[0] if result is None else f"{base}_float"
+    written = helper.make_node(op, inputs, [raw], base)
+    written.attribute.extend(entry for entry in node.attribute if entry.name not in ("channels_last",))
+    nodes.append(written)
+    if result is not None:
+        nodes.append(helper.make_node("QuantizeLinear", [raw, *result], [node.output[0]], f"{base}_Q"))
+    return nodes
+
+
+_WEIGHT_AXES = {"Conv": 0, "MatMul": 1, "Gemm": 1}
+
+
+def _weight_axis(op: str, node: onnx.NodeProto) -> int:
+    turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
+    return 0 if turned else _WEIGHT_AXES[op]
+
+
+Parts = tuple[str, list[Triple], tuple[str, str] | None, str]
+"""The float operator, its operands, scale and zero point of the result (None: it is float), an int32 bias or ''."""
+
+
+def _triples(names: list[str], count: int) -> list[Triple]:
+    return [(names[3 * n], names[3 * n + 1], names[3 * n + 2]) for n in range(count)]
+
+
+def _product(op: str) -> Callable[[list[str]], Parts]:
+    return lambda names: (op, _triples(names, 2), (names[6], names[7]), names[8] if len(names) > 8 else "")
+
+
+def _gemm(names: list[str]) -> Parts:
+    """QGemm: bias before the result's scale, which is left out for a float result."""
+    result = (names[7], names[8]) if len(names) > 8 and names[7] else None
+    return "Gemm", _triples(names, 2), result, names[6] if len(names) > 6 else ""
+
+
+def _pair(op: str) -> Callable[[list[str]], Parts]:
+    return lambda names: (op, _triples(names, 2), (names[6], names[7]), "")
+
+
+def _single(op: str) -> Callable[[list[str]], Parts]:
+    return lambda names: (op, _triples(names, 1), (names[3], names[4]), "")
+
+
+def _concat(names: list[str]) -> Parts:
+    return "Concat", _triples(names[2:], (len(names) - 2) // 3), (names[0], names[1]), ""
+
+
+_READERS: dict[str, Callable[[list[str]], Parts]] = {
+    "QLinearConv": _product("Conv"),
+    "QLinearMatMul": _pair("MatMul"),
+    "QGemm": _gemm,
+    "QLinearAdd": _pair("Add"),
+    "QLinearMul": _pair("Mul"),
+    "QLinearConcat": _concat,
+    "QLinearGlobalAveragePool": _single("GlobalAveragePool"),
+    "QLinearAveragePool": _single("AveragePool"),
+    "QLinearSigmoid": _single("Sigmoid"),
+    "QLinearLeakyRelu": _single("LeakyRelu"),
+}

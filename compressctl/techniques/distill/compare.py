@@ -1,0 +1,79 @@
+"""The loss between a student's and a teacher's outputs, by name or by what is usual for a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Signature
+from compressctl.core.source import Task
+from compressctl.techniques.distill.dkd import dkd
+from compressctl.techniques.distill.kd import as_classes, kl, standardized
+from compressctl.techniques.distill.outputs import cosine_distance, squared_difference
+from compressctl.techniques.distill.params import LogitsParams
+from compressctl.training.data import TensorBatch
+
+Loss = Literal["kl", "dkd", "mse", "cosine"]
+Compare = Callable[[Tensor, Tensor, TensorBatch], Tensor]
+"""Student's outputs, teacher's outputs, the batch: a scalar."""
+
+_USUAL: dict[Task, Loss] = {"classification": "kl", "language-model": "kl", "embedding": "cosine"}
+
+
+def loss_name(params: LogitsParams, task: Task) -> Loss:
+    """What the recipe says, or what is usual for the task. Raises UsageError for dkd on a task without classes."""
+    name = params.loss or _USUAL.get(task, "mse")
+    if name == "dkd" and task != "classification":
+        raise UsageError(
+            f"loss dkd sets one right class against the others, and the task is {task}", hint="use loss: kl"
+        )
+    return name
+
+
+def class_axis(task: Task) -> int:
+    """Where the classes are: along the last axis of a language model's (n, tokens, vocabulary), else along axis 1."""
+    return -1 if task == "language-model" else 1
+
+
+def comparison(params: LogitsParams, task: Task, signature: Signature) -> Compare:
+    """The loss without its weight. Language models are compared token by token; those that an attention mask hides, not."""
+    name = loss_name(params, task)
+    if name == "mse":
+        return lambda student, teacher, batch: squared_difference(student, teacher)
+    if name == "cosine":
+        return lambda student, teacher, batch: cosine_distance(student, teacher)
+    axis = class_axis(task)
+
+    def logits(outputs: Tensor) -> Tensor:
+        classes = as_classes(outputs, axis)
+        return standardized(classes) if params.standardize else classes
+
+    if name == "kl":
+        return lambda student, teacher, batch: kl(
+            logits(student), logits(teacher), params.temperature, token_mask(student, batch, signature)
+        )
+
+    def decoupled(student: Tensor, teacher: Tensor, batch: TensorBatch) -> Tensor:
+        rows = (logits(student).flatten(0, -2), logits(teacher).flatten(0, -2))
+        target = right_class(batch.labels, rows[1])
+        return dkd(*rows, target, params.dkd_alpha, params.dkd_beta, params.temperature)
+
+    return decoupled
+
+
+def right_class(labels: Tensor | None, teacher: Tensor) -> Tensor:
+    """(n,) int64: the labels, the heaviest class of mixed ones, or the teacher's choice where there are none."""
+    if labels is None:
+        return teacher.argmax(dim=-1)
+    return labels.argmax(dim=-1) if labels.is_floating_point() and labels.ndim > 1 else labels.flatten().long()
+
+
+def token_mask(outputs: Tensor, batch: TensorBatch, signature: Signature) -> Tensor | None:
+    """The input called attention_mask, where it has one value per row of logits."""
+    for spec, values in zip(signature.inputs, batch.inputs, strict=True):
+        if spec.name == "attention_mask" and values.shape == outputs.shape[:-1]:
+            return values
+    return None

@@ -1,0 +1,254 @@
+"""What `distill.*` stages can be told. Light: recipes are checked against this without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+from compressctl.core.errors import Problem
+from compressctl.core.model import Form
+from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.training.params import TrainingParams
+
+ORIGINAL = "original"
+
+
+class Network(BaseModel):
+    """A network that a function makes, with weights from a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factory: str = Field(
+        description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
+    weights: str | None = Field(None, description="a .safetensors, .pt or .pth file that holds tensors only")
+
+
+class Student(BaseModel):
+    """The network to train: one that a function makes, or the teacher's architecture with fewer channels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factory: str | None = Field(None, description='the function that makes it: "file.py:name" or "package.module:name"')
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
+    weights: str | None = Field(None, description="a file of tensors that the factory's network starts from")
+    shrink: float | None = Field(
+        None, gt=0, lt=1, description="share of the teacher's channels that is kept in every layer that can lose some"
+    )
+    init: Literal["pruned", "random"] = Field(
+        "pruned", description="a shrunk student starts from the teacher's most important channels, or from scratch"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Student:
+        if (self.factory is None) == (self.shrink is None):
+            raise ValueError("a student comes from `factory` or from `shrink`: give one of them")
+        if self.factory is None and (self.args or self.weights):
+            raise ValueError("args and weights belong to `factory`")
+        if self.factory is not None and self.init == "random":
+            raise ValueError("init belongs to `shrink`; leave `weights` out for a student from scratch")
+        return self
+
+
+def _kind(value: Any) -> str:
+    """A mapping is meant as a network, so that only what is wrong with it as one is said."""
+    return "network" if isinstance(value, Mapping | Network) else "text"
+
+
+Teaching = Annotated[Annotated[str, Tag("text")] | Annotated[Network, Tag("network")], Discriminator(_kind)]
+
+
+class DistillParams(TrainingParams):
+    """What both ways to distill share."""
+
+    teacher: Teaching = Field(
+        ORIGINAL,
+        description="`original` (the recipe's own model), an .onnx file, a file of other weights for the recipe's model, "
+        "or a network by factory",
+    )
+    student: Student | None = Field(
+        None, description="the network to train; default: the model as the earlier stages left it"
+    )
+    label_weight: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the task's own loss on the labels; default: the technique's own where there are labels, else 0",
+    )
+    data_free: Literal["random", "generated"] | None = Field(
+        None,
+        description="train without data, on noise with the statistics that the teacher's first BatchNorm expects (random), "
+        "or on inputs that are optimized until they look like training data to the teacher (generated)",
+    )
+    data_free_samples: int = Field(4096, ge=1, description="samples per epoch in data-free mode")
+    data_free_mean: float = Field(
+        0.0, description="mean of random inputs where no BatchNorm of the teacher tells it, as for an ONNX teacher"
+    )
+    data_free_std: float = Field(1.0, gt=0, description="standard deviation of random inputs where nothing tells it")
+    data_free_steps: int = Field(200, ge=1, description="optimization steps for each batch of `generated` inputs")
+
+    @model_validator(mode="after")
+    def _labels_need_data(self) -> DistillParams:
+        if self.data_free is not None and self.label_weight:
+            raise ValueError("data-free inputs have no labels: leave label_weight out")
+        return self
+
+
+class LogitsParams(DistillParams):
+    """distill.logits: a student learns to give the teacher's outputs."""
+
+    loss: Literal["kl", "dkd", "mse", "cosine"] | None = Field(
+        None,
+        description="how outputs are compared: kl and dkd take them as logits; default: kl for classification and language "
+        "models (per token), cosine for embeddings, mse otherwise",
+    )
+    temperature: float = Field(4.0, gt=0, description="divides both networks' logits before softmax")
+    weight: float = Field(
+        0.9, ge=0, description="weight of the loss against the teacher, which has the factor T^2 in it"
+    )
+    standardize: bool = Field(
+        False,
+        description="scale each sample's logits to mean 0 and deviation 1 first, so that only their order and shape count",
+    )
+    dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of how sure the teacher is of the right class")
+    dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of how the teacher ranks the other classes")
+
+
+class LayerPair(BaseModel):
+    """Layers by module path. A * stands for one part of a path; patterns pair up in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    teacher: str = Field(description="module path in the teacher, as in layer2 or blocks.*.attn", min_length=1)
+    student: str = Field(description="module path in the student", min_length=1)
+
+
+class FeaturesParams(DistillParams):
+    """distill.features: a student learns to have the teacher's inner features."""
+
+    method: Literal["hints", "attention", "relational", "contrastive"] = Field(
+        "attention",
+        description="hints: the features themselves, through an adapter where widths differ; attention: where they are large; "
+        "relational: distances and angles between samples; contrastive: which sample they belong to",
+    )
+    layers: tuple[LayerPair, ...] = Field(
+        (),
+        description="pairs of layers; default: the last module of each resolution that both networks have (of the last one "
+        "only for relational and contrastive)",
+    )
+    weight: float = Field(
+        1.0, ge=0, description="weight of the loss between features, relative to the method's usual one"
+    )
+    logits_weight: float = Field(
+        0.0, ge=0, description="weight of the KL divergence between outputs, beside the features"
+    )
+    temperature: float = Field(4.0, gt=0, description="divides both networks' logits before softmax")
+    distance_weight: float = Field(
+        1.0, ge=0, description="relational: weight of the distances between pairs of samples"
+    )
+    angle_weight: float = Field(2.0, ge=0, description="relational: weight of the angles in triples of samples")
+    contrast_temperature: float = Field(0.1, gt=0, description="contrastive: divides the similarities")
+    contrast_width: int = Field(128, ge=2, description="contrastive: width of the space in which features are compared")
+
+
+def some_need(params: DistillParams) -> frozenset[Need]:
+    """Data-free distillation needs no data, and a teacher needs no labels."""
+    if params.data_free is not None:
+        return frozenset()
+    return frozenset({Need.TRAINING_DATA} if params.label_weight == 0 else {Need.TRAINING_DATA, Need.LABELS})
+
+
+def files(params: DistillParams, base: Path) -> Mapping[str, Path]:
+    """Everything that decides who teaches and who learns. Raises UsageError for code that is not there."""
+    found: dict[str, Path] = {}
+    networks: dict[str, Network | Student | None] = {"student": params.student}
+    if isinstance(params.teacher, Network):
+        networks["teacher"] = params.teacher
+    elif params.teacher != ORIGINAL:
+        path = base / params.teacher
+        found["teacher"] = path
+        found |= {f"teacher/{part.name}": part for part in _beside(path)}
+    for role, network in networks.items():
+        if network is None or network.factory is None:
+            continue
+        from compressctl.sources.python_code import code_files
+
+        found |= {f"{role}/code/{name}": path for name, path in code_files(network.factory, base).items()}
+        if network.weights is not None:
+            found[f"{role}/weights"] = base / network.weights
+    return found
+
+
+def _beside(path: Path) -> list[Path]:
+    """Where exporters put the weights of an .onnx file that are too large for it. Reading the file would need onnx."""
+    usual = (path.with_name(path.name + ending) for ending in (".data", "_data"))
+    return [other for other in usual if path.suffix == ".onnx" and other.is_file()]
+
+
+def check(params: DistillParams, facts: ModelFacts) -> list[Problem]:
+    """What is impossible whatever the networks look like."""
+    found = []
+    if facts.form is Form.ONNX and (params.student is None or params.student.factory is None):
+        found.append(
+            Problem(
+                "what shall learn must be a torch model, but the model is an ONNX graph here",
+                "student",
+                "give the student by `factory`, or put this stage before those that work on ONNX graphs",
+            )
+        )
+    by_onnx = isinstance(params.teacher, str) and params.teacher.endswith(".onnx")
+    by_onnx = by_onnx or (params.teacher == ORIGINAL and facts.original_form is Form.ONNX)
+    if by_onnx and params.data_free == "generated":
+        hint = "use data_free: random, or give the teacher as a torch network"
+        found.append(Problem("inputs are generated by gradients, which an ONNX teacher has none of", "data_free", hint))
+    if by_onnx and params.student is not None and params.student.shrink is not None:
+        hint = "give the student by `factory`, or the teacher as a torch network"
+        found.append(Problem("only a torch teacher can be shrunk, and this one is an ONNX file", "student", hint))
+    if by_onnx and isinstance(params, FeaturesParams):
+        hint = "use distill.logits, or give the teacher as a torch network"
+        found.append(Problem("an ONNX teacher gives outputs and no features", "teacher", hint))
+    return found
+
+
+LOGITS = TechniqueSpec(
+    name="distill.logits",
+    version=1,
+    summary="a smaller network learns to give a teacher's outputs, with labels or without",
+    params=LogitsParams,
+    takes=(Form.TORCH, Form.ONNX),
+    gives=Form.TORCH,
+    implementation="compressctl.techniques.distill.logits:apply",
+    sources=(
+        "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, section 2",
+        "Zhao et al. 2022, Decoupled Knowledge Distillation, equation 7",
+        "Sun et al. 2024, Logit Standardization in Knowledge Distillation, section 4",
+        "Yin et al. 2020, Dreaming to Distill: Data-Free Knowledge Transfer via DeepInversion, section 3.2",
+    ),
+    check=check,
+    files=files,
+    some_need=some_need,
+    reads_data=True,
+)
+
+FEATURES = TechniqueSpec(
+    name="distill.features",
+    version=1,
+    summary="a smaller network learns to have a teacher's inner features",
+    params=FeaturesParams,
+    takes=(Form.TORCH, Form.ONNX),
+    gives=Form.TORCH,
+    implementation="compressctl.techniques.distill.features:apply",
+    sources=(
+        "Romero et al. 2015, FitNets: Hints for Thin Deep Nets, section 2.2",
+        "Zagoruyko and Komodakis 2017, Paying More Attention to Attention, equation 2",
+        "Park et al. 2019, Relational Knowledge Distillation, equations 6 to 10",
+        "Tian et al. 2020, Contrastive Representation Distillation, section 3",
+    ),
+    check=check,
+    files=files,
+    some_need=some_need,
+    reads_data=True,
+)

@@ -1,0 +1,69 @@
+"""How well teacher and student do on held-out samples, in the form in which they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressctl.core.data import Split
+from compressctl.core.model import Signature
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec
+from compressctl.graph.torch_outputs import named_outputs
+from compressctl.training.data import tensor_batches
+
+_BATCH = 256
+
+Ask = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """outputs: (n, ...) of the split's samples in order. labels: (n, ...), None where there are none."""
+
+    outputs: np.ndarray
+    labels: np.ndarray | None
+
+    def score(self, metric: MetricSpec | None) -> float | None:
+        """None where nothing can be scored."""
+        if metric is None or self.labels is None:
+            return None
+        return float(load(metric.implementation)(self.outputs, self.labels))
+
+
+def answers(ask: Ask, split: Split, signature: Signature) -> Answers | None:
+    """What a network says to a whole split; None when it is empty."""
+    outputs, labels = [], []
+    for batch in tensor_batches(split, signature, _BATCH):
+        outputs.append(ask(batch.inputs).float().cpu().numpy())
+        labels.append(None if batch.labels is None else batch.labels.numpy())
+    if not outputs:
+        return None
+    known = [part for part in labels if part is not None]
+    return Answers(np.concatenate(outputs), np.concatenate(known) if len(known) == len(labels) else None)
+
+
+def asking(network: nn.Module) -> Ask:
+    """A torch network as something to ask: in eval mode, without gradients."""
+
+    def ask(inputs: tuple[Tensor, ...]) -> Tensor:
+        network.eval()
+        with torch.no_grad():
+            return next(iter(named_outputs(network(*inputs)).values()))
+
+    return ask
+
+
+def agreement(first: Answers, second: Answers, class_axis: int) -> float:
+    """Percent of decisions that are alike. A single output decides by its sign."""
+    chosen = [_decisions(part.outputs, class_axis) for part in (first, second)]
+    return float(np.mean(chosen[0] == chosen[1]) * 100)
+
+
+def _decisions(outputs: np.ndarray, class_axis: int) -> Any:
+    return outputs > 0 if outputs.shape[class_axis] == 1 else outputs.argmax(axis=class_axis)

@@ -1,0 +1,56 @@
+"""Who learns: the model as it comes in, a network by factory, or the teacher with fewer channels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Form, Model
+from compressctl.core.technique import RunContext
+from compressctl.techniques.distill.made import make_network
+from compressctl.techniques.distill.params import Student
+from compressctl.techniques.distill.shrink import reinitialise, shrink
+from compressctl.techniques.distill.teacher import Teacher, torch_network
+
+
+@dataclass(frozen=True)
+class Learner:
+    """model: to be trained in place; nobody else has its network. facts: how it was made, ready for JSON."""
+
+    model: Model
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: RunContext) -> Learner:
+    """model: what comes into the stage. Its history stays with the student.
+
+    Raises UsageError when there is no such student, StageError when nothing of the teacher can be shrunk.
+    """
+    if wanted is None:
+        if model.form is not Form.TORCH:
+            raise UsageError("the model is an ONNX graph, which cannot be trained", hint="name a student by factory")
+        return Learner(replace(model, body=copy.deepcopy(model.body)), {"from": "the stages before"})
+    if wanted.factory is not None:
+        made = make_network(wanted.factory, wanted.args, wanted.weights, model.signature, run, what="student")
+        return Learner(replace(made, history=model.history), {"from": wanted.factory})
+    assert wanted.shrink is not None
+    network = copy.deepcopy(torch_network(teacher, "a student that is shrunk")).requires_grad_(True)
+    samples = tuple(
+        torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype))
+        for spec in teacher.model.signature.inputs
+    )
+    shrunk = shrink(network, samples, wanted.shrink)
+    if wanted.init == "random":
+        reinitialise(shrunk.network, run.seed)
+    facts = {
+        "from": "the teacher, shrunk",
+        "init": wanted.init,
+        "widths": dict(shrunk.widths),
+        "whole": dict(shrunk.whole),
+    }
+    return Learner(replace(teacher.model, body=shrunk.network.eval(), history=model.history), facts)

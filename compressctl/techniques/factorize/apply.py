@@ -1,0 +1,143 @@
+"""factorize.svd, factorize.tucker, factorize.cp: survey, decompose, choose ranks, replace, train."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from compressctl.core.errors import StageError
+from compressctl.core.model import Form, Model
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.factorize.facts import facts_of
+from compressctl.techniques.factorize.kept import found_before, keep
+from compressctl.techniques.factorize.layers import Survey
+from compressctl.techniques.factorize.network import open_network
+from compressctl.techniques.factorize.onnx_network import alone
+from compressctl.techniques.factorize.params import CpParams, Shared, SvdParams, TuckerParams
+from compressctl.techniques.factorize.ranks import Chooser, Time, Validate
+from compressctl.techniques.factorize.split import Option
+from compressctl.techniques.factorize.splits import Way, cp_ways, decomposed, svd_ways, tucker_ways
+from compressctl.techniques.factorize.treat import Treatment, treat
+from compressctl.training.params import TrainingParams
+
+MakeWays = Callable[[Treatment], list[Way]]
+
+
+def svd(model: Model, params: SvdParams, run: RunContext) -> StageResult:
+    return _factorize(model, params, run, lambda one: svd_ways(one.layer, one.conv or "auto"))
+
+
+def tucker(model: Model, params: TuckerParams, run: RunContext) -> StageResult:
+    return _factorize(model, params, run, lambda one: tucker_ways(one.layer))
+
+
+def cp(model: Model, params: CpParams, run: RunContext) -> StageResult:
+    return _factorize(model, params, run, lambda one: cp_ways(one.layer, split_kernel=params.split_kernel))
+
+
+def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays) -> StageResult:
+    """Raises StageError when the model has no layer that could be factorized."""
+    facts: dict[str, Any] = {}
+    survey = _survey(model, run)
+    if params.regularize is not None:
+        model, facts["regularize"] = _regularized(model, params, run, _ways(survey, params, make_ways))
+        survey = _survey(model, run)
+    network = open_network(model, run)
+    treatments = treat(survey, params)
+    ways = [way for treatment in treatments if treatment.rule != "whole" for way in make_ways(treatment)]
+    splits = decomposed(network, model, ways, run, params.ridge if params.whitening else None)
+    validate, time = _validator(network.with_pieces, model, run), _clock(run) if params.hold_latency else None
+    chooser = Chooser(treatments, splits, params.saves, params.round_to, run.events, validate, time)
+    # Processes that work together must all measure or none: which of them would see the file is a race.
+    kept = run.checkpoint if run.processes == 1 else None
+    chosen = found_before(splits, kept) or chooser.choose()
+    keep(chosen, kept)
+    for name, reason in {**survey.whole, **chosen.whole}.items():
+        run.events.emit("note", message=f"{name} stays whole: {reason}")
+    if not chosen.options:
+        run.events.warn("no layer was factorized; the report says why for each")
+        return StageResult(model, {**facts, **facts_of(survey, chosen)})
+    result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
+    facts |= facts_of(survey, chosen)
+    if params.finetune is not None:
+        result, facts["finetune"] = _trained(result, params.finetune, run, ())
+    return StageResult(result, facts)
+
+
+def _survey(model: Model, run: RunContext) -> Survey:
+    survey = open_network(model, run).survey()
+    if not survey.layers:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4])
+        raise StageError(
+            "nothing to factorize: no linear layer or convolution with a weight of its own",
+            hint=reasons or "`compressctl inspect` lists the layers",
+        )
+    return survey
+
+
+def _ways(survey: Survey, params: Shared, make_ways: MakeWays) -> list[Way]:
+    return [way for one in treat(survey, params) if one.rule != "whole" for way in make_ways(one)]
+
+
+def _validator(with_pieces: Callable[[Mapping[str, Any]], Model], model: Model, run: RunContext) -> Validate | None:
+    """Points lost against the model that the stage was given, measured on the target's runtime."""
+    score, metric, data = run.score, run.metric, run.data
+    if score is None or metric is None or data is None or len(data.split("validation")) == 0:
+        return None
+    before: list[float] = []
+
+    def lost(chosen: Mapping[str, Option]) -> float:
+        if not before:
+            before.append(score(_as_graph(model), "validation"))
+        candidate = with_pieces({name: one.pieces() for name, one in chosen.items()})
+        return metric.drop(before[0], score(_as_graph(candidate), "validation"))
+
+    return lost
+
+
+def _clock(run: RunContext) -> Time | None:
+    if run.latency_ms is None:
+        return None
+    latency_ms = run.latency_ms
+
+    def time(one: Option) -> tuple[float, float]:
+        layer = one.split.layer
+        before, after = latency_ms([alone(layer, None), alone(layer, one.pieces())])
+        return before, after
+
+    return time
+
+
+def _as_graph(model: Model) -> Model:
+    from compressctl.graph.lower import lower
+
+    return lower(model) if model.form is Form.TORCH else model
+
+
+def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[Way]) -> tuple[Model, Mapping[str, Any]]:
+    """The whole layers after training under the penalty."""
+    from compressctl.techniques.factorize.regularize import NuclearNorm, Ridge, views_of
+
+    section = params.regularize
+    assert section is not None
+    views = views_of(ways)
+    hook = (
+        NuclearNorm(views, section.learning_rate * section.strength, section.every)
+        if section.penalty == "nuclear"
+        else Ridge(tuple(views), section.strength)
+    )
+    return _trained(model, section, run, (hook,))
+
+
+def _trained(
+    model: Model, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
+) -> tuple[Model, Mapping[str, Any]]:
+    """A copy, trained on the task's loss."""
+    from compressctl.training.loop import train
+    from compressctl.training.objective import task_objective
+
+    trainable = replace(model, body=copy.deepcopy(model.body))
+    trained = train(trainable, task_objective(run.task, params.label_smoothing), params, run, hooks)
+    return replace(model, body=trained.network), dict(trained.facts)

@@ -1,0 +1,253 @@
+"""What `factorize.*` stages can be told. Light: recipes are checked against this without numpy or torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from compressctl.core.errors import Problem
+from compressctl.core.model import Form
+from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.training.params import TrainingParams
+
+
+class RankRule(BaseModel):
+    """How a layer's rank is found. Exactly one of the keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ratio: float | None = Field(
+        None, gt=0, lt=1, description="the most parameters that each layer keeps, as a share of its own"
+    )
+    energy: float | None = Field(
+        None, gt=0, lt=1, description="the share of the squares of each layer's output that is kept, such as 0.99"
+    )
+    error: float | None = Field(
+        None, gt=0, lt=1, description="the largest relative error of each layer's output, such as 0.1"
+    )
+    shared_ratio: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="what all layers together keep, as a share of what `saves` counts, given up where it costs least error",
+    )
+    validation_drop: float | None = Field(
+        None,
+        ge=0,
+        description="points of the task's metric that may be lost on the validation split: the layers give up ranks in the "
+        "order of the error that each step costs until the measured score says stop",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            names = ", ".join(type(self).model_fields)
+            raise ValueError(f"a rank is found in one way: give exactly one of {names}")
+        return self
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the layers decide together."""
+        return self.shared_ratio is not None or self.validation_drop is not None
+
+
+Number = Annotated[int, Field(ge=1)]
+_WAYS = (
+    "a number, evbmf (what stands out of the weight's noise), or a mapping with one of ratio, energy, error, shared_ratio, "
+    "validation_drop"
+)
+_OR_WHOLE = f"{_WAYS}; or whole, to leave the layer as it is"
+_TWO = "; two numbers are output and input channels"
+_MATCH = "shell-style pattern over layer names and types; matching nothing is an error"
+
+
+class Regularization(TrainingParams):
+    """Training of the whole layers before they are cut, with a penalty that gathers their weights in few directions."""
+
+    penalty: Literal["nuclear", "ridge"] = Field(
+        "nuclear",
+        description="what is kept small: the sum of each layer's singular values, which makes small ones vanish (nuclear), or "
+        "the sum of squares of its weights (ridge)",
+    )
+    strength: float = Field(
+        1e-3,
+        gt=0,
+        description="of the penalty: each step lowers singular values by learning rate x strength (nuclear), or adds "
+        "strength x weight to the gradient (ridge)",
+    )
+    every: int = Field(10, ge=1, description="steps between two looks at the singular values, each for all steps since")
+
+
+class Shared(BaseModel):
+    """What every `factorize.*` stage can be told."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    saves: Literal["macs", "parameters"] = Field(
+        "macs", description="what ranks are given up for, where layers decide together"
+    )
+    round_to: int = Field(
+        8,
+        ge=1,
+        description="ranks from this number on are multiples of it: kernels compute in blocks of 8 or 16 channels",
+    )
+    whitening: bool = Field(
+        True, description="count errors in a layer's output for the calibration data instead of in its weight"
+    )
+    ridge: float = Field(
+        1e-6,
+        gt=0,
+        le=1,
+        description="of whitening: share of the mean input power that is added to every direction, against few samples",
+    )
+    hold_latency: bool = Field(
+        True,
+        description="leave a layer whole when it was measured to be slower in pieces, alone, on the target's runtime",
+    )
+    regularize: Regularization | None = Field(
+        None, description="training before the ranks are chosen; torch models only"
+    )
+    finetune: TrainingParams | None = Field(None, description="training of the pieces afterwards; torch models only")
+
+
+class SvdOverride(BaseModel):
+    """Another treatment for the layers that a pattern matches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(min_length=1, description=_MATCH)
+    rank: Number | Literal["evbmf", "whole"] | RankRule | None = Field(None, description=_OR_WHOLE)
+    conv: Literal["auto", "channel", "spatial", "whole"] | None = Field(None, description="as in the stage itself")
+
+
+class SvdParams(Shared):
+    """factorize.svd: a layer becomes two, by the singular value decomposition of its weight."""
+
+    rank: Number | Literal["evbmf"] | RankRule = Field(RankRule(energy=0.99), description=_WAYS)
+    conv: Literal["auto", "channel", "spatial", "whole"] = Field(
+        "auto",
+        description="how convolutions are split: the same kernel to few channels, then 1x1 (channel); k x 1, then 1 x k "
+        "(spatial); whichever is better for each layer (auto); not at all (whole)",
+    )
+    overrides: tuple[SvdOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+
+class TuckerOverride(BaseModel):
+    """Another treatment for the layers that a pattern matches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(min_length=1, description=_MATCH)
+    rank: Number | tuple[Number, Number] | Literal["evbmf", "whole"] | RankRule = Field(description=_OR_WHOLE + _TWO)
+
+
+class TuckerParams(Shared):
+    """factorize.tucker: a convolution becomes 1x1, kernel, 1x1."""
+
+    rank: Number | tuple[Number, Number] | Literal["evbmf"] | RankRule = Field("evbmf", description=_WAYS + _TWO)
+    overrides: tuple[TuckerOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+
+class CpOverride(BaseModel):
+    """Another treatment for the layers that a pattern matches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(min_length=1, description=_MATCH)
+    rank: Number | Literal["evbmf", "whole"] | RankRule = Field(description=_OR_WHOLE)
+
+
+class CpParams(Shared):
+    """factorize.cp: a convolution becomes 1x1, a kernel for each channel alone, 1x1."""
+
+    rank: Number | Literal["evbmf"] | RankRule = Field(RankRule(ratio=0.5), description=_WAYS)
+    split_kernel: bool = Field(
+        False, description="write the kernel as k x 1 and 1 x k too: four layers instead of three"
+    )
+    overrides: tuple[CpOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+
+def check_factorize(params: Shared, facts: ModelFacts) -> list[Problem]:
+    found = []
+    if facts.quantized:
+        found.append(
+            Problem("the model is already quantized by an earlier stage", "use", "factorize before quantizing")
+        )
+    for section in ("regularize", "finetune"):
+        if facts.form is Form.ONNX and getattr(params, section) is not None:
+            found.append(
+                Problem(
+                    "training needs a torch model, and the model is an ONNX graph here",
+                    section,
+                    f"leave {section} out, or give the model as torch (source: python)",
+                )
+            )
+    return found
+
+
+def needs_of(params: Any) -> frozenset[Need]:
+    """What a stage with these params must be given."""
+    trains = params.regularize is not None or params.finetune is not None
+    rules = [params.rank, *(override.rank for override in params.overrides)]
+    is_scored = any(isinstance(rule, RankRule) and rule.validation_drop is not None for rule in rules)
+    needs = {Need.CALIBRATION_DATA} if params.whitening else set()
+    needs |= {Need.TRAINING_DATA, Need.LABELS} if trains else set()
+    return frozenset(needs | ({Need.LABELS} if is_scored else set()))
+
+
+_BOTH = (Form.TORCH, Form.ONNX)
+_DESTROYS = ("the factorized layers' weights: what training wanted of them, such as zeros, is gone",)
+
+SVD = TechniqueSpec(
+    name="factorize.svd",
+    version=1,
+    summary="linear layers and convolutions as two thinner ones, by singular value decomposition",
+    params=SvdParams,
+    takes=_BOTH,
+    gives=None,
+    implementation="compressctl.techniques.factorize.apply:svd",
+    destroys=_DESTROYS,
+    sources=(
+        "Wang et al. 2024, SVD-LLM, section 3.1 (whitening)",
+        "Jaderberg, Vedaldi and Zisserman 2014, Speeding up Convolutional Neural Networks with Low Rank Expansions, section 2.1",
+        "Nakajima et al. 2013, Global Analytic Solution of Fully-observed Variational Bayesian Matrix Factorization",
+        "Xu et al. 2020, TRP: Trained Rank Pruning for Efficient Deep Neural Networks, section 3.3 (nuclear norm)",
+    ),
+    check=check_factorize,
+    reads_target=True,
+    some_need=needs_of,
+)
+
+TUCKER = TechniqueSpec(
+    name="factorize.tucker",
+    version=1,
+    summary="convolutions as 1x1, kernel, 1x1 between few channels, by Tucker decomposition",
+    params=TuckerParams,
+    takes=_BOTH,
+    gives=None,
+    implementation="compressctl.techniques.factorize.apply:tucker",
+    destroys=_DESTROYS,
+    sources=(
+        "Kim et al. 2016, Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
+    ),
+    check=check_factorize,
+    reads_target=True,
+    some_need=needs_of,
+)
+
+CP = TechniqueSpec(
+    name="factorize.cp",
+    version=1,
+    summary="convolutions as 1x1, depthwise, 1x1, by canonical polyadic decomposition",
+    params=CpParams,
+    takes=_BOTH,
+    gives=None,
+    implementation="compressctl.techniques.factorize.apply:cp",
+    destroys=_DESTROYS,
+    sources=("Lebedev et al. 2015, Speeding-up Convolutional Neural Networks Using Fine-tuned CP-Decomposition",),
+    check=check_factorize,
+    reads_target=True,
+    some_need=needs_of,
+)

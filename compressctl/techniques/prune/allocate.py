@@ -1,0 +1,158 @@
+"""How many channels each group keeps: widths that kernels like, spread so that the least is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.techniques.prune.coupling import Group
+from compressctl.techniques.prune.params_structured import Scope
+
+Kept = Mapping[str, int]
+"""Units that stay, by the group's name."""
+
+_HALVINGS = 40
+"""Of the share that is searched: fine enough for a single channel of a million."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A group as the allocation sees it. widths: units that it may keep, ascending, the last one all of them.
+
+    scores: (units,) ascending, comparable between groups. pinned: units that an override makes it keep.
+    """
+
+    group: Group
+    widths: tuple[int, ...]
+    scores: np.ndarray
+    pinned: int | None = None
+
+    def nearest(self, wanted: float) -> int:
+        """The permitted width nearest to so many units, the larger one of two that are equally near."""
+        if self.pinned is not None:
+            return self.pinned
+        return min(self.widths, key=lambda width: (abs(width - wanted), -width))
+
+    def lost(self, kept: int) -> float:
+        """The sum of the scores that go when so many units stay."""
+        return float(self.scores[: self.group.units - kept].sum())
+
+
+def permitted_widths(group: Group, round_to: int, at_least: float) -> tuple[int, ...]:
+    """Units that leave a multiple of round_to channels, and all of them. A single one means that it cannot shrink."""
+    per_unit = group.width // group.units
+    fewest = max(1, int(np.ceil(at_least * group.units)))
+    fitting = [n for n in range(fewest, group.units) if (n * per_unit) % round_to == 0]
+    return (*fitting, group.units)
+
+
+def allocate(
+    choices: Sequence[Choice], scope: Scope, goal: float, cost: Callable[[Kept], float], *, refine: bool = True
+) -> Kept:
+    """The widths with the largest cost that is not above goal; the smallest possible ones where none is small enough.
+
+    scope: local, global or isomorphic. cost must not rise when widths fall. refine: spend what rounding left over.
+    """
+    low, high = 0.0, 1.0  # shares that go
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(spread(choices, scope, middle)) <= goal else (middle, high)
+    kept = spread(choices, scope, high)
+    return _spend_the_rest(choices, kept, goal, cost) if refine else kept
+
+
+def spread(choices: Sequence[Choice], scope: Scope, share: float) -> Kept:
+    """Widths when this share of the channels goes, counted as the scope says."""
+    free = [choice for choice in choices if choice.pinned is None]
+    kept = {choice.group.name: choice.pinned for choice in choices if choice.pinned is not None}
+    if scope == "local":
+        kept |= {choice.group.name: choice.nearest((1 - share) * choice.group.units) for choice in free}
+        return kept
+    pools: dict[str, list[Choice]] = {}
+    for choice in free:
+        pools.setdefault(choice.group.kind if scope == "isomorphic" else "", []).append(choice)
+    for pool in pools.values():
+        threshold = float(np.quantile(np.concatenate([choice.scores for choice in pool]), share))
+        for choice in pool:
+            above = int((choice.scores > threshold).sum()) if share > 0 else choice.group.units
+            kept[choice.group.name] = choice.nearest(above)
+    return kept
+
+
+def _spend_the_rest(choices: Sequence[Choice], kept: Kept, goal: float, cost: Callable[[Kept], float]) -> Kept:
+    """Widen one step at a time what loses most for its cost, while the goal still holds."""
+    current, spent = dict(kept), cost(kept)
+    while True:
+        best: tuple[float, str, int] | None = None
+        for choice in choices:
+            name, width = choice.group.name, current[choice.group.name]
+            wider = next((w for w in choice.widths if w > width), None)
+            if wider is None or choice.pinned is not None:
+                continue
+            price = cost({**current, name: wider}) - spent
+            if spent + price > goal:
+                continue
+            regained = (choice.lost(width) - choice.lost(wider)) / max(price, 1e-12)
+            if best is None or regained > best[0]:
+                best = (regained, name, wider)
+        if best is None:
+            return current
+        current[best[1]] = best[2]
+        spent = cost(current)
+
+
+def allocate_measured(
+    choices: Sequence[Choice],
+    saved_us: Mapping[str, Mapping[int, float]],
+    goal: float,
+    cost: Callable[[Kept], float],
+) -> Kept:
+    """Narrow, one step at a time, the group that loses least for each microsecond that it saves, until cost is at most goal.
+
+    saved_us: by group and units kept, the measured microseconds that the width saves against the full one. Widths that save
+    nothing over a wider one are never chosen for speed; they follow only when nothing else can shrink. What the last, large
+    step saved too much is spent on width again.
+    """
+    current = {choice.group.name: choice.nearest(choice.group.units) for choice in choices}
+    while cost(current) > goal:
+        best: tuple[float, str, int] | None = None
+        for choice in choices:
+            if choice.pinned is not None:
+                continue
+            name, width = choice.group.name, current[choice.group.name]
+            for narrower in (w for w in choice.widths if w < width):
+                gained = saved_us[name].get(narrower, 0.0) - saved_us[name].get(width, 0.0)
+                price = (choice.lost(narrower) - choice.lost(width)) / max(gained, 1e-3)
+                if best is None or price < best[0]:
+                    best = (price, name, narrower)
+        if best is None:
+            return current
+        current[best[1]] = best[2]
+    return _give_back(choices, saved_us, current, goal, cost)
+
+
+def _give_back(
+    choices: Sequence[Choice],
+    saved_us: Mapping[str, Mapping[int, float]],
+    kept: Kept,
+    goal: float,
+    cost: Callable[[Kept], float],
+) -> Kept:
+    """Widen, while the goal holds, what regains most for each microsecond: of two widths that take as long, the wider."""
+    current = dict(kept)
+    while True:
+        best: tuple[float, str, int] | None = None
+        for choice in choices:
+            name, width = choice.group.name, current[choice.group.name]
+            for wider in (w for w in choice.widths if w > width and choice.pinned is None):
+                if cost({**current, name: wider}) > goal:
+                    break
+                takes = saved_us[name].get(width, 0.0) - saved_us[name].get(wider, 0.0)
+                regained = (choice.lost(width) - choice.lost(wider)) / max(takes, 1e-3)
+                if best is None or regained > best[0]:
+                    best = (regained, name, wider)
+        if best is None:
+            return current
+        current[best[1]] = best[2]

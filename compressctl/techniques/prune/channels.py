@@ -1,0 +1,252 @@
+"""prune.channels: find what can go, choose the widths, cut, and let the norms measure the smaller network."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from compressctl.core.data import Split
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Model
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.prune import costs
+from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
+from compressctl.techniques.prune.coupling import Coupling, Group, example_inputs, find_coupling
+from compressctl.techniques.prune.criteria import READS_DATA, normalized, scores
+from compressctl.techniques.prune.measured_widths import narrow, reach_latency, saved_us
+from compressctl.techniques.prune.params_structured import ChannelOverride, ChannelsParams
+from compressctl.techniques.prune.prove import proven
+from compressctl.techniques.prune.sparse_learning import GroupNorm, Growing, Pull
+from compressctl.training.data import TensorBatch, tensor_batches
+from compressctl.training.loop import train
+from compressctl.training.norms import reestimate_norms
+from compressctl.training.objective import task_objective
+
+_ROUND_TO = 8
+"""x86 kernels hold channels in blocks of 8 (AVX2) or 16 (AVX-512), tensor cores want multiples of 8; a part-filled block costs
+as much as a full one. Source: ONNX Runtime's MLAS, `MlasNchwcGetBlockSize`."""
+
+
+def apply(model: Model, params: ChannelsParams, run: RunContext) -> StageResult:
+    """Cut in params.steps steps. Raises UsageError for a pattern that matches nothing or data that is missing, StageError
+    when the goal cannot be met."""
+    first = _plan(model, params, run)
+    _tell(first, run)
+    facts: dict[str, Any] = {"criterion": params.criterion, "scope": params.scope, "round_to": _round_to(params)}
+    current = replace(model, body=copy.deepcopy(model.body))
+    if params.sparse is not None:
+        current, facts["sparse_learning"] = _learn_sparsely(current, params, run)
+    steps = []
+    for step in range(params.steps):
+        keep = params.keep if step == params.steps - 1 else 1 - (1 - params.keep) * (step + 1) / params.steps
+        current, found = _cut_once(current, model, params, keep, run)
+        steps.append(found)
+    facts["steps"] = steps
+    return StageResult(current, {**facts, **_difference(model, current, first)})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """choices: groups that can shrink, with their scores. weakest: by group, units in the order in which they go.
+
+    fixed: layers that stay and why. measured: layers with their positions, for costs.
+    """
+
+    choices: tuple[Choice, ...]
+    weakest: Mapping[str, np.ndarray]
+    fixed: Mapping[str, str]
+    measured: Mapping[str, costs.Layer] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> list[Group]:
+        return [choice.group for choice in self.choices]
+
+    def cost(self, of: Any, kept: Kept) -> float:
+        units = {group.name: self.weakest[group.name][: group.units - kept[group.name]] for group in self.groups}
+        return costs.cost(of, self.measured, self.groups, units)
+
+
+def _plan(model: Model, params: ChannelsParams, run: RunContext, original: Model | None = None) -> Plan:
+    """What can go in this network. original: the network before the first cut, whose widths overrides and at_least mean."""
+    network: nn.Module = model.body
+    inputs = example_inputs(model.signature)
+    coupling = proven(find_coupling(network, inputs), network, inputs)
+    fixed, full = dict(coupling.fixed), costs.widths((original or model).body)
+    shares = _overridden(coupling, params.overrides, full)
+    found = scores(network, coupling.groups, params.criterion, **_evidence(model, params, run))
+    comparable = normalized(found, params.criterion)
+    choices = []
+    for group in coupling.groups:
+        reason, choice = _choice(group, comparable[group.name], shares.get(group.name), full[group.name], params)
+        if reason:
+            fixed.update(dict.fromkeys(group.layers, reason))
+        else:
+            choices.append(choice)
+    weakest = {choice.group.name: np.argsort(found[choice.group.name], kind="stable") for choice in choices}
+    return Plan(tuple(choices), weakest, fixed, costs.layers(network, inputs))
+
+
+def _choice(
+    group: Group, values: np.ndarray, share: float | None, full: int, params: ChannelsParams
+) -> tuple[str | None, Choice]:
+    """The group as a choice, with the reason where it is none. full: its width before the first cut."""
+    round_to = _round_to(params)
+    if share is not None:
+        asked = Choice(group, permitted_widths(group, round_to, 0.0), np.sort(values))
+        wanted = share * full * group.units / group.width
+        return ("an override keeps it whole" if share == 1 else None), replace(asked, pinned=asked.nearest(wanted))
+    widths = permitted_widths(group, round_to, params.at_least * full / group.width)
+    if np.isnan(values).any():
+        return f"{params.criterion} has nothing to judge it by: no BatchNorm follows", Choice(group, widths, values)
+    if len(widths) < 2:
+        reason = f"too few channels: {group.width} cannot be fewer, at least {params.at_least:.0%} and a multiple of {round_to}"
+        return reason, Choice(group, widths, values)
+    return None, Choice(group, widths, np.sort(values))
+
+
+def _overridden(coupling: Coupling, overrides: Sequence[ChannelOverride], layers: Iterable[str]) -> dict[str, float]:
+    """Share to keep by group. Raises UsageError for a pattern that matches no layer."""
+    names = list(layers)
+    shares: dict[str, float] = {}
+    for override in overrides:
+        matched = {name for name in names if fnmatch.fnmatchcase(name, override.match)}
+        if not matched:
+            raise UsageError(
+                f"overrides: {override.match!r} matches no layer", hint=f"there are: {', '.join(names[:8])}, ..."
+            )
+        shares.update({group.name: override.keep for group in coupling.groups if matched & set(group.layers)})
+    return shares
+
+
+def _evidence(model: Model, params: ChannelsParams, run: RunContext) -> dict[str, Any]:
+    """What a criterion reads beside the weights."""
+    if params.criterion not in READS_DATA:
+        return {"seed": run.seed}
+    split = _samples(run)
+    if split is None:
+        raise UsageError(
+            f"criterion {params.criterion} looks at samples, and there are none", hint="add a data section"
+        )
+
+    def batches(size: int) -> Iterable[TensorBatch]:
+        read = tensor_batches(split, model.signature, size, shuffle_seed=run.seed)
+        return itertools.islice(read, max(1, params.samples // size))
+
+    loss = None if params.criterion == "activation" else task_objective(run.task)
+    return {"seed": run.seed, "batches": batches, "loss": loss}
+
+
+def _samples(run: RunContext) -> Split | None:
+    """Training samples, or those for calibration where there are none."""
+    for name in ("train", "calibration") if run.data is not None else ():
+        split = run.data.split(name)  # type: ignore[union-attr]
+        if len(split):
+            return split
+    return None
+
+
+def _cut_once(
+    current: Model, original: Model, params: ChannelsParams, keep: float, run: RunContext
+) -> tuple[Model, dict[str, Any]]:
+    """One cut, after which `keep` is left of the original, with what recovers from it."""
+    plan = _plan(current, params, run, original)
+    if not plan.choices:
+        raise StageError("nothing can be removed", hint="; ".join(f"{k}: {v}" for k, v in list(plan.fixed.items())[:4]))
+    kept, found = _widths(plan, current, original, params, keep, run)
+    smaller = narrow(current, plan.choices, kept, plan.weakest)
+    split = _samples(run)
+    if split is not None and params.reestimate:
+        found["norms_reestimated"] = reestimate_norms(smaller.body, split, smaller.signature, samples=params.reestimate)
+    if params.finetune is not None:
+        objective = task_objective(run.task, params.finetune.label_smoothing)
+        trained = train(smaller, objective, params.finetune, _checkpointed(run, f"after-{keep:.6f}"))
+        smaller, found["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
+    return smaller, found
+
+
+def _widths(
+    plan: Plan, current: Model, original: Model, params: ChannelsParams, keep: float, run: RunContext
+) -> tuple[Kept, dict[str, Any]]:
+    """Units that stay, and what the choice was based on."""
+    before = costs.layers(original.body, example_inputs(original.signature))
+    of = "macs" if params.of == "latency" else params.of
+    whole = costs.cost(of, before, (), {})
+    table = saved_us(current, plan.choices, run) if params.scope == "measured" else {}
+
+    def choose(share: float) -> Kept:
+        if params.scope == "measured":
+            return allocate_measured(plan.choices, table, share * whole, lambda kept: plan.cost(of, kept))
+        return allocate(plan.choices, params.scope, share * whole, lambda kept: plan.cost(of, kept))
+
+    found: dict[str, Any] = {"goal": {params.of: keep}}
+    if table:
+        found["saved_us"] = {
+            name: {str(width): round(us, 2) for width, us in row.items()} for name, row in table.items()
+        }
+    if params.of == "latency":
+
+        def candidate(share: float) -> tuple[Kept, nn.Module]:
+            kept = choose(share)
+            return kept, narrow(current, plan.choices, kept, plan.weakest).body
+
+        kept, reached = reach_latency(original, keep, candidate, run)
+        return kept, {**found, "reached": {"latency": reached}}
+    kept = choose(keep)
+    reached = plan.cost(of, kept) / whole
+    if reached > keep:
+        run.events.warn(f"{reached:.1%} of the {of} are left, {keep:.1%} were asked for: nothing more can be removed")
+    return kept, {**found, "reached": {of: reached}}
+
+
+def _learn_sparsely(model: Model, params: ChannelsParams, run: RunContext) -> tuple[Model, dict[str, Any]]:
+    assert params.sparse is not None
+    plan = _plan(model, params, run)
+    hook: Pull
+    if params.sparse.method == "group_norm":
+        hook = GroupNorm(model.body, plan.groups, params.sparse.strength)
+    else:
+        kept, _ = _widths(plan, model, model, params, params.keep, run)
+        going = {g.name: plan.weakest[g.name][: g.units - kept[g.name]] for g in plan.groups}
+        hook = Growing(model.body, plan.groups, params.sparse.strength, going)
+    # The best epoch would be the first: pulling costs accuracy, which the cut then does not.
+    how = params.sparse.model_copy(update={"keep": "last"})
+    trained = train(model, task_objective(run.task, how.label_smoothing), how, _checkpointed(run, "sparse"), (hook,))
+    return replace(model, body=trained.network), dict(trained.facts)
+
+
+def _checkpointed(run: RunContext, name: str) -> RunContext:
+    """A place of its own for each training of the stage."""
+    return run if run.checkpoint is None else replace(run, checkpoint=run.checkpoint / name)
+
+
+def _round_to(params: ChannelsParams) -> int:
+    return _ROUND_TO if params.round_to == "auto" else params.round_to
+
+
+def _tell(plan: Plan, run: RunContext) -> None:
+    """Say what stays before anything takes time."""
+    for reason in dict.fromkeys(plan.fixed.values()):
+        names = [name for name, why in plan.fixed.items() if why == reason]
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        run.events.emit("note", message=f"not pruned: {shown}: {reason}")
+
+
+def _difference(before: Model, after: Model, plan: Plan) -> dict[str, Any]:
+    inputs: tuple[Tensor, ...] = example_inputs(before.signature)
+    old, new = costs.widths(before.body), costs.widths(after.body)
+    return {
+        "macs": {
+            "before": costs.macs(costs.layers(before.body, inputs)),
+            "after": costs.macs(costs.layers(after.body, inputs)),
+        },
+        "parameters": {"before": costs.parameters(before.body), "after": costs.parameters(after.body)},
+        "widths": {name: [old[name], new[name]] for name in old},
+        "not_pruned": dict(plan.fixed),
+    }

@@ -1,0 +1,251 @@
+"""Which channels of which layers can only be removed together, and which cannot be removed at all."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch_pruning.ops import OPTYPE, module2type
+
+from compressctl.graph.torch_outputs import named_outputs
+
+Axis = Literal["out", "in", "values"]
+
+GIVES_CHANNELS = (nn.Linear, nn.modules.conv._ConvNd)
+"""Layers that choose how many channels they give; norms and activations follow."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One layer's part in a group. name: of the module, or of the parameter where axis is "values".
+
+    axis: "out" for what the layer gives (also norms, depthwise convolutions), "in" for what it reads. channels: (n,) positions
+    along that axis. units: (n,) the group's unit that each of them goes with. dim: of a parameter, the dimension that is cut.
+    """
+
+    name: str
+    axis: Axis
+    channels: np.ndarray
+    units: np.ndarray
+    dim: int = 0
+
+    def removed(self, units: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Positions along the axis that go when these units go."""
+        return self.channels[np.isin(self.units, np.asarray(units))]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that go together, in `units`: unit u is in every member. name: the first layer that gives these channels.
+
+    width: that layer's channels. layers: those whose outputs shrink, without norms. kind: equal for groups of the same
+    structure (layer types, kernels and widths).
+    """
+
+    name: str
+    units: int
+    width: int
+    members: tuple[Member, ...]
+    layers: tuple[str, ...]
+    kind: str
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """groups: what can be removed. fixed: layer to the reason why its output channels stay."""
+
+    groups: tuple[Group, ...]
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
+    """Trace the network (unchanged) on inputs, samples along axis 0, and group the channels of its layers.
+
+    Every group is proven on the network itself (see `prove.py`), so that a coupling the trace did not understand is reported
+    instead of broken. Source: DepGraph, Fang et al. 2023, section 3.2 (grouping), by the torch-pruning library.
+    """
+    traced = copy.deepcopy(network).eval().requires_grad_(True)
+    graph = _graph(traced, inputs)
+    names = {module: name for name, module in traced.named_modules()}
+    groups: list[Group] = []
+    fixed: dict[str, str] = {}
+    seen: set[str] = set()
+    roots = [module for module in graph.module2node if isinstance(module, GIVES_CHANNELS)]
+    # The narrowest first: where shortcuts pad with zeros, only the channels that all widths share can go.
+    for module in sorted(roots, key=graph.get_out_channels):
+        name = names[module]
+        if name in seen:
+            continue
+        found = _group(graph, module, names, traced)
+        seen.update([name] if isinstance(found, str) else found.layers)
+        if isinstance(found, str):
+            fixed[name] = found
+        else:
+            groups.append(found)
+    for name, module in traced.named_modules():
+        if isinstance(module, GIVES_CHANNELS) and name not in seen:
+            fixed[name] = (
+                "it takes no part in the output, or only inside a layer that is one piece (attention, recurrent)"
+            )
+    return Coupling(tuple(groups), fixed)
+
+
+def example_inputs(signature: Any, samples: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
+    """Random inputs of a signature: normal floats, zeros and ones as integers, which every vocabulary has."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for spec in signature.inputs:
+        shape = [samples, *map(int, spec.shape[1:])]
+        dtype = getattr(torch, spec.dtype)
+        if dtype.is_floating_point:
+            made.append(torch.randn(shape, generator=generator).to(dtype))
+        else:
+            made.append(torch.randint(0, 2, shape, generator=generator).to(dtype))
+    return tuple(made)
+
+
+def _graph(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    with torch.enable_grad(), _quiet():
+        graph = torch_pruning.DependencyGraph().build_dependency(
+            network,
+            example_inputs=tuple(inputs),
+            output_transform=lambda out: [value for value in named_outputs(out).values() if value.grad_fn is not None],
+            verbose=False,
+        )
+    _follow_padding(graph)
+    _keep_pooled(graph)
+    return graph
+
+
+def _keep_pooled(graph: Any) -> None:
+    """Flattening one pixel moves nothing. The library guesses how many pixels there are, wrongly behind padded channels."""
+    for node in graph.module2node.values():
+        sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
+        if node.type == OPTYPE.RESHAPE and len(sizes) == 4 and sizes[2:] == (1, 1):
+            node.type = OPTYPE.ELEMENTWISE
+            between = [*node.dependencies, *(d for n in (*node.inputs, *node.outputs) for d in n.dependencies)]
+            for dependency in between:
+                if node in (dependency.source, dependency.target):
+                    dependency.index_mapping[0] = None
+
+
+def _follow_padding(graph: Any) -> None:
+    """Shift positions where zeros are put before the channels, as parameter-free shortcuts do; the library takes them as aligned."""
+    for node in graph.module2node.values():
+        grad_fn = node.grad_fn
+        if grad_fn is None or "ConstantPadNd" not in type(grad_fn).__name__:
+            continue
+        pads = tuple(grad_fn._saved_pad)
+        before = pads[4] if len(pads) > 4 else 0  # of images: two numbers for each axis, the last axis first
+        for source in node.inputs:
+            for dependency in node.dependencies:
+                if dependency.target is source:
+                    dependency.index_mapping[0] = _Shift(-before)
+            for dependency in source.dependencies:
+                if dependency.target is node:
+                    dependency.index_mapping[0] = _Shift(before)
+
+
+class _Shift:
+    def __init__(self, by: int) -> None:
+        self._by = by
+
+    def __call__(self, indices: Sequence[Any]) -> list[Any]:
+        return [index._replace(idx=index.idx + self._by) for index in indices if index.idx + self._by >= 0]
+
+
+def _group(graph: Any, module: nn.Module, names: Mapping[nn.Module, str], network: nn.Module) -> Group | str:
+    """The group that begins at a layer's outputs, or why there is none."""
+    width = graph.get_out_channels(module)
+    if width < 2:
+        return "it has a single output channel"
+    try:
+        raw = graph.get_pruning_group(module, graph.get_pruner_of_module(module).prune_out_channels, list(range(width)))
+    except Exception as error:
+        return f"its channels cannot be followed through the network ({type(error).__name__}: {_first_line(error)})"
+    members = []
+    for item in raw:
+        target = item.dep.target
+        if target.type == OPTYPE.OUTPUT:
+            return OUTPUT
+        name = graph._param_to_name.get(target.module) if target.type == OPTYPE.PARAMETER else names.get(target.module)
+        if name is None:
+            continue
+        if any(root is None for root in item.root_idxs):
+            return f"its channels cannot be followed through {name}"
+        is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
+        axis: Axis = "values" if target.type == OPTYPE.PARAMETER else "out" if is_out else "in"
+        dim = target.pruning_dim if axis == "values" else 0
+        members.append(Member(name, axis, np.asarray(item.idxs), np.asarray(item.root_idxs), dim))
+    return _in_units(names[module], width, members, network)
+
+
+OUTPUT = "its channels are the network's outputs"
+
+
+def _in_units(name: str, width: int, members: Sequence[Member], network: nn.Module) -> Group | str:
+    """Join the channels that grouped layers need removed together: the same place in each of the layer's groups."""
+    modules = dict(network.named_modules())
+    leader = np.arange(width)
+    for member in members:
+        size, parts = _axis_groups(modules.get(member.name), member.axis)
+        if parts > 1:
+            place = member.channels % (size // parts)
+            for value in np.unique(place):
+                joined = np.unique(leader[member.units[place == value]])
+                leader[np.isin(leader, joined)] = joined.min()
+    leaders, unit_of = np.unique(leader, return_inverse=True)
+    if len(leaders) < 2:
+        return "a grouped layer ties all of its channels together"
+    renamed = tuple(Member(m.name, m.axis, m.channels, unit_of[m.units], m.dim) for m in members)
+    layers = dict.fromkeys(m.name for m in renamed if m.axis == "out" and isinstance(modules[m.name], GIVES_CHANNELS))
+    return Group(name, len(leaders), width, renamed, tuple(layers), _kind(renamed, modules))
+
+
+def _axis_groups(module: nn.Module | None, axis: Axis) -> tuple[int, int]:
+    """Channels along the axis and the number of groups that they form; depthwise convolutions form none."""
+    if (
+        isinstance(module, nn.modules.conv._ConvNd)
+        and module.groups > 1
+        and module2type(module) != OPTYPE.DEPTHWISE_CONV
+    ):
+        return (module.out_channels if axis == "out" else module.in_channels), module.groups
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels, module.num_groups
+    return 1, 1
+
+
+def _kind(members: Sequence[Member], modules: Mapping[str, nn.Module]) -> str:
+    parts = []
+    for member in members:
+        module = modules.get(member.name)
+        weight = getattr(module, "weight", None)
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
+        parts.append(f"{type(module).__name__}{shape}{getattr(module, 'stride', '')}.{member.axis}")
+    return " ".join(sorted(parts))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:160]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The library warns about parameters that stand alone; whether it understood them is proven afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

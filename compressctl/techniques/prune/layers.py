@@ -1,0 +1,194 @@
+"""prune.layers: whole residual blocks go; what runs past them stays."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressctl.core.data import Split
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Model
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.prune import costs
+from compressctl.techniques.prune.coupling import GIVES_CHANNELS, example_inputs
+from compressctl.techniques.prune.measured_widths import clock
+from compressctl.techniques.prune.params_structured import LayersParams
+from compressctl.techniques.prune.skip import Skip
+from compressctl.training.data import tensor_batches
+from compressctl.training.norms import reestimate_norms
+from compressctl.training.objective import task_objective
+
+_ALIKE = 0.9
+"""Cosine between what a block is given and what it returns without its weights. Residual blocks give 1 or, behind a norm, almost."""
+
+_ENOUGH = 512
+"""Samples on which norms are measured while blocks are only compared."""
+
+
+def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
+    """Remove params.remove blocks, one at a time, each time the one without which the loss rises least.
+
+    Raises UsageError for a pattern that matches no block or without labelled samples, StageError when too few blocks can go.
+    """
+    inputs = example_inputs(model.signature)
+    blocks, fixed = residual_blocks(model.body, inputs)
+    for name, reason in fixed.items():
+        run.events.emit("note", message=f"not removable: {name}: {reason}")
+    allowed = [name for name in blocks if fnmatch.fnmatchcase(name, params.match)]
+    if blocks and not allowed:
+        raise UsageError(f"match: {params.match!r} matches no residual block", hint=f"there are: {', '.join(blocks)}")
+    if len(allowed) < params.remove:
+        raise StageError(
+            f"{params.remove} blocks shall go, but only {len(allowed)} can",
+            hint=f"removable: {', '.join(allowed) or 'none'}",
+        )
+    saved_ms = _saved_ms(model, allowed, run) if params.rank == "latency" else dict.fromkeys(allowed, 1.0)
+    loss = _loss(model, params, run)
+    current, removed = copy.deepcopy(model.body), []
+    before = loss(current)
+    history = []
+    for _ in range(params.remove):
+        damages: dict[str, float] = {}
+        for name in allowed:
+            run.events.progress("measuring the network without each block", len(damages), len(allowed))
+            damages[name] = loss(without(current, [name])) - before
+        weakest = min(allowed, key=lambda name: damages[name] / saved_ms[name])
+        history.append({"removed": weakest, "loss_rise": {name: round(rise, 5) for name, rise in damages.items()}})
+        current = without(current, [weakest])
+        removed.append(weakest)
+        allowed.remove(weakest)
+    facts: dict[str, Any] = {"removed": removed, "steps": history, "not_removable": fixed, "loss_before": before}
+    split = _first(run, ("train", "calibration"))
+    if split is not None and params.reestimate:
+        facts["norms_reestimated"] = reestimate_norms(current, split, model.signature, samples=params.reestimate)
+    facts["macs"] = {
+        "before": costs.macs(costs.layers(model.body, inputs)),
+        "after": costs.macs(costs.layers(current, inputs)),
+    }
+    facts["parameters"] = {"before": costs.parameters(model.body), "after": costs.parameters(current)}
+    gone = tuple(name for name in model.sparse if not any(name.startswith(f"{block}.") for block in removed))
+    return StageResult(replace(model, body=current, sparse=gone), facts)
+
+
+def without(network: nn.Module, names: Sequence[str]) -> nn.Module:
+    """A copy in which these blocks return what they are given."""
+    smaller = copy.deepcopy(network)
+    for name in names:
+        owner, _, attribute = name.rpartition(".")
+        setattr(smaller.get_submodule(owner), attribute, _stand_in(smaller.get_submodule(name)))
+    return smaller
+
+
+def residual_blocks(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[str], dict[str, str]]:
+    """Blocks that can go, in the order of the network, and shape-changing neighbours of their kind with the reason.
+
+    A block is a module that gives back what it is given when its weights are zero; of nested ones the innermost.
+    """
+    network = copy.deepcopy(network).eval()
+    seen = _calls(network, inputs)
+    passing: list[str] = []
+    fixed: dict[str, str] = {}
+    for name, calls in seen.items():
+        module = network.get_submodule(name)
+        if not name or not any(isinstance(part, (*GIVES_CHANNELS, nn.MultiheadAttention)) for part in module.modules()):
+            continue
+        args, kwargs, output = calls[0]
+        if not isinstance(output, Tensor) or not args or not isinstance(args[0], Tensor):
+            continue
+        if output.shape == args[0].shape and len(calls) == 1 and _gives_back(module, args, kwargs):
+            passing.append(name)
+    innermost = [name for name in passing if not any(other.startswith(f"{name}.") for other in passing)]
+    blocks = [name for name in innermost if _runs(without(network, [name]), inputs)]
+    fixed.update((name, "code around it looks into it") for name in innermost if name not in blocks)
+    kinds = {type(network.get_submodule(name)) for name in blocks}
+    for name, calls in seen.items():
+        if name not in innermost and type(network.get_submodule(name)) in kinds - {nn.Sequential}:
+            args, _, output = calls[0]
+            changes = isinstance(output, Tensor) and args and output.shape != args[0].shape
+            fixed[name] = "its output has another shape than its input" if changes else "nothing runs past its weights"
+    return blocks, fixed
+
+
+def _runs(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    except Exception:
+        return False
+    return True
+
+
+def _calls(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, list[tuple[Any, Any, Any]]]:
+    seen: dict[str, list[tuple[Any, Any, Any]]] = {}
+    hooks = []
+    for name, module in network.named_modules():
+
+        def note(_: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
+            seen.setdefault(name, []).append((args, kwargs, output))
+
+        hooks.append(module.register_forward_hook(note, with_kwargs=True))
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: seen[name] for name, _ in network.named_modules() if name in seen}
+
+
+def _gives_back(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    empty = copy.deepcopy(module)
+    with torch.no_grad():
+        for part in empty.modules():
+            if not isinstance(part, (nn.LayerNorm, nn.GroupNorm)):
+                for parameter in part.parameters(recurse=False):
+                    parameter.zero_()
+        output, given = empty(*args, **kwargs).flatten().double(), args[0].flatten().double()
+    size = float(output.norm() * given.norm())
+    return size > 0 and float(output @ given) / size > _ALIKE
+
+
+def _stand_in(block: nn.Module) -> nn.Module:
+    """By how many arguments the block takes: blocks of transformers are often given masks too."""
+    arguments = inspect.signature(block.forward).parameters
+    return nn.Identity() if len(arguments) == 1 else Skip()
+
+
+def _loss(model: Model, params: LayersParams, run: RunContext) -> Callable[[nn.Module], float]:
+    """The task's loss on the validation split (calibration where there is none) after the norms were measured again."""
+    split = _first(run, ("validation", "calibration", "train"))
+    if split is None:
+        raise UsageError("prune.layers measures the loss without each block, and there are no samples", hint="add data")
+    objective = task_objective(run.task)
+    learned = _first(run, ("train", "calibration"))
+    size = 128
+    batches = list(itertools.islice(tensor_batches(split, model.signature, size), max(1, params.samples // size)))
+
+    def loss(network: nn.Module) -> float:
+        if learned is not None and params.reestimate:
+            reestimate_norms(network, learned, model.signature, samples=min(params.reestimate, _ENOUGH))
+        network.eval()
+        with torch.no_grad():
+            total = sum(objective(network, batch).item() * len(batch.inputs[0]) for batch in batches)
+        return total / sum(len(batch.inputs[0]) for batch in batches)
+
+    return loss
+
+
+def _first(run: RunContext, names: Sequence[Any]) -> Split | None:
+    found = [run.data.split(name) for name in names] if run.data is not None else []
+    return next((split for split in found if len(split)), None)
+
+
+def _saved_ms(model: Model, blocks: Sequence[str], run: RunContext) -> dict[str, float]:
+    shorter = [replace(model, body=without(model.body, [name])) for name in blocks]
+    whole, *others = clock(run)([model, *shorter])
+    return {name: max(whole - other, 1e-4) for name, other in zip(blocks, others, strict=True)}

@@ -1,0 +1,205 @@
+"""The prunable weights of an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from compressctl.core.data import Split, bind
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Signature
+from compressctl.graph.execute import TappedGraph
+from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.simplify import simplify
+from compressctl.numerics.patches import output_positions, patches
+from compressctl.techniques.prune.sparse_layers import Layer, See, drawn
+
+_BATCH = 8
+"""Samples per run: what enters every layer is held at once."""
+
+_HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, *_HALVES}
+
+
+def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which weights are constants, whatever computed them.
+
+    A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits.
+    """
+    if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
+        same = onnx.ModelProto()
+        same.CopyFrom(proto)
+        return same
+    return simplify(proto)
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The first node that reads a weight. is_transposed: the weight is stored as (in, out)."""
+
+    node: onnx.NodeProto
+    is_transposed: bool
+
+
+class OnnxWeights:
+    """proto: changed in place. See `Weights`."""
+
+    def __init__(self, proto: onnx.ModelProto, signature: Signature, *, seed: int) -> None:
+        self._proto = proto
+        self._signature = signature
+        self._seed = seed
+        self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._owners, self.skipped = _find(proto.graph)
+
+    def layers(self) -> list[Layer]:
+        return [
+            Layer(
+                name,
+                (owner.node.name, owner.node.op_type),
+                self._canonical(name, owner),
+                int(attribute(owner.node, "group", 1)),  # type: ignore[call-overload]
+            )
+            for name, owner in self._owners.items()
+        ]
+
+    def write(self, name: str, weight: np.ndarray) -> None:
+        tensor, owner = self._initializers[name], self._owners[name]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        array = weight[:, 0].T if owner.is_transposed else np.moveaxis(weight, 2, 1).reshape(tuple(tensor.dims))
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).astype(dtype), name))
+
+    def shift(self, name: str, change: np.ndarray) -> None:
+        """Convolutions and Gemm have a place for a bias; it becomes a constant of the node's own."""
+        node, tensor = self._owners[name].node, self._initializers[name]
+        shared = sum(name in other.input for other in self._proto.graph.node) > 1
+        if (
+            node.op_type == "MatMul"
+            or shared
+            or attribute(node, "alpha", 1.0) != 1.0
+            or attribute(node, "beta", 1.0) != 1.0
+        ):
+            return
+        old = node.input[2] if len(node.input) > 2 else ""
+        given = numpy_helper.to_array(self._initializers[old]) if old in self._initializers else np.zeros(1, np.float32)
+        if (old and old not in self._initializers) or given.size not in (1, change.size):
+            return
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        own = f"{name}.shifted_bias"
+        bias = numpy_helper.from_array((given.reshape(-1) + change).astype(dtype), own)
+        if own == old:
+            self._initializers[own].CopyFrom(bias)
+            return
+        del node.input[2:]
+        node.input.append(own)
+        self._proto.graph.initializer.append(bias)
+        self._initializers[own] = self._proto.graph.initializer[-1]
+
+    def watch(self, names: Sequence[str], split: Split, see: See, rows: int) -> None:
+        rng = np.random.default_rng(self._seed)
+        entering = {name: self._owners[name].node.input[0] for name in names}
+        tapped = TappedGraph(self._proto, list(dict.fromkeys(entering.values())))
+        for inputs in _batches(split, self._signature):
+            values = tapped.run(inputs)
+            for name in names:
+                see(name, self._rows(name, values[entering[name]], rows, rng))
+
+    def body(self) -> onnx.ModelProto:
+        """Without the biases that others have replaced."""
+        read = {name for node in self._proto.graph.node for name in node.input}
+        kept = [tensor for tensor in self._proto.graph.initializer if tensor.name in read]
+        if len(kept) < len(self._proto.graph.initializer):
+            del self._proto.graph.initializer[:]
+            self._proto.graph.initializer.extend(kept)
+            self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
+        return self._proto
+
+    def _canonical(self, name: str, owner: _Owner) -> np.ndarray:
+        array = numpy_helper.to_array(self._initializers[name])
+        if owner.is_transposed:
+            array = array.T
+        flat = array.reshape(*array.shape[:2], -1)
+        return np.ascontiguousarray(np.moveaxis(flat, 1, 2), dtype=np.float32)
+
+    def _rows(self, name: str, values: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
+        node, array = self._owners[name].node, values.astype(np.float32)
+        if node.op_type != "Conv":
+            if node.op_type == "Gemm" and attribute(node, "transA", 0):
+                array = array.T
+            flat = array.reshape(-1, 1, array.shape[-1])
+            return flat if len(flat) <= limit else flat[drawn(len(flat), limit, rng)]
+        kernel = tuple(self._initializers[name].dims[2:])
+        geometry = _geometry(node, kernel, array.shape[2:])
+        return patches(array, *geometry, rows=drawn(output_positions(array, *geometry), limit, rng))
+
+
+def _find(graph: onnx.GraphProto) -> tuple[dict[str, _Owner], dict[str, str]]:
+    looked_up = index(graph)
+    owners: dict[str, _Owner] = {}
+    skipped: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul", "ConvTranspose", "Gather") or node.domain not in (
+            "",
+            "ai.onnx",
+        ):
+            continue
+        name = node.input[0] if node.op_type == "Gather" else node.input[1]
+        tensor = looked_up.initializers.get(name)
+        if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
+            continue
+        reason = _unprunable(node, name, tensor, looked_up)
+        if reason is not None:
+            skipped[name] = reason
+        else:
+            owners.setdefault(name, _Owner(node, _is_transposed(node)))
+    return {name: owner for name, owner in owners.items() if name not in skipped}, skipped
+
+
+def _unprunable(node: onnx.NodeProto, name: str, tensor: onnx.TensorProto, looked_up: GraphIndex) -> str | None:
+    if node.op_type == "Gather":
+        return "an embedding table"
+    if node.op_type == "ConvTranspose":
+        return "a transposed convolution"
+    if node.op_type == "MatMul" and len(tensor.dims) != 2:
+        return f"a product of {len(tensor.dims)} axes"
+    ways = {_is_transposed(reader) for reader in looked_up.consumers[name] if reader.op_type in ("Gemm", "MatMul")}
+    return "two nodes read it in different orders" if len(ways) > 1 else None
+
+
+def _is_transposed(node: onnx.NodeProto) -> bool:
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+
+
+def _geometry(
+    node: onnx.NodeProto, kernel: Sequence[int], sizes: Sequence[int]
+) -> tuple[Sequence[int], list[int], list[tuple[int, int]], list[int]]:
+    """Kernel, strides, pads and dilations of a Conv node."""
+    axes = len(kernel)
+    strides = [int(value) for value in attribute(node, "strides", [1] * axes)]  # type: ignore[attr-defined]
+    dilations = [int(value) for value in attribute(node, "dilations", [1] * axes)]  # type: ignore[attr-defined]
+    given = [int(value) for value in attribute(node, "pads", [0] * (2 * axes))]  # type: ignore[attr-defined]
+    mode = attribute(node, "auto_pad", b"NOTSET")
+    pads = list(zip(given[:axes], given[axes:], strict=True))
+    if mode in (b"SAME_UPPER", b"SAME_LOWER"):
+        pads = []
+        for size, reach, step, stride in zip(sizes, kernel, dilations, strides, strict=True):
+            total = max((-(-size // stride) - 1) * stride + (reach - 1) * step + 1 - size, 0)
+            less, more = total // 2, total - total // 2
+            pads.append((less, more) if mode == b"SAME_UPPER" else (more, less))
+    return kernel, strides, pads, dilations
+
+
+def _batches(split: Split, signature: Signature) -> Iterator[Mapping[str, np.ndarray]]:
+    """Batches of the size that the model takes; an incomplete one only where the size is free."""
+    first = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
+    fixed = first if isinstance(first, int) else None
+    given = 0
+    for batch in split.batches(fixed or _BATCH):
+        if fixed is None or len(batch.indices) == fixed:
+            given += 1
+            yield bind(batch, signature)
+    if not given:
+        raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")

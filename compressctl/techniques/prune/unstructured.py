@@ -1,0 +1,136 @@
+"""prune.unstructured: weights become zero by one of several criteria, patterns and schedules."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.errors import StageError
+from compressctl.core.model import Form, Model
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.numerics.sparsity_schedule import geometric
+from compressctl.techniques.prune.params_unstructured import UnstructuredParams
+from compressctl.techniques.prune.sparse_cuts import cut
+from compressctl.techniques.prune.sparse_layers import Layer, Treated, Weights, treat
+
+
+def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageResult:
+    """Prune, and train where the params say so. Raises StageError when nothing can be pruned."""
+    weights = _weights(model, params, run)
+    treated = treat(weights.layers(), params)
+    if not treated.pruned:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(treated.dense.items())[:3])
+        raise StageError(
+            "nothing to prune: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
+            hint="`compressctl inspect` lists the layers; `ends: prune` takes the first and the last too",
+        )
+    ours = replace(model, body=weights.body())
+    facts = _SCHEDULES[params.schedule](ours, weights, treated, params, run)
+    return StageResult(_held(ours, treated), {**_zeros(weights, treated, params), **facts})
+
+
+def _held(model: Model, treated: Treated) -> Model:
+    """The model with what was pruned among the weights whose zeros must stay."""
+    return replace(model, sparse=tuple(dict.fromkeys([*model.sparse, *treated.pruned])))
+
+
+def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> Weights:
+    """The weights of a copy of the model."""
+    if model.quant is not None:
+        raise StageError("the model is already quantized", hint="prune the float model: integers keep exact zeros")
+    if model.form is Form.ONNX:
+        from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
+
+        return OnnxWeights(prepared(model.body), model.signature, seed=run.seed)
+    from compressctl.techniques.prune.sparse_torch import TorchWeights
+
+    body = copy.deepcopy(model.body)
+    return TorchWeights(body, model.signature, embeddings=params.embeddings, seed=run.seed)
+
+
+def _one_shot(
+    model: Model, weights: Weights, treated: Treated, params: UnstructuredParams, run: RunContext
+) -> dict[str, Any]:
+    facts = _cut(weights, treated, 1, 1, params, run)
+    if params.measures_norms and model.form is Form.TORCH and run.data is not None:
+        from compressctl.training.norms import reestimate_norms
+
+        facts["measured_norms"] = reestimate_norms(model.body, run.data.split("calibration"), model.signature)
+    return facts if params.finetune is None else {**facts, "finetune": _train(_held(model, treated), params, run)}
+
+
+def _iterative(
+    model: Model, weights: Weights, treated: Treated, params: UnstructuredParams, run: RunContext
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    rounds = []
+    for number in range(1, params.cuts + 1):
+        facts = _cut(weights, treated, number, params.cuts, params, run)
+        trained = _train(_held(model, treated), params, _part(run, number))
+        rounds.append({"share": _share(weights.layers(), treated), **trained})
+    return {**facts, "cuts": rounds}
+
+
+def _gradual(
+    model: Model, weights: Weights, treated: Treated, params: UnstructuredParams, run: RunContext
+) -> dict[str, Any]:
+    from compressctl.techniques.prune.sparse_training import gradual
+
+    hook = gradual(weights, treated, params)
+    trained = _train(model, params, run, hook)
+    cuts = {"number": len(hook.cuts), "first_step": hook.cuts[0], "last_step": hook.cuts[-1]}
+    return {"cuts": cuts, "finetune": trained}
+
+
+_SCHEDULES = {"one-shot": _one_shot, "iterative": _iterative, "gradual": _gradual}
+
+
+def _cut(
+    weights: Weights, treated: Treated, number: int, cuts: int, params: UnstructuredParams, run: RunContext
+) -> dict[str, Any]:
+    split = run.data.split("calibration") if run.data is not None else None
+    share = partial(geometric, number, cuts)
+    unseen = cut(weights, treated, share, params, split, run.events)
+    return {"by_magnitude": unseen} if unseen else {}
+
+
+def _train(model: Model, params: UnstructuredParams, run: RunContext, *hooks: Any) -> dict[str, Any]:
+    from compressctl.training.loop import train
+    from compressctl.training.objective import task_objective
+
+    assert params.finetune is not None, "the check refuses schedules that train without it"
+    objective = task_objective(run.task, params.finetune.label_smoothing)
+    return dict(train(model, objective, params.finetune, run, hooks).facts)
+
+
+def _part(run: RunContext, number: int) -> RunContext:
+    """Each training of a stage has a seed and a place to resume from of its own."""
+    checkpoint = run.checkpoint / f"cut-{number}" if run.checkpoint is not None else None
+    return replace(run, seed=run.seed + number, checkpoint=checkpoint)
+
+
+def _zeros(weights: Weights, treated: Treated, params: UnstructuredParams) -> dict[str, Any]:
+    """What came out, counted in the weights themselves."""
+    layers = weights.layers()
+    total = sum(layer.weight.size for layer in layers)
+    zero = sum(layer.weight.size - int(np.count_nonzero(layer.weight)) for layer in layers)
+    return {
+        "zeros": {
+            "share": zero / total,
+            "zero": zero,
+            "weights": total,
+            "method": params.method,
+            "pattern": params.pattern if isinstance(params.pattern, str) else list(params.pattern),
+        },
+        "layers": {layer.name: _share([layer], treated) for layer in layers if layer.name in treated.pruned},
+        "dense": {**treated.dense, **weights.skipped},
+    }
+
+
+def _share(layers: list[Layer], treated: Treated) -> float:
+    chosen = [layer.weight for layer in layers if layer.name in treated.pruned]
+    return 1.0 - sum(int(np.count_nonzero(weight)) for weight in chosen) / sum(weight.size for weight in chosen)

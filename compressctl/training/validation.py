@@ -1,0 +1,80 @@
+"""How good a network is on the validation split, while it trains: what chooses epochs, never what is reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressctl.core.data import Split
+from compressctl.core.model import Signature
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec
+from compressctl.core.technique import RunContext
+from compressctl.training.data import tensor_batches
+from compressctl.training.held import hold
+from compressctl.training.objective import Objective, first_output
+from compressctl.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class Validation:
+    """metric: None where the recipe has none or the split no labels; then the score is the mean loss, and lower is better."""
+
+    split: Split
+    signature: Signature
+    metric: MetricSpec | None
+    objective: Objective
+    batch_size: int
+    is_channels_last: bool
+
+    @property
+    def name(self) -> str:
+        return self.metric.name if self.metric else "loss"
+
+    def is_better(self, score: float, than: float) -> bool:
+        higher = self.metric is not None and self.metric.higher_is_better
+        return score > than if higher else score < than
+
+    def score(self, network: nn.Module, processes: Processes) -> float:
+        """In float32 and eval mode, whatever training computes in; the network's mode comes back."""
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                return self._metric(network, processes) if self.metric else self._loss(network, processes)
+        finally:
+            network.train(was_training)
+
+    def _metric(self, network: nn.Module, processes: Processes) -> float:
+        assert self.metric is not None
+        found: list[tuple[int, np.ndarray, np.ndarray]] = []
+        for number, batch in enumerate(tensor_batches(self.split, self.signature, self.batch_size)):
+            if number % processes.count == processes.index:
+                given = first_output(network, batch.to(processes.device, is_channels_last=self.is_channels_last))
+                assert batch.labels is not None
+                found.append((number, given.float().cpu().numpy(), batch.labels.numpy()))
+        found = sorted(processes.gather(found), key=lambda part: part[0])
+        outputs, labels = (np.concatenate([part[position] for part in found]) for position in (1, 2))
+        return float(load(self.metric.implementation)(outputs, labels))
+
+    def _loss(self, network: nn.Module, processes: Processes) -> float:
+        total, count = 0.0, 0
+        for batch in tensor_batches(self.split, self.signature, self.batch_size):
+            placed = batch.to(processes.device, is_channels_last=self.is_channels_last)
+            total, count = total + self.objective(network, placed).item() * len(batch), count + len(batch)
+        return total / count
+
+
+def validation_of(
+    run: RunContext, signature: Signature, objective: Objective, batch_size: int, *, is_channels_last: bool
+) -> Validation | None:
+    """None without samples to validate on."""
+    if run.data is None or len(split := run.data.split("validation")) == 0:
+        return None
+    held = hold(split)
+    has_labels = next(held.batches(1)).labels is not None
+    metric = run.metric if has_labels else None
+    return Validation(held, signature, metric, objective, batch_size, is_channels_last)

@@ -1,0 +1,109 @@
+"""Recipes that train, as their user meets them: what is kept, what goes on after a kill, and what several processes do."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from support.shell import Finished, Shell
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+from safetensors.torch import load_file  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+Until = Callable[[Callable[[], bool]], None]
+
+
+def test_a_network_of_another_structure_is_cached_left_behind_and_loaded_again(shell: Shell) -> None:
+    recipe = shell.recipe("split.yaml", "  - {use: example.split, id: a}\n  - {use: finetune, id: b, epochs: 1}")
+    assert shell.run("apply", recipe, "--output", "one").code == 0
+    made = load_file(shell.folder / "one" / "artifacts" / "torch" / "model.safetensors")
+    assert made["classifier.0.weight"].shape == (8, 64)
+
+    plan = json.loads(shell.run("plan", recipe, "--json", "--set", "stages.b.learning_rate=0.001").out)
+    assert {step["id"]: step["cached"] for step in plan if step["key"]} == {"a": True, "b": False, "lower": False}
+
+    (shell.folder / "loaded.yaml").write_text("""recipe: compressctl/v1
+model: {source: builtin, name: digits-resnet, weights: one/artifacts/torch/model.safetensors,
+        structure: one/artifacts/torch/structure.json}
+data: {source: digits, calibration: 100}
+stages: []
+""")
+    done = shell.run("apply", "loaded.yaml", "--output", "three")
+    assert done.code == 0, done.err
+    first, third = (shell.report(name)["backends"][0] for name in ("one", "three"))
+    assert third["baseline"]["score"] == first["compressed"]["score"]
+    assert third["baseline"]["parameters"] == first["compressed"]["parameters"] < first["baseline"]["parameters"]
+
+    (shell.folder / "one" / "artifacts" / "torch" / "structure.json").write_text('{"version": 1}')
+    refused = shell.run("apply", "loaded.yaml", "--output", "four")
+    assert refused.code == 2
+    assert "structure.json: the weights" in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_a_killed_training_goes_on_where_it_was(shell: Shell, until: Until) -> None:
+    recipe = shell.recipe("long.yaml", "  - {use: finetune, epochs: 400, learning_rate: 0.001}")
+    process = shell.start("apply", recipe, "--output", "first", OMP_NUM_THREADS="1")
+    until(lambda: any((shell.folder / "cache").rglob("training-*.safetensors")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    process = shell.start("apply", recipe, "--output", "second", OMP_NUM_THREADS="1")
+    log = shell.folder / "second" / "events.jsonl"
+    until(lambda: log.exists() and "training goes on after step" in log.read_text())
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+
+
+def launch(shell: Shell, *arguments: str) -> Finished:
+    """Two processes on CPUs, each with the same command line."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master-port", port]
+    done = subprocess.run(
+        [*command, "-m", "compressctl", *arguments, "--measure", "quick"],
+        cwd=shell.folder,
+        env={**shell.environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def test_two_processes_carry_out_one_recipe(shell: Shell) -> None:
+    stages = "  - {use: example.split}\n  - {use: finetune, epochs: 1, learning_rate: 0.001, momentum: 0.0}"
+    recipe = shell.recipe("both.yaml", stages)
+    done = launch(shell, "apply", recipe, "--output", "two", "--no-cache")
+    assert done.code == 0, done.err
+    assert done.out.count("report: two") == 1
+    assert [found.name for found in shell.folder.iterdir() if (found / "events.jsonl").exists()] == ["two"]
+    (trained,) = (stage for stage in shell.report("two")["stages"] if stage["use"] == "finetune")
+    assert trained["facts"]["processes"] == 2
+
+    assert shell.run("apply", recipe, "--output", "one", "--no-cache", OMP_NUM_THREADS="1").code == 0
+    one, two = (load_file(shell.folder / name / "artifacts" / "torch" / "model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name].float(), two[name].float(), atol=1e-4) for name in one)
+
+
+def test_processes_that_fail_together_leave_with_one_message(shell: Shell) -> None:
+    recipe = shell.recipe("bad.yaml", "  - {use: finetune, epochs: 1, learning_rate: 1.0e+12}")
+    done = launch(shell, "apply", recipe, "--output", "out")
+    assert done.err.count("the loss became") == 1
+    assert done.err.count("exitcode  : 4") == 2  # what the launcher says of either process
+    assert shell.report("out")["status"] == "failed"
+
+
+def test_python_m_compressctl_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "compressctl", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("compressctl ")

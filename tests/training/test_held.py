@@ -1,0 +1,64 @@
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from compressctl.core.data import Batch
+from compressctl.training.held import HeldDataset, hold
+
+
+class Counted:
+    """A split of `n` samples that counts how many were read."""
+
+    def __init__(self, n: int) -> None:
+        self.n, self.read = n, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        order = np.arange(self.n)
+        if shuffle_seed is not None:
+            order = np.random.default_rng(shuffle_seed).permutation(order)
+        for start in range(0, self.n, size):
+            chosen = order[start : start + size]
+            self.read += len(chosen)
+            groups = np.array(["ab"[i % 2] for i in chosen])
+            yield Batch({"x": chosen[:, None].astype(np.float32)}, chosen * 2, chosen + 100, groups)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_held_split_gives_the_same_batches_and_reads_once(seed: int | None) -> None:
+    split = Counted(600)
+    held = hold(split)
+    for _ in range(3):
+        got = list(held.batches(64, shuffle_seed=seed))
+    assert split.read <= 600 + 256  # one batch to learn the size of a sample
+    for mine, own in zip(got, Counted(600).batches(64, shuffle_seed=seed), strict=True):
+        np.testing.assert_array_equal(mine.inputs["x"], own.inputs["x"])
+        np.testing.assert_array_equal(mine.labels, own.labels)
+        np.testing.assert_array_equal(mine.indices, own.indices)
+        np.testing.assert_array_equal(mine.groups, own.groups)
+
+
+def test_what_is_too_large_is_read_each_time() -> None:
+    split = Counted(1000)
+    held = hold(split, largest_bytes=1000)
+    assert sum(len(batch.indices) for batch in held.batches(100)) == 1000
+    before = split.read
+    assert sum(len(batch.indices) for batch in held.batches(100)) == 1000
+    assert split.read == before + 1000
+
+
+def test_only_splits_that_are_read_often_are_held() -> None:
+    class Data:
+        classes = ("a", "b")
+        fingerprint = "f"
+
+        def split(self, name: str) -> Counted:
+            return Counted(5)
+
+    held = HeldDataset(Data())
+    assert held.split("train") is held.split("train")
+    assert isinstance(held.split("test"), Counted)
+    assert (held.classes, held.fingerprint) == (("a", "b"), "f")

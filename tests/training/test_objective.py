@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from compressctl.core.errors import UsageError  # noqa: E402
+from compressctl.training.data import TensorBatch  # noqa: E402
+from compressctl.training.objective import task_loss, task_objective  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def test_a_language_model_is_asked_for_the_next_token() -> None:
+    outputs, tokens = RNG.normal(size=(3, 5, 7)).astype(np.float32), RNG.integers(0, 7, (3, 5))
+    shares = log_softmax(outputs)
+    expected = -np.mean([shares[n, t, tokens[n, t + 1]] for n in range(3) for t in range(4)])
+    loss = task_loss("language-model")(torch.as_tensor(outputs), torch.as_tensor(tokens))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_language_model_without_labels_learns_from_its_input() -> None:
+    tokens = torch.as_tensor(RNG.integers(0, 7, (3, 5)))
+    network = torch.nn.Embedding(7, 7)
+    with_labels, without = (
+        task_objective("language-model")(network, TensorBatch((tokens,), labels)) for labels in (tokens, None)
+    )
+    assert torch.equal(with_labels, without)
+
+
+def test_embeddings_with_wanted_vectors_are_compared_by_cosine() -> None:
+    outputs, wanted = RNG.normal(size=(4, 6)).astype(np.float32), RNG.normal(size=(4, 6)).astype(np.float32)
+    cosine = (outputs * wanted).sum(1) / np.linalg.norm(outputs, axis=1) / np.linalg.norm(wanted, axis=1)
+    loss = task_loss("embedding")(torch.as_tensor(outputs), torch.as_tensor(wanted))
+    assert loss.item() == pytest.approx(1 - cosine.mean(), rel=1e-5)
+
+
+def test_embeddings_with_classes_are_told_apart() -> None:
+    outputs, labels = RNG.normal(size=(6, 3)).astype(np.float32), np.array([0, 0, 1, 1, 1, 2])
+    unit = outputs.astype(np.float64) / np.linalg.norm(outputs, axis=1, keepdims=True)
+    logits = unit @ unit.T / 0.1
+    losses = []
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        near = [j for j in others if labels[j] == labels[i]]
+        total = np.log(np.exp(logits[i, others]).sum())
+        losses.append(-np.mean([logits[i, j] - total for j in near]) if near else 0.0)
+    loss = task_loss("embedding")(torch.as_tensor(outputs), torch.as_tensor(labels))
+    assert loss.item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("custom", torch.zeros(2), "no loss for task 'custom'"),
+        ("embedding", torch.zeros(2), "wanted vectors of its own size or on classes"),
+        ("language-model", torch.zeros(2, dtype=torch.int64), r"\(samples, tokens, vocabulary\)"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_message(task: str, labels: "torch.Tensor", message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        task_loss(task)(torch.zeros(2, 3), labels)

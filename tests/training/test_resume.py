@@ -1,0 +1,117 @@
+"""A training that is really killed goes on to the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+from safetensors.torch import load_file  # noqa: E402
+
+from compressctl.training.checkpoint import identity, read_checkpoint, write_checkpoint  # noqa: E402
+
+CHILD = Path(__file__).parent / "train_in_child.py"
+STEPS_PER_EPOCH = 9
+PLAIN: dict[str, Any] = {"epochs": 3, "batch_size": 64, "learning_rate": 0.05}
+EVERYTHING: dict[str, Any] = {
+    **PLAIN,
+    "optimizer": "adamw",
+    "learning_rate": 0.003,
+    "precision": "bfloat16",
+    "average": 0.9,
+    "mixup": 0.2,
+    "augment": {"crop": 1, "cutout": 2},
+    "clip_norm": 1.0,
+    "dropout": 0.3,
+    "reestimate_norms": True,
+}
+
+
+def start(checkpoints: Path | str, weights: Path, params: dict[str, Any], **more: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
+    command = [sys.executable, CHILD, checkpoints, weights, json.dumps(params)]
+    return subprocess.Popen([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    facts: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return facts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("params", "step"),
+    [(PLAIN, 2 * STEPS_PER_EPOCH), (EVERYTHING, STEPS_PER_EPOCH + 4)],
+    ids=["at an epoch's first step", "within an epoch, with everything on"],
+)
+def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path, params: dict[str, Any], step: int) -> None:
+    unbroken = start("none", tmp_path / "unbroken.safetensors", params)
+    killed = start(tmp_path / "kept", tmp_path / "never.safetensors", params, STALL=str(step))
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == "stalled\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "never.safetensors").exists()
+    expected = finish(unbroken)
+
+    facts = finish(start(tmp_path / "kept", tmp_path / "resumed.safetensors", params))
+    assert facts["resumed_at_step"] == step
+    assert facts["loss"] == expected["loss"]
+    assert facts["validation_by_epoch"] == expected["validation_by_epoch"]
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("unbroken", "resumed"))
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "state.safetensors"
+    assert read_checkpoint(path) is None
+    write_checkpoint(path, {"a": torch.arange(4.0), "b": torch.ones(2, 3).T}, {"step": 3, "loss": [0.1]})
+    tensors, facts = read_checkpoint(path) or ({}, {})
+    assert tensors["b"].shape == (3, 2)
+    assert facts == {"step": 3, "loss": [0.1]}
+    path.write_bytes(path.read_bytes()[:-3])
+    assert read_checkpoint(path) is None
+
+
+def test_two_trainings_are_one_only_when_everything_that_decides_them_is() -> None:
+    def network(scale: float = 1.0) -> "torch.nn.Module":
+        torch.manual_seed(0)
+        made = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            made.weight.mul_(scale)
+        return made
+
+    def objective(weight: float, teacher: "torch.nn.Module | None" = None):
+        def loss(x: "torch.Tensor") -> object:
+            return (weight, teacher, x)
+
+        return loss
+
+    base = identity(network(), objective(0.5, network()), {"epochs": 3}, 7)
+    assert base == identity(network(), objective(0.5, network()), {"epochs": 3}, 7)
+    others = [
+        identity(network(2), objective(0.5, network()), {"epochs": 3}, 7),
+        identity(network(), objective(0.6, network()), {"epochs": 3}, 7),
+        identity(network(), objective(0.5, network(2)), {"epochs": 3}, 7),
+        identity(network(), objective(0.5, network()), {"epochs": 4}, 7),
+        identity(network(), objective(0.5, network()), {"epochs": 3}, 8),
+    ]
+    assert len({base, *others}) == 6
+
+
+@pytest.mark.slow
+def test_a_training_that_ended_is_not_repeated_when_its_stage_is(tmp_path: Path) -> None:
+    first = finish(start(tmp_path / "kept", tmp_path / "one.safetensors", {**PLAIN, "epochs": 1}))
+    second = finish(start(tmp_path / "kept", tmp_path / "two.safetensors", {**PLAIN, "epochs": 1}))
+    assert first["seconds"] == second["seconds"]
+    one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []

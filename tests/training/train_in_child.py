@@ -1,0 +1,77 @@
+"""Trains in a process of its own, which a test kills: `python train_in_child.py <checkpoints> <weights file> <params as JSON>`.
+
+STALL: the step after whose update it stands still. Under a launcher the processes train together, and the first one writes.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from compressctl.core.events import Events
+from compressctl.core.source import SplitSizes, metrics
+from compressctl.core.target import Target
+from compressctl.core.technique import RunContext
+from compressctl.recipe.schema import DataSection
+from compressctl.sources.builtin import load, untrained
+from compressctl.sources.load import load_dataset
+from compressctl.sources.params import BuiltinParams, DigitsParams
+from compressctl.training.hooks import Hook, Moment
+from compressctl.training.loop import train
+from compressctl.training.objective import task_objective
+from compressctl.training.params import TrainingParams
+
+
+class Stall(Hook):
+    """Remembers how many steps it saw, and stands still where the environment says."""
+
+    def __init__(self) -> None:
+        self.seen = torch.zeros(())
+
+    def after_step(self, network: nn.Module, moment: Moment) -> None:
+        self.seen += 1
+        if os.environ.get("STALL") == str(moment.step):
+            print("stalled", flush=True)
+            time.sleep(120)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"seen": self.seen}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        self.seen = state["seen"]
+
+
+def main(checkpoints: str, weights: str, params: str) -> None:
+    told = json.loads(params)
+    dropout = told.pop("dropout", 0.0)
+    sizes = SplitSizes(calibration=100, validation=150, test=1000)
+    data = load_dataset(DataSection("digits", DigitsParams(), sizes), Path(), 0)
+    folder = Path(checkpoints) if checkpoints != "none" else None
+    run = RunContext(
+        3,
+        Events(),
+        Path(),
+        Target("onnxruntime"),
+        data=data,
+        metric=metrics.get("accuracy"),
+        checkpoint=folder,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
+    torch.manual_seed(1)
+    body = nn.Sequential(untrained("digits-resnet"), nn.Dropout(dropout))
+    model = replace(load(BuiltinParams(name="digits-resnet"), Path(), 0), body=body)
+    hook = Stall()
+    trained = train(model, task_objective("classification"), TrainingParams(**told), run, [hook], checkpoint_seconds=0)
+    if os.environ.get("RANK", "0") == "0":
+        save_file({**trained.network.state_dict(), "seen": hook.seen}, weights)
+        print(json.dumps(trained.facts), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
