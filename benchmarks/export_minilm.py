@@ -26,7 +26,11 @@ class Embedder(torch.nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor:
-        found = self.bert(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        # Given, so that the graph holds them as a constant instead of looking them up by the length of its input.
+        places = torch.arange(TOKENS).unsqueeze(0)
+        found = self.bert(
+            input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, position_ids=places
+        )
         mask = attention_mask.unsqueeze(-1).to(found.last_hidden_state.dtype)
         mean = (found.last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
         return torch.nn.functional.normalize(mean, dim=1)

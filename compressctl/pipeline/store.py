@@ -114,6 +114,8 @@ def _write_plan(plan: QuantPlan, folder: Path) -> None:
 
 def _read_plan(folder: Path) -> QuantPlan:
     described = json.loads((folder / "plan.json").read_text())
+    import ml_dtypes  # noqa: F401  numpy knows integers of fewer than 8 bits from it
+
     arrays = load_file(folder / "plan.safetensors")
 
     def tensors(kind: str) -> dict[str, TensorQuant]:
