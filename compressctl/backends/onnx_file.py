@@ -63,7 +63,7 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
     body: onnx.ModelProto = model.body
     current = next((entry.version for entry in body.opset_import if entry.domain in ("", "ai.onnx")), NEWEST_OPSET)
     oldest = OLDEST_QUANTIZED_OPSET if model.quant else 1
-    if model.quant and any(quant.block or "4" in quant.dtype for quant in model.quant.weights.values()):
+    if model.quant and any(quant.block or quant.dtype[-1] in "42" for quant in model.quant.weights.values()):
         oldest = OLDEST_BLOCKED_OPSET
     wanted = min(max(current, oldest), NEWEST_OPSET)
     if wanted == current:
@@ -79,14 +79,25 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
 
 def _emit(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]) -> onnx.ModelProto:
     from compressctl.backends.dialects import cpu, tensorrt
+    from compressctl.backends.dialects.at_load import write_at_load
+    from compressctl.backends.dialects.dynamic import without_dynamic, write_dynamic
+    from compressctl.backends.dialects.lookup import share_packed, write_lookups
     from compressctl.backends.dialects.weight_only import weight_only_products, write_weight_only
 
     if target.backend == "tensorrt":
         return tensorrt.emit(model, target)
     emitted = cpu.emit(model, target)
-    products = weight_only_products(model.body.graph, model.quant)
+    at_rest = without_dynamic(model.quant, target)
+    products = weight_only_products(model.body.graph, at_rest)
     if products:
         write_weight_only(emitted, products, weight_forms)
+    if at_rest is not model.quant:
+        write_dynamic(emitted, model.quant)
+    write_lookups(emitted, model.quant, target)
+    write_at_load(emitted, model.quant, target)
+    if target.backend == "onnxruntime":
+        # OpenVINO takes no packed weight that is not itself a constant.
+        share_packed(emitted)
     return emitted
 
 

@@ -58,14 +58,19 @@ class Dataset(Protocol):
 def bind(batch: Batch, signature: Signature) -> dict[str, np.ndarray]:
     """The batch's arrays under the model's input names.
 
-    By name where the names agree; a single array goes to a single input whatever the names. Raises UsageError otherwise.
+    By name where the names agree; a single array goes to a single input whatever the names. Floats get the model's width.
+    Raises UsageError otherwise.
     """
     wanted = [spec.name for spec in signature.inputs]
     if set(wanted) <= set(batch.inputs):
-        return {name: batch.inputs[name] for name in wanted}
+        return {spec.name: _as_wide(batch.inputs[spec.name], spec.dtype) for spec in signature.inputs}
     if len(wanted) == 1 and len(batch.inputs) == 1:
-        return {wanted[0]: next(iter(batch.inputs.values()))}
+        return {wanted[0]: _as_wide(next(iter(batch.inputs.values())), signature.inputs[0].dtype)}
     raise UsageError(
         f"the model takes {', '.join(wanted)} but the data gives {', '.join(batch.inputs)}",
         hint="name the data's arrays like the model's inputs",
     )
+
+
+def _as_wide(array: np.ndarray, dtype: str) -> np.ndarray:
+    return array.astype(dtype) if dtype == "float16" and array.dtype.kind == "f" else array

@@ -34,8 +34,10 @@ class QuantPlan:
     """Every quantized tensor of a graph, and what was left in float with the reason.
 
     activations: by tensor name. weights: by initializer name. float_nodes: node name to the reason it stays float.
+    dynamic: names of the products whose input is quantized when the model runs, by the range that it then has.
     """
 
     activations: Mapping[str, TensorQuant] = field(default_factory=dict)
     weights: Mapping[str, TensorQuant] = field(default_factory=dict)
     float_nodes: Mapping[str, str] = field(default_factory=dict)
+    dynamic: frozenset[str] = frozenset()

@@ -109,6 +109,7 @@ datasets: Registry[DatasetSpec] = Registry(
         "npz": "compressctl.sources.specs:NPZ",
         "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
         "csv": "compressctl.sources.specs:CSV",
+        "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",
         "python": "compressctl.sources.specs:PYTHON_DATASET",
     },
 )
@@ -120,7 +121,8 @@ metrics: Registry[MetricSpec] = Registry(
         "accuracy": "compressctl.measure.specs:ACCURACY",
         "r2": "compressctl.measure.specs:R2",
         "rmse": "compressctl.measure.specs:RMSE",
+        "spearman": "compressctl.measure.specs:SPEARMAN",
     },
 )
 
-DEFAULT_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "r2"}
+DEFAULT_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "r2", "embedding": "spearman"}

@@ -155,6 +155,9 @@ techniques: Registry[TechniqueSpec] = Registry(
     "compressctl.techniques",
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
+        "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
+        "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
+        "cast": "compressctl.techniques.cast.params:CAST",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
         "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",
         "prune.heads": "compressctl.techniques.prune.params_structured:HEADS",

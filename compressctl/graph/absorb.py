@@ -13,10 +13,10 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import spread
 from compressctl.graph.half import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
-from compressctl.graph.packed import unpack
+from compressctl.graph.packed import unpack, unpack_table
 from compressctl.graph.unfold_qlinear import is_qlinear, unfold_qlinear
 
-_Q, _DQ, _PACKED = "QuantizeLinear", "DequantizeLinear", "MatMulNBits"
+_Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _ON_CODES = {"Pad", "MaxPool", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze"}
 """What other exporters, and our own, run on the codes themselves: it means the same on the numbers."""
@@ -34,13 +34,14 @@ class Absorbed:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    return any(node.op_type in (_Q, _DQ, _PACKED) or is_qlinear(node) for node in model.graph.node)
+    return any(node.op_type in (_Q, _DQ, _PACKED, _TABLE) or is_qlinear(node) for node in model.graph.node)
 
 
 def absorb(model: onnx.ModelProto) -> Absorbed:
     """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
     quantization did the Relu's work, and another dialect's may not."""
     made = to_single(unfold_qlinear(model))
+    _fold_reshaped(made.graph)
     work = _Work(index(made.graph))
     for node in list(made.graph.node):
         if node.op_type == _Q:
@@ -49,6 +50,8 @@ def absorb(model: onnx.ModelProto) -> Absorbed:
             work.dequantize(node)
         elif node.op_type == _PACKED:
             work.unpack(node)
+        elif node.op_type == _TABLE:
+            work.unpack_table(node)
         else:
             work.other(node)
     work.finish(made.graph)
@@ -126,6 +129,18 @@ class _Work:
         self.nodes.append(helper.make_node("MatMul", [self._resolve(node.input[0]), name], [output], node.name))
         if bias:
             self.nodes.append(helper.make_node("Add", [output, bias], [node.output[0]], f"{node.name}_bias"))
+
+    def unpack_table(self, node: onnx.NodeProto) -> None:
+        """ONNX Runtime's lookup in a packed table, as a Gather."""
+        found = unpack_table(node, self.found)
+        if found is None:
+            self.ignored.append(f"{node.name}: its packed table is computed, or packed along another axis")
+            self.nodes.append(self._renamed(node))
+            return
+        name = node.input[0].removesuffix("_table")
+        name = f"{name}_float" if name in self.found.initializers else name
+        self.constants[name], self.weights[name] = numpy_helper.from_array(found[0], name), found[1]
+        self.nodes.append(helper.make_node("Gather", [name, self._resolve(node.input[1])], [node.output[0]], node.name))
 
     def other(self, node: onnx.NodeProto) -> None:
         if node.op_type == "Identity" or (node.op_type == "LeakyRelu" and attribute(node, "alpha", 0.01) == 1.0):
@@ -221,6 +236,17 @@ class _Work:
         if axis is None:
             scale, point = scale.reshape(()), point.reshape(())
         return TensorQuant(dtype, np.asarray(scale, np.float32), point, axis=axis, block=block or None)
+
+
+def _fold_reshaped(graph: onnx.GraphProto) -> None:
+    """A packed weight that a lookup stores, in the shape of the product that shares it: a constant of its own again."""
+    found = index(graph)
+    for node in [node for node in graph.node if node.op_type == "Reshape"]:
+        values, shape = found.array(node.input[0]), found.array(node.input[1])
+        readers = found.consumers.get(node.output[0], [])
+        if values is not None and shape is not None and all(reader.op_type == _PACKED for reader in readers):
+            graph.initializer.append(numpy_helper.from_array(values.reshape(shape), node.output[0]))
+            graph.node.remove(node)
 
 
 def _values(stored: np.ndarray, quant: TensorQuant) -> np.ndarray:

@@ -33,6 +33,7 @@ _SETTINGS: Mapping[str, tuple[int, ...]] = {
     "MatMulIntegerToFloat": (2, 3, 4, 5),
     "DynamicQuantizeMatMul": (2, 3),
     "MatMulNBits": (2, 3, 4),
+    "GatherBlockQuantized": (2, 3),
 }
 """Inputs that say how, not what with: bounds, ratios, scales and zero points."""
 
@@ -48,6 +49,7 @@ _CODES: Mapping[str, tuple[int, ...]] = {
     "MatMulIntegerToFloat": (1,),
     "DynamicQuantizeMatMul": (1,),
     "MatMulNBits": (1,),
+    "GatherBlockQuantized": (0,),
 }
 """Inputs whose integers stand for real numbers. Any other integer constant is a shape, an axis or an index."""
 

@@ -1,17 +1,25 @@
-"""Float32 graphs as float16, with what cannot be float16 left alone: for runtimes that take the types that a graph says."""
+"""Float32 graphs in 16-bit floats, with what cannot be left alone: for runtimes that take the types that a graph says."""
 
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OLDEST_OPSET = 19
 """QuantizeLinear and DequantizeLinear take float16 from here on."""
+
+_NUMPY: dict[int, type] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.BFLOAT16: ml_dtypes.bfloat16,
+}
 
 _LARGEST = 65504.0
 _SMALLEST_NORMAL = 2.0**-14
@@ -22,23 +30,29 @@ _SINGLE_OPS = frozenset({"If", "Loop", "Scan", "RandomNormal", "RandomUniform", 
 """What has a graph of its own inside, or makes floats of a type that an attribute says."""
 
 
-def to_half(model: onnx.ModelProto, single: Sequence[str] = ()) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """A copy in float16 whose inputs and outputs stay float32, and why each node that stayed float32 did.
+def to_half(
+    model: onnx.ModelProto, single: Sequence[str] = (), *, kind: int = TensorProto.FLOAT16, keep_io: bool = True
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A copy in 16-bit floats, and why each node that stayed float32 did.
 
-    single: name patterns of nodes that stay. So do nodes with a constant beyond float16's range or a quantization scale
+    single: patterns over names and operator types of nodes that stay. kind: FLOAT16 or BFLOAT16. keep_io: the inputs and outputs
+    stay float32. In float16 so do nodes with a constant beyond float16's range or a quantization scale
     below its smallest normal number, which would lose its digits. The opset must be 19 or newer for quantized graphs.
     """
     typed = onnx.shape_inference.infer_shapes(model)
     floats = _float_tensors(typed.graph)
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    writer = _Writer({tensor.name: tensor for tensor in made.graph.initializer}, floats)
+    writer = _Writer({tensor.name: tensor for tensor in made.graph.initializer}, floats, kind)
     kept = {node.name: why for node in model.graph.node if (why := writer.must_stay(node, single))}
-    for tensor in model.graph.input:
-        writer.home[tensor.name] = TensorProto.FLOAT
+    for tensor in made.graph.input:
+        is_float = tensor.name in floats and not keep_io
+        writer.home[tensor.name] = kind if is_float else TensorProto.FLOAT
+        if is_float:
+            tensor.type.tensor_type.elem_type = kind
     for node in model.graph.node:
-        writer.write(node, TensorProto.FLOAT if node.name in kept else TensorProto.FLOAT16)
-    writer.close(made.graph.output)
+        writer.write(node, TensorProto.FLOAT if node.name in kept else kind)
+    writer.close(made.graph.output, TensorProto.FLOAT if keep_io else kind)
     graph = made.graph
     del graph.node[:], graph.value_info[:]
     graph.node.extend(writer.nodes)
@@ -47,6 +61,48 @@ def to_half(model: onnx.ModelProto, single: Sequence[str] = ()) -> tuple[onnx.Mo
     del graph.initializer[:]
     graph.initializer.extend(stored)
     return made, kept
+
+
+def store_half(
+    model: onnx.ModelProto, single: Sequence[str] = (), *, kind: int = TensorProto.FLOAT16
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A copy that stores its float constants in 16 bits and computes in float32, and why each constant that was not did not.
+
+    Runtimes fold the Cast behind each constant when they load the file. single: patterns over names and operator types of
+    nodes, and names of constants, that keep float32. Constants of fewer than 16 elements stay: a node would cost more.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).extend((node.name, node.op_type))
+    kept: dict[str, str] = {}
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or math.prod(tensor.dims) < _FEWEST:
+            continue
+        values = numpy_helper.to_array(tensor)
+        names = [tensor.name, *readers.get(tensor.name, [])]
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in single for name in names):
+            kept[tensor.name] = "asked for"
+        elif kind == TensorProto.FLOAT16 and np.abs(values).max() > _LARGEST:
+            kept[tensor.name] = "beyond float16's range"
+        else:
+            casts.append(
+                helper.make_node(
+                    "Cast", [f"{tensor.name}_half"], [tensor.name], f"{tensor.name}_at_load", to=TensorProto.FLOAT
+                )
+            )
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(_NUMPY[kind]), f"{tensor.name}_half"))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return made, kept
+
+
+_FEWEST = 16
 
 
 def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -85,20 +141,25 @@ def _float_tensors(graph: onnx.GraphProto) -> set[str]:
 
 @dataclass
 class _Writer:
-    """home: the type in which each float tensor is made. halves: float16 copies of initializers."""
+    """home: the type in which each float tensor is made. halves: 16-bit copies of initializers. kind: FLOAT16 or
+    BFLOAT16."""
 
     stored: dict[str, onnx.TensorProto]
     floats: Collection[str]
+    kind: int
     home: dict[str, int] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     halves: dict[str, onnx.TensorProto] = field(default_factory=dict)
     _cast: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def must_stay(self, node: onnx.NodeProto, single: Sequence[str]) -> str | None:
-        if any(fnmatch.fnmatchcase(node.name, pattern) for pattern in single):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in single for name in (node.name, node.op_type)):
             return "asked for"
         if node.op_type in _SINGLE_OPS:
             return f"{node.op_type} is not converted"
+        if self.kind == TensorProto.BFLOAT16:
+            # It has float32's range.
+            return None
         for position, name in enumerate(node.input):
             tensor = self.stored.get(name)
             if tensor is None or tensor.data_type != TensorProto.FLOAT or (not tensor.dims and tensor.name == ""):
@@ -118,15 +179,18 @@ class _Writer:
             if name in self.floats:
                 single = position in _SINGLE_INPUTS.get(node.op_type, ())
                 written.input[position] = self._as(name, TensorProto.FLOAT if single else wanted)
-        if wanted == TensorProto.FLOAT16:
-            _retype(written, TensorProto.FLOAT, TensorProto.FLOAT16)
+        if wanted == self.kind:
+            _retype(written, TensorProto.FLOAT, self.kind)
         self.nodes.append(written)
         self.home.update(dict.fromkeys((name for name in node.output if name in self.floats), wanted))
 
-    def close(self, outputs: Sequence[onnx.ValueInfoProto]) -> None:
-        """Outputs keep their names and float32: what made them gets another name."""
+    def close(self, outputs: Sequence[onnx.ValueInfoProto], wanted: int) -> None:
+        """Float outputs keep their names and get the wanted type: what made them in another gets another name."""
         for output in outputs:
-            if self.home.get(output.name) != TensorProto.FLOAT16:
+            if output.name not in self.floats:
+                continue
+            output.type.tensor_type.elem_type = wanted
+            if self.home.get(output.name, TensorProto.FLOAT) == wanted:
                 continue
             inner = f"{output.name}_half"
             for node in self.nodes:
@@ -134,9 +198,7 @@ class _Writer:
                     for position, name in enumerate(names):
                         if name == output.name:
                             names[position] = inner
-            self.nodes.append(
-                helper.make_node("Cast", [inner], [output.name], f"{output.name}_cast", to=TensorProto.FLOAT)
-            )
+            self.nodes.append(helper.make_node("Cast", [inner], [output.name], f"{output.name}_cast", to=wanted))
 
     def _as(self, name: str, wanted: int) -> str:
         tensor = self.stored.get(name)
@@ -145,29 +207,29 @@ class _Writer:
                 return name
             half = f"{name}_half"
             if half not in self.halves:
-                values = numpy_helper.to_array(tensor).astype(np.float16)
+                values: np.ndarray = numpy_helper.to_array(tensor).astype(_NUMPY[self.kind])
                 self.halves[half] = numpy_helper.from_array(values, half)
             return half
         if self.home.get(name, TensorProto.FLOAT) == wanted:
             return name
         key = (name, wanted)
         if key not in self._cast:
-            self._cast[key] = f"{name}_{'half' if wanted == TensorProto.FLOAT16 else 'single'}"
+            self._cast[key] = f"{name}_{'half' if wanted == self.kind else 'single'}"
             self.nodes.append(helper.make_node("Cast", [name], [self._cast[key]], f"{self._cast[key]}_cast", to=wanted))
         return self._cast[key]
 
 
 def _retype(node: onnx.NodeProto, old: int, new: int) -> None:
     """Types that the node states itself: a cast, a constant."""
-    dtype = np.float16 if new == TensorProto.FLOAT16 else np.float32
+    dtype = _NUMPY[new]
     for attribute in node.attribute:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == old:
             attribute.i = new
         elif attribute.name == "value" and attribute.HasField("t") and attribute.t.data_type == old:
-            values = numpy_helper.to_array(attribute.t).astype(dtype)
+            values: np.ndarray = numpy_helper.to_array(attribute.t).astype(dtype)
             attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
         elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
             floats = [attribute.f] if attribute.name == "value_float" else list(attribute.floats)
-            array = np.asarray(floats, dtype)
+            array: np.ndarray = np.asarray(floats, dtype)
             array = array.reshape(()) if attribute.name == "value_float" else array
             attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(array, "value")))

@@ -76,6 +76,63 @@ def pack(values: np.ndarray, quant: TensorQuant) -> Packed:
     )
 
 
+def pack_table(values: np.ndarray, quant: TensorQuant, block: int) -> Packed:
+    """values: (entries, columns) float32, quantized in blocks along the columns, by entry or as a whole.
+
+    GatherBlockQuantized stores an entry's columns like MatMulNBits an output's inputs, but none beyond the last: codes are
+    (entries, columns * bits / 8). block: that of quant, or one that reaches over a whole entry.
+    """
+    bits = bits_of(quant)
+    if bits is None or values.shape[1] * bits % 8:
+        raise ValueError(f"entries of {values.shape[1]} {quant.dtype} codes do not fill bytes")
+    middle = 1 << (bits - 1)
+    shift = 0 if quant.dtype.startswith("u") else middle
+    codes = weight_codes(values, quant).astype(np.int32) + shift
+    scale, point = (
+        np.broadcast_to(spread(part, quant, values.shape), values.shape)[:, ::block]
+        for part in (quant.scale, quant.zero_point)
+    )
+    point = point.astype(np.int32) + shift
+    return Packed(
+        bits,
+        block,
+        _join(codes, bits),
+        np.ascontiguousarray(scale, np.float32),
+        None if np.all(point == middle) else _join(point, bits),
+    )
+
+
+def unpack_table(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQuant] | None:
+    """A GatherBlockQuantized node's table, float32, and its quantization; None where it is not constant or not along rows."""
+    codes, scale = found.array(node.input[0]), found.array(node.input[2])
+    sizes = {"bits": 4, "block_size": 128, "gather_axis": 0, "quantize_axis": 1}
+    sizes = {name: int(attribute(node, name, size)) for name, size in sizes.items()}  # type: ignore[call-overload]
+    along_rows = (sizes["gather_axis"], sizes["quantize_axis"] % 2) == (0, 1)
+    if codes is None or scale is None or codes.ndim != 2 or codes.dtype != np.uint8 or not along_rows:
+        return None
+    bits, blocks = sizes["bits"], scale.shape[1]
+    middle = 1 << (bits - 1)
+    point = np.full(scale.shape, middle, np.int32)
+    if len(node.input) > 3 and node.input[3]:
+        stored = found.array(node.input[3])
+        if stored is None:
+            return None
+        point = _split(stored, bits)[:, :blocks]
+    signed = bool(np.all(point == middle))
+    quant = TensorQuant(
+        f"int{bits}" if signed else f"uint{bits}",
+        scale.astype(np.float32),
+        (point - (middle if signed else 0)).astype(np.int8 if signed else np.uint8),
+        axis=1,
+        block=sizes["block_size"],
+    )
+    numbers = _split(codes, bits)
+    shift = middle if signed else 0
+    spread_point, spread_scale = (spread(part, quant, numbers.shape) for part in (quant.zero_point, quant.scale))
+    values = (numbers - shift - spread_point.astype(np.int32)) * spread_scale
+    return np.ascontiguousarray(values, np.float32), quant
+
+
 def unpack(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQuant] | None:
     """A MatMulNBits node's weight, (K, N) float32, and its quantization; None where it is not constant or is reordered."""
     size = {name: int(attribute(node, name, 0)) for name in ("K", "N", "bits", "block_size")}  # type: ignore[call-overload]

@@ -74,8 +74,8 @@ def _zeros(values: np.ndarray, zero_point: np.ndarray | None) -> int:
 
 
 def _packed_bits(node: onnx.NodeProto) -> int | None:
-    """MatMulNBits packs several weights into a byte."""
-    if node.op_type != "MatMulNBits":
+    """MatMulNBits and GatherBlockQuantized pack several weights into a byte."""
+    if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
         return None
     return next((entry.i for entry in node.attribute if entry.name == "bits"), 4)
 

@@ -20,7 +20,7 @@ from compressctl.measure.groups import SMALLEST_GROUP
 from compressctl.measure.latency import STANDARD, Effort, LatencyRun, compare
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
-from compressctl.measure.score import Predictions, change, predict, score
+from compressctl.measure.score import Predictions, change, predict, score, scoring_batch
 from compressctl.measure.served import threads_of
 from compressctl.measure.sheet import with_examples
 
@@ -129,7 +129,7 @@ def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick
     scored: list[Measurement] = []
     for subject, measured in zip(subjects, found, strict=True):
         session = by.backend.open(subject.artifact, serving)
-        now = predict(session, test, subject.model.signature, SCORING_BATCH, events)
+        now = predict(session, test, subject.model.signature, scoring_batch(subject.model, by.target), events)
         before = before or now
         result = measured
         _warn_of_nothing(now, "the float model" if subject is subjects[0] else subject.artifact.path.name, events)

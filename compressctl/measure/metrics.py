@@ -29,6 +29,26 @@ def rmse(outputs: np.ndarray, labels: np.ndarray) -> float:
     return math.sqrt(float(np.mean((wanted - predicted) ** 2)))
 
 
+def spearman(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Spearman's rank correlation, in percent, of cosine similarities with the labels of pairs; ties share their mean rank.
+
+    outputs: (2n, size) embeddings, rows 2i and 2i + 1 a pair. labels: (2n,), a pair's label on both its rows. NaN when one of the
+    two does not vary. Raises ValueError for an odd number of rows, or rows of one pair with different labels.
+    """
+    from scipy.stats import spearmanr
+
+    _refuse_empty(labels)
+    rows = np.asarray(outputs, dtype=np.float64).reshape(len(outputs), -1)
+    wanted = np.asarray(labels, dtype=np.float64).reshape(-1)
+    if len(rows) % 2 or len(rows) != len(wanted) or not np.array_equal(wanted[::2], wanted[1::2]):
+        raise ValueError("spearman scores pairs: two samples in a row with the same label")
+    lengths = np.linalg.norm(rows, axis=1)
+    similarity = np.sum(rows[::2] * rows[1::2], axis=1) / np.maximum(lengths[::2] * lengths[1::2], 1e-30)
+    if np.ptp(wanted) == 0 or not np.ptp(similarity) > 0:
+        return math.nan
+    return 100.0 * float(spearmanr(similarity, wanted[::2])[0])
+
+
 def classes_of(outputs: np.ndarray) -> np.ndarray:
     """(n,) int64, the class that each sample is given: the highest of several outputs, the sign of a single one.
 

@@ -11,9 +11,10 @@ from compressctl.core.backend import Session
 from compressctl.core.data import Split, SplitName, bind
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
-from compressctl.core.model import Signature
+from compressctl.core.model import Model, Signature
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
+from compressctl.core.target import Target
 from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Change, Score
 
@@ -31,6 +32,15 @@ class Predictions:
     labels: np.ndarray | None
     indices: np.ndarray
     groups: np.ndarray | None = None
+
+
+_BATCH = 64
+
+
+def scoring_batch(model: Model, target: Target) -> int:
+    """How many samples to score at once. A plan with dynamic ranges takes them from the whole batch, padding included, so that
+    such a model is scored in the batches that it will be served in."""
+    return target.batch if model.quant is not None and model.quant.dynamic else _BATCH
 
 
 def predict(

@@ -30,3 +30,12 @@ RMSE = MetricSpec(
     unit="",
     implementation="compressctl.measure.metrics:rmse",
 )
+
+SPEARMAN = MetricSpec(
+    name="spearman",
+    summary="rank correlation of pairs' cosine similarity with their labels, in percent; two samples in a row are a pair",
+    tasks=("embedding",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.measure.metrics:spearman",
+)

@@ -22,7 +22,7 @@ from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
-_STORE_VERSION = 3
+_STORE_VERSION = 4
 """Raise when what the cache stores for a step changes its format."""
 
 

@@ -14,9 +14,7 @@ from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
 from compressctl.measure.inputs import random_inputs
 from compressctl.measure.quick_latency import medians_ms
-from compressctl.measure.score import predict, score
-
-_BATCH = 64
+from compressctl.measure.score import predict, score, scoring_batch
 
 
 class Judge:
@@ -38,7 +36,7 @@ class Judge:
 
     def score(self, model: Model, split: SplitName) -> float:
         samples = self._data.split(split)
-        predictions = predict(self.open(model), samples, model.signature, _BATCH, None)
+        predictions = predict(self.open(model), samples, model.signature, scoring_batch(model, self._target), None)
         return score(predictions, self.metric, self._data.classes, split).value
 
     def baseline(self) -> float:

@@ -97,14 +97,16 @@ def _read_torch(folder: Path, source: Model) -> Any:
 
 def _write_plan(plan: QuantPlan, folder: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
-    described: dict[str, Any] = {"float_nodes": dict(plan.float_nodes)}
+    described: dict[str, Any] = {"float_nodes": dict(plan.float_nodes), "dynamic": sorted(plan.dynamic)}
     for kind, tensors in (("activations", plan.activations), ("weights", plan.weights)):
         described[kind] = {}
         for name, quant in tensors.items():
             number = len(arrays) // 2
             arrays[f"{number}.scale"] = np.ascontiguousarray(quant.scale)
-            arrays[f"{number}.zero_point"] = np.ascontiguousarray(quant.zero_point)
+            arrays[f"{number}.zero_point"] = np.ascontiguousarray(quant.zero_point, np.int32)
             rest = {key: value for key, value in quant.__dict__.items() if key not in ("scale", "zero_point")}
+            # Types of fewer than 8 bits are none of safetensors', so that the type is kept beside the numbers.
+            rest["point_dtype"] = np.asarray(quant.zero_point).dtype.name
             described[kind][name] = {"number": number, "shape": list(np.shape(quant.scale)), **rest}
     save_file(arrays, folder / "plan.safetensors")
     (folder / "plan.json").write_text(json.dumps(described))
@@ -112,17 +114,22 @@ def _write_plan(plan: QuantPlan, folder: Path) -> None:
 
 def _read_plan(folder: Path) -> QuantPlan:
     described = json.loads((folder / "plan.json").read_text())
+    import ml_dtypes  # noqa: F401  numpy knows integers of fewer than 8 bits from it
+
     arrays = load_file(folder / "plan.safetensors")
 
     def tensors(kind: str) -> dict[str, TensorQuant]:
         found = {}
         for name, entry in described[kind].items():
             number, shape = entry.pop("number"), entry.pop("shape")
-            quant = TensorQuant(scale=arrays[f"{number}.scale"], zero_point=arrays[f"{number}.zero_point"], **entry)
-            found[name] = replace(quant, scale=quant.scale.reshape(shape), zero_point=quant.zero_point.reshape(shape))
+            point = arrays[f"{number}.zero_point"].astype(entry.pop("point_dtype"))
+            quant = TensorQuant(scale=arrays[f"{number}.scale"], zero_point=point, **entry)
+            found[name] = replace(quant, scale=quant.scale.reshape(shape), zero_point=point.reshape(shape))
         return found
 
-    return QuantPlan(tensors("activations"), tensors("weights"), described["float_nodes"])
+    return QuantPlan(
+        tensors("activations"), tensors("weights"), described["float_nodes"], frozenset(described["dynamic"])
+    )
 
 
 def _signature(facts: dict[str, Any]) -> Signature:

@@ -181,6 +181,27 @@ class CsvParams(SourceParams):
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the features")
 
 
+Column = str | Annotated[int, Field(ge=0)]
+
+
+class PairColumns(SourceParams):
+    first: Column = Field(description="the first text: a column's name, or its position from 0 when there is no header")
+    second: Column = Field(description="the second text")
+    label: Column = Field(description="how alike the two are, a number")
+
+
+class SentencePairsParams(SourceParams):
+    path: str = Field(description="the table, relative to the recipe")
+    test_path: str | None = Field(None, description="a second table: the dataset's own test split")
+    columns: PairColumns = Field(description="where the texts and the label stand")
+    delimiter: str = Field("\t", min_length=1, max_length=1, description="what separates values")
+    quotes: bool = Field(
+        False, description='values may stand in double quotes, as in CSV; else a " is part of the text'
+    )
+    tokenizer: str = Field(description="a tokenizer.json of the library `tokenizers`, relative to the recipe")
+    length: PositiveInt = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
+
+
 class PythonDatasetParams(SourceParams):
     factory: str = Field(
         description="the function that gives (inputs, labels), (inputs, labels, (test_inputs, test_labels)) or a Dataset: "

@@ -13,6 +13,7 @@ from compressctl.sources.params import (
     OnnxParams,
     PythonDatasetParams,
     PythonModelParams,
+    SentencePairsParams,
 )
 
 BUILTIN = ModelSourceSpec(
@@ -72,6 +73,14 @@ CSV = DatasetSpec(
     params=CsvParams,
     implementation="compressctl.sources.csv_table:load",
     fingerprint="compressctl.sources.csv_table:fingerprint",
+)
+
+SENTENCE_PAIRS = DatasetSpec(
+    name="sentence_pairs",
+    summary="pairs of texts with a similarity, for models that embed one text; sizes of splits count pairs",
+    params=SentencePairsParams,
+    implementation="compressctl.sources.sentence_pairs:load",
+    fingerprint="compressctl.sources.sentence_pairs:fingerprint",
 )
 
 PYTHON_DATASET = DatasetSpec(

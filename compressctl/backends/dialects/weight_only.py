@@ -69,7 +69,7 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
     """Change the products' nodes in place. chosen: by node; where nothing is chosen DequantizeLinear if it can."""
     graph = emitted.graph
     found = index(graph)
-    typed = {value.name: value for value in _inferred(emitted).value_info}
+    typed = {value.name: value for value in inferred(emitted).value_info}
     by_node = {product.node: product for product in products}
     made: dict[str, onnx.TensorProto] = {}
     nodes: list[onnx.NodeProto] = []
@@ -81,17 +81,19 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
             continue
         values = values.T if product.transposed else values
         possible = forms(product, values.shape[0])
-        form = chosen.get(node.name, possible[-1] if possible else None)
+        exact = next((form for form in possible if not form.packed), possible[0] if possible else None)
+        form = chosen.get(node.name, exact)
         if form is None:
             nodes.append(node)
         else:
             written = _packed if form.packed else _blocked
-            nodes += written(node, product, values, form, made)
+            replacing = written(node, product, values, form, made)
+            nodes += replacing
             if form.packed and node.output[0] in typed:
                 # Nobody can infer shapes past an operator that ONNX does not define.
-                for output in {node.output[0], nodes[-1].input[0]} & {made_by.output[0] for made_by in nodes[-2:]}:
+                for made_by in replacing:
                     graph.value_info.add().CopyFrom(typed[node.output[0]])
-                    graph.value_info[-1].name = output
+                    graph.value_info[-1].name = made_by.output[0]
     del graph.node[:]
     graph.node.extend(nodes)
     read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
@@ -102,7 +104,8 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
         emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
-def _inferred(emitted: onnx.ModelProto) -> onnx.GraphProto:
+def inferred(emitted: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with what shape inference says about its tensors; empty where it says nothing."""
     try:
         return onnx.shape_inference.infer_shapes(emitted).graph
     except Exception:

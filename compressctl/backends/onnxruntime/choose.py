@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from compressctl.backends.dialects.dynamic import without_dynamic
 from compressctl.backends.dialects.weight_only import Form, Product, forms, weight_only_products, write_weight_only
 from compressctl.backends.onnxruntime.session import providers, serving_options
 from compressctl.backends.params import OnnxRuntimeParams
@@ -43,7 +44,7 @@ def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[s
     if model.form is not ModelForm.ONNX:
         return {}, ()
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
-    products = weight_only_products(model.body.graph, model.quant)
+    products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
     sizes = shapes(model.body) if products else {}
     found, readers = index(model.body.graph), {node.name: node for node in model.body.graph.node}
     chosen: dict[str, Form] = {}

@@ -58,7 +58,7 @@ def calibrate(
     done = 0
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for inputs, samples in _batches(split, signature, tapped):
+        for inputs, samples in calibration_batches(split, signature, tapped):
             values = tapped.run(inputs)
             watching = [
                 pool.submit(_observe, histogram, tensor, values[tensor], count=tensor in counting)
@@ -102,7 +102,10 @@ def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, s
         known += total
 
 
-def _batches(split: Split, signature: Signature, tapped: TappedGraph) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+def calibration_batches(
+    split: Split, signature: Signature, tapped: TappedGraph
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """The split in batches whose tapped tensors fit the memory bound, bound to the model's inputs, with their sizes."""
     fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
     size = fixed if isinstance(fixed, int) else _batch_size(split, signature, tapped)
     for batch in split.batches(size):

@@ -11,7 +11,6 @@ from compressctl.core.data import bind
 from compressctl.core.errors import GateError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
-from compressctl.graph.sites import Kind, Site
 
 _PROBED_SAMPLES = 64
 """Calibration samples on which each layer's cost is measured; only the order of the layers depends on it."""
@@ -24,9 +23,9 @@ _REASON = "gate: costs too much accuracy in int8"
 
 
 def hold_gate(
-    rebuild: Rebuild, original: Model, sites: Sequence[Site], run: RunContext
+    rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunContext, reason: str = _REASON
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """The fewest layers that must be float for the gate to hold, with the reason, and what was found, for the report.
+    """The fewest of these nodes that must be float for the gate to hold, with the reason, and what was found, for the report.
 
     Layers go back in the order of what each costs: the drop in output error when that one alone is float. The least number
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
@@ -40,13 +39,13 @@ def hold_gate(
     before = baseline()
 
     def drop(given_back: Sequence[str]) -> float:
-        after = score(rebuild(dict.fromkeys(given_back, _REASON)), "validation")
+        after = score(rebuild(dict.fromkeys(given_back, reason)), "validation")
         return metric.drop(before, after)
 
     first = drop([])
     if first <= gate.accuracy_drop:
         return {}, {"validation_drop": first}
-    ranked = _rank(rebuild, original, sites, run)
+    ranked = _rank(rebuild, original, nodes, run)
     drops: dict[int, float] = {}
 
     def holds(count: int) -> bool:
@@ -62,7 +61,7 @@ def hold_gate(
             hint="the validation split may be too small for so tight a gate",
         )
     facts = {"validation_drop": drops[count], "validation_drop_all_int8": first}
-    return dict.fromkeys(ranked[:count], _REASON), facts
+    return dict.fromkeys(ranked[:count], reason), facts
 
 
 def _least(holds: Callable[[int], bool], total: int) -> int | None:
@@ -81,7 +80,7 @@ def _least(holds: Callable[[int], bool], total: int) -> int | None:
     return high
 
 
-def _rank(rebuild: Rebuild, original: Model, sites: Sequence[Site], run: RunContext) -> list[str]:
+def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunContext) -> list[str]:
     """Names of the nodes that round something, the one that costs most first.
 
     A node's cost is the larger of two errors of the output: what it causes when it alone is quantized, and what goes away
@@ -94,7 +93,6 @@ def _rank(rebuild: Rebuild, original: Model, sites: Sequence[Site], run: RunCont
     batch = next(iter(run.data.split("calibration").batches(_PROBED_SAMPLES)))
     inputs = bind(batch, original.signature)
     wanted = open_(original).run(inputs)
-    nodes = [site.node for site in sites if site.kind is not Kind.MOVE]
 
     def error(floats: Sequence[str]) -> float:
         found = open_(rebuild(dict.fromkeys(floats, _REASON))).run(inputs)

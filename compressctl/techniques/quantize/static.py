@@ -15,6 +15,7 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.equalize import equalized
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
@@ -25,13 +26,14 @@ from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import Override, RangeMethod, StaticParams
+from compressctl.techniques.quantize.smooth import smoothed
 from compressctl.techniques.quantize.weights import Guard, fit_bias, quantize_weight
 
 
 def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
     """Calibrate, plan, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
-    body = simplify(model.body)
+    body, prepared = _prepared(simplify(model.body), model, params, run)
     treated = _treat(find_sites(body.graph), params.overrides)
     if not treated.sites:
         raise StageError(
@@ -60,12 +62,30 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         "calibration_samples": calibration.samples,
         "quantized_nodes": len(treated.sites),
         "saturation_guard": _guard(params, run.target),
+        **prepared,
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
-        given_back, held = hold_gate(with_floats, model, treated.sites, run)
+        given_back, held = hold_gate(with_floats, model, _rounding(treated.sites), run)
         facts.update(held)
     return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+
+
+def _prepared(
+    body: onnx.ModelProto, model: Model, params: StaticParams, run: RunContext
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The float graph with its channels made alike as far as asked, and what was done, for the report."""
+    facts: dict[str, Any] = {}
+    if params.equalize:
+        body, facts["equalized_pairs"] = equalized(body)
+    if params.smooth is not None:
+        body, facts["smoothed_in"] = smoothed(body, model, params.smooth, run)
+    return body, facts
+
+
+def _rounding(sites: Sequence[Site]) -> list[str]:
+    """Nodes that round something; what moves values only does so with its neighbours."""
+    return [site.node for site in sites if site.kind is not Kind.MOVE]
 
 
 @dataclass(frozen=True)

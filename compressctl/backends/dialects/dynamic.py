@@ -1,0 +1,84 @@
+"""Products whose input is quantized while the model runs: the pattern that ONNX Runtime fuses into one integer kernel.
+
+Source: ONNX Runtime, dynamic_quantize_matmul_fusion.cc and matmul_integer_to_float.cc: DynamicQuantizeLinear, MatMulInteger with a
+constant weight, Cast, Mul by the product of both scales, and perhaps an Add of a bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from compressctl.backends.dialects.weight_only import Product, turned
+from compressctl.core.quant import QuantPlan
+from compressctl.core.target import Target
+from compressctl.graph.codes import weight_codes
+from compressctl.graph.index import attribute, index
+from compressctl.graph.packed import stored
+
+
+def without_dynamic(plan: QuantPlan | None, target: Target) -> QuantPlan | None:
+    """The plan as the writers of fixed quantization shall see it: the same object when nothing is dynamic for them.
+
+    OpenVINO quantizes the inputs of products with 8-bit weights on its own, so there the weights are all that is written;
+    TensorRT has no such products.
+    """
+    if plan is None or not plan.dynamic or target.backend != "onnxruntime":
+        return plan
+    left = dict.fromkeys(plan.dynamic, "its input is quantized while the model runs")
+    return replace(plan, float_nodes={**plan.float_nodes, **left})
+
+
+def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
+    """Change the plan's dynamic products in place. Products that read one tensor share its quantization."""
+    assert plan is not None
+    graph = emitted.graph
+    found = index(graph)
+    made: dict[str, onnx.TensorProto] = {}
+    quantized: set[str] = set()
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        values = found.array(node.input[1]) if node.name in plan.dynamic - set(plan.float_nodes) else None
+        if values is None or node.input[1] not in plan.weights:
+            nodes.append(node)
+            continue
+        source = node.input[0]
+        if source not in quantized:
+            quantized.add(source)
+            parts = [f"{source}_{part}" for part in ("quantized", "scale", "zero_point")]
+            nodes.append(helper.make_node("DynamicQuantizeLinear", [source], parts, f"{source}_quantize"))
+        transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
+        quant = turned(plan.weights[node.input[1]], transposed)
+        product = Product(node.name, node.input[1], transposed, quant)
+        nodes += _multiplied(node, product, values.T if transposed else values, made)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *made.values()])
+
+
+def _multiplied(
+    node: onnx.NodeProto, product: Product, values: np.ndarray, made: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    """values: (K, N). Its codes are symmetric, so that no zero point is to be subtracted from them."""
+    source, weight, output = node.input[0], product.weight, node.output[0]
+    codes, scale = f"{weight}_{'turned_' if product.transposed else ''}codes", f"{weight}_scale"
+    made[codes] = stored(codes, weight_codes(values, product.quant))
+    made[scale] = stored(scale, np.asarray(product.quant.scale, np.float32))
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+    result = output if bias is None else f"{output}_without_bias"
+    sums, floats, scales = f"{output}_sums", f"{output}_sums_float", f"{output}_scales"
+    nodes = [
+        helper.make_node("MatMulInteger", [f"{source}_quantized", codes, f"{source}_zero_point"], [sums], node.name),
+        helper.make_node("Cast", [sums], [floats], f"{node.name}_cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{source}_scale", scale], [scales], f"{node.name}_scales"),
+        helper.make_node("Mul", [floats, scales], [result], f"{node.name}_rescale"),
+    ]
+    if bias is not None:
+        nodes.append(helper.make_node("Add", [result, bias], [output], f"{node.name}_bias"))
+    return nodes

@@ -1,0 +1,134 @@
+"""Embeddings whose table the plan quantizes: what is looked up stays packed, and only the entries looked up are dequantized.
+
+Source: ONNX Runtime, contrib operator GatherBlockQuantized-1: a table of 2, 4 or 8 bits packed along each entry, blocks of a
+power of two from 16 on, low bits first, zero points packed likewise and 2^(bits - 1) where they are left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, inferred
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.target import Target
+from compressctl.graph.index import attribute, index
+from compressctl.graph.packed import SMALLEST_BLOCK, bits_of, pack_table, stored
+
+
+def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:
+    """Change in place every Gather whose table the plan quantizes along its entries; tables that nothing reads then are removed.
+
+    ONNX Runtime dequantizes a whole table for each lookup when a DequantizeLinear says so; OpenVINO looks up first.
+    """
+    graph = emitted.graph
+    if plan is None or not any(node.op_type == "Gather" and node.input[0] in plan.weights for node in graph.node):
+        return
+    found = index(graph)
+    made: dict[str, onnx.TensorProto] = {}
+    nodes: list[onnx.NodeProto] = []
+    typed = {value.name: value for value in inferred(emitted).value_info}
+    for node in graph.node:
+        quant = plan.weights.get(node.input[0]) if node.op_type == "Gather" else None
+        values = found.array(node.input[0]) if quant is not None and node.name not in plan.float_nodes else None
+        is_table = values is not None and values.ndim == 2 and attribute(node, "axis", 0) == 0
+        if quant is None or values is None or not is_table:
+            nodes.append(node)
+            continue
+        block = _block(quant, values.shape[1], target)
+        unpacked = target.backend == "openvino" and bits_of(quant) in (4, 8)
+        if block is None or unpacked:
+            nodes += _dequantized(node, values, quant, made)
+        else:
+            nodes.append(_packed(node, values, quant, block, made))
+            if node.output[0] in typed and node.output[0] not in {value.name for value in graph.value_info}:
+                # Nobody can infer shapes past an operator that ONNX does not define.
+                graph.value_info.add().CopyFrom(typed[node.output[0]])
+            if MICROSOFT not in {entry.domain for entry in emitted.opset_import}:
+                emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    if not made:
+        return
+    del graph.node[:]
+    graph.node.extend(nodes)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *made.values()])
+
+
+def share_packed(emitted: onnx.ModelProto) -> None:
+    """Store once what a lookup and a product pack alike: the table of an embedding that is the matrix of the head too."""
+    graph = emitted.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    lookups = [node for node in graph.node if node.op_type == "GatherBlockQuantized" and node.input[0] in tensors]
+    by_bytes = {tensors[node.input[0]].raw_data: node for node in lookups}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        packed = tensors.get(node.input[1]) if node.op_type == "MatMulNBits" else None
+        lookup = by_bytes.get(packed.raw_data) if packed is not None else None
+        if packed is not None and lookup is not None:
+            shape = numpy_helper.from_array(np.array(packed.dims, np.int64), f"{packed.name}_shape")
+            name = f"{packed.name}_shared"
+            # A constant folds when the file is loaded, so that the product sees a constant weight all the same.
+            nodes.append(helper.make_node("Reshape", [lookup.input[0], shape.name], [name], name))
+            graph.initializer.append(shape)
+            node.input[1] = name
+            for mine, theirs in zip(range(2, len(node.input)), lookup.input[2:], strict=False):
+                if node.input[mine] in tensors and _is_same(tensors[node.input[mine]], tensors.get(theirs)):
+                    node.input[mine] = theirs
+        nodes.append(node)
+    if len(nodes) > len(graph.node):
+        del graph.node[:]
+        graph.node.extend(nodes)
+        read = {name for node in graph.node for name in node.input}
+        kept = [tensor for tensor in graph.initializer if tensor.name in read]
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+
+
+def _is_same(tensor: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:
+    return other is not None and (list(tensor.dims), tensor.raw_data) == (list(other.dims), other.raw_data)
+
+
+def _block(quant: TensorQuant, columns: int, target: Target) -> int | None:
+    """The block to pack a table in; None where its codes cannot be packed."""
+    bits = bits_of(quant)
+    if bits is None or columns * bits % 8:
+        return None
+    if quant.block is not None:
+        return quant.block if quant.axis == 1 and quant.block >= SMALLEST_BLOCK else None
+    if quant.axis == 1:
+        return None
+    whole = max(SMALLEST_BLOCK, 1 << (columns - 1).bit_length())
+    # OpenVINO refuses a block that is longer than an entry.
+    return whole if target.backend != "openvino" or whole == columns else SMALLEST_BLOCK
+
+
+def _packed(
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, block: int, made: dict[str, onnx.TensorProto]
+) -> onnx.NodeProto:
+    table = pack_table(values, quant, block)
+    names = [f"{node.input[0]}_{part}" for part in ("table", "table_scale", "table_zero_point")]
+    parts = [table.codes, table.scale, *([] if table.zero_point is None else [table.zero_point])]
+    made.update({name: stored(name, part) for name, part in zip(names, parts, strict=False)})
+    return helper.make_node(
+        "GatherBlockQuantized",
+        [names[0], node.input[1], *names[1 : len(parts)]],
+        [node.output[0]],
+        node.name,
+        domain=MICROSOFT,
+        bits=table.bits,
+        block_size=block,
+        quantize_axis=1,
+        gather_axis=0,
+    )
+
+
+def _dequantized(
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, made: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    written = onnx.NodeProto()
+    written.CopyFrom(node)
+    written.input[0] = f"{node.name}_{node.input[0]}_DQ"
+    return [dequantized(node.input[0], values, quant, written.input[0], made), written]

@@ -1,0 +1,114 @@
+"""Move scale between an activation's channels and the weights that meet them, without changing what the graph computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.weighted import Weighted
+
+
+def scale_inputs(
+    model: onnx.ModelProto, scales: Mapping[str, np.ndarray], nodes: Sequence[Weighted]
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """A copy in which every matrix product that reads one of these tensors reads it divided, its weight's inputs multiplied.
+
+    scales: by tensor, (channels,) > 0. The division goes into the normalization, product or constant that makes the
+    tensor where nothing else reads it, and into a Mul in front of the products otherwise. Returns too where each went:
+    the name of the node that took it. Weights that other nodes share are left alone, and so are all products of that tensor.
+    """
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    places: dict[str, str] = {}
+    for tensor, scale in scales.items():
+        found = index(changed.graph)
+        readers = [node for node in nodes if node.input == tensor and node.op in ("MatMul", "Gemm")]
+        if not readers or any(len(found.consumers[reader.weight]) > 1 for reader in readers):
+            continue
+        for reader in readers:
+            weight = found.array(reader.weight)
+            assert weight is not None
+            _replace(changed.graph, reader.weight, reader.stored(reader.matrix(weight) * scale, weight.shape))
+        names = {reader.node for reader in readers}
+        alone = {node.name for node in found.consumers[tensor]} <= names and tensor not in found.outputs
+        maker = _divide(changed.graph, found, tensor, scale) if alone else None
+        places[tensor] = maker or _divided_in_front(changed.graph, tensor, scale, names)
+    return changed, places
+
+
+def _divide(graph: onnx.GraphProto, found: GraphIndex, tensor: str, scale: np.ndarray) -> str | None:
+    """Divide what makes the tensor; the name of the node that took it, None (and nothing changed) when none can."""
+    maker = found.producers.get(tensor)
+    if maker is None or len(found.consumers.get(tensor, [])) == 0:
+        return None
+    if maker.op_type == "LayerNormalization" and attribute(maker, "axis", -1) == -1:
+        return _divide_constants(graph, found, maker, [1, 2], scale)
+    if maker.op_type in ("MatMul", "Gemm"):
+        weight = found.array(maker.input[1])
+        turned = maker.op_type == "Gemm" and attribute(maker, "transB", 0)
+        if weight is None or weight.ndim != 2 or len(found.consumers[maker.input[1]]) > 1:
+            return None
+        has_bias = len(maker.input) > 2 and bool(maker.input[2])
+        if has_bias and _divide_constants(graph, found, maker, [2], scale) is None:
+            return None
+        _replace(graph, maker.input[1], weight / (scale[:, None] if turned else scale))
+        return maker.name
+    if maker.op_type == "Relu":
+        return _divide_only(graph, found, maker.input[0], scale)
+    constants = [position for position, name in enumerate(maker.input) if name in found.initializers]
+    if maker.op_type == "Mul" and len(constants) == 1:
+        return _divide_constants(graph, found, maker, constants, scale)
+    if maker.op_type == "Add" and len(constants) == 1:
+        if not _is_channels(found, maker.input[constants[0]], scale):
+            return None
+        inner = _divide_only(graph, found, maker.input[1 - constants[0]], scale)
+        return inner and _divide_constants(graph, found, maker, constants, scale) and inner
+    return None
+
+
+def _divide_only(graph: onnx.GraphProto, found: GraphIndex, tensor: str, scale: np.ndarray) -> str | None:
+    return _divide(graph, found, tensor, scale) if found.only_consumer(tensor) is not None else None
+
+
+def _divide_constants(
+    graph: onnx.GraphProto, found: GraphIndex, node: onnx.NodeProto, positions: Sequence[int], scale: np.ndarray
+) -> str | None:
+    """Give a node copies of its constants, divided along their last axis: others may read the old ones."""
+    named = [position for position in positions if len(node.input) > position and node.input[position]]
+    if not named or not all(_is_channels(found, node.input[position], scale) for position in named):
+        return None
+    for position in named:
+        values = found.array(node.input[position])
+        assert values is not None
+        name = f"{node.name}_{position}_divided"
+        graph.initializer.append(numpy_helper.from_array((values / scale).astype(values.dtype), name))
+        node.input[position] = name
+    return node.name
+
+
+def _is_channels(found: GraphIndex, name: str, scale: np.ndarray) -> bool:
+    values = found.array(name)
+    return values is not None and values.ndim > 0 and values.shape[-1] == len(scale) and values.size == len(scale)
+
+
+def _divided_in_front(graph: onnx.GraphProto, tensor: str, scale: np.ndarray, readers: set[str]) -> str:
+    name = f"{tensor}_divided"
+    graph.initializer.append(numpy_helper.from_array((1 / scale).astype(np.float32), f"{name}_by"))
+    nodes = list(graph.node)
+    first = next(position for position, node in enumerate(nodes) if node.name in readers)
+    for node in nodes:
+        if node.name in readers:
+            node.input[0] = name
+    nodes.insert(first, helper.make_node("Mul", [tensor, f"{name}_by"], [name], name))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return name
+
+
+def _replace(graph: onnx.GraphProto, name: str, values: np.ndarray) -> None:
+    tensor = next(tensor for tensor in graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))

@@ -1,0 +1,118 @@
+"""Nodes with a constant weight, and that weight as a matrix: a row for each output, a column for each input."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from compressctl.graph.index import GraphIndex, attribute, index
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """weight: an initializer. input: the activation that meets it, of a Gather the indices.
+
+    transposed: the stored matrix is (columns, rows). Rows of an embedding are its entries, so that a table that is also the
+    matrix of the head (tied weights) has the same rows and columns for both.
+    """
+
+    node: str
+    op: str
+    weight: str
+    input: str
+    transposed: bool = False
+
+    @property
+    def row_axis(self) -> int:
+        return 1 if self.transposed else 0
+
+    def matrix(self, values: np.ndarray) -> np.ndarray:
+        """(rows, columns): a convolution's columns are input channel, then kernel position."""
+        return values.T if self.transposed else values.reshape(len(values), -1)
+
+    def stored(self, matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """The matrix in the order and shape in which the graph stores it."""
+        return np.ascontiguousarray(matrix.T if self.transposed else matrix.reshape(shape))
+
+
+def find_weighted(graph: onnx.GraphProto) -> list[Weighted]:
+    """Every Conv, MatMul, Gemm and Gather whose weight is constant, in graph order."""
+    found = index(graph)
+    nodes = [_MAKERS[node.op_type](node, found) for node in graph.node if node.op_type in _MAKERS]
+    return [node for node in nodes if node is not None]
+
+
+def weight_readers(nodes: Sequence[Weighted]) -> dict[str, list[Weighted]]:
+    """Those that read each weight: several when layers share it."""
+    readers: dict[str, list[Weighted]] = {}
+    for node in nodes:
+        readers.setdefault(node.weight, []).append(node)
+    return readers
+
+
+def tied_weights(graph: onnx.GraphProto, nodes: Sequence[Weighted]) -> dict[str, str]:
+    """The weight that is the table of an embedding too, by weight: the same matrix in the same rows and columns.
+
+    The two are one initializer, or two that hold the same numbers: exporters and constant folding write the transpose out.
+    """
+    found = index(graph)
+    tables: dict[tuple[tuple[int, ...], bytes], str] = {}
+    tied: dict[str, str] = {}
+
+    def key(node: Weighted) -> tuple[tuple[int, ...], bytes]:
+        values = found.array(node.weight)
+        assert values is not None
+        matrix = node.matrix(values)
+        return matrix.shape, hashlib.sha256(np.ascontiguousarray(matrix).data).digest()
+
+    for node in nodes:
+        if node.op == "Gather":
+            tables.setdefault(key(node), node.weight)
+    shapes = {shape for shape, _ in tables}
+    for node in nodes:
+        if node.op in ("MatMul", "Gemm"):
+            dims = tuple(found.initializers[node.weight].dims)
+            table = tables.get(key(node)) if dims in shapes or dims[::-1] in shapes else None
+            if table is not None:
+                tied[node.weight] = table
+    return tied
+
+
+def _product(node: onnx.NodeProto, found: GraphIndex) -> Weighted | None:
+    if not _is_matrix(found, node.input[1]) or node.input[0] in found.initializers:
+        return None
+    plain = node.op_type == "MatMul" or (
+        attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
+    )
+    transposed = node.op_type == "MatMul" or not attribute(node, "transB", 0)
+    return Weighted(node.name, node.op_type, node.input[1], node.input[0], transposed) if plain else None
+
+
+def _convolution(node: onnx.NodeProto, found: GraphIndex) -> Weighted | None:
+    if not _is_float(found, node.input[1]) or len(found.initializers[node.input[1]].dims) < 3:
+        return None
+    return Weighted(node.name, node.op_type, node.input[1], node.input[0])
+
+
+def _embedding(node: onnx.NodeProto, found: GraphIndex) -> Weighted | None:
+    is_table = _is_matrix(found, node.input[0]) and attribute(node, "axis", 0) == 0
+    # A constant index is a constant row: nothing that a table is looked up for.
+    if not is_table or node.input[1] in found.initializers:
+        return None
+    return Weighted(node.name, node.op_type, node.input[0], node.input[1])
+
+
+_MAKERS = {"MatMul": _product, "Gemm": _product, "Conv": _convolution, "Gather": _embedding}
+
+
+def _is_matrix(found: GraphIndex, name: str) -> bool:
+    return _is_float(found, name) and len(found.initializers[name].dims) == 2
+
+
+def _is_float(found: GraphIndex, name: str) -> bool:
+    tensor = found.initializers.get(name)
+    return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT

@@ -1,0 +1,135 @@
+"""Grids of few levels for weights: one scale and zero point for each group of a row, chosen by what rounding then costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.numerics.affine import SMALLEST_SCALE
+
+_CHUNK = 1 << 22
+"""Elements that are searched at once: the search holds a few copies of them."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """real = scale * (code - zero_point), codes from low to high.
+
+    scale: float32, zero_point: int32, both (rows, groups) over the columns that a group has, the last group perhaps fewer.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    low: int
+    high: int
+    group: int
+
+    def spread(self, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and zero point of every column: (rows, columns) each."""
+        return tuple(np.repeat(part, self.group, axis=1)[:, :columns] for part in (self.scale, self.zero_point))  # type: ignore[return-value]
+
+    def codes(self, weight: np.ndarray) -> np.ndarray:
+        """int32 codes of a (rows, columns) weight: rounded half to even, saturated."""
+        scale, point = self.spread(weight.shape[1])
+        return np.asarray(np.clip(np.rint(weight / scale) + point, self.low, self.high), np.int32)
+
+    def values(self, weight: np.ndarray) -> np.ndarray:
+        """float32: what a runtime computes with instead of a (rows, columns) weight."""
+        scale, point = self.spread(weight.shape[1])
+        return np.asarray((self.codes(weight) - point) * scale, np.float32)
+
+
+def levels(bits: int, *, symmetric: bool) -> tuple[int, int]:
+    """The codes of that many bits: -2^(bits-1) .. 2^(bits-1) - 1 around zero, or 0 .. 2^bits - 1."""
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if symmetric else (0, (1 << bits) - 1)
+
+
+def fit_grid(
+    weight: np.ndarray,
+    bits: int,
+    group: int,
+    *,
+    symmetric: bool,
+    search: bool = True,
+    importance: np.ndarray | None = None,
+) -> Grid:
+    """The grid of each group of `group` columns of a (rows, columns) weight.
+
+    search: try ranges down to a quarter of the group's own and keep the one with the least squared error, where each
+    column counts with its importance (columns,), the mean square of its input; without it the whole range is covered.
+    Rows of one group that are all zero get scale 1. Raises ValueError when a value is not finite.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError("the weight holds NaN or infinity")
+    rows, columns = weight.shape
+    low, high = levels(bits, symmetric=symmetric)
+    groups = -(-columns // group)
+    heavy = np.ones(columns, np.float32) if importance is None else np.asarray(importance, np.float32)
+    heavy = _grouped(heavy[None], groups, group)[0]
+    scales, points = np.empty((rows, groups), np.float32), np.empty((rows, groups), np.int32)
+    for part in _chunks(rows, columns):
+        blocks = _grouped(np.asarray(weight[part], np.float32), groups, group)
+        scales[part], points[part] = _best(blocks, heavy, low, high, symmetric=symmetric, search=search)
+    return Grid(scales, points, low, high, group)
+
+
+def one_grid(
+    weight: np.ndarray, bits: int, *, symmetric: bool, search: bool = True, importance: np.ndarray | None = None
+) -> Grid:
+    """One scale and zero point for the whole (rows, columns) weight; the Grid has them once for every row."""
+    rows, columns = weight.shape
+    flat = None if importance is None else np.tile(np.asarray(importance, np.float32), rows)
+    found = fit_grid(weight.reshape(1, -1), bits, rows * columns, symmetric=symmetric, search=search, importance=flat)
+    return Grid(np.tile(found.scale, (rows, 1)), np.tile(found.zero_point, (rows, 1)), found.low, found.high, columns)
+
+
+def _best(
+    blocks: np.ndarray, heavy: np.ndarray, low: int, high: int, *, symmetric: bool, search: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """blocks: (rows, groups, group). heavy: (groups, group). Scale and zero point, (rows, groups)."""
+    bottom, top = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
+    least = np.full(bottom.shape, np.inf, np.float32)
+    scale, point = np.ones_like(bottom), np.zeros(bottom.shape, np.int32)
+    for share in _shares(high - low) if search else (1.0,):
+        tried, zero = _range(share * bottom, share * top, low, high, symmetric=symmetric)
+        codes = np.clip(np.rint(blocks / tried[..., None]) + zero[..., None], low, high)
+        error = (codes - zero[..., None]) * tried[..., None] - blocks
+        loss = np.einsum("rgk,rgk,gk->rg", error, error, heavy)
+        better = loss < least
+        least = np.where(better, loss, least)
+        scale, point = np.where(better, tried, scale), np.where(better, zero, point)
+    return scale, point
+
+
+def _shares(steps: int) -> np.ndarray:
+    """Shares of a range that are tried. The fewer the levels, the more clipping pays; 8 bits seldom want any."""
+    return (
+        np.linspace(1.0, 0.25, 46) if steps < 8 else np.linspace(1.0, 0.5, 31) if steps < 64 else np.linspace(1, 0.8, 9)
+    )
+
+
+def _range(
+    bottom: np.ndarray, top: np.ndarray, low: int, high: int, *, symmetric: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    if symmetric:
+        largest = np.maximum(-bottom, top)
+        scale, point = largest / high, np.zeros(bottom.shape, np.int32)
+    else:
+        scale = (top - bottom) / (high - low)
+        point = np.rint(low - bottom / np.where(scale > 0, scale, 1)).astype(np.int32)
+    scale = np.where(top > bottom, np.maximum(scale, SMALLEST_SCALE), 1).astype(np.float32)
+    return scale, np.clip(point, low, high)
+
+
+def _grouped(values: np.ndarray, groups: int, group: int) -> np.ndarray:
+    """(rows, groups, group): the last group is filled up with zeros, which cost nothing on any grid."""
+    missing = groups * group - values.shape[1]
+    return np.pad(values, ((0, 0), (0, missing))).reshape(len(values), groups, group)
+
+
+def _chunks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _CHUNK // max(columns, 1))
+    for start in range(0, rows, step):
+        yield slice(start, start + step)

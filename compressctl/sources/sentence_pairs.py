@@ -1,0 +1,124 @@
+"""Pairs of texts with a similarity, as samples of a model that embeds one text: two samples in a row are a pair."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from compressctl.core.data import Dataset
+from compressctl.core.errors import MissingDependencyError, UsageError
+from compressctl.core.source import SplitSizes
+from compressctl.sources.dataset import SplitDataset
+from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.params import Column, SentencePairsParams
+from compressctl.sources.splits import Splits, choose
+
+VERSION = 1
+
+
+def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
+    """Inputs input_ids, attention_mask and token_type_ids, int64 (n, length); labels (n,) float32, a pair's on both its samples.
+
+    Splits hold whole pairs, and their sizes count pairs. Raises UsageError with file:line for a row that lacks a column or whose
+    label is no number, MissingDependencyError without the library `tokenizers`.
+    """
+    tables = [_read(path, params) for path in _paths(params, base)]
+    texts = [text for table in tables for pair in table for text in pair[:2]]
+    labels = np.repeat(np.array([pair[2] for table in tables for pair in table], np.float32), 2)
+    encoded = _encoded(texts, existing(base / params.tokenizer, what="the tokenizer"), params.length)
+    pairs = choose(len(tables[0]), sizes, seed, own_test=sum(map(len, tables[1:])))
+
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        return {name: array[positions] for name, array in encoded.items()}, labels[positions]
+
+    return SplitDataset(
+        classes=None,
+        splits=Splits(*(_both(part) for part in (pairs.train, pairs.validation, pairs.calibration, pairs.test))),
+        read=read,
+        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+    )
+
+
+def fingerprint(params: SentencePairsParams, base: Path) -> str:
+    files = dict(zip(("data", "test"), _paths(params, base), strict=False))
+    files["tokenizer"] = existing(base / params.tokenizer, what="the tokenizer")
+    return source_fingerprint("sentence_pairs", VERSION, params, files)
+
+
+def _paths(params: SentencePairsParams, base: Path) -> list[Path]:
+    names = [params.path, *([params.test_path] if params.test_path else [])]
+    return [existing(base / name, what="the table") for name in names]
+
+
+def _both(pairs: np.ndarray) -> np.ndarray:
+    """Positions of the two samples of each pair, one after the other."""
+    return np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
+
+
+def _read(path: Path, params: SentencePairsParams) -> list[tuple[str, str, float]]:
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if params.quotes else csv.QUOTE_NONE
+    columns = params.columns
+    wanted = (columns.first, columns.second, columns.label)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file, delimiter=params.delimiter, quoting=quoting)
+        positions = _positions(wanted, rows, path)
+        found = []
+        for row in rows:
+            place = f"{path}:{rows.line_num}"
+            if max(positions) >= len(row):
+                raise UsageError(f"{place}: it has {len(row)} columns, not {max(positions) + 1}", hint=_HINT)
+            found.append((row[positions[0]], row[positions[1]], _number(row[positions[2]], place)))
+    if not found:
+        raise UsageError(f"{path} holds no pairs")
+    return found
+
+
+_HINT = "check `delimiter`, `quotes` and `columns`"
+
+
+def _positions(wanted: Sequence[Column], rows: object, path: Path) -> list[int]:
+    """Names need a header, which is then read; positions mean that there is none."""
+    if all(isinstance(column, int) for column in wanted):
+        return [int(column) for column in wanted]
+    header = next(rows, [])  # type: ignore[call-overload]
+    names = [column if isinstance(column, str) else header[column : column + 1] for column in wanted]
+    missing = [str(name) for name in names if name not in header]
+    if missing:
+        raise UsageError(f"{path}:1: there is no column {missing[0]!r}", hint=f"there are: {', '.join(header)}")
+    return [header.index(name) for name in names]
+
+
+def _number(text: str, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{place}: the label {text!r} is not a number", hint=_HINT)
+    return value
+
+
+def _encoded(texts: list[str], path: Path, length: int) -> dict[str, np.ndarray]:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the dataset sentence_pairs", "tokenizers", 'pip install "compressctl[text]"'
+        ) from error
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise UsageError(f"{path} is not a tokenizer: {error}", hint="give the model's tokenizer.json") from error
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length)
+    done = tokenizer.encode_batch(texts)
+    return {
+        "input_ids": np.array([entry.ids for entry in done], np.int64),
+        "attention_mask": np.array([entry.attention_mask for entry in done], np.int64),
+        "token_type_ids": np.array([entry.type_ids for entry in done], np.int64),
+    }

@@ -1,0 +1,57 @@
+"""cast: a float32 ONNX graph in 16-bit floats."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import replace
+
+import onnx
+from onnx import TensorProto
+
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Model, Signature, TensorSpec
+from compressctl.core.target import Target
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.half import store_half, to_half
+from compressctl.graph.simplify import simplify
+from compressctl.techniques.cast.params import CastParams
+
+
+def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
+    """Raises UsageError for a pattern of the blocklist that matches nothing, and for a type of input that the scope keeps."""
+    body = simplify(model.body)
+    _check_patterns(body.graph, params)
+    kind = TensorProto.FLOAT16 if params.dtype == "float16" else TensorProto.BFLOAT16
+    scope = _scope(params, run.target)
+    if scope == "weights":
+        if not params.keep_io:
+            raise UsageError("keep_io: false needs `scope: all`: with scope weights the graph computes in float32")
+        made, kept = store_half(body, params.blocklist, kind=kind)
+        signature = model.signature
+    else:
+        made, kept = to_half(body, params.blocklist, kind=kind, keep_io=params.keep_io)
+        signature = model.signature if params.keep_io else _narrow(model.signature, params.dtype)
+    facts = {"dtype": params.dtype, "scope": scope, "left_in_float32": kept}
+    return StageResult(replace(model, body=made, signature=signature), facts)
+
+
+def _scope(params: CastParams, target: Target) -> str:
+    if params.scope != "auto":
+        return params.scope
+    return "weights" if target.device == "cpu" else "all"
+
+
+def _check_patterns(graph: onnx.GraphProto, params: CastParams) -> None:
+    names = {name for node in graph.node for name in (node.name, node.op_type)}
+    names |= {tensor.name for tensor in graph.initializer}
+    for pattern in params.blocklist:
+        if not fnmatch.filter(names, pattern):
+            known = ", ".join(node.name for node in list(graph.node)[:8])
+            raise UsageError(f"blocklist: {pattern!r} matches nothing", hint=f"there are: {known}, ...")
+
+
+def _narrow(signature: Signature, dtype: str) -> Signature:
+    def narrowed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(replace(spec, dtype=dtype) if spec.dtype == "float32" else spec for spec in specs)
+
+    return Signature(narrowed(signature.inputs), narrowed(signature.outputs))

@@ -1,0 +1,78 @@
+"""What `cast` stages can be told. Light: recipes are checked against this without numpy or a runtime."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressctl.core.errors import Problem
+from compressctl.core.model import Form
+from compressctl.core.technique import ModelFacts, TechniqueSpec
+
+
+class CastParams(BaseModel):
+    """cast: 16-bit floats."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: Literal["float16", "bfloat16"] = Field(
+        "float16", description="float16 has more digits, bfloat16 the range of float32"
+    )
+    scope: Literal["auto", "weights", "all"] = Field(
+        "auto",
+        description="weights: stored in 16 bits and widened when the file is loaded, computed in float32; all: the graph "
+        "computes in 16 bits; auto is all on a GPU and weights on a processor, which has few 16-bit kernels",
+    )
+    blocklist: tuple[str, ...] = Field(
+        (),
+        description="shell-style patterns over node names and operator types, and for scope weights names of weights, that "
+        "stay float32; matching nothing is an error",
+    )
+    keep_io: bool = Field(True, description="the model's inputs and outputs stay float32")
+
+
+def check_cast(params: CastParams, facts: ModelFacts) -> list[Problem]:
+    problems = []
+    if facts.quantized:
+        problems.append(
+            Problem(
+                "the model is already quantized or cast by an earlier stage",
+                path="use",
+                hint="what is left in float gets its type from the deliverable: `precision` under `export`",
+            )
+        )
+    on_processor = facts.target.device == "cpu" and facts.target.backend == "onnxruntime"
+    if params.dtype == "bfloat16" and params.scope == "all" and on_processor:
+        problems.append(
+            Problem(
+                "ONNX Runtime has no bfloat16 kernels for processors",
+                path="dtype",
+                hint="use `scope: weights`, which stores bfloat16 and computes in float32, or float16",
+            )
+        )
+    if not params.keep_io and (params.dtype == "bfloat16" or params.scope == "weights"):
+        problems.append(
+            Problem(
+                "inputs and outputs can only change their type with `dtype: float16` and `scope: all`",
+                path="keep_io",
+                hint="leave keep_io at true",
+            )
+        )
+    return problems
+
+
+CAST = TechniqueSpec(
+    name="cast",
+    version=1,
+    summary="float16 or bfloat16 instead of float32, in the file alone or in the computation too",
+    params=CastParams,
+    takes=Form.ONNX,
+    gives=Form.ONNX,
+    implementation="compressctl.techniques.cast.cast:apply",
+    destroys=("trainability: the graph's numbers have 16 bits from here on",),
+    quantizes=True,
+    sources=("Micikevicius et al. 2018, Mixed Precision Training, section 3",),
+    check=check_cast,
+    reads_target=True,
+)

@@ -1,0 +1,109 @@
+"""quantize.dynamic: a float ONNX graph gets a plan for 8-bit weights whose products quantize their inputs as they run."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Model
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.target import Target
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.simplify import simplify
+from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
+from compressctl.techniques.quantize.gate import hold_gate
+from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
+from compressctl.techniques.quantize.round_weight import Treatment, round_weight
+from compressctl.techniques.quantize.smooth import smoothed
+from compressctl.techniques.quantize.weights import Guard, quantize_weight
+
+
+def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
+    """Plan the weights and hold the gate. Raises StageError when no product has a constant weight."""
+    body, places = simplify(model.body), None
+    if params.smooth is not None:
+        body, places = smoothed(body, model, params.smooth, run)
+    found = index(body.graph)
+    candidates = [node for node in find_weighted(body.graph) if node.op in _OPERATORS]
+    floats = _floats(candidates, params.overrides)
+    if params.embeddings == "float":
+        floats.update({node.node: "embeddings: float" for node in candidates if node.op == "Gather"})
+    nodes = [node for node in candidates if node.node not in floats]
+    if not any(node.op != "Gather" for node in nodes):
+        raise StageError(
+            "nothing to quantize: no matrix product with a constant weight in float",
+            hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
+        )
+    weights = _weights(found, nodes, params, run.target)
+    dynamic = frozenset(node.node for node in nodes if node.op != "Gather")
+    plan = QuantPlan({}, weights, floats, dynamic)
+
+    def with_floats(given_back: Mapping[str, str]) -> Model:
+        return replace(model, body=body, quant=replace(plan, float_nodes={**plan.float_nodes, **given_back}))
+
+    facts: dict[str, Any] = {
+        "quantized_nodes": len(nodes),
+        "embeddings": sum(node.op == "Gather" for node in nodes),
+        "saturation_guard": _guard(params, run.target),
+        **({} if places is None else {"smoothed_in": places}),
+    }
+    given_back: Mapping[str, str] = {}
+    if run.gate is not None:
+        given_back, held = hold_gate(with_floats, model, [node.node for node in nodes], run)
+        facts.update(held)
+    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+
+
+_OPERATORS = ("MatMul", "Gemm", "Gather")
+"""ConvInteger has no kernel worth having: a convolution's input is worth quantizing once, by calibration."""
+
+_EMBEDDING_GROUP = 32
+
+
+def _floats(nodes: Sequence[Weighted], overrides: Sequence[DynamicOverride]) -> dict[str, str]:
+    """Nodes that overrides keep float. Raises UsageError for a pattern that matches nothing."""
+    floats: dict[str, str] = {}
+    for override in overrides:
+        matched = [
+            node
+            for node in nodes
+            if any(fnmatch.fnmatchcase(name, override.match) for name in (node.node, node.op, node.weight))
+        ]
+        if not matched:
+            names = ", ".join(node.weight for node in nodes[:8])
+            raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        for node in matched:
+            if override.weights == "float":
+                floats[node.node] = f"override {override.match!r}"
+            else:
+                floats.pop(node.node, None)
+    return floats
+
+
+def _weights(
+    found: GraphIndex, nodes: Sequence[Weighted], params: DynamicParams, target: Target
+) -> dict[str, TensorQuant]:
+    """By weight. A table that a product reads too has the product's codes: one set of numbers for both."""
+    weights: dict[str, TensorQuant] = {}
+    for name, readers in weight_readers(nodes).items():
+        values = found.array(name)
+        assert values is not None
+        product = next((reader for reader in readers if reader.op != "Gather"), None)
+        if product is not None:
+            guard = _guard(params, target)
+            weights[name] = quantize_weight(values, product.row_axis, per_channel=params.per_channel, guard=guard)
+        else:
+            bits, granularity = (8, "channel") if params.embeddings == 8 else (4, "group")
+            treatment = Treatment(bits, "rtn", bits == 8, granularity, _EMBEDDING_GROUP, True)  # type: ignore[arg-type]
+            weights[name] = round_weight(values, readers[0], treatment, None, 0.0, act_order=False).quant
+    return weights
+
+
+def _guard(params: DynamicParams, target: Target) -> Guard:
+    if params.saturation_guard == "auto":
+        return "pairs" if target.saturates else "off"
+    return params.saturation_guard

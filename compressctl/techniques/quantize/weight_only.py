@@ -1,0 +1,275 @@
+"""quantize.weights: a float ONNX graph gets a plan for weights of few bits; activations stay float."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Model
+from compressctl.core.quant import QuantPlan
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.index import index
+from compressctl.graph.scale_inputs import scale_inputs
+from compressctl.graph.simplify import simplify
+from compressctl.graph.weighted import Weighted, find_weighted, tied_weights, weight_readers
+from compressctl.numerics.awq import awq_scale
+from compressctl.techniques.quantize.gate import hold_gate
+from compressctl.techniques.quantize.moments import Moments, input_moments
+from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
+from compressctl.techniques.quantize.round_weight import Rounded, Treatment, round_weight, rounded_values
+
+_MOMENTS_BYTES = 512 * 1024**2
+"""Of second moments held at once; a layer with 4,096 inputs takes 128 MiB."""
+
+
+def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
+    """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
+    body = simplify(model.body)
+    nodes = find_weighted(body.graph)
+    treated = _treat(nodes, tied_weights(body.graph, nodes), params)
+    if not treated.weights:
+        raise StageError(
+            "nothing to quantize: no matrix product, convolution or embedding with constant weights in float",
+            hint="`compressctl inspect` lists the layers; look at the overrides too",
+        )
+    scaled, places = _with_awq_scales(body, model, treated, run)
+    done = _round_all(scaled, model, treated, params, run)
+    rounded = _with_weights(scaled, {name: part.values for name, part in done.items()})
+    plan = QuantPlan({}, {name: part.quant for name, part in done.items()}, treated.floats)
+    readers = weight_readers(treated.nodes)
+
+    def with_floats(given_back: Mapping[str, str]) -> Model:
+        """A node in float reads the weight from before rounding, and shares it no longer."""
+        floats = {**plan.float_nodes, **given_back}
+        return replace(
+            model, body=_restored(rounded, scaled, treated.nodes, given_back), quant=replace(plan, float_nodes=floats)
+        )
+
+    facts = _facts(done, treated, readers, places)
+    given_back: Mapping[str, str] = {}
+    if run.gate is not None:
+        names = [node.node for node in treated.nodes]
+        given_back, held = hold_gate(with_floats, model, names, run, "gate: its rounded weights cost too much accuracy")
+        facts.update(held)
+    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+
+
+@dataclass(frozen=True)
+class Treated:
+    """nodes: those whose weight is rounded. weights: how, by weight. floats: nodes that stay float, with the reason.
+
+    tied: the embedding's table by the weight that is the same matrix.
+    """
+
+    nodes: tuple[Weighted, ...]
+    weights: Mapping[str, Treatment]
+    floats: Mapping[str, str]
+    tied: Mapping[str, str]
+
+
+def _treat(nodes: Sequence[Weighted], tied: Mapping[str, str], params: WeightsParams) -> Treated:
+    """Apply every override in order. Raises UsageError for a pattern that matches nothing."""
+    plain = Treatment(
+        params.bits, params.method, params.symmetric, params.granularity, params.group_size, params.clip_search
+    )
+    treatments: dict[str, Treatment] = {node.weight: plain for node in nodes}
+    floats: dict[str, str] = {}
+    for override in params.overrides:
+        matched = [node for node in nodes if _matches(node, override.match)]
+        if not matched:
+            names = ", ".join(node.weight for node in nodes[:8])
+            raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        for node in matched:
+            if override.bits == "float":
+                floats[node.node] = f"override {override.match!r}"
+            else:
+                floats.pop(node.node, None) if override.bits else None
+                treatments[node.weight] = _overridden(treatments[node.weight], override)
+    for weight, table in tied.items():
+        # One matrix, so one set of codes, which the file holds once. Several readers have inputs of their own: making
+        # errors good for one would make them worse for another.
+        treatments[weight] = treatments[table] = replace(treatments[table], method=_without_data(treatments[table]))
+    for readers in weight_readers(nodes).values():
+        if len({node.transposed for node in readers}) > 1:
+            floats.update({node.node: "its weight is read as a matrix and as its transpose" for node in readers})
+    kept = tuple(node for node in nodes if node.node not in floats)
+    return Treated(kept, {node.weight: treatments[node.weight] for node in kept}, floats, tied)
+
+
+def _without_data(treatment: Treatment) -> WeightMethod:
+    return "rtn" if treatment.method in ("gptq", "awq") else treatment.method
+
+
+def _overridden(treatment: Treatment, override: WeightOverride) -> Treatment:
+    said = {
+        name: getattr(override, name)
+        for name in ("bits", "method", "symmetric", "granularity", "group_size")
+        if getattr(override, name) is not None
+    }
+    return replace(treatment, **said)
+
+
+def _matches(node: Weighted, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (node.node, node.op, node.weight))
+
+
+def _with_awq_scales(
+    body: onnx.ModelProto, model: Model, treated: Treated, run: RunContext
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The graph with activation-aware scales, and by tensor where each scale's division went."""
+    nodes = [node for node in treated.nodes if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS]
+    found, scales = index(body.graph), {}
+    for part in _within_memory(nodes, body):
+        moments = _moments(body, model, part, run)
+        for tensor in dict.fromkeys(node.input for node in part):
+            readers = [node for node in part if node.input == tensor]
+            matrices = [_matrix(found.array(node.weight), node) for node in readers]
+            seen = moments[readers[0].node]
+            places = [partial(rounded_values, treatment=treated.weights[node.weight]) for node in readers]
+            scale, _ = awq_scale(matrices, seen.magnitude, seen.second, places)
+            if scale is not None:
+                scales[tensor] = scale
+    return scale_inputs(body, scales, nodes)
+
+
+_PRODUCTS = ("MatMul", "Gemm")
+
+
+def _round_all(
+    body: onnx.ModelProto, model: Model, treated: Treated, params: WeightsParams, run: RunContext
+) -> dict[str, Rounded]:
+    """By weight. Those that need data are calibrated in graph order, behind what is rounded already when asked."""
+    found, readers = index(body.graph), weight_readers(treated.nodes)
+    done: dict[str, Rounded] = {}
+
+    def round_with(node: Weighted, moments: Moments | None) -> None:
+        treatment = treated.weights[node.weight]
+        if len(readers[node.weight]) > 1:
+            treatment = replace(treatment, method=_without_data(treatment))
+        values = found.array(node.weight)
+        assert values is not None
+        done[node.weight] = round_weight(values, node, treatment, moments, params.damping, act_order=params.act_order)
+        run.events.progress("rounding weights", len(done), len(treated.weights))
+
+    calibrated = [node for node in treated.nodes if treated.weights[node.weight].method in ("gptq", "awq")]
+    for node in treated.nodes:
+        if node not in calibrated and node.weight not in done:
+            round_with(node, None)
+    steps = _by_input(calibrated) if params.propagate else _within_memory(calibrated, body)
+    for part in steps:
+        behind = _with_weights(
+            body, {name: rounded.values for name, rounded in done.items()} if params.propagate else {}
+        )
+        moments = _moments(behind, model, part, run)
+        for node in part:
+            if node.weight not in done:
+                round_with(node, moments.get(node.node))
+    return done
+
+
+def _by_input(nodes: Sequence[Weighted]) -> Iterator[list[Weighted]]:
+    """Nodes that read the same tensor together: nothing between them depends on one another."""
+    for tensor in dict.fromkeys(node.input for node in nodes):
+        yield [node for node in nodes if node.input == tensor]
+
+
+def _within_memory(nodes: Sequence[Weighted], body: onnx.ModelProto) -> Iterator[list[Weighted]]:
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in body.graph.initializer}
+    part: list[Weighted] = []
+    taken = 0
+    for group in _by_input(nodes):
+        columns = max(int(np.prod(sizes[node.weight])) // sizes[node.weight][node.row_axis] for node in group)
+        if part and taken + 8 * columns**2 > _MOMENTS_BYTES:
+            yield part
+            part, taken = [], 0
+        part, taken = [*part, *group], taken + 8 * columns**2
+    if part:
+        yield part
+
+
+def _moments(body: onnx.ModelProto, model: Model, nodes: Sequence[Weighted], run: RunContext) -> dict[str, Moments]:
+    if run.data is None:
+        raise UsageError(
+            "gptq and awq look at the inputs that layers get, and the recipe has no data",
+            hint="add `data` with a calibration split, or choose method rtn or hqq",
+        )
+    if not any(node.op != "Gather" for node in nodes):
+        return {}
+    return input_moments(body, model.signature, run.data.split("calibration"), nodes, run.events)
+
+
+def _matrix(values: np.ndarray | None, node: Weighted) -> np.ndarray:
+    assert values is not None
+    return node.matrix(values)
+
+
+def _with_weights(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    if not values:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for tensor in changed.graph.initializer:
+        if tensor.name in values:
+            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+    return changed
+
+
+def _restored(
+    rounded: onnx.ModelProto, original: onnx.ModelProto, nodes: Sequence[Weighted], given_back: Mapping[str, str]
+) -> onnx.ModelProto:
+    """The rounded graph in which some nodes read their weight from before rounding."""
+    weights = {node.node: node.weight for node in nodes if node.node in given_back}
+    if not weights:
+        return rounded
+    changed = onnx.ModelProto()
+    changed.CopyFrom(rounded)
+    before = {tensor.name: tensor for tensor in original.graph.initializer}
+    for name in dict.fromkeys(weights.values()):
+        changed.graph.initializer.add().CopyFrom(before[name])
+        changed.graph.initializer[-1].name = f"{name}_float"
+    for node in changed.graph.node:
+        if node.name in weights:
+            for position, name in enumerate(node.input):
+                if name == weights[node.name]:
+                    node.input[position] = f"{name}_float"
+    return changed
+
+
+def _facts(
+    done: Mapping[str, Rounded],
+    treated: Treated,
+    readers: Mapping[str, Sequence[Weighted]],
+    places: Mapping[str, str],
+) -> dict[str, Any]:
+    """What the report says: bits and error per layer, and bits per weight with scales and zero points."""
+    weights = sum(part.values.size for part in done.values())
+    layers = {
+        ", ".join(node.node for node in readers[name]): {
+            "bits": treated.weights[name].bits,
+            "method": part.method,
+            "group": part.quant.block or ("tensor" if part.quant.axis is None else "channel"),
+            "relative_error": round(part.error, 5),
+        }
+        for name, part in done.items()
+    }
+    facts: dict[str, Any] = {
+        "layers": layers,
+        "quantized_weights": weights,
+        "bits_per_weight": round(sum(part.bits for part in done.values()) / weights, 3),
+    }
+    if any(treated.weights[name].bits == 3 for name in done):
+        facts["stored_wider"] = "3-bit codes take 4 bits in the file: neither ONNX nor a runtime has a 3-bit type"
+    shared = [name for name in done if len(readers[name]) > 1 or name in {*treated.tied, *treated.tied.values()}]
+    if shared:
+        facts["shared"] = shared
+    if places:
+        facts["scales_divided_in"] = dict(places)
+    return facts

@@ -1,0 +1,53 @@
+"""Recipes with each quantization, from the command line: the report's accuracy is the file's, run by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from sklearn.datasets import load_digits
+from support.shell import Shell
+
+pytestmark = pytest.mark.slow
+
+STAGES = {
+    "weights in 4 bits": "{use: quantize.weights, granularity: channel}",
+    "gptq in 3 bits": "{use: quantize.weights, method: gptq, bits: 3, overrides: [{match: 'Gemm', bits: 8}]}",
+    "dynamic": "{use: quantize.dynamic}",
+    "cast all": "{use: cast, scope: all, keep_io: false}",
+    "equalized": "{use: quantize.static, equalize: true, smooth: 0.5}",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
+def test_the_reports_accuracy_is_that_of_the_file(shell: Shell, stage: str) -> None:
+    digits = load_digits()
+    images, labels = (digits.images / 16).astype(np.float32)[:, None], digits.target
+    noisy = images + np.random.default_rng(0).normal(0, 0.35, size=images.shape).astype(np.float32)
+    np.savez(shell.folder / "data.npz", inputs=images[:900], labels=labels[:900], x=noisy[900:], y=labels[900:])
+    (shell.folder / "recipe.yaml").write_text(f"""recipe: compressctl/v1
+model: {{source: builtin, name: digits-resnet}}
+data: {{source: npz, path: data.npz, test_inputs: x, test_labels: y, calibration: 100, validation: 0}}
+stages: [{stage}]
+""")
+    done = shell.run("apply", "recipe.yaml", "--output", "out")
+    assert done.code == 0, done.err
+    part = shell.report("out")["backends"][0]["compressed"]
+    found = _accuracy(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx", noisy[900:], labels[900:])
+    assert part["score"]["value"] == pytest.approx(found, abs=1e-9)
+    size = sum(path.stat().st_size for path in (shell.folder / "out" / "artifacts" / "onnxruntime").glob("model.onnx*"))
+    assert part["total_bytes"] == size
+    assert json.dumps(shell.report("out")["stages"])
+
+
+def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
+    """One image at a time: ranges that are found while the model runs depend on the batch."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    dtype = np.float16 if taken.type == "tensor(float16)" else np.float32
+    right = [
+        session.run(None, {taken.name: image[None].astype(dtype)})[0].argmax() == label
+        for image, label in zip(images, labels, strict=True)
+    ]
+    return 100 * float(np.mean(right))
