@@ -17,7 +17,7 @@ from compressctl.core.target import Target
 from compressctl.measure.behaviour import behaviour
 from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.groups import SMALLEST_GROUP
-from compressctl.measure.latency import STANDARD, Effort, LatencyRun, compare
+from compressctl.measure.latency import STANDARD, Effort, LatencyRun, Timing, compare
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
 from compressctl.measure.score import Predictions, change, predict, score, scoring_batch
@@ -58,16 +58,15 @@ def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple
     """
     ends = [subjects[0], subjects[-1]]
     last = len(subjects) - 1
-    signature = subjects[0].model.signature
     if subjects[-1].artifact.stand_in:
         found = [_untimed(subject, by) for subject in subjects]
         return _scored(subjects, found, by, events), None
-    headline = compare([subject.artifact for subject in subjects], [by.target], signature, events, by.effort)
+    headline = _compared(subjects, [by.target], events, by.effort)
     others = operating_points(by.target, subjects[0].model) if by.all_points else []
     timed = [headline.points[0]]
     if others:
         effort = replace(by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4)
-        timed += compare([subject.artifact for subject in ends], others, signature, events, effort).points
+        timed += _compared(ends, others, events, effort).points
     found = [
         _measurement(subject, run, by, in_full=position in (0, last))
         for position, (subject, run) in enumerate(zip(subjects, timed[0], strict=True))
@@ -76,6 +75,11 @@ def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple
         points = tuple(LoadPoint(runs[position].latency, runs[position].speedup) for runs in timed[1:])
         found[end] = replace(found[end], points=points)
     return _scored(subjects, found, by, events), headline.noise
+
+
+def _compared(subjects: Sequence[Subject], targets: Sequence[Target], events: Events, effort: Effort) -> Timing:
+    signatures = [subject.model.signature for subject in subjects]
+    return compare([subject.artifact for subject in subjects], targets, signatures, events, effort)
 
 
 def operating_points(target: Target, model: Model) -> list[Target]:

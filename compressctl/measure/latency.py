@@ -69,15 +69,17 @@ class Timing:
 def compare(
     artifacts: Sequence[Artifact],
     targets: Sequence[Target],
-    signature: Signature,
+    signature: Signature | Sequence[Signature],
     events: Events | None,
     effort: Effort = STANDARD,
 ) -> Timing:
     """Time artifacts interleaved (A B, B A, ...), each in processes of its own with pinned threads.
 
+    signature: of all artifacts, or of each where they differ, as when a cast gives a file inputs of another type.
     targets: the operating points, that of the report's headline first; they differ in threads and batch alone.
     Raises StageError when a process cannot load or run its artifact.
     """
+    signatures = [signature] * len(artifacts) if isinstance(signature, Signature) else signature
     blocks: _Blocks = [[[] for _ in artifacts] for _ in targets]
     memories: list[Memory] = []
     load = _OtherLoad()
@@ -93,7 +95,7 @@ def compare(
             meters = [one.meter() for one in served]
             meter, reason = meters[0]
             for position, target in enumerate(targets):
-                measured = _launch(served, target, signature, effort, load)
+                measured = _launch(served, target, signatures, effort, load)
                 for found, block in zip(blocks[position], measured, strict=True):
                     found.append(block)
                 if position == 0 and launch == 0:
@@ -114,10 +116,10 @@ _Blocks = list[list[list[list[Block]]]]
 
 
 def _launch(
-    served: Sequence[Served], target: Target, signature: Signature, effort: Effort, load: _OtherLoad
+    served: Sequence[Served], target: Target, signatures: Sequence[Signature], effort: Effort, load: _OtherLoad
 ) -> list[list[Block]]:
     """By artifact and round."""
-    for one in served:
+    for one, signature in zip(served, signatures, strict=True):
         one.open(target, signature)
     runs = [_warm_up(one, effort) for one in served]
     found: list[list[Block]] = [[] for _ in served]

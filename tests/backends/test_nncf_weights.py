@@ -53,12 +53,12 @@ def _target(**options: Any) -> Target:
     ("options", "dtype", "loses"),
     [
         ({"mode": "nf4"}, "nf4", 0.15),
-        ({"mode": "int4_sym"}, "i4", 0.15),
-        ({"mode": "int4_sym", "awq": True}, "i4", 0.15),
-        ({"mode": "int4_asym", "group_size": None}, "u4", 0.25),
+        ({"mode": "int4_sym"}, "int4", 0.15),
+        ({"mode": "int4_sym", "awq": True}, "int4", 0.15),
+        ({"mode": "int4_asym", "group_size": None}, "uint4", 0.25),
         # 96 divides neither: the group is made smaller instead of the run failing.
-        ({"mode": "int4_sym", "group_size": 128}, "i4", 0.2),
-        ({"mode": "int8_sym"}, "i8", 0.01),
+        ({"mode": "int4_sym", "group_size": 128}, "int4", 0.2),
+        ({"mode": "int8_sym"}, "int8", 0.01),
     ],
 )
 def test_weights_are_stored_in_the_type_that_was_asked_for(

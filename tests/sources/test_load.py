@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from functools import partial
@@ -20,6 +21,7 @@ from compressctl.sources.params import (
     OnnxParams,
     PythonDatasetParams,
     PythonModelParams,
+    SentencePairsParams,
 )
 
 RESNET = ModelSection("builtin", BuiltinParams(name="digits-resnet"))
@@ -35,6 +37,13 @@ def folder(tmp_path):
     (tmp_path / "data.py").write_text(
         "import numpy as np\ndef make():\n    return np.ones((40, 3)), np.zeros(40, int)\n"
     )
+    (tmp_path / "pairs.tsv").write_text("".join(f"a{n}\tb\t{n % 6}\n" for n in range(40)))
+    model = {
+        "type": "WordLevel",
+        "vocab": {"[UNK]": 0, "b": 1, **{f"a{n}": n + 2 for n in range(40)}},
+        "unk_token": "[UNK]",
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
     for number in range(40):
         (tmp_path / "images" / str(number % 2)).mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), number).save(tmp_path / "images" / str(number % 2) / f"{number}.png")
@@ -47,6 +56,9 @@ SECTIONS = {
     "csv": CsvParams(path="data.csv", label="kind"),
     "image_folder": ImageFolderParams(path="images"),
     "python": PythonDatasetParams(factory="data.py:make"),
+    "sentence_pairs": SentencePairsParams(
+        path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", length=4
+    ),
 }
 
 
@@ -115,7 +127,7 @@ def test_splits_never_overlap_and_reading_twice_is_the_same(folder, source):
         first, second = (list(dataset.split(name).batches(7)) for _ in range(2))
         for one, other in zip(first, second, strict=True):
             assert np.array_equal(one.indices, other.indices)
-            assert np.array_equal(one.inputs["input"], other.inputs["input"])
+            assert all(np.array_equal(array, other.inputs[name]) for name, array in one.inputs.items())
             assert np.array_equal(one.labels, other.labels)
         assert sum(len(batch.indices) for batch in first) == len(dataset.split(name))
         seen.extend(index for batch in first for index in batch.indices.tolist())
@@ -123,10 +135,11 @@ def test_splits_never_overlap_and_reading_twice_is_the_same(folder, source):
 
 
 @pytest.mark.parametrize("source", SECTIONS)
-def test_inputs_are_float32_with_samples_first(folder, source):
+def test_inputs_are_float32_or_tokens_with_samples_first(folder, source):
     batch = next(load_dataset(section(source), folder, 3).split("calibration").batches(5))
-    assert batch.inputs["input"].dtype == np.float32
-    assert len(batch.inputs["input"]) == len(batch.labels) == len(batch.indices) == 5
+    wanted = np.int64 if source == "sentence_pairs" else np.float32
+    assert {array.dtype for array in batch.inputs.values()} == {np.dtype(wanted)}
+    assert {len(array) for array in batch.inputs.values()} == {len(batch.labels)} == {len(batch.indices)} == {5}
 
 
 def test_a_model_comes_in_the_form_that_its_source_promises():
