@@ -15,7 +15,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.quantize.binary_params import BinaryParams
-from compressctl.techniques.quantize.fake_quant import WeightQuantizer, fitted_scale
+from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
 from compressctl.techniques.quantize.few_levels import BinaryWeight, Steepen, TernaryWeight
 from compressctl.techniques.quantize.qat_layers import LIMITS
 from compressctl.techniques.quantize.simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
@@ -46,7 +46,7 @@ def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
     plain = install(network, roundings)
     objective, hooks = objective_of(model, params, run)
     freeze = FreezeNorms(params.freeze_norms * params.epochs)
-    trained = train(replace(model, body=network), objective, params, run, [freeze, *steepen, *hooks])
+    trained = train(replace(model, body=network), objective, params, run, [freeze, SteadyScales(), *steepen, *hooks])
     values = {path: rounding.weight.values(plain[path].weight) for path, rounding in roundings.items()}
     remove(trained.network, plain, values)
     return StageResult(

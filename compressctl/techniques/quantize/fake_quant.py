@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from compressctl.core.quant import TensorQuant
 from compressctl.numerics.affine import SMALLEST_SCALE
 from compressctl.techniques.quantize.simulate import WeightRounding
+from compressctl.training.hooks import Hook, Moment
 
 _SMALLEST = float(SMALLEST_SCALE)
+
+_LARGEST_PULL = 0.1
+"""Gradient of a scale over the scale. A weight's own, norm over norm, is 0.05 to 0.5 where training is healthy."""
 
 
 class InputQuantizer(nn.Module):
@@ -112,6 +116,21 @@ class WeightQuantizer(WeightRounding):
             return (_rows(weight).detach().abs().amax(1) / self.limit).clamp(min=_SMALLEST).view(shape)
         damped = _damped(self.scale, (weight[0].numel() * self.limit) ** -0.5)
         return damped.clamp(min=_SMALLEST).view(shape)
+
+
+class SteadyScales(Hook):
+    """Bounds the gradients of learned scales by a share of the scales themselves, so that none grows or vanishes in a few steps.
+
+    The papers' learning rates hold for inputs of their size: the step of a scale relative to itself goes with the square of
+    the numbers that it divides. In several processes it acts on the sum of all gradients.
+    """
+
+    def before_step(self, network: nn.Module, moment: Moment) -> None:
+        for module in network.modules():
+            scale = module.scale if isinstance(module, InputQuantizer | WeightQuantizer) else None
+            if scale is not None and scale.grad is not None:
+                bound = _LARGEST_PULL * scale.detach().abs()
+                scale.grad.copy_(scale.grad.clamp(-bound, bound))
 
 
 def fitted_scale(weight: Tensor, limit: int) -> Tensor:

@@ -18,6 +18,7 @@ from compressctl.graph.lower import lower
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Site, activations, find_sites
 from compressctl.techniques.quantize.calibrate import calibrate
+from compressctl.techniques.quantize.fake_quant import SteadyScales
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.qat_layers import QatLayers, find_layers
 from compressctl.techniques.quantize.qat_params import QatParams
@@ -37,7 +38,7 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
     to quantize.
     """
     network = copy.deepcopy(model.body)
-    start = _calibrated(model, params, run)
+    start = calibrated(model, params, run)
     layers = find_layers(network, start.sites, start.plan, params, run.target)
     if not layers.by_path:
         raise StageError(
@@ -47,11 +48,11 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
     plain = install(network, layers.roundings)
     objective, hooks = objective_of(model, params, run)
     freeze = FreezeNorms(params.freeze_norms * params.epochs)
-    trained = train(replace(model, body=network), objective, params, run, [freeze, *hooks])
+    trained = train(replace(model, body=network), objective, params, run, [freeze, SteadyScales(), *hooks])
     weights: dict[str, Tensor] = {path: layer.weight for path, layer in plain.items()}
     codes, values = layers.codes(weights), layers.values(weights)
     remove(trained.network, plain, values)
-    end = _calibrated(replace(model, body=trained.network), params, run)
+    end = calibrated(replace(model, body=trained.network), params, run)
     plan, missed = learned_plan(end.model.body, end.sites, end.plan, layers, codes)
     for node, reason in missed.items():
         run.events.warn(f"{node} is not exported as it was trained: {reason}")
@@ -61,13 +62,13 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
         "not_as_trained": missed,
         "left_in_float": dict(plan.float_nodes),
         **trained.facts,
-        **agreement(quantized, trained, run),
+        **_agreement(quantized, trained, run),
     }
     return StageResult(quantized, facts)
 
 
 @dataclass(frozen=True)
-class _Calibrated:
+class Calibrated:
     """model: the float graph. sites, plan: what quantize.static would do to it."""
 
     model: Model
@@ -75,7 +76,8 @@ class _Calibrated:
     plan: QuantPlan
 
 
-def _calibrated(model: Model, params: QatParams, run: RunContext) -> _Calibrated:
+def calibrated(model: Model, params: QatParams, run: RunContext) -> Calibrated:
+    """What quantize.static would do to a network as it is."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     lowered = lower(model)
     body, static = simplify(lowered.body), _as_static(params)
@@ -91,7 +93,7 @@ def _calibrated(model: Model, params: QatParams, run: RunContext) -> _Calibrated
         events=run.events,
     )
     plan = make_plan(body, treated, calibration, static, run.target)
-    return _Calibrated(replace(lowered, body=body), treated.sites, plan)
+    return Calibrated(replace(lowered, body=body), treated.sites, plan)
 
 
 def _as_static(params: QatParams) -> StaticParams:
@@ -112,7 +114,7 @@ def _counted(layers: QatLayers, sites: Sequence[Site], params: QatParams) -> dic
     return {"trained_layers": dict(widths), "learned_scales": params.learn_scales, "quantized_nodes": len(sites)}
 
 
-def agreement(quantized: Model, trained: Trained, run: RunContext) -> dict[str, Any]:
+def _agreement(quantized: Model, trained: Trained, run: RunContext) -> dict[str, Any]:
     """The validation score that training computed and the one of the exported file in its runtime, and how far apart they are."""
     simulated = trained.facts.get("validation")
     if run.score is None or simulated is None or trained.facts.get("validation_metric") == "loss":

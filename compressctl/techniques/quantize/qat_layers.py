@@ -98,7 +98,9 @@ def _width(site: Site, weighted: Sequence[Site], params: QatParams) -> WeightTyp
 
 def _rounder(layer: Layer, weights: WeightType, params: QatParams, target: Target) -> WeightQuantizer:
     weight = layer.weight
-    is_depthwise = not isinstance(layer, nn.Linear) and weight.shape[1] == 1 and len(weight) > 1
+    is_depthwise = not isinstance(layer, nn.Linear) and weight.shape[1] == 1 and layer.groups == len(weight)
     is_guarded = target.saturates and weights == "int8" and not is_depthwise
     limit = _GUARDED if is_guarded else LIMITS[weights]
-    return WeightQuantizer(limit, fitted_scale(weight, limit) if params.learn_scales else None)
+    # In 8 bits a channel's largest weight tells its scale, and a learned one swings: each clipped value pulls with 127 steps.
+    is_learned = params.learn_scales and weights != "int8"
+    return WeightQuantizer(limit, fitted_scale(weight, limit) if is_learned else None)

@@ -42,8 +42,8 @@ class QatParams(TrainedParams):
     )
     learn_scales: bool = Field(
         True,
-        description="train the scales of weights and activations too (LSQ); without, a weight's scale follows its largest "
-        "value and activations keep their calibrated ranges",
+        description="train the scales of activations, and of weights in fewer than 8 bits, too (LSQ); without, and in 8 bits, "
+        "a weight's scale follows its channel's largest value, and activations keep their calibrated ranges",
     )
     ranges: RangeMethod = Field(
         "percentile", description="how activations' ranges are chosen from calibration, where training begins"
