@@ -12,13 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 from support.lessons import context, digits_data  # noqa: E402
+from support.rounding import small_model  # noqa: E402
 from support.shell import Shell  # noqa: E402
 from torch import nn  # noqa: E402
 
 from compressctl.backends.dialects.cpu import emit  # noqa: E402
 from compressctl.backends.onnxruntime import BACKEND  # noqa: E402
 from compressctl.core.errors import RecipeError, StageError, UsageError  # noqa: E402
-from compressctl.core.model import Form, Model, Signature, TensorSpec  # noqa: E402
+from compressctl.core.model import Form, Model  # noqa: E402
 from compressctl.core.target import Target  # noqa: E402
 from compressctl.core.technique import StageResult  # noqa: E402
 from compressctl.graph.codes import weight_codes  # noqa: E402
@@ -33,45 +34,12 @@ from compressctl.techniques.quantize.trained_plan import learned_plan  # noqa: E
 from compressctl.training.hooks import FreezeNorms, Moment  # noqa: E402
 
 TARGET = Target("onnxruntime", profile="x86-vnni")
-SIGNATURE = Signature(
-    (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)
-)
 BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02}
-
-
-class Small(nn.Module):
-    """Two readers of one tensor, a residual addition, pooling, and a linear layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
-        self.left, self.left_norm = nn.Conv2d(12, 16, 3, 2, padding=1, bias=False), nn.BatchNorm2d(16)
-        self.right, self.right_norm = nn.Conv2d(12, 16, 1, 2, bias=False), nn.BatchNorm2d(16)
-        self.last = nn.Conv2d(16, 16, 3, padding=1)
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x: "torch.Tensor") -> "torch.Tensor":
-        x = torch.relu(self.norm(self.stem(x)))
-        x = torch.relu(self.left_norm(self.left(x)) + self.right_norm(self.right(x)))
-        x = nn.functional.max_pool2d(torch.relu(self.last(x)), 2)
-        return self.head(x.flatten(1))
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """Trained for a moment, with BatchNorm factors of both signs."""
-    torch.manual_seed(0)
-    network = Small().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    with torch.no_grad():
-        network.norm.weight[::3] *= -1
-    for epoch in range(4):
-        for batch in digits_data().split("train").batches(64, shuffle_seed=epoch):
-            loss = nn.functional.cross_entropy(network(torch.tensor(batch.inputs["input"])), torch.tensor(batch.labels))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return Model(Form.TORCH, network.eval(), SIGNATURE)
+    return small_model()
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +291,3 @@ def test_the_exported_file_scores_what_the_report_says(shell: Shell) -> None:
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     codes = [value for value in stored.values() if value.dtype == np.int8 and value.ndim == 4]
     assert sum(np.abs(value).max() <= 7 for value in codes) == len(codes) - 1 == 10
-    again = shell.run("apply", "recipe.yaml", "--output", "again")
-    assert again.code == 0
-    steps = [event for event in shell.events("again") if event["kind"] == "step.finished" and event["step"] == "w4a8"]
-    assert steps[0]["cached"] is True
