@@ -155,3 +155,12 @@ def test_a_steep_loss_moves_a_scale_by_a_share_of_itself() -> None:
     network(torch.full((3, 4), 100.0)).sum().backward()
     SteadyScales().before_step(network, Moment(0, 1, 0))
     assert network[0].scale.grad.item() == pytest.approx(0.1 * 0.02)
+
+
+def test_a_scale_stays_within_what_a_clip_lets_through() -> None:
+    """Where the highest code does a ReLU6's work, a larger scale would let through what the Clip cuts off."""
+    quantizer = InputQuantizer(activation(4 / 255, 0), is_learned=True, bound=6.0)
+    with torch.no_grad():
+        quantizer.scale.fill_(1.0)
+    assert float(quantizer.quant().scale) == pytest.approx(6 / 255)
+    assert quantizer(torch.tensor([9.0])).item() == pytest.approx(6.0)

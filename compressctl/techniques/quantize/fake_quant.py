@@ -22,17 +22,19 @@ _LARGEST_PULL = 0.1
 class InputQuantizer(nn.Module):
     """An activation's 8-bit codes, one scale and zero point for the tensor. The zero point stays, so that zero is a code.
 
-    scale: a parameter where it is learned (LSQ), a buffer else.
+    scale: a parameter where it is learned (LSQ), a buffer else. bound: what a Clip cuts off above, whose work the highest code
+    does in the exported file: the scale reaches no further.
     """
 
     scale: Tensor
 
-    def __init__(self, quant: TensorQuant, *, is_learned: bool) -> None:
+    def __init__(self, quant: TensorQuant, *, is_learned: bool, bound: float = np.inf) -> None:
         super().__init__()
         limits = np.iinfo(quant.dtype)
         self.zero_point = int(quant.zero_point)
         self.dtype = quant.dtype
         self.low, self.high = limits.min - self.zero_point, limits.max - self.zero_point
+        self.largest = bound / max(self.high, 1)
         scale = torch.tensor(float(quant.scale))
         if is_learned:
             self.scale = nn.Parameter(scale)
@@ -40,27 +42,26 @@ class InputQuantizer(nn.Module):
             self.register_buffer("scale", scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.requires_grad or self.scale.requires_grad:
-            rounded: Tensor = _Rounded.apply(x, self.scale, self.low, self.high)  # type: ignore[no-untyped-call]
-            return rounded
-        return (x / self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)
+        rounded: Tensor = _Rounded.apply(x, self.scale, self.step(), self.low, self.high)  # type: ignore[no-untyped-call]
+        return rounded
+
+    def step(self) -> float:
+        return min(max(self.scale.item(), _SMALLEST), self.largest)
 
     def quant(self) -> TensorQuant:
         """What the plan says about the tensor now."""
-        scale = np.float32(max(self.scale.item(), _SMALLEST))
-        return TensorQuant(self.dtype, np.asarray(scale), np.asarray(self.zero_point, self.dtype))
+        return TensorQuant(self.dtype, np.asarray(self.step(), np.float32), np.asarray(self.zero_point, self.dtype))
 
 
 class _Rounded(torch.autograd.Function):
-    """scale * clamp(round(x / scale), low, high).
+    """step * clamp(round(x / step), low, high), where step is the scale as it is used.
 
     Gradients: to x inside the range, as if nothing had been rounded; to the scale by equation 3 of Esser et al. 2020 (LSQ),
     times its 1 / sqrt(n * highest code), n the values of one sample. Few passes over memory: this runs on every activation.
     """
 
     @staticmethod
-    def forward(context: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-        step = max(scale.item(), _SMALLEST)
+    def forward(context: Any, x: Tensor, scale: Tensor, step: float, low: int, high: int) -> Tensor:
         codes = (x * (1 / step)).clamp_(low, high)
         rounded = codes.round()
         context.save_for_backward(x, codes.sub_(rounded))
@@ -68,19 +69,19 @@ class _Rounded(torch.autograd.Function):
         return rounded.mul_(step)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         x, below = context.saved_tensors
         low, high, step = context.limits
         (gradient,) = gradients
         inside = torch.ops.aten.hardtanh_backward(gradient, x, low * step, high * step)
         if not context.needs_input_grad[1]:
-            return inside, None, None, None
+            return inside, None, None, None, None
         over = torch.ops.aten.threshold_backward(gradient, x, high * step).sum(dtype=torch.float32)
         to_scale = high * over - (inside * below).sum(dtype=torch.float32)
         if low < 0:
             above = torch.ops.aten.threshold_backward(gradient, x, low * step).sum(dtype=torch.float32)
             to_scale = to_scale + low * (gradient.sum(dtype=torch.float32) - above)
-        return inside, to_scale / (x[0].numel() * max(high, -low)) ** 0.5, None, None
+        return inside, to_scale / (x[0].numel() * max(high, -low)) ** 0.5, None, None, None
 
 
 class WeightQuantizer(WeightRounding):

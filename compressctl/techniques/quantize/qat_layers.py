@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from torch import Tensor, nn
 
-from compressctl.core.quant import QuantPlan
+from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.sites import Site
 from compressctl.techniques.quantize.fake_quant import InputQuantizer, WeightQuantizer, fitted_scale
@@ -72,13 +73,20 @@ def find_layers(
         read = {id(plan.activations[site.inputs[0]]): plan.activations[site.inputs[0]] for site in found}
         if len(read) == 1:  # a layer that is called for several tensors keeps their calibrated ranges
             ((key, quant),) = read.items()
-            quantizer = quantizers.setdefault(key, InputQuantizer(quant, is_learned=params.learn_scales))
-            inputs[path] = quantizer
+            if key not in quantizers:
+                bound = _bound(quant, sites, plan)
+                quantizers[key] = InputQuantizer(quant, is_learned=params.learn_scales, bound=bound)
+            inputs[path] = quantizers[key]
     by_tensor = {name: quantizers[id(quant)] for name, quant in plan.activations.items() if id(quant) in quantizers}
     inside = {site.node for layer in by_path.values() for site in layer.sites}
     reason = "its weight is not that of one convolution or linear layer of torch's own"
     outside = {site.node: reason for site in weighted if site.node not in inside}
     return QatLayers(by_path, inputs, by_tensor, outside)
+
+
+def _bound(quant: TensorQuant, sites: Sequence[Site], plan: QuantPlan) -> float:
+    """The least upper bound of a Clip that was folded into one of the tensors that have these codes."""
+    return min((site.clip[1] for site in sites if plan.activations.get(site.output) is quant), default=np.inf)
 
 
 def _paths(site: Site) -> tuple[str, str]:
