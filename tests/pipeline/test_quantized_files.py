@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 STAGES = {
     "weights in 4 bits": "{use: quantize.weights, granularity: channel}",
     "gptq in 3 bits": "{use: quantize.weights, method: gptq, bits: 3, overrides: [{match: 'Gemm', bits: 8}]}",
-    "dynamic": "{use: quantize.dynamic}",
+    "dynamic": "{use: quantize.dynamic, if_slower: keep}",
     "cast all": "{use: cast, scope: all, keep_io: false}",
-    "equalized": "{use: quantize.static, equalize: true, smooth: 0.5}",
+    "equalized": "{use: quantize.static, if_slower: keep, equalize: true, smooth: 0.5}",
 }
 
 

@@ -208,6 +208,7 @@ STATIC = TechniqueSpec(
         "Xiao et al. 2022, SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models",
     ),
     check=check_static,
+    promises_speed=True,
 )
 
 WEIGHTS = TechniqueSpec(
@@ -243,4 +244,5 @@ DYNAMIC = TechniqueSpec(
     sources=("ONNX, operator DynamicQuantizeLinear-11", "Zafrir et al. 2019, Q8BERT: Quantized 8Bit BERT"),
     check=check_dynamic,
     reads_target=True,
+    promises_speed=True,
 )
