@@ -166,7 +166,7 @@ def test_the_exported_file_scores_what_the_report_says(shell: Shell) -> None:
         "recipe.yaml",
         """
   - {id: binary, use: quantize.binary, teacher: original, epochs: 3, batch_size: 64, learning_rate: 0.02}
-  - {id: int8, use: quantize.static}
+  - {id: int8, use: quantize.static, if_slower: keep}
 """,
     )
     done = shell.run("apply", "recipe.yaml", "--output", "out")

@@ -263,6 +263,7 @@ STAGES = """
     batch_size: 64
     augment: {crop: 1}
     precision: bfloat16
+    if_slower: keep
 """
 
 

@@ -72,4 +72,5 @@ QAT = TechniqueSpec(
     files=files,
     some_need=some_need,
     reads_data=True,
+    promises_speed=True,
 )
