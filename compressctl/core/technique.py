@@ -159,6 +159,8 @@ techniques: Registry[TechniqueSpec] = Registry(
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
+        "quantize.qat": "compressctl.techniques.quantize.qat_params:QAT",
+        "quantize.binary": "compressctl.techniques.quantize.binary_params:BINARY",
         "cast": "compressctl.techniques.cast.params:CAST",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
         "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",

@@ -193,9 +193,11 @@ class Work:
             ) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)
-        record = StageRecord(
-            stage.id, stage.use, stage.params.model_dump(mode="json"), time.perf_counter() - started, facts
-        )
+        seconds = time.perf_counter() - started
+        if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
+            model = self._lower(model)  # what follows was promised a graph
+            self.records = list(model.history)
+        record = StageRecord(stage.id, stage.use, stage.params.model_dump(mode="json"), seconds, facts)
         self.records.append(record)
         return replace(result.model if kept else model, history=(*model.history, record))
 

@@ -34,7 +34,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
     """Calibrate, plan, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     body, prepared = _prepared(simplify(model.body), model, params, run)
-    treated = _treat(find_sites(body.graph), params.overrides)
+    treated = treat(find_sites(body.graph), params.overrides)
     if not treated.sites:
         raise StageError(
             "nothing to quantize: no convolution or matrix product with constant weights",
@@ -100,12 +100,12 @@ class Treated:
         return self.methods.get(tensor, params.ranges)
 
 
-def _treat(sites: Sequence[Site], overrides: Sequence[Override]) -> Treated:
+def treat(sites: Sequence[Site], overrides: Sequence[Override]) -> Treated:
     """Apply every override in order. Raises UsageError for a pattern that matches nothing."""
     floats: dict[str, str] = {}
     methods: dict[str, RangeMethod] = {}
     for override in overrides:
-        matched = [site for site in sites if _matches(site, override.match)]
+        matched = [site for site in sites if matches(site, override.match)]
         if not matched:
             names = ", ".join(name for site in sites[:8] if (name := site.weight or site.node))
             raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
@@ -119,7 +119,7 @@ def _treat(sites: Sequence[Site], overrides: Sequence[Override]) -> Treated:
     return Treated(tuple(site for site in sites if site.node not in floats), floats, methods)
 
 
-def _matches(site: Site, pattern: str) -> bool:
+def matches(site: Site, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (site.node, site.op, site.weight, site.output) if name)
 
 
