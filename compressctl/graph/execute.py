@@ -29,6 +29,11 @@ class TappedGraph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        # What stands between Q and DQ is to be computed as it is written: ONNX Runtime would round float weights there.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session, self._session_inputs = None, []
+        if not self._tensors:
+            return
         try:
             self._session = onnxruntime.InferenceSession(
                 tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -44,7 +49,7 @@ class TappedGraph:
         the inference does.
         """
         passed = {name: inputs[name] for name in self._inputs}
-        if not self._tensors:
+        if self._session is None:
             return passed
         binding = self._session.io_binding()
         for name in self._session_inputs:
