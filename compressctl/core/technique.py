@@ -92,10 +92,14 @@ class TechniqueSpec:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a technique hands back. facts: ready for JSON, shown in the report."""
+    """What a technique hands back. facts: ready for JSON, shown in the report.
+
+    pinned: the stage as a recipe would say it that leaves nothing to search, `use` and params, where the technique searched.
+    """
 
     model: Model
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pinned: Mapping[str, Any] | None = None
 
 
 class Scorer(Protocol):
@@ -156,6 +160,7 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
+        "quantize.mixed": "compressctl.techniques.quantize.params_mixed:MIXED",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
         "cast": "compressctl.techniques.cast.params:CAST",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",

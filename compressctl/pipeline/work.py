@@ -29,6 +29,7 @@ from compressctl.measure.inputs import random_inputs
 from compressctl.measure.results import Parity
 from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
+from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, export_options, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
@@ -94,6 +95,7 @@ class Work:
                     self._set_aside(step, model)
         if last_torch is not None:
             self._deliver_network(last_torch)
+        write_pinned(self.folder, self.recipe, self.records)
         self._export_and_measure(model or self._lowered_source())
 
     def _deliver_network(self, step: Step) -> None:
@@ -193,7 +195,12 @@ class Work:
         facts = dict(result.facts)
         gated = self._hold(stage, spec, result.model, facts)
         record = StageRecord(
-            stage.id, stage.use, stage.params.model_dump(mode="json"), time.perf_counter() - started, facts
+            stage.id,
+            stage.use,
+            stage.params.model_dump(mode="json"),
+            time.perf_counter() - started,
+            facts,
+            pinned=result.pinned if gated else None,
         )
         self.records.append(record)
         kept = result.model if gated else model

@@ -1,11 +1,13 @@
 """Recipes with each quantization, from the command line: the report's accuracy is the file's, run by hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import yaml
 from sklearn.datasets import load_digits
 from support.shell import Shell
 
@@ -15,6 +17,8 @@ STAGES = {
     "weights in 4 bits": "{use: quantize.weights, granularity: channel}",
     "gptq in 3 bits": "{use: quantize.weights, method: gptq, bits: 3, overrides: [{match: 'Gemm', bits: 8}]}",
     "dynamic": "{use: quantize.dynamic}",
+    "four bits, learned": "{use: quantize.static, weights: int4, rounding: adaround, rounding_steps: 100}",
+    "mixed": "{use: quantize.mixed, size: 0.2, speedup: 0.1}",
     "cast all": "{use: cast, scope: all, keep_io: false}",
     "equalized": "{use: quantize.static, equalize: true, smooth: 0.5}",
 }
@@ -51,3 +55,20 @@ def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
         for image, label in zip(images, labels, strict=True)
     ]
     return 100 * float(np.mean(right))
+
+
+def test_what_mixed_chose_is_a_recipe_of_its_own(shell: Shell) -> None:
+    """It validates, searches nothing, and gives the same file."""
+    (shell.folder / "recipe.yaml").write_text("""recipe: compressctl/v1
+model: {source: builtin, name: digits-resnet}
+data: {source: digits, calibration: 100}
+stages: [{use: quantize.mixed, id: few, size: 0.18, static: {rounding: adaround, rounding_steps: 50}}]
+""")
+    assert shell.run("apply", "recipe.yaml", "--output", "first").code == 0
+    shutil.copy(shell.folder / "first" / "recipe.pinned.yaml", shell.folder / "pinned.yaml")
+    stage = yaml.safe_load((shell.folder / "pinned.yaml").read_text())["stages"][0]
+    assert (stage["id"], stage["use"]) == ("few", "quantize.static")
+    assert "int4" in {entry["weights"] for entry in stage["overrides"]} != {"int4"}
+    assert shell.run("apply", "pinned.yaml", "--output", "second").code == 0
+    first, second = (shell.folder / name / "artifacts" / "onnxruntime" / "model.onnx" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()

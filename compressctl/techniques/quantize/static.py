@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,24 +33,10 @@ from compressctl.techniques.quantize.weights import Guard, fit_bias, narrow_weig
 
 
 def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
-    """Calibrate, plan, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
+    """Calibrate, plan, round, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
-    body, prepared = _prepared(simplify(model.body), model, params, run)
-    treated = _treat(find_sites(body.graph), params)
-    if not treated.sites:
-        raise StageError(
-            "nothing to quantize: no convolution or matrix product with constant weights",
-            hint="`compressctl inspect` lists the layers; a graph that is already quantized has none in float",
-        )
-    calibration = calibrate(
-        body,
-        model.signature,
-        run.data.split("calibration"),
-        ranged=activations(treated.sites),
-        counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor, params) != "minmax"],
-        averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
-        events=run.events,
-    )
+    seen = observe(model, params, run)
+    body, treated, calibration = seen.body, seen.treated, seen.calibration
     plan = make_plan(body, treated, calibration, params, run.target)
     settled = _settle(Network(body, model.signature, run.data.split("calibration"), plan), treated, params, run)
     if _corrects_at_once(params):
@@ -69,14 +55,46 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         "calibration_samples": calibration.samples,
         "quantized_nodes": len(treated.sites),
         "saturation_guard": _guard(params, run.target),
-        **prepared,
+        **seen.prepared,
         **_rounding_facts(body, treated, settled),
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
-        given_back, held = hold_gate(with_floats, model, _rounding(treated.sites), run)
+        given_back, held = hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
         facts.update(held)
     return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report."""
+
+    body: onnx.ModelProto
+    treated: Treated
+    calibration: Calibration
+    prepared: Mapping[str, Any]
+
+
+def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
+    """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
+    assert run.data is not None
+    body, prepared = _prepared(simplify(model.body), model, params, run)
+    treated = _treat(find_sites(body.graph), params)
+    if not treated.sites:
+        raise StageError(
+            "nothing to quantize: no convolution or matrix product with constant weights",
+            hint="`compressctl inspect` lists the layers; a graph that is already quantized has none in float",
+        )
+    calibration = calibrate(
+        body,
+        model.signature,
+        run.data.split("calibration"),
+        ranged=activations(treated.sites),
+        counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor, params) != "minmax"],
+        averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
+        events=run.events,
+    )
+    return Seen(body, treated, calibration, prepared)
 
 
 def _prepared(
@@ -120,7 +138,7 @@ def _rounding_facts(body: onnx.ModelProto, treated: Treated, settled: Settled) -
     return facts
 
 
-def _rounding(sites: Sequence[Site]) -> list[str]:
+def rounding_nodes(sites: Sequence[Site]) -> list[str]:
     """Nodes that round something; what moves values only does so with its neighbours."""
     return [site.node for site in sites if site.kind is not Kind.MOVE]
 
@@ -129,13 +147,14 @@ def _rounding(sites: Sequence[Site]) -> list[str]:
 class Treated:
     """Sites after the overrides. floats: nodes that an override keeps float. methods: ranges by output tensor.
 
-    bits: of the weight, by node.
+    bits: of the weight, by node. decided: nodes whose width an override says.
     """
 
     sites: tuple[Site, ...]
     floats: Mapping[str, str]
     methods: Mapping[str, RangeMethod]
-    bits: Mapping[str, int] = field(default_factory=dict)
+    bits: Mapping[str, int]
+    decided: frozenset[str] = frozenset()
 
     def method(self, tensor: str, params: StaticParams) -> RangeMethod:
         return self.methods.get(tensor, params.ranges)
@@ -145,24 +164,26 @@ def _treat(sites: Sequence[Site], params: StaticParams) -> Treated:
     """Apply every override in order. Raises UsageError for a pattern that matches nothing."""
     floats: dict[str, str] = {}
     methods: dict[str, RangeMethod] = {}
-    bits = {site.node: _BITS[params.weights] for site in sites if site.weight}
+    bits = {site.node: BITS[params.weights] for site in sites if site.weight}
+    decided: set[str] = set()
     for override in params.overrides:
         matched = [site for site in sites if _matches(site, override.match)]
         if not matched:
             names = ", ".join(name for site in sites[:8] if (name := site.weight or site.node))
             raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        decided.update(site.node for site in matched if override.weights is not None)
         for site in matched:
             if override.weights == "float":
                 floats[site.node] = f"override {override.match!r}"
             elif override.weights is not None:
                 floats.pop(site.node, None)
-                bits[site.node] = _BITS[override.weights]
+                bits[site.node] = BITS[override.weights]
             if override.ranges is not None:
                 methods[site.output] = override.ranges
-    return Treated(tuple(site for site in sites if site.node not in floats), floats, methods, bits)
+    return Treated(tuple(site for site in sites if site.node not in floats), floats, methods, bits, frozenset(decided))
 
 
-_BITS = {"int8": 8, "int4": 4}
+BITS = {"int8": 8, "int4": 4}
 
 
 def _matches(site: Site, pattern: str) -> bool:
