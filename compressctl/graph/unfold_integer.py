@@ -44,7 +44,7 @@ def unfold_integer(model: onnx.ModelProto) -> Unfolded:
     ignored = [
         f"{node.name or node.output[0]}: its weight is computed, or no Cast and Mul by constant scales stand behind it"
         for node in graph.node
-        if is_integer_product(node) and parts[node.output[0]] is None
+        if is_integer_product(node) and parts[node.output[0]] is None and not _reads_fixed_codes(node, found)
     ]
     nodes: list[onnx.NodeProto] = []
     replaced = {part.rescale: part for part in parts.values() if part is not None}
@@ -60,6 +60,12 @@ def unfold_integer(model: onnx.ModelProto) -> Unfolded:
     del graph.initializer[:], graph.value_info[:]
     graph.initializer.extend(kept)
     return Unfolded(made, frozenset(part.node.name for part in replaced.values()), tuple(ignored))
+
+
+def _reads_fixed_codes(node: onnx.NodeProto, found: GraphIndex) -> bool:
+    """Whether a QuantizeLinear made its input: `absorb` says what becomes of that."""
+    maker = found.producers.get(node.input[0])
+    return maker is not None and maker.op_type == "QuantizeLinear"
 
 
 @dataclass(frozen=True)
