@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -35,9 +37,7 @@ class TappedGraph:
         if not self._tensors:
             return
         try:
-            self._session = onnxruntime.InferenceSession(
-                tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _opened(tapped, options)
         except Exception as error:
             raise StageError(f"ONNX Runtime cannot run the graph: {error}") from error
         self._session_inputs = [tensor.name for tensor in self._session.get_inputs()]
@@ -62,3 +62,17 @@ class TappedGraph:
             raise StageError(f"ONNX Runtime failed on a batch: {error}") from error
         values = [output.numpy() for output in binding.get_outputs()]
         return {**dict(zip(self._tensors, values, strict=True)), **passed}
+
+
+_LARGEST_IN_MEMORY = 1_500_000_000
+"""Bytes. Protobuf messages end at 2 GiB, so that a larger graph is opened from a file with its weights beside it."""
+
+
+def _opened(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """model may lose its weights to the file."""
+    if model.ByteSize() <= _LARGEST_IN_MEMORY:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save_model(model, path, save_as_external_data=True, location="weights")
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
