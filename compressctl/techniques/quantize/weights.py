@@ -52,8 +52,8 @@ def quantize_weight(
 def narrow_weight(values: np.ndarray, axis: int, bits: int, *, per_channel: bool) -> TensorQuant:
     """Symmetric codes of fewer than 8 bits, -2^(bits - 1) .. 2^(bits - 1) - 1, on scales of least squared error.
 
-    Their type is int8: ONNX Runtime has integer kernels for 8-bit weights alone, and runs a product whose weight is stored in
-    4 bits on floats (measured: the Q/DQ around it stay, the convolution is a float Conv). So few codes overflow nothing.
+    Their type is int8: with INT4 in the file ONNX Runtime 1.32 runs a product on floats between its Q and DQ, and OpenVINO 2026.4
+    convolutions too, as `explain` shows; with INT8 both multiply integers. So few codes overflow nothing.
     Scales are (channels,), or () when not per_channel.
     """
     rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
