@@ -54,6 +54,7 @@ class TechniqueSpec:
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
     work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
     reads_data: its result depends on the recipe's data and task also where its params need neither.
+    promises_speed: whoever uses it expects a faster file, so a result that is slower than what the stage was given is undone.
     files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
     cache key. It gets the params and the folder that the recipe's paths start from.
     """
@@ -75,6 +76,7 @@ class TechniqueSpec:
     files: Callable[[Any, Path], Mapping[str, Path]] | None = None
     some_need: Callable[[Any], frozenset[Need]] | None = None
     reads_data: bool = False
+    promises_speed: bool = False
 
     @property
     def forms(self) -> tuple[Form, ...]:

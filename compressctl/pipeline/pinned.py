@@ -31,7 +31,7 @@ def _explicit(stage: dict[str, Any], chosen: Any) -> dict[str, Any]:
     """The stage under its own id, which its seed comes from. Its gate may stop it, but changes nothing that was chosen."""
     if chosen is None:
         return stage
-    kept: dict[str, Any] = {key: stage[key] for key in ("id", "enabled") if key in stage}
+    kept: dict[str, Any] = {key: stage[key] for key in ("id", "enabled", "if_slower") if key in stage}
     if stage.get("gate"):
         kept["gate"] = {**stage["gate"], "otherwise": stage["gate"].get("otherwise") or "stop"}
     return {**kept, **chosen}

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.slow
 STAGES = {
     "weights in 4 bits": "{use: quantize.weights, granularity: channel}",
     "gptq in 3 bits": "{use: quantize.weights, method: gptq, bits: 3, overrides: [{match: 'Gemm', bits: 8}]}",
-    "dynamic": "{use: quantize.dynamic}",
-    "four bits, learned": "{use: quantize.static, weights: int4, rounding: adaround, rounding_steps: 100}",
-    "mixed": "{use: quantize.mixed, size: 0.2, speedup: 0.1}",
+    "dynamic": "{use: quantize.dynamic, if_slower: keep}",
+    "four bits": "{use: quantize.static, if_slower: keep, weights: int4, rounding: adaround, rounding_steps: 100}",
+    "mixed": "{use: quantize.mixed, if_slower: keep, size: 0.2, speedup: 0.1}",
     "cast all": "{use: cast, scope: all, keep_io: false}",
-    "equalized": "{use: quantize.static, equalize: true, smooth: 0.5}",
+    "equalized": "{use: quantize.static, if_slower: keep, equalize: true, smooth: 0.5}",
 }
 
 
@@ -62,7 +62,7 @@ def test_what_mixed_chose_is_a_recipe_of_its_own(shell: Shell) -> None:
     (shell.folder / "recipe.yaml").write_text("""recipe: compressctl/v1
 model: {source: builtin, name: digits-resnet}
 data: {source: digits, calibration: 100}
-stages: [{use: quantize.mixed, id: few, size: 0.18, static: {rounding: adaround, rounding_steps: 50}}]
+stages: [{use: quantize.mixed, id: few, if_slower: keep, size: 0.18, static: {rounding: adaround, rounding_steps: 50}}]
 """)
     assert shell.run("apply", "recipe.yaml", "--output", "first").code == 0
     shutil.copy(shell.folder / "first" / "recipe.pinned.yaml", shell.folder / "pinned.yaml")

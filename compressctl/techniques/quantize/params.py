@@ -226,6 +226,7 @@ STATIC = TechniqueSpec(
         "Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization, equations 21 to 25",
     ),
     check=check_static,
+    promises_speed=True,
 )
 
 WEIGHTS = TechniqueSpec(
@@ -261,4 +262,5 @@ DYNAMIC = TechniqueSpec(
     sources=("ONNX, operator DynamicQuantizeLinear-11", "Zafrir et al. 2019, Q8BERT: Quantized 8Bit BERT"),
     check=check_dynamic,
     reads_target=True,
+    promises_speed=True,
 )

@@ -85,4 +85,5 @@ MIXED = TechniqueSpec(
     ),
     check=check_mixed,
     reads_target=True,
+    promises_speed=True,
 )
