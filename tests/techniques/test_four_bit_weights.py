@@ -25,6 +25,8 @@ from compressctl.core.target import Target
 from compressctl.core.technique import Gate, StageResult
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import index
+from compressctl.numerics.adaround import Layer, nearest
+from compressctl.techniques.quantize import layerwise
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply
 
@@ -158,6 +160,24 @@ def test_correcting_layer_by_layer_keeps_each_channels_mean_in_the_quantized_net
         return float(np.abs(open_model(made).run(images)["logits"].mean(axis=0) - wanted).mean())
 
     assert shift("layerwise") < 0.5 * shift(True) < shift(False)
+
+
+def test_what_is_kept_of_a_layers_inputs_does_not_grow_with_the_samples(
+    data: Digits, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter of a megabyte, which the inputs of the second convolution alone would take thirty times."""
+    kept: list[int] = []
+
+    def learn(layer: Layer, inputs: np.ndarray, *rest: object) -> np.ndarray:
+        kept.append(inputs.nbytes)
+        return nearest(layer)
+
+    monkeypatch.setattr(layerwise, "_ROWS_BYTES", 250_000)
+    monkeypatch.setattr(layerwise, "adaround", learn)
+    apply(model, StaticParams(weights="int4", rounding="adaround"), context(data, model))
+    assert len(kept) == 3
+    assert max(kept) < 2 * 250_000
+    assert 20 * max(kept) < 4 * 200 * 64 * 144
 
 
 def test_groups_and_matrix_products_are_learned_too(data: Digits) -> None:
