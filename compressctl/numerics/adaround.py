@@ -16,6 +16,9 @@ _BETA_FIRST, _BETA_LAST = 20.0, 2.0
 _REGULARIZER = 0.02
 """Per weight, where rounding one weight the other way costs about 1."""
 
+_SMALLEST_UNIT = 1e-24
+"""Of inputs that are all zero, or weights that nearly are. Gradients divided by it stay within float32 when squared."""
+
 _LEARNING_RATE = 0.02
 _DECAY_FIRST, _DECAY_SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -68,7 +71,8 @@ def adaround(
     # Each output's error in units of what one weight costs that is rounded the other way; outputs share no weights. What the
     # activation cuts off costs nothing.
     counts = np.mean((targets > layer.bounds[0]) & (targets < layer.bounds[1]), axis=1)[:, :, None]
-    unit = np.maximum(np.square(layer.scale, dtype=np.float64) * power * counts, 1e-30).astype(np.float32)
+    unit = np.square(layer.scale, dtype=np.float64) * power * np.maximum(counts, 1 / max(inputs.shape[1], 1))
+    unit = np.maximum(unit, _SMALLEST_UNIT).astype(np.float32)
     rows = inputs.shape[1]
     for step in range(steps):
         chosen = rng.integers(0, rows, min(batch, rows))

@@ -117,3 +117,19 @@ def test_the_error_of_codes_is_the_layers_own() -> None:
     assert layer.error(nearest(layer), inputs, targets) == pytest.approx(
         by_hand(layer, nearest(layer), inputs, targets), rel=1e-4
     )
+
+
+@pytest.mark.parametrize("case", ["no input", "no weight", "no output"])
+def test_what_is_always_zero_is_rounded_to_something_finite(case: str) -> None:
+    """Inputs of zeros, an output with tiny weights, and a Relu that lets nothing through in the float network."""
+    rng = np.random.default_rng(11)
+    weight, inputs = rng.normal(size=(1, 3, 6)), correlated(rng, 1, 100, 6)
+    if case == "no input":
+        inputs = inputs * 0
+    if case == "no weight":
+        weight[0, 1] *= 1e-9
+    layer = layer_of(weight, RELU)
+    targets = layer.output(inputs, layer.weight) * np.float32(case != "no output")
+    with np.errstate(all="raise", under="ignore"):
+        codes = adaround(layer, inputs, targets, 100, 32, rng)
+    assert np.all(np.abs(codes - np.clip(layer.weight / layer.scale, -8, 7)) <= 1 + 1e-4)

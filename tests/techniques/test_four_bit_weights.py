@@ -19,13 +19,13 @@ from support.digit_network import (
 )
 
 from compressctl.backends.dialects.cpu import emit
-from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.core.technique import Gate, StageResult
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import index
 from compressctl.numerics.adaround import Layer, nearest
+from compressctl.pipeline.work import open_backend
 from compressctl.techniques.quantize import layerwise
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply
@@ -72,10 +72,14 @@ def test_codes_in_the_file_have_4_bits_in_a_type_that_integer_kernels_read(learn
     assert max(part.max() for part in codes.values()) == 7
 
 
-def test_every_product_runs_in_integers(learned: StageResult, tmp_path: Path) -> None:
-    target = Target("onnxruntime", profile="x86-vnni")
-    nodes = ONNXRUNTIME.explain(ONNXRUNTIME.build(learned.model, target, tmp_path), target)
-    assert {node.precision for node in nodes if node.macs} == {"int8"}
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_every_product_runs_in_integers(learned: StageResult, tmp_path: Path, name: str) -> None:
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    backend, target = open_backend(name), Target(name, profile="x86-vnni")
+    nodes = backend.explain(backend.build(learned.model, target, tmp_path), target)
+    precisions = [node.precision for node in nodes if node.macs]
+    assert precisions == ["int8"] * 3
 
 
 def test_learned_roundings_reach_the_file(model: Model, learned: StageResult) -> None:

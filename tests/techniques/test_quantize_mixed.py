@@ -12,14 +12,15 @@ import pytest
 from onnx import helper, numpy_helper
 from support.digit_network import SIGNATURE, Digits, accuracy, context, digits, fitted_network, open_model
 
-from compressctl.core.errors import StageError
-from compressctl.core.model import Model, StageRecord
-from compressctl.core.technique import StageResult
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.target import Target
+from compressctl.core.technique import ModelFacts, StageResult
 from compressctl.graph.index import index
 from compressctl.pipeline.store import read_model, write_model
 from compressctl.techniques.quantize.mixed import apply
 from compressctl.techniques.quantize.params import Override, StaticParams
-from compressctl.techniques.quantize.params_mixed import MixedParams
+from compressctl.techniques.quantize.params_mixed import MixedParams, check_mixed
 from compressctl.techniques.quantize.sensitivity import Probe, hessian_trace, probe
 from compressctl.techniques.quantize.static import apply as apply_static
 
@@ -177,6 +178,25 @@ def test_other_sensitivities_choose_within_the_same_budget(data: Digits, model: 
     found = apply(model, MixedParams(size=0.2, sensitivity=kind, probes=2), context(data, model))  # type: ignore[arg-type]
     assert found.facts["weight_bytes"] <= found.facts["weight_bytes_allowed"]
     assert all(entry["cost"]["int4"] > entry["cost"]["int8"] for entry in found.facts["layers"].values())
+
+
+def test_divergence_of_what_has_no_classes_is_refused(data: Digits, model: Model) -> None:
+    with pytest.raises(UsageError, match="the task is regression"):
+        apply(model, MixedParams(size=0.2, sensitivity="kl"), context(data, model, task="regression"))
+    found = apply(model, MixedParams(size=0.2), context(data, model, task="regression"))
+    assert found.facts["sensitivity"] == "mse"
+
+
+def test_without_a_way_to_open_a_model_the_message_says_what_to_choose(data: Digits, model: Model) -> None:
+    with pytest.raises(UsageError, match="sensitivity: hessian"):
+        apply(model, MixedParams(size=0.2), context(data, model, open=None))
+
+
+def test_the_width_of_every_layer_is_not_given_beside_the_choice() -> None:
+    facts = ModelFacts(Form.ONNX, Target("onnxruntime"))
+    (problem,) = check_mixed(MixedParams(size=0.2, static=StaticParams(weights="int4")), facts)
+    assert problem.path == "static.weights"
+    assert check_mixed(MixedParams(size=0.2), facts) == []
 
 
 def test_layers_that_share_a_weight_get_one_width(data: Digits, model: Model) -> None:

@@ -37,7 +37,7 @@ def apply(model: Model, params: MixedParams, run: RunContext) -> StageResult:
     seen = observe(model, rounded, run)
     candidates = Candidates(model, seen, rounded, run.target)
     layers = find_layers(seen, params.widths, per_channel=params.static.per_channel)
-    kind: Kind = params.sensitivity or ("kl" if run.task in ("classification", "language-model") else "mse")
+    kind = _kind(params, run)
     costs = _measured(model, seen, layers, candidates, params, kind, run)
     clock = None if params.speedup is None else _Clock.read(model, layers, candidates, params.speedup, run)
     limit = None if params.size is None else _size_limit(layers, params.size)
@@ -54,6 +54,16 @@ def apply(model: Model, params: MixedParams, run: RunContext) -> StageResult:
         "written_out": "recipe.pinned.yaml in the run's folder says the same for quantize.static",
     }
     return StageResult(result.model, facts, {"use": "quantize.static", **explicit.model_dump(mode="json")})
+
+
+def _kind(params: MixedParams, run: RunContext) -> Kind:
+    has_classes = run.task in ("classification", "language-model")
+    if params.sensitivity == "kl" and not has_classes:
+        raise UsageError(
+            f"sensitivity: kl compares probabilities of classes, and the task is {run.task}",
+            hint="choose mse or hessian",
+        )
+    return params.sensitivity or ("kl" if has_classes else "mse")
 
 
 def _measured(

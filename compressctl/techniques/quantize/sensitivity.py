@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.data import Batch, Split, bind
+from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, Signature
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import TappedGraph
@@ -57,8 +58,12 @@ def probe(split: Split, signature: Signature, samples: int, kind: Kind) -> Probe
 
 
 def outputs(model: Model, seen: Probe, run: RunContext) -> list[Inputs]:
-    """Of every batch, through the target's runtime."""
-    assert run.open is not None
+    """Of every batch, through the target's runtime. Raises UsageError where the run has no way to open a model."""
+    if run.open is None:
+        raise UsageError(
+            "what a width costs is measured on the target's runtime, which takes a metric of the task",
+            hint="set `metric`, or choose `sensitivity: hessian`",
+        )
     session = run.open(model)
     return [dict(session.run(dict(inputs))) for inputs in seen.inputs]
 
