@@ -94,10 +94,14 @@ class TechniqueSpec:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a technique hands back. facts: ready for JSON, shown in the report."""
+    """What a technique hands back. facts: ready for JSON, shown in the report.
+
+    pinned: the stage as a recipe would say it that leaves nothing to search, `use` and params, where the technique searched.
+    """
 
     model: Model
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pinned: Mapping[str, Any] | None = None
 
 
 class Scorer(Protocol):
@@ -158,6 +162,7 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
+        "quantize.mixed": "compressctl.techniques.quantize.params_mixed:MIXED",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
         "quantize.qat": "compressctl.techniques.quantize.qat_params:QAT",
         "quantize.binary": "compressctl.techniques.quantize.binary_params:BINARY",

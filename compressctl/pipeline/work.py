@@ -30,6 +30,7 @@ from compressctl.measure.results import Parity
 from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
+from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, export_options, if_slower, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
@@ -95,6 +96,7 @@ class Work:
                     self._set_aside(step, model)
         if last_torch is not None:
             self._deliver_network(last_torch)
+        write_pinned(self.folder, self.recipe, self.records)
         self._export_and_measure(model or self._lowered_source())
 
     def _deliver_network(self, step: Step) -> None:
@@ -197,7 +199,14 @@ class Work:
         if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
             model = self._lower(model)  # what follows was promised a graph
             self.records = list(model.history)
-        record = StageRecord(stage.id, stage.use, stage.params.model_dump(mode="json"), seconds, facts)
+        record = StageRecord(
+            stage.id,
+            stage.use,
+            stage.params.model_dump(mode="json"),
+            seconds,
+            facts,
+            pinned=result.pinned if kept else None,
+        )
         self.records.append(record)
         return replace(result.model if kept else model, history=(*model.history, record))
 
