@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from compressctl.core.backend import StoredWeights
 from compressctl.graph.constants import constant_tensors, parameter_tensors
+from compressctl.numerics.bitpack import split_bits
 
 _NAMES = {"float": "float32", "double": "float64"}
 """ONNX's names that are not the field's."""
@@ -36,7 +37,7 @@ def stored_weights(path: Path) -> list[StoredWeights]:
                 dtype = _NAMES.get(name, name)
                 zeros = _zeros(values, zero_points.get(parameter.name))
             else:
-                dtype, values = f"uint{packed} (packed)", _unpacked(values, packed)
+                dtype, values = f"uint{packed} (packed)", split_bits(values, packed).reshape(-1)
                 zeros = int(np.count_nonzero(values == 1 << (packed - 1)))
             old = found.get(dtype, StoredWeights(dtype, 0, 0, 0))
             found[dtype] = StoredWeights(
@@ -78,10 +79,3 @@ def _packed_bits(node: onnx.NodeProto) -> int | None:
     if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
         return None
     return next((entry.i for entry in node.attribute if entry.name == "bits"), 4)
-
-
-def _unpacked(values: np.ndarray, bits: int) -> np.ndarray:
-    """(elements,) uint8, the low bits of each byte first."""
-    rows = np.unpackbits(values.reshape(-1, 1).view(np.uint8), axis=1, bitorder="little").reshape(-1, bits)
-    values_: np.ndarray = (rows << np.arange(bits, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
-    return values_
