@@ -10,6 +10,8 @@ from onnx import numpy_helper
 
 from compressctl.core.backend import StoredWeights
 from compressctl.graph.constants import constant_tensors, parameter_tensors
+from compressctl.graph.packed_sources import packed_sources
+from compressctl.graph.unpack_constants import unpack_constants
 from compressctl.numerics.bitpack import split_bits
 
 _NAMES = {"float": "float32", "double": "float64"}
@@ -18,8 +20,10 @@ _NAMES = {"float": "float32", "double": "float64"}
 
 def stored_weights(path: Path) -> list[StoredWeights]:
     """One entry per element type, the largest first. Scales and zero points are no weights and are left out."""
-    model = onnx.load(path)
-    constants = constant_tensors(model.graph)
+    stored = onnx.load(path)
+    sources = packed_sources(stored.graph)
+    model = unpack_constants(stored)
+    constants = constant_tensors(stored.graph)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     seen: set[str] = set()
     found: dict[str, StoredWeights] = {}
@@ -34,7 +38,7 @@ def stored_weights(path: Path) -> list[StoredWeights]:
             values = numpy_helper.to_array(tensor)
             if packed is None:
                 name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-                dtype = _NAMES.get(name, name)
+                dtype = f"{_NAMES.get(name, name)}{' (packed)' if parameter.name in sources else ''}"
                 zeros = _zeros(values, zero_points.get(parameter.name))
             else:
                 dtype, values = f"uint{packed} (packed)", split_bits(values, packed).reshape(-1)
