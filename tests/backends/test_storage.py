@@ -130,7 +130,7 @@ def test_a_products_weight_is_folded_too(tmp_path: Path) -> None:
     assert len(ledger) == 1
     for name, proto in (("plain", plain), ("packed", packed)):
         onnx.save(proto, tmp_path / f"{name}.onnx")
-    assert _executed(tmp_path / "packed.onnx") == _executed(tmp_path / "plain.onnx")
+    assert set(_executed(tmp_path / "packed.onnx")) <= set(_executed(tmp_path / "plain.onnx"))
     x = rng.normal(size=(5, 96)).astype(np.float32)
     sessions = [onnxruntime.InferenceSession(proto.SerializeToString()) for proto in (plain, packed)]
     assert np.array_equal(*(session.run(None, {"x": x})[0] for session in sessions))
