@@ -274,6 +274,7 @@ class Measurement:
     """One artifact. speedup, thrift (energy) and change are against the baseline, None for the baseline itself.
 
     step: latency against the artifact before it, where stages are measured. points: speed at other batches and threads.
+    load_ms: from the file to a session that serves.
     """
 
     artifact: Artifact
@@ -291,6 +292,7 @@ class Measurement:
     energy: Energy | None = None
     thrift: Speedup | None = None
     points: tuple[LoadPoint, ...] = ()
+    load_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -428,7 +428,7 @@ def open_backend(name: str) -> Backend:
 
 def _in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "half_constants": False, "weights": None}
+    plain = {"precision": "float32", "half_constants": False, "weights": None, "storage": "plain"}
     return {**options, **{name: value for name, value in plain.items() if name in options}}
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 SMALLEST_GROUP = 10
 """Samples of a class or group below which its accuracy says too little to be compared."""
 
@@ -192,6 +192,7 @@ class FilePart(Part):
     score: ScorePart | None
     latency: LatencyPart | None
     memory: MemoryPart | None
+    load_ms: float | None = Field(None, description="from the file to a session in a fresh process, median of several")
     integer_mac_share: float | None
     nodes: list[NodePart]
     speed: SpeedPart | None

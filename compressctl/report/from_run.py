@@ -182,6 +182,7 @@ def _file(found: Measurement, result: RunResult) -> FilePart:
         score=_score(found.score),
         latency=_latency(found.latency),
         memory=MemoryPart(**asdict(found.memory)) if found.memory else None,
+        load_ms=found.load_ms,
         integer_mac_share=fusion.integer_mac_share if fusion else None,
         nodes=[NodePart(**asdict(node)) for node in fusion.nodes] if fusion else [],
         speed=_speed(found.speedup),

@@ -39,6 +39,8 @@ def comparison(part: BackendPart, report: Report) -> list[Row]:
         was, now = (score_text(found.value, report.metric_unit) for found in (before.score, after.score))
         rows.append(Row(label, was, now, change))
     rows += _speed_rows(before, after)
+    if before.load_ms and after.load_ms:
+        rows.append(Row("time to load", milliseconds(before.load_ms), milliseconds(after.load_ms), ""))
     if before.memory and after.memory:
         old, new = before.memory, after.memory
         rows.append(Row("peak memory, loading", size(old.load_peak_bytes), size(new.load_peak_bytes), ""))
