@@ -67,8 +67,5 @@ def show(path: Path, every: bool) -> None:
 
 def _figures(line: TensorLine) -> tuple[str, str, str, str]:
     ratio = f"{line.raw_bytes / line.packed_bytes:.2f}x" if line.packed_bytes else ""
-    values = 1
-    for size in line.shape:
-        values *= size
-    bits = f"{8 * line.packed_bytes / values:.2f}" if values else ""
+    bits = f"{8 * line.packed_bytes / line.values:.2f}" if line.values else ""
     return f"{line.raw_bytes:,}", f"{line.packed_bytes:,}", ratio, bits

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -53,6 +54,10 @@ class TensorLine:
     coding: str
     packed_bytes: int
     raw_bytes: int
+
+    @property
+    def values(self) -> int:
+        return prod(self.shape)
 
 
 class PackedModel:
