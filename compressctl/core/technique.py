@@ -166,6 +166,7 @@ techniques: Registry[TechniqueSpec] = Registry(
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
+        "share.kmeans": "compressctl.techniques.share.params:KMEANS",
         "distill.logits": "compressctl.techniques.distill.params:LOGITS",
         "distill.features": "compressctl.techniques.distill.params:FEATURES",
     },

@@ -9,6 +9,7 @@ import onnxruntime
 import openvino
 import pytest
 from pydantic import ValidationError
+from support.few_values import FORMS, four_bit_codes, model
 
 from compressctl.backends.params import OpenVinoParams
 from compressctl.core.backend import Artifact, backends
@@ -16,7 +17,6 @@ from compressctl.core.model import Model
 from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.graph.pack_constants import Folds, pack_constants
-from tests.support.few_values import FORMS, four_bit_codes, model
 
 X = {"x": np.random.default_rng(0).normal(size=(3, 16, 6, 6)).astype(np.float32)}
 RUNTIMES = ("onnxruntime", "openvino")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from support.few_values import FORMS, network
 
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.pack_constants import Folds, pack_constants
@@ -18,7 +19,6 @@ from compressctl.graph.unpack_constants import is_packed, unpack_constants
 from compressctl.numerics.codebook import same_bits
 from compressctl.sources.onnx_file import load
 from compressctl.sources.params import OnnxParams
-from tests.support.few_values import FORMS, network
 
 SAFE = Folds()
 
