@@ -14,7 +14,10 @@ from compressctl.packed.mask import encode_mask
 from compressctl.packed.symbols import encode_symbols
 
 _SAMPLE = 1 << 16
-"""Elements that are looked at first in a large array, to see whether a slow coding can win."""
+"""Elements, or bytes, that are looked at first in a large array, to see whether a slow coding can win."""
+
+_NOISE = 0.995
+"""Bytes with an entropy of more than this share of a byte are stored as they are."""
 
 _SPARSE_FROM = 0.4
 """Share of the commonest element from which a mask of its places is tried."""
@@ -43,8 +46,14 @@ def _dense(values: Bits, is_float: bool = False, is_packed: bool = False) -> Ite
 
 def _plain(values: Bits) -> Iterator[bytes]:
     yield bytes([Coding.RAW]) + values.tobytes()
-    if values.dtype.itemsize == 1:
+    if values.dtype.itemsize == 1 and _entropy_bytes(values) < _NOISE * values.size:
         yield bytes([Coding.SYMBOLS]) + encode_symbols(values.reshape(-1))
+
+
+def _entropy_bytes(values: Bits) -> float:
+    counts = np.bincount(values.reshape(-1))
+    shares = counts[counts > 0] / values.size
+    return float(-(shares * np.log2(shares)).sum()) * values.size / 8
 
 
 def _shortest_plain(values: Bits) -> bytes:
@@ -59,7 +68,7 @@ def _shortest_plain(values: Bits) -> bytes:
 def _dictionary(values: Bits) -> Iterator[bytes]:
     """LZMA finds what repeats; it is slow, so that a sample of a large array has to promise something."""
     raw = np.ascontiguousarray(values).tobytes()
-    sample = raw[: 8 * _SAMPLE]
+    sample = raw[:_SAMPLE]
     promises = len(sample) == len(raw) or len(_lzma(sample)) < 0.8 * len(sample)
     if promises:
         packed = _lzma(raw)

@@ -36,7 +36,8 @@ _PRIOR = 2
 
 _WEIGHT_BITS = 16
 _FIRST_WEIGHTS = (0.4, 0.4, 0.15, 0.25, 0.0)
-_RATE_SHIFT = 18
+_RATE_SHIFT = 17
+"""How slowly the weights of the mixture move; slower where more than 256 rows are read together, since their steps add up."""
 _NARROW, _SHORT = 8, 1024
 """A matrix with a shorter side than this and more elements than that is read as a square."""
 
@@ -138,6 +139,7 @@ def _walk(shape: tuple[int, int], density: int, told: Callable[[Array, slice], D
     by_row, by_column = _Counts.sized(rows, density), _Counts.sized(columns, density)
     by_neighbours, by_both = _Counts.sized(64, density), _Counts.sized(256, density)
     weights = np.array([round(weight * (1 << _WEIGHT_BITS)) for weight in _FIRST_WEIGHTS], np.int64)
+    rate_shift = _RATE_SHIFT + max(0, min(rows, columns // _DELAY).bit_length() - 8)
     for step in range(columns + _DELAY * (rows - 1)):
         first = max(0, -(-(step - columns + 1) // _DELAY))
         last = min(rows - 1, step // _DELAY)
@@ -164,7 +166,7 @@ def _walk(shape: tuple[int, int], density: int, told: Callable[[Array, slice], D
         flat[at(0)] = decisions
         for counts, place in ((by_row, row), (by_column, column), (by_neighbours, near), (by_both, both)):
             counts.add(place, decisions)
-        weights += (inputs @ (decisions * ONE - probabilities)) >> _RATE_SHIFT
+        weights += (inputs @ (decisions * ONE - probabilities)) >> rate_shift
     return padded[2:, 2:-1].astype(bool)
 
 
