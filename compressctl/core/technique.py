@@ -94,10 +94,14 @@ class TechniqueSpec:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a technique hands back. facts: ready for JSON, shown in the report."""
+    """What a technique hands back. facts: ready for JSON, shown in the report.
+
+    pinned: the stage as a recipe would say it that leaves nothing to search, `use` and params, where the technique searched.
+    """
 
     model: Model
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pinned: Mapping[str, Any] | None = None
 
 
 class Scorer(Protocol):
@@ -158,6 +162,7 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
+        "quantize.mixed": "compressctl.techniques.quantize.params_mixed:MIXED",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
         "quantize.qat": "compressctl.techniques.quantize.qat_params:QAT",
         "quantize.binary": "compressctl.techniques.quantize.binary_params:BINARY",
@@ -170,6 +175,7 @@ techniques: Registry[TechniqueSpec] = Registry(
         "factorize.svd": "compressctl.techniques.factorize.params:SVD",
         "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
         "factorize.cp": "compressctl.techniques.factorize.params:CP",
+        "share.kmeans": "compressctl.techniques.share.params:KMEANS",
         "distill.logits": "compressctl.techniques.distill.params:LOGITS",
         "distill.features": "compressctl.techniques.distill.params:FEATURES",
     },

@@ -30,6 +30,7 @@ from compressctl.measure.results import Parity
 from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
+from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, export_options, if_slower, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
@@ -95,6 +96,7 @@ class Work:
                     self._set_aside(step, model)
         if last_torch is not None:
             self._deliver_network(last_torch)
+        write_pinned(self.folder, self.recipe, self.records)
         self._export_and_measure(model or self._lowered_source())
 
     def _deliver_network(self, step: Step) -> None:
@@ -197,7 +199,14 @@ class Work:
         if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
             model = self._lower(model)  # what follows was promised a graph
             self.records = list(model.history)
-        record = StageRecord(stage.id, stage.use, stage.params.model_dump(mode="json"), seconds, facts)
+        record = StageRecord(
+            stage.id,
+            stage.use,
+            stage.params.model_dump(mode="json"),
+            seconds,
+            facts,
+            pinned=result.pinned if kept else None,
+        )
         self.records.append(record)
         return replace(result.model if kept else model, history=(*model.history, record))
 
@@ -337,10 +346,19 @@ class Work:
                 baseline = Subject(backend.build(source, plain, root / "baseline"), source)
                 compressed = Subject(backend.build(model, target, root), model)
             with self._step(Step(f"measure-{name}", "measure", name, None, None)):
-                self.results.append(self._measure(baseline, compressed, backend, target, dataset, metric))
+                found = self._measure(baseline, compressed, backend, target, dataset, metric)
+                self.results.append(self._packed(found) if self.recipe.pack else found)
         self._compare_deliverables(model)
         first = self.results[0]
         self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
+
+    def _packed(self, found: BackendResult) -> BackendResult:
+        from compressctl.measure.packed_size import packed_size
+
+        packed = packed_size(found.compressed.artifact)
+        if packed is None:
+            self.events.warn(f"{found.backend}'s file is not packed: only ONNX files are")
+        return replace(found, compressed=replace(found.compressed, packed=packed))
 
     def _compare_deliverables(self, model: Model) -> None:
         """Warn where one deliverable scores otherwise than the first, with the layer at which the two files part."""
@@ -420,7 +438,7 @@ def open_backend(name: str) -> Backend:
 
 def _in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "half_constants": False, "weights": None}
+    plain = {"precision": "float32", "half_constants": False, "weights": None, "storage": "plain"}
     return {**options, **{name: value for name, value in plain.items() if name in options}}
 
 

@@ -85,4 +85,5 @@ class KeepZeros(Hook):
         parameters = dict(network.named_parameters())
         with torch.no_grad():
             for name, mask in self._masks.items():
-                parameters[name].mul_(mask)
+                # A negative weight leaves -0.0, which is other bits than 0.0: adding 0 makes one zero of both.
+                parameters[name].mul_(mask).add_(0.0)

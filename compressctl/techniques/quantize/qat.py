@@ -15,15 +15,13 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import lower
-from compressctl.graph.simplify import simplify
-from compressctl.graph.sites import Site, activations, find_sites
-from compressctl.techniques.quantize.calibrate import calibrate
+from compressctl.graph.sites import Site
 from compressctl.techniques.quantize.fake_quant import SteadyScales
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.qat_layers import QatLayers, find_layers
 from compressctl.techniques.quantize.qat_params import QatParams
 from compressctl.techniques.quantize.simulate import install, remove
-from compressctl.techniques.quantize.static import make_plan, treat
+from compressctl.techniques.quantize.static import make_plan, observe
 from compressctl.techniques.quantize.taught import objective_of
 from compressctl.techniques.quantize.trained_plan import learned_plan
 from compressctl.training.hooks import FreezeNorms
@@ -81,22 +79,10 @@ class Calibrated:
 
 def calibrated(model: Model, params: QatParams, run: RunContext) -> Calibrated:
     """What quantize.static would do to a network as it is."""
-    assert run.data is not None, "the plan gives calibration data to a technique that needs it"
-    lowered = lower(model)
-    body, static = simplify(lowered.body), _as_static(params)
-    treated = treat(find_sites(body.graph), static.overrides)
-    tensors = activations(treated.sites)
-    calibration = calibrate(
-        body,
-        model.signature,
-        run.data.split("calibration"),
-        ranged=tensors,
-        counted=[tensor for tensor in tensors if treated.method(tensor, static) != "minmax"],
-        averaged=[],
-        events=run.events,
-    )
-    plan = make_plan(body, treated, calibration, static, run.target)
-    return Calibrated(replace(lowered, body=body), treated.sites, plan)
+    lowered, static = lower(model), _as_static(params)
+    seen = observe(lowered, static, run)
+    plan = make_plan(seen.body, seen.treated, seen.calibration, static, run.target)
+    return Calibrated(replace(lowered, body=seen.body), seen.treated.sites, plan)
 
 
 def _as_static(params: QatParams) -> StaticParams:
@@ -105,7 +91,7 @@ def _as_static(params: QatParams) -> StaticParams:
         Override(match=given.match, weights=_float_or_not(given.weights), ranges=given.ranges)
         for given in params.overrides
     )
-    return StaticParams(ranges=params.ranges, percentile=params.percentile, overrides=overrides)
+    return StaticParams(ranges=params.ranges, percentile=params.percentile, bias_correction=False, overrides=overrides)
 
 
 def _float_or_not(weights: str | None) -> Literal["int8", "float"] | None:
