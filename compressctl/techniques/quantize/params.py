@@ -49,7 +49,7 @@ class StaticParams(BaseModel):
         description="to the nearest code, or up or down as each layer's output on calibration data asks for (adaround): "
         "what 4 bits need; takes a run of the calibration split and some learning per layer",
     )
-    rounding_steps: int = Field(1000, ge=1, description="adaround: steps of learning per layer")
+    rounding_steps: int = Field(2000, ge=1, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
     saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
         "auto",
