@@ -11,7 +11,17 @@ class BackendParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-class OnnxRuntimeParams(BackendParams):
+class StorageParams(BackendParams):
+    """How constants lie in the file; what is computed is the same to the last bit."""
+
+    storage: Literal["plain", "packed"] = Field(
+        "plain",
+        description="packed: constants of few values as 1 to 8-bit indices and a codebook, those of many zeros as a mask and values, "
+        "made whole by standard operators when the file is loaded; a smaller file, a slower start, the same speed",
+    )
+
+
+class OnnxRuntimeParams(StorageParams):
     """How products with quantized weights alone are written; everything else follows from the target."""
 
     weight_form: Literal["measured", "matmul_nbits", "qdq"] = Field(
@@ -57,7 +67,7 @@ class NncfWeights(BackendParams):
         return self
 
 
-class OpenVinoParams(BackendParams):
+class OpenVinoParams(StorageParams):
     performance_hint: Literal["latency", "throughput"] = Field(
         "latency", description="one request at a time, or many streams at once"
     )
@@ -75,6 +85,14 @@ class OpenVinoParams(BackendParams):
     )
     preprocess: Preprocess | None = Field(None, description="preprocessing to build into the model's single input")
 
+    @model_validator(mode="after")
+    def _packed_is_onnx(self) -> OpenVinoParams:
+        only_in_ir = {"weights": self.weights, "preprocess": self.preprocess, "half_constants": self.half_constants}
+        told = [name for name, value in only_in_ir.items() if value]
+        if self.storage == "packed" and told:
+            raise ValueError(f"storage: packed writes an ONNX file, which cannot hold {told[0]}: leave one of them out")
+        return self
+
 
 class Profile(BackendParams):
     """Shapes of one input that an engine shall serve."""
@@ -84,7 +102,7 @@ class Profile(BackendParams):
     max: tuple[PositiveInt, ...] = Field(description="largest shape")
 
 
-class TensorRtParams(BackendParams):
+class TensorRtParams(StorageParams):
     precision: Literal["float16", "float32"] = Field(
         "float16", description="of the layers that are not integer, baked into the graph: networks are strongly typed"
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from compressctl.graph.packed_sources import is_unpacker, packed_sources
+
 _FLOATS = frozenset(onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
 
 _SETTINGS: Mapping[str, tuple[int, ...]] = {
@@ -66,11 +68,19 @@ class ConstantTensor:
 
 
 def constant_tensors(graph: onnx.GraphProto) -> dict[str, tuple[ConstantTensor, ...]]:
-    """Tensor name to the stored tensors that it is computed from alone; tensors that depend on an input are missing."""
+    """Tensor name to the stored tensors that it is computed from alone; tensors that depend on an input are missing.
+
+    A packed tensor counts as stored itself, in the bytes of what it is unpacked from.
+    """
     constants: dict[str, tuple[ConstantTensor, ...]] = {
         tensor.name: (_described(tensor.name, tensor),) for tensor in graph.initializer
     }
+    for name, source in packed_sources(graph).items():
+        size = sum(part.size_bytes for stored in source.constants for part in constants.get(stored, ()))
+        constants[name] = (ConstantTensor(name, math.prod(source.shape), size, source.dtype.startswith("float")),)
     for node in graph.node:
+        if is_unpacker(node):
+            continue
         if node.op_type == "Constant":
             constants[node.output[0]] = tuple(
                 _described(node.output[0], attribute.t) for attribute in node.attribute if attribute.HasField("t")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from compressctl.graph.constants import constant_tensors, parameter_tensors
+from compressctl.graph.packed_sources import is_unpacker
 from compressctl.graph.shapes import Shape, shapes
 
 
@@ -30,7 +31,7 @@ class NodeCost:
 
 
 def costs(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> list[NodeCost]:
-    """One entry per node, in graph order; the nodes of subgraphs (If, Loop) are not looked into.
+    """One entry per node, in graph order; the nodes of subgraphs (If, Loop) are not looked into, nor those that unpack weights.
 
     Reads float graphs, graphs with QuantizeLinear and DequantizeLinear, and graphs of integer operators: a weight
     belongs to the node that computes with it, whatever stands between. sizes: as in `shapes`.
@@ -40,6 +41,8 @@ def costs(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> lis
     constants = constant_tensors(model.graph)
     result = []
     for node in model.graph.node:
+        if is_unpacker(node):
+            continue
         fresh = [tensor for tensor in parameter_tensors(node, constants) if tensor.name not in seen]
         seen.update(tensor.name for tensor in fresh)
         result.append(

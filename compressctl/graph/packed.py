@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.index import GraphIndex, attribute
+from compressctl.numerics.bitpack import join_bits, split_bits
 
 SMALLEST_BLOCK = 16
 _USUAL_BLOCK = 128
@@ -70,9 +71,9 @@ def pack(values: np.ndarray, quant: TensorQuant) -> Packed:
     return Packed(
         bits,
         block,
-        _join(filled.reshape(columns, blocks, block), bits),
+        join_bits(filled.reshape(columns, blocks, block), bits),
         np.ascontiguousarray(scale, np.float32),
-        None if np.all(point == middle) else _join(point, bits),
+        None if np.all(point == middle) else join_bits(point, bits),
     )
 
 
@@ -96,9 +97,9 @@ def pack_table(values: np.ndarray, quant: TensorQuant, block: int) -> Packed:
     return Packed(
         bits,
         block,
-        _join(codes, bits),
+        join_bits(codes, bits),
         np.ascontiguousarray(scale, np.float32),
-        None if np.all(point == middle) else _join(point, bits),
+        None if np.all(point == middle) else join_bits(point, bits),
     )
 
 
@@ -164,21 +165,9 @@ def unpack(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQ
     return np.ascontiguousarray(values, np.float32), quant
 
 
-def _join(codes: np.ndarray, bits: int) -> np.ndarray:
-    """uint8, the last axis shorter by 8 / bits and filled up with zeros."""
-    each = 8 // bits
-    missing = -codes.shape[-1] % each
-    full = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, missing)])
-    groups = full.reshape(*full.shape[:-1], -1, each).astype(np.uint32)
-    joined: np.ndarray = (groups << (bits * np.arange(each, dtype=np.uint32))).sum(axis=-1).astype(np.uint8)
-    return joined
-
-
 def _split(stored: np.ndarray, bits: int) -> np.ndarray:
     """int32, the last axis longer by 8 / bits."""
-    each = 8 // bits
-    parts = (stored[..., None].astype(np.int32) >> (bits * np.arange(each))) & ((1 << bits) - 1)
-    return parts.reshape(*stored.shape[:-1], -1)
+    return split_bits(stored, bits).astype(np.int32)
 
 
 def stored(name: str, value: np.ndarray) -> onnx.TensorProto:

@@ -10,6 +10,9 @@ from onnx import numpy_helper
 
 from compressctl.core.backend import StoredWeights
 from compressctl.graph.constants import constant_tensors, parameter_tensors
+from compressctl.graph.packed_sources import packed_sources
+from compressctl.graph.unpack_constants import unpack_constants
+from compressctl.numerics.bitpack import split_bits
 
 _NAMES = {"float": "float32", "double": "float64"}
 """ONNX's names that are not the field's."""
@@ -17,8 +20,10 @@ _NAMES = {"float": "float32", "double": "float64"}
 
 def stored_weights(path: Path) -> list[StoredWeights]:
     """One entry per element type, the largest first. Scales and zero points are no weights and are left out."""
-    model = onnx.load(path)
-    constants = constant_tensors(model.graph)
+    stored = onnx.load(path)
+    sources = packed_sources(stored.graph)
+    model = unpack_constants(stored)
+    constants = constant_tensors(stored.graph)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     seen: set[str] = set()
     found: dict[str, StoredWeights] = {}
@@ -33,10 +38,10 @@ def stored_weights(path: Path) -> list[StoredWeights]:
             values = numpy_helper.to_array(tensor)
             if packed is None:
                 name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-                dtype = _NAMES.get(name, name)
+                dtype = f"{_NAMES.get(name, name)}{' (packed)' if parameter.name in sources else ''}"
                 zeros = _zeros(values, zero_points.get(parameter.name))
             else:
-                dtype, values = f"uint{packed} (packed)", _unpacked(values, packed)
+                dtype, values = f"uint{packed} (packed)", split_bits(values, packed).reshape(-1)
                 zeros = int(np.count_nonzero(values == 1 << (packed - 1)))
             old = found.get(dtype, StoredWeights(dtype, 0, 0, 0))
             found[dtype] = StoredWeights(
@@ -78,10 +83,3 @@ def _packed_bits(node: onnx.NodeProto) -> int | None:
     if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
         return None
     return next((entry.i for entry in node.attribute if entry.name == "bits"), 4)
-
-
-def _unpacked(values: np.ndarray, bits: int) -> np.ndarray:
-    """(elements,) uint8, the low bits of each byte first."""
-    rows = np.unpackbits(values.reshape(-1, 1).view(np.uint8), axis=1, bitorder="little").reshape(-1, bits)
-    values_: np.ndarray = (rows << np.arange(bits, dtype=np.uint8)).sum(axis=1).astype(np.uint8)
-    return values_

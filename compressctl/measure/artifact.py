@@ -116,6 +116,7 @@ def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, *, in_full: b
         score=None,
         latency=run.latency,
         memory=run.memory,
+        load_ms=run.load_ms,
         fusion=fused,
         speedup=run.speedup,
         step=run.step,

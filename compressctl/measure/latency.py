@@ -48,14 +48,24 @@ QUICK = Effort(launches=3, most_launches=3, rounds=4, warm_up_seconds=0.03, seco
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """speedup and thrift: of time and energy against the first artifact; step: of time against the one before."""
+    """speedup and thrift: of time and energy against the first artifact; step: of time against the one before.
+
+    load_ms: from the file to a session in a fresh process, the median of all launches.
+    """
 
     latency: Latency
     memory: Memory
+    load_ms: float
     energy: Energy
     speedup: Speedup | None
     step: Speedup | None = None
     thrift: Speedup | None = None
+
+
+@dataclass(frozen=True)
+class _Start:
+    memory: Memory
+    load_ms: float
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ def compare(
     signatures = [signature] * len(artifacts) if isinstance(signature, Signature) else signature
     blocks: _Blocks = [[[] for _ in artifacts] for _ in targets]
     memories: list[Memory] = []
+    loads: list[list[float]] = [[] for _ in artifacts]
     load = _OtherLoad()
     for launch in range(effort.most_launches):
         if launch >= effort.launches and _is_settled(blocks[0]):
@@ -100,9 +111,12 @@ def compare(
                     found.append(block)
                 if position == 0 and launch == 0:
                     memories = [one.memory() for one in served]
+            for one, seconds in zip(served, loads, strict=True):
+                seconds.append(one.load_seconds or 0.0)
         if events is not None:
             events.progress("timing", launch + 1, max(effort.launches, launch + 1))
-    points = [_point(target, found, memories, meter, reason) for target, found in zip(targets, blocks, strict=True)]
+    starts = [_Start(memory, 1e3 * float(np.median(seconds))) for memory, seconds in zip(memories, loads, strict=True)]
+    points = [_point(target, found, starts, meter, reason) for target, found in zip(targets, blocks, strict=True)]
     return Timing(points, _noise(blocks[0], load.share()))
 
 
@@ -142,7 +156,7 @@ def _warm_up(served: Served, effort: Effort) -> int:
 
 
 def _point(
-    target: Target, blocks: list[list[list[Block]]], memories: list[Memory], meter: str | None, reason: str | None
+    target: Target, blocks: list[list[list[Block]]], starts: list[_Start], meter: str | None, reason: str | None
 ) -> list[LatencyRun]:
     if meter is not None and any(_joules(mine, target, meter) is None for mine in blocks):
         # All files by the same measure, or their ratio would compare a counter with an estimate.
@@ -155,7 +169,8 @@ def _point(
         runs.append(
             LatencyRun(
                 latency=_latency(mine, target),
-                memory=memories[position],
+                memory=starts[position].memory,
+                load_ms=starts[position].load_ms,
                 energy=_energy(mine, target, meter, reason),
                 speedup=None if position == 0 else speedup(_medians(blocks[0]), _medians(mine)),
                 step=None if position == 0 else speedup(_medians(blocks[position - 1]), _medians(mine)),

@@ -1,7 +1,7 @@
 """A fresh process that serves one artifact: `python -m compressctl.measure.latency_worker`, JSON lines in and out.
 
 It loads nothing but the runtime, so that its memory is the runtime's. The first line names the artifact. Each further line
-asks for one thing: {"open": {...}} opens it at an operating point; {"runs": n} runs n timed inferences and gives their
+asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"runs": n} runs n timed inferences and gives their
 seconds, the processor seconds and the joules that they took together; {"memory": true} gives the peaks so far.
 """
 
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ def main() -> None:
     backend = load(backends.get(job["backend"]).implementation)
     backend.probe()
     __import__(job["runtime_module"])
+    with suppress(Exception):
+        # Brings in all code that opening needs, so that what is timed later is the file.
+        backend.open(Artifact(job["backend"], Path("absent"), ()), Target(job["backend"]))
     before = loaded = _peak_bytes()
     path = Path(job["path"])
     artifact = Artifact(job["backend"], path, (path,))
@@ -43,12 +47,14 @@ def main() -> None:
             session, call = None, dict
             if point["cpus"] and hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, point["cpus"])
+            started = time.perf_counter()
             session = backend.open(artifact, Target(**point["target"]))
+            seconds = time.perf_counter() - started
             loaded = _peak_bytes() if not inputs else loaded
             rng = np.random.default_rng(0)
             inputs = {spec["name"]: _input(rng, spec, np) for spec in point["inputs"]}
             call = session.repeat(inputs)
-            _say({"ready": True})
+            _say({"seconds": seconds})
         elif "runs" in asked:
             _say(_block(call, asked["runs"], meter.read if isinstance(meter, Meter) else None))
         else:

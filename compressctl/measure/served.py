@@ -29,11 +29,15 @@ class Block:
 
 
 class Served:
-    """One process that serves one artifact, at one operating point after another. Raises StageError when it ends."""
+    """One process that serves one artifact, at one operating point after another. Raises StageError when it ends.
+
+    load_seconds: how long opening it took the first time, None before that.
+    """
 
     def __init__(self, artifact: Artifact, device: str, most_threads: int) -> None:
         limits = {name: str(most_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
         self._name = artifact.path.name
+        self.load_seconds: float | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compressctl.measure.latency_worker"],
             stdin=subprocess.PIPE,
@@ -60,7 +64,9 @@ class Served:
         inputs = [
             {"name": spec.name, "dtype": spec.dtype, "shape": concrete(spec, target.batch)} for spec in signature.inputs
         ]
-        self._ask({"open": {"target": asdict(target), "inputs": inputs, "cpus": _pinned(threads_of(target))}})
+        point = {"target": asdict(target), "inputs": inputs, "cpus": _pinned(threads_of(target))}
+        seconds = float(self._ask({"open": point})["seconds"])
+        self.load_seconds = seconds if self.load_seconds is None else self.load_seconds
 
     def run(self, runs: int) -> Block:
         return Block(**self._ask({"runs": runs}))

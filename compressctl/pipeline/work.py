@@ -195,11 +195,15 @@ class Work:
             ) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)
+        seconds = time.perf_counter() - started
+        if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
+            model = self._lower(model)  # what follows was promised a graph
+            self.records = list(model.history)
         record = StageRecord(
             stage.id,
             stage.use,
             stage.params.model_dump(mode="json"),
-            time.perf_counter() - started,
+            seconds,
             facts,
             pinned=result.pinned if kept else None,
         )
@@ -342,10 +346,19 @@ class Work:
                 baseline = Subject(backend.build(source, plain, root / "baseline"), source)
                 compressed = Subject(backend.build(model, target, root), model)
             with self._step(Step(f"measure-{name}", "measure", name, None, None)):
-                self.results.append(self._measure(baseline, compressed, backend, target, dataset, metric))
+                found = self._measure(baseline, compressed, backend, target, dataset, metric)
+                self.results.append(self._packed(found) if self.recipe.pack else found)
         self._compare_deliverables(model)
         first = self.results[0]
         self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
+
+    def _packed(self, found: BackendResult) -> BackendResult:
+        from compressctl.measure.packed_size import packed_size
+
+        packed = packed_size(found.compressed.artifact)
+        if packed is None:
+            self.events.warn(f"{found.backend}'s file is not packed: only ONNX files are")
+        return replace(found, compressed=replace(found.compressed, packed=packed))
 
     def _compare_deliverables(self, model: Model) -> None:
         """Warn where one deliverable scores otherwise than the first, with the layer at which the two files part."""
@@ -425,7 +438,7 @@ def open_backend(name: str) -> Backend:
 
 def _in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "half_constants": False, "weights": None}
+    plain = {"precision": "float32", "half_constants": False, "weights": None, "storage": "plain"}
     return {**options, **{name: value for name, value in plain.items() if name in options}}
 
 

@@ -47,6 +47,11 @@ def schema() -> dict[str, Any]:
             "target": _object(TargetSection, definitions),
             "stages": {"type": "array", "items": {"oneOf": stages}},
             "export": {"type": "array", "items": {"anyOf": [{"enum": backends.names()}, *_exports(definitions)]}},
+            "pack": {
+                "type": "boolean",
+                "default": False,
+                "description": "write each exported ONNX file packed for transport too, decode it again and compare",
+            },
             "budget": _object(BudgetSection, definitions),
         },
         "$defs": definitions,

@@ -32,7 +32,20 @@ from compressctl.recipe.schema import (
     TargetSection,
 )
 
-_SECTIONS = ("recipe", "name", "seed", "task", "metric", "model", "data", "target", "stages", "export", "budget")
+_SECTIONS = (
+    "recipe",
+    "name",
+    "seed",
+    "task",
+    "metric",
+    "model",
+    "data",
+    "target",
+    "stages",
+    "export",
+    "pack",
+    "budget",
+)
 _STAGE_KEYS = ("use", "id", "enabled", "gate", "if_slower")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -66,12 +79,17 @@ class _Reader:
         stages = self._stages()
         budget = self._section("budget", BudgetSection, {})
         export = self._export(target)
+        pack = self._value("pack", bool, False)
+        if isinstance(budget, BudgetSection) and budget.packed_size is not None and not pack:
+            self._problem("nothing is packed that this could bound", ("budget", "packed_size"), "add `pack: true`")
         if self.problems:
             raise RecipeError(sorted(self.problems, key=_place))
         assert model is not None
         assert target is not None
         assert budget is not None
-        recipe = Recipe(name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {})
+        recipe = Recipe(
+            name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {}, pack
+        )
         recipe.resolved.update(resolve(recipe))
         return recipe
 
@@ -355,6 +373,7 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "target": recipe.target.model_dump(mode="json"),
         "stages": stages,
         "export": [{"backend": entry.backend, **_set_values(entry.params)} for entry in recipe.export],
+        "pack": recipe.pack,
         "budget": recipe.budget.model_dump(mode="json"),
     }
 

@@ -79,6 +79,9 @@ class BudgetSection(Section):
     size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
         None, description="most bytes of the exported files, as in 5MB"
     )
+    packed_size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
+        None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"
+    )
     speedup: float | None = Field(None, gt=0, description="least ratio of latency, original / compressed, same runtime")
     worst_class_drop: float | None = Field(None, ge=0, description="most points that any one class may lose")
 
@@ -124,6 +127,7 @@ class Recipe:
 
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
+    pack: whether each deliverable that is an ONNX file is packed for transport too.
     """
 
     name: str
@@ -138,3 +142,4 @@ class Recipe:
     budget: BudgetSection
     base: Path
     resolved: dict[str, Any]
+    pack: bool = False

@@ -26,14 +26,16 @@ _RUNNABLE_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsof
 def load(params: OnnxParams, base: Path, seed: int) -> Model:
     """The file's graph, its external data read into memory; symbolic dimensions keep their names.
 
-    A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
+    Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
     Raises UsageError when the file is not a valid ONNX model or needs operators that nothing here can run.
     """
     from compressctl.graph.free_batch import free_batch
+    from compressctl.graph.unpack_constants import unpack_constants
 
     path = existing(base / params.path, what="the ONNX file")
     proto = read_onnx(path)
     _check_domains(proto, path)
+    proto = unpack_constants(proto)
     freed = free_batch(proto)
     if freed.reason is not None:
         entry = freed.model.metadata_props.add()

@@ -137,6 +137,7 @@ def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     assert timing.points[1][1].speedup is not None
     assert 0 <= timing.noise.other_load <= 1
     assert 0 < first.memory.before_bytes <= first.memory.load_peak_bytes <= first.memory.run_peak_bytes
+    assert 0 < first.load_ms < 10_000
 
 
 def test_memory_is_the_workers_own_and_shows_the_weights(tmp_path: Path) -> None:

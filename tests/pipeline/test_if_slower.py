@@ -49,6 +49,19 @@ def test_a_slower_int8_file_is_undone_and_the_report_says_so(shell: Shell) -> No
     assert "QuantizeLinear" not in {node.op_type for node in kept.graph.node}
 
 
+def test_a_network_that_was_trained_in_vain_is_lowered_as_it_came(shell: Shell) -> None:
+    """quantize.qat takes a network and gives a graph: undone, the graph is the network's."""
+    pytest.importorskip("accelerate")
+    done = shell.run("apply", _tiny(shell, "{use: quantize.qat, id: qat, epochs: 1}"), "--output", "out")
+    assert done.code == 0, done.err
+    report = shell.report("out")
+    assert "slower" in next(stage for stage in report["stages"] if stage["id"] == "qat")["facts"]["skipped"]
+    part = report["backends"][0]
+    assert part["compressed"]["score"]["value"] == part["baseline"]["score"]["value"]
+    kept = onnx.load(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx")
+    assert "QuantizeLinear" not in {node.op_type for node in kept.graph.node}
+
+
 def test_keep_and_stop_do_what_they_say(shell: Shell) -> None:
     kept = shell.run("apply", _tiny(shell, "{use: quantize.static, id: int8, if_slower: keep}"), "--output", "kept")
     assert kept.code == 0, kept.err

@@ -34,6 +34,7 @@ from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
 from compressctl.techniques.prune.params_unstructured import UNSTRUCTURED, UnstructuredParams
+from compressctl.techniques.prune.sparse_torch import TorchWeights
 from compressctl.techniques.prune.unstructured import apply
 from compressctl.techniques.quantize.params import StaticParams
 from compressctl.techniques.quantize.static import apply as quantize
@@ -660,3 +661,13 @@ def test_an_onnx_file_is_pruned_without_data(shell: Shell, lowered: Model) -> No
     assert sum(map(_zeros, weights)) == round(0.6 * sum(weight.size for weight in weights))
     refused = shell.run("plan", "file.yaml", "--set", "stages.0.finetune.epochs=1")
     assert refused.code == 2, refused.out
+
+
+def test_weights_that_are_read_do_not_change_when_the_network_does() -> None:
+    """A linear layer's weight in the common layout would be the parameter's own memory."""
+    body = nn.Linear(4, 4)
+    weights = TorchWeights(body, _network(body, 4).signature, embeddings=False, seed=0)
+    (layer,) = weights.layers()
+    before = layer.weight.copy()
+    weights.write("weight", np.zeros_like(before))
+    assert np.array_equal(layer.weight, before)

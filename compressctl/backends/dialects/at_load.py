@@ -13,6 +13,7 @@ from compressctl.core.target import Target
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.index import index
 from compressctl.graph.packed import bits_of, stored
+from compressctl.numerics.bitpack import join_bits
 
 
 def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:
@@ -83,9 +84,8 @@ def _with_arithmetic(
 def _two_bits(name: str, codes: np.ndarray, made: dict[str, onnx.TensorProto]) -> tuple[list[onnx.NodeProto], str]:
     """Four codes to a byte, the low bits first, and the nodes that take them apart again: (nodes, tensor of uint8 codes)."""
     flat = codes.astype(np.int8).reshape(-1) + (2 if codes.dtype.name == "int2" else 0)
-    groups = np.pad(flat, (0, -flat.size % 4)).reshape(-1, 4).astype(np.uint8)
     parts = {
-        f"{name}_packed": (groups << np.array([0, 2, 4, 6], np.uint8)).sum(axis=1, dtype=np.uint8).reshape(-1, 1),
+        f"{name}_packed": join_bits(flat, 2).reshape(-1, 1),
         f"{name}_shifts": np.array([[0, 2, 4, 6]], np.uint8),
         f"{name}_lowest": np.array(3, np.uint8),
         f"{name}_all": np.array([-1], np.int64),

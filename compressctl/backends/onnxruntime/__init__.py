@@ -39,12 +39,14 @@ class OnnxRuntime:
         How products with quantized weights alone are written is measured here. See choose.py.
         """
         _require()
-        from compressctl.backends.onnx_file import write_onnx
+        from compressctl.backends.onnx_file import save_onnx, to_onnx
         from compressctl.backends.onnxruntime.choose import choose_forms
+        from compressctl.backends.storage import as_stored
 
         forms, notes = choose_forms(model, target)
-        files = write_onnx(model, target, folder, forms)
-        return Artifact("onnxruntime", files[0], files, notes)
+        proto, stored = as_stored(to_onnx(model, target, forms), target)
+        files = save_onnx(proto, folder)
+        return Artifact("onnxruntime", files[0], files, (*notes, *stored))
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""

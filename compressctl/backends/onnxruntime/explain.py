@@ -14,6 +14,7 @@ from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
 from compressctl.graph.index import attribute, index
+from compressctl.graph.unpack_constants import is_packed, unpack_constants
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul")
@@ -25,6 +26,8 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
     MACs and names are those of the artifact's own node that an executed node computes; fused helpers carry none.
     """
     artifact = onnx.load(path, load_external_data=False)
+    if is_packed(artifact.graph):
+        artifact = unpack_constants(onnx.load(path))
     executed = _optimized(path, target)
     left = {cost.name: cost.macs for cost in costs(artifact)}
     producers = index(artifact.graph).producers

@@ -37,7 +37,7 @@ class OpenVino:
         return Availability(installed is not None, installed, ("cpu",) if installed else (), OPENVINO.install, note)
 
     def build(self, model: Model, target: Target, folder: Path) -> Artifact:
-        """Write `model.xml` and `model.bin` into folder. See build.py."""
+        """Write `model.xml` and `model.bin` into folder, or `model.onnx` where storage is packed. See build.py."""
         _require(self.probe())
         from compressctl.backends.openvino.build import build
 
@@ -59,6 +59,10 @@ class OpenVino:
 
     def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
         """The constants of the IR that are parameters. See weights.py."""
+        if artifact.path.suffix == ".onnx":
+            from compressctl.graph.stored_weights import stored_weights as in_onnx
+
+            return in_onnx(artifact.path)
         _require(self.probe())
         from compressctl.backends.openvino.weights import stored_weights
 

@@ -13,11 +13,12 @@ import openvino
 
 from compressctl.backends.dialects.cpu import active_sites
 from compressctl.backends.dialects.weight_only import weight_only_products
-from compressctl.backends.onnx_file import write_onnx
+from compressctl.backends.onnx_file import save_onnx, to_onnx, write_onnx
 from compressctl.backends.openvino.nncf_weights import compress_weights
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams, Preprocess
 from compressctl.backends.rules import WEIGHT_ONLY
+from compressctl.backends.storage import as_stored
 from compressctl.core.backend import Artifact
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
@@ -27,16 +28,25 @@ from compressctl.graph.fuse import fuse_hard_swish
 NOTES = ["compressctl", "nodes"]
 """Where in the IR's runtime info each node's MACs and the reason why it is float are kept, for `explain`."""
 
+NOTES_IN_ONNX = "compressctl.nodes"
+"""The same in the metadata of an ONNX file."""
+
 _LEFT = "its inputs or weight were not quantized, or it multiplies two activations, which OpenVINO does faster in float"
 
 PREPROCESS = ["compressctl", "preprocess"]
 
 
 def build(model: Model, target: Target, folder: Path) -> Artifact:
-    """Write model.xml and model.bin into folder, each whole or not at all. Raises StageError with the node at fault."""
+    """Write model.xml and model.bin into folder, each whole or not at all. Raises StageError with the node at fault.
+
+    With packed storage it writes model.onnx: OpenVINO's converter would unpack it, and the XML of the nodes that unpack takes
+    more than they save in a small network. OpenVINO loads either.
+    """
     options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
     model = replace(model, body=fuse_hard_swish(model.body)) if model.form is Form.ONNX else model
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+        if options.storage == "packed":
+            return _packed(model, target, Path(scratch), folder, options)
         source = write_onnx(model, target, Path(scratch))
         try:
             converted = openvino.convert_model(str(source[0]))
@@ -51,6 +61,18 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         openvino.save_model(converted, Path(scratch) / "model.xml", compress_to_fp16=options.half_constants)
         files = [(Path(scratch) / name).replace(folder / name) for name in ("model.bin", "model.xml")]
     return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
+
+
+def _packed(model: Model, target: Target, scratch: Path, folder: Path, options: OpenVinoParams) -> Artifact:
+    proto, stored = as_stored(to_onnx(model, target), target)
+    onnx.helper.set_model_props(proto, {NOTES_IN_ONNX: json.dumps(_notes(model))})
+    written = save_onnx(proto, scratch)
+    try:
+        openvino.Core().read_model(written[0])
+    except Exception as error:
+        raise translated(error, written[0]) from error
+    files = tuple(file.replace(folder / file.name) for file in reversed(written))
+    return Artifact("openvino", files[-1], tuple(reversed(files)), (*_said(options), *stored))
 
 
 def _notes(model: Model) -> dict[str, list[Any]]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import openvino
 
-from compressctl.backends.openvino.build import NOTES
+from compressctl.backends.openvino.build import NOTES, NOTES_IN_ONNX
 from compressctl.backends.openvino.session import compile_model
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
@@ -83,6 +84,10 @@ def _reads_float(node: openvino.Node) -> bool:
 
 
 def _notes(path: Path) -> dict[str, list[Any]]:
+    if path.suffix == ".onnx":
+        stored = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+        in_onnx: dict[str, list[Any]] = json.loads(stored.get(NOTES_IN_ONNX, "{}"))
+        return in_onnx
     model = openvino.Core().read_model(path)
     if not model.has_rt_info(NOTES):
         return {}

@@ -16,6 +16,7 @@ from compressctl.backends.dialects.tensorrt import four_bit_products, four_bits
 from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.params import Profile, TensorRtParams
+from compressctl.backends.storage import as_stored
 from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError
@@ -45,6 +46,8 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         proto, kept = to_half(_new_enough(proto), options.float32_nodes)
         notes += [f"node {name} stays float32: {why}" for name, why in kept.items() if why != "asked for"]
     sparse = _sparse(proto, options, target)
+    proto, stored = as_stored(proto, replace(target, backend="tensorrt", options=complete))
+    notes += stored
     findings = lint(proto, sparse=sparse)
     if findings:
         lines = [f"{found.rule}: {found.node}: {found.message}" for found in findings[:5]]

@@ -12,14 +12,12 @@ from compressctl.core.events import Events
 from compressctl.numerics.masks import block_means, global_masks, layer_mask, n_of_m_mask, row_mask, spread
 from compressctl.numerics.saliency import lamp, wanda
 from compressctl.numerics.sparsegpt import Zeros, sparsegpt
+from compressctl.techniques.prune.input_moments import ROWS, input_moments, per_output
 from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_layers import Layer, Treated, Treatment, Weights
 
 Share = Callable[[float], float]
 """The share of zeros now, from a layer's share in the end."""
-
-_ROWS = 4096
-"""Inputs of one layer that one batch contributes to its statistics: some ten thousand over a usual calibration split."""
 
 _LARGEST_GRAM = 16_384
 """Inputs of one output; the matrices of a wider layer take more than 6 GB while they are inverted."""
@@ -80,7 +78,9 @@ def cut(
     means: dict[str, np.ndarray] = {}
     if params.method == "wanda":
         assert split is not None, "the plan gives calibration data to a technique that needs it"
-        means, norms = _input_means_and_norms(weights, layers, split)
+        seen = input_moments(weights, layers, split)
+        means = {name: moments.mean for name, moments in seen.items()}
+        norms = {name: np.sqrt(moments.squares) for name, moments in seen.items()}
         unseen = [layer.name for layer in layers if layer.name not in norms]
         means = means if params.bias_correction else {}
         scores = {layer.name: wanda(layer.weight, norms.get(layer.name, np.ones(1))) for layer in layers}
@@ -88,7 +88,9 @@ def cut(
     else:
         masks = choose(magnitudes(layers, treated, params.method), treated, share, is_global=params.is_global)
     for layer in layers:
-        _write(weights, layer, layer.weight * masks[layer.name], means.get(layer.name))
+        _write(
+            weights, layer, np.where(masks[layer.name], layer.weight, layer.weight.dtype.type(0)), means.get(layer.name)
+        )
     return unseen
 
 
@@ -98,32 +100,6 @@ def _write(weights: Weights, layer: Layer, pruned: np.ndarray, mean: np.ndarray 
     if mean is not None:
         lost = ((layer.weight - pruned) * mean).sum(axis=(1, 2))
         weights.shift(layer.name, lost.astype(np.float32))
-
-
-def _input_means_and_norms(
-    weights: Weights, layers: Sequence[Layer], split: Split
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Of the input of each weight, in the shape of the layer's weight."""
-    sums: dict[str, np.ndarray] = {}
-    squares: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-
-    def see(name: str, rows: np.ndarray) -> None:
-        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
-        squares[name] = squares.get(name, 0.0) + np.square(rows, dtype=np.float64).sum(axis=0)
-        counts[name] = counts.get(name, 0) + len(rows)
-
-    weights.watch([layer.name for layer in layers], split, see, _ROWS)
-    seen = [layer for layer in layers if layer.name in squares]
-    means = {layer.name: _per_output(sums[layer.name] / counts[layer.name], layer) for layer in seen}
-    return means, {layer.name: np.sqrt(_per_output(squares[layer.name], layer)) for layer in seen}
-
-
-def _per_output(values: np.ndarray, layer: Layer) -> np.ndarray:
-    """(positions, channels of all groups) as (out, positions, in): each output reads its own group's channels."""
-    out, positions, channels = layer.weight.shape
-    by_group = values.reshape(positions, layer.groups, channels).transpose(1, 0, 2)
-    return np.repeat(by_group, out // layer.groups, axis=0)
 
 
 def _cut_by_sparsegpt(
@@ -142,7 +118,7 @@ def _cut_by_sparsegpt(
             else:
                 unseen.append(name)
                 mask = _mask(np.abs(layer.weight), treatment, share(treatment.share), by_row=False)
-                pruned = layer.weight * mask
+                pruned = np.where(mask, layer.weight, layer.weight.dtype.type(0))
             _write(weights, layer, pruned, means.get(name) if params.bias_correction else None)
         events.progress("pruning", done + 1, min(params.rounds, len(names)))
     return unseen
@@ -177,8 +153,8 @@ def _means_and_grams(
         split_up = rows.reshape(*rows.shape[:2], groups, -1).transpose(2, 0, 1, 3).reshape(groups, len(rows), -1)
         found[name] = found.get(name, 0.0) + (split_up.transpose(0, 2, 1) @ split_up).astype(np.float64)
 
-    weights.watch(list(by_name), split, see, _ROWS)
-    return {name: _per_output(total / counts[name], by_name[name]) for name, total in sums.items()}, found
+    weights.watch(list(by_name), split, see, ROWS)
+    return {name: per_output(total / counts[name], by_name[name]) for name, total in sums.items()}, found
 
 
 def _sparsegpt(layer: Layer, grams: np.ndarray, zeros: Zeros, damping: float) -> np.ndarray:

@@ -100,7 +100,8 @@ class TorchWeights:
 def to_canonical(weight: np.ndarray) -> np.ndarray:
     """(out, in, *kernel) as (out, positions, in), float32, a copy."""
     flat = weight.reshape(*weight.shape[:2], -1)
-    return np.ascontiguousarray(np.moveaxis(flat, 1, 2), dtype=np.float32)
+    # Where there is one position or one channel nothing moves: without a copy this would be the parameter's own memory.
+    return np.array(np.moveaxis(flat, 1, 2), dtype=np.float32, order="C")
 
 
 def from_canonical(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -79,7 +79,7 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
     """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
     assert run.data is not None
     body, prepared = _prepared(simplify(model.body), model, params, run)
-    treated = _treat(find_sites(body.graph), params)
+    treated = treat(find_sites(body.graph), params)
     if not treated.sites:
         raise StageError(
             "nothing to quantize: no convolution or matrix product with constant weights",
@@ -160,14 +160,14 @@ class Treated:
         return self.methods.get(tensor, params.ranges)
 
 
-def _treat(sites: Sequence[Site], params: StaticParams) -> Treated:
+def treat(sites: Sequence[Site], params: StaticParams) -> Treated:
     """Apply every override in order. Raises UsageError for a pattern that matches nothing."""
     floats: dict[str, str] = {}
     methods: dict[str, RangeMethod] = {}
     bits = {site.node: BITS[params.weights] for site in sites if site.weight}
     decided: set[str] = set()
     for override in params.overrides:
-        matched = [site for site in sites if _matches(site, override.match)]
+        matched = [site for site in sites if matches(site, override.match)]
         if not matched:
             names = ", ".join(name for site in sites[:8] if (name := site.weight or site.node))
             raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
@@ -186,7 +186,7 @@ def _treat(sites: Sequence[Site], params: StaticParams) -> Treated:
 BITS = {"int8": 8, "int4": 4}
 
 
-def _matches(site: Site, pattern: str) -> bool:
+def matches(site: Site, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (site.node, site.op, site.weight, site.output) if name)
 
 

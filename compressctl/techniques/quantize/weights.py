@@ -35,7 +35,8 @@ def quantize_weight(
     limit = _LARGEST_REDUCED if guard == "reduce_range" else _LARGEST
     scale = largest / limit
     if guard == "pairs":
-        scale = np.maximum(scale, largest_pair(rows) / (_LARGEST_PAIR - 1 if goes_up else _LARGEST_PAIR))
+        limits = _LARGEST_PAIR - 1 if goes_up else _pair_limit(rows, largest)
+        scale = np.maximum(scale, largest_pair(rows) / limits)
     if not per_channel:
         scale = np.asarray(scale.max())
     scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
@@ -47,6 +48,15 @@ def quantize_weight(
         quantized_min=-limit,
         quantized_max=limit,
     )
+
+
+def _pair_limit(rows: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """(channels,): what two neighbours' codes may sum to before they are rounded.
+
+    Weights of one magnitude, and zeros, are exact at 64 + 64 = 128; at 127 they would be rounded up to it from 63.5.
+    """
+    is_exact = np.all((rows == 0) | (np.abs(rows) == largest[:, None]), axis=1)
+    return np.where(is_exact, _LARGEST_PAIR + 1, _LARGEST_PAIR)
 
 
 def narrow_weight(values: np.ndarray, axis: int, bits: int, *, per_channel: bool) -> TensorQuant:

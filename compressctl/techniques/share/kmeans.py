@@ -1,0 +1,143 @@
+"""share.kmeans: the weights of each layer take few values, chosen by k-means, and are trained there where the params say so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.errors import StageError
+from compressctl.core.model import Model
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.prune.input_moments import Moments, input_moments
+from compressctl.techniques.prune.sparse_layers import Layer, Weights
+from compressctl.techniques.share.layers import Chosen, as_rows, choose, from_rows, open_weights
+from compressctl.techniques.share.params import KmeansParams
+from compressctl.techniques.share.shared import Shared, Treatment, share
+
+_FLOOR = 1e-3
+"""Of a layer's mean importance: weights that no gradient reached still count a little."""
+
+_ROWS = 256
+"""Inputs of one layer that one batch contributes: means of thousands are known well enough, and cutting patches takes long."""
+
+
+def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
+    """Share, and train where the params say so. Raises StageError when no layer can be shared."""
+    weights = open_weights(model, params, run)
+    layers = weights.layers()
+    chosen = choose(layers, params)
+    if not chosen.shared:
+        raise StageError(
+            "nothing to share: no linear layer or convolution is left", hint="`compressctl inspect` lists the layers"
+        )
+    layers = [layer for layer in layers if layer.name in chosen.shared]
+    moments = _moments(weights, layers, params, run)
+    heavy = _importance(model, weights, layers, moments, params, run)
+    facts: dict[str, Any] = {}
+    if params.budget is not None:
+        from compressctl.techniques.share.budget import within_budget
+
+        chosen, facts["budget"] = within_budget(model, weights, layers, chosen, heavy, params, run)
+    found = {layer.name: _shared(layer, chosen.shared[layer.name], params, heavy, run) for layer in layers}
+    for layer in layers:
+        write(weights, layer, found[layer.name])
+        if params.finetune is None and layer.name in moments and params.bias_correction:
+            _correct_bias(weights, layer, found[layer.name], moments[layer.name])
+    ours = replace(model, body=weights.body())
+    before = _errors(layers, found, heavy)
+    if params.finetune is not None:
+        from compressctl.techniques.share.finetune import finetune
+
+        found, facts["finetune"] = finetune(ours, found, params, run)
+    return StageResult(ours, {**_facts(layers, found, chosen, weights, before), **facts})
+
+
+def write(weights: Weights, layer: Layer, shared: Shared) -> None:
+    weights.write(layer.name, from_rows(shared.values(), layer.weight.shape))
+
+
+def _shared(
+    layer: Layer, treatment: Treatment, params: KmeansParams, heavy: Mapping[str, np.ndarray], run: RunContext
+) -> Shared:
+    rng = np.random.default_rng([run.seed, layer.weight.size])
+    try:
+        return share(as_rows(layer.weight), treatment, params, heavy.get(layer.name), rng)
+    except ValueError as error:
+        raise StageError(f"{layer.name}: {error}", hint="check the weights that the model was loaded with") from error
+
+
+def _moments(weights: Weights, layers: Sequence[Layer], params: KmeansParams, run: RunContext) -> dict[str, Moments]:
+    """What enters each layer, where anything asks for it."""
+    corrects = params.bias_correction and params.finetune is None
+    split = run.data.split("calibration") if run.data is not None else None
+    if split is None or len(split) == 0 or not (corrects or params.importance == "activation"):
+        return {}
+    return input_moments(weights, layers, split, _ROWS)
+
+
+def _importance(
+    model: Model,
+    weights: Weights,
+    layers: Sequence[Layer],
+    moments: Mapping[str, Moments],
+    params: KmeansParams,
+    run: RunContext,
+) -> dict[str, np.ndarray]:
+    """By layer, (rows, columns); empty where all weights count alike."""
+    found: dict[str, np.ndarray] = {}
+    if params.importance == "activation":
+        found = {name: as_rows(moment.squares) / moment.count for name, moment in moments.items()}
+    elif params.importance == "fisher":
+        from compressctl.techniques.prune.sparse_torch import to_canonical
+        from compressctl.techniques.share.fisher import fisher
+
+        assert run.data is not None, "the plan gives calibration data to a technique that needs it"
+        names = [layer.name for layer in layers]
+        gradients = fisher(weights.body(), names, run.data.split("calibration"), model.signature, run.task)
+        found = {name: as_rows(to_canonical(values)) for name, values in gradients.items()}
+    return {name: values + _FLOOR * max(float(values.mean()), 1e-30) for name, values in found.items()}
+
+
+def _correct_bias(weights: Weights, layer: Layer, shared: Shared, moments: Moments) -> None:
+    """A layer is linear in its input, so that its mean input tells by how much each output moves on average."""
+    moved = layer.weight - from_rows(shared.values(), layer.weight.shape)
+    weights.shift(layer.name, (moved * moments.mean).sum(axis=(1, 2)).astype(np.float32))
+
+
+def _errors(layers: Sequence[Layer], found: Mapping[str, Shared], heavy: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """By layer: weighted squared error, as a share of the weighted squared weights."""
+    errors = {}
+    for layer in layers:
+        rows = as_rows(layer.weight).astype(np.float64)
+        weight = heavy.get(layer.name, np.ones(1))
+        whole = float((weight * rows**2).sum())
+        errors[layer.name] = float((weight * (rows - found[layer.name].values()) ** 2).sum()) / max(whole, 1e-30)
+    return errors
+
+
+def _facts(
+    layers: Sequence[Layer],
+    found: Mapping[str, Shared],
+    chosen: Chosen,
+    weights: Weights,
+    errors: Mapping[str, float],
+) -> dict[str, Any]:
+    """bits_per_weight: of an ideal entropy coder, codebooks included."""
+    count = sum(layer.weight.size for layer in layers)
+    return {
+        "layers": {
+            layer.name: {
+                "clusters": int(found[layer.name].codebook.shape[1]),
+                "granularity": chosen.shared[layer.name].granularity,
+                "relative_error": round(errors[layer.name], 6),
+                "bits_per_weight": round(found[layer.name].bits / layer.weight.size, 3),
+            }
+            for layer in layers
+        },
+        "shared_weights": count,
+        "bits_per_weight": round(sum(shared.bits for shared in found.values()) / count, 3),
+        "left": {**chosen.left, **weights.skipped},
+    }

@@ -1,0 +1,74 @@
+"""The weights of a network or graph as (rows, columns), a row per output channel in the order in which files store it."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Form, Model
+from compressctl.core.technique import RunContext
+from compressctl.techniques.prune.sparse_layers import Layer, Weights
+from compressctl.techniques.share.params import KmeansParams
+from compressctl.techniques.share.shared import Treatment
+
+
+def open_weights(model: Model, params: KmeansParams, run: RunContext) -> Weights:
+    """The weights of a copy of the model."""
+    if model.quant is not None:
+        raise StageError("the model is already quantized", hint="share the weights of the float model")
+    if model.form is Form.ONNX:
+        from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
+
+        return OnnxWeights(prepared(model.body), model.signature, seed=run.seed)
+    from compressctl.techniques.prune.sparse_torch import TorchWeights
+
+    return TorchWeights(copy.deepcopy(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
+
+
+def as_rows(weight: np.ndarray) -> np.ndarray:
+    """(out, positions, in), as layers come, to (out, in x positions)."""
+    return np.ascontiguousarray(np.moveaxis(weight, 2, 1)).reshape(len(weight), -1)
+
+
+def from_rows(rows: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The inverse of as_rows. shape: (out, positions, in)."""
+    out, positions, channels = shape
+    return np.ascontiguousarray(np.moveaxis(rows.reshape(out, channels, positions), 1, 2))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """shared: treatment by weight, in the order of the layers. left: why others stay as they are."""
+
+    shared: Mapping[str, Treatment]
+    left: Mapping[str, str]
+
+
+def choose(layers: Sequence[Layer], params: KmeansParams) -> Chosen:
+    """Decide for every layer. Raises UsageError for an override that matches nothing."""
+    shared: dict[str, Treatment] = {
+        layer.name: Treatment(params.clusters, params.granularity) for layer in layers if layer.weight.size
+    }
+    left: dict[str, str] = {}
+    for override in params.overrides:
+        matched = [layer for layer in layers if _matches(layer, override.match)]
+        if not matched:
+            names = ", ".join(layer.name for layer in layers[:8])
+            raise UsageError(f"overrides: {override.match!r} matches no layer", hint=f"there are: {names}, ...")
+        for layer in matched:
+            clusters = params.clusters if override.clusters is None else override.clusters
+            left.pop(layer.name, None)
+            shared[layer.name] = Treatment(clusters, override.granularity or params.granularity)
+            if clusters < 2:
+                shared.pop(layer.name)
+                left[layer.name] = f"override {override.match!r}"
+    return Chosen({layer.name: shared[layer.name] for layer in layers if layer.name in shared}, left)
+
+
+def _matches(layer: Layer, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.aliases))

@@ -1,0 +1,196 @@
+"""What a `share.kmeans` stage can be told. Light: recipes are checked against this without numpy or torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from compressctl.core.errors import Problem
+from compressctl.core.model import Form
+from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.training.params import TrainingParams
+
+Granularity = Literal["tensor", "scaled", "channel", "group"]
+
+_ONE_BOOK = ("tensor", "scaled")
+
+
+class ShareOverride(BaseModel):
+    """Another treatment for the weights that a pattern matches."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(
+        description="shell-style pattern over names of weights and layers; matching nothing is an error", min_length=1
+    )
+    clusters: int | None = Field(None, ge=0, le=256, description="entries of its codebooks; 0 keeps the layer as it is")
+    granularity: Granularity | None = Field(None, description="which weights of it share a codebook")
+
+
+class Finetuning(TrainingParams):
+    """Training that moves the entries of codebooks; which weight has which entry stays, unless membership says otherwise."""
+
+    epochs: int = Field(2, ge=0, description="passes over the train split")
+    learning_rate: float = Field(0.002, gt=0, description="the highest; the schedule goes up to it and down from it")
+    weight_decay: float = Field(0.0, ge=0, description="of weights; biases and norms have none")
+    gradient: Literal["mean", "sum"] = Field(
+        "mean",
+        description="of an entry, over its weights: the mean moves weights as far as training them alone would; the sum is the "
+        "entry's own gradient, thousands of times larger, and wants a learning_rate to match",
+    )
+    membership: Literal["fixed", "straight-through", "soft"] = Field(
+        "fixed",
+        description="which weight has which entry: stays; follows full-precision weights that are trained behind the shared ones; "
+        "or is soft, each weight a mean of entries by nearness, until it is settled at each epoch's end (differentiable k-means)",
+    )
+    softness: float = Field(
+        0.01,
+        gt=0,
+        description="membership soft: the distance, as a share of the layer's spread, over which two entries are mixed",
+    )
+    teacher: str | None = Field(
+        None, description="`original` (the recipe's own model), an .onnx file, or weights for the recipe's model"
+    )
+    temperature: float = Field(4.0, gt=0, description="divides both networks' logits before softmax, with a teacher")
+    teacher_weight: float = Field(0.9, ge=0, description="weight of the loss against the teacher")
+    label_weight: float = Field(0.1, ge=0, description="weight of the task's own loss, where there is a teacher")
+
+
+class SizeBudget(BaseModel):
+    """How many clusters each layer gets, by what they cost in bits and what they save in error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bits: float = Field(gt=0, le=8, description="per weight, over all shared layers together, codebooks included")
+    choices: tuple[int, ...] = Field(
+        (2, 4, 8, 16, 32, 64), min_length=2, description="numbers of clusters to choose from"
+    )
+    sensitivity: Literal["error", "outputs"] = Field(
+        "outputs",
+        description="what an error in a layer is measured by: its own weights' (times their importance), or what it changes in "
+        "the network's outputs on calibration data, one layer at a time",
+    )
+
+    @model_validator(mode="after")
+    def _choices_are_numbers_of_clusters(self) -> SizeBudget:
+        if any(not 2 <= choice <= 256 for choice in self.choices) or len(set(self.choices)) < 2:
+            raise ValueError("choices are different numbers of clusters between 2 and 256, as in [4, 16, 64]")
+        return self
+
+
+class KmeansParams(BaseModel):
+    """share.kmeans: the weights of a layer take few different values, so that a file holds small indices and a codebook."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    clusters: int = Field(16, ge=2, le=256, description="entries of a codebook, the zero of pruned weights among them")
+    granularity: Granularity = Field(
+        "scaled",
+        description="which weights share a codebook: all of a layer (tensor); all, after each output channel is divided by a scale "
+        "of its own (scaled), which keeps depthwise networks alive; those of a channel, or of a group within one",
+    )
+    group: int = Field(
+        64, ge=2, description="granularity group: neighbouring weights of a channel that share a codebook"
+    )
+    codebook: Literal["kmeans", "uniform", "power-of-two"] = Field(
+        "kmeans", description="entries where they cost least, evenly spaced, or powers of two with signs"
+    )
+    init: Literal["optimal", "linear", "density", "k-means++"] = Field(
+        "optimal",
+        description="where k-means starts: the best codebook of the weights' histogram, entries evenly spaced, entries that stand "
+        "for equally many weights, or drawn weights",
+    )
+    importance: Literal["none", "fisher", "activation"] = Field(
+        "none",
+        description="how much an error in a weight counts: all alike, by its squared gradient over labelled calibration data "
+        "(torch models only), or by the energy of what it multiplies",
+    )
+    keep_zeros: bool = Field(True, description="weights that are zero stay so and are one entry of the codebook")
+    codebook_bits: Literal[8, 16, 32] = Field(
+        32, description="of an entry: float32, float16, or a whole number of steps of a 127th of the largest"
+    )
+    rate: float = Field(
+        0.0,
+        ge=0,
+        description="what a bit of an entropy coder counts, as a share of the layer's mean squared weight: weights go to entries "
+        "that are used more often (0.001 to 0.05); for files that `pack` writes",
+    )
+    budget: SizeBudget | None = Field(None, description="choose the clusters of each layer instead, under a size")
+    bias_correction: bool = Field(
+        True,
+        description="without fine-tuning, shift biases by the mean of what sharing changes in each output, where there is "
+        "calibration data",
+    )
+    finetune: Finetuning | None = Field(None, description="training of the codebooks (torch models only)")
+    embeddings: bool = Field(True, description="share the weights of embedding tables too (torch models only)")
+    overrides: tuple[ShareOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+
+def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
+    problems = []
+    if facts.quantized:
+        problems.append(
+            Problem(
+                "the model is already quantized by an earlier stage", "use", "share weights first, or leave one out"
+            )
+        )
+    if facts.form is Form.ONNX and params.finetune is not None:
+        problems.append(
+            Problem(
+                "fine-tuning needs a torch model, but the model is an ONNX graph here",
+                "finetune",
+                "leave it out, or give the model as torch (source: python)",
+            )
+        )
+    if facts.form is Form.ONNX and params.importance == "fisher":
+        problems.append(
+            Problem("gradients need a torch model, but the model is an ONNX graph here", "importance", "use activation")
+        )
+    many = [override.granularity or params.granularity for override in params.overrides]
+    if params.rate and any(granularity not in _ONE_BOOK for granularity in (params.granularity, *many)):
+        problems.append(
+            Problem("an entropy coder wants one codebook for a layer", "rate", "use granularity tensor or scaled")
+        )
+    if params.rate and params.codebook != "kmeans":
+        problems.append(Problem(f"entries of codebook {params.codebook} do not move", "rate", "use codebook: kmeans"))
+    if params.codebook != "kmeans" and params.finetune is not None:
+        problems.append(
+            Problem(
+                f"fine-tuning would move entries off a codebook that is {params.codebook}", "finetune", "leave it out"
+            )
+        )
+    return problems
+
+
+def _some_need(params: KmeansParams) -> frozenset[Need]:
+    needs: set[Need] = set()
+    if params.importance != "none" or (params.budget is not None and params.budget.sensitivity == "outputs"):
+        needs.add(Need.CALIBRATION_DATA)
+    if params.importance == "fisher":
+        needs.add(Need.LABELS)
+    if params.finetune is not None:
+        needs |= {Need.TRAINING_DATA, Need.LABELS}
+    return frozenset(needs)
+
+
+KMEANS = TechniqueSpec(
+    name="share.kmeans",
+    version=1,
+    summary="weights share few values by k-means; a much smaller file (storage: packed), the same speed",
+    params=KmeansParams,
+    takes=(Form.TORCH, Form.ONNX),
+    gives=None,
+    implementation="compressctl.techniques.share.kmeans:apply",
+    sources=(
+        "Han, Mao & Dally 2016, Deep Compression, section 3 (shared weights, codebooks trained by summed gradients)",
+        "Wang & Song 2011, Ckmeans.1d.dp; Gronlund et al. 2017, Fast Exact k-Means in 1D, section 2.2",
+        "Choi, El-Khamy & Lee 2017, Towards the Limit of Network Quantization, section 3 (importance by second derivatives)",
+        "Chou, Lookabaugh & Gray 1989, Entropy-Constrained Vector Quantization, section III (rate)",
+        "Cho et al. 2022, DKM: Differentiable k-Means Clustering Layer for Neural Network Compression, section 3.2 (soft)",
+        "Zhou et al. 2017, Incremental Network Quantization, equation 2 (power-of-two)",
+    ),
+    check=check_kmeans,
+    some_need=_some_need,
+    reads_data=True,
+)
