@@ -42,7 +42,7 @@ class StaticParams(BaseModel):
     weights: Literal["int8", "int4"] = Field(
         "int8",
         description="width of the weights; int4 are codes from -8 to 7 on the scale of least squared error, which integer "
-        "kernels multiply as 8 bits: a plain file holds one to a byte",
+        "kernels multiply as 8 bits: a plain file holds one to a byte, `storage: packed` two",
     )
     rounding: Literal["nearest", "adaround"] = Field(
         "nearest",
