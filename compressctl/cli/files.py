@@ -28,3 +28,26 @@ def exported_file(path: Path) -> tuple[Artifact, Signature]:
     from compressctl.backends.openvino.signature import signature_of as openvino_signature
 
     return Artifact("openvino", path, (path, path.with_suffix(".bin"))), openvino_signature(path)
+
+
+def writable(path: Path, force: bool) -> Path:
+    """The path of a file to write. Raises UsageError when one is there and force was not given, or the folder is not."""
+    from compressctl.core.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name a file with --output")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already", hint="--force writes over it, --output chooses another name")
+    return path
+
+
+def parsed_size(option: str, text: str) -> int:
+    """Bytes from `5MB`. Raises UsageError that names the option."""
+    from compressctl.core.errors import UsageError
+    from compressctl.recipe.schema import parse_size
+
+    try:
+        size = int(parse_size(text if not text.isdecimal() else int(text)))
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: {error}") from None
+    return size

@@ -22,7 +22,10 @@ _BUILTIN = "builtin:"
 
 def inspect(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An .onnx file, a recipe (its model), or builtin:NAME.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="An .onnx file, a packed file (.cctl), a recipe (its model), or builtin:NAME."
+        ),
     ],
     every: Annotated[bool, typer.Option("--all", help="Show nodes without parameters and computation too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -30,8 +33,17 @@ def inspect(
     """Show a model's layers, parameters and cost.
 
     MACs are multiply-accumulates for one sample; the share is of all bytes that parameters take. A PyTorch network is
-    shown as the ONNX graph that it lowers to.
+    shown as the ONNX graph that it lowers to. Of a packed file the ledger is shown: how each tensor is coded, in how many
+    bytes; every number in it is decoded and checked on the way.
     """
+    if Path(model).suffix.lower() == ".cctl":
+        from compressctl.cli import inspect_packed
+
+        if as_json:
+            print(json.dumps(inspect_packed.document(Path(model)), indent=2))
+        else:
+            inspect_packed.show(Path(model), every)
+        return
     from compressctl.graph.summary import summarize
 
     summary = summarize(_graph(model))
@@ -55,7 +67,8 @@ def _graph(model: str) -> onnx.ModelProto:
             raise UsageError(f"the ONNX file {path} {'is not a file' if path.exists() else 'does not exist'}")
         return read_onnx(path)
     raise UsageError(
-        f"{model!r} is no model that can be inspected", hint="name an .onnx file, a recipe (.yaml), or builtin:NAME"
+        f"{model!r} is no model that can be inspected",
+        hint="name an .onnx file, a packed one (.cctl), a recipe (.yaml), or builtin:NAME",
     )
 
 

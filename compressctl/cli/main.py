@@ -47,6 +47,8 @@ COMMANDS = {
     "export": Command(
         "compressctl.cli.export:export", "Write an ONNX file in other runtimes' forms, without a recipe."
     ),
+    "pack": Command("compressctl.cli.pack:pack", "Pack an ONNX file for transport, without loss."),
+    "unpack": Command("compressctl.cli.unpack:unpack", "Give back the ONNX file that was packed."),
     "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
     "schema": Command("compressctl.cli.schema:schema", "Write the JSON schema of recipes (for editors) or reports."),
     "doctor": Command("compressctl.cli.doctor:doctor", "Say what this machine can do and what is missing."),

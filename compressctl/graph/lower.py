@@ -20,6 +20,7 @@ from compressctl.core.errors import MissingDependencyError, StageError
 from compressctl.core.model import Form, Model, Signature
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
+from compressctl.graph.one_zero import one_zero
 from compressctl.graph.torch_outputs import named_outputs
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def lower(model: Model, opset: int = 20) -> Model:
     _check_batch_is_free(proto, model.signature)
     name_after_modules(proto, _WRAPPER_PREFIX)
     fold_norms(proto.graph)
+    one_zero(proto.graph)
     proto.ir_version = IR_VERSION
     return replace(model, form=Form.ONNX, body=proto)
 

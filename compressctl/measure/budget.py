@@ -14,6 +14,7 @@ class BudgetFacts:
 
     size_bytes: int
     metric: str
+    packed_bytes: int | None = None
     drop: float | None = None
     worst_class: tuple[str, float] | None = None
     speedup: float | None = None
@@ -25,6 +26,7 @@ def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
     return BudgetFacts(
         size_bytes=compressed.size.total_bytes,
         metric=metric,
+        packed_bytes=compressed.packed.total_bytes if compressed.packed else None,
         drop=change.drop if change else None,
         worst_class=change.worst_class if change else None,
         speedup=speedup.ratio if speedup else None,
@@ -37,6 +39,9 @@ def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
     checks = []
     if budget.size is not None:
         checks.append(_at_most("size", budget.size, facts.size_bytes, "bytes of the exported files"))
+    if budget.packed_size is not None:
+        words = "bytes of the file packed for transport"
+        checks.append(_at_most("packed_size", budget.packed_size, facts.packed_bytes, words))
     if budget.accuracy_drop is not None:
         words = f"{'points of ' if facts.metric == 'accuracy' else ''}{facts.metric} on the test split"
         checks.append(_at_most("accuracy_drop", budget.accuracy_drop, facts.drop, words))

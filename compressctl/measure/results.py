@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from compressctl.core.backend import Artifact, ExecutedNode, StoredWeights
@@ -236,6 +237,32 @@ class Size:
 
 
 @dataclass(frozen=True)
+class PackedTensor:
+    """One tensor of a packed file. values: how many numbers it holds."""
+
+    name: str
+    dtype: str
+    values: int
+    coding: str
+    raw_bytes: int
+    packed_bytes: int
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """The exported file packed for transport. graph_bytes: of total_bytes, what is no tensor: the graph and the ledger.
+
+    decode_seconds: to unpack it to a file."""
+
+    path: Path
+    total_bytes: int
+    graph_bytes: int
+    tensors: tuple[PackedTensor, ...]
+    encode_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
 class Memory:
     """Peak resident memory of a fresh process after loading and after running, and before either (the runtime itself)."""
 
@@ -293,6 +320,7 @@ class Measurement:
     thrift: Speedup | None = None
     points: tuple[LoadPoint, ...] = ()
     load_ms: float | None = None
+    packed: PackedSize | None = None
 
 
 @dataclass(frozen=True)

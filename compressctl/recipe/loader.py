@@ -25,14 +25,28 @@ from compressctl.recipe.schema import (
     DataSection,
     Export,
     GateSection,
+    IfSlower,
     ModelSection,
     Recipe,
     Stage,
     TargetSection,
 )
 
-_SECTIONS = ("recipe", "name", "seed", "task", "metric", "model", "data", "target", "stages", "export", "budget")
-_STAGE_KEYS = ("use", "id", "enabled", "gate")
+_SECTIONS = (
+    "recipe",
+    "name",
+    "seed",
+    "task",
+    "metric",
+    "model",
+    "data",
+    "target",
+    "stages",
+    "export",
+    "pack",
+    "budget",
+)
+_STAGE_KEYS = ("use", "id", "enabled", "gate", "if_slower")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -65,12 +79,17 @@ class _Reader:
         stages = self._stages()
         budget = self._section("budget", BudgetSection, {})
         export = self._export(target)
+        pack = self._value("pack", bool, False)
+        if isinstance(budget, BudgetSection) and budget.packed_size is not None and not pack:
+            self._problem("nothing is packed that this could bound", ("budget", "packed_size"), "add `pack: true`")
         if self.problems:
             raise RecipeError(sorted(self.problems, key=_place))
         assert model is not None
         assert target is not None
         assert budget is not None
-        recipe = Recipe(name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {})
+        recipe = Recipe(
+            name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {}, pack
+        )
         recipe.resolved.update(resolve(recipe))
         return recipe
 
@@ -165,6 +184,7 @@ class _Reader:
         known = [key for key in node.entries if key in spec.params.model_fields]
         params = self._params(node.only(*known), spec.params, at)
         enabled = self._value_at((*at, "enabled"), bool, True)
+        if_slower = self._if_slower((*at, "if_slower"))
         gate_node = node.child("gate")
         gate = None
         if gate_node is not None and gate_node.value is not None:
@@ -172,7 +192,14 @@ class _Reader:
         if params is None:
             return None
         assert gate is None or isinstance(gate, GateSection)
-        return Stage(stage_id, use.value, params, gate, enabled)
+        return Stage(stage_id, use.value, params, gate, enabled, if_slower)
+
+    def _if_slower(self, at: tuple[Step, ...]) -> IfSlower | None:
+        value: Any = self._value_at(at, str, None)
+        if not value or value in get_args(IfSlower):
+            return value or None
+        self._problem(f"unknown {at[-1]} {shown(value)}", at, suggestion(value, get_args(IfSlower)))
+        return None
 
     def _stage_id(self, node: Node, use: str, at: tuple[Step, ...], taken: dict[str, int]) -> str:
         given = node.child("id")
@@ -328,6 +355,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         entry: dict[str, Any] = {"id": stage.id, "use": stage.use, "enabled": stage.enabled}
         if stage.gate is not None:
             entry["gate"] = stage.gate.model_dump(mode="json")
+        if stage.if_slower is not None:
+            entry["if_slower"] = stage.if_slower
         stages.append({**entry, **stage.params.model_dump(mode="json")})
     data = None
     if recipe.data is not None:
@@ -344,6 +373,7 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "target": recipe.target.model_dump(mode="json"),
         "stages": stages,
         "export": [{"backend": entry.backend, **_set_values(entry.params)} for entry in recipe.export],
+        "pack": recipe.pack,
         "budget": recipe.budget.model_dump(mode="json"),
     }
 

@@ -67,10 +67,20 @@ class GateSection(Section):
     )
 
 
+IfSlower = Literal["undo", "keep", "stop"]
+IF_SLOWER = (
+    "when the stage's file is slower on the target than what the stage was given: undo the stage, keep its result, or stop "
+    "the run; default: undo for techniques whose point is speed where this machine is like the target, else keep"
+)
+
+
 class BudgetSection(Section):
     accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
     size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
         None, description="most bytes of the exported files, as in 5MB"
+    )
+    packed_size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
+        None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"
     )
     speedup: float | None = Field(None, gt=0, description="least ratio of latency, original / compressed, same runtime")
     worst_class_drop: float | None = Field(None, ge=0, description="most points that any one class may lose")
@@ -93,13 +103,14 @@ class DataSection:
 
 @dataclass(frozen=True)
 class Stage:
-    """One entry of `stages`. id is unique in the recipe."""
+    """One entry of `stages`. id is unique in the recipe. if_slower: see IF_SLOWER, None for the technique's own default."""
 
     id: str
     use: str
     params: BaseModel
     gate: GateSection | None = None
     enabled: bool = True
+    if_slower: IfSlower | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +127,7 @@ class Recipe:
 
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
+    pack: whether each deliverable that is an ONNX file is packed for transport too.
     """
 
     name: str
@@ -130,3 +142,4 @@ class Recipe:
     budget: BudgetSection
     base: Path
     resolved: dict[str, Any]
+    pack: bool = False

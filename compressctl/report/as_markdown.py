@@ -9,12 +9,14 @@ from compressctl.report import sentences
 from compressctl.report.document import Report
 from compressctl.report.names import legible, shortened
 from compressctl.report.tables import (
+    PACKED_HEAD,
     POINTS_HEAD,
     WATERFALL_HEAD,
     budget_title,
     budget_words,
     comparison,
     islands,
+    packed,
     points,
     waterfall,
 )
@@ -44,6 +46,8 @@ def render(report: Report) -> str:
             sentences.trust(part),
         )
         lines += ["", *(f"- {_text(line)}" for found in said for line in found)]
+        if rows := packed(part):
+            lines += _folded("Packed for transport", _table(PACKED_HEAD, rows))
         if rows := points(part):
             lines += _folded("At other batches and threads", _table(POINTS_HEAD, rows))
         found = islands(part)

@@ -23,6 +23,8 @@ def render(report: Report) -> RenderableType:
         parts.append(_table(title, ("", "float", "compressed", "change"), rows))
         if stages := tables.waterfall(part, report):
             parts.append(_table("after each stage", tables.WATERFALL_HEAD, stages))
+        if packed := tables.packed(part):
+            parts.append(_table("packed for transport", tables.PACKED_HEAD, packed))
         if points := tables.points(part):
             parts.append(_table("at other batches and threads", tables.POINTS_HEAD, points))
         said = (

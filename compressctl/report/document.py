@@ -176,6 +176,28 @@ class NodePart(Part):
     kernel: str | None = Field(None, description="the implementation that the runtime says it chose")
 
 
+class PackedTensorPart(Part):
+    name: str
+    dtype: str
+    values: int = Field(description="how many numbers it holds")
+    coding: str = Field(description="outermost first, as `compressctl inspect` shows it")
+    raw_bytes: int
+    packed_bytes: int = Field(description="0 where it is stored with an equal tensor")
+
+
+class PackedPart(Part):
+    """The file packed for transport: unpacked again it was the same, byte by byte."""
+
+    path: str = Field(description="relative to the run folder")
+    total_bytes: int
+    graph_bytes: int = Field(description="of these, what is no tensor: the graph and the ledger")
+    smaller: float = Field(description="the float model's file over the packed file, in bytes")
+    smaller_than_parameters: float = Field(description="4 bytes for each parameter of the float model over the same")
+    tensors: list[PackedTensorPart]
+    encode_seconds: float
+    decode_seconds: float
+
+
 class FilePart(Part):
     """One exported file and everything that was measured on it."""
 
@@ -193,6 +215,7 @@ class FilePart(Part):
     latency: LatencyPart | None
     memory: MemoryPart | None
     load_ms: float | None = Field(None, description="from the file to a session in a fresh process, median of several")
+    packed: PackedPart | None = Field(None, description="where the recipe says `pack: true`")
     integer_mac_share: float | None
     nodes: list[NodePart]
     speed: SpeedPart | None

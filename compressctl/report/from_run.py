@@ -29,6 +29,8 @@ from compressctl.report.document import (
     MemoryPart,
     NodePart,
     NoisePart,
+    PackedPart,
+    PackedTensorPart,
     ParityPart,
     Report,
     ScorePart,
@@ -38,7 +40,7 @@ from compressctl.report.document import (
     WaterfallPart,
     WeightsPart,
 )
-from compressctl.report.sentences import lost_classes
+from compressctl.report.sentences import lost_classes, packed_words
 from compressctl.report.tables import may_be_chance
 
 
@@ -109,6 +111,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
         if after.change is not None and metric is not None:
             words.append(_drop_words(after.change.drop, metric) + may_be_chance(after))
         sentences.append(f"{part.backend}: {', '.join(words)}.")
+        sentences += packed_words(part)
         sentences += lost_classes(part)
     missed = [check.name for check in result.budget if not check.holds]
     if missed:
@@ -137,6 +140,7 @@ def _drop_words(drop: float, metric: MetricSpec) -> str:
 
 def _backend(found: BackendResult, result: RunResult) -> BackendPart:
     before, after = (_file(measured, result) for measured in (found.baseline, found.compressed))
+    after = after.model_copy(update={"packed": _packed(found, result)})
     return BackendPart(
         backend=found.backend,
         version=found.version,
@@ -146,6 +150,22 @@ def _backend(found: BackendResult, result: RunResult) -> BackendPart:
         noise=NoisePart(**asdict(found.noise)) if found.noise else None,
         notes=list(found.compressed.artifact.notes),
         waterfall=_waterfall(found, result),
+    )
+
+
+def _packed(found: BackendResult, result: RunResult) -> PackedPart | None:
+    packed, before = found.compressed.packed, found.baseline.size
+    if packed is None:
+        return None
+    return PackedPart(
+        path=str(_below(packed.path, result)),
+        total_bytes=packed.total_bytes,
+        graph_bytes=packed.graph_bytes,
+        smaller=before.total_bytes / packed.total_bytes,
+        smaller_than_parameters=4 * before.parameters / packed.total_bytes,
+        tensors=[PackedTensorPart(**asdict(tensor)) for tensor in packed.tensors],
+        encode_seconds=packed.encode_seconds,
+        decode_seconds=packed.decode_seconds,
     )
 
 
@@ -168,10 +188,9 @@ def _waterfall(found: BackendResult, result: RunResult) -> list[WaterfallPart]:
 
 
 def _file(found: Measurement, result: RunResult) -> FilePart:
-    path, fusion, size = found.artifact.path, found.fusion, found.size
-    relative = path.relative_to(result.folder) if path.is_relative_to(result.folder) else path
+    fusion, size = found.fusion, found.size
     return FilePart(
-        path=str(relative),
+        path=str(_below(found.artifact.path, result)),
         files=dict(size.files),
         total_bytes=size.total_bytes,
         transport_bytes=size.transport_bytes,
@@ -193,6 +212,10 @@ def _file(found: Measurement, result: RunResult) -> FilePart:
         energy=_energy(found.energy, found.thrift) if found.energy else None,
         points=[LoadPart(latency=_timed(point.latency), speed=_speed(point.speedup)) for point in found.points],
     )
+
+
+def _below(path: Path, result: RunResult) -> Path:
+    return path.relative_to(result.folder) if path.is_relative_to(result.folder) else path
 
 
 def _score(found: Score | None) -> ScorePart | None:

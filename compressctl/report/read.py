@@ -36,6 +36,7 @@ def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -
     facts = BudgetFacts(
         size_bytes=after.total_bytes,
         metric=metric or "accuracy",
+        packed_bytes=after.packed.total_bytes if after.packed else None,
         drop=after.change.drop if after.change else None,
         worst_class=after.change.worst_class if after.change else None,
         speedup=after.speed.ratio if after.speed else None,

@@ -8,6 +8,7 @@ from compressctl.report.document import BackendPart, BudgetPart, FilePart, NodeP
 from compressctl.report.names import shortened
 
 _LONGEST_NAME = 24
+_SHOWN_TENSORS = 20
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ def comparison(part: BackendPart, report: Report) -> list[Row]:
             size_change(before.transport_bytes / max(after.transport_bytes, 1)),
         ),
     ]
+    if after.packed is not None:
+        packed = after.packed
+        rows.append(Row("packed", size(before.total_bytes), size(packed.total_bytes), size_change(packed.smaller)))
     if before.score and after.score:
         drop = after.change.drop if after.change else 0.0
         is_percent = report.metric_unit == "%"
@@ -143,6 +147,33 @@ def waterfall(part: BackendPart, report: Report) -> list[list[str]]:
 WATERFALL_HEAD = ("after", "file size", "score", "latency p50", "against float", "against the stage before")
 
 
+def packed(part: BackendPart) -> list[list[str]]:
+    """What each tensor of the packed file takes: name, numbers, float bytes, packed bytes, ratio, share, coding."""
+    found = part.compressed.packed
+    if found is None:
+        return []
+    tensors = sorted(found.tensors, key=lambda tensor: -tensor.packed_bytes)
+    shown, others = tensors[:_SHOWN_TENSORS], tensors[_SHOWN_TENSORS:]
+    rows = [
+        _packed_row(shortened(tensor.name), tensor.values, tensor.packed_bytes, found.total_bytes, tensor.coding)
+        for tensor in shown
+    ]
+    if others:
+        values, taken = sum(tensor.values for tensor in others), sum(tensor.packed_bytes for tensor in others)
+        rows.append(_packed_row(f"{len(others)} others", values, taken, found.total_bytes, ""))
+    graph = found.total_bytes - sum(tensor.packed_bytes for tensor in tensors)
+    return [*rows, _packed_row("graph, ledger and checksums", 0, graph, found.total_bytes, "")]
+
+
+def _packed_row(name: str, values: int, taken: int, total: int, coding: str) -> list[str]:
+    as_float = [f"{values:,}", f"{4 * values:,}"] if values else ["", ""]
+    ratio = f"{4 * values / taken:.1f}x" if values and taken else ""
+    return [name, *as_float, f"{taken:,}", ratio, f"{taken / total:.1%}", coding]
+
+
+PACKED_HEAD = ("tensor", "values", "bytes in float32", "packed bytes", "smaller", "share", "coding")
+
+
 def islands(part: BackendPart) -> list[NodePart]:
     """Nodes that run in float although the model is quantized, the most expensive first."""
     return sorted((node for node in part.compressed.nodes if node.rule), key=lambda node: -node.macs)
@@ -154,7 +185,7 @@ def first_island(part: BackendPart) -> NodePart | None:
 
 
 def budget_words(check: BudgetPart) -> str:
-    show = size if check.name == "size" else _plain
+    show = size if check.name in ("size", "packed_size") else _plain
     actual = "not measured" if check.actual is None else show(check.actual)
     least = check.name == "speedup"
     return f"{check.name} {actual} ({'at least' if least else 'at most'} {show(check.limit)}): {check.explanation}"

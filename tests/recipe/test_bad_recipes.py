@@ -63,6 +63,8 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "unknown task": (HEAD + "task: clasification\n", "3:7", "did you mean classification"),
     "metric of another task": (HEAD + "metric: rmse\n", "3:9", "does not fit the task"),
     "size without sense": (HEAD + "budget: {size: five}\n", "3:16", "5MB"),
+    "packed size without packing": (HEAD + "budget: {packed_size: 5KB}\n", "3:23", "add `pack: true`"),
+    "pack is text": (HEAD + "pack: small\n", "3:7", "true or false"),
     "negative drop": (HEAD + "budget: {accuracy_drop: -1}\n", "3:25", "less than 0"),
     "not finite": (HEAD + "budget: {speedup: .inf}\n", "3:19", "finite"),
     "duplicate key": (HEAD + "seed: 1\nseed: 2\n", "4:1", "twice"),

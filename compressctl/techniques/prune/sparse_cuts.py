@@ -88,7 +88,9 @@ def cut(
     else:
         masks = choose(magnitudes(layers, treated, params.method), treated, share, is_global=params.is_global)
     for layer in layers:
-        _write(weights, layer, layer.weight * masks[layer.name], means.get(layer.name))
+        _write(
+            weights, layer, np.where(masks[layer.name], layer.weight, layer.weight.dtype.type(0)), means.get(layer.name)
+        )
     return unseen
 
 
@@ -117,7 +119,7 @@ def _cut_by_sparsegpt(
             else:
                 unseen.append(name)
                 mask = _mask(np.abs(layer.weight), treatment, share(treatment.share), by_row=False)
-                pruned = layer.weight * mask
+                pruned = np.where(mask, layer.weight, layer.weight.dtype.type(0))
             _write(weights, layer, pruned, means.get(name) if params.bias_correction else None)
         events.progress("pruning", done + 1, min(params.rounds, len(names)))
     return unseen

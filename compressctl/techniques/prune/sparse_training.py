@@ -47,7 +47,8 @@ class GradualPruning(Hook):
         with torch.no_grad():
             for name, parameter in self._pruned(network):
                 if self._masks is not None:
-                    parameter.mul_(self._masks[name])
+                    # A negative weight leaves -0.0, which is other bits than 0.0: adding 0 makes one zero of both.
+                    parameter.mul_(self._masks[name]).add_(0.0)
 
     def is_done(self, moment: Moment) -> bool:
         return moment.step + 1 >= self._window(moment)[1]

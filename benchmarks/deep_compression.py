@@ -1,0 +1,120 @@
+"""Deep Compression (Han et al. 2016) again, on real files: LeNet-300-100 and LeNet-5 pruned, shared and packed, three seeds.
+
+python benchmarks/deep_compression.py [--seeds 0 1 2] [--networks lenet-300-100 lenet-5]
+
+For each seed the dense network is trained (train_lenet.py), the recipe of its name is applied, and the packed file that it
+leaves is unpacked here and scored on the test split. Sizes are of that file. Needs COMPRESSCTL_DATA with mnist.npz.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from train_lenet import EPOCHS, ROOT, train
+
+from compressctl import packed
+from compressctl.recipe.loader import load
+from compressctl.sources.load import load_dataset
+
+PAPER = {"lenet-300-100": (1.64, 1.58, 40), "lenet-5": (0.80, 0.74, 39)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One seed. dense, compressed: error on the test split in percent. seconds: of training and of the recipe."""
+
+    seed: int
+    dense: float
+    compressed: float
+    part: dict[str, Any]
+    seconds: tuple[float, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--networks", nargs="+", default=sorted(EPOCHS), choices=sorted(EPOCHS))
+    given = parser.parse_args()
+    for name in given.networks:
+        outcomes = []
+        for seed in given.seeds:
+            outcomes.append(compressed(name, seed))
+            print(_row(outcomes[-1]), flush=True)
+        _show(name, outcomes)
+
+
+def compressed(name: str, seed: int) -> Outcome:
+    began = time.perf_counter()
+    weights = train(name, seed, EPOCHS[name])
+    trained = time.perf_counter()
+    recipe, sets = ROOT / "recipes" / f"{name}.yaml", [f"seed={seed}", f"model.weights={weights}"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        command = [sys.executable, "-m", "compressctl", "apply", recipe, "--output", output, "--measure", "quick"]
+        done = subprocess.run([*command, *(part for entry in sets for part in ("--set", entry))], check=False)
+        print(f"exit code {done.returncode}", flush=True)
+        ended = time.perf_counter()
+        part = json.loads((output / "report.json").read_text())["backends"][0]
+        files = output / "artifacts" / "onnxruntime"
+        unpacked = Path(folder) / "unpacked.onnx"
+        packed.unpack(files / "model.cctl", unpacked)
+        assert unpacked.read_bytes() == (files / "model.onnx").read_bytes()
+        errors = [_error(file, recipe, seed) for file in (files / "baseline" / "model.onnx", unpacked)]
+    return Outcome(seed, *errors, part, (trained - began, ended - trained))
+
+
+def _error(file: Path, recipe: Path, seed: int) -> float:
+    """In percent, on the test split, in ONNX Runtime, computed here."""
+    loaded = load(recipe, [f"seed={seed}"], [])
+    assert loaded.data is not None
+    session = onnxruntime.InferenceSession(file)
+    wrong = total = 0
+    for batch in load_dataset(loaded.data, loaded.base, seed).split("test").batches(1000):
+        (outputs,) = session.run(None, {"input": batch.inputs["input"]})
+        assert batch.labels is not None
+        wrong += int(np.sum(np.argmax(outputs, axis=1) != batch.labels))
+        total += len(batch.labels)
+    return 100 * wrong / total
+
+
+def _row(found: Outcome) -> str:
+    size = found.part["compressed"]["packed"]
+    figures = [f"{found.seed}", f"{found.dense:.2f} %", f"{found.compressed:.2f} %", f"{size['total_bytes']:,}"]
+    ratios = [f"{size['smaller']:.1f}x", f"{size['smaller_than_parameters']:.1f}x"]
+    seconds = [f"{size['decode_seconds']:.2f} s", *(f"{part:.0f} s" for part in found.seconds)]
+    return f"| {' | '.join([*figures, *ratios, *seconds])} |"
+
+
+def _show(name: str, outcomes: list[Outcome]) -> None:
+    dense, after, ratio = PAPER[name]
+    print(f"\n{name} (paper: {dense:.2f} -> {after:.2f} %, {ratio}x)\n")
+    print(
+        "| seed | dense error | packed error | bytes | than the float file | than its parameters | unpack | training | recipe |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(map(_row, outcomes)))
+    found = outcomes[0].part["compressed"]["packed"]
+    print(
+        f"\nSeed {outcomes[0].seed}, bytes by tensor:\n\n| tensor | float32 | packed | smaller | bits a value | coding |"
+    )
+    print("|---|---|---|---|---|---|")
+    for tensor in found["tensors"]:
+        raw, taken, values = tensor["raw_bytes"], tensor["packed_bytes"], tensor["values"]
+        ratios = [f"{raw / taken:.1f}x", f"{8 * taken / values:.2f}"] if taken else ["", ""]
+        print(f"| {tensor['name']} | {raw:,} | {taken:,} | {' | '.join(ratios)} | {tensor['coding']} |")
+    rest = found["total_bytes"] - sum(tensor["packed_bytes"] for tensor in found["tensors"])
+    print(f"| graph, ledger, checksums | | {rest:,} | | | |\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
