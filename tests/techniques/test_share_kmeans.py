@@ -199,10 +199,14 @@ def test_bits_go_where_they_save_most_error() -> None:
         "steep": [Option(2, 10, 100.0), Option(4, 20, 10.0), Option(8, 30, 5.0)],
         "flat": [Option(2, 10, 8.0), Option(4, 20, 7.0), Option(8, 30, 1.0)],
     }
-    picked = allocate(options, 50.1)
-    assert {name: option.clusters for name, option in picked.items()} == {"steep": 4, "flat": 8}
-    assert {name: option.clusters for name, option in allocate(options, 20).items()} == {"steep": 2, "flat": 2}
-    assert {name: option.clusters for name, option in allocate(options, 60).items()} == {"steep": 8, "flat": 8}
+    assert _clusters(allocate(options, 50)) == {"steep": 4, "flat": 8}
+    assert _clusters(allocate(options, 20)) == {"steep": 2, "flat": 2}
+    assert _clusters(allocate(options, 60)) == {"steep": 8, "flat": 8}
+    assert allocate(options, 19) is None
+
+
+def _clusters(picked: dict[str, Option] | None) -> dict[str, int] | None:
+    return None if picked is None else {name: option.clusters for name, option in picked.items()}
 
 
 @pytest.mark.parametrize("sensitivity", ["error", "outputs"])

@@ -85,13 +85,23 @@ def _inputs(
     split = run.data.split("calibration") if run.data is not None else None
     if split is None or len(split) == 0 or not (corrects or params.compensate or params.importance == "activation"):
         return {}, {}
-    moments = input_moments(weights, layers, split, _ROWS)
     if not params.compensate:
-        return moments, {}
-    fitting = [layer for layer in layers if layer.weight[0].size <= _LARGEST_GRAM]
-    _, grams = input_grams(weights, fitting, split, _ROWS)
-    shapes = {layer.name: layer.weight.shape for layer in fitting}
-    return moments, {name: _in_order(gram, shapes[name]) for name, gram in grams.items()}
+        return input_moments(weights, layers, split, _ROWS), {}
+    # One pass for both: the diagonal of the products is the energy.
+    fitting = {layer.name: layer for layer in layers if layer.weight[0].size <= _LARGEST_GRAM}
+    means, grams = input_grams(weights, list(fitting.values()), split, _ROWS)
+    moments = {name: Moments(means[name], _energy(gram, fitting[name]), 1) for name, gram in grams.items()}
+    rest = [layer for layer in layers if layer.name not in moments]
+    if rest:
+        moments |= input_moments(weights, rest, split, _ROWS)
+    return moments, {name: _in_order(gram, fitting[name].weight.shape) for name, gram in grams.items()}
+
+
+def _energy(gram: np.ndarray, layer: Layer) -> np.ndarray:
+    """In the shape of the layer's weight."""
+    out, positions, channels = layer.weight.shape
+    by_group = np.diagonal(gram, axis1=1, axis2=2).reshape(layer.groups, positions, channels)
+    return np.repeat(by_group, out // layer.groups, axis=0)
 
 
 def _in_order(gram: np.ndarray, shape: Sequence[int]) -> np.ndarray:
