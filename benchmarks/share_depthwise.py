@@ -41,9 +41,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "group of 64, 16": {"granularity": "group"},
     "scaled, 16": {},
     "scaled, 16, compensated": {"compensate": True, "importance": "activation"},
-    "scaled, 16, compensated, depthwise tensor 256": {"compensate": True, "importance": "activation", "overrides": _FINE},
-    "scaled, 8, compensated, depthwise tensor 256": {
-        "clusters": 8, "compensate": True, "importance": "activation", "overrides": _FINE,
+    "scaled, 16, compensated, depthwise 256": {"compensate": True, "importance": "activation", "overrides": _FINE},
+    "scaled, 32, compensated, depthwise 256": {
+        "clusters": 32, "compensate": True, "importance": "activation", "overrides": _FINE,
     },
 }  # fmt: skip
 
