@@ -1,6 +1,6 @@
 """What a teacher is worth: a small student trained with it and without it, the same way otherwise.
 
-python benchmarks/distillation.py recipes/distill-resnet20.yaml [--set ...] [--seeds 3] [--json FILE]
+python benchmarks/distillation.py recipes/distill-resnet20.yaml [--set ...] [--seeds 0 1 2] [--json FILE]
 
 The recipe's distillation stage is run once per seed. Beside it the same student, from the same first weights, is trained
 on the labels alone: same epochs, steps, augmentation and choice of the epoch on the validation split. Each is exported
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="sets")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     found = _benchmark(asked)
@@ -75,7 +75,7 @@ def _benchmark(asked: argparse.Namespace) -> dict[str, Any]:
             base=recipe.base,
             original=lambda: load_model(recipe.model, recipe.base, recipe.seed),
         )
-        for seed in range(asked.seeds):
+        for seed in asked.seeds:
             seeded = replace(run, seed=seed)
             started = time.perf_counter()
             taught = WAYS[stage.use](teacher, params, seeded).model

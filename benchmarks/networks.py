@@ -1,4 +1,4 @@
-"""Two small networks that quantizers find harder than plain convolutions, trained here in a minute: attention and concat.
+"""Small networks that quantizers find harder than plain convolutions. Attention and concat are trained here in a minute.
 
 python benchmarks/networks.py [FOLDER]        writes attention.safetensors and concat.safetensors, default build/
 """
@@ -70,6 +70,69 @@ class Concat(nn.Module):
         for layer in self.layers:
             x = torch.cat([x, layer(x)], dim=1)
         return self.head(F.hardswish(self.mix(x)).mean((2, 3)))
+
+
+class Small(nn.Sequential):
+    """One product so small that anything around it costs more. x: (n, 1, 8, 8)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+
+class Wide(nn.Sequential):
+    """Products that wait for weights rather than arithmetic. x: (n, 1, 8, 8)."""
+
+    def __init__(self, width: int = 1024) -> None:
+        super().__init__(
+            nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+        )
+
+
+class Squeeze(nn.Module):
+    """Squeeze-and-excitation: channels weighed by their means. x: (n, c, h, w)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(width, width // 4, 1), nn.Conv2d(width // 4, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.hardsigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
+
+
+class Depthwise(nn.Module):
+    """A small MobileNet. activation: a module of torch.nn. per_group: channels of each group of the 3 x 3 convolutions.
+
+    x: (n, 3, h, w).
+    """
+
+    def __init__(self, activation: str, squeeze: bool = False, per_group: int = 1) -> None:
+        super().__init__()
+        act = getattr(nn, activation)
+        self.first = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), act())
+        self.blocks = nn.ModuleList()
+        for width, out, stride in ((32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 96, 2), (96, 96, 1)):
+            wide = 3 * width
+            self.blocks.append(
+                nn.Sequential(
+                    nn.Conv2d(width, wide, 1, bias=False),
+                    nn.BatchNorm2d(wide),
+                    act(),
+                    nn.Conv2d(wide, wide, 3, stride, 1, groups=wide // per_group, bias=False),
+                    nn.BatchNorm2d(wide),
+                    act(),
+                    *([Squeeze(wide)] if squeeze else []),
+                    nn.Conv2d(wide, out, 1, bias=False),
+                    nn.BatchNorm2d(out),
+                )
+            )
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            y = block(x)
+            x = x + y if x.shape == y.shape else y
+        return self.head(x.mean((2, 3)))
 
 
 def main() -> None:

@@ -35,7 +35,10 @@ class Signature:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage that was applied. facts: what it found out, ready for JSON (layers left in float, ranks chosen, ...)."""
+    """One stage that was applied. facts: what it found out, ready for JSON (layers left in float, ranks chosen, ...).
+
+    pinned: what a recipe would say to get the same without a search, `use` and params, where the stage searched.
+    """
 
     id: str
     use: str
@@ -43,6 +46,7 @@ class StageRecord:
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
     cached: bool = False
+    pinned: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class TechniqueSpec:
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
     work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
     reads_data: its result depends on the recipe's data and task also where its params need neither.
+    promises_speed: whoever uses it expects a faster file, so a result that is slower than what the stage was given is undone.
     files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
     cache key. It gets the params and the folder that the recipe's paths start from.
     """
@@ -75,6 +76,7 @@ class TechniqueSpec:
     files: Callable[[Any, Path], Mapping[str, Path]] | None = None
     some_need: Callable[[Any], frozenset[Need]] | None = None
     reads_data: bool = False
+    promises_speed: bool = False
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -92,10 +94,14 @@ class TechniqueSpec:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a technique hands back. facts: ready for JSON, shown in the report."""
+    """What a technique hands back. facts: ready for JSON, shown in the report.
+
+    pinned: the stage as a recipe would say it that leaves nothing to search, `use` and params, where the technique searched.
+    """
 
     model: Model
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pinned: Mapping[str, Any] | None = None
 
 
 class Scorer(Protocol):
@@ -156,7 +162,10 @@ techniques: Registry[TechniqueSpec] = Registry(
     {
         "quantize.static": "compressctl.techniques.quantize.params:STATIC",
         "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
+        "quantize.mixed": "compressctl.techniques.quantize.params_mixed:MIXED",
         "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
+        "quantize.qat": "compressctl.techniques.quantize.qat_params:QAT",
+        "quantize.binary": "compressctl.techniques.quantize.binary_params:BINARY",
         "cast": "compressctl.techniques.cast.params:CAST",
         "finetune": "compressctl.techniques.finetune.params:FINETUNE",
         "prune.channels": "compressctl.techniques.prune.params_structured:CHANNELS",

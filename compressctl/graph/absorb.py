@@ -13,7 +13,9 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import spread
 from compressctl.graph.half import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.lookup_first import dequantize_first
 from compressctl.graph.packed import unpack, unpack_table
+from compressctl.graph.unfold_integer import is_integer_product, unfold_integer
 from compressctl.graph.unfold_qlinear import is_qlinear, unfold_qlinear
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
@@ -34,13 +36,18 @@ class Absorbed:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    return any(node.op_type in (_Q, _DQ, _PACKED, _TABLE) or is_qlinear(node) for node in model.graph.node)
+    return any(
+        node.op_type in (_Q, _DQ, _PACKED, _TABLE) or is_qlinear(node) or is_integer_product(node)
+        for node in model.graph.node
+    )
 
 
 def absorb(model: onnx.ModelProto) -> Absorbed:
     """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
     quantization did the Relu's work, and another dialect's may not."""
-    made = to_single(unfold_qlinear(model))
+    unfolded = unfold_integer(unfold_qlinear(model))
+    made = to_single(unfolded.model)
+    dequantize_first(made.graph)
     _fold_reshaped(made.graph)
     work = _Work(index(made.graph))
     for node in list(made.graph.node):
@@ -55,7 +62,8 @@ def absorb(model: onnx.ModelProto) -> Absorbed:
         else:
             work.other(node)
     work.finish(made.graph)
-    return Absorbed(made, QuantPlan(work.activations, work.weights), tuple(work.ignored))
+    plan = QuantPlan(work.activations, work.weights, dynamic=unfolded.dynamic)
+    return Absorbed(made, plan, (*unfolded.ignored, *work.ignored))
 
 
 @dataclass
@@ -107,9 +115,8 @@ class _Work:
             name = f"{name}_float"
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(_values(stored, quant), name)
-            if any(reader.op_type in _WEIGHTED for reader in self.found.consumers.get(node.output[0], [])) and (
-                quant.dtype != "int32"
-            ):
+            readers = self.found.consumers.get(node.output[0], [])
+            if quant.dtype != "int32" and any(reader.op_type in {*_WEIGHTED, "Gather"} for reader in readers):
                 self.weights[name] = quant
         if name != node.output[0]:
             self.same[node.output[0]] = name

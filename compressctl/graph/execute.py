@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -29,10 +31,13 @@ class TappedGraph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
+        # What stands between Q and DQ is to be computed as it is written: ONNX Runtime would round float weights there.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._session, self._session_inputs = None, []
+        if not self._tensors:
+            return
         try:
-            self._session = onnxruntime.InferenceSession(
-                tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _opened(tapped, options)
         except Exception as error:
             raise StageError(f"ONNX Runtime cannot run the graph: {error}") from error
         self._session_inputs = [tensor.name for tensor in self._session.get_inputs()]
@@ -44,7 +49,7 @@ class TappedGraph:
         the inference does.
         """
         passed = {name: inputs[name] for name in self._inputs}
-        if not self._tensors:
+        if self._session is None:
             return passed
         binding = self._session.io_binding()
         for name in self._session_inputs:
@@ -57,3 +62,17 @@ class TappedGraph:
             raise StageError(f"ONNX Runtime failed on a batch: {error}") from error
         values = [output.numpy() for output in binding.get_outputs()]
         return {**dict(zip(self._tensors, values, strict=True)), **passed}
+
+
+_LARGEST_IN_MEMORY = 1_500_000_000
+"""Bytes. Protobuf messages end at 2 GiB, so that a larger graph is opened from a file with its weights beside it."""
+
+
+def _opened(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """model may lose its weights to the file."""
+    if model.ByteSize() <= _LARGEST_IN_MEMORY:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save_model(model, path, save_as_external_data=True, location="weights")
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

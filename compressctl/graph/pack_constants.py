@@ -108,11 +108,16 @@ def _smallest(values: np.ndarray, name: str, number: int, folds: Folds) -> tuple
 
 
 def _forms(values: np.ndarray, folds: Folds) -> Iterator[_Form]:
-    for coded in _coded(values, folds):
-        yield _Form(_words(coded), partial(unpack_dense, coded=coded))
+    coded_ways = [(coded, False) for coded in _coded(values, folds)]
+    if values.ndim == 2 and not any(coded.books == 1 and coded.scale is None for coded, _ in coded_ways):
+        # A product's weight has its output channels along the second axis.
+        coded_ways += [(coded, True) for coded in _coded(np.ascontiguousarray(values.T), folds)]
+    for coded, turned in coded_ways:
+        yield _Form(_words(coded), partial(unpack_dense, coded=coded, turned=turned))
         first = _most_frequent_first(coded)
         if np.count_nonzero(first.indices == 0) > _REPEATED * values.size:
-            yield _Form(f"a mask and {_words(coded, masked=True)}", partial(unpack_masked, coded=first))
+            words = f"a mask and {_words(coded, masked=True)}"
+            yield _Form(words, partial(unpack_masked, coded=first, turned=turned))
     kept = _bits_set(values)
     if np.count_nonzero(kept) < (1 - _REPEATED) * values.size:
         yield _Form(f"a mask and {values.dtype.name} values", partial(unpack_sparse, values=values, kept=kept))

@@ -90,13 +90,13 @@ class Unpacking:
         return name
 
 
-def unpack_dense(work: Unpacking, coded: Coded) -> None:
-    """Every value is an index into a codebook."""
+def unpack_dense(work: Unpacking, coded: Coded, *, turned: bool = False) -> None:
+    """Every value is an index into a codebook. turned: the codes are those of the transposed matrix."""
     shape = _code_shape(work, coded)
-    _look_up(work, coded, _codes(work, coded.indices, coded.bits, shape))
+    _look_up(work, coded, _codes(work, coded.indices, coded.bits, shape), turned=turned)
 
 
-def unpack_masked(work: Unpacking, coded: Coded) -> None:
+def unpack_masked(work: Unpacking, coded: Coded, *, turned: bool = False) -> None:
     """As unpack_dense, but only indices other than 0 are stored, and a mask that says where they are."""
     others = coded.indices.reshape(-1)
     others = others[others != 0] - np.uint8(1)
@@ -109,7 +109,7 @@ def unpack_masked(work: Unpacking, coded: Coded) -> None:
         stored = minus
     places = _places(work, coded.indices.reshape(-1) != 0)
     codes = work.node("Gather", [work.node("Add", [stored, one]), places])
-    _look_up(work, coded, work.node("Reshape", [codes, _code_shape(work, coded)]))
+    _look_up(work, coded, work.node("Reshape", [codes, _code_shape(work, coded)]), turned=turned)
 
 
 def unpack_sparse(work: Unpacking, values: np.ndarray, kept: np.ndarray) -> None:
@@ -173,17 +173,21 @@ def _code_shape(work: Unpacking, coded: Coded) -> str:
     return work.constant(np.array(coded.indices.shape if books == 1 else [books, -1], np.int64))
 
 
-def _look_up(work: Unpacking, coded: Coded, codes: str) -> None:
+def _look_up(work: Unpacking, coded: Coded, codes: str, *, turned: bool) -> None:
     """The values of codes that come in `_code_shape`."""
     books, entries = _books(coded), coded.codebook.shape[1]
     if books == 1:
-        work.node("Gather", [work.constant(coded.codebook[0]), codes], last=True)
+        values = work.node("Gather", [work.constant(coded.codebook[0]), codes], last=not turned)
+        if turned:
+            work.node("Transpose", [values], {"perm": [1, 0]}, last=True)
         return
     bounds = [work.constant(np.array(value, np.int32)) for value in (0, books * entries, entries)]
     column = work.constant(np.array([books, 1], np.int64))
     first = work.node("Reshape", [work.node("Range", bounds), column])
     values = work.node("Gather", [_table_of_books(work, coded), work.node("Add", [codes, first])])
-    work.node("Reshape", [values, work.constant(np.array(coded.indices.shape, np.int64))], last=True)
+    values = work.node("Reshape", [values, work.constant(np.array(coded.indices.shape, np.int64))], last=not turned)
+    if turned:
+        work.node("Transpose", [values], {"perm": [1, 0]}, last=True)
 
 
 def _table_of_books(work: Unpacking, coded: Coded) -> str:

@@ -45,7 +45,7 @@ def fitted(model: Model, target: Target) -> tuple[Model, tuple[str, ...]]:
     notes = [f"{len(nodes)} weights were rounded again, {why}" for why, nodes in again.items()]
     if dropped:
         notes.append(f"{dropped} activations in 16 bits stay float: {target.backend} multiplies 8 bits")
-    return replace(model, quant=QuantPlan(activations, weights, model.quant.float_nodes)), tuple(notes)
+    return replace(model, quant=replace(model.quant, activations=activations, weights=weights)), tuple(notes)
 
 
 def _eight_bits(plan: QuantPlan, target: Target) -> tuple[dict[str, TensorQuant], int]:

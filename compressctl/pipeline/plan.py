@@ -16,7 +16,7 @@ from compressctl.core.model import Form
 from compressctl.core.source import DEFAULT_METRIC, model_sources
 from compressctl.core.target import Target, resolve_profile
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec, techniques
-from compressctl.recipe.schema import Recipe, Stage
+from compressctl.recipe.schema import IfSlower, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 
@@ -129,6 +129,12 @@ def stage_seed(recipe_seed: int, stage_id: str) -> int:
     return int(_digest(["seed", recipe_seed, stage_id])[:8], 16)
 
 
+def if_slower(stage: Stage, spec: TechniqueSpec, target: Target) -> IfSlower:
+    """What the recipe says, or the technique's own default: this machine's clock judges only for processors like its own."""
+    is_own = target.profile == resolve_profile("auto", this_machine(), target.backend)
+    return stage.if_slower or ("undo" if spec.promises_speed and is_own else "keep")
+
+
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
     found = []
     needs = spec.needs_for(stage.params)
@@ -164,6 +170,8 @@ def _stage_key(
     """A hash of everything that decides what the stage gives."""
     needs = spec.needs_for(stage.params)
     gate = stage.gate.model_dump(mode="json") if stage.gate else None
+    wanted = if_slower(stage, spec, target)
+    timed = spec.reads_target or wanted != "keep"
     return _digest(
         [
             "stage",
@@ -172,10 +180,11 @@ def _stage_key(
             spec.version,
             stage.params.model_dump(mode="json"),
             gate,
+            wanted,
             input_key,
             data_key if needs or gate or spec.reads_data else None,
             stage_seed(recipe.seed, stage.id),
-            _target_facts(spec, target) if spec.reads_target or gives is Form.ONNX or gate else None,
+            _target_facts(target, timed=timed) if timed or gives is Form.ONNX or gate else None,
             [recipe.task, recipe.metric] if _reads_task(spec, needs) or gate else None,
             _file_hashes(spec, stage, recipe.base),
         ]
@@ -186,9 +195,9 @@ def _reads_task(spec: TechniqueSpec, needs: frozenset[Need]) -> bool:
     return spec.reads_data or bool(needs & {Need.TRAINING_DATA, Need.LABELS})
 
 
-def _target_facts(spec: TechniqueSpec, target: Target) -> list[Any]:
-    """What may decide the result: how it is served too, where the technique looks at the target itself."""
-    served = [target.threads, target.batch] if spec.reads_target else []
+def _target_facts(target: Target, *, timed: bool) -> list[Any]:
+    """What may decide the result: how it is served too, where something is timed or the technique looks at the target."""
+    served = [target.threads, target.batch] if timed else []
     return [target.backend, target.device, target.profile, *served]
 
 

@@ -68,8 +68,13 @@ def made_by(factory: Factory, base: Path) -> Model:
 def _write_onnx(model: Model, folder: Path) -> None:
     import onnx
 
-    large = model.body.ByteSize() > _LARGEST_SINGLE_FILE
-    onnx.save(model.body, folder / "model.onnx", save_as_external_data=large, location="model.onnx.data")
+    if model.body.ByteSize() <= _LARGEST_SINGLE_FILE:
+        onnx.save(model.body, folder / "model.onnx")
+        return
+    # onnx moves the weights out of what it saves, and the model goes on to the next stage.
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model.body)
+    onnx.save(copied, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
 
 
 def _read_onnx(folder: Path) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from compressctl.core.backend import Backend, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset, bind
-from compressctl.core.errors import CompressctlError, GateError, StageError
+from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.registry import load
@@ -29,7 +29,9 @@ from compressctl.measure.inputs import random_inputs
 from compressctl.measure.results import Parity
 from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
-from compressctl.pipeline.plan import Plan, Step, export_options, stage_seed
+from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
+from compressctl.pipeline.pinned import write_pinned
+from compressctl.pipeline.plan import Plan, Step, export_options, if_slower, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
 from compressctl.recipe.schema import GateSection, Recipe, Stage
@@ -94,6 +96,7 @@ class Work:
                     self._set_aside(step, model)
         if last_torch is not None:
             self._deliver_network(last_torch)
+        write_pinned(self.folder, self.recipe, self.records)
         self._export_and_measure(model or self._lowered_source())
 
     def _deliver_network(self, step: Step) -> None:
@@ -191,13 +194,28 @@ class Work:
                 hint=f"the full traceback is in {self.folder / 'error.log'}",
             ) from error
         facts = dict(result.facts)
-        gated = self._hold(stage, spec, result.model, facts)
+        kept = self._is_kept(stage, spec, (model, result.model), facts)
+        seconds = time.perf_counter() - started
+        if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
+            model = self._lower(model)  # what follows was promised a graph
+            self.records = list(model.history)
         record = StageRecord(
-            stage.id, stage.use, stage.params.model_dump(mode="json"), time.perf_counter() - started, facts
+            stage.id,
+            stage.use,
+            stage.params.model_dump(mode="json"),
+            seconds,
+            facts,
+            pinned=result.pinned if kept else None,
         )
         self.records.append(record)
-        kept = result.model if gated else model
-        return replace(kept, history=(*model.history, record))
+        return replace(result.model if kept else model, history=(*model.history, record))
+
+    def _is_kept(self, stage: Stage, spec: TechniqueSpec, models: tuple[Model, Model], facts: dict[str, Any]) -> bool:
+        """models: what the stage was given, and its result."""
+        wanted = if_slower(stage, spec, self.plan.target)
+        return is_within_gate(stage, models[1], self._judge, facts, self.events) and is_fast_enough(
+            stage, wanted, models, self._latency_ms, facts, self.events
+        )
 
     def _hand_out(self, stage: Stage, model: Model, crew: Crew) -> None:
         """Give the other processes the stage's model, as files."""
@@ -214,26 +232,9 @@ class Work:
             ) from reason
         crew.hand_out(stage.id, folder)
 
-    def _hold(self, stage: Stage, spec: TechniqueSpec, model: Model, facts: dict[str, Any]) -> bool:
-        """Whether the stage's result is kept under its gate. Raises GateError when it must stop the run."""
-        if stage.gate is None:
-            return True
-        judge = self._judge()
-        drop = judge.metric.drop(judge.baseline(), judge.score(model, "validation"))
-        facts["validation_drop"] = drop
-        if drop <= stage.gate.accuracy_drop:
-            return True
-        if stage.gate.otherwise == "skip":
-            facts["skipped"] = (
-                f"lost {drop:.2f} points on the validation split, the gate allows {stage.gate.accuracy_drop}"
-            )
-            self.events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
-            return False
-        raise GateError(
-            f"stage {stage.id} ({stage.use}) lost {drop:.2f} points on the validation split, its gate allows "
-            f"{stage.gate.accuracy_drop}",
-            hint="loosen the gate, change the stage, or set gate.otherwise to skip",
-        )
+    @property
+    def _latency_ms(self) -> Timer:
+        return partial(latency_ms, open_backend(self.plan.target.backend), self.plan.target)
 
     def context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
         """What a stage is given."""
@@ -253,7 +254,7 @@ class Work:
             task=self.recipe.task,
             metric=judge.metric if judge else None,
             base=self.recipe.base,
-            latency_ms=partial(latency_ms, open_backend(self.plan.target.backend), self.plan.target),
+            latency_ms=self._latency_ms,
             original=self.fresh_copy,
             checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
             processes=self.crew.count if self.crew is not None and _is_shared(spec) else 1,

@@ -10,14 +10,19 @@ from compressctl.core.backend import backends
 from compressctl.core.registry import Registry
 from compressctl.core.source import SplitSizes, Task, datasets, metrics, model_sources
 from compressctl.core.technique import techniques
-from compressctl.recipe.schema import VERSION, BudgetSection, GateSection, TargetSection
+from compressctl.recipe.schema import IF_SLOWER, VERSION, BudgetSection, GateSection, IfSlower, TargetSection
 
 
 def schema() -> dict[str, Any]:
     """JSON schema, draft 2020-12. Values may also be `${variables}`."""
     definitions: dict[str, Any] = {}
     gate = _object(GateSection, definitions)
-    stage_keys = {"id": {"type": "string"}, "enabled": {"type": "boolean", "default": True}, "gate": gate}
+    stage_keys = {
+        "id": {"type": "string"},
+        "enabled": {"type": "boolean", "default": True},
+        "gate": gate,
+        "if_slower": {"enum": list(get_args(IfSlower)), "description": IF_SLOWER},
+    }
     stages = [
         _variant(techniques.get(name).params, "use", name, techniques.get(name).summary, definitions, stage_keys)
         for name in techniques.names()

@@ -25,6 +25,7 @@ from compressctl.recipe.schema import (
     DataSection,
     Export,
     GateSection,
+    IfSlower,
     ModelSection,
     Recipe,
     Stage,
@@ -45,7 +46,7 @@ _SECTIONS = (
     "pack",
     "budget",
 )
-_STAGE_KEYS = ("use", "id", "enabled", "gate")
+_STAGE_KEYS = ("use", "id", "enabled", "gate", "if_slower")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -183,6 +184,7 @@ class _Reader:
         known = [key for key in node.entries if key in spec.params.model_fields]
         params = self._params(node.only(*known), spec.params, at)
         enabled = self._value_at((*at, "enabled"), bool, True)
+        if_slower = self._if_slower((*at, "if_slower"))
         gate_node = node.child("gate")
         gate = None
         if gate_node is not None and gate_node.value is not None:
@@ -190,7 +192,14 @@ class _Reader:
         if params is None:
             return None
         assert gate is None or isinstance(gate, GateSection)
-        return Stage(stage_id, use.value, params, gate, enabled)
+        return Stage(stage_id, use.value, params, gate, enabled, if_slower)
+
+    def _if_slower(self, at: tuple[Step, ...]) -> IfSlower | None:
+        value: Any = self._value_at(at, str, None)
+        if not value or value in get_args(IfSlower):
+            return value or None
+        self._problem(f"unknown {at[-1]} {shown(value)}", at, suggestion(value, get_args(IfSlower)))
+        return None
 
     def _stage_id(self, node: Node, use: str, at: tuple[Step, ...], taken: dict[str, int]) -> str:
         given = node.child("id")
@@ -346,6 +355,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         entry: dict[str, Any] = {"id": stage.id, "use": stage.use, "enabled": stage.enabled}
         if stage.gate is not None:
             entry["gate"] = stage.gate.model_dump(mode="json")
+        if stage.if_slower is not None:
+            entry["if_slower"] = stage.if_slower
         stages.append({**entry, **stage.params.model_dump(mode="json")})
     data = None
     if recipe.data is not None:

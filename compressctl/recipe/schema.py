@@ -67,6 +67,13 @@ class GateSection(Section):
     )
 
 
+IfSlower = Literal["undo", "keep", "stop"]
+IF_SLOWER = (
+    "when the stage's file is slower on the target than what the stage was given: undo the stage, keep its result, or stop "
+    "the run; default: undo for techniques whose point is speed where this machine is like the target, else keep"
+)
+
+
 class BudgetSection(Section):
     accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
     size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
@@ -96,13 +103,14 @@ class DataSection:
 
 @dataclass(frozen=True)
 class Stage:
-    """One entry of `stages`. id is unique in the recipe."""
+    """One entry of `stages`. id is unique in the recipe. if_slower: see IF_SLOWER, None for the technique's own default."""
 
     id: str
     use: str
     params: BaseModel
     gate: GateSection | None = None
     enabled: bool = True
+    if_slower: IfSlower | None = None
 
 
 @dataclass(frozen=True)

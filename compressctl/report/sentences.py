@@ -237,8 +237,10 @@ def _dtypes(file: FilePart) -> set[str]:
 
 
 def stages(part: BackendPart, report: Report) -> list[str]:
-    """Stages that brought nothing that could be measured."""
-    lines = []
+    """Stages that were undone, with the reason, and those that brought nothing that could be measured."""
+    lines = [
+        f"Stage {stage.id} was undone: {stage.facts['skipped']}." for stage in report.stages if "skipped" in stage.facts
+    ]
     for before, after in zip(part.waterfall, part.waterfall[1:], strict=False):
         same_speed = after.step is None or after.step.verdict == "no measurable change"
         same_size = abs(after.total_bytes - before.total_bytes) <= before.total_bytes * 0.005

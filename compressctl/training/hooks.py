@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class Hook:
 
     Whatever a hook remembers from one step to the next goes into `state`, or a resumed training differs.
     """
+
+    def before_epoch(self, network: nn.Module, moment: Moment) -> None:
+        """The network was just put into training mode, at the start of an epoch or where a resumed one goes on."""
 
     def before_step(self, network: nn.Module, moment: Moment) -> None:
         """After the backward pass, before the optimizer's step: gradients may be changed."""
@@ -49,6 +53,22 @@ class Hook:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` gave; called once, before the first step of a resumed training."""
+
+
+class FreezeNorms(Hook):
+    """BatchNorm's running means and variances as they are from an epoch on, and used as they are: what an exported file does.
+
+    Source: Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference, section 3.2.1.
+    """
+
+    def __init__(self, from_epoch: float) -> None:
+        self._from_epoch = from_epoch
+
+    def before_epoch(self, network: nn.Module, moment: Moment) -> None:
+        if moment.epoch >= self._from_epoch:
+            for module in network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
 
 class KeepZeros(Hook):

@@ -194,6 +194,7 @@ def _is_over(position: Position, params: TrainingParams) -> bool:
 def _train_epoch(job: _Job) -> None:
     position, network = job.state.position, job.state.network
     network.train()
+    _call(job.state.hooks, "before_epoch", network, Moment(position.step, job.steps, position.epoch))
     if position.batch == 0:
         position.total, position.count = 0.0, 0
         torch.manual_seed(_seed(job.run.seed, position.epoch, job.processes.index))

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import openvino
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 from support.few_values import FORMS, four_bit_codes, model
 
@@ -111,3 +112,25 @@ def test_one_file_serves_both_runtimes(tmp_path: Path) -> None:
 def test_what_only_an_ir_can_hold_is_refused() -> None:
     with pytest.raises(ValidationError, match="cannot hold half_constants"):
         OpenVinoParams(storage="packed", half_constants=True)
+
+
+def test_a_products_weight_is_folded_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = (rng.choice(rng.normal(size=16), (96, 64)) * np.exp(rng.normal(size=64))).astype(np.float32)
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "product",
+        [value("x", TensorProto.FLOAT, ["batch", 96])],
+        [value("y", TensorProto.FLOAT, ["batch", 64])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    plain = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    packed, ledger = pack_constants(plain, Folds(float64=False))
+    assert len(ledger) == 1
+    for name, proto in (("plain", plain), ("packed", packed)):
+        onnx.save(proto, tmp_path / f"{name}.onnx")
+    assert set(_executed(tmp_path / "packed.onnx")) <= set(_executed(tmp_path / "plain.onnx"))
+    x = rng.normal(size=(5, 96)).astype(np.float32)
+    sessions = [onnxruntime.InferenceSession(proto.SerializeToString()) for proto in (plain, packed)]
+    assert np.array_equal(*(session.run(None, {"x": x})[0] for session in sessions))

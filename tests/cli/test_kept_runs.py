@@ -9,7 +9,7 @@ from support.shell import Shell
 
 
 def _apply(shell: Shell, output: str) -> None:
-    _apply_file(shell, shell.recipe("net.yaml", "  - {use: quantize.static, id: int8}"), output)
+    _apply_file(shell, shell.recipe("net.yaml", "  - {use: quantize.static, if_slower: keep, id: int8}"), output)
 
 
 def _apply_file(shell: Shell, recipe: str, output: str) -> None:
@@ -37,7 +37,9 @@ def test_files_are_timed_and_scored_without_a_run(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_files_of_both_runtimes_are_timed_side_by_side_and_scored(shell: Shell) -> None:
-    recipe = shell.recipe("net.yaml", "  - {use: quantize.static, id: int8}", "export: [onnxruntime, openvino]")
+    recipe = shell.recipe(
+        "net.yaml", "  - {use: quantize.static, if_slower: keep, id: int8}", "export: [onnxruntime, openvino]"
+    )
     assert shell.run("apply", recipe, "--output", "out").code == 0
     onnx_file, openvino_file = "out/artifacts/onnxruntime/model.onnx", "out/artifacts/openvino/model.xml"
     timed = shell.run("bench", onnx_file, openvino_file, "--seconds", "0.2", "--json")
@@ -88,7 +90,7 @@ def test_data_that_changed_is_named_as_the_reason(shell: Shell) -> None:
         """recipe: compressctl/v1
 model: {source: builtin, name: digits-resnet}
 data: {source: npz, path: data.npz, calibration: 20}
-stages: [{use: quantize.static}]
+stages: [{use: quantize.static, if_slower: keep}]
 """
     )
     _apply_file(shell, "net.yaml", "first")

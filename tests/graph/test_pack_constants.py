@@ -121,6 +121,25 @@ def test_any_shape_comes_back(seed: int, rows: int, columns: int, entries: int, 
     assert same_bits(found, values)
 
 
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+def test_columns_may_have_codebooks_of_their_own(zeros: float) -> None:
+    """MatMul reads (in, out): output channels are columns."""
+    rng = np.random.default_rng(0)
+    values = _scaled(rng, zeros).T.copy()
+    model = _reading(values)
+    packed, (ledger,) = pack_constants(model, SAFE)
+    assert ledger.packed_bytes < 0.2 * ledger.plain_bytes
+    assert ledger.form.endswith("16 values times a scale per channel" if not zeros else "per channel")
+    assert same_bits(_arrays(unpack_constants(packed))["w"], values)
+    assert "Transpose" in {node.op_type for node in packed.graph.node}
+
+
+def _scaled(rng: np.random.Generator, zeros: float) -> np.ndarray:
+    codebook = rng.normal(size=16).astype(np.float32)
+    codes = codebook[rng.integers(0, 16, (80, 300))] * (rng.random((80, 300)) >= zeros)
+    return np.asarray(codes * np.exp(rng.normal(size=(80, 1))), np.float32)
+
+
 @pytest.mark.parametrize("value", [-0.0, np.nan, np.inf])
 def test_strange_values_come_back(value: float) -> None:
     values = np.zeros((64, 64), np.float32)
@@ -131,6 +150,10 @@ def test_strange_values_come_back(value: float) -> None:
 
 
 def _through(values: np.ndarray, change: Callable[[onnx.ModelProto], onnx.ModelProto]) -> np.ndarray:
+    return _arrays(change(_reading(values)))["w"]
+
+
+def _reading(values: np.ndarray) -> onnx.ModelProto:
     kind = helper.np_dtype_to_tensor_dtype(values.dtype)
     graph = helper.make_graph(
         [helper.make_node("Add", ["x", "w"], ["y"], "add")],
@@ -139,8 +162,7 @@ def _through(values: np.ndarray, change: Callable[[onnx.ModelProto], onnx.ModelP
         [helper.make_tensor_value_info("y", kind, list(values.shape))],
         [numpy_helper.from_array(values, "w")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    return _arrays(change(model))["w"]
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
 def test_an_old_opset_is_left_alone() -> None:

@@ -22,7 +22,7 @@ def test_a_script_without_compressctl_finds_the_same(shell: Shell) -> None:
     text = """recipe: compressctl/v1
 model: {source: builtin, name: digits-resnet}
 data: {source: npz, path: data.npz, test_inputs: x_test, test_labels: y_test, calibration: 40, validation: 0}
-stages: [{use: quantize.static, bias_correction: false, ranges: minmax}]
+stages: [{use: quantize.static, if_slower: keep, bias_correction: false, ranges: minmax}]
 """
     (shell.folder / "recipe.yaml").write_text(text)
     done = shell.run("apply", "recipe.yaml", "--output", "out")

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 Until = Callable[[Callable[[], bool]], None]
 
-WAITING = """  - {use: quantize.static, id: int8}
+WAITING = """  - {use: quantize.static, if_slower: keep, id: int8}
   - {use: example.wait, id: waiting}"""
 
 
@@ -41,7 +41,7 @@ def test_a_killed_run_resumes_without_repeating_finished_stages(
 ) -> None:
     lines = {
         "wait": "  - {use: example.wait, id: waiting}",
-        "int8": "  - {use: quantize.static, id: int8}",
+        "int8": "  - {use: quantize.static, if_slower: keep, id: int8}",
         "scale": "  - {use: example.scale, id: scale}",
     }
     recipe = shell.recipe("resume.yaml", "\n".join(lines[stage] for stage in stages))
@@ -80,7 +80,7 @@ def test_a_damaged_cache_entry_is_made_again(shell: Shell) -> None:
 
 
 def test_two_runs_at_once_share_a_cache(shell: Shell) -> None:
-    recipe = shell.recipe("twice.yaml", "  - {use: quantize.static}")
+    recipe = shell.recipe("twice.yaml", "  - {use: quantize.static, if_slower: keep}")
     runs = [shell.start("apply", recipe, "--output", name) for name in ("one", "two")]
     codes = [process.communicate(timeout=240) and process.returncode for process in runs]
     assert codes == [0, 0]
@@ -115,7 +115,9 @@ def test_a_technique_that_breaks_is_one_message_and_a_log(shell: Shell) -> None:
 
 
 def test_a_missed_budget_exits_1_and_says_which(shell: Shell) -> None:
-    recipe = shell.recipe("budget.yaml", "  - {use: quantize.static}", "budget: {size: 1KB, accuracy_drop: 5}")
+    recipe = shell.recipe(
+        "budget.yaml", "  - {use: quantize.static, if_slower: keep}", "budget: {size: 1KB, accuracy_drop: 5}"
+    )
     done = shell.run("apply", recipe, "--output", "out")
     assert done.code == 1
     holds = {check["name"]: check["holds"] for check in shell.report("out")["budget"]}
@@ -145,7 +147,7 @@ def test_json_log_is_one_event_per_line_and_nothing_else(shell: Shell) -> None:
 
 
 def test_a_dry_run_loads_nothing_and_writes_nothing(shell: Shell) -> None:
-    done = shell.run("apply", shell.recipe("dry.yaml", "  - {use: quantize.static}"), "--dry-run")
+    done = shell.run("apply", shell.recipe("dry.yaml", "  - {use: quantize.static, if_slower: keep}"), "--dry-run")
     assert done.code == 0
     assert "quantize.static" in done.out
     assert not (shell.folder / "runs").exists()
@@ -154,7 +156,9 @@ def test_a_dry_run_loads_nothing_and_writes_nothing(shell: Shell) -> None:
 def test_a_folder_that_holds_something_else_is_refused(shell: Shell) -> None:
     (shell.folder / "mine").mkdir()
     (shell.folder / "mine" / "thesis.txt").write_text("precious")
-    done = shell.run("apply", shell.recipe("folder.yaml", "  - {use: quantize.static}"), "--output", "mine")
+    done = shell.run(
+        "apply", shell.recipe("folder.yaml", "  - {use: quantize.static, if_slower: keep}"), "--output", "mine"
+    )
     assert done.code == 2
     assert "holds no run" in done.err
     assert [file.name for file in (shell.folder / "mine").iterdir()] == ["thesis.txt"]
@@ -169,7 +173,12 @@ def test_the_report_agrees_with_the_exported_file(shell: Shell) -> None:
     from compressctl.sources.load import load_dataset
     from compressctl.sources.params import DigitsParams
 
-    assert shell.run("apply", shell.recipe("agree.yaml", "  - {use: quantize.static}"), "--output", "out").code == 0
+    assert (
+        shell.run(
+            "apply", shell.recipe("agree.yaml", "  - {use: quantize.static, if_slower: keep}"), "--output", "out"
+        ).code
+        == 0
+    )
     backend = shell.report("out")["backends"][0]
     data = load_dataset(DataSection("digits", DigitsParams(), SplitSizes(calibration=100)), Path(), 0).split("test")
     batch = next(data.batches(len(data)))

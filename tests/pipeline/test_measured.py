@@ -5,7 +5,7 @@ from support.shell import Shell
 
 
 def test_each_stage_is_measured_and_one_that_brings_nothing_is_called_that(shell: Shell) -> None:
-    stages = "  - {use: example.scale, id: nothing, factor: 1.0}\n  - {use: quantize.static, id: int8}"
+    stages = "  - {use: example.scale, id: nothing, factor: 1.0}\n  - {use: quantize.static, if_slower: keep, id: int8}"
     done = shell.run("apply", shell.recipe("two.yaml", stages), "--output", "out", "--measure", "stages")
     assert done.code == 0, done.err
     part = shell.report("out")["backends"][0]
@@ -52,7 +52,7 @@ task: {task}
 model: {{source: python, factory: "net.py:make", input_shape: [4]}}
 data: {{source: csv, path: table.csv, label: label, {extra} calibration: 60, test: 200, validation: 0}}
 target: {{watts_per_core: 6}}
-stages: [{{use: quantize.static}}]
+stages: [{{use: quantize.static, if_slower: keep}}]
 """)
     return "table.yaml"
 

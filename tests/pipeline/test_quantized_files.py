@@ -1,12 +1,16 @@
 """Recipes with each quantization, from the command line: the report's accuracy is the file's, run by hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+import yaml
 from sklearn.datasets import load_digits
+from support.digit_network import digits, fitted_network
 from support.shell import Shell
 
 pytestmark = pytest.mark.slow
@@ -14,9 +18,11 @@ pytestmark = pytest.mark.slow
 STAGES = {
     "weights in 4 bits": "{use: quantize.weights, granularity: channel}",
     "gptq in 3 bits": "{use: quantize.weights, method: gptq, bits: 3, overrides: [{match: 'Gemm', bits: 8}]}",
-    "dynamic": "{use: quantize.dynamic}",
+    "dynamic": "{use: quantize.dynamic, if_slower: keep}",
+    "four bits": "{use: quantize.static, if_slower: keep, weights: int4, rounding: adaround, rounding_steps: 100}",
+    "mixed": "{use: quantize.mixed, if_slower: keep, size: 0.2, speedup: 0.1}",
     "cast all": "{use: cast, scope: all, keep_io: false}",
-    "equalized": "{use: quantize.static, equalize: true, smooth: 0.5}",
+    "equalized": "{use: quantize.static, if_slower: keep, equalize: true, smooth: 0.5}",
 }
 
 
@@ -51,3 +57,21 @@ def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
         for image, label in zip(images, labels, strict=True)
     ]
     return 100 * float(np.mean(right))
+
+
+def test_what_mixed_chose_is_a_recipe_of_its_own(shell: Shell) -> None:
+    """It loads, searches nothing, and gives the same file."""
+    onnx.save(fitted_network(digits()).body, shell.folder / "net.onnx")
+    (shell.folder / "recipe.yaml").write_text("""recipe: compressctl/v1
+model: {source: onnx, path: net.onnx}
+data: {source: digits, calibration: 100}
+stages: [{use: quantize.mixed, id: few, if_slower: keep, size: 0.18, static: {rounding: adaround, rounding_steps: 50}}]
+""")
+    assert shell.run("apply", "recipe.yaml", "--output", "first").code == 0
+    shutil.copy(shell.folder / "first" / "recipe.pinned.yaml", shell.folder / "pinned.yaml")
+    stage = yaml.safe_load((shell.folder / "pinned.yaml").read_text())["stages"][0]
+    assert (stage["id"], stage["use"]) == ("few", "quantize.static")
+    assert "int4" in {entry["weights"] for entry in stage["overrides"]} != {"int4"}
+    assert shell.run("apply", "pinned.yaml", "--output", "second").code == 0
+    first, second = (shell.folder / name / "artifacts" / "onnxruntime" / "model.onnx" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()

@@ -615,7 +615,7 @@ def test_a_recipe_prunes_while_training_and_the_report_counts_what_the_file_hold
     sparsity: 0.8
     schedule: gradual
     finetune: {epochs: 2, learning_rate: 0.02}
-  - {use: quantize.static, id: int8}"""
+  - {use: quantize.static, if_slower: keep, id: int8}"""
     done = shell.run("apply", shell.recipe("sparse.yaml", stages), "--output", "out")
     assert done.code == 0, done.err
     report = shell.report("out")

@@ -24,6 +24,15 @@ def test_neighbouring_products_of_a_guarded_weight_fit_16_bits(values: np.ndarra
             assert np.all((pairs >= -(2**15)) & (pairs < 2**15))
 
 
+def test_guarded_weights_of_two_or_three_values_are_exact() -> None:
+    """What quantize.binary makes: 64 + 64 = 128 just fits, so that nothing is rounded."""
+    signs = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (6, 4, 3, 3))
+    values = (signs * np.linspace(0.01, 0.3, 6).reshape(-1, 1, 1, 1)).astype(np.float32)
+    quant = quantize_weight(values, 0, per_channel=True, guard="pairs")
+    assert np.allclose(weight_values(values, quant), values, rtol=1e-6)
+    assert set(np.unique(weight_codes(values, quant))) == {-64, 0, 64}
+
+
 @given(weights, st.sampled_from(["off", "reduce_range"]), st.booleans())
 def test_rounding_moves_a_weight_by_at_most_half_a_step(values: np.ndarray, guard: str, per_channel: bool) -> None:
     quant = quantize_weight(values, 0, per_channel=per_channel, guard=guard)  # type: ignore[arg-type]

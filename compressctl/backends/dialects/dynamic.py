@@ -1,7 +1,7 @@
 """Products whose input is quantized while the model runs: the pattern that ONNX Runtime fuses into one integer kernel.
 
-Source: ONNX Runtime, dynamic_quantize_matmul_fusion.cc and matmul_integer_to_float.cc: DynamicQuantizeLinear, MatMulInteger with a
-constant weight, Cast, Mul by the product of both scales, and perhaps an Add of a bias.
+Source: ONNX Runtime, dynamic_quantize_matmul_fusion.cc and matmul_integer_to_float.cc: DynamicQuantizeLinear, MatMulInteger (or
+ConvInteger, which stays as it is) with a constant weight, Cast, Mul by the product of both scales, and perhaps an Add of a bias.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compressctl.backends.dialects.weight_only import Product, turned
-from compressctl.core.quant import QuantPlan
+from compressctl.backends.dialects.weight_only import turned
+from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.index import attribute, index
@@ -50,10 +50,14 @@ def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
             quantized.add(source)
             parts = [f"{source}_{part}" for part in ("quantized", "scale", "zero_point")]
             nodes.append(helper.make_node("DynamicQuantizeLinear", [source], parts, f"{source}_quantize"))
+        quant = plan.weights[node.input[1]]
+        if node.op_type == "Conv":
+            nodes += _multiplied(node, "ConvInteger", node.input[1], values, quant, made)
+            continue
         transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
-        quant = turned(plan.weights[node.input[1]], transposed)
-        product = Product(node.name, node.input[1], transposed, quant)
-        nodes += _multiplied(node, product, values.T if transposed else values, made)
+        name = f"{node.input[1]}_turned" if transposed else node.input[1]
+        turned_values = values.T if transposed else values
+        nodes += _multiplied(node, "MatMulInteger", name, turned_values, turned(quant, transposed), made)
     del graph.node[:]
     graph.node.extend(nodes)
     read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
@@ -63,22 +67,44 @@ def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
 
 
 def _multiplied(
-    node: onnx.NodeProto, product: Product, values: np.ndarray, made: dict[str, onnx.TensorProto]
+    node: onnx.NodeProto,
+    op: str,
+    name: str,
+    values: np.ndarray,
+    quant: TensorQuant,
+    made: dict[str, onnx.TensorProto],
 ) -> list[onnx.NodeProto]:
-    """values: (K, N). Its codes are symmetric, so that no zero point is to be subtracted from them."""
-    source, weight, output = node.input[0], product.weight, node.output[0]
-    codes, scale = f"{weight}_{'turned_' if product.transposed else ''}codes", f"{weight}_scale"
-    made[codes] = stored(codes, weight_codes(values, product.quant))
-    made[scale] = stored(scale, np.asarray(product.quant.scale, np.float32))
+    """values: (K, N) of a matrix product, as stored of a convolution. Zero points that are 0 are left out."""
+    source, output = node.input[0], node.output[0]
+    codes, scale = f"{name}_codes", f"{name}_scale"
+    made[codes] = stored(codes, weight_codes(values, quant))
+    made[scale] = stored(scale, _beside_channels(np.asarray(quant.scale, np.float32), op, values.ndim))
+    inputs = [f"{source}_quantized", codes, f"{source}_zero_point"]
+    if np.any(quant.zero_point):
+        inputs.append(f"{name}_zero_point")
+        made[inputs[-1]] = stored(inputs[-1], np.asarray(quant.zero_point, quant.dtype))
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     result = output if bias is None else f"{output}_without_bias"
     sums, floats, scales = f"{output}_sums", f"{output}_sums_float", f"{output}_scales"
+    multiplied = helper.make_node(op, inputs, [sums], node.name)
+    if op == "ConvInteger":
+        multiplied.attribute.extend(node.attribute)
     nodes = [
-        helper.make_node("MatMulInteger", [f"{source}_quantized", codes, f"{source}_zero_point"], [sums], node.name),
+        multiplied,
         helper.make_node("Cast", [sums], [floats], f"{node.name}_cast", to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{source}_scale", scale], [scales], f"{node.name}_scales"),
         helper.make_node("Mul", [floats, scales], [result], f"{node.name}_rescale"),
     ]
     if bias is not None:
-        nodes.append(helper.make_node("Add", [result, bias], [output], f"{node.name}_bias"))
+        if op == "ConvInteger":
+            shape = f"{node.name}_bias_shape"
+            made[shape] = stored(shape, np.asarray([-1, *[1] * (values.ndim - 2)], np.int64))
+            nodes.append(helper.make_node("Reshape", [bias, shape], [f"{node.name}_bias"], f"{node.name}_bias_reshape"))
+            bias = f"{node.name}_bias"
+        nodes.append(helper.make_node("Add", [result, bias], [output], f"{node.name}_add_bias"))
     return nodes
+
+
+def _beside_channels(scale: np.ndarray, op: str, rank: int) -> np.ndarray:
+    """Scales of a convolution's channels, which come before its positions: (channels, 1, ...)."""
+    return scale.reshape(-1, *[1] * (rank - 2)) if op == "ConvInteger" and scale.ndim else scale

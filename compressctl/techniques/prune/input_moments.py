@@ -26,7 +26,9 @@ class Moments:
     count: int
 
 
-def input_moments(weights: Weights, layers: Sequence[Layer], split: Split) -> dict[str, Moments]:
+def input_moments(
+    weights: Weights, layers: Sequence[Layer], split: Split, rows_per_batch: int = ROWS
+) -> dict[str, Moments]:
     """By layer; layers whose inputs cannot be seen are missing."""
     sums: dict[str, np.ndarray] = {}
     squares: dict[str, np.ndarray] = {}
@@ -37,7 +39,7 @@ def input_moments(weights: Weights, layers: Sequence[Layer], split: Split) -> di
         squares[name] = squares.get(name, 0.0) + np.square(rows, dtype=np.float64).sum(axis=0)
         counts[name] = counts.get(name, 0) + len(rows)
 
-    weights.watch([layer.name for layer in layers], split, see, ROWS)
+    weights.watch([layer.name for layer in layers], split, see, rows_per_batch)
     return {
         layer.name: Moments(
             per_output(sums[layer.name] / counts[layer.name], layer),

@@ -39,7 +39,7 @@ def corrected_biases(
             continue
         weight = looked_up.array(site.weight or "")
         assert weight is not None
-        shift = _channel_means(nodes[site.node], weight_values(weight, quant) - weight, mean, model)
+        shift = channel_means(nodes[site.node], weight_values(weight, quant) - weight, mean, model)
         bias = looked_up.array(site.bias) if site.bias else None
         value = (np.zeros_like(shift) if bias is None else bias.reshape(-1)) - shift
         biases[site.node] = value.astype(weight.dtype)
@@ -62,7 +62,7 @@ def with_biases(model: onnx.ModelProto, biases: Mapping[str, np.ndarray]) -> onn
     return changed
 
 
-def _channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, model: onnx.ModelProto) -> np.ndarray:
+def channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, model: onnx.ModelProto) -> np.ndarray:
     """(channels,): the node with another weight and no bias, run on one mean sample, averaged over positions."""
     alone = helper.make_node(node.op_type, ["x", "w"], ["y"], name="alone")
     alone.attribute.extend(node.attribute)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,7 @@ from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import attribute
 from compressctl.graph.weighted import Weighted
 from compressctl.techniques.quantize.calibrate import calibration_batches
-
-MASK = "attention_mask"
-"""The input by which language models are told which positions are padding; those say nothing about the data."""
+from compressctl.techniques.quantize.rows import input_rows, matrix_rows
 
 _MOST_ROWS = 4096
 """Of one tensor in one batch: positions of a large feature map repeat each other, so an even part of them will do."""
@@ -54,7 +52,7 @@ def input_moments(
     for inputs, samples in calibration_batches(split, signature, tapped):
         values = tapped.run(inputs)
         for node in {ways[node.node]: node for node in kept}.values():
-            rows = _rows(values[node.input], made[node.node], weights[node.weight], inputs)
+            rows = input_rows(values[node.input], made[node.node], weights[node.weight], inputs, _MOST_ROWS)
             if not np.isfinite(rows).all():
                 raise StageError(
                     f"tensor {node.input}: the values hold NaN or infinity on calibration data",
@@ -84,7 +82,7 @@ def input_maxima(
     done = 0
     for inputs, samples in calibration_batches(split, signature, tapped):
         for tensor, values in tapped.run(inputs).items():
-            largest = np.abs(_matrix_rows(values, inputs)).max(axis=0)
+            largest = np.abs(matrix_rows(values, inputs)).max(axis=0)
             found[tensor] = np.maximum(found[tensor], largest) if tensor in found else largest
         done += samples
         events.progress("finding outliers", done, len(split))
@@ -114,48 +112,3 @@ def _way(node: onnx.NodeProto, weight: Sequence[int]) -> bytes:
     if node.op_type != "Conv":
         return b""
     return repr((tuple(weight[2:]), sorted(entry.SerializeToString() for entry in node.attribute))).encode()
-
-
-def _rows(
-    values: np.ndarray, node: onnx.NodeProto, weight: Sequence[int], inputs: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """(rows, columns): every vector that the weight's rows are multiplied with, or an even part of them."""
-    rows = _patches(values, node, weight[2:]) if node.op_type == "Conv" else _matrix_rows(values, inputs)
-    # An odd stride visits every row and column of a feature map in turn.
-    return rows[:: max(1, len(rows) // _MOST_ROWS) | 1] if len(rows) > _MOST_ROWS else rows
-
-
-def _matrix_rows(values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(rows, channels): the vectors of a (..., channels) activation, without those of padding."""
-    mask = inputs.get(MASK)
-    if mask is not None and values.ndim == mask.ndim + 1 and values.shape[:-1] == mask.shape:
-        values = values[mask > 0]
-    return values.reshape(-1, values.shape[-1])
-
-
-def _patches(values: np.ndarray, node: onnx.NodeProto, kernel: Sequence[int]) -> np.ndarray:
-    """(positions, channels * kernel) of a (batch, channels, ...) feature map, in the order of the weight's columns."""
-    spatial = len(kernel)
-    strides, dilations = (_per_axis(node, name, [1] * spatial) for name in ("strides", "dilations"))
-    pads = _per_axis(node, "pads", [0] * 2 * spatial)
-    if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-        # How much depends on the size; patches inside the map are like those at its edge.
-        pads = [0] * 2 * spatial
-    padded = np.pad(values, [(0, 0), (0, 0), *zip(pads[:spatial], pads[spatial:], strict=True)])
-    reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + spatial)))
-    steps = [slice(None), slice(None), *(slice(None, None, step) for step in strides)]
-    windows = windows[(*steps, *(slice(None, None, dilation) for dilation in dilations))]
-    windows = np.moveaxis(windows, 1, 1 + spatial)
-    positions = int(np.prod(windows.shape[: 1 + spatial]))
-    if positions > _MOST_ROWS:
-        # Before they are copied out: patches of a feature map take as many times its memory as the kernel has positions.
-        chosen = np.unravel_index(np.arange(0, positions, (positions // _MOST_ROWS) | 1), windows.shape[: 1 + spatial])
-        return np.ascontiguousarray(windows[chosen]).reshape(len(chosen[0]), -1)
-    return np.ascontiguousarray(windows).reshape(positions, -1)
-
-
-def _per_axis(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
-    found = attribute(node, name, default)
-    assert isinstance(found, list)
-    return found

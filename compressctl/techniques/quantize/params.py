@@ -22,12 +22,14 @@ class Override(BaseModel):
         description="shell-style pattern over node names, weight names and operator types; matching nothing is an error",
         min_length=1,
     )
-    weights: Literal["int8", "float"] | None = Field(None, description="float keeps the node out of quantization")
+    weights: Literal["int8", "int4", "float"] | None = Field(
+        None, description="another width of the weights; float keeps the node out of quantization"
+    )
     ranges: RangeMethod | None = Field(None, description="how the output's range is chosen")
 
 
 class StaticParams(BaseModel):
-    """quantize.static: 8-bit weights and activations with ranges fixed by calibration."""
+    """quantize.static: weights of 8 or 4 bits and 8-bit activations with ranges fixed by calibration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,6 +39,17 @@ class StaticParams(BaseModel):
         "(percentile), nearest distribution (entropy), least squared error (mse)",
     )
     percentile: float = Field(99.999, gt=50, le=100, description="share of values, in percent, that `percentile` keeps")
+    weights: Literal["int8", "int4"] = Field(
+        "int8",
+        description="width of the weights; int4 are codes from -8 to 7 on the scale of least squared error, which integer "
+        "kernels multiply as 8 bits: a plain file holds one to a byte",
+    )
+    rounding: Literal["nearest", "adaround"] = Field(
+        "nearest",
+        description="to the nearest code, or up or down as each layer's output on calibration data asks for (adaround): "
+        "what 4 bits need; takes a run of the calibration split and some learning per layer",
+    )
+    rounding_steps: int = Field(1000, ge=1, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
     saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
         "auto",
@@ -55,7 +68,11 @@ class StaticParams(BaseModel):
         description="SmoothQuant's alpha, 0.5 for most: how much of activations' outliers the weights of matrix products "
         "take over; needs a calibration split. Default: none",
     )
-    bias_correction: bool = Field(True, description="take the mean error that rounded weights cause out of the biases")
+    bias_correction: Literal["layerwise"] | bool = Field(
+        True,
+        description="take the mean error that rounding causes out of the biases: by the float network's inputs in one run "
+        "(true), or layer by layer with the inputs that the quantized network has there (layerwise, what adaround always does)",
+    )
     overrides: tuple[Override, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
@@ -193,7 +210,7 @@ def _already_quantized(facts: ModelFacts) -> list[Problem]:
 STATIC = TechniqueSpec(
     name="quantize.static",
     version=3,
-    summary="8-bit integers for weights and activations, ranges fixed by calibration",
+    summary="integers for weights (8 or 4 bits) and activations (8 bits), ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,
     gives=Form.ONNX,
@@ -206,8 +223,10 @@ STATIC = TechniqueSpec(
         "Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
         "Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, sections 4.1, 4.2",
         "Xiao et al. 2022, SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models",
+        "Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization, equations 21 to 25",
     ),
     check=check_static,
+    promises_speed=True,
 )
 
 WEIGHTS = TechniqueSpec(
@@ -243,4 +262,5 @@ DYNAMIC = TechniqueSpec(
     sources=("ONNX, operator DynamicQuantizeLinear-11", "Zafrir et al. 2019, Q8BERT: Quantized 8Bit BERT"),
     check=check_dynamic,
     reads_target=True,
+    promises_speed=True,
 )

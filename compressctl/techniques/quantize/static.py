@@ -17,6 +17,7 @@ from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.equalize import equalized
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
 from compressctl.numerics.affine import asymmetric
@@ -25,16 +26,60 @@ from compressctl.techniques.quantize.bias import correctable, corrected_biases, 
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
 from compressctl.techniques.quantize.gate import hold_gate
-from compressctl.techniques.quantize.params import Override, RangeMethod, StaticParams
+from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
+from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 from compressctl.techniques.quantize.smooth import smoothed
-from compressctl.techniques.quantize.weights import Guard, fit_bias, quantize_weight
+from compressctl.techniques.quantize.weights import Guard, fit_bias, narrow_weight, quantize_weight
 
 
 def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
-    """Calibrate, plan, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
+    """Calibrate, plan, round, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
+    seen = observe(model, params, run)
+    body, treated, calibration = seen.body, seen.treated, seen.calibration
+    plan = make_plan(body, treated, calibration, params, run.target)
+    settled = _settle(Network(body, model.signature, run.data.split("calibration"), plan), treated, params, run)
+    if _corrects_at_once(params):
+        settled.biases = corrected_biases(body, treated.sites, plan, calibration.means)
+    rounded = with_weights(body, settled.weights)
+
+    def with_floats(given_back: Mapping[str, str]) -> Model:
+        """A layer in float keeps its own weight and bias: rounding and correction are for integers."""
+        own = {site.node: site.weight for site in treated.sites if site.node in given_back and site.weight}
+        corrected = {node: bias for node, bias in settled.biases.items() if node not in given_back}
+        floats = {**plan.float_nodes, **given_back}
+        restored = with_own_weights(rounded, body, own) if settled.weights else body
+        return replace(model, body=with_biases(restored, corrected), quant=replace(plan, float_nodes=floats))
+
+    facts: dict[str, Any] = {
+        "calibration_samples": calibration.samples,
+        "quantized_nodes": len(treated.sites),
+        "saturation_guard": _guard(params, run.target),
+        **seen.prepared,
+        **_rounding_facts(body, treated, settled),
+    }
+    given_back: Mapping[str, str] = {}
+    if run.gate is not None:
+        given_back, held = hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
+        facts.update(held)
+    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report."""
+
+    body: onnx.ModelProto
+    treated: Treated
+    calibration: Calibration
+    prepared: Mapping[str, Any]
+
+
+def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
+    """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
+    assert run.data is not None
     body, prepared = _prepared(simplify(model.body), model, params, run)
-    treated = _treat(find_sites(body.graph), params.overrides)
+    treated = treat(find_sites(body.graph), params)
     if not treated.sites:
         raise StageError(
             "nothing to quantize: no convolution or matrix product with constant weights",
@@ -46,29 +91,10 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         run.data.split("calibration"),
         ranged=activations(treated.sites),
         counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor, params) != "minmax"],
-        averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if params.bias_correction else [],
+        averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
-    plan = make_plan(body, treated, calibration, params, run.target)
-    biases = corrected_biases(body, treated.sites, plan, calibration.means) if params.bias_correction else {}
-
-    def with_floats(given_back: Mapping[str, str]) -> Model:
-        """A layer in float keeps its own bias: the correction is for rounded weights."""
-        corrected = {node: bias for node, bias in biases.items() if node not in given_back}
-        floats = {**plan.float_nodes, **given_back}
-        return replace(model, body=with_biases(body, corrected), quant=replace(plan, float_nodes=floats))
-
-    facts: dict[str, Any] = {
-        "calibration_samples": calibration.samples,
-        "quantized_nodes": len(treated.sites),
-        "saturation_guard": _guard(params, run.target),
-        **prepared,
-    }
-    given_back: Mapping[str, str] = {}
-    if run.gate is not None:
-        given_back, held = hold_gate(with_floats, model, _rounding(treated.sites), run)
-        facts.update(held)
-    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+    return Seen(body, treated, calibration, prepared)
 
 
 def _prepared(
@@ -83,43 +109,84 @@ def _prepared(
     return body, facts
 
 
-def _rounding(sites: Sequence[Site]) -> list[str]:
+def _corrects_at_once(params: StaticParams) -> bool:
+    return params.bias_correction is True and params.rounding == "nearest"
+
+
+def _settle(network: Network, treated: Treated, params: StaticParams, run: RunContext) -> Settled:
+    """What needs the layers one after the other; nothing where neither the rounding nor the biases do."""
+    learning = Learning(params.rounding_steps, run.seed) if params.rounding == "adaround" else None
+    corrects_bias = params.bias_correction is not False and not _corrects_at_once(params)
+    if learning is None and not corrects_bias:
+        return Settled()
+    return settle(network, treated.sites, learning, run.events, corrects_bias=corrects_bias)
+
+
+def _rounding_facts(body: onnx.ModelProto, treated: Treated, settled: Settled) -> dict[str, Any]:
+    """How many weights have 4 bits, and what learning their rounding brought, for the report."""
+    facts: dict[str, Any] = {}
+    narrow = {site.weight for site in treated.sites if site.weight and treated.bits.get(site.node) == 4}
+    if narrow:
+        sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in body.graph.initializer}
+        facts["weights_in_4_bits"] = sum(sizes[name] for name in narrow)
+        facts["stored_wider"] = "4-bit codes take a byte each in the file, since integer kernels read bytes"
+    if settled.errors:
+        facts["relative_output_error"] = {
+            node: {"nearest": round(before, 6), "adaround": round(after, 6)}
+            for node, (before, after) in settled.errors.items()
+        }
+    return facts
+
+
+def rounding_nodes(sites: Sequence[Site]) -> list[str]:
     """Nodes that round something; what moves values only does so with its neighbours."""
     return [site.node for site in sites if site.kind is not Kind.MOVE]
 
 
 @dataclass(frozen=True)
 class Treated:
-    """Sites after the overrides. floats: nodes that an override keeps float. methods: ranges by output tensor."""
+    """Sites after the overrides. floats: nodes that an override keeps float. methods: ranges by output tensor.
+
+    bits: of the weight, by node. decided: nodes whose width an override says.
+    """
 
     sites: tuple[Site, ...]
     floats: Mapping[str, str]
     methods: Mapping[str, RangeMethod]
+    bits: Mapping[str, int]
+    decided: frozenset[str] = frozenset()
 
     def method(self, tensor: str, params: StaticParams) -> RangeMethod:
         return self.methods.get(tensor, params.ranges)
 
 
-def _treat(sites: Sequence[Site], overrides: Sequence[Override]) -> Treated:
+def treat(sites: Sequence[Site], params: StaticParams) -> Treated:
     """Apply every override in order. Raises UsageError for a pattern that matches nothing."""
     floats: dict[str, str] = {}
     methods: dict[str, RangeMethod] = {}
-    for override in overrides:
-        matched = [site for site in sites if _matches(site, override.match)]
+    bits = {site.node: BITS[params.weights] for site in sites if site.weight}
+    decided: set[str] = set()
+    for override in params.overrides:
+        matched = [site for site in sites if matches(site, override.match)]
         if not matched:
             names = ", ".join(name for site in sites[:8] if (name := site.weight or site.node))
             raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        decided.update(site.node for site in matched if override.weights is not None)
         for site in matched:
             if override.weights == "float":
                 floats[site.node] = f"override {override.match!r}"
-            elif override.weights == "int8":
+            elif override.weights is not None:
                 floats.pop(site.node, None)
+                bits[site.node] = BITS[override.weights]
             if override.ranges is not None:
                 methods[site.output] = override.ranges
-    return Treated(tuple(site for site in sites if site.node not in floats), floats, methods)
+    return Treated(tuple(site for site in sites if site.node not in floats), floats, methods, bits, frozenset(decided))
 
 
-def _matches(site: Site, pattern: str) -> bool:
+BITS = {"int8": 8, "int4": 4}
+
+
+def matches(site: Site, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in (site.node, site.op, site.weight, site.output) if name)
 
 
@@ -136,12 +203,17 @@ def make_plan(
         values = looked_up.array(site.weight)
         assert values is not None
         guard: Guard = "off" if _is_depthwise(site, looked_up, model) else _guard(params, target)
-        quant = weights.get(site.weight) or quantize_weight(
-            values, site.weight_axis, per_channel=params.per_channel, guard=guard
-        )
+        quant = weights.get(site.weight) or _weight_quant(values, site, treated.bits.get(site.node, 8), params, guard)
         bias = looked_up.array(site.bias) if site.bias else None
         weights[site.weight] = quant if bias is None else fit_bias(quant, tensors[site.inputs[0]], bias)
     return QuantPlan(tensors, weights, dict(treated.floats))
+
+
+def _weight_quant(values: np.ndarray, site: Site, bits: int, params: StaticParams, guard: Guard) -> TensorQuant:
+    if bits < 8:
+        return narrow_weight(values, site.weight_axis, bits, per_channel=params.per_channel)
+    goes_up = params.rounding == "adaround"
+    return quantize_weight(values, site.weight_axis, per_channel=params.per_channel, guard=guard, goes_up=goes_up)
 
 
 def _plan_activations(treated: Treated, calibration: Calibration, params: StaticParams) -> dict[str, TensorQuant]:

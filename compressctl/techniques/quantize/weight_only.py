@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.index import index
+from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
 from compressctl.graph.weighted import Weighted, find_weighted, tied_weights, weight_readers
@@ -42,7 +42,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
     done = _round_all(scaled, model, treated, params, run)
-    rounded = _with_weights(scaled, {name: part.values for name, part in done.items()})
+    rounded = with_weights(scaled, {name: part.values for name, part in done.items()})
     plan = QuantPlan({}, {name: part.quant for name, part in done.items()}, treated.floats)
     readers = weight_readers(treated.nodes)
 
@@ -50,7 +50,11 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
         """A node in float reads the weight from before rounding, and shares it no longer."""
         floats = {**plan.float_nodes, **given_back}
         return replace(
-            model, body=_restored(rounded, scaled, treated.nodes, given_back), quant=replace(plan, float_nodes=floats)
+            model,
+            body=with_own_weights(
+                rounded, scaled, {node.node: node.weight for node in treated.nodes if node.node in given_back}
+            ),
+            quant=replace(plan, float_nodes=floats),
         )
 
     facts = _facts(done, treated, readers, places)
@@ -165,7 +169,7 @@ def _round_all(
             round_with(node, None)
     steps = _by_input(calibrated) if params.propagate else _within_memory(calibrated, body)
     for part in steps:
-        behind = _with_weights(
+        behind = with_weights(
             body, {name: rounded.values for name, rounded in done.items()} if params.propagate else {}
         )
         moments = _moments(behind, model, part, run)
@@ -209,38 +213,6 @@ def _moments(body: onnx.ModelProto, model: Model, nodes: Sequence[Weighted], run
 def _matrix(values: np.ndarray | None, node: Weighted) -> np.ndarray:
     assert values is not None
     return node.matrix(values)
-
-
-def _with_weights(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    if not values:
-        return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    for tensor in changed.graph.initializer:
-        if tensor.name in values:
-            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
-    return changed
-
-
-def _restored(
-    rounded: onnx.ModelProto, original: onnx.ModelProto, nodes: Sequence[Weighted], given_back: Mapping[str, str]
-) -> onnx.ModelProto:
-    """The rounded graph in which some nodes read their weight from before rounding."""
-    weights = {node.node: node.weight for node in nodes if node.node in given_back}
-    if not weights:
-        return rounded
-    changed = onnx.ModelProto()
-    changed.CopyFrom(rounded)
-    before = {tensor.name: tensor for tensor in original.graph.initializer}
-    for name in dict.fromkeys(weights.values()):
-        changed.graph.initializer.add().CopyFrom(before[name])
-        changed.graph.initializer[-1].name = f"{name}_float"
-    for node in changed.graph.node:
-        if node.name in weights:
-            for position, name in enumerate(node.input):
-                if name == weights[node.name]:
-                    node.input[position] = f"{name}_float"
-    return changed
 
 
 def _facts(

@@ -20,6 +20,9 @@ from compressctl.techniques.share.shared import Shared, Treatment, share
 _FLOOR = 1e-3
 """Of a layer's mean importance: weights that no gradient reached still count a little."""
 
+_ROWS = 256
+"""Inputs of one layer that one batch contributes: means of thousands are known well enough, and cutting patches takes long."""
+
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     """Share, and train where the params say so. Raises StageError when no layer can be shared."""
@@ -72,7 +75,7 @@ def _moments(weights: Weights, layers: Sequence[Layer], params: KmeansParams, ru
     split = run.data.split("calibration") if run.data is not None else None
     if split is None or len(split) == 0 or not (corrects or params.importance == "activation"):
         return {}
-    return input_moments(weights, layers, split)
+    return input_moments(weights, layers, split, _ROWS)
 
 
 def _importance(

@@ -1,0 +1,64 @@
+"""One option for each layer: least cost under limits on sums, solved exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+_LARGEST_COST = 1e4
+"""Costs are scaled to it, since HiGHS takes a plan for the best when nothing can be more than 1e-6 better."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """amounts: by layer, what each of its options takes; they sum to at most `most`. Amounts may be negative."""
+
+    amounts: Sequence[Sequence[float]]
+    most: float
+
+
+def choose(costs: Sequence[Sequence[float]], limits: Sequence[Limit]) -> list[int] | None:
+    """The option of every layer with the least sum of costs, within all limits; None where no plan is.
+
+    costs: by layer, of each of its options. The multiple-choice knapsack problem as an integer program: x[i, j] in {0, 1},
+    sum_j x[i, j] = 1, solved by branch and cut (HiGHS). Source: Kellerer, Pferschy and Pisinger 2004, Knapsack Problems,
+    chapter 11.
+    """
+    sizes = [len(options) for options in costs]
+    flat = np.concatenate([np.asarray(options, float) for options in costs]) if sizes else np.zeros(0)
+    if not sizes:
+        return []
+    largest = float(np.abs(flat).max()) or 1.0
+    layer = np.repeat(np.arange(len(sizes)), sizes)
+    one_each = csr_array((np.ones(len(flat)), (layer, np.arange(len(flat)))), shape=(len(sizes), len(flat)))
+    rows = [np.concatenate([np.asarray(options, float) for options in limit.amounts]) for limit in limits]
+    allowed = [limit.most for limit in limits]
+    # What the solver takes for whole numbers may be off by 1e-6, so that a plan is checked, and the limit drawn in if need be.
+    for _ in range(8):
+        constraints = [LinearConstraint(one_each, 1, 1)]
+        for row, most in zip(rows, allowed, strict=True):
+            unit = float(np.abs(row).max()) or 1.0
+            constraints.append(LinearConstraint(row[None] / unit, -np.inf, most / unit))
+        found = milp(
+            flat / largest * _LARGEST_COST,
+            integrality=np.ones(len(flat)),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
+        if found.x is None:
+            return None
+        chosen = [int(np.argmax(found.x[layer == number])) for number in range(len(sizes))]
+        over = [_sum(limit.amounts, chosen) - limit.most for limit in limits]
+        if all(part <= 0 for part in over):
+            return chosen
+        allowed = [most - max(part, 0.0) * 1.01 for most, part in zip(allowed, over, strict=True)]
+    return None
+
+
+def _sum(amounts: Sequence[Sequence[float]], chosen: Sequence[int]) -> float:
+    return float(sum(options[option] for options, option in zip(amounts, chosen, strict=True)))

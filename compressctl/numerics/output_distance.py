@@ -1,0 +1,27 @@
+"""How far a network's outputs are from another's."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import log_softmax
+
+
+def kl_divergence(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Mean over rows of KL(softmax(wanted) || softmax(found)), in nats, computed in float64.
+
+    Scores of classes lie along the last axis. Rows that are probabilities already, as behind a Softmax, are taken as such.
+    """
+    first, second = _log_probabilities(wanted), _log_probabilities(found)
+    return float(np.mean(np.sum(np.exp(first) * (first - second), axis=-1)))
+
+
+def squared_distance(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Mean of the squared difference, computed in float64."""
+    return float(np.mean(np.square(np.asarray(found, np.float64) - wanted)))
+
+
+def _log_probabilities(scores: np.ndarray) -> np.ndarray:
+    values = np.asarray(scores, np.float64)
+    if values.size and values.min() >= 0 and np.allclose(values.sum(axis=-1), 1, atol=1e-3):
+        return np.log(np.maximum(values, 1e-30))
+    return np.asarray(log_softmax(values, axis=-1))

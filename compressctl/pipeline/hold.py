@@ -1,0 +1,89 @@
+"""Whether a stage's result is kept: its gate on accuracy, and that a technique for speed did not make the file slower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from compressctl.core.errors import GateError, MissingDependencyError
+from compressctl.core.events import Events
+from compressctl.core.model import Model
+from compressctl.pipeline.score import Judge
+from compressctl.recipe.schema import IfSlower, Stage
+
+_SLOWER = 0.98
+"""Below this ratio a file counts as slower. Medians of two builds of one graph, interleaved in one process, differ by up to 2 %."""
+
+_TIMES = 2
+"""A file counts as slower when it is so each time: it is opened anew, with other addresses and neighbours."""
+
+Timer = Callable[[Sequence[Model]], tuple[float, ...]]
+"""Latency of each model on the target's runtime, in milliseconds, interleaved."""
+
+
+def is_within_gate(
+    stage: Stage, model: Model, judge: Callable[[], Judge], facts: dict[str, Any], events: Events
+) -> bool:
+    """Whether the stage's result loses no more than its gate allows. Raises GateError when it must stop the run.
+
+    facts: of the stage; what was found is added.
+    """
+    if stage.gate is None:
+        return True
+    judged = judge()
+    drop = judged.metric.drop(judged.baseline(), judged.score(model, "validation"))
+    facts["validation_drop"] = drop
+    if drop <= stage.gate.accuracy_drop:
+        return True
+    if stage.gate.otherwise == "skip":
+        facts["skipped"] = f"lost {drop:.2f} points on the validation split, the gate allows {stage.gate.accuracy_drop}"
+        events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
+        return False
+    raise GateError(
+        f"stage {stage.id} ({stage.use}) lost {drop:.2f} points on the validation split, its gate allows "
+        f"{stage.gate.accuracy_drop}",
+        hint="loosen the gate, change the stage, or set gate.otherwise to skip",
+    )
+
+
+def is_fast_enough(
+    stage: Stage,
+    wanted: IfSlower,
+    models: tuple[Model, Model],
+    latency_ms: Timer,
+    facts: dict[str, Any],
+    events: Events,
+) -> bool:
+    """Whether the stage's result is kept for its speed. Raises GateError when a slower one must stop the run.
+
+    models: what the stage was given, and its result. facts: of the stage; what was found is added.
+    """
+    if wanted == "keep":
+        return True
+    found = _slower(models, latency_ms)
+    if found is None:
+        return True
+    facts["slower"] = {"before_ms": found[0], "after_ms": found[1]}
+    words = f"its file takes {found[1]:.3f} ms where what the stage was given takes {found[0]:.3f} ms"
+    if wanted == "stop":
+        raise GateError(
+            f"stage {stage.id} ({stage.use}) makes the model slower: {words}",
+            hint="leave the stage out, or set if_slower: keep on it where size counts more",
+        )
+    facts["skipped"] = f"slower, {words}"
+    events.warn(f"stage {stage.id} was undone: {words}; if_slower: keep on the stage keeps it")
+    return False
+
+
+def _slower(models: tuple[Model, Model], latency_ms: Timer) -> tuple[float, float] | None:
+    """Both latencies where the second model is slower; None where not, or where the runtime is not on this machine."""
+    found = None
+    for _ in range(_TIMES):
+        try:
+            before, after = latency_ms(models)
+        except MissingDependencyError:
+            return None
+        if before >= _SLOWER * after:
+            return None
+        found = before, after
+    return found

@@ -1,0 +1,37 @@
+"""recipe.pinned.yaml: the recipe with what its stages chose written out, so that it gives the same without a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressctl.core.model import StageRecord
+from compressctl.recipe.schema import Recipe
+
+NAME = "recipe.pinned.yaml"
+
+
+def write_pinned(folder: Path, recipe: Recipe, records: Sequence[StageRecord]) -> Path | None:
+    """Write it into the run's folder when a stage chose something that a recipe can say; None otherwise."""
+    pinned = {record.id: record.pinned for record in records if record.pinned is not None}
+    if not pinned:
+        return None
+    stages = [_explicit(stage, pinned.get(stage["id"])) for stage in recipe.resolved["stages"]]
+    text = yaml.safe_dump({**recipe.resolved, "stages": stages}, sort_keys=False, allow_unicode=True)
+    path = folder / NAME
+    head = f"# What {', '.join(pinned)} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
+    path.write_text(head + text, encoding="utf-8")
+    return path
+
+
+def _explicit(stage: dict[str, Any], chosen: Any) -> dict[str, Any]:
+    """The stage under its own id, which its seed comes from. Its gate may stop it, but changes nothing that was chosen."""
+    if chosen is None:
+        return stage
+    kept: dict[str, Any] = {key: stage[key] for key in ("id", "enabled", "if_slower") if key in stage}
+    if stage.get("gate"):
+        kept["gate"] = {**stage["gate"], "otherwise": stage["gate"].get("otherwise") or "stop"}
+    return {**kept, **chosen}

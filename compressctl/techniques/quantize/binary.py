@@ -1,0 +1,126 @@
+"""quantize.binary: a network is trained with weights of two or three values per output channel."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.model import Model
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.quantize.binary_params import BinaryParams
+from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
+from compressctl.techniques.quantize.few_levels import BinaryWeight, Steepen, TernaryWeight
+from compressctl.techniques.quantize.qat_layers import LIMITS
+from compressctl.techniques.quantize.simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
+from compressctl.techniques.quantize.taught import objective_of
+from compressctl.training.hooks import FreezeNorms
+from compressctl.training.loop import train
+
+
+def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
+    """The same network with weights of few values, still a float one: what follows may round activations, and the exported
+    file's weights can be packed.
+
+    Raises UsageError for a pattern that matches nothing, StageError when no layer is left.
+    """
+    network = copy.deepcopy(model.body)
+    called = _in_order(network, model)
+    ends = (called[0], called[-1]) if called else ()
+    roundings = _roundings(layers_of(network), called, ends, params)
+    few = [path for path, rounding in roundings.items() if path not in ends]
+    if not few:
+        raise StageError(
+            f"no layer is left to make {params.levels}: between the first and the last one there is none",
+            hint="`exclude` may name too much; quantize.weights makes the weights of small networks small",
+        )
+    _warn_of_lost_zeros(model, params, few, run)
+    curves = [rounding.weight for rounding in roundings.values() if isinstance(rounding.weight, BinaryWeight)]
+    steepen = [Steepen(curves, params.epochs)] if params.estimator == "ede" else []
+    plain = install(network, roundings)
+    objective, hooks = objective_of(model, params, run)
+    freeze = FreezeNorms(params.freeze_norms * params.epochs)
+    trained = train(replace(model, body=network), objective, params, run, [freeze, SteadyScales(), *steepen, *hooks])
+    values = {path: rounding.weight.values(plain[path].weight) for path, rounding in roundings.items()}
+    remove(trained.network, plain, values)
+    return StageResult(
+        replace(model, body=trained.network), {**_facts(values, few, layers_of(network), params), **trained.facts}
+    )
+
+
+def _roundings(
+    layers: Mapping[str, Layer], called: Sequence[str], ends: Collection[str], params: BinaryParams
+) -> dict[str, Rounding]:
+    """How each layer's weight becomes what is exported, by path; layers that keep theirs are not in it."""
+    roundings = {}
+    for path in _wanted(called, params.exclude):
+        if path not in ends:
+            roundings[path] = Rounding(_few_levels(layers[path], params))
+        elif params.first_and_last == "int8":
+            roundings[path] = Rounding(WeightQuantizer(LIMITS["int8"]))
+    return roundings
+
+
+def _in_order(network: nn.Module, model: Model) -> list[str]:
+    """Paths of the layers in the order in which they are called first."""
+    called: dict[str, None] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda *_, path=path: called.setdefault(path))
+        for path, layer in layers_of(network).items()
+    ]
+    inputs = [
+        torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype)) for spec in model.signature.inputs
+    ]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(called)
+
+
+def _wanted(called: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    for pattern in exclude:
+        if not fnmatch.filter(called, pattern):
+            raise UsageError(f"exclude: {pattern!r} matches no layer", hint=f"there are: {', '.join(called[:8])}, ...")
+    return [path for path in called if not any(fnmatch.fnmatchcase(path, pattern) for pattern in exclude)]
+
+
+def _few_levels(layer: Layer, params: BinaryParams) -> WeightRounding:
+    if params.levels == "binary":
+        return BinaryWeight(is_balanced=params.balance, is_estimated=params.estimator == "ede")
+    if params.threshold == "learned":
+        return WeightQuantizer(LIMITS["int2"], fitted_scale(layer.weight, LIMITS["int2"]))
+    return TernaryWeight()
+
+
+def _warn_of_lost_zeros(model: Model, params: BinaryParams, few: Sequence[str], run: RunContext) -> None:
+    lost = [path for path in few if f"{path}.weight" in model.sparse]
+    if lost and params.levels == "binary":
+        run.events.warn(
+            f"{len(lost)} layers lose the zeros that pruning gave them: a binary weight is never 0; `levels: ternary` keeps them"
+        )
+
+
+def _facts(
+    values: Mapping[str, Tensor], few: Sequence[str], layers: Mapping[str, Layer], params: BinaryParams
+) -> dict[str, Any]:
+    bits = 1 if params.levels == "binary" else 2
+    kept = {path: layer.weight.numel() for path, layer in layers.items() if path not in values}
+    return {
+        "layers": {params.levels: len(few), "int8": len(values) - len(few), "float": len(kept)},
+        "weights": {
+            params.levels: sum(values[path].numel() for path in few),
+            "int8": sum(found.numel() for path, found in values.items() if path not in few),
+            "float": sum(kept.values()),
+        },
+        "bits_per_weight": bits,
+        "stored_as": "float: an export that packs weights, or quantize.static behind this stage, makes the file small",
+    }

@@ -1,0 +1,46 @@
+"""What a network with rounded numbers is trained on: labels, a teacher's outputs, or both."""
+
+from __future__ import annotations
+
+from compressctl.core.model import Model
+from compressctl.core.technique import RunContext
+from compressctl.techniques.distill.compare import comparison
+from compressctl.techniques.distill.ledger import Ledger
+from compressctl.techniques.distill.logits import OutputsObjective, inputs_vary
+from compressctl.techniques.distill.teacher import Remembering, check_outputs, load_teacher
+from compressctl.techniques.quantize.trained_params import TrainedParams, as_logits
+from compressctl.training.hooks import Hook
+from compressctl.training.objective import Objective, task_loss, task_objective
+
+_LABELS_BESIDE_A_TEACHER = 0.1
+_REMEMBERED_BYTES = 1024**3
+
+
+def objective_of(model: Model, params: TrainedParams, run: RunContext) -> tuple[Objective, list[Hook]]:
+    """The loss, and the hook that keeps its parts. model: what learns.
+
+    Raises UsageError where there is no such teacher, or the task has no loss for labels.
+    """
+    if params.teacher is None:
+        return task_objective(run.task, params.label_smoothing), []
+    teacher = load_teacher(params.teacher, model.signature, run)
+    check_outputs(teacher.model, model)
+    weight = _label_weight(params, run)
+    ledger = Ledger()
+    objective = OutputsObjective(
+        Remembering(teacher, 0 if inputs_vary(as_logits(params)) else _REMEMBERED_BYTES),
+        comparison(as_logits(params), run.task, model.signature),
+        params.teacher_weight,
+        task_loss(run.task, params.label_smoothing) if weight else None,
+        weight,
+        ledger,
+    )
+    return objective, [ledger]
+
+
+def _label_weight(params: TrainedParams, run: RunContext) -> float:
+    assert run.data is not None, "the plan gives training data to a technique that needs it"
+    if params.label_weight is not None:
+        return params.label_weight
+    first = next(iter(run.data.split("train").batches(1)), None)
+    return 0.0 if first is None or first.labels is None else _LABELS_BESIDE_A_TEACHER
