@@ -40,6 +40,8 @@ _RATE_SHIFT = 17
 """How slowly the weights of the mixture move; slower where more than 256 rows are read together, since their steps add up."""
 _NARROW, _SHORT = 8, 1024
 """A matrix with a shorter side than this and more elements than that is read as a square."""
+_LONG, _MEDIUM = 32, 1 << 16
+"""So is one with more elements than this whose longer side is more than so many times the shorter: diagonals take time."""
 
 _DECISIONS_PER_LANE = 1 << 14
 _ONE_LANE = 1 << 21
@@ -72,7 +74,8 @@ def decode_mask(source: Cursor, shape: tuple[int, int]) -> Mask:
 def _square(shape: tuple[int, int]) -> tuple[int, int]:
     """A long list is read as a square, because what stands on one diagonal is read together."""
     count = shape[0] * shape[1]
-    if min(shape) >= _NARROW or count <= _SHORT:
+    is_thin = min(shape) < _NARROW and count > _SHORT
+    if not is_thin and (count <= _MEDIUM or max(shape) <= _LONG * min(shape)):
         return shape
     width = math.isqrt(count - 1) + 1
     return -(-count // width), width

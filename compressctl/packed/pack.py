@@ -33,8 +33,8 @@ from compressctl.packed.ledger import (
 )
 from compressctl.packed.onnx_bytes import EXTERNAL, VARINTS, Place, tensor_places
 
-_SMALL = 2048
-"""Bytes up to which tensors of one type are coded together: each alone would need tables of its own."""
+_SMALL, _TINY = 2048, 256
+"""Bytes up to which lists of one type, and tensors of any shape, are coded together: each alone would need tables of its own."""
 
 _OPAQUE = Element("bytes", 8)
 
@@ -119,7 +119,7 @@ def _planned(files: _Files) -> _Plan:
         element = _OPAQUE if place.written_as == VARINTS else ELEMENTS[place.data_type]
         key = hashlib.blake2b(numbers).digest(), element.name
         if place.length and key not in seen:
-            is_small = place.length <= _SMALL
+            is_small = place.length <= (_SMALL if len(place.shape) < 2 else _TINY)
             body = pools.setdefault(element.name, len(plan.groups)) if is_small else len(plan.groups)
             if body == len(plan.groups):
                 plan.groups.append(_Group(element, [], None if is_small else place.shape))

@@ -93,7 +93,7 @@ def uneven(rows: int, columns: int, density: float, seed: int = 0) -> tuple[np.n
     return rng.random((rows, columns)) < share, worth
 
 
-@pytest.mark.parametrize("shape", [(100, 300), (300, 100), (1, 5000), (5000, 2)])
+@pytest.mark.parametrize("shape", [(100, 300), (300, 100), (1, 5000), (5000, 2), (9, 8000)])
 def test_masks_come_back(shape: tuple[int, int]) -> None:
     mask, _ = uneven(*shape, density=0.05)
     np.testing.assert_array_equal(decode_mask(Cursor(encode_mask(mask), "test"), shape), mask)
