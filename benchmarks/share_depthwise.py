@@ -28,7 +28,10 @@ from compressctl.sources.params import ImageFolderParams, OnnxParams
 from compressctl.techniques.share.kmeans import apply
 from compressctl.techniques.share.params import KmeansParams
 
-_FINE = ({"match": "*depthwise*", "clusters": 256}, {"match": "*stem*", "clusters": 256})
+_FINE = (
+    {"match": "*depthwise*", "clusters": 256, "granularity": "tensor"},
+    {"match": "*stem*", "clusters": 256, "granularity": "tensor"},
+)
 """The depthwise kernels and the stem: 1.5 % of the weights, and most of the harm."""
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -37,11 +40,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "channel, 16": {"granularity": "channel"},
     "group of 64, 16": {"granularity": "group"},
     "scaled, 16": {},
-    "scaled, 16, activation": {"importance": "activation"},
-    "scaled, 16, depthwise 256": {"overrides": _FINE},
-    "scaled, 16, depthwise 256, activation": {"overrides": _FINE, "importance": "activation"},
-    "scaled, 8, depthwise 256, activation": {"clusters": 8, "overrides": _FINE, "importance": "activation"},
-    "scaled, 4.6 bits": {"importance": "activation", "budget": {"bits": 4.6, "sensitivity": "error", "choices": (8, 16, 32, 64)}},
+    "scaled, 16, compensated": {"compensate": True, "importance": "activation"},
+    "scaled, 16, compensated, depthwise 256": {"compensate": True, "importance": "activation", "overrides": _FINE},
+    "scaled, 32, compensated, depthwise 256": {
+        "clusters": 32, "compensate": True, "importance": "activation", "overrides": _FINE,
+    },
 }  # fmt: skip
 
 

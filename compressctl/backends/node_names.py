@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx
 
-RENAMED = re.compile(r"(_token_\d+|_nchwc|/\w+Fusion\w*)+$")
-"""What ONNX Runtime appends to the name, or to an output's name, of what it fuses or lays out anew."""
+RENAMED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc|/\w+Fusion\w*)+$")
+"""What ONNX Runtime puts around the name, or an output's name, of what it fuses, lays out anew, or computes in float32 where
+the file has float16 and the processor no kernel for it."""
 
 
 def node_name(told: str, path: Path) -> str:

@@ -95,9 +95,10 @@ def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
 def _read(file: Path) -> Model:
     from compressctl.core.model import Form, Model
     from compressctl.graph.absorb import absorb, is_quantized
+    from compressctl.graph.unpack_constants import unpack_constants
     from compressctl.sources.onnx_file import read_onnx, signature_of
 
-    proto = read_onnx(file)
+    proto = unpack_constants(read_onnx(file))
     signature = signature_of(proto.graph, file)
     if not is_quantized(proto):
         return Model(Form.ONNX, proto, signature)

@@ -140,8 +140,8 @@ def _coded(values: np.ndarray, folds: Folds) -> Iterator[Coded]:
         yield whole
     if values.ndim < 2 or len(values) < 2 or (whole is not None and whole.bits <= 2):
         return
-    product = scaled(values) if folds.float64 else None
-    if product is not None:
+    product = scaled(values)
+    if product is not None and (folds.float64 or product.codebook.dtype == values.dtype):
         yield product
     by_row = shared(values, len(values))
     if by_row is not None:

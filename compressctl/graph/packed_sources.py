@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import onnx
@@ -37,4 +38,8 @@ def packed_sources(graph: onnx.GraphProto) -> dict[str, Source]:
 
 
 def is_unpacker(node: onnx.NodeProto) -> bool:
-    return node.name.startswith(PREFIX)
+    """By its name: unpack, the number of a tensor, the number of the node; or a table that they share."""
+    return _NAME.fullmatch(node.name) is not None
+
+
+_NAME = re.compile(re.escape(PREFIX) + r"(\d+\.\d+|table\.[a-z0-9.]+)")

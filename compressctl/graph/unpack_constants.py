@@ -12,7 +12,10 @@ from compressctl.graph.unpacking import PREFIX
 
 
 def is_packed(graph: onnx.GraphProto) -> bool:
-    return any(is_unpacker(node) for node in graph.node)
+    """Whether there are nodes that unpack, of constants alone: nodes of others may happen to be called so."""
+    unpackers = [node for node in graph.node if is_unpacker(node)]
+    known = {tensor.name for tensor in graph.initializer} | {name for node in unpackers for name in node.output}
+    return bool(unpackers) and all(name in known for node in unpackers for name in node.input)
 
 
 def unpack_constants(model: onnx.ModelProto) -> onnx.ModelProto:

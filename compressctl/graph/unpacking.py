@@ -191,9 +191,10 @@ def _look_up(work: Unpacking, coded: Coded, codes: str, *, turned: bool) -> None
 
 
 def _table_of_books(work: Unpacking, coded: Coded) -> str:
-    """All books one after the other. Those of a scaled codebook are multiplied in float64 and rounded once."""
+    """All books one after the other. Those of a scaled codebook are products, exact ones or rounded once from float64."""
     if coded.scale is None:
         return work.constant(coded.codebook.reshape(-1))
     products = work.node("Mul", [work.constant(coded.codebook), work.constant(coded.scale[:, None])])
-    rounded = work.node("Cast", [products], {"to": helper.np_dtype_to_tensor_dtype(np.dtype(coded.dtype))})
-    return work.node("Reshape", [rounded, work.constant(np.array([-1], np.int64))])
+    if coded.scale.dtype != coded.dtype:
+        products = work.node("Cast", [products], {"to": helper.np_dtype_to_tensor_dtype(np.dtype(coded.dtype))})
+    return work.node("Reshape", [products, work.constant(np.array([-1], np.int64))])

@@ -13,13 +13,13 @@ _WARM_UP = 0.2
 """Share of the steps in which only the output's error counts, before weights are pushed to 0 or 1."""
 
 _BETA_FIRST, _BETA_LAST = 20.0, 2.0
-_REGULARIZER = 0.02
+_REGULARIZER = 0.5
 """Per weight, where rounding one weight the other way costs about 1."""
 
 _SMALLEST_UNIT = 1e-24
 """Of inputs that are all zero, or weights that nearly are. Gradients divided by it stay within float32 when squared."""
 
-_LEARNING_RATE = 0.02
+_LEARNING_RATE = 0.05
 _DECAY_FIRST, _DECAY_SECOND, _EPSILON = 0.9, 0.999, 1e-8
 
 

@@ -21,8 +21,8 @@ class Coded:
     """values[i] = codebook[book of i, indices[i]], times scale[row of i] where there is one.
 
     indices: uint8, of the values' shape. codebook: (books, entries); books are equal runs of the values in C order, so that 1 is
-    one for the tensor and shape[0] one per output channel. scale: (shape[0],) float64; the codebook is then float64 too and the
-    product is rounded once, to dtype. A book of fewer entries than another repeats one of its own.
+    one for the tensor and shape[0] one per output channel. scale: (shape[0],), float64 like the codebook then, whose product is
+    rounded once, to dtype; or both float32, where their products are exact. A book of fewer entries than another repeats one of its own.
     """
 
     indices: np.ndarray

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from compressctl.numerics.grid import Grid
@@ -15,16 +17,36 @@ def gptq(
 ) -> np.ndarray:
     """A (rows, columns) weight on a grid, with the least output error that this order of rounding reaches.
 
-    hessian: (columns, columns), X X^T of the layer's inputs up to a factor. damping: share of its mean diagonal that is added
-    to it. act_order: columns with the largest inputs first; the grid's groups stay where they are, so that the stored layout
-    does not change. Returns float32 values, each on the grid. A column whose input is always zero is rounded to nearest.
+    See `compensated`; with act_order the grid's groups stay where they are, so that the stored layout does not change.
+    """
+    scale, point = (part.astype(np.float64) for part in grid.spread(weight.shape[1]))
+
+    def on_grid(column: int, values: np.ndarray) -> np.ndarray:
+        codes = np.clip(np.rint(values / scale[:, column]) + point[:, column], grid.low, grid.high)
+        return np.asarray((codes - point[:, column]) * scale[:, column])
+
+    return compensated(weight, hessian, on_grid, damping=damping, act_order=act_order)
+
+
+def compensated(
+    weight: np.ndarray,
+    hessian: np.ndarray,
+    rounding: Callable[[int, np.ndarray], np.ndarray],
+    *,
+    damping: float = 0.01,
+    act_order: bool = True,
+) -> np.ndarray:
+    """A (rows, columns) weight of which each column is rounded in turn, its errors made good by those still to come.
+
+    hessian: (columns, columns), X X^T of the layer's inputs up to a factor. rounding: what (rows,) values of a column become.
+    damping: share of the Hessian's mean diagonal that is added to it. act_order: columns with the largest inputs first.
+    Returns float32. A column whose input is always zero is rounded as it is.
     Raises ValueError when the Hessian is not finite. Source: Frantar et al. 2022, GPTQ, section 3.3 and algorithm 1.
     """
     if not np.isfinite(hessian).all():
         raise ValueError("the Hessian holds NaN or infinity")
     columns = weight.shape[1]
     order = np.argsort(-np.diag(hessian), kind="stable") if act_order else np.arange(columns)
-    scale, point = (part[:, order].astype(np.float64) for part in grid.spread(columns))
     left = weight[:, order].astype(np.float64)
     inverse = _inverse_factor(hessian[np.ix_(order, order)].astype(np.float64), damping)
     rounded = np.empty_like(left)
@@ -32,8 +54,7 @@ def gptq(
         block = range(start, min(start + _BLOCK, columns))
         errors = np.empty((len(left), len(block)))
         for j in block:
-            codes = np.clip(np.rint(left[:, j] / scale[:, j]) + point[:, j], grid.low, grid.high)
-            rounded[:, j] = (codes - point[:, j]) * scale[:, j]
+            rounded[:, j] = rounding(int(order[j]), left[:, j])
             error = (left[:, j] - rounded[:, j]) / inverse[j, j]
             left[:, j + 1 : block.stop] -= np.outer(error, inverse[j, j + 1 : block.stop])
             errors[:, j - start] = error

@@ -17,12 +17,18 @@ from compressctl.numerics.codebook import MOST_ENTRIES, Coded, restore, same_bit
 _ALIKE = 1e-6
 """Relative. Ratios of values that were each rounded to float32 differ by less from what they were before."""
 
+_WHOLE = 1e-3
+"""How far from a whole number a significand of 8 bits may seem to lie: scales that were found are off by 1e-7 of themselves."""
+
 _INSIDE = 1e-13
 """Bounds are drawn in by that much, relative: more than float64's logarithms lose, far less than half a step of float32."""
 
 
 def scaled(values: np.ndarray, most: int = MOST_ENTRIES) -> Coded | None:
-    """values: float32, rows along axis 0. None where no codebook of at most `most` entries gives each value exactly."""
+    """values: float32, rows along axis 0. None where no codebook of at most `most` entries gives each value exactly.
+
+    Where scales of 8 significant bits do, as those of `share.kmeans`, scale and codebook are float32, else float64.
+    """
     if values.dtype != np.float32 or values.ndim < 2 or len(values) < 2 or not np.isfinite(values).all():
         return None
     by_row = shared(values, len(values), most)
@@ -40,7 +46,9 @@ def scaled(values: np.ndarray, most: int = MOST_ENTRIES) -> Coded | None:
     order = np.lexsort((np.signbit(codebook) == 0, codebook))
     rank = np.argsort(order).astype(np.uint8)
     coded = Coded(rank[indices], codebook[order][None], values.dtype, scale)
-    return coded if same_bits(restore(coded), values) else None
+    if not same_bits(restore(coded), values):
+        return None
+    return _short(coded, values) or coded
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,35 @@ def _match(table: np.ndarray, most: int) -> _Matched | None:
         is_there = (table == 0) & ((np.signbit(table) ^ (scale < 0)[:, None]) == np.signbit(zero))
         places = np.where(is_there, len(entries) + offset, places)
     return _Matched(places, codebook, scale)
+
+
+def _short(coded: Coded, values: np.ndarray) -> Coded | None:
+    """The same with scales of 8 significant bits, whose products with float32 entries are exact in float32.
+
+    Scales are known up to a common factor: one of the 128 significands of the first decides it.
+    """
+    assert coded.scale is not None
+    # A row of zeros has any scale.
+    used = (values.reshape(len(values), -1) != 0).any(axis=1)
+    known = np.where(used, coded.scale, coded.scale[np.argmax(used)])
+    tried = known / known[0] * np.arange(128, 256)[:, None]
+    mantissa, exponent = np.frexp(tried)
+    whole = np.rint(mantissa * 256)
+    for fit in np.flatnonzero((np.abs(mantissa * 256 - whole) < _WHOLE).all(axis=1)):
+        scale = np.ldexp(whole[fit], exponent[fit] - 8) * np.sign(known[0])
+        short = _with_scales(coded, values, scale)
+        if same_bits(restore(short), values):
+            return short
+    return None
+
+
+def _with_scales(coded: Coded, values: np.ndarray, scale: np.ndarray) -> Coded:
+    """Entries are a value of each, divided by its scale."""
+    codes = coded.indices.reshape(-1)
+    entries, first = np.unique(codes, return_index=True)
+    codebook = coded.codebook[0].copy()
+    codebook[entries] = values.reshape(-1)[first] / scale[first // (codes.size // len(values))]
+    return Coded(coded.indices, codebook[None].astype(np.float32), coded.dtype, scale.astype(np.float32))
 
 
 def _prefers_negative(row: np.ndarray) -> bool:

@@ -99,3 +99,21 @@ def test_the_artifact_pins_opset_and_ir_version(tmp_path: Path) -> None:
     assert model.ir_version == 10
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [20]
     assert model.producer_name == "compressctl"
+
+
+def test_what_float16_convolutions_cost_is_found_again(tmp_path: Path) -> None:
+    """A processor without float16 kernels computes them in float32 behind casts, under other names."""
+    rng = np.random.default_rng(0)
+    constants = {f"w{number}": rng.normal(size=(8, 8, 1, 1)).astype(np.float16) for number in (1, 2)}
+    graph = helper.make_graph(
+        [_conv("x", "a", 1), helper.make_node("Relu", ["a"], ["b"], "relu"), _conv("b", "y", 2)],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT16, SHAPE)],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT16, SHAPE)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    signature = Signature((TensorSpec("x", "float16", SHAPE),), (TensorSpec("y", "float16", SHAPE),))
+    artifact = BACKEND.build(Model(Form.ONNX, body, signature), TARGET, tmp_path)
+    found = {node.name: node.macs for node in BACKEND.explain(artifact, TARGET)}
+    assert (found["conv1"], found["conv2"]) == (8 * 8 * 64, 8 * 8 * 64)

@@ -182,3 +182,14 @@ def test_integers_that_may_be_shapes_or_indices_stay() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     assert pack_constants(model, SAFE)[1] == []
+
+
+def test_nodes_of_others_that_are_called_alike_are_left_alone() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], "unpack.0.0")],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    assert unpack_constants(model) is model

@@ -97,6 +97,23 @@ def test_many_rows_share_sixteen_entries() -> None:
     assert same_bits(restore(coded), values)
 
 
+@given(seeds, st.integers(2, 40), st.booleans())
+def test_short_scales_are_found_again(seed: int, rows: int, zero: bool) -> None:
+    """8 significant bits times 16: exact products, for which float32 is enough."""
+    rng = np.random.default_rng(seed)
+    codebook = np.rint(rng.normal(size=16) * 2**14).astype(np.float32) / np.float32(2**17)
+    if zero:
+        codebook[0] = 0
+    scale = rng.integers(128, 256, rows).astype(np.float32) * np.exp2(rng.integers(-12, 3, rows)).astype(np.float32)
+    values = codebook[rng.integers(0, 16, (rows, 300))] * scale[:, None]
+    values[rng.random(rows) < 0.1] = 0
+    coded = scaled(values)
+    assert coded is not None
+    assert coded.scale is not None
+    assert coded.scale.dtype == coded.codebook.dtype == np.float32
+    assert same_bits(restore(coded), values)
+
+
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
 def test_scales_of_what_is_not_finite_are_refused(spoilt: float) -> None:
     values = np.ones((4, 4), np.float32)

@@ -19,6 +19,7 @@ from support.digit_network import (
 )
 
 from compressctl.backends.dialects.cpu import emit
+from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.core.technique import Gate, StageResult
@@ -80,6 +81,18 @@ def test_every_product_runs_in_integers(learned: StageResult, tmp_path: Path, na
     nodes = backend.explain(backend.build(learned.model, target, tmp_path), target)
     precisions = [node.precision for node in nodes if node.macs]
     assert precisions == ["int8"] * 3
+
+
+def test_packed_they_take_half_the_bytes_and_still_run_in_integers(learned: StageResult, tmp_path: Path) -> None:
+    sizes = []
+    for storage in ("plain", "packed"):
+        target = Target("onnxruntime", profile="x86-vnni", options={"storage": storage})
+        (tmp_path / storage).mkdir()
+        artifact = ONNXRUNTIME.build(learned.model, target, tmp_path / storage)
+        nodes = ONNXRUNTIME.explain(artifact, target)
+        assert [node.precision for node in nodes if node.macs] == ["int8"] * 3
+        sizes.append(sum(entry.stored_bytes for entry in ONNXRUNTIME.weights(artifact) if entry.dtype != "int32"))
+    assert sizes[1] < 0.6 * sizes[0]
 
 
 def test_learned_roundings_reach_the_file(model: Model, learned: StageResult) -> None:

@@ -14,6 +14,7 @@ from support.lessons import context, digits_data  # noqa: E402
 from support.rounding import small_model  # noqa: E402
 from support.shell import Shell  # noqa: E402
 
+from compressctl.backends.onnxruntime import BACKEND  # noqa: E402
 from compressctl.core.errors import StageError, UsageError  # noqa: E402
 from compressctl.core.events import Event, Events  # noqa: E402
 from compressctl.core.model import Form, Model  # noqa: E402
@@ -93,6 +94,25 @@ def test_8_bit_activations_behind_it_round_no_weight(done: Done, tmp_path: Path)
         assert np.allclose(weight_values(done.weight(name), quant), done.weight(name), rtol=1e-5, atol=1e-9)
         if name in INNER:
             assert set(np.unique(weight_codes(done.weight(name), quant))) <= {-127, 0, 127}
+
+
+def test_a_packed_file_holds_them_in_their_bits(done: Done, tmp_path: Path) -> None:
+    """Exact, and smaller by what floats take more than 1 or 2 bits, less scales and unpacking nodes, which weigh much for 4,224."""
+    files = {}
+    for storage in ("plain", "packed"):
+        (tmp_path / storage).mkdir()
+        target = Target("onnxruntime", options={"storage": storage})
+        files[storage] = BACKEND.build(done.lowered, target, tmp_path / storage).path
+    images = next(digits_data().split("test").batches(50)).inputs["input"]
+    plain, packed = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"input": images})[0]
+        for path in files.values()
+    )
+    assert np.array_equal(plain, packed)
+    bits = 1 if done.params.levels == "binary" else 2
+    inner = sum(done.weight(name).size for name in INNER)
+    saved = files["plain"].stat().st_size - files["packed"].stat().st_size
+    assert saved > 0.7 * inner * (32 - bits) / 8
 
 
 def test_what_came_in_is_as_it_was_and_ends_and_exceptions_keep_their_weights(tmp_path: Path) -> None:

@@ -56,3 +56,26 @@ def per_output(values: np.ndarray, layer: Layer) -> np.ndarray:
     out, positions, channels = layer.weight.shape
     by_group = values.reshape(positions, layer.groups, channels).transpose(1, 0, 2)
     return np.repeat(by_group, out // layer.groups, axis=0)
+
+
+def input_grams(
+    weights: Weights, layers: Sequence[Layer], split: Split, rows_per_batch: int = ROWS
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The mean input of each weight, in its shape, and the sum of x x^T over a layer's inputs, (groups, columns, columns).
+
+    Columns are kernel position, then input channel. By layer; layers whose inputs cannot be seen are missing.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    found: dict[str, np.ndarray] = {}
+    sums: dict[str, np.ndarray] = {}
+    counts: dict[str, int] = {}
+
+    def see(name: str, rows: np.ndarray) -> None:
+        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
+        counts[name] = counts.get(name, 0) + len(rows)
+        groups = by_name[name].groups
+        split_up = rows.reshape(*rows.shape[:2], groups, -1).transpose(2, 0, 1, 3).reshape(groups, len(rows), -1)
+        found[name] = found.get(name, 0.0) + (split_up.transpose(0, 2, 1) @ split_up).astype(np.float64)
+
+    weights.watch(list(by_name), split, see, rows_per_batch)
+    return {name: per_output(total / counts[name], by_name[name]) for name, total in sums.items()}, found

@@ -242,7 +242,7 @@ def _some_need(params: UnstructuredParams) -> frozenset[Need]:
 
 UNSTRUCTURED = TechniqueSpec(
     name="prune.unstructured",
-    version=1,
+    version=2,
     summary="weights become zero, singly, N of M, or in blocks; a smaller file for transport, rarely more speed",
     params=UnstructuredParams,
     takes=(Form.TORCH, Form.ONNX),

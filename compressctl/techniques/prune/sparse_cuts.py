@@ -12,7 +12,7 @@ from compressctl.core.events import Events
 from compressctl.numerics.masks import block_means, global_masks, layer_mask, n_of_m_mask, row_mask, spread
 from compressctl.numerics.saliency import lamp, wanda
 from compressctl.numerics.sparsegpt import Zeros, sparsegpt
-from compressctl.techniques.prune.input_moments import ROWS, input_moments, per_output
+from compressctl.techniques.prune.input_moments import input_grams, input_moments
 from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_layers import Layer, Treated, Treatment, Weights
 
@@ -110,7 +110,8 @@ def _cut_by_sparsegpt(
     unseen: list[str] = []
     for done, chosen in enumerate(np.array_split(names, min(params.rounds, len(names)))):
         layers = {layer.name: layer for layer in weights.layers() if layer.name in set(chosen)}
-        means, grams = _means_and_grams(weights, list(layers.values()), split)
+        _check_sizes(list(layers.values()))
+        means, grams = input_grams(weights, list(layers.values()), split)
         for name, layer in layers.items():
             treatment = treated.pruned[name]
             if name in grams:
@@ -131,30 +132,13 @@ def _zeros(treatment: Treatment, share: Share) -> Zeros:
     return Zeros(share=now, block=treatment.block)
 
 
-def _means_and_grams(
-    weights: Weights, layers: Sequence[Layer], split: Split
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The mean input of each weight, and the sum of x x^T over the inputs of each layer, (groups, columns, columns)."""
-    by_name = {layer.name: layer for layer in layers}
+def _check_sizes(layers: Sequence[Layer]) -> None:
     for layer in layers:
         if layer.weight[0].size > _LARGEST_GRAM:
             raise StageError(
                 f"{layer.name} has {layer.weight[0].size:,} inputs for one output, too many for sparsegpt's matrices",
                 hint="use wanda, or keep the layer dense: overrides: [{match: ..., sparsity: 0}]",
             )
-    found: dict[str, np.ndarray] = {}
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
-
-    def see(name: str, rows: np.ndarray) -> None:
-        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
-        counts[name] = counts.get(name, 0) + len(rows)
-        groups = by_name[name].groups
-        split_up = rows.reshape(*rows.shape[:2], groups, -1).transpose(2, 0, 1, 3).reshape(groups, len(rows), -1)
-        found[name] = found.get(name, 0.0) + (split_up.transpose(0, 2, 1) @ split_up).astype(np.float64)
-
-    weights.watch(list(by_name), split, see, ROWS)
-    return {name: per_output(total / counts[name], by_name[name]) for name, total in sums.items()}, found
 
 
 def _sparsegpt(layer: Layer, grams: np.ndarray, zeros: Zeros, damping: float) -> np.ndarray:

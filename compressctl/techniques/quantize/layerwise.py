@@ -26,7 +26,7 @@ from compressctl.techniques.quantize.rows import input_rows
 _ROWS_BYTES = 128 * 1024**2
 """What the sampled inputs of one layer may take, of the float and of the quantized network each."""
 
-_BATCH = 256
+_BATCH = 512
 """Rows that one step of AdaRound looks at."""
 
 

@@ -42,14 +42,14 @@ class StaticParams(BaseModel):
     weights: Literal["int8", "int4"] = Field(
         "int8",
         description="width of the weights; int4 are codes from -8 to 7 on the scale of least squared error, which integer "
-        "kernels multiply as 8 bits: a plain file holds one to a byte",
+        "kernels multiply as 8 bits: a plain file holds one to a byte, `storage: packed` two",
     )
     rounding: Literal["nearest", "adaround"] = Field(
         "nearest",
         description="to the nearest code, or up or down as each layer's output on calibration data asks for (adaround): "
         "what 4 bits need; takes a run of the calibration split and some learning per layer",
     )
-    rounding_steps: int = Field(1000, ge=1, description="adaround: steps of learning per layer")
+    rounding_steps: int = Field(2000, ge=1, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
     saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
         "auto",

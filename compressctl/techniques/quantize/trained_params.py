@@ -34,11 +34,11 @@ class TrainedParams(TrainingParams):
         description="beside a teacher: weight of the task's own loss on the labels; default: 0.1 where there are labels",
     )
     freeze_norms: float = Field(
-        0.5,
+        0.9,
         ge=0,
         le=1,
         description="share of the epochs after which BatchNorm uses its running means and variances, as the exported file "
-        "does, and no longer each batch's; 1 for never",
+        "does, and no longer each batch's; 1 for never. Frozen while the learning rate is high, training may swing",
     )
 
     @model_validator(mode="after")

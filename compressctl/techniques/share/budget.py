@@ -52,13 +52,14 @@ def within_budget(
         run.events.progress("measuring", number + 1, len(layers))
     count = sum(layer.weight.size for layer in layers)
     picked = allocate(options, params.budget.bits * count)
-    spent = sum(option.bits for option in picked.values()) / count
-    if spent > params.budget.bits:
+    if picked is None:
+        least = sum(min(option.bits for option in some) for some in options.values()) / count
         raise StageError(
             f"budget.bits: {params.budget.bits:g} bits per weight cannot be met: {min(params.budget.choices)} clusters "
-            f"take {spent:.2f} already",
+            f"take {least:.2f} already",
             hint="allow more bits, add a smaller choice, or use granularity: tensor, which has the smallest codebooks",
         )
+    spent = sum(option.bits for option in picked.values()) / count
     shared = {
         name: Treatment(picked[name].clusters, treatment.granularity) for name, treatment in chosen.shared.items()
     }

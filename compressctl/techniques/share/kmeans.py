@@ -11,14 +11,18 @@ import numpy as np
 from compressctl.core.errors import StageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
-from compressctl.techniques.prune.input_moments import Moments, input_moments
+from compressctl.techniques.prune.input_moments import Moments, input_grams, input_moments
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
+from compressctl.techniques.share.compensate import compensate
 from compressctl.techniques.share.layers import Chosen, as_rows, choose, from_rows, open_weights
 from compressctl.techniques.share.params import KmeansParams
 from compressctl.techniques.share.shared import Shared, Treatment, share
 
 _FLOOR = 1e-3
 """Of a layer's mean importance: weights that no gradient reached still count a little."""
+
+_LARGEST_GRAM = 8192
+"""Inputs of one output up to which their products are held: half a gigabyte."""
 
 _ROWS = 256
 """Inputs of one layer that one batch contributes: means of thousands are known well enough, and cutting patches takes long."""
@@ -34,7 +38,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
             "nothing to share: no linear layer or convolution is left", hint="`compressctl inspect` lists the layers"
         )
     layers = [layer for layer in layers if layer.name in chosen.shared]
-    moments = _moments(weights, layers, params, run)
+    moments, grams = _inputs(weights, layers, params, run)
     heavy = _importance(model, weights, layers, moments, params, run)
     facts: dict[str, Any] = {}
     if params.budget is not None:
@@ -42,6 +46,10 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
 
         chosen, facts["budget"] = within_budget(model, weights, layers, chosen, heavy, params, run)
     found = {layer.name: _shared(layer, chosen.shared[layer.name], params, heavy, run) for layer in layers}
+    for number, layer in enumerate(layers):
+        if layer.name in grams:
+            found[layer.name] = compensate(as_rows(layer.weight), found[layer.name], grams.pop(layer.name))
+            run.events.progress("compensating", number + 1, len(layers))
     for layer in layers:
         write(weights, layer, found[layer.name])
         if params.finetune is None and layer.name in moments and params.bias_correction:
@@ -69,13 +77,38 @@ def _shared(
         raise StageError(f"{layer.name}: {error}", hint="check the weights that the model was loaded with") from error
 
 
-def _moments(weights: Weights, layers: Sequence[Layer], params: KmeansParams, run: RunContext) -> dict[str, Moments]:
-    """What enters each layer, where anything asks for it."""
+def _inputs(
+    weights: Weights, layers: Sequence[Layer], params: KmeansParams, run: RunContext
+) -> tuple[dict[str, Moments], dict[str, np.ndarray]]:
+    """What enters each layer, where anything asks for it: moments, and (groups, columns, columns) sums of products."""
     corrects = params.bias_correction and params.finetune is None
     split = run.data.split("calibration") if run.data is not None else None
-    if split is None or len(split) == 0 or not (corrects or params.importance == "activation"):
-        return {}
-    return input_moments(weights, layers, split, _ROWS)
+    if split is None or len(split) == 0 or not (corrects or params.compensate or params.importance == "activation"):
+        return {}, {}
+    if not params.compensate:
+        return input_moments(weights, layers, split, _ROWS), {}
+    # One pass for both: the diagonal of the products is the energy.
+    fitting = {layer.name: layer for layer in layers if layer.weight[0].size <= _LARGEST_GRAM}
+    means, grams = input_grams(weights, list(fitting.values()), split, _ROWS)
+    moments = {name: Moments(means[name], _energy(gram, fitting[name]), 1) for name, gram in grams.items()}
+    rest = [layer for layer in layers if layer.name not in moments]
+    if rest:
+        moments |= input_moments(weights, rest, split, _ROWS)
+    return moments, {name: _in_order(gram, fitting[name].weight.shape) for name, gram in grams.items()}
+
+
+def _energy(gram: np.ndarray, layer: Layer) -> np.ndarray:
+    """In the shape of the layer's weight."""
+    out, positions, channels = layer.weight.shape
+    by_group = np.diagonal(gram, axis1=1, axis2=2).reshape(layer.groups, positions, channels)
+    return np.repeat(by_group, out // layer.groups, axis=0)
+
+
+def _in_order(gram: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Columns as (channel, position) instead of (position, channel)."""
+    _, positions, channels = shape
+    order = np.arange(positions * channels).reshape(positions, channels).T.reshape(-1)
+    return gram[:, order][:, :, order]
 
 
 def _importance(
