@@ -1,9 +1,13 @@
 """Deep Compression (Han et al. 2016) again, on real files: LeNet-300-100 and LeNet-5 pruned, shared and packed, three seeds.
 
 python benchmarks/deep_compression.py [--seeds 0 1 2] [--networks lenet-300-100 lenet-5]
+python benchmarks/deep_compression.py --networks lenet-5 --choose stages.sparse.sparsity=0.95 stages.sparse.sparsity=0.94
 
 For each seed the dense network is trained (train_lenet.py), the recipe of its name is applied, and the packed file that it
 leaves is unpacked here and scored on the test split. Sizes are of that file. Needs COMPRESSCTL_DATA with mnist.npz.
+
+With --choose each alternative to the recipe (settings that belong together are joined by commas) is run for the first seed and
+scored on the validation split, so that a recipe can be chosen without a look at the test split.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import onnxruntime
 from train_lenet import EPOCHS, ROOT, train
 
 from compressctl import packed
+from compressctl.core.data import SplitName
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
 
@@ -45,8 +50,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--networks", nargs="+", default=sorted(EPOCHS), choices=sorted(EPOCHS))
+    parser.add_argument("--choose", nargs="+", metavar="KEY=VALUE[,KEY=VALUE]", help="alternatives to compare")
     given = parser.parse_args()
     for name in given.networks:
+        if given.choose:
+            _choose(name, given.seeds[0], given.choose)
+            continue
         outcomes = []
         for seed in given.seeds:
             outcomes.append(compressed(name, seed))
@@ -58,31 +67,57 @@ def compressed(name: str, seed: int) -> Outcome:
     began = time.perf_counter()
     weights = train(name, seed, EPOCHS[name])
     trained = time.perf_counter()
-    recipe, sets = ROOT / "recipes" / f"{name}.yaml", [f"seed={seed}", f"model.weights={weights}"]
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "run"
-        command = [sys.executable, "-m", "compressctl", "apply", recipe, "--output", output, "--measure", "quick"]
-        # A cache of its own, so that the seconds are those of the whole recipe.
-        own = {**os.environ, "COMPRESSCTL_CACHE": str(Path(folder) / "cache")}
-        done = subprocess.run([*command, *(part for entry in sets for part in ("--set", entry))], check=False, env=own)
-        print(f"exit code {done.returncode}", flush=True)
+        part = _apply(name, seed, weights, [], Path(folder))
         ended = time.perf_counter()
-        part = json.loads((output / "report.json").read_text())["backends"][0]
-        files = output / "artifacts" / "onnxruntime"
-        unpacked = Path(folder) / "unpacked.onnx"
-        packed.unpack(files / "model.cctl", unpacked)
-        assert unpacked.read_bytes() == (files / "model.onnx").read_bytes()
-        errors = [_error(file, recipe, seed) for file in (files / "baseline" / "model.onnx", unpacked)]
+        errors = [_error(file, name, seed, "test") for file in _files(Path(folder))]
     return Outcome(seed, *errors, part, (trained - began, ended - trained))
 
 
-def _error(file: Path, recipe: Path, seed: int) -> float:
-    """In percent, on the test split, in ONNX Runtime, computed here."""
-    loaded = load(recipe, [f"seed={seed}"], [])
+def _choose(name: str, seed: int, alternatives: list[str]) -> None:
+    weights = train(name, seed, EPOCHS[name])
+    print(
+        f"\n| {name}, seed {seed} | dense, validation | packed, validation | bytes | than its parameters |\n|---|---|---|---|---|"
+    )
+    for alternative in alternatives:
+        with tempfile.TemporaryDirectory() as folder:
+            size = _apply(name, seed, weights, alternative.split(","), Path(folder))["compressed"]["packed"]
+            dense, after = (_error(file, name, seed, "validation") for file in _files(Path(folder)))
+        ratio = f"{size['smaller_than_parameters']:.1f}x"
+        print(f"| {alternative} | {dense:.2f} % | {after:.2f} % | {size['total_bytes']:,} | {ratio} |", flush=True)
+
+
+def _apply(name: str, seed: int, weights: Path, sets: list[str], folder: Path) -> dict[str, Any]:
+    """The report's part about the file. What the command prints stays in a file: it shows the test split."""
+    sets = [f"seed={seed}", f"model.weights={weights}", *sets]
+    command = [sys.executable, "-m", "compressctl", "apply", ROOT / "recipes" / f"{name}.yaml", "--measure", "quick"]
+    command += ["--output", folder / "run", *(part for entry in sets for part in ("--set", entry))]
+    # A cache of its own, so that the seconds are those of the whole recipe.
+    own = {**os.environ, "COMPRESSCTL_CACHE": str(folder / "cache")}
+    with (folder / "log").open("w") as log:
+        done = subprocess.run(command, check=False, env=own, stdout=log, stderr=log)
+    if done.returncode not in (0, 1):
+        raise SystemExit((folder / "log").read_text())
+    if done.returncode:
+        print(f"seed {seed}: the recipe's budget was missed", flush=True)
+    return json.loads((folder / "run" / "report.json").read_text())["backends"][0]
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    """The float file, and the packed one unpacked again."""
+    files, unpacked = folder / "run" / "artifacts" / "onnxruntime", folder / "unpacked.onnx"
+    packed.unpack(files / "model.cctl", unpacked)
+    assert unpacked.read_bytes() == (files / "model.onnx").read_bytes()
+    return files / "baseline" / "model.onnx", unpacked
+
+
+def _error(file: Path, name: str, seed: int, split: SplitName) -> float:
+    """In percent, in ONNX Runtime, computed here."""
+    loaded = load(ROOT / "recipes" / f"{name}.yaml", [f"seed={seed}"], [])
     assert loaded.data is not None
     session = onnxruntime.InferenceSession(file)
     wrong = total = 0
-    for batch in load_dataset(loaded.data, loaded.base, seed).split("test").batches(1000):
+    for batch in load_dataset(loaded.data, loaded.base, seed).split(split).batches(1000):
         (outputs,) = session.run(None, {"input": batch.inputs["input"]})
         assert batch.labels is not None
         wrong += int(np.sum(np.argmax(outputs, axis=1) != batch.labels))

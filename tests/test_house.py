@@ -9,7 +9,7 @@ import compressctl
 
 PACKAGE = Path(compressctl.__file__).parent
 ORDER = [
-    "core", "packed", "recipe", "numerics", "graph", "training", "sources", "techniques", "backends", "measure", "pipeline",
+    "core", "recipe", "numerics", "packed", "graph", "training", "sources", "techniques", "backends", "measure", "pipeline",
     "report", "cli",
 ]  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

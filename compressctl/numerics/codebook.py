@@ -70,7 +70,8 @@ def restore(coded: Coded) -> np.ndarray:
     if coded.scale is None:
         return values
     rows = coded.scale.reshape(-1, *[1] * (values.ndim - 1))
-    return np.asarray((values * rows).astype(coded.dtype))
+    with np.errstate(over="ignore"):  # a codebook that does not fit may reach beyond the type; callers compare
+        return np.asarray((values * rows).astype(coded.dtype))
 
 
 def same_bits(first: np.ndarray, second: np.ndarray) -> bool:

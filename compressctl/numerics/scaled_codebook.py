@@ -167,15 +167,50 @@ def _solve(table: np.ndarray, matched: _Matched) -> tuple[np.ndarray, np.ndarray
         entry, row = lower_entry, lower_row
         if is_settled:
             break
-    codebook = np.concatenate([np.copysign(np.exp(entry), matched.codebook[:count]), matched.codebook[count:]])
-    return codebook, np.copysign(np.exp(-row), matched.scale)
+    entry, row = _brief(entry, row, lowest, highest)
+    codebook = np.concatenate([np.copysign(entry, matched.codebook[:count]), matched.codebook[count:]])
+    return codebook, np.copysign(row, matched.scale)
+
+
+def _brief(
+    entry: np.ndarray, row: np.ndarray, lowest: np.ndarray, highest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries (count,) and scales (rows,), positive, with few significant bits: they take less room in a file that is packed.
+
+    entry, row: logarithms that satisfy the bounds, row's with its sign turned. Each is moved to the middle of what the others leave
+    free, then rounded as far as that goes; where nothing is free it stays.
+    """
+    for _ in range(4):
+        entry = _middle((lowest + row[:, None]).max(axis=0), (highest + row[:, None]).min(axis=0), entry)
+        row = _middle((entry - highest).max(axis=1), (entry - lowest).min(axis=1), row)
+    scale = _fewest_bits((lowest - entry).max(axis=1), (highest - entry).min(axis=1), -row)
+    log_scale = np.log(scale)[:, None]
+    return _fewest_bits((lowest - log_scale).max(axis=0), (highest - log_scale).min(axis=0), entry), scale
+
+
+def _middle(low: np.ndarray, high: np.ndarray, before: np.ndarray) -> np.ndarray:
+    is_free = np.isfinite(low) & np.isfinite(high) & (low < high)
+    middle = np.where(is_free, low, 0) / 2 + np.where(is_free, high, 0) / 2
+    return np.asarray(np.where(is_free, middle, before))
+
+
+def _fewest_bits(low: np.ndarray, high: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """low, high, middle: logarithms. The numbers between low and high whose significands are shortest."""
+    found: np.ndarray = np.exp(middle)
+    mantissa, exponent = np.frexp(found)
+    for bits in range(52, 7, -1):
+        tried = np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+        is_inside = (np.log(tried) >= low) & (np.log(tried) <= high)
+        found = np.where(is_inside, tried, found)
+    return found
 
 
 def _bounds(table: np.ndarray, places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(rows, count): between which logarithms a product must lie to be rounded to the value that the row has of that entry."""
     size = np.abs(table)
     below = (size.astype(np.float64) + np.nextafter(size, np.float32(0))) / 2
-    above = (size.astype(np.float64) + np.nextafter(size, np.float32(np.inf))) / 2
+    with np.errstate(over="ignore"):  # above the largest float32 lies infinity, and that is a bound too
+        above = (size.astype(np.float64) + np.nextafter(size, np.float32(np.inf))) / 2
     lowest, highest = np.full((len(table), count), -np.inf), np.full((len(table), count), np.inf)
     for row, column in np.argwhere(size != 0):
         place = places[row, column]

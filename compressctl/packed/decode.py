@@ -21,7 +21,10 @@ from compressctl.packed.symbols import decode_symbols
 Shape = tuple[int, int]
 
 MOST_ENTRIES = 1 << 16
+MOST_SCALED = 1 << 8
 _DEEPEST = 5
+_AT_ONCE = 1 << 16
+"""Numbers that are computed together in float64."""
 
 
 class Coding(IntEnum):
@@ -37,6 +40,7 @@ class Coding(IntEnum):
     SPARSE = 7
     CODEBOOK = 8
     ROW_CODEBOOKS = 9
+    SCALED_CODEBOOK = 10
 
 
 def decode(source: Cursor, shape: Shape, size: int, depth: int = 0) -> Bits:
@@ -131,6 +135,23 @@ def _row_codebooks(source: Cursor, shape: Shape, size: int, depth: int) -> Bits:
     return np.take_along_axis(books, indices.astype(np.intp), axis=1)
 
 
+def _scaled_codebook(source: Cursor, shape: Shape, size: int, depth: int) -> Bits:
+    """Products of float64 numbers, each rounded once: every machine finds the same bits."""
+    if size != 4:
+        raise damaged("a coding of float32 numbers stands where others are")
+    entries = source.varint(most=MOST_SCALED)
+    book = decode(source, (1, entries), 8, depth + 1)[0].view(np.float64)
+    scale = decode(source, (shape[0], 1), 8, depth + 1).view(np.float64)
+    indices = decode(source, shape, 1, depth + 1)
+    _check_indices(indices, entries)
+    found = np.empty(shape, UNSIGNED[4])
+    with np.errstate(all="ignore"):
+        for start in range(0, shape[0], step := max(1, _AT_ONCE // shape[1])):
+            part = slice(start, start + step)
+            found[part] = (np.take(book, indices[part]) * scale[part]).astype(np.float32).view(UNSIGNED[4])
+    return found
+
+
 def index_size(entries: int) -> int:
     return 1 if entries <= 256 else 2
 
@@ -156,4 +177,5 @@ _DECODERS: dict[int, Callable[[Cursor, Shape, int, int], Bits]] = {
     Coding.SPARSE: _sparse,
     Coding.CODEBOOK: _codebook,
     Coding.ROW_CODEBOOKS: _row_codebooks,
+    Coding.SCALED_CODEBOOK: _scaled_codebook,
 }

@@ -8,8 +8,9 @@ from hypothesis.extra import numpy as npst
 
 from compressctl.packed import logistic
 from compressctl.packed.cursor import Cursor, varint
-from compressctl.packed.decode import decode
+from compressctl.packed.decode import Coding, decode
 from compressctl.packed.encode import encode
+from compressctl.packed.errors import PackedError
 from compressctl.packed.frequencies import TOTAL, frequencies, levels_of
 from compressctl.packed.mask import decode_mask, encode_mask
 from compressctl.packed.symbols import decode_symbols, encode_symbols
@@ -67,6 +68,34 @@ def test_what_is_simple_takes_what_it_is_worth(name: str) -> None:
     values, worth = drawn(name)
     bits = values.reshape(64, 512).view(f"<u{values.itemsize}")
     assert len(encode(bits, values.dtype == np.float32, values.itemsize == 1)) < 1.02 * worth + 100
+
+
+def folded(rows: int, columns: int, zeros: float, seed: int = 0) -> np.ndarray:
+    """Pruned weights that share 15 values, after a BatchNorm was folded into them in float32."""
+    rng = np.random.default_rng(seed)
+    shared = rng.choice(rng.normal(size=15).astype(np.float32), (rows, columns))
+    shared[rng.random((rows, columns)) < zeros] = 0
+    return shared * (rng.normal(size=(rows, 1)) * 0.3 + 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.5, 0.85, 1.0])
+def test_few_values_times_scales_take_their_indices_and_the_scales(zeros: float) -> None:
+    values = folded(64, 288, zeros)
+    packed = encode(values.view(np.uint32), True)
+    np.testing.assert_array_equal(decode(Cursor(packed, "test"), values.shape, 4), values.view(np.uint32))
+    share = np.array([zeros, *[(1 - zeros) / 15] * 15])
+    indices = -(share[share > 0] * np.log2(share[share > 0])).sum() * values.size / 8
+    assert len(packed) < 1.03 * indices + (64 + 15) * 6 + 120
+
+
+def test_a_scaled_codebook_of_other_numbers_is_refused() -> None:
+    packed = encode(folded(64, 288, 0.5).view(np.uint32), True)
+    assert packed[0] == Coding.SCALED_CODEBOOK
+    for size in (1, 2, 8):
+        with pytest.raises(PackedError, match="float32"):
+            decode(Cursor(packed, "test"), (64, 288), size)
+    with pytest.raises(PackedError):
+        decode(Cursor(packed, "test"), (32, 288), 4)
 
 
 @pytest.mark.parametrize("count", [1, 7, 2049, 100_000])

@@ -14,7 +14,7 @@ from compressctl import packed
 from compressctl.core.errors import ExitCode
 from compressctl.packed import PackedError
 from compressctl.packed.cursor import Cursor
-from compressctl.packed.decode import decode
+from compressctl.packed.decode import Coding, decode
 from compressctl.packed.encode import encode
 from compressctl.packed.ledger import DIGEST_BYTES, read_ledger, write_ledger
 from compressctl.packed.onnx_bytes import tensor_places
@@ -86,7 +86,7 @@ def test_noise_is_an_error(noise: bytes, tmp_path: Path) -> None:
 @settings(max_examples=300, deadline=None)
 @given(noise=st.binary(min_size=1, max_size=200), rows=st.integers(1, 70), columns=st.integers(1, 70), data=st.data())
 def test_noise_as_a_body_is_an_error_or_an_array(noise: bytes, rows: int, columns: int, data: st.DataObject) -> None:
-    tag, size = data.draw(st.integers(0, 10)), data.draw(st.sampled_from([1, 2, 4, 8]))
+    tag, size = data.draw(st.integers(0, 11)), data.draw(st.sampled_from([1, 2, 4, 8]))
     try:
         found = decode(Cursor(bytes([tag]) + noise, "test"), (rows, columns), size)
     except PackedError:
@@ -94,12 +94,20 @@ def test_noise_as_a_body_is_an_error_or_an_array(noise: bytes, rows: int, column
     assert found.shape == (rows, columns)
 
 
-@settings(max_examples=100, deadline=None)
+FEW = np.where(np.random.default_rng(0).random((10, 20)) < 0.3, np.uint32(7), np.uint32(0))
+FEW[0, :5] = [9, 11, 13, 15, 17]
+SCALED = (
+    np.random.default_rng(1).choice(np.float32([0, 0, 0, 0.3, -1.1]), (20, 40)) * np.linspace(0.7, 1.3, 20)[:, None]
+)
+
+
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_changed_body_is_an_error_or_an_array(data: st.DataObject) -> None:
-    values = np.where(np.random.default_rng(0).random((10, 20)) < 0.3, np.uint32(7), np.uint32(0))
-    values[0, :5] = [9, 11, 13, 15, 17]
-    coded = bytearray(encode(values))
+    is_float = data.draw(st.booleans())
+    values = SCALED.astype(np.float32).view(np.uint32) if is_float else FEW
+    coded = bytearray(encode(values, is_float))
+    assert coded[0] == (Coding.SCALED_CODEBOOK if is_float else Coding.CODEBOOK)
     coded[data.draw(st.integers(0, len(coded) - 1))] = data.draw(st.integers(0, 255))
     try:
         found = decode(Cursor(bytes(coded), "test"), values.shape, 4)

@@ -10,6 +10,7 @@ from typing import Any
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.techniques.factorize.facts import facts_of
 from compressctl.techniques.factorize.kept import found_before, keep
 from compressctl.techniques.factorize.layers import Survey
@@ -62,7 +63,7 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
     facts |= facts_of(survey, chosen)
     if params.finetune is not None:
-        result, facts["finetune"] = _trained(result, params.finetune, run.part("finetune"), ())
+        result, facts["finetune"] = _finetuned(result, params.finetune, run.part("finetune"))
     return StageResult(result, facts)
 
 
@@ -119,6 +120,7 @@ def _as_graph(model: Model) -> Model:
 def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[Way]) -> tuple[Model, Mapping[str, Any]]:
     """The whole layers after training under the penalty."""
     from compressctl.techniques.factorize.regularize import NuclearNorm, Ridge, views_of
+    from compressctl.training.objective import task_objective
 
     section = params.regularize
     assert section is not None
@@ -128,16 +130,23 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
         if section.penalty == "nuclear"
         else Ridge(tuple(views), section.strength)
     )
-    return _trained(model, section, run.part("regularize"), (hook,))
+    objective = task_objective(run.task, section.label_smoothing)
+    return _trained(model, objective, section, run.part("regularize"), (hook,))
+
+
+def _finetuned(model: Model, params: TaughtParams, run: RunContext) -> tuple[Model, Mapping[str, Any]]:
+    from compressctl.techniques.distill.taught import objective_of
+
+    objective, hooks = objective_of(model, params, run)
+    return _trained(model, objective, params, run, hooks)
 
 
 def _trained(
-    model: Model, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
+    model: Model, objective: Any, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
 ) -> tuple[Model, Mapping[str, Any]]:
-    """A copy, trained on the task's loss."""
+    """A copy, trained."""
     from compressctl.training.loop import train
-    from compressctl.training.objective import task_objective
 
     trainable = replace(model, body=copy.deepcopy(model.body))
-    trained = train(trainable, task_objective(run.task, params.label_smoothing), params, run, hooks)
+    trained = train(trainable, objective, params, run, hooks)
     return replace(model, body=trained.network), dict(trained.facts)

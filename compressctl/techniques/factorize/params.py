@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
 from compressctl.training.params import TrainingParams
 
 
@@ -109,7 +112,7 @@ class Shared(BaseModel):
     regularize: Regularization | None = Field(
         None, description="training before the ranks are chosen; torch models only"
     )
-    finetune: TrainingParams | None = Field(None, description="training of the pieces afterwards; torch models only")
+    finetune: TaughtParams | None = Field(None, description="training of the pieces afterwards; torch models only")
 
 
 class SvdOverride(BaseModel):
@@ -189,12 +192,15 @@ def check_factorize(params: Shared, facts: ModelFacts) -> list[Problem]:
 
 def needs_of(params: Any) -> frozenset[Need]:
     """What a stage with these params must be given."""
-    trains = params.regularize is not None or params.finetune is not None
     rules = [params.rank, *(override.rank for override in params.overrides)]
     is_scored = any(isinstance(rule, RankRule) and rule.validation_drop is not None for rule in rules)
     needs = {Need.CALIBRATION_DATA} if params.whitening else set()
-    needs |= {Need.TRAINING_DATA, Need.LABELS} if trains else set()
-    return frozenset(needs | ({Need.LABELS} if is_scored else set()))
+    needs |= {Need.LABELS} if is_scored else set()
+    return frozenset(needs) | training_needs(params.regularize, params.finetune)
+
+
+def _files(params: Shared, base: Path) -> Mapping[str, Path]:
+    return training_files(params.finetune, base)
 
 
 _BOTH = (Form.TORCH, Form.ONNX)
@@ -218,6 +224,7 @@ SVD = TechniqueSpec(
     check=check_factorize,
     reads_target=True,
     some_need=needs_of,
+    files=_files,
 )
 
 TUCKER = TechniqueSpec(
@@ -235,6 +242,7 @@ TUCKER = TechniqueSpec(
     check=check_factorize,
     reads_target=True,
     some_need=needs_of,
+    files=_files,
 )
 
 CP = TechniqueSpec(
@@ -250,4 +258,5 @@ CP = TechniqueSpec(
     check=check_factorize,
     reads_target=True,
     some_need=needs_of,
+    files=_files,
 )

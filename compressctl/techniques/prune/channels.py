@@ -16,6 +16,7 @@ from compressctl.core.data import Split
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.distill.taught import objective_of
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
 from compressctl.techniques.prune.coupling import Coupling, Group, example_inputs, find_coupling
@@ -165,8 +166,8 @@ def _cut_once(
     if split is not None and params.reestimate:
         found["norms_reestimated"] = reestimate_norms(smaller.body, split, smaller.signature, samples=params.reestimate)
     if params.finetune is not None:
-        objective = task_objective(run.task, params.finetune.label_smoothing)
-        trained = train(smaller, objective, params.finetune, run.part(f"after-{keep:.6f}"))
+        objective, hooks = objective_of(smaller, params.finetune, run)
+        trained = train(smaller, objective, params.finetune, run.part(f"after-{keep:.6f}"), hooks)
         smaller, found["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
     return smaller, found
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.model import Form
 from compressctl.core.technique import Need, TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
 from compressctl.training.params import TrainingParams
 
 Criterion = Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "activation", "random"]
@@ -77,11 +80,19 @@ class ChannelsParams(BaseModel):
     at_least: float = Field(0.1, ge=0, le=1, description="share of its channels that each layer keeps")
     steps: int = Field(1, ge=1, description="cuts that lead to the goal, with scores measured anew before each")
     sparse: SparseLearning | None = Field(None, description="train channels towards zero before the first cut")
-    finetune: TrainingParams | None = Field(None, description="training after each cut; a later stage can do the rest")
+    finetune: TaughtParams | None = Field(None, description="training after each cut; a later stage can do the rest")
     reestimate: int = Field(
         2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a cut"
     )
     overrides: tuple[ChannelOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+
+def _needs_of(params: ChannelsParams) -> frozenset[Need]:
+    return training_needs(params.sparse, params.finetune)
+
+
+def _files(params: ChannelsParams, base: Path) -> Mapping[str, Path]:
+    return training_files(params.finetune, base)
 
 
 CHANNELS = TechniqueSpec(
@@ -92,6 +103,8 @@ CHANNELS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.channels:apply",
+    some_need=_needs_of,
+    files=_files,
     reads_target=True,
     sources=(
         "DepGraph, Fang et al. 2023, sections 3.2 and 3.3: groups of coupled channels, group norm, sparse learning",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
-from compressctl.training.params import TrainingParams
+from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
 
 Method = Literal["magnitude", "lamp", "movement", "wanda", "sparsegpt"]
 
@@ -103,7 +105,7 @@ class UnstructuredParams(BaseModel):
     every: int | None = Field(
         None, ge=1, description="gradual: optimizer steps between cuts; by default there are about 100 cuts"
     )
-    finetune: TrainingParams | None = Field(
+    finetune: TaughtParams | None = Field(
         None, description="training that makes up for what is cut; iterative does it after each cut"
     )
     ends: Literal["auto", "keep", "prune"] = Field(
@@ -237,7 +239,11 @@ def _schedules(params: UnstructuredParams) -> list[Problem]:
 
 def _some_need(params: UnstructuredParams) -> frozenset[Need]:
     needs = {Need.CALIBRATION_DATA} if params.method in _CALIBRATED or params.measures_norms else set()
-    return frozenset(needs | ({Need.LABELS, Need.TRAINING_DATA} if params.finetune is not None else set()))
+    return frozenset(needs) | training_needs(params.finetune)
+
+
+def _files(params: UnstructuredParams, base: Path) -> Mapping[str, Path]:
+    return training_files(params.finetune, base)
 
 
 UNSTRUCTURED = TechniqueSpec(
@@ -259,4 +265,5 @@ UNSTRUCTURED = TechniqueSpec(
     ),
     check=check_unstructured,
     some_need=_some_need,
+    files=_files,
 )

@@ -99,12 +99,12 @@ def _cut(
 
 
 def _train(model: Model, params: UnstructuredParams, run: RunContext, *hooks: Any) -> dict[str, Any]:
+    from compressctl.techniques.distill.taught import objective_of
     from compressctl.training.loop import train
-    from compressctl.training.objective import task_objective
 
     assert params.finetune is not None, "the check refuses schedules that train without it"
-    objective = task_objective(run.task, params.finetune.label_smoothing)
-    return dict(train(model, objective, params.finetune, run, hooks).facts)
+    objective, taught = objective_of(model, params.finetune, run)
+    return dict(train(model, objective, params.finetune, run, [*hooks, *taught]).facts)
 
 
 def _part(run: RunContext, number: int) -> RunContext:

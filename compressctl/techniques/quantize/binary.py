@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.distill.taught import objective_of
 from compressctl.techniques.quantize.binary_params import BinaryParams
 from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
 from compressctl.techniques.quantize.few_levels import BinaryWeight, Steepen, TernaryWeight
 from compressctl.techniques.quantize.qat_layers import LIMITS
 from compressctl.techniques.quantize.simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
-from compressctl.techniques.quantize.taught import objective_of
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import train
 

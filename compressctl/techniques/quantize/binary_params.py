@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from compressctl.core.model import Form
 from compressctl.core.technique import Need, TechniqueSpec
-from compressctl.techniques.quantize.trained_params import TrainedParams, check_trained, files, some_need
+from compressctl.techniques.distill.taught_params import training_files, training_needs
+from compressctl.techniques.quantize.trained_params import TrainedParams, check_trained
 
 
 class BinaryParams(TrainedParams):
@@ -73,7 +74,7 @@ BINARY = TechniqueSpec(
         "Li and Liu 2016, Ternary Weight Networks, section 2.2",
     ),
     check=check_trained,
-    files=files,
-    some_need=some_need,
+    files=training_files,
+    some_need=training_needs,
     reads_data=True,
 )

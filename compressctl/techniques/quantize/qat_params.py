@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.model import Form
 from compressctl.core.technique import Need, TechniqueSpec
+from compressctl.techniques.distill.taught_params import training_files, training_needs
 from compressctl.techniques.quantize.params import RangeMethod
-from compressctl.techniques.quantize.trained_params import TrainedParams, check_trained, files, some_need
+from compressctl.techniques.quantize.trained_params import TrainedParams, check_trained
 
 WeightType = Literal["int8", "int4", "int2"]
 
@@ -69,8 +70,8 @@ QAT = TechniqueSpec(
         "Esser et al. 2020, Learned Step Size Quantization",
     ),
     check=check_trained,
-    files=files,
-    some_need=some_need,
+    files=training_files,
+    some_need=training_needs,
     reads_data=True,
     promises_speed=True,
 )

@@ -16,13 +16,13 @@ from compressctl.core.technique import RunContext
 from compressctl.numerics.codebook import shared
 from compressctl.numerics.levels import rounded
 from compressctl.numerics.scaled_codebook import scaled
+from compressctl.techniques.distill.taught import objective_of
 from compressctl.techniques.prune.sparse_torch import from_canonical, to_canonical
 from compressctl.techniques.share.codebook_hooks import CodebookTraining, Layout, MovingMembership
 from compressctl.techniques.share.layers import as_rows, from_rows
-from compressctl.techniques.share.params import Finetuning, KmeansParams
+from compressctl.techniques.share.params import KmeansParams
 from compressctl.techniques.share.shared import ENTRY_BITS, Shared, short
 from compressctl.training.loop import train
-from compressctl.training.objective import Objective, task_objective
 
 
 def finetune(
@@ -32,7 +32,7 @@ def finetune(
     assert params.finetune is not None
     network: nn.Module = model.body
     layouts = {name: _layout(network, name, each) for name, each in found.items()}
-    objective = _objective(model, params.finetune, run)
+    objective, hooks = objective_of(model, params.finetune, run)
     hook: CodebookTraining
     match params.finetune.membership:
         case "fixed":
@@ -44,37 +44,9 @@ def finetune(
 
             hook = SoftMembership(layouts)
             objective = Softened(objective, hook, params.finetune.softness)
-    trained = train(model, objective, params.finetune, run, [hook])
+    trained = train(model, objective, params.finetune, run, [hook, *hooks])
     fixed = params.finetune.membership == "fixed"
     return _settle(trained.network, found, params, fixed=fixed), dict(trained.facts)
-
-
-def _objective(model: Model, params: Finetuning, run: RunContext) -> Objective:
-    if params.teacher is None:
-        return task_objective(run.task, params.label_smoothing)
-    from compressctl.techniques.distill.compare import comparison
-    from compressctl.techniques.distill.ledger import Ledger
-    from compressctl.techniques.distill.logits import OutputsObjective, inputs_vary
-    from compressctl.techniques.distill.params import LogitsParams
-    from compressctl.techniques.distill.teacher import Remembering, check_outputs, load_teacher
-    from compressctl.training.objective import task_loss
-
-    teacher = load_teacher(params.teacher, model.signature, run)
-    check_outputs(teacher.model, model)
-    said = LogitsParams(
-        teacher=params.teacher, temperature=params.temperature, augment=params.augment, mixup=params.mixup
-    )
-    return OutputsObjective(
-        Remembering(teacher, 0 if inputs_vary(said) else _REMEMBERED_BYTES),
-        comparison(said, run.task, model.signature),
-        params.teacher_weight,
-        task_loss(run.task, params.label_smoothing) if params.label_weight else None,
-        params.label_weight,
-        Ledger(),
-    )
-
-
-_REMEMBERED_BYTES = 1024**3
 
 
 def _layout(network: nn.Module, name: str, found: Shared) -> Layout:

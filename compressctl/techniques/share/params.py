@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
-from compressctl.training.params import TrainingParams
+from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
 
 Granularity = Literal["tensor", "scaled", "channel", "group"]
 
@@ -28,7 +30,7 @@ class ShareOverride(BaseModel):
     granularity: Granularity | None = Field(None, description="which weights of it share a codebook")
 
 
-class Finetuning(TrainingParams):
+class Finetuning(TaughtParams):
     """Training that moves the entries of codebooks; which weight has which entry stays, unless membership says otherwise."""
 
     epochs: int = Field(2, ge=0, description="passes over the train split")
@@ -49,12 +51,6 @@ class Finetuning(TrainingParams):
         gt=0,
         description="membership soft: the distance, as a share of the layer's spread, over which two entries are mixed",
     )
-    teacher: str | None = Field(
-        None, description="`original` (the recipe's own model), an .onnx file, or weights for the recipe's model"
-    )
-    temperature: float = Field(4.0, gt=0, description="divides both networks' logits before softmax, with a teacher")
-    teacher_weight: float = Field(0.9, ge=0, description="weight of the loss against the teacher")
-    label_weight: float = Field(0.1, ge=0, description="weight of the task's own loss, where there is a teacher")
 
 
 class SizeBudget(BaseModel):
@@ -186,9 +182,11 @@ def _some_need(params: KmeansParams) -> frozenset[Need]:
         needs.add(Need.CALIBRATION_DATA)
     if params.importance == "fisher":
         needs.add(Need.LABELS)
-    if params.finetune is not None:
-        needs |= {Need.TRAINING_DATA, Need.LABELS}
-    return frozenset(needs)
+    return frozenset(needs) | training_needs(params.finetune)
+
+
+def _files(params: KmeansParams, base: Path) -> Mapping[str, Path]:
+    return training_files(params.finetune, base)
 
 
 KMEANS = TechniqueSpec(
@@ -209,5 +207,6 @@ KMEANS = TechniqueSpec(
     ),
     check=check_kmeans,
     some_need=_some_need,
+    files=_files,
     reads_data=True,
 )

@@ -1,4 +1,4 @@
-"""What a network with rounded numbers is trained on: labels, a teacher's outputs, or both."""
+"""What a technique trains its network on: labels, a teacher's outputs, or both."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from compressctl.core.technique import RunContext
 from compressctl.techniques.distill.compare import comparison
 from compressctl.techniques.distill.ledger import Ledger
 from compressctl.techniques.distill.logits import OutputsObjective, inputs_vary
+from compressctl.techniques.distill.taught_params import TaughtParams, as_logits
 from compressctl.techniques.distill.teacher import Remembering, check_outputs, load_teacher
-from compressctl.techniques.quantize.trained_params import TrainedParams, as_logits
 from compressctl.training.hooks import Hook
 from compressctl.training.objective import Objective, task_loss, task_objective
 
@@ -16,7 +16,7 @@ _LABELS_BESIDE_A_TEACHER = 0.1
 _REMEMBERED_BYTES = 1024**3
 
 
-def objective_of(model: Model, params: TrainedParams, run: RunContext) -> tuple[Objective, list[Hook]]:
+def objective_of(model: Model, params: TaughtParams, run: RunContext) -> tuple[Objective, list[Hook]]:
     """The loss, and the hook that keeps its parts. model: what learns.
 
     Raises UsageError where there is no such teacher, or the task has no loss for labels.
@@ -38,7 +38,7 @@ def objective_of(model: Model, params: TrainedParams, run: RunContext) -> tuple[
     return objective, [ledger]
 
 
-def _label_weight(params: TrainedParams, run: RunContext) -> float:
+def _label_weight(params: TaughtParams, run: RunContext) -> float:
     assert run.data is not None, "the plan gives training data to a technique that needs it"
     if params.label_weight is not None:
         return params.label_weight
