@@ -6,8 +6,8 @@ python benchmarks/deep_compression.py --networks lenet-5 --choose stages.sparse.
 For each seed the dense network is trained (train_lenet.py), the recipe of its name is applied, and the packed file that it
 leaves is unpacked here and scored on the test split. Sizes are of that file. Needs COMPRESSCTL_DATA with mnist.npz.
 
-With --choose each alternative to the recipe (settings that belong together are joined by commas) is run for the first seed and
-scored on the validation split, so that a recipe can be chosen without a look at the test split.
+With --choose each alternative to the recipe (settings that belong together are joined by commas) is run for each seed and scored
+on the validation split, so that a recipe can be chosen without a look at the test split.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.networks:
         if given.choose:
-            _choose(name, given.seeds[0], given.choose)
+            _choose(name, given.seeds, given.choose)
             continue
         outcomes = []
         for seed in given.seeds:
@@ -74,17 +74,19 @@ def compressed(name: str, seed: int) -> Outcome:
     return Outcome(seed, *errors, part, (trained - began, ended - trained))
 
 
-def _choose(name: str, seed: int, alternatives: list[str]) -> None:
-    weights = train(name, seed, EPOCHS[name])
-    print(
-        f"\n| {name}, seed {seed} | dense, validation | packed, validation | bytes | than its parameters |\n|---|---|---|---|---|"
-    )
+def _choose(name: str, seeds: list[int], alternatives: list[str]) -> None:
+    weights = {seed: train(name, seed, EPOCHS[name]) for seed in seeds}
+    print(f"\n| {name} | seed | dense, validation | packed, validation | bytes | than its parameters |")
+    print("|---|---|---|---|---|---|")
     for alternative in alternatives:
-        with tempfile.TemporaryDirectory() as folder:
-            size = _apply(name, seed, weights, alternative.split(","), Path(folder))["compressed"]["packed"]
-            dense, after = (_error(file, name, seed, "validation") for file in _files(Path(folder)))
-        ratio = f"{size['smaller_than_parameters']:.1f}x"
-        print(f"| {alternative} | {dense:.2f} % | {after:.2f} % | {size['total_bytes']:,} | {ratio} |", flush=True)
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as folder:
+                part = _apply(name, seed, weights[seed], alternative.split(","), Path(folder))
+                dense, after = (_error(file, name, seed, "validation") for file in _files(Path(folder)))
+            size = part["compressed"]["packed"]
+            figures = [f"{dense:.2f} %", f"{after:.2f} %", f"{size['total_bytes']:,}"]
+            row = [alternative, str(seed), *figures, f"{size['smaller_than_parameters']:.1f}x"]
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 def _apply(name: str, seed: int, weights: Path, sets: list[str], folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -64,6 +65,29 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
         moved = (one[f"0.{name}"] - value).norm()
         apart = (one[f"0.{name}"] - two[f"0.{name}"]).norm()
         assert apart <= 1e-2 * moved + 1e-6, name
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_killed_resume_to_the_same_bits(tmp_path: Path) -> None:
+    params = json.dumps({**GENTLE, "optimizer": "adamw", "momentum": 0.9})
+
+    def start(checkpoints: str, weights: str, **more: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, *LAUNCH, "--master-port", free_port(), str(CHILD), checkpoints, weights, params]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+
+    killed = start("kept", "never.safetensors", STALL="13")
+    assert killed.stdout is not None
+    assert sorted(killed.stdout.read(2 * len("stalled\n"))) == sorted(2 * "stalled\n")
+    for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]:
+        process.kill()
+    killed.wait()
+    for checkpoints, name in (("kept", "resumed.safetensors"), ("none", "unbroken.safetensors")):
+        out, _ = start(checkpoints, name).communicate(timeout=240)
+        # Several processes keep what they have at the end of an epoch, of nine steps here.
+        assert json.loads(out.splitlines()[-1]).get("resumed_at_step") == (9 if checkpoints == "kept" else None)
+    one, two = (load_file(tmp_path / name) for name in ("resumed.safetensors", "unbroken.safetensors"))
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 64])
