@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def bench(
     files: Annotated[
-        list[Path], typer.Argument(help="ONNX files, and OpenVINO's .xml; the others are compared with the first.")
+        list[Path],
+        typer.Argument(
+            help="ONNX files, packed ones (.cctl), OpenVINO's .xml; the others are compared with the first."
+        ),
     ],
     threads: Annotated[int, typer.Option(min=0, help="Threads for one inference; 0 means all.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples per inference.")] = 1,
@@ -26,15 +29,15 @@ def bench(
 
     Inputs are random, in the shapes that the first file's inputs have.
     """
-    from compressctl.cli.files import exported_file
+    from compressctl.cli.files import exported_files
     from compressctl.core.target import Target
     from compressctl.measure.latency import Effort, compare
 
-    found = [exported_file(file) for file in files]
-    signature = found[0][1]
-    _check_inputs(files, [entry for _, entry in found])
-    target = Target(found[0][0].backend, threads=threads, batch=_batch_of(signature, batch))
-    timing = compare([artifact for artifact, _ in found], [target], signature, None, Effort(seconds=seconds))
+    with exported_files(files) as found:
+        signature = found[0][1]
+        _check_inputs(files, [entry for _, entry in found])
+        target = Target(found[0][0].backend, threads=threads, batch=_batch_of(signature, batch))
+        timing = compare([artifact for artifact, _ in found], [target], signature, None, Effort(seconds=seconds))
     runs = timing.points[0]
     if as_json:
         import json

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    file: Annotated[Path, typer.Argument(help="An ONNX file, or OpenVINO's .xml.")],
+    file: Annotated[Path, typer.Argument(help="An ONNX file, a packed one (.cctl), or OpenVINO's .xml.")],
     data: Annotated[
         Path, typer.Option("--data", metavar="RECIPE", help="The recipe whose data, task and metric to use.")
     ],
@@ -24,7 +24,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the score as JSON.")] = False,
 ) -> None:
     """Score any ONNX file through ONNX Runtime, or OpenVINO file through OpenVINO, on the data that a recipe names."""
-    from compressctl.cli.files import exported_file
+    from compressctl.cli.files import exported_files
     from compressctl.core.errors import UsageError
     from compressctl.core.source import DEFAULT_METRIC, metrics
     from compressctl.core.target import Target
@@ -41,12 +41,12 @@ def evaluate(
         raise UsageError(f"{data} names no data to score on", hint="add a `data` section")
     if name is None:
         raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
-    artifact, signature = exported_file(file)
-    dataset = load_dataset(recipe.data, recipe.base, recipe.seed)
     chosen: SplitName = "test" if split == "test" else "validation"
-    session = open_backend(artifact.backend).open(artifact, Target(artifact.backend, threads=0))
     metric = metrics.get(name)
-    found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
+    with exported_files([file]) as [(artifact, signature)]:
+        dataset = load_dataset(recipe.data, recipe.base, recipe.seed)
+        session = open_backend(artifact.backend).open(artifact, Target(artifact.backend, threads=0))
+        found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
     if as_json:
         import json
 

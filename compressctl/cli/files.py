@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +13,25 @@ if TYPE_CHECKING:
     from compressctl.core.model import Signature
 
 
-def exported_file(path: Path) -> tuple[Artifact, Signature]:
-    """A file by its ending: `.xml` is OpenVINO's, everything else is read as ONNX. Raises UsageError and StageError."""
+@contextmanager
+def exported_files(paths: Sequence[Path]) -> Iterator[list[tuple[Artifact, Signature]]]:
+    """Files by their endings: `.xml` is OpenVINO's, `.cctl` is packed and lies unpacked for as long as this lasts, everything
+    else is read as ONNX. Raises UsageError, StageError and PackedError."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield [_exported_file(_unpacked(path, Path(folder) / str(place))) for place, path in enumerate(paths)]
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    if path.suffix.lower() != ".cctl":
+        return path
+    from compressctl import packed
+
+    folder.mkdir()
+    packed.unpack(path, folder / f"{path.stem}.onnx")
+    return folder / f"{path.stem}.onnx"
+
+
+def _exported_file(path: Path) -> tuple[Artifact, Signature]:
     from compressctl.core.backend import Artifact
 
     if path.suffix != ".xml":

@@ -112,6 +112,10 @@ _MENDED = (
 
 
 def _not_onnx(path: Path, error: Exception) -> UsageError:
+    if path.suffix.lower() == ".cctl":
+        return UsageError(
+            f"{path} is a packed file", hint=f"compressctl unpack {path}   gives the ONNX file that it holds"
+        )
     return UsageError(f"{path} is not an ONNX model: {_first_line(error)}")
 
 

@@ -30,6 +30,13 @@ def test_files_are_timed_and_scored_without_a_run(shell: Shell) -> None:
     assert (
         json.loads(scored.out)["value"] == shell.report("runs/net/one")["backends"][0]["compressed"]["score"]["value"]
     )
+    assert shell.run("pack", files[1], "-o", "model.cctl").code == 0
+    assert (
+        shell.run("evaluate", "model.cctl", "--data", "net.yaml", "--json").out.split(",")[1:]
+        == scored.out.split(",")[1:]
+    )
+    timed = shell.run("bench", files[1], "model.cctl", "--seconds", "0.2", "--json")
+    assert [entry["file"] for entry in json.loads(timed.out)["files"]] == [files[1], "model.cctl"]
     shell_out = shell.run("evaluate", files[1], "--data", "net.yaml", "--split", "train")
     assert shell_out.code == 2
     assert "not a split to score" in shell_out.err
@@ -54,11 +61,12 @@ def test_a_missing_or_broken_file_is_one_message(shell: Shell) -> None:
     for command in (
         ["bench", "nothing.onnx"],
         ["bench", "nothing.onnx.xml"],
+        ["bench", "nothing.cctl"],
         ["evaluate", "nothing.onnx", "--data", shell.recipe("net.yaml", "  []")],
     ):
         done = shell.run(*command)
         assert done.code == 2
-        assert "nothing.onnx" in done.err
+        assert "nothing." in done.err
         assert "Traceback" not in done.err
 
 

@@ -104,6 +104,13 @@ def test_a_file_that_is_no_model_is_a_clear_error(tmp_path, content):
         load(PARAMS, tmp_path, 0)
 
 
+def test_a_packed_file_is_called_one(tmp_path):
+    (tmp_path / "model.cctl").write_bytes(b"CCTL\x01")
+    with pytest.raises(UsageError, match=r"model\.cctl is a packed file") as caught:
+        load(OnnxParams(path="model.cctl"), tmp_path, 0)
+    assert "compressctl unpack" in caught.value.hint
+
+
 def test_an_invalid_graph_is_a_clear_error(tmp_path):
     broken = linear("N", [helper.make_node("MatMul", ["x", "nowhere"], ["y"])])
     with pytest.raises(UsageError, match="is not a valid ONNX model"):
