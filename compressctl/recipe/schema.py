@@ -45,6 +45,12 @@ _UNITS = (
 )
 
 
+WrittenSize = Annotated[str, Field(pattern=r"^\s*[0-9.]+\s*([kKmMgG][iI]?)?[bB]\s*$")]
+"""What parse_size reads, for the schema that editors check against."""
+
+ByteSize = Annotated[int, Field(gt=0), BeforeValidator(parse_size, json_schema_input_type=int | WrittenSize)]
+
+
 class TargetSection(Section):
     backend: str = Field("onnxruntime", description="the runtime that will serve the model")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
@@ -76,10 +82,8 @@ IF_SLOWER = (
 
 class BudgetSection(Section):
     accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
-    size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
-        None, description="most bytes of the exported files, as in 5MB"
-    )
-    packed_size: Annotated[int, BeforeValidator(parse_size), Field(gt=0)] | None = Field(
+    size: ByteSize | None = Field(None, description="most bytes of the exported files, as in 5MB")
+    packed_size: ByteSize | None = Field(
         None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"
     )
     speedup: float | None = Field(None, gt=0, description="least ratio of latency, original / compressed, same runtime")

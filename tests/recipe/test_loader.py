@@ -1,6 +1,7 @@
 """The loader: YAML 1.2 values, parents, variables, overrides, and what never happens on any input."""
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -215,6 +216,17 @@ def test_the_json_schema_knows_every_source_and_technique(tmp_path: Path) -> Non
     stage = stages["quantize.static"]
     assert "description" in stage["properties"]["ranges"]
     assert stage["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("written", ["5MB", "1.5MiB", "54.3 KB", "17770B", "five", "5 miles", ""])
+def test_the_json_schema_takes_sizes_as_the_loader_does(tmp_path: Path, written: str) -> None:
+    _, text, _ = schema()["properties"]["budget"]["properties"]["size"]["anyOf"]
+    try:
+        _load(tmp_path, BASE.replace("1.5MiB", repr(written)))
+    except RecipeError:
+        assert re.search(text["pattern"], written) is None
+    else:
+        assert re.search(text["pattern"], written)
 
 
 def test_deliverables_carry_what_is_said_about_them(tmp_path: Path) -> None:

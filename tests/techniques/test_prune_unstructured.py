@@ -295,6 +295,61 @@ def test_embeddings_are_pruned_when_asked_for(run: RunContext) -> None:
     assert model.body.back.weight is model.body.table.weight
 
 
+def _tied(rng: np.random.Generator) -> Model:
+    """A table of 12 tokens, whose transpose is the last layer; and one of which columns are taken."""
+    table, columns = (rng.normal(size=shape).astype(np.float32) for shape in ((12, 8), (8, 16)))
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["h"], "embed"),
+        helper.make_node("Gather", ["columns", "chosen"], ["c"], "columns", axis=1),
+        helper.make_node("MatMul", ["h", "c"], ["m"], "product"),
+        helper.make_node("Gemm", ["m", "table"], ["y"], "back", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tied",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 12])],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(columns, "columns"),
+            numpy_helper.from_array(np.arange(8), "chosen"),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    signature = Signature((TensorSpec("x", "int64", ("batch",)),), (TensorSpec("y", "float32", ("batch", 12)),))
+    return Model(Form.ONNX, proto, signature)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda"])
+def test_tables_of_graphs_are_pruned_when_asked_for(run: RunContext, method: str) -> None:
+    model = _tied(np.random.default_rng(0))
+    given = replace(run, data=Data(Samples(np.arange(12))))
+    params = UnstructuredParams(embeddings=True, ends="prune", sparsity=0.25, method=method)
+    result = apply(model, params, given)
+    assert _zeros(_weights(result.model)["table"]) == 24
+    assert result.facts.get("by_magnitude", []) == ([] if method == "magnitude" else ["table"])
+    outputs = [
+        onnxruntime.InferenceSession(body.SerializeToString()).run(None, {"x": np.arange(12)})[0]
+        for body in (model.body, result.model.body)
+    ]
+    table = numpy_helper.to_array(model.body.graph.initializer[0])
+    kept = np.where(_weights(result.model)["table"] == 0, 0, table)
+    (columns,) = (
+        value for value in _weights(result.model).values() if value.shape == (8, 8)
+    )  # folded: they are constant
+    np.testing.assert_allclose(outputs[1], kept @ columns @ kept.T, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(*outputs)
+
+
+def test_tables_of_graphs_stay_whole_unless_they_are_meant(run: RunContext) -> None:
+    model = _tied(np.random.default_rng(0))
+    model.body.graph.node[2].input[1] = "other"
+    model.body.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8), np.float32), "other"))
+    result = apply(model, UnstructuredParams(ends="prune"), run)
+    assert result.model.sparse == ("other",)
+    assert result.facts["dense"]["table"] == "an embedding table; `embeddings: true` prunes it"
+
+
 def test_graphs_of_other_exporters_are_pruned_along_their_own_axes(run: RunContext) -> None:
     """Weights as (in, out), in float16, behind automatic padding, and for a fixed batch."""
     rng = np.random.default_rng(0)

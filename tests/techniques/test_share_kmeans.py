@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from support.shell import Shell
 
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts, Need, RunContext
@@ -289,6 +290,32 @@ def test_a_teacher_can_be_followed(network: Model, run: RunContext) -> None:
     taught = replace(run, original=lambda: replace(network, body=copy.deepcopy(network.body)))
     params = KmeansParams(clusters=8, finetune={**BRIEF, "teacher": "original"})  # type: ignore[arg-type]
     assert apply(network, params, taught).facts["finetune"]["epochs"] == 1
+
+
+@pytest.mark.parametrize("embeddings", [True, False])
+def test_tables_of_a_graph_share_values_unless_they_are_left_out(run: RunContext, embeddings: bool) -> None:
+    table = np.random.default_rng(0).normal(size=(40, 32)).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "x"], ["h"], "embed"),
+        helper.make_node("MatMul", ["h", "other"], ["y"], "product"),
+    ]
+    body = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "words",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.INT64, ["batch"])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 32])],
+            [numpy_helper.from_array(table, "table"), numpy_helper.from_array(table[:32], "other")],
+        ),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    signature = Signature((TensorSpec("x", "int64", ("batch",)),), (TensorSpec("y", "float32", ("batch", 32)),))
+    params = KmeansParams(granularity="tensor", clusters=8, embeddings=embeddings)
+    shared = _weights(apply(Model(Form.ONNX, body, signature), params, replace(run, data=None)).model)
+    assert _distinct(shared["table"]) == (8 if embeddings else table.size)
+    assert _distinct(shared["other"]) == 8
+    assert np.abs(shared["table"] - table).max() < 1.5
 
 
 # With what comes before and after

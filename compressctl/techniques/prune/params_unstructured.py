@@ -113,7 +113,7 @@ class UnstructuredParams(BaseModel):
         description="the first and the last layer; auto keeps each dense where it holds less than 5 % of the weights: they "
         "decide much and save little. An override that names one decides for it",
     )
-    embeddings: bool = Field(False, description="prune embedding tables too (torch models only)")
+    embeddings: bool = Field(False, description="prune embedding tables too")
     damping: float = Field(
         0.01, gt=0, le=1, description="sparsegpt: what is added to the Hessian's diagonal, as a share of its mean"
     )

@@ -46,14 +46,14 @@ class _Owner:
 
 
 class OnnxWeights:
-    """proto: changed in place. See `Weights`."""
+    """proto: changed in place. embeddings: whether tables that Gather reads count as prunable. See `Weights`."""
 
-    def __init__(self, proto: onnx.ModelProto, signature: Signature, *, seed: int) -> None:
+    def __init__(self, proto: onnx.ModelProto, signature: Signature, *, embeddings: bool, seed: int) -> None:
         self._proto = proto
         self._signature = signature
         self._seed = seed
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self._owners, self.skipped = _find(proto.graph)
+        self._owners, self.skipped = _find(proto.graph, embeddings)
 
     def layers(self) -> list[Layer]:
         return [
@@ -77,7 +77,7 @@ class OnnxWeights:
         node, tensor = self._owners[name].node, self._initializers[name]
         shared = sum(name in other.input for other in self._proto.graph.node) > 1
         if (
-            node.op_type == "MatMul"
+            node.op_type in ("MatMul", "Gather")
             or shared
             or attribute(node, "alpha", 1.0) != 1.0
             or attribute(node, "beta", 1.0) != 1.0
@@ -100,12 +100,13 @@ class OnnxWeights:
 
     def watch(self, names: Sequence[str], split: Split, see: See, rows: int) -> None:
         rng = np.random.default_rng(self._seed)
-        entering = {name: self._owners[name].node.input[0] for name in names}
+        nodes = {name: self._owners[name].node for name in names}
+        entering = {name: node.input[0] for name, node in nodes.items() if node.op_type != "Gather"}
         tapped = TappedGraph(self._proto, list(dict.fromkeys(entering.values())))
         for inputs in _batches(split, self._signature):
             values = tapped.run(inputs)
-            for name in names:
-                see(name, self._rows(name, values[entering[name]], rows, rng))
+            for name, entry in entering.items():
+                see(name, self._rows(name, values[entry], rows, rng))
 
     def body(self) -> onnx.ModelProto:
         """Without the biases that others have replaced."""
@@ -136,7 +137,7 @@ class OnnxWeights:
         return patches(array, *geometry, rows=drawn(output_positions(array, *geometry), limit, rng))
 
 
-def _find(graph: onnx.GraphProto) -> tuple[dict[str, _Owner], dict[str, str]]:
+def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], dict[str, str]]:
     looked_up = index(graph)
     owners: dict[str, _Owner] = {}
     skipped: dict[str, str] = {}
@@ -150,7 +151,7 @@ def _find(graph: onnx.GraphProto) -> tuple[dict[str, _Owner], dict[str, str]]:
         tensor = looked_up.initializers.get(name)
         if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
             continue
-        reason = _unprunable(node, name, tensor, looked_up)
+        reason = _unprunable(node, name, tensor, looked_up, embeddings)
         if reason is not None:
             skipped[name] = reason
         else:
@@ -158,9 +159,13 @@ def _find(graph: onnx.GraphProto) -> tuple[dict[str, _Owner], dict[str, str]]:
     return {name: owner for name, owner in owners.items() if name not in skipped}, skipped
 
 
-def _unprunable(node: onnx.NodeProto, name: str, tensor: onnx.TensorProto, looked_up: GraphIndex) -> str | None:
+def _unprunable(
+    node: onnx.NodeProto, name: str, tensor: onnx.TensorProto, looked_up: GraphIndex, embeddings: bool
+) -> str | None:
     if node.op_type == "Gather":
-        return "an embedding table"
+        if attribute(node, "axis", 0) != 0 or len(tensor.dims) != 2:
+            return "a constant of which parts are taken"
+        return None if embeddings else "an embedding table; `embeddings: true` prunes it"
     if node.op_type == "ConvTranspose":
         return "a transposed convolution"
     if node.op_type == "MatMul" and len(tensor.dims) != 2:

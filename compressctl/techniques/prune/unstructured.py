@@ -45,7 +45,7 @@ def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> Weigh
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
-        return OnnxWeights(prepared(model.body), model.signature, seed=run.seed)
+        return OnnxWeights(prepared(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
     from compressctl.techniques.prune.sparse_torch import TorchWeights
 
     body = copy.deepcopy(model.body)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
-from compressctl.recipe.schema import parse_size
+from compressctl.recipe.schema import WrittenSize, parse_size
 from compressctl.techniques.quantize.params import STATIC, StaticParams, check_static
 
 Width = Literal["int8", "int4", "float"]
@@ -20,9 +20,10 @@ class MixedParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: Annotated[float, BeforeValidator(parse_size)] | None = Field(
+    size: (
+        Annotated[float, Field(gt=0), BeforeValidator(parse_size, json_schema_input_type=float | WrittenSize)] | None
+    ) = Field(
         None,
-        gt=0,
         description="most bytes of all layers' weights at their widths, scales included, as in 45KB; up to 1, the share of "
         "what they take in float. A plain file holds a 4-bit code in a byte, `storage: packed` in half of one",
     )

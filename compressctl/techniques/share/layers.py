@@ -24,7 +24,7 @@ def open_weights(model: Model, params: KmeansParams, run: RunContext) -> Weights
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
-        return OnnxWeights(prepared(model.body), model.signature, seed=run.seed)
+        return OnnxWeights(prepared(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
     from compressctl.techniques.prune.sparse_torch import TorchWeights
 
     return TorchWeights(copy.deepcopy(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)

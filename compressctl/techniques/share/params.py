@@ -124,7 +124,7 @@ class KmeansParams(BaseModel):
         "calibration data",
     )
     finetune: Finetuning | None = Field(None, description="training of the codebooks (torch models only)")
-    embeddings: bool = Field(True, description="share the weights of embedding tables too (torch models only)")
+    embeddings: bool = Field(True, description="share the weights of embedding tables too")
     overrides: tuple[ShareOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
