@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from compressctl.numerics.codebook import shared
 from compressctl.numerics.scaled_codebook import scaled
 from compressctl.packed.bits import UNSIGNED, Bits, nibbles, planes
 from compressctl.packed.cursor import varint
@@ -28,8 +29,8 @@ def encode(values: Bits, is_float: bool = False, is_packed: bool = False) -> byt
     """values: (rows, columns), not empty. is_float, is_packed: what the elements are (floats; two 4-bit numbers each), which
     decides what is tried, not what can be stored."""
     by_scale = _as_scaled_codebook(values) if is_float and values.dtype.itemsize == 4 else None
-    if by_scale is not None:  # what is left to beat it are equal scales
-        return min([by_scale, *_as_codebook(values, is_float)], key=len)
+    if by_scale is not None:
+        return by_scale
     return min([*_dense(values, is_float, is_packed), *_as_sparse(values, is_float)], key=len)
 
 
@@ -101,13 +102,14 @@ def _as_codebook(values: Bits, is_float: bool) -> Iterator[bytes]:
 
 
 def _as_scaled_codebook(values: Bits) -> bytes | None:
-    """One codebook times a scale for each row, as when BatchNorm is folded into shared weights."""
-    found = scaled(values.view(np.float32), MOST_SCALED)
+    """One codebook times a scale for each row, as when BatchNorm is folded into shared weights. Where a codebook is enough, none."""
+    numbers = values.view(np.float32)
+    found = scaled(numbers, MOST_SCALED) if shared(numbers) is None else None
     if found is None or found.scale is None:
         return None
-    numbers = [part.astype("<f8").view(UNSIGNED[8]) for part in (found.codebook, found.scale[:, None])]
+    parts = [part.astype("<f8").view(UNSIGNED[8]) for part in (found.codebook, found.scale[:, None])]
     head = bytes([Coding.SCALED_CODEBOOK]) + varint(found.codebook.shape[1])
-    return head + b"".join(_shortest_book(part, is_float=True) for part in numbers) + encode(found.indices)
+    return head + b"".join(_shortest_book(part, is_float=True) for part in parts) + encode(found.indices)
 
 
 def _as_row_codebooks(values: Bits, is_float: bool) -> Iterator[bytes]:

@@ -88,6 +88,13 @@ def test_few_values_times_scales_take_their_indices_and_the_scales(zeros: float)
     assert len(packed) < 1.03 * indices + (64 + 15) * 6 + 120
 
 
+def test_where_one_codebook_is_enough_no_scales_are_stored() -> None:
+    """Rows with a single value different from zero could have any scale."""
+    values = np.zeros((200, 300), np.float32)
+    values[np.arange(200), np.arange(200)] = np.random.default_rng(0).choice(np.float32([0.1, 0.2, 0.3, -0.4]), 200)
+    assert encode(values.view(np.uint32), True)[0] == Coding.SPARSE
+
+
 def test_a_scaled_codebook_of_other_numbers_is_refused() -> None:
     packed = encode(folded(64, 288, 0.5).view(np.uint32), True)
     assert packed[0] == Coding.SCALED_CODEBOOK
