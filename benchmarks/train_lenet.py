@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compressctl.core.data import Split
@@ -55,6 +55,15 @@ def train(name: str, seed: int, epochs: int, shift: int = SHIFT) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), file)
     return file
+
+
+def wrong(name: str, weights: Path, seed: int) -> float:
+    """Error on the test split, in percent."""
+    recipe = load(ROOT / "recipes" / f"{name}.yaml", [f"seed={seed}"], [])
+    assert recipe.data is not None
+    network = untrained(name).eval()
+    network.load_state_dict(load_file(weights))
+    return 100 * _error(network, *_tensors(load_dataset(recipe.data, recipe.base, seed).split("test")))
 
 
 def untrained(name: str) -> nn.Module:

@@ -29,9 +29,10 @@ def encode(values: Bits, is_float: bool = False, is_packed: bool = False) -> byt
     """values: (rows, columns), not empty. is_float, is_packed: what the elements are (floats; two 4-bit numbers each), which
     decides what is tried, not what can be stored."""
     by_scale = _as_scaled_codebook(values) if is_float and values.dtype.itemsize == 4 else None
-    if by_scale is not None:
-        return by_scale
-    return min([*_dense(values, is_float, is_packed), *_as_sparse(values, is_float)], key=len)
+    if by_scale is not None and shared(values) is None:
+        return by_scale  # nothing else comes near
+    tried = [*_dense(values, is_float, is_packed), *_as_sparse(values, is_float)]
+    return min([*tried, by_scale] if by_scale is not None else tried, key=len)
 
 
 def _dense(values: Bits, is_float: bool = False, is_packed: bool = False) -> Iterator[bytes]:
@@ -102,9 +103,8 @@ def _as_codebook(values: Bits, is_float: bool) -> Iterator[bytes]:
 
 
 def _as_scaled_codebook(values: Bits) -> bytes | None:
-    """One codebook times a scale for each row, as when BatchNorm is folded into shared weights. Where a codebook is enough, none."""
-    numbers = values.view(np.float32)
-    found = scaled(numbers, MOST_SCALED) if shared(numbers) is None else None
+    """One codebook times a scale for each row, as when BatchNorm is folded into shared weights."""
+    found = scaled(values.view(np.float32), MOST_SCALED)
     if found is None or found.scale is None:
         return None
     parts = [part.astype("<f8").view(UNSIGNED[8]) for part in (found.codebook, found.scale[:, None])]
