@@ -32,7 +32,7 @@ def validate(
 ) -> None:
     """Check a recipe and name everything wrong with it, each with its line, column and a hint.
 
-    Exit code 2 when there is a problem. Nothing is loaded; `plan` also checks the order of the stages.
+    The order of the stages and what each needs are checked too. Exit code 2 when there is a problem. Nothing is loaded.
     """
     try:
         loaded = load(recipe, sets or (), unsets or ())

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from compressctl.core.backend import backends
 from compressctl.core.cache import Cache
-from compressctl.core.errors import Problem, RecipeError
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.source import DEFAULT_METRIC, model_sources
 from compressctl.core.target import Target, resolve_profile
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec, techniques
+from compressctl.core.technique import Need, TechniqueSpec, techniques
+from compressctl.recipe.order import resolve_target
 from compressctl.recipe.schema import IfSlower, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
@@ -58,13 +57,12 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
-    """Every step in order. Raises RecipeError with all impossible orders and unmet needs at once."""
+    """Every step in order. recipe: as the loader gave it, which refuses impossible orders."""
     target = resolve_target(recipe)
     source = model_sources.get(recipe.model.source)
     model_key = model_fingerprint(recipe.model, recipe.base)
     data_key = dataset_fingerprint(recipe.data, recipe.base, recipe.seed) if recipe.data else None
-    problems: list[Problem] = []
-    form, key, quantized = source.form, _digest(["load", model_key, recipe.seed]), False
+    form, key = source.form, _digest(["load", model_key, recipe.seed])
     steps = [Step("load", "load", recipe.model.source, None, form)]
 
     def add(step_id: str, kind: Kind, use: str, gives: Form, step_key: str, stage: Stage | None = None) -> None:
@@ -72,25 +70,19 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         steps.append(Step(step_id, kind, use, form, gives, step_key, cache is not None and step_key in cache, stage))
         form, key = gives, step_key
 
-    for position, stage in enumerate(recipe.stages):
+    for stage in recipe.stages:
         if not stage.enabled:
             continue
         spec = techniques.get(stage.use)
-        path = f"stages[{position}]"
         if form is Form.TORCH and form not in spec.forms:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
-        facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
-        problems += _problems(recipe, stage, spec, path, facts)
         gives = spec.gives_from(form)
         add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, gives, key, data_key, target), stage)
-        quantized = quantized or spec.quantizes
     if form is Form.TORCH:
         add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
     for entry in recipe.export:
         steps.append(Step(f"export-{entry.backend}", "export", entry.backend, Form.ONNX, None))
     steps.append(Step("measure", "measure", "measure", None, None))
-    if problems:
-        raise RecipeError(problems)
     baseline = _digest(["lower", _STORE_VERSION, _digest(["load", model_key, recipe.seed])])
     return Plan(
         steps=tuple(steps),
@@ -102,28 +94,6 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
     )
 
 
-def resolve_target(recipe: Recipe) -> Target:
-    """The recipe's target with `auto` read from this machine."""
-    wanted = recipe.target
-    profile = resolve_profile(wanted.profile, this_machine(), wanted.backend)
-    return Target(
-        backend=wanted.backend,
-        device=wanted.device,
-        threads=wanted.threads,
-        batch=wanted.batch,
-        profile=profile,
-        watts_per_core=wanted.watts_per_core,
-        options=export_options(recipe, wanted.backend),
-    )
-
-
-def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:
-    """What the recipe says about a backend, defaults filled in, also when it is only the target and not exported."""
-    given = next((entry.params for entry in recipe.export if entry.backend == backend), None)
-    params = given if given is not None else backends.get(backend).params()
-    return params.model_dump(mode="json")
-
-
 def stage_seed(recipe_seed: int, stage_id: str) -> int:
     """A stage's own seed: adding or removing another stage does not change it."""
     return int(_digest(["seed", recipe_seed, stage_id])[:8], 16)
@@ -133,35 +103,6 @@ def if_slower(stage: Stage, spec: TechniqueSpec, target: Target) -> IfSlower:
     """What the recipe says, or the technique's own default: this machine's clock judges only for processors like its own."""
     is_own = target.profile == resolve_profile("auto", this_machine(), target.backend)
     return stage.if_slower or ("undo" if spec.promises_speed and is_own else "keep")
-
-
-def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
-    found = []
-    needs = spec.needs_for(stage.params)
-    if facts.form is Form.ONNX and facts.form not in spec.forms:
-        found.append(
-            Problem(
-                f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
-                f"{path}.use",
-                "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
-            )
-        )
-    if needs and recipe.data is None:
-        found.append(Problem(f"{stage.use} needs {', '.join(sorted(needs))}", path, "add a `data` section"))
-    if stage.gate and recipe.data is None:
-        found.append(Problem("a gate needs labelled data", f"{path}.gate", "add a `data` section"))
-    if Need.CALIBRATION_DATA in needs and recipe.data and recipe.data.sizes.calibration == 0:
-        found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
-    if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
-        found.append(
-            Problem("a gate chooses on the validation split, which is empty", f"{path}.gate", "set data.validation")
-        )
-    if spec.check:
-        found += [
-            Problem(problem.message, f"{path}.{problem.path}" if problem.path else path, problem.hint)
-            for problem in spec.check(stage.params, facts)
-        ]
-    return found
 
 
 def _stage_key(

@@ -18,10 +18,11 @@ from compressctl.core.errors import CompressctlError, MissingDependencyError, Mi
 from compressctl.core.events import Events, Listener
 from compressctl.pipeline.crew import Crew
 from compressctl.pipeline.effort import Measure
-from compressctl.pipeline.plan import Plan, export_options
+from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.result import RunResult, Status
 from compressctl.pipeline.sinks import EventFile, Warnings
 from compressctl.pipeline.work import Work, open_backend, parity_of
+from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
 
 CACHE_LIMIT_BYTES = 10 * 1024**3

@@ -31,9 +31,10 @@ from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
 from compressctl.pipeline.pinned import write_pinned
-from compressctl.pipeline.plan import Plan, Step, export_options, if_slower, stage_seed
+from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
+from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import GateSection, Recipe, Stage
 from compressctl.training.held import HeldDataset
 

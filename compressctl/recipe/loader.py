@@ -18,7 +18,8 @@ from compressctl.core.source import DEFAULT_METRIC, SplitSizes, Task, datasets, 
 from compressctl.core.technique import techniques
 from compressctl.recipe.compose import compose
 from compressctl.recipe.messages import problems_of
-from compressctl.recipe.nodes import Node, Step, find, join, plain, shown
+from compressctl.recipe.nodes import Node, Step, find, join, plain, shown, split
+from compressctl.recipe.order import order_problems
 from compressctl.recipe.schema import (
     VERSION,
     BudgetSection,
@@ -82,16 +83,22 @@ class _Reader:
         pack = self._value("pack", bool, False)
         if isinstance(budget, BudgetSection) and budget.packed_size is not None and not pack:
             self._problem("nothing is packed that this could bound", ("budget", "packed_size"), "add `pack: true`")
-        if self.problems:
-            raise RecipeError(sorted(self.problems, key=_place))
+        self._raise()
         assert model is not None
         assert target is not None
         assert budget is not None
         recipe = Recipe(
             name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {}, pack
         )
+        for problem in order_problems(recipe):
+            self._problem(problem.message, split(problem.path or ""), problem.hint)
+        self._raise()
         recipe.resolved.update(resolve(recipe))
         return recipe
+
+    def _raise(self) -> None:
+        if self.problems:
+            raise RecipeError(sorted(self.problems, key=_place))
 
     def _version(self) -> None:
         node = self.root.child("recipe")

@@ -40,6 +40,13 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "unknown override key": (
         HEAD + DATA + 'stages:\n  - {use: quantize.static, overrides: [{match: "a", wieghts: float}]}\n', "5:53", "did you mean weights",
     ),
+    "stages that cannot follow each other": (
+        HEAD + DATA + "stages:\n  - {use: quantize.static}\n  - {use: finetune}\n", "6:11", "put it before the stages",
+    ),
+    "a stage that needs data": (HEAD + STAGE, "4:5", "add a `data` section"),
+    "a technique's own objection": (
+        HEAD + DATA + 'stages:\n  - {use: prune.unstructured, pattern: "2:4", sparsity: 0.7}\n', "5:57", "not 0.7",
+    ),
     "unknown technique": (HEAD + "stages:\n  - {use: quantise.static}\n", "4:11", "did you mean quantize.static"),
     "stages is a mapping": (HEAD + "stages: {use: quantize.static}\n", "3:9", "stages is a list"),
     "a stage is text": (HEAD + "stages: [quantize.static]\n", "3:10", "a stage is a mapping"),

@@ -56,9 +56,9 @@ def test_what_was_resolved_loads_to_the_same_recipe(tmp_path: Path) -> None:
 
 def test_a_stage_without_id_is_named_by_its_technique(tmp_path: Path) -> None:
     text = BASE.replace(
-        "  - {use: quantize.static, id: int8}", "  - {use: quantize.static}\n  - {use: quantize.static}"
+        "  - {use: quantize.static, id: int8}", "  - {use: prune.unstructured}\n  - {use: prune.unstructured}"
     )
-    assert [stage.id for stage in _load(tmp_path, text).stages] == ["quantize.static", "quantize.static-2"]
+    assert [stage.id for stage in _load(tmp_path, text).stages] == ["prune.unstructured", "prune.unstructured-2"]
 
 
 def test_a_child_wins_over_its_parents_and_stages_merge_by_id(tmp_path: Path) -> None:
