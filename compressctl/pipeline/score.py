@@ -31,11 +31,13 @@ class Judge:
         self._baseline: float | None = None
 
     def open(self, model: Model) -> Session:
+        """The model in the target's runtime; a torch model is lowered first."""
         with tempfile.TemporaryDirectory() as folder:
-            return self._backend.open(self._backend.build(model, self._target, Path(folder)), self._target)
+            return self._backend.open(self._backend.build(_as_graph(model), self._target, Path(folder)), self._target)
 
     def score(self, model: Model, split: SplitName) -> float:
-        samples = self._data.split(split)
+        """The task's metric on a split. A torch model is lowered first."""
+        samples, model = self._data.split(split), _as_graph(model)
         predictions = predict(self.open(model), samples, model.signature, scoring_batch(model, self._target), None)
         return score(predictions, self.metric, self._data.classes, split).value
 
@@ -48,14 +50,18 @@ class Judge:
 
 def latency_ms(backend: Backend, target: Target, models: Sequence[Model]) -> tuple[float, ...]:
     """Medians on the target's runtime at its own batch and threads, the models in turn. Torch models are lowered first."""
-    from compressctl.graph.lower import lower
-
     with tempfile.TemporaryDirectory() as folder:
         calls = []
         for number, model in enumerate(models):
             place = Path(folder) / str(number)
             place.mkdir()
-            graph = lower(model) if model.form is Form.TORCH else model
+            graph = _as_graph(model)
             session = backend.open(backend.build(graph, target, place), target)
             calls.append(session.repeat(random_inputs(graph.signature, target.batch)))
         return medians_ms(calls)
+
+
+def _as_graph(model: Model) -> Model:
+    from compressctl.graph.lower import lower
+
+    return lower(model) if model.form is Form.TORCH else model

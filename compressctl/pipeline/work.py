@@ -109,6 +109,8 @@ class Work:
         if network is None:
             self.events.warn("the trained network is not written: it is no longer in the cache")
             return
+        if network.form is not Form.TORCH:
+            return  # what would have made it was skipped
         folder = self.folder / "artifacts" / "torch"
         folder.mkdir(parents=True, exist_ok=True)
         factory = network.factory
@@ -150,6 +152,8 @@ class Work:
 
     def _perform(self, step: Step, model: Model) -> Model:
         if step.kind == "lower":
+            if model.form is Form.ONNX:
+                return model  # a stage that would have made a network of the graph was skipped
             lowered = self._lowered_source() if step.key == self.plan.baseline_key else self._lower(model)
             self.records = list(lowered.history)
             return lowered
@@ -178,6 +182,11 @@ class Work:
 
     def _apply(self, stage: Stage, key: str | None, model: Model) -> Model:
         spec: TechniqueSpec = techniques.get(stage.use)
+        if model.form not in spec.forms:
+            raise StageError(
+                f"stage {stage.id} ({stage.use}) works on the network of an earlier stage, and that one was skipped",
+                hint="loosen the earlier stage's gate, or leave both stages out",
+            )
         started = time.perf_counter()
         context = self.context(stage, spec, key)
         if self.crew is not None and context.processes > 1:

@@ -137,6 +137,24 @@ def test_a_gate_that_stops_exits_4_and_one_that_skips_goes_on(shell: Shell) -> N
     assert report["backends"][0]["compressed"]["change"]["drop"] == 0
 
 
+def test_gates_hold_networks_too(shell: Shell) -> None:
+    stages = """
+  - {use: prune.unstructured, id: gently, sparsity: 0.3, gate: {accuracy_drop: 1}}
+  - {use: prune.unstructured, id: hard, sparsity: 0.97, gate: {accuracy_drop: 1, otherwise: skip}}
+"""
+    done = shell.run("apply", shell.recipe("gates.yaml", stages), "--output", "out")
+    assert done.code == 0, done.err
+    report = shell.report("out")
+    gently, hard = (stage["facts"] for stage in report["stages"] if stage["use"] == "prune.unstructured")
+    assert gently["validation_drop"] <= 1 < hard["validation_drop"]
+    assert "skipped" not in gently
+    assert "the gate allows 1" in hard["skipped"]
+    weights = report["backends"][0]["compressed"]["weights"]
+    assert sum(part["zeros"] for part in weights) / sum(part["elements"] for part in weights) == pytest.approx(
+        0.3, abs=0.02
+    )
+
+
 def test_json_log_is_one_event_per_line_and_nothing_else(shell: Shell) -> None:
     done = shell.run(
         "apply", shell.recipe("json.yaml", "  - {use: example.scale}"), "--output", "out", "--log-format", "json"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from support.lessons import SMALL, lowered_teacher
 from support.shell import Shell
 
 from compressctl.core.errors import GateError, MissingDependencyError
@@ -60,6 +61,38 @@ def test_a_network_that_was_trained_in_vain_is_lowered_as_it_came(shell: Shell) 
     assert part["compressed"]["score"]["value"] == part["baseline"]["score"]["value"]
     kept = onnx.load(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx")
     assert "QuantizeLinear" not in {node.op_type for node in kept.graph.node}
+
+
+def _student(shell: Shell, following: str = "") -> str:
+    """An ONNX file whose student is never good enough for its gate."""
+    onnx.save(lowered_teacher().body, shell.folder / "digits.onnx")
+    (shell.folder / "small.py").write_text(SMALL)
+    (shell.folder / "student.yaml").write_text(f"""recipe: compressctl/v1
+model: {{source: onnx, path: digits.onnx}}
+data: {{source: digits, calibration: 100}}
+stages:
+  - {{use: distill.logits, id: learn, student: {{factory: "small.py:small"}}, epochs: 0, gate: {{accuracy_drop: 0, otherwise: skip}}}}
+{following}
+""")
+    return "student.yaml"
+
+
+def test_a_skipped_student_leaves_the_graph_that_was_given(shell: Shell) -> None:
+    pytest.importorskip("accelerate")
+    done = shell.run("apply", _student(shell, "  - {use: quantize.static, if_slower: keep}"), "--output", "out")
+    assert done.code == 0, done.err
+    learn, *_ = shell.report("out")["stages"]
+    assert "lost" in learn["facts"]["skipped"]
+    part = shell.report("out")["backends"][0]
+    assert part["compressed"]["parameters"] == part["baseline"]["parameters"]
+    assert part["compressed"]["total_bytes"] < 0.4 * part["baseline"]["total_bytes"]
+
+
+def test_what_wants_a_skipped_student_says_so(shell: Shell) -> None:
+    pytest.importorskip("accelerate")
+    done = shell.run("apply", _student(shell, "  - {use: finetune, id: more, epochs: 1}"), "--output", "out")
+    assert done.code == 4
+    assert "more (finetune) works on the network of an earlier stage, and that one was skipped" in done.err
 
 
 def test_keep_and_stop_do_what_they_say(shell: Shell) -> None:
