@@ -10,7 +10,7 @@ demo: $(VENV)/.installed  ## install, then compress a real model and prove it
 	$(VENV)/bin/compressctl apply recipes/quickstart.yaml
 
 test: $(VENV)/.installed-dev  ## the whole suite
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed-dev  ## what CI and pre-commit check
 	$(RUN) -m ruff check .
