@@ -50,6 +50,11 @@ def lower(model: Model, opset: int = 20) -> Model:
     return replace(model, form=Form.ONNX, body=proto)
 
 
+def as_graph(model: Model) -> Model:
+    """The model itself where it is a graph already, else lowered."""
+    return lower(model) if model.form is Form.TORCH else model
+
+
 def parity(before: Model, after: Model, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest absolute difference per output between the torch form and the ONNX form in ONNX Runtime.
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from compressctl.core.backend import Backend, Session
 from compressctl.core.data import Dataset, SplitName
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
+from compressctl.graph.lower import as_graph
 from compressctl.measure.inputs import random_inputs
 from compressctl.measure.quick_latency import medians_ms
 from compressctl.measure.score import predict, score, scoring_batch
@@ -33,11 +34,11 @@ class Judge:
     def open(self, model: Model) -> Session:
         """The model in the target's runtime; a torch model is lowered first."""
         with tempfile.TemporaryDirectory() as folder:
-            return self._backend.open(self._backend.build(_as_graph(model), self._target, Path(folder)), self._target)
+            return self._backend.open(self._backend.build(as_graph(model), self._target, Path(folder)), self._target)
 
     def score(self, model: Model, split: SplitName) -> float:
         """The task's metric on a split. A torch model is lowered first."""
-        samples, model = self._data.split(split), _as_graph(model)
+        samples, model = self._data.split(split), as_graph(model)
         predictions = predict(self.open(model), samples, model.signature, scoring_batch(model, self._target), None)
         return score(predictions, self.metric, self._data.classes, split).value
 
@@ -55,13 +56,7 @@ def latency_ms(backend: Backend, target: Target, models: Sequence[Model]) -> tup
         for number, model in enumerate(models):
             place = Path(folder) / str(number)
             place.mkdir()
-            graph = _as_graph(model)
+            graph = as_graph(model)
             session = backend.open(backend.build(graph, target, place), target)
             calls.append(session.repeat(random_inputs(graph.signature, target.batch)))
         return medians_ms(calls)
-
-
-def _as_graph(model: Model) -> Model:
-    from compressctl.graph.lower import lower
-
-    return lower(model) if model.form is Form.TORCH else model

@@ -127,14 +127,14 @@ class Work:
 
     def _set_aside(self, step: Step, model: Model | None) -> None:
         """Build the stage's output for the target as if it were the last one, to be measured at the end."""
-        from compressctl.graph.lower import lower
+        from compressctl.graph.lower import as_graph
 
         if model is None:
             self.events.warn(f"stage {step.id} is not measured: its output is no longer in the cache")
             return
         folder = self.folder / "scratch" / "measured" / step.id
         folder.mkdir(parents=True, exist_ok=True)
-        lowered = lower(model) if model.form is Form.TORCH else model
+        lowered = as_graph(model)
         backend = open_backend(self.plan.target.backend)
         self._between.append((step.id, Subject(backend.build(lowered, self.plan.target, folder), lowered)))
 

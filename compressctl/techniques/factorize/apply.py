@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from compressctl.core.errors import StageError
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.lower import as_graph
 from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.techniques.factorize.facts import facts_of
 from compressctl.techniques.factorize.kept import found_before, keep
@@ -91,9 +92,9 @@ def _validator(with_pieces: Callable[[Mapping[str, Any]], Model], model: Model, 
 
     def lost(chosen: Mapping[str, Option]) -> float:
         if not before:
-            before.append(score(_as_graph(model), "validation"))
+            before.append(score(as_graph(model), "validation"))
         candidate = with_pieces({name: one.pieces() for name, one in chosen.items()})
-        return metric.drop(before[0], score(_as_graph(candidate), "validation"))
+        return metric.drop(before[0], score(as_graph(candidate), "validation"))
 
     return lost
 
@@ -109,12 +110,6 @@ def _clock(run: RunContext) -> Time | None:
         return before, after
 
     return time
-
-
-def _as_graph(model: Model) -> Model:
-    from compressctl.graph.lower import lower
-
-    return lower(model) if model.form is Form.TORCH else model
 
 
 def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[Way]) -> tuple[Model, Mapping[str, Any]]:
