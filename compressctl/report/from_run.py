@@ -41,7 +41,7 @@ from compressctl.report.document import (
     WeightsPart,
 )
 from compressctl.report.sentences import lost_classes, packed_words
-from compressctl.report.tables import may_be_chance
+from compressctl.report.tables import may_be_chance, size_change
 
 
 def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
@@ -105,7 +105,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
     sentences = []
     for part in parts:
         after = part.compressed
-        words = [f"{part.smaller:.2f}x smaller"] if part.smaller > 1 else [f"{1 / part.smaller:.2f}x larger"]
+        words = [size_change(part.smaller)]
         if after.speed is not None:
             words.append(_speed_words(after.speed))
         if after.change is not None and metric is not None:

@@ -203,6 +203,8 @@ def _plain(value: float) -> str:
 
 def size_change(smaller: float) -> str:
     """smaller: bytes before over bytes after."""
+    if 0.995 < smaller < 1.005:
+        return "as large as before"
     return f"{smaller:.2f}x smaller" if smaller >= 1 else f"{1 / smaller:.2f}x larger"
 
 
