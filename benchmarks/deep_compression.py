@@ -135,8 +135,8 @@ def _row(found: Outcome) -> str:
     size = found.part["compressed"]["packed"]
     figures = [
         f"{found.seed}",
-        f"{found.plain:.2f} %",
         f"{found.dense:.2f} %",
+        f"{found.shifted:.2f} %",
         f"{found.compressed:.2f} %",
         f"{size['total_bytes']:,}",
     ]
