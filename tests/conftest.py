@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from support.shell import Shell
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: more threads in each would wait for each other, and they spin while they wait.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _PACKAGE = {
     "pyproject.toml": """
 [build-system]

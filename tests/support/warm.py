@@ -54,7 +54,7 @@ def _become(arguments: list[str], folder: Path, environment: dict[str, str], out
 
     from compressctl.cli.main import main
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
     main()
 
 
