@@ -61,7 +61,9 @@ def _search(
     for _ in range(2):
         high = min(histogram.high * _SHRINKS, key=lambda bound: loss(shares, edges, low, max(bound, low)))
         low = min(histogram.low * _SHRINKS, key=lambda bound: loss(shares, edges, min(bound, high), high))
-    return float(min(low, high)), float(high)
+    # A bound beside zero shrinks out of what was seen where all of that lies on one side of zero.
+    inside = np.clip([min(low, high), high], histogram.low, histogram.high)
+    return float(inside[0]), float(inside[1])
 
 
 def _squared_error(shares: np.ndarray, edges: np.ndarray, low: float, high: float, levels: int) -> float:

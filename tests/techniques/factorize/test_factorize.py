@@ -20,6 +20,7 @@ from compressctl.graph.lower import lower
 from compressctl.pipeline.store import read_model, write_model
 from compressctl.sources.builtin import load as load_builtin
 from compressctl.sources.params import BuiltinParams
+from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.techniques.factorize.apply import cp, svd, tucker
 from compressctl.techniques.factorize.params import (
     CpParams,
@@ -29,7 +30,6 @@ from compressctl.techniques.factorize.params import (
     SvdParams,
     TuckerParams,
 )
-from compressctl.training.params import TrainingParams
 
 PLAIN = {"whitening": False, "rank": RankRule(ratio=0.5)}
 STAGES: dict[str, Any] = {
@@ -350,7 +350,7 @@ def test_training_the_pieces_wins_back_accuracy(digits: Model) -> None:
     run = digits_context()
     assert run.score is not None
     scores = []
-    for finetune in (None, TrainingParams(epochs=2, learning_rate=0.05, batch_size=32)):
+    for finetune in (None, TaughtParams(epochs=2, learning_rate=0.05, batch_size=32)):
         result = tucker(digits, TuckerParams(rank=RankRule(ratio=0.5), finetune=finetune), run)
         scores.append(run.score(lower(result.model), "test"))
     assert scores[1] > scores[0] + 5
