@@ -19,8 +19,8 @@ from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective, first_output
 
-_LABEL_WEIGHT = 0.1
-_REMEMBERED_BYTES = 1024**3
+LABEL_WEIGHT = 0.1
+REMEMBERED_BYTES = 1024**3
 
 
 def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
@@ -31,10 +31,10 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     lesson = prepare(model, params, run)
     check_outputs(lesson.teacher.model, lesson.student.model)
     student = lesson.student.model
-    labels, label_weight = label_loss(params, lesson, _LABEL_WEIGHT)
+    labels, label_weight = label_loss(params, lesson, LABEL_WEIGHT)
     ledger = Ledger()
     objective: Objective = OutputsObjective(
-        Remembering(lesson.teacher, 0 if inputs_vary(params) else _REMEMBERED_BYTES),
+        Remembering(lesson.teacher, 0 if inputs_vary(params) else REMEMBERED_BYTES),
         comparison(params, run.task, student.signature),
         params.weight,
         labels,

@@ -6,14 +6,11 @@ from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
 from compressctl.techniques.distill.compare import comparison
 from compressctl.techniques.distill.ledger import Ledger
-from compressctl.techniques.distill.logits import OutputsObjective, inputs_vary
+from compressctl.techniques.distill.logits import LABEL_WEIGHT, REMEMBERED_BYTES, OutputsObjective, inputs_vary
 from compressctl.techniques.distill.taught_params import TaughtParams, as_logits
 from compressctl.techniques.distill.teacher import Remembering, check_outputs, load_teacher
 from compressctl.training.hooks import Hook
 from compressctl.training.objective import Objective, task_loss, task_objective
-
-_LABELS_BESIDE_A_TEACHER = 0.1
-_REMEMBERED_BYTES = 1024**3
 
 
 def objective_of(model: Model, params: TaughtParams, run: RunContext) -> tuple[Objective, list[Hook]]:
@@ -28,7 +25,7 @@ def objective_of(model: Model, params: TaughtParams, run: RunContext) -> tuple[O
     weight = _label_weight(params, run)
     ledger = Ledger()
     objective = OutputsObjective(
-        Remembering(teacher, 0 if inputs_vary(as_logits(params)) else _REMEMBERED_BYTES),
+        Remembering(teacher, 0 if inputs_vary(as_logits(params)) else REMEMBERED_BYTES),
         comparison(as_logits(params), run.task, model.signature),
         params.teacher_weight,
         task_loss(run.task, params.label_smoothing) if weight else None,
@@ -43,4 +40,4 @@ def _label_weight(params: TaughtParams, run: RunContext) -> float:
     if params.label_weight is not None:
         return params.label_weight
     first = next(iter(run.data.split("train").batches(1)), None)
-    return 0.0 if first is None or first.labels is None else _LABELS_BESIDE_A_TEACHER
+    return 0.0 if first is None or first.labels is None else LABEL_WEIGHT
