@@ -27,7 +27,9 @@ class SplitSizes(BaseModel):
     validation: int | float = Field(
         0.1, description="held-out samples that choose: gates, search, early stopping", ge=0
     )
-    calibration: int | float = Field(300, description="samples that set quantization ranges", ge=0)
+    calibration: int | float | None = Field(
+        None, description="samples that set quantization ranges; default: 300, or what is left of fewer", ge=0
+    )
     test: int | float | None = Field(
         None, description="samples that report; default: the dataset's own test split, else a fifth", ge=0
     )
@@ -107,6 +109,9 @@ datasets: Registry[DatasetSpec] = Registry(
     {
         "digits": "compressctl.sources.specs:DIGITS",
         "npz": "compressctl.sources.specs:NPZ",
+        "requests": "compressctl.sources.specs:REQUESTS",
+        "onnx_test_data": "compressctl.sources.specs:ONNX_TEST_DATA",
+        "random": "compressctl.sources.specs:RANDOM",
         "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
         "csv": "compressctl.sources.specs:CSV",
         "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",

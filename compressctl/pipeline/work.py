@@ -20,7 +20,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import feeds
-from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
@@ -34,8 +34,9 @@ from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
+from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, fly, unfit_for
 from compressctl.pipeline.result import BackendResult
-from compressctl.pipeline.score import Judge, latency_ms
+from compressctl.pipeline.score import Judge, latency_ms, opened
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import GateSection, Recipe, Stage
 from compressctl.training.held import HeldDataset
@@ -69,7 +70,33 @@ class Work:
     _judged_by: Judge | None = None
     _network: Model | None = None
 
+    def preflight(self) -> None:
+        """One real batch through loading, lowering, the runtime, loss and metric; see preflight.py. Raises what it finds."""
+        from compressctl.graph.fix_batch import fix_batch
+
+        with self._step(Step("preflight", "load", "one real batch", None, None)):
+            model, data = self._lowered_source(), self._dataset() if self.recipe.data else None
+            backend = open_backend(self.plan.target.backend)
+            target = replace(self._target, options=_in_float32(self._target.options))
+            session = opened(model, backend, target, self._host)
+            found = fly(model, session, self._samples, target, data)
+            for note in found.notes:
+                self.events.warn(note)
+            if found.fixed_batch is not None:
+                sizes = sorted({self.plan.target.batch, SCORED_AT_ONCE} - {1})
+                self.events.warn(unfit_for(sizes, found.fixed_batch))
+                model = replace(
+                    model, body=fix_batch(model.body, model.signature), signature=one_at_a_time(model.signature)
+                )
+                self._source = self._lowered = model
+                for cached in ("_samples", "_target"):
+                    self.__dict__.pop(cached, None)
+                session = opened(model, backend, target, self._host)
+            if data is not None and self.plan.metric is not None:
+                check_metric(model, session, metrics.get(self.plan.metric), data)
+
     def carry_out(self) -> None:
+        self.preflight()
         model: Model | None = None
         steps = [step for step in self.plan.steps if step.kind in ("lower", "stage")]
         resume_at = self._furthest_cached(steps)
@@ -321,8 +348,9 @@ class Work:
 
     @cached_property
     def _target(self) -> Target:
-        """The plan's, with the shapes of the call that is timed."""
-        return replace(self.plan.target, input_shapes=self._samples.call(self.plan.target.batch).shapes)
+        """The plan's, with the batch that the model takes and the shapes of the call that is timed."""
+        batch = self._samples.signature.fixed_batch or self.plan.target.batch
+        return replace(self.plan.target, batch=batch, input_shapes=self._samples.call(batch).shapes)
 
     def close(self) -> None:
         """End the child process."""
