@@ -16,7 +16,7 @@ class BudgetFacts:
     outputs: against the original's, None where nothing was compared.
     """
 
-    size_bytes: int
+    size_bytes: int | None
     metric: str
     packed_bytes: int | None = None
     drop: float | None = None
@@ -26,7 +26,10 @@ class BudgetFacts:
     outputs: tuple[OutputFidelity, ...] | None = None
 
 
-def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
+def facts_of(compressed: Measurement | None, metric: str) -> BudgetFacts:
+    """compressed: None where the file that is held against the budget could not be built or measured."""
+    if compressed is None:
+        return BudgetFacts(size_bytes=None, metric=metric)
     change, speedup = compressed.change, compressed.speedup
     return BudgetFacts(
         size_bytes=compressed.size.total_bytes,

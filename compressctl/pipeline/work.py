@@ -17,7 +17,7 @@ import numpy as np
 from compressctl.core.backend import Backend, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
-from compressctl.core.errors import CompressctlError, StageError
+from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
@@ -26,6 +26,8 @@ from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance, Need, RunContext, TechniqueSpec, techniques
 from compressctl.measure.artifact import Subject
+from compressctl.measure.crash import with_node
+from compressctl.measure.fidelity_limits import strict_checks
 from compressctl.measure.results import Parity
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
@@ -51,7 +53,10 @@ _PARITY_WARNING = 1e-3
 
 @dataclass
 class Work:
-    """One run in progress. records, results, budget: what it has found so far."""
+    """One run in progress. records, results, budget: what it has found so far.
+
+    is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
+    """
 
     recipe: Recipe
     plan: Plan
@@ -60,6 +65,7 @@ class Work:
     events: Events
     effort: Measure = Measure.STAGES
     crew: Crew | None = None
+    is_strict: bool = False
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
     budget: list[Any] = field(default_factory=list)
@@ -420,21 +426,39 @@ class Work:
 
         metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
         dataset = self._scorable(metric)
-        for name in [entry.backend for entry in self.recipe.export]:
-            backend = open_backend(name)
-            target = replace(self._target, backend=name, options=export_options(self.recipe, name))
-            root = self.folder / "artifacts" / name
-            (root / "baseline").mkdir(parents=True, exist_ok=True)
-            with self._step(Step(f"export-{name}", "export", name, None, None)):
-                source, plain = self._lowered_source(), replace(target, options=_in_float32(target.options))
-                baseline = Subject(backend.build(source, plain, root / "baseline"), source)
-                compressed = Subject(backend.build(model, target, root), model)
-            with self._step(Step(f"measure-{name}", "measure", name, None, None)):
-                found = self._measure(baseline, compressed, backend, target, dataset, metric)
+        names = [entry.backend for entry in self.recipe.export]
+        failures: dict[str, CompressctlError] = {}
+        for name in names:
+            try:
+                found = self._deliver(name, model, dataset, metric)
                 self.results.append(self._packed(found) if self.recipe.pack else found)
-        self._compare_deliverables(model)
-        first = self.results[0]
-        self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
+            except CompressctlError as error:
+                failures[name] = error
+        if self.results:
+            self._compare_deliverables(model)
+        first = next((found.compressed for found in self.results if found.backend == names[0]), None)
+        self.budget.extend(check(self.recipe.budget, facts_of(first, metric.name if metric else "accuracy")))
+        if self.is_strict:
+            self.budget.extend(strict_checks((found.backend, found.compressed.fidelity) for found in self.results))
+        if failures:
+            raise _failed(failures, len(names))
+
+    def _deliver(self, name: str, model: Model, dataset: Dataset | None, metric: MetricSpec | None) -> BackendResult:
+        """One deliverable, built and measured beside the float model in the same runtime."""
+        backend = open_backend(name)
+        target = replace(self._target, backend=name, options=export_options(self.recipe, name))
+        root = self.folder / "artifacts" / name
+        (root / "baseline").mkdir(parents=True, exist_ok=True)
+        with self._step(Step(f"export-{name}", "export", name, None, None)):
+            source, plain = self._lowered_source(), replace(target, options=_in_float32(target.options))
+            baseline = Subject(backend.build(source, plain, root / "baseline"), source)
+            compressed = Subject(backend.build(model, target, root), model)
+        with self._step(Step(f"measure-{name}", "measure", name, None, None)):
+            try:
+                return self._measure(baseline, compressed, backend, target, dataset, metric)
+            except CrashError as error:
+                given = self._samples.call(target.batch).for_model(model.signature)
+                raise with_node(error, compressed.artifact, target, given) from error
 
     def _packed(self, found: BackendResult) -> BackendResult:
         from compressctl.measure.packed_size import packed_size
@@ -522,6 +546,18 @@ class Work:
         facts: dict[str, Any] = {}
         yield facts
         events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
+
+
+def _failed(failures: Mapping[str, CompressctlError], count: int) -> CompressctlError:
+    """What ends a run in which deliverables failed, after the others were measured."""
+    for name, error in failures.items():
+        error.message = f"{name}: {error.message}"
+    if len(failures) == 1 and count == 1:
+        return next(iter(failures.values()))
+    head = f"{len(failures)} of {count} deliverables failed" + (
+        "" if len(failures) == count else "; the others are measured"
+    )
+    return StageError("\n".join([f"{head}:", *(f"   {error}" for error in failures.values())]))
 
 
 def open_backend(name: str) -> Backend:

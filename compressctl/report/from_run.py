@@ -113,9 +113,9 @@ def exit_code(result: RunResult) -> ExitCode:
 def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | None) -> list[str]:
     if result.status == "interrupted":
         return ["The run was interrupted; what it had done is below, and running it again resumes from there."]
-    if result.error is not None:
-        return ["The run failed; what it had done is below."]
     sentences = []
+    if result.error is not None:
+        sentences.append("The run failed; what it had done is below.")
     for part in parts:
         after = part.compressed
         verdict, nearness = fidelity.verdict(part), fidelity.summary(part)
@@ -133,7 +133,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
     missed = [check.name for check in result.budget if not check.holds]
     if missed:
         sentences.append(f"Budget missed: {', '.join(missed)}.")
-    elif result.budget:
+    elif result.budget and result.error is None:
         sentences.append("Inside the budget.")
     return sentences
 

@@ -186,6 +186,8 @@ def first_island(part: BackendPart) -> NodePart | None:
 
 
 def budget_words(check: BudgetPart) -> str:
+    if check.name.startswith("strict"):
+        return f"{check.name}: {check.explanation}"
     show = size if check.name in ("size", "packed_size") else _plain
     actual = "not measured" if check.actual is None else show(check.actual)
     least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db")
