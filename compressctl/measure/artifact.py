@@ -142,7 +142,8 @@ def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick
             found_score = score(now, by.metric, classes, "test")
             if not math.isfinite(found_score.value):
                 events.warn(
-                    f"{by.metric.name} is not a number: labels that do not vary, or outputs that are no numbers"
+                    f"{by.metric.name} is {'infinite' if math.isinf(found_score.value) else 'not a number'}: labels that do not vary, or "
+                    f"outputs that are no numbers or too far off"
                 )
             else:
                 result = replace(result, score=found_score)

@@ -36,11 +36,13 @@ def is_within_gate(
     if drop <= stage.gate.accuracy_drop:
         return True
     if stage.gate.otherwise == "skip":
-        facts["skipped"] = f"lost {drop:.2f} points on the validation split, the gate allows {stage.gate.accuracy_drop}"
+        facts["skipped"] = (
+            f"{judged.metric.drop_words(drop)} on the validation split, the gate allows {stage.gate.accuracy_drop}"
+        )
         events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
         return False
     raise GateError(
-        f"stage {stage.id} ({stage.use}) lost {drop:.2f} points on the validation split, its gate allows "
+        f"stage {stage.id} ({stage.use}): {judged.metric.drop_words(drop)} on the validation split, its gate allows "
         f"{stage.gate.accuracy_drop}",
         hint="loosen the gate, change the stage, or set gate.otherwise to skip",
     )

@@ -68,6 +68,8 @@ class Work:
     _network: Model | None = None
 
     def carry_out(self) -> None:
+        if self.recipe.task == "language-model" and self.recipe.data is not None:
+            self._dataset()  # labels by another convention are refused before any work
         model: Model | None = None
         steps = [step for step in self.plan.steps if step.kind in ("lower", "stage")]
         resume_at = self._furthest_cached(steps)
@@ -309,7 +311,9 @@ class Work:
             from compressctl.sources.load import load_dataset
 
             assert self.recipe.data is not None
-            self._data = HeldDataset(load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed))
+            self._data = HeldDataset(
+                load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed, self.recipe.task)
+            )
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:
@@ -426,10 +430,10 @@ class Work:
             return None
         first = next(self._dataset().split("test").batches(1), None)
         if first is None:
-            self.events.warn("accuracy is not measured: the test split is empty")
+            self.events.warn(f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty")
             return None
         if first.labels is None and metric is not None:
-            self.events.warn("accuracy is not measured: the test split has no labels")
+            self.events.warn(f"{metric.name} is not measured: the test split has no labels")
         return self._dataset()
 
     @contextmanager

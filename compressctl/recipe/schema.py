@@ -64,7 +64,9 @@ class TargetSection(Section):
 
 class GateSection(Section):
     accuracy_drop: float = Field(
-        ge=0, description="most points of the task's metric that may be lost against the original"
+        ge=0,
+        description="most of the task's metric that may be lost against the original: points of a metric in percent, for perplexity "
+        "and errors how much they may rise",
     )
     otherwise: Literal["bisect", "stop", "skip"] | None = Field(
         None,
@@ -81,7 +83,12 @@ IF_SLOWER = (
 
 
 class BudgetSection(Section):
-    accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
+    accuracy_drop: float | None = Field(
+        None,
+        ge=0,
+        description="most of the task's metric that may be lost: points of a metric in percent, for perplexity and errors how much "
+        "they may rise",
+    )
     size: ByteSize | None = Field(None, description="most bytes of the exported files, as in 5MB")
     packed_size: ByteSize | None = Field(
         None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"

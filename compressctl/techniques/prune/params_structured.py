@@ -147,7 +147,7 @@ LAYERS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.layers:apply",
-    needs=frozenset({Need.LABELS}),
+    needs=frozenset({Need.LABELS, Need.TASK_LOSS}),
     reads_target=True,
 )
 

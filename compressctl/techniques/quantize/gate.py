@@ -56,8 +56,8 @@ def hold_gate(
     count = _least(holds, len(ranked))
     if count is None:
         raise GateError(
-            f"the gate of {gate.accuracy_drop} points does not hold even with every layer in float "
-            f"(drop {drops[len(ranked)]:.2f})",
+            f"the gate of {gate.accuracy_drop}{' points' if metric.unit == '%' else ''} does not hold even with every layer in "
+            f"float ({metric.drop_words(drops[len(ranked)])})",
             hint="the validation split may be too small for so tight a gate",
         )
     facts = {"validation_drop": drops[count], "validation_drop_all_int8": first}
