@@ -199,3 +199,39 @@ def test_a_gate_on_perplexity_undoes_a_stage_in_its_own_words(graph: Shell) -> N
     skipped = graph.report("run")["stages"][-1]["facts"]["skipped"]
     assert skipped.startswith("perplexity rose by ")
     assert skipped.endswith("on the validation split, the gate allows 0.0001")
+
+
+def test_what_stands_in_padding_changes_no_figure(shell: Shell) -> None:
+    """Two inputs from a function; padding on the left and on the right, filled with words that would be wrong."""
+    (shell.folder / "texts.py").write_text(f"""
+import numpy as np
+
+def padded(filled=0):
+    tokens = (np.random.default_rng(0).integers(0, {WORDS}, (80, 1)) + np.arange({LENGTH})) % {WORDS}
+    mask = np.ones_like(tokens)
+    mask[::2, :4], mask[1::2, -5:] = 0, 0
+    return {{"input_ids": np.where(mask, tokens, filled), "attention_mask": mask}}, None
+""")
+    rows = np.random.default_rng(0).normal(size=(WORDS, WORDS)).astype(np.float32)
+    shape = ["batch", LENGTH]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "attention_mask")]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [*shape, WORDS])]
+    nodes = [helper.make_node("Gather", ["rows", "input_ids"], ["logits"])]
+    body = helper.make_graph(nodes, "words", inputs, outputs, [numpy_helper.from_array(rows, "rows")])
+    onnx.save(
+        helper.make_model(body, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), shell.folder / "words.onnx"
+    )
+    found = []
+    for filled in (0, 7):
+        (shell.folder / "recipe.yaml").write_text(f"""recipe: compressctl/v1
+task: language-model
+model: {{source: onnx, path: words.onnx}}
+data: {{source: python, factory: "texts.py:padded", args: {{filled: {filled}}}, calibration: 10, validation: 10, test: 60}}
+""")
+        done = shell.run("evaluate", "words.onnx", "--data", "recipe.yaml", "--json")
+        assert done.code == 0, done.err
+        found.append(json.loads(done.out)["value"])
+    assert found[0] == found[1]
+    # Every pair of neighbours is one word and the next, so that the mean loss lies among the losses of those pairs.
+    losses = np.log(np.exp(rows.astype(float)).sum(1)) - rows[np.arange(WORDS), np.arange(1, WORDS + 1) % WORDS]
+    assert losses.min() < np.log(found[0]) < losses.max()

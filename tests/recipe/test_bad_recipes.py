@@ -90,6 +90,9 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "recovery on a loss that the task has not": (
         HEAD + DATA + "task: custom\nstages:\n  - {use: prune.channels, finetune: {epochs: 1}}\n", "6:11", "the task custom has none",
     ),
+    "a slope of a loss that the task has not": (
+        HEAD + "task: custom\n" + DATA + "stages:\n  - {use: prune.channels, criterion: taylor}\n", "6:11", "the task custom has none",
+    ),
     "not finite": (HEAD + "budget: {speedup: .inf}\n", "3:19", "finite"),
     "duplicate key": (HEAD + "seed: 1\nseed: 2\n", "4:1", "twice"),
     "duplicate nested key": (HEAD + "target: {batch: 1, batch: 2}\n", "3:20", "twice"),
