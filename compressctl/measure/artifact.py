@@ -187,7 +187,10 @@ def _with_score(
     if by.metric is not None and now.labels is not None:
         value = score(now, by.metric, classes, "test")
         if not math.isfinite(value.value):
-            events.warn(f"{by.metric.name} is not a number: labels that do not vary, or outputs that are no numbers")
+            what = "infinite" if math.isinf(value.value) else "not a number"
+            events.warn(
+                f"{by.metric.name} is {what}: labels that do not vary, or outputs that are no numbers or too far off"
+            )
         else:
             found = replace(found, score=value)
             if scored and scored[0].score is not None:

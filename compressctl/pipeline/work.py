@@ -389,7 +389,9 @@ class Work:
             from compressctl.sources.load import load_dataset
 
             assert self.recipe.data is not None
-            self._data = HeldDataset(load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed))
+            self._data = HeldDataset(
+                load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed, self.recipe.task)
+            )
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:
@@ -528,15 +530,14 @@ class Work:
         return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
 
     def _scorable(self, metric: MetricSpec | None) -> Dataset | None:
-        """The data, when its test split has samples; why nothing is scored is said once."""
+        """The data, if there are any; why nothing is scored is said once."""
         if self.recipe.data is None:
             return None
         first = next(self._dataset().split("test").batches(1), None)
         if first is None:
-            self.events.warn("accuracy is not measured: the test split is empty")
-            return None
-        if first.labels is None and metric is not None:
-            self.events.warn("accuracy is not measured: the test split has no labels")
+            self.events.warn(f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty")
+        elif first.labels is None and metric is not None:
+            self.events.warn(f"{metric.name} is not measured: the test split has no labels")
         return self._dataset()
 
     @contextmanager

@@ -54,7 +54,7 @@ from compressctl.report.document import (
     WeightsPart,
 )
 from compressctl.report.sentences import lost_classes, packed_words
-from compressctl.report.tables import may_be_chance, size_change
+from compressctl.report.tables import may_be_chance, score_text, size_change
 
 
 def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
@@ -123,7 +123,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
         if after.speed is not None:
             words.append(_speed_words(after.speed))
         if after.change is not None and metric is not None:
-            words.append(_drop_words(after.change.drop, metric) + may_be_chance(after))
+            words.append(_drop_words(part, metric) + may_be_chance(after))
         if verdict is None and nearness is not None:
             words.append(nearness)
         # What differs comes before whatever was gained.
@@ -146,13 +146,18 @@ def _speed_words(speed: SpeedPart) -> str:
     return f"{speed.ratio:.2f}x faster"
 
 
-def _drop_words(drop: float, metric: MetricSpec) -> str:
-    digits, unit = (2, " points") if metric.unit == "%" else (4, "")
-    if round(abs(drop), digits) == 0:
+def _drop_words(part: BackendPart, metric: MetricSpec) -> str:
+    """Points for a metric in percent; both values of another, whose difference alone says little."""
+    before, after, change = part.baseline.score, part.compressed.score, part.compressed.change
+    assert before is not None
+    assert after is not None
+    assert change is not None
+    if metric.unit != "%":
+        was, now = (score_text(found.value, metric.unit) for found in (before, after))
+        return f"{metric.name} unchanged ({was})" if was == now else f"{metric.name} {was} -> {now}"
+    if round(abs(change.drop), 2) == 0:
         return f"{metric.name} unchanged"
-    # The metric's own direction: an error that rises is up, an accuracy that falls is down.
-    went_up = (drop < 0) == metric.higher_is_better
-    return f"{metric.name} {'up' if went_up else 'down'} {abs(drop):.{digits}f}{unit}"
+    return f"{metric.name} {'down' if change.drop > 0 else 'up'} {abs(change.drop):.2f} points"
 
 
 def _backend(found: BackendResult, result: RunResult) -> BackendPart:

@@ -41,7 +41,7 @@ def behaviour(part: BackendPart) -> list[str]:
     if after.drift is not None:
         lines += _drift(after.drift)
     if after.tokens is not None:
-        lines += _tokens(after.tokens)
+        lines += _tokens(after.tokens, is_scored=after.score is not None and after.score.metric == "perplexity")
     return lines
 
 
@@ -146,12 +146,13 @@ def _drift(found: DriftPart) -> list[str]:
     return lines + (_error_groups(found.groups) if found.groups else [])
 
 
-def _tokens(found: TokensPart) -> list[str]:
+def _tokens(found: TokensPart, *, is_scored: bool) -> list[str]:
+    """is_scored: whether perplexity stands in the table already."""
     lines = [
         f"Over {found.tokens:,} tokens: the most likely one is the same for {found.agreement:.2%}, KL divergence "
         f"{found.divergence:.3g} nats per token."
     ]
-    if found.perplexity_before is not None:
+    if found.perplexity_before is not None and not is_scored:
         lines.append(f"Perplexity {found.perplexity_before:.3f} before, {found.perplexity_after:.3f} after.")
     return lines
 

@@ -223,7 +223,10 @@ def size(count: float) -> str:
 
 
 def score_text(value: float, unit: str) -> str:
-    return f"{value:.2f} %" if unit == "%" else f"{value:.4f}"
+    """Four decimals without a unit, fewer where they would say nothing: a perplexity may be in the thousands."""
+    if unit == "%":
+        return f"{value:.2f} %"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}" if abs(value) < 1e7 else f"{value:.4g}"
 
 
 def milliseconds(value: float) -> str:
