@@ -28,7 +28,7 @@ def order_problems(recipe: Recipe) -> list[Problem]:
         facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
         found += _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form, quantized = spec.gives_from(form), quantized or spec.quantizes
-    return found + _unmeasured_drops(recipe)
+    return found + _unmeasured_drops(recipe) + _unjudged_limits(recipe)
 
 
 def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
@@ -56,6 +56,28 @@ def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
         elif path.startswith("budget") and recipe.data and recipe.data.sizes.test == 0:
             found.append(Problem("the test split, which is scored, is empty", path, "leave data.test out, or set it"))
     return found
+
+
+def _unjudged_limits(recipe: Recipe) -> list[Problem]:
+    """Limits on outputs where nothing can be compared with the original, or only on values that are no data."""
+    limited = [
+        (f"stages[{position}].gate", stage.gate)
+        for position, stage in enumerate(recipe.stages)
+        if stage.enabled and stage.gate
+    ]
+    places = [path for path, gate in limited] + (["budget"] if recipe.budget.limits_fidelity else [])
+    if recipe.data is None:
+        return [
+            Problem(
+                "outputs are compared with the original's on data, and there are none", path, "add a `data` section"
+            )
+            for path in places
+            if path == "budget"
+        ]
+    if recipe.data.source == "random":
+        hint = "give real samples, as in `source: requests`, or leave the limit out"
+        return [Problem("random values judge no output: they are for sizes and speed", path, hint) for path in places]
+    return []
 
 
 _NO_METRIC = "set `metric` to one that is registered for it, or `task` to what the model does"
@@ -107,7 +129,13 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
             )
         )
     if stage.gate and recipe.data is None:
-        found.append(Problem("a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db", f"{path}.gate", "add a `data` section"))
+        found.append(
+            Problem(
+                "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db",
+                f"{path}.gate",
+                "add a `data` section",
+            )
+        )
     if Need.CALIBRATION_DATA in needs and recipe.data and recipe.data.sizes.calibration == 0:
         found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
     if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
