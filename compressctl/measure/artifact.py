@@ -16,17 +16,17 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.behaviour import behaviour
 from compressctl.measure.drift import drift, token_drift
+from compressctl.measure.fusion import fusion
 from compressctl.measure.groups import SMALLEST_GROUP
 from compressctl.measure.latency import STANDARD, Effort, LatencyRun, Timing, compare
 from compressctl.measure.ledger import size
-from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
+from compressctl.measure.results import LoadPoint, Measurement, Noise
 from compressctl.measure.score import Predictions, change, predict, score, scoring_batch
 from compressctl.measure.served import threads_of
 from compressctl.measure.sheet import with_examples
 
 SCORING_BATCH = 64
 THROUGHPUT_BATCH = 16
-_INTEGERS = ("int2", "int4", "int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,3 @@ def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Ya
     if by.task in ("regression", "embedding"):
         return replace(found, drift=drift(before, after, neighbours=by.task == "embedding"))
     return found
-
-
-def fusion(backend: Backend, artifact: Artifact, target: Target) -> Fusion:
-    nodes = tuple(backend.explain(artifact, target))
-    total = sum(node.macs for node in nodes)
-    # "int4 weights" are turned into floats and multiplied as such.
-    integer = sum(node.macs for node in nodes if node.precision in _INTEGERS)
-    return Fusion(nodes, integer / total if total else 0.0)

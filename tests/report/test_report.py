@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from compressctl.core.backend import Artifact, ExecutedNode
+from compressctl.core.count import Count
 from compressctl.core.errors import StageError
 from compressctl.core.model import StageRecord
 from compressctl.measure.results import (
@@ -64,7 +65,7 @@ def _measured(
     path = folder / name
     return Measurement(
         artifact=Artifact("onnxruntime", path, (path,)),
-        size=Size({name: total}, total, total - 10, 1000, 5000),
+        size=Size({name: total}, total, total - 10, 1000, Count(5000)),
         score=Score("accuracy", 90.0 - (change.drop if change else 0), 500, "test", {HOSTILE: 90.0}),
         latency=_latency(p50),
         memory=Memory(50_000_000, 60_000_000, 70_000_000),
