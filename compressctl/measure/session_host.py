@@ -44,9 +44,11 @@ class SessionHost:
         """
         return HostedSession(self, artifact, target, keep)
 
-    def explain(self, artifact: Artifact, target: Target) -> list[ExecutedNode]:
+    def explain(
+        self, artifact: Artifact, target: Target, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> list[ExecutedNode]:
         """As the backend's `explain`. Raises what that raises, and CrashError."""
-        question = {"explain": _plain(artifact), "target": asdict(target)}
+        question = {"explain": _plain(artifact), "target": asdict(target), "inputs": inputs}
         try:
             answer, _ = self.ask(question, f"opening {artifact.path.name}", backend=artifact.backend)
         except CrashError as error:
