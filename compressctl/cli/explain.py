@@ -62,8 +62,7 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
     facts = []
     if hasattr(spec, "takes"):
         facts.append(("form", f"takes {' or '.join(spec.forms)}, gives {spec.gives or 'the same'}"))
-        needs = ", ".join(sorted(spec.needs)) or "nothing but the model"
-        facts.append(("needs", needs + ("; some parameters need more" if spec.some_need else "")))
+        facts += _needs(spec.params)
         if spec.destroys:
             facts.append(("destroys", "; ".join(spec.destroys)))
     if hasattr(spec, "install"):
@@ -73,6 +72,20 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
         facts.append(("tasks", ", ".join(spec.tasks)))
         facts.append(("better", "higher" if spec.higher_is_better else "lower"))
     return facts
+
+
+def _needs(params: Any) -> list[tuple[str, str]]:
+    """What a stage with the default parameters must have, and what it reads where it is there."""
+    from compressctl.core.needs import TechniqueParams
+
+    if not issubclass(params, TechniqueParams):
+        return [("needs", "nothing but the model")]
+    if any(info.is_required() for info in params.model_fields.values()):
+        return [("needs", "what its parameters say")]
+    needs = params.model_construct().needs()
+    reads = sorted(needs.reads - needs.requires)
+    facts = [("needs", (", ".join(sorted(needs.requires)) or "nothing but the model") + ", with its defaults")]
+    return [*facts, *([("reads", ", ".join(reads) + ", where the recipe has it")] if reads else [])]
 
 
 def _shown(info: Any) -> str:

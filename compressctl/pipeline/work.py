@@ -20,10 +20,12 @@ from compressctl.core.data import Dataset, bind
 from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.needs import FROM_DATA, SCORED
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
-from compressctl.core.technique import Gate, Need, RunContext, TechniqueSpec, techniques
+from compressctl.core.technique import Gate, RunContext, TechniqueSpec, techniques
+from compressctl.core.undeclared import restricted
 from compressctl.measure.artifact import Subject
 from compressctl.measure.inputs import random_inputs
 from compressctl.measure.results import Parity
@@ -34,8 +36,9 @@ from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms
+from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.order import export_options
-from compressctl.recipe.schema import GateSection, Recipe, Stage
+from compressctl.recipe.schema import Recipe, Stage
 from compressctl.training.held import HeldDataset
 
 _PARITY_SAMPLES = 16
@@ -247,20 +250,21 @@ class Work:
         return partial(latency_ms, open_backend(self.plan.target.backend), self.plan.target)
 
     def context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
-        """What a stage is given."""
+        """What a stage is given: what it declared, and nothing else."""
+        needs = stage_needs(stage, spec)
         scratch = self.folder / "scratch" / stage.id
         scratch.mkdir(parents=True, exist_ok=True)
-        judge = self._judge() if self.recipe.data and self.plan.metric else None
-        return RunContext(
+        judge = self._judge() if needs.any_of(SCORED) and self.recipe.data and self.plan.metric else None
+        everything = RunContext(
             seed=stage_seed(self.recipe.seed, stage.id),
             events=self.events.within(stage.id),
             folder=scratch,
             target=self.plan.target,
-            data=self._dataset() if self.recipe.data else None,
+            data=self._dataset() if self.recipe.data and needs.any_of(FROM_DATA) else None,
             score=judge.score if judge else None,
             baseline_score=judge.baseline if judge else None,
             open=judge.open if judge else None,
-            gate=_bisected(stage.gate, spec),
+            gate=Gate(stage.gate.accuracy_drop) if stage.gate and bisects(stage, spec) else None,
             task=self.recipe.task,
             metric=judge.metric if judge else None,
             base=self.recipe.base,
@@ -269,6 +273,7 @@ class Work:
             checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
             processes=self.crew.count if self.crew is not None and _is_shared(spec) else 1,
         )
+        return restricted(everything, needs, spec.name)
 
     def fresh_copy(self) -> Model:
         """What the recipe loads, for a technique that may change it in place."""
@@ -458,11 +463,4 @@ def parity_of(record: StageRecord) -> Parity:
 
 def _is_shared(spec: TechniqueSpec) -> bool:
     """Whether all processes take part: in what trains, and in what may."""
-    return spec.takes is Form.TORCH or Need.TRAINING_DATA in spec.needs
-
-
-def _bisected(gate: GateSection | None, spec: TechniqueSpec) -> Gate | None:
-    """The gate as the technique sees it: only when it shall, and can, give parts back."""
-    if gate is None or not spec.bisects or gate.otherwise in ("stop", "skip"):
-        return None
-    return Gate(gate.accuracy_drop)
+    return spec.takes is Form.TORCH
