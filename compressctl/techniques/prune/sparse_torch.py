@@ -137,7 +137,7 @@ def _unprunable(module: nn.Module, key: str, embeddings: bool) -> str | None:
         return None
     if key.startswith("original"):
         return "its weight is computed (a parametrization)"
-    return f"a {type(module).__name__} is neither linear nor a convolution"
+    return f"{type(module).__name__} is neither linear nor a convolution"
 
 
 def _input_of(module: nn.Module, name: str, given: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor | None:

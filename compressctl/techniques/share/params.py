@@ -191,7 +191,7 @@ def _files(params: KmeansParams, base: Path) -> Mapping[str, Path]:
 
 KMEANS = TechniqueSpec(
     name="share.kmeans",
-    version=1,
+    version=2,
     summary="weights share few values by k-means; a much smaller file (storage: packed), the same speed",
     params=KmeansParams,
     takes=(Form.TORCH, Form.ONNX),
