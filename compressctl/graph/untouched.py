@@ -110,37 +110,46 @@ def torch_layers(network: Any) -> list[LayerParameters]:
 
 def graph_layers(model: onnx.ModelProto) -> list[LayerParameters]:
     """Nodes that compute with stored numbers, those in branches and loops among them."""
-    return list(_layers_of(model.graph, {}, {}, set(), ""))
+    return list(_layers_of(model.graph, _Scope({}, {}, {}), set(), ""))
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What a graph, or a branch within it, can read by name. homes: a number for the graph that each name is defined in."""
+
+    constants: Mapping[str, tuple[ConstantTensor, ...]]
+    dims: Mapping[str, tuple[int, ...]]
+    homes: Mapping[str, int]
+
+    def within(self, graph: onnx.GraphProto) -> _Scope:
+        own, dims = constant_tensors(graph), _dims(graph)
+        homes = dict.fromkeys((*own, *dims), id(graph))
+        return _Scope({**self.constants, **own}, {**self.dims, **dims}, {**self.homes, **homes})
 
 
 def _layers_of(
-    graph: onnx.GraphProto,
-    outer: Mapping[str, tuple[ConstantTensor, ...]],
-    outer_dims: Mapping[str, tuple[int, ...]],
-    seen: set[str],
-    place: str,
+    graph: onnx.GraphProto, outer: _Scope, seen: set[tuple[int, str]], place: str
 ) -> Iterator[LayerParameters]:
-    """place: the branch that the graph is, in words."""
-    constants = {**outer, **constant_tensors(graph)}
-    dims = {**outer_dims, **_dims(graph)}
+    """place: the branch that the graph is, in words. seen: what counts for an earlier layer already."""
+    scope = outer.within(graph)
     for node in graph.node:
         for attribute in node.attribute:
             for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                where = f" inside {node.op_type} {node.name}".rstrip()
-                yield from _layers_of(body, constants, dims, set(seen) if place else seen, where)
-        if not any(node.input) or all(name in constants for name in node.output if name):
+                yield from _layers_of(body, scope, seen, f" inside {node.op_type} {node.name}".rstrip())
+        if not any(node.input) or all(name in scope.constants for name in node.output if name):
             continue
-        own = [
-            tensor
-            for tensor in parameter_tensors(node, constants)
-            if tensor.is_float and not tensor.describes and tensor.name not in seen and tensor.elements > 1
-        ]
-        seen.update(tensor.name for tensor in own)
-        if own:
-            weighted = any(_is_weight(dims.get(tensor.name), node.op_type) for tensor in own)
-            kind = f"{node.op_type}{place}"
+        own = {
+            (scope.homes.get(tensor.name, 0), tensor.name): tensor
+            for tensor in parameter_tensors(node, scope.constants)
+            if tensor.is_float and not tensor.describes and tensor.elements > 1
+        }
+        mine = [tensor for key, tensor in own.items() if key not in seen]
+        seen.update(own)
+        if mine:
+            weighted = any(_is_weight(scope.dims.get(tensor.name), node.op_type) for tensor in mine)
             name = node.name or next(name for name in node.output if name)
-            yield LayerParameters(name, kind, {tensor.name: tensor.elements for tensor in own}, weighted)
+            sizes = {tensor.name: tensor.elements for tensor in mine}
+            yield LayerParameters(name, f"{node.op_type}{place}", sizes, weighted)
 
 
 def _dims(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:

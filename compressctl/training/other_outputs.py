@@ -83,8 +83,8 @@ def other_outputs(
         limit = 0 if varies else REMEMBERED_BYTES
         teacher = None if run.original is None else Remembering(teacher_of(run.original()), limit)
     if teacher is None:
-        reason = "this run has no original model to hold it to"
-        return OtherOutputs({}, {spec.name: reason for spec in others}, params.other_outputs, whose, None)
+        nobody = dict.fromkeys((spec.name for spec in others), "this run has no original model to hold it to")
+        return OtherOutputs({}, nobody, params.other_outputs, whose, None)
     matched = _matched(model.signature, teacher.teacher.model.signature)
     variances = _variances(teacher, set(matched.values()), model.signature, run)
     untrained = {spec.name: reason for spec in others if (reason := _unfit(spec, matched, variances, whose))}

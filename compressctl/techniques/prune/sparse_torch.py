@@ -137,6 +137,8 @@ def _unprunable(module: nn.Module, key: str, embeddings: bool) -> str | None:
         return None
     if key.startswith("original"):
         return "its weight is computed (a parametrization)"
+    if not type(module).__module__.startswith("torch."):
+        return f"{type(module).__name__} is none of torch's own layers, so that the order of its weights is not known"
     return f"{type(module).__name__} is neither linear nor a convolution"
 
 

@@ -33,8 +33,8 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
         )
     ours = replace(model, body=weights.body())
     facts = _SCHEDULES[params.schedule](ours, weights, treated, params, run)
-    reasons = {**treated.dense, **weights.skipped}
-    left = Untouched("prune.unstructured", _READS, treated.pruned, reasons).facts(ours, run.events)
+    why_not = {**treated.dense, **weights.skipped}
+    left = Untouched("prune.unstructured", _READS, treated.pruned, why_not).facts(ours, run.events)
     return StageResult(_held(ours, treated), {**_zeros(weights, treated, params), **left, **facts})
 
 
