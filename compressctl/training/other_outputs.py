@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from compressctl.core.data import Split
 from compressctl.core.events import Events
@@ -96,7 +95,7 @@ def other_outputs(
 
 
 class HoldingOutputs:
-    """An objective with, for each held output, weight * log(1 + mean squared difference to the teacher's / its variance).
+    """An objective with, for each held output, weight * log(1 + squared difference to the teacher's / its variance), a mean over samples.
 
     Near the target this is the difference itself. Far from it the logarithm keeps gradients bounded: an output that varies
     little, divided by its variance, would throw a step of a usual learning rate further away than it was.
@@ -123,7 +122,8 @@ class HoldingOutputs:
         assert teacher is not None
         wanted, found = teacher.outputs(given, batch.indices if is_batch else None), named_outputs(made)
         for name, held in self._outputs.held.items():
-            loss = loss + self._outputs.weight * _distance(found[name], wanted[held.teachers_name], held).log1p()
+            distances = _distances(found[name], wanted[held.teachers_name], held)
+            loss = loss + self._outputs.weight * distances.log1p().mean()
         return loss
 
 
@@ -209,7 +209,7 @@ def _moved(outputs: OtherOutputs, network: nn.Module, signature: Signature, run:
             wanted = outputs.teacher.teacher.outputs(batch.inputs)
             found = named_outputs(network(*batch.inputs))
             for name, held in outputs.compared.items():
-                sums[name] += float(_distance(found[name], wanted[held.teachers_name], held)) * len(batch)
+                sums[name] += float(_distances(found[name], wanted[held.teachers_name], held).sum())
             count += len(batch)
     return {name: (total / count) ** 0.5 for name, total in sums.items()}
 
@@ -225,5 +225,7 @@ def _probe(split: Split, signature: Signature) -> list[TensorBatch]:
     return batches
 
 
-def _distance(ours: Tensor, theirs: Tensor, held: Held) -> Tensor:
-    return functional.mse_loss(ours.float(), theirs.float()) / held.variance
+def _distances(ours: Tensor, theirs: Tensor, held: Held) -> Tensor:
+    """(n,) of each sample: mean squared difference over the variance."""
+    squares = (ours.float() - theirs.float()) ** 2
+    return squares.reshape(len(squares), -1).mean(dim=1) / held.variance

@@ -66,7 +66,7 @@ class TrainingParams(BaseModel):
         0.1,
         ge=0,
         description="of a network with several outputs, whose labels belong to the first: weight of the loss that holds each of "
-        "the others to the original model's, log(1 + mean squared difference / that output's variance); 0 trains the first alone",
+        "the others to the original model's, log(1 + its mean squared difference / that output's variance); 0 trains the first alone",
     )
     mixup: float = Field(
         0.0,
