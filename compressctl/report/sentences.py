@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from compressctl.core import untouched
 from compressctl.core.backend import backends
 from compressctl.core.count import by_operator
 from compressctl.report.document import (
@@ -248,10 +249,14 @@ def _dtypes(file: FilePart) -> set[str]:
 
 
 def stages(part: BackendPart, report: Report) -> list[str]:
-    """Stages that were undone, with the reason, and those that brought nothing that could be measured."""
+    """Stages that were undone, with the reason, what others left as it was, and those that brought nothing that could be measured."""
     lines = [
         f"Stage {stage.id} was undone: {stage.facts['skipped']}." for stage in report.stages if "skipped" in stage.facts
     ]
+    for stage in report.stages:
+        left = untouched.words(stage.facts)
+        if left is not None and "skipped" not in stage.facts:
+            lines.append(f"Stage {stage.id} left {left}.")
     for before, after in zip(part.waterfall, part.waterfall[1:], strict=False):
         same_speed = after.step is None or after.step.verdict == "no measurable change"
         same_size = abs(after.total_bytes - before.total_bytes) <= before.total_bytes * 0.005

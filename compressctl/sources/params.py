@@ -38,6 +38,15 @@ class BuiltinParams(SourceParams):
         return _with_weights(self)
 
 
+InputType = Literal["float32", "int32", "int64"]
+
+
+class InputParams(SourceParams):
+    name: str = Field(min_length=1, description="in the exported graph, and the name under which the data has it")
+    shape: tuple[PositiveInt, ...] = Field(description="of one sample, without the batch axis; [] for one number")
+    dtype: InputType = Field("float32", description="element type")
+
+
 class PythonModelParams(SourceParams):
     factory: str = Field(
         description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
@@ -50,15 +59,33 @@ class PythonModelParams(SourceParams):
     structure: str | None = Field(
         None, description="the structure.json that a run left beside its weights, for a network that it cut or split"
     )
-    input_shape: tuple[PositiveInt, ...] = Field(
-        min_length=1, description="shape of one sample, without the batch axis, as in [3, 32, 32]"
+    input_shape: tuple[PositiveInt, ...] | None = Field(
+        None, min_length=1, description="shape of one sample, without the batch axis, as in [3, 32, 32]"
     )
     input_name: str = Field("input", min_length=1, description="the input's name in the exported graph")
-    input_dtype: Literal["float32", "int32", "int64"] = Field("float32", description="element type of the input")
+    input_dtype: InputType = Field("float32", description="element type of the input")
+    inputs: tuple[InputParams, ...] | None = Field(
+        None,
+        min_length=1,
+        description="instead of input_shape, for a network that takes several tensors: each of them, in the order of forward",
+    )
 
     @model_validator(mode="after")
     def _structure_has_weights(self) -> PythonModelParams:
         return _with_weights(self)
+
+    @model_validator(mode="after")
+    def _one_way_to_name_inputs(self) -> PythonModelParams:
+        if (self.input_shape is None) == (self.inputs is None):
+            raise ValueError("give input_shape, the shape of one sample, or inputs where forward takes several tensors")
+        if self.inputs is not None:
+            alone = {"input_name", "input_dtype"} & self.model_fields_set
+            if alone:
+                raise ValueError(f"{' and '.join(sorted(alone))} stand inside each of `inputs`")
+            names = [one.name for one in self.inputs]
+            if len(set(names)) < len(names):
+                raise ValueError(f"two of `inputs` have one name: {', '.join(names)}")
+        return self
 
 
 class OnnxParams(SourceParams):

@@ -31,8 +31,14 @@ def load(params: PythonModelParams, base: Path, seed: int) -> Model:
     if params.weights is not None:
         network = with_weights(network, params.weights, params.structure, base)
     network.eval()
-    spec = TensorSpec(params.input_name, params.input_dtype, ("batch", *params.input_shape))
-    return Model(Form.TORCH, network, signature_of(network, (spec,)))
+    return Model(Form.TORCH, network, signature_of(network, _inputs(params)))
+
+
+def _inputs(params: PythonModelParams) -> tuple[TensorSpec, ...]:
+    if params.inputs is not None:
+        return tuple(TensorSpec(one.name, one.dtype, ("batch", *one.shape)) for one in params.inputs)
+    assert params.input_shape is not None, "the params ask for one of the two"
+    return (TensorSpec(params.input_name, params.input_dtype, ("batch", *params.input_shape)),)
 
 
 def fingerprint(params: PythonModelParams, base: Path) -> str:

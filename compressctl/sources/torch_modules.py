@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,9 +62,7 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
         with torch.no_grad():
             given = module(*arrays)
     except Exception as error:
-        raise UsageError(
-            f"the network does not run on {shapes}: {error}", hint="check model.input_shape and model.input_dtype"
-        ) from error
+        raise UsageError(f"the network does not run on {shapes}: {error}", hint=_hint(module, len(inputs))) from error
     outputs = named_outputs(given)
     for name, output in outputs.items():
         if output.ndim == 0 or output.shape[0] != samples:
@@ -77,3 +76,17 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
             for name, output in outputs.items()
         ),
     )
+
+
+def _hint(module: nn.Module, given: int) -> str:
+    """What may be wrong, by how many tensors forward asks for."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    tensors = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    needed = [one.name for one in parameters if one.name in tensors and one.default is one.empty]
+    if len(needed) > given:
+        entries = ", ".join(f"{{name: {name}, shape: [...]}}" for name in needed)
+        return f"forward takes {len(needed)} tensors: name each in the model section, as in inputs: [{entries}]"
+    takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    if len(tensors) < given and not takes_any:
+        return f"forward takes {len(tensors)} tensor{'s' if len(tensors) != 1 else ''} ({', '.join(tensors)}), and the model section names {given}"
+    return "check the shapes and element types in the model section (input_shape and input_dtype, or inputs)"

@@ -26,9 +26,13 @@ from compressctl.training.hooks import Hook, KeepZeros, Moment
 from compressctl.training.norms import reestimate_norms
 from compressctl.training.objective import Objective
 from compressctl.training.optimizers import make_optimizer, set_step
+from compressctl.training.other_outputs import HoldingOutputs, OtherOutputs, other_outputs
+from compressctl.training.other_outputs import facts as other_facts
 from compressctl.training.params import TrainingParams
+from compressctl.training.preflight import check_training_labels
 from compressctl.training.processes import Processes, join
 from compressctl.training.state import Position, TrainingState, fill, pack, snapshot, unpack
+from compressctl.training.teacher import Remembering
 from compressctl.training.validation import Validation, validation_of
 
 CHECKPOINT_SECONDS = 60.0
@@ -51,9 +55,13 @@ def train(
     run: RunContext,
     hooks: Sequence[Hook] = (),
     *,
+    teacher: Remembering | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Trained:
     """Train model.body in place: give it a copy. Zeros of `model.sparse` stay.
+
+    objective: of the first output. Where there are more, each is held to the teacher's, or to the original model's where that
+    has no such output, with weight params.other_outputs; what cannot be held is named in a warning and in the facts.
 
     The same seed gives the same weights on the same machine. With run.checkpoint the state is kept there at the end of each
     epoch, and every checkpoint_seconds within one; the same call in a new process goes on where the last one was, to the
@@ -61,7 +69,7 @@ def train(
     Where run.processes is not 1 all processes must make the same call; each batch is shared out among them.
     Raises UsageError without training samples, StageError when the loss is no number.
     """
-    job = _begin(model, objective, params, run, hooks, checkpoint_seconds)
+    job = _begin(model, objective, params, run, hooks, teacher, checkpoint_seconds)
     position = job.state.position
     if not position.is_finished:
         _score_the_start(job)
@@ -98,6 +106,7 @@ class _Job:
     file: Path | None
     start: str
     checkpoint_seconds: float
+    others: OtherOutputs | None
     resumed: int = 0
     started: float = field(default_factory=time.perf_counter)
     told: float = 0.0
@@ -110,11 +119,16 @@ def _begin(
     params: TrainingParams,
     run: RunContext,
     hooks: Sequence[Hook],
+    teacher: Remembering | None,
     checkpoint_seconds: float,
 ) -> _Job:
     split = run.data.split("train") if run.data is not None else None
     if split is None or len(split) == 0:
         raise UsageError("training needs samples, and the train split is empty", hint="leave some samples in the data")
+    check_training_labels(model, run)
+    others = other_outputs(model, params, run, teacher)
+    if others is not None:
+        others.tell(run.events)
     network: nn.Module = model.body
     is_channels_last = _reads_images(network, model.signature)
     file = None if run.checkpoint is None else run.checkpoint / _CHECKPOINT
@@ -126,6 +140,8 @@ def _begin(
     own = objective.to(processes.device) if isinstance(objective, nn.Module) else None
     optimizer = make_optimizer([network, *([own] if own is not None else [])], params)
     average = Average(network, params.average) if params.average is not None else None
+    if others is not None and others.held:
+        objective = HoldingOutputs(objective, others)
     everything = [KeepZeros(network, model.sparse), *hooks]
     job = _Job(
         TrainingState(network, own, optimizer, everything, average),
@@ -141,6 +157,7 @@ def _begin(
         file,
         start,
         checkpoint_seconds,
+        others,
     )
     _resume(job)
     return job
@@ -357,6 +374,8 @@ def _facts(job: _Job) -> dict[str, Any]:
         }
     if _is_over(position, params) and position.epoch < params.epochs:
         facts["stopped"] = f"after epoch {position.epoch}: no better score for {position.stale} epochs"
+    if job.others is not None:
+        facts["other_outputs"] = other_facts(job.others, job.state.network, job.signature, job.run)
     if job.resumed:
         facts["resumed_at_step"] = job.resumed
     if job.processes.count > 1:

@@ -62,6 +62,12 @@ class TrainingParams(TechniqueParams):
         description="decay of an exponential moving average of the weights, as in 0.999; the average is scored and kept",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
+    other_outputs: float = Field(
+        0.1,
+        ge=0,
+        description="of a network with several outputs, whose labels belong to the first: weight of the loss that holds each of "
+        "the others to the original model's, log(1 + its mean squared difference / that output's variance); 0 trains the first alone",
+    )
     mixup: float = Field(
         0.0,
         ge=0,

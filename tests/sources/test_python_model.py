@@ -8,6 +8,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from compressctl.core.errors import UsageError  # noqa: E402
 from compressctl.core.model import Form, TensorSpec  # noqa: E402
+from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.sources.params import PythonModelParams  # noqa: E402
 from compressctl.sources.python_model import fingerprint, load  # noqa: E402
 
@@ -146,6 +147,57 @@ def test_a_file_with_a_syntax_error_is_a_clear_error(folder):
 def test_an_input_shape_that_does_not_fit_is_named(folder):
     with pytest.raises(UsageError, match=r"does not run on input \[3, 7\]"):
         load(PythonModelParams(factory="nets.py:net", input_shape=(7,)), folder, 0)
+
+
+TWO = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(4, 6), nn.Embedding(9, 6)
+
+    def forward(self, image, word):
+        return self.left(image) + self.right(word).mean(1)
+"""
+TWO_INPUTS = [{"name": "image", "shape": (4,)}, {"name": "word", "shape": (3,), "dtype": "int64"}]
+
+
+def test_a_network_takes_several_tensors_in_the_order_of_its_forward(folder):
+    (folder / "two.py").write_text(TWO)
+    model = load(PythonModelParams(factory="two.py:Two", inputs=TWO_INPUTS), folder, 0)
+    assert model.signature.inputs == (
+        TensorSpec("image", "float32", ("batch", 4)),
+        TensorSpec("word", "int64", ("batch", 3)),
+    )
+    graph = lower(model).body.graph
+    assert [value.name for value in graph.input] == ["image", "word"]
+
+
+def test_tensors_that_forward_asks_for_and_the_recipe_does_not_name_are_named(folder):
+    (folder / "two.py").write_text(TWO)
+    with pytest.raises(UsageError) as refused:
+        load(PythonModelParams(factory="two.py:Two", input_shape=(4,)), folder, 0)
+    assert "inputs: [{name: image, shape: [...]}, {name: word, shape: [...]}]" in refused.value.hint
+    three = [*TWO_INPUTS, {"name": "more", "shape": (1,)}]
+    with pytest.raises(UsageError) as refused:
+        load(PythonModelParams(factory="two.py:Two", inputs=three), folder, 0)
+    assert "forward takes 2 tensors (image, word), and the model section names 3" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "give input_shape"),
+        ({"input_shape": (4,), "inputs": TWO_INPUTS}, "give input_shape"),
+        ({"inputs": TWO_INPUTS, "input_name": "x"}, "input_name stand inside each"),
+        ({"inputs": [TWO_INPUTS[0], TWO_INPUTS[0]]}, "two of `inputs` have one name"),
+    ],
+)
+def test_inputs_are_named_in_one_way(fields, message):
+    with pytest.raises(ValueError, match=message):
+        PythonModelParams(factory="two.py:Two", **fields)
 
 
 def test_the_fingerprint_follows_the_code_and_what_it_imports(folder):

@@ -25,7 +25,8 @@ from compressctl.techniques.distill.params import LayerPair, Network, Student  #
 from compressctl.techniques.distill.shrink import rounded_width, shrink  # noqa: E402
 from compressctl.techniques.distill.student import make_student  # noqa: E402
 from compressctl.techniques.distill.synthetic import drawing  # noqa: E402
-from compressctl.techniques.distill.teacher import Remembering, TorchTeacher, check_outputs, load_teacher  # noqa: E402
+from compressctl.techniques.distill.teacher import check_outputs, load_teacher  # noqa: E402
+from compressctl.training.teacher import Remembering, TorchTeacher  # noqa: E402
 
 IMAGES = torch.as_tensor(next(iter(digits_data().split("train").batches(1000))).inputs["input"])
 
@@ -85,9 +86,9 @@ def test_a_remembered_answer_is_the_one_that_was_given() -> None:
     asked: list[int] = []
 
     class Counting(TorchTeacher):
-        def __call__(self, inputs):
+        def outputs(self, inputs):
             asked.append(len(inputs[0]))
-            return super().__call__(inputs)
+            return super().outputs(inputs)
 
     teacher = Remembering(Counting(digits_teacher()), 10**6)
     names = torch.arange(100, 110)

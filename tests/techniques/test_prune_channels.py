@@ -27,6 +27,7 @@ from compressctl.techniques.prune.criteria import scores
 from compressctl.techniques.prune.measured_widths import reach_latency
 from compressctl.techniques.prune.params_structured import ChannelOverride, ChannelsParams
 from compressctl.techniques.prune.prove import proven
+from compressctl.techniques.prune.search_bound import Steps, TooFarError
 from compressctl.techniques.prune.sparse_learning import GroupNorm, Pull
 from compressctl.techniques.prune.surgery import cut, mask, removal
 from compressctl.training.data import TensorBatch, tensor_batches
@@ -444,3 +445,89 @@ def test_the_exported_file_scores_what_the_report_says(shell: Shell, name: str) 
     assert right.mean() * 100 == pytest.approx(part["compressed"]["score"]["value"])
     assert right.mean() > 0.9
     assert part["compressed"]["macs"] <= 0.5 * part["baseline"]["macs"]
+
+
+class FirstRecurrent(nn.Module):
+    """A recurrent layer is the first: nothing before it tells the library how wide it is."""
+
+    def __init__(self, cell: str) -> None:
+        super().__init__()
+        self.cell = getattr(nn, cell)(8, 32, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x[:, 0])[0][:, -1])
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
+def test_a_network_whose_channels_cannot_be_traced_is_refused_with_the_reason(cell: str, tmp_path: Path) -> None:
+    model = Model(Form.TORCH, FirstRecurrent(cell).eval(), IMAGE)
+    with pytest.raises(StageError, match="nothing can be removed") as refused:
+        apply(model, ChannelsParams(keep=0.6), context(tmp_path, digits_data()))
+    assert "a recurrent layer's channels are not removed" in str(refused.value.hint)
+
+
+class GroupedQueries(nn.Module):
+    """Each key and value serves two heads of queries, repeated as usual: a view, an expansion, a reshape."""
+
+    def __init__(self, heads: int = 4, shared: int = 2, size: int = 16) -> None:
+        super().__init__()
+        width = heads * size
+        self.heads, self.shared, self.size = heads, shared, size
+        self.embed = nn.Linear(8, width)
+        self.q_proj, self.o_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.k_proj, self.v_proj = nn.Linear(width, shared * size), nn.Linear(width, shared * size)
+        self.up, self.down = nn.Linear(width, 96), nn.Linear(96, width)
+        self.head = nn.Linear(width, 10)
+
+    def _repeated(self, x: Tensor) -> Tensor:
+        n, _, t, _ = x.shape
+        times = self.heads // self.shared
+        return x[:, :, None].expand(n, self.shared, times, t, self.size).reshape(n, self.heads, t, self.size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x[:, 0])
+        n, t, _ = x.shape
+        q, k, v = (
+            layer(x).view(n, t, -1, self.size).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        scores = _rotated(q) @ self._repeated(_rotated(k)).transpose(2, 3)
+        mixed = torch.softmax(scores, -1) @ self._repeated(v)
+        x = x + self.o_proj(mixed.transpose(1, 2).reshape(n, t, -1))
+        return self.head((x + self.down(functional.relu(self.up(x)))).mean(1))
+
+
+def _rotated(x: Tensor) -> Tensor:
+    """Rotary embedding, without its tables."""
+    half = x.shape[-1] // 2
+    return x * 0.8 + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * 0.6
+
+
+def test_a_search_that_does_not_end_is_ended_and_its_layers_stay_with_that_reason() -> None:
+    network, inputs = GroupedQueries().eval(), (torch.randn(2, 1, 8, 8),)
+    first, second = (find_coupling(network, inputs) for _ in range(2))
+    assert [group.name for group in first.groups] == [group.name for group in second.groups]
+    assert dict(first.fixed) == dict(second.fixed)
+    assert all("where the search ends" in first.fixed[name] for name in ("q_proj", "k_proj"))
+    assert {"up", "down"} <= {group.name for group in proven(first, network, inputs).groups}
+
+
+def test_the_bound_counts_steps_and_says_how_many() -> None:
+    steps = Steps(3)
+    assert [steps([1, 2]) for _ in range(3)] == [[1, 2]] * 3
+    with pytest.raises(TooFarError, match="not found in 3 steps"):
+        steps([1])
+
+
+def test_layers_of_foreign_classes_are_named() -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(16, 10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), Swapped()).eval()
+    fixed = find_coupling(network, (torch.randn(2, 1, 8, 8),)).fixed
+    assert fixed["3"].startswith("Swapped is none of torch's own layers")

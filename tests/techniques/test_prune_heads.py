@@ -1,12 +1,13 @@
 """prune.heads: heads that do nothing go without a trace, on torch's attention and on the common hand-written forms."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from support.digit_runs import Heard, context, digits_data
+from support.digit_runs import Heard, context, digits_data, digits_model
 from torch import Tensor, nn
 
 from compressctl.core.errors import StageError, UsageError
@@ -199,7 +200,7 @@ def test_channels_inside_heads_are_left_to_this_technique_however_small_the_weig
 
 def test_what_is_not_understood_stays_and_is_told(tmp_path: Path) -> None:
     heard = Heard()
-    with pytest.raises(StageError, match="no attention whose heads can be removed"):
+    with pytest.raises(StageError, match="no attention of a kind that is supported"):
         apply(made(FromWidth), HeadsParams(), context(tmp_path, digits_data(), heard))
     assert any("heads stay: first" in note for note in heard.notes)
 
@@ -207,3 +208,58 @@ def test_what_is_not_understood_stays_and_is_told(tmp_path: Path) -> None:
 def test_taylor_without_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no"):
         apply(made(Apart), HeadsParams(), context(tmp_path))
+
+
+class Named(nn.Module):
+    """Attention by its name alone; `parts` are its layers."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class SomeAttention(Named):
+    num_heads = 4
+
+
+class HeadlessAttention(Named):
+    pass
+
+
+class Swapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(32, 96))
+
+
+def _linears(**widths: int) -> dict[str, nn.Module]:
+    return {name: nn.Linear(32, width) for name, width in widths.items()}
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (
+            SomeAttention(**_linears(q_proj=32, k_proj=16, v_proj=16)),
+            "grouped queries: 32 channels of queries share 16",
+        ),
+        (HeadlessAttention(**_linears(q_proj=32, k_proj=16, v_proj=16)), "grouped queries"),
+        (HeadlessAttention(**_linears(q_proj=32, k_proj=32, v_proj=32)), "none of the attributes num_heads"),
+        (SomeAttention(c_attn=Swapped()), r"projections \(c_attn\) are Swapped, and only torch's Linear"),
+        (SomeAttention(**_linears(left=32, right=32)), "no Linear layers called q/query"),
+        (nn.MultiheadAttention(32, 4, kdim=16, vdim=16), "keys and values of another width"),
+    ],
+)
+def test_attention_that_is_not_supported_is_named_for_what_it_is(module: nn.Module, reason: str) -> None:
+    good, fixed = find_attention(nn.Sequential(module).eval(), (torch.randn(2, 4, 32),))
+    assert not good
+    assert re.search(reason, fixed["0"])
+
+
+def test_a_network_without_attention_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="no attention that is recognised"):
+        apply(digits_model("digits-resnet"), HeadsParams(), context(tmp_path, digits_data()))

@@ -280,9 +280,9 @@ def test_layers_of_many_kinds_are_pruned_and_the_others_named(run: RunContext, m
     after = _weights(result.model)
     assert all(_zeros(after[name]) == after[name].size // 2 for name in result.model.sparse)
     assert result.facts["dense"] == {
-        "position": "a Mixed is neither linear nor a convolution",
+        "position": "Mixed is none of torch's own layers, so that the order of its weights is not known",
         "table.weight": "an embedding table; `embeddings: true` prunes it",
-        "spread.weight": "a ConvTranspose1d is neither linear nor a convolution",
+        "spread.weight": "ConvTranspose1d is neither linear nor a convolution",
     }
     # torch computes attention's output product without calling its module.
     assert result.facts.get("by_magnitude", []) == ([] if method == "magnitude" else ["attention.out_proj.weight"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
@@ -14,6 +15,7 @@ from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.half import store_half, to_half
 from compressctl.graph.simplify import simplify
+from compressctl.graph.untouched import Untouched
 from compressctl.techniques.cast.params import CastParams
 
 
@@ -31,8 +33,20 @@ def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
     else:
         made, kept = to_half(body, params.blocklist, kind=kind, keep_io=params.keep_io)
         signature = model.signature if params.keep_io else _narrow(model.signature, params.dtype)
-    facts = {"dtype": params.dtype, "scope": scope, "left_in_float32": kept}
-    return StageResult(replace(model, body=made, signature=signature), facts)
+    result = replace(model, body=made, signature=signature)
+    narrow = {tensor.name for tensor in made.graph.initializer if tensor.data_type in _NARROW}
+    reads = "constants of the main graph, of 16 numbers and more"
+    left = Untouched("cast", reads, narrow, _by_node(made.graph, kept)).facts(result, run.events)
+    return StageResult(result, {"dtype": params.dtype, "scope": scope, "left_in_float32": kept, **left})
+
+
+_NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def _by_node(graph: onnx.GraphProto, kept: Mapping[str, str]) -> dict[str, str]:
+    """Reasons by node, and by constant for the node that reads it."""
+    read = {node.name: next((kept[name] for name in node.input if name in kept), None) for node in graph.node}
+    return {**{name: reason for name, reason in read.items() if reason is not None}, **kept}
 
 
 def _scope(params: CastParams, target: Target) -> str:

@@ -22,10 +22,11 @@ from compressctl.techniques.distill.params import ORIGINAL, DistillParams, Netwo
 from compressctl.techniques.distill.scoring import Answers, Ask, agreement, answers, asking
 from compressctl.techniques.distill.student import Learner, make_student
 from compressctl.techniques.distill.synthetic import Draw, MadeDataset, MadeSplit, drawing, stored
-from compressctl.techniques.distill.teacher import Teacher, TorchTeacher, load_teacher
+from compressctl.techniques.distill.teacher import load_teacher
 from compressctl.techniques.distill.traps import warn_of_echo, warn_of_poor_teacher
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.objective import task_loss
+from compressctl.training.teacher import Teacher, TorchTeacher
 
 _PROBE_SAMPLES = 1024
 

@@ -13,14 +13,14 @@ from compressctl.techniques.distill.ledger import Ledger
 from compressctl.techniques.distill.lesson import LabelLoss, conclude, known_labels, label_loss, prepare
 from compressctl.techniques.distill.params import DistillParams, LogitsParams
 from compressctl.techniques.distill.synthetic import Afresh
-from compressctl.techniques.distill.teacher import Remembering, check_outputs
+from compressctl.techniques.distill.teacher import check_outputs
 from compressctl.techniques.distill.traps import warn_of_heat
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective, first_output
+from compressctl.training.teacher import REMEMBERED_BYTES, Remembering
 
 LABEL_WEIGHT = 0.1
-REMEMBERED_BYTES = 1024**3
 
 
 def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
@@ -33,8 +33,9 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     student = lesson.student.model
     labels, label_weight = label_loss(params, lesson, LABEL_WEIGHT)
     ledger = Ledger()
+    teacher = Remembering(lesson.teacher, 0 if inputs_vary(params) else REMEMBERED_BYTES)
     objective: Objective = OutputsObjective(
-        Remembering(lesson.teacher, 0 if inputs_vary(params) else REMEMBERED_BYTES),
+        teacher,
         comparison(params, run.task, student.signature),
         params.weight,
         labels,
@@ -43,7 +44,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     )
     if lesson.draw is not None:
         objective = Afresh(objective, lesson.draw, student.signature)
-    trained = train(student, objective, params, lesson.run, [ledger])
+    trained = train(student, objective, params, lesson.run, [ledger], teacher=teacher)
     facts = {"loss_between_outputs": loss, "label_weight": label_weight, "loss_parts": ledger.by_part}
     result = replace(student, body=trained.network)
     return StageResult(result, {**conclude(lesson, trained.network), **facts, **trained.facts})

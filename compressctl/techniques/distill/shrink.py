@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from compressctl.core.errors import MissingDependencyError, StageError
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.techniques.prune.search_bound import bound_search
 
 _LEAST = 4
 """Channels that a layer keeps at least, and what widths below _NARROW are a multiple of; others are one of _STEP."""
@@ -89,6 +90,7 @@ def _cut(prune: Any, network: nn.Module, samples: tuple[Tensor, ...], name: str,
     layer = network.get_submodule(name)
     width = _width(layer)
     cut_outputs = graph.get_pruner_of_module(layer).prune_out_channels
+    steps = bound_search(graph)
     group = graph.get_pruning_group(layer, cut_outputs, list(range(width)))
     paths = {module: path for path, module in network.named_modules()}
     members = [
@@ -102,6 +104,7 @@ def _cut(prune: Any, network: nn.Module, samples: tuple[Tensor, ...], name: str,
     kept = rounded_width(width, share)
     lost = torch.argsort(importance)[: width - kept].tolist()
     if lost:
+        steps.taken = 0
         graph.get_pruning_group(layer, cut_outputs, lost).prune()
     return members, width, kept
 

@@ -15,7 +15,8 @@ from compressctl.core.technique import RunContext
 from compressctl.techniques.distill.made import make_network
 from compressctl.techniques.distill.params import Student
 from compressctl.techniques.distill.shrink import reinitialise, shrink
-from compressctl.techniques.distill.teacher import Teacher, torch_network
+from compressctl.techniques.distill.teacher import torch_network
+from compressctl.training.teacher import Teacher
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
 from compressctl.techniques.distill.compare import comparison
 from compressctl.techniques.distill.ledger import Ledger
-from compressctl.techniques.distill.logits import LABEL_WEIGHT, REMEMBERED_BYTES, OutputsObjective, inputs_vary
+from compressctl.techniques.distill.logits import LABEL_WEIGHT, OutputsObjective, inputs_vary
 from compressctl.techniques.distill.taught_params import TaughtParams, as_logits
-from compressctl.techniques.distill.teacher import Remembering, check_outputs, load_teacher
+from compressctl.techniques.distill.teacher import check_outputs, load_teacher
 from compressctl.training.hooks import Hook
 from compressctl.training.objective import Objective, task_loss, task_objective
+from compressctl.training.teacher import REMEMBERED_BYTES, Remembering
 
 
 def objective_of(model: Model, params: TaughtParams, run: RunContext) -> tuple[Objective, list[Hook]]:

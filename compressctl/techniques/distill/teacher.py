@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
-
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Form, Model, Signature
 from compressctl.core.technique import RunContext
-from compressctl.graph.execute import TappedGraph
-from compressctl.graph.torch_outputs import named_outputs
 from compressctl.sources import onnx_file
 from compressctl.sources.checkpoint import load_weights
 from compressctl.sources.params import OnnxParams
 from compressctl.techniques.distill.made import make_network
 from compressctl.techniques.distill.params import ORIGINAL, Network
-
-
-class Teacher(Protocol):
-    """Gives the first output for a batch of inputs, without gradients to its own weights."""
-
-    @property
-    def model(self) -> Model: ...
-
-    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor: ...
+from compressctl.training.teacher import OnnxTeacher, Teacher, TorchTeacher, teacher_of
 
 
 def load_teacher(named: str | Network, student: Signature, run: RunContext) -> Teacher:
@@ -50,7 +35,7 @@ def _open(named: str | Network, student: Signature, run: RunContext) -> Teacher:
         raise UsageError("this run has no original model to learn from", hint="name a file or a factory as teacher")
     original = run.original()
     if named == ORIGINAL:
-        return OnnxTeacher(original) if original.form is Form.ONNX else TorchTeacher(original)
+        return teacher_of(original)
     if original.form is Form.ONNX:
         raise UsageError(
             f"teacher: {named} holds weights for the recipe's own model, which is an ONNX file",
@@ -58,54 +43,6 @@ def _open(named: str | Network, student: Signature, run: RunContext) -> Teacher:
         )
     load_weights(original.body, run.base / named)
     return TorchTeacher(original)
-
-
-class TorchTeacher:
-    """A network in eval mode whose weights never change. It follows its inputs to their device."""
-
-    def __init__(self, model: Model) -> None:
-        network: nn.Module = model.body
-        self.network = network.eval().requires_grad_(False)
-        self.model = replace(model, body=self.network)
-
-    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        self.network.to(inputs[0].device)
-        if inputs[0].ndim == 4 and not inputs[0].is_contiguous():  # the loop stores images channels last
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            return next(iter(named_outputs(self.network(*inputs)).values()))
-
-
-class OnnxTeacher:
-    """A graph in ONNX Runtime, on the processor. Tensors pass through numpy."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self._output = model.signature.outputs[0].name
-        # No more threads than torch takes: the two work in turn.
-        self._graph = TappedGraph(model.body, [self._output], threads=torch.get_num_threads())
-
-    def __call__(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        given = {
-            spec.name: value.detach().cpu().numpy().astype(spec.dtype)
-            for spec, value in zip(self.model.signature.inputs, inputs, strict=True)
-        }
-        fixed = self.model.signature.inputs[0].shape[0]
-        size = fixed if isinstance(fixed, int) else len(inputs[0])
-        outputs = [self._run({name: value[start : start + size] for name, value in given.items()}, size)
-                   for start in range(0, len(inputs[0]), size)]  # fmt: skip
-        return torch.as_tensor(np.concatenate(outputs)).to(inputs[0].device)
-
-    def _run(self, inputs: dict[str, np.ndarray], size: int) -> np.ndarray:
-        """One call; a last batch that a fixed size does not divide is filled up with its last sample."""
-        count = len(next(iter(inputs.values())))
-        missing = size - count
-        filled = {
-            name: np.concatenate([value, np.repeat(value[-1:], missing, axis=0)]) if missing else value
-            for name, value in inputs.items()
-        }
-        # A copy: the runtime uses the memory again for the next batch.
-        return self._graph.run(filled)[self._output][:count].copy()
 
 
 def _check_inputs(teacher: Signature, student: Signature) -> None:
@@ -147,31 +84,3 @@ def torch_network(teacher: Teacher, needed_for: str) -> nn.Module:
     if not isinstance(teacher, TorchTeacher):
         raise StageError(f"{needed_for} needs a torch teacher, and this one is an ONNX file")
     return teacher.network
-
-
-@dataclass
-class Remembering:
-    """A teacher that answers for a sample of the train split only once.
-
-    indices name samples: inputs that augmentation changes must not be asked for by them.
-    """
-
-    teacher: Teacher
-    limit_bytes: int
-
-    def __post_init__(self) -> None:
-        self._known: dict[int, Tensor] = {}
-        self._bytes = 0
-
-    def __call__(self, inputs: tuple[Tensor, ...], indices: Tensor | None) -> Tensor:
-        if indices is None:
-            return self.teacher(inputs)
-        names: list[int] = indices.tolist()
-        if all(name in self._known for name in names):
-            return torch.stack([self._known[name] for name in names]).to(inputs[0].device)
-        outputs = self.teacher(inputs)
-        if self._bytes + outputs.nbytes <= self.limit_bytes:
-            self._bytes += outputs.nbytes
-            kept = outputs.detach().cpu().clone()
-            self._known |= dict(zip(names, kept, strict=True))
-        return outputs

@@ -11,6 +11,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
+from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.techniques.factorize.facts import facts_of
@@ -60,11 +61,15 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     keep(chosen, kept)
     for name, reason in {**survey.whole, **chosen.whole}.items():
         run.events.emit("note", message=f"{name} stays whole: {reason}")
+    reasons = {**survey.whole, **chosen.whole}
+    left = Untouched("factorize", "convolutions and linear layers", chosen.options, reasons).facts(
+        network.model, run.events
+    )
     if not chosen.options:
         run.events.warn("no layer was factorized; the report says why for each")
-        return StageResult(model, {**facts, **facts_of(survey, chosen)})
+        return StageResult(model, {**facts, **facts_of(survey, chosen), **left})
     result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
-    facts |= facts_of(survey, chosen)
+    facts |= {**facts_of(survey, chosen), **left}
     if params.finetune is not None:
         result, facts["finetune"] = _finetuned(result, params.finetune, run.part("finetune"))
     return StageResult(result, facts)

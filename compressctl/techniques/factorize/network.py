@@ -17,6 +17,11 @@ _BATCH = 32
 
 
 class Network(Protocol):
+    @property
+    def model(self) -> Model:
+        """What the layers' names belong to: the model as it is looked at."""
+        ...
+
     def survey(self) -> Survey:
         """What can be factorized, and why the rest cannot."""
         ...

@@ -26,6 +26,10 @@ class OnnxNetwork:
     def __init__(self, model: Model) -> None:
         self._model = replace(model, body=simplify(model.body))
 
+    @property
+    def model(self) -> Model:
+        return self._model
+
     def survey(self) -> Survey:
         looked_up, known = index(self._model.body.graph), shapes(self._model.body)
         layers, whole = [], {}

@@ -28,6 +28,10 @@ class TorchNetwork:
         self._network: nn.Module = model.body
         self._example = example
 
+    @property
+    def model(self) -> Model:
+        return self._model
+
     def survey(self) -> Survey:
         names = _names(self._network)
         calls = next(self.inputs([name for name, *_ in names.values()], iter([dict(self._example)])))

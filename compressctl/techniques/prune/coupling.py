@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE, module2type
 
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.techniques.prune.search_bound import Steps, TooFarError, bound_search
 
 Axis = Literal["out", "in", "values"]
 
@@ -74,7 +75,11 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
     instead of broken. Source: DepGraph, Fang et al. 2023, section 3.2 (grouping), by the torch-pruning library.
     """
     traced = copy.deepcopy(network).eval().requires_grad_(True)
-    graph = _graph(traced, inputs)
+    try:
+        graph = _graph(traced, inputs)
+    except Exception as error:
+        return Coupling((), _untraceable(traced, error))
+    steps = bound_search(graph)
     names = {module: name for name, module in traced.named_modules()}
     groups: list[Group] = []
     fixed: dict[str, str] = {}
@@ -85,7 +90,8 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
         name = names[module]
         if name in seen:
             continue
-        found = _group(graph, module, names, traced)
+        steps.taken = 0
+        found = _group(graph, module, names, traced, steps)
         seen.update([name] if isinstance(found, str) else found.layers)
         if isinstance(found, str):
             fixed[name] = found
@@ -96,7 +102,36 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
             fixed[name] = (
                 "it takes no part in the output, or only inside a layer that is one piece (attention, recurrent)"
             )
-    return Coupling(tuple(groups), fixed)
+    members = {
+        member.name.rpartition(".")[0] for group in groups for member in group.members if member.axis == "values"
+    }
+    foreign = {name: reason for name, reason in _not_torchs(traced).items() if name not in members}
+    return Coupling(tuple(groups), fixed | _in_one_piece(traced) | foreign)
+
+
+def _not_torchs(network: nn.Module) -> dict[str, str]:
+    """Layers of classes that are not torch's own, with a matrix of their own."""
+    return {
+        name: f"{type(module).__name__} is none of torch's own layers, so that which of its axes are channels is not known"
+        for name, module in network.named_modules()
+        if not type(module).__module__.startswith("torch.") and getattr(getattr(module, "weight", None), "ndim", 0) > 1
+    }
+
+
+def _in_one_piece(network: nn.Module) -> dict[str, str]:
+    recurrent = [name for name, module in network.named_modules() if isinstance(module, nn.RNNBase)]
+    return dict.fromkeys(
+        recurrent, "a recurrent layer's channels are not removed: each is also an input of its next step"
+    )
+
+
+def _untraceable(network: nn.Module, error: Exception) -> dict[str, str]:
+    """Why every layer stays, where the library fails on the network as a whole."""
+    pieces = _in_one_piece(network)
+    because = f", which has recurrent layers ({', '.join(pieces)})" if pieces else ""
+    reason = f"channels cannot be followed through this network{because} ({type(error).__name__}: {_first_line(error)})"
+    layers = [name for name, module in network.named_modules() if isinstance(module, GIVES_CHANNELS)]
+    return dict.fromkeys(layers, reason) | pieces
 
 
 def example_inputs(signature: Any, samples: int = 2, seed: int = 0) -> tuple[Tensor, ...]:
@@ -163,13 +198,17 @@ class _Shift:
         return [index._replace(idx=index.idx + self._by) for index in indices if index.idx + self._by >= 0]
 
 
-def _group(graph: Any, module: nn.Module, names: Mapping[nn.Module, str], network: nn.Module) -> Group | str:
+def _group(
+    graph: Any, module: nn.Module, names: Mapping[nn.Module, str], network: nn.Module, steps: Steps
+) -> Group | str:
     """The group that begins at a layer's outputs, or why there is none."""
     width = graph.get_out_channels(module)
     if width < 2:
         return "it has a single output channel"
     try:
         raw = graph.get_pruning_group(module, graph.get_pruner_of_module(module).prune_out_channels, list(range(width)))
+    except TooFarError as error:
+        return str(error)
     except Exception as error:
         return f"its channels cannot be followed through the network ({type(error).__name__}: {_first_line(error)})"
     members = []

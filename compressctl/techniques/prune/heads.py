@@ -54,9 +54,9 @@ def apply(model: Model, params: HeadsParams, run: RunContext) -> StageResult:
         run.events.emit("note", message=f"heads stay: {name}: {reason}")
     if not attentions:
         raise StageError(
-            "no attention whose heads can be removed",
-            hint="; ".join(f"{name}: {reason}" for name, reason in fixed.items())
-            or "no module holds both the Linear layers of query, key and value and an attribute with the number of heads",
+            "no attention of a kind that is supported" if fixed else "the network has no attention that is recognised",
+            hint=_in_short(fixed)
+            or "attention is recognised by Linear layers called query, key and value (or qkv), by its class, or as torch's own",
         )
     found = _scores(replace(model, body=network), attentions, params, run)
     kept = _kept(attentions, found, params)
@@ -76,6 +76,15 @@ def apply(model: Model, params: HeadsParams, run: RunContext) -> StageResult:
     return StageResult(replace(model, body=smaller, sparse=sparse), facts)
 
 
+def _in_short(fixed: Mapping[str, str]) -> str:
+    """Each reason once, with the first modules that it holds for."""
+    parts = []
+    for reason in dict.fromkeys(fixed.values()):
+        names = [name for name, why in fixed.items() if why == reason]
+        parts.append(f"{', '.join(names[:2])}{f' and {len(names) - 2} more' if len(names) > 2 else ''}: {reason}")
+    return "; ".join(parts)
+
+
 def find_attention(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[Attention], dict[str, str]]:
     """Attention modules whose heads can go, each proven by a cut, and the others with the reason.
 
@@ -88,6 +97,9 @@ def find_attention(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[A
         count = next((key for key in _HEADS if isinstance(getattr(module, key, None), int)), None)
         projections = _projections(module)
         if count is None or projections is None:
+            reason = _not_understood(module, projections)
+            if reason is not None:
+                fixed[name or "the network itself"] = reason
             continue
         found = _attention(network, name, count, projections)
         if isinstance(found, Attention):
@@ -122,6 +134,32 @@ def _projections(module: nn.Module) -> list[str] | None:
     return [name for name in apart if name] if all(apart) else None
 
 
+def _not_understood(module: nn.Module, projections: Sequence[str] | None) -> str | None:
+    """What keeps a module that is attention from being pruned; None for a module that is none."""
+    children = dict(module.named_children())
+    if projections is not None:
+        widths = [int(getattr(children[name], "out_features")) for name in projections]  # noqa: B009
+        if len(set(widths)) > 1:
+            return _grouped(widths)
+        return f"how many heads it has is not known: it has none of the attributes {', '.join(_HEADS)}"
+    names = {*_FUSED, "c_attn", *(name for names in _APART for name in names)}
+    others = {name: type(child).__name__ for name, child in children.items() if name in names}
+    kinds = sorted({kind for name, kind in others.items() if not isinstance(children[name], nn.Linear)})
+    is_called_attention = "attention" in type(module).__name__.lower()
+    if kinds and (is_called_attention or len(others) > 1):
+        return f"its projections ({', '.join(others)}) are {' and '.join(kinds)}, and only torch's Linear is understood"
+    if isinstance(module, nn.MultiheadAttention):
+        return "it has keys and values of another width than its queries, or rows that are added to them"
+    holds_attention = any("attention" in type(child).__name__.lower() for child in list(module.modules())[1:])
+    if is_called_attention and not holds_attention and any(True for _ in module.parameters()):
+        return f"it has no Linear layers called {'/'.join(_APART[0])} and so on, nor one called {'/'.join(_FUSED)}"
+    return None
+
+
+def _grouped(widths: Sequence[int]) -> str:
+    return f"grouped queries: {widths[0]} channels of queries share {min(widths)} of keys and values"
+
+
 def _attention(network: nn.Module, owner: str, count: str, projections: Sequence[str]) -> Attention | str:
     module = network.get_submodule(owner)
     heads: int = getattr(module, count)
@@ -129,7 +167,7 @@ def _attention(network: nn.Module, owner: str, count: str, projections: Sequence
     linears = [_linear(network, prefix + name) for name in projections]
     inner = linears[0].out_features // (3 if len(linears) == 1 else 1)
     if any(linear.out_features != linears[0].out_features for linear in linears):
-        return "key and value have fewer heads than the query (grouped-query attention)"
+        return _grouped([linear.out_features for linear in linears])
     if inner % heads or heads < 2:
         return f"{inner} channels do not form {heads} heads"
     output = _output(network, owner, projections, inner)

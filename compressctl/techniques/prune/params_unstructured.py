@@ -245,7 +245,7 @@ def _schedules(params: UnstructuredParams) -> list[Problem]:
 
 UNSTRUCTURED = TechniqueSpec(
     name="prune.unstructured",
-    version=2,
+    version=3,
     summary="weights become zero, singly, N of M, or in blocks; a smaller file for transport, rarely more speed",
     params=UnstructuredParams,
     takes=(Form.TORCH, Form.ONNX),

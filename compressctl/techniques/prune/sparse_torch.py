@@ -137,7 +137,9 @@ def _unprunable(module: nn.Module, key: str, embeddings: bool) -> str | None:
         return None
     if key.startswith("original"):
         return "its weight is computed (a parametrization)"
-    return f"a {type(module).__name__} is neither linear nor a convolution"
+    if not type(module).__module__.startswith("torch."):
+        return f"{type(module).__name__} is none of torch's own layers, so that the order of its weights is not known"
+    return f"{type(module).__name__} is neither linear nor a convolution"
 
 
 def _input_of(module: nn.Module, name: str, given: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor | None:

@@ -12,11 +12,14 @@ import numpy as np
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.sparsity_schedule import geometric
 from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_cuts import cut
 from compressctl.techniques.prune.sparse_layers import Layer, Treated, Weights, treat
+
+_READS = "linear layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageResult:
@@ -34,7 +37,9 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
         )
     ours = replace(model, body=weights.body())
     facts = _SCHEDULES[params.schedule](ours, weights, treated, params, run)
-    return StageResult(_held(ours, treated), {**_zeros(weights, treated, params), **facts})
+    why_not = {**treated.dense, **weights.skipped}
+    left = Untouched("prune.unstructured", _READS, treated.pruned, why_not).facts(ours, run.events)
+    return StageResult(_held(ours, treated), {**_zeros(weights, treated, params), **left, **facts})
 
 
 def _held(model: Model, treated: Treated) -> Model:

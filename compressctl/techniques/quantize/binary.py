@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.untouched import Untouched
 from compressctl.techniques.distill.taught import objective_of
 from compressctl.techniques.quantize.binary_params import BinaryParams
 from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
@@ -49,9 +50,16 @@ def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
     trained = train(replace(model, body=network), objective, params, run, [freeze, SteadyScales(), *steepen, *hooks])
     values = {path: rounding.weight.values(plain[path].weight) for path, rounding in roundings.items()}
     remove(trained.network, plain, values)
-    return StageResult(
-        replace(model, body=trained.network), {**_facts(values, few, layers_of(network), params), **trained.facts}
-    )
+    result = replace(model, body=trained.network)
+    treated = {f"{path}.weight" for path in roundings}
+    left = Untouched("quantize.binary", "convolutions and linear layers", treated, _reasons(called, roundings))
+    facts = {**_facts(values, few, layers_of(network), params), **left.facts(result, run.events), **trained.facts}
+    return StageResult(result, facts)
+
+
+def _reasons(called: Sequence[str], roundings: Mapping[str, Rounding]) -> dict[str, str]:
+    ends = dict.fromkeys((called[0], called[-1]), "the first or the last layer, which first_and_last keeps")
+    return {path: ends.get(path, "excluded") for path in called if path not in roundings}
 
 
 def _roundings(

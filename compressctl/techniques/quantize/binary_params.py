@@ -59,7 +59,7 @@ class BinaryParams(TrainedParams):
 
 BINARY = TechniqueSpec(
     name="quantize.binary",
-    version=1,
+    version=2,
     summary="weights of 1 or 2 bits with a scale per output channel, trained; activations stay float until quantize.static",
     params=BinaryParams,
     takes=Form.TORCH,

@@ -14,6 +14,7 @@ from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.index import GraphIndex, index
 from compressctl.graph.simplify import simplify
+from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.quantize.gate import hold_gate
@@ -21,6 +22,8 @@ from compressctl.techniques.quantize.params import DynamicOverride, DynamicParam
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
 from compressctl.techniques.quantize.smooth import smoothed
 from compressctl.techniques.quantize.weights import Guard, quantize_weight
+
+_READS = "matrix products of two axes and embeddings, with stored weights"
 
 
 def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
@@ -58,7 +61,9 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     if run.accept is not None:
         given_back, held = hold_gate(with_floats, model, [node.node for node in nodes], run)
         facts.update(held)
-    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    left = Untouched("quantize.dynamic", _READS, planned(result), floats).facts(result, run.events)
+    return StageResult(result, {**facts, "left_in_float": floats, **left})
 
 
 _OPERATORS = ("MatMul", "Gemm", "Gather")

@@ -16,6 +16,7 @@ from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import lower
 from compressctl.graph.sites import Site
+from compressctl.graph.untouched import Untouched, planned
 from compressctl.techniques.distill.taught import objective_of
 from compressctl.techniques.quantize.fake_quant import SteadyScales
 from compressctl.techniques.quantize.params import Override, StaticParams
@@ -29,6 +30,9 @@ from compressctl.training.loop import Trained, train
 
 _AGREE = 1.0
 """Points between simulation and runtime beyond which something other than single roundings differs."""
+
+
+_READS = "convolutions and matrix products, with stored weights"
 
 
 def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
@@ -63,6 +67,7 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
         "not_as_trained": missed,
         "left_in_float": dict(plan.float_nodes),
         **trained.facts,
+        **Untouched("quantize.qat", _READS, planned(quantized), plan.float_nodes).facts(quantized, run.events),
         **_agreement(quantized, trained, run),
     }
     return StageResult(quantized, facts)

@@ -20,6 +20,7 @@ from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
+from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
@@ -31,6 +32,8 @@ from compressctl.techniques.quantize.layerwise import Learning, Network, Settled
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 from compressctl.techniques.quantize.smooth import smoothed
 from compressctl.techniques.quantize.weights import Guard, fit_bias, narrow_weight, quantize_weight
+
+_READS = "convolutions and matrix products, with stored weights"
 
 
 def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
@@ -63,7 +66,9 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
     if run.accept is not None:
         given_back, held = hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
         facts.update(held)
-    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    left = Untouched("quantize.static", _READS, planned(result), floats).facts(result, run.events)
+    return StageResult(result, {**facts, "left_in_float": floats, **left})
 
 
 @dataclass(frozen=True)

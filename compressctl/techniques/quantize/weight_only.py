@@ -19,6 +19,7 @@ from compressctl.graph.index import index
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
+from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weighted import Weighted, find_weighted, tied_weights, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
@@ -29,6 +30,9 @@ from compressctl.techniques.quantize.round_weight import Rounded, Treatment, rou
 
 _MOMENTS_BYTES = 512 * 1024**2
 """Of second moments held at once; a layer with 4,096 inputs takes 128 MiB."""
+
+
+_READS = "convolutions, matrix products of two axes and embeddings, with stored weights"
 
 
 def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
@@ -65,7 +69,9 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
         names = [node.node for node in treated.nodes]
         given_back, held = hold_gate(with_floats, model, names, run, "gate: its rounded weights cost too much accuracy")
         facts.update(held)
-    return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})
+    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    left = Untouched("quantize.weights", _READS, planned(result), floats).facts(result, run.events)
+    return StageResult(result, {**facts, "left_in_float": floats, **left})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.prune.input_moments import Moments, input_grams, input_moments
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
@@ -27,6 +28,9 @@ _LARGEST_GRAM = 8192
 
 _ROWS = 256
 """Inputs of one layer that one batch contributes: means of thousands are known well enough, and cutting patches takes long."""
+
+
+_READS = "linear layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
@@ -64,7 +68,9 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
         from compressctl.techniques.share.finetune import finetune
 
         found, facts["finetune"] = finetune(ours, found, params, run)
-    return StageResult(ours, {**_facts(layers, found, chosen, weights, before), **facts})
+    reasons = {**chosen.left, **weights.skipped}
+    left = Untouched("share.kmeans", _READS, chosen.shared, reasons).facts(ours, run.events)
+    return StageResult(ours, {**_facts(layers, found, chosen, weights, before), **left, **facts})
 
 
 def write(weights: Weights, layer: Layer, shared: Shared) -> None:

@@ -187,7 +187,7 @@ def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
 
 KMEANS = TechniqueSpec(
     name="share.kmeans",
-    version=1,
+    version=2,
     summary="weights share few values by k-means; a much smaller file (storage: packed), the same speed",
     params=KmeansParams,
     takes=(Form.TORCH, Form.ONNX),

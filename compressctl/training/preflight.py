@@ -1,0 +1,98 @@
+"""Checks of a model against its data that take seconds, made before anything that takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compressctl.core.data import Batch
+from compressctl.core.errors import UsageError
+from compressctl.core.model import Model
+from compressctl.core.source import Task
+from compressctl.core.technique import RunContext
+
+_SHOWN = "a technique with an objective of its own can train on them; everything that needs no labels works without any"
+
+
+def check_labels(model: Model, batch: Batch, task: Task) -> None:
+    """Raise UsageError when the task's metric cannot hold the batch's labels against the model's first output.
+
+    What the signature leaves open about the output is taken to fit, and a batch without labels fits. Runs nothing.
+    """
+    labels = batch.labels
+    if labels is None:
+        return
+    outputs = model.signature.outputs[0].shape
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise UsageError(
+            f"the labels of {int((~np.isfinite(labels)).reshape(len(labels), -1).any(axis=1).sum())} of the first "
+            f"{len(labels)} samples are no numbers (NaN or infinite)",
+            hint="leave these samples out, or mend their labels",
+        )
+    if task == "classification":
+        _check_classes(outputs, labels)
+    elif task == "regression":
+        _check_values(outputs, labels)
+
+
+def check_training_labels(model: Model, run: RunContext) -> None:
+    """`check_labels` on what a training reads first: samples that it learns from, and those that choose its epoch."""
+    if run.data is None or run.metric is None:
+        return
+    for name in ("train", "validation"):
+        batch = next(run.data.split(name).batches(32), None)
+        if batch is not None:
+            check_labels(model, batch, run.task)
+
+
+def _check_classes(outputs: Sequence[int | str], labels: np.ndarray) -> None:
+    shapes = f"here the labels are {_shape(('n', *labels.shape[1:]))} {labels.dtype} and the outputs {_shape(('n', *outputs[1:]))}"
+    takes = "task classification takes one class per sample, labels of shape (n,) for outputs of shape (n, classes)"
+    if labels.size != len(labels):
+        same_places = labels.shape[1:] == tuple(outputs[2:])
+        if labels.ndim == 2 and labels.shape[1:] == tuple(outputs[1:]):
+            hint = "one-hot labels become classes by labels.argmax(1); for several numbers per sample there is task: regression"
+        elif same_places:
+            hint = f"classes per pixel or per token have neither loss nor metric here: {_SHOWN} (data without labels, task: custom)"
+        else:
+            hint = "give one whole number per sample; for numbers that are no classes there is task: regression"
+        raise UsageError(f"{takes}; {shapes}", hint=hint)
+    classes = _elements(outputs[1:])
+    if classes is None:
+        return
+    if len(outputs) > 2 and max(int(size) for size in outputs[1:]) != classes:
+        raise UsageError(
+            f"{takes}; {shapes}", hint="the network must give one row of class scores per sample: pool or flatten it"
+        )
+    highest = max(classes, 2) - 1  # a single output decides by its sign
+    wrong = labels[(labels < 0) | (labels > highest) | (labels != np.floor(labels))]
+    if wrong.size:
+        raise UsageError(
+            f"the network tells {highest + 1} classes apart, 0 to {highest}, and a label is {wrong.reshape(-1)[0]}",
+            hint="count the classes from 0; for numbers that are no classes there is task: regression",
+        )
+
+
+def _check_values(outputs: Sequence[int | str], labels: np.ndarray) -> None:
+    wanted, given = _elements(outputs[1:]), labels.size // max(1, len(labels))
+    if wanted is not None and wanted != given:
+        raise UsageError(
+            f"task regression takes as many numbers per sample as the first output gives; here the labels are "
+            f"{_shape(('n', *labels.shape[1:]))} and the outputs {_shape(('n', *outputs[1:]))}",
+            hint="labels belong to the network's first output: give that output's values and no others",
+        )
+
+
+def _elements(sizes: Sequence[int | str]) -> int | None:
+    """None where a size is open."""
+    product = 1
+    for size in sizes:
+        if not isinstance(size, int):
+            return None
+        product *= size
+    return product
+
+
+def _shape(sizes: Sequence[int | str]) -> str:
+    return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
