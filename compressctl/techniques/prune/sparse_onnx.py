@@ -46,14 +46,20 @@ class _Owner:
 
 
 class OnnxWeights:
-    """proto: changed in place. embeddings: whether tables that Gather reads count as prunable. See `Weights`."""
+    """proto: changed in place. embeddings: whether tables that Gather reads count as prunable. See `Weights`.
 
-    def __init__(self, proto: onnx.ModelProto, signature: Signature, *, embeddings: bool, seed: int) -> None:
+    any_order: whether weights count that one node reads as a matrix and another as its transpose; their rows are then the
+    first reader's outputs. Without it such weights are skipped.
+    """
+
+    def __init__(
+        self, proto: onnx.ModelProto, signature: Signature, *, embeddings: bool, seed: int, any_order: bool = False
+    ) -> None:
         self._proto = proto
         self._signature = signature
         self._seed = seed
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self._owners, self.skipped = _find(proto.graph, embeddings)
+        self._owners, self.skipped = _find(proto.graph, embeddings, any_order)
 
     def layers(self) -> list[Layer]:
         return [
@@ -137,7 +143,7 @@ class OnnxWeights:
         return patches(array, *geometry, rows=drawn(output_positions(array, *geometry), limit, rng))
 
 
-def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], dict[str, str]]:
+def _find(graph: onnx.GraphProto, embeddings: bool, any_order: bool) -> tuple[dict[str, _Owner], dict[str, str]]:
     looked_up = index(graph)
     owners: dict[str, _Owner] = {}
     skipped: dict[str, str] = {}
@@ -151,7 +157,7 @@ def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], 
         tensor = looked_up.initializers.get(name)
         if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
             continue
-        reason = _unprunable(node, name, tensor, looked_up, embeddings)
+        reason = _unprunable(node, name, tensor, looked_up, embeddings, any_order)
         if reason is not None:
             skipped[name] = reason
         else:
@@ -160,7 +166,12 @@ def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], 
 
 
 def _unprunable(
-    node: onnx.NodeProto, name: str, tensor: onnx.TensorProto, looked_up: GraphIndex, embeddings: bool
+    node: onnx.NodeProto,
+    name: str,
+    tensor: onnx.TensorProto,
+    looked_up: GraphIndex,
+    embeddings: bool,
+    any_order: bool,
 ) -> str | None:
     if node.op_type == "Gather":
         if attribute(node, "axis", 0) != 0 or len(tensor.dims) != 2:
@@ -170,6 +181,8 @@ def _unprunable(
         return "a transposed convolution"
     if node.op_type == "MatMul" and len(tensor.dims) != 2:
         return f"a product of {len(tensor.dims)} axes"
+    if any_order:
+        return None
     ways = {_is_transposed(reader) for reader in looked_up.consumers[name] if reader.op_type in ("Gemm", "MatMul")}
     return "two nodes read it in different orders" if len(ways) > 1 else None
 

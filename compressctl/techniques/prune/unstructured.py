@@ -23,7 +23,8 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
     weights = _weights(model, params, run)
     treated = treat(weights.layers(), params)
     if not treated.pruned:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(treated.dense.items())[:3])
+        left = {**treated.dense, **weights.skipped}
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left.items())[:3])
         raise StageError(
             "nothing to prune: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
             hint="`compressctl inspect` lists the layers; `ends: prune` takes the first and the last too",

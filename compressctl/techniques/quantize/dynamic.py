@@ -13,8 +13,10 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
+from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
@@ -27,7 +29,6 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     body, places = simplify(model.body), None
     if params.smooth is not None:
         body, places = smoothed(body, model, params.smooth, run)
-    found = index(body.graph)
     candidates = [node for node in find_weighted(body.graph) if node.op in _OPERATORS]
     floats = _floats(candidates, params.overrides)
     if params.embeddings == "float":
@@ -38,18 +39,23 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
             "nothing to quantize: no matrix product with a constant weight in float",
             hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
         )
+    copied = with_own_copies(body, _ways(nodes))
+    body, found = copied.model, index(copied.model.graph)
+    nodes = [replace(node, weight=copied.weights[node.node]) for node in nodes]
     weights = _weights(found, nodes, params, run.target)
     dynamic = frozenset(node.node for node in nodes if node.op != "Gather")
     plan = QuantPlan({}, weights, floats, dynamic)
 
     def with_floats(given_back: Mapping[str, str]) -> Model:
-        return replace(model, body=body, quant=replace(plan, float_nodes={**plan.float_nodes, **given_back}))
+        floats = {**plan.float_nodes, **given_back}
+        return replace(model, body=rejoined(body, copied, floats), quant=replace(plan, float_nodes=floats))
 
     facts: dict[str, Any] = {
         "quantized_nodes": len(nodes),
         "embeddings": sum(node.op == "Gather" for node in nodes),
         "saturation_guard": _guard(params, run.target),
         **({} if places is None else {"smoothed_in": places}),
+        **say_copies(copied, plan, run.events),
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
@@ -82,6 +88,20 @@ def _floats(nodes: Sequence[Weighted], overrides: Sequence[DynamicOverride]) -> 
             else:
                 floats.pop(node.node, None)
     return floats
+
+
+def _ways(nodes: Sequence[Weighted]) -> dict[str, int]:
+    """The axis of outputs in each node's weight; an embedding reads whichever codes its table has, by entry where it can choose."""
+    ways = {node.node: node.row_axis for node in nodes if node.op != "Gather"}
+    products: dict[str, list[int]] = {}
+    for node in nodes:
+        if node.op != "Gather":
+            products.setdefault(node.weight, []).append(node.row_axis)
+    for node in nodes:
+        if node.op == "Gather":
+            options = products.get(node.weight, [node.row_axis])
+            ways[node.node] = node.row_axis if node.row_axis in options else options[0]
+    return ways
 
 
 def _weights(

@@ -17,14 +17,17 @@ from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.equalize import equalized
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.own_copies import Copied, rejoined, with_own_copies
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
+from compressctl.graph.weighted import find_weighted
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
 from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
+from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
@@ -49,6 +52,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         corrected = {node: bias for node, bias in settled.biases.items() if node not in given_back}
         floats = {**plan.float_nodes, **given_back}
         restored = with_own_weights(rounded, body, own) if settled.weights else body
+        restored = rejoined(restored, seen.copied, floats)
         return replace(model, body=with_biases(restored, corrected), quant=replace(plan, float_nodes=floats))
 
     facts: dict[str, Any] = {
@@ -57,6 +61,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         "saturation_guard": _guard(params, run.target),
         **seen.prepared,
         **_rounding_facts(body, treated, settled),
+        **say_copies(seen.copied, plan, run.events),
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
@@ -67,12 +72,16 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
 
 @dataclass(frozen=True)
 class Seen:
-    """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report."""
+    """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report.
+
+    copied: the weights that sites read in different ways.
+    """
 
     body: onnx.ModelProto
     treated: Treated
     calibration: Calibration
     prepared: Mapping[str, Any]
+    copied: Copied
 
 
 def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
@@ -85,6 +94,8 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
             "nothing to quantize: no convolution or matrix product with constant weights",
             hint="`compressctl inspect` lists the layers; a graph that is already quantized has none in float",
         )
+    copied = _with_own_copies(body, treated)
+    body, treated = copied.model, _reading(treated, copied)
     calibration = calibrate(
         body,
         model.signature,
@@ -94,7 +105,27 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
-    return Seen(body, treated, calibration, prepared)
+    return Seen(body, treated, calibration, prepared, copied)
+
+
+def _with_own_copies(body: onnx.ModelProto, treated: Treated) -> Copied:
+    """A weight for each axis of outputs and each width; an embedding reads whichever codes its table has."""
+    ways = {site.node: (site.weight_axis, treated.bits.get(site.node, 8)) for site in treated.sites if site.weight}
+    by_weight: dict[str, list[tuple[int, int]]] = {}
+    for site in treated.sites:
+        if site.weight:
+            by_weight.setdefault(site.weight, []).append(ways[site.node])
+    for node in find_weighted(body.graph):
+        if node.op == "Gather" and node.weight in by_weight:
+            options = by_weight[node.weight]
+            ways[node.node] = next((way for way in options if way[0] == node.row_axis), options[0])
+    return with_own_copies(body, ways)
+
+
+def _reading(treated: Treated, copied: Copied) -> Treated:
+    """With the weights that the sites read now."""
+    sites = [replace(site, weight=copied.weights.get(site.node, site.weight)) for site in treated.sites]
+    return replace(treated, sites=tuple(sites))
 
 
 def _prepared(
@@ -199,12 +230,14 @@ def make_plan(
     tensors = share_scales(_plan_activations(treated, calibration, params), treated.sites)
     weights: dict[str, TensorQuant] = {}
     looked_up = index(model.graph)
+    # A weight that a depthwise convolution shares with another layer must hold in both.
+    guarded = {site.weight for site in treated.sites if site.weight and not _is_depthwise(site, looked_up, model)}
     for site in treated.sites:
         if site.weight is None:
             continue
         values = looked_up.array(site.weight)
         assert values is not None
-        guard: Guard = "off" if _is_depthwise(site, looked_up, model) else _guard(params, target)
+        guard: Guard = _guard(params, target) if site.weight in guarded else "off"
         quant = weights.get(site.weight) or _weight_quant(values, site, treated.bits.get(site.node, 8), params, guard)
         bias = looked_up.array(site.bias) if site.bias else None
         weights[site.weight] = quant if bias is None else fit_bias(quant, tensors[site.inputs[0]], bias)

@@ -34,8 +34,10 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     layers = weights.layers()
     chosen = choose(layers, params)
     if not chosen.shared:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list({**chosen.left, **weights.skipped}.items())[:3])
         raise StageError(
-            "nothing to share: no linear layer or convolution is left", hint="`compressctl inspect` lists the layers"
+            "nothing to share: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
+            hint="`compressctl inspect` lists the layers",
         )
     layers = [layer for layer in layers if layer.name in chosen.shared]
     moments, grams = _inputs(weights, layers, params, run)

@@ -24,7 +24,10 @@ def open_weights(model: Model, params: KmeansParams, run: RunContext) -> Weights
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
-        return OnnxWeights(prepared(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
+        # Few values are few values whichever way a matrix is read.
+        return OnnxWeights(
+            prepared(model.body), model.signature, embeddings=params.embeddings, seed=run.seed, any_order=True
+        )
     from compressctl.techniques.prune.sparse_torch import TorchWeights
 
     return TorchWeights(copy.deepcopy(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
