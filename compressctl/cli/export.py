@@ -115,9 +115,9 @@ def _read(file: Path) -> Model:
 def _write(model: Model, target: Target, folder: Path, reference: _Reference) -> None:
     from compressctl.core.backend import backends
     from compressctl.core.errors import MissingDependencyError, UsageError
-    from compressctl.pipeline.carried import fitted
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
+    from compressctl.techniques.quantize.requantize import fitted
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()
     if not found.installed:

@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 import onnx
 
+from compressctl.core.quant import TensorQuant
 from compressctl.graph.index import GraphIndex, attribute, index
 
 
@@ -77,6 +78,14 @@ def activations(sites: Iterable[Site]) -> list[str]:
         if site.needs_output:
             names[site.output] = None
     return list(names)
+
+
+def fits_kernel(axis: int, quant: TensorQuant) -> bool:
+    """Whether integer kernels multiply with a weight that is quantized so: one scale, or one for each output.
+
+    axis: of the outputs in the stored weight, as the node reads it.
+    """
+    return quant.block is None and quant.axis in (None, axis)
 
 
 def _candidate(node: onnx.NodeProto, looked_up: GraphIndex) -> Site | None:
