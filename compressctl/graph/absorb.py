@@ -11,14 +11,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.codes import spread
 from compressctl.graph.half import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.lookup_first import dequantize_first
 from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.packed import unpack, unpack_table
-from compressctl.graph.unfold_integer import is_integer_product, unfold_integer
-from compressctl.graph.unfold_qlinear import is_qlinear, unfold_qlinear
+from compressctl.graph.quantized import already_quantized
+from compressctl.graph.unfold_integer import unfold_integer
+from compressctl.graph.unfold_qlinear import unfold_qlinear
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -38,16 +40,13 @@ class Absorbed:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    return any(
-        node.op_type in (_Q, _DQ, _PACKED, _TABLE) or is_qlinear(node) or is_integer_product(node)
-        for node in model.graph.node
-    )
+    return bool(already_quantized(model))
 
 
 def absorb(model: onnx.ModelProto) -> Absorbed:
     """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
     quantization did the Relu's work, and another dialect's may not."""
-    unfolded = unfold_integer(unfold_qlinear(model))
+    unfolded = unfold_integer(unfold_qlinear(as_dequantized(model)))
     made = to_single(unfolded.model)
     dequantize_first(made.graph)
     _fold_reshaped(made.graph)

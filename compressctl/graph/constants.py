@@ -39,7 +39,7 @@ _SETTINGS: Mapping[str, tuple[int, ...]] = {
 }
 """Inputs that say how, not what with: bounds, ratios, scales and zero points."""
 
-_CODES: Mapping[str, tuple[int, ...]] = {
+CODES: Mapping[str, tuple[int, ...]] = {
     "DequantizeLinear": (0,),
     "QLinearConv": (3, 8),
     "QLinearMatMul": (0, 3),
@@ -97,7 +97,7 @@ def parameter_tensors(
     """The stored tensors that a node computes with. Integers count where they stand for real numbers, shapes do not."""
     found: dict[str, ConstantTensor] = {}
     for position, name in enumerate(node.input):
-        settings, codes = position in _SETTINGS.get(node.op_type, ()), position in _CODES.get(node.op_type, ())
+        settings, codes = position in _SETTINGS.get(node.op_type, ()), position in CODES.get(node.op_type, ())
         for tensor in constants.get(name, ()):
             if settings:
                 found.setdefault(tensor.name, replace(tensor, describes=True))

@@ -10,11 +10,15 @@ import onnx
 from compressctl.core.model import TensorSpec
 from compressctl.graph.constants import constant_tensors
 from compressctl.graph.cost import NodeCost, costs
+from compressctl.graph.quantized import Quantized, already_quantized
 
 
 @dataclass(frozen=True)
 class Summary:
-    """opsets: version by domain ("ai.onnx" for the standard one). stored_bytes: constants' bytes by element type."""
+    """opsets: version by domain ("ai.onnx" for the standard one). stored_bytes: constants' bytes by element type.
+
+    quantized: what is quantized already.
+    """
 
     ir_version: int
     opsets: dict[str, int]
@@ -22,6 +26,7 @@ class Summary:
     outputs: tuple[TensorSpec, ...]
     layers: tuple[NodeCost, ...]
     stored_bytes: dict[str, int]
+    quantized: tuple[Quantized, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -54,6 +59,7 @@ def summarize(model: onnx.ModelProto) -> Summary:
         outputs=tuple(_spec(value) for value in model.graph.output),
         layers=tuple(costs(model)),
         stored_bytes=dict(stored.most_common()),
+        quantized=already_quantized(model),
     )
 
 

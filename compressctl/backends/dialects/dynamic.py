@@ -68,9 +68,9 @@ def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
 
 
 def _fits(node: onnx.NodeProto, quant: TensorQuant | None) -> bool:
-    """Whether the plan has codes for the node's weight with scales along the outputs that the node reads from it."""
+    """Whether the plan has 8-bit codes for the node's weight with scales along the outputs that the node reads from it."""
     by_row = node.op_type == "Conv" or (node.op_type == "Gemm" and bool(attribute(node, "transB", 0)))
-    return quant is not None and quant.dtype in ("int8", "uint8") and fits_kernel(0 if by_row else 1, quant)
+    return quant is not None and fits_kernel(0 if by_row else 1, quant)
 
 
 def _multiplied(

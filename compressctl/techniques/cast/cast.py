@@ -13,6 +13,7 @@ from compressctl.core.model import Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.half import store_half, to_half
+from compressctl.graph.quantized import already_quantized
 from compressctl.graph.simplify import simplify
 from compressctl.techniques.cast.params import CastParams
 
@@ -20,6 +21,9 @@ from compressctl.techniques.cast.params import CastParams
 def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
     """Raises UsageError for a pattern of the blocklist that matches nothing, and for a type of input that the scope keeps."""
     body = simplify(model.body)
+    before = [f"already quantized: {part}" for part in already_quantized(model.body)]
+    for sentence in before:
+        run.events.warn(f"{sentence}; its codes stay as they are")
     _check_patterns(body.graph, params)
     kind = TensorProto.FLOAT16 if params.dtype == "float16" else TensorProto.BFLOAT16
     scope = _scope(params, run.target)
@@ -31,7 +35,12 @@ def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
     else:
         made, kept = to_half(body, params.blocklist, kind=kind, keep_io=params.keep_io)
         signature = model.signature if params.keep_io else _narrow(model.signature, params.dtype)
-    facts = {"dtype": params.dtype, "scope": scope, "left_in_float32": kept}
+    facts = {
+        "dtype": params.dtype,
+        "scope": scope,
+        "left_in_float32": kept,
+        **({"already_quantized": before} if before else {}),
+    }
     return StageResult(replace(model, body=made, signature=signature), facts)
 
 

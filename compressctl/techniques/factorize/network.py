@@ -16,6 +16,11 @@ _BATCH = 32
 
 
 class Network(Protocol):
+    @property
+    def before(self) -> tuple[str, ...]:
+        """What was quantized before, in sentences."""
+        ...
+
     def survey(self) -> Survey:
         """What can be factorized, and why the rest cannot."""
         ...

@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import onnx
+
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
 from compressctl.graph.index import GraphIndex, index
 from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
+from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
+from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
@@ -26,23 +31,28 @@ from compressctl.techniques.quantize.weights import Guard, quantize_weight
 
 def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     """Plan the weights and hold the gate. Raises StageError when no product has a constant weight."""
-    body, places = simplify(model.body), None
+    carried = carry(model, simplify(model.body), run.events)
+    body, places = carried.model, None
     if params.smooth is not None:
         body, places = smoothed(body, model, params.smooth, run)
-    candidates = [node for node in find_weighted(body.graph) if node.op in _OPERATORS]
+    candidates = _candidates(body)
     floats = _floats(candidates, params.overrides)
     if params.embeddings == "float":
         floats.update({node.node: "embeddings: float" for node in candidates if node.op == "Gather"})
     nodes = [node for node in candidates if node.node not in floats]
-    if not any(node.op != "Gather" for node in nodes):
-        raise StageError(
-            "nothing to quantize: no matrix product with a constant weight in float",
-            hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
-        )
     copied = with_own_copies(body, _ways(nodes))
     body, found = copied.model, index(copied.model.graph)
     nodes = [replace(node, weight=copied.weights[node.node]) for node in nodes]
-    weights = _weights(found, nodes, params, run.target)
+    guards = params.saturation_guard != "off"
+    before = quantized_before(carried, copied, _as_sites(nodes), run.target, run.events, guards=guards)
+    nodes = [node for node in nodes if node.node not in before.left]
+    if not any(node.op != "Gather" for node in nodes):
+        raise StageError(
+            f"nothing to quantize: no matrix product with a constant weight in float{carried.why_nothing()}",
+            hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
+        )
+    new = [node for node in nodes if node.weight not in before.plan]
+    weights = {**_weights(found, new, params, run.target), **before.plan}
     dynamic = frozenset(node.node for node in nodes if node.op != "Gather")
     plan = QuantPlan({}, weights, floats, dynamic)
 
@@ -56,6 +66,8 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
         "saturation_guard": _guard(params, run.target),
         **({} if places is None else {"smoothed_in": places}),
         **say_copies(copied, plan, run.events),
+        **carried.facts,
+        **before.facts,
     }
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
@@ -88,6 +100,24 @@ def _floats(nodes: Sequence[Weighted], overrides: Sequence[DynamicOverride]) -> 
             else:
                 floats.pop(node.node, None)
     return floats
+
+
+def _candidates(body: onnx.ModelProto) -> list[Weighted]:
+    """Products and lookups that no exporter has put between codes."""
+    found, nodes = index(body.graph), {node.name: node for node in body.graph.node}
+    return [
+        node
+        for node in find_weighted(body.graph)
+        if node.op in _OPERATORS and not is_between_codes(nodes[node.node], found)
+    ]
+
+
+def _as_sites(nodes: Sequence[Weighted]) -> list[Site]:
+    return [
+        Site(node.node, node.op, Kind.MULTIPLY, (node.input,), "", node.weight, node.row_axis)
+        for node in nodes
+        if node.op != "Gather"
+    ]
 
 
 def _ways(nodes: Sequence[Weighted]) -> dict[str, int]:

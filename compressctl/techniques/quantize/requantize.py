@@ -60,11 +60,12 @@ def readers(sites: Sequence[Site]) -> dict[str, list[Site]]:
 
 
 def for_kernels(
-    quant: TensorQuant, sites: Sequence[Site], model: onnx.ModelProto, target: Target
+    quant: TensorQuant, sites: Sequence[Site], model: onnx.ModelProto, target: Target, *, guards: bool = True
 ) -> tuple[TensorQuant, str]:
     """The 8-bit weight that these sites read as the target's integer kernels take it, and why it had to change, "" if not.
 
     quant: along the axis of every site's outputs, or one scale for the whole weight. Everything else is returned unchanged.
+    guards: whether products that overflow on the target are a reason.
     """
     values = index(model.graph).array(sites[0].weight or "")
     if values is None or quant.block is not None or quant.dtype not in ("int8", "uint8"):
@@ -74,7 +75,7 @@ def for_kernels(
         return quant, ""
     signed = stored_as(quant, "int8") if np.all(np.asarray(quant.zero_point) == _MIDDLE) else quant
     is_symmetric = signed.dtype == "int8" and not np.any(signed.zero_point)
-    saturates = target.saturates and target.backend != "tensorrt"
+    saturates = guards and target.saturates and target.backend != "tensorrt"
     guarded = saturates and not all(_is_depthwise(site, values, model) for site in sites)
     axes = sorted({site.weight_axis for site in sites})
     if is_symmetric and not (guarded and any(_overflows(values, signed, axis) for axis in axes)):

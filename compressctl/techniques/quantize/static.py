@@ -15,6 +15,7 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
 from compressctl.graph.equalize import equalized
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.own_copies import Copied, rejoined, with_own_copies
@@ -24,6 +25,7 @@ from compressctl.graph.sites import Kind, Site, activations, find_sites
 from compressctl.graph.weighted import find_weighted
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
+from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
@@ -40,8 +42,9 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     seen = observe(model, params, run)
     body, treated, calibration = seen.body, seen.treated, seen.calibration
-    plan = make_plan(body, treated, calibration, params, run.target)
-    settled = _settle(Network(body, model.signature, run.data.split("calibration"), plan), treated, params, run)
+    plan = make_plan(body, treated, calibration, params, run.target, seen.fixed)
+    network = Network(body, model.signature, run.data.split("calibration"), plan, frozenset(seen.fixed))
+    settled = _settle(network, treated, params, run)
     if _corrects_at_once(params):
         settled.biases = corrected_biases(body, treated.sites, plan, calibration.means)
     rounded = with_weights(body, settled.weights)
@@ -74,7 +77,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
 class Seen:
     """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report.
 
-    copied: the weights that sites read in different ways.
+    copied: the weights that sites read in different ways. fixed: entries of the plan for weights that were quantized before.
     """
 
     body: onnx.ModelProto
@@ -82,20 +85,26 @@ class Seen:
     calibration: Calibration
     prepared: Mapping[str, Any]
     copied: Copied
+    fixed: Mapping[str, TensorQuant]
 
 
 def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
     """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
     assert run.data is not None
-    body, prepared = _prepared(simplify(model.body), model, params, run)
+    carried = carry(model, simplify(model.body), run.events)
+    body, prepared = _prepared(carried.model, model, params, run)
     treated = treat(find_sites(body.graph), params)
-    if not treated.sites:
-        raise StageError(
-            "nothing to quantize: no convolution or matrix product with constant weights",
-            hint="`compressctl inspect` lists the layers; a graph that is already quantized has none in float",
-        )
     copied = _with_own_copies(body, treated)
     body, treated = copied.model, _reading(treated, copied)
+    guards = params.saturation_guard != "off"
+    before = quantized_before(carried, copied, treated.sites, run.target, run.events, guards=guards)
+    treated = replace(treated, sites=tuple(site for site in treated.sites if site.node not in before.left))
+    if not treated.sites:
+        raise StageError(
+            f"nothing to quantize: no convolution or matrix product with constant weights{carried.why_nothing()}",
+            hint="`compressctl inspect` lists the layers, and what is quantized already",
+        )
+    prepared = {**carried.facts, **before.facts, **prepared}
     calibration = calibrate(
         body,
         model.signature,
@@ -105,7 +114,7 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
-    return Seen(body, treated, calibration, prepared, copied)
+    return Seen(body, treated, calibration, prepared, copied, before.plan)
 
 
 def _with_own_copies(body: onnx.ModelProto, treated: Treated) -> Copied:
@@ -224,11 +233,16 @@ def matches(site: Site, pattern: str) -> bool:
 
 
 def make_plan(
-    model: onnx.ModelProto, treated: Treated, calibration: Calibration, params: StaticParams, target: Target
+    model: onnx.ModelProto,
+    treated: Treated,
+    calibration: Calibration,
+    params: StaticParams,
+    target: Target,
+    fixed: Mapping[str, TensorQuant] | None = None,
 ) -> QuantPlan:
-    """Every tensor's quantization from what calibration saw."""
+    """Every tensor's quantization from what calibration saw. fixed: weights whose quantization is given."""
     tensors = share_scales(_plan_activations(treated, calibration, params), treated.sites)
-    weights: dict[str, TensorQuant] = {}
+    weights = dict(fixed or {})
     looked_up = index(model.graph)
     # A weight that a depthwise convolution shares with another layer must hold in both.
     guarded = {site.weight for site in treated.sites if site.weight and not _is_depthwise(site, looked_up, model)}

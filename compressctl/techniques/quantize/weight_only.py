@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
 from compressctl.graph.index import index
 from compressctl.graph.own_copies import Copied, read_elsewhere, rejoined, with_own_copies
 from compressctl.graph.replace_weights import with_own_weights, with_weights
@@ -34,18 +35,20 @@ _MOMENTS_BYTES = 512 * 1024**2
 
 def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
-    body = simplify(model.body)
-    treated, copied = _treat(body, params)
+    carried = carry(model, simplify(model.body), run.events)
+    treated, copied = _treat(carried.model, params, carried.weights)
     body = copied.model
     if not treated.weights:
+        reason = carried.why_nothing()
         raise StageError(
-            "nothing to quantize: no matrix product, convolution or embedding with constant weights in float",
+            f"nothing to quantize: no matrix product, convolution or embedding with constant weights in float{reason}",
             hint="`compressctl inspect` lists the layers; look at the overrides too",
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
     done = _round_all(scaled, model, treated, params, run)
     rounded = with_weights(scaled, {name: part.values for name, part in done.items()})
-    plan = QuantPlan({}, {name: part.quant for name, part in done.items()}, treated.floats)
+    new = {name: part.quant for name, part in done.items()}
+    plan = QuantPlan({}, {**carried.weights, **new}, treated.floats)
     readers = weight_readers(treated.nodes)
 
     def with_floats(given_back: Mapping[str, str]) -> Model:
@@ -55,7 +58,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
         restored = rejoined(with_own_weights(rounded, scaled, own), copied, floats)
         return replace(model, body=restored, quant=replace(plan, float_nodes=floats))
 
-    facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events)}
+    facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events), **carried.facts}
     given_back: Mapping[str, str] = {}
     if run.gate is not None:
         names = [node.node for node in treated.nodes]
@@ -77,12 +80,12 @@ class Treated:
     tied: Mapping[str, str]
 
 
-def _treat(body: onnx.ModelProto, params: WeightsParams) -> tuple[Treated, Copied]:
+def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = ()) -> tuple[Treated, Copied]:
     """Apply every override in order, and give a weight that is read as a matrix and as its transpose a copy for each.
 
-    Raises UsageError for a pattern that matches nothing.
+    before: weights that are quantized already, which are left alone. Raises UsageError for a pattern that matches nothing.
     """
-    nodes = find_weighted(body.graph)
+    nodes = [node for node in find_weighted(body.graph) if node.weight not in before]
     plain = Treatment(
         params.bits, params.method, params.symmetric, params.granularity, params.group_size, params.clip_search
     )

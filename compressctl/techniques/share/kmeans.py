@@ -30,11 +30,12 @@ _ROWS = 256
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     """Share, and train where the params say so. Raises StageError when no layer can be shared."""
-    weights = open_weights(model, params, run)
+    weights, carried = open_weights(model, params, run)
     layers = weights.layers()
     chosen = choose(layers, params)
     if not chosen.shared:
-        reasons = "; ".join(f"{name}: {why}" for name, why in list({**chosen.left, **weights.skipped}.items())[:3])
+        left = [f"{name}: {why}" for name, why in list({**chosen.left, **weights.skipped}.items())[:3]]
+        reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
         raise StageError(
             "nothing to share: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
             hint="`compressctl inspect` lists the layers",
@@ -42,7 +43,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     layers = [layer for layer in layers if layer.name in chosen.shared]
     moments, grams = _inputs(weights, layers, params, run)
     heavy = _importance(model, weights, layers, moments, params, run)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {} if carried is None else dict(carried.facts)
     if params.budget is not None:
         from compressctl.techniques.share.budget import within_budget
 
@@ -56,7 +57,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
         write(weights, layer, found[layer.name])
         if params.finetune is None and layer.name in moments and params.bias_correction:
             _correct_bias(weights, layer, found[layer.name], moments[layer.name])
-    ours = replace(model, body=weights.body())
+    ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
     before = _errors(layers, found, heavy)
     if params.finetune is not None:
         from compressctl.techniques.share.finetune import finetune
