@@ -353,9 +353,18 @@ class Work:
     def _dataset(self) -> Dataset:
         if self._data is None:
             from compressctl.sources.load import load_dataset
+            from compressctl.sources.sanity import class_count, look_through
 
             assert self.recipe.data is not None
-            self._data = HeldDataset(load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed))
+            data = load_dataset(
+                self.recipe.data,
+                self.recipe.base,
+                self.recipe.seed,
+                self.recipe.task,
+                lambda: class_count(self._loaded().signature.outputs),
+            )
+            look_through(data)
+            self._data = HeldDataset(data)
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from compressctl.core.data import Dataset
 from compressctl.core.model import Model
 from compressctl.core.registry import load
-from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, datasets, model_sources
+from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, Task, datasets, model_sources
 from compressctl.recipe.schema import DataSection, ModelSection
 from compressctl.sources.fingerprint import splits_fingerprint
 
@@ -16,10 +17,15 @@ from compressctl.sources.fingerprint import splits_fingerprint
 def load_model(section: ModelSection, base: Path, seed: int) -> Model:
     """The model in its source's form. base: the folder that relative paths start from. seed: for untrained weights.
 
-    Raises UsageError when it cannot be loaded, MissingDependencyError when its source needs what is not installed.
+    Raises UsageError when it cannot be loaded or holds weights that are no numbers, MissingDependencyError when its source
+    needs what is not installed.
     """
+    from compressctl.sources.sanity import check_weights
+
     read = cast(LoadModel, load(model_sources.get(section.source).implementation))
-    return read(section.params, base, seed)
+    model = read(section.params, base, seed)
+    check_weights(model, "the model")
+    return model
 
 
 def model_fingerprint(section: ModelSection, base: Path) -> str:
@@ -28,10 +34,21 @@ def model_fingerprint(section: ModelSection, base: Path) -> str:
     return identify(section.params, base)
 
 
-def load_dataset(section: DataSection, base: Path, seed: int) -> Dataset:
-    """The dataset, its splits dealt by seed. Raises UsageError when it cannot be read or the sizes do not fit."""
+def load_dataset(
+    section: DataSection,
+    base: Path,
+    seed: int,
+    task: Task | None = None,
+    outputs: Callable[[], int | None] = lambda: None,
+) -> Dataset:
+    """The dataset, its splits dealt by seed. Raises UsageError when it cannot be read or the sizes do not fit.
+
+    Samples are checked when they are first read: see `sanity.CheckedDataset`. outputs: how many classes the model tells apart.
+    """
+    from compressctl.sources.sanity import CheckedDataset
+
     read = cast(LoadDataset, load(datasets.get(section.source).implementation))
-    return read(section.params, section.sizes, base, seed)
+    return CheckedDataset(read(section.params, section.sizes, base, seed), task, outputs)
 
 
 def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:
