@@ -401,6 +401,7 @@ class Work:
 
         metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
         dataset = self._scorable(metric)
+        self._compare_ranges(model)
         for name in [entry.backend for entry in self.recipe.export]:
             backend = open_backend(name)
             target = replace(self._target, backend=name, options=export_options(self.recipe, name))
@@ -416,6 +417,21 @@ class Work:
         self._compare_deliverables(model)
         first = self.results[0]
         self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
+
+    def _compare_ranges(self, model: Model) -> None:
+        """Say, and record with the stage that fixed them, whether ranges of activations fit the test data too."""
+        from compressctl.measure.range_coverage import range_coverage
+
+        if self.recipe.data is None or model.quant is None:
+            return
+        found = range_coverage(model, self._dataset())
+        stage = next((n for n, record in enumerate(self.records) if "calibration_samples" in record.facts), None)
+        if found is None or stage is None:
+            return
+        record = self.records[stage]
+        self.records[stage] = replace(record, facts={**record.facts, "test_activations": str(found)})
+        if found.is_notable:
+            self.events.warn(f"the calibration data are unlike the test data: {found}")
 
     def _packed(self, found: BackendResult) -> BackendResult:
         from compressctl.measure.packed_size import packed_size

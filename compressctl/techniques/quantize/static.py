@@ -30,6 +30,7 @@ from compressctl.techniques.quantize.bias import correctable, corrected_biases, 
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
 from compressctl.techniques.quantize.copies import say_copies
+from compressctl.techniques.quantize.enough import judge_samples
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
@@ -114,6 +115,8 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
+    exact = [tensor for tensor in calibration.histograms if treated.method(tensor, params) == "minmax"]
+    prepared.update(judge_samples(calibration, exact, params.percentile, run.events))
     return Seen(body, treated, calibration, prepared, copied, before.plan)
 
 
