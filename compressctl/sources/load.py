@@ -41,14 +41,20 @@ def load_dataset(
     task: Task | None = None,
     outputs: Callable[[], int | None] = lambda: None,
 ) -> Dataset:
-    """The dataset, its splits dealt by seed. Raises UsageError when it cannot be read or the sizes do not fit.
+    """The dataset, its splits dealt by seed. task: the recipe's; for a language model the labels are checked and completed.
 
     Samples are checked when they are first read: see `sanity.CheckedDataset`. outputs: how many classes the model tells apart.
+    Raises UsageError when it cannot be read, the sizes do not fit, or a language model's labels are not its tokens.
     """
     from compressctl.sources.sanity import CheckedDataset
 
     read = cast(LoadDataset, load(datasets.get(section.source).implementation))
-    return CheckedDataset(read(section.params, section.sizes, base, seed), task, outputs)
+    dataset = read(section.params, section.sizes, base, seed)
+    if task == "language-model":
+        from compressctl.sources.language_model import language_model_data
+
+        dataset = language_model_data(dataset)
+    return CheckedDataset(dataset, task, outputs)
 
 
 def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from compressctl.core.data import Batch, Dataset, Split, SplitName
+from compressctl.core.feeds import take
 
 LARGEST_BYTES = 2 * 1024**3
 _READ_AT_ONCE = 256
@@ -35,6 +36,11 @@ class HeldDataset:
     def fingerprint(self) -> str:
         return self._dataset.fingerprint
 
+    @property
+    def is_random(self) -> bool:
+        """Whether its samples are no data; see sources/random_inputs.py."""
+        return bool(getattr(self._dataset, "is_random", False))
+
     def split(self, name: SplitName) -> Split:
         if name not in _READ_OFTEN:
             return self._dataset.split(name)
@@ -44,13 +50,13 @@ class HeldDataset:
 
 
 class HeldSplit:
-    """Reads everything when a batch is first asked for. Batches of the whole split, then, or of what was too large to hold."""
+    """Reads everything when a batch is first asked for. Batches of the whole split, then, or of what cannot be held."""
 
     def __init__(self, split: Split, largest_bytes: int) -> None:
         self._split = split
         self._largest_bytes = largest_bytes
         self._samples: Batch | None = None
-        self._is_too_large = False
+        self._is_passed_on = False
 
     def __len__(self) -> int:
         return len(self._split)
@@ -64,15 +70,20 @@ class HeldSplit:
         if shuffle_seed is not None:
             order = np.random.default_rng(shuffle_seed).permutation(order)
         for start in range(0, len(order), size):
-            yield _chosen(samples, order[start : start + size])
+            yield take(samples, order[start : start + size])
 
     def _read(self) -> Batch | None:
-        if self._samples is None and not self._is_too_large:
+        """None where the samples are too large, of several shapes, or recorded calls."""
+        if self._samples is None and not self._is_passed_on:
             first = next(self._split.batches(min(_READ_AT_ONCE, len(self))))
-            if _bytes(first) / len(first.indices) * len(self) > self._largest_bytes:
-                self._is_too_large = True
+            if first.is_request or _bytes(first) / len(first.indices) * len(self) > self._largest_bytes:
+                self._is_passed_on = True
+                return None
+            read = list(self._split.batches(_READ_AT_ONCE))
+            if len({_sample_shapes(batch) for batch in read}) == 1:
+                self._samples = _joined(read)
             else:
-                self._samples = _joined(list(self._split.batches(_READ_AT_ONCE)))
+                self._is_passed_on = True
         return self._samples
 
 
@@ -82,10 +93,14 @@ def _bytes(batch: Batch) -> int:
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    inputs = {name: np.concatenate([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    constants = batches[0].constants
+    inputs = {
+        name: array if name in constants else np.concatenate([batch.inputs[name] for batch in batches])
+        for name, array in batches[0].inputs.items()
+    }
     labels = None if batches[0].labels is None else np.concatenate([_present(batch.labels) for batch in batches])
     groups = None if batches[0].groups is None else np.concatenate([_present(batch.groups) for batch in batches])
-    return Batch(inputs, labels, np.concatenate([batch.indices for batch in batches]), groups)
+    return Batch(inputs, labels, np.concatenate([batch.indices for batch in batches]), groups, constants)
 
 
 def _present(array: np.ndarray | None) -> np.ndarray:
@@ -93,15 +108,5 @@ def _present(array: np.ndarray | None) -> np.ndarray:
     return array
 
 
-def _chosen(samples: Batch, positions: np.ndarray) -> Batch:
-    def pick(array: np.ndarray) -> np.ndarray:
-        picked: np.ndarray = array[positions]
-        return picked
-
-    inputs: Mapping[str, np.ndarray] = {name: pick(array) for name, array in samples.inputs.items()}
-    return Batch(
-        inputs,
-        None if samples.labels is None else pick(samples.labels),
-        pick(samples.indices),
-        None if samples.groups is None else pick(samples.groups),
-    )
+def _sample_shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape[1:] for name, array in batch.inputs.items() if name not in batch.constants)

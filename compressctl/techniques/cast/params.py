@@ -64,7 +64,7 @@ def check_cast(params: CastParams, facts: ModelFacts) -> list[Problem]:
 
 CAST = TechniqueSpec(
     name="cast",
-    version=1,
+    version=2,
     summary="float16 or bfloat16 instead of float32, in the file alone or in the computation too",
     params=CastParams,
     takes=Form.ONNX,

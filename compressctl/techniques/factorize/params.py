@@ -208,7 +208,7 @@ _DESTROYS = ("the factorized layers' weights: what training wanted of them, such
 
 SVD = TechniqueSpec(
     name="factorize.svd",
-    version=1,
+    version=2,
     summary="linear layers and convolutions as two thinner ones, by singular value decomposition",
     params=SvdParams,
     takes=_BOTH,
@@ -229,7 +229,7 @@ SVD = TechniqueSpec(
 
 TUCKER = TechniqueSpec(
     name="factorize.tucker",
-    version=1,
+    version=2,
     summary="convolutions as 1x1, kernel, 1x1 between few channels, by Tucker decomposition",
     params=TuckerParams,
     takes=_BOTH,
@@ -247,7 +247,7 @@ TUCKER = TechniqueSpec(
 
 CP = TechniqueSpec(
     name="factorize.cp",
-    version=1,
+    version=2,
     summary="convolutions as 1x1, depthwise, 1x1, by canonical polyadic decomposition",
     params=CpParams,
     takes=_BOTH,

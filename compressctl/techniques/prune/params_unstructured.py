@@ -248,7 +248,7 @@ def _files(params: UnstructuredParams, base: Path) -> Mapping[str, Path]:
 
 UNSTRUCTURED = TechniqueSpec(
     name="prune.unstructured",
-    version=2,
+    version=3,
     summary="weights become zero, singly, N of M, or in blocks; a smaller file for transport, rarely more speed",
     params=UnstructuredParams,
     takes=(Form.TORCH, Form.ONNX),

@@ -12,6 +12,7 @@ import numpy as np
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.sparsity_schedule import geometric
 from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_cuts import cut
@@ -29,8 +30,11 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
         left = [f"{name}: {reason}" for name, reason in list({**treated.dense, **weights.skipped}.items())[:3]]
         reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
         raise StageError(
-            "nothing to prune: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
-            hint="`compressctl inspect` lists the layers; `ends: prune` takes the first and the last too",
+            f"nothing to prune: no linear layer or convolution is left ({reasons})"
+            if reasons
+            else "nothing to prune: no linear layer or convolution with a weight that this stage can change",
+            hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers; "
+            "`ends: prune` takes the first and the last too",
         )
     ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
     before = {} if carried is None else carried.facts

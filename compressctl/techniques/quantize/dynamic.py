@@ -20,6 +20,7 @@ from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
+from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
@@ -48,8 +49,11 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     nodes = [node for node in nodes if node.node not in before.left]
     if not any(node.op != "Gather" for node in nodes):
         raise StageError(
-            f"nothing to quantize: no matrix product with a constant weight in float{carried.why_nothing()}",
-            hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
+            "nothing to quantize: no plain matrix product has a float32 matrix of the main graph as its weight"
+            + (", or overrides keep it float" if candidates else "")
+            + carried.why_nothing(),
+            hint=f"{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
+            "quantize.static",
         )
     new = [node for node in nodes if node.weight not in before.plan]
     weights = {**_weights(found, new, params, run.target), **before.plan}

@@ -209,7 +209,7 @@ def _already_quantized(facts: ModelFacts) -> list[Problem]:
 
 STATIC = TechniqueSpec(
     name="quantize.static",
-    version=3,
+    version=4,
     summary="integers for weights (8 or 4 bits) and activations (8 bits), ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,
@@ -231,7 +231,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=1,
+    version=2,
     summary="weights alone in 8, 4, 3 or 2 bits, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
@@ -250,7 +250,7 @@ WEIGHTS = TechniqueSpec(
 
 DYNAMIC = TechniqueSpec(
     name="quantize.dynamic",
-    version=1,
+    version=2,
     summary="8-bit weights, and activations quantized while the model runs: for transformers, without calibration",
     params=DynamicParams,
     takes=Form.ONNX,

@@ -70,7 +70,7 @@ def check_mixed(params: MixedParams, facts: ModelFacts) -> list[Problem]:
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=1,
+    version=2,
     summary="8 bits, 4 bits or float for each layer, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,

@@ -55,7 +55,7 @@ class QatParams(TrainedParams):
 
 QAT = TechniqueSpec(
     name="quantize.qat",
-    version=1,
+    version=2,
     summary="training with weights and activations rounded as the exported file will round them, in 8, 4 or 2 bits",
     params=QatParams,
     takes=Form.TORCH,

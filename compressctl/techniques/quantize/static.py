@@ -23,6 +23,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
 from compressctl.graph.weighted import find_weighted
+from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
 from compressctl.techniques.quantize.before import quantized_before
@@ -102,8 +103,9 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
     treated = replace(treated, sites=tuple(site for site in treated.sites if site.node not in before.left))
     if not treated.sites:
         raise StageError(
-            f"nothing to quantize: no convolution or matrix product with constant weights{carried.why_nothing()}",
-            hint="`compressctl inspect` lists the layers, and what is quantized already",
+            "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight"
+            + carried.why_nothing(),
+            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers, and what is quantized already",
         )
     prepared = {**carried.facts, **before.facts, **prepared}
     calibration = calibrate(

@@ -22,6 +22,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
 from compressctl.graph.weighted import Weighted, find_weighted, tied_weights, weight_readers
+from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
@@ -39,10 +40,10 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     treated, copied = _treat(carried.model, params, carried.weights)
     body = copied.model
     if not treated.weights:
-        reason = carried.why_nothing()
         raise StageError(
-            f"nothing to quantize: no matrix product, convolution or embedding with constant weights in float{reason}",
-            hint="`compressctl inspect` lists the layers; look at the overrides too",
+            "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
+            "weight" + (", or overrides keep it float" if treated.floats else "") + carried.why_nothing(),
+            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
     done = _round_all(scaled, model, treated, params, run)

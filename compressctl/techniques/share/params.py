@@ -181,7 +181,7 @@ def _some_need(params: KmeansParams) -> frozenset[Need]:
     ):
         needs.add(Need.CALIBRATION_DATA)
     if params.importance == "fisher":
-        needs.add(Need.LABELS)
+        needs |= {Need.LABELS, Need.TASK_LOSS}
     return frozenset(needs) | training_needs(params.finetune)
 
 
@@ -191,7 +191,7 @@ def _files(params: KmeansParams, base: Path) -> Mapping[str, Path]:
 
 KMEANS = TechniqueSpec(
     name="share.kmeans",
-    version=1,
+    version=2,
     summary="weights share few values by k-means; a much smaller file (storage: packed), the same speed",
     params=KmeansParams,
     takes=(Form.TORCH, Form.ONNX),
