@@ -142,9 +142,9 @@ def _write(
     from compressctl.core.count import by_operator, nodes
     from compressctl.core.errors import MissingDependencyError, UsageError
     from compressctl.measure.fusion import fusion_of
-    from compressctl.pipeline.carried import fitted
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
+    from compressctl.techniques.quantize.requantize import fitted
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()
     if not found.installed:

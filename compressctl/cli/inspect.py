@@ -139,6 +139,9 @@ def _document(model: str, summary: Summary) -> dict[str, Any]:
         "macs_at_least": summary.macs.at_least,
         "macs_unknown": dict(summary.macs.unknown),
         "stored_bytes": summary.stored_bytes,
+        "already_quantized": [
+            {"what": part.what, "dtype": part.dtype, "how": part.how, "names": part.names} for part in summary.quantized
+        ],
         "layers": [
             {
                 "name": layer.name,
@@ -183,7 +186,10 @@ def _print(model: str, summary: Summary, every: bool) -> None:
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     console.print(Text(f"  opset {opsets}; IR version {summary.ir_version}"))
     stored = ", ".join(f"{size:,} bytes of {dtype}" for dtype, size in summary.stored_bytes.items())
-    console.print(Text(f"  stored {stored or 'nothing'}"), "")
+    console.print(Text(f"  stored {stored or 'nothing'}"))
+    for part in summary.quantized:
+        console.print(Text(f"  already quantized: {part}"))
+    console.print("")
     console.print(table)
     for line in _unknown(summary):
         console.print(Text(f"\n{line}"))

@@ -3,6 +3,7 @@ dialect can be written from it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,13 +11,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.codes import spread
 from compressctl.graph.half import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.lookup_first import dequantize_first
+from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.packed import unpack, unpack_table
-from compressctl.graph.unfold_integer import is_integer_product, unfold_integer
-from compressctl.graph.unfold_qlinear import is_qlinear, unfold_qlinear
+from compressctl.graph.quantized import already_quantized
+from compressctl.graph.unfold_integer import unfold_integer
+from compressctl.graph.unfold_qlinear import unfold_qlinear
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -36,20 +40,17 @@ class Absorbed:
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    return any(
-        node.op_type in (_Q, _DQ, _PACKED, _TABLE) or is_qlinear(node) or is_integer_product(node)
-        for node in model.graph.node
-    )
+    return bool(already_quantized(model))
 
 
 def absorb(model: onnx.ModelProto) -> Absorbed:
     """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
     quantization did the Relu's work, and another dialect's may not."""
-    unfolded = unfold_integer(unfold_qlinear(model))
+    unfolded = unfold_integer(unfold_qlinear(as_dequantized(model)))
     made = to_single(unfolded.model)
     dequantize_first(made.graph)
     _fold_reshaped(made.graph)
-    work = _Work(index(made.graph))
+    work = _Work(index(made.graph), names_in(made.graph))
     for node in list(made.graph.node):
         if node.op_type == _Q:
             work.quantize(node)
@@ -69,9 +70,12 @@ def absorb(model: onnx.ModelProto) -> Absorbed:
 @dataclass
 class _Work:
     """same: tensor names that stand for another float tensor now. codes: by tensor of codes, the float tensor; quantizes: the
-    QuantizeLinear that made them, until something needs it."""
+    QuantizeLinear that made them, until something needs it. taken: names of tensors. sources: by constant that was made of
+    codes, what it was made of: codes that are read in two ways stand for two constants.
+    """
 
     found: GraphIndex
+    taken: set[str]
     activations: dict[str, TensorQuant] = field(default_factory=dict)
     weights: dict[str, TensorQuant] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -80,6 +84,7 @@ class _Work:
     same: dict[str, str] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
     quantizes: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    sources: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def quantize(self, node: onnx.NodeProto) -> None:
         quant = self._quant(node)
@@ -88,10 +93,11 @@ class _Work:
             self.nodes.append(self._renamed(node))
             return
         source = self._resolve(node.input[0])
+        if source in self.found.initializers:
+            source = self._weight(source, quant)
         self.codes[node.output[0]] = source
         self.quantizes[node.output[0]] = node
-        if source in self.found.initializers:
-            self.weights.setdefault(source, quant)
+        if source in self.weights:
             return
         known = self.activations.get(source)
         if known is None:
@@ -110,16 +116,42 @@ class _Work:
             self.ignored.append(f"{node.name}: what it dequantizes is neither constant nor quantized here")
             self.nodes.append(self._renamed(node))
             return
-        name = node.input[0].removesuffix("_codes").removesuffix("_quantized")
-        if name in self.found.initializers and name != node.input[0]:
-            name = f"{name}_float"
-        if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(_values(stored, quant), name)
-            readers = self.found.consumers.get(node.output[0], [])
-            if quant.dtype != "int32" and any(reader.op_type in {*_WEIGHTED, "Gather"} for reader in readers):
-                self.weights[name] = quant
-        if name != node.output[0]:
-            self.same[node.output[0]] = name
+        name = self._constant(node.input[0], ("_codes", "_quantized"), quant, lambda: _values(stored, quant))
+        readers = self.found.consumers.get(node.output[0], [])
+        if quant.dtype != "int32" and any(reader.op_type in {*_WEIGHTED, "Gather"} for reader in readers):
+            self.weights[name] = quant
+        self.same[node.output[0]] = name
+
+    def _weight(self, source: str, quant: TensorQuant) -> str:
+        """The float constant under this quantization: itself, or a copy where another reader has it quantized otherwise."""
+        known = self.weights.get(source)
+        if known is None or _is_same(known, quant):
+            self.weights[source] = quant
+            return source
+        values = self.found.array(source)
+        assert values is not None
+        name = self._constant(source, (), quant, lambda: values)
+        self.weights[name] = quant
+        return name
+
+    def _constant(
+        self, source: str, endings: tuple[str, ...], quant: TensorQuant, make: Callable[[], np.ndarray]
+    ) -> str:
+        """A float constant made of stored codes, under the name without the ending that says so where that is free."""
+        key = (
+            source,
+            quant.dtype,
+            quant.axis,
+            quant.block,
+            *(_bytes(part) for part in (quant.scale, quant.zero_point)),
+        )
+        if key not in self.sources:
+            base = source
+            for ending in endings:
+                base = base.removesuffix(ending)
+            self.sources[key] = unused(base if base not in self.taken else f"{base}_float", self.taken)
+            self.constants[self.sources[key]] = numpy_helper.from_array(make(), self.sources[key])
+        return self.sources[key]
 
     def unpack(self, node: onnx.NodeProto) -> None:
         """ONNX Runtime's product with packed weights, as a MatMul and perhaps an Add."""
@@ -128,9 +160,8 @@ class _Work:
             self.ignored.append(f"{node.name}: its packed weight is computed, reordered or has float zero points")
             self.nodes.append(self._renamed(node))
             return
-        name = node.input[1].removesuffix("_packed")
-        name = f"{name}_float" if name in self.found.initializers else name
-        self.constants[name], self.weights[name] = numpy_helper.from_array(found[0], name), found[1]
+        name = self._constant(node.input[1], ("_packed",), found[1], lambda: found[0])
+        self.weights[name] = found[1]
         bias = node.input[5] if len(node.input) > 5 else ""
         output = f"{node.output[0]}_without_bias" if bias else node.output[0]
         self.nodes.append(helper.make_node("MatMul", [self._resolve(node.input[0]), name], [output], node.name))
@@ -144,9 +175,8 @@ class _Work:
             self.ignored.append(f"{node.name}: its packed table is computed, or packed along another axis")
             self.nodes.append(self._renamed(node))
             return
-        name = node.input[0].removesuffix("_table")
-        name = f"{name}_float" if name in self.found.initializers else name
-        self.constants[name], self.weights[name] = numpy_helper.from_array(found[0], name), found[1]
+        name = self._constant(node.input[0], ("_table",), found[1], lambda: found[0])
+        self.weights[name] = found[1]
         self.nodes.append(helper.make_node("Gather", [name, self._resolve(node.input[1])], [node.output[0]], node.name))
 
     def other(self, node: onnx.NodeProto) -> None:
@@ -240,9 +270,23 @@ class _Work:
             dtype = point.dtype.name
         block = int(attribute(node, "block_size", 0))  # type: ignore[call-overload]
         axis = int(attribute(node, "axis", 1)) if scale.size > 1 else None  # type: ignore[call-overload]
+        quantized = self.found.initializers.get(self._resolve(node.input[0]))
+        if axis is not None and quantized is not None:
+            axis %= len(quantized.dims)
         if axis is None:
             scale, point = scale.reshape(()), point.reshape(())
         return TensorQuant(dtype, np.asarray(scale, np.float32), point, axis=axis, block=block or None)
+
+
+def _is_same(quant: TensorQuant, other: TensorQuant) -> bool:
+    return (quant.dtype, quant.axis, quant.block) == (other.dtype, other.axis, other.block) and all(
+        np.array_equal(mine, theirs)
+        for mine, theirs in ((quant.scale, other.scale), (quant.zero_point, other.zero_point))
+    )
+
+
+def _bytes(part: np.ndarray) -> bytes:
+    return np.ascontiguousarray(part, np.float32).tobytes()
 
 
 def _fold_reshaped(graph: onnx.GraphProto) -> None:

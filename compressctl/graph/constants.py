@@ -51,7 +51,7 @@ _SETTINGS: Mapping[str, tuple[int, ...]] = {
 }
 """Inputs that say how, not what with: bounds, ratios, scales and zero points."""
 
-_CODES: Mapping[str, tuple[int, ...]] = {
+CODES: Mapping[str, tuple[int, ...]] = {
     "DequantizeLinear": (0,),
     "QLinearConv": (3, 8),
     "QLinearMatMul": (0, 3),
@@ -160,7 +160,7 @@ def parameter_tensors(node: onnx.NodeProto, constants: Constants) -> tuple[Const
     """The stored tensors that a node computes with. Integers count where they stand for real numbers, shapes do not."""
     found: dict[str, ConstantTensor] = {}
     for position, name in enumerate(node.input):
-        settings, codes = position in _SETTINGS.get(node.op_type, ()), position in _CODES.get(node.op_type, ())
+        settings, codes = position in _SETTINGS.get(node.op_type, ()), position in CODES.get(node.op_type, ())
         codes = codes or (node.op_type in ("Cast", "CastLike") and position == 0 and _makes_float(node, constants))
         for tensor in constants.get(name, ()):
             if settings:

@@ -69,7 +69,8 @@ def store_half(
     """A copy that stores its float constants in 16 bits and computes in float32, and why each constant that was not did not.
 
     Runtimes fold the Cast behind each constant when they load the file. single: patterns over names and operator types of
-    nodes, and names of constants, that keep float32. Constants of fewer than 16 elements stay: a node would cost more.
+    nodes, and names of constants, that keep float32. Constants of fewer than 16 elements stay: a node would cost more. So do
+    the scales of codes: every weight of a channel would move with its scale.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -78,6 +79,7 @@ def store_half(
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).extend((node.name, node.op_type))
+    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     kept: dict[str, str] = {}
     casts = []
     for tensor in graph.initializer:
@@ -87,6 +89,8 @@ def store_half(
         names = [tensor.name, *readers.get(tensor.name, [])]
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in single for name in names):
             kept[tensor.name] = "asked for"
+        elif tensor.name in scales:
+            kept[tensor.name] = "the scale of codes"
         elif kind == TensorProto.FLOAT16 and np.abs(values).max() > _LARGEST:
             kept[tensor.name] = "beyond float16's range"
         else:

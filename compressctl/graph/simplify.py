@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 
 from compressctl.core.errors import StageError
+from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.index import GraphIndex, attribute, index
 
 _LARGEST_FOR_PROTOBUF = 1_800_000_000
@@ -20,8 +21,10 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function with fewer nodes, every node named, every constant an initializer; the input is not changed.
 
     ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
-    becomes the pooling that has an integer kernel. Raises StageError when ONNX Runtime cannot load the graph.
+    becomes the pooling that has an integer kernel. Weights that are stored as integers stay integers, behind a
+    DequantizeLinear. Raises StageError when ONNX Runtime cannot load the graph.
     """
+    model = as_dequantized(model)
     if model.ByteSize() > _LARGEST_FOR_PROTOBUF:
         return _named(_copy(model))
     folded = onnx.shape_inference.infer_shapes(_fold(_named(_copy(model))))

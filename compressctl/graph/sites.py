@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 import onnx
 
+from compressctl.core.quant import TensorQuant
 from compressctl.graph.index import GraphIndex, attribute, index
 
 
@@ -79,8 +80,25 @@ def activations(sites: Iterable[Site]) -> list[str]:
     return list(names)
 
 
+def fits_kernel(axis: int, quant: TensorQuant) -> bool:
+    """Whether integer kernels multiply with a weight that is quantized so: in 8 bits, one scale, or one for each output.
+
+    axis: of the outputs in the stored weight, as the node reads it.
+    """
+    return quant.dtype in ("int8", "uint8") and quant.block is None and quant.axis in (None, axis)
+
+
+def is_between_codes(node: onnx.NodeProto, looked_up: GraphIndex) -> bool:
+    """Whether a DequantizeLinear makes what the node reads, or a QuantizeLinear reads what it makes: it is quantized already."""
+    makers = [looked_up.producers.get(name) for name in node.input if name]
+    readers = [reader for name in node.output for reader in looked_up.consumers.get(name, [])]
+    return any(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers) or any(
+        reader.op_type == "QuantizeLinear" for reader in readers
+    )
+
+
 def _candidate(node: onnx.NodeProto, looked_up: GraphIndex) -> Site | None:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ("", "ai.onnx") or is_between_codes(node, looked_up):
         return None
     if node.op_type in _MULTIPLY:
         return _MULTIPLY[node.op_type](node, looked_up)

@@ -12,6 +12,7 @@ from compressctl.core.count import Count
 from compressctl.graph.constants import constant_tensors, dtype_name, stored_bytes, stored_tensors
 from compressctl.graph.cost import NodeCost, costs, total
 from compressctl.graph.open_axes import OpenAxis, graph_inputs, is_open, open_axes
+from compressctl.graph.quantized import Quantized, already_quantized
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Summary:
     """opsets: version by domain ("ai.onnx" for the standard one). open_axes: of the inputs. sizes: that MACs were counted for.
 
     stored_bytes: by element type, of all constants: initializers, Constant nodes, those in bodies (If, Loop, Scan), and the
-    lists of numbers in operators of ai.onnx.ml.
+    lists of numbers in operators of ai.onnx.ml. quantized: what is quantized already.
     """
 
     ir_version: int
@@ -38,6 +39,7 @@ class Summary:
     outputs: tuple[Port, ...]
     layers: tuple[NodeCost, ...]
     stored_bytes: dict[str, int]
+    quantized: tuple[Quantized, ...] = ()
     open_axes: tuple[OpenAxis, ...] = ()
     sizes: Mapping[str, int] | None = None
 
@@ -69,6 +71,7 @@ def summarize(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) ->
         stored_bytes=_stored(model),
         open_axes=tuple(open_axes(model.graph)),
         sizes=sizes or {},
+        quantized=already_quantized(model),
     )
 
 

@@ -393,11 +393,18 @@ class Work:
     def _dataset(self) -> Dataset:
         if self._data is None:
             from compressctl.sources.load import load_dataset
+            from compressctl.sources.sanity import class_count, look_through
 
             assert self.recipe.data is not None
-            self._data = HeldDataset(
-                load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed, self.recipe.task)
+            data = load_dataset(
+                self.recipe.data,
+                self.recipe.base,
+                self.recipe.seed,
+                self.recipe.task,
+                lambda: class_count(self._loaded().signature.outputs),
             )
+            look_through(data)
+            self._data = HeldDataset(data)
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:
@@ -434,6 +441,7 @@ class Work:
 
         metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
         dataset = self._scorable(metric)
+        self._compare_ranges(model)
         names = [entry.backend for entry in self.recipe.export]
         failures: dict[str, CompressctlError] = {}
         for name in names:
@@ -467,6 +475,21 @@ class Work:
             except CrashError as error:
                 given = self._samples.call(target.batch).for_model(model.signature)
                 raise with_node(error, compressed.artifact, target, given) from error
+
+    def _compare_ranges(self, model: Model) -> None:
+        """Say, and record with the stage that fixed them, whether ranges of activations fit the test data too."""
+        from compressctl.measure.range_coverage import range_coverage
+
+        if self.recipe.data is None or model.quant is None:
+            return
+        found = range_coverage(model, self._dataset())
+        stage = next((n for n, record in enumerate(self.records) if "calibration_samples" in record.facts), None)
+        if found is None or stage is None:
+            return
+        record = self.records[stage]
+        self.records[stage] = replace(record, facts={**record.facts, "test_activations": str(found)})
+        if found.is_notable:
+            self.events.warn(f"the calibration data are unlike the test data: {found}")
 
     def _packed(self, found: BackendResult) -> BackendResult:
         from compressctl.measure.packed_size import packed_size

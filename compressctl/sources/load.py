@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -16,10 +17,15 @@ from compressctl.sources.fingerprint import splits_fingerprint
 def load_model(section: ModelSection, base: Path, seed: int) -> Model:
     """The model in its source's form. base: the folder that relative paths start from. seed: for untrained weights.
 
-    Raises UsageError when it cannot be loaded, MissingDependencyError when its source needs what is not installed.
+    Raises UsageError when it cannot be loaded or holds weights that are no numbers, MissingDependencyError when its source
+    needs what is not installed.
     """
+    from compressctl.sources.sanity import check_weights
+
     read = cast(LoadModel, load(model_sources.get(section.source).implementation))
-    return read(section.params, base, seed)
+    model = read(section.params, base, seed)
+    check_weights(model, "the model")
+    return model
 
 
 def model_fingerprint(section: ModelSection, base: Path) -> str:
@@ -28,18 +34,27 @@ def model_fingerprint(section: ModelSection, base: Path) -> str:
     return identify(section.params, base)
 
 
-def load_dataset(section: DataSection, base: Path, seed: int, task: Task | None = None) -> Dataset:
+def load_dataset(
+    section: DataSection,
+    base: Path,
+    seed: int,
+    task: Task | None = None,
+    outputs: Callable[[], int | None] = lambda: None,
+) -> Dataset:
     """The dataset, its splits dealt by seed. task: the recipe's; for a language model the labels are checked and completed.
 
+    Samples are checked when they are first read: see `sanity.CheckedDataset`. outputs: how many classes the model tells apart.
     Raises UsageError when it cannot be read, the sizes do not fit, or a language model's labels are not its tokens.
     """
+    from compressctl.sources.sanity import CheckedDataset
+
     read = cast(LoadDataset, load(datasets.get(section.source).implementation))
     dataset = read(section.params, section.sizes, base, seed)
-    if task != "language-model":
-        return dataset
-    from compressctl.sources.language_model import language_model_data
+    if task == "language-model":
+        from compressctl.sources.language_model import language_model_data
 
-    return language_model_data(dataset)
+        dataset = language_model_data(dataset)
+    return CheckedDataset(dataset, task, outputs)
 
 
 def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:

@@ -171,3 +171,27 @@ def test_outputs_that_are_no_tensors_are_called_what_they_are(tmp_path):
         "name": "probabilities", "dtype": "sequence of map from int64 to float32", "shape": None,
     }  # fmt: skip
     assert (document["parameters"], document["stored_bytes"]) == (10, {"float32": 40})
+
+
+def test_what_is_quantized_already_is_listed(tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["codes"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["numbers", "scale"], ["w"]),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [value("x", TensorProto.FLOAT, [1, 8])],
+        [value("y", TensorProto.FLOAT, [1, 4])],
+        [
+            numpy_helper.from_array(np.ones((8, 4), np.int8), "codes"),
+            numpy_helper.from_array(np.ones((1, 4), np.float32), "scale"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    shown = " ".join(compressctl("inspect", str(tmp_path / "m.onnx")).stdout.split())
+    assert "already quantized: 1 weight in int8 behind Cast and Mul (codes)" in shown
+    (found,) = json.loads(compressctl("inspect", "--json", str(tmp_path / "m.onnx")).stdout)["already_quantized"]
+    assert found == {"what": "weight", "dtype": "int8", "how": "behind Cast and Mul", "names": ["codes"]}

@@ -13,11 +13,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from support.graphs import residual_model
 
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.absorb import absorb, is_quantized
 from compressctl.graph.half import to_half, to_single
 from compressctl.graph.unfold_qlinear import unfold_qlinear
+from compressctl.techniques.quantize.requantize import fitted
 
 PROCESSOR = Target("onnxruntime", profile="x86-vnni")
 INPUTS = {"x": np.random.default_rng(3).normal(0, 1, (4, 8, 6, 6)).astype(np.float32)}
@@ -228,3 +229,70 @@ def test_what_float16_cannot_hold_stays_float32_with_the_reason() -> None:
     half, kept = to_half(model.body, single=("conv2",))
     assert kept == {"conv1": "b1 is beyond float16's range", "conv2": "asked for"}
     onnx.checker.check_model(half, full_check=True)
+
+
+def _read_twice(inner: list[onnx.NodeProto], constants: dict[str, np.ndarray], width: int = 8) -> onnx.ModelProto:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        inner,
+        "twice",
+        [value("x", TensorProto.FLOAT, ["batch", width])],
+        [value("y", TensorProto.FLOAT, ["batch", width])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _codes(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-100, 100, (8, 8)).astype(np.int8)
+
+
+def _same_function(proto: onnx.ModelProto) -> None:
+    x = np.random.default_rng(5).standard_normal((6, 8)).astype(np.float32)
+
+    def outputs(model: onnx.ModelProto) -> np.ndarray:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        found: np.ndarray = session.run(None, {"x": x})[0]
+        return found
+
+    found = absorb(proto)
+    assert not is_quantized(found.model)
+    assert np.allclose(outputs(found.model), outputs(proto), rtol=1e-4, atol=1e-4)
+    specs = tuple(TensorSpec(name, "float32", ("batch", 8)) for name in "xy")
+    model = Model(Form.ONNX, found.model, Signature(specs[:1], specs[1:]), found.plan)
+    for target in (PROCESSOR, Target("openvino", profile="x86-vnni"), Target("tensorrt", profile="nvidia-sm80")):
+        again = to_onnx(fitted(model, target)[0], target)
+        assert np.allclose(outputs(again), outputs(proto), rtol=0.02, atol=0.02 * np.abs(outputs(proto)).max())
+
+
+def test_codes_that_stand_for_two_weights_are_two_constants() -> None:
+    """Square, so that nothing but the numbers tells the axis of the scales; and a tensor that the first name would take."""
+    make, scales = helper.make_node, np.linspace(0.001, 0.02, 8).astype(np.float32)
+    nodes = [
+        make("DequantizeLinear", ["w_codes", "s"], ["left"], "dq1", axis=0),
+        make("DequantizeLinear", ["w_codes", "s"], ["right"], "dq2", axis=-1),
+        make("DequantizeLinear", ["w_quantized", "s"], ["third"], "dq3", axis=1),
+        make("MatMul", ["x", "left"], ["w"], "one"),
+        make("Gemm", ["w", "right"], ["b"], "two", transB=1),
+        make("MatMul", ["b", "third"], ["c"], "three"),
+        make("Gemm", ["c", "left"], ["y"], "four", transB=1),
+    ]
+    _same_function(_read_twice(nodes, {"w_codes": _codes(0), "w_quantized": _codes(1), "s": scales}))
+
+
+def test_a_float_weight_that_is_quantized_twice_is_two_constants() -> None:
+    make, scales = helper.make_node, np.linspace(0.002, 0.02, 8).astype(np.float32)
+    values = (np.random.default_rng(2).standard_normal((8, 8)) * 0.2).astype(np.float32)
+    nodes = []
+    for name, axis in (("left", 0), ("right", 1)):
+        nodes += [
+            make("QuantizeLinear", ["w", "s", "z"], [f"{name}_q"], f"{name}_Q", axis=axis),
+            make("DequantizeLinear", [f"{name}_q", "s", "z"], [name], f"{name}_DQ", axis=axis),
+        ]
+    nodes += [make("MatMul", ["x", "right"], ["a"], "one"), make("Gemm", ["a", "left"], ["y"], "two", transB=1)]
+    proto = _read_twice(nodes, {"w": values, "s": scales, "z": np.zeros(8, np.int8)})
+    found = absorb(proto)
+    assert sorted(quant.axis or 0 for quant in found.plan.weights.values()) == [0, 1]
+    assert len(found.plan.weights) == 2

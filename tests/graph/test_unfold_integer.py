@@ -15,8 +15,8 @@ from compressctl.core.target import Target
 from compressctl.graph.absorb import Absorbed, absorb, is_quantized
 from compressctl.graph.cost import costs, total_macs
 from compressctl.graph.unfold_integer import unfold_integer
-from compressctl.pipeline.carried import fitted
 from compressctl.sources.onnx_file import signature_of
+from compressctl.techniques.quantize.requantize import fitted
 
 PROCESSOR = Target("onnxruntime", profile="x86-vnni")
 RNG = np.random.default_rng(0)

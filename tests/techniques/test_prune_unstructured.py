@@ -609,7 +609,7 @@ def test_two_of_four_holds_in_the_file_for_tensorrt(
 
 def test_a_quantized_model_is_refused(lowered: Model, run: RunContext) -> None:
     with pytest.raises(StageError, match="already quantized"):
-        apply(replace(lowered, quant=QuantPlan({}, {}, {})), UnstructuredParams(), run)
+        apply(replace(lowered, quant=QuantPlan(dynamic=frozenset({"classifier"}))), UnstructuredParams(), run)
 
 
 # Recipes

@@ -13,6 +13,7 @@ from compressctl.core.target import Target
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.index import index
 from compressctl.graph.packed import bits_of, stored
+from compressctl.graph.sites import fits_kernel
 from compressctl.numerics.bitpack import join_bits
 
 
@@ -32,7 +33,7 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
     for node in graph.node:
         quant = plan.weights.get(node.input[1]) if node.op_type == "Conv" else None
         values = found.array(node.input[1]) if quant is not None and node.name not in plan.float_nodes else None
-        if quant is None or values is None or node.input[0] in plan.activations:
+        if quant is None or values is None or (node.input[0] in plan.activations and fits_kernel(0, quant)):
             nodes.append(node)
             continue
         weight = node.input[1]

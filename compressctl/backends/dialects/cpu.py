@@ -17,7 +17,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
 from compressctl.graph.index import GraphIndex, index
-from compressctl.graph.sites import Kind, Site, find_sites
+from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 
 
 def emit(model: Model, target: Target) -> onnx.ModelProto:
@@ -74,7 +74,9 @@ def is_active(site: Site, plan: QuantPlan) -> bool:
     """Whether the plan says everything about a site that running it on integers takes."""
     tensors = (*site.inputs, *([site.output] if site.needs_output else []))
     known = all(tensor in plan.activations for tensor in tensors)
-    return known and (site.weight is None or site.weight in plan.weights) and _keeps_bounds(site, plan)
+    weight = plan.weights.get(site.weight or "")
+    multiplies = site.weight is None or (weight is not None and fits_kernel(site.weight_axis, weight))
+    return known and multiplies and _keeps_bounds(site, plan)
 
 
 def _keeps_bounds(site: Site, plan: QuantPlan) -> bool:

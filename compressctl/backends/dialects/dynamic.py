@@ -18,6 +18,7 @@ from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.index import attribute, index
 from compressctl.graph.packed import stored
+from compressctl.graph.sites import fits_kernel
 
 
 def without_dynamic(plan: QuantPlan | None, target: Target) -> QuantPlan | None:
@@ -42,7 +43,7 @@ def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         values = found.array(node.input[1]) if node.name in plan.dynamic - set(plan.float_nodes) else None
-        if values is None or node.input[1] not in plan.weights:
+        if values is None or not _fits(node, plan.weights.get(node.input[1])):
             nodes.append(node)
             continue
         source = node.input[0]
@@ -64,6 +65,12 @@ def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *made.values()])
+
+
+def _fits(node: onnx.NodeProto, quant: TensorQuant | None) -> bool:
+    """Whether the plan has 8-bit codes for the node's weight with scales along the outputs that the node reads from it."""
+    by_row = node.op_type == "Conv" or (node.op_type == "Gemm" and bool(attribute(node, "transB", 0)))
+    return quant is not None and fits_kernel(0 if by_row else 1, quant)
 
 
 def _multiplied(

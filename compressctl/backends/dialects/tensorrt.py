@@ -19,7 +19,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
 from compressctl.graph.index import GraphIndex, index
-from compressctl.graph.sites import Kind, Site, find_sites
+from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 from compressctl.numerics.affine import SMALLEST_SCALE
 
 _LARGEST = 127
@@ -136,9 +136,11 @@ class _Writer:
 
     def multiplies(self, site: Site) -> bool:
         """Whether it is a product with constant weights whose quantization the plan knows."""
+        weight = self.plan.weights.get(site.weight or "")
         return (
             site.kind is Kind.MULTIPLY
-            and site.weight in self.plan.weights
+            and weight is not None
+            and fits_kernel(site.weight_axis, weight)
             and all(tensor in self.plan.activations for tensor in site.inputs)
         )
 

@@ -17,6 +17,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.index import attribute, index
 from compressctl.graph.packed import bits_of, pack, packed_block, stored
+from compressctl.graph.sites import fits_kernel
 
 MICROSOFT = "com.microsoft"
 
@@ -40,7 +41,10 @@ class Product:
 
 
 def weight_only_products(graph: onnx.GraphProto, plan: QuantPlan | None) -> list[Product]:
-    """The matrix products whose weight the plan quantizes and whose input it does not, in graph order."""
+    """The matrix products whose weight the plan quantizes and whose input it does not, in graph order.
+
+    So are those whose input it quantizes, if no integer kernel takes their weight's scales.
+    """
     if plan is None:
         return []
     found, products = index(graph), []
@@ -49,11 +53,13 @@ def weight_only_products(graph: onnx.GraphProto, plan: QuantPlan | None) -> list
             continue
         weight = found.initializers.get(node.input[1])
         known = weight is not None and len(weight.dims) == 2 and node.input[1] in plan.weights
-        if not known or node.input[0] in plan.activations or node.input[0] in found.initializers:
+        transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
+        if not known or node.input[0] in found.initializers:
+            continue
+        if node.input[0] in plan.activations and fits_kernel(0 if transposed else 1, plan.weights[node.input[1]]):
             continue
         if node.op_type == "Gemm" and not _is_plain(node):
             continue
-        transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
         products.append(Product(node.name, node.input[1], transposed, turned(plan.weights[node.input[1]], transposed)))
     return products
 

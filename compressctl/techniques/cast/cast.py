@@ -14,6 +14,7 @@ from compressctl.core.model import Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.half import store_half, to_half
+from compressctl.graph.quantized import already_quantized
 from compressctl.graph.simplify import simplify
 from compressctl.graph.untouched import Untouched
 from compressctl.techniques.cast.params import CastParams
@@ -22,6 +23,9 @@ from compressctl.techniques.cast.params import CastParams
 def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
     """Raises UsageError for a pattern of the blocklist that matches nothing, and for a type of input that the scope keeps."""
     body = simplify(model.body)
+    before = [f"already quantized: {part}" for part in already_quantized(model.body)]
+    for sentence in before:
+        run.events.warn(f"{sentence}; its codes stay as they are")
     _check_patterns(body.graph, params)
     kind = TensorProto.FLOAT16 if params.dtype == "float16" else TensorProto.BFLOAT16
     scope = _scope(params, run.target)
@@ -37,7 +41,8 @@ def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
     narrow = {tensor.name for tensor in made.graph.initializer if tensor.data_type in _NARROW}
     reads = "constants of the main graph, of 16 numbers and more"
     left = Untouched("cast", reads, narrow, _by_node(made.graph, kept)).facts(result, run.events)
-    return StageResult(result, {"dtype": params.dtype, "scope": scope, "left_in_float32": kept, **left})
+    facts = {"dtype": params.dtype, "scope": scope, "left_in_float32": kept, **left}
+    return StageResult(result, {**facts, **({"already_quantized": before} if before else {})})
 
 
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)

@@ -49,6 +49,9 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
         model, facts["regularize"] = _regularized(model, params, run, _ways(survey, params, make_ways))
         survey = _survey(model, run)
     network = open_network(model, run)
+    for sentence in network.before:
+        run.events.warn(sentence)
+    facts |= {"already_quantized": list(network.before)} if network.before else {}
     treatments = treat(survey, params)
     ways = [way for treatment in treatments if treatment.rule != "whole" for way in make_ways(treatment)]
     splits = decomposed(network, model, ways, run, params.ridge if params.whitening else None)
@@ -76,9 +79,11 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
 
 
 def _survey(model: Model, run: RunContext) -> Survey:
-    survey = open_network(model, run).survey()
+    network = open_network(model, run)
+    survey = network.survey()
     if not survey.layers:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4])
+        whole = [f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4]]
+        reasons = "; ".join([*whole, *network.before])
         raise StageError(
             "nothing to factorize: no linear layer or convolution with a weight of its own",
             hint=reasons

@@ -22,6 +22,11 @@ class Network(Protocol):
         """What the layers' names belong to: the model as it is looked at."""
         ...
 
+    @property
+    def before(self) -> tuple[str, ...]:
+        """What was quantized before, in sentences."""
+        ...
+
     def survey(self) -> Survey:
         """What can be factorized, and why the rest cannot."""
         ...

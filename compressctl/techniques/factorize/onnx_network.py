@@ -10,7 +10,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.graph.carry import carry
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.shapes import Shape, shapes
@@ -21,10 +23,16 @@ _OPS = ("Conv", "Gemm", "MatMul")
 
 
 class OnnxNetwork:
-    """model: a float graph, which stays as it is; what is factorized is its simplified form."""
+    """model: a graph, which stays as it is; what is factorized is its simplified form, without what is quantized already.
+
+    before: what is to be said about that.
+    """
 
     def __init__(self, model: Model) -> None:
-        self._model = replace(model, body=simplify(model.body))
+        carried = carry(model, simplify(model.body), Events())
+        self.before = carried.said
+        self._quantized = frozenset(carried.weights)
+        self._model = replace(model, body=carried.model, quant=carried.plan)
 
     @property
     def model(self) -> Model:
@@ -36,7 +44,8 @@ class OnnxNetwork:
         for node in self._model.body.graph.node:
             if node.op_type not in _OPS or node.input[1] not in looked_up.initializers:
                 continue
-            reason = _reason(node, looked_up, known)
+            reason = "its weight is quantized already" if node.input[1] in self._quantized else None
+            reason = reason or _reason(node, looked_up, known)
             if reason is None:
                 layers.append(_layer(node, looked_up, known))
             else:

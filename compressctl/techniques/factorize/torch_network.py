@@ -23,6 +23,8 @@ _BY_AXES: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 class TorchNetwork:
     """model: a torch model, which stays as it is. example: a batch by input name."""
 
+    before: tuple[str, ...] = ()
+
     def __init__(self, model: Model, example: Mapping[str, np.ndarray]) -> None:
         self._model = model
         self._network: nn.Module = model.body

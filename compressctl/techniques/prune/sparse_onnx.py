@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,10 @@ from onnx import numpy_helper
 
 from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
+from compressctl.core.events import Events
 from compressctl.core.feeds import whole_feeds
-from compressctl.core.model import Signature
+from compressctl.core.model import Model, Signature
+from compressctl.graph.carry import Carried, carry
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.simplify import simplify
@@ -26,16 +28,18 @@ _HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, *_HALVES}
 
 
-def prepared(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which weights are constants, whatever computed them.
+def prepared(model: Model, events: Events) -> Carried:
+    """A copy in which weights are constants, whatever computed them, and those among them that were quantized before.
 
-    A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits.
+    A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits. Raises StageError when an
+    earlier stage has quantized activations.
     """
+    proto = model.body
     if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
         same = onnx.ModelProto()
         same.CopyFrom(proto)
-        return same
-    return simplify(proto)
+        return carry(model, same, events)
+    return carry(model, simplify(proto), events)
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,27 @@ class _Owner:
 
 
 class OnnxWeights:
-    """proto: changed in place. embeddings: whether tables that Gather reads count as prunable. See `Weights`."""
+    """proto: changed in place. embeddings: whether tables that Gather reads count as prunable. See `Weights`.
 
-    def __init__(self, proto: onnx.ModelProto, signature: Signature, *, embeddings: bool, seed: int) -> None:
+    before: weights that are quantized already, which are skipped. any_order: whether weights count that one node reads as a matrix and another as its transpose; their rows are then the
+    first reader's outputs. Without it such weights are skipped.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        signature: Signature,
+        *,
+        embeddings: bool,
+        seed: int,
+        before: Collection[str] = (),
+        any_order: bool = False,
+    ) -> None:
         self._proto = proto
         self._signature = signature
         self._seed = seed
         self._initializers = {tensor.name: tensor for tensor in proto.graph.initializer}
-        self._owners, self.skipped = _find(proto.graph, embeddings)
+        self._owners, self.skipped = _find(proto.graph, embeddings, any_order, before)
 
     def layers(self) -> list[Layer]:
         return [
@@ -138,7 +155,9 @@ class OnnxWeights:
         return patches(array, *geometry, rows=drawn(output_positions(array, *geometry), limit, rng))
 
 
-def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], dict[str, str]]:
+def _find(
+    graph: onnx.GraphProto, embeddings: bool, any_order: bool, before: Collection[str]
+) -> tuple[dict[str, _Owner], dict[str, str]]:
     looked_up = index(graph)
     owners: dict[str, _Owner] = {}
     skipped: dict[str, str] = {}
@@ -152,7 +171,8 @@ def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], 
         tensor = looked_up.initializers.get(name)
         if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
             continue
-        reason = _unprunable(node, name, tensor, looked_up, embeddings)
+        reason = "quantized already" if name in before else None
+        reason = reason or _unprunable(node, name, tensor, looked_up, embeddings, any_order)
         if reason is not None:
             skipped[name] = reason
         else:
@@ -161,7 +181,12 @@ def _find(graph: onnx.GraphProto, embeddings: bool) -> tuple[dict[str, _Owner], 
 
 
 def _unprunable(
-    node: onnx.NodeProto, name: str, tensor: onnx.TensorProto, looked_up: GraphIndex, embeddings: bool
+    node: onnx.NodeProto,
+    name: str,
+    tensor: onnx.TensorProto,
+    looked_up: GraphIndex,
+    embeddings: bool,
+    any_order: bool,
 ) -> str | None:
     if node.op_type == "Gather":
         if attribute(node, "axis", 0) != 0 or len(tensor.dims) != 2:
@@ -171,6 +196,8 @@ def _unprunable(
         return "a transposed convolution"
     if node.op_type == "MatMul" and len(tensor.dims) != 2:
         return f"a product of {len(tensor.dims)} axes"
+    if any_order:
+        return None
     ways = {_is_transposed(reader) for reader in looked_up.consumers[name] if reader.op_type in ("Gemm", "MatMul")}
     return "two nodes read it in different orders" if len(ways) > 1 else None
 

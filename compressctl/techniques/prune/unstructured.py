@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,15 +19,19 @@ from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_cuts import cut
 from compressctl.techniques.prune.sparse_layers import Layer, Treated, Weights, treat
 
+if TYPE_CHECKING:
+    from compressctl.graph.carry import Carried
+
 _READS = "linear layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageResult:
     """Prune, and train where the params say so. Raises StageError when nothing can be pruned."""
-    weights = _weights(model, params, run)
+    weights, carried = _weights(model, params, run)
     treated = treat(weights.layers(), params)
     if not treated.pruned:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(treated.dense.items())[:3])
+        left = [f"{name}: {reason}" for name, reason in list({**treated.dense, **weights.skipped}.items())[:3]]
+        reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
         raise StageError(
             f"nothing to prune: no linear layer or convolution is left ({reasons})"
             if reasons
@@ -35,11 +39,12 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
             hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers; "
             "`ends: prune` takes the first and the last too",
         )
-    ours = replace(model, body=weights.body())
+    ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
+    before = {} if carried is None else carried.facts
     facts = _SCHEDULES[params.schedule](ours, weights, treated, params, run)
-    why_not = {**treated.dense, **weights.skipped}
-    left = Untouched("prune.unstructured", _READS, treated.pruned, why_not).facts(ours, run.events)
-    return StageResult(_held(ours, treated), {**_zeros(weights, treated, params), **left, **facts})
+    untouched = Untouched("prune.unstructured", _READS, treated.pruned, {**treated.dense, **weights.skipped})
+    dense = untouched.facts(ours, run.events)
+    return StageResult(_held(ours, treated), {**before, **_zeros(weights, treated, params), **dense, **facts})
 
 
 def _held(model: Model, treated: Treated) -> Model:
@@ -47,18 +52,24 @@ def _held(model: Model, treated: Treated) -> Model:
     return replace(model, sparse=tuple(dict.fromkeys([*model.sparse, *treated.pruned])))
 
 
-def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> Weights:
-    """The weights of a copy of the model."""
-    if model.quant is not None:
-        raise StageError("the model is already quantized", hint="prune the float model: integers keep exact zeros")
+def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> tuple[Weights, Carried | None]:
+    """The weights of a copy of the model, and of a graph what was quantized before."""
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
-        return OnnxWeights(prepared(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
+        carried = prepared(model, run.events)
+        weights = OnnxWeights(
+            carried.model,
+            model.signature,
+            embeddings=params.embeddings,
+            seed=run.seed,
+            before=carried.weights,
+        )
+        return weights, carried
     from compressctl.techniques.prune.sparse_torch import TorchWeights
 
     body = copy.deepcopy(model.body)
-    return TorchWeights(body, model.signature, embeddings=params.embeddings, seed=run.seed)
+    return TorchWeights(body, model.signature, embeddings=params.embeddings, seed=run.seed), None
 
 
 def _one_shot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,17 +24,24 @@ _TAPPED_BYTES = 192 * 1024**2
 
 _LARGEST_BATCH = 64
 
+_EARLY = 0.7
+"""Of the samples, behind which ranges should hardly grow: calls seldom end at three quarters exactly."""
+
 _COUNTED_PER_TENSOR = 65_536
 """Values of one tensor that are counted per batch. Bounds are exact; a shape needs no more than a sample of the values."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """histograms: by tensor. means: the mean over samples of chosen tensors, float32, without the batch axis."""
+    """histograms: by tensor. means: the mean over samples of chosen tensors, float32, without the batch axis.
+
+    early: the histograms after about three quarters of the samples, None where they came in fewer than two calls.
+    """
 
     histograms: dict[str, StreamingHistogram]
     means: dict[str, np.ndarray]
     samples: int
+    early: dict[str, StreamingHistogram] | None = None
 
 
 def calibrate(
@@ -56,10 +64,12 @@ def calibrate(
     sums: dict[str, np.ndarray] = {}
     counting, averaging = frozenset(counted), frozenset(averaged)
     tapped = TappedGraph(model, list(dict.fromkeys([*ranged, *averaging])))
-    done = 0
+    done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for inputs, samples in calibration_batches(split, signature, tapped):
+        for inputs, samples in calibration_batches(split, signature, tapped, most=-(-len(split) // 4)):
+            if early is None and done >= _EARLY * len(split):
+                early = copy.deepcopy(histograms)
             values = tapped.run(inputs)
             watching = [
                 pool.submit(_observe, histogram, tensor, values[tensor], count=tensor in counting)
@@ -73,7 +83,7 @@ def calibrate(
             events.progress("calibrating", done, len(split))
     if done == 0:
         raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
-    return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done)
+    return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done, early)
 
 
 def _observe(histogram: StreamingHistogram, tensor: str, values: np.ndarray, *, count: bool) -> None:
@@ -104,10 +114,10 @@ def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, s
 
 
 def calibration_batches(
-    split: Split, signature: Signature, tapped: TappedGraph
+    split: Split, signature: Signature, tapped: TappedGraph, most: int = _LARGEST_BATCH
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """The split in calls whose tapped tensors fit the memory bound, with their numbers of samples."""
-    for feed in whole_feeds(split, signature, _batch_size(split, signature, tapped)):
+    """The split in calls of at most so many samples whose tapped tensors fit the memory bound, with their numbers of samples."""
+    for feed in whole_feeds(split, signature, min(most, _batch_size(split, signature, tapped))):
         yield dict(feed.inputs), feed.count
 
 

@@ -7,16 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import onnx
+
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
 from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
+from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
 from compressctl.graph.where_weights import where_weights
+from compressctl.techniques.quantize.before import quantized_before
+from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
@@ -28,34 +35,46 @@ _READS = "matrix products of two axes and embeddings, with stored weights"
 
 def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     """Plan the weights and hold the gate. Raises StageError when no product has a constant weight."""
-    body, places = simplify(model.body), None
+    carried = carry(model, simplify(model.body), run.events)
+    body, places = carried.model, None
     if params.smooth is not None:
         body, places = smoothed(body, model, params.smooth, run)
-    found = index(body.graph)
-    candidates = [node for node in find_weighted(body.graph) if node.op in _OPERATORS]
+    candidates = _candidates(body)
     floats = _floats(candidates, params.overrides)
     if params.embeddings == "float":
         floats.update({node.node: "embeddings: float" for node in candidates if node.op == "Gather"})
     nodes = [node for node in candidates if node.node not in floats]
+    copied = with_own_copies(body, _ways(nodes))
+    body, found = copied.model, index(copied.model.graph)
+    nodes = [replace(node, weight=copied.weights[node.node]) for node in nodes]
+    guards = params.saturation_guard != "off"
+    before = quantized_before(carried, copied, _as_sites(nodes), run.target, run.events, guards=guards)
+    nodes = [node for node in nodes if node.node not in before.left]
     if not any(node.op != "Gather" for node in nodes):
         raise StageError(
             "nothing to quantize: no plain matrix product has a float32 matrix of the main graph as its weight"
-            + (", or overrides keep it float" if candidates else ""),
+            + (", or overrides keep it float" if candidates else "")
+            + carried.why_nothing(),
             hint=f"{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
             "quantize.static",
         )
-    weights = _weights(found, nodes, params, run.target)
+    new = [node for node in nodes if node.weight not in before.plan]
+    weights = {**_weights(found, new, params, run.target), **before.plan}
     dynamic = frozenset(node.node for node in nodes if node.op != "Gather")
     plan = QuantPlan({}, weights, floats, dynamic)
 
     def with_floats(given_back: Mapping[str, str]) -> Model:
-        return replace(model, body=body, quant=replace(plan, float_nodes={**plan.float_nodes, **given_back}))
+        floats = {**plan.float_nodes, **given_back}
+        return replace(model, body=rejoined(body, copied, floats), quant=replace(plan, float_nodes=floats))
 
     facts: dict[str, Any] = {
         "quantized_nodes": len(nodes),
         "embeddings": sum(node.op == "Gather" for node in nodes),
         "saturation_guard": _guard(params, run.target),
         **({} if places is None else {"smoothed_in": places}),
+        **say_copies(copied, plan, run.events),
+        **carried.facts,
+        **before.facts,
     }
     given_back: Mapping[str, str] = {}
     if run.accept is not None:
@@ -90,6 +109,38 @@ def _floats(nodes: Sequence[Weighted], overrides: Sequence[DynamicOverride]) -> 
             else:
                 floats.pop(node.node, None)
     return floats
+
+
+def _candidates(body: onnx.ModelProto) -> list[Weighted]:
+    """Products and lookups that no exporter has put between codes."""
+    found, nodes = index(body.graph), {node.name: node for node in body.graph.node}
+    return [
+        node
+        for node in find_weighted(body.graph)
+        if node.op in _OPERATORS and not is_between_codes(nodes[node.node], found)
+    ]
+
+
+def _as_sites(nodes: Sequence[Weighted]) -> list[Site]:
+    return [
+        Site(node.node, node.op, Kind.MULTIPLY, (node.input,), "", node.weight, node.row_axis)
+        for node in nodes
+        if node.op != "Gather"
+    ]
+
+
+def _ways(nodes: Sequence[Weighted]) -> dict[str, int]:
+    """The axis of outputs in each node's weight; an embedding reads whichever codes its table has, by entry where it can choose."""
+    ways = {node.node: node.row_axis for node in nodes if node.op != "Gather"}
+    products: dict[str, list[int]] = {}
+    for node in nodes:
+        if node.op != "Gather":
+            products.setdefault(node.weight, []).append(node.row_axis)
+    for node in nodes:
+        if node.op == "Gather":
+            options = products.get(node.weight, [node.row_axis])
+            ways[node.node] = node.row_axis if node.row_axis in options else options[0]
+    return ways
 
 
 def _weights(

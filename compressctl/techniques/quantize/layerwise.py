@@ -50,12 +50,13 @@ class Settled:
 
 @dataclass(frozen=True)
 class Network:
-    """The float graph, what goes through it, and the plan for it."""
+    """The float graph, what goes through it, and the plan for it. fixed: weights that lie on their codes already."""
 
     body: onnx.ModelProto
     signature: Signature
     split: Split
     plan: QuantPlan
+    fixed: frozenset[str] = frozenset()
 
 
 def settle(
@@ -74,7 +75,8 @@ def settle(
     done = 0
     for tensor in dict.fromkeys(site.inputs[0] for site in weighted):
         together = [site for site in weighted if site.inputs[0] == tensor]
-        learned = [site for site in together if learning is not None and readers.count(site.weight) == 1]
+        open_ = [site for site in together if readers.count(site.weight) == 1 and site.weight not in network.fixed]
+        learned = open_ if learning is not None else []
         corrected = [site for site in together if corrects_bias and correctable(site)]
         if learned or corrected:
             seen = _look(network, settled, tensor, learned)

@@ -35,6 +35,11 @@ def apply(model: Model, params: MixedParams, run: RunContext) -> StageResult:
         update={"rounding": "nearest", "bias_correction": params.static.bias_correction is not False}
     )
     seen = observe(model, rounded, run)
+    if seen.fixed:
+        raise StageError(
+            f"{', '.join(list(seen.fixed)[:4])}: quantized before, and quantize.mixed chooses widths of float weights",
+            hint="quantize.static keeps their codes; or begin with the float model",
+        )
     candidates = Candidates(model, seen, rounded, run.target)
     layers = find_layers(seen, params.widths, per_channel=params.static.per_channel)
     kind = _kind(params, run)

@@ -15,18 +15,24 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
 from compressctl.graph.equalize import equalized
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.own_copies import Copied, rejoined, with_own_copies
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
 from compressctl.graph.untouched import Untouched, planned
+from compressctl.graph.weighted import find_weighted
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
+from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
+from compressctl.techniques.quantize.copies import say_copies
+from compressctl.techniques.quantize.enough import judge_samples
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
@@ -41,8 +47,9 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     seen = observe(model, params, run)
     body, treated, calibration = seen.body, seen.treated, seen.calibration
-    plan = make_plan(body, treated, calibration, params, run.target)
-    settled = _settle(Network(body, model.signature, run.data.split("calibration"), plan), treated, params, run)
+    plan = make_plan(body, treated, calibration, params, run.target, seen.fixed)
+    network = Network(body, model.signature, run.data.split("calibration"), plan, frozenset(seen.fixed))
+    settled = _settle(network, treated, params, run)
     if _corrects_at_once(params):
         settled.biases = corrected_biases(body, treated.sites, plan, calibration.means)
     rounded = with_weights(body, settled.weights)
@@ -53,6 +60,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         corrected = {node: bias for node, bias in settled.biases.items() if node not in given_back}
         floats = {**plan.float_nodes, **given_back}
         restored = with_own_weights(rounded, body, own) if settled.weights else body
+        restored = rejoined(restored, seen.copied, floats)
         return replace(model, body=with_biases(restored, corrected), quant=replace(plan, float_nodes=floats))
 
     facts: dict[str, Any] = {
@@ -61,6 +69,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         "saturation_guard": _guard(params, run.target),
         **seen.prepared,
         **_rounding_facts(body, treated, settled),
+        **say_copies(seen.copied, plan, run.events),
     }
     given_back: Mapping[str, str] = {}
     if run.accept is not None:
@@ -73,24 +82,37 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
 
 @dataclass(frozen=True)
 class Seen:
-    """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report."""
+    """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report.
+
+    copied: the weights that sites read in different ways. fixed: entries of the plan for weights that were quantized before.
+    """
 
     body: onnx.ModelProto
     treated: Treated
     calibration: Calibration
     prepared: Mapping[str, Any]
+    copied: Copied
+    fixed: Mapping[str, TensorQuant]
 
 
 def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
     """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
     assert run.data is not None
-    body, prepared = _prepared(simplify(model.body), model, params, run)
+    carried = carry(model, simplify(model.body), run.events)
+    body, prepared = _prepared(carried.model, model, params, run)
     treated = treat(find_sites(body.graph), params)
+    copied = _with_own_copies(body, treated)
+    body, treated = copied.model, _reading(treated, copied)
+    guards = params.saturation_guard != "off"
+    before = quantized_before(carried, copied, treated.sites, run.target, run.events, guards=guards)
+    treated = replace(treated, sites=tuple(site for site in treated.sites if site.node not in before.left))
     if not treated.sites:
         raise StageError(
-            "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight",
-            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
+            "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight"
+            + carried.why_nothing(),
+            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers, and what is quantized already",
         )
+    prepared = {**carried.facts, **before.facts, **prepared}
     calibration = calibrate(
         body,
         model.signature,
@@ -100,7 +122,29 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
-    return Seen(body, treated, calibration, prepared)
+    exact = [tensor for tensor in calibration.histograms if treated.method(tensor, params) == "minmax"]
+    prepared.update(judge_samples(calibration, exact, params.percentile, run.events))
+    return Seen(body, treated, calibration, prepared, copied, before.plan)
+
+
+def _with_own_copies(body: onnx.ModelProto, treated: Treated) -> Copied:
+    """A weight for each axis of outputs and each width; an embedding reads whichever codes its table has."""
+    ways = {site.node: (site.weight_axis, treated.bits.get(site.node, 8)) for site in treated.sites if site.weight}
+    by_weight: dict[str, list[tuple[int, int]]] = {}
+    for site in treated.sites:
+        if site.weight:
+            by_weight.setdefault(site.weight, []).append(ways[site.node])
+    for node in find_weighted(body.graph):
+        if node.op == "Gather" and node.weight in by_weight:
+            options = by_weight[node.weight]
+            ways[node.node] = next((way for way in options if way[0] == node.row_axis), options[0])
+    return with_own_copies(body, ways)
+
+
+def _reading(treated: Treated, copied: Copied) -> Treated:
+    """With the weights that the sites read now."""
+    sites = [replace(site, weight=copied.weights.get(site.node, site.weight)) for site in treated.sites]
+    return replace(treated, sites=tuple(sites))
 
 
 def _prepared(
@@ -199,18 +243,25 @@ def matches(site: Site, pattern: str) -> bool:
 
 
 def make_plan(
-    model: onnx.ModelProto, treated: Treated, calibration: Calibration, params: StaticParams, target: Target
+    model: onnx.ModelProto,
+    treated: Treated,
+    calibration: Calibration,
+    params: StaticParams,
+    target: Target,
+    fixed: Mapping[str, TensorQuant] | None = None,
 ) -> QuantPlan:
-    """Every tensor's quantization from what calibration saw."""
+    """Every tensor's quantization from what calibration saw. fixed: weights whose quantization is given."""
     tensors = share_scales(_plan_activations(treated, calibration, params), treated.sites)
-    weights: dict[str, TensorQuant] = {}
+    weights = dict(fixed or {})
     looked_up = index(model.graph)
+    # A weight that a depthwise convolution shares with another layer must hold in both.
+    guarded = {site.weight for site in treated.sites if site.weight and not _is_depthwise(site, looked_up, model)}
     for site in treated.sites:
         if site.weight is None:
             continue
         values = looked_up.array(site.weight)
         assert values is not None
-        guard: Guard = "off" if _is_depthwise(site, looked_up, model) else _guard(params, target)
+        guard: Guard = _guard(params, target) if site.weight in guarded else "off"
         quant = weights.get(site.weight) or _weight_quant(values, site, treated.bits.get(site.node, 8), params, guard)
         bias = looked_up.array(site.bias) if site.bias else None
         weights[site.weight] = quant if bias is None else fit_bias(quant, tensors[site.inputs[0]], bias)

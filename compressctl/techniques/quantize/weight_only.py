@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,9 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
 from compressctl.graph.index import index
+from compressctl.graph.own_copies import Copied, read_elsewhere, rejoined, with_own_copies
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
@@ -23,6 +25,7 @@ from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weighted import Weighted, find_weighted, tied_weights, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
+from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.moments import Moments, input_moments
 from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
@@ -37,33 +40,30 @@ _READS = "convolutions, matrix products of two axes and embeddings, with stored 
 
 def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
-    body = simplify(model.body)
-    nodes = find_weighted(body.graph)
-    treated = _treat(nodes, tied_weights(body.graph, nodes), params)
+    carried = carry(model, simplify(model.body), run.events)
+    treated, copied = _treat(carried.model, params, carried.weights)
+    body = copied.model
     if not treated.weights:
         raise StageError(
             "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
-            "weight" + (", or overrides keep it float" if nodes else ""),
+            "weight" + (", or overrides keep it float" if treated.floats else "") + carried.why_nothing(),
             hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
     done = _round_all(scaled, model, treated, params, run)
     rounded = with_weights(scaled, {name: part.values for name, part in done.items()})
-    plan = QuantPlan({}, {name: part.quant for name, part in done.items()}, treated.floats)
+    new = {name: part.quant for name, part in done.items()}
+    plan = QuantPlan({}, {**carried.weights, **new}, treated.floats)
     readers = weight_readers(treated.nodes)
 
     def with_floats(given_back: Mapping[str, str]) -> Model:
         """A node in float reads the weight from before rounding, and shares it no longer."""
         floats = {**plan.float_nodes, **given_back}
-        return replace(
-            model,
-            body=with_own_weights(
-                rounded, scaled, {node.node: node.weight for node in treated.nodes if node.node in given_back}
-            ),
-            quant=replace(plan, float_nodes=floats),
-        )
+        own = {node.node: node.weight for node in treated.nodes if node.node in given_back}
+        restored = rejoined(with_own_weights(rounded, scaled, own), copied, floats)
+        return replace(model, body=restored, quant=replace(plan, float_nodes=floats))
 
-    facts = _facts(done, treated, readers, places)
+    facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events), **carried.facts}
     given_back: Mapping[str, str] = {}
     if run.accept is not None:
         names = [node.node for node in treated.nodes]
@@ -87,12 +87,16 @@ class Treated:
     tied: Mapping[str, str]
 
 
-def _treat(nodes: Sequence[Weighted], tied: Mapping[str, str], params: WeightsParams) -> Treated:
-    """Apply every override in order. Raises UsageError for a pattern that matches nothing."""
+def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = ()) -> tuple[Treated, Copied]:
+    """Apply every override in order, and give a weight that is read as a matrix and as its transpose a copy for each.
+
+    before: weights that are quantized already, which are left alone. Raises UsageError for a pattern that matches nothing.
+    """
+    nodes = [node for node in find_weighted(body.graph) if node.weight not in before]
     plain = Treatment(
         params.bits, params.method, params.symmetric, params.granularity, params.group_size, params.clip_search
     )
-    treatments: dict[str, Treatment] = {node.weight: plain for node in nodes}
+    by_use: dict[tuple[str, bool], Treatment] = {_use(node): plain for node in nodes}
     floats: dict[str, str] = {}
     for override in params.overrides:
         matched = [node for node in nodes if _matches(node, override.match)]
@@ -104,16 +108,29 @@ def _treat(nodes: Sequence[Weighted], tied: Mapping[str, str], params: WeightsPa
                 floats[node.node] = f"override {override.match!r}"
             else:
                 floats.pop(node.node, None) if override.bits else None
-                treatments[node.weight] = _overridden(treatments[node.weight], override)
+                by_use[_use(node)] = _overridden(by_use[_use(node)], override)
+    elsewhere = read_elsewhere(body.graph, {node.node for node in nodes})
+    floats.update(
+        {
+            node.node: "something else reads its weight in float, so that codes would only add to the file"
+            for node in nodes
+            if node.weight in elsewhere and node.node not in floats
+        }
+    )
+    kept = [node for node in nodes if node.node not in floats]
+    copied = with_own_copies(body, {node.node: node.transposed for node in kept})
+    own = [replace(node, weight=copied.weights[node.node]) for node in kept]
+    treatments = {after.weight: by_use[_use(before)] for before, after in zip(kept, own, strict=True)}
+    tied = tied_weights(copied.model.graph, own)
     for weight, table in tied.items():
         # One matrix, so one set of codes, which the file holds once. Several readers have inputs of their own: making
         # errors good for one would make them worse for another.
         treatments[weight] = treatments[table] = replace(treatments[table], method=_without_data(treatments[table]))
-    for readers in weight_readers(nodes).values():
-        if len({node.transposed for node in readers}) > 1:
-            floats.update({node.node: "its weight is read as a matrix and as its transpose" for node in readers})
-    kept = tuple(node for node in nodes if node.node not in floats)
-    return Treated(kept, {node.weight: treatments[node.weight] for node in kept}, floats, tied)
+    return Treated(tuple(own), treatments, floats, tied), copied
+
+
+def _use(node: Weighted) -> tuple[str, bool]:
+    return node.weight, node.transposed
 
 
 def _without_data(treatment: Treatment) -> WeightMethod:

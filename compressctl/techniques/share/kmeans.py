@@ -35,20 +35,25 @@ _READS = "linear layers, convolutions and attention's projections"
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     """Share, and train where the params say so. Raises StageError when no layer can be shared."""
-    weights = open_weights(model, params, run)
+    weights, carried = open_weights(model, params, run)
     layers = weights.layers()
     chosen = choose(layers, params)
     if not chosen.shared:
+        left = [f"{name}: {why}" for name, why in list({**chosen.left, **weights.skipped}.items())[:3]]
+        reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
         raise StageError(
-            "nothing to share: overrides leave no linear layer or convolution"
-            if layers
-            else "nothing to share: no linear layer or convolution with a weight that this stage can change",
+            (
+                "nothing to share: overrides leave no linear layer or convolution"
+                if layers
+                else "nothing to share: no linear layer or convolution with a weight that this stage can change"
+            )
+            + (f" ({reasons})" if reasons else ""),
             hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers",
         )
     layers = [layer for layer in layers if layer.name in chosen.shared]
     moments, grams = _inputs(weights, layers, params, run)
     heavy = _importance(model, weights, layers, moments, params, run)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {} if carried is None else dict(carried.facts)
     if params.budget is not None:
         from compressctl.techniques.share.budget import within_budget
 
@@ -62,15 +67,15 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
         write(weights, layer, found[layer.name])
         if params.corrects_bias and layer.name in moments:
             _correct_bias(weights, layer, found[layer.name], moments[layer.name])
-    ours = replace(model, body=weights.body())
+    ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
     before = _errors(layers, found, heavy)
     if params.finetune is not None:
         from compressctl.techniques.share.finetune import finetune
 
         found, facts["finetune"] = finetune(ours, found, params, run)
-    reasons = {**chosen.left, **weights.skipped}
-    left = Untouched("share.kmeans", _READS, chosen.shared, reasons).facts(ours, run.events)
-    return StageResult(ours, {**_facts(layers, found, chosen, weights, before), **left, **facts})
+    untouched = Untouched("share.kmeans", _READS, chosen.shared, {**chosen.left, **weights.skipped})
+    unshared = untouched.facts(ours, run.events)
+    return StageResult(ours, {**_facts(layers, found, chosen, weights, before), **unshared, **facts})
 
 
 def write(weights: Weights, layer: Layer, shared: Shared) -> None:

@@ -6,28 +6,41 @@ import copy
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
 from compressctl.techniques.share.params import KmeansParams
 from compressctl.techniques.share.shared import Treatment
 
+if TYPE_CHECKING:
+    from compressctl.graph.carry import Carried
 
-def open_weights(model: Model, params: KmeansParams, run: RunContext) -> Weights:
-    """The weights of a copy of the model."""
-    if model.quant is not None:
-        raise StageError("the model is already quantized", hint="share the weights of the float model")
+
+def open_weights(model: Model, params: KmeansParams, run: RunContext) -> tuple[Weights, Carried | None]:
+    """The weights of a copy of the model, and of a graph what was quantized before."""
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
-        return OnnxWeights(prepared(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
+        carried = prepared(model, run.events)
+        # Few values are few values whichever way a matrix is read.
+        weights = OnnxWeights(
+            carried.model,
+            model.signature,
+            embeddings=params.embeddings,
+            seed=run.seed,
+            before=carried.weights,
+            any_order=True,
+        )
+        return weights, carried
     from compressctl.techniques.prune.sparse_torch import TorchWeights
 
-    return TorchWeights(copy.deepcopy(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
+    network = TorchWeights(copy.deepcopy(model.body), model.signature, embeddings=params.embeddings, seed=run.seed)
+    return network, None
 
 
 def as_rows(weight: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
-from compressctl.pipeline.carried import fitted
+from compressctl.techniques.quantize.requantize import fitted
 
 VNNI, AVX2 = "x86-vnni", "x86-avx2"
 

@@ -1,0 +1,158 @@
+"""A weight that nodes read in different ways: a constant of its own for each way, so that a plan entry belongs to one use.
+
+A matrix and its transpose have their outputs along different axes, and so their scales; one entry cannot serve both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from compressctl.graph.index import index
+
+Way = Hashable
+
+
+@dataclass(frozen=True)
+class Copied:
+    """of: by name of a copy, the constant whose numbers it has. weights: by node that was asked about, the one it reads now."""
+
+    model: onnx.ModelProto
+    of: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+def with_own_copies(model: onnx.ModelProto, ways: Mapping[str, Way]) -> Copied:
+    """The model in which nodes share a constant weight only where their ways are equal.
+
+    ways: by name of a Conv, MatMul, Gemm or Gather with a constant weight, anything that compares. Where a weight has other
+    readers (a node that is not asked about, a branch, an output of the graph) they keep its name and its numbers, and every
+    way gets a copy. The argument is not changed, and is returned itself where nothing is copied.
+    """
+    nodes = {node.name: node for node in model.graph.node if node.name in ways}
+    groups: dict[str, dict[Way, list[str]]] = {}
+    for name, node in nodes.items():
+        groups.setdefault(node.input[weight_position(node)], {}).setdefault(ways[name], []).append(name)
+    elsewhere = read_elsewhere(model.graph, ways)
+    taken = names_in(model.graph)
+    weights = {name: node.input[weight_position(node)] for name, node in nodes.items()}
+    of: dict[str, str] = {}
+    for weight, by_way in groups.items():
+        for readers in list(by_way.values())[0 if weight in elsewhere else 1 :]:
+            own = unused(f"{weight}_copy", taken)
+            of[own] = weight
+            weights.update(dict.fromkeys(readers, own))
+    if not of:
+        return Copied(model, {}, weights)
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in changed.graph.initializer}
+    for own, weight in of.items():
+        changed.graph.initializer.add().CopyFrom(stored[weight])
+        changed.graph.initializer[-1].name = own
+    for node in changed.graph.node:
+        if node.name in weights:
+            node.input[weight_position(node)] = weights[node.name]
+    return Copied(changed, of, weights)
+
+
+def rejoined(model: onnx.ModelProto, copied: Copied, floats: Collection[str]) -> onnx.ModelProto:
+    """The model in which copies that nodes in float alone read, and that hold equal numbers, are one constant again.
+
+    floats: names of nodes whose weight is stored in float after all.
+    """
+    if not copied.of:
+        return model
+    quantized = {weight for node, weight in copied.weights.items() if node not in floats}
+    family = {*copied.of, *copied.of.values()}
+    family |= {f"{name}_float" for name in family}
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for tensor in model.graph.initializer:
+        if tensor.name in family and tensor.name not in quantized:
+            values = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor))
+            same[tensor.name] = first.setdefault((tensor.data_type, values.shape, values.tobytes()), tensor.name)
+    gone = {name for name, other in same.items() if name != other}
+    gone -= read_elsewhere(model.graph, {node.name: None for node in model.graph.node})
+    if not gone:
+        return model
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    for node in changed.graph.node:
+        for position, name in enumerate(node.input):
+            if name in gone:
+                node.input[position] = same[name]
+    kept = [tensor for tensor in changed.graph.initializer if tensor.name not in gone]
+    del changed.graph.initializer[:]
+    changed.graph.initializer.extend(kept)
+    return changed
+
+
+def in_words(copied: Copied, bits: Mapping[str, int]) -> tuple[list[str], bool]:
+    """One sentence for each weight that was copied, with what its constants take, and whether any takes more than in float.
+
+    bits: by weight that is stored in codes. Scales are not counted.
+    """
+    found = index(copied.model.graph)
+    sentences, grew = [], False
+    for weight in dict.fromkeys(copied.of.values()):
+        family = [name for name in (weight, *(own for own, of in copied.of.items() if of == weight)) if name in bits]
+        if not family:
+            continue
+        readers = {name: [node.name for node in found.consumers.get(name, [])] for name in (weight, *family)}
+        elements = int(np.prod(found.initializers[weight].dims, dtype=np.int64))
+        codes = sum(-(-elements * bits[name] // 8) for name in family)
+        stays = weight not in bits and bool(readers[weight] or weight in found.outputs)
+        total, plain = codes + (4 * elements if stays else 0), 4 * elements
+        ways = "; ".join(f"{', '.join(readers[name])} in {bits[name]} bits" for name in family)
+        also = f"; {', '.join(readers[weight]) or 'an output'} in float" if stays else ""
+        sentences.append(
+            f"{weight} is read in {len(family) + stays} ways and stored for each: {ways}{also}. "
+            f"That takes {total:,} bytes, {plain:,} in float"
+        )
+        grew |= total > plain
+    return sentences, grew
+
+
+def weight_position(node: onnx.NodeProto) -> int:
+    return 0 if node.op_type == "Gather" else 1
+
+
+def read_elsewhere(graph: onnx.GraphProto, nodes: Collection[str]) -> set[str]:
+    """Names that something else reads than these nodes as their weight: other inputs, branches, outputs of the graph."""
+    found = {output.name for output in graph.output}
+    for node in graph.node:
+        own = weight_position(node) if node.name in nodes else -1
+        found.update(name for position, name in enumerate(node.input) if position != own)
+        for inner in _inner_graphs(node):
+            found |= names_in(inner)
+    return found
+
+
+def names_in(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor that a graph and its branches speak of."""
+    found = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    for node in graph.node:
+        found.update((*node.input, *node.output))
+        for inner in _inner_graphs(node):
+            found |= names_in(inner)
+    return found
+
+
+def unused(wanted: str, taken: set[str]) -> str:
+    """The name itself or with a number behind it; it is taken from then on."""
+    name, number = wanted, 2
+    while name in taken:
+        name, number = f"{wanted}_{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
