@@ -32,7 +32,8 @@ from compressctl.core.machine import this_machine
 from compressctl.core.model import Form, Model, Signature
 from compressctl.core.target import Target, resolve_profile
 from compressctl.core.technique import RunContext
-from compressctl.measure.latency import compare
+from compressctl.measure.latency import compare, operating_point
+from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
@@ -67,7 +68,7 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     seconds = _time_compressing(files, data, target, folder, asked.rounds)
     signature = signature_of(onnx.load(files["fp32"]).graph, files["fp32"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
-    runs = compare(artifacts, [target], signature, Events()).points[0]
+    runs = compare(artifacts, [operating_point(target, Samples(signature))], signature, Events()).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):
         predictions = predict(

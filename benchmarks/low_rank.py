@@ -23,7 +23,8 @@ from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target
 from compressctl.graph.cost import total_macs, total_parameters
-from compressctl.measure.latency import compare
+from compressctl.measure.latency import compare, operating_point
+from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
@@ -76,7 +77,9 @@ def _measure(files: dict[str, Path]) -> dict[str, Any]:
     test = load_dataset(recipe.data, recipe.base, recipe.seed).split("test")
     signature = signature_of(onnx.load(files["float"]).graph, files["float"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
-    runs = compare(artifacts, [Target("onnxruntime", threads=1, batch=1)], signature, Events()).points[0]
+    runs = compare(
+        artifacts, [operating_point(Target("onnxruntime", threads=1, batch=1), Samples(signature))], signature, Events()
+    ).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):
         predictions = predict(BACKEND.open(artifact, Target("onnxruntime", threads=0)), test, signature, 64, None)

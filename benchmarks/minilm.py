@@ -24,8 +24,9 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target, resolve_profile
-from compressctl.measure.latency import compare
+from compressctl.measure.latency import compare, operating_point
 from compressctl.measure.metrics import spearman
+from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
@@ -57,7 +58,7 @@ def _benchmark(folder: Path) -> dict[str, Any]:
     target = Target("onnxruntime", threads=1, batch=1, profile=profile)
     signature = signature_of(onnx.load(files["fp32"]).graph, files["fp32"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
-    runs = compare(artifacts, [target], signature, Events()).points[0]
+    runs = compare(artifacts, [operating_point(target, Samples(signature))], signature, Events()).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):
         # One text at a time, as it is served: activations that are quantized while the model runs depend on the batch.

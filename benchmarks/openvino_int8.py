@@ -24,7 +24,8 @@ from compressctl.backends.openvino import BACKEND
 from compressctl.core.backend import Artifact
 from compressctl.core.data import bind
 from compressctl.core.target import Target
-from compressctl.measure.latency import compare
+from compressctl.measure.latency import compare, operating_point
+from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
@@ -81,7 +82,7 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> None:
 
 def _print(files: dict[str, Path], signature: Any, data: Any, name: str) -> None:
     artifacts = [Artifact("openvino", path, (path, path.with_suffix(".bin"))) for path in files.values()]
-    runs = compare(artifacts, [TARGET], signature, None).points[0]
+    runs = compare(artifacts, [operating_point(TARGET, Samples(signature))], signature, None).points[0]
     print(
         f"{name}\n\n| file | top-1 | size | p50 | speed against float (95 %) | integer layers |\n|---|---|---|---|---|---|"
     )

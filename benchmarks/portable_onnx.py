@@ -18,8 +18,8 @@ from compressctl.core.model import Model
 from compressctl.core.registry import load as load_object
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
-from compressctl.measure.inputs import random_inputs
-from compressctl.measure.latency import QUICK, STANDARD, compare
+from compressctl.measure.latency import QUICK, STANDARD, compare, operating_point
+from compressctl.measure.samples import Samples, random_inputs
 from compressctl.sources.onnx_file import load
 from compressctl.sources.params import OnnxParams
 from compressctl.techniques.share.kmeans import apply
@@ -50,7 +50,13 @@ def _beside(name: str, model: Model, folder: Path, *, quick: bool) -> None:
     inputs = random_inputs(model.signature, 1)
     outputs = [backend.open(artifact, target).run(inputs) for artifact in artifacts.values()]
     same = all(np.array_equal(outputs[0][key], outputs[1][key]) for key in outputs[0])
-    timing = compare(list(artifacts.values()), [target], model.signature, Events(), QUICK if quick else STANDARD)
+    timing = compare(
+        list(artifacts.values()),
+        [operating_point(target, Samples(model.signature))],
+        model.signature,
+        Events(),
+        QUICK if quick else STANDARD,
+    )
     for (storage, artifact), run in zip(artifacts.items(), timing.points[0], strict=True):
         size = sum(path.stat().st_size for path in artifact.files)
         memory = (run.memory.load_peak_bytes - run.memory.before_bytes) / 1e6

@@ -18,10 +18,10 @@ from compressctl.measure.behaviour import behaviour
 from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.fusion import fusion_of
 from compressctl.measure.groups import SMALLEST_GROUP
-from compressctl.measure.latency import STANDARD, Effort, LatencyRun, OperatingPoint, Timing, compare
+from compressctl.measure.latency import STANDARD, Effort, LatencyRun, OperatingPoint, Timing, compare, operating_point
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Fidelity, LoadPoint, Measurement, Noise
-from compressctl.measure.samples import Samples, Size
+from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict_all, score
 from compressctl.measure.served import threads_of
 from compressctl.measure.session_host import SessionHost
@@ -67,7 +67,7 @@ def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple
     if subjects[-1].artifact.stand_in:
         found = [_untimed(subject, by) for subject in subjects]
         return _scored(subjects, found, by, events), None
-    headline = _compared(subjects, [_at(by.target, by.samples)], events, by.effort)
+    headline = _compared(subjects, [operating_point(by.target, by.samples)], events, by.effort)
     others = operating_points(by.target, by.samples) if by.all_points else []
     timed = [headline.points[0]]
     if others:
@@ -100,11 +100,10 @@ def operating_points(target: Target, samples: Samples) -> list[OperatingPoint]:
     ]
     others = [point for point in found if (point.batch, point.threads) != (target.batch, threads_of(target))]
     sizes = [size for size in samples.sizes if size != "median"]
-    return [*(_at(target, samples, size) for size in sizes), *(_at(point, samples) for point in others)]
-
-
-def _at(target: Target, samples: Samples, size: Size = "median") -> OperatingPoint:
-    return OperatingPoint(target, samples.call(target.batch, size))
+    return [
+        *(operating_point(target, samples, size) for size in sizes),
+        *(operating_point(point, samples) for point in others),
+    ]
 
 
 def _untimed(subject: Subject, by: Yardstick) -> Measurement:

@@ -15,7 +15,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.target import Target
 from compressctl.measure.results import Energy, Interval, Latency, Memory, Noise, Speedup, Verdict
-from compressctl.measure.samples import Call
+from compressctl.measure.samples import Call, Samples, Size
 from compressctl.measure.served import Block, Served, threads_of
 from compressctl.numerics.ratio import paired_ratio
 
@@ -69,6 +69,11 @@ class OperatingPoint:
 
     target: Target
     call: Call
+
+
+def operating_point(target: Target, samples: Samples, size: Size = "median") -> OperatingPoint:
+    """The target's threads and batch, with a call of that batch. Raises UsageError where an open axis has no size."""
+    return OperatingPoint(target, samples.call(target.batch, size))
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_the_trace_is_that_of_the_fisher_matrix(data: Digits) -> None:
     shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     exact = np.mean((1 - (shares**2).sum(axis=1)) * (inputs.astype(np.float64) ** 2).sum(axis=1))
     distance = probe(data.split("calibration"), SIGNATURE, 8, "kl").distance
-    seen = Probe(({"x": inputs},), distance)
+    seen = Probe(({"x": inputs},), (len(inputs),), distance)
     estimate = hessian_trace(body, "w", weight, seen, 400, np.random.default_rng(1))
     assert estimate == pytest.approx(exact, rel=0.1)
 
