@@ -26,11 +26,15 @@ version = "1.0"
 "example.wait" = "example_plugin.specs:WAIT"
 "example.fail" = "example_plugin.specs:FAIL"
 "example.split" = "example_plugin.specs:SPLIT"
+"example.linger" = "example_plugin.specs:LINGER"
+"example.refuse" = "example_plugin.specs:REFUSE"
 """,
     "example_plugin/__init__.py": "",
     "example_plugin/specs.py": '''
 """Techniques of another package, as its author would write them."""
 from pydantic import BaseModel, ConfigDict, Field
+import os, time
+from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.technique import TechniqueSpec
 
@@ -41,17 +45,25 @@ class ScaleParams(BaseModel):
 class NoParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-def _spec(name, params, function, form=Form.ONNX):
+def _spec(name, params, function, form=Form.ONNX, check=None):
     return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=form, gives=form,
-                         implementation=f"example_plugin.work:{function}")
+                         implementation=f"example_plugin.work:{function}", check=check)
+
+def _refuse(params, facts):
+    """The leader takes a moment longer than the others to find what is wrong."""
+    if os.environ.get("RANK") == "0":
+        time.sleep(1)
+    return [Problem("refused on purpose")]
 
 SCALE = _spec("example.scale", ScaleParams, "scale")
 WAIT = _spec("example.wait", NoParams, "wait")
 FAIL = _spec("example.fail", NoParams, "fail")
 SPLIT = _spec("example.split", NoParams, "split", Form.TORCH)
+LINGER = _spec("example.linger", NoParams, "linger", Form.TORCH)
+REFUSE = _spec("example.refuse", NoParams, "fail", Form.TORCH, _refuse)
 ''',
     "example_plugin/work.py": """
-import os, time
+import atexit, os, time
 import onnx
 from dataclasses import replace
 from onnx import numpy_helper
@@ -68,6 +80,11 @@ def wait(model, params, run):
     run.events.emit("note", message="waiting")
     if os.environ.get("EXAMPLE_WAIT"):
         time.sleep(60)
+    return StageResult(model)
+
+def linger(model, params, run):
+    if os.environ.get("RANK") == os.environ.get("EXAMPLE_LINGERS"):
+        atexit.register(time.sleep, 1)
     return StageResult(model)
 
 def split(model, params, run):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset, bind
 from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.events import Events
+from compressctl.core.failures import failed_stage
 from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
@@ -198,11 +198,7 @@ class Work:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"
             raise
         except Exception as error:
-            (self.folder / "error.log").write_text(traceback.format_exc())
-            raise StageError(
-                f"stage {stage.id} ({stage.use}) failed: {type(error).__name__}: {error}",
-                hint=f"the full traceback is in {self.folder / 'error.log'}",
-            ) from error
+            raise failed_stage(f"stage {stage.id} ({stage.use})", error, self.folder) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)
         seconds = time.perf_counter() - started
