@@ -28,6 +28,10 @@ version = "1.0"
 "example.split" = "example_plugin.specs:SPLIT"
 "example.linger" = "example_plugin.specs:LINGER"
 "example.refuse" = "example_plugin.specs:REFUSE"
+"example.greedy" = "example_plugin.specs:GREEDY"
+"example.buggy" = "example_plugin.specs:BUGGY"
+[project.entry-points."compressctl.metrics"]
+"example.broken" = "example_plugin.specs:BROKEN"
 """,
     "example_plugin/__init__.py": "",
     "example_plugin/specs.py": '''
@@ -36,6 +40,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import os, time
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
+from compressctl.core.source import MetricSpec
 from compressctl.core.technique import TechniqueSpec
 
 class ScaleParams(BaseModel):
@@ -49,6 +54,9 @@ def _spec(name, params, function, form=Form.ONNX, check=None):
     return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=form, gives=form,
                          implementation=f"example_plugin.work:{function}", check=check)
 
+def _buggy(params, facts):
+    raise ZeroDivisionError("in a check")
+
 def _refuse(params, facts):
     """The leader takes a moment longer than the others to find what is wrong."""
     if os.environ.get("RANK") == "0":
@@ -60,6 +68,9 @@ WAIT = _spec("example.wait", NoParams, "wait")
 FAIL = _spec("example.fail", NoParams, "fail")
 SPLIT = _spec("example.split", NoParams, "split", Form.TORCH)
 LINGER = _spec("example.linger", NoParams, "linger", Form.TORCH)
+GREEDY = _spec("example.greedy", NoParams, "greedy")
+BUGGY = _spec("example.buggy", NoParams, "fail", check=_buggy)
+BROKEN = MetricSpec("example.broken", "an example", ("classification",), True, "%", "example_plugin.work:broken")
 REFUSE = _spec("example.refuse", NoParams, "fail", Form.TORCH, _refuse)
 ''',
     "example_plugin/work.py": """
@@ -100,6 +111,13 @@ def split(model, params, run):
         second.bias.copy_(body.classifier.bias)
     body.classifier, body.block2 = nn.Sequential(first, second), nn.Identity()
     return StageResult(replace(model, body=body.eval()))
+
+def greedy(model, params, run):
+    import numpy as np
+    return np.ones(2**60, np.uint8)
+
+def broken(outputs, labels):
+    raise ZeroDivisionError("in a metric")
 
 def fail(model, params, run):
     raise ZeroDivisionError("on purpose")

@@ -115,6 +115,7 @@ def _read(file: Path) -> Model:
 def _write(model: Model, target: Target, folder: Path, reference: _Reference) -> None:
     from compressctl.core.backend import backends
     from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.core.failures import refusal
     from compressctl.pipeline.carried import fitted
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
@@ -129,7 +130,9 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference) ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output") from None
+        raise refusal(error) or UsageError(
+            f"cannot write to {folder}: {error.strerror}", hint="choose another --output"
+        ) from None
     model, changed = fitted(model, target)
     artifact = backend.build(model, target, folder)
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")

@@ -99,10 +99,10 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def _bug(error: Exception, folder: Path | None) -> BugError:
-    what = f"{type(error).__name__}: {_first_line(error)}"
     return BugError(
-        f"this is a bug of compressctl: {what}\n   {_kept_traceback(error, folder)}",
-        hint="please report it with that, the command and the recipe; `compressctl doctor` shows the versions",
+        f"this is a bug of compressctl or of a plugin: {type(error).__name__}: {_first_line(error)}",
+        hint=f"{_kept_traceback(error, folder)}; please report it with the command, the recipe and what "
+        "`compressctl doctor` prints",
     )
 
 
@@ -119,7 +119,7 @@ def _kept_traceback(error: Exception, folder: Path | None) -> str:
             with os.fdopen(number, "w") as file:
                 file.write(text)
     except OSError as reason:
-        return f"the full traceback could not be written ({reason}):\n{text}"
+        return f"{text}   that traceback could not be written anywhere ({reason.strerror})"
     return f"the full traceback is in {path}"
 
 

@@ -9,7 +9,7 @@ import torch
 from support.digit_runs import Heard, context, digits_data
 from torch import Tensor, nn
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.lower import lower
 from compressctl.sources.structure import read_network, write_network
@@ -199,7 +199,7 @@ def test_channels_inside_heads_are_left_to_this_technique_however_small_the_weig
 
 def test_what_is_not_understood_stays_and_is_told(tmp_path: Path) -> None:
     heard = Heard()
-    with pytest.raises(StageError, match="no attention whose heads can be removed"):
+    with pytest.raises(NothingToCompressError, match="no attention whose heads can be removed"):
         apply(made(FromWidth), HeadsParams(), context(tmp_path, digits_data(), heard))
     assert any("heads stay: first" in note for note in heard.notes)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
@@ -72,7 +72,7 @@ def _survey(model: Model, run: RunContext) -> Survey:
     survey = open_network(model, run).survey()
     if not survey.layers:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4])
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to factorize: no linear layer or convolution with a weight of its own",
             hint=reasons or "`compressctl inspect` lists the layers",
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.numerics.sparsity_schedule import geometric
@@ -19,12 +19,12 @@ from compressctl.techniques.prune.sparse_layers import Layer, Treated, Weights, 
 
 
 def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageResult:
-    """Prune, and train where the params say so. Raises StageError when nothing can be pruned."""
+    """Prune, and train where the params say so. Raises NothingToCompressError when nothing can be pruned."""
     weights = _weights(model, params, run)
     treated = treat(weights.layers(), params)
     if not treated.pruned:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(treated.dense.items())[:3])
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to prune: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
             hint="`compressctl inspect` lists the layers; `ends: prune` takes the first and the last too",
         )
@@ -41,7 +41,9 @@ def _held(model: Model, treated: Treated) -> Model:
 def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> Weights:
     """The weights of a copy of the model."""
     if model.quant is not None:
-        raise StageError("the model is already quantized", hint="prune the float model: integers keep exact zeros")
+        raise NothingToCompressError(
+            "the model is already quantized", hint="prune the float model: integers keep exact zeros"
+        )
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 

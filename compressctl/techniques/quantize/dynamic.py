@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -23,7 +23,7 @@ from compressctl.techniques.quantize.weights import Guard, quantize_weight
 
 
 def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
-    """Plan the weights and hold the gate. Raises StageError when no product has a constant weight."""
+    """Plan the weights and hold the gate. Raises NothingToCompressError when no product has a constant weight."""
     body, places = simplify(model.body), None
     if params.smooth is not None:
         body, places = smoothed(body, model, params.smooth, run)
@@ -34,7 +34,7 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
         floats.update({node.node: "embeddings: float" for node in candidates if node.op == "Gather"})
     nodes = [node for node in candidates if node.node not in floats]
     if not any(node.op != "Gather" for node in nodes):
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to quantize: no matrix product with a constant weight in float",
             hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
         )

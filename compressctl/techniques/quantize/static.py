@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -33,7 +33,7 @@ from compressctl.techniques.quantize.weights import Guard, fit_bias, narrow_weig
 
 
 def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
-    """Calibrate, plan, round, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
+    """Calibrate, plan, round, correct biases, and hold the gate. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     seen = observe(model, params, run)
     body, treated, calibration = seen.body, seen.treated, seen.calibration
@@ -76,12 +76,12 @@ class Seen:
 
 
 def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
-    """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
+    """Everything that a plan is made from. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None
     body, prepared = _prepared(simplify(model.body), model, params, run)
     treated = treat(find_sites(body.graph), params)
     if not treated.sites:
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to quantize: no convolution or matrix product with constant weights",
             hint="`compressctl inspect` lists the layers; a graph that is already quantized has none in float",
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
@@ -36,7 +36,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     nodes = find_weighted(body.graph)
     treated = _treat(nodes, tied_weights(body.graph, nodes), params)
     if not treated.weights:
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to quantize: no matrix product, convolution or embedding with constant weights in float",
             hint="`compressctl inspect` lists the layers; look at the overrides too",
         )

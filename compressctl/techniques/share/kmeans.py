@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError, StageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune.input_moments import Moments, input_grams, input_moments
@@ -29,12 +29,12 @@ _ROWS = 256
 
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
-    """Share, and train where the params say so. Raises StageError when no layer can be shared."""
+    """Share, and train where the params say so. Raises NothingToCompressError when no layer can be shared."""
     weights = open_weights(model, params, run)
     layers = weights.layers()
     chosen = choose(layers, params)
     if not chosen.shared:
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to share: no linear layer or convolution is left", hint="`compressctl inspect` lists the layers"
         )
     layers = [layer for layer in layers if layer.name in chosen.shared]

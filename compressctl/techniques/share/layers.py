@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
@@ -20,7 +20,7 @@ from compressctl.techniques.share.shared import Treatment
 def open_weights(model: Model, params: KmeansParams, run: RunContext) -> Weights:
     """The weights of a copy of the model."""
     if model.quant is not None:
-        raise StageError("the model is already quantized", hint="share the weights of the float model")
+        raise NothingToCompressError("the model is already quantized", hint="share the weights of the float model")
     if model.form is Form.ONNX:
         from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
 
