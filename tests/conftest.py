@@ -3,15 +3,25 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.shell import Shell
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: more threads in each would wait for each other, and they spin while they wait.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No law depends on how busy the machine is, and every machine tries the same examples; `--hypothesis-profile explore` tries others.
+settings.register_profile(
+    "compressctl",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("explore", settings.get_profile("compressctl"), derandomize=False)
+settings.load_profile("compressctl")
 
 _PACKAGE = {
     "pyproject.toml": """
@@ -90,7 +100,7 @@ def scale(model, params, run):
 def wait(model, params, run):
     run.events.emit("note", message="waiting")
     if os.environ.get("EXAMPLE_WAIT"):
-        time.sleep(60)
+        time.sleep(3600)  # a signal ends it
     return StageResult(model)
 
 def linger(model, params, run):
@@ -153,16 +163,3 @@ def shell(tmp_path: Path, plugin: Path) -> Shell:
     paths = os.pathsep.join([str(plugin), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths, "COMPRESSCTL_CACHE": str(tmp_path / "cache")}
     return Shell(tmp_path, environment)
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    import time
-
-    def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 120
-        while not holds():
-            assert time.monotonic() < deadline, "waited two minutes"
-            time.sleep(0.05)
-
-    return wait

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
 from support.shell import Finished, Shell
@@ -24,8 +23,6 @@ TORCHRUN = [
     "2",
 ]
 """`--standalone` lets the system choose a port and listens on it at once: nobody can take it in between."""
-
-Until = Callable[[Callable[[], bool]], None]
 
 
 def test_a_network_of_another_structure_is_cached_left_behind_and_loaded_again(shell: Shell) -> None:
@@ -56,18 +53,22 @@ stages: []
     assert "Traceback" not in refused.err
 
 
-def test_a_killed_training_goes_on_where_it_was(shell: Shell, until: Until) -> None:
-    recipe = shell.recipe("long.yaml", "  - {use: finetune, epochs: 400, learning_rate: 0.001}")
-    process = shell.start("apply", recipe, "--output", "first", OMP_NUM_THREADS="1")
-    until(lambda: any((shell.folder / "cache").rglob("training.safetensors")))
+def test_a_killed_training_goes_on_where_it_was(shell: Shell) -> None:
+    recipe = shell.recipe("long.yaml", "  - {use: finetune, epochs: 4000, learning_rate: 0.001}")
+
+    def is_kept() -> bool:
+        return any((shell.folder / "cache").rglob("training.safetensors"))
+
+    process = shell.start_until(is_kept, "apply", recipe, "--output", "first", OMP_NUM_THREADS="1")
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    process = shell.start("apply", recipe, "--output", "second", OMP_NUM_THREADS="1")
-    log = shell.folder / "second" / "events.jsonl"
-    until(lambda: log.exists() and "training goes on after step" in log.read_text())
+    def goes_on() -> bool:
+        return shell.says("second", "training goes on after step")
+
+    process = shell.start_until(goes_on, "apply", recipe, "--output", "second", OMP_NUM_THREADS="1")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate()
     assert process.returncode == 130
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ from compressctl.training.data import TensorBatch  # noqa: E402
 from compressctl.training.processes import Processes  # noqa: E402
 
 CHILD = Path(__file__).parent / "train_in_child.py"
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+"""`--standalone` lets the system choose a port and listens on it at once: nobody can take it in between."""
 GENTLE: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 64,
@@ -34,16 +34,10 @@ GENTLE: dict[str, Any] = {
 """Small steps: larger ones turn another order of summation into other weights within an epoch, in one process too."""
 
 
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
 def train(folder: Path, name: str, launch: list[str]) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
     command = [sys.executable, *launch, str(CHILD), "none", str(folder / name), json.dumps(GENTLE)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return load_file(folder / name), json.loads(done.stdout.splitlines()[-1])
 
@@ -53,7 +47,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     from compressctl.sources.builtin import untrained
 
     one, facts_of_one = train(tmp_path, "one.safetensors", [])
-    two, facts_of_two = train(tmp_path, "two.safetensors", [*LAUNCH, "--master-port", free_port()])
+    two, facts_of_two = train(tmp_path, "two.safetensors", LAUNCH)
     assert facts_of_two["processes"] == 2
     assert facts_of_two["loss"] == pytest.approx(facts_of_one["loss"], rel=1e-5)
     torch.manual_seed(1)
@@ -72,7 +66,7 @@ def test_two_processes_that_were_killed_resume_to_the_same_bits(tmp_path: Path) 
     params = json.dumps({**GENTLE, "optimizer": "adamw", "momentum": 0.9})
 
     def start(checkpoints: str, weights: str, **more: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, *LAUNCH, "--master-port", free_port(), str(CHILD), checkpoints, weights, params]
+        command = [sys.executable, *LAUNCH, str(CHILD), checkpoints, weights, params]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -83,7 +77,7 @@ def test_two_processes_that_were_killed_resume_to_the_same_bits(tmp_path: Path) 
         process.kill()
     killed.wait()
     for checkpoints, name in (("kept", "resumed.safetensors"), ("none", "unbroken.safetensors")):
-        out, _ = start(checkpoints, name).communicate(timeout=240)
+        out, _ = start(checkpoints, name).communicate()
         # Several processes keep what they have at the end of an epoch, of nine steps here.
         assert json.loads(out.splitlines()[-1]).get("resumed_at_step") == (9 if checkpoints == "kept" else None)
     one, two = (load_file(tmp_path / name) for name in ("resumed.safetensors", "unbroken.safetensors"))

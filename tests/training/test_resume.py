@@ -41,7 +41,7 @@ def start(checkpoints: Path | str, weights: Path, params: dict[str, Any], **more
 
 
 def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate()
     assert process.returncode == 0
     facts: dict[str, Any] = json.loads(out.splitlines()[-1])
     return facts

@@ -38,7 +38,7 @@ class Stall(Hook):
         self.seen += 1
         if os.environ.get("STALL") == str(moment.step):
             print("stalled", flush=True)
-            time.sleep(120)
+            time.sleep(3600)  # the test kills it
 
     def state(self) -> dict[str, Tensor]:
         return {"seen": self.seen}
