@@ -1,6 +1,7 @@
 """A third-party package with techniques, really installed, and the command line that finds it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,8 +159,25 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture
-def shell(tmp_path: Path, plugin: Path) -> Shell:
+@pytest.fixture(scope="session")
+def environment(plugin: Path) -> dict[str, str]:
+    """With the plugin installed."""
     paths = os.pathsep.join([str(plugin), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "COMPRESSCTL_CACHE": str(tmp_path / "cache")}
-    return Shell(tmp_path, environment)
+    return {**os.environ, "PYTHONPATH": paths}
+
+
+@pytest.fixture(scope="session")
+def cache(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the built-in network as a graph: most tests begin with it, and the export takes two seconds."""
+    folder = tmp_path_factory.mktemp("lowered")
+    shell = Shell(folder, {**environment, "COMPRESSCTL_CACHE": str(folder / "cache")})
+    done = shell.run("apply", shell.recipe("lower.yaml", "  - {use: example.fail}"))
+    assert "on purpose" in done.err, done.err
+    shutil.rmtree(folder / "cache" / "unfinished", ignore_errors=True)
+    return folder / "cache"
+
+
+@pytest.fixture
+def shell(tmp_path: Path, environment: dict[str, str], cache: Path) -> Shell:
+    shutil.copytree(cache, tmp_path / "cache")
+    return Shell(tmp_path, {**environment, "COMPRESSCTL_CACHE": str(tmp_path / "cache")})

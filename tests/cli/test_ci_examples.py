@@ -28,14 +28,14 @@ def _gitlab() -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [_github(), _gitlab()], ids=["github", "gitlab"])
-def test_the_steps_run_and_leave_what_later_steps_read(steps: list[str], tmp_path: Path) -> None:
+def test_the_steps_run_and_leave_what_later_steps_read(steps: list[str], cache: Path, tmp_path: Path) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     scripts = Path(sys.executable).parent
     environment = {
         **os.environ,
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
-        "COMPRESSCTL_CACHE": str(tmp_path / "cache"),
+        "COMPRESSCTL_CACHE": str(cache),
     }
     ran = 0
     for step in steps:

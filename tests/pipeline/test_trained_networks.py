@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from support import warm
 from support.shell import Finished, Shell
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
+from support.together import run_together  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -87,9 +89,11 @@ def launch(shell: Shell, *arguments: str, **more: str) -> Finished:
 def test_two_processes_carry_out_one_recipe(shell: Shell) -> None:
     stages = "  - {use: example.split}\n  - {use: finetune, epochs: 1, learning_rate: 0.001, momentum: 0.0}"
     recipe = shell.recipe("both.yaml", stages)
-    done = launch(shell, "apply", recipe, "--output", "two", "--no-cache", "--measure", "quick")
-    assert done.code == 0, done.err
-    assert done.out.count("report: two") == 1
+    arguments = ("apply", recipe, "--output", "two", "--no-cache", "--measure", "quick")
+    leader, other = run_together(2, warm.command_line, arguments, shell.folder, shell.environment)
+    assert (leader.returncode, other.returncode) == (0, 0), leader.errors.read_text()
+    assert leader.said.read_text().count("report: two") == 1
+    assert other.said.read_text() == ""
     assert [found.name for found in shell.folder.iterdir() if (found / "events.jsonl").exists()] == ["two"]
     (trained,) = (stage for stage in shell.report("two")["stages"] if stage["use"] == "finetune")
     assert trained["facts"]["processes"] == 2
