@@ -1,17 +1,28 @@
 """A third-party package with techniques, really installed, and the command line that finds it."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.shell import Shell
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: more threads in each would wait for each other, and they spin while they wait.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No law depends on how busy the machine is, and every machine tries the same examples; `--hypothesis-profile explore` tries others.
+settings.register_profile(
+    "compressctl",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("explore", settings.get_profile("compressctl"), derandomize=False)
+settings.load_profile("compressctl")
 
 _PACKAGE = {
     "pyproject.toml": """
@@ -28,13 +39,22 @@ version = "1.0"
 "example.split" = "example_plugin.specs:SPLIT"
 "example.peek" = "example_plugin.specs:PEEK"
 "example.seen" = "example_plugin.specs:SEEN"
+"example.linger" = "example_plugin.specs:LINGER"
+"example.refuse" = "example_plugin.specs:REFUSE"
+"example.greedy" = "example_plugin.specs:GREEDY"
+"example.buggy" = "example_plugin.specs:BUGGY"
+[project.entry-points."compressctl.metrics"]
+"example.broken" = "example_plugin.specs:BROKEN"
 """,
     "example_plugin/__init__.py": "",
     "example_plugin/specs.py": '''
 """Techniques of another package, as its author would write them."""
 from pydantic import BaseModel, ConfigDict, Field
+import os, time
+from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.source import MetricSpec
 from compressctl.core.technique import TechniqueSpec
 
 class ScaleParams(BaseModel):
@@ -48,9 +68,18 @@ class SeenParams(TechniqueParams):
     def needs(self):
         return super().needs() | Needs.of(Need.CALIBRATION_DATA)
 
-def _spec(name, params, function, form=Form.ONNX):
+def _spec(name, params, function, form=Form.ONNX, check=None):
     return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=form, gives=form,
-                         implementation=f"example_plugin.work:{function}")
+                         implementation=f"example_plugin.work:{function}", check=check)
+
+def _buggy(params, facts):
+    raise ZeroDivisionError("in a check")
+
+def _refuse(params, facts):
+    """The leader takes a moment longer than the others to find what is wrong."""
+    if os.environ.get("RANK") == "0":
+        time.sleep(1)
+    return [Problem("refused on purpose")]
 
 SCALE = _spec("example.scale", ScaleParams, "scale")
 WAIT = _spec("example.wait", NoParams, "wait")
@@ -58,9 +87,14 @@ FAIL = _spec("example.fail", NoParams, "fail")
 SPLIT = _spec("example.split", NoParams, "split", Form.TORCH)
 PEEK = _spec("example.peek", NoParams, "peek")
 SEEN = _spec("example.seen", SeenParams, "peek")
+LINGER = _spec("example.linger", NoParams, "linger", Form.TORCH)
+GREEDY = _spec("example.greedy", NoParams, "greedy")
+BUGGY = _spec("example.buggy", NoParams, "fail", check=_buggy)
+BROKEN = MetricSpec("example.broken", "an example", ("classification",), True, "%", "example_plugin.work:broken")
+REFUSE = _spec("example.refuse", NoParams, "fail", Form.TORCH, _refuse)
 ''',
     "example_plugin/work.py": """
-import os, time
+import atexit, os, time
 import onnx
 from dataclasses import replace
 from onnx import numpy_helper
@@ -76,7 +110,12 @@ def scale(model, params, run):
 def wait(model, params, run):
     run.events.emit("note", message="waiting")
     if os.environ.get("EXAMPLE_WAIT"):
-        time.sleep(60)
+        time.sleep(3600)  # a signal ends it
+    return StageResult(model)
+
+def linger(model, params, run):
+    if os.environ.get("RANK") == os.environ.get("EXAMPLE_LINGERS"):
+        atexit.register(time.sleep, 1)
     return StageResult(model)
 
 def split(model, params, run):
@@ -95,6 +134,12 @@ def split(model, params, run):
 
 def peek(model, params, run):
     return StageResult(model, {"samples": len(run.data.split("calibration"))})
+def greedy(model, params, run):
+    import numpy as np
+    return np.ones(2**60, np.uint8)
+
+def broken(outputs, labels):
+    raise ZeroDivisionError("in a metric")
 
 def fail(model, params, run):
     raise ZeroDivisionError("on purpose")
@@ -125,21 +170,25 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture
-def shell(tmp_path: Path, plugin: Path) -> Shell:
+@pytest.fixture(scope="session")
+def environment(plugin: Path) -> dict[str, str]:
+    """With the plugin installed."""
     paths = os.pathsep.join([str(plugin), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "COMPRESSCTL_CACHE": str(tmp_path / "cache")}
-    return Shell(tmp_path, environment)
+    return {**os.environ, "PYTHONPATH": paths}
+
+
+@pytest.fixture(scope="session")
+def cache(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that holds the built-in network as a graph: most tests begin with it, and the export takes two seconds."""
+    folder = tmp_path_factory.mktemp("lowered")
+    shell = Shell(folder, {**environment, "COMPRESSCTL_CACHE": str(folder / "cache")})
+    done = shell.run("apply", shell.recipe("lower.yaml", "  - {use: example.fail}"))
+    assert "on purpose" in done.err, done.err
+    shutil.rmtree(folder / "cache" / "unfinished", ignore_errors=True)
+    return folder / "cache"
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
-    import time
-
-    def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 120
-        while not holds():
-            assert time.monotonic() < deadline, "waited two minutes"
-            time.sleep(0.05)
-
-    return wait
+def shell(tmp_path: Path, environment: dict[str, str], cache: Path) -> Shell:
+    shutil.copytree(cache, tmp_path / "cache")
+    return Shell(tmp_path, {**environment, "COMPRESSCTL_CACHE": str(tmp_path / "cache")})

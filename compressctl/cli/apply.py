@@ -56,9 +56,8 @@ def apply(
 ) -> None:
     """Run a recipe: compress, export, measure the exported file, and report.
 
-    The exit code says how it went: 0 done and inside the budget, 1 a budget or gate missed, 2 recipe or usage,
-    3 something optional is not installed, 4 a stage failed, 130 interrupted. A run that was stopped continues where it
-    was when it is started again.
+    The exit code says how it went: `compressctl --help` lists the codes. A run that was stopped continues where it was
+    when it is started again.
     """
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.crew import is_launched, rank
@@ -66,17 +65,24 @@ def apply(
     from compressctl.recipe.loader import load
 
     place = stage_cache() if cache else None
-    sets = [*(sets or ()), *_shape_sets(recipe, shape or (), sets or (), unsets or ())]
-    if rank() > 0:
-        raise typer.Exit(_follow(recipe, sets, unsets or (), place, dry_run))
-    loaded = load(recipe, sets, unsets or ())
-    plan = make_plan(loaded, place)
-    if dry_run:
-        from compressctl.cli.plan import show
 
-        show(plan)
-        return
+    def prepare() -> tuple[Recipe, Plan]:
+        asked = [*(sets or ()), *_shape_sets(recipe, shape or (), sets or (), unsets or ())]
+        loaded = load(recipe, asked, unsets or ())
+        return loaded, make_plan(loaded, place)
+
+    if rank() > 0:
+        from compressctl.pipeline.crew import assemble
+        from compressctl.pipeline.follow import follow
+
+        raise typer.Exit(follow(prepare, place, assemble()))
     with _leading() if is_launched() else nullcontext() as crew:
+        loaded, plan = prepare()
+        if dry_run:
+            from compressctl.cli.plan import show
+
+            show(plan)
+            raise typer.Exit
         result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew, strict=strict)
         raise typer.Exit(_report(result, recipe, _resolve(log_format)))
 
@@ -101,41 +107,24 @@ def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunRe
     return _run(recipe, make_plan(recipe, None), output, None, LogFormat.PLAIN, measure)
 
 
-def _follow(recipe: Path, sets: Sequence[str], unsets: Sequence[str], cache: Cache | None, dry_run: bool) -> int:
-    """Take part in another process's run, without a word: that one says everything, errors in the recipe too."""
-    from compressctl.core.errors import CompressctlError
-    from compressctl.pipeline.crew import assemble
-    from compressctl.pipeline.plan import make_plan
-    from compressctl.recipe.loader import load
-
-    try:
-        loaded = load(recipe, sets, unsets)
-        plan = make_plan(loaded, cache)
-    except CompressctlError as error:
-        return int(error.exit_code)
-    if dry_run:
-        return 0
-    from compressctl.pipeline.follow import follow
-
-    return follow(loaded, plan, cache, assemble())
-
-
 @contextmanager
 def _leading() -> Iterator[Crew]:
     """The processes that a launcher started beside this one; they are told how the run ended."""
-    from compressctl.core.errors import CompressctlError, ExitCode
+    from compressctl.core.failures import exit_code
     from compressctl.pipeline.crew import assemble
+    from compressctl.pipeline.signals import ignore_sigterm
 
-    crew, code = assemble(), int(ExitCode.STAGE_FAILED)
+    crew, code = assemble(), 0
     try:
         yield crew
     except typer.Exit as done:
         code = done.exit_code
         raise
-    except CompressctlError as error:
-        code = int(error.exit_code)
+    except BaseException as error:
+        code = int(exit_code(error))
         raise
     finally:
+        ignore_sigterm()
         crew.end(code)
 
 

@@ -141,6 +141,7 @@ def _write(
     from compressctl.core.backend import backends
     from compressctl.core.count import by_operator, nodes
     from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.core.failures import refusal
     from compressctl.measure.fusion import fusion_of
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
@@ -156,7 +157,9 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output") from None
+        raise refusal(error) or UsageError(
+            f"cannot write to {folder}: {error.strerror}", hint="choose another --output"
+        ) from None
     model, changed = fitted(model, target)
     artifact = backend.build(model, target, folder)
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")

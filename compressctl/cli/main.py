@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from compressctl import __version__
-from compressctl.core.errors import CompressctlError, ExitCode
+from compressctl.cli.boundary import any_text_can_be_printed, boundary
+from compressctl.core.errors import EXIT_CODES, UsageError
 from compressctl.core.nearest import suggestion
 
 
@@ -61,6 +61,7 @@ def main() -> None:
     # Starting up makes thousands of objects that all stay, and looking for garbage among them is a twentieth of it.
     # It begins when the command does, see `_after_start_up`.
     gc.disable()
+    any_text_can_be_printed()
     app(prog_name="compressctl")
 
 
@@ -79,20 +80,24 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            _fail(f"there is no command {args[0]!r}", suggestion(args[0], COMMANDS), ExitCode.USAGE)
+            raise UsageError(f"there is no command {args[0]!r}", hint=suggestion(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Exit codes (docs/exit-codes.md)"):
+            formatter.write_dl([(str(int(code)), words) for code, words in EXIT_CODES.items()])
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with boundary():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with boundary():
             return super().invoke(ctx)
-        except CompressctlError as error:
-            _fail(str(error), None, error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted", None, ExitCode.INTERRUPTED)
 
 
 def _build(name: str) -> Any:
@@ -112,13 +117,6 @@ def _after_start_up(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, **options)
 
     return started
-
-
-def _fail(message: str, hint: str | None, code: ExitCode) -> None:
-    print(message, file=sys.stderr)
-    if hint:
-        print(f"   {hint}", file=sys.stderr)
-    raise typer.Exit(int(code))
 
 
 def _show_version(asked: bool) -> None:

@@ -20,6 +20,7 @@ def schema(
     Put `# yaml-language-server: $schema=recipe.v1.json` on a recipe's first line.
     """
     from compressctl.core.errors import UsageError
+    from compressctl.core.failures import refusal
 
     if report:
         from compressctl.report.document import json_schema as make
@@ -32,5 +33,5 @@ def schema(
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+        raise refusal(error) or UsageError(f"cannot write {output}: {error.strerror}") from error
     print(output)

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 _MANIFEST = "manifest.json"
@@ -72,15 +73,31 @@ class Cache:
         if not self._root.is_dir():
             return
         for folder in (self._root / _UNFINISHED).glob("*"):
-            if time.time() - folder.stat().st_mtime > _UNFINISHED_SECONDS:
+            used = _last_used(folder)
+            if used is not None and time.time() - used > _UNFINISHED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-        entries = [entry for entry in self._root.iterdir() if (entry / _MANIFEST).is_file()]
-        entries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        ages = [(used, entry) for entry in self._root.iterdir() if (used := _last_used(entry, _MANIFEST)) is not None]
         total = 0
-        for entry in entries:
-            total += sum(file.stat().st_size for file in _files(entry))
+        for _, entry in sorted(ages, reverse=True):
+            total += _size_bytes(entry)
             if total > limit_bytes:
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def _last_used(folder: Path, holds: str = "") -> float | None:
+    """Seconds since 1970; None when it is gone or lacks a file: another process renames and removes folders at any time."""
+    try:
+        return folder.stat().st_mtime if (folder / holds).exists() else None
+    except FileNotFoundError:
+        return None
+
+
+def _size_bytes(folder: Path) -> int:
+    total = 0
+    for file in _files(folder):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
 
 
 def _is_whole(folder: Path) -> bool:

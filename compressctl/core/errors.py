@@ -8,14 +8,31 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a shell or a CI job learns from a run. Stable across versions."""
+    """What a shell or a CI job learns from a command. Stable across versions; docs/exit-codes.md explains each."""
 
     DONE = 0
     BUDGET_MISSED = 1
     USAGE = 2
     MISSING_DEPENDENCY = 3
     STAGE_FAILED = 4
+    MACHINE = 5
+    NOTHING_TO_COMPRESS = 6
+    BUG = 70
     INTERRUPTED = 130
+
+
+EXIT_CODES = {
+    ExitCode.DONE: "done, and inside the budget",
+    ExitCode.BUDGET_MISSED: "a budget or gate missed",
+    ExitCode.USAGE: "recipe or usage",
+    ExitCode.MISSING_DEPENDENCY: "something optional is missing",
+    ExitCode.STAGE_FAILED: "a stage or deliverable failed",
+    ExitCode.MACHINE: "the machine: disk, rights, memory",
+    ExitCode.NOTHING_TO_COMPRESS: "nothing here can be compressed that way",
+    ExitCode.BUG: "a bug of compressctl",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+"""Each code in a few words."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +119,30 @@ class MissingDeviceError(CompressctlError):
     exit_code = ExitCode.MISSING_DEPENDENCY
 
 
+class MachineError(CompressctlError):
+    """The machine does not let a command do its work: no space, no rights, not enough memory."""
+
+    exit_code = ExitCode.MACHINE
+
+
+class BugError(CompressctlError):
+    """A mistake of compressctl, not of its user. The message says where the traceback lies."""
+
+    exit_code = ExitCode.BUG
+
+
 class StageError(CompressctlError):
     """A stage could not do its work."""
 
 
 class CrashError(StageError):
     """A process in which native code opened or ran a file ended, by a signal or without an answer."""
+
+
+class NothingToCompressError(StageError):
+    """The model has nothing that a technique works on. The message says what it looked for, or why it may touch nothing."""
+
+    exit_code = ExitCode.NOTHING_TO_COMPRESS
 
 
 class GateError(StageError):

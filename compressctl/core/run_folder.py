@@ -6,13 +6,17 @@ import time
 from pathlib import Path
 
 from compressctl.core.errors import UsageError
+from compressctl.core.failures import refusal
 
 _MARK = "events.jsonl"
 """What every run folder holds from its first moment on."""
 
 
 def make_run_folder(output: Path | None, name: str, digest: str) -> Path:
-    """Create the folder and return it. Raises UsageError when the named one holds something that is not a run."""
+    """Create the folder and return it.
+
+    Raises UsageError when the named one holds something that is not a run, MachineError where nothing may be written.
+    """
     if output is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         folder = Path("runs") / name / f"{stamp}-{digest[:8]}"
@@ -28,5 +32,7 @@ def make_run_folder(output: Path | None, name: str, digest: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MARK).touch()
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}", hint="choose another --output") from error
+        raise refusal(error) or UsageError(
+            f"cannot write to {folder}: {error.strerror}", hint="choose another --output"
+        ) from error
     return folder

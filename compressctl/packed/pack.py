@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compressctl.core.failures import refusal
 from compressctl.packed.bits import UNSIGNED, Bits
 from compressctl.packed.cursor import varint
 from compressctl.packed.decode import lzma_filters
@@ -173,11 +174,13 @@ def _write(packed: Path, parts: list[bytes]) -> None:
 
 
 def write_whole(path: Path, parts: Iterator[bytes | memoryview]) -> None:
-    """A file that appears under its name only when everything is written. Raises PackedError when it cannot be."""
+    """A file that appears under its name only when everything is written. Raises PackedError for a place
+    that is none, MachineError or OSError for one that takes nothing.
+    """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     except OSError as error:
-        raise PackedError(f"cannot write {path}: {error.strerror}") from None
+        raise refusal(error) or PackedError(f"cannot write {path}: {error.strerror}") from None
     try:
         with os.fdopen(handle, "wb") as stream:
             for part in parts:

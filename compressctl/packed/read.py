@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from compressctl.core.failures import refusal
 from compressctl.packed.cursor import Cursor
 from compressctl.packed.decode import decode, unpack_lzma
 from compressctl.packed.elements import ELEMENTS
@@ -258,7 +259,7 @@ class _Temporary:
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
         except OSError as error:
-            raise PackedError(f"cannot write {target}: {error.strerror}") from None
+            raise refusal(error) or PackedError(f"cannot write {target}: {error.strerror}") from None
         self._path = Path(name)
         self.stream: BinaryIO = os.fdopen(handle, "w+b")
 

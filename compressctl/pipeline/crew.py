@@ -7,9 +7,11 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressctl.core.errors import MissingDependencyError
 from compressctl.core.technique import RunContext
 from compressctl.core.undeclared import Undeclared
 
@@ -23,7 +25,8 @@ _SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE
 _PATIENCE = timedelta(days=7)
 """How long the others wait while the leader measures; where it dies, the launcher ends them."""
 
-_FAREWELL = timedelta(seconds=20)
+_FAREWELL = timedelta(seconds=60)
+"""How long the leader waits for the others to hear that the run ended; after its exit the launcher ends who did not."""
 
 
 def rank() -> int:
@@ -86,7 +89,9 @@ class Crew:
 
 
 def assemble() -> Crew:
-    """Meet the other processes that the launcher started."""
+    """Meet the other processes that the launcher started. Raises MissingDependencyError."""
+    if find_spec("accelerate") is None:
+        raise MissingDependencyError("a run in several processes", "accelerate", "pip install 'compressctl[torch]'")
     from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
     from compressctl.training.processes import meet

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,12 @@ from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
 from compressctl.core.errors import CompressctlError, MissingDependencyError, MissingDeviceError
 from compressctl.core.events import Events, Listener
+from compressctl.core.failures import translated
 from compressctl.pipeline.crew import Crew
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.result import RunResult, Status
+from compressctl.pipeline.signals import sigterm_interrupts
 from compressctl.pipeline.sinks import EventFile, Warnings
 from compressctl.pipeline.work import Work, open_backend, parity_of
 from compressctl.recipe.order import export_options
@@ -61,7 +60,10 @@ def run(
     crew: Crew | None = None,
     strict: bool = False,
 ) -> RunResult:
-    """Carry out the plan in a run folder that exists. Never raises for what a stage or a user does: see RunResult.error."""
+    """Carry out the plan in a run folder that exists. What stops it is RunResult.error, also when it is a bug of ours.
+
+    Raises OSError when the run folder cannot be written to.
+    """
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
@@ -70,14 +72,14 @@ def run(
     status: Status = "done"
     events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
     try:
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             work.carry_out()
         if any(not check.holds for check in work.budget):
             status = "budget missed"
     except KeyboardInterrupt:
         status = "interrupted"
-    except CompressctlError as raised:
-        status, error = "failed", raised
+    except Exception as raised:
+        status, error = "failed", translated(raised, folder)
     work.close()
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
@@ -98,20 +100,3 @@ def run(
         warnings=tuple(warnings.messages),
         error=error,
     )
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a run like Ctrl-C does, so that a cancelled CI job leaves its partial report."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
 from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.events import Events
+from compressctl.core.failures import failed_stage
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
 from compressctl.core.needs import FROM_DATA, SCORED
@@ -238,11 +238,7 @@ class Work:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"
             raise
         except Exception as error:
-            (self.folder / "error.log").write_text(traceback.format_exc())
-            raise StageError(
-                f"stage {stage.id} ({stage.use}) failed: {type(error).__name__}: {error}",
-                hint=f"the full traceback is in {self.folder / 'error.log'}",
-            ) from error
+            raise failed_stage(f"stage {stage.id} ({stage.use})", error, self.folder) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)
         if kept and "fidelity" not in facts:

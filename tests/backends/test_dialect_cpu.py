@@ -111,7 +111,7 @@ def test_the_emitted_graph_is_valid_and_near_the_float_one() -> None:
     assert np.abs(_run(emitted, x) - _run(body, x)).max() < 0.1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.sets(st.sampled_from(["conv1", "conv2", "add", "pool", "head", "slice", "pad", "flatten"])))
 def test_any_nodes_may_stay_float_and_the_function_stays_near(floats: set[str]) -> None:
     body = _residual()

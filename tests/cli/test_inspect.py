@@ -1,17 +1,17 @@
 import json
+import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.shell import Shell
 
 
-def compressctl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "compressctl.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def compressctl(tmp_path):
+    return Shell(tmp_path, dict(os.environ)).run
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def path(tmp_path):
     return tmp_path / "net.onnx"
 
 
-def test_json_tells_the_file_as_it_is(path):
+def test_json_tells_the_file_as_it_is(compressctl, path):
     done = compressctl("inspect", "--json", str(path))
-    document = json.loads(done.stdout)
-    assert done.returncode == 0
+    document = json.loads(done.out)
+    assert done.code == 0
     assert document["ir_version"] == 9
     assert document["opsets"] == {"ai.onnx": 19}
     assert document["inputs"] == [{"name": "x", "dtype": "float32", "shape": [1, 3, 8, 8]}]
@@ -45,15 +45,15 @@ def test_json_tells_the_file_as_it_is(path):
     assert [(layer["name"], layer["size_share"]) for layer in document["layers"]] == [("stem", 1.0), ("act", 0.0)]
 
 
-def test_the_table_shows_layers_that_hold_or_compute_something(path):
-    text = compressctl("inspect", str(path)).stdout
+def test_the_table_shows_layers_that_hold_or_compute_something(compressctl, path):
+    text = compressctl("inspect", str(path)).out
     assert re.search(r"stem +Conv +1x4x8x8 +108 +6,912 +100\.0 %", text)
     assert "act" not in text
     assert "1 node without parameters and MACs is not shown" in text
 
 
-def test_all_nodes_are_shown_when_asked_for(path):
-    assert re.search(r"act +Relu +1x4x8x8", compressctl("inspect", "--all", str(path)).stdout)
+def test_all_nodes_are_shown_when_asked_for(compressctl, path):
+    assert re.search(r"act +Relu +1x4x8x8", compressctl("inspect", "--all", str(path)).out)
 
 
 @pytest.mark.parametrize(
@@ -64,26 +64,26 @@ def test_all_nodes_are_shown_when_asked_for(path):
         ("model.h5", "is no model that can be inspected"),
     ],
 )
-def test_what_cannot_be_inspected_is_a_usage_error(argument, message):
+def test_what_cannot_be_inspected_is_a_usage_error(compressctl, argument, message):
     done = compressctl("inspect", argument)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
-def test_a_built_in_network_is_shown_as_the_graph_it_lowers_to():
+def test_a_built_in_network_is_shown_as_the_graph_it_lowers_to(compressctl):
     pytest.importorskip("torch")
-    document = json.loads(compressctl("inspect", "--json", "builtin:digits-resnet").stdout)
+    document = json.loads(compressctl("inspect", "--json", "builtin:digits-resnet").out)
     names = [layer["name"] for layer in document["layers"]]
     assert {"stem.conv", "block4.shortcut.conv", "classifier"} <= set(names)
     assert 50_000 <= document["parameters"] <= 150_000
 
 
-def test_a_recipe_shows_its_model(path):
+def test_a_recipe_shows_its_model(compressctl, path):
     (path.parent / "recipe.yaml").write_text(
         "recipe: compressctl/v1\nname: shown\nmodel: {source: onnx, path: net.onnx}\n"
     )
-    document = json.loads(compressctl("inspect", "--json", str(path.parent / "recipe.yaml")).stdout)
+    document = json.loads(compressctl("inspect", "--json", str(path.parent / "recipe.yaml")).out)
     assert [layer["name"] for layer in document["layers"]] == ["stem", "act"]
 
 

@@ -1,6 +1,7 @@
 """Commands that work on kept runs and exported files, on a real run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,16 @@ import pytest
 from support.shell import Shell
 
 
-def _apply(shell: Shell, output: str) -> None:
-    _apply_file(shell, shell.recipe("net.yaml", "  - {use: quantize.static, if_slower: keep, id: int8}"), output)
+@pytest.fixture(scope="module")
+def run(environment: dict[str, str], cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of net.yaml, to be copied."""
+    shell = Shell(tmp_path_factory.mktemp("kept"), {**environment, "COMPRESSCTL_CACHE": str(cache)})
+    _apply_file(shell, _recipe(shell), "out")
+    return shell.folder / "out"
+
+
+def _recipe(shell: Shell) -> str:
+    return shell.recipe("net.yaml", "  - {use: quantize.static, if_slower: keep, id: int8}")
 
 
 def _apply_file(shell: Shell, recipe: str, output: str) -> None:
@@ -17,8 +26,9 @@ def _apply_file(shell: Shell, recipe: str, output: str) -> None:
     assert done.code == 0, done.err
 
 
-def test_files_are_timed_and_scored_without_a_run(shell: Shell) -> None:
-    _apply(shell, "runs/net/one")
+def test_files_are_timed_and_scored_without_a_run(shell: Shell, run: Path) -> None:
+    _recipe(shell)
+    shutil.copytree(run, shell.folder / "runs/net/one")
     files = [f"runs/net/one/artifacts/onnxruntime/{name}" for name in ("baseline/model.onnx", "model.onnx")]
     timed = shell.run("bench", *files, "--seconds", "0.2", "--json")
     assert timed.code == 0, timed.err
@@ -70,8 +80,8 @@ def test_a_missing_or_broken_file_is_one_message(shell: Shell) -> None:
         assert "Traceback" not in done.err
 
 
-def test_a_run_is_reproduced_from_its_lock_file(shell: Shell) -> None:
-    _apply(shell, "runs/net/one")
+def test_a_run_is_reproduced_from_its_lock_file(shell: Shell, run: Path) -> None:
+    shutil.copytree(run, shell.folder / "runs/net/one")
     done = shell.run("reproduce", "runs/net/one", "--measure", "quick")
     assert "accuracy was" not in done.out
     assert "size was" not in done.out
@@ -108,8 +118,8 @@ stages: [{use: quantize.static, if_slower: keep}]
     assert "the model's files" not in done.out
 
 
-def test_runs_are_listed_pinned_and_cleaned_up(shell: Shell) -> None:
-    _apply(shell, "runs/net/1")
+def test_runs_are_listed_pinned_and_cleaned_up(shell: Shell, run: Path) -> None:
+    shutil.copytree(run, shell.folder / "runs/net/1")
     one = shell.folder / "runs/net/1"
     for name in ("2", "3"):
         (shell.folder / "runs/net" / name).mkdir()

@@ -203,7 +203,7 @@ def test_a_scale_that_is_computed_is_left_and_said() -> None:
     onnx.checker.check_model(found.model)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.floats(1e-3, 50.0))
 def test_half_and_back_is_the_same_within_rounding(seed: int, size: float) -> None:
     model = residual_model()

@@ -104,7 +104,7 @@ def test_a_packed_file_is_a_model_like_any_other(tmp_path: Path) -> None:
     assert same_bits(_arrays(loaded.body)["w2"], _arrays(network("scaled"))["w2"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 40),

@@ -69,7 +69,7 @@ def test_r2_and_rmse_agree_with_their_definitions() -> None:
     assert score(found, metrics.get("rmse"), None, "test").value == pytest.approx(np.sqrt(residual / 50))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.5, 3.0), st.integers(0, 10_000))
 def test_the_interval_holds_the_true_ratio_when_launches_differ(ratio: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     assert timing.points[1][1].speedup is not None
     assert 0 <= timing.noise.other_load <= 1
     assert 0 < first.memory.before_bytes <= first.memory.load_peak_bytes <= first.memory.run_peak_bytes
-    assert 0 < first.load_ms < 10_000
+    assert first.load_ms > 0
 
 
 def test_memory_is_the_workers_own_and_shows_the_weights(tmp_path: Path) -> None:

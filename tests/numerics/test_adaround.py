@@ -88,7 +88,7 @@ def test_each_group_is_rounded_for_its_own_inputs() -> None:
     assert own < 0.8 * by_hand(layer, learned[::-1], inputs, targets)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 3.0))
 def test_every_code_is_a_neighbour_of_its_weight_or_at_the_end_of_the_range(seed: int, shrunk: float) -> None:
     rng = np.random.default_rng(seed)

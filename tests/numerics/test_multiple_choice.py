@@ -21,7 +21,7 @@ def best_of_all(costs: list[list[float]], limits: list[Limit]) -> float | None:
     return min((total(costs, plan) for plan in fitting), default=None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.floats(0.05, 1.0), st.floats(0.0, 1.0))
 def test_it_is_what_enumeration_finds(seed: int, layers: int, tight: float, tight_time: float) -> None:
     rng = np.random.default_rng(seed)

@@ -50,7 +50,7 @@ def test_columns_that_matter_are_rounded_better() -> None:
     assert errors[1] < 0.8 * errors[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(1, 40), st.sampled_from([2, 3, 4, 8]), st.booleans(), st.integers(0, 2**31))
 def test_values_are_on_the_grid_and_stay_there(rows: int, columns: int, bits: int, symmetric: bool, seed: int) -> None:
     weight = np.random.default_rng(seed).normal(0, 1, (rows, columns)).astype(np.float32)

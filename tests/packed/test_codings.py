@@ -25,7 +25,7 @@ def entropy_bytes(counts: np.ndarray) -> float:
     return float(-(shares * np.log2(shares)).sum() * counts.sum() / 8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(UNSIGNED.flatmap(lambda kind: npst.arrays(kind, SHAPES, elements=FEW_OR_MANY)), st.booleans(), st.booleans())
 def test_every_array_comes_back(values: np.ndarray, is_float: bool, is_packed: bool) -> None:
     source = Cursor(encode(values, is_float, is_packed and values.dtype.itemsize == 1), "test")
@@ -35,7 +35,7 @@ def test_every_array_comes_back(values: np.ndarray, is_float: bool, is_packed: b
     np.testing.assert_array_equal(found, values)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(npst.arrays(np.float32, SHAPES))
 def test_every_float_comes_back_with_its_bits_nan_and_negative_zero_included(values: np.ndarray) -> None:
     bits = values.view(np.uint32)
@@ -135,7 +135,7 @@ def test_masks_come_back(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(decode_mask(Cursor(encode_mask(mask), "test"), shape), mask)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(npst.arrays(np.bool_, npst.array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_any_mask_comes_back(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(decode_mask(Cursor(encode_mask(mask), "test"), mask.shape), mask)

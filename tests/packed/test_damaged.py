@@ -1,11 +1,12 @@
 """Whatever happened to a packed file, reading it ends with one clear error, and soon."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from support.every_tensor import every_kind, model_of, stored
@@ -20,7 +21,7 @@ from compressctl.packed.ledger import DIGEST_BYTES, read_ledger, write_ledger
 from compressctl.packed.onnx_bytes import tensor_places
 from compressctl.packed.pack import pack
 
-MANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=80)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_noise_is_an_error(noise: bytes, tmp_path: Path) -> None:
     assert read(signed(b"CCTL\x01" + noise + bytes(DIGEST_BYTES)), tmp_path) != "fine"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(noise=st.binary(min_size=1, max_size=200), rows=st.integers(1, 70), columns=st.integers(1, 70), data=st.data())
 def test_noise_as_a_body_is_an_error_or_an_array(noise: bytes, rows: int, columns: int, data: st.DataObject) -> None:
     tag, size = data.draw(st.integers(0, 11)), data.draw(st.sampled_from([1, 2, 4, 8]))
@@ -101,12 +102,18 @@ SCALED = (
 )
 
 
-@settings(max_examples=200, deadline=None)
+@cache
+def coded_body(is_float: bool) -> tuple[np.ndarray, bytes]:
+    values = SCALED.astype(np.float32).view(np.uint32) if is_float else FEW
+    return values, encode(values, is_float)
+
+
+@settings(max_examples=200)
 @given(data=st.data())
 def test_a_changed_body_is_an_error_or_an_array(data: st.DataObject) -> None:
     is_float = data.draw(st.booleans())
-    values = SCALED.astype(np.float32).view(np.uint32) if is_float else FEW
-    coded = bytearray(encode(values, is_float))
+    values, body = coded_body(is_float)
+    coded = bytearray(body)
     assert coded[0] == (Coding.SCALED_CODEBOOK if is_float else Coding.CODEBOOK)
     coded[data.draw(st.integers(0, len(coded) - 1))] = data.draw(st.integers(0, 255))
     try:
@@ -116,14 +123,14 @@ def test_a_changed_body_is_an_error_or_an_array(data: st.DataObject) -> None:
     assert found.shape == values.shape
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(noise=st.binary(max_size=200))
 def test_noise_as_a_ledger_is_an_error(noise: bytes) -> None:
     with pytest.raises(PackedError):
         read_ledger(b"\x01" + noise, 1 << 30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(noise=st.binary(max_size=200))
 def test_noise_as_a_model_is_an_error_or_has_no_tensor_outside(noise: bytes) -> None:
     try:

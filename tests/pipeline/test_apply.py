@@ -2,15 +2,12 @@
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.shell import Shell
 
 pytestmark = pytest.mark.slow
-
-Until = Callable[[Callable[[], bool]], None]
 
 WAITING = """  - {use: quantize.static, if_slower: keep, id: int8}
   - {use: example.wait, id: waiting}"""
@@ -37,7 +34,7 @@ def test_a_technique_of_another_package_runs_from_a_recipe(shell: Shell) -> None
     ids=["in the first stage", "in the middle", "in the last stage"],
 )
 def test_a_killed_run_resumes_without_repeating_finished_stages(
-    shell: Shell, until: Until, stages: list[str], finished: list[str]
+    shell: Shell, stages: list[str], finished: list[str]
 ) -> None:
     lines = {
         "wait": "  - {use: example.wait, id: waiting}",
@@ -45,9 +42,9 @@ def test_a_killed_run_resumes_without_repeating_finished_stages(
         "scale": "  - {use: example.scale, id: scale}",
     }
     recipe = shell.recipe("resume.yaml", "\n".join(lines[stage] for stage in stages))
-    log = shell.folder / "first" / "events.jsonl"
-    process = shell.start("apply", recipe, "--output", "first", EXAMPLE_WAIT="1")
-    until(lambda: log.exists() and '"message": "waiting"' in log.read_text())
+    process = shell.start_until(
+        lambda: shell.says("first", '"message": "waiting"'), "apply", recipe, "--output", "first", EXAMPLE_WAIT="1"
+    )
     process.send_signal(signal.SIGKILL)
     process.wait()
 
@@ -82,7 +79,7 @@ def test_a_damaged_cache_entry_is_made_again(shell: Shell) -> None:
 def test_two_runs_at_once_share_a_cache(shell: Shell) -> None:
     recipe = shell.recipe("twice.yaml", "  - {use: quantize.static, if_slower: keep}")
     runs = [shell.start("apply", recipe, "--output", name) for name in ("one", "two")]
-    codes = [process.communicate(timeout=240) and process.returncode for process in runs]
+    codes = [process.communicate() and process.returncode for process in runs]
     assert codes == [0, 0]
     one, two = (shell.report(name)["backends"][0]["compressed"] for name in ("one", "two"))
     assert one["score"] == two["score"]
@@ -90,13 +87,13 @@ def test_two_runs_at_once_share_a_cache(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_exits_130_and_leaves_a_report(shell: Shell, until: Until, how: signal.Signals) -> None:
+def test_an_interrupted_run_exits_130_and_leaves_a_report(shell: Shell, how: signal.Signals) -> None:
     recipe = shell.recipe("stop.yaml", WAITING)
-    log = shell.folder / "out" / "events.jsonl"
-    process = shell.start("apply", recipe, "--output", "out", EXAMPLE_WAIT="1")
-    until(lambda: log.exists() and '"message": "waiting"' in log.read_text())
+    process = shell.start_until(
+        lambda: shell.says("out", '"message": "waiting"'), "apply", recipe, "--output", "out", EXAMPLE_WAIT="1"
+    )
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
     report = shell.report("out")

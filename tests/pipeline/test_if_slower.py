@@ -18,7 +18,7 @@ from compressctl.techniques.quantize.params import StaticParams
 
 
 def _tiny(shell: Shell, stage: str) -> str:
-    """A network so small that rounding its input to 8 bits takes longer than all its products."""
+    """A network whose products are so small that rounding between them takes half as long again as all the rest."""
     rng = np.random.default_rng(0)
     features = rng.normal(size=(400, 4))
     label = (features @ [1.0, -2.0, 0.5, 0.0] > 0).astype(int)
@@ -28,7 +28,8 @@ def _tiny(shell: Shell, stage: str) -> str:
 import torch
 def make():
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+    layers = [layer for _ in range(12) for layer in (torch.nn.Linear(4, 4), torch.nn.Softmax(1))]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(4, 2))
 """)
     (shell.folder / "tiny.yaml").write_text(f"""recipe: compressctl/v1
 model: {{source: python, factory: "net.py:make", input_shape: [4]}}

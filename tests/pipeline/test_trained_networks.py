@@ -2,21 +2,29 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
+from support import warm
 from support.shell import Finished, Shell
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
+from support.together import run_together  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-Until = Callable[[Callable[[], bool]], None]
+TORCHRUN = [
+    *(sys.executable, "-m", "torch.distributed.run"),
+    "--standalone",
+    "--local-addr",
+    "127.0.0.1",
+    "--nproc-per-node",
+    "2",
+]
+"""`--standalone` lets the system choose a port and listens on it at once: nobody can take it in between."""
 
 
 def test_a_network_of_another_structure_is_cached_left_behind_and_loaded_again(shell: Shell) -> None:
@@ -47,34 +55,33 @@ stages: []
     assert "Traceback" not in refused.err
 
 
-def test_a_killed_training_goes_on_where_it_was(shell: Shell, until: Until) -> None:
-    recipe = shell.recipe("long.yaml", "  - {use: finetune, epochs: 400, learning_rate: 0.001}")
-    process = shell.start("apply", recipe, "--output", "first", OMP_NUM_THREADS="1")
-    until(lambda: any((shell.folder / "cache").rglob("training.safetensors")))
+def test_a_killed_training_goes_on_where_it_was(shell: Shell) -> None:
+    recipe = shell.recipe("long.yaml", "  - {use: finetune, epochs: 4000, learning_rate: 0.001}")
+
+    def is_kept() -> bool:
+        return any((shell.folder / "cache").rglob("training.safetensors"))
+
+    process = shell.start_until(is_kept, "apply", recipe, "--output", "first", OMP_NUM_THREADS="1")
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    process = shell.start("apply", recipe, "--output", "second", OMP_NUM_THREADS="1")
-    log = shell.folder / "second" / "events.jsonl"
-    until(lambda: log.exists() and "training goes on after step" in log.read_text())
+    def goes_on() -> bool:
+        return shell.says("second", "training goes on after step")
+
+    process = shell.start_until(goes_on, "apply", recipe, "--output", "second", OMP_NUM_THREADS="1")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate()
     assert process.returncode == 130
 
 
-def launch(shell: Shell, *arguments: str) -> Finished:
+def launch(shell: Shell, *arguments: str, **more: str) -> Finished:
     """Two processes on CPUs, each with the same command line."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master-port", port]
     done = subprocess.run(
-        [*command, "-m", "compressctl", *arguments, "--measure", "quick"],
+        [*TORCHRUN, "-m", "compressctl", *arguments],
         cwd=shell.folder,
-        env={**shell.environment, "OMP_NUM_THREADS": "1"},
+        env={**shell.environment, "OMP_NUM_THREADS": "1", **more},
         capture_output=True,
         text=True,
-        timeout=280,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
@@ -82,9 +89,11 @@ def launch(shell: Shell, *arguments: str) -> Finished:
 def test_two_processes_carry_out_one_recipe(shell: Shell) -> None:
     stages = "  - {use: example.split}\n  - {use: finetune, epochs: 1, learning_rate: 0.001, momentum: 0.0}"
     recipe = shell.recipe("both.yaml", stages)
-    done = launch(shell, "apply", recipe, "--output", "two", "--no-cache")
-    assert done.code == 0, done.err
-    assert done.out.count("report: two") == 1
+    arguments = ("apply", recipe, "--output", "two", "--no-cache", "--measure", "quick")
+    leader, other = run_together(2, warm.command_line, arguments, shell.folder, shell.environment)
+    assert (leader.returncode, other.returncode) == (0, 0), leader.errors.read_text()
+    assert leader.said.read_text().count("report: two") == 1
+    assert other.said.read_text() == ""
     assert [found.name for found in shell.folder.iterdir() if (found / "events.jsonl").exists()] == ["two"]
     (trained,) = (stage for stage in shell.report("two")["stages"] if stage["use"] == "finetune")
     assert trained["facts"]["processes"] == 2
@@ -95,12 +104,20 @@ def test_two_processes_carry_out_one_recipe(shell: Shell) -> None:
     assert all(torch.allclose(one[name].float(), two[name].float(), atol=1e-4) for name in one)
 
 
-def test_processes_that_fail_together_leave_with_one_message(shell: Shell) -> None:
-    recipe = shell.recipe("bad.yaml", "  - {use: finetune, epochs: 1, learning_rate: 1.0e+12}")
-    done = launch(shell, "apply", recipe, "--output", "out")
+@pytest.mark.parametrize("last", ["0", "1"], ids=["the leader leaves last", "the other leaves last"])
+def test_processes_that_fail_together_leave_with_one_message(shell: Shell, last: str) -> None:
+    """The launcher sends SIGTERM to whoever is still there when the first one left with an error."""
+    recipe = shell.recipe("bad.yaml", "  - use: example.linger\n  - {use: finetune, epochs: 1, learning_rate: 1.0e+12}")
+    done = launch(shell, "apply", recipe, "--output", "out", EXAMPLE_LINGERS=last)
     assert done.err.count("the loss became") == 1
     assert done.err.count("exitcode  : 4") == 2  # what the launcher says of either process
     assert shell.report("out")["status"] == "failed"
+
+
+def test_the_leader_says_what_is_wrong_with_the_recipe_although_the_others_find_it_first(shell: Shell) -> None:
+    done = launch(shell, "apply", shell.recipe("refused.yaml", "  - use: example.refuse"))
+    assert done.err.count("refused on purpose") == 1
+    assert done.err.count("exitcode  : 2") == 2
 
 
 def test_python_m_compressctl_is_the_command_line() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -141,7 +141,7 @@ def test_a_wrong_unset_is_an_error(tmp_path: Path) -> None:
         _load(tmp_path, unsets=("budget.latency",))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=200), st.binary(max_size=200)))
 def test_no_input_gives_anything_but_a_recipe_error(tmp_path: Path, content: str | bytes) -> None:
     path = tmp_path / "any.yaml"
@@ -176,7 +176,7 @@ KEYS = [
 ]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(KEYS), values, min_size=1))
 def test_any_value_anywhere_is_a_recipe_or_a_recipe_error(tmp_path: Path, wrong: dict[str, object]) -> None:
     good = {"recipe": "compressctl/v1", "model": {"source": "builtin", "name": "digits-resnet"}}

@@ -67,7 +67,7 @@ def _open(page: Path, folder: Path) -> tuple[str, str]:
         "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}", "--window-size=500,900",
         "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", page.as_uri(),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout, done.stderr
 
 

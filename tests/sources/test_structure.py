@@ -224,7 +224,7 @@ def test_ties_hold_after_rebuilding() -> None:
     assert back.layers[0].attention.config is not original.layers[0].attention.config
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_any_mixture_of_edits_is_described(seed: int) -> None:
     rng = random.Random(seed)
@@ -324,7 +324,7 @@ def test_sharing_that_multiplies_is_refused() -> None:
         rebuild(resnet(), description)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_description_with_anything_in_any_place_is_rebuilt_or_refused(data: st.DataObject) -> None:
     described = copy.deepcopy(FACTORIZED)

@@ -1,16 +1,13 @@
 """The command line in a process of its own, with a folder and a cache of its own."""
 
 import json
-import subprocess
-import sys
-import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from support import warm
-
-_TIMEOUT = 240
 
 
 @dataclass(frozen=True)
@@ -27,30 +24,25 @@ class Shell:
     folder: Path
     environment: dict[str, str]
 
-    def start(self, *arguments: str, **more: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, **more: str) -> warm.Running:
         """A process to wait for, or to kill."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "compressctl.cli.main", *_brief(arguments)],
-            cwd=self.folder,
-            env={**self.environment, **more},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return warm.start(warm.command_line, _brief(arguments), self.folder, {**self.environment, **more})
+
+    def start_until(self, happened: Callable[[], bool], *arguments: str, **more: str) -> warm.Running:
+        """A process in which something has happened, and which still runs."""
+        process = self.start(*arguments, **more)
+        while not happened():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        return process
 
     def run(self, *arguments: str, **more: str) -> Finished:
-        """`apply` without settings of its own starts in a process that has imported everything already."""
-        if arguments[0] == "apply" and not more and sys.platform == "linux":
-            return self._run_warm(_brief(arguments))
         process = self.start(*arguments, **more)
-        out, err = process.communicate(timeout=_TIMEOUT)
-        return Finished(process.returncode, out, err)
-
-    def _run_warm(self, arguments: tuple[str, ...]) -> Finished:
-        with tempfile.TemporaryDirectory() as folder:
-            out, err = Path(folder) / "out", Path(folder) / "err"
-            code = warm.run(list(arguments), self.folder, self.environment, out, err, _TIMEOUT)
-            return Finished(code, out.read_text(), err.read_text())
+        try:
+            out, err = process.communicate()
+        finally:
+            process.kill()
+        return Finished(process.wait(), out, err)
 
     def recipe(self, name: str, stages: str, extra: str = "") -> str:
         text = f"""recipe: compressctl/v1
@@ -62,6 +54,11 @@ stages:
 """
         (self.folder / name).write_text(text)
         return name
+
+    def says(self, output: str, words: str) -> bool:
+        """Whether a run's log holds these words by now."""
+        log = self.folder / output / "events.jsonl"
+        return log.exists() and words in log.read_text()
 
     def events(self, output: str) -> list[dict[str, Any]]:
         lines = (self.folder / output / "events.jsonl").read_text().splitlines()

@@ -15,7 +15,7 @@ from safetensors.torch import save_file  # noqa: E402
 from support.lessons import context, digits_data, digits_teacher, lowered_teacher  # noqa: E402
 from torch import nn  # noqa: E402
 
-from compressctl.core.errors import StageError, UsageError  # noqa: E402
+from compressctl.core.errors import NothingToCompressError, UsageError  # noqa: E402
 from compressctl.core.events import Events  # noqa: E402
 from compressctl.sources import networks  # noqa: E402
 from compressctl.techniques.distill.generated import generate  # noqa: E402
@@ -152,7 +152,7 @@ def test_what_cannot_be_cut_keeps_its_width_and_the_network_runs() -> None:
 
 
 def test_a_network_without_inner_channels_is_refused() -> None:
-    with pytest.raises(StageError, match="no layer of the teacher can lose channels"):
+    with pytest.raises(NothingToCompressError, match="no layer of the teacher can lose channels"):
         shrink(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), (IMAGES[:2],), 0.5)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -87,7 +87,6 @@ def test_a_fitted_scale_costs_less_than_the_whole_range(limit: int) -> None:
     assert (error(fitted_scale(weight, limit)) < error(weight.abs().amax(1) / limit)).all()
 
 
-@settings(deadline=None)
 @given(
     arrays(np.int64, (4, 9), elements=st.integers(-7, 7)),
     arrays(np.float64, 4, elements=st.floats(0.01, 3) | st.floats(-3, -0.01)),

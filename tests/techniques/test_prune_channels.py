@@ -295,7 +295,7 @@ def test_hessian_is_half_the_squared_gradient_times_the_squared_weight() -> None
     assert found == pytest.approx(expected / 5, rel=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(2, 40), min_size=1, max_size=5),
     st.sampled_from(["local", "global", "isomorphic"]),

@@ -10,7 +10,7 @@ import torch
 from support.digit_runs import Heard, context, digits_data, digits_model
 from torch import Tensor, nn
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.lower import lower
 from compressctl.sources.structure import read_network, write_network
@@ -200,7 +200,7 @@ def test_channels_inside_heads_are_left_to_this_technique_however_small_the_weig
 
 def test_what_is_not_understood_stays_and_is_told(tmp_path: Path) -> None:
     heard = Heard()
-    with pytest.raises(StageError, match="no attention of a kind that is supported"):
+    with pytest.raises(NothingToCompressError, match="no attention of a kind that is supported"):
         apply(made(FromWidth), HeadsParams(), context(tmp_path, digits_data(), heard))
     assert any("heads stay: first" in note for note in heard.notes)
 
@@ -261,5 +261,5 @@ def test_attention_that_is_not_supported_is_named_for_what_it_is(module: nn.Modu
 
 
 def test_a_network_without_attention_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="no attention that is recognised"):
+    with pytest.raises(NothingToCompressError, match="no attention that is recognised"):
         apply(digits_model("digits-resnet"), HeadsParams(), context(tmp_path, digits_data()))

@@ -19,7 +19,7 @@ from torch.nn import functional
 from compressctl.backends.dialects.cpu import emit
 from compressctl.backends.tensorrt.rules import Graph, two_of_four
 from compressctl.core.data import Batch
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.needs import Need
@@ -236,7 +236,7 @@ def test_ends_can_be_pruned_or_kept_and_a_large_first_layer_is_no_end(run: RunCo
 
 def test_nothing_to_prune_is_said_with_reasons(run: RunContext) -> None:
     model = _network(nn.Sequential(nn.Flatten(), nn.Linear(3, 4)), 3)
-    with pytest.raises(StageError, match=r"nothing to prune.*2:4 needs 4 input channels, it has 3"):
+    with pytest.raises(NothingToCompressError, match=r"nothing to prune.*2:4 needs 4 input channels, it has 3"):
         apply(model, UnstructuredParams(pattern="2:4"), run)
 
 
@@ -608,7 +608,7 @@ def test_two_of_four_holds_in_the_file_for_tensorrt(
 
 
 def test_a_quantized_model_is_refused(lowered: Model, run: RunContext) -> None:
-    with pytest.raises(StageError, match="already quantized"):
+    with pytest.raises(NothingToCompressError, match="already quantized"):
         apply(replace(lowered, quant=QuantPlan(dynamic=frozenset({"classifier"}))), UnstructuredParams(), run)
 
 

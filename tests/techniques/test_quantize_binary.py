@@ -15,7 +15,7 @@ from support.rounding import small_model  # noqa: E402
 from support.shell import Shell  # noqa: E402
 
 from compressctl.backends.onnxruntime import BACKEND  # noqa: E402
-from compressctl.core.errors import StageError, UsageError  # noqa: E402
+from compressctl.core.errors import NothingToCompressError, UsageError  # noqa: E402
 from compressctl.core.events import Event, Events  # noqa: E402
 from compressctl.core.model import Form, Model  # noqa: E402
 from compressctl.core.target import Target  # noqa: E402
@@ -176,7 +176,7 @@ def test_a_network_of_two_layers_has_none_to_make_binary(tmp_path: Path) -> None
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
     model = replace(small_model(), body=network.eval())
     run, _ = context(tmp_path, model)
-    with pytest.raises(StageError, match="no layer is left to make binary"):
+    with pytest.raises(NothingToCompressError, match="no layer is left to make binary"):
         apply(model, BinaryParams(), run)
 
 

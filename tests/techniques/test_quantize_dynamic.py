@@ -12,7 +12,7 @@ from support.weights import context, language_model, sentences
 
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime import BACKEND
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.measure.score import scoring_batch
@@ -147,7 +147,7 @@ def test_a_pattern_that_matches_nothing_names_what_there_is(tmp_path: Path) -> N
 
 
 def test_without_products_the_hint_names_the_other_technique(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="nothing to quantize"):
+    with pytest.raises(NothingToCompressError, match="nothing to quantize"):
         _applied(tmp_path, overrides=(DynamicOverride(match="*", weights="float"),))
 
 

@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 
 from compressctl.backends.dialects.cpu import emit  # noqa: E402
 from compressctl.backends.onnxruntime import BACKEND  # noqa: E402
-from compressctl.core.errors import RecipeError, StageError  # noqa: E402
+from compressctl.core.errors import NothingToCompressError, RecipeError  # noqa: E402
 from compressctl.core.model import Form, Model  # noqa: E402
 from compressctl.core.target import Target  # noqa: E402
 from compressctl.core.technique import StageResult  # noqa: E402
@@ -223,7 +223,7 @@ def test_a_network_without_layers_to_round_is_refused(model: Model, tmp_path: Pa
     """Its product is quantized in the graph, and what the class computes with its weight is not known."""
     run, _ = context(tmp_path, model, target=TARGET)
     network = nn.Sequential(nn.Flatten(), Doubled(64, 10)).eval()
-    with pytest.raises(StageError, match="nothing to train"):
+    with pytest.raises(NothingToCompressError, match="nothing to train"):
         apply(replace(model, body=network), QatParams(), run)
 
 

@@ -22,7 +22,7 @@ from support.digit_network import (
 from support.gates import drop_at_most
 
 from compressctl.backends.dialects.cpu import emit
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.target import Target
@@ -197,5 +197,5 @@ def test_a_graph_without_weights_says_that_there_is_nothing_to_do(data: Digits) 
         [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["batch", 1, 8, 8])],
     )
     bare = as_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
-    with pytest.raises(StageError, match="nothing to quantize"):
+    with pytest.raises(NothingToCompressError, match="nothing to quantize"):
         apply(bare, StaticParams(), context(data, bare))

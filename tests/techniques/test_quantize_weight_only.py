@@ -13,7 +13,7 @@ from support.graphs import residual_model
 from support.weights import WIDTH, WORDS, context, language_model, sentences, text
 
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.target import Target
@@ -272,7 +272,7 @@ def test_methods_that_need_data_say_so(tmp_path: Path) -> None:
 
 
 def test_a_graph_without_weights_says_that_there_is_nothing_to_do(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="nothing to quantize"):
+    with pytest.raises(NothingToCompressError, match="nothing to quantize"):
         _applied(tmp_path, overrides=(WeightOverride(match="*", bits="float"),))
 
 

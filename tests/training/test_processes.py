@@ -2,24 +2,22 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
+from support import warm  # noqa: E402
+from support.together import Together, run_together  # noqa: E402
+from support.train_in_child import main, until_stalled  # noqa: E402
+from support.warm import Running  # noqa: E402
 
 from compressctl.training.data import TensorBatch  # noqa: E402
 from compressctl.training.processes import Processes  # noqa: E402
 
-CHILD = Path(__file__).parent / "train_in_child.py"
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
 GENTLE: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 64,
@@ -34,26 +32,22 @@ GENTLE: dict[str, Any] = {
 """Small steps: larger ones turn another order of summation into other weights within an epoch, in one process too."""
 
 
-def free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
+def finish(*processes: Running) -> dict[str, Any]:
+    """What the first one says."""
+    for process in processes:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    facts: dict[str, Any] = json.loads(processes[0].said.read_text().splitlines()[-1])
+    return facts
 
 
-def train(folder: Path, name: str, launch: list[str]) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
-    command = [sys.executable, *launch, str(CHILD), "none", str(folder / name), json.dumps(GENTLE)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return load_file(folder / name), json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     from compressctl.sources.builtin import untrained
 
-    one, facts_of_one = train(tmp_path, "one.safetensors", [])
-    two, facts_of_two = train(tmp_path, "two.safetensors", [*LAUNCH, "--master-port", free_port()])
+    alone = warm.start(main, (None, tmp_path / "one", GENTLE), tmp_path, {**os.environ, "OMP_NUM_THREADS": "1"})
+    facts_of_one = finish(alone)
+    facts_of_two = finish(*run_together(2, main, (None, tmp_path / "two", GENTLE), tmp_path, os.environ))
+    one, two = (load_file(tmp_path / name) for name in ("one", "two"))
     assert facts_of_two["processes"] == 2
     assert facts_of_two["loss"] == pytest.approx(facts_of_one["loss"], rel=1e-5)
     torch.manual_seed(1)
@@ -67,26 +61,16 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
         assert apart <= 1e-2 * moved + 1e-6, name
 
 
-@pytest.mark.slow
 def test_two_processes_that_were_killed_resume_to_the_same_bits(tmp_path: Path) -> None:
-    params = json.dumps({**GENTLE, "optimizer": "adamw", "momentum": 0.9})
-
-    def start(checkpoints: str, weights: str, **more: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, *LAUNCH, "--master-port", free_port(), str(CHILD), checkpoints, weights, params]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-
-    killed = start("kept", "never.safetensors", STALL="13")
-    assert killed.stdout is not None
-    assert sorted(killed.stdout.read(2 * len("stalled\n"))) == sorted(2 * "stalled\n")
-    for process in [*psutil.Process(killed.pid).children(recursive=True), psutil.Process(killed.pid)]:
-        process.kill()
-    killed.wait()
-    for checkpoints, name in (("kept", "resumed.safetensors"), ("none", "unbroken.safetensors")):
-        out, _ = start(checkpoints, name).communicate(timeout=240)
+    params = {**GENTLE, "optimizer": "adamw", "momentum": 0.9}
+    kept = tmp_path / "kept"
+    with Together(2, main, (kept, tmp_path / "never", params), tmp_path, {**os.environ, "STALL": "13"}) as killed:
+        until_stalled(*killed)
+    for checkpoints, name in ((kept, "resumed"), (None, "unbroken")):
+        facts = finish(*run_together(2, main, (checkpoints, tmp_path / name, params), tmp_path, os.environ))
         # Several processes keep what they have at the end of an epoch, of nine steps here.
-        assert json.loads(out.splitlines()[-1]).get("resumed_at_step") == (9 if checkpoints == "kept" else None)
-    one, two = (load_file(tmp_path / name) for name in ("resumed.safetensors", "unbroken.safetensors"))
+        assert facts.get("resumed_at_step") == (9 if checkpoints else None)
+    one, two = (load_file(tmp_path / name) for name in ("resumed", "unbroken"))
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
 
 

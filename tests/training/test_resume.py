@@ -3,9 +3,6 @@
 import copy
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
+from support import warm  # noqa: E402
+from support.train_in_child import main, until_stalled  # noqa: E402
+from support.warm import Running  # noqa: E402
 
 from compressctl.training.checkpoint import read_checkpoint, weights_digest, write_checkpoint  # noqa: E402
 
-CHILD = Path(__file__).parent / "train_in_child.py"
 STEPS_PER_EPOCH = 9
 PLAIN: dict[str, Any] = {"epochs": 3, "batch_size": 64, "learning_rate": 0.05}
 EVERYTHING: dict[str, Any] = {
@@ -34,15 +33,14 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def start(checkpoints: Path | str, weights: Path, params: dict[str, Any], **more: str) -> "subprocess.Popen[str]":
+def start(checkpoints: Path | None, weights: Path, params: dict[str, Any], **more: str) -> Running:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
-    command = [sys.executable, CHILD, checkpoints, weights, json.dumps(params)]
-    return subprocess.Popen([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True)
+    return warm.start(main, (checkpoints, weights, params), weights.parent, environment)
 
 
-def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
+def finish(process: Running) -> dict[str, Any]:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
     facts: dict[str, Any] = json.loads(out.splitlines()[-1])
     return facts
 
@@ -54,12 +52,10 @@ def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
     ids=["at an epoch's first step", "within an epoch, with everything on"],
 )
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path, params: dict[str, Any], step: int) -> None:
-    unbroken = start("none", tmp_path / "unbroken.safetensors", params)
+    unbroken = start(None, tmp_path / "unbroken.safetensors", params)
     killed = start(tmp_path / "kept", tmp_path / "never.safetensors", params, STALL=str(step))
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "stalled\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    until_stalled(killed)
+    killed.kill()
     assert not (tmp_path / "never.safetensors").exists()
     expected = finish(unbroken)
 

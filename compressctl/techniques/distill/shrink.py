@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.errors import MissingDependencyError, StageError
+from compressctl.core.errors import MissingDependencyError, NothingToCompressError
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.techniques.prune.search_bound import bound_search
 
@@ -45,7 +45,7 @@ def shrink(network: nn.Module, samples: tuple[Tensor, ...], share: float) -> Shr
 
     Importance is the L2 norm of a channel's weights in all layers of its group. A cut after which the network does not run,
     or gives another shape, is taken back. The network changes; use what is returned.
-    Raises StageError when nothing could be cut. Source of the groups: Fang et al. 2023, DepGraph.
+    Raises NothingToCompressError when nothing could be cut. Source of the groups: Fang et al. 2023, DepGraph.
     """
     prune = _torch_pruning()
     shape = _output_shapes(network, samples)
@@ -66,7 +66,7 @@ def shrink(network: nn.Module, samples: tuple[Tensor, ...], share: float) -> Shr
         done |= {name, *members}
     if not widths:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(whole.items())[:3])
-        raise StageError(
+        raise NothingToCompressError(
             f"no layer of the teacher can lose channels{f' ({reasons})' if reasons else ''}",
             hint="give the student by `factory`",
         )

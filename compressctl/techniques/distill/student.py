@@ -30,7 +30,7 @@ class Learner:
 def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: RunContext) -> Learner:
     """model: what comes into the stage. Its history stays with the student.
 
-    Raises UsageError when there is no such student, StageError when nothing of the teacher can be shrunk.
+    Raises UsageError when there is no such student, NothingToCompressError when nothing of the teacher can be shrunk.
     """
     if wanted is None:
         if model.form is not Form.TORCH:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
@@ -84,7 +84,7 @@ def _survey(model: Model, run: RunContext) -> Survey:
     if not survey.layers:
         whole = [f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4]]
         reasons = "; ".join([*whole, *network.before])
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to factorize: no linear layer or convolution with a weight of its own",
             hint=reasons
             or f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers",

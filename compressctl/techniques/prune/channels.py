@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from compressctl.core.data import Split
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.distill.taught import objective_of
@@ -159,7 +159,9 @@ def _cut_once(
     """One cut, after which `keep` is left of the original, with what recovers from it."""
     plan = _plan(current, params, run, original)
     if not plan.choices:
-        raise StageError("nothing can be removed", hint="; ".join(f"{k}: {v}" for k, v in list(plan.fixed.items())[:4]))
+        raise NothingToCompressError(
+            "nothing can be removed", hint="; ".join(f"{k}: {v}" for k, v in list(plan.fixed.items())[:4])
+        )
     kept, found = _widths(plan, current, original, params, keep, run)
     smaller = narrow(current, plan.choices, kept, plan.weakest)
     split = _samples(run) if params.reestimate else None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune import costs
@@ -45,7 +45,7 @@ class Attention:
 
 
 def apply(model: Model, params: HeadsParams, run: RunContext) -> StageResult:
-    """Keep the share of heads that matter most. Raises StageError when no attention is understood, UsageError without
+    """Keep the share of heads that matter most. Raises NothingToCompressError when no attention is understood, UsageError without
     samples for taylor."""
     network = split(model.body)
     inputs = example_inputs(model.signature)
@@ -53,7 +53,7 @@ def apply(model: Model, params: HeadsParams, run: RunContext) -> StageResult:
     for name, reason in fixed.items():
         run.events.emit("note", message=f"heads stay: {name}: {reason}")
     if not attentions:
-        raise StageError(
+        raise NothingToCompressError(
             "no attention of a kind that is supported" if fixed else "the network has no attention that is recognised",
             hint=_in_short(fixed)
             or "attention is recognised by Linear layers called query, key and value (or qkv), by its class, or as torch's own",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.data import Split
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune import costs
@@ -36,7 +36,8 @@ _ENOUGH = 512
 def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     """Remove params.remove blocks, one at a time, each time the one without which the loss rises least.
 
-    Raises UsageError for a pattern that matches no block or without labelled samples, StageError when too few blocks can go.
+    Raises UsageError for a pattern that matches no block or without labelled samples, NothingToCompressError when no block can
+    go, StageError when too few can.
     """
     inputs = example_inputs(model.signature)
     blocks, fixed = residual_blocks(model.body, inputs)
@@ -45,6 +46,9 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     allowed = [name for name in blocks if fnmatch.fnmatchcase(name, params.match)]
     if blocks and not allowed:
         raise UsageError(f"match: {params.match!r} matches no residual block", hint=f"there are: {', '.join(blocks)}")
+    if not allowed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in fixed.items())
+        raise NothingToCompressError("no residual block can be removed", hint=reasons or "the network has none")
     if len(allowed) < params.remove:
         raise StageError(
             f"{params.remove} blocks shall go, but only {len(allowed)} can",

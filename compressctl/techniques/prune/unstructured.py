@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
@@ -26,13 +26,13 @@ _READS = "linear layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageResult:
-    """Prune, and train where the params say so. Raises StageError when nothing can be pruned."""
+    """Prune, and train where the params say so. Raises NothingToCompressError when nothing can be pruned."""
     weights, carried = _weights(model, params, run)
     treated = treat(weights.layers(), params)
     if not treated.pruned:
         left = [f"{name}: {reason}" for name, reason in list({**treated.dense, **weights.skipped}.items())[:3]]
         reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
-        raise StageError(
+        raise NothingToCompressError(
             f"nothing to prune: no linear layer or convolution is left ({reasons})"
             if reasons
             else "nothing to prune: no linear layer or convolution with a weight that this stage can change",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
@@ -29,7 +29,7 @@ def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
     """The same network with weights of few values, still a float one: what follows may round activations, and the exported
     file's weights can be packed.
 
-    Raises UsageError for a pattern that matches nothing, StageError when no layer is left.
+    Raises UsageError for a pattern that matches nothing, NothingToCompressError when no layer is left.
     """
     network = copy.deepcopy(model.body)
     called = _in_order(network, model)
@@ -37,7 +37,7 @@ def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
     roundings = _roundings(layers_of(network), called, ends, params)
     few = [path for path, rounding in roundings.items() if path not in ends]
     if not few:
-        raise StageError(
+        raise NothingToCompressError(
             f"no layer is left to make {params.levels}: between the first and the last one there is none",
             hint="`exclude` may name too much; quantize.weights makes the weights of small networks small",
         )

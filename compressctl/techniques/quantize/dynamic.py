@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -34,7 +34,7 @@ _READS = "matrix products of two axes and embeddings, with stored weights"
 
 
 def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
-    """Plan the weights and hold the gate. Raises StageError when no product has a constant weight."""
+    """Plan the weights and hold the gate. Raises NothingToCompressError when no product has a constant weight."""
     carried = carry(model, simplify(model.body), run.events)
     body, places = carried.model, None
     if params.smooth is not None:
@@ -51,7 +51,7 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     before = quantized_before(carried, copied, _as_sites(nodes), run.target, run.events, guards=guards)
     nodes = [node for node in nodes if node.node not in before.left]
     if not any(node.op != "Gather" for node in nodes):
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to quantize: no plain matrix product has a float32 matrix of the main graph as its weight"
             + (", or overrides keep it float" if candidates else "")
             + carried.why_nothing(),

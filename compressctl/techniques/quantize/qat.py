@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
@@ -46,7 +46,7 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
     start = calibrated(model, params, run)
     layers = find_layers(network, start.sites, start.plan, params, run.target)
     if not layers.by_path:
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to train: no convolution or linear layer of the network is one that is quantized",
             hint="`compressctl inspect` lists the layers; quantize.static needs no training",
         )

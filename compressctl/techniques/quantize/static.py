@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -43,7 +43,7 @@ _READS = "convolutions and matrix products, with stored weights"
 
 
 def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
-    """Calibrate, plan, round, correct biases, and hold the gate. Raises StageError when nothing can be quantized."""
+    """Calibrate, plan, round, correct biases, and hold the gate. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     seen = observe(model, params, run)
     body, treated, calibration = seen.body, seen.treated, seen.calibration
@@ -96,7 +96,7 @@ class Seen:
 
 
 def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
-    """Everything that a plan is made from. Raises StageError when nothing can be quantized."""
+    """Everything that a plan is made from. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None
     carried = carry(model, simplify(model.body), run.events)
     body, prepared = _prepared(carried.model, model, params, run)
@@ -107,7 +107,7 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
     before = quantized_before(carried, copied, treated.sites, run.target, run.events, guards=guards)
     treated = replace(treated, sites=tuple(site for site in treated.sites if site.node not in before.left))
     if not treated.sites:
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight"
             + carried.why_nothing(),
             hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers, and what is quantized already",

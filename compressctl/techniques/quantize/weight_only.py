@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
@@ -44,7 +44,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     treated, copied = _treat(carried.model, params, carried.weights)
     body = copied.model
     if not treated.weights:
-        raise StageError(
+        raise NothingToCompressError(
             "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
             "weight" + (", or overrides keep it float" if treated.floats else "") + carried.why_nothing(),
             hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError, StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
@@ -34,14 +34,14 @@ _READS = "linear layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
-    """Share, and train where the params say so. Raises StageError when no layer can be shared."""
+    """Share, and train where the params say so. Raises NothingToCompressError when no layer can be shared."""
     weights, carried = open_weights(model, params, run)
     layers = weights.layers()
     chosen = choose(layers, params)
     if not chosen.shared:
         left = [f"{name}: {why}" for name, why in list({**chosen.left, **weights.skipped}.items())[:3]]
         reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
-        raise StageError(
+        raise NothingToCompressError(
             (
                 "nothing to share: overrides leave no linear layer or convolution"
                 if layers

@@ -13,7 +13,7 @@ import torch
 from support.factorizing import as_model, context, digits_context, random_images, run_onnx, run_torch
 from torch import Tensor, nn
 
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
@@ -340,7 +340,7 @@ def test_a_bare_layer_is_a_network_too() -> None:
 @pytest.mark.parametrize("form", [Form.TORCH, Form.ONNX])
 def test_a_network_without_such_layers_is_refused(form: Form) -> None:
     model = as_model(nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Flatten()), (8, 3, 3), (8,))
-    with pytest.raises(StageError, match=r"nothing to factorize[\s\S]*8 groups"):
+    with pytest.raises(NothingToCompressError, match=r"nothing to factorize[\s\S]*8 groups"):
         svd(model if form is Form.TORCH else lower(model), SvdParams(**PLAIN), context())
 
 

@@ -1,17 +1,15 @@
-"""Trains in a process of its own, which a test kills: `python train_in_child.py <checkpoints> <weights file> <params as JSON>`.
-
-STALL: the step after whose update it stands still. Under a launcher the processes train together, and the first one writes.
-"""
+"""Trains in a process of its own, which a test may kill, alone or together with others; the first one writes."""
 
 import json
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from support.warm import Running
 from torch import Tensor, nn
 
 from compressctl.core.events import Events
@@ -38,7 +36,7 @@ class Stall(Hook):
         self.seen += 1
         if os.environ.get("STALL") == str(moment.step):
             print("stalled", flush=True)
-            time.sleep(120)
+            time.sleep(3600)  # the test kills it
 
     def state(self) -> dict[str, Tensor]:
         return {"seen": self.seen}
@@ -47,12 +45,15 @@ class Stall(Hook):
         self.seen = state["seen"]
 
 
-def main(checkpoints: str, weights: str, params: str) -> None:
-    told = json.loads(params)
+def main(checkpoints: Path | None, weights: Path, params: dict[str, Any]) -> None:
+    """checkpoints: where to keep what a killed training goes on from. Prints the training's facts as JSON.
+
+    STALL in the environment: the step after whose update it says "stalled" and stands still.
+    """
+    told = dict(params)
     dropout = told.pop("dropout", 0.0)
     sizes = SplitSizes(calibration=100, validation=150, test=1000)
     data = load_dataset(DataSection("digits", DigitsParams(), sizes), Path(), 0)
-    folder = Path(checkpoints) if checkpoints != "none" else None
     run = RunContext(
         3,
         Events(),
@@ -60,7 +61,7 @@ def main(checkpoints: str, weights: str, params: str) -> None:
         Target("onnxruntime"),
         data=data,
         metric=metrics.get("accuracy"),
-        checkpoint=folder,
+        checkpoint=checkpoints,
         processes=int(os.environ.get("WORLD_SIZE", "1")),
     )
     torch.manual_seed(1)
@@ -73,5 +74,8 @@ def main(checkpoints: str, weights: str, params: str) -> None:
         print(json.dumps(trained.facts), flush=True)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def until_stalled(*processes: Running) -> None:
+    """Wait for what STALL asks for, in all of them."""
+    while not all(process.said.read_text() == "stalled\n" for process in processes):
+        assert [process.poll() for process in processes] == [None] * len(processes), processes[0].communicate()
+        time.sleep(0.05)

@@ -1,0 +1,127 @@
+"""Exceptions that are not ours, as the user reads them: what the machine refused, and everything else, which is a bug."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+from compressctl.core.errors import BugError, CompressctlError, ExitCode, MachineError, StageError, UsageError
+
+_SPACE = "free some space where the run, the cache (COMPRESSCTL_CACHE) and temporary files (TMPDIR) lie, or move them"
+_RIGHTS = (
+    "choose a place where you may write: --output for the run, COMPRESSCTL_CACHE for the cache, TMPDIR for the rest"
+)
+_MEMORY = "close other programs, use smaller batches, or run it on a machine with more memory"
+_LIMITS = "raise the limit (`ulimit -a` shows it)"
+
+_REFUSED = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: _LIMITS,
+    errno.EMFILE: _LIMITS,
+    errno.ENFILE: _LIMITS,
+    errno.EAGAIN: _LIMITS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EROFS: _RIGHTS,
+    errno.ENOMEM: _MEMORY,
+    errno.EIO: "the disk or its connection fails: look into the system's log",
+    errno.EPIPE: "what reads the output is gone",
+}
+"""What the operating system refuses although the command is right, and what to do about it."""
+
+_BAD_PATHS = {
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of that path is a file",
+    errno.EISDIR: "that is a folder",
+    errno.ELOOP: "that link leads to itself",
+}
+
+_LIBRARIES_SAY = {
+    "No space left on device": _SPACE,
+    "os error 28": _SPACE,
+    "Disk quota exceeded": _SPACE,
+    "Read-only file system": _RIGHTS,
+    "Permission denied": _RIGHTS,
+    "File too large": _LIMITS,
+    "out of memory": _MEMORY,
+    "can't allocate memory": _MEMORY,
+    "Failed to allocate memory": _MEMORY,
+    "bad_alloc": _MEMORY,
+    "Cannot allocate memory": _MEMORY,
+}
+"""Words of libraries in C++ and Rust (ONNX Runtime, torch, safetensors) whose errors are of no type that says it."""
+
+
+def translated(error: Exception, folder: Path | None = None) -> CompressctlError:
+    """The same as one of our errors. folder: where a bug's traceback is written, the temporary folder without one."""
+    if isinstance(error, CompressctlError):
+        return error
+    return refusal(error) or _bug(error, folder)
+
+
+def refusal(error: BaseException) -> CompressctlError | None:
+    """What the machine refused, or which path cannot be one; None when the error is about something else."""
+    if isinstance(error, MemoryError):
+        return MachineError(f"not enough memory{f': {error}' if str(error) else ''}", hint=_MEMORY)
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f": {error.filename}" if error.filename is not None else ""
+        words = f"{os.strerror(error.errno)}{place}"
+        if error.errno in _BAD_PATHS:
+            return UsageError(words, hint=_BAD_PATHS[error.errno])
+        return MachineError(words, hint=_REFUSED[error.errno]) if error.errno in _REFUSED else None
+    said = next((words for words in _LIBRARIES_SAY if words in str(error)), None)
+    return MachineError(_first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
+
+
+def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
+    """What stopped a stage: the machine, or else an error of the stage's code, which may be another package's.
+
+    folder: where the traceback is written.
+    """
+    refused = refusal(error)
+    if refused is not None:
+        refused.message = f"{name}: {refused.message}"
+        return refused
+    what = f"{name} failed: {type(error).__name__}: {error}"
+    return StageError(what, hint=_kept_traceback(error, folder))
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """What the process ends with when this is what ends it."""
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    ours = error if isinstance(error, CompressctlError) else refusal(error)
+    return ours.exit_code if ours else ExitCode.BUG
+
+
+def _bug(error: Exception, folder: Path | None) -> BugError:
+    return BugError(
+        f"this is a bug of compressctl or of a plugin: {type(error).__name__}: {_first_line(error)}",
+        hint=f"{_kept_traceback(error, folder)}; please report it with the command, the recipe and what "
+        "`compressctl doctor` prints",
+    )
+
+
+def _kept_traceback(error: Exception, folder: Path | None) -> str:
+    """Where the traceback was written; the traceback itself where nothing can be written."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        if folder is not None:
+            path = folder / "error.log"
+            path.write_text(text)
+        else:
+            number, name = tempfile.mkstemp(prefix="compressctl-error-", suffix=".log")
+            path = Path(name)
+            with os.fdopen(number, "w") as file:
+                file.write(text)
+    except OSError as reason:
+        return f"{text}   that traceback could not be written anywhere ({reason.strerror})"
+    return f"the full traceback is in {path}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
