@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compressctl.measure.results import BudgetCheck, Measurement, Verdict
+from compressctl.measure.results import BudgetCheck, Measurement
+from compressctl.measure.speed_words import is_wide, times
 from compressctl.recipe.schema import BudgetSection
 
 
 @dataclass(frozen=True)
 class BudgetFacts:
-    """What limits are held against. drop and worst_class in points of the metric; None where it was not measured."""
+    """What limits are held against. drop and worst_class in points of the metric; None where it was not measured.
+
+    speedup: the ratio, and the lower and upper end of its interval.
+    """
 
     size_bytes: int
     metric: str
     packed_bytes: int | None = None
     drop: float | None = None
     worst_class: tuple[str, float] | None = None
-    speedup: float | None = None
-    verdict: Verdict | None = None
+    speedup: tuple[float, float, float] | None = None
 
 
 def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
@@ -29,8 +32,7 @@ def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
         packed_bytes=compressed.packed.total_bytes if compressed.packed else None,
         drop=change.drop if change else None,
         worst_class=change.worst_class if change else None,
-        speedup=speedup.ratio if speedup else None,
-        verdict=speedup.verdict if speedup else None,
+        speedup=(speedup.ratio, speedup.interval.low, speedup.interval.high) if speedup else None,
     )
 
 
@@ -62,8 +64,13 @@ def _at_most(name: str, limit: float, actual: float | None, words: str) -> Budge
 
 
 def _speedup(limit: float, facts: BudgetFacts) -> BudgetCheck:
+    """The ratio decides where its interval allows one to be told, and the interval's lower end where it is too wide for that."""
     if facts.speedup is None:
         return BudgetCheck("speedup", limit, None, False, "not measured")
-    if limit > 1 and facts.verdict == "no measurable change":
-        return BudgetCheck("speedup", limit, facts.speedup, False, "no measurable change: the interval spans 1")
-    return BudgetCheck("speedup", limit, facts.speedup, facts.speedup >= limit, "times as fast as float, same runtime")
+    ratio, low, high = facts.speedup
+    if is_wide(low, high):
+        words = f"times as fast as float at least; {times(low)} to {times(high)} is too wide an interval for one value"
+        return BudgetCheck("speedup", limit, low, low >= limit, words)
+    if limit > 1 and low <= 1 <= high:
+        return BudgetCheck("speedup", limit, ratio, False, "no measurable change: the interval spans 1")
+    return BudgetCheck("speedup", limit, ratio, ratio >= limit, "times as fast as float, same runtime")

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import psutil
 
 from compressctl.core.backend import Artifact
@@ -61,15 +62,24 @@ class Served:
         return started["meter"], started["reason"]
 
     def open(self, target: Target, signature: Signature) -> None:
-        inputs = [
-            {"name": spec.name, "dtype": spec.dtype, "shape": concrete(spec, target.batch)} for spec in signature.inputs
-        ]
-        point = {"target": asdict(target), "inputs": inputs, "cpus": _pinned(threads_of(target))}
+        point = {**_opening(target, signature), "cpus": _pinned(threads_of(target))}
         seconds = float(self._ask({"open": point})["seconds"])
         self.load_seconds = seconds if self.load_seconds is None else self.load_seconds
 
     def run(self, runs: int) -> Block:
         return Block(**self._ask({"runs": runs}))
+
+    def alternate(
+        self, other: Artifact, target: Target, signature: Signature, rounds: int, runs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Median seconds of the other file's calls and of this one's, by round: both in this process, call by call in turn.
+
+        Opens the other file beside the open one, so that the peaks of memory are asked for before. signature: the other's.
+        """
+        point = _opening(target, signature)
+        place = {"backend": other.backend, "path": str(other.path)}
+        found = self._ask({"alternate": {**point, **place, "rounds": rounds, "runs": runs}})
+        return np.array(found["before"]), np.array(found["after"])
 
     def memory(self) -> Memory:
         found = self._ask({"memory": True})
@@ -112,6 +122,14 @@ class Served:
             raise StageError(f"the process that times {self._name} ended: {what}")
         found: dict[str, Any] = json.loads(answer)
         return found
+
+
+def _opening(target: Target, signature: Signature) -> dict[str, Any]:
+    """What a process needs to open a file at an operating point."""
+    inputs = [
+        {"name": spec.name, "dtype": spec.dtype, "shape": concrete(spec, target.batch)} for spec in signature.inputs
+    ]
+    return {"target": asdict(target), "inputs": inputs}
 
 
 def concrete(spec: TensorSpec, batch: int) -> list[int]:

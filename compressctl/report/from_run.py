@@ -41,7 +41,7 @@ from compressctl.report.document import (
     WeightsPart,
 )
 from compressctl.report.sentences import lost_classes, packed_words
-from compressctl.report.tables import may_be_chance, size_change
+from compressctl.report.tables import may_be_chance, size_change, speed_headline
 
 
 def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
@@ -107,7 +107,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
         after = part.compressed
         words = [size_change(part.smaller)]
         if after.speed is not None:
-            words.append(_speed_words(after.speed))
+            words.append(speed_headline(after.speed))
         if after.change is not None and metric is not None:
             words.append(_drop_words(after.change.drop, metric) + may_be_chance(after))
         sentences.append(f"{part.backend}: {', '.join(words)}.")
@@ -119,14 +119,6 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
     elif result.budget:
         sentences.append("Inside the budget.")
     return sentences
-
-
-def _speed_words(speed: SpeedPart) -> str:
-    if speed.verdict == "no measurable change":
-        return f"no measurable change of speed ({speed.low:.2f} to {speed.high:.2f})"
-    if speed.verdict == "slower":
-        return f"{1 / speed.ratio:.2f}x slower"
-    return f"{speed.ratio:.2f}x faster"
 
 
 def _drop_words(drop: float, metric: MetricSpec) -> str:
@@ -233,7 +225,13 @@ def _timed(found: Latency) -> LatencyPart:
 def _speed(found: Speedup | None) -> SpeedPart | None:
     if found is None:
         return None
-    return SpeedPart(ratio=found.ratio, low=found.interval.low, high=found.interval.high, verdict=found.verdict)
+    return SpeedPart(
+        ratio=found.ratio,
+        low=found.interval.low,
+        high=found.interval.high,
+        verdict=found.verdict,
+        alternating=found.alternating,
+    )
 
 
 def _energy(found: Energy, thrift: Speedup | None) -> EnergyPart:
