@@ -117,10 +117,13 @@ def compare(
                 if position == 0 and launch == 0:
                     memories = [one.memory() for one in served]
                 for (first, second), (before, after) in turns[position].items():
-                    share = max(1, round(_ALTERNATING * runs[second]))
-                    other = served[second].alternate(artifacts[first], target, signatures[first], effort.rounds, share)
-                    before.append(other[0])
-                    after.append(other[1])
+                    # As many as the slower of the two is called back to back, or a slow float file would take all the time.
+                    share = max(1, round(_ALTERNATING * min(runs[first], runs[second])))
+                    medians = served[second].alternate(
+                        artifacts[first], target, signatures[first], effort.rounds, share
+                    )
+                    before.append(medians[0])
+                    after.append(medians[1])
             for one, seconds in zip(served, loads, strict=True):
                 seconds.append(one.load_seconds or 0.0)
         if events is not None:
