@@ -40,6 +40,7 @@ def bench(
     from compressctl.core.target import Target
     from compressctl.measure.latency import Effort, OperatingPoint, compare
     from compressctl.measure.samples import Samples, in_words, parse_shapes
+    from compressctl.measure.speed_words import load_words
 
     with exported_files(files) as found:
         signature = found[0][1]
@@ -58,7 +59,7 @@ def bench(
         figures = [{"file": str(file), **asdict(run)} for file, run in zip(files, runs, strict=True)]
         print(json.dumps({"noise": asdict(timing.noise), "files": figures}, indent=1))
         return
-    print(f"batch {target.batch}, {threads or 'all'} thread{'' if threads == 1 else 's'}, {in_words(call)}")
+    print(f"{load_words(target.batch, threads)}, {in_words(call)}")
     for file, run in zip(files, runs, strict=True):
         print(f"{file}\n  {_words(run)}")
     if timing.noise.noisy:
@@ -88,12 +89,13 @@ def _check_inputs(files: Sequence[Path], signatures: Sequence[Signature]) -> Non
 
 
 def _words(run: LatencyRun) -> str:
+    from compressctl.measure.speed_words import sentence
+
     latency, speed = run.latency, run.speedup
     words = [f"p50 {latency.p50_ms:.3f} ms", f"p90 {latency.p90_ms:.3f} ms"]
     if latency.p99_ms is not None:
         words.append(f"p99 {latency.p99_ms:.3f} ms")
     words.append(f"{latency.samples_per_second:,.0f} per second")
     if speed is not None:
-        low, high = speed.interval.low, speed.interval.high
-        words.append(f"{speed.ratio:.2f}x the first's speed (95 %: {low:.2f} to {high:.2f}), {speed.verdict}")
+        words.append(f"against the first: {sentence(speed.ratio, speed.interval.low, speed.interval.high)}")
     return ", ".join(words)

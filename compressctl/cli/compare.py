@@ -45,6 +45,7 @@ def compare(
 
 
 def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | None) -> list[tuple[str, list[str]]]:
+    from compressctl.measure.speed_words import headline, interval
     from compressctl.report.between import score_between, size_between, speed_between
     from compressctl.report.read import backend_part
     from compressctl.report.tables import integer_share, macs, milliseconds, size
@@ -63,11 +64,8 @@ def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | Non
         ("score", [_score(report, file) for report, file in zip(reports, after, strict=True)]),
         ("lost against its float model", [_lost(file) for file in after]),
         ("latency p50", [milliseconds(file.latency.p50_ms) if file.latency else "" for file in after]),
-        (
-            "speed-up",
-            [f"{speed.ratio:.2f}x ({speed.low:.2f} to {speed.high:.2f})" if speed else "" for speed in speeds],
-        ),
-        ("verdict", [speed.verdict if speed else "" for speed in speeds]),
+        ("speed", [headline(speed.ratio, speed.low, speed.high) if speed else "" for speed in speeds]),
+        ("its 95 % interval", [interval(speed.ratio, speed.low, speed.high) if speed else "" for speed in speeds]),
         ("size against the first", ["", *(size_between(first, file) for file in others)]),
         ("score against the first", ["", *scores]),
         ("speed-up against the first", ["", *(speed_between(first.speed, file.speed) for file in others)]),

@@ -73,6 +73,8 @@ def _changed_environment(before: dict[str, Any], after: dict[str, Any]) -> list[
 
 
 def _differences(before: Report, after: Report) -> list[str]:
+    from compressctl.report.tables import speed_words
+
     lines = []
     for old in before.backends:
         new = next((part for part in after.backends if part.backend == old.backend), None)
@@ -88,10 +90,7 @@ def _differences(before: Report, after: Report) -> list[str]:
                 lines.append(f"{old.backend} {name}: size was {was.total_bytes}, is {is_.total_bytes} bytes")
         one, two = old.compressed.speed, new.compressed.speed
         if one and two and (one.high < two.low or two.high < one.low):
-            lines.append(
-                f"{old.backend}: speed-up was {one.ratio:.2f}x ({one.low:.2f} to {one.high:.2f}), "
-                f"is {two.ratio:.2f}x ({two.low:.2f} to {two.high:.2f})"
-            )
+            lines.append(f"{old.backend}: was {speed_words(one)}, is {speed_words(two)}")
     return lines
 
 

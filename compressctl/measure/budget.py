@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.measure.fidelity_limits import fidelity_checks
-from compressctl.measure.results import BudgetCheck, Measurement, OutputFidelity, Verdict
+from compressctl.measure.results import BudgetCheck, Measurement, OutputFidelity
+from compressctl.measure.speed_words import is_wide, times
 from compressctl.recipe.schema import BudgetSection
 
 
 @dataclass(frozen=True)
 class BudgetFacts:
     """What limits are held against. drop of the metric in its unit, worst_class in points; None where it was not measured.
+
+    speedup: the ratio, and the lower and upper end of its interval.
 
 
     outputs: against the original's, None where nothing was compared.
@@ -23,8 +26,7 @@ class BudgetFacts:
     packed_bytes: int | None = None
     drop: float | None = None
     worst_class: tuple[str, float] | None = None
-    speedup: float | None = None
-    verdict: Verdict | None = None
+    speedup: tuple[float, float, float] | None = None
     outputs: tuple[OutputFidelity, ...] | None = None
 
 
@@ -39,8 +41,7 @@ def facts_of(compressed: Measurement | None, metric: str) -> BudgetFacts:
         packed_bytes=compressed.packed.total_bytes if compressed.packed else None,
         drop=change.drop if change else None,
         worst_class=change.worst_class if change else None,
-        speedup=speedup.ratio if speedup else None,
-        verdict=speedup.verdict if speedup else None,
+        speedup=(speedup.ratio, speedup.interval.low, speedup.interval.high) if speedup else None,
         outputs=compressed.fidelity.outputs if compressed.fidelity and compressed.fidelity.outputs else None,
     )
 
@@ -81,8 +82,13 @@ def _at_most(name: str, limit: float, actual: float | None, words: str) -> Budge
 
 
 def _speedup(limit: float, facts: BudgetFacts) -> BudgetCheck:
+    """The ratio decides where its interval allows one to be told, and the interval's lower end where it is too wide for that."""
     if facts.speedup is None:
         return BudgetCheck("speedup", limit, None, False, "not measured")
-    if limit > 1 and facts.verdict == "no measurable change":
-        return BudgetCheck("speedup", limit, facts.speedup, False, "no measurable change: the interval spans 1")
-    return BudgetCheck("speedup", limit, facts.speedup, facts.speedup >= limit, "times as fast as float, same runtime")
+    ratio, low, high = facts.speedup
+    if is_wide(low, high):
+        words = f"times as fast as float at least; {times(low)} to {times(high)} is too wide an interval for one value"
+        return BudgetCheck("speedup", limit, low, low >= limit, words)
+    if limit > 1 and low <= 1 <= high:
+        return BudgetCheck("speedup", limit, ratio, False, "no measurable change: the interval spans 1")
+    return BudgetCheck("speedup", limit, ratio, ratio >= limit, "times as fast as float, same runtime")

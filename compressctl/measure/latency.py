@@ -14,16 +14,20 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.target import Target
-from compressctl.measure.results import Energy, Interval, Latency, Memory, Noise, Speedup, Verdict
+from compressctl.measure.results import Energy, Interval, Latency, Memory, Noise, Speedup
 from compressctl.measure.samples import Call, Samples, Size
 from compressctl.measure.served import Block, Served, threads_of
-from compressctl.numerics.ratio import paired_ratio
+from compressctl.measure.speed_words import verdict
+from compressctl.numerics.ratio import Paired, paired_ratio
 
 _RUNS_FOR_P99 = 1000
 _NOISY_SPREAD = 0.10
 _NOISY_LOAD = 0.15
 _WIDE = 1.15
-"""An interval's upper end over its lower end."""
+"""An interval's upper end over its lower end, as far as launches decide it."""
+
+_ALTERNATING = 0.5
+"""Calls that alternate in one process, as a share of those back to back."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,12 @@ def compare(
     """
     signatures = [signature] * len(artifacts) if isinstance(signature, Signature) else signature
     blocks: _Blocks = [[[] for _ in artifacts] for _ in at]
+    turns: list[_Turns] = [{pair: ([], []) for pair in _pairs(len(artifacts))} for _ in at]
     memories: list[Memory] = []
     loads: list[list[float]] = [[] for _ in artifacts]
     load = _OtherLoad()
     for launch in range(effort.most_launches):
-        if launch >= effort.launches and _is_settled(blocks[0]):
+        if launch >= effort.launches and _is_settled(blocks[0], turns[0]):
             break
         with ExitStack() as stack:
             most_threads = max(threads_of(point.target) for point in at)
@@ -120,24 +125,47 @@ def compare(
             meters = [one.meter() for one in served]
             meter, reason = meters[0]
             for position, point in enumerate(at):
-                measured = _launch(served, point, signatures, effort, load)
+                measured, runs = _launch(served, point, signatures, effort, load)
                 for found, block in zip(blocks[position], measured, strict=True):
                     found.append(block)
                 if position == 0 and launch == 0:
                     memories = [one.memory() for one in served]
+                for (first, second), (before, after) in turns[position].items():
+                    # As many as the slower of the two is called back to back, or a slow float file would take all the time.
+                    share = max(1, round(_ALTERNATING * min(runs[first], runs[second])))
+                    given = point.call.for_model(signatures[first])
+                    medians = served[second].alternate(artifacts[first], point.target, given, effort.rounds, share)
+                    before.append(medians[0])
+                    after.append(medians[1])
             for one, seconds in zip(served, loads, strict=True):
                 seconds.append(one.load_seconds or 0.0)
         if events is not None:
             events.progress("timing", launch + 1, max(effort.launches, launch + 1))
     starts = [_Start(memory, 1e3 * float(np.median(seconds))) for memory, seconds in zip(memories, loads, strict=True)]
-    points = [_point(point, found, starts, meter, reason) for point, found in zip(at, blocks, strict=True)]
+    points = [
+        _point(point, found, taken, starts, meter, reason)
+        for point, found, taken in zip(at, blocks, turns, strict=True)
+    ]
     return Timing(points, _noise(blocks[0], load.share()))
 
 
-def _is_settled(headline: list[list[list[Block]]]) -> bool:
-    intervals = [speedup(_medians(headline[0]), _medians(mine)).interval for mine in headline[1:]]
-    return all(interval.high <= interval.low * _WIDE for interval in intervals)
+def _pairs(artifacts: int) -> list[tuple[int, int]]:
+    """What is compared: each with the first, and with the one before it."""
+    return sorted({pair for later in range(1, artifacts) for pair in ((0, later), (later - 1, later))})
 
+
+def _is_settled(headline: list[list[list[Block]]], turns: _Turns) -> bool:
+    """More launches narrow what launches differ by, and nothing else."""
+    before = _medians(headline[0])
+    found = (
+        paired_ratio(Paired(before, _medians(mine)), Paired(*turns[0, position]))
+        for position, mine in enumerate(headline[1:], 1)
+    )
+    return all(ratio.between_launches <= _WIDE for ratio in found)
+
+
+_Turns = dict[tuple[int, int], tuple[list[np.ndarray], list[np.ndarray]]]
+"""By pair of artifacts, both by launch and round: the medians of calls that alternate in one process."""
 
 _Blocks = list[list[list[list[Block]]]]
 """By operating point, artifact, launch and round."""
@@ -145,8 +173,8 @@ _Blocks = list[list[list[list[Block]]]]
 
 def _launch(
     served: Sequence[Served], point: OperatingPoint, signatures: Sequence[Signature], effort: Effort, load: _OtherLoad
-) -> list[list[Block]]:
-    """By artifact and round."""
+) -> tuple[list[list[Block]], list[int]]:
+    """Blocks by artifact and round, and how many runs one of each artifact's has."""
     for one, signature in zip(served, signatures, strict=True):
         one.open(point.target, point.call.for_model(signature))
     runs = [_warm_up(one, effort) for one in served]
@@ -156,7 +184,7 @@ def _launch(
             order = list(range(len(served)))
             for position in order if round_ % 2 == 0 else reversed(order):
                 found[position].append(served[position].run(runs[position]))
-    return found
+    return found, runs
 
 
 def _warm_up(served: Served, effort: Effort) -> int:
@@ -170,7 +198,12 @@ def _warm_up(served: Served, effort: Effort) -> int:
 
 
 def _point(
-    point: OperatingPoint, blocks: list[list[list[Block]]], starts: list[_Start], meter: str | None, reason: str | None
+    point: OperatingPoint,
+    blocks: list[list[list[Block]]],
+    turns: _Turns,
+    starts: list[_Start],
+    meter: str | None,
+    reason: str | None,
 ) -> list[LatencyRun]:
     target = point.target
     if meter is not None and any(_joules(mine, target, meter) is None for mine in blocks):
@@ -179,6 +212,13 @@ def _point(
             None,
             f"{meter}: the counter did not move in every block of inferences, it is too coarse for them",
         )
+
+    def against(first: int, second: int) -> Speedup | None:
+        if first == second or first < 0:
+            return None
+        alternating = turns.get((first, second))
+        return speedup(_medians(blocks[first]), _medians(blocks[second]), Paired(*alternating) if alternating else None)
+
     runs = []
     for position, mine in enumerate(blocks):
         runs.append(
@@ -187,24 +227,18 @@ def _point(
                 memory=starts[position].memory,
                 load_ms=starts[position].load_ms,
                 energy=_energy(mine, target, meter, reason),
-                speedup=None if position == 0 else speedup(_medians(blocks[0]), _medians(mine)),
-                step=None if position == 0 else speedup(_medians(blocks[position - 1]), _medians(mine)),
+                speedup=against(0, position),
+                step=against(position - 1, position),
                 thrift=None if position == 0 else _thrift(blocks[0], mine, target, meter),
             )
         )
     return runs
 
 
-def speedup(before: Sequence[np.ndarray], after: Sequence[np.ndarray]) -> Speedup:
+def speedup(before: Sequence[np.ndarray], after: Sequence[np.ndarray], alternating: Paired | None = None) -> Speedup:
     """before, after: one array per launch, one figure per round, the smaller the better; see `paired_ratio`."""
-    found = paired_ratio(before, after)
-    return Speedup(found.value, Interval(found.low, found.high), verdict(found.low, found.high))
-
-
-def verdict(low: float, high: float) -> Verdict:
-    if low > 1.0:
-        return "faster"
-    return "slower" if high < 1.0 else "no measurable change"
+    found = paired_ratio(Paired(before, after), alternating)
+    return Speedup(found.value, Interval(found.low, found.high), verdict(found.low, found.high), found.alternating)
 
 
 def _medians(launches: list[list[Block]]) -> list[np.ndarray]:

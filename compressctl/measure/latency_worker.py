@@ -2,13 +2,15 @@
 
 It loads nothing but the runtime, so that its memory is the runtime's. The first line names the artifact. Each further line
 asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"runs": n} runs n timed inferences and gives their
-seconds, the processor seconds and the joules that they took together; {"memory": true} gives the peaks so far.
+seconds, the processor seconds and the joules that they took together; {"alternate": {...}} opens another file beside this one and
+gives both median seconds, by round, of calls that take turns; {"memory": true} gives the peaks so far.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -51,12 +53,14 @@ def main() -> None:
             session = backend.open(artifact, Target(**point["target"]))
             seconds = time.perf_counter() - started
             loaded = _peak_bytes() if not inputs else loaded
-            with np.load(point["inputs"]["file"], allow_pickle=False) as stored:
-                inputs = {name: stored[f"arr_{place}"] for place, name in enumerate(point["inputs"]["names"])}
+            inputs = _stored(point["inputs"], np)
             call = session.repeat(inputs)
             _say({"seconds": seconds})
         elif "runs" in asked:
             _say(_block(call, asked["runs"], meter.read if isinstance(meter, Meter) else None))
+        elif "alternate" in asked:
+            with_ = asked["alternate"]
+            _say(_alternate((_opened(with_, np), call), with_["rounds"], with_["runs"]))
         else:
             _say({"before": before, "load_peak": loaded, "run_peak": _peak_bytes()})
 
@@ -75,6 +79,42 @@ def _block(call: Callable[[], object], runs: int, joules: Any) -> dict[str, Any]
         "cpu_seconds": time.process_time() - cpu,
         "joules": None if joules is None else joules() - energy,
     }
+
+
+def _opened(point: dict[str, Any], np: Any) -> Callable[[], object]:
+    """The call of another file, on inputs of its own."""
+    from compressctl.core.backend import Artifact, backends
+    from compressctl.core.registry import load
+    from compressctl.core.target import Target
+
+    path = Path(point["path"])
+    artifact = Artifact(point["backend"], path, (path,))
+    session = load(backends.get(point["backend"]).implementation).open(artifact, Target(**point["target"]))
+    call: Callable[[], object] = session.repeat(_stored(point["inputs"], np))
+    return call
+
+
+def _stored(given: dict[str, Any], np: Any) -> dict[str, Any]:
+    """One call's arrays, as the parent wrote them."""
+    with np.load(given["file"], allow_pickle=False) as stored:
+        return {name: stored[f"arr_{place}"] for place, name in enumerate(given["names"])}
+
+
+def _alternate(
+    calls: tuple[Callable[[], object], Callable[[], object]], rounds: int, runs: int
+) -> dict[str, list[float]]:
+    """Calls of two files, one by one in turn, so that each finds in the caches what the other left. The first pair goes untimed."""
+    found: dict[str, list[float]] = {"before": [], "after": []}
+    for _ in range(rounds):
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for _ in range(runs + 1):
+            for call, taken in zip(calls, seconds, strict=True):
+                started = time.perf_counter()
+                call()
+                taken.append(time.perf_counter() - started)
+        for name, taken in zip(found, seconds, strict=True):
+            found[name].append(statistics.median(taken[1:]))
+    return found
 
 
 def _peak_bytes() -> int:

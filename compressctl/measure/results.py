@@ -10,12 +10,12 @@ from typing import Literal
 from compressctl.core.backend import Artifact, ExecutedNode, StoredWeights
 from compressctl.core.count import Count
 
-Verdict = Literal["faster", "slower", "no measurable change"]
+Verdict = Literal["faster", "slower", "no measurable change", "too noisy to say"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % bootstrap confidence interval."""
+    """A 95 % interval."""
 
     low: float
     high: float
@@ -260,11 +260,15 @@ class Noise:
 
 @dataclass(frozen=True)
 class Speedup:
-    """ratio: baseline's latency over this one's, same runtime, taking turns in the same rounds; see numerics/ratio.py."""
+    """ratio: baseline's latency over this one's, same runtime, taking turns in the same rounds; see numerics/ratio.py.
+
+    interval: 95 %, for another measurement of the same files. alternating: the ratio of calls that alternate in one process.
+    """
 
     ratio: float
     interval: Interval
     verdict: Verdict
+    alternating: float | None = None
 
 
 @dataclass(frozen=True)

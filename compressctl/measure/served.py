@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,10 +66,7 @@ class Served:
     def open(self, target: Target, inputs: Mapping[str, np.ndarray]) -> None:
         """Open it at an operating point; inputs: what each inference is given from now on."""
         self._doing = "opening"
-        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-            np.savez(file, *inputs.values())
-            file.flush()
-            given = {"names": list(inputs), "file": file.name}
+        with _written(inputs) as given:
             point = {"target": asdict(target), "inputs": given, "cpus": _pinned(threads_of(target))}
             seconds = float(self._ask({"open": point})["seconds"])
         self._doing = "running"
@@ -77,6 +74,19 @@ class Served:
 
     def run(self, runs: int) -> Block:
         return Block(**self._ask({"runs": runs}))
+
+    def alternate(
+        self, other: Artifact, target: Target, inputs: Mapping[str, np.ndarray], rounds: int, runs: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Median seconds of the other file's calls and of this one's, by round: both in this process, call by call in turn.
+
+        Opens the other file beside the open one, so that the peaks of memory are asked for before. inputs: the other's.
+        """
+        place = {"backend": other.backend, "path": str(other.path)}
+        with _written(inputs) as given:
+            point = {"target": asdict(target), "inputs": given}
+            found = self._ask({"alternate": {**point, **place, "rounds": rounds, "runs": runs}})
+        return np.array(found["before"]), np.array(found["after"])
 
     def memory(self) -> Memory:
         found = self._ask({"memory": True})
@@ -119,6 +129,15 @@ class Served:
             )
         found: dict[str, Any] = json.loads(answer)
         return found
+
+
+@contextmanager
+def _written(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """One call's arrays in a file for the process to read, under the inputs' places: any name is allowed for an input."""
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file, *inputs.values())
+        file.flush()
+        yield {"names": list(inputs), "file": file.name}
 
 
 def threads_of(target: Target) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from compressctl.core.errors import GateError, MissingDependencyError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
+from compressctl.measure.speed_words import times
 from compressctl.pipeline.score import Judge
 from compressctl.recipe.schema import IfSlower, Stage
 
@@ -49,12 +50,14 @@ def is_fast_enough(
     wanted: IfSlower,
     models: tuple[Model, Model],
     latency_ms: Timer,
+    timed_on: str,
     facts: dict[str, Any],
     events: Events,
 ) -> bool:
     """Whether the stage's result is kept for its speed. Raises GateError when a slower one must stop the run.
 
-    models: what the stage was given, and its result. facts: of the stage; what was found is added.
+    models: what the stage was given, and its result. timed_on: what latency_ms runs them on, for the message. facts: of the
+    stage; what was found is added.
     """
     if wanted == "keep":
         return True
@@ -62,14 +65,17 @@ def is_fast_enough(
     if found is None:
         return True
     facts["slower"] = {"before_ms": found[0], "after_ms": found[1]}
-    words = f"its file takes {found[1]:.3f} ms where what the stage was given takes {found[0]:.3f} ms"
+    words = (
+        f"{times(found[1] / found[0])}x slower than what the stage was given ({found[1]:.3f} ms instead of {found[0]:.3f} ms, "
+        f"medians of calls in turn in one process on {timed_on})"
+    )
     if wanted == "stop":
         raise GateError(
-            f"stage {stage.id} ({stage.use}) makes the model slower: {words}",
+            f"stage {stage.id} ({stage.use}) makes the model slower: its file is {words}",
             hint="leave the stage out, or set if_slower: keep on it where size counts more",
         )
-    facts["skipped"] = f"slower, {words}"
-    events.warn(f"stage {stage.id} was undone: {words}; if_slower: keep on the stage keeps it")
+    facts["skipped"] = f"its file is {words}"
+    events.warn(f"stage {stage.id} was undone: its file is {words}; if_slower: keep on the stage keeps it")
     return False
 
 

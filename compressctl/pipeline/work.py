@@ -33,6 +33,7 @@ from compressctl.measure.fidelity_limits import strict_checks
 from compressctl.measure.results import Parity
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
+from compressctl.measure.speed_words import load_words
 from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
@@ -271,9 +272,11 @@ class Work:
 
     def _is_kept(self, stage: Stage, spec: TechniqueSpec, models: tuple[Model, Model], facts: dict[str, Any]) -> bool:
         """models: what the stage was given, and its result."""
-        wanted = if_slower(stage, spec, self.plan.target)
+        target = self.plan.target
+        wanted = if_slower(stage, spec, target)
+        timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}"
         return is_within_gate(stage, models[1], self._judge, facts, self.events) and is_fast_enough(
-            stage, wanted, models, self._latency_ms, facts, self.events
+            stage, wanted, models, self._latency_ms, timed_on, facts, self.events
         )
 
     def _hand_out(self, stage: Stage, model: Model, crew: Crew) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from compressctl.measure.speed_words import Scale, sentence
 from compressctl.report.document import FilePart, ScorePart, SpeedPart
 from compressctl.report.tables import size_change
 
 _QUANTILE = 1.959964
+_SPEED_UP = Scale("the speed-up", "less speed-up")
 
 
 def size_between(first: FilePart, other: FilePart) -> str:
@@ -43,11 +45,14 @@ def _wilson(share: float, samples: int) -> tuple[float, float]:
 
 
 def speed_between(first: SpeedPart | None, other: SpeedPart | None) -> str:
-    """The ratio of two speed-ups, each against its own float model, as two independent measurements of logarithms."""
+    """The ratio of two speed-ups, each against its own float model, as two independent measurements of logarithms.
+
+    Their intervals need not be even about the value, so that each end takes what reaches that way: the other's upper and the
+    first's lower part make the upper end. Source: Newcombe 1998, method 10, on logarithms.
+    """
     if first is None or other is None:
         return ""
-    centre = math.log(other.ratio / first.ratio)
-    margin = math.hypot(*(math.log(found.high / found.low) / 2 for found in (first, other)))
-    low, high = math.exp(centre - margin), math.exp(centre + margin)
-    words = "no measurable change" if low <= 1 <= high else f"{math.exp(centre):.2f}x the speed-up"
-    return f"{words} (95 %: {low:.2f} to {high:.2f})"
+    ratio = other.ratio / first.ratio
+    low = ratio / math.exp(math.hypot(math.log(other.ratio / other.low), math.log(first.high / first.ratio)))
+    high = ratio * math.exp(math.hypot(math.log(other.high / other.ratio), math.log(first.ratio / first.low)))
+    return sentence(ratio, low, high, _SPEED_UP)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressctl.report.document import BackendPart, Report, WaterfallPart
-from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size
+from compressctl.measure.speed_words import is_wide, verdict
+from compressctl.report.document import BackendPart, Report, SpeedPart, WaterfallPart
+from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size, speed_headline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,14 +190,17 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
         if point.speed is None:
             continue
         x, last = part.baseline.total_bytes / max(point.total_bytes, 1), point is part.waterfall[-1]
-        speeds.append((x, min(point.speed.high, 2 * point.speed.ratio)))
+        y = _told(point.speed)
+        speeds.append((x, min(point.speed.high, 2 * y)))
+        bounds = [[y - point.speed.low], [point.speed.high - y]]
+        # Without a dot where no single value is told.
+        dot = "none" if is_wide(point.speed.low, point.speed.high) else "o"
         colour = _COLOURS["bar" if last else "was"]
-        bounds = [[point.speed.ratio - point.speed.low], [point.speed.high - point.speed.ratio]]
-        axes.errorbar([x], [point.speed.ratio], yerr=bounds, fmt="o", color=colour, capsize=3, markersize=7)
+        axes.errorbar([x], [y], yerr=bounds, fmt=dot, color=colour, capsize=3, markersize=7)
         drop = "" if point.drop is None else f": {_loss(point.drop, report)}"
         if last and may_be_chance(after):
             drop += "\n(may be chance)"
-        labels.append((f"{short(point.id)}{drop}", x, point.speed.ratio))
+        labels.append((f"{short(point.id)}{drop}", x, y))
     largest = max(x for x, _ in speeds)
     ticks = [level for level in _LEVELS if level <= max(_LEVELS_SHOWN, largest * 2)]
     axes.set_xlim(min(0.85, *(x * 0.85 for x, _ in speeds)), max(ticks[-1], largest) * 1.5)
@@ -206,10 +210,18 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
     axes.set_xlabel("smaller")
     axes.set_ylabel("faster (x)")
     _label(figure, axes, labels)
-    words = f"{part.smaller:.2f}x smaller, {after.speed.ratio:.2f}x the speed"
+    words = f"{part.smaller:.2f}x smaller, {speed_headline(after.speed)}"
     if after.change:
         words += f", {_loss(after.change.drop, report)}{may_be_chance(after)}"
     return Chart("Level: smaller, faster, at what loss", words, _svg(figure))
+
+
+def _told(speed: SpeedPart) -> float:
+    """Where its name stands: the value, or the bound where an interval is too wide for one."""
+    if not is_wide(speed.low, speed.high):
+        return speed.ratio
+    found = verdict(speed.low, speed.high)
+    return speed.low if found == "faster" else speed.high if found == "slower" else min(max(1.0, speed.low), speed.high)
 
 
 def _loss(drop: float, report: Report) -> str:

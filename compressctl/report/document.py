@@ -16,10 +16,14 @@ class Part(BaseModel):
 
 
 class SpeedPart(Part):
-    ratio: float = Field(description="baseline's median latency over this one's")
-    low: float = Field(description="lower end of the 95 % bootstrap interval")
+    ratio: float = Field(
+        description="baseline's median latency over this one's, calls back to back; of an interval with high > 1.5 low no "
+        "headline: its bound is, or that it is too noisy to say"
+    )
+    low: float = Field(description="lower end of the 95 % interval for another measurement of the same files")
     high: float
-    verdict: Literal["faster", "slower", "no measurable change"]
+    verdict: Literal["faster", "slower", "no measurable change", "too noisy to say"]
+    alternating: float | None = Field(None, description="the same ratio where calls of both alternate in one process")
 
 
 class LatencyPart(Part):

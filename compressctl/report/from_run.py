@@ -54,7 +54,7 @@ from compressctl.report.document import (
     WeightsPart,
 )
 from compressctl.report.sentences import lost_classes, packed_words
-from compressctl.report.tables import may_be_chance, score_text, size_change
+from compressctl.report.tables import may_be_chance, score_text, size_change, speed_headline
 
 
 def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
@@ -121,7 +121,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
         verdict, nearness = fidelity.verdict(part), fidelity.summary(part)
         words = [*([verdict] if verdict else []), size_change(part.smaller)]
         if after.speed is not None:
-            words.append(_speed_words(after.speed))
+            words.append(speed_headline(after.speed))
         if after.change is not None and metric is not None:
             words.append(_drop_words(part, metric) + may_be_chance(after))
         if verdict is None and nearness is not None:
@@ -136,14 +136,6 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
     elif result.budget and result.error is None:
         sentences.append("Inside the budget.")
     return sentences
-
-
-def _speed_words(speed: SpeedPart) -> str:
-    if speed.verdict == "no measurable change":
-        return f"no measurable change of speed ({speed.low:.2f} to {speed.high:.2f})"
-    if speed.verdict == "slower":
-        return f"{1 / speed.ratio:.2f}x slower"
-    return f"{speed.ratio:.2f}x faster"
 
 
 def _drop_words(part: BackendPart, metric: MetricSpec) -> str:
@@ -266,7 +258,13 @@ def _fidelity(found: Fidelity) -> FidelityPart:
 def _speed(found: Speedup | None) -> SpeedPart | None:
     if found is None:
         return None
-    return SpeedPart(ratio=found.ratio, low=found.interval.low, high=found.interval.high, verdict=found.verdict)
+    return SpeedPart(
+        ratio=found.ratio,
+        low=found.interval.low,
+        high=found.interval.high,
+        verdict=found.verdict,
+        alternating=found.alternating,
+    )
 
 
 def _energy(found: Energy, thrift: Speedup | None) -> EnergyPart:

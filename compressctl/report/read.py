@@ -40,8 +40,7 @@ def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -
         packed_bytes=after.packed.total_bytes if after.packed else None,
         drop=after.change.drop if after.change else None,
         worst_class=after.change.worst_class if after.change else None,
-        speedup=after.speed.ratio if after.speed else None,
-        verdict=after.speed.verdict if after.speed else None,
+        speedup=(after.speed.ratio, after.speed.low, after.speed.high) if after.speed else None,
         outputs=outputs_of(part),
     )
     return [BudgetPart(**line.__dict__) for line in check(budget, facts)]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from compressctl.core import untouched
 from compressctl.core.backend import backends
 from compressctl.core.count import by_operator
+from compressctl.measure.speed_words import times, verdict
 from compressctl.report.document import (
     SMALLEST_GROUP,
     BackendPart,
@@ -182,8 +183,15 @@ def _is_integer(node: NodePart) -> bool:
 
 
 def trust(part: BackendPart) -> list[str]:
-    """Whether the figures can be believed: noise while timing, and energy where it is not known."""
+    """Whether the figures can be believed: what intervals cover, noise while timing, and energy where it is not known."""
     lines = [f"{note[:1].upper()}{note[1:]}." for note in part.notes]
+    speed = part.compressed.speed
+    if speed is not None and speed.alternating is not None:
+        lines.append(
+            f"The interval of the speed is for another measurement on this machine, up to calls that alternate with float's in "
+            f"one process, where each finds the caches as the other left them: {times(speed.alternating)}x, against "
+            f"{times(speed.ratio)}x for calls back to back."
+        )
     if part.noise is not None:
         lines.append(
             f"While timing, one file's median varied by {part.noise.spread:.1%} between rounds and other programs took "
@@ -258,7 +266,7 @@ def stages(part: BackendPart, report: Report) -> list[str]:
         if left is not None and "skipped" not in stage.facts:
             lines.append(f"Stage {stage.id} left {left}.")
     for before, after in zip(part.waterfall, part.waterfall[1:], strict=False):
-        same_speed = after.step is None or after.step.verdict == "no measurable change"
+        same_speed = after.step is None or verdict(after.step.low, after.step.high) == "no measurable change"
         same_size = abs(after.total_bytes - before.total_bytes) <= before.total_bytes * 0.005
         same_score = before.score is None or after.score is None or before.score.value == after.score.value
         if same_speed and same_size and same_score and len(part.waterfall) > 2:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressctl.core.count import Count, nodes
+from compressctl.measure.speed_words import ENERGY, headline, interval, load_words, sentence, verdict
 from compressctl.report.document import BackendPart, BudgetPart, FilePart, LatencyPart, NodePart, Report, SpeedPart
 from compressctl.report.names import shortened
 
@@ -53,7 +54,7 @@ def comparison(part: BackendPart, report: Report) -> list[Row]:
         rows.append(Row("peak memory, running", size(old.run_peak_bytes), size(new.run_peak_bytes), ""))
     if after.energy and before.energy and after.energy.joules is not None and before.energy.joules is not None:
         label = f"energy of one inference ({after.energy.provenance})"
-        change = "" if after.energy.saving is None else f"{_ratio(after.energy.saving, 'thriftier', 'more energy')}"
+        change = "" if after.energy.saving is None else energy_words(after.energy.saving)
         rows.append(Row(label, joules(before.energy.joules), joules(after.energy.joules), change))
     return rows + _ledger_rows(before, after)
 
@@ -265,10 +266,6 @@ def joules(value: float) -> str:
     return f"{value:.2f} J" if value >= 1 else f"{value * 1e3:.2f} mJ" if value >= 1e-3 else f"{value * 1e6:.1f} µJ"
 
 
-def load_words(batch: int, threads: int) -> str:
-    return f"batch {batch}, {threads or 'all'} thread{'s' if threads != 1 else ''}"
-
-
 def shape_words(latency: LatencyPart) -> str:
     """What one call was given, as in "x 1x3x224x224"; "(random)" where that was no data."""
     shapes = ", ".join(f"{shortened(name)} {_shape(shape)}" for name, shape in latency.shapes.items())
@@ -287,14 +284,20 @@ def _size_words(latency: LatencyPart) -> str:
 
 
 def speed_words(speed: SpeedPart) -> str:
-    return _ratio(speed, "faster", "slower")
+    return sentence(speed.ratio, speed.low, speed.high)
 
 
-def _ratio(found: SpeedPart, better: str, worse: str) -> str:
-    interval = f" (95 %: {found.low:.2f} to {found.high:.2f})"
-    if found.verdict == "no measurable change":
-        return f"no measurable change{interval}"
-    return (f"{found.ratio:.2f}x {better}" if found.ratio >= 1 else f"{1 / found.ratio:.2f}x {worse}") + interval
+def energy_words(saving: SpeedPart) -> str:
+    return sentence(saving.ratio, saving.low, saving.high, ENERGY)
+
+
+def speed_headline(speed: SpeedPart) -> str:
+    """For a summary: without the interval where a value or a bound can be told, with it where not."""
+    said = headline(speed.ratio, speed.low, speed.high)
+    if verdict(speed.low, speed.high) in ("faster", "slower"):
+        return said
+    within = interval(speed.ratio, speed.low, speed.high)
+    return f"{said} of speed ({within})" if said == "no measurable change" else f"speed {said} ({within})"
 
 
 def short(name: str) -> str:

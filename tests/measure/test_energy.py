@@ -70,8 +70,8 @@ def test_a_counter_too_coarse_for_one_file_is_used_for_none() -> None:
     counted, coarse = [[Block([0.01] * 10, 0.1, 2.0)] * 3] * 2, [[Block([0.01] * 10, 0.1, 0.0)] * 3] * 2
     starts = [_Start(Memory(1, 1, 1), 1.0)] * 2
     target = Target("onnxruntime", watts_per_core=8)
-    before, after = (run.energy for run in _point(_at(target), [counted, coarse], starts, "RAPL (package-0)", None))
+    before, after = (run.energy for run in _point(_at(target), [counted, coarse], {}, starts, "RAPL (package-0)", None))
     assert (before.provenance, after.provenance) == ("estimated", "estimated")
-    without = _point(_at(Target("onnxruntime")), [counted, coarse], starts, "RAPL (package-0)", None)
+    without = _point(_at(Target("onnxruntime")), [counted, coarse], {}, starts, "RAPL (package-0)", None)
     assert without[0].energy.provenance == "cannot be measured here"
     assert without[0].energy.source.startswith("RAPL (package-0): the counter did not move in every block")

@@ -21,9 +21,10 @@ from compressctl.core.target import Target
 from compressctl.measure.budget import check, facts_of
 from compressctl.measure.latency import Effort, OperatingPoint, compare, speedup
 from compressctl.measure.ledger import size
-from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup, Verdict
+from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict, score
+from compressctl.measure.speed_words import verdict
 from compressctl.recipe.schema import BudgetSection
 from compressctl.sources.dataset import PositionSplit
 
@@ -142,6 +143,10 @@ def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     assert first.latency.percentiles_ms[50] == pytest.approx(first.latency.p50_ms)
     assert [(run.latency.batch, run.latency.threads) for run in timing.points[1]] == [(5, 2), (5, 2)]
     assert timing.points[1][1].speedup is not None
+    ratio = second.speedup
+    assert ratio.alternating is not None
+    assert ratio.interval.low < min(ratio.ratio, ratio.alternating)
+    assert max(ratio.ratio, ratio.alternating) < ratio.interval.high
     assert 0 <= timing.noise.other_load <= 1
     assert 0 < first.memory.before_bytes <= first.memory.load_peak_bytes <= first.memory.run_peak_bytes
     assert first.load_ms > 0
@@ -171,8 +176,10 @@ def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:
     assert (found.parameters, found.macs) == (64 * 64, Count(64 * 64))
 
 
-def _measured(drop: float | None = None, ratio: float = 1.0, verdict: Verdict = "faster") -> Measurement:
-    path = Path("model.onnx")
+def _measured(
+    drop: float | None = None, ratio: float = 1.0, interval: tuple[float, float] | None = None
+) -> Measurement:
+    path, ends = Path("model.onnx"), interval or (ratio - 0.1, ratio + 0.1)
     return Measurement(
         artifact=Artifact("onnxruntime", path, (path,)),
         size=Size({"model.onnx": 1000}, 1000, 900, 10, Count(10)),
@@ -180,7 +187,7 @@ def _measured(drop: float | None = None, ratio: float = 1.0, verdict: Verdict = 
         latency=None,
         memory=None,
         fusion=None,
-        speedup=Speedup(ratio, Interval(ratio - 0.1, ratio + 0.1), verdict),
+        speedup=Speedup(ratio, Interval(*ends), verdict(*ends)),
         change=None if drop is None else Change(drop, worst_class=("cat", drop * 2)),
     )
 
@@ -198,8 +205,12 @@ def _measured(drop: float | None = None, ratio: float = 1.0, verdict: Verdict = 
         ({"worst_class_drop": 0.9}, _measured(drop=0.5), False),
         ({"speedup": 1.5}, _measured(ratio=1.6), True),
         ({"speedup": 1.5}, _measured(ratio=1.4), False),
-        ({"speedup": 1.02}, _measured(ratio=1.05, verdict="no measurable change"), False),
-        ({"speedup": 0.9}, _measured(ratio=0.95, verdict="no measurable change"), True),
+        ({"speedup": 1.02}, _measured(ratio=1.05), False),
+        ({"speedup": 0.9}, _measured(ratio=0.95), True),
+        ({"speedup": 2}, _measured(ratio=35.35, interval=(1.79, 696.0)), False),
+        ({"speedup": 1.5}, _measured(ratio=35.35, interval=(1.79, 696.0)), True),
+        ({"speedup": 0.9}, _measured(ratio=1.4, interval=(0.8, 3.0)), False),
+        ({"speedup": 0.7}, _measured(ratio=1.4, interval=(0.8, 3.0)), True),
     ],
 )
 def test_the_budget_table(budget: dict[str, float], measured: Measurement, holds: bool) -> None:

@@ -45,8 +45,10 @@ def test_a_slower_int8_file_is_undone_and_the_report_says_so(shell: Shell) -> No
     assert "stage int8 was undone" in done.out + done.err
     facts = shell.report("out")["stages"][-1]["facts"]
     assert facts["slower"]["after_ms"] > facts["slower"]["before_ms"]
-    assert "slower" in facts["skipped"]
-    assert "Stage int8 was undone: slower" in (shell.folder / "out" / "report.md").read_text()
+    ratio = facts["slower"]["after_ms"] / facts["slower"]["before_ms"]
+    assert f"its file is {ratio:.2f}x slower than what the stage was given" in facts["skipped"]
+    assert "onnxruntime, batch 1, 1 thread" in facts["skipped"]
+    assert "Stage int8 was undone: its file is" in (shell.folder / "out" / "report.md").read_text()
     kept = onnx.load(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx")
     assert "QuantizeLinear" not in {node.op_type for node in kept.graph.node}
 
@@ -144,18 +146,20 @@ def _timer(*pairs: tuple[float, float]) -> Callable[[Sequence[Model]], tuple[flo
 )
 def test_slower_means_slower_each_time(measured: tuple[tuple[float, float], ...], kept: bool) -> None:
     facts: dict[str, Any] = {}
-    found = is_fast_enough(_STAGE, "undo", (_MODEL, _MODEL), _timer(*measured), facts, Events())
+    found = is_fast_enough(_STAGE, "undo", (_MODEL, _MODEL), _timer(*measured), "onnxruntime", facts, Events())
     assert found is kept
     assert ("slower" in facts) is not kept
 
 
-def test_stop_raises_with_both_latencies() -> None:
-    with pytest.raises(GateError, match=r"1\.200 ms where what the stage was given takes 1\.000 ms"):
-        is_fast_enough(_STAGE, "stop", (_MODEL, _MODEL), _timer((1.0, 1.2), (1.0, 1.2)), {}, Events())
+def test_stop_raises_with_the_ratio_both_latencies_and_what_was_timed() -> None:
+    words = r"1\.20x slower than what the stage was given \(1\.200 ms instead of 1\.000 ms, .* on openvino, batch 4, 1 thread\)"
+    timer = _timer((1.0, 1.2), (1.0, 1.2))
+    with pytest.raises(GateError, match=words):
+        is_fast_enough(_STAGE, "stop", (_MODEL, _MODEL), timer, "openvino, batch 4, 1 thread", {}, Events())
 
 
 def test_a_runtime_that_is_not_here_decides_nothing() -> None:
     def missing(models: Sequence[Model]) -> tuple[float, ...]:
         raise MissingDependencyError("running engines", "tensorrt", "pip install tensorrt")
 
-    assert is_fast_enough(_STAGE, "undo", (_MODEL, _MODEL), missing, {}, Events())
+    assert is_fast_enough(_STAGE, "undo", (_MODEL, _MODEL), missing, "tensorrt", {}, Events())

@@ -157,7 +157,8 @@ def test_compare_shows_runs_and_what_they_differ_in(run: Path, tmp_path: Path) -
     write(_report(name="kept", recipe={"name": "x", "seed": 2}), tmp_path / "other")
     done = CliRunner().invoke(app, ["compare", str(run), str(tmp_path / "other")])
     assert done.exit_code == 0
-    assert "1.60x (1.50 to 1.70)" in done.stdout
+    assert "1.60x faster" in done.stdout
+    assert "1.50 to 1.70" in done.stdout
     assert "seed: 1 | 2" in done.stdout
 
 
@@ -172,6 +173,23 @@ def test_a_report_that_is_none_is_one_message(tmp_path: Path, text: str) -> None
 def test_the_published_schema_is_that_of_this_version() -> None:
     published = json.loads((Path(__file__).parents[2] / "docs" / "report.v1.schema.json").read_text())
     assert published == json_schema(), "run: compressctl schema --report --output docs/report.v1.schema.json"
+
+
+def test_a_speed_that_was_written_before_verdicts_knew_noise_is_read_and_told_as_one_of_today(run: Path) -> None:
+    """1.4 called 0.5 to 3 "no measurable change" and gave 35.35x for 1.79 to 696."""
+    old = json.loads(_report().model_dump_json())
+    speed = old["backends"][0]["compressed"]["speed"]
+    for values, words in (
+        ({"ratio": 35.35, "low": 1.79, "high": 696.0, "verdict": "faster"}, "at least 1.79x faster"),
+        ({"ratio": 1.2, "low": 0.5, "high": 3.0, "verdict": "no measurable change"}, "too noisy to say"),
+    ):
+        speed.clear()
+        speed.update(values)
+        (run / "report.json").write_text(json.dumps({**old, "schema_version": "1.4"}))
+        shown = CliRunner().invoke(app, ["compare", str(run), str(run)])
+        assert shown.exit_code == 0
+        assert words in shown.stdout
+        assert "35.35" not in shown.stdout
 
 
 def test_a_report_of_the_first_schema_is_still_read() -> None:

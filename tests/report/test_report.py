@@ -18,6 +18,7 @@ from compressctl.core.backend import Artifact, ExecutedNode
 from compressctl.core.count import Count
 from compressctl.core.errors import StageError
 from compressctl.core.model import StageRecord
+from compressctl.measure.budget import check, facts_of
 from compressctl.measure.results import (
     Behaviour,
     BudgetCheck,
@@ -40,9 +41,11 @@ from compressctl.measure.results import (
     Speedup,
 )
 from compressctl.measure.sheet import as_png
+from compressctl.measure.speed_words import verdict
 from compressctl.pipeline.result import BackendResult, RunResult
 from compressctl.recipe.loader import load
-from compressctl.report import as_html, as_markdown, console, sentences, tables
+from compressctl.recipe.schema import BudgetSection
+from compressctl.report import as_html, as_junit, as_markdown, as_sarif, console, sentences, tables
 from compressctl.report.document import SCHEMA_VERSION, Report
 from compressctl.report.from_run import from_result
 from compressctl.report.write import write
@@ -143,6 +146,8 @@ def test_the_summary_says_what_came_out(recipe: Any, tmp_path: Path) -> None:
     [
         (Speedup(1.02, Interval(0.97, 1.06), "no measurable change"), "no measurable change of speed (0.97 to 1.06)"),
         (Speedup(0.5, Interval(0.45, 0.55), "slower"), "2.00x slower"),
+        (Speedup(0.3, Interval(0.01, 0.4), "slower"), "at least 2.50x slower"),
+        (Speedup(1.4, Interval(0.8, 3.0), "too noisy to say"), "speed too noisy to say (0.80 to 3.00)"),
     ],
 )
 def test_what_is_no_gain_is_not_called_one(recipe: Any, tmp_path: Path, speed: Speedup, says: str) -> None:
@@ -155,6 +160,50 @@ def test_what_is_no_gain_is_not_called_one(recipe: Any, tmp_path: Path, speed: S
     assert says in report.summary[0]
     assert "faster" not in report.summary[0]
     assert "faster" not in _shown(report).split("latency p50")[1].splitlines()[0]
+
+
+def _with_speed(recipe: Any, folder: Path, speed: Speedup) -> Report:
+    """A report of one backend and two stages whose speeds, energy and operating points are all the given one."""
+    after = _measured(folder, "model.onnx", total=1000, p50=1.0, speed=speed, change=None)
+    before = _measured(folder, "baseline.onnx", total=4000, p50=2.0, speed=None, change=None)
+    budget = check(BudgetSection(speedup=1.5), facts_of(after, "accuracy"))
+    stages = ((HOSTILE, after),)
+    found = BackendResult("onnxruntime", "1.0", before, after, QUIET, stages)
+    return from_result(_result(recipe, folder, backends=(found,), budget=budget, warnings=()))
+
+
+def _page_words(report: Report) -> str:
+    """What a reader sees or hears of the page, without the coordinates of its pictures."""
+    parsed = _Tags()
+    parsed.feed(as_html.render(report))
+    return " ".join((parsed.text + " ".join(parsed.labels)).split())
+
+
+_RENDERINGS = {
+    "html": _page_words,
+    "markdown": as_markdown.render,
+    "console": lambda report: " ".join(re.sub("[│┃]", " ", _shown(report)).split()),
+    "junit": as_junit.render,
+    "sarif": as_sarif.render,
+}
+
+
+@pytest.mark.parametrize("render", _RENDERINGS.values(), ids=_RENDERINGS)
+def test_no_rendering_tells_a_value_of_an_interval_too_wide_for_one(recipe: Any, tmp_path: Path, render: Any) -> None:
+    for ratio, low, high in ((35.35, 1.79, 696.0), (35.35, 0.4, 696.0), (0.0283, 0.0014, 0.56)):
+        report = _with_speed(recipe, tmp_path, Speedup(ratio, Interval(low, high), verdict(low, high)))
+        text = render(report)
+        assert "35.3" not in text
+
+
+@pytest.mark.parametrize("render", _RENDERINGS.values(), ids=_RENDERINGS)
+def test_where_a_rendering_says_slower_its_interval_is_inverted_too(recipe: Any, tmp_path: Path, render: Any) -> None:
+    text = render(_with_speed(recipe, tmp_path, Speedup(0.714, Interval(0.709, 0.719), "slower")))
+    assert "0.72" not in text
+    for value, low, high in re.findall(r"([\d.]+)x (?:slower|more energy) \(95 %: ([\d.]+) to ([\d.]+)\)", text):
+        assert float(low) <= float(value) <= float(high)
+    if render not in (as_junit.render, as_sarif.render):
+        assert text.replace("\\", "").count("1.40x slower") >= 3
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from typing import Any
 
+from compressctl.measure.speed_words import verdict
 from compressctl.report.document import ChangePart, FilePart, SpeedPart
 
 
+def speed_part(ratio: float, low: float, high: float) -> SpeedPart:
+    return SpeedPart(ratio=ratio, low=low, high=high, verdict=verdict(low, high))
+
+
 def file_part(total: int, *, ratio: float | None = None, drop: float | None = None) -> FilePart:
-    speed = SpeedPart(ratio=ratio, low=ratio - 0.1, high=ratio + 0.1, verdict="faster") if ratio else None
+    speed = speed_part(ratio, ratio - 0.1, ratio + 0.1) if ratio else None
     change = None
     if drop is not None:
         change = ChangePart(
