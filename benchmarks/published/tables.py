@@ -19,7 +19,7 @@ def render(results: list[Result]) -> str:
 
 def _totals(results: list[Result]) -> str:
     """Outcomes of ours by technique, and the share of good ones among those that count; then what peers alone manage."""
-    words = ("good", "undone", "slower", "ruined", "refused", "unchanged", "broken", "traceback", "nothing")
+    words = ("good", "undone", "slower", "ruined", "no gain", "refused", "failed", "broken", "traceback", "nothing")
     lines = ["| technique | " + " | ".join(words) + " | good of what counts |", "|---" * (len(words) + 2) + "|"]
     own = [result for result in results if result["tool"] == "ours"]
     for name in [technique.name for technique in TECHNIQUES] + ["all"]:
