@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressctl.cli.options import RecipePath, Sets, Unsets
+from compressctl.cli.options import RecipePath, Sets, Shapes, Unsets
 from compressctl.pipeline.effort import Measure
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def apply(
         Measure,
         typer.Option(help="What is measured: each stage's output too, the exported files alone, or those but briefly."),
     ] = Measure.STAGES,
+    shape: Shapes = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan, then stop.")] = False,
 ) -> None:
     """Run a recipe: compress, export, measure the exported file, and report.
@@ -61,9 +62,10 @@ def apply(
     from compressctl.recipe.loader import load
 
     place = stage_cache() if cache else None
+    sets = [*(sets or ()), *_shape_sets(recipe, shape or (), sets or (), unsets or ())]
     if rank() > 0:
-        raise typer.Exit(_follow(recipe, sets or (), unsets or (), place, dry_run))
-    loaded = load(recipe, sets or (), unsets or ())
+        raise typer.Exit(_follow(recipe, sets, unsets or (), place, dry_run))
+    loaded = load(recipe, sets, unsets or ())
     plan = make_plan(loaded, place)
     if dry_run:
         from compressctl.cli.plan import show
@@ -73,6 +75,19 @@ def apply(
     with _leading() if is_launched() else nullcontext() as crew:
         result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew)
         raise typer.Exit(_report(result, recipe, _resolve(log_format)))
+
+
+def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets: Sequence[str]) -> list[str]:
+    """--shape as what --set would say: the recipe's own target.shapes stay where they are not named."""
+    if not shapes:
+        return []
+    import json
+
+    from compressctl.measure.samples import parse_shapes
+    from compressctl.recipe.loader import load
+
+    asked = {**load(recipe, sets, unsets).target.shapes, **parse_shapes(shapes)}
+    return [f"target.shapes={json.dumps(asked)}"]
 
 
 def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunResult:

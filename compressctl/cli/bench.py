@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressctl.cli.options import Shapes
+
 if TYPE_CHECKING:
     from compressctl.core.model import Signature
     from compressctl.measure.latency import LatencyRun
@@ -23,21 +25,31 @@ def bench(
     threads: Annotated[int, typer.Option(min=0, help="Threads for one inference; 0 means all.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Samples per inference.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.1, help="Least time that each file runs.")] = 3.0,
+    shape: Shapes = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Time a sample of the data that a recipe names.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Time files against the first of them: each on its own runtime in its own process, interleaved, threads pinned.
 
-    Inputs are random, in the shapes that the first file's inputs have.
+    All are given the same call: with --data the recipe's sample of median size, else random values. Axes that the first file
+    leaves open have the sizes of --shape, or the data's.
     """
-    from compressctl.cli.files import exported_files
+    from compressctl.cli.files import dataset_of, exported_files
     from compressctl.core.target import Target
-    from compressctl.measure.latency import Effort, compare
+    from compressctl.measure.latency import Effort, OperatingPoint, compare
+    from compressctl.measure.samples import Samples, in_words, parse_shapes
 
     with exported_files(files) as found:
         signature = found[0][1]
         _check_inputs(files, [entry for _, entry in found])
         target = Target(found[0][0].backend, threads=threads, batch=_batch_of(signature, batch))
-        timing = compare([artifact for artifact, _ in found], [target], signature, None, Effort(seconds=seconds))
+        call = Samples(signature, dataset_of(data), parse_shapes(shape or ())).call(target.batch)
+        at = [OperatingPoint(target, call)]
+        timing = compare(
+            [artifact for artifact, _ in found], at, [entry for _, entry in found], None, Effort(seconds=seconds)
+        )
     runs = timing.points[0]
     if as_json:
         import json
@@ -46,7 +58,7 @@ def bench(
         figures = [{"file": str(file), **asdict(run)} for file, run in zip(files, runs, strict=True)]
         print(json.dumps({"noise": asdict(timing.noise), "files": figures}, indent=1))
         return
-    print(f"batch {target.batch}, {threads or 'all'} thread{'' if threads == 1 else 's'}")
+    print(f"batch {target.batch}, {threads or 'all'} thread{'' if threads == 1 else 's'}, {in_words(call)}")
     for file, run in zip(files, runs, strict=True):
         print(f"{file}\n  {_words(run)}")
     if timing.noise.noisy:
@@ -58,8 +70,7 @@ def bench(
 
 def _batch_of(signature: Signature, asked: int) -> int:
     """The batch asked for, or the only one that the file takes; throughput is counted in its samples."""
-    first = signature.inputs[0].shape[0] if signature.inputs and signature.inputs[0].shape else asked
-    return first if isinstance(first, int) else asked
+    return signature.fixed_batch or asked
 
 
 def _check_inputs(files: Sequence[Path], signatures: Sequence[Signature]) -> None:

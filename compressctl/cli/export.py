@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressctl.cli.options import Shapes
+
 if TYPE_CHECKING:
     from compressctl.core.errors import CompressctlError
     from compressctl.core.model import Model
     from compressctl.core.target import Target
+    from compressctl.measure.samples import Samples
+    from compressctl.measure.session_host import SessionHost
 
 
 def export(
@@ -26,18 +30,30 @@ def export(
     ] = None,
     profile: Annotated[str, typer.Option(help="Instruction set to write for, as target.profile in a recipe.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Samples per inference that an engine shall be fastest at.")] = 1,
+    shape: Shapes = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Compare on a sample of the data that a recipe names.")
+    ] = None,
 ) -> None:
     """Write an ONNX file in the form that each runtime executes fast.
 
     The quantization that a Q/DQ file carries, whoever wrote it, is read into a plan and written again in each target's own
-    dialect. Each result is run on random inputs beside the original, and the largest difference is printed.
+    dialect. Each result is run beside the original, on a recipe's data or else on random inputs, and the largest difference is
+    printed. Axes that the file leaves open have the sizes of --shape, or the data's.
     """
+    from compressctl.cli.files import dataset_of
+    from compressctl.measure.samples import Samples, parse_shapes
+    from compressctl.measure.session_host import SessionHost
+
     names = [name for entry in to for name in entry.split(",")]
     targets = [_target(name, options or [], profile, batch) for name in names]
     model = _read(file)
-    reference = _reference(model, file)
-    for target in targets:
-        _write(model, target, output / target.backend, reference)
+    samples = Samples(model.signature, dataset_of(data), parse_shapes(shape or ()))
+    shapes = samples.call(batch).shapes
+    with SessionHost() as host:
+        reference = _reference(samples, file, host)
+        for target in targets:
+            _write(model, replace(target, input_shapes=shapes), output / target.backend, reference, host)
 
 
 def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
@@ -112,7 +128,7 @@ def _read(file: Path) -> Model:
     return Model(Form.ONNX, found.model, signature, found.plan)
 
 
-def _write(model: Model, target: Target, folder: Path, reference: _Reference) -> None:
+def _write(model: Model, target: Target, folder: Path, reference: _Reference, host: SessionHost) -> None:
     from compressctl.core.backend import backends
     from compressctl.core.errors import MissingDependencyError, UsageError
     from compressctl.pipeline.carried import fitted
@@ -135,7 +151,7 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference) ->
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
     for note in (*changed, *artifact.notes):
         print(f"  {note}")
-    nodes = [node for node in backend.explain(artifact, target) if node.macs]
+    nodes = [node for node in host.explain(artifact, target) if node.macs]
     if nodes:
         integer = sum(node.macs for node in nodes if node.precision.startswith("int")) / sum(
             node.macs for node in nodes
@@ -144,15 +160,15 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference) ->
         for node in [node for node in nodes if node.rule][:5]:
             kernel = f", {node.kernel}" if node.kernel else ""
             print(f"  in float: {node.name} ({node.op}{kernel}): {node.rule}")
-    print(f"  {_compared(target, artifact, reference)}")
+    print(f"  {_compared(target, artifact, reference, host)}")
 
 
 @dataclass(frozen=True)
 class _Reference:
     """What the file itself computes in ONNX Runtime.
 
-    refused: it cannot, whatever the inputs. failed: not on
-    random inputs, which may be its good right."""
+    refused: it cannot, whatever the inputs. failed: not on random inputs, which may be its good right.
+    """
 
     inputs: dict[str, Any]
     outputs: dict[str, Any]
@@ -160,59 +176,37 @@ class _Reference:
     failed: CompressctlError | None = None
 
 
-def _reference(model: Model, original: Path) -> _Reference:
+def _reference(samples: Samples, original: Path, host: SessionHost) -> _Reference:
     from compressctl.core.backend import Artifact
     from compressctl.core.errors import CompressctlError
     from compressctl.core.target import Target
-    from compressctl.pipeline.work import open_backend
 
     target = Target("onnxruntime", options={"integer_activations": False})
     try:
-        session = open_backend("onnxruntime").open(Artifact("onnxruntime", original, (original,)), target)
+        session = host.open(Artifact("onnxruntime", original, (original,)), target)
     except CompressctlError as error:
         return _Reference({}, {}, refused=error)
     problem = None
-    for open_size in (4, 1):
+    for batch in (4, 1):
         # Some graphs name their batch and hold a Reshape that takes only 1.
-        inputs = _random_inputs(model, open_size)
+        inputs = dict(samples.call(batch).inputs)
         try:
             return _Reference(inputs, session.run(inputs))
         except CompressctlError as error:
             problem = problem or error
-    return _Reference({}, {}, refused=problem) if _sizes_are_known(model) else _Reference({}, {}, failed=problem)
+    if samples.dataset is None and any(not spec.dtype.startswith("float") for spec in samples.signature.inputs):
+        # Random indices, lengths or masks may be none that the model takes.
+        return _Reference({}, {}, failed=problem)
+    return _Reference({}, {}, refused=problem)
 
 
-def _random_inputs(model: Model, open_size: int) -> dict[str, Any]:
-    import numpy as np
-
-    from compressctl.measure.served import concrete
-
-    rng = np.random.default_rng(0)
-    inputs = {}
-    for spec in model.signature.inputs:
-        shape = concrete(spec, open_size)
-        values = rng.standard_normal(shape) if spec.dtype.startswith("float") else np.ones(shape)
-        inputs[spec.name] = values.astype(spec.dtype)
-    return inputs
-
-
-def _sizes_are_known(model: Model) -> bool:
-    """Whether random inputs are such as the model takes: nothing but the batch is open, and no input holds indices."""
-    return all(
-        spec.dtype.startswith("float") and all(isinstance(size, int) for size in spec.shape[1:])
-        for spec in model.signature.inputs
-    )
-
-
-def _compared(target: Target, artifact: Any, reference: _Reference) -> str:
-    from compressctl.pipeline.work import open_backend
-
+def _compared(target: Target, artifact: Any, reference: _Reference, host: SessionHost) -> str:
     problem = reference.refused or reference.failed
     if target.options.get("preprocess"):
         return "not compared with the original: it takes other inputs now"
     if problem is not None:
         return f"not compared with the original: {problem.message}"
-    after = open_backend(target.backend).open(artifact, target).run(reference.inputs)
+    after = host.open(artifact, target).run(reference.inputs)
     share = max(_share(values, after[name]) for name, values in reference.outputs.items())
     return f"largest difference from the original, as a share of its outputs' range: {share:.2%}"
 

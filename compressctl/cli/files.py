@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from compressctl.core.backend import Artifact
+    from compressctl.core.data import Dataset
     from compressctl.core.model import Signature
 
 
@@ -48,6 +49,20 @@ def _exported_file(path: Path) -> tuple[Artifact, Signature]:
     from compressctl.backends.openvino.signature import signature_of as openvino_signature
 
     return Artifact("openvino", path, (path, path.with_suffix(".bin"))), openvino_signature(path)
+
+
+def dataset_of(recipe: Path | None) -> Dataset | None:
+    """What a recipe's `data` names; None without a recipe. Raises UsageError where it names none."""
+    from compressctl.core.errors import UsageError
+    from compressctl.recipe.loader import load
+    from compressctl.sources.load import load_dataset
+
+    if recipe is None:
+        return None
+    loaded = load(recipe)
+    if loaded.data is None:
+        raise UsageError(f"{recipe} names no data", hint="add a `data` section")
+    return load_dataset(loaded.data, loaded.base, loaded.seed)
 
 
 def writable(path: Path, force: bool) -> Path:

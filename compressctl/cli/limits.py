@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
 from compressctl.core.nearest import suggestion
-from compressctl.recipe.schema import BudgetSection
+from compressctl.recipe.schema import BudgetSection, FidelityLimits
 
 
 def parse_budget(texts: Sequence[str]) -> BudgetSection:
@@ -19,9 +19,18 @@ def parse_budget(texts: Sequence[str]) -> BudgetSection:
         name, equals, value = text.partition("=")
         if not equals or not value:
             raise UsageError(f"--budget {text}: write LIMIT=VALUE", hint="as in --budget speedup=1.5")
-        if name not in BudgetSection.model_fields:
-            raise UsageError(f"--budget {text}: unknown limit", hint=suggestion(name, BudgetSection.model_fields))
-        values[name] = value
+        limit, _, output = name.partition(".")
+        if limit not in BudgetSection.model_fields or (output and limit not in FidelityLimits.model_fields):
+            raise UsageError(f"--budget {text}: unknown limit", hint=suggestion(limit, BudgetSection.model_fields))
+        if output:
+            named = values.setdefault(limit, {})
+            if not isinstance(named, dict):
+                raise UsageError(
+                    f"--budget {text}: {limit} limits all outputs already", hint="name each output, or none"
+                )
+            named[output] = value
+        else:
+            values[limit] = value
     try:
         return BudgetSection.model_validate(values)
     except ValidationError as error:

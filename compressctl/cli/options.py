@@ -12,4 +12,10 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a value, as in stages.int8.ranges=mse. Repeatable."),
 ]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", metavar="NAME=SIZE", help="Size of an open axis, by its name or as input.axis. Repeatable."
+    ),
+]
 Unsets = Annotated[list[str] | None, typer.Option("--unset", metavar="PATH", help="Remove a value. Repeatable.")]

@@ -11,23 +11,29 @@ from compressctl.core.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from compressctl.core.model import Signature
+    from compressctl.core.model import Signature, TensorSpec
 
 SplitName = Literal["train", "validation", "calibration", "test"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs: by name, float32 or integer, samples along axis 0. labels: (n,) integers for classes, floats otherwise.
+    """inputs: by name, numbers, samples along axis 0. labels: (n,) integers for classes, floats otherwise.
 
     indices: (n,) int64, the samples' positions in the dataset as it is stored, so that results can name an example.
     groups: (n,) names of the group that each sample belongs to, where the data tells; for fairness alone, no model sees it.
+    constants: names of inputs that every sample shares, given as the model takes them (a sampling rate, a table).
+    is_request: one recorded call of the model, one index, every array as the model takes it, whatever axis counts samples.
+    expected: outputs that somebody else recorded for these inputs, by name.
     """
 
     inputs: Mapping[str, np.ndarray]
     labels: np.ndarray | None
     indices: np.ndarray
     groups: np.ndarray | None = None
+    constants: frozenset[str] = frozenset()
+    is_request: bool = False
+    expected: Mapping[str, np.ndarray] | None = None
 
 
 class Split(Protocol):
@@ -56,21 +62,49 @@ class Dataset(Protocol):
 
 
 def bind(batch: Batch, signature: Signature) -> dict[str, np.ndarray]:
-    """The batch's arrays under the model's input names.
+    """The batch's arrays as the model takes them: under its input names, samples along each input's own batch axis.
 
-    By name where the names agree; a single array goes to a single input whatever the names. Floats get the model's width.
-    Raises UsageError otherwise.
+    By name where the names agree; a single array goes to a single input whatever the names. Numbers get the model's width.
+    An input without a batch axis takes a constant, or the only sample's array. Raises UsageError where that does not fit.
     """
     wanted = [spec.name for spec in signature.inputs]
     if set(wanted) <= set(batch.inputs):
-        return {spec.name: _as_wide(batch.inputs[spec.name], spec.dtype) for spec in signature.inputs}
+        return {spec.name: _placed(batch, spec.name, spec) for spec in signature.inputs}
     if len(wanted) == 1 and len(batch.inputs) == 1:
-        return {wanted[0]: _as_wide(next(iter(batch.inputs.values())), signature.inputs[0].dtype)}
+        return {wanted[0]: _placed(batch, next(iter(batch.inputs)), signature.inputs[0])}
+    missing = [name for name in wanted if name not in batch.inputs]
     raise UsageError(
         f"the model takes {', '.join(wanted)} but the data gives {', '.join(batch.inputs)}",
-        hint="name the data's arrays like the model's inputs",
+        hint=f"name the data's arrays like the model's inputs; {', '.join(missing)} is missing",
     )
 
 
-def _as_wide(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array.astype(dtype) if dtype == "float16" and array.dtype.kind == "f" else array
+def _placed(batch: Batch, name: str, spec: TensorSpec) -> np.ndarray:
+    import numpy as np
+
+    array = as_wide(batch.inputs[name], spec.dtype)
+    if batch.is_request or name in batch.constants:
+        return array
+    if spec.batch_axis is not None:
+        return array if spec.batch_axis == 0 else np.moveaxis(array, 0, spec.batch_axis)
+    if array.ndim == len(spec.shape) + 1 and len(array) == 1:
+        only: np.ndarray = array[0]
+        return only
+    raise UsageError(
+        f"input {name} of the model has no batch axis ({list(spec.shape)}), the data gives {list(array.shape)} for it",
+        hint=f"say which axis counts samples, as in `model: {{batch_axes: {{{name}: 0}}}}`, or give one array for all samples",
+    )
+
+
+def as_wide(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Floats in the model's float type and integers in its integer type; anything else is left for the model to refuse."""
+    import numpy as np
+
+    if array.dtype.name == dtype:
+        return array
+    if dtype in ("float16", "float32", "float64") and array.dtype.kind == "f":
+        return array.astype(dtype)
+    if dtype in ("int16", "int32", "int64") and array.dtype.kind in "iu" and array.size:
+        limits = np.iinfo(dtype)
+        return array.astype(dtype) if limits.min <= array.min() and array.max() <= limits.max else array
+    return array

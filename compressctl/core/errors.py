@@ -106,6 +106,10 @@ class StageError(CompressctlError):
     """A stage could not do its work."""
 
 
+class CrashError(StageError):
+    """A process in which native code opened or ran a file ended, by a signal or without an answer."""
+
+
 class GateError(StageError):
     """A stage broke its gate and nothing mended it."""
 

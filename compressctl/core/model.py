@@ -20,17 +20,51 @@ class Form(StrEnum):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output. dtype is numpy's name; a str in shape is a named dynamic axis, as in ("batch", 3, 32, 32)."""
+    """One input or output. dtype is numpy's name; a str in shape is a named open axis, as in ("batch", 3, 32, 32).
+
+    batch_axis: the axis that counts samples, None where there is none: a sampling rate, a table, a length of the whole call.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    batch_axis: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_axis is not None and self.batch_axis >= len(self.shape):
+            object.__setattr__(self, "batch_axis", None)
+
+    @property
+    def batch(self) -> int | str | None:
+        """The size along the batch axis: a number where the model fixes it, a name where it is open, None without one."""
+        return None if self.batch_axis is None else self.shape[self.batch_axis]
+
+    def is_open(self, axis: int) -> bool:
+        """Whether the axis has no size of its own and counts something else than samples."""
+        return isinstance(self.shape[axis], str) and axis != self.batch_axis
 
 
 @dataclass(frozen=True)
 class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """How many samples a call takes where the model says so; 1 where no input has a batch axis; None where any number."""
+        sizes = [spec.batch for spec in self.inputs if spec.batch is not None]
+        fixed = [size for size in sizes if isinstance(size, int)]
+        return fixed[0] if fixed else None if sizes else 1
+
+    @property
+    def open_axes(self) -> dict[str, str]:
+        """Axes whose size only a sample tells: `input.axis` to the name that the model gives it."""
+        return {
+            f"{spec.name}.{axis}": str(spec.shape[axis])
+            for spec in self.inputs
+            for axis in range(len(spec.shape))
+            if spec.is_open(axis)
+        }
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ class Target:
     """threads: 0 means all. profile: the instruction set that decides the dialect; never "auto" here, see `resolve_profile`.
 
     watts_per_core: declared by the user, for an estimate of energy. options: what the recipe says about the backend, as the
-    backend's params dump it.
+    backend's params dump it. input_shapes: by input, the shape of the call that is timed and whose arithmetic is counted; empty
+    before a sample was chosen.
     """
 
     backend: str
@@ -32,6 +33,7 @@ class Target:
     profile: Profile = "x86-avx2"
     watts_per_core: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def saturates(self) -> bool:

@@ -52,7 +52,7 @@ class TechniqueSpec:
     other). version: raise it when the same parameters give another result; it is part of the cache key. sources: papers, with
     the section or equation.
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
-    work back until `run.gate` holds. reads_target: its result depends on the target, also when it gives a torch model.
+    work back until `run.accept` holds. reads_target: its result depends on the target, also when it gives a torch model.
     reads_data: its result depends on the recipe's data and task also where its params need neither.
     promises_speed: whoever uses it expects a faster file, so a result that is slower than what the stage was given is undone.
     files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
@@ -111,17 +111,23 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What a stage must hold. accuracy_drop: points of the task's metric against the original model."""
+class Acceptance:
+    """Whether a model holds a stage's gate on the validation split. facts: what was measured, for the report.
 
-    accuracy_drop: float
+    words: what missed, empty where it holds.
+    """
+
+    holds: bool
+    facts: Mapping[str, Any]
+    words: str = ""
 
 
 @dataclass(frozen=True)
 class RunContext:
     """What every stage needs, and nothing else. seed: this stage's own. folder: scratch space, gone after the run.
 
-    score: None when the recipe has no labelled data. baseline_score: the original model's on the validation split, measured
+    score: None when the recipe has no labelled data. accept: holds the stage's gate against a model, where the technique shall give
+    parts of its work back until one holds; None otherwise. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
@@ -138,7 +144,7 @@ class RunContext:
     score: Scorer | None = None
     baseline_score: Callable[[], float] | None = None
     open: Callable[[Model], Session] | None = None
-    gate: Gate | None = None
+    accept: Callable[[Model], Acceptance] | None = None
     task: Task = "classification"
     metric: MetricSpec | None = None
     base: Path = Path()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compressctl.core.backend import Artifact, Backend
-from compressctl.core.data import Dataset
+from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.source import MetricSpec, Task
@@ -17,11 +17,13 @@ from compressctl.core.target import Target
 from compressctl.measure.behaviour import behaviour
 from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.groups import SMALLEST_GROUP
-from compressctl.measure.latency import STANDARD, Effort, LatencyRun, Timing, compare
+from compressctl.measure.latency import STANDARD, Effort, LatencyRun, OperatingPoint, Timing, compare
 from compressctl.measure.ledger import size
-from compressctl.measure.results import Fusion, LoadPoint, Measurement, Noise
-from compressctl.measure.score import Predictions, change, predict, score, scoring_batch
+from compressctl.measure.results import Fidelity, Fusion, LoadPoint, Measurement, Noise
+from compressctl.measure.samples import Samples, Size
+from compressctl.measure.score import Predictions, change, predict_all, score
 from compressctl.measure.served import threads_of
+from compressctl.measure.session_host import SessionHost
 from compressctl.measure.sheet import with_examples
 
 SCORING_BATCH = 64
@@ -39,11 +41,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What files are measured with. dataset: None when nothing can be scored. metric: None for custom tasks without one."""
+    """What files are measured with. samples: what is timed and counted. dataset: None when there is none.
+
+    metric: None for tasks without one. all_points: also other batches and threads, and samples of other sizes.
+    """
 
     backend: Backend
     target: Target
     task: Task
+    samples: Samples
     dataset: Dataset | None
     metric: MetricSpec | None
     effort: Effort = STANDARD
@@ -61,40 +67,44 @@ def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple
     if subjects[-1].artifact.stand_in:
         found = [_untimed(subject, by) for subject in subjects]
         return _scored(subjects, found, by, events), None
-    headline = _compared(subjects, [by.target], events, by.effort)
-    others = operating_points(by.target, subjects[0].model) if by.all_points else []
+    headline = _compared(subjects, [_at(by.target, by.samples)], events, by.effort)
+    others = operating_points(by.target, by.samples) if by.all_points else []
     timed = [headline.points[0]]
     if others:
         effort = replace(by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4)
         timed += _compared(ends, others, events, effort).points
-    found = [
-        _measurement(subject, run, by, in_full=position in (0, last))
-        for position, (subject, run) in enumerate(zip(subjects, timed[0], strict=True))
-    ]
+    with SessionHost() as host:
+        found = [
+            _measurement(subject, run, by, host, in_full=position in (0, last))
+            for position, (subject, run) in enumerate(zip(subjects, timed[0], strict=True))
+        ]
     for end, position in ((0, 0), (-1, 1)):
         points = tuple(LoadPoint(runs[position].latency, runs[position].speedup) for runs in timed[1:])
         found[end] = replace(found[end], points=points)
     return _scored(subjects, found, by, events), headline.noise
 
 
-def _compared(subjects: Sequence[Subject], targets: Sequence[Target], events: Events, effort: Effort) -> Timing:
+def _compared(subjects: Sequence[Subject], at: Sequence[OperatingPoint], events: Events, effort: Effort) -> Timing:
     signatures = [subject.model.signature for subject in subjects]
-    return compare([subject.artifact for subject in subjects], targets, signatures, events, effort)
+    return compare([subject.artifact for subject in subjects], at, signatures, events, effort)
 
 
-def operating_points(target: Target, model: Model) -> list[Target]:
-    """Batch 1 and a throughput batch, one thread and all, without the headline's own."""
-    batches = {1, THROUGHPUT_BATCH} if _any_batch(model) else {target.batch}
+def operating_points(target: Target, samples: Samples) -> list[OperatingPoint]:
+    """Without the headline's own: batch 1 and a throughput batch, one thread and all; and, where the data's sizes vary, the
+    smaller and the larger sample as the headline is timed."""
+    batches = {1, THROUGHPUT_BATCH} if samples.signature.fixed_batch is None else {target.batch}
     found = [
         replace(target, threads=threads, batch=batch)
         for batch in sorted(batches)
         for threads in sorted({1, threads_of(replace(target, threads=0))})
     ]
-    return [point for point in found if (point.batch, point.threads) != (target.batch, threads_of(target))]
+    others = [point for point in found if (point.batch, point.threads) != (target.batch, threads_of(target))]
+    sizes = [size for size in samples.sizes if size != "median"]
+    return [*(_at(target, samples, size) for size in sizes), *(_at(point, samples) for point in others)]
 
 
-def _any_batch(model: Model) -> bool:
-    return all(spec.shape and isinstance(spec.shape[0], str) for spec in model.signature.inputs)
+def _at(target: Target, samples: Samples, size: Size = "median") -> OperatingPoint:
+    return OperatingPoint(target, samples.call(target.batch, size))
 
 
 def _untimed(subject: Subject, by: Yardstick) -> Measurement:
@@ -108,8 +118,8 @@ def _untimed(subject: Subject, by: Yardstick) -> Measurement:
     )
 
 
-def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, *, in_full: bool) -> Measurement:
-    fused = fusion(by.backend, subject.artifact, by.target) if in_full else None
+def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, host: SessionHost, *, in_full: bool) -> Measurement:
+    fused = fusion(host, subject.artifact, by.target) if in_full else None
     return Measurement(
         artifact=subject.artifact,
         size=size(subject.artifact, subject.model, by.backend, fused.nodes if fused else ()),
@@ -126,33 +136,66 @@ def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, *, in_full: b
 
 
 def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick, events: Events) -> list[Measurement]:
-    """With scores, and what changed against the first."""
-    if by.dataset is None:
-        return found
-    test, serving, classes = by.dataset.split("test"), replace(by.target, threads=0), by.dataset.classes
-    before: Predictions | None = None
+    """With scores, and what changed against the first: every output of every file, one pass over the data."""
+    split = None if by.dataset is None else scored_split(by.dataset)
+    if by.dataset is None or split is None:
+        why = "the recipe has no data" if by.dataset is None else "the data have no samples"
+        return [found[0], *(replace(measured, fidelity=Fidelity(reason=why)) for measured in found[1:])]
+    with SessionHost() as host:
+        seen = predict_all(
+            [host.open(subject.artifact, replace(by.target, threads=0)) for subject in subjects],
+            [subject.model for subject in subjects],
+            by.dataset.split(split),
+            by.target,
+            events,
+        )
     scored: list[Measurement] = []
-    for subject, measured in zip(subjects, found, strict=True):
-        session = by.backend.open(subject.artifact, serving)
-        now = predict(session, test, subject.model.signature, scoring_batch(subject.model, by.target), events)
-        before = before or now
-        result = measured
-        _warn_of_nothing(now, "the float model" if subject is subjects[0] else subject.artifact.path.name, events)
-        if by.metric is not None and now.labels is not None:
-            found_score = score(now, by.metric, classes, "test")
-            if not math.isfinite(found_score.value):
-                events.warn(
-                    f"{by.metric.name} is not a number: labels that do not vary, or outputs that are no numbers"
-                )
-            else:
-                result = replace(result, score=found_score)
-                if subject is not subjects[0] and scored[0].score is not None:
-                    result = replace(result, change=change(before, now, by.metric, classes, "test"))
-        if subject is subjects[-1] and subject is not subjects[0]:
-            result = _behaved(result, before, now, by)
-            _warn_of_groups(result, before, events)
+    for subject, measured, now in zip(subjects, found, seen.predictions, strict=True):
+        before, result = seen.predictions[0], measured
+        is_first = subject is subjects[0]
+        if not is_first:
+            compared = seen.fidelity[len(scored)]
+            is_random = bool(getattr(by.dataset, "is_random", False))
+            result = replace(result, fidelity=Fidelity(compared, split, seen.samples, is_random))
+        if now is not None and before is not None and split == "test":
+            _warn_of_nothing(now, "the float model" if is_first else subject.artifact.path.name, events)
+            result = _with_score(result, before, now, by, scored, events, is_last=subject is subjects[-1])
         scored.append(result)
     return scored
+
+
+def scored_split(dataset: Dataset) -> SplitName | None:
+    """The split whose samples files are compared on: the test split, or another that has samples, in order of how little it
+    was used for choosing; None where all are empty."""
+    names: tuple[SplitName, ...] = ("test", "validation", "calibration", "train")
+    return next((name for name in names if len(dataset.split(name))), None)
+
+
+def _with_score(
+    found: Measurement,
+    before: Predictions,
+    now: Predictions,
+    by: Yardstick,
+    scored: Sequence[Measurement],
+    events: Events,
+    *,
+    is_last: bool,
+) -> Measurement:
+    """With the task's own metric and what changed in its terms. scored: the measurements before this one."""
+    assert by.dataset is not None
+    classes = by.dataset.classes
+    if by.metric is not None and now.labels is not None:
+        value = score(now, by.metric, classes, "test")
+        if not math.isfinite(value.value):
+            events.warn(f"{by.metric.name} is not a number: labels that do not vary, or outputs that are no numbers")
+        else:
+            found = replace(found, score=value)
+            if scored and scored[0].score is not None:
+                found = replace(found, change=change(before, now, by.metric, classes, "test"))
+    if is_last and scored:
+        found = _behaved(found, before, now, by)
+        _warn_of_groups(found, before, events)
+    return found
 
 
 def _warn_of_nothing(found: Predictions, name: str, events: Events) -> None:
@@ -190,8 +233,8 @@ def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Ya
     return found
 
 
-def fusion(backend: Backend, artifact: Artifact, target: Target) -> Fusion:
-    nodes = tuple(backend.explain(artifact, target))
+def fusion(host: SessionHost, artifact: Artifact, target: Target) -> Fusion:
+    nodes = tuple(host.explain(artifact, target))
     total = sum(node.macs for node in nodes)
     # "int4 weights" are turned into floats and multiplied as such.
     integer = sum(node.macs for node in nodes if node.precision in _INTEGERS)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compressctl.measure.results import BudgetCheck, Measurement, Verdict
+from compressctl.measure.fidelity_limits import fidelity_checks
+from compressctl.measure.results import BudgetCheck, Measurement, OutputFidelity, Verdict
 from compressctl.recipe.schema import BudgetSection
 
 
 @dataclass(frozen=True)
 class BudgetFacts:
-    """What limits are held against. drop and worst_class in points of the metric; None where it was not measured."""
+    """What limits are held against. drop and worst_class in points of the metric; None where it was not measured.
+
+    outputs: against the original's, None where nothing was compared.
+    """
 
     size_bytes: int
     metric: str
@@ -19,6 +23,7 @@ class BudgetFacts:
     worst_class: tuple[str, float] | None = None
     speedup: float | None = None
     verdict: Verdict | None = None
+    outputs: tuple[OutputFidelity, ...] | None = None
 
 
 def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
@@ -31,6 +36,7 @@ def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
         worst_class=change.worst_class if change else None,
         speedup=speedup.ratio if speedup else None,
         verdict=speedup.verdict if speedup else None,
+        outputs=compressed.fidelity.outputs if compressed.fidelity and compressed.fidelity.outputs else None,
     )
 
 
@@ -51,7 +57,7 @@ def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
         checks.append(_at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, facts))
-    return tuple(checks)
+    return (*checks, *fidelity_checks(budget, facts.outputs))
 
 
 def _at_most(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:

@@ -15,6 +15,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.target import Target
 from compressctl.measure.results import Energy, Interval, Latency, Memory, Noise, Speedup, Verdict
+from compressctl.measure.samples import Call
 from compressctl.measure.served import Block, Served, threads_of
 from compressctl.numerics.ratio import paired_ratio
 
@@ -63,6 +64,14 @@ class LatencyRun:
 
 
 @dataclass(frozen=True)
+class OperatingPoint:
+    """How files are called while they are timed: threads and batch, and the arrays of one call."""
+
+    target: Target
+    call: Call
+
+
+@dataclass(frozen=True)
 class _Start:
     memory: Memory
     load_ms: float
@@ -78,7 +87,7 @@ class Timing:
 
 def compare(
     artifacts: Sequence[Artifact],
-    targets: Sequence[Target],
+    at: Sequence[OperatingPoint],
     signature: Signature | Sequence[Signature],
     events: Events | None,
     effort: Effort = STANDARD,
@@ -86,11 +95,11 @@ def compare(
     """Time artifacts interleaved (A B, B A, ...), each in processes of its own with pinned threads.
 
     signature: of all artifacts, or of each where they differ, as when a cast gives a file inputs of another type.
-    targets: the operating points, that of the report's headline first; they differ in threads and batch alone.
+    at: the operating points, that of the report's headline first; they differ in threads, batch and shapes alone.
     Raises StageError when a process cannot load or run its artifact.
     """
     signatures = [signature] * len(artifacts) if isinstance(signature, Signature) else signature
-    blocks: _Blocks = [[[] for _ in artifacts] for _ in targets]
+    blocks: _Blocks = [[[] for _ in artifacts] for _ in at]
     memories: list[Memory] = []
     loads: list[list[float]] = [[] for _ in artifacts]
     load = _OtherLoad()
@@ -98,15 +107,15 @@ def compare(
         if launch >= effort.launches and _is_settled(blocks[0]):
             break
         with ExitStack() as stack:
+            most_threads = max(threads_of(point.target) for point in at)
             served = [
-                stack.enter_context(Served(artifact, targets[0].device, max(map(threads_of, targets))))
-                for artifact in artifacts
+                stack.enter_context(Served(artifact, at[0].target.device, most_threads)) for artifact in artifacts
             ]
             # All start at the same time; asking for the meters waits until each has.
             meters = [one.meter() for one in served]
             meter, reason = meters[0]
-            for position, target in enumerate(targets):
-                measured = _launch(served, target, signatures, effort, load)
+            for position, point in enumerate(at):
+                measured = _launch(served, point, signatures, effort, load)
                 for found, block in zip(blocks[position], measured, strict=True):
                     found.append(block)
                 if position == 0 and launch == 0:
@@ -116,7 +125,7 @@ def compare(
         if events is not None:
             events.progress("timing", launch + 1, max(effort.launches, launch + 1))
     starts = [_Start(memory, 1e3 * float(np.median(seconds))) for memory, seconds in zip(memories, loads, strict=True)]
-    points = [_point(target, found, starts, meter, reason) for target, found in zip(targets, blocks, strict=True)]
+    points = [_point(point, found, starts, meter, reason) for point, found in zip(at, blocks, strict=True)]
     return Timing(points, _noise(blocks[0], load.share()))
 
 
@@ -130,11 +139,11 @@ _Blocks = list[list[list[list[Block]]]]
 
 
 def _launch(
-    served: Sequence[Served], target: Target, signatures: Sequence[Signature], effort: Effort, load: _OtherLoad
+    served: Sequence[Served], point: OperatingPoint, signatures: Sequence[Signature], effort: Effort, load: _OtherLoad
 ) -> list[list[Block]]:
     """By artifact and round."""
     for one, signature in zip(served, signatures, strict=True):
-        one.open(target, signature)
+        one.open(point.target, point.call.for_model(signature))
     runs = [_warm_up(one, effort) for one in served]
     found: list[list[Block]] = [[] for _ in served]
     with load.watch(served):
@@ -156,8 +165,9 @@ def _warm_up(served: Served, effort: Effort) -> int:
 
 
 def _point(
-    target: Target, blocks: list[list[list[Block]]], starts: list[_Start], meter: str | None, reason: str | None
+    point: OperatingPoint, blocks: list[list[list[Block]]], starts: list[_Start], meter: str | None, reason: str | None
 ) -> list[LatencyRun]:
+    target = point.target
     if meter is not None and any(_joules(mine, target, meter) is None for mine in blocks):
         # All files by the same measure, or their ratio would compare a counter with an estimate.
         meter, reason = (
@@ -168,7 +178,7 @@ def _point(
     for position, mine in enumerate(blocks):
         runs.append(
             LatencyRun(
-                latency=_latency(mine, target),
+                latency=_latency(mine, point),
                 memory=starts[position].memory,
                 load_ms=starts[position].load_ms,
                 energy=_energy(mine, target, meter, reason),
@@ -196,7 +206,8 @@ def _medians(launches: list[list[Block]]) -> list[np.ndarray]:
     return [np.array([np.median(block.seconds) for block in rounds]) for rounds in launches]
 
 
-def _latency(launches: list[list[Block]], target: Target) -> Latency:
+def _latency(launches: list[list[Block]], point: OperatingPoint) -> Latency:
+    target = point.target
     milliseconds = 1e3 * np.concatenate([block.seconds for rounds in launches for block in rounds])
     return Latency(
         runs=len(milliseconds),
@@ -208,6 +219,9 @@ def _latency(launches: list[list[Block]], target: Target) -> Latency:
         mean_ms=float(milliseconds.mean()),
         samples_per_second=float(target.batch / np.median(milliseconds) * 1e3),
         percentiles_ms=tuple(float(value) for value in np.percentile(milliseconds, range(101))),
+        shapes=point.call.shapes,
+        values="random" if point.call.is_random else "data",
+        sample=point.call.size,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -174,6 +174,48 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
+class OutputFidelity:
+    """One output of a file against the original's, over all values of all compared samples.
+
+    sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum of squares / sum of squared differences); None where the outputs
+    are identical, or the original's are all zero. cosine: of all values as one vector. largest_difference: in the output's unit.
+    agreement: share of equal decisions, 0 to 1, by the rule in decided_by; None where the output does not look like scores.
+    broken: values that are no numbers on one side alone. other_shapes: samples whose output has another shape, which are in
+    no other figure. samples: of those that are.
+    """
+
+    name: str
+    samples: int
+    identical: bool
+    sqnr_db: float | None
+    cosine: float | None
+    largest_difference: float | None
+    agreement: float | None = None
+    decided_by: str | None = None
+    broken: int = 0
+    other_shapes: int = 0
+
+    @property
+    def churn(self) -> float | None:
+        """The share of decisions that changed, 0 to 1."""
+        return None if self.agreement is None else 1 - self.agreement
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Every output of a file against the original's. split: whose samples. reason: why nothing was compared, else None.
+
+    Source of the figures: the two files in the same runtime, on the same calls.
+    """
+
+    outputs: tuple[OutputFidelity, ...] = ()
+    split: str | None = None
+    samples: int = 0
+    is_random: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Latency:
     """Milliseconds for one batch. p99_ms is None below 1,000 runs."""
 
@@ -187,6 +229,11 @@ class Latency:
     samples_per_second: float
     percentiles_ms: tuple[float, ...] = ()
     """0 to 100: the whole distribution, for pictures."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """What one call was given, by input."""
+    values: Literal["data", "random"] = "random"
+    sample: str = "median"
+    """Which of the data's samples, by size: the median, or the one at 10 or 90 %."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +348,7 @@ class Measurement:
     """One artifact. speedup, thrift (energy) and change are against the baseline, None for the baseline itself.
 
     step: latency against the artifact before it, where stages are measured. points: speed at other batches and threads.
-    load_ms: from the file to a session that serves.
+    load_ms: from the file to a session that serves. fidelity: None for the baseline itself.
     """
 
     artifact: Artifact
@@ -321,6 +368,7 @@ class Measurement:
     points: tuple[LoadPoint, ...] = ()
     load_ms: float | None = None
     packed: PackedSize | None = None
+    fidelity: Fidelity | None = None
 
 
 @dataclass(frozen=True)

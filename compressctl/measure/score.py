@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from compressctl.core.backend import Session
-from compressctl.core.data import Split, SplitName, bind
+from compressctl.core.data import Batch, Split, SplitName, as_wide, bind
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
+from compressctl.core.feeds import Feed, feeds, take
 from compressctl.core.model import Model, Signature
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
+from compressctl.measure.fidelity import Comparison
 from compressctl.measure.metrics import classes_of
-from compressctl.measure.results import Change, Score
+from compressctl.measure.results import Change, OutputFidelity, Score
 
 SMALLEST_CLASS = 10
 """Samples below which one class's accuracy says nothing: a single flip would move it by more than ten points."""
@@ -46,33 +48,127 @@ def scoring_batch(model: Model, target: Target) -> int:
 def predict(
     session: Session, split: Split, signature: Signature, batch_size: int, events: Events | None = None
 ) -> Predictions:
-    """Run a whole split. Raises UsageError when it is empty.
+    """The first output for a whole split. Raises UsageError when it is empty, or gives outputs of different shapes."""
+    collected = _Collected(signature)
+    for feed in feeds(split, signature, batch_size):
+        collected.add(feed, session.run(feed.inputs))
+        if events is not None:
+            events.progress("scoring", collected.samples, len(split))
+    found = collected.predictions()
+    if found is None:
+        name = signature.outputs[0].name
+        raise UsageError(
+            f"{name} has another shape for other samples, so that it cannot be scored as one array",
+            hint="score samples of one size, or compare outputs (fidelity) instead",
+        )
+    return found
 
-    A model of a fixed batch size gets the last, smaller batch filled up with copies, whose outputs are dropped.
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass over a split gave. predictions: by model, None where its first output has other shapes for other samples.
+
+    fidelity: by model, every output against the first model's.
     """
-    fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else batch_size
-    size = fixed if isinstance(fixed, int) else batch_size
-    outputs, labels, indices, groups = [], [], [], []
+
+    predictions: tuple[Predictions | None, ...]
+    fidelity: tuple[tuple[OutputFidelity, ...], ...]
+    samples: int
+
+
+def predict_all(
+    sessions: Sequence[Session],
+    models: Sequence[Model],
+    split: Split,
+    target: Target,
+    events: Events | None = None,
+    most: int | None = None,
+) -> Seen:
+    """Run a whole split through several forms of one model, the original first, and compare all outputs on the way.
+
+    A model with dynamic ranges is run in the batches that it is served in, see `scoring_batch`. most: samples after which to
+    stop; None for all. Raises UsageError when the split is empty.
+    """
+    original = models[0].signature
+    collected = [_Collected(model.signature) for model in models]
+    comparisons = [Comparison(original) for _ in models]
     done = 0
-    for batch in split.batches(size):
-        count = len(batch.indices)
-        inputs = bind(batch, signature)
-        if isinstance(fixed, int):
-            inputs = {name: _filled(array, fixed) for name, array in inputs.items()}
-        outputs.append(session.run(inputs)[signature.outputs[0].name][:count])
-        labels.append(batch.labels)
-        indices.append(batch.indices)
-        groups.append(batch.groups)
-        done += len(batch.indices)
+    for feed in feeds(split, original, _BATCH if most is None else min(_BATCH, most)):
+        outputs: dict[str, np.ndarray] = {}
+        for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
+            given = _in_parts(session, model, feed, target)
+            outputs = outputs or given
+            collected[place].add(feed, given)
+            comparisons[place].add(outputs, given, feed.count)
+        done += feed.count
         if events is not None:
             events.progress("scoring", done, len(split))
-    if not outputs:
-        raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
-    return Predictions(np.concatenate(outputs), _joined(labels), np.concatenate(indices), _joined(groups))
+        if most is not None and done >= most:
+            break
+    return Seen(
+        tuple(one.predictions() for one in collected), tuple(comparison.result() for comparison in comparisons), done
+    )
 
 
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)]) if len(array) < size else array
+def _in_parts(session: Session, model: Model, feed: Feed, target: Target) -> dict[str, np.ndarray]:
+    """One call, or several of the size that a model with dynamic ranges is served in."""
+    size = scoring_batch(model, target)
+    if size >= feed.count or model.signature.fixed_batch is not None or feed.batch.is_request:
+        return session.run(_typed(feed.inputs, model.signature))
+    parts = []
+    for start in range(0, feed.count, size):
+        part = take(feed.batch, slice(start, start + size))
+        parts.append(session.run(_typed(bind(part, model.signature), model.signature)))
+    axes = {spec.name: spec.batch_axis for spec in model.signature.outputs}
+    return {
+        name: np.concatenate([part[name] for part in parts], axis=axes.get(name) or 0) if np.ndim(first) else first
+        for name, first in parts[0].items()
+    }
+
+
+def _typed(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, np.ndarray]:
+    """A stage may have given a file inputs of another width."""
+    types = {spec.name: spec.dtype for spec in signature.inputs}
+    if len(inputs) == 1 and len(types) == 1:
+        [(name, dtype)] = types.items()
+        return {name: as_wide(next(iter(inputs.values())), dtype)}
+    return {name: as_wide(array, types[name]) for name, array in inputs.items()}
+
+
+class _Collected:
+    """The first output of call after call, samples along axis 0."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._name = signature.outputs[0].name
+        self._axis = signature.outputs[0].batch_axis
+        self._outputs: list[np.ndarray] = []
+        self._batches: list[Batch] = []
+        self.samples = 0
+
+    def add(self, feed: Feed, given: Mapping[str, np.ndarray]) -> None:
+        first = given[self._name] if self._name in given else next(iter(given.values()))
+        if self._axis is None or feed.batch.is_request:
+            self._outputs.append(first[None] if feed.count == 1 and self._axis is None else first)
+        else:
+            self._outputs.append(np.moveaxis(first, self._axis, 0)[: feed.count])
+        self._batches.append(feed.batch)
+        self.samples += feed.count
+
+    def predictions(self) -> Predictions | None:
+        """Raises UsageError where there was no sample."""
+        if not self._outputs:
+            raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
+        if len({(output.shape[1:], output.dtype) for output in self._outputs}) > 1:
+            return None
+        outputs = np.concatenate(self._outputs)
+        if len(outputs) != self.samples:
+            return None
+        return Predictions(
+            outputs,
+            _joined([batch.labels for batch in self._batches]),
+            np.concatenate([batch.indices for batch in self._batches]),
+            _joined([batch.groups for batch in self._batches]),
+        )
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:

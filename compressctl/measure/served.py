@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import psutil
 
 from compressctl.core.backend import Artifact
-from compressctl.core.errors import StageError
-from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.errors import CrashError
 from compressctl.core.target import Target
+from compressctl.measure.death import died
 from compressctl.measure.results import Memory
 
 
@@ -29,14 +32,14 @@ class Block:
 
 
 class Served:
-    """One process that serves one artifact, at one operating point after another. Raises StageError when it ends.
+    """One process that serves one artifact, at one operating point after another. Raises CrashError when it ends.
 
     load_seconds: how long opening it took the first time, None before that.
     """
 
     def __init__(self, artifact: Artifact, device: str, most_threads: int) -> None:
         limits = {name: str(most_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._name = artifact.path.name
+        self._name, self._doing = artifact.path.name, "loading"
         self.load_seconds: float | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compressctl.measure.latency_worker"],
@@ -60,12 +63,16 @@ class Served:
         started = self._hear()
         return started["meter"], started["reason"]
 
-    def open(self, target: Target, signature: Signature) -> None:
-        inputs = [
-            {"name": spec.name, "dtype": spec.dtype, "shape": concrete(spec, target.batch)} for spec in signature.inputs
-        ]
-        point = {"target": asdict(target), "inputs": inputs, "cpus": _pinned(threads_of(target))}
-        seconds = float(self._ask({"open": point})["seconds"])
+    def open(self, target: Target, inputs: Mapping[str, np.ndarray]) -> None:
+        """Open it at an operating point; inputs: what each inference is given from now on."""
+        self._doing = "opening"
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            np.savez(file, *inputs.values())
+            file.flush()
+            given = {"names": list(inputs), "file": file.name}
+            point = {"target": asdict(target), "inputs": given, "cpus": _pinned(threads_of(target))}
+            seconds = float(self._ask({"open": point})["seconds"])
+        self._doing = "running"
         self.load_seconds = seconds if self.load_seconds is None else self.load_seconds
 
     def run(self, runs: int) -> Block:
@@ -106,18 +113,10 @@ class Served:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            # A traceback's indented lines, and an error's hint, are not what went wrong.
-            said = [line for line in self._process.communicate()[1].splitlines() if line.strip() == line != ""]
-            what = said[-1].removeprefix("compressctl.core.errors.") if said else "it said nothing"
-            raise StageError(f"the process that times {self._name} ended: {what}")
+            said = self._process.communicate()[1]
+            raise CrashError(died(self._process.returncode, said, f"{self._doing} {self._name} to time it"))
         found: dict[str, Any] = json.loads(answer)
         return found
-
-
-def concrete(spec: TensorSpec, batch: int) -> list[int]:
-    """A shape to run with: the batch where the model leaves it open, 1 for every other open axis."""
-    first, *rest = spec.shape or (1,)
-    return [batch if isinstance(first, str) else first, *(1 if isinstance(axis, str) else axis for axis in rest)]
 
 
 def threads_of(target: Target) -> int:

@@ -30,18 +30,16 @@ def is_within_gate(
     """
     if stage.gate is None:
         return True
-    judged = judge()
-    drop = judged.metric.drop(judged.baseline(), judged.score(model, "validation"))
-    facts["validation_drop"] = drop
-    if drop <= stage.gate.accuracy_drop:
+    accepted = judge().accept(model, stage.gate)
+    facts.update(accepted.facts)
+    if accepted.holds:
         return True
     if stage.gate.otherwise == "skip":
-        facts["skipped"] = f"lost {drop:.2f} points on the validation split, the gate allows {stage.gate.accuracy_drop}"
+        facts["skipped"] = accepted.words
         events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
         return False
     raise GateError(
-        f"stage {stage.id} ({stage.use}) lost {drop:.2f} points on the validation split, its gate allows "
-        f"{stage.gate.accuracy_drop}",
+        f"stage {stage.id} ({stage.use}): {accepted.words}",
         hint="loosen the gate, change the stage, or set gate.otherwise to skip",
     )
 

@@ -77,6 +77,7 @@ def run(
         status = "interrupted"
     except CompressctlError as raised:
         status, error = "failed", raised
+    work.close()
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)

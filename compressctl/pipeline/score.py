@@ -4,40 +4,57 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from compressctl.core.backend import Backend, Session
+from compressctl.core.backend import Backend
 from compressctl.core.data import Dataset, SplitName
-from compressctl.core.model import Model
+from compressctl.core.model import Form, Model
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
+from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
-from compressctl.measure.inputs import random_inputs
-from compressctl.measure.quick_latency import medians_ms
-from compressctl.measure.score import predict, score, scoring_batch
+from compressctl.measure.fidelity_limits import fidelity_checks
+from compressctl.measure.results import BudgetCheck
+from compressctl.measure.samples import Samples, random_inputs
+from compressctl.measure.score import Seen, predict, predict_all, score, scoring_batch
+from compressctl.measure.session_host import HostedSession, SessionHost
+from compressctl.pipeline.sessions import RememberedSession, TorchSession
+from compressctl.recipe.schema import GateSection
 
 
 class Judge:
-    """Builds a model for the target's runtime, opens it and scores it. original: gives the float model, once."""
+    """Builds a model for the target's runtime, opens it in a child process, scores it and compares it with the original.
+
+    original: gives the float model. metric: None where nothing scores.
+    """
 
     def __init__(
-        self, backend: Backend, target: Target, data: Dataset, metric: MetricSpec, original: Callable[[], Model]
+        self,
+        backend: Backend,
+        target: Target,
+        data: Dataset,
+        metric: MetricSpec | None,
+        original: Callable[[], Model],
+        host: SessionHost,
     ) -> None:
         self.metric = metric
         self._backend = backend
         self._target = replace(target, threads=0)
         self._data = data
         self._original = original
+        self._host = host
         self._baseline: float | None = None
+        self._reference: RememberedSession | None = None
 
-    def open(self, model: Model) -> Session:
+    def open(self, model: Model) -> HostedSession:
         """The model in the target's runtime; a torch model is lowered first."""
-        with tempfile.TemporaryDirectory() as folder:
-            return self._backend.open(self._backend.build(as_graph(model), self._target, Path(folder)), self._target)
+        return opened(as_graph(model), self._backend, self._target, self._host)
 
     def score(self, model: Model, split: SplitName) -> float:
         """The task's metric on a split. A torch model is lowered first."""
+        assert self.metric is not None, "the pipeline lets a technique score only where there is a metric"
         samples, model = self._data.split(split), as_graph(model)
         predictions = predict(self.open(model), samples, model.signature, scoring_batch(model, self._target), None)
         return score(predictions, self.metric, self._data.classes, split).value
@@ -48,15 +65,90 @@ class Judge:
             self._baseline = self.score(self._original(), "validation")
         return self._baseline
 
+    def accept(self, model: Model, gate: GateSection) -> Acceptance:
+        """Hold a stage's gate against a model on the validation split: one pass for its score and its outputs."""
+        seen = self._seen(as_graph(model), "validation", None)
+        checks = list(fidelity_checks(gate, seen.fidelity[1]))
+        facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, "validation")}
+        if gate.accuracy_drop is not None:
+            checks.append(self._drop(seen, gate.accuracy_drop))
+            facts["validation_drop"] = checks[-1].actual
+        missed = [check for check in checks if not check.holds]
+        words = "; ".join(_missed(check) for check in missed)
+        return Acceptance(not missed, facts, words)
 
-def latency_ms(backend: Backend, target: Target, models: Sequence[Model]) -> tuple[float, ...]:
-    """Medians on the target's runtime at its own batch and threads, the models in turn. Torch models are lowered first."""
-    with tempfile.TemporaryDirectory() as folder:
-        calls = []
-        for number, model in enumerate(models):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            graph = as_graph(model)
-            session = backend.open(backend.build(graph, target, place), target)
-            calls.append(session.repeat(random_inputs(graph.signature, target.batch)))
-        return medians_ms(calls)
+    def fidelity(self, model: Model) -> dict[str, Any] | None:
+        """Every output against the original's on some samples, for the report; None where no split has any.
+
+        A torch model is run by torch: what lowering changes is compared elsewhere.
+        """
+        split = next((name for name in _COMPARED_ON if len(self._data.split(name))), None)
+        return None if split is None else fidelity_facts(self._seen(model, split, _COMPARED), split)
+
+    def _seen(self, model: Model, split: SplitName, most: int | None) -> Seen:
+        original = self._original()
+        if self._reference is None:
+            self._reference = RememberedSession(self.open(original))
+        self._reference.begin((split, most))
+        session = TorchSession(model) if model.form is Form.TORCH else self.open(model)
+        return predict_all(
+            [self._reference, session], [original, model], self._data.split(split), self._target, most=most
+        )
+
+    def _drop(self, seen: Seen, limit: float) -> BudgetCheck:
+        before, after = seen.predictions
+        metric = self.metric
+        if metric is None or before is None or after is None or before.labels is None:
+            return BudgetCheck("accuracy_drop", limit, None, False, "nothing was scored")
+        values = [score(found, metric, self._data.classes, "validation").value for found in (before, after)]
+        self._baseline = values[0]
+        drop = metric.drop(*values)
+        return BudgetCheck("accuracy_drop", limit, drop, drop <= limit + 1e-9, f"lost {drop:.2f} points")
+
+
+_COMPARED = 256
+"""Samples on which each stage's outputs are compared; the file that is handed over is compared on all."""
+
+_COMPARED_ON: tuple[SplitName, ...] = ("validation", "calibration", "train", "test")
+
+
+def _missed(check: BudgetCheck) -> str:
+    if check.actual is None:
+        return f"{check.name}: {check.explanation}"
+    if check.name == "accuracy_drop":
+        return f"lost {check.actual:.2f} points on the validation split, the gate allows {check.limit:g}"
+    return f"{check.name} {check.actual:.4g} on the validation split ({check.explanation}), the gate asks for {check.limit:g}"
+
+
+def fidelity_facts(seen: Seen, split: str) -> dict[str, Any]:
+    """The last model's outputs, ready for JSON."""
+    return {
+        "split": split,
+        "samples": seen.samples,
+        "outputs": {
+            output.name: {name: value for name, value in asdict(output).items() if name != "name" and value is not None}
+            for output in seen.fidelity[-1]
+        },
+    }
+
+
+def opened(model: Model, backend: Backend, target: Target, host: SessionHost) -> HostedSession:
+    """A graph built for a runtime and opened in the child process; its file lives as long as the session."""
+    folder = tempfile.TemporaryDirectory()
+    return host.open(backend.build(model, target, Path(folder.name)), target, keep=folder)
+
+
+def latency_ms(
+    backend: Backend, target: Target, models: Sequence[Model], samples: Samples, host: SessionHost
+) -> tuple[float, ...]:
+    """Medians on the target's runtime at its own batch and threads, the models in turn, on the sample that reports time.
+
+    Torch models are lowered first. A model that takes other inputs than the recipe's, a layer alone, is given random ones.
+    """
+    graphs = [as_graph(model) for model in models]
+    call = samples.call(target.batch)
+    given = [
+        call.for_model(graph.signature) if call.fits(graph.signature) else random_inputs(graph.signature, target.batch)
+        for graph in graphs
+    ]
+    return host.medians_ms([opened(graph, backend, target, host) for graph in graphs], given)

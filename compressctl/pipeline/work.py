@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ import numpy as np
 
 from compressctl.core.backend import Backend, backends
 from compressctl.core.cache import Cache
-from compressctl.core.data import Dataset, bind
+from compressctl.core.data import Dataset
 from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.events import Events
+from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
-from compressctl.core.technique import Gate, Need, RunContext, TechniqueSpec, techniques
+from compressctl.core.technique import Acceptance, Need, RunContext, TechniqueSpec, techniques
 from compressctl.measure.artifact import Subject
-from compressctl.measure.inputs import random_inputs
 from compressctl.measure.results import Parity
+from compressctl.measure.samples import Samples, random_inputs
+from compressctl.measure.session_host import SessionHost
 from compressctl.pipeline.crew import Crew, telling
 from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
@@ -136,7 +138,7 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         lowered = as_graph(model)
         backend = open_backend(self.plan.target.backend)
-        self._between.append((step.id, Subject(backend.build(lowered, self.plan.target, folder), lowered)))
+        self._between.append((step.id, Subject(backend.build(lowered, self._target, folder), lowered)))
 
     def _furthest_cached(self, steps: Sequence[Step]) -> int:
         """The last step whose output is cached: everything before it need not even be read."""
@@ -176,9 +178,11 @@ class Work:
 
     def _some_inputs(self, model: Model) -> tuple[dict[str, np.ndarray], int]:
         """A few real samples where there is data, random ones otherwise."""
-        if self.recipe.data is not None and len(split := self._dataset().split("calibration")) >= _PARITY_SAMPLES:
-            return bind(next(split.batches(_PARITY_SAMPLES)), model.signature), _PARITY_SAMPLES
-        return random_inputs(model.signature, _PARITY_SAMPLES), _PARITY_SAMPLES
+        if self.recipe.data is not None and (split := self._dataset().split("calibration")):
+            found = next(feeds(split, model.signature, _PARITY_SAMPLES), None)
+            if found is not None:
+                return dict(found.inputs), found.count
+        return random_inputs(model.signature, _PARITY_SAMPLES, self.recipe.target.shapes), _PARITY_SAMPLES
 
     def _apply(self, stage: Stage, key: str | None, model: Model) -> Model:
         spec: TechniqueSpec = techniques.get(stage.use)
@@ -205,6 +209,8 @@ class Work:
             ) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)
+        if kept and "fidelity" not in facts:
+            facts |= self._fidelity(stage, result.model)
         seconds = time.perf_counter() - started
         if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
             model = self._lower(model)  # what follows was promised a graph
@@ -219,6 +225,17 @@ class Work:
         )
         self.records.append(record)
         return replace(result.model if kept else model, history=(*model.history, record))
+
+    def _fidelity(self, stage: Stage, model: Model) -> dict[str, Any]:
+        """How near the stage's outputs are to the original's, as a fact; where that cannot be said, why not."""
+        if self.recipe.data is None:
+            return {}
+        try:
+            found = self._judge().fidelity(model)
+        except StageError as error:
+            self.events.warn(f"stage {stage.id}: its outputs are not compared with the original's: {error.message}")
+            return {}
+        return {} if found is None else {"fidelity": found}
 
     def _is_kept(self, stage: Stage, spec: TechniqueSpec, models: tuple[Model, Model], facts: dict[str, Any]) -> bool:
         """models: what the stage was given, and its result."""
@@ -244,31 +261,40 @@ class Work:
 
     @property
     def _latency_ms(self) -> Timer:
-        return partial(latency_ms, open_backend(self.plan.target.backend), self.plan.target)
+        backend = open_backend(self.plan.target.backend)
+        return lambda models: latency_ms(backend, self._target, models, self._samples, self._host)
 
     def context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
         """What a stage is given."""
         scratch = self.folder / "scratch" / stage.id
         scratch.mkdir(parents=True, exist_ok=True)
-        judge = self._judge() if self.recipe.data and self.plan.metric else None
+        judge = self._judge() if self.recipe.data else None
+        metric = judge.metric if judge else None
         return RunContext(
             seed=stage_seed(self.recipe.seed, stage.id),
             events=self.events.within(stage.id),
             folder=scratch,
-            target=self.plan.target,
+            target=self._target,
             data=self._dataset() if self.recipe.data else None,
-            score=judge.score if judge else None,
-            baseline_score=judge.baseline if judge else None,
+            score=judge.score if judge and metric else None,
+            baseline_score=judge.baseline if judge and metric else None,
             open=judge.open if judge else None,
-            gate=_bisected(stage.gate, spec),
+            accept=self._bisected(stage.gate, spec),
             task=self.recipe.task,
-            metric=judge.metric if judge else None,
+            metric=metric,
             base=self.recipe.base,
             latency_ms=self._latency_ms,
             original=self.fresh_copy,
             checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
             processes=self.crew.count if self.crew is not None and _is_shared(spec) else 1,
         )
+
+    def _bisected(self, gate: GateSection | None, spec: TechniqueSpec) -> Callable[[Model], Acceptance] | None:
+        """The gate as the technique sees it: only when it shall, and can, give parts back."""
+        if gate is None or not spec.bisects or gate.otherwise in ("stop", "skip"):
+            return None
+        judge = self._judge()
+        return lambda model: judge.accept(model, gate)
 
     def fresh_copy(self) -> Model:
         """What the recipe loads, for a technique that may change it in place."""
@@ -277,11 +303,31 @@ class Work:
 
     def _judge(self) -> Judge:
         if self._judged_by is None:
-            assert self.plan.metric is not None
-            metric: MetricSpec = metrics.get(self.plan.metric)
+            metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
             backend = open_backend(self.plan.target.backend)
-            self._judged_by = Judge(backend, self.plan.target, self._dataset(), metric, self._lowered_source)
+            self._judged_by = Judge(backend, self._target, self._dataset(), metric, self._lowered_source, self._host)
         return self._judged_by
+
+    @cached_property
+    def _host(self) -> SessionHost:
+        """The process in which files are opened while stages decide; another one measures what is handed over."""
+        return SessionHost()
+
+    @cached_property
+    def _samples(self) -> Samples:
+        """What is timed and counted, wherever something is. Raises UsageError where the recipe names no axis of the model."""
+        dataset = self._dataset() if self.recipe.data else None
+        return Samples(self._lowered_source().signature, dataset, self.recipe.target.shapes)
+
+    @cached_property
+    def _target(self) -> Target:
+        """The plan's, with the shapes of the call that is timed."""
+        return replace(self.plan.target, input_shapes=self._samples.call(self.plan.target.batch).shapes)
+
+    def close(self) -> None:
+        """End the child process."""
+        if "_host" in self.__dict__:
+            self._host.close()
 
     def _loaded(self) -> Model:
         if self._source is None:
@@ -348,7 +394,7 @@ class Work:
         dataset = self._scorable(metric)
         for name in [entry.backend for entry in self.recipe.export]:
             backend = open_backend(name)
-            target = replace(self.plan.target, backend=name, options=export_options(self.recipe, name))
+            target = replace(self._target, backend=name, options=export_options(self.recipe, name))
             root = self.folder / "artifacts" / name
             (root / "baseline").mkdir(parents=True, exist_ok=True)
             with self._step(Step(f"export-{name}", "export", name, None, None)):
@@ -382,7 +428,7 @@ class Work:
                 continue
             inputs, _ = self._some_inputs(model)
             graphs = [
-                to_onnx(model, replace(self.plan.target, backend=name, options=export_options(self.recipe, name)))
+                to_onnx(model, replace(self._target, backend=name, options=export_options(self.recipe, name)))
                 for name in (first.backend, other.backend)
             ]
             found = first_divergence(graphs[0], graphs[1], inputs)
@@ -409,7 +455,16 @@ class Work:
         between = self._between if target.backend == self.plan.target.backend else []
         found, noise = measure(
             [baseline, *(subject for _, subject in between), compressed],
-            Yardstick(backend, target, self.recipe.task, dataset, metric, QUICK if quick else STANDARD, not quick),
+            Yardstick(
+                backend,
+                target,
+                self.recipe.task,
+                self._samples,
+                dataset,
+                metric,
+                QUICK if quick else STANDARD,
+                not quick,
+            ),
             self.events.within(f"measure-{target.backend}"),
         )
         if noise is not None and noise.noisy:
@@ -459,10 +514,3 @@ def parity_of(record: StageRecord) -> Parity:
 def _is_shared(spec: TechniqueSpec) -> bool:
     """Whether all processes take part: in what trains, and in what may."""
     return spec.takes is Form.TORCH or Need.TRAINING_DATA in spec.needs
-
-
-def _bisected(gate: GateSection | None, spec: TechniqueSpec) -> Gate | None:
-    """The gate as the technique sees it: only when it shall, and can, give parts back."""
-    if gate is None or not spec.bisects or gate.otherwise in ("stop", "skip"):
-        return None
-    return Gate(gate.accuracy_drop)

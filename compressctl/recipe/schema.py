@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from compressctl.core.source import SplitSizes, Task
 from compressctl.core.target import Profile
@@ -56,21 +56,54 @@ class TargetSection(Section):
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
     threads: int = Field(1, ge=0, description="threads for one inference; 0 means all")
     batch: int = Field(1, ge=1, description="samples per inference when latency is measured")
+    shapes: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="sizes of open axes by name, or `input.axis`, as in {H: 320, W: 320}: decides what is timed and counted, never "
+        "what is scored; default: the data's sample of median size",
+    )
     profile: Profile = Field("auto", description="instruction set to compress for; auto reads this machine")
     watts_per_core: float | None = Field(
         None, gt=0, description="what one busy core draws: energy is estimated from it where no counter can be read"
     )
 
 
-class GateSection(Section):
-    accuracy_drop: float = Field(
-        ge=0, description="most points of the task's metric that may be lost against the original"
+Percent = Annotated[float, Field(ge=0, le=100)]
+Cosine = Annotated[float, Field(ge=-1, le=1)]
+
+
+class FidelityLimits(Section):
+    """How near every output must be to the original's: one number for all outputs, or one for each that is named."""
+
+    agreement: Percent | dict[str, Percent] | None = Field(
+        None, description="least per cent of decisions equal to the original's, of outputs that look like class scores"
+    )
+    cosine: Cosine | dict[str, Cosine] | None = Field(
+        None, description="least cosine of an output with the original's, as in 0.99, or {boxes: 0.99}"
+    )
+    sqnr_db: float | dict[str, float] | None = Field(
+        None, description="least signal-to-noise ratio of an output against the original's, in dB"
+    )
+
+    @property
+    def limits_fidelity(self) -> bool:
+        return any(limit is not None for limit in (self.agreement, self.cosine, self.sqnr_db))
+
+
+class GateSection(FidelityLimits):
+    accuracy_drop: float | None = Field(
+        None, ge=0, description="most points of the task's metric that may be lost against the original"
     )
     otherwise: Literal["bisect", "stop", "skip"] | None = Field(
         None,
         description="when it does not hold: bisect (give back the parts that cost most, where the technique can), "
         "stop the run, or skip the stage; default: bisect where the technique can, else stop",
     )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> GateSection:
+        if self.accuracy_drop is None and not self.limits_fidelity:
+            raise ValueError("a gate limits something: accuracy_drop, agreement, cosine or sqnr_db")
+        return self
 
 
 IfSlower = Literal["undo", "keep", "stop"]
@@ -80,7 +113,7 @@ IF_SLOWER = (
 )
 
 
-class BudgetSection(Section):
+class BudgetSection(FidelityLimits):
     accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
     size: ByteSize | None = Field(None, description="most bytes of the exported files, as in 5MB")
     packed_size: ByteSize | None = Field(

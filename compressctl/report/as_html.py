@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compressctl.report import sentences, tables
+from compressctl.report import fidelity, sentences, tables
 from compressctl.report.charts import charts
 from compressctl.report.document import ErrorGroupsPart, ExamplePart, GroupsPart, NodePart, Report
 from compressctl.report.names import legible, shortened
@@ -40,6 +40,7 @@ def render(report: Report) -> str:
         started=started,
         tables=tables,
         sentences=sentences,
+        fidelity=fidelity,
         pictures=[charts(part, report) for part in report.backends],
         sheets=_sheets(report),
         nodes=_nodes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from compressctl.report import sentences
+from compressctl.report import fidelity, sentences
 from compressctl.report.document import Report
 from compressctl.report.names import legible, shortened
 from compressctl.report.tables import (
@@ -38,9 +38,12 @@ def render(report: Report) -> str:
         lines += _table(["", "float", "compressed", "change"], rows)
         if stages := waterfall(part, report):
             lines += ["", "After each stage:", "", *_table(WATERFALL_HEAD, stages)]
+        if rows := fidelity.rows(part):
+            lines += ["", "Against the original:", "", *_table(fidelity.HEAD, rows)]
         said = (
             sentences.stages(part, report),
             sentences.zeros(part, report),
+            fidelity.sentences(part),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),

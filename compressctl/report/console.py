@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compressctl.report import sentences, tables
+from compressctl.report import fidelity, sentences, tables
 from compressctl.report.document import Report
 from compressctl.report.names import legible, shortened
 
@@ -25,11 +25,14 @@ def render(report: Report) -> RenderableType:
             parts.append(_table("after each stage", tables.WATERFALL_HEAD, stages))
         if packed := tables.packed(part):
             parts.append(_table("packed for transport", tables.PACKED_HEAD, packed))
+        if outputs := fidelity.rows(part):
+            parts.append(_table("against the original", fidelity.HEAD, outputs))
         if points := tables.points(part):
             parts.append(_table("at other batches and threads", tables.POINTS_HEAD, points))
         said = (
             sentences.stages(part, report),
             sentences.zeros(part, report),
+            fidelity.sentences(part),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 SMALLEST_GROUP = 10
 """Samples of a class or group below which its accuracy says too little to be compared."""
 
@@ -32,6 +32,9 @@ class LatencyPart(Part):
     mean_ms: float
     samples_per_second: float
     percentiles_ms: list[float] = Field([], description="the distribution: percentiles 0 to 100")
+    shapes: dict[str, list[int]] = Field({}, description="of the call that was timed, by input")
+    values: Literal["data", "random"] = Field("random", description="whether a real sample was timed")
+    sample: str = Field("median", description="which of the data's samples by size: median, 10 %, 90 %")
 
 
 class LoadPart(Part):
@@ -167,6 +170,32 @@ class BehaviourPart(Part):
     examples: list[ExamplePart] = Field([], description="changed samples, right to wrong first")
 
 
+class OutputPart(Part):
+    """One output against the original's, over all values of all compared samples."""
+
+    name: str
+    samples: int = Field(description="compared; without those whose output has another shape")
+    identical: bool
+    sqnr_db: float | None = Field(description="signal to noise; null where identical, or without a signal")
+    cosine: float | None
+    largest_difference: float | None
+    agreement: float | None = Field(
+        None, description="share of equal decisions; null where it does not look like scores"
+    )
+    churn: float | None = Field(None, description="share of changed decisions")
+    decided_by: str | None = Field(None, description="how a decision is read from the output")
+    broken: int = Field(0, description="values that are NaN or infinite on one side alone")
+    other_shapes: int = Field(0, description="samples whose output has another shape")
+
+
+class FidelityPart(Part):
+    outputs: list[OutputPart]
+    split: str | None = Field(description="whose samples")
+    samples: int
+    is_random: bool = Field(False, description="random values stood in for data")
+    reason: str | None = Field(None, description="why nothing was compared")
+
+
 class NodePart(Part):
     name: str
     op: str
@@ -224,7 +253,8 @@ class FilePart(Part):
     drift: DriftPart | None = Field(None, description="regression and embeddings")
     tokens: TokensPart | None = Field(None, description="language models")
     energy: EnergyPart | None = None
-    points: list[LoadPart] = Field([], description="speed at other batches and threads")
+    points: list[LoadPart] = Field([], description="speed at other batches, threads and sizes of samples")
+    fidelity: FidelityPart | None = Field(None, description="null for the baseline itself")
 
 
 class WaterfallPart(Part):

@@ -8,8 +8,19 @@ from pathlib import Path
 
 from compressctl.core.errors import ExitCode
 from compressctl.core.source import MetricSpec, metrics
-from compressctl.measure.results import Behaviour, BudgetCheck, Drift, Energy, Latency, Measurement, Score, Speedup
+from compressctl.measure.results import (
+    Behaviour,
+    BudgetCheck,
+    Drift,
+    Energy,
+    Fidelity,
+    Latency,
+    Measurement,
+    Score,
+    Speedup,
+)
 from compressctl.pipeline.result import BackendResult, RunResult
+from compressctl.report import fidelity
 from compressctl.report.document import (
     BackendPart,
     BehaviourPart,
@@ -20,6 +31,7 @@ from compressctl.report.document import (
     EnergyPart,
     ErrorGroupsPart,
     ExamplePart,
+    FidelityPart,
     FilePart,
     GroupErrorPart,
     GroupPart,
@@ -29,6 +41,7 @@ from compressctl.report.document import (
     MemoryPart,
     NodePart,
     NoisePart,
+    OutputPart,
     PackedPart,
     PackedTensorPart,
     ParityPart,
@@ -105,12 +118,16 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
     sentences = []
     for part in parts:
         after = part.compressed
-        words = [size_change(part.smaller)]
+        verdict, nearness = fidelity.verdict(part), fidelity.summary(part)
+        words = [*([verdict] if verdict else []), size_change(part.smaller)]
         if after.speed is not None:
             words.append(_speed_words(after.speed))
         if after.change is not None and metric is not None:
             words.append(_drop_words(after.change.drop, metric) + may_be_chance(after))
-        sentences.append(f"{part.backend}: {', '.join(words)}.")
+        if verdict is None and nearness is not None:
+            words.append(nearness)
+        # What differs comes before whatever was gained.
+        sentences.append(f"{', '.join(words)} ({part.backend})." if verdict else f"{part.backend}: {', '.join(words)}.")
         sentences += packed_words(part)
         sentences += lost_classes(part)
     missed = [check.name for check in result.budget if not check.holds]
@@ -211,6 +228,7 @@ def _file(found: Measurement, result: RunResult) -> FilePart:
         tokens=TokensPart(**asdict(found.tokens)) if found.tokens else None,
         energy=_energy(found.energy, found.thrift) if found.energy else None,
         points=[LoadPart(latency=_timed(point.latency), speed=_speed(point.speedup)) for point in found.points],
+        fidelity=_fidelity(found.fidelity) if found.fidelity else None,
     )
 
 
@@ -227,7 +245,13 @@ def _latency(found: Latency | None) -> LatencyPart | None:
 
 
 def _timed(found: Latency) -> LatencyPart:
-    return LatencyPart(**{**asdict(found), "percentiles_ms": list(found.percentiles_ms)})
+    shapes = {name: list(shape) for name, shape in found.shapes.items()}
+    return LatencyPart(**{**asdict(found), "percentiles_ms": list(found.percentiles_ms), "shapes": shapes})
+
+
+def _fidelity(found: Fidelity) -> FidelityPart:
+    outputs = [OutputPart(**asdict(output), churn=output.churn) for output in found.outputs]
+    return FidelityPart(**{**asdict(found), "outputs": outputs})
 
 
 def _speed(found: Speedup | None) -> SpeedPart | None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
 from compressctl.measure.budget import BudgetFacts, check
+from compressctl.measure.results import OutputFidelity
 from compressctl.recipe.schema import BudgetSection
 from compressctl.report.document import BackendPart, BudgetPart, Report
 
@@ -41,8 +42,17 @@ def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -
         worst_class=after.change.worst_class if after.change else None,
         speedup=after.speed.ratio if after.speed else None,
         verdict=after.speed.verdict if after.speed else None,
+        outputs=outputs_of(part),
     )
     return [BudgetPart(**line.__dict__) for line in check(budget, facts)]
+
+
+def outputs_of(part: BackendPart) -> tuple[OutputFidelity, ...] | None:
+    """What was measured of each output; None where nothing was compared, as in reports of earlier versions."""
+    found = part.compressed.fidelity
+    if found is None or not found.outputs:
+        return None
+    return tuple(OutputFidelity(**output.model_dump(exclude={"churn"})) for output in found.outputs)
 
 
 def backend_part(report: Report, backend: str | None) -> BackendPart:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressctl.report.document import BackendPart, BudgetPart, FilePart, NodePart, Report, SpeedPart
+from compressctl.report.document import BackendPart, BudgetPart, FilePart, LatencyPart, NodePart, Report, SpeedPart
 from compressctl.report.names import shortened
 
 _LONGEST_NAME = 24
@@ -74,7 +75,7 @@ def _speed_rows(before: FilePart, after: FilePart) -> list[Row]:
     if before.latency is None or after.latency is None:
         return []
     change = "" if after.speed is None else speed_words(after.speed)
-    label = f"latency p50 ({load_words(after.latency.batch, after.latency.threads)})"
+    label = f"latency p50 ({load_words(after.latency.batch, after.latency.threads)}; {shape_words(after.latency)})"
     rows = [
         Row(label, milliseconds(before.latency.p50_ms), milliseconds(after.latency.p50_ms), change),
         Row("latency p90", milliseconds(before.latency.p90_ms), milliseconds(after.latency.p90_ms), ""),
@@ -113,7 +114,7 @@ def points(part: BackendPart) -> list[list[str]]:
     pairs.sort(key=lambda pair: (pair[0].batch, pair[0].threads or 1 << 30))
     return [
         [
-            load_words(old.batch, old.threads),
+            f"{load_words(old.batch, old.threads)}{_size_words(old)}",
             milliseconds(old.p50_ms),
             milliseconds(new.p50_ms),
             f"{old.samples_per_second:,.0f}",
@@ -187,7 +188,9 @@ def first_island(part: BackendPart) -> NodePart | None:
 def budget_words(check: BudgetPart) -> str:
     show = size if check.name in ("size", "packed_size") else _plain
     actual = "not measured" if check.actual is None else show(check.actual)
-    least = check.name == "speedup"
+    least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db")
+    if check.actual is None and check.holds:
+        return f"{check.name} (at least {show(check.limit)}): {check.explanation}"
     return f"{check.name} {actual} ({'at least' if least else 'at most'} {show(check.limit)}): {check.explanation}"
 
 
@@ -231,6 +234,23 @@ def joules(value: float) -> str:
 
 def load_words(batch: int, threads: int) -> str:
     return f"batch {batch}, {threads or 'all'} thread{'s' if threads != 1 else ''}"
+
+
+def shape_words(latency: LatencyPart) -> str:
+    """What one call was given, as in "x 1x3x224x224"; "(random)" where that was no data."""
+    shapes = ", ".join(f"{shortened(name)} {_shape(shape)}" for name, shape in latency.shapes.items())
+    return f"{shapes or 'shapes unknown'}{' (random)' if latency.values == 'random' else ''}"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _size_words(latency: LatencyPart) -> str:
+    """Of a sample that is not the median one."""
+    return (
+        "" if latency.sample == "median" else f", the data's sample at {latency.sample} of size: {shape_words(latency)}"
+    )
 
 
 def speed_words(speed: SpeedPart) -> str:

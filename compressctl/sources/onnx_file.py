@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compressctl.core.batch_axes import with_batch_axes
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.sources.fingerprint import existing, source_fingerprint
@@ -40,7 +41,7 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
     if freed.reason is not None:
         entry = freed.model.metadata_props.add()
         entry.key, entry.value = FIXED_BATCH_NOTE, freed.reason
-    return Model(Form.ONNX, freed.model, signature_of(freed.model.graph, path))
+    return Model(Form.ONNX, freed.model, signature_of(freed.model.graph, path, params.batch_axes))
 
 
 def fingerprint(params: OnnxParams, base: Path) -> str:
@@ -58,18 +59,38 @@ def fingerprint(params: OnnxParams, base: Path) -> str:
     return source_fingerprint("onnx", VERSION, params, files)
 
 
-def signature_of(graph: onnx.GraphProto, path: Path) -> Signature:
-    """The graph's inputs and outputs; constants listed among the inputs are none. Raises UsageError for non-tensors."""
+def signature_of(graph: onnx.GraphProto, path: Path, batch_axes: Mapping[str, int | None] | None = None) -> Signature:
+    """The graph's inputs and outputs; constants listed among the inputs are none. batch_axes: by input, what a recipe says.
+
+    Sizes of 0 and below are open axes, as some exporters write them. Raises UsageError for non-tensors, and for batch_axes
+    that name no input or no axis of it.
+    """
     constants = {tensor.name for tensor in graph.initializer}
-    return Signature(
-        tuple(_tensor(value, path) for value in graph.input if value.name not in constants),
-        tuple(_tensor(value, path) for value in graph.output),
-    )
+    inputs = tuple(_tensor(value, path) for value in graph.input if value.name not in constants)
+    _check_batch_axes(inputs, batch_axes or {}, path)
+    return with_batch_axes(inputs, tuple(_tensor(value, path) for value in graph.output), batch_axes)
+
+
+def _check_batch_axes(inputs: Sequence[TensorSpec], batch_axes: Mapping[str, int | None], path: Path) -> None:
+    by_name = {spec.name: spec for spec in inputs}
+    for name, axis in batch_axes.items():
+        if name not in by_name:
+            raise UsageError(f"model.batch_axes: {path} has no input {name!r}", hint=f"it has {', '.join(by_name)}")
+        rank = len(by_name[name].shape)
+        if axis is not None and axis >= rank:
+            raise UsageError(
+                f"model.batch_axes: {name} has {rank} axes, counted from 0", hint=f"choose 0 to {rank - 1}"
+            )
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """The file as it is, checked, its external data in memory. Raises UsageError when it is not a valid ONNX model."""
+    """The file as it is, checked, its external data in memory; sizes of 0 and below are left open.
+
+    Raises UsageError when it is not a valid ONNX model.
+    """
     import onnx
+
+    from compressctl.graph.open_sizes import open_sizes
 
     try:
         proto = onnx.load(existing(path, what="the ONNX file"), load_external_data=False)
@@ -87,6 +108,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         onnx.load_external_data_for_model(proto, str(path.parent))
     except Exception as error:
         raise _invalid(path, error) from error
+    open_sizes(proto.graph)
     return proto
 
 
@@ -170,11 +192,11 @@ def _tensor(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
         value.name,
         onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type).name,
         tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or _unnamed(value.name, axis)
+            dim.dim_value if dim.dim_value > 0 else dim.dim_param or _unnamed(value.name, axis)
             for axis, dim in enumerate(tensor_type.shape.dim)
         ),
     )
 
 
 def _unnamed(tensor: str, axis: int) -> str:
-    return "batch" if axis == 0 else f"{tensor}_axis{axis}"
+    return "batch" if axis == 0 else f"{tensor}.{axis}"

@@ -63,6 +63,11 @@ class PythonModelParams(SourceParams):
 
 class OnnxParams(SourceParams):
     path: str = Field(description="the .onnx file, relative to the recipe; external data is found next to it")
+    batch_axes: dict[str, Annotated[int, Field(ge=0)] | None] | None = Field(
+        None,
+        description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
+        "file's shapes and names otherwise",
+    )
 
 
 class DigitsParams(SourceParams):

@@ -6,8 +6,9 @@ import pytest
 
 from compressctl.core.target import Target
 from compressctl.measure.energy import Meter, NoMeter, find_meter
-from compressctl.measure.latency import _energy, _point, _Start
+from compressctl.measure.latency import OperatingPoint, _energy, _point, _Start
 from compressctl.measure.results import Memory
+from compressctl.measure.samples import Call
 from compressctl.measure.served import Block
 
 
@@ -60,13 +61,17 @@ def test_a_counter_too_coarse_for_a_block_measures_nothing() -> None:
     assert found.provenance == "cannot be measured here"
 
 
+def _at(target: Target) -> OperatingPoint:
+    return OperatingPoint(target, Call({}))
+
+
 def test_a_counter_too_coarse_for_one_file_is_used_for_none() -> None:
     """Or a ratio would hold a counter's joules against an estimate."""
     counted, coarse = [[Block([0.01] * 10, 0.1, 2.0)] * 3] * 2, [[Block([0.01] * 10, 0.1, 0.0)] * 3] * 2
     starts = [_Start(Memory(1, 1, 1), 1.0)] * 2
     target = Target("onnxruntime", watts_per_core=8)
-    before, after = (run.energy for run in _point(target, [counted, coarse], starts, "RAPL (package-0)", None))
+    before, after = (run.energy for run in _point(_at(target), [counted, coarse], starts, "RAPL (package-0)", None))
     assert (before.provenance, after.provenance) == ("estimated", "estimated")
-    without = _point(Target("onnxruntime"), [counted, coarse], starts, "RAPL (package-0)", None)
+    without = _point(_at(Target("onnxruntime")), [counted, coarse], starts, "RAPL (package-0)", None)
     assert without[0].energy.provenance == "cannot be measured here"
     assert without[0].energy.source.startswith("RAPL (package-0): the counter did not move in every block")

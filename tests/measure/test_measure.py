@@ -18,9 +18,10 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.measure.budget import check, facts_of
-from compressctl.measure.latency import Effort, compare, speedup
+from compressctl.measure.latency import Effort, OperatingPoint, compare, speedup
 from compressctl.measure.ledger import size
 from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup, Verdict
+from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict, score
 from compressctl.recipe.schema import BudgetSection
 from compressctl.sources.dataset import PositionSplit
@@ -121,9 +122,14 @@ def _signature(width: int) -> Signature:
     return Signature((TensorSpec("x", "float32", ("batch", width)),), (TensorSpec("y", "float32", ("batch", width)),))
 
 
+def _at(width: int, **target: int) -> OperatingPoint:
+    there = Target("onnxruntime", **target)  # type: ignore[arg-type]
+    return OperatingPoint(there, Samples(_signature(width)).call(there.batch))
+
+
 def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     artifacts = [_file(tmp_path / name, 64) for name in ("a.onnx", "b.onnx")]
-    points = [Target("onnxruntime", batch=2), Target("onnxruntime", batch=5, threads=2)]
+    points = [_at(64, batch=2), _at(64, batch=5, threads=2)]
     timing = compare(artifacts, points, _signature(64), None, QUICK)
     first, second = timing.points[0]
     assert first.speedup is None
@@ -142,7 +148,7 @@ def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
 
 def test_memory_is_the_workers_own_and_shows_the_weights(tmp_path: Path) -> None:
     ballast = np.ones(60_000_000)
-    timing = compare([_file(tmp_path / "large.onnx", 2048)], [Target("onnxruntime")], _signature(2048), None, QUICK)
+    timing = compare([_file(tmp_path / "large.onnx", 2048)], [_at(2048)], _signature(2048), None, QUICK)
     large = timing.points[0][0]
     assert large.memory.load_peak_bytes < ballast.nbytes
     assert large.memory.load_peak_bytes - large.memory.before_bytes > 2048 * 2048 * 4
@@ -152,7 +158,7 @@ def test_a_file_that_cannot_be_opened_is_one_readable_error(tmp_path: Path) -> N
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a graph")
     with pytest.raises(StageError, match=r"broken\.onnx"):
-        compare([Artifact("onnxruntime", broken, (broken,))], [Target("onnxruntime")], _signature(64), None, QUICK)
+        compare([Artifact("onnxruntime", broken, (broken,))], [_at(64)], _signature(64), None, QUICK)
 
 
 def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from compressctl.core.data import SplitName, bind
+from compressctl.core.data import SplitName
+from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, Signature
 from compressctl.core.technique import RunContext
 from compressctl.techniques.factorize.layers import Piece, Survey
@@ -43,8 +44,8 @@ def open_network(model: Model, run: RunContext) -> Network:
 
 def calibration_batches(model: Model, run: RunContext) -> Iterator[dict[str, np.ndarray]]:
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
-    for batch in run.data.split("calibration").batches(_BATCH):
-        yield bind(batch, model.signature)
+    for feed in feeds(run.data.split("calibration"), model.signature, _BATCH):
+        yield dict(feed.inputs)
 
 
 def _example(signature: Signature, run: RunContext) -> dict[str, np.ndarray]:
@@ -52,9 +53,9 @@ def _example(signature: Signature, run: RunContext) -> dict[str, np.ndarray]:
     names: tuple[SplitName, ...] = ("calibration", "train", "test")
     for name in names if run.data is not None else ():
         assert run.data is not None
-        batch = next(iter(run.data.split(name).batches(2)), None)
-        if batch is not None:
-            return bind(batch, signature)
+        found = next(feeds(run.data.split(name), signature, 2), None)
+        if found is not None:
+            return dict(found.inputs)
     shapes = {
         spec.name: [2, *(1 if isinstance(size, str) else size for size in spec.shape[1:])] for spec in signature.inputs
     }

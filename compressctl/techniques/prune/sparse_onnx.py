@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compressctl.core.data import Split, bind
+from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
+from compressctl.core.feeds import whole_feeds
 from compressctl.core.model import Signature
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import GraphIndex, attribute, index
@@ -199,12 +200,9 @@ def _geometry(
 
 def _batches(split: Split, signature: Signature) -> Iterator[Mapping[str, np.ndarray]]:
     """Batches of the size that the model takes; an incomplete one only where the size is free."""
-    first = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
-    fixed = first if isinstance(first, int) else None
     given = 0
-    for batch in split.batches(fixed or _BATCH):
-        if fixed is None or len(batch.indices) == fixed:
-            given += 1
-            yield bind(batch, signature)
+    for feed in whole_feeds(split, signature, _BATCH):
+        given += 1
+        yield feed.inputs
     if not given:
         raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from compressctl.core.data import Batch, Split, bind
+from compressctl.core.data import Split
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
+from compressctl.core.feeds import first_feeds, whole_feeds
 from compressctl.core.model import Signature
 from compressctl.graph.execute import TappedGraph
 from compressctl.numerics.histogram import StreamingHistogram
@@ -105,16 +106,15 @@ def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, s
 def calibration_batches(
     split: Split, signature: Signature, tapped: TappedGraph
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """The split in batches whose tapped tensors fit the memory bound, bound to the model's inputs, with their sizes."""
-    fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
-    size = fixed if isinstance(fixed, int) else _batch_size(split, signature, tapped)
-    for batch in split.batches(size):
-        if isinstance(fixed, str) or len(batch.indices) == fixed:
-            yield bind(batch, signature), len(batch.indices)
+    """The split in calls whose tapped tensors fit the memory bound, with their numbers of samples."""
+    for feed in whole_feeds(split, signature, _batch_size(split, signature, tapped)):
+        yield dict(feed.inputs), feed.count
 
 
 def _batch_size(split: Split, signature: Signature, tapped: TappedGraph) -> int:
     """As many samples at once as the memory bound allows, from what one sample takes."""
-    first: Batch = next(iter(split.batches(1)))
-    taken = sum(value.nbytes for value in tapped.run(bind(first, signature)).values())
+    if signature.fixed_batch is not None:
+        return signature.fixed_batch
+    first = first_feeds(split, signature, 1, 1)[0]
+    taken = sum(value.nbytes for value in tapped.run(first.inputs).values())
     return int(np.clip(_TAPPED_BYTES // max(taken, 1), 1, _LARGEST_BATCH))

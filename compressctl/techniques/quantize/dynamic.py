@@ -52,7 +52,7 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
         **({} if places is None else {"smoothed_in": places}),
     }
     given_back: Mapping[str, str] = {}
-    if run.gate is not None:
+    if run.accept is not None:
         given_back, held = hold_gate(with_floats, model, [node.node for node in nodes], run)
         facts.update(held)
     return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})

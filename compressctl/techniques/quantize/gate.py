@@ -1,4 +1,4 @@
-"""Hold an accuracy gate: give the layers that cost most back to float until the drop is within the limit."""
+"""Hold a gate: give the layers that cost most back to float until what is lost is within the limit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.data import bind
 from compressctl.core.errors import GateError
+from compressctl.core.feeds import first_feeds
 from compressctl.core.model import Model
-from compressctl.core.technique import RunContext
+from compressctl.core.technique import Acceptance, RunContext
 
 _PROBED_SAMPLES = 64
 """Calibration samples on which each layer's cost is measured; only the order of the layers depends on it."""
@@ -31,37 +31,30 @@ def hold_gate(
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
     GateError when the gate does not hold even with every layer in float.
     """
-    gate, score, baseline, metric = run.gate, run.score, run.baseline_score, run.metric
-    assert gate is not None, "the pipeline gives a gate only with labelled data"
-    assert score is not None
-    assert baseline is not None
-    assert metric is not None
-    before = baseline()
-
-    def drop(given_back: Sequence[str]) -> float:
-        after = score(rebuild(dict.fromkeys(given_back, reason)), "validation")
-        return metric.drop(before, after)
-
-    first = drop([])
-    if first <= gate.accuracy_drop:
-        return {}, {"validation_drop": first}
+    assert run.accept is not None, "a technique holds a gate only where it is given one"
+    accept = run.accept
+    first = accept(rebuild({}))
+    if first.holds:
+        return {}, dict(first.facts)
     ranked = _rank(rebuild, original, nodes, run)
-    drops: dict[int, float] = {}
+    tried: dict[int, Acceptance] = {}
 
     def holds(count: int) -> bool:
-        drops[count] = drop(ranked[:count])
-        run.events.emit("note", message=f"{count} of {len(ranked)} layers in float: drop {drops[count]:.2f}")
-        return drops[count] <= gate.accuracy_drop
+        tried[count] = accept(rebuild(dict.fromkeys(ranked[:count], reason)))
+        run.events.emit(
+            "note",
+            message=f"{count} of {len(ranked)} layers in float: {tried[count].words or 'the gate holds'}",
+        )
+        return tried[count].holds
 
     count = _least(holds, len(ranked))
     if count is None:
         raise GateError(
-            f"the gate of {gate.accuracy_drop} points does not hold even with every layer in float "
-            f"(drop {drops[len(ranked)]:.2f})",
+            f"the gate does not hold even with every layer in float: {tried[len(ranked)].words}",
             hint="the validation split may be too small for so tight a gate",
         )
-    facts = {"validation_drop": drops[count], "validation_drop_all_int8": first}
-    return dict.fromkeys(ranked[:count], reason), facts
+    before = {f"{name}_all_int8": value for name, value in first.facts.items() if name == "validation_drop"}
+    return dict.fromkeys(ranked[:count], reason), {**tried[count].facts, **before}
 
 
 def _least(holds: Callable[[int], bool], total: int) -> int | None:
@@ -90,13 +83,13 @@ def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunConte
     assert run.data is not None
     assert run.open is not None
     open_ = run.open
-    batch = next(iter(run.data.split("calibration").batches(_PROBED_SAMPLES)))
-    inputs = bind(batch, original.signature)
-    wanted = open_(original).run(inputs)
+    calls = first_feeds(run.data.split("calibration"), original.signature, _PROBED_SAMPLES, _PROBED_SAMPLES)
+    reference = open_(original)
+    wanted = [reference.run(call.inputs) for call in calls]
 
     def error(floats: Sequence[str]) -> float:
-        found = open_(rebuild(dict.fromkeys(floats, _REASON))).run(inputs)
-        return sum(float(np.mean((found[name] - wanted[name]) ** 2)) for name in wanted)
+        session = open_(rebuild(dict.fromkeys(floats, _REASON)))
+        return sum(_squared(session.run(call.inputs), was) for call, was in zip(calls, wanted, strict=True))
 
     whole = error([])
     costs = {}
@@ -105,3 +98,8 @@ def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunConte
         costs[node] = max(alone, whole - error([node]))
         run.events.progress("ranking layers", done + 1, len(nodes))
     return sorted(nodes, key=lambda node: -costs[node])
+
+
+def _squared(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    """The mean squared difference, summed over the outputs."""
+    return sum(float(np.mean((found[name].astype(np.float64) - wanted[name]) ** 2)) for name in wanted)

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from compressctl.core.data import Batch, Split, bind
+from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
+from compressctl.core.feeds import first_feeds
 from compressctl.core.model import Model, Signature
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import TappedGraph
@@ -30,9 +31,10 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Probe:
-    """inputs: batches of samples. distance: between two outputs, summed over a model's outputs and averaged over samples."""
+    """inputs: batches, of `counts` samples. distance: between two outputs, summed over a model's outputs and averaged over samples."""
 
     inputs: tuple[Inputs, ...]
+    counts: tuple[int, ...]
     distance: Distance
 
     def between(self, wanted: Sequence[Inputs], found: Sequence[Inputs]) -> float:
@@ -40,21 +42,14 @@ class Probe:
             sum(self.distance(first[name], second[name]) for name in first)
             for first, second in zip(wanted, found, strict=True)
         ]
-        return float(np.average(each, weights=[len(next(iter(batch.values()))) for batch in self.inputs]))
+        return float(np.average(each, weights=self.counts))
 
 
 def probe(split: Split, signature: Signature, samples: int, kind: Kind) -> Probe:
     """The first samples of a split; whole batches alone where the model takes nothing else."""
-    fixed = signature.inputs[0].shape[0] if signature.inputs[0].shape else 1
-    size = fixed if isinstance(fixed, int) else min(_BATCH, samples)
-    batches: list[Batch] = []
-    for batch in split.batches(size):
-        if len(batches) * size >= samples or (len(batch.indices) < size and isinstance(fixed, int)):
-            break
-        batches.append(batch)
-    return Probe(
-        tuple(bind(batch, signature) for batch in batches), squared_distance if kind == "mse" else kl_divergence
-    )
+    found = first_feeds(split, signature, samples, _BATCH)
+    distance = squared_distance if kind == "mse" else kl_divergence
+    return Probe(tuple(feed.inputs for feed in found), tuple(feed.count for feed in found), distance)
 
 
 def outputs(model: Model, seen: Probe, run: RunContext) -> list[Inputs]:

@@ -59,7 +59,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         **_rounding_facts(body, treated, settled),
     }
     given_back: Mapping[str, str] = {}
-    if run.gate is not None:
+    if run.accept is not None:
         given_back, held = hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
         facts.update(held)
     return StageResult(with_floats(given_back), {**facts, "left_in_float": {**plan.float_nodes, **given_back}})

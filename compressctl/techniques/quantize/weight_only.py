@@ -59,7 +59,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
 
     facts = _facts(done, treated, readers, places)
     given_back: Mapping[str, str] = {}
-    if run.gate is not None:
+    if run.accept is not None:
         names = [node.node for node in treated.nodes]
         given_back, held = hold_gate(with_floats, model, names, run, "gate: its rounded weights cost too much accuracy")
         facts.update(held)

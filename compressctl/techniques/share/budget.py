@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.data import bind
 from compressctl.core.errors import StageError
+from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import TappedGraph
@@ -80,12 +80,10 @@ def _stored_bits(found: Shared) -> float:
 def _outputs(model: Model, weights: Weights, run: RunContext) -> Callable[[], np.ndarray]:
     """Gives the first output for some calibration samples with the weights of the moment, scaled to deviation 1."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
-    fixed = model.signature.inputs[0].shape[0]
-    size = fixed if isinstance(fixed, int) and model.form is Form.ONNX else _SAMPLES
-    batch = next(run.data.split("calibration").batches(size), None)
-    if batch is None:
+    found = next(feeds(run.data.split("calibration"), model.signature, _SAMPLES), None)
+    if found is None:
         raise StageError("budget: the calibration split is empty", hint="use sensitivity: error, or give it samples")
-    inputs = bind(batch, model.signature)
+    inputs = found.inputs
     name = model.signature.outputs[0].name
 
     def in_onnx() -> np.ndarray:

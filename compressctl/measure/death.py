@@ -1,0 +1,21 @@
+"""How a child process ended, in words."""
+
+from __future__ import annotations
+
+import signal
+
+
+def died(returncode: int, said: str, doing: str) -> str:
+    """returncode: as subprocess gives it, negative for a signal. said: its standard error. doing: as in "opening m.onnx".
+
+    A signal is native code's doing: it crashed, or the system killed it.
+    """
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        if name == "SIGKILL":
+            return f"the process was killed (SIGKILL) while {doing}: most likely the machine ran out of memory"
+        return f"the runtime crashed ({name}) while {doing}"
+    # A traceback's indented lines, and an error's hint, are not what went wrong.
+    lines = [line for line in said.splitlines() if line.strip() == line != ""]
+    what = lines[-1].removeprefix("compressctl.core.errors.") if lines else f"exit code {returncode}, no message"
+    return f"the process ended while {doing}: {what}"

@@ -1,0 +1,178 @@
+"""How near a file's outputs are to the original's: every output, with or without labels, in sums over calls."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from compressctl.core.model import Signature
+from compressctl.measure.results import OutputFidelity
+
+FAR_SQNR_DB = 20.0
+FAR_COSINE = 0.99
+"""An output below both computes something else than the original: 20 dB is an error of a tenth of the signal."""
+
+_SUM_TOLERANCE = 0.01
+_SCORES = re.compile(r"logit|prob|score|softmax|class|label|(^|[_./])(cls|pred)", re.IGNORECASE)
+
+
+def is_far(found: OutputFidelity) -> bool:
+    """Whether the output differs so much that the file can no longer be said to compute what the original does."""
+    if found.samples == 0 or found.identical:
+        return False
+    if found.broken or found.sqnr_db is None or found.cosine is None:
+        return True
+    return found.sqnr_db < FAR_SQNR_DB and found.cosine < FAR_COSINE
+
+
+class Comparison:
+    """Sums over the calls of two models. outputs: the original's, which say what is compared.
+
+    class_axes: by output, the axis of class scores where somebody knows it (the task's), else it is read from the values.
+    """
+
+    def __init__(self, signature: Signature, class_axes: Mapping[str, int] | None = None) -> None:
+        self._axes = {spec.name: spec.batch_axis for spec in signature.outputs}
+        self._known = class_axes or {}
+        self._sums: dict[str, _Sums] = {}
+
+    def add(self, original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], count: int) -> None:
+        """One call's outputs. count: its samples; copies that fill up a fixed batch come after them and are left out."""
+        for place, (name, wanted) in enumerate(original.items()):
+            found = other[name] if name in other else list(other.values())[place] if place < len(other) else None
+            sums = self._sums.setdefault(name, _Sums(name, self._known.get(name)))
+            axis = self._axes.get(name)
+            sums.add(_valid(wanted, axis, count), None if found is None else _valid(found, axis, count), count)
+
+    def result(self) -> tuple[OutputFidelity, ...]:
+        """In the order of the outputs."""
+        return tuple(sums.result() for sums in self._sums.values())
+
+
+def _valid(values: np.ndarray, axis: int | None, count: int) -> np.ndarray:
+    if axis is None or values.ndim <= axis or values.shape[axis] <= count:
+        return values
+    return np.take(values, np.arange(count), axis=axis)
+
+
+@dataclass
+class _Sums:
+    name: str
+    class_axis: int | None
+    samples: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+    power: float = 0.0
+    product: float = 0.0
+    largest: float = 0.0
+    broken: int = 0
+    other_shapes: int = 0
+    decisions: int = 0
+    equal: int = 0
+    rule: str | None = None
+    _is_first: bool = field(default=True, repr=False)
+
+    def add(self, wanted: np.ndarray, found: np.ndarray | None, count: int) -> None:
+        if found is None or wanted.shape != found.shape:
+            self.other_shapes += count
+            return
+        self.samples += count
+        if wanted.dtype.kind not in "fiub" or found.dtype.kind not in "fiub":
+            self._decide("equal values", wanted, found)
+            self.noise += float(np.sum(wanted != found))
+            return
+        if wanted.dtype.kind != "f":
+            self._decide("equal values", wanted, found)
+        else:
+            self._classes(wanted, found)
+        was, now = wanted.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
+        both = np.isfinite(was) & np.isfinite(now)
+        if not both.all():
+            # An infinity that stands on both sides, as in a mask, is the same value.
+            same = (was == now) | (np.isnan(was) & np.isnan(now))
+            self.broken += int(np.sum(~both & ~same))
+            was, now = was[both], now[both]
+        difference = now - was
+        self.signal += float(was @ was)
+        self.power += float(now @ now)
+        self.product += float(was @ now)
+        self.noise += float(difference @ difference)
+        self.largest = max(self.largest, float(np.abs(difference).max(initial=0.0)))
+
+    def _classes(self, wanted: np.ndarray, found: np.ndarray) -> None:
+        if self._is_first:
+            self._is_first = False
+            self.class_axis = self.class_axis if self.class_axis is not None else class_axis(self.name, wanted)
+            if self.class_axis is None and _is_probability(wanted):
+                self.rule = "above 0.5"
+        if self.class_axis is not None and wanted.ndim > self.class_axis:
+            axis = self.class_axis
+            self._decide(f"highest along axis {axis}", wanted.argmax(axis=axis), found.argmax(axis=axis))
+        elif self.rule == "above 0.5":
+            self._decide(self.rule, wanted > 0.5, found > 0.5)
+
+    def _decide(self, rule: str, wanted: np.ndarray, found: np.ndarray) -> None:
+        self.rule = rule
+        self.decisions += wanted.size
+        self.equal += int(np.sum(wanted == found))
+
+    def result(self) -> OutputFidelity:
+        is_same = self.noise == 0 and self.broken == 0
+        return OutputFidelity(
+            name=self.name,
+            samples=self.samples,
+            identical=is_same and self.samples > 0,
+            sqnr_db=None if self.noise == 0 or self.signal == 0 else 10 * math.log10(self.signal / self.noise),
+            cosine=self._cosine(),
+            largest_difference=self.largest if self.samples else None,
+            agreement=self.equal / self.decisions if self.decisions else None,
+            decided_by=self.rule if self.decisions else None,
+            broken=self.broken,
+            other_shapes=self.other_shapes,
+        )
+
+    def _cosine(self) -> float | None:
+        """Of all values as one vector. Two that are zero are the same; one alone is like nothing."""
+        if not self.samples:
+            return None
+        if self.signal == 0 or self.power == 0:
+            return 1.0 if self.signal == self.power else 0.0
+        return self.product / math.sqrt(self.signal * self.power)
+
+
+def class_axis(name: str, values: np.ndarray) -> int | None:
+    """The axis along which an output looks like scores of classes: shares that add up to 1, or their logarithms, along any
+    axis but the first; or, where the output is called so (logits, scores, ...), the last axis, and axis 1 of a map.
+    """
+    if values.ndim < 2 or values.size == 0 or not np.isfinite(values).all():
+        return None
+    order: list[int] = [values.ndim - 1, *range(1, values.ndim - 1)]
+    for axis in order:
+        if values.shape[axis] > 1 and (_adds_up(values, axis) or _adds_up(np.exp(np.minimum(values, 1.0)), axis)):
+            return axis
+    if _SCORES.search(name):
+        axis = 1 if values.ndim >= 4 else int(values.ndim) - 1
+        return axis if values.shape[axis] > 1 else None
+    return None
+
+
+def _adds_up(values: np.ndarray, axis: int) -> bool:
+    if values.min() < 0:
+        return False
+    return bool(np.all(np.abs(values.astype(np.float64).sum(axis=axis) - 1) < _SUM_TOLERANCE))
+
+
+def _is_probability(values: np.ndarray) -> bool:
+    """One number per sample, all between 0 and 1 and not all the same."""
+    is_single = values.ndim == 1 or all(size == 1 for size in values.shape[1:])
+    return bool(is_single and values.size > 1 and values.min() >= 0 and values.max() <= 1 and np.ptp(values) > 0)
+
+
+def worst_cosine(found: Sequence[OutputFidelity]) -> float | None:
+    """The least over the outputs; None where nothing was compared."""
+    known = [output.cosine for output in found if output.cosine is not None]
+    return min(known, default=None)

@@ -1,0 +1,81 @@
+"""Limits on how far outputs may be from the original's, as gates and budgets have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from compressctl.measure.results import BudgetCheck, OutputFidelity
+from compressctl.recipe.schema import FidelityLimits
+
+Figure = Literal["agreement", "cosine", "sqnr_db"]
+FIGURES: tuple[Figure, ...] = ("agreement", "cosine", "sqnr_db")
+
+_IDENTICAL_DB = float("inf")
+_WORDS: dict[Figure, str] = {
+    "agreement": "per cent of equal decisions",
+    "cosine": "cosine with the original's",
+    "sqnr_db": "dB of signal to noise",
+}
+
+
+def fidelity_checks(limits: FidelityLimits, outputs: Sequence[OutputFidelity] | None) -> tuple[BudgetCheck, ...]:
+    """One line for every limit that is set: of all outputs, the worst; or of the one that is named.
+
+    outputs: None where nothing was compared. What was not measured does not hold.
+    """
+    found = []
+    for figure in FIGURES:
+        limit = getattr(limits, figure)
+        if isinstance(limit, Mapping):
+            found += [_named(figure, name, least, outputs) for name, least in limit.items()]
+        elif limit is not None:
+            found.append(_worst(figure, limit, outputs))
+    return tuple(found)
+
+
+def _named(figure: Figure, name: str, least: float, outputs: Sequence[OutputFidelity] | None) -> BudgetCheck:
+    output = next((output for output in outputs or () if output.name == name), None)
+    title = f"{figure} of {name}"
+    if outputs is not None and output is None:
+        there = ", ".join(output.name for output in outputs)
+        return BudgetCheck(title, least, None, False, f"there is no output {name}; there are {there}")
+    return _check(title, figure, least, output)
+
+
+def _worst(figure: Figure, least: float, outputs: Sequence[OutputFidelity] | None) -> BudgetCheck:
+    measured = [output for output in outputs or () if _value(figure, output) is not None]
+    if figure != "agreement" and outputs and len(measured) < len(outputs):
+        missing = ", ".join(output.name for output in outputs if output not in measured)
+        return BudgetCheck(figure, least, None, False, f"not measured for {missing}")
+    if not measured:
+        why = "not measured" if not outputs else "not measured: no output looks like scores of classes"
+        return BudgetCheck(figure, least, None, False, why)
+    return _check(figure, figure, least, min(measured, key=lambda output: _value(figure, output) or 0.0))
+
+
+def _check(title: str, figure: Figure, least: float, output: OutputFidelity | None) -> BudgetCheck:
+    value = None if output is None else _value(figure, output)
+    if output is None or value is None:
+        return BudgetCheck(title, least, None, False, "not measured")
+    words = f"{_WORDS[figure]}, output {output.name}"
+    if value == _IDENTICAL_DB:
+        return BudgetCheck(title, least, None, True, f"output {output.name} is identical")
+    if value == -_IDENTICAL_DB:
+        return BudgetCheck(
+            title, least, None, False, f"output {output.name} holds no numbers, or no signal, to compare"
+        )
+    return BudgetCheck(title, least, value, value >= least - 1e-9, words)
+
+
+def _value(figure: Figure, output: OutputFidelity) -> float | None:
+    if not output.samples or output.other_shapes:
+        return None
+    if figure == "agreement":
+        return None if output.agreement is None else 100 * output.agreement
+    if figure == "cosine":
+        return 0.0 if output.broken else output.cosine
+    if output.identical:
+        return _IDENTICAL_DB
+    # Without a signal every difference is noise alone.
+    return -_IDENTICAL_DB if output.broken or output.sqnr_db is None else output.sqnr_db

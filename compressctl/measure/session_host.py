@@ -1,0 +1,180 @@
+"""Files opened and run in a child process, where native code may crash without taking this one along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from compressctl.core import errors
+from compressctl.core.backend import Artifact, ExecutedNode
+from compressctl.core.errors import CompressctlError, CrashError, StageError
+from compressctl.core.target import Target
+from compressctl.measure.death import died
+from compressctl.measure.frames import receive, send
+
+
+class SessionHost:
+    """One child process for any number of sessions. It starts when something is first asked of it, and again after a crash.
+
+    A session that was open when another one crashed is opened again when it is next used.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said: Any = None
+        self._generation = 0
+        self._close: weakref.finalize[Any, Any] | None = None
+        self._unused: list[tuple[int, int]] = []
+
+    def open(self, artifact: Artifact, target: Target, keep: object = None) -> HostedSession:
+        """keep: whatever must live as long as the session, such as the folder that the file lies in.
+
+        Raises what the backend's `open` raises, and CrashError when the process ends.
+        """
+        return HostedSession(self, artifact, target, keep)
+
+    def explain(self, artifact: Artifact, target: Target) -> list[ExecutedNode]:
+        """As the backend's `explain`. Raises what that raises, and CrashError."""
+        answer, _ = self.ask({"explain": _plain(artifact), "target": asdict(target)}, f"opening {artifact.path.name}")
+        return [ExecutedNode(**node) for node in answer["nodes"]]
+
+    def medians_ms(
+        self, sessions: Sequence[HostedSession], inputs: Sequence[Mapping[str, np.ndarray]]
+    ) -> tuple[float, ...]:
+        """The sessions' latencies, interleaved in the child process; see quick_latency. Raises CrashError."""
+        numbers = [session.number() for session in sessions]
+        for session, number, given in zip(sessions, numbers, inputs, strict=True):
+            self.ask({"repeat": number}, f"running {session.name}", given)
+        names = " and ".join(dict.fromkeys(session.name for session in sessions))
+        answer, _ = self.ask({"medians": numbers}, f"timing {names}")
+        return tuple(answer["ms"])
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever the process ends: what was open in it is open no more."""
+        return self._generation
+
+    def ask(
+        self, question: Mapping[str, Any], doing: str, arrays: Mapping[str, np.ndarray] | None = None
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """doing: what is said to have been going on where the process ends, as in "opening m.onnx"."""
+        while self._unused:
+            number, generation = self._unused.pop()
+            if generation == self._generation:
+                self._exchange({"close": number}, "closing a file", None)
+        answer, given = self._exchange(question, doing, arrays)
+        if "error" in answer:
+            raise _raised(answer)
+        return answer, given
+
+    def _exchange(
+        self, question: Mapping[str, Any], doing: str, arrays: Mapping[str, np.ndarray] | None
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):
+            send(process.stdin, question, arrays)
+        found = receive(process.stdout)
+        if found is None:
+            raise CrashError(self._ended(process, doing))
+        return found
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._close is not None:
+            self._close()
+        self._process = None
+        self._generation += 1
+
+    def forget(self, number: int, generation: int) -> None:
+        """Close a session that nobody holds any more, before the next question: this may be called in the midst of one."""
+        self._unused.append((number, generation))
+
+    def __enter__(self) -> SessionHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._said = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "compressctl.measure.session_worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                env=dict(os.environ),
+            )
+            self._close = weakref.finalize(self, _end, self._process)
+        return self._process
+
+    def _ended(self, process: subprocess.Popen[bytes], doing: str) -> str:
+        returncode = process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace")
+        self.close()
+        return died(returncode, said, doing)
+
+
+class HostedSession:
+    """A `Session` whose file is open in a child process."""
+
+    def __init__(self, host: SessionHost, artifact: Artifact, target: Target, keep: object) -> None:
+        self._host, self._artifact, self._target, self._keep = host, artifact, target, keep
+        self.name = artifact.path.name
+        self._number, self._generation = -1, -1
+        self.number()
+
+    def number(self) -> int:
+        """The session's name in the process of now; it is opened there where it is not."""
+        if self._generation != self._host.generation:
+            answer, _ = self._host.ask(
+                {"open": _plain(self._artifact), "target": asdict(self._target)}, f"opening {self.name}"
+            )
+            self._number, self._generation = answer["number"], self._host.generation
+            weakref.finalize(self, self._host.forget, self._number, self._generation)
+        return self._number
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name for one batch. Raises what the backend raises, and CrashError."""
+        _, outputs = self._host.ask({"run": self.number()}, f"running {self.name}", inputs)
+        return outputs
+
+    def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """The call with its way to the child process and back; `SessionHost.medians_ms` times the runtime alone."""
+        return lambda: self.run(inputs)
+
+
+def _plain(artifact: Artifact) -> dict[str, Any]:
+    return {"backend": artifact.backend, "path": str(artifact.path)}
+
+
+def _raised(answer: Mapping[str, Any]) -> CompressctlError:
+    kind = getattr(errors, str(answer["error"]), StageError)
+    if (
+        not (isinstance(kind, type) and issubclass(kind, CompressctlError))
+        or kind.__init__ is not CompressctlError.__init__
+    ):
+        kind = StageError
+    return kind(answer["message"], hint=answer["hint"])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Without waiting for the pipes to end: a runtime's own child process may hold them open."""
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()

@@ -1,0 +1,80 @@
+"""The child process of session_host.py: `python -m compressctl.measure.session_worker`.
+
+It opens files, runs them, times them against each other, and says how they are executed. An error of ours goes back as an answer;
+the process ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.backend import Artifact, Backend, Session, backends
+from compressctl.core.errors import CompressctlError
+from compressctl.core.registry import load
+from compressctl.core.target import Target
+from compressctl.measure.frames import receive, send
+from compressctl.measure.quick_latency import medians_ms
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self._sessions: dict[int, Session] = {}
+        self._calls: dict[int, Callable[[], object]] = {}
+        self._numbers = count()
+
+    def answer(
+        self, asked: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        if "open" in asked:
+            number = next(self._numbers)
+            backend, artifact, target = _named(asked["open"], asked["target"])
+            self._sessions[number] = backend.open(artifact, target)
+            return {"number": number}, {}
+        if "run" in asked:
+            return {}, self._sessions[asked["run"]].run(arrays)
+        if "repeat" in asked:
+            self._calls[asked["repeat"]] = self._sessions[asked["repeat"]].repeat(arrays)
+            return {}, {}
+        if "medians" in asked:
+            return {"ms": medians_ms([self._calls[number] for number in asked["medians"]])}, {}
+        if "explain" in asked:
+            backend, artifact, target = _named(asked["explain"], asked["target"])
+            return {"nodes": [asdict(node) for node in backend.explain(artifact, target)]}, {}
+        self._sessions.pop(asked["close"], None)
+        self._calls.pop(asked["close"], None)
+        return {}, {}
+
+
+def _named(artifact: dict[str, Any], target: dict[str, Any]) -> tuple[Backend, Artifact, Target]:
+    path = Path(artifact["path"])
+    shapes = {name: tuple(shape) for name, shape in target["input_shapes"].items()}
+    backend: Backend = load(backends.get(artifact["backend"]).implementation)
+    return backend, Artifact(artifact["backend"], path, (path,)), Target(**{**target, "input_shapes": shapes})
+
+
+def main() -> None:
+    # What a runtime prints goes to standard error; the answers have a channel of their own.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    worker = _Worker()
+    while (found := receive(sys.stdin.buffer)) is not None:
+        try:
+            message, arrays = worker.answer(*found)
+        except CompressctlError as error:
+            send(answers, {"error": type(error).__name__, "message": error.message, "hint": error.hint})
+        except Exception as error:  # the other side translates it; this process goes on
+            send(answers, {"error": "StageError", "message": f"{type(error).__name__}: {error}", "hint": None})
+        else:
+            send(answers, message, arrays)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""How near the exported file's outputs are to the original's, in words and rows. Plain text, not yet escaped for anything."""
+
+from __future__ import annotations
+
+from compressctl.measure.fidelity import is_far
+from compressctl.measure.results import OutputFidelity
+from compressctl.report.document import BackendPart, FidelityPart, OutputPart
+from compressctl.report.names import shortened
+
+HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal decisions", "decided by")
+_NAMED = 3
+
+
+def verdict(part: BackendPart) -> str | None:
+    """What the verdict begins with where the file computes something else, or nobody knows; None where it is near, and in
+    reports of versions that did not compare."""
+    found = part.compressed.fidelity
+    if found is None:
+        return None
+    if not found.outputs:
+        return f"not compared with the original: {found.reason or 'it has no outputs'}"
+    far = [output for output in found.outputs if is_far(OutputFidelity(**output.model_dump(exclude={"churn"})))]
+    if far:
+        named = ", ".join(f"{shortened(output.name)} {_nearness(output)}" for output in far[:_NAMED])
+        more = f" and {len(far) - _NAMED} more outputs" if len(far) > _NAMED else ""
+        return f"differs from the original: {named}{more}"
+    if all(output.samples == 0 for output in found.outputs):
+        return "not compared with the original: its outputs have other shapes"
+    return None
+
+
+def summary(part: BackendPart) -> str | None:
+    """The worst output in a few words, for the verdict\'s line; None where nothing was compared."""
+    found = part.compressed.fidelity
+    compared = [output for output in found.outputs if output.samples] if found else []
+    if found is None or not compared:
+        return None
+    if all(output.identical for output in compared):
+        return "outputs identical" + _random(found)
+    worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
+    name = f" ({shortened(worst.name)})" if len(compared) > 1 else ""
+    agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
+    return f"{'worst output' if len(compared) > 1 else 'output'}{name} {_nearness(worst)}{agreement}{_random(found)}"
+
+
+def sentences(part: BackendPart) -> list[str]:
+    """What was compared, and what was not."""
+    found = part.compressed.fidelity
+    if found is None:
+        return []
+    if found.reason is not None:
+        return [f"Not compared with the original: {found.reason}."]
+    which = "random values" if found.is_random else f"samples of the {found.split} split"
+    lines = [f"Every output was compared with the original's on {found.samples:,} {which}, in the same runtime."]
+    for output in found.outputs:
+        if output.other_shapes:
+            whole = "in all" if not output.samples else f"for {output.other_shapes:,} of {found.samples:,}"
+            lines.append(f"{shortened(output.name)} has another shape {whole} samples, which are not compared.")
+        if output.broken:
+            lines.append(f"{shortened(output.name)}: {output.broken:,} values are NaN or infinite on one side alone.")
+    return lines
+
+
+def rows(part: BackendPart) -> list[list[str]]:
+    """A row per output."""
+    found = part.compressed.fidelity
+    return [] if found is None else [_row(output) for output in found.outputs]
+
+
+def _row(output: OutputPart) -> list[str]:
+    if not output.samples:
+        return [shortened(output.name), "not compared", "", "", "", ""]
+    return [
+        shortened(output.name),
+        "identical" if output.identical else "no signal" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB",
+        "" if output.cosine is None else f"{output.cosine:.5f}",
+        "" if output.largest_difference is None else f"{output.largest_difference:.3g}",
+        "" if output.agreement is None else f"{output.agreement:.2%}, {1 - output.agreement:.2%} changed",
+        output.decided_by or "",
+    ]
+
+
+def _nearness(output: OutputPart) -> str:
+    if output.identical:
+        return "identical"
+    noise = "without a signal to compare" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+    return f"{noise}, cosine {output.cosine:.3f}" if output.cosine is not None else noise
+
+
+def _random(found: FidelityPart) -> str:
+    return " (on random values)" if found.is_random else ""
