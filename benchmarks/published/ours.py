@@ -142,6 +142,6 @@ def _speed(report: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "speed": part["compressed"]["speed"],
         "bytes": part["compressed"]["total_bytes"],
-        "outputs": part["compressed"].get("outputs"),
+        "fidelity": part["compressed"]["fidelity"],
         "summary": report["summary"],
     }

@@ -22,7 +22,8 @@ class _Part:
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         for index, path in enumerate(self.paths):
             with np.load(path) as opened:
-                yield Batch({name: opened[name] for name in opened.files}, None, np.array([self.first + index]))
+                inputs = {name: opened[name] for name in opened.files}
+            yield Batch(inputs, None, np.array([self.first + index]), is_request=True)
 
 
 @dataclass(frozen=True)

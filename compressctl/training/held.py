@@ -1,4 +1,7 @@
-"""A split that is read once and then kept in memory, so that images are not decoded in every epoch."""
+"""A split that is read once and then kept in memory, so that images are not decoded in every epoch.
+
+Only samples that lie in one array are kept: recorded requests and samples of different shapes are read again each time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _READ_OFTEN: tuple[SplitName, ...] = ("train", "validation")
 
 
 def hold(split: Split, largest_bytes: int = LARGEST_BYTES) -> Split:
-    """The same samples in the same order, from memory; the split itself when it is larger than that, or held already."""
+    """The same samples in the same order, from memory where they fit and make one array; the split itself when held already."""
     if isinstance(split, HeldSplit) or len(split) == 0:
         return split
     return HeldSplit(split, largest_bytes)
@@ -44,13 +47,13 @@ class HeldDataset:
 
 
 class HeldSplit:
-    """Reads everything when a batch is first asked for. Batches of the whole split, then, or of what was too large to hold."""
+    """Reads everything when a batch is first asked for. Batches of the whole split, then, or of what cannot be held."""
 
     def __init__(self, split: Split, largest_bytes: int) -> None:
         self._split = split
         self._largest_bytes = largest_bytes
         self._samples: Batch | None = None
-        self._is_too_large = False
+        self._cannot_hold = False
 
     def __len__(self) -> int:
         return len(self._split)
@@ -67,12 +70,16 @@ class HeldSplit:
             yield _chosen(samples, order[start : start + size])
 
     def _read(self) -> Batch | None:
-        if self._samples is None and not self._is_too_large:
+        if self._samples is None and not self._cannot_hold:
             first = next(self._split.batches(min(_READ_AT_ONCE, len(self))))
             if _bytes(first) / len(first.indices) * len(self) > self._largest_bytes:
-                self._is_too_large = True
+                self._cannot_hold = True
+                return None
+            batches = list(self._split.batches(_READ_AT_ONCE))
+            if _make_one_array(batches):
+                self._samples = _joined(batches)
             else:
-                self._samples = _joined(list(self._split.batches(_READ_AT_ONCE)))
+                self._cannot_hold = True
         return self._samples
 
 
@@ -81,11 +88,34 @@ def _bytes(batch: Batch) -> int:
     return sum(array.nbytes for array in arrays)
 
 
+def _make_one_array(batches: Sequence[Batch]) -> bool:
+    """Whether samples lie along axis 0 of all arrays, in one shape, beside the same constants."""
+    if any(batch.is_request or batch.expected is not None for batch in batches):
+        return False
+    first = batches[0]
+    return all(
+        batch.constants == first.constants
+        and batch.inputs.keys() == first.inputs.keys()
+        and all(_is_alike(first, batch, name) for name in first.inputs)
+        for batch in batches
+    )
+
+
+def _is_alike(one: Batch, other: Batch, name: str) -> bool:
+    if name in one.constants:
+        return np.array_equal(one.inputs[name], other.inputs[name])
+    return one.inputs[name].shape[1:] == other.inputs[name].shape[1:]
+
+
 def _joined(batches: Sequence[Batch]) -> Batch:
-    inputs = {name: np.concatenate([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
+    first = batches[0]
+    inputs = {
+        name: array if name in first.constants else np.concatenate([batch.inputs[name] for batch in batches])
+        for name, array in first.inputs.items()
+    }
     labels = None if batches[0].labels is None else np.concatenate([_present(batch.labels) for batch in batches])
     groups = None if batches[0].groups is None else np.concatenate([_present(batch.groups) for batch in batches])
-    return Batch(inputs, labels, np.concatenate([batch.indices for batch in batches]), groups)
+    return Batch(inputs, labels, np.concatenate([batch.indices for batch in batches]), groups, first.constants)
 
 
 def _present(array: np.ndarray | None) -> np.ndarray:
@@ -98,10 +128,13 @@ def _chosen(samples: Batch, positions: np.ndarray) -> Batch:
         picked: np.ndarray = array[positions]
         return picked
 
-    inputs: Mapping[str, np.ndarray] = {name: pick(array) for name, array in samples.inputs.items()}
+    inputs: Mapping[str, np.ndarray] = {
+        name: array if name in samples.constants else pick(array) for name, array in samples.inputs.items()
+    }
     return Batch(
         inputs,
         None if samples.labels is None else pick(samples.labels),
         pick(samples.indices),
         None if samples.groups is None else pick(samples.groups),
+        samples.constants,
     )
