@@ -131,7 +131,9 @@ def _said(code: int, printed: str, report: dict[str, Any] | None) -> str:
         lines = printed.splitlines()
         first = next((index for index, line in enumerate(lines) if "error" in line), max(0, len(lines) - 3))
         return " ".join(line.strip() for line in lines[first : first + 4]) or f"exit code {code}, nothing printed"
-    return " ".join(str(warning) for warning in (report or {}).get("warnings", []))
+    if report is None:
+        return ""
+    return " ".join([*report["summary"], *(text for text in report["warnings"] if "machine was noisy" not in text)])
 
 
 def _speed(report: dict[str, Any] | None) -> dict[str, Any] | None:
