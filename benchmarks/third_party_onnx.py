@@ -22,7 +22,7 @@ import onnx
 sys.path.insert(0, str(Path(__file__).parent))
 
 from published import ours, peers, tables
-from published.inputs import CALIBRATION, VALIDATION, record
+from published.inputs import dealt, record
 from published.outcome import has_something, judge
 from published.packages import BUILD, MODELS, Published, fetch, model_path
 
@@ -91,7 +91,7 @@ def _ours(model: Published, technique: ours.Technique, inputs: Path) -> dict[str
 def _peer(model: Published, technique: ours.Technique, peer: str, inputs: Path) -> dict[str, Any]:
     output = BUILD / "peers" / model.name / f"{technique.name}-{peer}.onnx"
     name = f"{technique.name}/{peer}"
-    code, seconds, said = peers.attempt(name, model_path(model), inputs, CALIBRATION, output)
+    code, seconds, said = peers.attempt(name, model_path(model), inputs, dealt()[0], output)
     found = _judged(model, technique.name, output if code == 0 else None, inputs)
     return {"code": abs(code), "seconds": seconds, "said": said or found.pop("error"), "undone": "", **found}
 
@@ -114,7 +114,7 @@ def _judged(model: Published, technique: str, file: Path | None, inputs: Path) -
         str(file),
         str(inputs),
     ]
-    command += ["--first", str(CALIBRATION + VALIDATION), "--decisions", json.dumps(model.decisions)]
+    command += ["--samples", ",".join(map(str, dealt()[1])), "--decisions", json.dumps(model.decisions)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         found["compared"] = json.loads(done.stdout)

@@ -1,8 +1,8 @@
 """How far one ONNX file's outputs are from another's, and how much faster it is: plain ONNX Runtime and numpy, nothing else.
 
-python benchmarks/published/independent.py ORIGINAL COMPRESSED INPUTS [--first N] [--decisions JSON] [--seconds S]
+python benchmarks/published/independent.py ORIGINAL COMPRESSED INPUTS [--samples 3,7,...] [--decisions JSON] [--seconds S]
 
-INPUTS is a folder of recorded inputs, one .npz a sample; those from N on are compared, all outputs of all of them:
+INPUTS is a folder of recorded inputs, one .npz a sample; those at these positions (default: all) are compared, all outputs:
 
 - `sqnr_db`: 10 log10 of the sum of squares over the sum of squared differences, over all samples; 200 where nothing differs.
 - `cosine`: of both files' outputs, each laid end to end over all samples.
@@ -32,11 +32,12 @@ def main() -> None:
     parser.add_argument("original", type=Path)
     parser.add_argument("compressed", type=Path)
     parser.add_argument("inputs", type=Path)
-    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--samples", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--decisions", type=json.loads, default={})
     parser.add_argument("--seconds", type=float, default=2.0)
     asked = parser.parse_args()
-    samples = _read(sorted(asked.inputs.glob("*.npz"))[asked.first :])
+    paths = sorted(asked.inputs.glob("*.npz"))
+    samples = _read(paths if asked.samples is None else [paths[position] for position in asked.samples])
     original, compressed = _open(asked.original), _open(asked.compressed)
     outputs = compare_outputs(original, compressed, samples, asked.decisions)
     timed = sorted(samples, key=_elements)[len(samples) // 2]

@@ -16,6 +16,7 @@ from published.packages import BUILD, Published, model_path
 
 CALIBRATION, VALIDATION, TEST = 16, 8, 16
 COUNT = CALIBRATION + VALIDATION + TEST
+SEED = 0
 
 Sample = dict[str, np.ndarray]
 Source = Callable[[np.random.Generator], Iterator[Sample]]
@@ -71,10 +72,7 @@ def samples(model: Published) -> Iterator[Sample]:
     return _SOURCES[model.name](random)
 
 
-def recorded(folder: Path) -> list[Sample]:
-    """All samples of a folder, in order."""
-    found = []
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as opened:
-            found.append({name: opened[name] for name in opened.files})
-    return found
+def dealt() -> tuple[list[int], list[int]]:
+    """Positions of the calibration and of the test samples, as a recipe with SEED deals them: test first, then validation."""
+    order = np.random.default_rng(SEED).permutation(COUNT).tolist()
+    return order[TEST + VALIDATION :], order[:TEST]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from published.inputs import CALIBRATION, VALIDATION
+from published.inputs import CALIBRATION, SEED, TEST, VALIDATION
 from published.packages import Published, model_path
 
 LIMIT_SECONDS = 600
@@ -55,15 +55,20 @@ class Attempt:
 
 def data_section(inputs: Path) -> dict[str, Any]:
     """How a recipe names the recorded inputs: the one place that knows the data source."""
-    factory = f"{Path(__file__).parent / 'requests_data.py'}:load"
-    sizes = {"calibration": CALIBRATION, "validation": VALIDATION}
-    return {"source": "python", "factory": factory, "args": {"path": str(inputs), **sizes}}
+    return {
+        "source": "requests",
+        "path": str(inputs),
+        "calibration": CALIBRATION,
+        "validation": VALIDATION,
+        "test": TEST,
+    }
 
 
 def recipe(model: Published, technique: Technique, inputs: Path) -> dict[str, Any]:
     return {
         "recipe": "compressctl/v1",
         "name": f"{model.name}-{technique.name}",
+        "seed": SEED,
         "task": "custom",
         "model": {"source": "onnx", "path": str(model_path(model))},
         "data": data_section(inputs),

@@ -1,6 +1,6 @@
 """What others make of a published model: ONNX Runtime's own quantizers and float16 conversion, and NNCF.
 
-python benchmarks/published/peers.py NAME MODEL INPUTS COUNT OUTPUT       (each in a process of its own: some crash)
+python benchmarks/published/peers.py NAME MODEL INPUTS 3,7,... OUTPUT       (each in a process of its own: some crash)
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import onnx
 LIMIT_SECONDS = 600
 
 
-def attempt(name: str, model: Path, inputs: Path, count: int, output: Path) -> tuple[int, float, str]:
+def attempt(name: str, model: Path, inputs: Path, calibration: list[int], output: Path) -> tuple[int, float, str]:
     """Exit code, seconds, and the last line that was printed, of one peer on one model in a child process."""
     output.unlink(missing_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, name, str(model), str(inputs), str(count), str(output)]
+    positions = ",".join(map(str, calibration))
+    command = [sys.executable, __file__, name, str(model), str(inputs), positions, str(output)]
     started = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
@@ -125,15 +126,16 @@ def _prepared(model: Path, output: Path) -> Path:
     return prepared
 
 
-def _main(technique: str, peer: str, model: Path, inputs: Path, count: int, output: Path) -> None:
+def _main(technique: str, peer: str, model: Path, inputs: Path, calibration: list[int], output: Path) -> None:
     logging.disable(logging.WARNING)
     samples = []
-    for path in sorted(inputs.glob("*.npz"))[:count]:
-        with np.load(path) as opened:
+    paths = sorted(inputs.glob("*.npz"))
+    for position in calibration:
+        with np.load(paths[position]) as opened:
             samples.append({name: opened[name] for name in opened.files})
     PEERS[technique][peer](model, samples, output)
 
 
 if __name__ == "__main__":
-    name, model, inputs, count, output = sys.argv[1:]
-    _main(*name.split("/"), Path(model), Path(inputs), int(count), Path(output))
+    name, model, inputs, positions, output = sys.argv[1:]
+    _main(*name.split("/"), Path(model), Path(inputs), [int(part) for part in positions.split(",")], Path(output))

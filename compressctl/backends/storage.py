@@ -7,7 +7,7 @@ from collections import Counter
 import onnx
 
 from compressctl.core.target import Target
-from compressctl.graph.pack_constants import Folds, PackedTensor, pack_constants
+from compressctl.graph.pack_constants import OLDEST_OPSET, Folds, PackedTensor, pack_constants
 
 _FOLDS = {
     "onnxruntime": Folds(),
@@ -23,12 +23,15 @@ def as_stored(proto: onnx.ModelProto, target: Target) -> tuple[onnx.ModelProto, 
     if target.options.get("storage") != "packed":
         return proto, ()
     packed, ledger = pack_constants(proto, _FOLDS.get(target.backend, _FOLDS["openvino"]))
-    return packed, (_note(ledger),)
+    return packed, (_note(ledger, proto),)
 
 
-def _note(ledger: list[PackedTensor]) -> str:
+def _note(ledger: list[PackedTensor], proto: onnx.ModelProto) -> str:
+    version = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if version < OLDEST_OPSET:
+        return f"storage: packed does nothing below opset {OLDEST_OPSET}, and the graph's is {version}"
     if not ledger:
-        return "storage: packed made nothing smaller: no constant has few values or many zeros"
+        return "storage: packed made nothing smaller: no constant of the main graph has few values or many zeros"
     kinds = Counter(tensor.form.partition(" into ")[0] for tensor in ledger)
     before, after = (sum(getattr(tensor, size) for tensor in ledger) for size in ("plain_bytes", "packed_bytes"))
     forms = ", ".join(f"{count} as {kind}" for kind, count in kinds.most_common(4))

@@ -48,6 +48,10 @@ def apply(
         typer.Option(help="What is measured: each stage's output too, the exported files alone, or those but briefly."),
     ] = Measure.STAGES,
     shape: Shapes = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 1 where outputs differ from the original's, or were not compared."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan, then stop.")] = False,
 ) -> None:
     """Run a recipe: compress, export, measure the exported file, and report.
@@ -73,7 +77,7 @@ def apply(
         show(plan)
         return
     with _leading() if is_launched() else nullcontext() as crew:
-        result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew)
+        result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew, strict=strict)
         raise typer.Exit(_report(result, recipe, _resolve(log_format)))
 
 
@@ -149,6 +153,8 @@ def _run(
     log_format: LogFormat,
     measure: Measure,
     crew: Crew | None = None,
+    *,
+    strict: bool = False,
 ) -> RunResult:
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
@@ -169,7 +175,15 @@ def _run(
     with view as listener:
         listeners: list[Listener] = [listener]
         return run(
-            recipe, plan, folder, cache=cache, listeners=listeners, environment=facts, measure=measure, crew=crew
+            recipe,
+            plan,
+            folder,
+            cache=cache,
+            listeners=listeners,
+            environment=facts,
+            measure=measure,
+            crew=crew,
+            strict=strict,
         )
 
 

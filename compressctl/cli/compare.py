@@ -47,7 +47,7 @@ def compare(
 def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | None) -> list[tuple[str, list[str]]]:
     from compressctl.report.between import score_between, size_between, speed_between
     from compressctl.report.read import backend_part
-    from compressctl.report.tables import milliseconds, size
+    from compressctl.report.tables import integer_share, macs, milliseconds, size
 
     parts = [backend_part(report, backend) for report in reports]
     after = [part.compressed for part in parts]
@@ -72,9 +72,10 @@ def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | Non
         ("score against the first", ["", *scores]),
         ("speed-up against the first", ["", *(speed_between(first.speed, file.speed) for file in others)]),
         ("peak memory", [size(file.memory.run_peak_bytes) if file.memory else "" for file in after]),
+        ("MACs of one sample", [macs(file) for file in after]),
         (
             "integer MACs",
-            [f"{file.integer_mac_share:.0%}" if file.integer_mac_share is not None else "" for file in after],
+            [integer_share(file) for file in after],
         ),
     ]
 

@@ -44,7 +44,7 @@ def evaluate(
     chosen: SplitName = "test" if split == "test" else "validation"
     metric = metrics.get(name)
     with exported_files([file]) as [(artifact, signature)]:
-        dataset = load_dataset(recipe.data, recipe.base, recipe.seed)
+        dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
         session = open_backend(artifact.backend).open(artifact, Target(artifact.backend, threads=0))
         found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
     if as_json:

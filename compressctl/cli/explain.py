@@ -10,20 +10,34 @@ import typer
 def explain(
     name: Annotated[str, typer.Argument(help="A name that `compressctl list` shows, as in quantize.static.")],
 ) -> None:
-    """Explain a technique, backend, metric, model source or dataset: parameters, defaults, what it needs, its paper."""
+    """Explain a technique, backend, metric, model source, dataset or task: parameters, defaults, what it needs, its paper."""
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
     from compressctl.core.nearest import nearest
+    from compressctl.core.source import LABELS
 
     found = [(kind, registry.get(name)) for kind, registry in REGISTRIES.items() if name in registry]
+    if not found and name in LABELS:
+        _print_task(name)
+        return
     if not found:
-        close = nearest(name, (entry for registry in REGISTRIES.values() for entry in registry.names()))
+        names = [entry for registry in REGISTRIES.values() for entry in registry.names()]
+        close = nearest(name, [*names, *LABELS])
         hint = f"did you mean {close}?" if close else "`compressctl list` shows every name"
         raise UsageError(f"there is nothing named {name!r}", hint=hint)
     for position, (kind, spec) in enumerate(found):
         if position:
             print()
         _print_spec(kind.removesuffix("s"), spec)
+
+
+def _print_task(name: str) -> None:
+    from compressctl.core.source import DEFAULT_METRIC, LABELS, metrics
+
+    task = next(known for known in LABELS if known == name)
+    usual = DEFAULT_METRIC.get(task)
+    print(f"{task} (task)\n  labels: {LABELS[task]}")
+    print(f"  metric: {f'{usual}, {metrics.get(usual).summary}' if usual else 'none of its own'}")
 
 
 def _print_spec(kind: str, spec: Any) -> None:
@@ -36,6 +50,12 @@ def _print_spec(kind: str, spec: Any) -> None:
         _print_params(params, "  ")
     for source in getattr(spec, "sources", ()):
         print(f"\nSource\n  {source}") if source == spec.sources[0] else print(f"  {source}")
+    if _learns_from_labels(spec):
+        from compressctl.core.source import LABELS
+
+        print("\nLabels, by task")
+        for task, words in LABELS.items():
+            print(f"  {task}: {words}")
     if getattr(spec, "rules", None):
         from compressctl.core.registry import load
 
@@ -46,6 +66,15 @@ def _print_spec(kind: str, spec: Any) -> None:
         print(f"\nExample\n  stages:\n    - use: {spec.name}")
     elif kind == "backend":
         print(f"\nExample\n  export: [onnxruntime, {{backend: {spec.name}}}]")
+
+
+def _learns_from_labels(spec: Any) -> bool:
+    """Whether it trains, or looks at the task's loss: what its labels are must be known."""
+    from compressctl.core.technique import Need
+
+    if not hasattr(spec, "needs"):
+        return False
+    return spec.some_need is not None or bool(spec.needs & {Need.LABELS, Need.TRAINING_DATA})
 
 
 def _print_params(params: Any, indent: str) -> None:

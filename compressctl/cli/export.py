@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,8 @@ def export(
     with SessionHost() as host:
         reference = _reference(samples, file, host)
         for target in targets:
-            _write(model, replace(target, input_shapes=shapes), output / target.backend, reference, host)
+            placed = replace(target, input_shapes=shapes)
+            _write(model, placed, output / target.backend, reference, host, samples.call(1).shapes)
 
 
 def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
@@ -128,9 +130,18 @@ def _read(file: Path) -> Model:
     return Model(Form.ONNX, found.model, signature, found.plan)
 
 
-def _write(model: Model, target: Target, folder: Path, reference: _Reference, host: SessionHost) -> None:
+def _write(
+    model: Model,
+    target: Target,
+    folder: Path,
+    reference: _Reference,
+    host: SessionHost,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
     from compressctl.core.backend import backends
+    from compressctl.core.count import by_operator, nodes
     from compressctl.core.errors import MissingDependencyError, UsageError
+    from compressctl.measure.fusion import fusion_of
     from compressctl.pipeline.carried import fitted
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.work import open_backend
@@ -151,13 +162,14 @@ def _write(model: Model, target: Target, folder: Path, reference: _Reference, ho
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
     for note in (*changed, *artifact.notes):
         print(f"  {note}")
-    nodes = [node for node in host.explain(artifact, target) if node.macs]
-    if nodes:
-        integer = sum(node.macs for node in nodes if node.precision.startswith("int")) / sum(
-            node.macs for node in nodes
-        )
-        print(f"  {integer:.0%} of the multiply-accumulates run on integers")
-        for node in [node for node in nodes if node.rule][:5]:
+    executed = fusion_of(tuple(host.explain(artifact, target, shapes)))
+    multiplying = [node for node in executed.nodes if node.macs != 0]
+    if multiplying:
+        share, left_out = executed.integer_mac_share, sum(executed.left_out.values())
+        shown = "an unknown share" if share is None else f"{share:.0%}"
+        without = f", without {nodes(left_out)} of unknown cost ({by_operator(executed.left_out)})" if left_out else ""
+        print(f"  {shown} of the multiply-accumulates run on integers{without}")
+        for node in [node for node in multiplying if node.rule][:5]:
             kernel = f", {node.kernel}" if node.kernel else ""
             print(f"  in float: {node.name} ({node.op}{kernel}): {node.rule}")
     print(f"  {_compared(target, artifact, reference, host)}")

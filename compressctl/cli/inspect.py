@@ -13,9 +13,9 @@ from compressctl.core.errors import UsageError
 if TYPE_CHECKING:
     import onnx
 
-    from compressctl.core.model import Model, TensorSpec
+    from compressctl.core.model import Model
     from compressctl.graph.cost import NodeCost
-    from compressctl.graph.summary import Summary
+    from compressctl.graph.summary import Port, Summary
 
 _BUILTIN = "builtin:"
 
@@ -29,16 +29,26 @@ def inspect(
     ],
     every: Annotated[bool, typer.Option("--all", help="Show nodes without parameters and computation too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SIZE",
+            help="The size of an open axis, by its symbol, or as input.axis (x.2) where it has none. Repeatable.",
+        ),
+    ] = None,
 ) -> None:
     """Show a model's layers, parameters and cost.
 
-    MACs are multiply-accumulates for one sample; the share is of all bytes that parameters take. A PyTorch network is
+    MACs are multiply-accumulates for one sample; the share is of all bytes that parameters take. An open leading axis of an
+    input is taken for the batch and counts 1; MACs that depend on another open axis are unknown without --shape. A PyTorch network is
     shown as the ONNX graph that it lowers to. Of a packed file the ledger is shown: how each tensor is coded, in how many
     bytes; every number in it is decoded and checked on the way.
     """
     if Path(model).suffix.lower() == ".cctl":
         from compressctl.cli import inspect_packed
 
+        if shape:
+            raise UsageError("--shape decides MACs, and of a packed file none are shown", hint="unpack it first")
         if as_json:
             print(json.dumps(inspect_packed.document(Path(model)), indent=2))
         else:
@@ -46,11 +56,30 @@ def inspect(
         return
     from compressctl.graph.summary import summarize
 
-    summary = summarize(_graph(model))
+    graph = _graph(model)
+    summary = summarize(graph, _sizes(graph, shape or []))
     if as_json:
         print(json.dumps(_document(model, summary), indent=2))
     else:
         _print(model, summary, every)
+
+
+def _sizes(graph: onnx.ModelProto, said: list[str]) -> dict[str, int]:
+    """Sizes by axis. Raises UsageError for an axis that the model does not leave open, and for what is no size."""
+    from compressctl.graph.open_axes import open_axes
+
+    axes = open_axes(graph.graph)
+    known = {name: axis.name for axis in axes for name in (axis.name, f"{axis.input}.{axis.axis}")}
+    sizes: dict[str, int] = {}
+    for entry in said:
+        name, _, size = entry.rpartition("=")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise UsageError(f"--shape {entry}: not NAME=SIZE with a size of 1 or more", hint="as in --shape H=320")
+        if name not in known:
+            open_ = ", ".join(dict.fromkeys(axis.name for axis in axes)) or "none"
+            raise UsageError(f"--shape {entry}: the model has no open axis {name!r}", hint=f"open axes: {open_}")
+        sizes[known[name]] = int(size)
+    return sizes
 
 
 def _graph(model: str) -> onnx.ModelProto:
@@ -109,7 +138,13 @@ def _document(model: str, summary: Summary) -> dict[str, Any]:
         "outputs": [_tensor(spec) for spec in summary.outputs],
         "parameters": summary.parameters,
         "parameter_bytes": summary.parameter_bytes,
-        "macs": summary.macs,
+        "open_axes": [
+            {"name": axis.name, "input": axis.input, "axis": axis.axis, "size": _size(axis.name, summary)}
+            for axis in summary.open_axes
+        ],
+        "macs": summary.macs.exact,
+        "macs_at_least": summary.macs.at_least,
+        "macs_unknown": dict(summary.macs.unknown),
         "stored_bytes": summary.stored_bytes,
         "layers": [
             {
@@ -126,7 +161,7 @@ def _document(model: str, summary: Summary) -> dict[str, Any]:
     }
 
 
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
+def _tensor(spec: Port) -> dict[str, Any]:
     return {"name": spec.name, "dtype": spec.dtype, "shape": spec.shape}
 
 
@@ -135,7 +170,7 @@ def _print(model: str, summary: Summary, every: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [layer for layer in summary.layers if every or layer.parameters or layer.macs]
+    shown = [layer for layer in summary.layers if every or layer.parameters or layer.macs != 0]
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("layer", overflow="fold")
     table.add_column("op")
@@ -144,17 +179,21 @@ def _print(model: str, summary: Summary, every: bool) -> None:
     for layer in shown:
         table.add_row(Text(layer.name), layer.op, *_figures(layer, summary))
     table.add_section()
-    table.add_row("total", "", "", f"{summary.parameters:,}", f"{summary.macs:,}", "", style="bold")
+    table.add_row("total", "", "", f"{summary.parameters:,}", str(summary.macs), "", style="bold")
     console = Console(highlight=False, soft_wrap=False)
     console.print(Text(model, style="bold"))
     for title, specs in (("in", summary.inputs), ("out", summary.outputs)):
         for spec in specs:
             console.print(Text(f"  {title:<4} {spec.name}  {spec.dtype} {_shape(spec.shape)}"))
+    if summary.open_axes:
+        console.print(Text(f"  open axes  {_open_axes(summary)}"))
     opsets = ", ".join(f"{domain} {version}" for domain, version in summary.opsets.items())
     console.print(Text(f"  opset {opsets}; IR version {summary.ir_version}"))
     stored = ", ".join(f"{size:,} bytes of {dtype}" for dtype, size in summary.stored_bytes.items())
     console.print(Text(f"  stored {stored or 'nothing'}"), "")
     console.print(table)
+    for line in _unknown(summary):
+        console.print(Text(f"\n{line}"))
     hidden = len(summary.layers) - len(shown)
     if hidden:
         nodes = "1 node" if hidden == 1 else f"{hidden} nodes"
@@ -164,8 +203,47 @@ def _print(model: str, summary: Summary, every: bool) -> None:
 
 def _figures(layer: NodeCost, summary: Summary) -> tuple[str, str, str, str]:
     share = f"{100 * summary.size_share(layer):.1f} %" if layer.parameter_bytes else ""
-    macs = f"{layer.macs:,}" if layer.macs else ""
+    macs = "unknown" if layer.macs is None else f"{layer.macs:,}" if layer.macs else ""
     return _shape(layer.output_shape), f"{layer.parameters:,}" if layer.parameters else "", macs, share
+
+
+def _size(name: str, summary: Summary) -> int | None:
+    """What an open axis counted as."""
+    said = (summary.sizes or {}).get(name)
+    return said or (1 if any(axis.may_be_batch for axis in summary.open_axes if axis.name == name) else None)
+
+
+def _open_axes(summary: Summary) -> str:
+    words = []
+    for name in dict.fromkeys(axis.name for axis in summary.open_axes):
+        size = _size(name, summary)
+        told = "" if size is None else f" = {size}" if name in (summary.sizes or {}) else " = 1 (taken for the batch)"
+        words.append(f"{name}{told}")
+    return ", ".join(words)
+
+
+def _unknown(summary: Summary) -> list[str]:
+    """Why MACs are unknown, and what would tell them."""
+    from compressctl.core.count import by_operator, nodes
+
+    macs = summary.macs
+    if not macs.unknown:
+        return []
+    lines = [f"MACs are unknown for {nodes(macs.unknown_nodes)} ({by_operator(macs.unknown)})."]
+    inside = sum(layer.macs is None and layer.within is not None for layer in summary.layers)
+    if inside:
+        lines.append(
+            f"Inside bodies of If, Loop or Scan: {nodes(inside)}. What runs there, and how often, the inputs decide."
+        )
+    missing = [name for name in dict.fromkeys(axis.name for axis in summary.open_axes) if _size(name, summary) is None]
+    if inside < macs.unknown_nodes:
+        told = " ".join(f"--shape {name}=SIZE" for name in missing)
+        lines.append(
+            f"What depends on open axes is told with {told}."
+            if missing
+            else "Shapes or operators of the others are not known without running the model."
+        )
+    return lines
 
 
 def _shape(shape: tuple[int | str | None, ...] | None) -> str:

@@ -44,6 +44,7 @@ COMMANDS = {
     "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
     "bench": Command("compressctl.cli.bench:bench", "Time ONNX files against each other, without a recipe."),
     "evaluate": Command("compressctl.cli.evaluate:evaluate", "Score an ONNX file on a recipe's data."),
+    "diff": Command("compressctl.cli.diff:diff", "Compare two files of one model, output by output, layer by layer."),
     "export": Command(
         "compressctl.cli.export:export", "Write an ONNX file in other runtimes' forms, without a recipe."
     ),

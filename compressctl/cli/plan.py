@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compressctl.cli.options import RecipePath, Sets, Unsets
+from compressctl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from compressctl.pipeline.plan import Plan
+    from compressctl.recipe.schema import Recipe
 
 
 def plan(
     recipe: RecipePath,
     sets: Sets = None,
     unsets: Unsets = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Also load the model and fly one real batch through it, as `apply` does before any stage."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the steps as JSON.")] = False,
 ) -> None:
     """Show the steps that a recipe would take: forms, what the cache holds already, and every impossible order.
 
-    No weight is loaded and no framework imported.
+    Without --check no weight is loaded and no framework imported.
     """
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.plan import make_plan
     from compressctl.recipe.loader import load
 
-    made = make_plan(load(recipe, sets or (), unsets or ()), stage_cache())
+    loaded = load(recipe, sets or (), unsets or ())
+    made = make_plan(loaded, stage_cache())
     if not as_json:
         show(made)
+        if check:
+            _check(loaded, made)
         return
+    if check:
+        raise UsageError("--check prints words, not JSON", hint="leave --json out")
     import json
 
     keys = ("id", "kind", "use", "takes", "gives", "key", "cached")
     print(json.dumps([{key: getattr(step, key) for key in keys} for step in made.steps], indent=1))
+
+
+def _check(recipe: Recipe, made: Plan) -> None:
+    import sys
+    import tempfile
+
+    from compressctl.core.events import Events
+    from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.pipeline.run import check_backends
+    from compressctl.pipeline.sinks import PlainLines
+    from compressctl.pipeline.work import Work
+
+    check_backends(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
+        try:
+            work.preflight()
+        finally:
+            work.close()
+    print("checked: one real batch went through the model, its runtime and the metric")
 
 
 def show(made: Plan) -> None:

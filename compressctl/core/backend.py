@@ -52,7 +52,8 @@ class Artifact:
 
 @dataclass(frozen=True)
 class ExecutedNode:
-    """One node as the runtime really executes it. precision: "int8", "float32", ... macs: for one sample, 0 where it has none.
+    """One node as the runtime really executes it. precision: "int8", "float32", ... macs: for one sample, 0 where it has
+    none, None where it multiplies and cannot be counted.
 
     rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain. kernel: which
     implementation the runtime says it chose, as in "jit_avx512_I8", None where it does not say.
@@ -61,7 +62,7 @@ class ExecutedNode:
     name: str
     op: str
     precision: str
-    macs: int
+    macs: int | None
     rule: str | None = None
     kernel: str | None = None
 
@@ -97,7 +98,13 @@ class Backend(Protocol):
 
     def open(self, artifact: Artifact, target: Target) -> Session: ...
 
-    def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]: ...
+    def explain(
+        self, artifact: Artifact, target: Target, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> Sequence[ExecutedNode]:
+        """inputs: the shapes of a real sample, by name of the input, which MACs are counted for. Without them the leading axes
+        count 1 where they are open, and MACs that depend on other open axes are None.
+        """
+        ...
 
     def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
         """What the artifact stores as parameters, one entry per element type."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 SplitName = Literal["train", "validation", "calibration", "test"]
 
 
+class ShapesDifferError(UsageError):
+    """Samples that cannot share a batch, since their shapes differ."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """inputs: by name, numbers, samples along axis 0. labels: (n,) integers for classes, floats otherwise.

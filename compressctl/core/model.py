@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,16 @@ class Signature:
             for axis in range(len(spec.shape))
             if spec.is_open(axis)
         }
+
+
+def one_at_a_time(signature: Signature) -> Signature:
+    """The same with every batch fixed to one sample."""
+
+    def fixed(spec: TensorSpec) -> TensorSpec:
+        sizes = [1 if axis == spec.batch_axis else size for axis, size in enumerate(spec.shape)]
+        return replace(spec, shape=tuple(sizes))
+
+    return Signature(tuple(map(fixed, signature.inputs)), tuple(map(fixed, signature.outputs)))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,9 @@ class SplitSizes(BaseModel):
     validation: int | float = Field(
         0.1, description="held-out samples that choose: gates, search, early stopping", ge=0
     )
-    calibration: int | float = Field(300, description="samples that set quantization ranges", ge=0)
+    calibration: int | float | None = Field(
+        None, description="samples that set quantization ranges; default: 300, or what is left of fewer", ge=0
+    )
     test: int | float | None = Field(
         None, description="samples that report; default: the dataset's own test split, else a fifth", ge=0
     )
@@ -55,6 +57,22 @@ class Metric(Protocol):
     def __call__(self, outputs: np.ndarray, labels: np.ndarray) -> float: ...
 
 
+@runtime_checkable
+class SummedMetric(Protocol):
+    """A metric that follows from sums over samples, so that the outputs of a whole split need not be held at once.
+
+    `value(totals(a) + totals(b))` is the metric of a and b together.
+    """
+
+    def __call__(self, outputs: np.ndarray, labels: np.ndarray) -> float: ...
+
+    def totals(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(k,) float64."""
+        ...
+
+    def value(self, totals: np.ndarray) -> float: ...
+
+
 @dataclass(frozen=True)
 class ModelSourceSpec:
     name: str
@@ -78,7 +96,9 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """unit: "%" or "" ; a drop is counted in it (points), positive when the compressed model is worse."""
+    """unit: "%" or "" ; a drop is counted in it, positive when the compressed model is worse: in points of a metric in percent,
+    else in the metric's own value.
+    """
 
     name: str
     summary: str
@@ -89,6 +109,12 @@ class MetricSpec:
 
     def drop(self, before: float, after: float) -> float:
         return before - after if self.higher_is_better else after - before
+
+    def drop_words(self, drop: float) -> str:
+        """What a model that is worse by `drop` did: "lost 1.20 points", "perplexity rose by 0.8"."""
+        if self.unit == "%":
+            return f"lost {drop:.2f} points"
+        return f"{self.name} {'fell' if self.higher_is_better else 'rose'} by {drop:.4g}"
 
 
 model_sources: Registry[ModelSourceSpec] = Registry(
@@ -107,6 +133,9 @@ datasets: Registry[DatasetSpec] = Registry(
     {
         "digits": "compressctl.sources.specs:DIGITS",
         "npz": "compressctl.sources.specs:NPZ",
+        "requests": "compressctl.sources.specs:REQUESTS",
+        "onnx_test_data": "compressctl.sources.specs:ONNX_TEST_DATA",
+        "random": "compressctl.sources.specs:RANDOM",
         "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
         "csv": "compressctl.sources.specs:CSV",
         "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",
@@ -122,7 +151,24 @@ metrics: Registry[MetricSpec] = Registry(
         "r2": "compressctl.measure.specs:R2",
         "rmse": "compressctl.measure.specs:RMSE",
         "spearman": "compressctl.measure.specs:SPEARMAN",
+        "perplexity": "compressctl.measure.specs:PERPLEXITY",
     },
 )
 
-DEFAULT_METRIC: dict[Task, str] = {"classification": "accuracy", "regression": "r2", "embedding": "spearman"}
+DEFAULT_METRIC: dict[Task, str] = {
+    "classification": "accuracy",
+    "regression": "r2",
+    "embedding": "spearman",
+    "language-model": "perplexity",
+}
+
+LABELS: dict[Task, str] = {
+    "classification": "(n,) classes, whole numbers from 0",
+    "regression": "as many numbers per sample as the first output has",
+    "embedding": "wanted vectors, or classes to train on; pairs' similarity to score with",
+    "language-model": "the tokens themselves, (n, tokens); the data may leave them out. Training and measuring both shift: the "
+    "logits at position t predict the label at t + 1. -100, and padding by attention_mask, do not count. Labels that are "
+    "shifted already are refused",
+    "custom": "whatever the metric of your own takes",
+}
+"""What labels are for each task."""

@@ -28,6 +28,7 @@ class Need(StrEnum):
     LABELS = "labels"
     TRAINING_DATA = "training data"
     CALIBRATION_DATA = "calibration data"
+    TASK_LOSS = "a task with a loss"
 
 
 @dataclass(frozen=True)

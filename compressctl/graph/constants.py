@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import onnx
+from onnx import TensorProto
 
+from compressctl.graph.computed_tables import is_computed_table
+from compressctl.graph.index import attribute
 from compressctl.graph.packed_sources import is_unpacker, packed_sources
 
-_FLOATS = frozenset(onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
+_FLOATS = frozenset(
+    number
+    for name, number in TensorProto.DataType.items()
+    if name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE") or name.startswith(("FLOAT8", "FLOAT4"))
+)
+
+_CODE_TYPES = frozenset(
+    TensorProto.DataType.Value(name) for name in ("INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2")
+)
+"""Integers that nobody uses for shapes: where they are cast to floats they are codes of weights."""
 
 _SETTINGS: Mapping[str, tuple[int, ...]] = {
     "Clip": (1, 2),
@@ -58,46 +70,98 @@ _CODES: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class ConstantTensor:
-    """describes: it is a scale, zero point or bound, which takes room in the file but is no parameter."""
+    """name: with the scope that it stands in. dtype: numpy's name, of what is stored.
+
+    describes: it takes room in the file but is no parameter: a scale, zero point or bound, or a table that a formula gives
+    (see `computed_tables`).
+    """
 
     name: str
     elements: int
     size_bytes: int
     is_float: bool
     describes: bool = False
+    dtype: str = "float32"
 
 
-def constant_tensors(graph: onnx.GraphProto) -> dict[str, tuple[ConstantTensor, ...]]:
-    """Tensor name to the stored tensors that it is computed from alone; tensors that depend on an input are missing.
+Constants = Mapping[str, tuple[ConstantTensor, ...]]
+"""Tensor name to the stored tensors that it is computed from alone."""
 
-    A packed tensor counts as stored itself, in the bytes of what it is unpacked from.
+
+@dataclass(frozen=True)
+class Scope:
+    """A graph, or a body inside it. path: "" or the way to the body, as in "loop/body". within: the main graph's node."""
+
+    path: str
+    within: str | None
+    graph: onnx.GraphProto
+    constants: Constants
+
+
+def scopes(graph: onnx.GraphProto) -> Iterator[Scope]:
+    """The graph, then the bodies of its nodes (If, Loop, Scan), and theirs. A body sees what stands around it."""
+    yield from _scopes(graph, "", None, {})
+
+
+def _scopes(graph: onnx.GraphProto, path: str, within: str | None, outer: Constants) -> Iterator[Scope]:
+    constants = {**outer, **constant_tensors(graph, path, outer)}
+    yield Scope(path, within, graph, constants)
+    for node in graph.node:
+        for name, body in bodies(node):
+            called = node_name(node)
+            inner = "/".join(part for part in (path, called, name) if part)
+            yield from _scopes(body, inner, within or called, constants)
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:
+    """Its graphs by the attribute's name: then_branch, else_branch, body."""
+    for entry in node.attribute:
+        if entry.HasField("g"):
+            yield entry.name, entry.g
+        for position, body in enumerate(entry.graphs):
+            yield f"{entry.name}.{position}", body
+
+
+def node_name(node: onnx.NodeProto) -> str:
+    """As people and reports call it: that of its first output where it has none."""
+    return node.name or next(iter(node.output), "")
+
+
+def constant_tensors(
+    graph: onnx.GraphProto, path: str = "", outer: Constants | None = None
+) -> dict[str, tuple[ConstantTensor, ...]]:
+    """What is constant in one graph, in initializers and in Constant nodes; tensors that depend on an input are missing.
+
+    A packed tensor counts as stored itself, in the bytes of what it is unpacked from. outer: of the graphs around it. path:
+    the scope's, which stands before the names of its tensors.
     """
     constants: dict[str, tuple[ConstantTensor, ...]] = {
-        tensor.name: (_described(tensor.name, tensor),) for tensor in graph.initializer
+        tensor.name: (_described(_scoped(path, tensor.name), tensor),) for tensor in graph.initializer
     }
+    for sparse in graph.sparse_initializer:
+        constants[sparse.values.name] = (_described_sparse(_scoped(path, sparse.values.name), sparse),)
     for name, source in packed_sources(graph).items():
         size = sum(part.size_bytes for stored in source.constants for part in constants.get(stored, ()))
-        constants[name] = (ConstantTensor(name, math.prod(source.shape), size, source.dtype.startswith("float")),)
+        is_float = source.dtype.startswith("float")
+        constants[name] = (ConstantTensor(name, math.prod(source.shape), size, is_float, dtype=source.dtype),)
+    around = outer or {}
     for node in graph.node:
         if is_unpacker(node):
             continue
         if node.op_type == "Constant":
-            constants[node.output[0]] = tuple(
-                _described(node.output[0], attribute.t) for attribute in node.attribute if attribute.HasField("t")
-            )
-        elif all(name in constants for name in node.input if name) and any(node.input):
-            sources = parameter_tensors(node, constants)
+            constants[node.output[0]] = _stored_in(node, _scoped(path, node.output[0]))
+        elif any(node.input) and all(name in constants or name in around for name in node.input if name):
+            sources = parameter_tensors(node, {**around, **constants} if around else constants)
             constants.update(dict.fromkeys((name for name in node.output if name), sources))
     return constants
 
 
-def parameter_tensors(
-    node: onnx.NodeProto, constants: Mapping[str, tuple[ConstantTensor, ...]]
-) -> tuple[ConstantTensor, ...]:
+def parameter_tensors(node: onnx.NodeProto, constants: Constants) -> tuple[ConstantTensor, ...]:
     """The stored tensors that a node computes with. Integers count where they stand for real numbers, shapes do not."""
     found: dict[str, ConstantTensor] = {}
     for position, name in enumerate(node.input):
         settings, codes = position in _SETTINGS.get(node.op_type, ()), position in _CODES.get(node.op_type, ())
+        codes = codes or (node.op_type in ("Cast", "CastLike") and position == 0 and _makes_float(node, constants))
         for tensor in constants.get(name, ()):
             if settings:
                 found.setdefault(tensor.name, replace(tensor, describes=True))
@@ -106,15 +170,75 @@ def parameter_tensors(
     return tuple(found.values())
 
 
-def _described(name: str, tensor: onnx.TensorProto) -> ConstantTensor:
-    elements = math.prod(tensor.dims)
-    return ConstantTensor(name, elements, _stored_bytes(elements, tensor.data_type), tensor.data_type in _FLOATS)
+def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that a graph and its bodies store, as initializers and in Constant nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for entry in node.attribute:
+            if entry.HasField("t"):
+                yield entry.t
+        for _, body in bodies(node):
+            yield from stored_tensors(body)
 
 
-def _stored_bytes(elements: int, data_type: int) -> int:
+def stored_bytes(elements: int, data_type: int) -> int:
     """Four-bit types pack two to a byte, two-bit types four."""
-    name = onnx.TensorProto.DataType.Name(data_type)
-    bits = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "STRING": 0}.get(name)
+    name = TensorProto.DataType.Name(data_type)
+    bits = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "STRING": 0, "UNDEFINED": 0}.get(name)
     if bits is None:
         bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
     return (elements * bits + 7) // 8
+
+
+def dtype_name(data_type: int) -> str:
+    """numpy's names; ONNX says FLOAT and DOUBLE for two of them."""
+    name = str(TensorProto.DataType.Name(data_type)).lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _scoped(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _makes_float(node: onnx.NodeProto, constants: Constants) -> bool:
+    """A Cast of stored codes to floats."""
+    stored = constants.get(node.input[0], ())
+    if not stored or any(tensor.dtype not in _CODE_NAMES for tensor in stored):
+        return False
+    return node.op_type == "CastLike" or attribute(node, "to") in _FLOATS
+
+
+_CODE_NAMES = frozenset(dtype_name(number) for number in _CODE_TYPES)
+
+
+def _stored_in(node: onnx.NodeProto, name: str) -> tuple[ConstantTensor, ...]:
+    """What a Constant node holds: a tensor, or plain numbers."""
+    for entry in node.attribute:
+        if entry.HasField("t"):
+            return (_described(name, entry.t),)
+        if entry.HasField("sparse_tensor"):
+            return (_described_sparse(name, entry.sparse_tensor),)
+        if entry.name in ("value_float", "value_floats"):
+            count = len(entry.floats) if entry.name == "value_floats" else 1
+            return (ConstantTensor(name, count, 4 * count, is_float=True),)
+    return ()
+
+
+def _described(name: str, tensor: onnx.TensorProto) -> ConstantTensor:
+    elements = math.prod(tensor.dims)
+    is_float = tensor.data_type in _FLOATS
+    return ConstantTensor(
+        name,
+        elements,
+        stored_bytes(elements, tensor.data_type),
+        is_float,
+        describes=is_float and is_computed_table(tensor),
+        dtype=dtype_name(tensor.data_type),
+    )
+
+
+def _described_sparse(name: str, sparse: onnx.SparseTensorProto) -> ConstantTensor:
+    stored = math.prod(sparse.values.dims)
+    size = stored_bytes(stored, sparse.values.data_type) + 8 * math.prod(sparse.indices.dims)
+    kind = sparse.values.data_type
+    return ConstantTensor(name, math.prod(sparse.dims), size, kind in _FLOATS, dtype=dtype_name(kind))

@@ -31,7 +31,7 @@ _GROUP_ENTRIES = 16
 _REPEATED = 0.3
 """Share of one value, or of zeros, from which a mask may pay."""
 
-_OLDEST_OPSET = 13
+OLDEST_OPSET = 13
 """Slice, Range and the rest with the inputs and types that are written here."""
 
 
@@ -62,7 +62,7 @@ def pack_constants(model: onnx.ModelProto, folds: Folds) -> tuple[onnx.ModelProt
     Every constant comes out of the runtime's folding with the bits that it had. Constants of subgraphs stay.
     """
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    if version < _OLDEST_OPSET:
+    if version < OLDEST_OPSET:
         return model, []
     shared_parts: dict[str, onnx.TensorProto | onnx.NodeProto] = {}
     done: dict[str, Unpacking] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from compressctl.core.backend import StoredWeights
-from compressctl.graph.constants import constant_tensors, parameter_tensors
+from compressctl.graph.constants import Scope, constant_tensors, parameter_tensors, scopes
 from compressctl.graph.packed_sources import packed_sources
 from compressctl.graph.unpack_constants import unpack_constants
 from compressctl.numerics.bitpack import split_bits
@@ -19,18 +20,23 @@ _NAMES = {"float": "float32", "double": "float64"}
 
 
 def stored_weights(path: Path) -> list[StoredWeights]:
-    """One entry per element type, the largest first. Scales and zero points are no weights and are left out."""
+    """One entry per element type, the largest first, from the graph and the bodies in it (If, Loop, Scan).
+
+    What is no parameter is left out: scales, zero points, tables that a formula gives.
+    """
     stored = onnx.load(path)
     sources = packed_sources(stored.graph)
     model = unpack_constants(stored)
     constants = constant_tensors(stored.graph)
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    parts = list(scopes(model.graph))
+    tensors = {name: tensor for part in parts for name, tensor in _tensors(part)}
     seen: set[str] = set()
     found: dict[str, StoredWeights] = {}
     zero_points = _zero_points(model.graph, tensors)
-    for node in model.graph.node:
+    readers = [(node, {**part.constants, **constants}) for part in parts for node in part.graph.node]
+    for node, known in readers:
         packed = _packed_bits(node)
-        for parameter in parameter_tensors(node, constants):
+        for parameter in parameter_tensors(node, known):
             if parameter.describes or parameter.name in seen or parameter.name not in tensors:
                 continue
             seen.add(parameter.name)
@@ -48,6 +54,17 @@ def stored_weights(path: Path) -> list[StoredWeights]:
                 dtype, old.elements + values.size, old.stored_bytes + parameter.size_bytes, old.zeros + zeros
             )
     return sorted(found.values(), key=lambda entry: -entry.stored_bytes)
+
+
+def _tensors(scope: Scope) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """By the names that constants have: with the way to their scope."""
+    prefix = f"{scope.path}/" if scope.path else ""
+    for tensor in scope.graph.initializer:
+        yield f"{prefix}{tensor.name}", tensor
+    for node in scope.graph.node:
+        for entry in node.attribute:
+            if node.op_type == "Constant" and entry.HasField("t"):
+                yield f"{prefix}{node.output[0]}", entry.t
 
 
 def _zero_points(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -> dict[str, np.ndarray]:

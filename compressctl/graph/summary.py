@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
 
-from compressctl.core.model import TensorSpec
-from compressctl.graph.constants import constant_tensors
-from compressctl.graph.cost import NodeCost, costs
+from compressctl.core.count import Count
+from compressctl.graph.constants import constant_tensors, dtype_name, stored_bytes, stored_tensors
+from compressctl.graph.cost import NodeCost, costs, total
+from compressctl.graph.open_axes import OpenAxis, graph_inputs, is_open, open_axes
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output. dtype: numpy's name, or ONNX's word for what is no tensor. shape: None where no rank is stated;
+    a str is an open axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """opsets: version by domain ("ai.onnx" for the standard one). stored_bytes: constants' bytes by element type."""
+    """opsets: version by domain ("ai.onnx" for the standard one). open_axes: of the inputs. sizes: that MACs were counted for.
+
+    stored_bytes: by element type, of all constants: initializers, Constant nodes, those in bodies (If, Loop, Scan), and the
+    lists of numbers in operators of ai.onnx.ml.
+    """
 
     ir_version: int
     opsets: dict[str, int]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
     layers: tuple[NodeCost, ...]
     stored_bytes: dict[str, int]
+    open_axes: tuple[OpenAxis, ...] = ()
+    sizes: Mapping[str, int] | None = None
 
     @property
     def parameters(self) -> int:
@@ -32,38 +50,63 @@ class Summary:
         return sum(layer.parameter_bytes for layer in self.layers)
 
     @property
-    def macs(self) -> int:
-        return sum(layer.macs for layer in self.layers)
+    def macs(self) -> Count:
+        return total(self.layers)
 
     def size_share(self, layer: NodeCost) -> float:
         """0 to 1: this layer's part of all parameter bytes."""
         return layer.parameter_bytes / self.parameter_bytes if self.parameter_bytes else 0.0
 
 
-def summarize(model: onnx.ModelProto) -> Summary:
-    """Layers in graph order, costs for one sample."""
-    constants = constant_tensors(model.graph)
-    stored: Counter[str] = Counter()
-    for tensor in model.graph.initializer:
-        stored[_type_name(tensor.data_type)] += sum(part.size_bytes for part in constants[tensor.name])
-    stored_names = {tensor.name for tensor in model.graph.initializer}
+def summarize(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) -> Summary:
+    """Layers in graph order, costs for one sample. sizes: of open axes, as in `shapes`."""
     return Summary(
         ir_version=model.ir_version,
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
-        inputs=tuple(_spec(value) for value in model.graph.input if value.name not in stored_names),
-        outputs=tuple(_spec(value) for value in model.graph.output),
-        layers=tuple(costs(model)),
-        stored_bytes=dict(stored.most_common()),
+        inputs=tuple(_port(value) for value in graph_inputs(model.graph)),
+        outputs=tuple(_port(value) for value in model.graph.output),
+        layers=tuple(costs(model, sizes)),
+        stored_bytes=_stored(model),
+        open_axes=tuple(open_axes(model.graph)),
+        sizes=sizes or {},
     )
 
 
-def _type_name(data_type: int) -> str:
-    """numpy's names; ONNX says FLOAT and DOUBLE for two of them."""
-    name = str(onnx.TensorProto.DataType.Name(data_type)).lower()
-    return {"float": "float32", "double": "float64"}.get(name, name)
+def _stored(model: onnx.ModelProto) -> dict[str, int]:
+    stored: Counter[str] = Counter()
+    described = constant_tensors(model.graph)
+    for tensor in model.graph.initializer:
+        stored[dtype_name(tensor.data_type)] += sum(part.size_bytes for part in described[tensor.name])
+    bodies = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for tensor in stored_tensors(onnx.GraphProto(node=bodies)):
+        elements = 1
+        for size in tensor.dims:
+            elements *= size
+        stored[dtype_name(tensor.data_type)] += stored_bytes(elements, tensor.data_type)
+    for node in bodies:
+        if node.domain == "ai.onnx.ml":
+            stored["float32"] += 4 * sum(len(entry.floats) for entry in node.attribute)
+    return {name: size for name, size in stored.most_common() if size}
 
 
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    tensor_type = value.type.tensor_type
-    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor_type.shape.dim)
-    return TensorSpec(value.name, _type_name(tensor_type.elem_type), shape)
+def _port(value: onnx.ValueInfoProto) -> Port:
+    tensor = value.type.tensor_type
+    if not value.type.HasField("tensor_type"):
+        return Port(value.name, _words(value.type), None)
+    if not tensor.HasField("shape"):
+        return Port(value.name, dtype_name(tensor.elem_type), None)
+    shape = tuple(dim.dim_param or "?" if is_open(dim) else dim.dim_value for dim in tensor.shape.dim)
+    return Port(value.name, dtype_name(tensor.elem_type), shape)
+
+
+def _words(kind: onnx.TypeProto) -> str:
+    """As in "sequence of map from int64 to float32"."""
+    if kind.HasField("sequence_type"):
+        return f"sequence of {_words(kind.sequence_type.elem_type)}"
+    if kind.HasField("optional_type"):
+        return f"optional {_words(kind.optional_type.elem_type)}"
+    if kind.HasField("map_type"):
+        return f"map from {dtype_name(kind.map_type.key_type)} to {_words(kind.map_type.value_type)}"
+    if kind.HasField("sparse_tensor_type"):
+        return f"sparse {dtype_name(kind.sparse_tensor_type.elem_type)}"
+    return dtype_name(kind.tensor_type.elem_type)

@@ -19,7 +19,7 @@ from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.groups import SMALLEST_GROUP
 from compressctl.measure.latency import STANDARD, Effort, LatencyRun, OperatingPoint, Timing, compare
 from compressctl.measure.ledger import size
-from compressctl.measure.results import Fidelity, Fusion, LoadPoint, Measurement, Noise
+from compressctl.measure.results import Fidelity, LoadPoint, Measurement, Noise
 from compressctl.measure.samples import Samples, Size
 from compressctl.measure.score import Predictions, change, predict_all, score
 from compressctl.measure.served import threads_of
@@ -28,7 +28,6 @@ from compressctl.measure.sheet import with_examples
 
 SCORING_BATCH = 64
 THROUGHPUT_BATCH = 16
-_INTEGERS = ("int2", "int4", "int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _at(target: Target, samples: Samples, size: Size = "median") -> OperatingPoi
 def _untimed(subject: Subject, by: Yardstick) -> Measurement:
     return Measurement(
         artifact=subject.artifact,
-        size=size(subject.artifact, subject.model, by.backend),
+        size=size(subject.artifact, subject.model, by.backend, inputs=by.samples.call(1).shapes),
         score=None,
         latency=None,
         memory=None,
@@ -119,10 +118,11 @@ def _untimed(subject: Subject, by: Yardstick) -> Measurement:
 
 
 def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, host: SessionHost, *, in_full: bool) -> Measurement:
-    fused = fusion(host, subject.artifact, by.target) if in_full else None
+    shapes = by.samples.call(1).shapes
+    fused = fusion_of(tuple(host.explain(subject.artifact, by.target, shapes))) if in_full else None
     return Measurement(
         artifact=subject.artifact,
-        size=size(subject.artifact, subject.model, by.backend, fused.nodes if fused else ()),
+        size=size(subject.artifact, subject.model, by.backend, fused.nodes if fused else (), shapes),
         score=None,
         latency=run.latency,
         memory=run.memory,
@@ -187,7 +187,10 @@ def _with_score(
     if by.metric is not None and now.labels is not None:
         value = score(now, by.metric, classes, "test")
         if not math.isfinite(value.value):
-            events.warn(f"{by.metric.name} is not a number: labels that do not vary, or outputs that are no numbers")
+            what = "infinite" if math.isinf(value.value) else "not a number"
+            events.warn(
+                f"{by.metric.name} is {what}: labels that do not vary, or outputs that are no numbers or too far off"
+            )
         else:
             found = replace(found, score=value)
             if scored and scored[0].score is not None:
@@ -231,11 +234,3 @@ def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Ya
     if by.task in ("regression", "embedding"):
         return replace(found, drift=drift(before, after, neighbours=by.task == "embedding"))
     return found
-
-
-def fusion(host: SessionHost, artifact: Artifact, target: Target) -> Fusion:
-    nodes = tuple(host.explain(artifact, target))
-    total = sum(node.macs for node in nodes)
-    # "int4 weights" are turned into floats and multiplied as such.
-    integer = sum(node.macs for node in nodes if node.precision in _INTEGERS)
-    return Fusion(nodes, integer / total if total else 0.0)

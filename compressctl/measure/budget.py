@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compressctl.core.source import MetricSpec, metrics
 from compressctl.measure.fidelity_limits import fidelity_checks
 from compressctl.measure.results import BudgetCheck, Measurement, OutputFidelity, Verdict
 from compressctl.recipe.schema import BudgetSection
@@ -11,12 +12,13 @@ from compressctl.recipe.schema import BudgetSection
 
 @dataclass(frozen=True)
 class BudgetFacts:
-    """What limits are held against. drop and worst_class in points of the metric; None where it was not measured.
+    """What limits are held against. drop of the metric in its unit, worst_class in points; None where it was not measured.
+
 
     outputs: against the original's, None where nothing was compared.
     """
 
-    size_bytes: int
+    size_bytes: int | None
     metric: str
     packed_bytes: int | None = None
     drop: float | None = None
@@ -26,7 +28,10 @@ class BudgetFacts:
     outputs: tuple[OutputFidelity, ...] | None = None
 
 
-def facts_of(compressed: Measurement, metric: str) -> BudgetFacts:
+def facts_of(compressed: Measurement | None, metric: str) -> BudgetFacts:
+    """compressed: None where the file that is held against the budget could not be built or measured."""
+    if compressed is None:
+        return BudgetFacts(size_bytes=None, metric=metric)
     change, speedup = compressed.change, compressed.speedup
     return BudgetFacts(
         size_bytes=compressed.size.total_bytes,
@@ -49,7 +54,7 @@ def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
         words = "bytes of the file packed for transport"
         checks.append(_at_most("packed_size", budget.packed_size, facts.packed_bytes, words))
     if budget.accuracy_drop is not None:
-        words = f"{'points of ' if facts.metric == 'accuracy' else ''}{facts.metric} on the test split"
+        words = f"{_drop_of(facts.metric)} on the test split"
         checks.append(_at_most("accuracy_drop", budget.accuracy_drop, facts.drop, words))
     if budget.worst_class_drop is not None:
         name, drop = facts.worst_class or (None, None)
@@ -58,6 +63,14 @@ def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, facts))
     return (*checks, *fidelity_checks(budget, facts.outputs))
+
+
+def _drop_of(metric: str) -> str:
+    """What accuracy_drop counts: points of a metric in percent, the rise of one whose low values are good."""
+    if metric not in metrics:
+        return metric
+    spec: MetricSpec = metrics.get(metric)
+    return f"points of {metric}" if spec.unit == "%" else f"{'fall' if spec.higher_is_better else 'rise'} of {metric}"
 
 
 def _at_most(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:

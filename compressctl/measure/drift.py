@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from compressctl.measure.groups import group_errors
+from compressctl.measure.perplexity import perplexity
 from compressctl.measure.results import Drift, TokenDrift
 from compressctl.measure.score import Predictions
+from compressctl.numerics.next_token import counted_logits
 
 _NEIGHBOURS = 10
 _COMPARED_NEIGHBOURHOODS = 2000
 _NAMED_SAMPLES = 20
-_IGNORED_LABEL = -100
-"""PyTorch's ignore_index of cross-entropy: tokens that do not count."""
 
 
 def drift(before: Predictions, after: Predictions, *, neighbours: bool) -> Drift | None:
@@ -50,24 +50,28 @@ def neighbour_overlap(before: np.ndarray, after: np.ndarray, count: int = _NEIGH
 
 
 def token_drift(before: Predictions, after: Predictions) -> TokenDrift | None:
-    """outputs: (n, tokens, vocabulary) logits. labels: (n, tokens), -100 for tokens that do not count."""
-    if before.outputs.ndim != 3 or not all(np.isfinite(found.outputs).all() for found in (before, after)):
+    """At every position whose next token counts; see `numerics/next_token.py`. None without labels or finite outputs.
+
+    outputs: (n, tokens, vocabulary) logits. labels: (n, tokens) tokens, -100 for those that do not count.
+    """
+    if before.labels is None or not all(np.isfinite(found.outputs).all() for found in (before, after)):
         return None
-    vocabulary = before.outputs.shape[2]
-    old, new = (_log_softmax(found.outputs.reshape(-1, vocabulary)) for found in (before, after))
-    labels = None if before.labels is None else before.labels.reshape(-1)
-    if labels is not None:
-        counted = labels != _IGNORED_LABEL
-        old, new, labels = old[counted], new[counted], labels[counted]
-    if not len(old):
+    sums = np.zeros(5)
+    for old, new, following in counted_logits(before.outputs, after.outputs, before.labels):
+        rows = np.arange(len(following))
+        divergence = np.sum(np.exp(old) * (old - new))
+        alike = np.sum(old.argmax(axis=1) == new.argmax(axis=1))
+        sums += len(rows), divergence, alike, -old[rows, following].sum(), -new[rows, following].sum()
+    tokens = int(sums[0])
+    if tokens == 0:
         return None
-    rows = np.arange(len(old))
+    divergence, agreement, loss_before, loss_after = sums[1:] / tokens
     return TokenDrift(
-        tokens=len(old),
-        divergence=float(np.mean(np.sum(np.exp(old) * (old - new), axis=1))),
-        agreement=float(np.mean(old.argmax(axis=1) == new.argmax(axis=1))),
-        perplexity_before=None if labels is None else float(np.exp(-old[rows, labels].mean())),
-        perplexity_after=None if labels is None else float(np.exp(-new[rows, labels].mean())),
+        tokens=tokens,
+        divergence=float(divergence),
+        agreement=float(agreement),
+        perplexity_before=perplexity.value(np.array([loss_before, 1.0])),
+        perplexity_after=perplexity.value(np.array([loss_after, 1.0])),
     )
 
 
@@ -99,9 +103,3 @@ def _signed_rank(difference: np.ndarray) -> float:
     from scipy.stats import wilcoxon
 
     return float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compressctl.core.model import Signature
-from compressctl.measure.results import OutputFidelity
+from compressctl.measure.results import Fidelity, OutputFidelity
 
 FAR_SQNR_DB = 20.0
 FAR_COSINE = 0.99
 """An output below both computes something else than the original: 20 dB is an error of a tenth of the signal."""
 
+_NAMED = 3
 _SUM_TOLERANCE = 0.01
 _SCORES = re.compile(r"logit|prob|score|softmax|class|label|(^|[_./])(cls|pred)", re.IGNORECASE)
 
@@ -27,6 +28,28 @@ def is_far(found: OutputFidelity) -> bool:
     if found.broken or found.sqnr_db is None or found.cosine is None:
         return True
     return found.sqnr_db < FAR_SQNR_DB and found.cosine < FAR_COSINE
+
+
+def verdict(found: Fidelity) -> str | None:
+    """What a verdict begins with where a file computes something else, or nobody knows; None where it is near."""
+    if not found.outputs:
+        return f"not compared with the original: {found.reason or 'it has no outputs'}"
+    far = [output for output in found.outputs if is_far(output)]
+    if far:
+        named = ", ".join(f"{output.name} {nearness(output)}" for output in far[:_NAMED])
+        more = f" and {len(far) - _NAMED} more outputs" if len(far) > _NAMED else ""
+        return f"differs from the original: {named}{more}"
+    if all(output.samples == 0 for output in found.outputs):
+        return "not compared with the original: its outputs have other shapes"
+    return None
+
+
+def nearness(output: OutputFidelity) -> str:
+    """As in "37.5 dB, cosine 0.999"."""
+    if output.identical:
+        return "identical"
+    noise = "without a signal to compare" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
+    return f"{noise}, cosine {output.cosine:.3f}" if output.cosine is not None else noise
 
 
 class Comparison:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from compressctl.measure.results import BudgetCheck, OutputFidelity
+from compressctl.measure.fidelity import verdict
+from compressctl.measure.results import BudgetCheck, Fidelity, OutputFidelity
 from compressctl.recipe.schema import FidelityLimits
 
 Figure = Literal["agreement", "cosine", "sqnr_db"]
@@ -32,6 +33,15 @@ def fidelity_checks(limits: FidelityLimits, outputs: Sequence[OutputFidelity] | 
         elif limit is not None:
             found.append(_worst(figure, limit, outputs))
     return tuple(found)
+
+
+def strict_checks(found: Iterable[tuple[str, Fidelity | None]]) -> tuple[BudgetCheck, ...]:
+    """A line for each deliverable: that it was compared with the original, and is near it. found: by backend."""
+    checks = []
+    for backend, fidelity in found:
+        said = None if fidelity is None else verdict(fidelity)
+        checks.append(BudgetCheck(f"strict ({backend})", 1.0, None, said is None, said or "near the original"))
+    return tuple(checks)
 
 
 def _named(figure: Figure, name: str, least: float, outputs: Sequence[OutputFidelity] | None) -> BudgetCheck:

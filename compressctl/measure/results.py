@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from compressctl.core.backend import Artifact, ExecutedNode, StoredWeights
+from compressctl.core.count import Count
 
 Verdict = Literal["faster", "slower", "no measurable change"]
 
@@ -270,7 +271,8 @@ class Speedup:
 class Size:
     """files: bytes by name. transport_bytes: the same files, each compressed as for a download. macs: one sample.
 
-    bit_operations: of one sample, each multiply-accumulate counted as bits of the weight x bits of the activation. Source:
+    bit_operations: of one sample, each multiply-accumulate counted as bits of the weight x bits of the activation; None
+    where no runtime has said how it executes the file. Source:
     van Baalen et al. 2020, "Bayesian Bits", section 2.3.
     """
 
@@ -278,8 +280,8 @@ class Size:
     total_bytes: int
     transport_bytes: int
     parameters: int
-    macs: int
-    bit_operations: int | None = None
+    macs: Count
+    bit_operations: Count | None = None
     weights: tuple[StoredWeights, ...] = ()
 
 
@@ -329,10 +331,15 @@ class Parity:
 
 @dataclass(frozen=True)
 class Fusion:
-    """How the runtime really executes it. integer_mac_share: 0 to 1."""
+    """How the runtime really executes it.
+
+    integer_mac_share: 0 to 1, of the MACs that are known; None where none is, or there are none. left_out: nodes that the
+    share says nothing about although they multiply, by operator.
+    """
 
     nodes: tuple[ExecutedNode, ...]
-    integer_mac_share: float
+    integer_mac_share: float | None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Served:
 
     def __init__(self, artifact: Artifact, device: str, most_threads: int) -> None:
         limits = {name: str(most_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._name, self._doing = artifact.path.name, "loading"
+        self._name, self._doing, self._backend = artifact.path.name, "loading", artifact.backend
         self.load_seconds: float | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compressctl.measure.latency_worker"],
@@ -114,7 +114,9 @@ class Served:
         answer = self._process.stdout.readline()
         if not answer:
             said = self._process.communicate()[1]
-            raise CrashError(died(self._process.returncode, said, f"{self._doing} {self._name} to time it"))
+            raise CrashError(
+                died(self._process.returncode, said, f"{self._doing} {self._name} to time it", self._backend)
+            )
         found: dict[str, Any] = json.loads(answer)
         return found
 

@@ -28,7 +28,9 @@ class SessionHost:
     A session that was open when another one crashed is opened again when it is next used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, locates: bool = True) -> None:
+        """locates: whether a crash is looked into, so that the message names the node; see crash.py."""
+        self._locates = locates
         self._process: subprocess.Popen[bytes] | None = None
         self._said: Any = None
         self._generation = 0
@@ -42,9 +44,15 @@ class SessionHost:
         """
         return HostedSession(self, artifact, target, keep)
 
-    def explain(self, artifact: Artifact, target: Target) -> list[ExecutedNode]:
+    def explain(
+        self, artifact: Artifact, target: Target, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> list[ExecutedNode]:
         """As the backend's `explain`. Raises what that raises, and CrashError."""
-        answer, _ = self.ask({"explain": _plain(artifact), "target": asdict(target)}, f"opening {artifact.path.name}")
+        question = {"explain": _plain(artifact), "target": asdict(target), "inputs": inputs}
+        try:
+            answer, _ = self.ask(question, f"opening {artifact.path.name}", backend=artifact.backend)
+        except CrashError as error:
+            raise self.located(error, artifact, target, None) from None
         return [ExecutedNode(**node) for node in answer["nodes"]]
 
     def medians_ms(
@@ -53,9 +61,9 @@ class SessionHost:
         """The sessions' latencies, interleaved in the child process; see quick_latency. Raises CrashError."""
         numbers = [session.number() for session in sessions]
         for session, number, given in zip(sessions, numbers, inputs, strict=True):
-            self.ask({"repeat": number}, f"running {session.name}", given)
+            session.ask({"repeat": number}, given)
         names = " and ".join(dict.fromkeys(session.name for session in sessions))
-        answer, _ = self.ask({"medians": numbers}, f"timing {names}")
+        answer, _ = self.ask({"medians": numbers}, f"timing {names}", backend=sessions[0].backend)
         return tuple(answer["ms"])
 
     @property
@@ -63,21 +71,36 @@ class SessionHost:
         """Grows whenever the process ends: what was open in it is open no more."""
         return self._generation
 
+    def located(
+        self, error: CrashError, artifact: Artifact, target: Target, inputs: Mapping[str, np.ndarray] | None
+    ) -> CrashError:
+        """The crash with the node that it happens on, where that can be found. inputs: None where opening was enough."""
+        if not self._locates:
+            return error
+        from compressctl.measure.crash import with_node
+
+        return with_node(error, artifact, target, inputs)
+
     def ask(
-        self, question: Mapping[str, Any], doing: str, arrays: Mapping[str, np.ndarray] | None = None
+        self,
+        question: Mapping[str, Any],
+        doing: str,
+        arrays: Mapping[str, np.ndarray] | None = None,
+        *,
+        backend: str,
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """doing: what is said to have been going on where the process ends, as in "opening m.onnx"."""
         while self._unused:
             number, generation = self._unused.pop()
             if generation == self._generation:
-                self._exchange({"close": number}, "closing a file", None)
-        answer, given = self._exchange(question, doing, arrays)
+                self._exchange({"close": number}, "closing a file", None, backend)
+        answer, given = self._exchange(question, doing, arrays, backend)
         if "error" in answer:
             raise _raised(answer)
         return answer, given
 
     def _exchange(
-        self, question: Mapping[str, Any], doing: str, arrays: Mapping[str, np.ndarray] | None
+        self, question: Mapping[str, Any], doing: str, arrays: Mapping[str, np.ndarray] | None, backend: str
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         process = self._started()
         assert process.stdin is not None
@@ -86,7 +109,7 @@ class SessionHost:
             send(process.stdin, question, arrays)
         found = receive(process.stdout)
         if found is None:
-            raise CrashError(self._ended(process, doing))
+            raise CrashError(self._ended(process, doing, backend))
         return found
 
     def close(self) -> None:
@@ -119,12 +142,12 @@ class SessionHost:
             self._close = weakref.finalize(self, _end, self._process)
         return self._process
 
-    def _ended(self, process: subprocess.Popen[bytes], doing: str) -> str:
+    def _ended(self, process: subprocess.Popen[bytes], doing: str, backend: str) -> str:
         returncode = process.wait()
         self._said.seek(0)
         said = self._said.read().decode(errors="replace")
         self.close()
-        return died(returncode, said, doing)
+        return died(returncode, said, doing, backend)
 
 
 class HostedSession:
@@ -132,24 +155,32 @@ class HostedSession:
 
     def __init__(self, host: SessionHost, artifact: Artifact, target: Target, keep: object) -> None:
         self._host, self._artifact, self._target, self._keep = host, artifact, target, keep
-        self.name = artifact.path.name
+        self.name, self.backend = artifact.path.name, artifact.backend
         self._number, self._generation = -1, -1
         self.number()
 
     def number(self) -> int:
         """The session's name in the process of now; it is opened there where it is not."""
         if self._generation != self._host.generation:
-            answer, _ = self._host.ask(
-                {"open": _plain(self._artifact), "target": asdict(self._target)}, f"opening {self.name}"
-            )
+            question = {"open": _plain(self._artifact), "target": asdict(self._target)}
+            answer, _ = self.ask(question, None, f"opening {self.name}")
             self._number, self._generation = answer["number"], self._host.generation
             weakref.finalize(self, self._host.forget, self._number, self._generation)
         return self._number
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for one batch. Raises what the backend raises, and CrashError."""
-        _, outputs = self._host.ask({"run": self.number()}, f"running {self.name}", inputs)
+        _, outputs = self.ask({"run": self.number()}, inputs)
         return outputs
+
+    def ask(
+        self, question: Mapping[str, Any], inputs: Mapping[str, np.ndarray] | None, doing: str | None = None
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Raises what the backend raises, and CrashError with the node, where that can be found."""
+        try:
+            return self._host.ask(question, doing or f"running {self.name}", inputs, backend=self.backend)
+        except CrashError as error:
+            raise self._host.located(error, self._artifact, self._target, inputs) from None
 
     def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
         """The call with its way to the child process and back; `SessionHost.medians_ms` times the runtime alone."""

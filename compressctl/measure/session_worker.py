@@ -47,7 +47,7 @@ class _Worker:
             return {"ms": medians_ms([self._calls[number] for number in asked["medians"]])}, {}
         if "explain" in asked:
             backend, artifact, target = _named(asked["explain"], asked["target"])
-            return {"nodes": [asdict(node) for node in backend.explain(artifact, target)]}, {}
+            return {"nodes": [asdict(node) for node in backend.explain(artifact, target, asked["inputs"])]}, {}
         self._sessions.pop(asked["close"], None)
         self._calls.pop(asked["close"], None)
         return {}, {}

@@ -31,6 +31,16 @@ RMSE = MetricSpec(
     implementation="compressctl.measure.metrics:rmse",
 )
 
+PERPLEXITY = MetricSpec(
+    name="perplexity",
+    summary="exp of the mean cross-entropy of each token given those before it: between how many tokens the model hesitates, "
+    "1 is perfect; accuracy_drop bounds by how much it may rise",
+    tasks=("language-model",),
+    higher_is_better=False,
+    unit="",
+    implementation="compressctl.measure.perplexity:perplexity",
+)
+
 SPEARMAN = MetricSpec(
     name="spearman",
     summary="rank correlation of pairs' cosine similarity with their labels, in percent; two samples in a row are a pair",

@@ -126,7 +126,9 @@ def _stage_key(
             data_key if needs or gate or spec.reads_data else None,
             stage_seed(recipe.seed, stage.id),
             _target_facts(target, timed=timed) if timed or gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric] if _reads_task(spec, needs) or gate else None,
+            [recipe.task, recipe.metric or DEFAULT_METRIC.get(recipe.task)]
+            if _reads_task(spec, needs) or gate
+            else None,
             _file_hashes(spec, stage, recipe.base),
         ]
     )

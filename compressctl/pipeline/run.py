@@ -59,12 +59,13 @@ def run(
     environment: Mapping[str, Any],
     measure: Measure = Measure.STAGES,
     crew: Crew | None = None,
+    strict: bool = False,
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. Never raises for what a stage or a user does: see RunResult.error."""
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
-    work = Work(recipe, plan, folder, cache, events, measure, crew)
+    work = Work(recipe, plan, folder, cache, events, measure, crew, strict)
     error: CompressctlError | None = None
     status: Status = "done"
     events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])

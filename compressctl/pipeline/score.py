@@ -103,7 +103,7 @@ class Judge:
         values = [score(found, metric, self._data.classes, "validation").value for found in (before, after)]
         self._baseline = values[0]
         drop = metric.drop(*values)
-        return BudgetCheck("accuracy_drop", limit, drop, drop <= limit + 1e-9, f"lost {drop:.2f} points")
+        return BudgetCheck("accuracy_drop", limit, drop, drop <= limit + 1e-9, metric.drop_words(drop))
 
 
 _COMPARED = 256
@@ -116,7 +116,7 @@ def _missed(check: BudgetCheck) -> str:
     if check.actual is None:
         return f"{check.name}: {check.explanation}"
     if check.name == "accuracy_drop":
-        return f"lost {check.actual:.2f} points on the validation split, the gate allows {check.limit:g}"
+        return f"{check.explanation} on the validation split, the gate allows {check.limit:g}"
     return f"{check.name} {check.actual:.4g} on the validation split ({check.explanation}), the gate asks for {check.limit:g}"
 
 

@@ -17,15 +17,17 @@ import numpy as np
 from compressctl.core.backend import Backend, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
-from compressctl.core.errors import CompressctlError, StageError
+from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import feeds
-from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance, Need, RunContext, TechniqueSpec, techniques
 from compressctl.measure.artifact import Subject
+from compressctl.measure.crash import with_node
+from compressctl.measure.fidelity_limits import strict_checks
 from compressctl.measure.results import Parity
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
@@ -34,8 +36,9 @@ from compressctl.pipeline.effort import Measure
 from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
+from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, fly, unfit_for
 from compressctl.pipeline.result import BackendResult
-from compressctl.pipeline.score import Judge, latency_ms
+from compressctl.pipeline.score import Judge, latency_ms, opened
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import GateSection, Recipe, Stage
 from compressctl.training.held import HeldDataset
@@ -50,7 +53,10 @@ _PARITY_WARNING = 1e-3
 
 @dataclass
 class Work:
-    """One run in progress. records, results, budget: what it has found so far."""
+    """One run in progress. records, results, budget: what it has found so far.
+
+    is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
+    """
 
     recipe: Recipe
     plan: Plan
@@ -59,6 +65,7 @@ class Work:
     events: Events
     effort: Measure = Measure.STAGES
     crew: Crew | None = None
+    is_strict: bool = False
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
     budget: list[Any] = field(default_factory=list)
@@ -69,7 +76,33 @@ class Work:
     _judged_by: Judge | None = None
     _network: Model | None = None
 
+    def preflight(self) -> None:
+        """One real batch through loading, lowering, the runtime, loss and metric; see preflight.py. Raises what it finds."""
+        from compressctl.graph.fix_batch import fix_batch
+
+        with self._step(Step("preflight", "load", "one real batch", None, None)):
+            model, data = self._lowered_source(), self._dataset() if self.recipe.data else None
+            backend = open_backend(self.plan.target.backend)
+            target = replace(self._target, options=_in_float32(self._target.options))
+            session = opened(model, backend, target, self._host)
+            found = fly(model, session, self._samples, target, data)
+            for note in found.notes:
+                self.events.warn(note)
+            if found.fixed_batch is not None:
+                sizes = sorted({self.plan.target.batch, SCORED_AT_ONCE} - {1})
+                self.events.warn(unfit_for(sizes, found.fixed_batch))
+                model = replace(
+                    model, body=fix_batch(model.body, model.signature), signature=one_at_a_time(model.signature)
+                )
+                self._source = self._lowered = model
+                for cached in ("_samples", "_target"):
+                    self.__dict__.pop(cached, None)
+                session = opened(model, backend, target, self._host)
+            if data is not None and self.plan.metric is not None:
+                check_metric(model, session, metrics.get(self.plan.metric), data)
+
     def carry_out(self) -> None:
+        self.preflight()
         model: Model | None = None
         steps = [step for step in self.plan.steps if step.kind in ("lower", "stage")]
         resume_at = self._furthest_cached(steps)
@@ -321,8 +354,9 @@ class Work:
 
     @cached_property
     def _target(self) -> Target:
-        """The plan's, with the shapes of the call that is timed."""
-        return replace(self.plan.target, input_shapes=self._samples.call(self.plan.target.batch).shapes)
+        """The plan's, with the batch that the model takes and the shapes of the call that is timed."""
+        batch = self._samples.signature.fixed_batch or self.plan.target.batch
+        return replace(self.plan.target, batch=batch, input_shapes=self._samples.call(batch).shapes)
 
     def close(self) -> None:
         """End the child process."""
@@ -355,7 +389,9 @@ class Work:
             from compressctl.sources.load import load_dataset
 
             assert self.recipe.data is not None
-            self._data = HeldDataset(load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed))
+            self._data = HeldDataset(
+                load_dataset(self.recipe.data, self.recipe.base, self.recipe.seed, self.recipe.task)
+            )
         return self._data
 
     def _from_cache(self, step: Step) -> Model | None:
@@ -392,21 +428,39 @@ class Work:
 
         metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
         dataset = self._scorable(metric)
-        for name in [entry.backend for entry in self.recipe.export]:
-            backend = open_backend(name)
-            target = replace(self._target, backend=name, options=export_options(self.recipe, name))
-            root = self.folder / "artifacts" / name
-            (root / "baseline").mkdir(parents=True, exist_ok=True)
-            with self._step(Step(f"export-{name}", "export", name, None, None)):
-                source, plain = self._lowered_source(), replace(target, options=_in_float32(target.options))
-                baseline = Subject(backend.build(source, plain, root / "baseline"), source)
-                compressed = Subject(backend.build(model, target, root), model)
-            with self._step(Step(f"measure-{name}", "measure", name, None, None)):
-                found = self._measure(baseline, compressed, backend, target, dataset, metric)
+        names = [entry.backend for entry in self.recipe.export]
+        failures: dict[str, CompressctlError] = {}
+        for name in names:
+            try:
+                found = self._deliver(name, model, dataset, metric)
                 self.results.append(self._packed(found) if self.recipe.pack else found)
-        self._compare_deliverables(model)
-        first = self.results[0]
-        self.budget.extend(check(self.recipe.budget, facts_of(first.compressed, metric.name if metric else "accuracy")))
+            except CompressctlError as error:
+                failures[name] = error
+        if self.results:
+            self._compare_deliverables(model)
+        first = next((found.compressed for found in self.results if found.backend == names[0]), None)
+        self.budget.extend(check(self.recipe.budget, facts_of(first, metric.name if metric else "accuracy")))
+        if self.is_strict:
+            self.budget.extend(strict_checks((found.backend, found.compressed.fidelity) for found in self.results))
+        if failures:
+            raise _failed(failures, len(names))
+
+    def _deliver(self, name: str, model: Model, dataset: Dataset | None, metric: MetricSpec | None) -> BackendResult:
+        """One deliverable, built and measured beside the float model in the same runtime."""
+        backend = open_backend(name)
+        target = replace(self._target, backend=name, options=export_options(self.recipe, name))
+        root = self.folder / "artifacts" / name
+        (root / "baseline").mkdir(parents=True, exist_ok=True)
+        with self._step(Step(f"export-{name}", "export", name, None, None)):
+            source, plain = self._lowered_source(), replace(target, options=_in_float32(target.options))
+            baseline = Subject(backend.build(source, plain, root / "baseline"), source)
+            compressed = Subject(backend.build(model, target, root), model)
+        with self._step(Step(f"measure-{name}", "measure", name, None, None)):
+            try:
+                return self._measure(baseline, compressed, backend, target, dataset, metric)
+            except CrashError as error:
+                given = self._samples.call(target.batch).for_model(model.signature)
+                raise with_node(error, compressed.artifact, target, given) from error
 
     def _packed(self, found: BackendResult) -> BackendResult:
         from compressctl.measure.packed_size import packed_size
@@ -476,15 +530,14 @@ class Work:
         return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
 
     def _scorable(self, metric: MetricSpec | None) -> Dataset | None:
-        """The data, when its test split has samples; why nothing is scored is said once."""
+        """The data, if there are any; why nothing is scored is said once."""
         if self.recipe.data is None:
             return None
         first = next(self._dataset().split("test").batches(1), None)
         if first is None:
-            self.events.warn("accuracy is not measured: the test split is empty")
-            return None
-        if first.labels is None and metric is not None:
-            self.events.warn("accuracy is not measured: the test split has no labels")
+            self.events.warn(f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty")
+        elif first.labels is None and metric is not None:
+            self.events.warn(f"{metric.name} is not measured: the test split has no labels")
         return self._dataset()
 
     @contextmanager
@@ -494,6 +547,18 @@ class Work:
         facts: dict[str, Any] = {}
         yield facts
         events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
+
+
+def _failed(failures: Mapping[str, CompressctlError], count: int) -> CompressctlError:
+    """What ends a run in which deliverables failed, after the others were measured."""
+    for name, error in failures.items():
+        error.message = f"{name}: {error.message}"
+    if len(failures) == 1 and count == 1:
+        return next(iter(failures.values()))
+    head = f"{len(failures)} of {count} deliverables failed" + (
+        "" if len(failures) == count else "; the others are measured"
+    )
+    return StageError("\n".join([f"{head}:", *(f"   {error}" for error in failures.values())]))
 
 
 def open_backend(name: str) -> Backend:

@@ -8,7 +8,7 @@ from compressctl.core.backend import backends
 from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
-from compressctl.core.source import model_sources
+from compressctl.core.source import DEFAULT_METRIC, model_sources
 from compressctl.core.target import Target, resolve_profile
 from compressctl.core.technique import ModelFacts, Need, TechniqueSpec, techniques
 from compressctl.recipe.schema import Recipe, Stage
@@ -28,7 +28,59 @@ def order_problems(recipe: Recipe) -> list[Problem]:
         facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
         found += _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form, quantized = spec.gives_from(form), quantized or spec.quantizes
+    return found + _unmeasured_drops(recipe) + _unjudged_limits(recipe)
+
+
+def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
+    """Limits on a score that no run of this recipe can measure: they would be missed after all the work."""
+    metric = recipe.metric or DEFAULT_METRIC.get(recipe.task)
+    gates = [
+        (f"stages[{position}].gate.accuracy_drop", stage.gate.accuracy_drop)
+        for position, stage in enumerate(recipe.stages)
+        if stage.enabled and stage.gate
+    ]
+    budgets = [
+        ("budget.accuracy_drop", recipe.budget.accuracy_drop),
+        ("budget.worst_class_drop", recipe.budget.worst_class_drop),
+    ]
+    found = []
+    for path, limit in [*gates, *budgets]:
+        if limit is None:
+            continue
+        if metric is None:
+            found.append(Problem(f"the task {recipe.task} has no metric whose drop could be bounded", path, _NO_METRIC))
+        elif path.endswith("worst_class_drop") and metric != "accuracy":
+            found.append(Problem(f"classes are told apart by accuracy alone, and the metric is {metric}", path, None))
+        elif path.startswith("budget") and recipe.data is None:
+            found.append(Problem("nothing is scored without data", path, "add a `data` section"))
+        elif path.startswith("budget") and recipe.data and recipe.data.sizes.test == 0:
+            found.append(Problem("the test split, which is scored, is empty", path, "leave data.test out, or set it"))
     return found
+
+
+def _unjudged_limits(recipe: Recipe) -> list[Problem]:
+    """Limits on outputs where nothing can be compared with the original, or only on values that are no data."""
+    limited = [
+        (f"stages[{position}].gate", stage.gate)
+        for position, stage in enumerate(recipe.stages)
+        if stage.enabled and stage.gate
+    ]
+    places = [path for path, gate in limited] + (["budget"] if recipe.budget.limits_fidelity else [])
+    if recipe.data is None:
+        return [
+            Problem(
+                "outputs are compared with the original's on data, and there are none", path, "add a `data` section"
+            )
+            for path in places
+            if path == "budget"
+        ]
+    if recipe.data.source == "random":
+        hint = "give real samples, as in `source: requests`, or leave the limit out"
+        return [Problem("random values judge no output: they are for sizes and speed", path, hint) for path in places]
+    return []
+
+
+_NO_METRIC = "set `metric` to one that is registered for it, or `task` to what the model does"
 
 
 def resolve_target(recipe: Recipe) -> Target:
@@ -64,10 +116,26 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
                 "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
             )
         )
-    if needs and recipe.data is None:
-        found.append(Problem(f"{stage.use} needs {', '.join(sorted(needs))}", path, "add a `data` section"))
+    asked_of_data = needs - {Need.TASK_LOSS}
+    if asked_of_data and recipe.data is None:
+        found.append(Problem(f"{stage.use} needs {', '.join(sorted(asked_of_data))}", path, "add a `data` section"))
+    if Need.TASK_LOSS in needs and recipe.task == "custom":
+        found.append(
+            Problem(
+                f"{stage.use} measures the task's own loss here, and the task custom has none",
+                f"{path}.use",
+                "set `task` to what the model does, or learn from a teacher alone (distill.logits; `teacher` with "
+                "`label_weight: 0`)",
+            )
+        )
     if stage.gate and recipe.data is None:
-        found.append(Problem("a gate needs labelled data", f"{path}.gate", "add a `data` section"))
+        found.append(
+            Problem(
+                "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db",
+                f"{path}.gate",
+                "add a `data` section",
+            )
+        )
     if Need.CALIBRATION_DATA in needs and recipe.data and recipe.data.sizes.calibration == 0:
         found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
     if stage.gate and recipe.data and recipe.data.sizes.validation == 0:

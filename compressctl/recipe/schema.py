@@ -91,7 +91,10 @@ class FidelityLimits(Section):
 
 class GateSection(FidelityLimits):
     accuracy_drop: float | None = Field(
-        None, ge=0, description="most points of the task's metric that may be lost against the original"
+        None,
+        ge=0,
+        description="most of the task's metric that may be lost against the original: points of a metric in percent, for perplexity "
+        "and errors how much they may rise",
     )
     otherwise: Literal["bisect", "stop", "skip"] | None = Field(
         None,
@@ -114,7 +117,12 @@ IF_SLOWER = (
 
 
 class BudgetSection(FidelityLimits):
-    accuracy_drop: float | None = Field(None, ge=0, description="most points of the task's metric that may be lost")
+    accuracy_drop: float | None = Field(
+        None,
+        ge=0,
+        description="most of the task's metric that may be lost: points of a metric in percent, for perplexity and errors how much "
+        "they may rise",
+    )
     size: ByteSize | None = Field(None, description="most bytes of the exported files, as in 5MB")
     packed_size: ByteSize | None = Field(
         None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"

@@ -80,7 +80,7 @@ def _sheets(report: Report) -> list[list[ExamplePart]]:
 def _nodes(nodes: Sequence[NodePart], most: int) -> list[tuple[int, NodePart]]:
     """With their places in the order of execution; of too many, those in float for a reason and the most expensive."""
     numbered = list(enumerate(nodes, 1))
-    chosen = sorted(numbered, key=lambda entry: (entry[1].rule is None, -entry[1].macs, entry[0]))[:most]
+    chosen = sorted(numbered, key=lambda entry: (entry[1].rule is None, -(entry[1].macs or 0), entry[0]))[:most]
     return sorted(chosen, key=lambda entry: entry[0])
 
 

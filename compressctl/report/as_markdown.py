@@ -16,6 +16,7 @@ from compressctl.report.tables import (
     budget_words,
     comparison,
     islands,
+    node_macs,
     packed,
     points,
     waterfall,
@@ -55,7 +56,7 @@ def render(report: Report) -> str:
             lines += _folded("At other batches and threads", _table(POINTS_HEAD, rows))
         found = islands(part)
         if found:
-            rows = [[shortened(node.name), node.op, f"{node.macs:,}", node.rule or ""] for node in found[:20]]
+            rows = [[shortened(node.name), node.op, node_macs(node), node.rule or ""] for node in found[:20]]
             lines += _folded(f"{len(found)} nodes in float", _table(["node", "operator", "MACs", "why"], rows))
     if report.stages:
         rows = [

@@ -200,7 +200,7 @@ class NodePart(Part):
     name: str
     op: str
     precision: str
-    macs: int
+    macs: int | None = Field(description="0 where it has none, null where it multiplies and could not be counted (1.5)")
     rule: str | None = Field(description="why it is float, where that needs an explanation")
     kernel: str | None = Field(None, description="the implementation that the runtime says it chose")
 
@@ -235,17 +235,28 @@ class FilePart(Part):
     total_bytes: int
     transport_bytes: int = Field(description="the files compressed with Zstandard, level 9 (deflate before 1.2)")
     parameters: int
-    macs: int = Field(description="multiply-accumulates of one sample")
-    bit_operations: int | None = Field(
-        None, description="each multiply-accumulate x bits of weight x bits of activation"
+    macs: int | None = Field(
+        description="multiply-accumulates of one sample; null where a node's are unknown, which before 1.5 counted 0"
     )
+    macs_at_least: int | None = Field(None, description="where macs is null: what is known of them")
+    macs_unknown: dict[str, int] = Field({}, description="nodes that multiply and could not be counted, by operator")
+    bit_operations: int | None = Field(
+        None,
+        description="each multiply-accumulate x bits of weight x bits of activation; null where a node's are unknown",
+    )
+    bit_operations_at_least: int | None = Field(None, description="where bit_operations is null: what is known of them")
     weights: list[WeightsPart] = Field([], description="stored weights by element type")
     score: ScorePart | None
     latency: LatencyPart | None
     memory: MemoryPart | None
     load_ms: float | None = Field(None, description="from the file to a session in a fresh process, median of several")
     packed: PackedPart | None = Field(None, description="where the recipe says `pack: true`")
-    integer_mac_share: float | None
+    integer_mac_share: float | None = Field(
+        description="of the MACs that are known, as the runtime executes them; null where none is"
+    )
+    integer_share_leaves_out: dict[str, int] = Field(
+        {}, description="executed nodes that multiply and could not be counted, by operator"
+    )
     nodes: list[NodePart]
     speed: SpeedPart | None
     change: ChangePart | None

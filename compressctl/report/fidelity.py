@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from compressctl.measure.fidelity import is_far
-from compressctl.measure.results import OutputFidelity
+from dataclasses import replace
+
+from compressctl.measure.fidelity import nearness
+from compressctl.measure.fidelity import verdict as judged
+from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.report.document import BackendPart, FidelityPart, OutputPart
 from compressctl.report.names import shortened
 
 HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal decisions", "decided by")
-_NAMED = 3
 
 
 def verdict(part: BackendPart) -> str | None:
@@ -17,16 +19,8 @@ def verdict(part: BackendPart) -> str | None:
     found = part.compressed.fidelity
     if found is None:
         return None
-    if not found.outputs:
-        return f"not compared with the original: {found.reason or 'it has no outputs'}"
-    far = [output for output in found.outputs if is_far(OutputFidelity(**output.model_dump(exclude={"churn"})))]
-    if far:
-        named = ", ".join(f"{shortened(output.name)} {_nearness(output)}" for output in far[:_NAMED])
-        more = f" and {len(far) - _NAMED} more outputs" if len(far) > _NAMED else ""
-        return f"differs from the original: {named}{more}"
-    if all(output.samples == 0 for output in found.outputs):
-        return "not compared with the original: its outputs have other shapes"
-    return None
+    outputs = tuple(replace(_measured(output), name=shortened(output.name)) for output in found.outputs)
+    return judged(Fidelity(outputs, found.split, found.samples, found.is_random, found.reason))
 
 
 def summary(part: BackendPart) -> str | None:
@@ -40,7 +34,7 @@ def summary(part: BackendPart) -> str | None:
     worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
     name = f" ({shortened(worst.name)})" if len(compared) > 1 else ""
     agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
-    return f"{'worst output' if len(compared) > 1 else 'output'}{name} {_nearness(worst)}{agreement}{_random(found)}"
+    return f"{'worst output' if len(compared) > 1 else 'output'}{name} {nearness(_measured(worst))}{agreement}{_random(found)}"
 
 
 def sentences(part: BackendPart) -> list[str]:
@@ -80,11 +74,8 @@ def _row(output: OutputPart) -> list[str]:
     ]
 
 
-def _nearness(output: OutputPart) -> str:
-    if output.identical:
-        return "identical"
-    noise = "without a signal to compare" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
-    return f"{noise}, cosine {output.cosine:.3f}" if output.cosine is not None else noise
+def _measured(output: OutputPart) -> OutputFidelity:
+    return OutputFidelity(**output.model_dump(exclude={"churn"}))
 
 
 def _random(found: FidelityPart) -> str:

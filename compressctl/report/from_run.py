@@ -54,7 +54,7 @@ from compressctl.report.document import (
     WeightsPart,
 )
 from compressctl.report.sentences import lost_classes, packed_words
-from compressctl.report.tables import may_be_chance, size_change
+from compressctl.report.tables import may_be_chance, score_text, size_change
 
 
 def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
@@ -113,9 +113,9 @@ def exit_code(result: RunResult) -> ExitCode:
 def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | None) -> list[str]:
     if result.status == "interrupted":
         return ["The run was interrupted; what it had done is below, and running it again resumes from there."]
-    if result.error is not None:
-        return ["The run failed; what it had done is below."]
     sentences = []
+    if result.error is not None:
+        sentences.append("The run failed; what it had done is below.")
     for part in parts:
         after = part.compressed
         verdict, nearness = fidelity.verdict(part), fidelity.summary(part)
@@ -123,7 +123,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
         if after.speed is not None:
             words.append(_speed_words(after.speed))
         if after.change is not None and metric is not None:
-            words.append(_drop_words(after.change.drop, metric) + may_be_chance(after))
+            words.append(_drop_words(part, metric) + may_be_chance(after))
         if verdict is None and nearness is not None:
             words.append(nearness)
         # What differs comes before whatever was gained.
@@ -133,7 +133,7 @@ def _summary(result: RunResult, parts: list[BackendPart], metric: MetricSpec | N
     missed = [check.name for check in result.budget if not check.holds]
     if missed:
         sentences.append(f"Budget missed: {', '.join(missed)}.")
-    elif result.budget:
+    elif result.budget and result.error is None:
         sentences.append("Inside the budget.")
     return sentences
 
@@ -146,13 +146,18 @@ def _speed_words(speed: SpeedPart) -> str:
     return f"{speed.ratio:.2f}x faster"
 
 
-def _drop_words(drop: float, metric: MetricSpec) -> str:
-    digits, unit = (2, " points") if metric.unit == "%" else (4, "")
-    if round(abs(drop), digits) == 0:
+def _drop_words(part: BackendPart, metric: MetricSpec) -> str:
+    """Points for a metric in percent; both values of another, whose difference alone says little."""
+    before, after, change = part.baseline.score, part.compressed.score, part.compressed.change
+    assert before is not None
+    assert after is not None
+    assert change is not None
+    if metric.unit != "%":
+        was, now = (score_text(found.value, metric.unit) for found in (before, after))
+        return f"{metric.name} unchanged ({was})" if was == now else f"{metric.name} {was} -> {now}"
+    if round(abs(change.drop), 2) == 0:
         return f"{metric.name} unchanged"
-    # The metric's own direction: an error that rises is up, an accuracy that falls is down.
-    went_up = (drop < 0) == metric.higher_is_better
-    return f"{metric.name} {'up' if went_up else 'down'} {abs(drop):.{digits}f}{unit}"
+    return f"{metric.name} {'down' if change.drop > 0 else 'up'} {abs(change.drop):.2f} points"
 
 
 def _backend(found: BackendResult, result: RunResult) -> BackendPart:
@@ -212,14 +217,18 @@ def _file(found: Measurement, result: RunResult) -> FilePart:
         total_bytes=size.total_bytes,
         transport_bytes=size.transport_bytes,
         parameters=size.parameters,
-        macs=size.macs,
-        bit_operations=size.bit_operations,
+        macs=size.macs.exact,
+        macs_at_least=size.macs.at_least,
+        macs_unknown=dict(size.macs.unknown),
+        bit_operations=size.bit_operations.exact if size.bit_operations else None,
+        bit_operations_at_least=size.bit_operations.at_least if size.bit_operations else None,
         weights=[WeightsPart(**asdict(entry)) for entry in size.weights],
         score=_score(found.score),
         latency=_latency(found.latency),
         memory=MemoryPart(**asdict(found.memory)) if found.memory else None,
         load_ms=found.load_ms,
         integer_mac_share=fusion.integer_mac_share if fusion else None,
+        integer_share_leaves_out=dict(fusion.left_out) if fusion else {},
         nodes=[NodePart(**asdict(node)) for node in fusion.nodes] if fusion else [],
         speed=_speed(found.speedup),
         change=ChangePart(**asdict(found.change)) if found.change else None,

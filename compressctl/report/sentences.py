@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from compressctl.core.backend import backends
+from compressctl.core.count import by_operator
 from compressctl.report.document import (
     SMALLEST_GROUP,
     BackendPart,
@@ -17,6 +19,7 @@ from compressctl.report.document import (
     GroupErrorPart,
     GroupPart,
     GroupsPart,
+    NodePart,
     Report,
     TokensPart,
     WaterfallPart,
@@ -41,7 +44,7 @@ def behaviour(part: BackendPart) -> list[str]:
     if after.drift is not None:
         lines += _drift(after.drift)
     if after.tokens is not None:
-        lines += _tokens(after.tokens)
+        lines += _tokens(after.tokens, is_scored=after.score is not None and after.score.metric == "perplexity")
     return lines
 
 
@@ -146,12 +149,13 @@ def _drift(found: DriftPart) -> list[str]:
     return lines + (_error_groups(found.groups) if found.groups else [])
 
 
-def _tokens(found: TokensPart) -> list[str]:
+def _tokens(found: TokensPart, *, is_scored: bool) -> list[str]:
+    """is_scored: whether perplexity stands in the table already."""
     lines = [
         f"Over {found.tokens:,} tokens: the most likely one is the same for {found.agreement:.2%}, KL divergence "
         f"{found.divergence:.3g} nats per token."
     ]
-    if found.perplexity_before is not None:
+    if found.perplexity_before is not None and not is_scored:
         lines.append(f"Perplexity {found.perplexity_before:.3f} before, {found.perplexity_after:.3f} after.")
     return lines
 
@@ -164,9 +168,16 @@ def fusion(part: BackendPart) -> list[str]:
             f"{len(found)} node{'s' if len(found) > 1 else ''} run in float in a quantized model; the first is {shortened(first.name)} "
             f"({first.op}): {first.rule}."
         ]
-    if part.compressed.integer_mac_share:
-        return ["No float islands: every node that could run on integers does."]
-    return []
+    if not part.compressed.integer_mac_share:
+        return []
+    floats = Counter(node.op for node in part.compressed.nodes if node.macs != 0 and not _is_integer(node))
+    if floats:
+        return [f"Nodes that multiply and do not run on integers: {by_operator(dict(floats.most_common(_NAMED)))}."]
+    return ["No float islands: every node that could run on integers does."]
+
+
+def _is_integer(node: NodePart) -> bool:
+    return node.precision.startswith(("int", "uint")) and not node.precision.endswith("weights")
 
 
 def trust(part: BackendPart) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compressctl.core.count import Count, nodes
 from compressctl.report.document import BackendPart, BudgetPart, FilePart, LatencyPart, NodePart, Report, SpeedPart
 from compressctl.report.names import shortened
 
@@ -90,18 +91,45 @@ def _ledger_rows(before: FilePart, after: FilePart) -> list[Row]:
         Row(
             "parameters", f"{before.parameters:,}", f"{after.parameters:,}", _times(before.parameters, after.parameters)
         ),
-        Row("MACs of one sample", f"{before.macs:,}", f"{after.macs:,}", _times(before.macs, after.macs)),
+        Row("MACs of one sample", macs(before), macs(after), _times(before.macs, after.macs)),
     ]
-    if before.bit_operations and after.bit_operations:
-        old, new = before.bit_operations, after.bit_operations
-        rows.append(Row("bit operations", f"{old:.3g}", f"{new:.3g}", _times(old, new)))
+    if _bit_operations(before) or _bit_operations(after):
+        times = _times(before.bit_operations, after.bit_operations)
+        rows.append(Row("bit operations", _bit_operations(before), _bit_operations(after), times))
     if before.weights and after.weights:
         rows.append(Row("weights stored as", weight_types(before), weight_types(after), ""))
         rows.append(Row("weights that are zero", _zeros(before), _zeros(after), ""))
-    if after.integer_mac_share is not None and before.integer_mac_share is not None:
-        label = "MACs in integers"
-        rows.append(Row(label, f"{before.integer_mac_share:.0%}", f"{after.integer_mac_share:.0%}", ""))
+    if integer_share(before) or integer_share(after):
+        rows.append(Row("MACs in integers", integer_share(before), integer_share(after), ""))
     return rows
+
+
+def macs(file: FilePart) -> str:
+    """Of one sample, as far as they are known: "unknown" or "at least ..." where they are not."""
+    if file.macs is not None:
+        return f"{file.macs:,}"
+    return str(Count(file.macs_at_least or 0, file.macs_unknown or {"node": 1}))
+
+
+def node_macs(node: NodePart) -> str:
+    return "unknown" if node.macs is None else f"{node.macs:,}"
+
+
+def integer_share(file: FilePart) -> str:
+    """Of the MACs that are known, with how many nodes that leaves out. Empty where no runtime told, or nothing multiplies."""
+    left_out = sum(file.integer_share_leaves_out.values())
+    if file.integer_mac_share is None:
+        return "unknown" if left_out else ""
+    return f"{file.integer_mac_share:.0%}" + (f" of what is known ({nodes(left_out)} unknown)" if left_out else "")
+
+
+def _bit_operations(file: FilePart) -> str:
+    """Empty where no runtime told how it executes the file."""
+    if file.bit_operations is not None:
+        return f"{file.bit_operations:.3g}"
+    if file.bit_operations_at_least is not None:
+        return f"at least {file.bit_operations_at_least:.3g}"
+    return "unknown" if file.nodes else ""
 
 
 def points(part: BackendPart) -> list[list[str]]:
@@ -176,8 +204,8 @@ PACKED_HEAD = ("tensor", "values", "bytes in float32", "packed bytes", "smaller"
 
 
 def islands(part: BackendPart) -> list[NodePart]:
-    """Nodes that run in float although the model is quantized, the most expensive first."""
-    return sorted((node for node in part.compressed.nodes if node.rule), key=lambda node: -node.macs)
+    """Nodes that run in float although the model is quantized, the most expensive first, those of unknown cost behind."""
+    return sorted((node for node in part.compressed.nodes if node.rule), key=lambda node: -(node.macs or 0))
 
 
 def first_island(part: BackendPart) -> NodePart | None:
@@ -186,6 +214,8 @@ def first_island(part: BackendPart) -> NodePart | None:
 
 
 def budget_words(check: BudgetPart) -> str:
+    if check.name.startswith("strict"):
+        return f"{check.name}: {check.explanation}"
     show = size if check.name in ("size", "packed_size") else _plain
     actual = "not measured" if check.actual is None else show(check.actual)
     least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db")
@@ -221,7 +251,10 @@ def size(count: float) -> str:
 
 
 def score_text(value: float, unit: str) -> str:
-    return f"{value:.2f} %" if unit == "%" else f"{value:.4f}"
+    """Four decimals without a unit, fewer where they would say nothing: a perplexity may be in the thousands."""
+    if unit == "%":
+        return f"{value:.2f} %"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}" if abs(value) < 1e7 else f"{value:.4g}"
 
 
 def milliseconds(value: float) -> str:
@@ -284,5 +317,6 @@ def _zeros(file: FilePart) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def _times(before: float, after: float) -> str:
-    return f"{before / after:.2f}x fewer" if after and before / after >= 1.005 else ""
+def _times(before: float | None, after: float | None) -> str:
+    """Nothing where either is unknown: two lower bounds have no ratio."""
+    return f"{before / after:.2f}x fewer" if before and after and before / after >= 1.005 else ""

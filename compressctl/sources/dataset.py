@@ -8,12 +8,15 @@ from functools import cached_property
 
 import numpy as np
 
-from compressctl.core.data import Batch, Split, SplitName
+from compressctl.core.data import Batch, ShapesDifferError, Split, SplitName
 from compressctl.core.errors import UsageError
 from compressctl.sources.splits import Splits
 
 Read = Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]
-"""Inputs by name and labels of the samples at these positions, in that order. Called once per batch."""
+"""Inputs by name and labels of the samples at these positions, in that order; constants as they are.
+
+Raises ShapesDifferError where the samples cannot share a batch: then they are read one by one.
+"""
 
 ReadGroups = Callable[[np.ndarray], np.ndarray]
 """Names of the groups of the samples at these positions."""
@@ -28,13 +31,14 @@ class SplitDataset:
     read: Read
     identify: Callable[[], str] = field(repr=False)
     groups: ReadGroups | None = None
+    constants: frozenset[str] = frozenset()
 
     @cached_property
     def fingerprint(self) -> str:
         return self.identify()
 
     def split(self, name: SplitName) -> Split:
-        return PositionSplit(self.splits.of(name), self.read, self.groups)
+        return PositionSplit(self.splits.of(name), self.read, self.groups, self.constants)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class PositionSplit:
     positions: np.ndarray
     read: Read
     groups: ReadGroups | None = None
+    constants: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -54,5 +59,15 @@ class PositionSplit:
             order = np.random.default_rng(shuffle_seed).permutation(order)
         for start in range(0, len(order), size):
             chosen = order[start : start + size].astype(np.int64)
-            inputs, labels = self.read(chosen)
-            yield Batch(inputs, labels, chosen, None if self.groups is None else self.groups(chosen))
+            try:
+                yield self._batch(chosen)
+            except ShapesDifferError:
+                if len(chosen) == 1:
+                    raise
+                for position in chosen:
+                    yield self._batch(position[None])
+
+    def _batch(self, chosen: np.ndarray) -> Batch:
+        inputs, labels = self.read(chosen)
+        groups = None if self.groups is None else self.groups(chosen)
+        return Batch(inputs, labels, chosen, groups, self.constants)

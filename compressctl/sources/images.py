@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from compressctl.core.data import ShapesDifferError
 from compressctl.core.errors import UsageError
 from compressctl.sources.params import ImageSize
 
@@ -44,7 +45,7 @@ class Preparation:
 def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparation: Preparation) -> np.ndarray:
     """One batch of images as (n, height, width, channels) uint8.
 
-    names: how to call each image in messages. Raises UsageError when one cannot be read or they differ in size.
+    names: how to call each image in messages. Raises UsageError when one cannot be read, ShapesDifferError when they differ in size.
     """
 
     def decode(position: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparatio
         return np.zeros((0, 0, 0, 3 if preparation.color == "rgb" else 1), np.uint8)
     for image, name in zip(decoded, names, strict=True):
         if image.shape != decoded[0].shape:
-            raise UsageError(
+            raise ShapesDifferError(
                 f"images differ in size: {name} is {_size(image)}, {names[0]} is {_size(decoded[0])}",
                 hint="set data.resize to [height, width], or resize and crop",
             )

@@ -8,7 +8,7 @@ from typing import cast
 from compressctl.core.data import Dataset
 from compressctl.core.model import Model
 from compressctl.core.registry import load
-from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, datasets, model_sources
+from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, Task, datasets, model_sources
 from compressctl.recipe.schema import DataSection, ModelSection
 from compressctl.sources.fingerprint import splits_fingerprint
 
@@ -28,10 +28,18 @@ def model_fingerprint(section: ModelSection, base: Path) -> str:
     return identify(section.params, base)
 
 
-def load_dataset(section: DataSection, base: Path, seed: int) -> Dataset:
-    """The dataset, its splits dealt by seed. Raises UsageError when it cannot be read or the sizes do not fit."""
+def load_dataset(section: DataSection, base: Path, seed: int, task: Task | None = None) -> Dataset:
+    """The dataset, its splits dealt by seed. task: the recipe's; for a language model the labels are checked and completed.
+
+    Raises UsageError when it cannot be read, the sizes do not fit, or a language model's labels are not its tokens.
+    """
     read = cast(LoadDataset, load(datasets.get(section.source).implementation))
-    return read(section.params, section.sizes, base, seed)
+    dataset = read(section.params, section.sizes, base, seed)
+    if task != "language-model":
+        return dataset
+    from compressctl.sources.language_model import language_model_data
+
+    return language_model_data(dataset)
 
 
 def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:

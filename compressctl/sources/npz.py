@@ -16,11 +16,12 @@ from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.labels import as_labels
+from compressctl.sources.named_arrays import as_samples, check_numbers
 from compressctl.sources.normalize import Normalization
 from compressctl.sources.params import EncodedSplit, NpzParams
 from compressctl.sources.splits import choose
 
-VERSION = 1
+VERSION = 2
 
 
 def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
@@ -30,7 +31,13 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     Raises UsageError when the file lacks an array or the arrays do not fit each other.
     """
     arrays = _Arrays(existing(base / params.path, what="the .npz file"))
-    if params.encoded is None:
+    if params.encoded is None and (several := _several(arrays, params.inputs, params)) is not None:
+        train = _named(arrays, params, several, params.labels)
+        own = None if params.test_inputs is None else _several(arrays, params.test_inputs, params)
+        test = None if own is None else _named(arrays, params, own, params.test_labels)
+    elif params.encoded is None:
+        assert isinstance(params.inputs, str)
+        assert params.test_inputs is None or isinstance(params.test_inputs, str)
         train = _plain(arrays, params, params.inputs, params.labels)
         test = _plain(arrays, params, params.test_inputs, params.test_labels) if params.test_inputs else None
     else:
@@ -42,9 +49,10 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     return SplitDataset(
         classes=classes or _classes([train] if test is None else [train, test]),
         splits=choose(train.count, sizes, seed, own_test=test.count if test else 0),
-        read=_reader(params.input_name, train, test),
+        read=_reader(train, test),
         identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
         groups=_groups(arrays, params, [train.count] if test is None else [train.count, test.count]),
+        constants=train.constants,
     )
 
 
@@ -54,11 +62,12 @@ def fingerprint(params: NpzParams, base: Path) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """Stored samples of one kind. inputs: reads the positions, counted within this part."""
+    """Stored samples of one kind. inputs: reads the positions, counted within this part. constants: what samples share."""
 
     count: int
-    inputs: Callable[[np.ndarray], np.ndarray]
+    inputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]
     labels: np.ndarray | None
+    constants: frozenset[str] = frozenset()
 
 
 class _Arrays:
@@ -73,6 +82,10 @@ class _Arrays:
         if not isinstance(self._file, np.lib.npyio.NpzFile):
             raise UsageError(f"{path} is a single array, not an .npz file", hint="write it with numpy.savez")
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._file.files)
+
     def get(self, name: str) -> np.ndarray:
         if name not in self._file.files:
             raise UsageError(f"{self.path} has no array {name!r}", hint=f"it has {', '.join(self._file.files)}")
@@ -81,6 +94,36 @@ class _Arrays:
         except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise UsageError(f"{self.path}: array {name!r} cannot be read: {error}") from error
         return array
+
+
+def _several(
+    arrays: _Arrays, given: str | tuple[str, ...] | dict[str, str], params: NpzParams
+) -> dict[str, str] | None:
+    """Input to array where there are several inputs, None for a single array.
+
+    Without a word about inputs, and without an array of that name, every array but the labels, classes and groups is one.
+    """
+    if isinstance(given, dict):
+        return given
+    if not isinstance(given, str):
+        return {name: name for name in given}
+    if "inputs" in params.model_fields_set or given in arrays.names or params.test_inputs is not None:
+        return None
+    others = {params.labels, params.test_labels, params.classes, params.groups, params.test_groups}
+    found = [name for name in arrays.names if name not in others]
+    return {name: name for name in found} if found else None
+
+
+def _named(arrays: _Arrays, params: NpzParams, names: Mapping[str, str], labels_name: str | None) -> _Part:
+    """Several inputs, used as they are stored."""
+    stored = {
+        name: check_numbers(arrays.get(array), f"{arrays.path}: array {array!r}") for name, array in names.items()
+    }
+    samples = as_samples(stored, params.batch_axes, str(arrays.path))
+    labels = None
+    if labels_name is not None and (labels_name in arrays.names or "labels" in params.model_fields_set):
+        labels = _labels(arrays, labels_name, samples.count, ", ".join(names.values()))
+    return _Part(samples.count, samples.at, labels, samples.constants)
 
 
 def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: str | None) -> _Part:
@@ -96,9 +139,9 @@ def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: st
     normalization = Normalization(_scale(params, stored.dtype), params.mean, params.std)
     keeps_integers = stored.dtype.kind in "iu" and stored.dtype != np.uint8 and normalization.is_identity
 
-    def read(positions: np.ndarray) -> np.ndarray:
+    def read(positions: np.ndarray) -> dict[str, np.ndarray]:
         values = _channels_first(stored[positions], params.layout)
-        return values if keeps_integers else normalization.apply(values, axis=1)
+        return {params.input_name: values if keeps_integers else normalization.apply(values, axis=1)}
 
     labels = None if labels_name is None else _labels(arrays, labels_name, len(stored), inputs_name)
     return _Part(len(stored), read, labels)
@@ -118,12 +161,12 @@ def _encoded(arrays: _Arrays, params: NpzParams, names: EncodedSplit) -> _Part:
         )
     normalization = Normalization(_scale(params, blob.dtype), params.mean, params.std)
 
-    def read(positions: np.ndarray) -> np.ndarray:
+    def read(positions: np.ndarray) -> dict[str, np.ndarray]:
         files = [blob[offsets[position] : offsets[position + 1]].tobytes() for position in positions]
         images = decode_all(
             files, [f"{arrays.path}: {names.blob}[{position}]" for position in positions], Preparation()
         )
-        return normalization.apply(_channels_first(images, "NHWC"), axis=1)
+        return {params.input_name: normalization.apply(_channels_first(images, "NHWC"), axis=1)}
 
     count = len(offsets) - 1
     labels = None if names.labels is None else _labels(arrays, names.labels, count, names.offsets)
@@ -179,13 +222,13 @@ def _classes(parts: list[_Part]) -> tuple[str, ...] | None:
 
 
 def _reader(
-    input_name: str, train: _Part, test: _Part | None
+    train: _Part, test: _Part | None
 ) -> Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]:
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
         # A split lies wholly in one of the two parts, and so does every batch.
         is_test = test is not None and len(positions) > 0 and positions[0] >= train.count
         part = test if is_test and test is not None else train
         within = positions - train.count if is_test else positions
-        return {input_name: part.inputs(within)}, None if part.labels is None else part.labels[within]
+        return part.inputs(within), None if part.labels is None else part.labels[within]
 
     return read

@@ -63,11 +63,50 @@ class PythonModelParams(SourceParams):
 
 class OnnxParams(SourceParams):
     path: str = Field(description="the .onnx file, relative to the recipe; external data is found next to it")
-    batch_axes: dict[str, Annotated[int, Field(ge=0)] | None] | None = Field(
-        None,
+    batch_axes: dict[str, Annotated[int, Field(ge=0)] | None] = Field(
+        default_factory=dict,
         description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
         "file's shapes and names otherwise",
     )
+
+
+BatchAxes = dict[str, Annotated[int, Field(ge=0)] | None]
+BATCH_AXES = (
+    "by input, the axis of its array that counts samples, null for what all samples share, as in {state: 1, sr: null}; "
+    "default: the axis of as many entries as there are samples"
+)
+
+
+class RequestsParams(SourceParams):
+    path: str = Field(
+        description="the folder, relative to the recipe: one .npz for each recorded call, arrays called like the model's inputs, as "
+        "the model takes them"
+    )
+    labels: str | None = Field(None, description="array of labels in each file")
+    classes: tuple[str, ...] | None = Field(None, description="class names, in the order of the labels")
+
+
+class OnnxTestDataParams(SourceParams):
+    path: str = Field(description="the folder that holds test_data_set_0, test_data_set_1, ..., relative to the recipe")
+    inputs: tuple[str, ...] | None = Field(
+        None, description="the model's inputs in the order of input_0.pb, input_1.pb, ...; default: as the files say"
+    )
+    outputs: tuple[str, ...] | None = Field(None, description="the same for its outputs")
+
+
+class RandomInput(SourceParams):
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one sample, without the batch axis")
+    dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"] = Field(
+        "float32", description="element type"
+    )
+    low: float = Field(0.0, description="least value")
+    high: float = Field(1.0, description="largest value of floats; integers stay below it")
+    shared: bool = Field(False, description="one array for all samples, as a model without that batch axis takes it")
+
+
+class RandomParams(SourceParams):
+    inputs: dict[str, RandomInput] = Field(min_length=1, description="by the model's input names")
+    samples: PositiveInt = Field(64, description="how many samples there are")
 
 
 class DigitsParams(SourceParams):
@@ -98,9 +137,16 @@ class Normalised(SourceParams):
 
 class NpzParams(Normalised):
     path: str = Field(description="the .npz file, relative to the recipe")
-    inputs: str = Field("inputs", description="array of inputs, samples along axis 0")
+    inputs: str | tuple[str, ...] | dict[str, str] = Field(
+        "inputs",
+        description="array of inputs, samples along axis 0; for several inputs a list of arrays that are called like the model's "
+        "inputs, or {input: array}",
+    )
     labels: str | None = Field("labels", description="array of labels; null when there are none")
-    test_inputs: str | None = Field(None, description="array of the dataset's own test inputs")
+    test_inputs: str | tuple[str, ...] | dict[str, str] | None = Field(
+        None, description="the same for the dataset's own test split"
+    )
+    batch_axes: BatchAxes = Field(default_factory=dict, description=BATCH_AXES)
     test_labels: str | None = Field(None, description="array of the dataset's own test labels")
     encoded: EncodedParams | None = Field(
         None, description="arrays of encoded images (JPEG, PNG, ...) instead of inputs and labels"
@@ -122,6 +168,15 @@ class NpzParams(Normalised):
         plain = {"inputs", "labels", "test_inputs", "test_labels", "layout"} & self.model_fields_set
         if self.encoded is not None and plain:
             raise ValueError(f"encoded images have no {', '.join(sorted(plain))}; name the arrays under `encoded`")
+        changed = {"layout", "scale", "mean", "std", "input_name"} & self.model_fields_set
+        if not isinstance(self.inputs, str) and changed:
+            raise ValueError(
+                f"{', '.join(sorted(changed))} belongs to a single array; several inputs are used as stored"
+            )
+        if isinstance(self.inputs, str) and self.batch_axes:
+            raise ValueError("batch_axes belongs to several inputs: a single array has its samples along axis 0")
+        if self.test_inputs is not None and isinstance(self.test_inputs, str) != isinstance(self.inputs, str):
+            raise ValueError("test_inputs is written like inputs: one array, or several")
         if self.test_labels is not None and self.test_inputs is None:
             raise ValueError("test_labels needs test_inputs")
         has_test = self.test_inputs is not None or (self.encoded is not None and self.encoded.test is not None)
@@ -213,4 +268,5 @@ class PythonDatasetParams(SourceParams):
         '"file.py:name", relative to the recipe, or "package.module:name"'
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
+    batch_axes: BatchAxes = Field(default_factory=dict, description=BATCH_AXES)
     classes: tuple[str, ...] | None = Field(None, description="class names, in the order of the labels")

@@ -15,11 +15,12 @@ from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import source_fingerprint, splits_fingerprint
 from compressctl.sources.labels import as_labels
+from compressctl.sources.named_arrays import NamedArrays, as_samples, check_numbers
 from compressctl.sources.params import PythonDatasetParams
 from compressctl.sources.python_code import call_factory, code_files
 from compressctl.sources.splits import choose
 
-VERSION = 1
+VERSION = 2
 
 
 def load(params: PythonDatasetParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
@@ -36,13 +37,14 @@ def load(params: PythonDatasetParams, sizes: SplitSizes, base: Path, seed: int) 
             f"{params.factory} returned a {type(given).__name__}",
             hint="return (inputs, labels), (inputs, labels, (test_inputs, test_labels)), or a Dataset",
         )
-    first = _part(given[0], given[1], params.factory)
-    rest = [_test_part(given[2], first, params.factory)] if len(given) == 3 and given[2] is not None else []
+    first = _part(given[0], given[1], params)
+    rest = [_test_part(given[2], first, params)] if len(given) == 3 and given[2] is not None else []
     return SplitDataset(
         classes=params.classes,
-        splits=choose(first.count, sizes, seed, own_test=sum(part.count for part in rest)),
+        splits=choose(first.inputs.count, sizes, seed, own_test=sum(part.inputs.count for part in rest)),
         read=_Reader(first, rest[0] if rest else None).read,
         identify=lambda: identity,
+        constants=first.inputs.constants,
     )
 
 
@@ -68,8 +70,7 @@ class OwnDataset:
 
 @dataclass(frozen=True)
 class _Part:
-    count: int
-    inputs: Mapping[str, np.ndarray]
+    inputs: NamedArrays
     labels: np.ndarray | None
 
 
@@ -81,10 +82,9 @@ class _Reader:
     def read(self, positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
         # Every batch is of one split, and a split lies wholly in one part.
         part, within = self.first, positions
-        if self.test is not None and len(positions) and positions[0] >= self.first.count:
-            part, within = self.test, positions - self.first.count
-        inputs = {name: _model_type(array[within]) for name, array in part.inputs.items()}
-        return inputs, None if part.labels is None else part.labels[within]
+        if self.test is not None and len(positions) and positions[0] >= self.first.inputs.count:
+            part, within = self.test, positions - self.first.inputs.count
+        return part.inputs.at(within), None if part.labels is None else part.labels[within]
 
 
 def _checked(given: Any, params: PythonDatasetParams) -> Dataset:
@@ -100,34 +100,24 @@ def _checked(given: Any, params: PythonDatasetParams) -> Dataset:
     return dataset
 
 
-def _part(inputs: Any, labels: Any, factory: str) -> _Part:
+def _part(inputs: Any, labels: Any, params: PythonDatasetParams) -> _Part:
     named = dict(inputs) if isinstance(inputs, Mapping) else {"input": inputs}
-    arrays = {str(name): _array(value, f"{factory}: input {name!r}") for name, value in named.items()}
-    counts = {len(array) for array in arrays.values()}
-    if len(counts) != 1:
-        raise UsageError(f"{factory}: the inputs have different numbers of samples: {sorted(counts)}")
-    count = counts.pop()
-    numbers = None if labels is None else as_labels(_array(labels, f"{factory}: labels"), f"{factory}: labels")
-    if numbers is not None and len(numbers) != count:
-        raise UsageError(f"{factory} returned {len(numbers)} labels for {count} samples")
-    return _Part(count, arrays, numbers)
+    place = params.factory
+    arrays = {str(name): check_numbers(np.asarray(value), f"{place}: input {name!r}") for name, value in named.items()}
+    numbers = None
+    if labels is not None:
+        numbers = as_labels(check_numbers(np.asarray(labels), f"{place}: labels"), f"{place}: labels")
+    samples = as_samples(arrays, params.batch_axes, place)
+    if numbers is not None and len(numbers) != samples.count:
+        raise UsageError(f"{place} returned {len(numbers)} labels for {samples.count} samples")
+    return _Part(samples, numbers)
 
 
-def _test_part(given: Any, first: _Part, factory: str) -> _Part:
+def _test_part(given: Any, first: _Part, params: PythonDatasetParams) -> _Part:
     if not isinstance(given, tuple) or len(given) != 2:
-        raise UsageError(f"{factory}: the third value is not a pair (test_inputs, test_labels)")
-    test = _part(given[0], given[1], factory)
-    if set(test.inputs) != set(first.inputs) or (test.labels is None) != (first.labels is None):
-        raise UsageError(f"{factory}: the test part does not have the inputs and labels of the first part")
+        raise UsageError(f"{params.factory}: the third value is not a pair (test_inputs, test_labels)")
+    test = _part(given[0], given[1], params)
+    alike = (set(test.inputs.arrays), test.inputs.constants) == (set(first.inputs.arrays), first.inputs.constants)
+    if not alike or (test.labels is None) != (first.labels is None):
+        raise UsageError(f"{params.factory}: the test part does not have the inputs and labels of the first part")
     return test
-
-
-def _array(value: Any, place: str) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf" or array.ndim == 0:
-        raise UsageError(f"{place} is not an array of numbers (it is {array.dtype} {list(array.shape)})")
-    return array
-
-
-def _model_type(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32) if array.dtype.kind == "f" else array

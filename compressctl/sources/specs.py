@@ -11,8 +11,11 @@ from compressctl.sources.params import (
     ImageFolderParams,
     NpzParams,
     OnnxParams,
+    OnnxTestDataParams,
     PythonDatasetParams,
     PythonModelParams,
+    RandomParams,
+    RequestsParams,
     SentencePairsParams,
 )
 
@@ -57,6 +60,30 @@ NPZ = DatasetSpec(
     params=NpzParams,
     implementation="compressctl.sources.npz:load",
     fingerprint="compressctl.sources.npz:fingerprint",
+)
+
+REQUESTS = DatasetSpec(
+    name="requests",
+    summary="recorded calls of a model: a folder with one .npz each, any inputs, any shapes",
+    params=RequestsParams,
+    implementation="compressctl.sources.requests:load",
+    fingerprint="compressctl.sources.requests:fingerprint",
+)
+
+ONNX_TEST_DATA = DatasetSpec(
+    name="onnx_test_data",
+    summary="the ONNX model zoo's test_data_set_* folders; what the files expect is held against the original",
+    params=OnnxTestDataParams,
+    implementation="compressctl.sources.onnx_test_data:load",
+    fingerprint="compressctl.sources.onnx_test_data:fingerprint",
+)
+
+RANDOM = DatasetSpec(
+    name="random",
+    summary="random values in declared shapes and ranges, for sizes and speed only",
+    params=RandomParams,
+    implementation="compressctl.sources.random_inputs:load",
+    fingerprint="compressctl.sources.random_inputs:fingerprint",
 )
 
 IMAGE_FOLDER = DatasetSpec(

@@ -11,6 +11,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 
 _DEFAULT_TEST_SHARE = 0.2
+_DEFAULT_CALIBRATION = 300
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,11 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
         wanted_test = _count("test", _DEFAULT_TEST_SHARE if sizes.test is None else sizes.test, samples)
         test = order[:wanted_test]
     wanted_validation = 0 if own_validation else _count("validation", sizes.validation, samples)
-    wanted_calibration = _count("calibration", sizes.calibration, samples)
+    left = max(0, samples - wanted_test - wanted_validation)
+    if sizes.calibration is None:
+        wanted_calibration = min(_DEFAULT_CALIBRATION, left)
+    else:
+        wanted_calibration = _count("calibration", sizes.calibration, samples)
     _check_fit(samples, {"test": wanted_test, "validation": wanted_validation, "calibration": wanted_calibration})
     ends = np.cumsum([wanted_test, wanted_validation, wanted_calibration])
     validation = np.arange(samples, samples + own_validation) if own_validation else order[ends[0] : ends[1]]

@@ -12,6 +12,7 @@ from torch.nn import functional
 from compressctl.core.errors import UsageError
 from compressctl.core.source import Task
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.numerics.next_token import next_token_loss
 from compressctl.training.data import TensorBatch
 
 _CONTRAST_TEMPERATURE = 0.1
@@ -34,17 +35,13 @@ def first_output(network: nn.Module, batch: TensorBatch) -> Tensor:
 
 
 def task_objective(task: Task, label_smoothing: float = 0.0) -> Objective:
-    """The usual loss of a task between the first output and the labels. Raises UsageError for a task without one.
-
-    A language model without labels is trained on its own first input: each token is the label of those before it.
-    """
+    """The usual loss of a task between the first output and the labels. Raises UsageError for a task without one."""
     loss = task_loss(task, label_smoothing)
 
     def objective(network: nn.Module, batch: TensorBatch) -> Tensor:
-        labels = batch.inputs[0] if batch.labels is None and task == "language-model" else batch.labels
-        if labels is None:
+        if batch.labels is None:
             raise UsageError("training needs labels, and the data has none", hint="name them in the data section")
-        return loss(first_output(network, batch), labels)
+        return loss(first_output(network, batch), batch.labels)
 
     return objective
 
@@ -53,7 +50,8 @@ def task_loss(task: Task, label_smoothing: float = 0.0) -> Callable[[Tensor, Ten
     """A mean loss of (outputs, labels), samples along axis 0 of both. Raises UsageError for the task `custom`.
 
     classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. regression: mean squared error.
-    language-model: cross-entropy of each position's output (n, tokens, vocabulary) with the next token of (n, tokens).
+    language-model: cross-entropy of each position's output (n, tokens, vocabulary) with the label after it, labels being the
+    tokens themselves (n, tokens); -100 does not count. See `numerics/next_token.py`.
     embedding: 1 - cosine to wanted vectors where labels are (n, d); where they are classes, each sample is told from the
     batch's others by its own class (Khosla et al. 2020, supervised contrastive learning, equation 2).
     """
@@ -65,24 +63,12 @@ def task_loss(task: Task, label_smoothing: float = 0.0) -> Callable[[Tensor, Ten
         case "regression":
             return lambda outputs, labels: functional.mse_loss(outputs.float().flatten(), labels.float().flatten())
         case "language-model":
-            return lambda outputs, labels: _next_token_loss(outputs, labels, label_smoothing)
+            return lambda outputs, labels: next_token_loss(outputs, labels, label_smoothing)
         case "embedding":
             return _embedding_loss
     raise UsageError(
         f"training has no loss for task {task!r}",
         hint="set task to classification, regression, language-model or embedding, or write a technique with its own objective",
-    )
-
-
-def _next_token_loss(outputs: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    if outputs.ndim != 3 or labels.shape != outputs.shape[:2]:
-        raise UsageError(
-            f"a language model gives (samples, tokens, vocabulary) and its labels are (samples, tokens); "
-            f"here they are {list(outputs.shape)} and {list(labels.shape)}"
-        )
-    predicted, following = outputs[:, :-1].float(), labels[:, 1:].long()
-    return functional.cross_entropy(
-        predicted.reshape(-1, predicted.shape[-1]), following.reshape(-1), label_smoothing=label_smoothing
     )
 
 

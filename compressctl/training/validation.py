@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
 from compressctl.core.registry import load
-from compressctl.core.source import MetricSpec
+from compressctl.core.source import MetricSpec, SummedMetric
 from compressctl.core.technique import RunContext
 from compressctl.training.data import tensor_batches
 from compressctl.training.held import hold
@@ -50,15 +51,19 @@ class Validation:
 
     def _metric(self, network: nn.Module, processes: Processes) -> float:
         assert self.metric is not None
-        found: list[tuple[int, np.ndarray, np.ndarray]] = []
+        metric = load(self.metric.implementation)
+        keep = metric.totals if isinstance(metric, SummedMetric) else _as_they_are
+        found: list[tuple[int, Any]] = []
         for number, batch in enumerate(tensor_batches(self.split, self.signature, self.batch_size)):
             if number % processes.count == processes.index:
                 given = first_output(network, batch.to(processes.device, is_channels_last=self.is_channels_last))
                 assert batch.labels is not None
-                found.append((number, given.float().cpu().numpy(), batch.labels.numpy()))
-        found = sorted(processes.gather(found), key=lambda part: part[0])
-        outputs, labels = (np.concatenate([part[position] for part in found]) for position in (1, 2))
-        return float(load(self.metric.implementation)(outputs, labels))
+                found.append((number, keep(given.float().cpu().numpy(), batch.labels.numpy())))
+        kept = [part for _, part in sorted(processes.gather(found), key=lambda part: part[0])]
+        if isinstance(metric, SummedMetric):
+            return float(metric.value(np.sum(kept, axis=0)))
+        outputs, labels = (np.concatenate([part[position] for part in kept]) for position in (0, 1))
+        return float(metric(outputs, labels))
 
     def _loss(self, network: nn.Module, processes: Processes) -> float:
         total, count = 0.0, 0
@@ -66,6 +71,10 @@ class Validation:
             placed = batch.to(processes.device, is_channels_last=self.is_channels_last)
             total, count = total + self.objective(network, placed).item() * len(batch), count + len(batch)
         return total / count
+
+
+def _as_they_are(outputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return outputs, labels
 
 
 def validation_of(

@@ -69,6 +69,7 @@ def test_the_version_is_the_packages() -> None:
         (["apply"], "Missing argument"),
         (["apply", "none.yaml"], "does not exist"),
         (["explain", "quantize.statik"], "did you mean quantize.static"),
+        (["explain", "langauge-model"], "did you mean language-model"),
         (["list", "techniks"], "one of: techniques"),
         (["inspect", "none.onnx"], "none.onnx"),
         (["schema", "--output", "/nowhere/schema.json"], "cannot write"),
@@ -213,3 +214,15 @@ def test_the_plan_needs_data_for_calibration(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "needs calibration data" in done.stderr
     assert "a gate needs labelled data" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["language-model", "finetune"])
+def test_what_labels_of_a_task_are_is_explained_with_it_and_with_what_trains_on_them(name: str) -> None:
+    shown = CliRunner().invoke(app, ["explain", name]).stdout
+    assert "the tokens themselves, (n, tokens)" in shown
+    assert "shifted already are refused" in shown
+
+
+def test_a_task_and_its_metric_are_explained() -> None:
+    assert "metric: perplexity" in CliRunner().invoke(app, ["explain", "language-model"]).stdout
+    assert "accuracy_drop bounds by how much it may rise" in CliRunner().invoke(app, ["explain", "perplexity"]).stdout

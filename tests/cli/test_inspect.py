@@ -85,3 +85,89 @@ def test_a_recipe_shows_its_model(path):
     )
     document = json.loads(compressctl("inspect", "--json", str(path.parent / "recipe.yaml")).stdout)
     assert [layer["name"] for layer in document["layers"]] == ["stem", "act"]
+
+
+@pytest.fixture
+def open_sizes(tmp_path):
+    """Weights in a Constant node, height open by name, width open without one."""
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "v")),
+        helper.make_node("Conv", ["x", "w"], ["y"], name="stem", pads=[1, 1, 1, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", None])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4, "H", None])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]), tmp_path / "open.onnx")
+    return str(tmp_path / "open.onnx")
+
+
+def test_macs_that_depend_on_an_open_axis_are_unknown_and_say_what_tells_them(open_sizes):
+    document = json.loads(compressctl("inspect", "--json", open_sizes).stdout)
+    assert (document["macs"], document["macs_at_least"], document["macs_unknown"]) == (None, None, {"Conv": 1})
+    assert [layer["macs"] for layer in document["layers"] if layer["op"] == "Conv"] == [None]
+    assert [(axis["name"], axis["size"]) for axis in document["open_axes"]] == [("N", 1), ("H", None), ("x.3", None)]
+    assert document["stored_bytes"] == {"float32": 432}
+    text = compressctl("inspect", open_sizes).stdout
+    assert re.search(r"stem +Conv +1x4x\?x\? +108 +unknown", text)
+    assert "open axes  N = 1 (taken for the batch), H, x.3" in text
+    assert "--shape H=SIZE --shape x.3=SIZE" in text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [(["H=8", "x.3=10"], 1), (["x.2=8", "x.3=10"], 1), (["N=2", "H=8", "x.3=10"], 2)]
+)
+def test_sizes_of_open_axes_decide_macs(open_sizes, sizes, batch):
+    options = [part for size in sizes for part in ("--shape", size)]
+    document = json.loads(compressctl("inspect", "--json", open_sizes, *options).stdout)
+    assert document["macs"] == batch * 4 * 8 * 10 * 27
+    text = compressctl("inspect", open_sizes, *options).stdout
+    assert "unknown" not in text
+    assert "H = 8, x.3 = 10" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("W=8", "no open axis 'W'"),
+        ("x.1=8", "no open axis 'x.1'"),
+        ("H", "not NAME=SIZE"),
+        ("H=0", "not NAME=SIZE"),
+        ("H=tall", "not NAME=SIZE"),
+        ("H=²", "not NAME=SIZE"),
+    ],
+)
+def test_a_size_that_fits_no_open_axis_is_a_usage_error(open_sizes, said, message):
+    done = compressctl("inspect", open_sizes, "--shape", said)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_outputs_that_are_no_tensors_are_called_what_they_are(tmp_path):
+    nodes = [
+        helper.make_node(
+            "LinearClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml", coefficients=[0.1] * 8,
+            intercepts=[0.0, 0.0], classlabels_ints=[0, 1],
+        ),
+        helper.make_node("ZipMap", ["p"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
+    ]  # fmt: skip
+    scores = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [
+            helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+            helper.make_value_info("probabilities", helper.make_sequence_type_proto(scores)),
+        ],
+    )
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(helper.make_model(graph, opset_imports=domains), tmp_path / "trees.onnx")
+    document = json.loads(compressctl("inspect", "--json", str(tmp_path / "trees.onnx")).stdout)
+    assert document["outputs"][1] == {
+        "name": "probabilities", "dtype": "sequence of map from int64 to float32", "shape": None,
+    }  # fmt: skip
+    assert (document["parameters"], document["stored_bytes"]) == (10, {"float32": 40})

@@ -47,3 +47,23 @@ def test_packed_weights_count_each_weight(tmp_path: Path) -> None:
     tensors = {"w": packed, "s": np.ones(4, np.float32)}
     (found,) = stored_weights(_save(tmp_path / "m.onnx", [node], tensors))
     assert (found.dtype, found.elements, found.stored_bytes, found.zeros) == ("uint4 (packed)", 128, 64, 127)
+
+
+def test_weights_in_constant_nodes_and_bodies_are_stored_too(tmp_path: Path) -> None:
+    def branch(name: str) -> onnx.GraphProto:
+        values = numpy_helper.from_array(np.eye(8, dtype=np.float32), "v")
+        nodes = [
+            helper.make_node("Constant", [], [f"{name}w"], value=values),
+            helper.make_node("MatMul", ["x", f"{name}w"], [f"{name}o"]),
+        ]
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(f"{name}o", 1, None)])
+
+    nodes = [
+        helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.ones(8, np.float16), "v")),
+        helper.make_node("Cast", ["k"], ["kf"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("If", ["c"], ["chosen"], then_branch=branch("a"), else_branch=branch("b")),
+        helper.make_node("Mul", ["chosen", "kf"], ["y"]),
+    ]
+    found = {entry.dtype: entry for entry in stored_weights(_save(tmp_path / "m.onnx", nodes, {"c": np.array(True)}))}
+    assert (found["float32"].elements, found["float32"].zeros) == (128, 112)
+    assert (found["float16"].elements, found["float16"].stored_bytes) == (8, 16)

@@ -50,15 +50,24 @@ def test_neighbours_of_few_samples_are_all_of_them(samples: int) -> None:
 def test_tokens_agree_with_their_definitions() -> None:
     before, after = RNG.normal(size=(3, 5, 7)), RNG.normal(size=(3, 5, 7))
     labels = RNG.integers(7, size=(3, 5))
-    labels[0, 0] = -100
+    labels[0, 3] = -100
     found = token_drift(_predictions(before, labels), _predictions(after, labels))
-    counted = labels != -100
-    old, new = log_softmax(before[counted], axis=1), log_softmax(after[counted], axis=1)
+    places = [(n, t) for n in range(3) for t in range(4) if labels[n, t + 1] != -100]
+    rows, following = np.array(places).T, [labels[n, t + 1] for n, t in places]
+    old, new = (log_softmax(outputs[rows[0], rows[1]], axis=1) for outputs in (before, after))
     assert found is not None
-    assert found.tokens == 14
+    assert found.tokens == len(places) == 11
     assert found.divergence == pytest.approx(np.mean(np.sum(np.exp(old) * (old - new), axis=1)))
-    assert found.perplexity_after == pytest.approx(np.exp(-new[np.arange(14), labels[counted]].mean()))
-    assert token_drift(_predictions(before[0]), _predictions(after[0])) is None
+    assert found.agreement == pytest.approx(np.mean(old.argmax(1) == new.argmax(1)))
+    assert found.perplexity_before == pytest.approx(np.exp(-old[np.arange(11), following].mean()))
+    assert found.perplexity_after == pytest.approx(np.exp(-new[np.arange(11), following].mean()))
+
+
+def test_nothing_is_said_of_tokens_without_labels_or_with_nan() -> None:
+    outputs, labels = RNG.normal(size=(3, 5, 7)), RNG.integers(7, size=(3, 5))
+    assert token_drift(_predictions(outputs), _predictions(outputs)) is None
+    assert token_drift(_predictions(outputs, labels), _predictions(outputs * np.nan, labels)) is None
+    assert token_drift(_predictions(outputs, labels * 0 - 100), _predictions(outputs, labels)) is None
 
 
 def test_a_gap_that_grows_between_groups_is_beyond_chance() -> None:

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.backend import Artifact, ExecutedNode
+from compressctl.core.count import Count
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
@@ -167,14 +168,14 @@ def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:
     assert found.total_bytes == (tmp_path / "a.onnx").stat().st_size
     whole = zstandard.ZstdCompressor(level=9).compress((tmp_path / "a.onnx").read_bytes())
     assert found.transport_bytes == len(whole) < found.total_bytes
-    assert (found.parameters, found.macs) == (64 * 64, 64 * 64)
+    assert (found.parameters, found.macs) == (64 * 64, Count(64 * 64))
 
 
 def _measured(drop: float | None = None, ratio: float = 1.0, verdict: Verdict = "faster") -> Measurement:
     path = Path("model.onnx")
     return Measurement(
         artifact=Artifact("onnxruntime", path, (path,)),
-        size=Size({"model.onnx": 1000}, 1000, 900, 10, 10),
+        size=Size({"model.onnx": 1000}, 1000, 900, 10, Count(10)),
         score=Score("accuracy", 90.0, 100, "test"),
         latency=None,
         memory=None,
@@ -234,4 +235,4 @@ def test_bit_operations_count_the_weight_and_the_activation(precision: str, bits
     artifact = _file(tmp_path / "m.onnx", 8)
     model = Model(Form.ONNX, onnx.load(artifact.path), _signature(8))
     nodes = [ExecutedNode("product", "MatMul", precision, 100, None)]
-    assert size(artifact, model, BACKEND, nodes).bit_operations == 100 * bits
+    assert size(artifact, model, BACKEND, nodes).bit_operations == Count(100 * bits)

@@ -73,6 +73,26 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "packed size without packing": (HEAD + "budget: {packed_size: 5KB}\n", "3:23", "add `pack: true`"),
     "pack is text": (HEAD + "pack: small\n", "3:7", "true or false"),
     "negative drop": (HEAD + "budget: {accuracy_drop: -1}\n", "3:25", "less than 0"),
+    "a gate that nothing can measure": (
+        HEAD + DATA + "task: custom\nstages:\n  - {use: quantize.static, gate: {accuracy_drop: 1}}\n", "6:50", "has no metric whose drop",
+    ),
+    "a budget that nothing can measure": (HEAD + DATA + "task: custom\nbudget: {accuracy_drop: 1}\n", "5:25", "has no metric whose drop"),
+    "a drop without data": (HEAD + "budget: {accuracy_drop: 1}\n", "3:25", "nothing is scored without data"),
+    "a drop without test samples": (
+        HEAD + "data: {source: digits, test: 0}\nbudget: {accuracy_drop: 1}\n", "4:25", "the test split, which is scored, is empty",
+    ),
+    "the worst class of a language model": (
+        HEAD + DATA + "task: language-model\nbudget: {worst_class_drop: 1}\n", "5:28", "the metric is perplexity",
+    ),
+    "training on a loss that the task has not": (
+        HEAD + DATA + "task: custom\nstages:\n  - {use: finetune}\n", "6:11", "the task custom has none",
+    ),
+    "recovery on a loss that the task has not": (
+        HEAD + DATA + "task: custom\nstages:\n  - {use: prune.channels, finetune: {epochs: 1}}\n", "6:11", "the task custom has none",
+    ),
+    "a slope of a loss that the task has not": (
+        HEAD + "task: custom\n" + DATA + "stages:\n  - {use: prune.channels, criterion: taylor}\n", "6:11", "the task custom has none",
+    ),
     "not finite": (HEAD + "budget: {speedup: .inf}\n", "3:19", "finite"),
     "duplicate key": (HEAD + "seed: 1\nseed: 2\n", "4:1", "twice"),
     "duplicate nested key": (HEAD + "target: {batch: 1, batch: 2}\n", "3:20", "twice"),

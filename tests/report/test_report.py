@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from compressctl.core.backend import Artifact, ExecutedNode
+from compressctl.core.count import Count
 from compressctl.core.errors import StageError
 from compressctl.core.model import StageRecord
 from compressctl.measure.results import (
@@ -41,7 +42,7 @@ from compressctl.measure.results import (
 from compressctl.measure.sheet import as_png
 from compressctl.pipeline.result import BackendResult, RunResult
 from compressctl.recipe.loader import load
-from compressctl.report import as_html, as_markdown, console
+from compressctl.report import as_html, as_markdown, console, sentences, tables
 from compressctl.report.document import SCHEMA_VERSION, Report
 from compressctl.report.from_run import from_result
 from compressctl.report.write import write
@@ -64,7 +65,7 @@ def _measured(
     path = folder / name
     return Measurement(
         artifact=Artifact("onnxruntime", path, (path,)),
-        size=Size({name: total}, total, total - 10, 1000, 5000),
+        size=Size({name: total}, total, total - 10, 1000, Count(5000)),
         score=Score("accuracy", 90.0 - (change.drop if change else 0), 500, "test", {HOSTILE: 90.0}),
         latency=_latency(p50),
         memory=Memory(50_000_000, 60_000_000, 70_000_000),
@@ -297,3 +298,59 @@ def test_three_deliverables_of_photographs_stay_under_two_megabytes(recipe: Any,
     assert len(page.encode()) < 2_000_000
     assert page.count("<img") > 10
     assert "in report.json" in page
+
+
+def _with_costs(found: Measurement, macs: Count, share: float | None, left_out: dict[str, int]) -> Measurement:
+    nodes = (ExecutedNode("product", "MatMul", "int8", macs.exact), ExecutedNode("relu", "Relu", "float32", 0))
+    bits = Count(64 * macs.known, macs.unknown)
+    return dataclasses.replace(
+        found,
+        size=dataclasses.replace(found.size, macs=macs, bit_operations=bits),
+        fusion=Fusion(nodes, share, left_out),
+    )
+
+
+@pytest.mark.parametrize(
+    ("macs", "share", "left_out", "says"),
+    [
+        (Count(0, {"MatMul": 2}), None, {"MatMul": 2}, ("unknown", "unknown", "unknown")),
+        (
+            Count(1000, {"MatMul": 1}),
+            0.5,
+            {"MatMul": 1},
+            ("at least 1,000 (1 node unknown)", "at least 6.4e+04", "50% of what is known (1 node unknown)"),
+        ),
+        (Count(1000), 1.0, {}, ("1,000", "6.4e+04", "100%")),
+    ],
+)
+def test_what_is_unknown_is_said_everywhere_and_is_never_nothing(
+    recipe: Any, tmp_path: Path, macs: Count, share: float | None, left_out: dict[str, int], says: tuple[str, ...]
+) -> None:
+    result = _result(recipe, tmp_path)
+    (backend,) = result.backends
+    before, after = (_with_costs(found, macs, share, left_out) for found in (backend.baseline, backend.compressed))
+    report = from_result(
+        dataclasses.replace(result, backends=(dataclasses.replace(backend, baseline=before, compressed=after),))
+    )
+    file = json.loads(report.model_dump_json())["backends"][0]["compressed"]
+    assert (file["macs"], file["macs_at_least"]) == (macs.exact, macs.at_least)
+    assert (file["macs_unknown"], file["integer_mac_share"]) == (dict(macs.unknown), share)
+    assert file["integer_share_leaves_out"] == left_out
+    assert [node["macs"] for node in file["nodes"]] == [macs.exact, 0]
+    assert Report.model_validate_json(report.model_dump_json()) == report
+    rows = {row.label: (row.before, row.after, row.change) for row in tables.comparison(report.backends[0], report)}
+    for label, shown in zip(("MACs of one sample", "bit operations", "MACs in integers"), says, strict=True):
+        assert rows[label] == (shown, shown, "")
+    html = as_html.render(report)
+    assert all(shown in html for shown in says)
+    assert (">unknown</td>" in html) == bool(macs.unknown)
+    assert all(shown in as_markdown.render(report) for shown in says)
+
+
+def test_a_float_node_that_multiplies_is_no_absence_of_islands(recipe: Any, tmp_path: Path) -> None:
+    result = _result(recipe, tmp_path)
+    (backend,) = result.backends
+    nodes = (ExecutedNode("p", "MatMul", "int8", 100), ExecutedNode("r", "LSTM", "float32", 900))
+    after = dataclasses.replace(backend.compressed, fusion=Fusion(nodes, 0.1))
+    report = from_result(dataclasses.replace(result, backends=(dataclasses.replace(backend, compressed=after),)))
+    assert sentences.fusion(report.backends[0]) == ["Nodes that multiply and do not run on integers: 1 LSTM."]

@@ -17,12 +17,13 @@ from support.digit_network import (
     fitted_network,
     open_model,
 )
+from support.gates import drop_at_most
 
 from compressctl.backends.dialects.cpu import emit
 from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from compressctl.core.model import Model
 from compressctl.core.target import Target
-from compressctl.core.technique import Gate, StageResult
+from compressctl.core.technique import StageResult
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.index import index
 from compressctl.numerics.adaround import Layer, nearest
@@ -150,7 +151,9 @@ def test_a_layer_that_the_gate_gives_back_has_its_own_weights(data: Digits, mode
     params = StaticParams(weights="int4", rounding="adaround", rounding_steps=20)
     before = accuracy(model, data.split("validation"))
     plain = accuracy(apply(model, params, context(data, model)).model, data.split("validation"))
-    held = apply(model, params, context(data, model, gate=Gate(max(0.0, (before - plain) / 2 - 1e-6))))
+    limit = max(0.0, (before - plain) / 2 - 1e-6)
+    accept = drop_at_most(limit, lambda candidate: accuracy(candidate, data.split("validation")), model)
+    held = apply(model, params, context(data, model, accept=accept))
     given_back = held.facts["left_in_float"]
     stored = {
         tensor.name: numpy_helper.to_array(tensor)

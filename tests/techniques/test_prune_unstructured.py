@@ -648,7 +648,7 @@ def test_it_needs_what_its_params_need() -> None:
     assert needs() == frozenset()
     assert needs(method="sparsegpt") == {Need.CALIBRATION_DATA}
     assert needs(reestimate_norms=True) == {Need.CALIBRATION_DATA}
-    assert needs(finetune={}) == {Need.LABELS, Need.TRAINING_DATA}
+    assert needs(finetune={}) == {Need.LABELS, Need.TRAINING_DATA, Need.TASK_LOSS}
 
 
 @pytest.mark.parametrize("written", ["2:4", '"2:4"', "[4, 1]", "unstructured"])

@@ -1,6 +1,7 @@
 """quantize.static on a small real classifier."""
 
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +19,14 @@ from support.digit_network import (
     fitted_network,
     open_model,
 )
+from support.gates import drop_at_most
 
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.target import Target
-from compressctl.core.technique import Gate
+from compressctl.core.technique import Acceptance
 from compressctl.graph.execute import TappedGraph
 from compressctl.graph.sites import find_sites
 from compressctl.techniques.quantize.bias import corrected_biases, with_biases
@@ -139,16 +141,20 @@ def test_a_gate_gives_back_no_more_layers_than_it_needs(data: Digits, model: Mod
 
     by_hand = StaticParams(per_channel=False, overrides=(Override(match="body", weights="float"),))
     best = accuracy(apply(spoiled, by_hand, context(data, spoiled)).model, data.split("validation"))
-    gate = Gate(accuracy_drop=before - best)
+    accept = _held(data, spoiled, before - best)
 
-    held = apply(spoiled, StaticParams(per_channel=False), context(data, spoiled, gate=gate))
+    held = apply(spoiled, StaticParams(per_channel=False), context(data, spoiled, accept=accept))
     assert set(held.facts["left_in_float"]) == {"body"}
     assert accuracy(held.model, data.split("validation")) == best
-    assert held.facts["validation_drop"] <= gate.accuracy_drop < held.facts["validation_drop_all_int8"]
+    assert held.facts["validation_drop"] <= before - best < held.facts["validation_drop_all_int8"]
+
+
+def _held(data: Digits, original: Model, limit: float) -> Callable[[Model], Acceptance]:
+    return drop_at_most(limit, lambda model: accuracy(model, data.split("validation")), original)
 
 
 def test_a_gate_that_holds_costs_nothing(data: Digits, model: Model) -> None:
-    held = apply(model, StaticParams(), context(data, model, gate=Gate(accuracy_drop=5.0)))
+    held = apply(model, StaticParams(), context(data, model, accept=_held(data, model, 5.0)))
     assert held.facts["left_in_float"] == {}
 
 

@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
+from support.gates import drop_at_most
 from support.graphs import residual_model
 from support.weights import WIDTH, WORDS, context, language_model, sentences, text
 
@@ -16,7 +17,6 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.target import Target
-from compressctl.core.technique import Gate
 from compressctl.graph.absorb import absorb
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.weighted import find_weighted
@@ -303,7 +303,7 @@ def test_a_gate_gives_back_the_weights_that_cost_most(tmp_path: Path) -> None:
         baseline_score=lambda: score(model, "validation"),
         open=lambda candidate: _Opened(to_onnx(candidate, ORT)),
         metric=ACCURACY,
-        gate=Gate(accuracy_drop=12.0),
+        accept=drop_at_most(12.0, lambda candidate: score(candidate, "validation"), model),
     )
     params = WeightsParams(bits=8, overrides=(WeightOverride(match="down", bits=2, granularity="tensor"),))
     result = apply(model, params, run)

@@ -369,9 +369,10 @@ def test_what_cannot_be_is_said_before_anything_runs(params: dict[str, Any], pat
 
 def test_needs_follow_the_params() -> None:
     assert KMEANS.needs_for(KmeansParams()) == frozenset()
-    assert KMEANS.needs_for(KmeansParams(importance="fisher")) == {Need.CALIBRATION_DATA, Need.LABELS}
+    fisher = KMEANS.needs_for(KmeansParams(importance="fisher"))
+    assert fisher == {Need.CALIBRATION_DATA, Need.LABELS, Need.TASK_LOSS}
     trained = KmeansParams(finetune={})  # type: ignore[arg-type]
-    assert KMEANS.needs_for(trained) == {Need.TRAINING_DATA, Need.LABELS}
+    assert KMEANS.needs_for(trained) == {Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS}
 
 
 # End to end

@@ -78,6 +78,9 @@ def test_a_teacher_alone_needs_no_labels(spec: TechniqueSpec) -> None:
     asked = [spec.needs_for(spec.params(finetune=finetune)) for finetune in (TAUGHT, {**TAUGHT, "label_weight": None})]
     assert [Need.TRAINING_DATA in needs for needs in asked] == [True, True]
     assert [Need.LABELS in needs for needs in asked] == [False, True]
+    assert not any(Need.TASK_LOSS in needs for needs in asked), "the loss on labels is left out where the task has none"
+    weighed = spec.needs_for(spec.params(finetune={**TAUGHT, "label_weight": 0.5}))
+    assert Need.TASK_LOSS in weighed
 
 
 def test_a_weight_for_labels_without_a_teacher_is_refused() -> None:

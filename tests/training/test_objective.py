@@ -23,13 +23,28 @@ def test_a_language_model_is_asked_for_the_next_token() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_language_model_without_labels_learns_from_its_input() -> None:
-    tokens = torch.as_tensor(RNG.integers(0, 7, (3, 5)))
-    network = torch.nn.Embedding(7, 7)
-    with_labels, without = (
-        task_objective("language-model")(network, TensorBatch((tokens,), labels)) for labels in (tokens, None)
-    )
-    assert torch.equal(with_labels, without)
+def test_tokens_that_are_ignored_change_no_loss_and_get_no_gradient() -> None:
+    outputs, tokens = RNG.normal(size=(3, 5, 7)).astype(np.float32), RNG.integers(0, 7, (3, 5))
+    tokens[1, 2:] = -100
+    shares = log_softmax(outputs)
+    counted = [(n, t) for n in range(3) for t in range(4) if tokens[n, t + 1] != -100]
+    expected = -np.mean([shares[n, t, tokens[n, t + 1]] for n, t in counted])
+    given = torch.as_tensor(outputs).requires_grad_()
+    loss = task_loss("language-model")(given, torch.as_tensor(tokens))
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert given.grad is not None
+    assert not given.grad[1, 1:].any()
+
+
+def test_a_batch_in_which_no_token_counts_has_a_loss_of_zero() -> None:
+    loss = task_loss("language-model", 0.1)(torch.zeros(2, 4, 7), torch.full((2, 4), -100))
+    assert loss.item() == 0
+
+
+def test_training_without_labels_is_one_message() -> None:
+    with pytest.raises(UsageError, match="training needs labels"):
+        task_objective("language-model")(torch.nn.Embedding(7, 7), TensorBatch((torch.zeros(2, 3).long(),), None))
 
 
 def test_embeddings_with_wanted_vectors_are_compared_by_cosine() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -55,12 +55,14 @@ class OnnxRuntime:
 
         return open_session(artifact.path, target)
 
-    def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]:
+    def explain(
+        self, artifact: Artifact, target: Target, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> Sequence[ExecutedNode]:
         """Every node of ONNX Runtime's own optimized graph, with its precision. See explain.py."""
         _require()
         from compressctl.backends.onnxruntime.explain import explain
 
-        return explain(artifact.path, target)
+        return explain(artifact.path, target, inputs)
 
     def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
         """Read from the file itself. See graph/stored_weights.py."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,7 +45,8 @@ def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[s
         return {}, ()
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
-    sizes = shapes(model.body) if products else {}
+    timed = _of_this_graph(target.input_shapes, model)
+    sizes = shapes(model.body, inputs=timed) if products else {}
     found, readers = index(model.body.graph), {node.name: node for node in model.body.graph.node}
     chosen: dict[str, Form] = {}
     measured: dict[tuple[object, ...], tuple[Form, str]] = {}
@@ -54,7 +55,7 @@ def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[s
         assert values is not None
         values = values.T if product.transposed else values
         possible = forms(product, values.shape[0])
-        rows = _rows(sizes.get(readers[product.node].input[0]), target)
+        rows = _rows(sizes.get(readers[product.node].input[0]), target, is_timed=timed is not None)
         if not possible:
             continue
         if options.weight_form != "measured":
@@ -67,10 +68,20 @@ def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[s
     return chosen, tuple(words for _, words in measured.values())
 
 
-def _rows(shape: tuple[int | None, ...] | None, target: Target) -> int:
-    """How many rows the product's input has at the target's batch; an axis of unknown size counts as 1."""
+def _of_this_graph(timed: Mapping[str, tuple[int, ...]], model: Model) -> Mapping[str, tuple[int, ...]] | None:
+    """The shapes of the call that is timed, where they are this graph's: a layer alone has inputs of its own."""
+    return timed if timed and set(timed) == {spec.name for spec in model.signature.inputs} else None
+
+
+def _rows(shape: tuple[int | None, ...] | None, target: Target, *, is_timed: bool) -> int:
+    """How many rows the product's input has in the call that is timed, or at the target's batch where there is none.
+
+    An axis of unknown size counts as 1.
+    """
     if not shape:
         return target.batch
+    if is_timed:
+        return math.prod(size or 1 for size in shape[:-1])
     return target.batch * math.prod(size or 1 for size in shape[1:-1])
 
 

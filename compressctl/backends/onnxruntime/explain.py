@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -12,33 +13,35 @@ from compressctl.backends.node_names import RENAMED
 from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
-from compressctl.graph.cost import costs
+from compressctl.graph.constants import node_name
+from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.index import attribute, index
 from compressctl.graph.unpack_constants import is_packed, unpack_constants
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
-_MULTIPLIES = re.compile(r"Conv|Gemm|MatMul")
+_MULTIPLIES = re.compile(r"Conv|Gemm|MatMul|LSTM|GRU|RNN|Attention|Einsum")
 
 
-def explain(path: Path, target: Target) -> list[ExecutedNode]:
+def explain(path: Path, target: Target, inputs: Mapping[str, Sequence[int]] | None = None) -> list[ExecutedNode]:
     """Every node of the graph as the runtime executes it, in its order, and the rule that a float island broke.
 
-    MACs and names are those of the artifact's own node that an executed node computes; fused helpers carry none.
+    MACs and names are those of the artifact's own node that an executed node computes; fused helpers carry none. A node that
+    multiplies and is none of the artifact's has unknown MACs, and so has one whose body does. inputs: as in `Backend`.
     """
     artifact = onnx.load(path, load_external_data=False)
     if is_packed(artifact.graph):
         artifact = unpack_constants(onnx.load(path))
     executed = _optimized(path, target)
-    left = {cost.name: cost.macs for cost in costs(artifact)}
+    left = executed_macs(costs(artifact, inputs=inputs))
     producers = index(artifact.graph).producers
     is_quantized = any(node.op_type == "QuantizeLinear" for node in artifact.graph.node)
     found = []
     for node in executed.graph.node:
         name = _original_name(node, left, producers)
         precision = "int8" if _INTEGER.search(node.op_type) else _float_precision(node)
-        taken = left.pop(name, 0)
+        taken = left.pop(name, None if _MULTIPLIES.search(node.op_type) else 0)
         rule = None
-        if is_quantized and precision.startswith("float") and (taken or node.op_type in _COMPUTES):
+        if is_quantized and precision.startswith("float") and (taken != 0 or node.op_type in _COMPUTES):
             rule = broken_rule(artifact, name)
         found.append(ExecutedNode(name, node.op_type, precision, taken, rule))
     return found
@@ -75,23 +78,23 @@ def _optimized(path: Path, target: Target) -> onnx.ModelProto:
         return onnx.load(written, load_external_data=False)
 
 
-def _original_name(node: onnx.NodeProto, left: dict[str, int], producers: dict[str, onnx.NodeProto]) -> str:
+def _original_name(node: onnx.NodeProto, left: Mapping[str, int | None], producers: dict[str, onnx.NodeProto]) -> str:
     """The artifact's node that an executed node stands for: fusions keep its name, or its output's, with a suffix.
 
     left: MACs of the artifact's nodes that nothing stands for yet. A multiplication fused with what follows it carries
     the name of the last of them, so the way back through the producers leads to it.
     """
     base = RENAMED.sub("", node.name)
-    by_name = {made.name: made for made in producers.values()}
+    by_name = {node_name(made): made for made in producers.values()}
     found = [by_name[name] for name in (node.name, base) if name in by_name]
     found += [producers[tensor] for tensor in (base, *node.output) if tensor in producers]
     if not _MULTIPLIES.search(node.op_type):
         # A conversion of layout may carry the name of what it serves; it is not that node.
-        return next((made.name for made in found if made.op_type in node.op_type), node.name or base)
+        return next((node_name(made) for made in found if made.op_type in node.op_type), node.name or base)
     current = next(iter(found), None)
     while current is not None:
-        if left.get(current.name):
-            return current.name
+        if left.get(node_name(current), 0) != 0:
+            return node_name(current)
         current = producers.get(current.input[0]) if current.input else None
     return base
 

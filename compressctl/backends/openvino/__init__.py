@@ -7,7 +7,7 @@ model. compressctl reports nothing to anybody: the package falls back to silence
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -50,12 +50,14 @@ class OpenVino:
 
         return open_session(artifact.path, target)
 
-    def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]:
+    def explain(
+        self, artifact: Artifact, target: Target, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> Sequence[ExecutedNode]:
         """Every node of OpenVINO's own runtime model, with its precision. See explain.py."""
         _require(self.probe())
         from compressctl.backends.openvino.explain import explain
 
-        return explain(artifact.path, target)
+        return explain(artifact.path, target, inputs)
 
     def weights(self, artifact: Artifact) -> Sequence[StoredWeights]:
         """The constants of the IR that are parameters. See weights.py."""

@@ -22,7 +22,7 @@ from compressctl.backends.storage import as_stored
 from compressctl.core.backend import Artifact
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
-from compressctl.graph.cost import costs
+from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.fuse import fuse_hard_swish
 
 NOTES = ["compressctl", "nodes"]
@@ -76,20 +76,23 @@ def _packed(model: Model, target: Target, scratch: Path, folder: Path, options: 
 
 
 def _notes(model: Model) -> dict[str, list[Any]]:
-    """By node, and by output too, since OpenVINO names a graph's last nodes after their outputs: MACs and rule."""
+    """By node, and by output too, since OpenVINO names a graph's last nodes after their outputs: MACs and rule.
+
+    MACs are None where the file's open axes leave them unknown; `explain` counts them for a real sample.
+    """
     body: onnx.ModelProto = model.body
     plan = model.quant
     active = {site.node for site in active_sites(model, Target("openvino"))}
     weight_only = {product.node for product in weight_only_products(body.graph, plan)}
     outputs = {node.name: node.output[0] for node in body.graph.node}
     notes: dict[str, list[Any]] = {}
-    for cost in costs(body):
-        if not cost.macs:
+    for name, macs in executed_macs(costs(body)).items():
+        if macs == 0:
             continue
         rule = None
-        if plan is not None and cost.name not in active:
-            rule = WEIGHT_ONLY if cost.name in weight_only else plan.float_nodes.get(cost.name, _LEFT)
-        notes[cost.name] = notes[outputs.get(cost.name, cost.name)] = [cost.name, cost.macs, rule]
+        if plan is not None and name not in active:
+            rule = WEIGHT_ONLY if name in weight_only else plan.float_nodes.get(name, _LEFT)
+        notes[name] = notes[outputs.get(name, name)] = [name, macs, rule]
     return notes
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import onnx
 import openvino
 
 from compressctl.backends.openvino.build import NOTES, NOTES_IN_ONNX
+from compressctl.backends.openvino.macs import macs_at
 from compressctl.backends.openvino.session import compile_model
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
@@ -30,13 +33,23 @@ _FLOATS = ("float32", "float16", "bfloat16")
 _MOVES = ("Transpose", "Reorder", "Reshape")
 """What also moves stored weights, which says nothing about activations."""
 
+_MULTIPLIES = re.compile(
+    r"Convolution|Deconvolution|FullyConnected|MatMul|RNN|LSTM|GRU|Attention|TensorIterator|Loop|^If$"
+)
+"""Layers of the runtime that stay unknown where none of the file's nodes is found for them. An Einsum becomes a MatMul."""
+
 _UNKNOWN = "its inputs are integer, but OpenVINO has no integer kernel for this case"
 
 
-def explain(path: Path, target: Target) -> list[ExecutedNode]:
-    """Every node as the plugin executes it, in its order, constants left out, with the rule that a float island broke."""
+def explain(path: Path, target: Target, inputs: Mapping[str, Sequence[int]] | None = None) -> list[ExecutedNode]:
+    """Every node as the plugin executes it, in its order, constants left out, with the rule that a float island broke.
+
+    MACs are those that the file was built with, counted anew for `inputs` where they are given, see `Backend`.
+    """
     compiled, _ = compile_model(path, target, profiled=True)
-    notes, kernels = _notes(path), _kernels(compiled)
+    notes, kernels = _notes(path), _kernels(compiled, inputs or {})
+    if inputs:
+        _count_at(notes, path, inputs)
     quantized = False
     rounded = "int8" if int(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE")) > 0 else "float32"
     found = []
@@ -51,20 +64,41 @@ def explain(path: Path, target: Target) -> list[ExecutedNode]:
         else:
             quantized = quantized or (precision == "int8" and facts.get("layerType") not in _MOVES)
         name, macs, rule = _original(facts.get("originalLayersNames", ""), notes)
-        op, kernel = facts.get("layerType", "unknown"), facts.get("execType") or kernels.get(node.get_friendly_name())
+        op = facts.get("layerType", "unknown")
+        if name is None and _MULTIPLIES.search(op):
+            macs = None
+        kernel = facts.get("execType") or kernels.get(node.get_friendly_name())
         found.append(ExecutedNode(name or node.get_friendly_name(), op, precision, macs, rule, kernel))
     return [
-        replace(node, rule=(node.rule or _UNKNOWN) if node.macs and quantized and node.precision in _FLOATS else None)
+        replace(
+            node, rule=(node.rule or _UNKNOWN) if node.macs != 0 and quantized and node.precision in _FLOATS else None
+        )
         for node in found
     ]
 
 
-def _kernels(compiled: openvino.CompiledModel) -> dict[str, str]:
+def _count_at(notes: dict[str, list[Any]], path: Path, inputs: Mapping[str, Sequence[int]]) -> None:
+    """Put the MACs at these shapes into the notes; what OpenVINO does not tell keeps those that it was built with."""
+    found: dict[str, int | None] = {}
+    for name, macs in macs_at(path, inputs):
+        note = next((notes[part] for part in _beginnings(name) if part in notes), None)
+        if note is not None:
+            found[note[0]] = macs if note[0] not in found else _sum(found[note[0]], macs)
+    for note in notes.values():
+        note[1] = found.get(note[0], note[1])
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+def _kernels(compiled: openvino.CompiledModel, inputs: Mapping[str, Sequence[int]]) -> dict[str, str]:
     """By node, from one inference on zeros: newer runtime models leave execType empty. Empty where zeros do not run."""
     request = compiled.create_infer_request()
     try:
         for number, port in enumerate(compiled.inputs):
-            shape = [1 if size.is_dynamic else size.get_length() for size in port.partial_shape]
+            given = next((inputs[name] for name in port.get_names() if name in inputs), None)
+            shape = given or [1 if size.is_dynamic else size.get_length() for size in port.partial_shape]
             zeros = openvino.Tensor(port.element_type, shape)
             zeros.data[...] = 0
             request.set_input_tensor(number, zeros)
@@ -95,17 +129,22 @@ def _notes(path: Path) -> dict[str, list[Any]]:
     return found
 
 
-def _original(names: str, notes: dict[str, list[Any]]) -> tuple[str | None, int, str | None]:
+def _original(names: str, notes: dict[str, list[Any]]) -> tuple[str | None, int | None, str | None]:
     """The node with MACs among those that a kernel covers. Its notes are used up: a node is computed once.
 
     OpenVINO appends to the names of what it splits: "conv1/WithoutBiases/DequantizationMultiply".
     """
     for name in names.split(","):
-        parts = name.split("/")
-        for length in range(len(parts), 0, -1):
-            note = notes.get("/".join(parts[:length]))
+        for beginning in _beginnings(name):
+            note = notes.get(beginning)
             if note is not None:
                 for key in [key for key, value in notes.items() if value[0] == note[0]]:
                     del notes[key]
                 return note[0], note[1], note[2]
     return None, 0, None
+
+
+def _beginnings(name: str) -> list[str]:
+    """A name, and what is left of it without its last parts."""
+    parts = name.split("/")
+    return ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]

@@ -5,7 +5,7 @@ Accuracy is measured by running the file in ONNX Runtime, which computes the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,7 +50,9 @@ class TensorRt:
 
         return open_session(artifact.path, replace(target, device="cpu"))
 
-    def explain(self, artifact: Artifact, target: Target) -> Sequence[ExecutedNode]:
+    def explain(
+        self, artifact: Artifact, target: Target, inputs: Mapping[str, Sequence[int]] | None = None
+    ) -> Sequence[ExecutedNode]:
         """Nothing: how an engine executes is known only once it is built."""
         return ()
 

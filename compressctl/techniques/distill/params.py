@@ -158,7 +158,8 @@ def some_need(params: DistillParams) -> frozenset[Need]:
     """Data-free distillation needs no data, and a teacher needs no labels."""
     if params.data_free is not None:
         return frozenset()
-    return frozenset({Need.TRAINING_DATA} if params.label_weight == 0 else {Need.TRAINING_DATA, Need.LABELS})
+    found = {Need.TRAINING_DATA} if params.label_weight == 0 else {Need.TRAINING_DATA, Need.LABELS}
+    return frozenset(found | ({Need.TASK_LOSS} if params.label_weight else set()))
 
 
 def files(params: DistillParams, base: Path) -> Mapping[str, Path]:

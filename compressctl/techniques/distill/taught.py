@@ -40,4 +40,4 @@ def _label_weight(params: TaughtParams, run: RunContext) -> float:
     if params.label_weight is not None:
         return params.label_weight
     first = next(iter(run.data.split("train").batches(1)), None)
-    return 0.0 if first is None or first.labels is None else LABEL_WEIGHT
+    return 0.0 if first is None or first.labels is None or run.task == "custom" else LABEL_WEIGHT

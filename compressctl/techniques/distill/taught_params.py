@@ -53,14 +53,19 @@ def as_logits(params: TaughtParams) -> LogitsParams:
 
 
 def training_needs(*trainings: TrainingParams | None) -> frozenset[Need]:
-    """What a stage with these trainings must be given; None stands for one that is left out. A teacher needs no labels."""
+    """What a stage with these trainings must be given; None stands for one that is left out.
+
+    A teacher needs no labels, and the task's own loss beside it only where the recipe weighs it.
+    """
     found: set[Need] = set()
     for training in trainings:
         if training is None:
             continue
-        is_taught = isinstance(training, TaughtParams) and training.teacher is not None
-        is_taught_alone = is_taught and training.label_weight == 0  # type: ignore[attr-defined]
-        found |= {Need.TRAINING_DATA} if is_taught_alone else {Need.TRAINING_DATA, Need.LABELS}
+        found.add(Need.TRAINING_DATA)
+        if not isinstance(training, TaughtParams) or training.teacher is None or training.label_weight:
+            found |= {Need.LABELS, Need.TASK_LOSS}
+        elif training.label_weight is None:
+            found.add(Need.LABELS)
     return frozenset(found)
 
 

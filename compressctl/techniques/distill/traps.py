@@ -38,7 +38,7 @@ def warn_of_poor_teacher(teacher: Answers, student: Answers, metric: MetricSpec 
     if metric.name == "accuracy" and _differ_by_chance(teacher, student):
         return
     events.warn(
-        f"the teacher scores {first:.2f}{metric.unit} on the validation split, less than the student does before it "
+        f"the teacher scores {first:.2f}{metric.unit} on the validation split, worse than the student does before it "
         f"learns ({second:.2f}{metric.unit}): check the teacher's weights and how its inputs are scaled"
     )
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from compressctl.core.errors import StageError
-from compressctl.core.model import Model
+from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
+from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.techniques.factorize.facts import facts_of
 from compressctl.techniques.factorize.kept import found_before, keep
@@ -74,7 +75,8 @@ def _survey(model: Model, run: RunContext) -> Survey:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4])
         raise StageError(
             "nothing to factorize: no linear layer or convolution with a weight of its own",
-            hint=reasons or "`compressctl inspect` lists the layers",
+            hint=reasons
+            or f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers",
         )
     return survey
 

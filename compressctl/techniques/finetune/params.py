@@ -19,5 +19,5 @@ FINETUNE = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.finetune.finetune:apply",
-    needs=frozenset({Need.LABELS, Need.TRAINING_DATA}),
+    needs=frozenset({Need.LABELS, Need.TRAINING_DATA, Need.TASK_LOSS}),
 )

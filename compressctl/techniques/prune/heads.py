@@ -55,7 +55,8 @@ def apply(model: Model, params: HeadsParams, run: RunContext) -> StageResult:
     if not attentions:
         raise StageError(
             "no attention whose heads can be removed",
-            hint="; ".join(f"{name}: {reason}" for name, reason in fixed.items()) or "the network has no attention",
+            hint="; ".join(f"{name}: {reason}" for name, reason in fixed.items())
+            or "no module holds both the Linear layers of query, key and value and an attribute with the number of heads",
         )
     found = _scores(replace(model, body=network), attentions, params, run)
     kept = _kept(attentions, found, params)

@@ -88,7 +88,8 @@ class ChannelsParams(BaseModel):
 
 
 def _needs_of(params: ChannelsParams) -> frozenset[Need]:
-    return training_needs(params.sparse, params.finetune)
+    looks_at_the_loss = params.criterion in ("taylor", "hessian")
+    return training_needs(params.sparse, params.finetune) | ({Need.TASK_LOSS} if looks_at_the_loss else set())
 
 
 def _files(params: ChannelsParams, base: Path) -> Mapping[str, Path]:
@@ -147,7 +148,7 @@ LAYERS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.layers:apply",
-    needs=frozenset({Need.LABELS}),
+    needs=frozenset({Need.LABELS, Need.TASK_LOSS}),
     reads_target=True,
 )
 
@@ -170,6 +171,10 @@ class HeadsParams(BaseModel):
     at_least: int = Field(1, ge=1, description="heads that each attention keeps")
 
 
+def _heads_need(params: HeadsParams) -> frozenset[Need]:
+    return frozenset({Need.TASK_LOSS} if params.criterion == "taylor" else set())
+
+
 HEADS = TechniqueSpec(
     name="prune.heads",
     version=1,
@@ -178,5 +183,6 @@ HEADS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.heads:apply",
+    some_need=_heads_need,
     sources=("Are Sixteen Heads Really Better than One?, Michel et al. 2019, section 2.3 and equation 2: taylor",),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.sparsity_schedule import geometric
 from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_cuts import cut
@@ -25,8 +26,11 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
     if not treated.pruned:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(treated.dense.items())[:3])
         raise StageError(
-            "nothing to prune: no linear layer or convolution is left" + (f" ({reasons})" if reasons else ""),
-            hint="`compressctl inspect` lists the layers; `ends: prune` takes the first and the last too",
+            f"nothing to prune: no linear layer or convolution is left ({reasons})"
+            if reasons
+            else "nothing to prune: no linear layer or convolution with a weight that this stage can change",
+            hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers; "
+            "`ends: prune` takes the first and the last too",
         )
     ours = replace(model, body=weights.body())
     facts = _SCHEDULES[params.schedule](ours, weights, treated, params, run)

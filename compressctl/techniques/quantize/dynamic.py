@@ -15,6 +15,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.index import GraphIndex, index
 from compressctl.graph.simplify import simplify
 from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
+from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
@@ -35,8 +36,10 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     nodes = [node for node in candidates if node.node not in floats]
     if not any(node.op != "Gather" for node in nodes):
         raise StageError(
-            "nothing to quantize: no matrix product with a constant weight in float",
-            hint="convolutions run faster with ranges that are fixed beforehand: use quantize.static",
+            "nothing to quantize: no plain matrix product has a float32 matrix of the main graph as its weight"
+            + (", or overrides keep it float" if candidates else ""),
+            hint=f"{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
+            "quantize.static",
         )
     weights = _weights(found, nodes, params, run.target)
     dynamic = frozenset(node.node for node in nodes if node.op != "Gather")

@@ -20,6 +20,7 @@ from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
+from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
 from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
@@ -82,8 +83,8 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
     treated = treat(find_sites(body.graph), params)
     if not treated.sites:
         raise StageError(
-            "nothing to quantize: no convolution or matrix product with constant weights",
-            hint="`compressctl inspect` lists the layers; a graph that is already quantized has none in float",
+            "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight",
+            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
         )
     calibration = calibrate(
         body,

@@ -20,6 +20,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
 from compressctl.graph.weighted import Weighted, find_weighted, tied_weights, weight_readers
+from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.moments import Moments, input_moments
@@ -37,8 +38,9 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     treated = _treat(nodes, tied_weights(body.graph, nodes), params)
     if not treated.weights:
         raise StageError(
-            "nothing to quantize: no matrix product, convolution or embedding with constant weights in float",
-            hint="`compressctl inspect` lists the layers; look at the overrides too",
+            "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
+            "weight" + (", or overrides keep it float" if nodes else ""),
+            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
     done = _round_all(scaled, model, treated, params, run)

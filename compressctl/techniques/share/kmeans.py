@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from compressctl.core.errors import StageError
-from compressctl.core.model import Model
+from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.prune.input_moments import Moments, input_grams, input_moments
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
 from compressctl.techniques.share.compensate import compensate
@@ -35,7 +36,10 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     chosen = choose(layers, params)
     if not chosen.shared:
         raise StageError(
-            "nothing to share: no linear layer or convolution is left", hint="`compressctl inspect` lists the layers"
+            "nothing to share: overrides leave no linear layer or convolution"
+            if layers
+            else "nothing to share: no linear layer or convolution with a weight that this stage can change",
+            hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers",
         )
     layers = [layer for layer in layers if layer.name in chosen.shared]
     moments, grams = _inputs(weights, layers, params, run)

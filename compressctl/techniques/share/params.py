@@ -181,7 +181,7 @@ def _some_need(params: KmeansParams) -> frozenset[Need]:
     ):
         needs.add(Need.CALIBRATION_DATA)
     if params.importance == "fisher":
-        needs.add(Need.LABELS)
+        needs |= {Need.LABELS, Need.TASK_LOSS}
     return frozenset(needs) | training_needs(params.finetune)
 
 

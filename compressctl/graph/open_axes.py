@@ -1,0 +1,85 @@
+"""The axes of a graph's inputs whose size the file leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+
+@dataclass(frozen=True)
+class OpenAxis:
+    """name: the symbol in the file, "input.axis" where it has none. Axes with one symbol have one size."""
+
+    name: str
+    input: str
+    axis: int
+
+    @property
+    def may_be_batch(self) -> bool:
+        """The leading axis of an input is taken for the batch. A guess: ONNX does not say which axis is."""
+        return self.axis == 0
+
+
+def open_axes(graph: onnx.GraphProto) -> list[OpenAxis]:
+    """In the order of the inputs. A size that is written as 0 or less is open too: exporters write -1 for "any"."""
+    return [
+        OpenAxis(symbol(value.name, axis, dim), value.name, axis)
+        for value in graph_inputs(graph)
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+        if is_open(dim)
+    ]
+
+
+def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Without the constants that older files list among the inputs."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
+
+
+def is_open(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    return not dim.HasField("dim_value") or dim.dim_value <= 0
+
+
+def symbol(tensor: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> str:
+    return dim.dim_param or f"{tensor}.{axis}"
+
+
+def sizes_of(
+    graph: onnx.GraphProto, sizes: Mapping[str, int] | None, inputs: Mapping[str, Sequence[int]] | None
+) -> dict[str, int]:
+    """The size of open axes by symbol. Leading axes count 1 where nothing else is said.
+
+    sizes: by symbol, or by "input.axis" for any open axis. inputs: concrete shapes by name of the input, which decide
+    before sizes do. Raises ValueError for a name or a shape that the graph does not have.
+    """
+    axes = open_axes(graph)
+    found = {axis.name: 1 for axis in axes if axis.may_be_batch}
+    named = {key: axis.name for axis in axes for key in (axis.name, f"{axis.input}.{axis.axis}")}
+    for name, size in (sizes or {}).items():
+        if name in named:
+            found[named[name]] = size
+    for axis in axes:
+        if inputs and axis.input in inputs and axis.axis < len(inputs[axis.input]):
+            found[axis.name] = int(inputs[axis.input][axis.axis])
+    _check(graph, inputs or {})
+    return found
+
+
+def _check(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> None:
+    stated = {value.name: value.type.tensor_type for value in graph_inputs(graph)}
+    for name, shape in inputs.items():
+        if name not in stated:
+            raise ValueError(f"the graph has no input {name!r}; it has {', '.join(stated)}")
+        if not stated[name].HasField("shape"):
+            continue
+        dims = stated[name].shape.dim
+        fits = len(dims) == len(shape) and all(
+            size >= 0 and (is_open(dim) or dim.dim_value == size) for dim, size in zip(dims, shape, strict=True)
+        )
+        if not fits:
+            told = "x".join(
+                symbol(name, axis, dim) if is_open(dim) else str(dim.dim_value) for axis, dim in enumerate(dims)
+            )
+            raise ValueError(f"input {name!r} is {told}, not {'x'.join(map(str, shape))}")

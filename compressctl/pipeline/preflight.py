@@ -1,0 +1,126 @@
+"""One real batch through the original, before any stage: what cannot work is said in seconds, not after the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.core.backend import Session
+from compressctl.core.data import Dataset, SplitName
+from compressctl.core.errors import CompressctlError, UsageError
+from compressctl.core.feeds import Feed, feeds
+from compressctl.core.model import Model
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec
+from compressctl.core.target import Target
+from compressctl.measure.samples import Samples
+
+SCORED_AT_ONCE = 64
+CALIBRATED_AT_ONCE = 16
+_SPLITS: tuple[SplitName, ...] = ("calibration", "validation", "train", "test")
+_EXPECTED_SHARE = 1e-2
+
+
+@dataclass(frozen=True)
+class Flight:
+    """fixed_batch: why the model takes one sample at a time although its file says otherwise, None where it takes any.
+
+    notes: what a user should know, as in outputs that are not those that were recorded.
+    """
+
+    fixed_batch: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def fly(model: Model, session: Session, samples: Samples, target: Target, data: Dataset | None) -> Flight:
+    """Run the original at each number of samples that the run will use. model: in onnx form, opened as `session`.
+
+    Raises UsageError, or what the runtime says, where not even one call works.
+    """
+    first = dict(samples.call(target.batch).for_model(model.signature))
+    if model.signature.fixed_batch is not None:
+        session.run(first)
+        return Flight(notes=_recorded(model, session, data))
+    one = samples.call(1).for_model(model.signature)
+    session.run(one)
+    for inputs in [first, *_batches(model, data)]:
+        try:
+            session.run(inputs)
+        except CompressctlError as error:
+            return Flight(error.message, _recorded(model, session, data))
+    return Flight(notes=_recorded(model, session, data))
+
+
+def check_metric(model: Model, session: Session, metric: MetricSpec, data: Dataset) -> None:
+    """Raises UsageError where the metric cannot score the model's outputs with the data's labels."""
+    feed = _first(model, data, "test", "validation", "calibration")
+    if feed is None or feed.batch.labels is None or not model.signature.outputs:
+        return
+    spec = model.signature.outputs[0]
+    outputs = session.run(feed.inputs)[spec.name]
+    if not feed.batch.is_request and spec.batch_axis is not None:
+        outputs = np.moveaxis(outputs, spec.batch_axis, 0)[: feed.count]
+    labels = feed.batch.labels
+    place = f"outputs {spec.name} {list(outputs.shape)}, labels {list(labels.shape)} {labels.dtype.name}"
+    try:
+        value = load(metric.implementation)(outputs, labels)
+        float(value)
+    except Exception as error:
+        raise UsageError(
+            f"the metric {metric.name} cannot score this model on these labels: {error} ({place})",
+            hint="set `metric` or `task` to what the labels are, or leave the labels out: outputs are compared anyway",
+        ) from error
+
+
+def _batches(model: Model, data: Dataset | None) -> list[Mapping[str, np.ndarray]]:
+    """One call of each size that scoring and calibrating use, as far as the data has so many samples of one shape."""
+    if data is None:
+        return []
+    found = []
+    for size in (CALIBRATED_AT_ONCE, SCORED_AT_ONCE):
+        feed = _first(model, data, *_SPLITS, size=size)
+        if feed is not None:
+            found.append(feed.inputs)
+    return found
+
+
+def _first(model: Model, data: Dataset, *splits: SplitName, size: int = SCORED_AT_ONCE) -> Feed | None:
+    for name in splits:
+        feed = next(feeds(data.split(name), model.signature, size), None)
+        if feed is not None:
+            return feed
+    return None
+
+
+def _recorded(model: Model, session: Session, data: Dataset | None) -> tuple[str, ...]:
+    """Where the data brings outputs that somebody recorded: whether the original gives them here."""
+    feed = None if data is None else _first(model, data, "test", "validation", "calibration", size=1)
+    if feed is None or not feed.batch.expected:
+        return ()
+    given = session.run(feed.inputs)
+    notes = []
+    for name, wanted in feed.batch.expected.items():
+        if name not in given:
+            notes.append(f"the data's recorded output {name} is none of the model's: {', '.join(given)}")
+        elif given[name].shape != wanted.shape:
+            notes.append(
+                f"the original gives {name} in shape {list(given[name].shape)}, recorded is {list(wanted.shape)}"
+            )
+        elif wanted.dtype.kind in "fiu" and (share := _share(given[name], wanted)) > _EXPECTED_SHARE:
+            notes.append(f"the original's {name} is off what was recorded by {share:.2%} of its range")
+    return tuple(notes)
+
+
+def _share(given: np.ndarray, wanted: np.ndarray) -> float:
+    span = float(np.ptp(wanted.astype(np.float64))) or 1.0
+    return float(np.abs(given.astype(np.float64) - wanted).max(initial=0.0)) / span
+
+
+def unfit_for(sizes: Sequence[int], reason: str) -> str:
+    """What is said where a batch is written into a graph."""
+    return (
+        f"the model names its batch but takes one sample at a time ({reason}); everything goes on with batch 1, "
+        f"not {' or '.join(map(str, sizes))}"
+    )

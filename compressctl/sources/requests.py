@@ -1,0 +1,122 @@
+"""Recorded calls of a model: a folder with one .npz each, arrays under the model's input names, as the model takes them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from compressctl.core.data import Batch, Dataset, SplitName
+from compressctl.core.errors import UsageError
+from compressctl.core.source import SplitSizes
+from compressctl.sources.fingerprint import existing_folder, source_fingerprint, splits_fingerprint
+from compressctl.sources.labels import as_labels
+from compressctl.sources.named_arrays import check_numbers
+from compressctl.sources.params import RequestsParams
+from compressctl.sources.splits import Splits, choose
+
+VERSION = 1
+
+
+def load(params: RequestsParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
+    """Files sorted by name; each is read when it is needed. Raises UsageError when there is none, or the first is not one."""
+    files = _files(params, base)
+
+    def read(position: int) -> Recorded:
+        return _read(files[position], params.labels)
+
+    first = read(0)
+    if not first.inputs:
+        raise UsageError(f"{files[0]} holds no inputs", hint="write it with numpy.savez(path, **inputs)")
+    return RequestDataset(
+        read,
+        choose(len(files), sizes, seed),
+        lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+        classes_of(params.classes, first.labels),
+    )
+
+
+def fingerprint(params: RequestsParams, base: Path) -> str:
+    files = {path.name: path for path in _files(params, base)}
+    return source_fingerprint("requests", VERSION, params, files)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One call. labels: (samples, ...), None without. expected: outputs that were recorded with it."""
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray | None = None
+    expected: Mapping[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class RequestDataset:
+    """read: the call at a position. Each is a batch of its own: what axis counts samples only the model knows."""
+
+    read: Callable[[int], Recorded]
+    splits: Splits
+    identify: Callable[[], str]
+    classes: Sequence[str] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.identify()
+
+    def split(self, name: SplitName) -> RequestSplit:
+        return RequestSplit(self.splits.of(name), self.read)
+
+
+@dataclass(frozen=True)
+class RequestSplit:
+    positions: np.ndarray
+    read: Callable[[int], Recorded]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        """One call each, whatever the size."""
+        order = self.positions
+        if shuffle_seed is not None:
+            order = np.random.default_rng(shuffle_seed).permutation(order)
+        for position in order:
+            found = self.read(int(position))
+            yield Batch(
+                found.inputs,
+                found.labels,
+                np.array([position], np.int64),
+                is_request=True,
+                expected=found.expected,
+            )
+
+
+def classes_of(names: Sequence[str] | None, labels: np.ndarray | None) -> tuple[str, ...] | None:
+    return tuple(names) if names is not None and labels is not None else None
+
+
+def _files(params: RequestsParams, base: Path) -> list[Path]:
+    folder = existing_folder(base / params.path, what="the folder of recorded inputs")
+    files = sorted(path for path in folder.glob("*.npz") if path.is_file())
+    if not files:
+        raise UsageError(f"{folder} holds no .npz file", hint="write one for each call: numpy.savez(path, **inputs)")
+    return files
+
+
+def _read(path: Path, labels: str | None) -> Recorded:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise UsageError(f"{path} is not an .npz file that can be read: {error}") from error
+    marks = None
+    if labels is not None:
+        if labels not in arrays:
+            raise UsageError(f"{path} has no array {labels!r} with labels", hint=f"it has {', '.join(arrays)}")
+        stored_labels = arrays.pop(labels)
+        marks = as_labels(stored_labels.reshape(1) if stored_labels.ndim == 0 else stored_labels, f"{path}: {labels}")
+    return Recorded({name: check_numbers(array, f"{path}: array {name!r}") for name, array in arrays.items()}, marks)

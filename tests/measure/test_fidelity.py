@@ -1,0 +1,159 @@
+"""How near outputs are: sums over calls that equal the figures of all values at once."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from compressctl.core.model import Signature, TensorSpec
+from compressctl.measure.fidelity import Comparison, class_axis, is_far, verdict
+from compressctl.measure.fidelity_limits import fidelity_checks
+from compressctl.measure.results import Fidelity, OutputFidelity
+from compressctl.recipe.schema import BudgetSection
+
+SIGNATURE = Signature((), (TensorSpec("y", "float32", ("N", 4)), TensorSpec("z", "float32", ("N",))))
+FINITE = st.floats(-1e3, 1e3, width=32)
+
+
+def _compared(*calls: tuple[dict[str, Any], dict[str, Any], int]) -> dict[str, OutputFidelity]:
+    comparison = Comparison(SIGNATURE)
+    for before, after, count in calls:
+        comparison.add(before, after, count)
+    return {output.name: output for output in comparison.result()}
+
+
+@given(
+    before=arrays(np.float32, (6, 4), elements=FINITE),
+    after=arrays(np.float32, (6, 4), elements=FINITE),
+    cut=st.integers(1, 5),
+)
+def test_calls_add_up_to_the_figures_of_all_values(before: np.ndarray, after: np.ndarray, cut: int) -> None:
+    found = _compared(
+        ({"y": before[:cut]}, {"y": after[:cut]}, cut), ({"y": before[cut:]}, {"y": after[cut:]}, 6 - cut)
+    )["y"]
+    was, now = before.astype(np.float64).ravel(), after.astype(np.float64).ravel()
+    noise, signal = np.sum((now - was) ** 2), np.sum(was**2)
+    assert found.samples == 6
+    assert found.identical == (noise == 0)
+    assert found.largest_difference == pytest.approx(np.abs(now - was).max())
+    if noise > 0 and signal > 0:
+        assert found.sqnr_db == pytest.approx(10 * math.log10(signal / noise), abs=1e-6)
+    if signal > 0 and np.any(now):
+        assert found.cosine == pytest.approx(was @ now / np.linalg.norm(was) / np.linalg.norm(now), abs=1e-9)
+
+
+def test_copies_that_fill_up_a_batch_do_not_count() -> None:
+    before, after = np.ones((4, 4), np.float32), np.ones((4, 4), np.float32)
+    after[2:] = 9
+    assert _compared(({"y": before}, {"y": after}, 2))["y"].identical
+
+
+def test_every_output_is_compared_and_a_dead_one_is_far() -> None:
+    rng = np.random.default_rng(0)
+    before = {"y": rng.normal(size=(8, 4)), "z": rng.normal(size=8)}
+    found = _compared((before, {"y": before["y"], "z": np.zeros(8)}, 8))
+    assert found["y"].identical
+    assert (found["z"].sqnr_db, found["z"].cosine) == (pytest.approx(0), 0.0)
+    assert is_far(found["z"])
+    said = verdict(Fidelity(tuple(found.values()), "test", 8))
+    assert said is not None
+    assert said.startswith("differs from the original: z 0.0 dB, cosine 0.000")
+
+
+def test_noise_of_a_tenth_is_far_only_where_the_direction_changed_too() -> None:
+    rng = np.random.default_rng(1)
+    before = rng.normal(size=(64, 4)) + 10
+    scaled = _compared(({"y": before}, {"y": before * 0.8}, 64))["y"]
+    assert scaled.sqnr_db == pytest.approx(14, abs=0.1)
+    assert not is_far(scaled)
+    assert is_far(_compared(({"y": before - 10}, {"y": rng.normal(size=(64, 4))}, 64))["y"])
+
+
+def test_what_is_no_number_on_one_side_alone_is_far_and_counted() -> None:
+    before = np.array([[1.0, -np.inf, np.nan, 2.0]])
+    assert _compared(({"y": before}, {"y": before.copy()}, 1))["y"].identical
+    after = np.array([[np.nan, -np.inf, np.nan, 2.0]])
+    found = _compared(({"y": before}, {"y": after}, 1))["y"]
+    assert found.broken == 1
+    assert is_far(found)
+
+
+def test_outputs_of_other_shapes_are_said_to_be_not_compared() -> None:
+    boxes = [np.ones((3, 4)), np.ones((2, 4))]
+    found = _compared(({"boxes": boxes[0]}, {"boxes": boxes[1]}, 1))["boxes"]
+    assert (found.samples, found.other_shapes) == (0, 1)
+    assert verdict(Fidelity((found,), "test", 1)) == "not compared with the original: its outputs have other shapes"
+
+
+def test_without_anything_to_compare_the_verdict_says_why() -> None:
+    assert (
+        verdict(Fidelity(reason="the recipe has no data")) == "not compared with the original: the recipe has no data"
+    )
+
+
+def test_decisions_are_counted_along_the_axis_of_the_scores() -> None:
+    scores = np.full((2, 3, 5, 5), 0.1)
+    scores[:, 1] = 0.8
+    changed = scores.copy()
+    changed[0, :, 0, 0] = (0.8, 0.1, 0.1)
+    found = _compared(({"map": scores}, {"map": changed}, 2))["map"]
+    assert found.decided_by == "highest along axis 1"
+    assert found.agreement == pytest.approx(49 / 50)
+    assert found.churn == pytest.approx(1 / 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "axis"),
+    [
+        ("out", np.full((2, 4), 0.25), 1),
+        ("out", np.log(np.full((2, 4), 0.25)), 1),
+        ("out", np.full((2, 7, 4), 0.25), 2),
+        ("out", np.random.default_rng(0).normal(size=(2, 4)), None),
+        ("logits", np.random.default_rng(0).normal(size=(2, 4)), 1),
+        ("cls_scores", np.random.default_rng(0).normal(size=(2, 4, 8, 8)), 1),
+        ("embedding", np.random.default_rng(0).normal(size=(2, 4)), None),
+        ("out", np.full((2, 1), 1.0), None),
+    ],
+)
+def test_scores_of_classes_are_recognised_by_value_or_name(name: str, values: np.ndarray, axis: int | None) -> None:
+    assert class_axis(name, values) == axis
+
+
+def test_integers_and_strings_are_compared_for_equality() -> None:
+    labels = _compared(({"label": np.array([1, 2, 3, 4])}, {"label": np.array([1, 2, 3, 5])}, 4))["label"]
+    assert labels.agreement == 0.75
+    words = _compared(({"w": np.array(["a", "b"], object)}, {"w": np.array(["a", "c"], object)}, 2))["w"]
+    assert (words.agreement, words.identical) == (0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("budget", "holds"),
+    [
+        ({"cosine": 0.9}, [True]),
+        ({"cosine": 0.995}, [False]),
+        ({"sqnr_db": {"y": 20}}, [True]),
+        ({"sqnr_db": {"y": 31}}, [False]),
+        ({"agreement": 98}, [True]),
+        ({"agreement": 99.5}, [False]),
+        ({"cosine": {"nowhere": 0.5}}, [False]),
+        ({"cosine": 0.9, "sqnr_db": 10}, [True, True]),
+    ],
+)
+def test_limits_bound_the_worst_output_or_the_one_that_is_named(budget: dict[str, Any], holds: list[bool]) -> None:
+    outputs = [
+        OutputFidelity("y", 10, False, 30.0, 0.99, 0.1, agreement=0.99, decided_by="highest along axis 1"),
+        OutputFidelity("z", 10, True, None, 1.0, 0.0),
+    ]
+    lines = fidelity_checks(BudgetSection.model_validate(budget), outputs)
+    assert [line.holds for line in lines] == holds
+    assert all(line.explanation for line in lines)
+
+
+def test_a_limit_on_what_was_not_compared_does_not_hold() -> None:
+    (line,) = fidelity_checks(BudgetSection(cosine=0.1), None)
+    assert not line.holds
+    assert line.explanation == "not measured"
