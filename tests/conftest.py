@@ -26,12 +26,15 @@ version = "1.0"
 "example.wait" = "example_plugin.specs:WAIT"
 "example.fail" = "example_plugin.specs:FAIL"
 "example.split" = "example_plugin.specs:SPLIT"
+"example.peek" = "example_plugin.specs:PEEK"
+"example.seen" = "example_plugin.specs:SEEN"
 """,
     "example_plugin/__init__.py": "",
     "example_plugin/specs.py": '''
 """Techniques of another package, as its author would write them."""
 from pydantic import BaseModel, ConfigDict, Field
 from compressctl.core.model import Form
+from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import TechniqueSpec
 
 class ScaleParams(BaseModel):
@@ -41,6 +44,10 @@ class ScaleParams(BaseModel):
 class NoParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+class SeenParams(TechniqueParams):
+    def needs(self):
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA)
+
 def _spec(name, params, function, form=Form.ONNX):
     return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=form, gives=form,
                          implementation=f"example_plugin.work:{function}")
@@ -49,6 +56,8 @@ SCALE = _spec("example.scale", ScaleParams, "scale")
 WAIT = _spec("example.wait", NoParams, "wait")
 FAIL = _spec("example.fail", NoParams, "fail")
 SPLIT = _spec("example.split", NoParams, "split", Form.TORCH)
+PEEK = _spec("example.peek", NoParams, "peek")
+SEEN = _spec("example.seen", SeenParams, "peek")
 ''',
     "example_plugin/work.py": """
 import os, time
@@ -83,6 +92,9 @@ def split(model, params, run):
         second.bias.copy_(body.classifier.bias)
     body.classifier, body.block2 = nn.Sequential(first, second), nn.Identity()
     return StageResult(replace(model, body=body.eval()))
+
+def peek(model, params, run):
+    return StageResult(model, {"samples": len(run.data.split("calibration"))})
 
 def fail(model, params, run):
     raise ZeroDivisionError("on purpose")

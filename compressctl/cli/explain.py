@@ -70,11 +70,17 @@ def _print_spec(kind: str, spec: Any) -> None:
 
 def _learns_from_labels(spec: Any) -> bool:
     """Whether it trains, or looks at the task's loss: what its labels are must be known."""
-    from compressctl.core.technique import Need
+    from compressctl.core.needs import Need, TechniqueParams
+    from compressctl.training.params import TrainingParams
 
-    if not hasattr(spec, "needs"):
+    if not hasattr(spec, "takes") or not issubclass(spec.params, TechniqueParams):
         return False
-    return spec.some_need is not None or bool(spec.needs & {Need.LABELS, Need.TRAINING_DATA})
+    if issubclass(spec.params, TrainingParams):
+        return True
+    sections = [model for info in spec.params.model_fields.values() for model in _models(info.annotation)]
+    required = any(info.is_required() for info in spec.params.model_fields.values())
+    by_default = not required and Need.LABELS in spec.params.model_construct().needs()
+    return by_default or any(issubclass(section, TrainingParams) for section in sections)
 
 
 def _print_params(params: Any, indent: str) -> None:
@@ -91,8 +97,7 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
     facts = []
     if hasattr(spec, "takes"):
         facts.append(("form", f"takes {' or '.join(spec.forms)}, gives {spec.gives or 'the same'}"))
-        needs = ", ".join(sorted(spec.needs)) or "nothing but the model"
-        facts.append(("needs", needs + ("; some parameters need more" if spec.some_need else "")))
+        facts += _needs(spec.params)
         if spec.destroys:
             facts.append(("destroys", "; ".join(spec.destroys)))
     if hasattr(spec, "install"):
@@ -102,6 +107,20 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
         facts.append(("tasks", ", ".join(spec.tasks)))
         facts.append(("better", "higher" if spec.higher_is_better else "lower"))
     return facts
+
+
+def _needs(params: Any) -> list[tuple[str, str]]:
+    """What a stage with the default parameters must have, and what it reads where it is there."""
+    from compressctl.core.needs import TechniqueParams
+
+    if not issubclass(params, TechniqueParams):
+        return [("needs", "nothing but the model")]
+    if any(info.is_required() for info in params.model_fields.values()):
+        return [("needs", "what its parameters say")]
+    needs = params.model_construct().needs()
+    reads = sorted(needs.reads - needs.requires)
+    facts = [("needs", (", ".join(sorted(needs.requires)) or "nothing but the model") + ", with its defaults")]
+    return [*facts, *([("reads", ", ".join(reads) + ", where the recipe has it")] if reads else [])]
 
 
 def _shown(info: Any) -> str:

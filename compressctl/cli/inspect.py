@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressctl.cli.options import Shapes
 from compressctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,18 +30,12 @@ def inspect(
     ],
     every: Annotated[bool, typer.Option("--all", help="Show nodes without parameters and computation too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SIZE",
-            help="The size of an open axis, by its symbol, or as input.axis (x.2) where it has none. Repeatable.",
-        ),
-    ] = None,
+    shape: Shapes = None,
 ) -> None:
     """Show a model's layers, parameters and cost.
 
-    MACs are multiply-accumulates for one sample; the share is of all bytes that parameters take. An open leading axis of an
-    input is taken for the batch and counts 1; MACs that depend on another open axis are unknown without --shape. A PyTorch network is
+    MACs are multiply-accumulates for one sample; the share is of all bytes that parameters take. The open axis that
+    counts samples counts 1 (see docs/data.md); MACs that depend on another open axis are unknown without --shape. A PyTorch network is
     shown as the ONNX graph that it lowers to. Of a packed file the ledger is shown: how each tensor is coded, in how many
     bytes; every number in it is decoded and checked on the way.
     """
@@ -67,18 +62,16 @@ def inspect(
 def _sizes(graph: onnx.ModelProto, said: list[str]) -> dict[str, int]:
     """Sizes by axis. Raises UsageError for an axis that the model does not leave open, and for what is no size."""
     from compressctl.graph.open_axes import open_axes
+    from compressctl.measure.samples import parse_shapes
 
     axes = open_axes(graph.graph)
     known = {name: axis.name for axis in axes for name in (axis.name, f"{axis.input}.{axis.axis}")}
     sizes: dict[str, int] = {}
-    for entry in said:
-        name, _, size = entry.rpartition("=")
-        if not name or not size.isdecimal() or int(size) < 1:
-            raise UsageError(f"--shape {entry}: not NAME=SIZE with a size of 1 or more", hint="as in --shape H=320")
+    for name, size in parse_shapes(said).items():
         if name not in known:
             open_ = ", ".join(dict.fromkeys(axis.name for axis in axes)) or "none"
-            raise UsageError(f"--shape {entry}: the model has no open axis {name!r}", hint=f"open axes: {open_}")
-        sizes[known[name]] = int(size)
+            raise UsageError(f"--shape {name}={size}: the model has no open axis {name!r}", hint=f"open axes: {open_}")
+        sizes[known[name]] = size
     return sizes
 
 
@@ -210,7 +203,7 @@ def _figures(layer: NodeCost, summary: Summary) -> tuple[str, str, str, str]:
 def _size(name: str, summary: Summary) -> int | None:
     """What an open axis counted as."""
     said = (summary.sizes or {}).get(name)
-    return said or (1 if any(axis.may_be_batch for axis in summary.open_axes if axis.name == name) else None)
+    return said or (1 if any(axis.counts_samples for axis in summary.open_axes if axis.name == name) else None)
 
 
 def _open_axes(summary: Summary) -> str:

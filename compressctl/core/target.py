@@ -17,6 +17,10 @@ Profile = Literal[
 """nvidia: by compute capability. sm75 Turing, sm80 Ampere (2:4 sparsity from here on), sm89 Ada, sm90 Hopper and later."""
 
 
+PLATFORM = ("backend", "device", "profile")
+"""What of a target does not say how it serves."""
+
+
 @dataclass(frozen=True)
 class Target:
     """threads: 0 means all. profile: the instruction set that decides the dialect; never "auto" here, see `resolve_profile`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
     from compressctl.core.target import Target
 
 
-class Need(StrEnum):
-    """What a technique must be given to do its work."""
-
-    LABELS = "labels"
-    TRAINING_DATA = "training data"
-    CALIBRATION_DATA = "calibration data"
-    TASK_LOSS = "a task with a loss"
-
-
 @dataclass(frozen=True)
 class ModelFacts:
     """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's."""
@@ -46,18 +36,14 @@ class ModelFacts:
 class TechniqueSpec:
     """A technique as the registry lists it. The module that holds one imports no torch, onnx or numpy.
 
-    params: a pydantic model with extra="forbid" and a description on every field; becomes part of the recipe's schema.
-    takes: the form that it works on; several where it takes the model as it comes. gives: the form of its result, None for
-    the form that it was given. implementation: `"module:function"`, an `Apply`, imported when the stage runs. needs: whatever
-    its params say; some_need: what certain params need on top (training data asks for the torch form: `check` refuses the
-    other). version: raise it when the same parameters give another result; it is part of the cache key. sources: papers, with
-    the section or equation.
+    params: a pydantic model with extra="forbid" and a description on every field; becomes part of the recipe's schema. As
+    `TechniqueParams` it says what the stage reads beside its model; a plain model reads nothing else. takes: the form that it
+    works on; several where it takes the model as it comes. gives: the form of its result, None for the form that it was
+    given. implementation: `"module:function"`, an `Apply`, imported when the stage runs. version: raise it when the same
+    parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
     check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
-    work back until `run.accept` holds. reads_target: its result depends on the target, also when it gives a torch model.
-    reads_data: its result depends on the recipe's data and task also where its params need neither.
-    promises_speed: whoever uses it expects a faster file, so a result that is slower than what the stage was given is undone.
-    files: the files that its params name, by a name that does not depend on where they lie; their contents are part of the
-    cache key. It gets the params and the folder that the recipe's paths start from.
+    work back until `run.accept` holds. promises_speed: whoever uses it expects a faster file, so a result that is slower than
+    what the stage was given is undone.
     """
 
     name: str
@@ -67,16 +53,11 @@ class TechniqueSpec:
     takes: Form | tuple[Form, ...]
     gives: Form | None
     implementation: str
-    needs: frozenset[Need] = frozenset()
     destroys: tuple[str, ...] = ()
     quantizes: bool = False
     bisects: bool = False
     sources: tuple[str, ...] = ()
     check: Callable[[Any, ModelFacts], list[Problem]] | None = None
-    reads_target: bool = False
-    files: Callable[[Any, Path], Mapping[str, Path]] | None = None
-    some_need: Callable[[Any], frozenset[Need]] | None = None
-    reads_data: bool = False
     promises_speed: bool = False
 
     @property
@@ -87,10 +68,6 @@ class TechniqueSpec:
     def gives_from(self, form: Form) -> Form:
         """The form of its result when it is given a model in `form`."""
         return form if self.gives is None else self.gives
-
-    def needs_for(self, params: BaseModel) -> frozenset[Need]:
-        """What it must be given to work with these params."""
-        return self.needs | (self.some_need(params) if self.some_need is not None else frozenset())
 
 
 @dataclass(frozen=True)
@@ -125,8 +102,10 @@ class Acceptance:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every stage needs, and nothing else. seed: this stage's own. folder: scratch space, gone after the run.
+    """What a stage is given beside its model. seed: this stage's own. folder: scratch space, gone after the run.
 
+    What its params do not declare is not there: its first use raises UndeclaredReadError, naming what to declare.
+    data: None when the recipe has none. target: threads, batch and options too where LATENCY is declared beside TARGET.
     score: None when the recipe has no labelled data. accept: holds the stage's gate against a model, where the technique shall give
     parts of its work back until one holds; None otherwise. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.

@@ -7,29 +7,45 @@ from dataclasses import dataclass
 
 import onnx
 
+from compressctl.core.batch_axes import with_batch_axes
+from compressctl.core.model import TensorSpec
+
 
 @dataclass(frozen=True)
 class OpenAxis:
-    """name: the symbol in the file, "input.axis" where it has none. Axes with one symbol have one size."""
+    """name: the symbol in the file, "input.axis" where it has none. Axes with one symbol have one size.
+
+    counts_samples: as far as names and places tell, see core/batch_axes.py.
+    """
 
     name: str
     input: str
     axis: int
-
-    @property
-    def may_be_batch(self) -> bool:
-        """The leading axis of an input is taken for the batch. A guess: ONNX does not say which axis is."""
-        return self.axis == 0
+    counts_samples: bool = False
 
 
 def open_axes(graph: onnx.GraphProto) -> list[OpenAxis]:
     """In the order of the inputs. A size that is written as 0 or less is open too: exporters write -1 for "any"."""
+    batch = {
+        spec.name: spec.batch_axis
+        for spec in with_batch_axes([_spec(value) for value in graph_inputs(graph)], []).inputs
+    }
     return [
-        OpenAxis(symbol(value.name, axis, dim), value.name, axis)
+        OpenAxis(symbol(value.name, axis, dim), value.name, axis, axis == batch[value.name])
         for value in graph_inputs(graph)
         for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         if is_open(dim)
     ]
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    """Its shape alone. An unnamed first axis is called a batch, as in signatures."""
+    dims = value.type.tensor_type.shape.dim
+    shape = tuple(
+        (dim.dim_param or ("batch" if axis == 0 else f"{value.name}.{axis}")) if is_open(dim) else dim.dim_value
+        for axis, dim in enumerate(dims)
+    )
+    return TensorSpec(value.name, "", shape)
 
 
 def graph_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
@@ -49,13 +65,13 @@ def symbol(tensor: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> str:
 def sizes_of(
     graph: onnx.GraphProto, sizes: Mapping[str, int] | None, inputs: Mapping[str, Sequence[int]] | None
 ) -> dict[str, int]:
-    """The size of open axes by symbol. Leading axes count 1 where nothing else is said.
+    """The size of open axes by symbol. Those that count samples are 1 where nothing else is said.
 
     sizes: by symbol, or by "input.axis" for any open axis. inputs: concrete shapes by name of the input, which decide
     before sizes do. Raises ValueError for a name or a shape that the graph does not have.
     """
     axes = open_axes(graph)
-    found = {axis.name: 1 for axis in axes if axis.may_be_batch}
+    found = {axis.name: 1 for axis in axes if axis.counts_samples}
     named = {key: axis.name for axis in axes for key in (axis.name, f"{axis.input}.{axis.axis}")}
     for name, size in (sizes or {}).items():
         if name in named:

@@ -29,8 +29,7 @@ def shapes(
     """Tensor name to shape, for every tensor of the main graph whose rank is known.
 
     inputs: concrete shapes by name of the input, those of a real sample. sizes: numbers for open axes by symbol, or by
-    "input.axis" where an axis has no symbol. Where neither says anything the open leading axis of an input counts as the
-    batch, 1, wherever its symbol appears; every other open axis is None, and so is what depends on it. A size that the
+    "input.axis" where an axis has no symbol. Where neither says anything the open axis that counts samples is 1, wherever its symbol appears; every other open axis is None, and so is what depends on it. A size that the
     file writes as 0 or less is open.
 
     Tensors of ONNX Runtime's operators are known as far as `stand_ins` knows them, those of other operators that ONNX does

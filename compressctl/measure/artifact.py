@@ -16,6 +16,7 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.behaviour import behaviour
 from compressctl.measure.drift import drift, token_drift
+from compressctl.measure.fusion import fusion_of
 from compressctl.measure.groups import SMALLEST_GROUP
 from compressctl.measure.latency import STANDARD, Effort, LatencyRun, OperatingPoint, Timing, compare
 from compressctl.measure.ledger import size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressctl.core.technique import RunContext
+from compressctl.core.undeclared import Undeclared
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -104,7 +105,7 @@ def telling(context: RunContext, crew: Crew) -> RunContext:
             crew.tell(value)
             return value
 
-        return measured if measure is not None else None
+        return measure if measure is None or isinstance(measure, Undeclared) else measured
 
     return replace(
         context,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from compressctl.core.errors import CompressctlError, ExitCode
 from compressctl.core.events import Events
 from compressctl.core.registry import load
 from compressctl.core.technique import RunContext, TechniqueSpec, techniques
+from compressctl.core.undeclared import Undeclared
 from compressctl.pipeline.crew import Crew
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.store import read_model
@@ -62,9 +64,13 @@ def _end_after(failure: Exception, crew: Crew) -> dict[str, Any]:
 
 def _listening(context: RunContext, crew: Crew) -> RunContext:
     """What the leader measures is heard instead of measured: a decision on it must be the same everywhere."""
+
+    def heard(measure: Any, hear: Callable[..., Any]) -> Any:
+        return measure if measure is None or isinstance(measure, Undeclared) else hear
+
     return replace(
         context,
-        score=(lambda model, split: float(crew.hear())) if context.score else None,
-        baseline_score=(lambda: float(crew.hear())) if context.baseline_score else None,
-        latency_ms=(lambda models: tuple(crew.hear())) if context.latency_ms else None,
+        score=heard(context.score, lambda model, split: float(crew.hear())),
+        baseline_score=heard(context.baseline_score, lambda: float(crew.hear())),
+        latency_ms=heard(context.latency_ms, lambda models: tuple(crew.hear())),
     )

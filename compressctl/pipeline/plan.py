@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from compressctl.core.cache import Cache
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
+from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files
 from compressctl.core.source import DEFAULT_METRIC, model_sources
-from compressctl.core.target import Target, resolve_profile
-from compressctl.core.technique import Need, TechniqueSpec, techniques
+from compressctl.core.target import PLATFORM, Target, resolve_profile
+from compressctl.core.technique import TechniqueSpec, techniques
+from compressctl.recipe.needs import stage_needs
 from compressctl.recipe.order import resolve_target
 from compressctl.recipe.schema import IfSlower, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
@@ -77,7 +79,7 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         if form is Form.TORCH and form not in spec.forms:
             add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
         gives = spec.gives_from(form)
-        add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, gives, key, data_key, target), stage)
+        add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, key, data_key, target), stage)
     if form is Form.TORCH:
         add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
     for entry in recipe.export:
@@ -106,49 +108,61 @@ def if_slower(stage: Stage, spec: TechniqueSpec, target: Target) -> IfSlower:
 
 
 def _stage_key(
-    recipe: Recipe, stage: Stage, spec: TechniqueSpec, gives: Form, input_key: str, data_key: str | None, target: Target
+    recipe: Recipe, stage: Stage, spec: TechniqueSpec, input_key: str, data_key: str | None, target: Target
 ) -> str:
-    """A hash of everything that decides what the stage gives."""
-    needs = spec.needs_for(stage.params)
-    gate = stage.gate.model_dump(mode="json") if stage.gate else None
-    wanted = if_slower(stage, spec, target)
-    timed = spec.reads_target or wanted != "keep"
+    """A hash of everything that decides what the stage gives: its own words, its model, and what it is handed beside it.
+
+    The original model needs no place of its own: every key goes back to it by `input_key`.
+    """
+    needs, slower = stage_needs(stage, spec), if_slower(stage, spec, target)
     return _digest(
-        [
-            "stage",
-            _STORE_VERSION,
-            spec.name,
-            spec.version,
-            stage.params.model_dump(mode="json"),
-            gate,
-            wanted,
-            input_key,
-            data_key if needs or gate or spec.reads_data else None,
-            stage_seed(recipe.seed, stage.id),
-            _target_facts(target, timed=timed) if timed or gives is Form.ONNX or gate else None,
-            [recipe.task, recipe.metric or DEFAULT_METRIC.get(recipe.task)]
-            if _reads_task(spec, needs) or gate
-            else None,
-            _file_hashes(spec, stage, recipe.base),
-        ]
+        {
+            "store": _STORE_VERSION,
+            "technique": [spec.name, spec.version],
+            "params": stage.params.model_dump(mode="json"),
+            "files": _file_hashes(stage, recipe.base),
+            "seed": stage_seed(recipe.seed, stage.id),
+            "model": input_key,
+            "gate": stage.gate.model_dump(mode="json") if stage.gate else None,
+            "if_slower": slower,
+            "needs": sorted(needs.all),
+            "handed": _handed(recipe, needs, data_key),
+            "target": _target(target, needs, is_measured=stage.gate is not None or slower != "keep"),
+            "timed": [recipe.target.shapes, data_key] if slower != "keep" or needs.any_of(MEASURED) else None,
+            "scored": [data_key, recipe.task, _metric(recipe)] if stage.gate else None,
+        }
     )
 
 
-def _reads_task(spec: TechniqueSpec, needs: frozenset[Need]) -> bool:
-    return spec.reads_data or bool(needs & {Need.TRAINING_DATA, Need.LABELS})
+def _metric(recipe: Recipe) -> str | None:
+    return recipe.metric or DEFAULT_METRIC.get(recipe.task)
 
 
-def _target_facts(target: Target, *, timed: bool) -> list[Any]:
-    """What may decide the result: how it is served too, where something is timed or the technique looks at the target."""
-    served = [target.threads, target.batch] if timed else []
-    return [target.backend, target.device, target.profile, *served]
+def _handed(recipe: Recipe, needs: Needs, data_key: str | None) -> dict[str, Any]:
+    """The recipe's data and words that the stage is handed. A session or a score comes with what it is scored by."""
+    is_scored = needs.any_of(SCORED)
+    return {
+        "data": data_key if is_scored or needs.any_of(FROM_DATA) else None,
+        "task": recipe.task if is_scored or Need.TASK in needs else None,
+        "metric": _metric(recipe) if is_scored else None,
+    }
 
 
-def _file_hashes(spec: TechniqueSpec, stage: Stage, base: Path) -> dict[str, str] | None:
+def _target(target: Target, needs: Needs, *, is_measured: bool) -> dict[str, Any]:
+    """What of the target decides the result: all of it where anything is measured, by the stage, its gate or its clock.
+
+    What a busy core draws decides no more than a figure in the report.
+    """
+    if is_measured or needs.any_of(MEASURED):
+        named = [field.name for field in fields(target) if field.name != "watts_per_core"]
+    else:
+        named = list(PLATFORM) if Need.TARGET in needs else []
+    return {name: getattr(target, name) for name in named}
+
+
+def _file_hashes(stage: Stage, base: Path) -> dict[str, str]:
     """Of the files that the stage's params name. Raises UsageError when one is not there."""
-    if spec.files is None:
-        return None
-    files = spec.files(stage.params, base)
+    files = declared_files(stage.params, base)
     return {name: hash_file(existing(path, what=f"stage {stage.id}: the file")) for name, path in files.items()}
 
 

@@ -21,10 +21,12 @@ from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
+from compressctl.core.needs import FROM_DATA, SCORED
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
-from compressctl.core.technique import Acceptance, Need, RunContext, TechniqueSpec, techniques
+from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
+from compressctl.core.undeclared import restricted
 from compressctl.measure.artifact import Subject
 from compressctl.measure.crash import with_node
 from compressctl.measure.fidelity_limits import strict_checks
@@ -39,8 +41,9 @@ from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
 from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, fly, unfit_for
 from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.score import Judge, latency_ms, opened
+from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.order import export_options
-from compressctl.recipe.schema import GateSection, Recipe, Stage
+from compressctl.recipe.schema import Recipe, Stage
 from compressctl.training.held import HeldDataset
 
 _PARITY_SAMPLES = 16
@@ -298,21 +301,22 @@ class Work:
         return lambda models: latency_ms(backend, self._target, models, self._samples, self._host)
 
     def context(self, stage: Stage, spec: TechniqueSpec, key: str | None) -> RunContext:
-        """What a stage is given."""
+        """What a stage is given: what it declared, and nothing else."""
+        needs = stage_needs(stage, spec)
         scratch = self.folder / "scratch" / stage.id
         scratch.mkdir(parents=True, exist_ok=True)
-        judge = self._judge() if self.recipe.data else None
+        judge = self._judge() if self.recipe.data and (needs.any_of(SCORED) or bisects(stage, spec)) else None
         metric = judge.metric if judge else None
-        return RunContext(
+        everything = RunContext(
             seed=stage_seed(self.recipe.seed, stage.id),
             events=self.events.within(stage.id),
             folder=scratch,
             target=self._target,
-            data=self._dataset() if self.recipe.data else None,
+            data=self._dataset() if self.recipe.data and needs.any_of(FROM_DATA) else None,
             score=judge.score if judge and metric else None,
             baseline_score=judge.baseline if judge and metric else None,
             open=judge.open if judge else None,
-            accept=self._bisected(stage.gate, spec),
+            accept=self._bisected(stage, spec),
             task=self.recipe.task,
             metric=metric,
             base=self.recipe.base,
@@ -321,10 +325,12 @@ class Work:
             checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
             processes=self.crew.count if self.crew is not None and _is_shared(spec) else 1,
         )
+        return restricted(everything, needs, spec.name)
 
-    def _bisected(self, gate: GateSection | None, spec: TechniqueSpec) -> Callable[[Model], Acceptance] | None:
+    def _bisected(self, stage: Stage, spec: TechniqueSpec) -> Callable[[Model], Acceptance] | None:
         """The gate as the technique sees it: only when it shall, and can, give parts back."""
-        if gate is None or not spec.bisects or gate.otherwise in ("stop", "skip"):
+        gate = stage.gate
+        if gate is None or not bisects(stage, spec):
             return None
         judge = self._judge()
         return lambda model: judge.accept(model, gate)
@@ -578,4 +584,4 @@ def parity_of(record: StageRecord) -> Parity:
 
 def _is_shared(spec: TechniqueSpec) -> bool:
     """Whether all processes take part: in what trains, and in what may."""
-    return spec.takes is Form.TORCH or Need.TRAINING_DATA in spec.needs
+    return spec.takes is Form.TORCH

@@ -10,7 +10,8 @@ from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.source import DEFAULT_METRIC, model_sources
 from compressctl.core.target import Target, resolve_profile
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec, techniques
+from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
+from compressctl.recipe.needs import unmet_needs
 from compressctl.recipe.schema import Recipe, Stage
 
 
@@ -107,7 +108,6 @@ def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
     found = []
-    needs = spec.needs_for(stage.params)
     if facts.form is Form.ONNX and facts.form not in spec.forms:
         found.append(
             Problem(
@@ -116,32 +116,7 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
                 "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
             )
         )
-    asked_of_data = needs - {Need.TASK_LOSS}
-    if asked_of_data and recipe.data is None:
-        found.append(Problem(f"{stage.use} needs {', '.join(sorted(asked_of_data))}", path, "add a `data` section"))
-    if Need.TASK_LOSS in needs and recipe.task == "custom":
-        found.append(
-            Problem(
-                f"{stage.use} measures the task's own loss here, and the task custom has none",
-                f"{path}.use",
-                "set `task` to what the model does, or learn from a teacher alone (distill.logits; `teacher` with "
-                "`label_weight: 0`)",
-            )
-        )
-    if stage.gate and recipe.data is None:
-        found.append(
-            Problem(
-                "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db",
-                f"{path}.gate",
-                "add a `data` section",
-            )
-        )
-    if Need.CALIBRATION_DATA in needs and recipe.data and recipe.data.sizes.calibration == 0:
-        found.append(Problem(f"{stage.use} needs calibration data", path, "set data.calibration to 100 or more"))
-    if stage.gate and recipe.data and recipe.data.sizes.validation == 0:
-        found.append(
-            Problem("a gate chooses on the validation split, which is empty", f"{path}.gate", "set data.validation")
-        )
+    found += unmet_needs(recipe, stage, spec, path)
     if spec.check:
         found += [
             Problem(problem.message, f"{path}.{problem.path}" if problem.path else path, problem.hint)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressctl.core.data import Split, bind
+from compressctl.core.data import Batch, Split, bind
 from compressctl.core.model import Signature
+from compressctl.core.undeclared import Undeclared
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,15 @@ def tensor_batches(
     for batch in split.batches(size, shuffle_seed=shuffle_seed):
         arrays = bind(batch, signature)
         inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
-        labels = None if batch.labels is None else torch.as_tensor(batch.labels)
-        yield TensorBatch(inputs, labels, torch.as_tensor(batch.indices))
+        yield TensorBatch(inputs, _labels(batch), torch.as_tensor(batch.indices))
+
+
+def _labels(batch: Batch) -> Tensor | None:
+    """Labels that the stage may not read stay what they are: who looks at inputs alone never touches them."""
+    undeclared: Any = batch.labels
+    if batch.labels is None or isinstance(undeclared, Undeclared):
+        return undeclared  # type: ignore[no-any-return]
+    return torch.as_tensor(batch.labels)
 
 
 def _placed(tensor: Tensor, device: torch.device, is_channels_last: bool) -> Tensor:

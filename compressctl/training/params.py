@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compressctl.core.needs import Need, Needs, TechniqueParams
+
 
 class Augmentation(BaseModel):
     """What is done to images while they train, anew for each sample in each epoch. Inputs without height and width stay."""
@@ -28,10 +30,8 @@ class Augmentation(BaseModel):
         return bool(self.crop or self.flip or self.cutout)
 
 
-class TrainingParams(BaseModel):
+class TrainingParams(TechniqueParams):
     """Part of a stage's own params where training is what it does, a section of them where training recovers a loss."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(5, ge=0, description="passes over the train split")
     batch_size: int = Field(128, ge=1, description="samples per step, over all processes together")
@@ -90,6 +90,11 @@ class TrainingParams(BaseModel):
         if any(not 0 < share < 1 for share in self.step_at):
             raise ValueError("step_at holds shares of the training, between 0 and 1, as in [0.5, 0.75]")
         return self
+
+    def needs(self) -> Needs:
+        """Labelled samples to learn from; the validation split and the metric choose the epoch that is kept."""
+        learning = Needs.of(Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
+        return super().needs() | learning | Needs.of(reads=(Need.VALIDATION_DATA, Need.METRIC))
 
     @property
     def warmup_share(self) -> float:

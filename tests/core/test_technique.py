@@ -1,9 +1,9 @@
-"""What a technique declares about forms and needs."""
+"""What a technique declares about forms."""
 
 from pydantic import BaseModel
 
 from compressctl.core.model import Form
-from compressctl.core.technique import Need, TechniqueSpec
+from compressctl.core.technique import TechniqueSpec
 
 
 class Params(BaseModel):
@@ -24,12 +24,3 @@ def test_a_technique_for_one_form_gives_what_it_says() -> None:
     spec = _spec(Form.TORCH, Form.ONNX)
     assert spec.forms == (Form.TORCH,)
     assert spec.gives_from(Form.TORCH) is Form.ONNX
-
-
-def test_needs_may_depend_on_the_params() -> None:
-    def more(params: Params) -> frozenset[Need]:
-        return frozenset({Need.CALIBRATION_DATA}) if params.method == "wanda" else frozenset()
-
-    spec = _spec(Form.ONNX, Form.ONNX, needs=frozenset({Need.LABELS}), some_need=more)
-    assert spec.needs_for(Params()) == {Need.LABELS}
-    assert spec.needs_for(Params(method="wanda")) == {Need.LABELS, Need.CALIBRATION_DATA}

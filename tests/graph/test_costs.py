@@ -173,11 +173,12 @@ def test_a_size_of_zero_or_less_is_an_open_axis(stated: int) -> None:
     assert total_macs(model, inputs={"x": (2, 2, 5, 8)}) == 2 * 4 * 3 * 6 * 2 * 9
 
 
-def test_only_an_open_leading_axis_is_taken_for_the_batch() -> None:
+def test_only_an_open_axis_that_counts_samples_is_taken_for_the_batch() -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     tensors = [weight("w", 8, 4)]
     assert total_macs(graph_of(nodes, [value("x", ["N", 8])], tensors)) == 32
-    assert total_macs(graph_of(nodes, [value("x", [16, "N", 8])], tensors)) is None
+    assert total_macs(graph_of(nodes, [value("x", [16, "N", 8])], tensors)) == 16 * 32
+    assert total_macs(graph_of(nodes, [value("x", [16, "time", 8])], tensors)) is None
     assert total_macs(graph_of(nodes, [value("x", [3, 8])], tensors)) == 96
 
 

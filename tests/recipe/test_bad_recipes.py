@@ -44,6 +44,38 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
         HEAD + DATA + "stages:\n  - {use: quantize.static}\n  - {use: finetune}\n", "6:11", "put it before the stages",
     ),
     "a stage that needs data": (HEAD + STAGE, "4:5", "add a `data` section"),
+    "a method that needs data": (
+        HEAD + "stages:\n  - {use: quantize.weights, method: gptq}\n", "4:37", "needs calibration data for `method: gptq`",
+    ),
+    "a method of an override that needs data": (
+        HEAD + 'stages:\n  - {use: quantize.weights, overrides: [{match: "*", method: awq}]}\n', "4:40", "for `overrides`",
+    ),
+    "a method that needs a calibration split": (
+        HEAD + "data: {source: digits, calibration: 0}\nstages:\n  - {use: quantize.weights, method: awq}\n",
+        "5:37", "set data.calibration to 100 or more, or leave `method` out",
+    ),
+    "outliers that nothing shows": (
+        HEAD + "stages:\n  - {use: quantize.dynamic, smooth: 0.5}\n", "4:37", "needs calibration data for `smooth: 0.5`",
+    ),
+    "a default that needs data": (HEAD + "stages:\n  - {use: prune.heads}\n", "4:5", "prune.heads needs labels, training data"),
+    "a criterion that needs data": (
+        HEAD + "stages:\n  - {use: prune.channels, criterion: taylor}\n", "4:38", "training data for `criterion: taylor`",
+    ),
+    "training that needs data": (
+        HEAD + "stages:\n  - {use: share.kmeans, finetune: {epochs: 1}}\n", "4:35", "labels, training data for `finetune`",
+    ),
+    "a rank that needs a validation split": (
+        HEAD + "data: {source: digits, validation: 0}\nstages:\n  - {use: factorize.svd, rank: {validation_drop: 1}}\n",
+        "5:32", "needs validation data for `rank`",
+    ),
+    "a rank that needs a metric": (
+        HEAD + DATA + "task: custom\nstages:\n  - {use: factorize.svd, rank: {validation_drop: 1}}\n",
+        "6:32", "needs a metric for `rank`",
+    ),
+    "a gate that bisects without calibration samples": (
+        HEAD + "data: {source: digits, calibration: 0}\nstages:\n  - {use: quantize.weights, gate: {accuracy_drop: 1}}\n",
+        "5:35", "ranks layers on the calibration split, which is empty",
+    ),
     "a technique's own objection": (
         HEAD + DATA + 'stages:\n  - {use: prune.unstructured, pattern: "2:4", sparsity: 0.7}\n', "5:57", "not 0.7",
     ),

@@ -281,8 +281,10 @@ def test_a_recipe_that_cannot_be_is_refused_in_words(tmp_path: Path, params: str
 
 def test_only_data_free_distillation_does_without_data(tmp_path: Path) -> None:
     student = "student: {factory: 'small.py:small'}"
-    with pytest.raises(RecipeError, match="needs labels, training data"):
+    with pytest.raises(RecipeError, match="needs training data"):
         make_plan(load(recipe(tmp_path, student, data="")), None)
+    with pytest.raises(RecipeError, match="needs labels, training data"):
+        make_plan(load(recipe(tmp_path, f"{student}, label_weight: 0.5", data="")), None)
     plan = make_plan(load(recipe(tmp_path, f"{student}, data_free: random", data="")), None)
     assert [step.id for step in plan.steps][:2] == ["load", "learn"]
 

@@ -22,10 +22,11 @@ from compressctl.core.data import Batch
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.needs import Need
 from compressctl.core.quant import QuantPlan
 from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
-from compressctl.core.technique import ModelFacts, Need, RunContext
+from compressctl.core.technique import ModelFacts, RunContext
 from compressctl.graph.lower import lower
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import DataSection, ModelSection
@@ -643,7 +644,7 @@ def test_what_does_not_fit_together_is_said_before_anything_is_loaded(
 
 def test_it_needs_what_its_params_need() -> None:
     def needs(**params: Any) -> frozenset[Need]:
-        return UNSTRUCTURED.needs_for(UnstructuredParams(**params))
+        return UnstructuredParams(**params).needs().requires
 
     assert needs() == frozenset()
     assert needs(method="sparsegpt") == {Need.CALIBRATION_DATA}

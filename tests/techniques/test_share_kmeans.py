@@ -17,9 +17,10 @@ from support.shell import Shell
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.needs import Need
 from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
-from compressctl.core.technique import ModelFacts, Need, RunContext
+from compressctl.core.technique import ModelFacts, RunContext
 from compressctl.graph.lower import lower
 from compressctl.graph.pack_constants import Folds, pack_constants
 from compressctl.numerics.codebook import shared as codebook_of
@@ -368,11 +369,13 @@ def test_what_cannot_be_is_said_before_anything_runs(params: dict[str, Any], pat
 
 
 def test_needs_follow_the_params() -> None:
-    assert KMEANS.needs_for(KmeansParams()) == frozenset()
-    fisher = KMEANS.needs_for(KmeansParams(importance="fisher"))
+    assert KmeansParams().needs().requires == frozenset()
+    assert KmeansParams().needs().reads == {Need.CALIBRATION_DATA}
+    assert KmeansParams(bias_correction=False).needs().all == frozenset()
+    fisher = KmeansParams(importance="fisher").needs().requires
     assert fisher == {Need.CALIBRATION_DATA, Need.LABELS, Need.TASK_LOSS}
     trained = KmeansParams(finetune={})  # type: ignore[arg-type]
-    assert KMEANS.needs_for(trained) == {Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS}
+    assert trained.needs().requires == {Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS}
 
 
 # End to end

@@ -12,9 +12,10 @@ from support.shell import Shell
 
 from compressctl.core.data import Batch, Split
 from compressctl.core.model import Model
+from compressctl.core.needs import Need, declared_files, declared_needs
 from compressctl.core.registry import load
-from compressctl.core.technique import Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams, training_files
+from compressctl.core.technique import TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.techniques.factorize.params import SVD
 from compressctl.techniques.prune.params_structured import CHANNELS
 from compressctl.techniques.prune.params_unstructured import UNSTRUCTURED
@@ -75,12 +76,12 @@ def test_a_teacher_is_followed_where_labels_are_wrong(
 
 @pytest.mark.parametrize("spec", [UNSTRUCTURED, CHANNELS, SVD, KMEANS], ids=lambda spec: spec.name)
 def test_a_teacher_alone_needs_no_labels(spec: TechniqueSpec) -> None:
-    asked = [spec.needs_for(spec.params(finetune=finetune)) for finetune in (TAUGHT, {**TAUGHT, "label_weight": None})]
-    assert [Need.TRAINING_DATA in needs for needs in asked] == [True, True]
-    assert [Need.LABELS in needs for needs in asked] == [False, True]
-    assert not any(Need.TASK_LOSS in needs for needs in asked), "the loss on labels is left out where the task has none"
-    weighed = spec.needs_for(spec.params(finetune={**TAUGHT, "label_weight": 0.5}))
-    assert Need.TASK_LOSS in weighed
+    weights = (0.0, None, 0.5)
+    asked = [declared_needs(spec.params(finetune={**TAUGHT, "label_weight": weight})) for weight in weights]
+    assert [Need.TRAINING_DATA in needs.requires for needs in asked] == [True, True, True]
+    assert [Need.LABELS in needs.requires for needs in asked] == [False, False, True]
+    assert [Need.LABELS in needs for needs in asked] == [True, True, True]
+    assert [Need.TASK_LOSS in needs for needs in asked] == [False, False, True]
 
 
 def test_a_weight_for_labels_without_a_teacher_is_refused() -> None:
@@ -90,10 +91,12 @@ def test_a_weight_for_labels_without_a_teacher_is_refused() -> None:
 
 def test_the_files_of_a_teacher_decide_whether_a_stage_is_run_again(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").write_bytes(b"weights")
-    found = training_files(TaughtParams(teacher="teacher.onnx"), tmp_path)
+    found = TaughtParams(teacher="teacher.onnx").files(tmp_path)
     assert found == {"teacher": tmp_path / "teacher.onnx"}
-    assert training_files(TaughtParams(teacher="original"), tmp_path) == {}
-    assert training_files(None, tmp_path) == {}
+    assert TaughtParams(teacher="original").files(tmp_path) == {}
+    pruned = UNSTRUCTURED.params(finetune={"teacher": "teacher.onnx"})
+    assert declared_files(pruned, tmp_path) == {"finetune/teacher": tmp_path / "teacher.onnx"}
+    assert declared_files(UNSTRUCTURED.params(), tmp_path) == {}
 
 
 def test_a_teacher_that_is_not_there_is_named_before_anything_is_trained(shell: Shell) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
+from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import ModelFacts, TechniqueSpec
 
 
-class CastParams(BaseModel):
+class CastParams(TechniqueParams):
     """cast: 16-bit floats."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dtype: Literal["float16", "bfloat16"] = Field(
         "float16", description="float16 has more digits, bfloat16 the range of float32"
@@ -30,6 +29,9 @@ class CastParams(BaseModel):
         "stay float32; matching nothing is an error",
     )
     keep_io: bool = Field(True, description="the model's inputs and outputs stay float32")
+
+    def needs(self) -> Needs:
+        return super().needs() | Needs.of(reads=(Need.TARGET,) if self.scope == "auto" else ())
 
 
 def check_cast(params: CastParams, facts: ModelFacts) -> list[Problem]:
@@ -74,5 +76,4 @@ CAST = TechniqueSpec(
     quantizes=True,
     sources=("Micikevicius et al. 2018, Mixed Precision Training, section 3",),
     check=check_cast,
-    reads_target=True,
 )

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.core.needs import Need, Needs
+from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.training.params import TrainingParams
 
 ORIGINAL = "original"
@@ -96,6 +97,22 @@ class DistillParams(TrainingParams):
             raise ValueError("data-free inputs have no labels: leave label_weight out")
         return self
 
+    def needs(self) -> Needs:
+        """Samples, unless it is data-free; labels where they have a weight. Both networks are scored wherever they can be."""
+        scored = Needs.of(reads=(Need.VALIDATION_DATA, Need.LABELS, Need.TASK, Need.METRIC))
+        taught = Needs.of(reads=teacher_needs(self.teacher))
+        if self.data_free is not None:
+            return scored | taught
+        return (
+            scored
+            | taught
+            | Needs.of(Need.TRAINING_DATA, *((Need.LABELS, Need.TASK_LOSS) if self.label_weight else ()))
+        )
+
+    def files(self, base: Path) -> Mapping[str, Path]:
+        """Everything that decides who teaches and who learns."""
+        return {**teacher_files(self.teacher, base), **_network_files("student", self.student, base)}
+
 
 class LogitsParams(DistillParams):
     """distill.logits: a student learns to give the teacher's outputs."""
@@ -154,33 +171,28 @@ class FeaturesParams(DistillParams):
     contrast_width: int = Field(128, ge=2, description="contrastive: width of the space in which features are compared")
 
 
-def some_need(params: DistillParams) -> frozenset[Need]:
-    """Data-free distillation needs no data, and a teacher needs no labels."""
-    if params.data_free is not None:
-        return frozenset()
-    found = {Need.TRAINING_DATA} if params.label_weight == 0 else {Need.TRAINING_DATA, Need.LABELS}
-    return frozenset(found | ({Need.TASK_LOSS} if params.label_weight else set()))
+def teacher_needs(teacher: str | Network) -> tuple[Need, ...]:
+    """The recipe's own model teaches, or lends its architecture to weights from a file."""
+    return (Need.ORIGINAL,) if isinstance(teacher, str) and not teacher.endswith(".onnx") else ()
 
 
-def files(params: DistillParams, base: Path) -> Mapping[str, Path]:
-    """Everything that decides who teaches and who learns. Raises UsageError for code that is not there."""
-    found: dict[str, Path] = {}
-    networks: dict[str, Network | Student | None] = {"student": params.student}
-    if isinstance(params.teacher, Network):
-        networks["teacher"] = params.teacher
-    elif params.teacher != ORIGINAL:
-        path = base / params.teacher
-        found["teacher"] = path
-        found |= {f"teacher/{part.name}": part for part in _beside(path)}
-    for role, network in networks.items():
-        if network is None or network.factory is None:
-            continue
-        from compressctl.sources.python_code import code_files
+def teacher_files(teacher: str | Network, base: Path) -> dict[str, Path]:
+    """Everything that decides who teaches. Raises UsageError for code that is not there."""
+    if isinstance(teacher, Network):
+        return _network_files("teacher", teacher, base)
+    if teacher == ORIGINAL:
+        return {}
+    path = base / teacher
+    return {"teacher": path, **{f"teacher/{part.name}": part for part in _beside(path)}}
 
-        found |= {f"{role}/code/{name}": path for name, path in code_files(network.factory, base).items()}
-        if network.weights is not None:
-            found[f"{role}/weights"] = base / network.weights
-    return found
+
+def _network_files(role: str, network: Network | Student | None, base: Path) -> dict[str, Path]:
+    if network is None or network.factory is None:
+        return {}
+    from compressctl.sources.python_code import code_files
+
+    found = {f"{role}/code/{name}": path for name, path in code_files(network.factory, base).items()}
+    return found if network.weights is None else {**found, f"{role}/weights": base / network.weights}
 
 
 def _beside(path: Path) -> list[Path]:
@@ -229,9 +241,6 @@ LOGITS = TechniqueSpec(
         "Yin et al. 2020, Dreaming to Distill: Data-Free Knowledge Transfer via DeepInversion, section 3.2",
     ),
     check=check,
-    files=files,
-    some_need=some_need,
-    reads_data=True,
 )
 
 FEATURES = TechniqueSpec(
@@ -249,7 +258,4 @@ FEATURES = TechniqueSpec(
         "Tian et al. 2020, Contrastive Representation Distillation, section 3",
     ),
     check=check,
-    files=files,
-    some_need=some_need,
-    reads_data=True,
 )

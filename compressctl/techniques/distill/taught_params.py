@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from compressctl.core.technique import Need
-from compressctl.techniques.distill.params import ORIGINAL, LogitsParams, Teaching
-from compressctl.techniques.distill.params import files as teacher_files
+from compressctl.core.needs import Need, Needs
+from compressctl.techniques.distill.params import ORIGINAL, LogitsParams, Teaching, teacher_files, teacher_needs
 from compressctl.training.params import TrainingParams
 
 
@@ -39,6 +38,18 @@ class TaughtParams(TrainingParams):
             raise ValueError("label_weight weighs labels against a teacher: name one, or leave label_weight out")
         return self
 
+    def needs(self) -> Needs:
+        """What training needs; beside a teacher labels are read where they are, unless the recipe gives them a weight."""
+        found = super().needs()
+        if self.teacher is None:
+            return found
+        requires = found.requires if self.label_weight else found.requires - {Need.LABELS, Need.TASK_LOSS}
+        return Needs(requires, found.reads | {Need.LABELS, *teacher_needs(self.teacher)})
+
+    def files(self, base: Path) -> Mapping[str, Path]:
+        """Everything that decides who teaches."""
+        return {} if self.teacher is None else teacher_files(self.teacher, base)
+
 
 def as_logits(params: TaughtParams) -> LogitsParams:
     """The teacher's part, as distill.logits takes it."""
@@ -50,25 +61,3 @@ def as_logits(params: TaughtParams) -> LogitsParams:
         augment=params.augment,
         mixup=params.mixup,
     )
-
-
-def training_needs(*trainings: TrainingParams | None) -> frozenset[Need]:
-    """What a stage with these trainings must be given; None stands for one that is left out.
-
-    A teacher needs no labels, and the task's own loss beside it only where the recipe weighs it.
-    """
-    found: set[Need] = set()
-    for training in trainings:
-        if training is None:
-            continue
-        found.add(Need.TRAINING_DATA)
-        if not isinstance(training, TaughtParams) or training.teacher is None or training.label_weight:
-            found |= {Need.LABELS, Need.TASK_LOSS}
-        elif training.label_weight is None:
-            found.add(Need.LABELS)
-    return frozenset(found)
-
-
-def training_files(params: TaughtParams | None, base: Path) -> Mapping[str, Path]:
-    """Everything that decides who teaches."""
-    return {} if params is None or params.teacher is None else teacher_files(as_logits(params), base)

@@ -51,7 +51,8 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     treatments = treat(survey, params)
     ways = [way for treatment in treatments if treatment.rule != "whole" for way in make_ways(treatment)]
     splits = decomposed(network, model, ways, run, params.ridge if params.whitening else None)
-    validate, time = _validator(network.with_pieces, model, run), _clock(run) if params.hold_latency else None
+    validate = _validator(network.with_pieces, model, run) if params.is_scored else None
+    time = _clock(run) if params.hold_latency else None
     chooser = Chooser(treatments, splits, params.saves, params.round_to, run.events, validate, time)
     # Processes that work together must all measure or none: which of them would see the file is a race.
     kept = run.checkpoint if run.processes == 1 else None

@@ -50,7 +50,7 @@ def calibration_batches(model: Model, run: RunContext) -> Iterator[dict[str, np.
 
 def _example(signature: Signature, run: RunContext) -> dict[str, np.ndarray]:
     """Two samples of the data, or zeros: enough to see which layers are called, with which shapes."""
-    names: tuple[SplitName, ...] = ("calibration", "train", "test")
+    names: tuple[SplitName, ...] = ("calibration", "train")
     for name in names if run.data is not None else ():
         assert run.data is not None
         found = next(feeds(run.data.split(name), signature, 2), None)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import ModelFacts, TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.training.params import TrainingParams
 
 
@@ -83,10 +82,8 @@ class Regularization(TrainingParams):
     every: int = Field(10, ge=1, description="steps between two looks at the singular values, each for all steps since")
 
 
-class Shared(BaseModel):
+class Shared(TechniqueParams):
     """What every `factorize.*` stage can be told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     saves: Literal["macs", "parameters"] = Field(
         "macs", description="what ranks are given up for, where layers decide together"
@@ -113,6 +110,23 @@ class Shared(BaseModel):
         None, description="training before the ranks are chosen; torch models only"
     )
     finetune: TaughtParams | None = Field(None, description="training of the pieces afterwards; torch models only")
+
+    def needs(self) -> Needs:
+        """Two samples, where there are any, show which layers are called with which shapes."""
+        found = super().needs() | Needs.of(reads=(Need.CALIBRATION_DATA, Need.TRAINING_DATA))
+        if self.whitening:
+            found |= Needs.of(Need.CALIBRATION_DATA)
+        if self.is_scored:
+            found |= Needs.of(Need.VALIDATION_DATA, Need.LABELS, Need.METRIC, Need.SCORE)
+        if self.hold_latency:
+            found |= Needs.of(reads=(Need.LATENCY,))
+        return found
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether any layer's rank is found on the validation split."""
+        rules = [self.rank, *(override.rank for override in self.overrides)]  # type: ignore[attr-defined]
+        return any(isinstance(rule, RankRule) and rule.validation_drop is not None for rule in rules)
 
 
 class SvdOverride(BaseModel):
@@ -190,19 +204,6 @@ def check_factorize(params: Shared, facts: ModelFacts) -> list[Problem]:
     return found
 
 
-def needs_of(params: Any) -> frozenset[Need]:
-    """What a stage with these params must be given."""
-    rules = [params.rank, *(override.rank for override in params.overrides)]
-    is_scored = any(isinstance(rule, RankRule) and rule.validation_drop is not None for rule in rules)
-    needs = {Need.CALIBRATION_DATA} if params.whitening else set()
-    needs |= {Need.LABELS} if is_scored else set()
-    return frozenset(needs) | training_needs(params.regularize, params.finetune)
-
-
-def _files(params: Shared, base: Path) -> Mapping[str, Path]:
-    return training_files(params.finetune, base)
-
-
 _BOTH = (Form.TORCH, Form.ONNX)
 _DESTROYS = ("the factorized layers' weights: what training wanted of them, such as zeros, is gone",)
 
@@ -222,9 +223,6 @@ SVD = TechniqueSpec(
         "Xu et al. 2020, TRP: Trained Rank Pruning for Efficient Deep Neural Networks, section 3.3 (nuclear norm)",
     ),
     check=check_factorize,
-    reads_target=True,
-    some_need=needs_of,
-    files=_files,
 )
 
 TUCKER = TechniqueSpec(
@@ -240,9 +238,6 @@ TUCKER = TechniqueSpec(
         "Kim et al. 2016, Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
     ),
     check=check_factorize,
-    reads_target=True,
-    some_need=needs_of,
-    files=_files,
 )
 
 CP = TechniqueSpec(
@@ -256,7 +251,4 @@ CP = TechniqueSpec(
     destroys=_DESTROYS,
     sources=("Lebedev et al. 2015, Speeding-up Convolutional Neural Networks Using Fine-tuned CP-Decomposition",),
     check=check_factorize,
-    reads_target=True,
-    some_need=needs_of,
-    files=_files,
 )

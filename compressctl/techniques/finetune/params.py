@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.core.model import Form
-from compressctl.core.technique import Need, TechniqueSpec
+from compressctl.core.technique import TechniqueSpec
 from compressctl.training.params import TrainingParams
 
 
@@ -19,5 +19,4 @@ FINETUNE = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.finetune.finetune:apply",
-    needs=frozenset({Need.LABELS, Need.TRAINING_DATA, Need.TASK_LOSS}),
 )

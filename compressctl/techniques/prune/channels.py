@@ -20,7 +20,7 @@ from compressctl.techniques.distill.taught import objective_of
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
 from compressctl.techniques.prune.coupling import Coupling, Group, example_inputs, find_coupling
-from compressctl.techniques.prune.criteria import READS_DATA, normalized, scores
+from compressctl.techniques.prune.criteria import normalized, scores
 from compressctl.techniques.prune.measured_widths import narrow, reach_latency, saved_us
 from compressctl.techniques.prune.params_structured import ChannelOverride, ChannelsParams
 from compressctl.techniques.prune.prove import proven
@@ -128,7 +128,7 @@ def _overridden(coupling: Coupling, overrides: Sequence[ChannelOverride], layers
 
 def _evidence(model: Model, params: ChannelsParams, run: RunContext) -> dict[str, Any]:
     """What a criterion reads beside the weights."""
-    if params.criterion not in READS_DATA:
+    if not params.looks_at_samples:
         return {"seed": run.seed}
     split = _samples(run)
     if split is None:
@@ -140,7 +140,7 @@ def _evidence(model: Model, params: ChannelsParams, run: RunContext) -> dict[str
         read = tensor_batches(split, model.signature, size, shuffle_seed=run.seed)
         return itertools.islice(read, max(1, params.samples // size))
 
-    loss = None if params.criterion == "activation" else task_objective(run.task)
+    loss = task_objective(run.task) if params.looks_at_the_loss else None
     return {"seed": run.seed, "batches": batches, "loss": loss}
 
 
@@ -162,8 +162,8 @@ def _cut_once(
         raise StageError("nothing can be removed", hint="; ".join(f"{k}: {v}" for k, v in list(plan.fixed.items())[:4]))
     kept, found = _widths(plan, current, original, params, keep, run)
     smaller = narrow(current, plan.choices, kept, plan.weakest)
-    split = _samples(run)
-    if split is not None and params.reestimate:
+    split = _samples(run) if params.reestimate else None
+    if split is not None:
         found["norms_reestimated"] = reestimate_norms(smaller.body, split, smaller.signature, samples=params.reestimate)
     if params.finetune is not None:
         objective, hooks = objective_of(smaller, params.finetune, run)

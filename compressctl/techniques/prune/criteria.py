@@ -18,8 +18,6 @@ Scores = Mapping[str, np.ndarray]
 ESTIMATES_LOSS: frozenset[Criterion] = frozenset({"taylor", "hessian"})
 """Criteria in units of the loss, which compare between layers as they are."""
 
-READS_DATA: frozenset[Criterion] = frozenset({"taylor", "hessian", "activation"})
-
 Batches = Callable[[int], Iterable[TensorBatch]]
 """Batches of the given size over the samples to look at, the same ones at each call."""
 

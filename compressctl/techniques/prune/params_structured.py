@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.model import Form
-from compressctl.core.technique import Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams
 from compressctl.training.params import TrainingParams
 
 Criterion = Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "activation", "random"]
@@ -49,10 +48,8 @@ class SparseLearning(TrainingParams):
     )
 
 
-class ChannelsParams(BaseModel):
+class ChannelsParams(TechniqueParams):
     """prune.channels: whole channels are removed; the layers become smaller."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     keep: float = Field(0.5, gt=0, le=1, description="share that is left of what `of` names")
     of: Budgeted = Field(
@@ -86,14 +83,27 @@ class ChannelsParams(BaseModel):
     )
     overrides: tuple[ChannelOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    def needs(self) -> Needs:
+        """Samples for what a criterion or BatchNorm looks at, from calibration where there are none to train on."""
+        found = super().needs()
+        if self.looks_at_samples:
+            found |= Needs.of(Need.TRAINING_DATA, reads=(Need.CALIBRATION_DATA,))
+        if self.looks_at_the_loss:
+            found |= Needs.of(Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
+        if self.reestimate:
+            found |= Needs.of(reads=(Need.TRAINING_DATA, Need.CALIBRATION_DATA))
+        if self.scope == "measured" or self.of == "latency":
+            found |= Needs.of(reads=(Need.LATENCY,))
+        return found
 
-def _needs_of(params: ChannelsParams) -> frozenset[Need]:
-    looks_at_the_loss = params.criterion in ("taylor", "hessian")
-    return training_needs(params.sparse, params.finetune) | ({Need.TASK_LOSS} if looks_at_the_loss else set())
+    @property
+    def looks_at_samples(self) -> bool:
+        """Whether the criterion judges channels by what samples make of them."""
+        return self.looks_at_the_loss or self.criterion == "activation"
 
-
-def _files(params: ChannelsParams, base: Path) -> Mapping[str, Path]:
-    return training_files(params.finetune, base)
+    @property
+    def looks_at_the_loss(self) -> bool:
+        return self.criterion in ("taylor", "hessian")
 
 
 CHANNELS = TechniqueSpec(
@@ -104,9 +114,6 @@ CHANNELS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.channels:apply",
-    some_need=_needs_of,
-    files=_files,
-    reads_target=True,
     sources=(
         "DepGraph, Fang et al. 2023, sections 3.2 and 3.3: groups of coupled channels, group norm, sparse learning",
         "Importance Estimation for Neural Network Pruning, Molchanov et al. 2019, equation 8: taylor",
@@ -118,10 +125,8 @@ CHANNELS = TechniqueSpec(
 )
 
 
-class LayersParams(BaseModel):
+class LayersParams(TechniqueParams):
     """prune.layers: whole residual blocks are removed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     remove: int = Field(1, ge=1, description="number of blocks that go")
     match: str = Field(
@@ -139,6 +144,12 @@ class LayersParams(BaseModel):
         2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a block went"
     )
 
+    def needs(self) -> Needs:
+        """Labelled samples of whichever split has some."""
+        samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
+        timed = (Need.LATENCY,) if self.rank == "latency" else ()
+        return super().needs() | Needs.of(Need.LABELS, Need.TASK_LOSS, reads=(*samples, Need.TASK, *timed))
+
 
 LAYERS = TechniqueSpec(
     name="prune.layers",
@@ -148,15 +159,11 @@ LAYERS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.layers:apply",
-    needs=frozenset({Need.LABELS, Need.TASK_LOSS}),
-    reads_target=True,
 )
 
 
-class HeadsParams(BaseModel):
+class HeadsParams(TechniqueParams):
     """prune.heads: whole attention heads are removed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     keep: float = Field(0.5, gt=0, le=1, description="share of all heads that is left")
     criterion: Literal["taylor", "l2", "random"] = Field(
@@ -170,9 +177,9 @@ class HeadsParams(BaseModel):
     samples: int = Field(256, ge=1, description="training samples that taylor looks at")
     at_least: int = Field(1, ge=1, description="heads that each attention keeps")
 
-
-def _heads_need(params: HeadsParams) -> frozenset[Need]:
-    return frozenset({Need.TASK_LOSS} if params.criterion == "taylor" else set())
+    def needs(self) -> Needs:
+        slope = Needs.of(Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
+        return super().needs() | (slope if self.criterion == "taylor" else Needs())
 
 
 HEADS = TechniqueSpec(
@@ -183,6 +190,5 @@ HEADS = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.prune.heads:apply",
-    some_need=_heads_need,
     sources=("Are Sixteen Heads Really Better than One?, Michel et al. 2019, section 2.3 and equation 2: taylor",),
 )

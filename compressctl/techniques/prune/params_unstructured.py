@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import ModelFacts, TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams
 
 Method = Literal["magnitude", "lamp", "movement", "wanda", "sparsegpt"]
 
@@ -64,10 +63,8 @@ class SparsityOverride(BaseModel):
     _pattern = field_validator("pattern")(_checked)
 
 
-class UnstructuredParams(BaseModel):
+class UnstructuredParams(TechniqueParams):
     """prune.unstructured: single weights, or N of M neighbours, or small blocks, become zero; no shape changes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: Method = Field(
         "magnitude",
@@ -135,6 +132,15 @@ class UnstructuredParams(BaseModel):
 
     _pattern = field_validator("pattern")(_checked)
 
+    def needs(self) -> Needs:
+        calibrated = (Need.CALIBRATION_DATA,) if self.is_calibrated or self.measures_norms else ()
+        return super().needs() | Needs.of(*calibrated)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the method decides from what layers are given."""
+        return self.method in _CALIBRATED
+
     @property
     def share(self) -> float:
         """The share of zeros that is wanted."""
@@ -145,7 +151,7 @@ class UnstructuredParams(BaseModel):
     @property
     def measures_norms(self) -> bool:
         """Whether BatchNorm's statistics are measured anew after the cut. Fine-tuning brings its own."""
-        wanted = self.method in _CALIBRATED if self.reestimate_norms is None else self.reestimate_norms
+        wanted = self.is_calibrated if self.reestimate_norms is None else self.reestimate_norms
         return wanted and self.finetune is None
 
     @property
@@ -237,15 +243,6 @@ def _schedules(params: UnstructuredParams) -> list[Problem]:
     return problems
 
 
-def _some_need(params: UnstructuredParams) -> frozenset[Need]:
-    needs = {Need.CALIBRATION_DATA} if params.method in _CALIBRATED or params.measures_norms else set()
-    return frozenset(needs) | training_needs(params.finetune)
-
-
-def _files(params: UnstructuredParams, base: Path) -> Mapping[str, Path]:
-    return training_files(params.finetune, base)
-
-
 UNSTRUCTURED = TechniqueSpec(
     name="prune.unstructured",
     version=2,
@@ -264,6 +261,4 @@ UNSTRUCTURED = TechniqueSpec(
         "Mishra et al. 2021, Accelerating Sparse Deep Neural Networks (2:4), section 3",
     ),
     check=check_unstructured,
-    some_need=_some_need,
-    files=_files,
 )

@@ -96,7 +96,7 @@ _SCHEDULES = {"one-shot": _one_shot, "iterative": _iterative, "gradual": _gradua
 def _cut(
     weights: Weights, treated: Treated, number: int, cuts: int, params: UnstructuredParams, run: RunContext
 ) -> dict[str, Any]:
-    split = run.data.split("calibration") if run.data is not None else None
+    split = run.data.split("calibration") if params.is_calibrated and run.data is not None else None
     share = partial(geometric, number, cuts)
     unseen = cut(weights, treated, share, params, split, run.events)
     return {"by_magnitude": unseen} if unseen else {}

@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from compressctl.core.model import Form
-from compressctl.core.technique import Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import training_files, training_needs
+from compressctl.core.technique import TechniqueSpec
 from compressctl.techniques.quantize.trained_params import TrainedParams, check_trained
 
 
@@ -66,7 +65,6 @@ BINARY = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.TORCH,
     implementation="compressctl.techniques.quantize.binary:apply",
-    needs=frozenset({Need.TRAINING_DATA}),
     destroys=("further training: it would move weights off their two or three values",),
     sources=(
         "Rastegari et al. 2016, XNOR-Net, section 3.1 (the scale)",
@@ -74,7 +72,4 @@ BINARY = TechniqueSpec(
         "Li and Liu 2016, Ternary Weight Networks, section 2.2",
     ),
     check=check_trained,
-    files=training_files,
-    some_need=training_needs,
-    reads_data=True,
 )

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import ModelFacts, TechniqueSpec
 
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
 
@@ -28,10 +29,8 @@ class Override(BaseModel):
     ranges: RangeMethod | None = Field(None, description="how the output's range is chosen")
 
 
-class StaticParams(BaseModel):
+class StaticParams(TechniqueParams):
     """quantize.static: weights of 8 or 4 bits and 8-bit activations with ranges fixed by calibration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     ranges: RangeMethod = Field(
         "percentile",
@@ -75,6 +74,10 @@ class StaticParams(BaseModel):
     )
     overrides: tuple[Override, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    def needs(self) -> Needs:
+        """The target decides the saturation guard."""
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET,))
+
 
 Bits = Literal[8, 4, 3, 2]
 WeightMethod = Literal["rtn", "gptq", "awq", "hqq"]
@@ -102,10 +105,8 @@ class WeightOverride(BaseModel):
         return value if value is None else _checked_group(value)
 
 
-class WeightsParams(BaseModel):
+class WeightsParams(TechniqueParams):
     """quantize.weights: weights alone in 8 to 2 bits, activations left as they are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     bits: Bits = Field(
         4, description="of each weight; 3 are computed with 3-bit numbers and stored in 4, since no runtime reads 3"
@@ -134,6 +135,11 @@ class WeightsParams(BaseModel):
     )
     overrides: tuple[WeightOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    def needs(self) -> Needs:
+        """GPTQ and AWQ look at what each layer is given, for all weights or for those of an override."""
+        methods = {self.method, *(override.method for override in self.overrides)}
+        return super().needs() | Needs.of(*((Need.CALIBRATION_DATA,) if methods & {"gptq", "awq"} else ()))
+
     @field_validator("group_size")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
@@ -152,10 +158,8 @@ class DynamicOverride(BaseModel):
     weights: Literal["int8", "float"] = Field(description="float keeps the node out of quantization")
 
 
-class DynamicParams(BaseModel):
+class DynamicParams(TechniqueParams):
     """quantize.dynamic: 8-bit weights, and activations in 8 bits by the range that each inference shows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     per_channel: bool = Field(True, description="a scale for each output of a weight instead of one for all")
     saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
@@ -174,6 +178,11 @@ class DynamicParams(BaseModel):
         "take over; needs a calibration split. Default: none",
     )
     overrides: tuple[DynamicOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+    def needs(self) -> Needs:
+        """SmoothQuant looks at the largest activations; the target decides the saturation guard."""
+        seen = () if self.smooth is None else (Need.CALIBRATION_DATA,)
+        return super().needs() | Needs.of(*seen, reads=(Need.TARGET,))
 
 
 def check_dynamic(params: DynamicParams, facts: ModelFacts) -> list[Problem]:
@@ -215,7 +224,6 @@ STATIC = TechniqueSpec(
     takes=Form.ONNX,
     gives=Form.ONNX,
     implementation="compressctl.techniques.quantize.static:apply",
-    needs=frozenset({Need.CALIBRATION_DATA}),
     destroys=("trainability: the weights are integers from here on",),
     quantizes=True,
     bisects=True,
@@ -261,6 +269,5 @@ DYNAMIC = TechniqueSpec(
     bisects=True,
     sources=("ONNX, operator DynamicQuantizeLinear-11", "Zafrir et al. 2019, Q8BERT: Quantized 8Bit BERT"),
     check=check_dynamic,
-    reads_target=True,
     promises_speed=True,
 )

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.recipe.schema import WrittenSize, parse_size
 from compressctl.techniques.quantize.params import STATIC, StaticParams, check_static
 
 Width = Literal["int8", "int4", "float"]
 
 
-class MixedParams(BaseModel):
+class MixedParams(TechniqueParams):
     """quantize.mixed: a width for each layer, by what its rounding costs, under a budget of size or of speed or of both."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: (
         Annotated[float, Field(gt=0), BeforeValidator(parse_size, json_schema_input_type=float | WrittenSize)] | None
@@ -54,6 +53,12 @@ class MixedParams(BaseModel):
             raise ValueError("nothing to choose by: give `size`, `speedup` or both")
         return self
 
+    def needs(self) -> Needs:
+        """What `static` needs; the task decides how outputs are compared, the runtime gives them and times widths."""
+        opened = (Need.SESSION,) if self.sensitivity != "hessian" else ()
+        timed = (Need.LATENCY,) if self.speedup is not None else ()
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, Need.TASK, *opened, *timed))
+
 
 def check_mixed(params: MixedParams, facts: ModelFacts) -> list[Problem]:
     found = check_static(params.static, facts)
@@ -76,7 +81,6 @@ MIXED = TechniqueSpec(
     takes=Form.ONNX,
     gives=Form.ONNX,
     implementation="compressctl.techniques.quantize.mixed:apply",
-    needs=frozenset({Need.CALIBRATION_DATA}),
     destroys=STATIC.destroys,
     quantizes=True,
     sources=(
@@ -85,6 +89,5 @@ MIXED = TechniqueSpec(
         "Kellerer, Pferschy and Pisinger 2004, Knapsack Problems, chapter 11 (multiple choice)",
     ),
     check=check_mixed,
-    reads_target=True,
     promises_speed=True,
 )

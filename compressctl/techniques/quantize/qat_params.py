@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.model import Form
-from compressctl.core.technique import Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import training_files, training_needs
+from compressctl.core.needs import Need, Needs
+from compressctl.core.technique import TechniqueSpec
 from compressctl.techniques.quantize.params import RangeMethod
 from compressctl.techniques.quantize.trained_params import TrainedParams, check_trained
 
@@ -52,6 +52,10 @@ class QatParams(TrainedParams):
     percentile: float = Field(99.999, gt=50, le=100, description="share of values, in percent, that `percentile` keeps")
     overrides: tuple[QatOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    def needs(self) -> Needs:
+        """What training needs, and what quantize.static does: the network is calibrated before and after. It is scored too."""
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, Need.SCORE))
+
 
 QAT = TechniqueSpec(
     name="quantize.qat",
@@ -61,7 +65,6 @@ QAT = TechniqueSpec(
     takes=Form.TORCH,
     gives=Form.ONNX,
     implementation="compressctl.techniques.quantize.qat:apply",
-    needs=frozenset({Need.TRAINING_DATA, Need.CALIBRATION_DATA}),
     destroys=("trainability: the weights are integers from here on",),
     quantizes=True,
     sources=(
@@ -70,8 +73,5 @@ QAT = TechniqueSpec(
         "Esser et al. 2020, Learned Step Size Quantization",
     ),
     check=check_trained,
-    files=training_files,
-    some_need=training_needs,
-    reads_data=True,
     promises_speed=True,
 )

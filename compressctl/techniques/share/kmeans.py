@@ -56,7 +56,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
             run.events.progress("compensating", number + 1, len(layers))
     for layer in layers:
         write(weights, layer, found[layer.name])
-        if params.finetune is None and layer.name in moments and params.bias_correction:
+        if params.corrects_bias and layer.name in moments:
             _correct_bias(weights, layer, found[layer.name], moments[layer.name])
     ours = replace(model, body=weights.body())
     before = _errors(layers, found, heavy)
@@ -85,9 +85,10 @@ def _inputs(
     weights: Weights, layers: Sequence[Layer], params: KmeansParams, run: RunContext
 ) -> tuple[dict[str, Moments], dict[str, np.ndarray]]:
     """What enters each layer, where anything asks for it: moments, and (groups, columns, columns) sums of products."""
-    corrects = params.bias_correction and params.finetune is None
+    if not (params.corrects_bias or params.compensate or params.importance == "activation"):
+        return {}, {}
     split = run.data.split("calibration") if run.data is not None else None
-    if split is None or len(split) == 0 or not (corrects or params.compensate or params.importance == "activation"):
+    if split is None or len(split) == 0:
         return {}, {}
     if not params.compensate:
         return input_moments(weights, layers, split, _ROWS), {}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.technique import ModelFacts, Need, TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams, training_files, training_needs
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import ModelFacts, TechniqueSpec
+from compressctl.techniques.distill.taught_params import TaughtParams
 
 Granularity = Literal["tensor", "scaled", "channel", "group"]
 
@@ -75,10 +74,8 @@ class SizeBudget(BaseModel):
         return self
 
 
-class KmeansParams(BaseModel):
+class KmeansParams(TechniqueParams):
     """share.kmeans: the weights of a layer take few different values, so that a file holds small indices and a codebook."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     clusters: int = Field(16, ge=2, le=256, description="entries of a codebook, the zero of pruned weights among them")
     granularity: Granularity = Field(
@@ -127,6 +124,22 @@ class KmeansParams(BaseModel):
     embeddings: bool = Field(True, description="share the weights of embedding tables too")
     overrides: tuple[ShareOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    def needs(self) -> Needs:
+        found = super().needs()
+        by_outputs = self.budget is not None and self.budget.sensitivity == "outputs"
+        if self.compensate or self.importance != "none" or by_outputs:
+            found |= Needs.of(Need.CALIBRATION_DATA)
+        if self.importance == "fisher":
+            found |= Needs.of(Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
+        if self.corrects_bias:
+            found |= Needs.of(reads=(Need.CALIBRATION_DATA,))
+        return found
+
+    @property
+    def corrects_bias(self) -> bool:
+        """Fine-tuning trains biases instead."""
+        return self.bias_correction and self.finetune is None
+
 
 def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
     problems = []
@@ -172,23 +185,6 @@ def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
     return problems
 
 
-def _some_need(params: KmeansParams) -> frozenset[Need]:
-    needs: set[Need] = set()
-    if (
-        params.compensate
-        or params.importance != "none"
-        or (params.budget is not None and params.budget.sensitivity == "outputs")
-    ):
-        needs.add(Need.CALIBRATION_DATA)
-    if params.importance == "fisher":
-        needs |= {Need.LABELS, Need.TASK_LOSS}
-    return frozenset(needs) | training_needs(params.finetune)
-
-
-def _files(params: KmeansParams, base: Path) -> Mapping[str, Path]:
-    return training_files(params.finetune, base)
-
-
 KMEANS = TechniqueSpec(
     name="share.kmeans",
     version=1,
@@ -206,7 +202,4 @@ KMEANS = TechniqueSpec(
         "Zhou et al. 2017, Incremental Network Quantization, equation 2 (power-of-two)",
     ),
     check=check_kmeans,
-    some_need=_some_need,
-    files=_files,
-    reads_data=True,
 )

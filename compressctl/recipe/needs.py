@@ -1,0 +1,104 @@
+"""What a stage of a recipe is handed beside its model, and what of it the recipe lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+from pydantic import BaseModel
+
+from compressctl.core.errors import Problem
+from compressctl.core.needs import FROM_DATA, Need, Needs, declared_needs
+from compressctl.core.source import DEFAULT_METRIC
+from compressctl.core.technique import TechniqueSpec
+from compressctl.recipe.schema import Recipe, Stage
+
+_BISECTING = Needs.of(Need.CALIBRATION_DATA, reads=(Need.SESSION,))
+"""To rank the parts that can be given back by the outputs that each moves; the gate itself is held by the pipeline."""
+
+
+def stage_needs(stage: Stage, spec: TechniqueSpec) -> Needs:
+    """What its params declare, and what holding its gate takes where the technique itself gives parts back."""
+    found = declared_needs(stage.params)
+    return found | _BISECTING if bisects(stage, spec) else found
+
+
+def bisects(stage: Stage, spec: TechniqueSpec) -> bool:
+    """Whether the technique shall hold the gate, and can."""
+    return stage.gate is not None and spec.bisects and stage.gate.otherwise in (None, "bisect")
+
+
+def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) -> list[Problem]:
+    """What the stage or its gate cannot work without and the recipe does not give. No file is opened.
+
+    path: of the stage in the recipe.
+    """
+    found = _of_params(recipe, stage, path)
+    if stage.gate is not None:
+        found += _of_gate(recipe, bisects(stage, spec), f"{path}.gate")
+    return found
+
+
+def _of_params(recipe: Recipe, stage: Stage, path: str) -> list[Problem]:
+    requires = declared_needs(stage.params).requires
+    found = []
+    if Need.TASK_LOSS in requires and recipe.task == "custom":
+        hint = "set `task` to what the model does, or learn from a teacher alone (distill.logits; `teacher` with `label_weight: 0`)"
+        words = f"{stage.use} measures the task's own loss here, and the task custom has none"
+        found.append(Problem(words, f"{path}.use", hint))
+    if recipe.data is None:
+        needed = requires & FROM_DATA
+        if needed:
+            found.append(_unmet(stage, path, needed, ", ".join(sorted(needed)), "add a `data` section"))
+        return found
+    sizes = recipe.data.sizes
+    if Need.CALIBRATION_DATA in requires and sizes.calibration == 0:
+        hint = "set data.calibration to 100 or more"
+        found.append(_unmet(stage, path, {Need.CALIBRATION_DATA}, "calibration data", hint))
+    if Need.VALIDATION_DATA in requires and sizes.validation == 0:
+        hint = "set data.validation to 0.1 or more"
+        found.append(_unmet(stage, path, {Need.VALIDATION_DATA}, "validation data", hint))
+    if Need.METRIC in requires and recipe.metric is None and recipe.task not in DEFAULT_METRIC:
+        hint = f"set `metric` to one that fits task {recipe.task}, which has none of its own"
+        found.append(_unmet(stage, path, {Need.METRIC}, "a metric", hint))
+    return found
+
+
+def _of_gate(recipe: Recipe, is_bisected: bool, path: str) -> list[Problem]:
+    if recipe.data is None:
+        words = "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db"
+        return [Problem(words, path, "add a `data` section")]
+    found = []
+    if recipe.data.sizes.validation == 0:
+        found.append(Problem("a gate chooses on the validation split, which is empty", path, "set data.validation"))
+    if is_bisected and recipe.data.sizes.calibration == 0:
+        hint = "set data.calibration to 100 or more, or set gate.otherwise to stop or skip"
+        found.append(Problem("a gate that bisects ranks layers on the calibration split, which is empty", path, hint))
+    return found
+
+
+def _unmet(stage: Stage, path: str, needs: Set[Need], words: str, hint: str) -> Problem:
+    """At the one param that the recipe sets and without which nothing would be missing, where there is such."""
+    name = _asking(stage.params, needs)
+    if name is None:
+        return Problem(f"{stage.use} needs {words}", path, hint)
+    asked = f"`{name}{_shown(getattr(stage.params, name))}`"
+    return Problem(f"{stage.use} needs {words} for {asked}", f"{path}.{name}", f"{hint}, or leave `{name}` out")
+
+
+def _asking(params: BaseModel, needs: Set[Need]) -> str | None:
+    for name in sorted(params.model_fields_set):
+        info = type(params).model_fields[name]
+        if info.is_required():
+            continue
+        without = params.model_copy(update={name: info.get_default(call_default_factory=True)})
+        if not needs & declared_needs(without).requires:
+            return name
+    return None
+
+
+def _shown(value: Any) -> str:
+    """Words and numbers as YAML writes them; nothing for what takes more than a line."""
+    if isinstance(value, bool):
+        return f": {str(value).lower()}"
+    return f": {value}" if isinstance(value, str | int | float) else ""
