@@ -63,12 +63,21 @@ class Comparison:
         self._known = class_axes or {}
         self._sums: dict[str, _Sums] = {}
 
-    def add(self, original: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], count: int) -> None:
-        """One call's outputs. count: its samples; copies that fill up a fixed batch come after them and are left out."""
+    def add(
+        self,
+        original: Mapping[str, np.ndarray],
+        other: Mapping[str, np.ndarray],
+        count: int,
+        *,
+        is_filled: bool = True,
+    ) -> None:
+        """One call's outputs. count: its samples. is_filled: copies that fill up a fixed batch may come after them, which are
+        left out; a recorded call has none, however many rows its one sample holds.
+        """
         for place, (name, wanted) in enumerate(original.items()):
             found = other[name] if name in other else list(other.values())[place] if place < len(other) else None
             sums = self._sums.setdefault(name, _Sums(name, self._known.get(name)))
-            axis = self._axes.get(name)
+            axis = self._axes.get(name) if is_filled else None
             sums.add(_valid(wanted, axis, count), None if found is None else _valid(found, axis, count), count)
 
     def result(self) -> tuple[OutputFidelity, ...]:

@@ -99,7 +99,7 @@ def predict_all(
             given = _in_parts(session, model, feed, target)
             outputs = outputs or given
             collected[place].add(feed, given)
-            comparisons[place].add(outputs, given, feed.count)
+            comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request)
         done += feed.count
         if events is not None:
             events.progress("scoring", done, len(split))

@@ -4,16 +4,20 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.target import Target
 from compressctl.measure.fidelity import Comparison, class_axis, is_far, verdict
 from compressctl.measure.fidelity_limits import fidelity_checks
 from compressctl.measure.results import Fidelity, OutputFidelity
+from compressctl.measure.score import predict_all
 from compressctl.recipe.schema import BudgetSection
+from compressctl.sources.requests import Recorded, RequestSplit
 
 SIGNATURE = Signature((), (TensorSpec("y", "float32", ("N", 4)), TensorSpec("z", "float32", ("N",))))
 FINITE = st.floats(-1e3, 1e3, width=32)
@@ -157,3 +161,27 @@ def test_a_limit_on_what_was_not_compared_does_not_hold() -> None:
     (line,) = fidelity_checks(BudgetSection(cosine=0.1), None)
     assert not line.holds
     assert line.explanation == "not measured"
+
+
+class _Session:
+    """y = x, but for the rows after the first, which are off by `error`."""
+
+    def __init__(self, error: float) -> None:
+        self.error = error
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = inputs["x"].copy()
+        found[1:] += self.error
+        return {"y": found}
+
+
+def test_every_row_of_a_recorded_call_is_compared() -> None:
+    # A call that was recorded with five rows is one sample: nothing fills it up, and all rows are its output.
+    signature = Signature((TensorSpec("x", "float32", ("N", 4)),), (TensorSpec("y", "float32", ("N", 4)),))
+    recorded = RequestSplit(np.arange(3), lambda at: Recorded({"x": np.full((5, 4), at + 1, np.float32)}))
+    models = [Model(Form.ONNX, onnx.ModelProto(), signature)] * 2
+    seen = predict_all([_Session(0), _Session(0.5)], models, recorded, Target("onnxruntime"))  # type: ignore[arg-type]
+    (output,) = seen.fidelity[1]
+    signal, noise = 5 * 4 * (1 + 4 + 9), 3 * 4 * 4 * 0.25
+    assert output.sqnr_db == pytest.approx(10 * math.log10(signal / noise))
+    assert output.largest_difference == 0.5

@@ -62,3 +62,47 @@ def test_only_splits_that_are_read_often_are_held() -> None:
     assert held.split("train") is held.split("train")
     assert isinstance(held.split("test"), Counted)
     assert (held.classes, held.fingerprint) == (("a", "b"), "f")
+
+
+class Given:
+    """A split of these batches, as they are."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.given = batches
+
+    def __len__(self) -> int:
+        return sum(len(batch.indices) for batch in self.given)
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        yield from self.given
+
+
+def test_samples_of_different_lengths_are_not_joined() -> None:
+    lengths = (3, 5)
+    batches = [Batch({"x": np.ones((1, length))}, None, np.array([i])) for i, length in enumerate(lengths)]
+    assert [batch.inputs["x"].shape for batch in hold(Given(batches)).batches(2)] == [(1, 3), (1, 5)]
+
+
+def test_recorded_requests_stay_requests() -> None:
+    # A streaming network's call: the state's samples lie along axis 1, the sampling rate is a scalar.
+    call = {"audio": np.ones((1, 8)), "state": np.ones((2, 1, 4)), "rate": np.array(16000)}
+    batches = [Batch(call, None, np.array([i]), is_request=True) for i in range(3)]
+    for batch in hold(Given(batches)).batches(2):
+        assert batch.is_request
+        assert {name: array.shape for name, array in batch.inputs.items()} == {
+            "audio": (1, 8),
+            "state": (2, 1, 4),
+            "rate": (),
+        }
+
+
+def test_constants_are_kept_once() -> None:
+    table = np.arange(4.0)
+    batches = [
+        Batch({"x": np.ones((2, 3)), "table": table}, None, np.array([i, i + 1]), constants=frozenset({"table"}))
+        for i in (0, 2)
+    ]
+    (batch,) = hold(Given(batches)).batches(4)
+    assert batch.constants == {"table"}
+    assert batch.inputs["x"].shape == (4, 3)
+    np.testing.assert_array_equal(batch.inputs["table"], table)
