@@ -21,7 +21,7 @@ from compressctl.core.events import Events
 from compressctl.core.failures import failed_stage
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
-from compressctl.core.needs import FROM_DATA, SCORED
+from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
@@ -104,6 +104,16 @@ class Work:
                 session = opened(model, backend, target, self._host)
             if data is not None and self.plan.metric is not None:
                 check_metric(model, session, metrics.get(self.plan.metric), data)
+            if data is not None and self._trains():
+                from compressctl.training.preflight import check_loss
+
+                check_loss(self._loaded(), data, self.recipe.task)
+
+    def _trains(self) -> bool:
+        """Whether a stage that is still to run takes the task's loss of the network."""
+        waiting = [step.stage for step in self.plan.steps if step.stage is not None and not step.cached]
+        takes_loss = any(Need.TASK_LOSS in declared_needs(stage.params).requires for stage in waiting)
+        return takes_loss and self._loaded().form is Form.TORCH
 
     def carry_out(self) -> None:
         self.preflight()
