@@ -31,7 +31,7 @@ from compressctl.measure.artifact import Subject
 from compressctl.measure.crash import with_node
 from compressctl.measure.fidelity_limits import strict_checks
 from compressctl.measure.results import Parity
-from compressctl.measure.samples import Samples, random_inputs
+from compressctl.measure.samples import Samples, in_words, random_inputs
 from compressctl.measure.session_host import SessionHost
 from compressctl.measure.speed_words import load_words
 from compressctl.pipeline.crew import Crew, telling
@@ -282,9 +282,10 @@ class Work:
 
     def _is_kept(self, stage: Stage, spec: TechniqueSpec, models: tuple[Model, Model], facts: dict[str, Any]) -> bool:
         """models: what the stage was given, and its result."""
-        target = self.plan.target
+        target = self._target
         wanted = if_slower(stage, spec, target)
-        timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}"
+        call = in_words(self._samples.call(target.batch))
+        timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}, {call}"
         return is_within_gate(stage, models[1], self._judge, facts, self.events) and is_fast_enough(
             stage, wanted, models, self._latency_ms, timed_on, facts, self.events
         )
