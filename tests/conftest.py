@@ -139,7 +139,9 @@ def greedy(model, params, run):
     return np.ones(2**60, np.uint8)
 
 def broken(outputs, labels):
-    raise ZeroDivisionError("in a metric")
+    if len(labels) > 100:
+        raise ZeroDivisionError("in a metric")
+    return 50.0
 
 def fail(model, params, run):
     raise ZeroDivisionError("on purpose")

@@ -209,8 +209,11 @@ def _reference(samples: Samples, original: Path, host: SessionHost) -> _Referenc
             return _Reference(inputs, session.run(inputs))
         except CompressctlError as error:
             problem = problem or error
-    if samples.dataset is None and any(not spec.dtype.startswith("float") for spec in samples.signature.inputs):
-        # Random indices, lengths or masks may be none that the model takes.
+    are_free = samples.signature.open_axes or any(
+        not spec.dtype.startswith("float") for spec in samples.signature.inputs
+    )
+    if samples.dataset is None and are_free:
+        # Random indices, lengths or masks, and sizes that go together, may be none that the model takes.
         return _Reference({}, {}, failed=problem)
     return _Reference({}, {}, refused=problem)
 

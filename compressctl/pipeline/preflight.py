@@ -68,7 +68,7 @@ def check_metric(model: Model, session: Session, metric: MetricSpec, data: Datas
     try:
         value = load(metric.implementation)(outputs, labels)
         float(value)
-    except Exception as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise UsageError(
             f"the metric {metric.name} cannot score this model on these labels: {error} ({place})",
             hint="set `metric` or `task` to what the labels are, or leave the labels out: outputs are compared anyway",

@@ -213,7 +213,7 @@ def test_the_plan_needs_data_for_calibration(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["plan", str(recipe)])
     assert done.exit_code == 2
     assert "needs calibration data" in done.stderr
-    assert "a gate needs labelled data" in done.stderr
+    assert "a gate needs data: labelled data for accuracy_drop" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["language-model", "finetune"])

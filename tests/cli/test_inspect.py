@@ -104,13 +104,13 @@ def open_sizes(tmp_path):
     return str(tmp_path / "open.onnx")
 
 
-def test_macs_that_depend_on_an_open_axis_are_unknown_and_say_what_tells_them(open_sizes):
-    document = json.loads(compressctl("inspect", "--json", open_sizes).stdout)
+def test_macs_that_depend_on_an_open_axis_are_unknown_and_say_what_tells_them(compressctl, open_sizes):
+    document = json.loads(compressctl("inspect", "--json", open_sizes).out)
     assert (document["macs"], document["macs_at_least"], document["macs_unknown"]) == (None, None, {"Conv": 1})
     assert [layer["macs"] for layer in document["layers"] if layer["op"] == "Conv"] == [None]
     assert [(axis["name"], axis["size"]) for axis in document["open_axes"]] == [("N", 1), ("H", None), ("x.3", None)]
     assert document["stored_bytes"] == {"float32": 432}
-    text = compressctl("inspect", open_sizes).stdout
+    text = compressctl("inspect", open_sizes).out
     assert re.search(r"stem +Conv +1x4x\?x\? +108 +unknown", text)
     assert "open axes  N = 1 (taken for the batch), H, x.3" in text
     assert "--shape H=SIZE --shape x.3=SIZE" in text
@@ -119,11 +119,11 @@ def test_macs_that_depend_on_an_open_axis_are_unknown_and_say_what_tells_them(op
 @pytest.mark.parametrize(
     ("sizes", "batch"), [(["H=8", "x.3=10"], 1), (["x.2=8", "x.3=10"], 1), (["N=2", "H=8", "x.3=10"], 2)]
 )
-def test_sizes_of_open_axes_decide_macs(open_sizes, sizes, batch):
+def test_sizes_of_open_axes_decide_macs(compressctl, open_sizes, sizes, batch):
     options = [part for size in sizes for part in ("--shape", size)]
-    document = json.loads(compressctl("inspect", "--json", open_sizes, *options).stdout)
+    document = json.loads(compressctl("inspect", "--json", open_sizes, *options).out)
     assert document["macs"] == batch * 4 * 8 * 10 * 27
-    text = compressctl("inspect", open_sizes, *options).stdout
+    text = compressctl("inspect", open_sizes, *options).out
     assert "unknown" not in text
     assert "H = 8, x.3 = 10" in text
 
@@ -139,14 +139,14 @@ def test_sizes_of_open_axes_decide_macs(open_sizes, sizes, batch):
         ("H=²", "not NAME=SIZE"),
     ],
 )
-def test_a_size_that_fits_no_open_axis_is_a_usage_error(open_sizes, said, message):
+def test_a_size_that_fits_no_open_axis_is_a_usage_error(compressctl, open_sizes, said, message):
     done = compressctl("inspect", open_sizes, "--shape", said)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
-def test_outputs_that_are_no_tensors_are_called_what_they_are(tmp_path):
+def test_outputs_that_are_no_tensors_are_called_what_they_are(compressctl, tmp_path):
     nodes = [
         helper.make_node(
             "LinearClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml", coefficients=[0.1] * 8,
@@ -166,14 +166,14 @@ def test_outputs_that_are_no_tensors_are_called_what_they_are(tmp_path):
     )
     domains = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     onnx.save(helper.make_model(graph, opset_imports=domains), tmp_path / "trees.onnx")
-    document = json.loads(compressctl("inspect", "--json", str(tmp_path / "trees.onnx")).stdout)
+    document = json.loads(compressctl("inspect", "--json", str(tmp_path / "trees.onnx")).out)
     assert document["outputs"][1] == {
         "name": "probabilities", "dtype": "sequence of map from int64 to float32", "shape": None,
     }  # fmt: skip
     assert (document["parameters"], document["stored_bytes"]) == (10, {"float32": 40})
 
 
-def test_what_is_quantized_already_is_listed(tmp_path):
+def test_what_is_quantized_already_is_listed(compressctl, tmp_path):
     nodes = [
         helper.make_node("Cast", ["codes"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["numbers", "scale"], ["w"]),
@@ -191,7 +191,7 @@ def test_what_is_quantized_already_is_listed(tmp_path):
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
-    shown = " ".join(compressctl("inspect", str(tmp_path / "m.onnx")).stdout.split())
+    shown = " ".join(compressctl("inspect", str(tmp_path / "m.onnx")).out.split())
     assert "already quantized: 1 weight in int8 behind Cast and Mul (codes)" in shown
-    (found,) = json.loads(compressctl("inspect", "--json", str(tmp_path / "m.onnx")).stdout)["already_quantized"]
+    (found,) = json.loads(compressctl("inspect", "--json", str(tmp_path / "m.onnx")).out)["already_quantized"]
     assert found == {"what": "weight", "dtype": "int8", "how": "behind Cast and Mul", "names": ["codes"]}

@@ -140,7 +140,7 @@ def test_no_stage_reads_the_test_split() -> None:
 
 def test_everything_else_is_there_and_a_run_without_data_stays_one() -> None:
     run = run_with()
-    assert (run.seed, run.folder, run.processes, run.gate) == (0, Path(), 1, None)
+    assert (run.seed, run.folder, run.processes, run.accept) == (0, Path(), 1, None)
     assert run.part("one").seed == 0
     bare = RunContext(0, Events(), Path(), Target("onnxruntime"))
     assert restricted(bare, Needs.of(Need.CALIBRATION_DATA), "example.peek").data is None

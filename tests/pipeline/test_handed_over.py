@@ -25,7 +25,7 @@ from compressctl.pipeline.plan import _stage_key, make_plan
 from compressctl.pipeline.work import Work
 from compressctl.recipe.loader import load
 from compressctl.recipe.needs import stage_needs
-from compressctl.recipe.schema import Recipe, Stage
+from compressctl.recipe.schema import Recipe, Stage, TargetSection
 
 NETWORK = '''
 """Convolutions with a block that can go, an attention whose heads can go, and a classifier."""
@@ -198,18 +198,18 @@ def test_the_key_stays_when_data_change_that_nobody_reads(use: str, params: str,
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """Which keeps the network's graph."""
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    """A cache that keeps the network's graph."""
     return Cache(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("use", "params"), [*CASES, *BARE])
-def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, tmp_path: Path, cache: Cache) -> None:
+def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, tmp_path: Path, graphs: Cache) -> None:
     """Each runs with what the pipeline hands it: any other read raises."""
     pytest.importorskip("accelerate")
     found = recipe(tmp_path, use, params)
-    work = Work(found, make_plan(found, None), tmp_path / "out", cache, Events())
+    work = Work(found, make_plan(found, None), tmp_path / "out", graphs, Events())
     (stage,), spec = found.stages, techniques.get(use)
     model: Model = work._loaded() if Form.TORCH in spec.forms else work._lowered_source()
     result = attribute(spec.implementation)(model, stage.params, work.context(stage, spec, None))
@@ -246,14 +246,14 @@ def test_the_key_changes_with_what_is_handed_over_and_with_nothing_else(wants: s
         0,
         "classification",
         None,
+        None,  # type: ignore[arg-type]
         None,
-        None,
-        None,
+        TargetSection(),  # type: ignore[call-arg]
         (),
         (),
-        None,
+        None,  # type: ignore[arg-type]
         Path(),
-        {},  # type: ignore[arg-type]
+        {},
     )
     stage = Stage("it", ASKING.name, Asking(wants=frozenset(wants)))
     new, decided_by = CHANGES[change]
@@ -268,7 +268,7 @@ def test_a_gate_that_bisects_is_handed_what_it_takes(tmp_path: Path) -> None:
     gated = recipe(tmp_path, "quantize.weights", "gate: {accuracy_drop: 1}").stages[0]
     stopped = recipe(tmp_path, "quantize.weights", "gate: {accuracy_drop: 1, otherwise: stop}").stages[0]
     spec = techniques.get("quantize.weights")
-    assert stage_needs(gated, spec).all == {Need.CALIBRATION_DATA, Need.SCORE, Need.METRIC, Need.SESSION}
+    assert stage_needs(gated, spec).all == {Need.CALIBRATION_DATA, Need.SESSION}
     assert stage_needs(stopped, spec).all == set()
 
 

@@ -138,16 +138,10 @@ def broken_image(root: Path) -> None:
     (root / "red" / "0.png").write_bytes(b"not an image")
 
 
-def two_sizes(root: Path) -> None:
-    picture(root / "red" / "0.png")
-    picture(root / "red" / "1.png", size=(9, 9))
-
-
 @pytest.mark.parametrize(
     ("prepare", "fields", "message"),
     [
         (broken_image, {}, r"0\.png is not an image that Pillow can read"),
-        (two_sizes, {}, "images differ in size"),
         (lambda root: picture(root / "red" / "0.png"), {"crop": 50}, "smaller than the crop of 50x50"),
         (lambda root: picture(root / "0.png"), {}, "lies in no class folder"),
         (lambda root: picture(root / "0.png"), {"labels": "prefix"}, "has no class before '_'"),
@@ -178,3 +172,12 @@ def test_the_fingerprint_follows_pixels_and_names(tmp_path):
     (tmp_path / "red").rename(tmp_path / "crimson")
     seen.add(fingerprint(ImageFolderParams(path="."), tmp_path))
     assert len(seen) == 3
+
+
+def test_images_of_different_sizes_come_one_by_one(tmp_path):
+    for number, size in enumerate([(4, 4), (9, 9), (4, 4)]):
+        picture(tmp_path / "red" / f"{number}.png", size=size)
+    dataset = load(ImageFolderParams(path="."), SplitSizes(validation=0, calibration=0, test=0), tmp_path, 0)
+    batches = list(dataset.split("train").batches(8))
+    assert sorted(batch.inputs["input"].shape for batch in batches) == [(1, 3, 4, 4), (1, 3, 4, 4), (1, 3, 9, 9)]
+    assert sorted(int(batch.indices[0]) for batch in batches) == [0, 1, 2]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.model import Form
@@ -19,8 +20,11 @@ from compressctl.sources.params import (
     ImageFolderParams,
     NpzParams,
     OnnxParams,
+    OnnxTestDataParams,
     PythonDatasetParams,
     PythonModelParams,
+    RandomParams,
+    RequestsParams,
     SentencePairsParams,
 )
 
@@ -47,10 +51,20 @@ def folder(tmp_path):
     for number in range(40):
         (tmp_path / "images" / str(number % 2)).mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), number).save(tmp_path / "images" / str(number % 2) / f"{number}.png")
+    (tmp_path / "calls").mkdir()
+    for number in range(40):
+        np.savez(tmp_path / "calls" / f"{number:02}.npz", x=np.full((1, 3), number, np.float32))
+        place = tmp_path / "zoo" / f"test_data_set_{number}"
+        place.mkdir(parents=True)
+        tensor = numpy_helper.from_array(np.full((1, 3), number, np.float32), "x")
+        (place / "input_0.pb").write_bytes(tensor.SerializeToString())
     return tmp_path
 
 
 SECTIONS = {
+    "requests": RequestsParams(path="calls"),
+    "onnx_test_data": OnnxTestDataParams(path="zoo"),
+    "random": RandomParams.model_validate({"inputs": {"x": {"shape": [3]}}, "samples": 40}),
     "digits": DigitsParams(),
     "npz": NpzParams(path="data.npz"),
     "csv": CsvParams(path="data.csv", label="kind"),
@@ -139,7 +153,11 @@ def test_inputs_are_float32_or_tokens_with_samples_first(folder, source):
     batch = next(load_dataset(section(source), folder, 3).split("calibration").batches(5))
     wanted = np.int64 if source == "sentence_pairs" else np.float32
     assert {array.dtype for array in batch.inputs.values()} == {np.dtype(wanted)}
-    assert {len(array) for array in batch.inputs.values()} == {len(batch.labels)} == {len(batch.indices)} == {5}
+    if source in ("requests", "onnx_test_data", "random"):
+        assert batch.labels is None
+        assert {len(array) for array in batch.inputs.values()} == {len(batch.indices)}
+    else:
+        assert {len(array) for array in batch.inputs.values()} == {len(batch.labels)} == {len(batch.indices)} == {5}
 
 
 def test_a_model_comes_in_the_form_that_its_source_promises():

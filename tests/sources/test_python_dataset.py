@@ -92,7 +92,7 @@ def test_a_dataset_keeps_its_splits_under_a_fingerprint_known_before(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("uneven", "different numbers of samples"),
+        ("uneven", "there are 4 samples and input 'a'"),
         ("few_labels", "3 labels for 20 samples"),
         ("nothing", "returned a NoneType"),
         ("no_numbers", "is not an array of numbers"),

@@ -97,7 +97,13 @@ def test_another_calibration_size_leaves_test_and_validation_alone():
 
 def test_sizes_that_do_not_fit_are_an_error_that_adds_them_up():
     with pytest.raises(UsageError, match=r"320 samples \(test 20, calibration 300\) but there are 100"):
-        choose(100, SplitSizes(validation=0), 0)
+        choose(100, SplitSizes(validation=0, calibration=300), 0)
+
+
+def test_the_default_calibration_takes_what_is_left_of_few():
+    dealt = choose(100, SplitSizes(), 0)
+    assert [len(dealt.of(name)) for name in ("test", "validation", "calibration", "train")] == [20, 10, 70, 0]
+    assert len(choose(1000, SplitSizes(), 0).calibration) == 300
 
 
 def test_more_test_samples_than_the_dataset_keeps_is_an_error():
