@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compressctl.core.errors import StageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
@@ -51,10 +51,12 @@ def carry(model: Model, body: onnx.ModelProto, events: Events) -> Carried:
 
     body: the model's graph, simplified. Weights behind a DequantizeLinear that float products, convolutions and lookups
     read become constants with a plan entry, which writing turns into the same codes again; everything else that is
-    quantized is left alone. Raises StageError when an earlier stage has quantized activations.
+    quantized is left alone. Raises NothingToCompressError when an earlier stage has quantized activations.
     """
     if model.quant is not None and (model.quant.activations or model.quant.dynamic):
-        raise StageError("the model is already quantized by an earlier stage", hint="quantize once, as the last stage")
+        raise NothingToCompressError(
+            "the model is already quantized by an earlier stage", hint="quantize once, as the last stage"
+        )
     before = already_quantized(model.body)
     earlier = {} if model.quant is None else dict(model.quant.weights)
     taken = _taken_over(body)
