@@ -29,7 +29,7 @@ def evaluate(
     from compressctl.core.source import DEFAULT_METRIC, metrics
     from compressctl.core.target import Target
     from compressctl.measure.score import predict, score
-    from compressctl.pipeline.work import open_backend
+    from compressctl.measure.session_host import SessionHost
     from compressctl.recipe.loader import load
     from compressctl.sources.load import load_dataset
 
@@ -45,8 +45,9 @@ def evaluate(
     metric = metrics.get(name)
     with exported_files([file]) as [(artifact, signature)]:
         dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
-        session = open_backend(artifact.backend).open(artifact, Target(artifact.backend, threads=0))
-        found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
+        with SessionHost() as host:
+            session = host.open(artifact, Target(artifact.backend, threads=0))
+            found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
     if as_json:
         import json
 

@@ -10,6 +10,7 @@ import typer
 from compressctl.pipeline.effort import Measure
 
 if TYPE_CHECKING:
+    from compressctl.recipe.schema import Recipe
     from compressctl.report.document import FilePart, Report
 
 
@@ -45,6 +46,7 @@ def reproduce(
     for line in [
         *_changed_sources(locked, load_lock(result.folder / "recipe.lock.yaml")[1]),
         *_changed_environment(locked.get("environment", {}), after.environment),
+        *_draws(recipe),
     ]:
         print(f"note: {line}")
     differences = list(_differences(before, after))
@@ -70,6 +72,31 @@ def _changed_environment(before: dict[str, Any], after: dict[str, Any]) -> list[
     return [
         f"{name} was {before.get(name)}, is {after.get(name)}" for name in names if before.get(name) != after.get(name)
     ]
+
+
+def _draws(recipe: Recipe) -> list[str]:
+    """Stages whose results this machine, and another clock, may give otherwise although nothing changed."""
+    from compressctl.core.needs import Need, declared_needs
+    from compressctl.core.technique import techniques
+    from compressctl.pipeline.plan import if_slower
+    from compressctl.recipe.order import resolve_target
+
+    stages, target = [stage for stage in recipe.stages if stage.enabled], resolve_target(recipe)
+    trained = [stage.id for stage in stages if Need.TRAINING_DATA in declared_needs(stage.params).requires]
+    timed = [
+        stage.id
+        for stage in stages
+        if Need.LATENCY in declared_needs(stage.params) or if_slower(stage, techniques.get(stage.use), target) != "keep"
+    ]
+    lines = []
+    if trained:
+        lines.append(
+            f"trained in {', '.join(trained)}: bits depend on the processor, the number of threads and the build of torch; elsewhere a "
+            "repeat is another draw, whose score differs by some tenths of a point"
+        )
+    if timed:
+        lines.append(f"decided by a clock in {', '.join(timed)}: another machine, or a busy one, may decide otherwise")
+    return lines
 
 
 def _differences(before: Report, after: Report) -> list[str]:

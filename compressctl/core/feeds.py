@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,12 @@ class Feed:
 def feeds(split: Split, signature: Signature, size: int) -> Iterator[Feed]:
     """The split in calls of at most `size` samples, or of as many as the model takes. Order stays.
 
-    Samples of different shapes never share a call. Raises UsageError when the data's arrays do not fit the model's inputs.
+    Samples of different shapes never share a call, and recorded calls stay as they were recorded: rounding may depend on the batch.
+    Raises UsageError when the data's arrays do not fit the model's inputs.
     """
     fixed = signature.fixed_batch
     step = fixed or size
-    for batch in _of_equal_shapes(split.batches(step), signature, step):
+    for batch in split.batches(step):
         for part in _parts(batch, step):
             inputs, count = bind(part, signature), len(part.indices)
             if fixed is not None and count < fixed and not part.is_request:
@@ -59,61 +60,6 @@ def first_feeds(split: Split, signature: Signature, samples: int, at_once: int) 
         if sum(other.count for other in found) >= samples:
             break
     return found
-
-
-def _of_equal_shapes(batches: Iterator[Batch], signature: Signature, size: int) -> Iterator[Batch]:
-    """Batches as they come; recorded requests of one shape that follow each other as one, where every batch axis is known."""
-    waiting: list[Batch] = []
-    for batch in batches:
-        if not batch.is_request or size == 1 or not _can_join(signature):
-            yield batch
-            continue
-        if waiting and (len(waiting) == size or _shapes(waiting[0]) != _shapes(batch)):
-            yield from _joined(waiting, signature)
-            waiting = []
-        waiting.append(batch)
-    if waiting:
-        yield from _joined(waiting, signature)
-
-
-def _can_join(signature: Signature) -> bool:
-    return signature.fixed_batch is None
-
-
-def _shapes(batch: Batch) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in batch.inputs.items()}
-
-
-def _joined(requests: Sequence[Batch], signature: Signature) -> Iterator[Batch]:
-    """One batch of all, or the requests one by one where they hold more than one sample each or other constants."""
-    axes = {spec.name: spec.batch_axis for spec in signature.inputs}
-    first = requests[0]
-    constant = [name for name in first.inputs if axes.get(name) is None]
-    single = all(first.inputs[name].shape[axes[name] or 0] == 1 for name in first.inputs if name not in constant)
-    same = all(np.array_equal(first.inputs[name], other.inputs[name]) for name in constant for other in requests[1:])
-    if len(requests) == 1 or not single or not same or len(constant) == len(first.inputs):
-        yield from requests
-        return
-    inputs = {
-        name: array
-        if name in constant
-        else np.concatenate([np.moveaxis(other.inputs[name], axes[name] or 0, 0) for other in requests])
-        for name, array in first.inputs.items()
-    }
-    labels = None if first.labels is None else np.concatenate([_labels(other) for other in requests])
-    groups = None if first.groups is None else np.concatenate([_groups(other) for other in requests])
-    indices = np.concatenate([other.indices for other in requests])
-    yield Batch(inputs, labels, indices, groups, frozenset(constant))
-
-
-def _labels(batch: Batch) -> np.ndarray:
-    assert batch.labels is not None
-    return batch.labels
-
-
-def _groups(batch: Batch) -> np.ndarray:
-    assert batch.groups is not None
-    return batch.groups
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:

@@ -9,10 +9,10 @@ import numpy as np
 
 _RESAMPLES = 2000
 
-BETWEEN_RUNS = 0.015
-"""Standard deviation of the logarithm of a ratio between measurements of the same files that agree within themselves: other
-minutes, other addresses, another caller around the same call. `benchmarks/intervals.py` is the evidence, docs/report.md says
-what it found.
+BETWEEN_RUNS = 0.011
+"""Standard deviation of the logarithm of a ratio between measurements of the same files by the same protocol, each of which agrees
+within itself: other minutes, other addresses, another caller around the same call. The larger of the two root mean squares that
+`benchmarks/intervals.py` found; docs/report.md has the figures.
 """
 
 

@@ -21,7 +21,7 @@ from compressctl.core.events import Events
 from compressctl.core.failures import failed_stage
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
-from compressctl.core.needs import FROM_DATA, SCORED
+from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
@@ -31,7 +31,7 @@ from compressctl.measure.artifact import Subject
 from compressctl.measure.crash import with_node
 from compressctl.measure.fidelity_limits import strict_checks
 from compressctl.measure.results import Parity
-from compressctl.measure.samples import Samples, random_inputs
+from compressctl.measure.samples import Samples, in_words, random_inputs
 from compressctl.measure.session_host import SessionHost
 from compressctl.measure.speed_words import load_words
 from compressctl.pipeline.crew import Crew, telling
@@ -104,6 +104,16 @@ class Work:
                 session = opened(model, backend, target, self._host)
             if data is not None and self.plan.metric is not None:
                 check_metric(model, session, metrics.get(self.plan.metric), data)
+            if data is not None and self._trains():
+                from compressctl.training.preflight import check_loss
+
+                check_loss(self._loaded(), data, self.recipe.task)
+
+    def _trains(self) -> bool:
+        """Whether a stage that is still to run takes the task's loss of the network."""
+        waiting = [step.stage for step in self.plan.steps if step.stage is not None and not step.cached]
+        takes_loss = any(Need.TASK_LOSS in declared_needs(stage.params).requires for stage in waiting)
+        return takes_loss and self._loaded().form is Form.TORCH
 
     def carry_out(self) -> None:
         self.preflight()
@@ -272,9 +282,10 @@ class Work:
 
     def _is_kept(self, stage: Stage, spec: TechniqueSpec, models: tuple[Model, Model], facts: dict[str, Any]) -> bool:
         """models: what the stage was given, and its result."""
-        target = self.plan.target
+        target = self._target
         wanted = if_slower(stage, spec, target)
-        timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}"
+        call = in_words(self._samples.call(target.batch))
+        timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}, {call}"
         return is_within_gate(stage, models[1], self._judge, facts, self.events) and is_fast_enough(
             stage, wanted, models, self._latency_ms, timed_on, facts, self.events
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from compressctl.measure.fidelity import nearness
 from compressctl.measure.fidelity import verdict as judged
@@ -53,6 +55,26 @@ def sentences(part: BackendPart) -> list[str]:
         if output.broken:
             lines.append(f"{shortened(output.name)}: {output.broken:,} values are NaN or infinite on one side alone.")
     return lines
+
+
+def stage_words(facts: Mapping[str, Any]) -> str | None:
+    """The worst output after a stage, from the stage's facts; None where nothing was compared."""
+    found = facts.get("fidelity")
+    outputs = found.get("outputs") if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or not isinstance(outputs, Mapping) or not outputs:
+        return None
+    measured = [OutputPart.model_validate({**_NOTHING, "name": name, **given}) for name, given in outputs.items()]
+    compared = [output for output in measured if output.samples]
+    if not compared:
+        return "its outputs have other shapes than the original's"
+    worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
+    name = f"worst output {shortened(worst.name)}" if len(compared) > 1 else "output"
+    agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
+    where = f"{found.get('samples'):,} samples of the {found.get('split')} split"
+    return f"{name} {nearness(_measured(worst))}{agreement} against the original's, on {where}"
+
+
+_NOTHING = {"samples": 0, "identical": False, "sqnr_db": None, "cosine": None, "largest_difference": None}
 
 
 def rows(part: BackendPart) -> list[list[str]]:

@@ -9,6 +9,7 @@ from compressctl.core import untouched
 from compressctl.core.backend import backends
 from compressctl.core.count import by_operator
 from compressctl.measure.speed_words import times, verdict
+from compressctl.report import fidelity
 from compressctl.report.document import (
     SMALLEST_GROUP,
     BackendPart,
@@ -265,6 +266,9 @@ def stages(part: BackendPart, report: Report) -> list[str]:
         left = untouched.words(stage.facts)
         if left is not None and "skipped" not in stage.facts:
             lines.append(f"Stage {stage.id} left {left}.")
+        near = fidelity.stage_words(stage.facts)
+        if near is not None and "skipped" not in stage.facts:
+            lines.append(f"After stage {stage.id}: {near}.")
     for before, after in zip(part.waterfall, part.waterfall[1:], strict=False):
         same_speed = after.step is None or verdict(after.step.low, after.step.high) == "no measurable change"
         same_size = abs(after.total_bytes - before.total_bytes) <= before.total_bytes * 0.005

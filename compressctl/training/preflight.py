@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compressctl.core.data import Batch
+from compressctl.core.data import Batch, Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
 from compressctl.core.source import Task
 from compressctl.core.technique import RunContext
 
+_FEW = 8
 _SHOWN = "a technique with an objective of its own can train on them; everything that needs no labels works without any"
 
 
@@ -44,6 +45,39 @@ def check_training_labels(model: Model, run: RunContext) -> None:
         batch = next(run.data.split(name).batches(32), None)
         if batch is not None:
             check_labels(model, batch, run.task)
+
+
+def check_loss(model: Model, data: Dataset, task: Task) -> None:
+    """Compute the task's loss on a few training samples. model: in torch form, which stays as it is.
+
+    Raises UsageError where the labels do not fit the outputs, whatever the loss says about it.
+    """
+    import torch
+
+    from compressctl.training.data import tensor_batches
+    from compressctl.training.objective import task_objective
+
+    batch = next(data.split("train").batches(_FEW), None)
+    if batch is None:
+        return
+    check_labels(model, batch, task)
+    tensors = next(tensor_batches(data.split("train"), model.signature, _FEW))
+    device = next((parameter.device for parameter in model.body.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            loss = float(task_objective(task)(model.body.eval(), tensors.to(device)))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"the loss of task {task} cannot be computed on the first training samples: {error}",
+            hint="check that data.labels are what the task takes; `compressctl explain` says which",
+        ) from error
+    if not np.isfinite(loss):
+        raise UsageError(
+            f"the loss of task {task} is {loss} on the first training samples",
+            hint="check the network's outputs and the labels: training would start from no number",
+        )
 
 
 def _check_classes(outputs: Sequence[int | str], labels: np.ndarray) -> None:
