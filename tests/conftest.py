@@ -139,6 +139,7 @@ def greedy(model, params, run):
     return np.ones(2**60, np.uint8)
 
 def broken(outputs, labels):
+    # One batch, which is tried before everything else, does not show the mistake.
     if len(labels) > 100:
         raise ZeroDivisionError("in a metric")
     return 50.0

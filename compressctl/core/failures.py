@@ -82,12 +82,19 @@ def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
 
     folder: where the traceback is written.
     """
-    refused = refusal(error)
+    refused = refused_in(name, error)
     if refused is not None:
-        refused.message = f"{name}: {refused.message}"
         return refused
     what = f"{name} failed: {type(error).__name__}: {error}"
     return StageError(what, hint=_kept_traceback(error, folder))
+
+
+def refused_in(what: str, error: Exception) -> CompressctlError | None:
+    """The same as `refusal`, with what was being done in front of it."""
+    refused = refusal(error)
+    if refused is not None:
+        refused.message = f"{what}: {refused.message}"
+    return refused
 
 
 def exit_code(error: BaseException) -> ExitCode:

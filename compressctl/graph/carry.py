@@ -51,7 +51,7 @@ def carry(model: Model, body: onnx.ModelProto, events: Events) -> Carried:
 
     body: the model's graph, simplified. Weights behind a DequantizeLinear that float products, convolutions and lookups
     read become constants with a plan entry, which writing turns into the same codes again; everything else that is
-    quantized is left alone. Raises StageError when an earlier stage has quantized activations.
+    quantized is left alone. Raises NothingToCompressError when an earlier stage has quantized activations.
     """
     if model.quant is not None and (model.quant.activations or model.quant.dynamic):
         raise NothingToCompressError(

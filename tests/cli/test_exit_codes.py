@@ -7,15 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 from support.shell import Finished, Shell
 from typer.testing import CliRunner
 
+from compressctl.backends.onnxruntime import BACKEND
 from compressctl.cli.main import app
+from compressctl.core.backend import Artifact
 from compressctl.core.errors import EXIT_CODES, ExitCode, MachineError, StageError, UsageError
 from compressctl.core.failures import exit_code, failed_stage, translated
+from compressctl.core.target import Target
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,6 +151,25 @@ def test_70_a_traceback_that_can_be_written_nowhere_is_printed(shell: Shell) -> 
     assert done.code == 70, done.err
     assert "ZeroDivisionError: in a check" in done.err
     assert "could not be written anywhere" in done.err
+
+
+def test_5_a_runtime_that_finds_no_memory(tmp_path: Path) -> None:
+    """The outputs take 64 TiB."""
+    value = helper.make_tensor_value_info
+    size = onnx.numpy_helper.from_array(np.array([2**44], np.int64), "size")
+    graph = helper.make_graph(
+        [helper.make_node("Expand", ["x", "size"], ["y"])],
+        "large",
+        [value("x", TensorProto.FLOAT, [1])],
+        [value("y", TensorProto.FLOAT, ["n"])],
+        [size],
+    )
+    path = tmp_path / "large.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    target = Target("onnxruntime")
+    session = BACKEND.open(Artifact("onnxruntime", path, (path,)), target)
+    with pytest.raises(MachineError, match=r"cannot run large\.onnx.*Expand node.*Failed to allocate memory"):
+        session.run({"x": np.ones(1, np.float32)})
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def chains(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
     return graph_of(nodes, inputs, tensors), (batch, inputs[0].type.tensor_type.shape.dim[1].dim_value, height, width)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chains())
 def test_macs_at_a_real_shape_are_those_of_what_runs(case: tuple[onnx.ModelProto, tuple[int, ...]]) -> None:
     model, shape = case
@@ -133,7 +133,7 @@ def test_macs_at_a_real_shape_are_those_of_what_runs(case: tuple[onnx.ModelProto
     assert {name: found[name] for name in made} == made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chains())
 def test_sizes_by_symbol_and_by_axis_count_what_a_shape_counts(
     case: tuple[onnx.ModelProto, tuple[int, ...]],
@@ -144,7 +144,7 @@ def test_sizes_by_symbol_and_by_axis_count_what_a_shape_counts(
     assert total_macs(model, {"x.0": shape[0], "x.2": shape[2], "x.3": shape[3]}) == total_macs(model, sizes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chains())
 def test_a_multiplication_never_counts_nothing_where_its_shapes_are_unknown(
     case: tuple[onnx.ModelProto, tuple[int, ...]],

@@ -77,7 +77,7 @@ def test_larger_inputs_than_calibration_saw_are_named(tmp_path: Path, ranges: st
     assert "leave their range on 16 test samples" in str(found)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(share=st.sampled_from([0.0, 0.02, 0.2, 1.0]), seed=st.integers(0, 99))
 def test_the_share_is_that_of_a_count_by_hand(
     share: float, seed: int, tmp_path_factory: pytest.TempPathFactory

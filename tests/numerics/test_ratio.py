@@ -15,7 +15,7 @@ def _measured(ratio: float, seed: int, *, noise: float = 0.02, launches: int = 5
     return Paired(before, after)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.1, 10), st.floats(0.7, 1.4), st.floats(0, 0.3), st.integers(1, 9), st.integers(0, 1000))
 def test_both_protocols_lie_inside_and_one_more_only_widens(
     ratio: float, protocol: float, noise: float, launches: int, seed: int
@@ -31,7 +31,7 @@ def test_both_protocols_lie_inside_and_one_more_only_widens(
     assert both.value == alone.value
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.1, 10), st.floats(0, 0.3), st.integers(2, 9), st.integers(0, 1000))
 def test_exchanging_the_two_inverts_value_and_interval(ratio: float, noise: float, launches: int, seed: int) -> None:
     found = _measured(ratio, seed, noise=noise, launches=launches)

@@ -122,7 +122,7 @@ def test_a_missed_budget_exits_1_and_says_which(shell: Shell) -> None:
     assert "MISSED" in done.out
 
 
-def test_a_gate_that_stops_exits_4_and_one_that_skips_goes_on(shell: Shell) -> None:
+def test_a_gate_that_stops_exits_1_and_one_that_skips_goes_on(shell: Shell) -> None:
     stage = "  - {{use: example.scale, factor: 1.0e+6, gate: {{accuracy_drop: 1, otherwise: {}}}}}"
     stopped = shell.run("apply", shell.recipe("stop.yaml", stage.format("stop")), "--output", "stopped")
     assert stopped.code == 1, stopped.err

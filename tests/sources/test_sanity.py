@@ -48,7 +48,7 @@ def _model(body: Any) -> Model:
     return Model(Form.ONNX if isinstance(body, onnx.ModelProto) else Form.TORCH, body, SIGNATURE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     position=st.integers(0, 11),
     value=st.sampled_from([np.nan, np.inf, -np.inf]),
@@ -108,7 +108,7 @@ GOOD = np.random.default_rng(1).standard_normal((40, 4)).astype(np.float32)
 CLASSES = np.arange(40) % 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(sample=st.integers(0, 39), column=st.integers(0, 3), value=st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_an_input_that_is_no_number_is_named_with_its_sample(sample: int, column: int, value: float) -> None:
     look_through(_dataset(GOOD, CLASSES))

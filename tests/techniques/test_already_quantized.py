@@ -236,7 +236,7 @@ def test_files_of_other_quantizers_are_named_and_left_alone(use: str, how: str, 
             assert any(np.array_equal(value.astype(np.int32), other) for other in after), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     dtype=st.sampled_from(["int8", "uint8"]),
     axis=st.sampled_from([None, 0, 1]),

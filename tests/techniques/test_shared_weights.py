@@ -65,7 +65,7 @@ def _applied(layers: list[Step], stage: str, target: Target, folder: Path) -> tu
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(layers=steps(), dialect=st.sampled_from(list(TARGETS)))
 @example(layers=SQUARE, dialect="onnxruntime")
 @example(layers=SQUARE, dialect="openvino")
@@ -89,7 +89,7 @@ def test_the_file_computes_what_the_model_did(
 
 
 @pytest.mark.parametrize("stage", ["static", "dynamic", "weights-8"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(layers=steps(), first=st.sampled_from(list(TARGETS)), second=st.sampled_from(list(TARGETS)))
 @example(layers=SQUARE, first="onnxruntime", second="openvino")
 @example(layers=SQUARE, first="openvino", second="onnxruntime")

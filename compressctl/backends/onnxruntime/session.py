@@ -12,6 +12,7 @@ import onnxruntime
 
 from compressctl.backends.node_names import node_name
 from compressctl.core.errors import CompressctlError, StageError, UsageError
+from compressctl.core.failures import refused_in
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.core.target import Target
 
@@ -97,15 +98,19 @@ def translated(error: Exception, path: Path) -> CompressctlError:
     text = re.sub(r"^\[ONNXRuntimeError\]\s*:\s*\d+\s*:\s*\w+\s*:\s*", "", str(error)).strip()
     text = re.sub(r"^Load model from \S+ failed:\s*", "", text)
     text = re.sub(r"\s*(/\S+\.(cc|h):\d+ .*?\) )", " ", text).strip()
+    said = f"ONNX Runtime cannot run {path.name}"
+    refused = refused_in(said, RuntimeError(text))
+    if refused is not None:
+        return refused
     for pattern, message, hint in _KNOWN_ERRORS:
         found = re.search(pattern, text, re.DOTALL)
         if found:
             facts = found.groupdict()
             if "node" in facts:
                 facts["node"] = node_name(facts["node"], path)
-            return StageError(f"ONNX Runtime cannot run {path.name}: {message.format(**facts)}", hint=hint)
+            return StageError(f"{said}: {message.format(**facts)}", hint=hint)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return StageError(f"ONNX Runtime cannot run {path.name}: {first}")
+    return StageError(f"{said}: {first}")
 
 
 _KNOWN_ERRORS = (

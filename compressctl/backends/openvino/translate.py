@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compressctl.backends.node_names import first_of, node_name
 from compressctl.core.errors import CompressctlError, StageError
+from compressctl.core.failures import refused_in
 
 _KNOWN = (
     (
@@ -52,14 +53,18 @@ def translated(error: Exception, path: Path) -> CompressctlError:
     if isinstance(error, CompressctlError):
         return error
     text = re.sub(r"(Exception from )?src/\S+:\d+:?", " ", str(error))
+    said = f"OpenVINO cannot take {path.name}"
+    refused = refused_in(said, RuntimeError(text))
+    if refused is not None:
+        return refused
     for pattern, message, hint in _KNOWN:
         found = re.search(pattern, text, re.DOTALL)
         if found:
             facts = {name: " ".join(value.split()) for name, value in found.groupdict().items()}
             facts.update(_names(facts.get("what", ""), path))
-            return StageError(f"OpenVINO cannot take {path.name}: {message.format(**facts)}", hint=hint)
+            return StageError(f"{said}: {message.format(**facts)}", hint=hint)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return StageError(f"OpenVINO cannot take {path.name}: {lines[-1] if lines else type(error).__name__}")
+    return StageError(f"{said}: {lines[-1] if lines else type(error).__name__}")
 
 
 def _names(what: str, path: Path) -> dict[str, str]:
