@@ -30,11 +30,14 @@ class Technique:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+_NEAR = {"gate": {"sqnr_db": 22}}
+"""What somebody without labels would ask for: layers that cost too much of an output go back to float."""
+
 TECHNIQUES = (
-    Technique("static", ({"use": "quantize.static"},)),
+    Technique("static", ({"use": "quantize.static", **_NEAR},)),
     Technique("dynamic", ({"use": "quantize.dynamic"},)),
     Technique("weights-8", ({"use": "quantize.weights", "bits": 8},)),
-    Technique("weights-4", ({"use": "quantize.weights", "bits": 4},)),
+    Technique("weights-4", ({"use": "quantize.weights", "bits": 4, **_NEAR},)),
     Technique("float16", ({"use": "cast", "dtype": "float16"},)),
     Technique("kmeans", ({"use": "share.kmeans"},), storage="packed"),
     Technique("pack"),

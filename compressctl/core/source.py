@@ -28,7 +28,7 @@ class SplitSizes(BaseModel):
         0.1, description="held-out samples that choose: gates, search, early stopping", ge=0
     )
     calibration: int | float | None = Field(
-        None, description="samples that set quantization ranges; default: 300, or what is left of fewer", ge=0
+        None, description="samples that set quantization ranges; default: 300, or half of what is left of fewer", ge=0
     )
     test: int | float | None = Field(
         None, description="samples that report; default: the dataset's own test split, else a fifth", ge=0

@@ -57,7 +57,8 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
     wanted_validation = 0 if own_validation else _count("validation", sizes.validation, samples)
     left = max(0, samples - wanted_test - wanted_validation)
     if sizes.calibration is None:
-        wanted_calibration = min(_DEFAULT_CALIBRATION, left)
+        # Of few samples some are left to train on.
+        wanted_calibration = _DEFAULT_CALIBRATION if left >= _DEFAULT_CALIBRATION else -(-left // 2)
     else:
         wanted_calibration = _count("calibration", sizes.calibration, samples)
     _check_fit(samples, {"test": wanted_test, "validation": wanted_validation, "calibration": wanted_calibration})

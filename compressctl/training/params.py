@@ -98,9 +98,13 @@ class TrainingParams(TechniqueParams):
         return self
 
     def needs(self) -> Needs:
-        """Labelled samples to learn from; the validation split and the metric choose the epoch that is kept."""
+        """Labelled samples to learn from; the validation split and the metric choose the epoch that is kept.
+
+        The original holds the outputs that have no labels.
+        """
         learning = Needs.of(Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
-        return super().needs() | learning | Needs.of(reads=(Need.VALIDATION_DATA, Need.METRIC))
+        held = (Need.ORIGINAL,) if self.other_outputs else ()
+        return super().needs() | learning | Needs.of(reads=(Need.VALIDATION_DATA, Need.METRIC, *held))
 
     @property
     def warmup_share(self) -> float:

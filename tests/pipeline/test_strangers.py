@@ -222,3 +222,35 @@ def test_plan_check_flies_one_batch_and_nothing_more(shell: Shell) -> None:
     refused = shell.run("plan", "r.yaml", "--check")
     assert refused.code == 2
     assert "the model takes x but the data gives other, more" in refused.err
+
+
+def test_a_second_output_is_held_while_the_first_is_trained(shell: Shell) -> None:
+    pytest.importorskip("accelerate")
+    (shell.folder / "net.py").write_text("""
+import torch
+from sklearn.datasets import load_digits
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU())
+        self.classes, self.boxes = torch.nn.Linear(32, 10), torch.nn.Linear(32, 4)
+    def forward(self, x):
+        hidden = self.body(x)
+        return self.classes(hidden), self.boxes(hidden)
+def data():
+    digits = load_digits()
+    return (digits.images / 16).astype("float32")[:400, None], digits.target[:400].astype("int64")
+""")
+    (shell.folder / "r.yaml").write_text("""recipe: compressctl/v1
+model: {source: python, factory: "net.py:Net", input_shape: [1, 8, 8]}
+data: {source: python, factory: "net.py:data"}
+stages:
+  - {id: tune, use: finetune, epochs: 1}
+  - {id: small, use: quantize.weights, bits: 8, if_slower: keep}
+""")
+    code, report, said = _run(shell)
+    assert code == 0, said
+    assert "output_1" in str(report["stages"][1]["facts"]["other_outputs"])
+    names = [output["name"] for output in report["backends"][0]["compressed"]["fidelity"]["outputs"]]
+    assert names == ["output_0", "output_1"]

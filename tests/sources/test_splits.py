@@ -100,9 +100,9 @@ def test_sizes_that_do_not_fit_are_an_error_that_adds_them_up():
         choose(100, SplitSizes(validation=0, calibration=300), 0)
 
 
-def test_the_default_calibration_takes_what_is_left_of_few():
+def test_the_default_calibration_takes_half_of_what_is_left_of_few():
     dealt = choose(100, SplitSizes(), 0)
-    assert [len(dealt.of(name)) for name in ("test", "validation", "calibration", "train")] == [20, 10, 70, 0]
+    assert [len(dealt.of(name)) for name in ("test", "validation", "calibration", "train")] == [20, 10, 35, 35]
     assert len(choose(1000, SplitSizes(), 0).calibration) == 300
 
 
