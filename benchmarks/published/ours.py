@@ -35,8 +35,8 @@ _NEAR = {"gate": {"sqnr_db": 22}}
 
 TECHNIQUES = (
     Technique("static", ({"use": "quantize.static", **_NEAR},)),
-    Technique("dynamic", ({"use": "quantize.dynamic"},)),
-    Technique("weights-8", ({"use": "quantize.weights", "bits": 8},)),
+    Technique("dynamic", ({"use": "quantize.dynamic", **_NEAR},)),
+    Technique("weights-8", ({"use": "quantize.weights", "bits": 8, **_NEAR},)),
     Technique("weights-4", ({"use": "quantize.weights", "bits": 4, **_NEAR},)),
     Technique("float16", ({"use": "cast", "dtype": "float16"},)),
     Technique("kmeans", ({"use": "share.kmeans"},), storage="packed"),
