@@ -9,6 +9,7 @@ import onnx
 
 from compressctl.core.count import Count, count
 from compressctl.graph.constants import ConstantTensor, Scope, node_name, parameter_tensors, scopes
+from compressctl.graph.inlined import inlined
 from compressctl.graph.macs import multiplies, node_macs
 from compressctl.graph.packed_sources import is_unpacker
 from compressctl.graph.shapes import Shape, shapes
@@ -49,7 +50,7 @@ def costs(
     seen: set[str] = set()
     return [
         _cost(node, scope, known if scope.within is None else {}, seen)
-        for scope in scopes(_without_calls(model).graph)
+        for scope in scopes(inlined(model).graph)
         for node in scope.graph.node
         if not is_unpacker(node)
     ]
@@ -116,16 +117,3 @@ def _in_attributes(node: onnx.NodeProto, scope: Scope) -> Iterator[ConstantTenso
             if entry.floats:
                 size = len(entry.floats)
                 yield ConstantTensor(f"{scope.path}/{node_name(node)}:{entry.name}", size, 4 * size, is_float=True)
-
-
-def _without_calls(model: onnx.ModelProto) -> onnx.ModelProto:
-    """With the model's own functions written out where they are called."""
-    if not model.functions:
-        return model
-    from onnx import inliner
-
-    try:
-        return inliner.inline_local_functions(model)
-    except Exception:
-        # Past protobuf's 2 GiB, or a call that does not fit: what the function costs stays unknown.
-        return model

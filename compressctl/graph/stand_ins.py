@@ -13,13 +13,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressctl.graph.index import attribute
+from compressctl.graph.inlined import inlined
 
 DOMAIN = "com.microsoft"
 
 
 def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with calls of its functions written out, and with stand-ins in the main graph. Weights need not have data."""
-    model = _inlined(model)
+    model = inlined(model)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -38,18 +39,6 @@ _Make = Callable[[onnx.NodeProto, dict[str, onnx.TensorProto], onnx.GraphProto],
 def _is_theirs(node: onnx.NodeProto) -> bool:
     """Some of ONNX Runtime's operators carry the standard domain in files (SimplifiedLayerNormalization)."""
     return node.domain == DOMAIN or (node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type))
-
-
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    if not model.functions:
-        return model
-    from onnx import inliner
-
-    try:
-        return inliner.inline_local_functions(model)
-    except Exception:
-        # A function that its caller does not fit: the shape of what it gives stays unknown.
-        return model
 
 
 def _same(position: int, *outputs: int) -> _Make:

@@ -45,11 +45,12 @@ def verdict(found: Fidelity) -> str | None:
 
 
 def nearness(output: OutputFidelity) -> str:
-    """As in "37.5 dB, cosine 0.999"."""
+    """As in "37.5 dB, cosine 0.999"; with how many samples are in no figure, where their shapes differ."""
+    others = f", another shape for {output.other_shapes:,} samples" if output.other_shapes else ""
     if output.identical:
-        return "identical"
+        return f"identical{others}"
     noise = "without a signal to compare" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
-    return f"{noise}, cosine {output.cosine:.3f}" if output.cosine is not None else noise
+    return (f"{noise}, cosine {output.cosine:.3f}" if output.cosine is not None else noise) + others
 
 
 class Comparison:

@@ -12,6 +12,7 @@ from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.report.document import BackendPart, FidelityPart, OutputPart
 from compressctl.report.names import shortened
 
+_NAMED = 3
 HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal decisions", "decided by")
 
 
@@ -26,17 +27,23 @@ def verdict(part: BackendPart) -> str | None:
 
 
 def summary(part: BackendPart) -> str | None:
-    """The worst output in a few words, for the verdict\'s line; None where nothing was compared."""
+    """The worst output in a few words, for the verdict's line; None where nothing was compared."""
     found = part.compressed.fidelity
     compared = [output for output in found.outputs if output.samples] if found else []
     if found is None or not compared:
         return None
-    if all(output.identical for output in compared):
-        return "outputs identical" + _random(found)
+    uncompared = [shortened(output.name) for output in found.outputs if not output.samples]
+    left = (
+        f", {', '.join(uncompared[:_NAMED])}{' and more' if len(uncompared) > _NAMED else ''} not compared"
+        if uncompared
+        else ""
+    )
+    if all(output.identical and not output.other_shapes for output in compared):
+        return f"{'compared outputs' if uncompared else 'outputs'} identical{left}{_random(found)}"
     worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
     name = f" ({shortened(worst.name)})" if len(compared) > 1 else ""
     agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
-    return f"{'worst output' if len(compared) > 1 else 'output'}{name} {nearness(_measured(worst))}{agreement}{_random(found)}"
+    return f"{'worst output' if len(compared) > 1 else 'output'}{name} {nearness(_measured(worst))}{agreement}{left}{_random(found)}"
 
 
 def sentences(part: BackendPart) -> list[str]:
@@ -88,12 +95,20 @@ def _row(output: OutputPart) -> list[str]:
         return [shortened(output.name), "not compared", "", "", "", ""]
     return [
         shortened(output.name),
-        "identical" if output.identical else "no signal" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB",
+        _identical(output)
+        if output.identical
+        else "no signal"
+        if output.sqnr_db is None
+        else f"{output.sqnr_db:.1f} dB",
         "" if output.cosine is None else f"{output.cosine:.5f}",
         "" if output.largest_difference is None else f"{output.largest_difference:.3g}",
         "" if output.agreement is None else f"{output.agreement:.2%}, {1 - output.agreement:.2%} changed",
         output.decided_by or "",
     ]
+
+
+def _identical(output: OutputPart) -> str:
+    return f"identical ({output.other_shapes:,} samples not compared)" if output.other_shapes else "identical"
 
 
 def _measured(output: OutputPart) -> OutputFidelity:

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
-from compressctl.measure.fidelity import Comparison, class_axis, is_far, verdict
+from compressctl.measure.fidelity import Comparison, class_axis, is_far, nearness, verdict
 from compressctl.measure.fidelity_limits import fidelity_checks
 from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.measure.score import predict_all
@@ -185,3 +185,10 @@ def test_every_row_of_a_recorded_call_is_compared() -> None:
     signal, noise = 5 * 4 * (1 + 4 + 9), 3 * 4 * 4 * 0.25
     assert output.sqnr_db == pytest.approx(10 * math.log10(signal / noise))
     assert output.largest_difference == 0.5
+
+
+def test_samples_whose_shape_differs_are_told_beside_what_is_identical() -> None:
+    same, longer = np.ones((2, 3)), np.ones((2, 4))
+    found = _compared(({"rows": same}, {"rows": same}, 1), ({"rows": same}, {"rows": longer}, 1))["rows"]
+    assert (found.samples, found.other_shapes, found.identical) == (1, 1, True)
+    assert nearness(found) == "identical, another shape for 1 samples"
