@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Inputs = Mapping[str, np.ndarray]
 
 _SHOWN = 10
+_LAYER_CALLS = 4
+"""Every tensor of the model is kept for each."""
 _FAR_DB = 20.0
 
 
@@ -56,7 +58,7 @@ def diff(
         chosen = Samples(signature, dataset_of(data), parse_shapes(shape or ()))
         calls = [(given, _retyped(given, second)) for given in _calls(chosen, samples)]
         outputs = _outputs((one, two), signature, calls)
-        tensors = tensor_fidelity((one.path, two.path), calls[:4], Path(folder)) if layers else []
+        tensors = tensor_fidelity((one.path, two.path), calls[:_LAYER_CALLS], Path(folder)) if layers else []
     if as_json:
         import json
 
@@ -129,7 +131,8 @@ def _print(
         return
     far = next((tensor for tensor in tensors if _decibels(tensor) < _FAR_DB), None)
     where = f"they part at {far.layer} ({nearness(far.found)})" if far else "no tensor that both have is below 20 dB"
-    print(f"layers, {len(tensors)} tensors in common: {where}")
+    few = min(calls, _LAYER_CALLS)
+    print(f"layers, {len(tensors)} tensors in common, on the first {few} of them: {where}")
     for tensor in sorted(tensors, key=_decibels)[:shown]:
         print(f"  {tensor.layer}: {nearness(tensor.found)}")
 

@@ -35,8 +35,9 @@ def tensor_fidelity(
 ) -> list[Tensor]:
     """files: two ONNX files, or OpenVINO's .xml. calls: inputs of each. folder: scratch. In the first file's order.
 
-    Tensors belong together by their names, and the outputs of products by their nodes' names, which quantizing keeps. Both run
-    in child processes with the tensors as outputs; what cannot be taken out is left out.
+    Tensors belong together by their names; the outputs of products also by their nodes' names, which quantizing keeps, where
+    neither's name is in the other file and what reads them is in both: a product that a batch norm was folded into is another.
+    Both run in child processes with the tensors as outputs; what cannot be taken out is left out.
     """
     pairs = _pairs(*(_layers(file) for file in files))
     found: list[Tensor] = []
@@ -48,18 +49,24 @@ def tensor_fidelity(
 
 @dataclass(frozen=True)
 class _Layer:
+    """readers: names of the nodes that take the tensor."""
+
     node: str
     op: str
     tensor: str
+    readers: frozenset[str] = frozenset()
 
 
 def _pairs(first: Sequence[_Layer], other: Sequence[_Layer]) -> list[tuple[_Layer, _Layer]]:
-    by_tensor = {layer.tensor: layer for layer in other}
-    by_node = {layer.node: layer for layer in other if layer.op in _PRODUCTS}
+    theirs = {layer.tensor: layer for layer in other}
+    ours = {layer.tensor for layer in first}
+    products = {layer.node: layer for layer in other if layer.op in _PRODUCTS and layer.tensor not in ours}
+    nodes = {layer.node for layer in other}
     pairs = []
     for layer in first:
-        match = by_node.get(layer.node) if layer.op in _PRODUCTS else None
-        match = match or by_tensor.get(layer.tensor)
+        match = theirs.get(layer.tensor)
+        if match is None and layer.op in _PRODUCTS and layer.readers <= nodes:
+            match = products.get(layer.node)
         if match is not None:
             pairs.append((layer, match))
     return pairs
@@ -106,13 +113,21 @@ def _layers(file: Path) -> list[_Layer]:
 
         return [_Layer(*found) for found in layers(file)]
     model = onnx.load(file, load_external_data=False)
+    readers: dict[str, set[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(_name(node))
     return [
-        _Layer(node.name or node.output[0], node.op_type, name)
+        _Layer(_name(node), node.op_type, name, frozenset(readers.get(name, ())))
         for node in model.graph.node
         if node.op_type != "Constant"
         for name in node.output
         if name
     ]
+
+
+def _name(node: onnx.NodeProto) -> str:
+    return node.name or next((name for name in node.output if name), "")
 
 
 def _tapped(file: Path, tensors: Sequence[str], folder: Path) -> Artifact:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compressctl.core.errors import GateError
-from compressctl.core.feeds import first_feeds
+from compressctl.core.feeds import Feed, first_feeds
 from compressctl.core.model import Model
 from compressctl.core.technique import Acceptance, RunContext
 
+if TYPE_CHECKING:
+    from compressctl.core.data import Split
+    from compressctl.core.model import Signature
+
 _PROBED_SAMPLES = 64
-"""Calibration samples on which each layer's cost is measured; only the order of the layers depends on it."""
+"""Calibration samples on which each layer's cost is measured, two runs a layer; only the order of the layers depends on it."""
+
+_PROBED_VALUES = 8_000_000
+"""Of large samples fewer: as many as hold this many input values, such as four images of 800x800."""
 
 
 Rebuild = Callable[[Mapping[str, str]], Model]
@@ -83,7 +90,7 @@ def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunConte
     assert run.data is not None
     assert run.open is not None
     open_ = run.open
-    calls = first_feeds(run.data.split("calibration"), original.signature, _PROBED_SAMPLES, _PROBED_SAMPLES)
+    calls = _probed(run.data.split("calibration"), original.signature)
     reference = open_(original)
     wanted = [reference.run(call.inputs) for call in calls]
 
@@ -98,6 +105,17 @@ def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunConte
         costs[node] = max(alone, whole - error([node]))
         run.events.progress("ranking layers", done + 1, len(nodes))
     return sorted(nodes, key=lambda node: -costs[node])
+
+
+def _probed(split: Split, signature: Signature) -> list[Feed]:
+    calls: list[Feed] = []
+    values = 0
+    for call in first_feeds(split, signature, _PROBED_SAMPLES, _PROBED_SAMPLES):
+        if calls and values >= _PROBED_VALUES:
+            break
+        calls.append(call)
+        values += sum(array.size for array in call.inputs.values())
+    return calls
 
 
 def _squared(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
