@@ -31,6 +31,7 @@ class Command:
 
 
 COMMANDS = {
+    "init": Command("compressctl.cli.init:init", "Write a starter recipe for a model."),
     "apply": Command("compressctl.cli.apply:apply", "Run a recipe: compress, export, measure, report."),
     "validate": Command("compressctl.cli.validate:validate", "Check a recipe and name everything wrong with it."),
     "plan": Command("compressctl.cli.plan:plan", "Show the steps that a recipe would take, before anything is loaded."),

@@ -13,6 +13,8 @@ from compressctl.recipe.nodes import Node, Step, join, shown
 from compressctl.recipe.strict_yaml import Source, decode, parse
 
 _MAX_EXTENDS = 20
+_MODELS = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".h5", ".tflite", ".xml")
+_HOW_TO = "`compressctl explain onnx` and `compressctl explain python` say which models a recipe takes, and how"
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
@@ -72,6 +74,13 @@ def _source(path: Path) -> Source:
     try:
         if path.is_dir():
             raise RecipeError([Problem("this is a directory, a recipe is a file", origin=Origin(str(path)))])
+        if path.suffix.lower() in _MODELS and path.is_file():
+            problem = Problem(
+                "this is a model, a recipe is a YAML file that names one",
+                hint=f"`compressctl init {path}` writes a recipe for it" if path.suffix.lower() == ".onnx" else _HOW_TO,
+                origin=Origin(str(path)),
+            )
+            raise RecipeError([problem])
         return decode(str(path), path.read_bytes())
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"

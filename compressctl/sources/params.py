@@ -123,9 +123,20 @@ class OnnxTestDataParams(SourceParams):
 
 class RandomInput(SourceParams):
     shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one sample, without the batch axis")
-    dtype: Literal["float32", "float16", "int64", "int32", "uint8", "bool"] = Field(
-        "float32", description="element type"
-    )
+    dtype: Literal[
+        "float32",
+        "float16",
+        "float64",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    ] = Field("float32", description="element type")
     low: float = Field(0.0, description="least value")
     high: float = Field(1.0, description="largest value of floats; integers stay below it")
     shared: bool = Field(False, description="one array for all samples, as a model without that batch axis takes it")

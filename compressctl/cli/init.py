@@ -1,0 +1,84 @@
+"""compressctl init: a starter recipe for a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compressctl.cli.options import Shapes
+from compressctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from compressctl.pipeline.starter import Starter
+
+_BUILTIN = "builtin:"
+
+
+def init(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help='An .onnx file, "file.py:name" for a PyTorch network, or builtin:NAME.'),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples: a folder of recorded calls (.npz), of test_data_set_*, or of one folder of images per class; or an .npz "
+            "file. [default: random values]",
+            show_default=False,
+        ),
+    ] = None,
+    shape: Shapes = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="The recipe to write. [default: the model's name with .yaml]", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a commented starter recipe for a model: its inputs and their shapes as the file has them, and a technique that fits.
+
+    What the file does not tell (the size of an open axis, which integers an input takes) is guessed, marked, and named here.
+    """
+    from compressctl.measure.samples import parse_shapes
+
+    path = output or Path(f"{_stem(model)}.yaml")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists", hint="name another with --output, or write over it with --force")
+    made = _starter(model, path, data, parse_shapes(shape or ()))
+    try:
+        path.write_text(made.text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="name another with --output") from None
+    print(f"wrote {path}")
+    for line in made.unsure:
+        print(f"look at: {line}")
+    print(f"next: compressctl apply {path}")
+
+
+def _stem(model: str) -> str:
+    name = model.removeprefix(_BUILTIN) if model.startswith(_BUILTIN) else Path(model.partition(".py:")[0]).stem
+    return name or "recipe"
+
+
+def _starter(model: str, path: Path, data: Path | None, shapes: dict[str, int]) -> Starter:
+    from compressctl.pipeline import starter
+
+    if model.startswith(_BUILTIN):
+        from compressctl.sources import builtin
+
+        name = model.removeprefix(_BUILTIN)
+        if name not in builtin.NAMES:
+            raise UsageError(f"there is no built-in network {name!r}", hint=f"known: {', '.join(builtin.NAMES)}")
+        return starter.for_builtin(name)
+    if ".py:" in model:
+        return starter.for_python(model)
+    file = Path(model)
+    if file.suffix.lower() != ".onnx":
+        raise UsageError(
+            f"{model!r} is no model that a recipe can be written for",
+            hint='name an .onnx file, "file.py:name" for a PyTorch network, or builtin:NAME',
+        )
+    if not file.is_file():
+        raise UsageError(f"the ONNX file {file} {'is not a file' if file.exists() else 'does not exist'}")
+    return starter.for_onnx(file, path, data, shapes)

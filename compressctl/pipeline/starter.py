@@ -1,0 +1,349 @@
+"""A first recipe for a model that nobody has written one for: what can be read from the file, and a remark where it cannot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from compressctl.core.model import Signature, TensorSpec
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_MASK, _SEGMENT, _RATE = (
+    re.compile(text, re.IGNORECASE) for text in ("mask", r"token_?type|segment", r"^(sr|(sample|sampling)_?rate)$")
+)
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_GUESSED_TOKENS, _GUESSED_PIXELS, _GUESSED_STEPS = 128, 224, 100
+_GUESSED_VOCABULARY = 1000
+
+
+@dataclass(frozen=True)
+class Starter:
+    """text: the recipe. unsure: what was guessed and should be looked at before a figure is believed."""
+
+    text: str
+    unsure: tuple[str, ...] = ()
+
+
+def for_onnx(path: Path, written_to: Path, data: Path | None, shapes: Mapping[str, int]) -> Starter:
+    """A recipe for an ONNX file. data: samples that somebody has, None for random ones. shapes: sizes of open axes.
+
+    Raises UsageError when the file is no ONNX model, when data is of no kind that can be told, and for a size of no open axis.
+    """
+    from compressctl.graph.open_axes import open_axes
+    from compressctl.sources.onnx_file import read_onnx, signature_of
+
+    model = read_onnx(path)
+    signature = signature_of(model.graph, path)
+    known = {key: axis.name for axis in open_axes(model.graph) for key in (axis.name, f"{axis.input}.{axis.axis}")}
+    for name in shapes:
+        if name not in known:
+            raise UsageError(f"the model has no open axis {name!r}", hint=f"open axes: {', '.join(known) or 'none'}")
+    sizes = {known[name]: size for name, size in shapes.items()}
+    section = _random(signature, model, sizes) if data is None else _found(data, signature, written_to.parent)
+    return Starter(
+        "\n".join(
+            [
+                *_head(path.name, path.stem, section.task),
+                f"model: {{source: onnx, path: {_scalar(_relative(path, written_to.parent))}}}",
+                *(f"#  in   {_told(spec)}" for spec in signature.inputs),
+                *(f"#  out  {_told(spec)}" for spec in signature.outputs),
+                "",
+                *section.lines,
+                "",
+                *_target(sizes),
+                *_stages(model, is_random=data is None, task=section.task),
+            ]
+        )
+        + "\n",
+        section.unsure,
+    )
+
+
+def for_python(factory: str) -> Starter:
+    """A recipe for a PyTorch network that a function makes. factory: "file.py:name"."""
+    lines = [
+        *_head(factory, factory.rpartition(":")[2], "classification"),
+        "model:",
+        "  source: python",
+        f"  factory: {_scalar(factory)}                 # a function without arguments that returns the nn.Module",
+        "  # weights: weights.safetensors               # or a .pt file that holds tensors only",
+        "  input_shape: [3, 224, 224]                   # of one sample, without the batch axis",
+        "",
+        "data:",
+        "  source: image_folder                         # or npz, csv, python, ...: `compressctl list`",
+        "  path: images/                                # one folder per class",
+        "  resize: [224, 224]",
+        "",
+        *_target({}),
+        "stages:",
+        "  - use: quantize.static                       # `compressctl list` names the others, `explain NAME` tells more",
+        "    gate: {accuracy_drop: 1.0}                 # layers that cost too much go back to float",
+        "",
+        "budget: {accuracy_drop: 1.0}                   # decides the exit code: 0 inside, 1 missed",
+    ]
+    return Starter("\n".join(lines) + "\n", ("model.input_shape and data are examples: write your own",))
+
+
+def for_builtin(name: str) -> Starter:
+    """A recipe for a network that comes with the package."""
+    lines = [
+        *_head(name, name, "classification"),
+        f"model: {{source: builtin, name: {name}}}",
+        "data: {source: digits}",
+        "",
+        *_target({}),
+        "stages:",
+        "  - use: quantize.static",
+        "    gate: {accuracy_drop: 1.0}",
+    ]
+    return Starter("\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True)
+class _Section:
+    lines: tuple[str, ...]
+    task: str = "custom"
+    unsure: tuple[str, ...] = ()
+
+
+def _head(what: str, name: str, task: str) -> list[str]:
+    tasks = {
+        "custom": "# no labels: every output is held against the original's",
+        "classification": "# labels are classes; others: regression, language-model, embedding, custom",
+    }
+    return [
+        f"# A starter recipe for {_remark(what)}, as `compressctl init` writes it. `compressctl validate` checks it,",
+        "# `compressctl plan --check` tries one batch, `compressctl apply` runs it.",
+        "recipe: compressctl/v1",
+        f"name: {_scalar(_NO_NAME.sub('-', name).strip('-.')[:100] or 'model')}",
+        f"task: {task}   {tasks[task]}",
+        "",
+    ]
+
+
+def _told(spec: TensorSpec) -> str:
+    axes = [f"{axis}*" if at == spec.batch_axis else str(axis) for at, axis in enumerate(spec.shape)]
+    batch = "   (* counts samples)" if spec.batch_axis is not None else ""
+    return _remark(f"{spec.name}  {spec.dtype} {' x '.join(axes) or 'scalar'}{batch}")
+
+
+def _random(signature: Signature, model: onnx.ModelProto, sizes: Mapping[str, int]) -> _Section:
+    guessed: list[str] = []
+    entries = []
+    for spec in signature.inputs:
+        shape = [
+            axis if isinstance(axis, int) else sizes.get(axis) or _guess(spec, at, guessed)
+            for at, axis in enumerate(spec.shape)
+            if at != spec.batch_axis
+        ]
+        entry = [f"shape: {shape}", f"dtype: {spec.dtype}", *_range(spec, model, guessed)]
+        if spec.batch_axis is None:
+            entry.append("shared: true")
+        entries.append(f"    {_scalar(spec.name)}: {{{', '.join(entry)}}}")
+    example = ", ".join(f"{spec.name}=..." if spec.name.isidentifier() else "..." for spec in signature.inputs[:2])
+    lines = (
+        "# Random values give sizes and speed, and say nothing about what the outputs become on real ones. Better: record",
+        f'# calls of your own with numpy.savez("recorded/0001.npz", {example}), and write',
+        "#   data: {source: requests, path: recorded/}",
+        "data:",
+        "  source: random",
+        "  inputs:",
+        *entries,
+    )
+    return _Section(lines, unsure=tuple(dict.fromkeys(guessed)))
+
+
+def _guess(spec: TensorSpec, at: int, guessed: list[str]) -> int:
+    size = _GUESSED_STEPS
+    if len(spec.shape) == 4:
+        size = _GUESSED_PIXELS
+    elif spec.dtype.startswith("int"):
+        size = _GUESSED_TOKENS
+    axis = str(spec.shape[at])
+    guessed.append(f"{axis} = {size} is a guess: write the size that you use, or pass --shape {axis}=SIZE")
+    return size
+
+
+def _range(spec: TensorSpec, model: onnx.ModelProto, guessed: list[str]) -> list[str]:
+    """Integers stay below `high`."""
+    if not spec.dtype.startswith(("int", "uint")):
+        return []
+    if _MASK.search(spec.name):
+        return ["low: 1", "high: 2"]
+    if _SEGMENT.search(spec.name):
+        return ["low: 0", "high: 1"]
+    if _RATE.search(spec.name):
+        return ["low: 16000", "high: 16001"]
+    rows = _rows_looked_up(spec.name, model)
+    if rows:
+        return ["low: 0", f"high: {rows}"]
+    guessed.append(f"the range of {spec.name} is a guess: write which integers it takes")
+    return ["low: 0", f"high: {_GUESSED_VOCABULARY}"]
+
+
+def _rows_looked_up(name: str, model: onnx.ModelProto) -> int | None:
+    """Rows of the table that an input indexes, through casts."""
+    names = {name}
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.input[0] in names:
+            names.add(node.output[0])
+        if node.op_type == "Gather" and node.input[1] in names and node.input[0] in weights:
+            return int(weights[node.input[0]][0])
+    return None
+
+
+def _found(data: Path, signature: Signature, base: Path) -> _Section:
+    """The data section for a path that somebody has."""
+    where = _scalar(_relative(data, base))
+    if data.is_dir() and any(data.glob("*.npz")):
+        return _Section((f"data: {{source: requests, path: {where}}}   # recorded calls, one .npz each",))
+    if data.is_dir() and any(data.glob("test_data_set_*")):
+        return _Section((f"data: {{source: onnx_test_data, path: {where}}}",))
+    if data.is_dir() and any(entry.is_dir() for entry in data.iterdir()):
+        return _images(where, signature)
+    if data.suffix == ".npz" and data.is_file():
+        return _arrays(data, where, signature)
+    if not data.exists():
+        raise UsageError(f"--data {data} does not exist")
+    raise UsageError(
+        f"--data {data}: no kind of data that a recipe could be written for",
+        hint="a folder of recorded calls (.npz), of test_data_set_*, or of one folder of images per class; or an .npz file",
+    )
+
+
+def _images(where: str, signature: Signature) -> _Section:
+    image = next((spec for spec in signature.inputs if len(spec.shape) == 4), None)
+    if image is None:
+        raise UsageError("--data is a folder of images, and no input of the model takes images (four axes)")
+    is_last = image.shape[3] in (1, 3) and image.shape[1] not in (1, 3)
+    channels = image.shape[3 if is_last else 1]
+    size = [
+        axis if isinstance(axis, int) else _GUESSED_PIXELS
+        for axis in (image.shape[1:3] if is_last else image.shape[2:])
+    ]
+    lines = [
+        "data:",
+        "  source: image_folder   # one folder per class",
+        f"  path: {where}",
+        f"  input_name: {_scalar(image.name)}",
+        f"  resize: {size}",
+        "  # scale, mean, std: as the network was trained; `compressctl explain image_folder`",
+    ]
+    if is_last:
+        lines.append("  layout: NHWC")
+    if channels == 1:
+        lines.append("  color: gray")
+    return _Section(tuple(lines), "classification", ("data: write the resize, scale, mean and std of the training",))
+
+
+def _arrays(data: Path, where: str, signature: Signature) -> _Section:
+    import numpy as np
+
+    with np.load(data, allow_pickle=False) as opened:
+        names = list(opened.files)
+    wanted = [spec.name for spec in signature.inputs]
+    if set(wanted) <= set(names):
+        inputs = wanted[0] if len(wanted) == 1 else f"[{', '.join(map(_scalar, wanted))}]"
+    else:
+        inputs = f"{_scalar(names[0])}   # it holds {_remark(', '.join(names))}; the model takes {_remark(', '.join(wanted))}"
+    has_labels = "labels" in names
+    lines = (
+        "data:",
+        "  source: npz",
+        f"  path: {where}",
+        f"  inputs: {inputs}",
+        f"  labels: {'labels' if has_labels else 'null'}",
+    )
+    unsure = () if set(wanted) <= set(names) else ("data.inputs is a guess: name the arrays that the model takes",)
+    return _Section(lines, "classification" if has_labels else "custom", unsure)
+
+
+def _target(sizes: Mapping[str, int]) -> list[str]:
+    shapes = f", shapes: {{{', '.join(f'{_scalar(name)}: {size}' for name, size in sizes.items())}}}" if sizes else ""
+    return [
+        f"target: {{backend: onnxruntime, threads: 1{shapes}}}   # openvino, tensorrt: `compressctl list`",
+        "",
+    ]
+
+
+def _stages(model: onnx.ModelProto, is_random: bool, task: str) -> list[str]:
+    gate = "accuracy_drop: 1.0" if task == "classification" else "sqnr_db: 20"
+    held = [f"    gate: {{{gate}}}   # layers that cost more than that go back to float"]
+    shares = _weights_by_kind(model)
+    lines = [
+        "stages:   # in order; `compressctl list` names all techniques, `compressctl explain NAME` tells about one"
+    ]
+    if shares.get("products", 0) > shares.get("convolutions", 0):
+        return [*lines, "  - use: quantize.dynamic   # 8 bits, activations as they come", *([] if is_random else held)]
+    if shares.get("convolutions", 0) > 0:
+        if is_random:
+            return [
+                *lines,
+                "  - use: quantize.weights   # 8 bits for weights alone: needs no data. With real data write quantize.static,",
+                "    bits: 8                 # which computes in integers and is faster.",
+            ]
+        return [*lines, "  - use: quantize.static   # 8 bits, ranges from the calibration samples", *held]
+    return [
+        *lines,
+        "  - use: cast   # neither convolutions nor matrix products hold weights here",
+        "    dtype: float16",
+    ]
+
+
+_KINDS = {
+    "Conv": "convolutions",
+    "ConvTranspose": "convolutions",
+    "Gemm": "products",
+    "MatMul": "products",
+}
+
+
+def _weights_by_kind(model: onnx.ModelProto) -> dict[str, int]:
+    from compressctl.graph.summary import summarize
+
+    found: dict[str, int] = {}
+    for layer in summarize(model).layers:
+        kind = _KINDS.get(layer.op)
+        if kind and layer.within is None:
+            found[kind] = found.get(kind, 0) + layer.parameters
+    return found
+
+
+def _relative(path: Path, base: Path) -> str:
+    """From the recipe's folder where one leads to the other, else in full."""
+    import os
+
+    try:
+        relative = Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
+    except ValueError:  # on another drive
+        return path.resolve().as_posix()
+    return path.resolve().as_posix() if relative.startswith("../../..") else relative
+
+
+def _scalar(text: str) -> str:
+    """As YAML reads it back; in quotes where it would not be the same text without them."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    escaped = {'"': '\\"', "\\": "\\\\"}
+    return (
+        '"'
+        + "".join(escaped.get(char) or (char if char.isprintable() else f"\\U{ord(char):08X}") for char in text)
+        + '"'
+    )
+
+
+def _remark(text: str) -> str:
+    """For a comment, which ends with its line."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
