@@ -16,10 +16,8 @@ from compressctl.pipeline.effort import Measure
 
 if TYPE_CHECKING:
     from compressctl.core.cache import Cache
-    from compressctl.core.events import Listener
     from compressctl.pipeline.crew import Crew
     from compressctl.pipeline.plan import Plan
-    from compressctl.pipeline.result import RunResult
     from compressctl.recipe.schema import Recipe
 
 
@@ -83,8 +81,7 @@ def apply(
 
             show(plan)
             raise typer.Exit
-        result = _run(loaded, plan, output, place, _resolve(log_format), measure, crew, strict=strict)
-        raise typer.Exit(_report(result, recipe, _resolve(log_format)))
+        raise typer.Exit(_run(loaded, plan, output, place, _resolve(log_format), measure, crew, strict, recipe))
 
 
 def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets: Sequence[str]) -> list[str]:
@@ -98,13 +95,6 @@ def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets
 
     asked = {**load(recipe, sets, unsets).target.shapes, **parse_shapes(shapes)}
     return [f"target.shapes={json.dumps(asked)}"]
-
-
-def apply_recipe(recipe: Recipe, output: Path | None, measure: Measure) -> RunResult:
-    """Run a loaded recipe from the start, with plain lines of progress."""
-    from compressctl.pipeline.plan import make_plan
-
-    return _run(recipe, make_plan(recipe, None), output, None, LogFormat.PLAIN, measure)
 
 
 @contextmanager
@@ -141,20 +131,15 @@ def _run(
     cache: Cache | None,
     log_format: LogFormat,
     measure: Measure,
-    crew: Crew | None = None,
-    *,
-    strict: bool = False,
-) -> RunResult:
-    from compressctl.core.run_folder import make_run_folder
-    from compressctl.measure.environment import environment
-    from compressctl.pipeline.lock import write_lock
-    from compressctl.pipeline.run import check_backends, run
+    crew: Crew | None,
+    strict: bool,
+    recipe_file: Path,
+) -> int:
+    """Run it, show its progress and its report; the exit code."""
+    from compressctl.api import carry_out
     from compressctl.pipeline.sinks import JsonLines, PlainLines
+    from compressctl.report.write import add_to_job_summary
 
-    check_backends(recipe)
-    facts = environment()
-    folder = make_run_folder(output, recipe.name, plan.digest)
-    write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
     if log_format is LogFormat.RICH:
         from compressctl.cli.progress import LiveView
 
@@ -162,26 +147,17 @@ def _run(
     else:
         view = nullcontext(JsonLines(sys.stdout) if log_format is LogFormat.JSON else PlainLines(sys.stdout))
     with view as listener:
-        listeners: list[Listener] = [listener]
-        return run(
+        result, report, written = carry_out(
             recipe,
             plan,
-            folder,
+            [listener],
+            output=output,
             cache=cache,
-            listeners=listeners,
-            environment=facts,
             measure=measure,
             crew=crew,
             strict=strict,
+            recipe_file=recipe_file,
         )
-
-
-def _report(result: RunResult, recipe_file: Path, log_format: LogFormat) -> int:
-    from compressctl.report.from_run import from_result
-    from compressctl.report.write import add_to_job_summary, write
-
-    report = from_result(result, recipe_file)
-    written = write(report, result.folder)
     add_to_job_summary(report)
     if log_format is not LogFormat.JSON:
         from rich.console import Console

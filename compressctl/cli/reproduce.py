@@ -27,20 +27,23 @@ def reproduce(
 
     Scores, flips and sizes must be equal, speed-ups must have overlapping intervals. Exit code 0 when they are, 1 when not.
     """
-    from compressctl.cli.apply import apply_recipe
+    import sys
+
+    from compressctl.api import carry_out
     from compressctl.core.errors import ExitCode, UsageError
+    from compressctl.pipeline.plan import make_plan
+    from compressctl.pipeline.sinks import PlainLines
     from compressctl.recipe.lock import load_lock
-    from compressctl.report.from_run import from_result
     from compressctl.report.read import read_report
-    from compressctl.report.write import write
 
     before = read_report(run)
     if not before.backends:
         raise UsageError(f"{run} ended before anything was measured ({before.status})")
     recipe, locked = load_lock(run / "recipe.lock.yaml")
-    result = apply_recipe(recipe, output or run.with_name(f"{run.name}-reproduced"), measure)
-    after = from_result(result)
-    write(after, result.folder)
+    into = output or run.with_name(f"{run.name}-reproduced")
+    result, after, _ = carry_out(
+        recipe, make_plan(recipe, None), [PlainLines(sys.stdout)], output=into, measure=measure
+    )
     if result.error is not None:
         raise result.error
     for line in [

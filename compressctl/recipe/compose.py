@@ -18,9 +18,12 @@ _HOW_TO = "`compressctl explain onnx` and `compressctl explain python` say which
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
-def compose(path: Path, sets: Sequence[str], unsets: Sequence[str]) -> Node:
-    """The recipe as one mapping without `extends` and `vars`. Raises RecipeError with what was found."""
-    root = _read(path, ())
+def compose(path: Path, sets: Sequence[str], unsets: Sequence[str], text: str | None = None) -> Node:
+    """The recipe as one mapping without `extends` and `vars`. Raises RecipeError with what was found.
+
+    text: what the file would hold, for a recipe that is in none; the path then says what paths in it are relative to.
+    """
+    root = _read(path, (), text)
     for text in unsets:
         root = _unset(root, text)
     for text in sets:
@@ -28,14 +31,14 @@ def compose(path: Path, sets: Sequence[str], unsets: Sequence[str]) -> Node:
     return _substitute(root)
 
 
-def _read(path: Path, chain: tuple[Path, ...]) -> Node:
+def _read(path: Path, chain: tuple[Path, ...], text: str | None = None) -> Node:
     resolved = _resolved(path)
     if resolved in chain:
         circle = " -> ".join(str(file.name) for file in (*chain, resolved))
         raise RecipeError([Problem(f"`extends` goes in a circle: {circle}", "extends", origin=Origin(str(path)))])
     if len(chain) >= _MAX_EXTENDS:
         raise RecipeError([Problem(f"`extends` is more than {_MAX_EXTENDS} files deep", origin=Origin(str(path)))])
-    root = parse(_source(path))
+    root = parse(_source(path) if text is None else decode(str(path), text.encode("utf-8", "surrogatepass")))
     if root is None:
         raise RecipeError(
             [Problem("the file is empty", hint="start with `recipe: compressctl/v1`", origin=Origin(str(path), 1, 1))]

@@ -51,12 +51,12 @@ _STAGE_KEYS = ("use", "id", "enabled", "gate", "if_slower")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def load(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = ()) -> Recipe:
+def load(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = (), text: str | None = None) -> Recipe:
     """Read, merge and check a recipe. sets, unsets: `path=value` and `path`, as on the command line.
 
-    Raises RecipeError with every problem that was found.
+    text: what the file would hold, for a recipe that is in none. Raises RecipeError with every problem that was found.
     """
-    return _Reader(compose(path, sets, unsets), path).recipe()
+    return _Reader(compose(path, sets, unsets, text), path).recipe()
 
 
 class _Reader:

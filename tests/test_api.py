@@ -1,0 +1,86 @@
+"""The Python API: what the command line does, as functions."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import compressctl
+
+ROOT = Path(__file__).parent.parent
+DIGITS: dict[str, Any] = {
+    "recipe": "compressctl/v1",
+    "name": "digits",
+    "model": {"source": "builtin", "name": "digits-resnet"},
+    "data": {"source": "digits", "test": 100, "calibration": 32},
+    "stages": [{"id": "small", "use": "quantize.weights", "bits": 8}],
+}
+
+
+def test_a_recipe_is_a_mapping_or_a_file_and_overrides_change_either(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(json.dumps(DIGITS))
+    for given in (DIGITS, tmp_path / "r.yaml", str(tmp_path / "r.yaml")):
+        recipe = compressctl.load_recipe(given, overrides={"stages.small.bits": 4})
+        assert (recipe.stages[0].params.bits, recipe.seed) == (4, 0)
+    with pytest.raises(ValueError, match="when it is read"):
+        compressctl.load_recipe(recipe, overrides={"seed": 1})
+
+
+def test_everything_wrong_with_a_mapping_is_raised_at_once() -> None:
+    with pytest.raises(compressctl.RecipeError) as caught:
+        compressctl.load_recipe({**DIGITS, "seed": "x", "stages": [{"use": "quantize.statc"}]})
+    assert "quantize.static" in str(caught.value)
+    assert "seed" in str(caught.value)
+    with pytest.raises(ValueError, match="a recipe holds"):
+        compressctl.load_recipe({**DIGITS, "seed": object()})
+
+
+def test_a_run_gives_its_report_files_and_events_and_is_compared(tmp_path: Path) -> None:
+    kinds = []
+    run = compressctl.apply(
+        DIGITS, output=tmp_path / "one", measure="quick", cache=False, progress=lambda event: kinds.append(event.kind)
+    )
+    assert run.holds
+    assert {"run.started", "step.finished", "run.finished"} <= set(kinds)
+    assert run.files["onnxruntime"].stat().st_size == run.report.backends[0].compressed.total_bytes
+    again = compressctl.open_run(tmp_path / "one")
+    assert again.report.backends[0].compressed.score == run.report.backends[0].compressed.score
+    found = compressctl.compare([run, tmp_path / "one"])
+    assert found.names == ("one", "one")
+    assert found.differences == ()
+    rows = dict(found.rows)
+    assert rows["file size"][0] == rows["file size"][1]
+    with pytest.raises(compressctl.CompressctlError, match="two runs or more"):
+        compressctl.compare([run])
+
+
+def test_a_missed_budget_is_no_exception_and_a_failed_run_is_one(tmp_path: Path) -> None:
+    missed = compressctl.apply({**DIGITS, "budget": {"size": "1KB"}}, output=tmp_path / "missed", measure="quick")
+    assert not missed.holds
+    assert [line.name for line in missed.report.budget if not line.holds] == ["size"]
+    stage = {"use": "quantize.weights", "bits": 2, "gate": {"sqnr_db": 90, "otherwise": "stop"}}
+    with pytest.raises(compressctl.CompressctlError, match="sqnr_db") as caught:
+        compressctl.apply({**DIGITS, "stages": [stage]}, output=tmp_path / "failed", measure="quick")
+    assert str(tmp_path / "failed") in caught.value.__notes__[0]
+    assert compressctl.open_run(tmp_path / "failed").report.status == "failed"
+
+
+def test_the_api_is_imported_when_it_is_used_and_brings_no_framework() -> None:
+    code = (
+        "import sys, compressctl; early = set(sys.modules); compressctl.load_recipe('recipes/quickstart.yaml');"
+        "print('compressctl.api' in early, sorted({'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1) == ["False", "[]\n"]
+    assert set(compressctl.__all__) <= set(dir(compressctl))
+    with pytest.raises(AttributeError):
+        compressctl.nothing  # noqa: B018
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    notebook = json.loads((ROOT / "examples" / "api.ipynb").read_text())
+    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
