@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from compressctl.core.events import Event
-from compressctl.pipeline.effort import Measure
+from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
@@ -21,7 +21,7 @@ from compressctl.report.document import Report
 
 if TYPE_CHECKING:
     from compressctl.core.cache import Cache
-    from compressctl.pipeline.crew import Crew
+    from compressctl.pipeline.process_group import ProcessGroup
     from compressctl.pipeline.result import RunResult
     from compressctl.report.side_by_side import SideBySide
 
@@ -109,7 +109,7 @@ def apply(
         [progress] if progress else [],
         output=Path(output) if output is not None else None,
         cache=kept,
-        measure=Measure(measure),
+        measure=MeasureLevel(measure),
         strict=strict,
         recipe_file=Path(recipe) if isinstance(recipe, (str, os.PathLike)) else None,
     )
@@ -143,8 +143,8 @@ def carry_out(
     *,
     output: Path | None = None,
     cache: Cache | None = None,
-    measure: Measure = Measure.STAGES,
-    crew: Crew | None = None,
+    measure: MeasureLevel = MeasureLevel.STAGES,
+    process_group: ProcessGroup | None = None,
     strict: bool = False,
     recipe_file: Path | None = None,
 ) -> tuple[RunResult, Report, list[Path]]:
@@ -168,7 +168,7 @@ def carry_out(
         listeners=listeners,
         environment=facts,
         measure=measure,
-        crew=crew,
+        process_group=process_group,
         strict=strict,
     )
     report = from_result(result, recipe_file)

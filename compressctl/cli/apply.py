@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressctl.cli.options import RecipePath, Sets, Shapes, Unsets
-from compressctl.pipeline.effort import Measure
+from compressctl.pipeline.measure_level import MeasureLevel
 
 if TYPE_CHECKING:
     from compressctl.core.cache import Cache
-    from compressctl.pipeline.crew import Crew
     from compressctl.pipeline.plan import Plan
+    from compressctl.pipeline.process_group import ProcessGroup
     from compressctl.recipe.schema import Recipe
 
 
@@ -42,9 +42,9 @@ def apply(
         LogFormat, typer.Option(help="How progress is shown: live, plain lines, or one JSON event per line.")
     ] = LogFormat.AUTO,
     measure: Annotated[
-        Measure,
+        MeasureLevel,
         typer.Option(help="What is measured: each stage's output too, the exported files alone, or those but briefly."),
-    ] = Measure.STAGES,
+    ] = MeasureLevel.STAGES,
     shape: Shapes = None,
     strict: Annotated[
         bool,
@@ -58,8 +58,8 @@ def apply(
     when it is started again.
     """
     from compressctl.pipeline.cache_place import stage_cache
-    from compressctl.pipeline.crew import is_launched, rank
     from compressctl.pipeline.plan import make_plan
+    from compressctl.pipeline.process_group import is_launched, rank
     from compressctl.recipe.loader import load
 
     place = stage_cache() if cache else None
@@ -70,18 +70,20 @@ def apply(
         return loaded, make_plan(loaded, place)
 
     if rank() > 0:
-        from compressctl.pipeline.crew import assemble
-        from compressctl.pipeline.follow import follow
+        from compressctl.pipeline.process_group import assemble
+        from compressctl.pipeline.worker import follow
 
         raise typer.Exit(follow(prepare, place, assemble()))
-    with _leading() if is_launched() else nullcontext() as crew:
+    with _leading() if is_launched() else nullcontext() as process_group:
         loaded, plan = prepare()
         if dry_run:
             from compressctl.cli.plan import show
 
             show(plan)
             raise typer.Exit
-        raise typer.Exit(_run(loaded, plan, output, place, _resolve(log_format), measure, crew, strict, recipe))
+        raise typer.Exit(
+            _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe)
+        )
 
 
 def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets: Sequence[str]) -> list[str]:
@@ -98,15 +100,15 @@ def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets
 
 
 @contextmanager
-def _leading() -> Iterator[Crew]:
+def _leading() -> Iterator[ProcessGroup]:
     """The processes that a launcher started beside this one; they are told how the run ended."""
     from compressctl.core.failures import exit_code
-    from compressctl.pipeline.crew import assemble
+    from compressctl.pipeline.process_group import assemble
     from compressctl.pipeline.signals import ignore_sigterm
 
-    crew, code = assemble(), 0
+    process_group, code = assemble(), 0
     try:
-        yield crew
+        yield process_group
     except typer.Exit as done:
         code = done.exit_code
         raise
@@ -115,7 +117,7 @@ def _leading() -> Iterator[Crew]:
         raise
     finally:
         ignore_sigterm()
-        crew.end(code)
+        process_group.end(code)
 
 
 def _resolve(asked: LogFormat) -> LogFormat:
@@ -130,14 +132,14 @@ def _run(
     output: Path | None,
     cache: Cache | None,
     log_format: LogFormat,
-    measure: Measure,
-    crew: Crew | None,
+    measure: MeasureLevel,
+    process_group: ProcessGroup | None,
     strict: bool,
     recipe_file: Path,
 ) -> int:
     """Run it, show its progress and its report; the exit code."""
     from compressctl.api import carry_out
-    from compressctl.pipeline.sinks import JsonLines, PlainLines
+    from compressctl.pipeline.event_listeners import JsonLines, PlainLines
     from compressctl.report.write import add_to_job_summary
 
     if log_format is LogFormat.RICH:
@@ -154,7 +156,7 @@ def _run(
             output=output,
             cache=cache,
             measure=measure,
-            crew=crew,
+            process_group=process_group,
             strict=strict,
             recipe_file=recipe_file,
         )

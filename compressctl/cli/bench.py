@@ -38,7 +38,7 @@ def bench(
     """
     from compressctl.cli.files import dataset_of, exported_files
     from compressctl.core.target import Target
-    from compressctl.measure.latency import Effort, OperatingPoint, compare
+    from compressctl.measure.latency import BenchmarkSettings, TimingPoint, compare
     from compressctl.measure.samples import Samples, in_words, parse_shapes
     from compressctl.measure.speed_words import load_words
 
@@ -47,9 +47,13 @@ def bench(
         _check_inputs(files, [entry for _, entry in found])
         target = Target(found[0][0].backend, threads=threads, batch=_batch_of(signature, batch))
         call = Samples(signature, dataset_of(data), parse_shapes(shape or ())).call(target.batch)
-        at = [OperatingPoint(target, call)]
+        at = [TimingPoint(target, call)]
         timing = compare(
-            [artifact for artifact, _ in found], at, [entry for _, entry in found], None, Effort(seconds=seconds)
+            [artifact for artifact, _ in found],
+            at,
+            [entry for _, entry in found],
+            None,
+            BenchmarkSettings(seconds=seconds),
         )
     runs = timing.points[0]
     if as_json:

@@ -112,7 +112,7 @@ def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path) -> Model:
     from compressctl.core.model import Form, Model
-    from compressctl.graph.absorb import absorb, is_quantized
+    from compressctl.graph.import_qdq import absorb, is_quantized
     from compressctl.graph.unpack_constants import unpack_constants
     from compressctl.sources.onnx_file import read_onnx, signature_of
 
@@ -143,8 +143,8 @@ def _write(
     from compressctl.core.errors import MissingDependencyError, UsageError
     from compressctl.core.failures import refusal
     from compressctl.measure.fusion import fusion_of
+    from compressctl.pipeline.executor import open_backend
     from compressctl.pipeline.run import check_extras
-    from compressctl.pipeline.work import open_backend
     from compressctl.techniques.quantize.requantize import fitted
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()

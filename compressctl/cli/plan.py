@@ -56,17 +56,17 @@ def _check(recipe: Recipe, made: Plan) -> None:
 
     from compressctl.core.events import Events
     from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.pipeline.event_listeners import PlainLines
+    from compressctl.pipeline.executor import Executor
     from compressctl.pipeline.run import check_backends
-    from compressctl.pipeline.sinks import PlainLines
-    from compressctl.pipeline.work import Work
 
     check_backends(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
+        executor = Executor(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
         try:
-            work.preflight()
+            executor.preflight()
         finally:
-            work.close()
+            executor.close()
     print("checked: one real batch went through the model, its runtime and the metric")
 
 

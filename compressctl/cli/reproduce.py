@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressctl.pipeline.effort import Measure
+from compressctl.pipeline.measure_level import MeasureLevel
 
 if TYPE_CHECKING:
     from compressctl.recipe.schema import Recipe
@@ -21,7 +21,7 @@ def reproduce(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the new run. [default: RUN-reproduced]", show_default=False)
     ] = None,
-    measure: Annotated[Measure, typer.Option(help="How much is measured, as for apply.")] = Measure.FINAL,
+    measure: Annotated[MeasureLevel, typer.Option(help="How much is measured, as for apply.")] = MeasureLevel.FINAL,
 ) -> None:
     """Run a finished run's recipe again from its lock file, without the cache, and say what differs.
 
@@ -31,8 +31,8 @@ def reproduce(
 
     from compressctl.api import carry_out
     from compressctl.core.errors import ExitCode, UsageError
+    from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.pipeline.plan import make_plan
-    from compressctl.pipeline.sinks import PlainLines
     from compressctl.recipe.lock import load_lock
     from compressctl.report.read import read_report
 

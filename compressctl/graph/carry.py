@@ -15,11 +15,11 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import spread
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.own_copies import weight_position
-from compressctl.graph.packed import bits_of
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.sites import is_between_codes
-from compressctl.graph.weighted import find_weighted
+from compressctl.graph.weight_nodes import find_weighted
 
 
 @dataclass(frozen=True)

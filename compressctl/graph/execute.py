@@ -13,7 +13,7 @@ import onnxruntime
 from compressctl.core.errors import StageError
 
 
-class TappedGraph:
+class ActivationRecorder:
     """A graph in ONNX Runtime that gives back chosen inner tensors beside nothing else.
 
     tensors: names of inner tensors or outputs; graph inputs may be among them and are passed through. Raises StageError

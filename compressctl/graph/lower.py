@@ -20,7 +20,7 @@ from compressctl.core.errors import MissingDependencyError, StageError
 from compressctl.core.model import Form, Model, Signature
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
-from compressctl.graph.one_zero import one_zero
+from compressctl.graph.normalize_negative_zero import one_zero
 from compressctl.graph.torch_outputs import named_outputs
 
 if TYPE_CHECKING:

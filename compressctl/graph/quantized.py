@@ -11,7 +11,7 @@ from onnx import TensorProto
 from compressctl.graph.cast_weights import INTEGERS, cast_weights
 from compressctl.graph.constants import CODES
 from compressctl.graph.index import attribute
-from compressctl.graph.unfold_qlinear import is_qlinear
+from compressctl.graph.qoperator_to_qdq import is_qlinear
 
 _SHOWN = 4
 _PACKED = ("MatMulNBits", "GatherBlockQuantized")

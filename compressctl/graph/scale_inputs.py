@@ -9,11 +9,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressctl.graph.index import GraphIndex, attribute, index
-from compressctl.graph.weighted import Weighted
+from compressctl.graph.weight_nodes import WeightNode
 
 
 def scale_inputs(
-    model: onnx.ModelProto, scales: Mapping[str, np.ndarray], nodes: Sequence[Weighted]
+    model: onnx.ModelProto, scales: Mapping[str, np.ndarray], nodes: Sequence[WeightNode]
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A copy in which every matrix product that reads one of these tensors reads it divided, its weight's inputs multiplied.
 

@@ -14,18 +14,26 @@ from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
-from compressctl.measure.behaviour import behaviour
+from compressctl.measure.changed_examples import with_examples
 from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.fusion import fusion_of
 from compressctl.measure.groups import SMALLEST_GROUP
-from compressctl.measure.latency import STANDARD, Effort, LatencyRun, OperatingPoint, Timing, compare, operating_point
-from compressctl.measure.ledger import size
-from compressctl.measure.results import Fidelity, LoadPoint, Measurement, Noise
+from compressctl.measure.latency import (
+    STANDARD,
+    BenchmarkSettings,
+    LatencyRun,
+    Timing,
+    TimingPoint,
+    compare,
+    operating_point,
+)
+from compressctl.measure.prediction_change import behaviour
+from compressctl.measure.results import Fidelity, Measurement, Noise, OperatingPoint
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict_all, score
 from compressctl.measure.served import threads_of
 from compressctl.measure.session_host import SessionHost
-from compressctl.measure.sheet import with_examples
+from compressctl.measure.size import size
 
 SCORING_BATCH = 64
 THROUGHPUT_BATCH = 16
@@ -40,7 +48,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class MeasurementConfig:
     """What files are measured with. samples: what is timed and counted. dataset: None when there is none.
 
     metric: None for tasks without one. all_points: also other batches and threads, and samples of other sizes.
@@ -52,11 +60,13 @@ class Yardstick:
     samples: Samples
     dataset: Dataset | None
     metric: MetricSpec | None
-    effort: Effort = STANDARD
+    effort: BenchmarkSettings = STANDARD
     all_points: bool = True
 
 
-def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple[list[Measurement], Noise | None]:
+def measure(
+    subjects: Sequence[Subject], by: MeasurementConfig, events: Events
+) -> tuple[list[Measurement], Noise | None]:
     """subjects: the float model first, the file to hand over last, outputs of stages between them.
 
     A stand-in is scored but not timed: another runtime than its own opens it here.
@@ -79,17 +89,19 @@ def measure(subjects: Sequence[Subject], by: Yardstick, events: Events) -> tuple
             for position, (subject, run) in enumerate(zip(subjects, timed[0], strict=True))
         ]
     for end, position in ((0, 0), (-1, 1)):
-        points = tuple(LoadPoint(runs[position].latency, runs[position].speedup) for runs in timed[1:])
+        points = tuple(OperatingPoint(runs[position].latency, runs[position].speedup) for runs in timed[1:])
         found[end] = replace(found[end], points=points)
     return _scored(subjects, found, by, events), headline.noise
 
 
-def _compared(subjects: Sequence[Subject], at: Sequence[OperatingPoint], events: Events, effort: Effort) -> Timing:
+def _compared(
+    subjects: Sequence[Subject], at: Sequence[TimingPoint], events: Events, effort: BenchmarkSettings
+) -> Timing:
     signatures = [subject.model.signature for subject in subjects]
     return compare([subject.artifact for subject in subjects], at, signatures, events, effort)
 
 
-def operating_points(target: Target, samples: Samples) -> list[OperatingPoint]:
+def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
     """Without the headline's own: batch 1 and a throughput batch, one thread and all; and, where the data's sizes vary, the
     smaller and the larger sample as the headline is timed."""
     batches = {1, THROUGHPUT_BATCH} if samples.signature.fixed_batch is None else {target.batch}
@@ -106,7 +118,7 @@ def operating_points(target: Target, samples: Samples) -> list[OperatingPoint]:
     ]
 
 
-def _untimed(subject: Subject, by: Yardstick) -> Measurement:
+def _untimed(subject: Subject, by: MeasurementConfig) -> Measurement:
     return Measurement(
         artifact=subject.artifact,
         size=size(subject.artifact, subject.model, by.backend, inputs=by.samples.call(1).shapes),
@@ -117,7 +129,9 @@ def _untimed(subject: Subject, by: Yardstick) -> Measurement:
     )
 
 
-def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, host: SessionHost, *, in_full: bool) -> Measurement:
+def _measurement(
+    subject: Subject, run: LatencyRun, by: MeasurementConfig, host: SessionHost, *, in_full: bool
+) -> Measurement:
     shapes = by.samples.call(1).shapes
     fused = fusion_of(tuple(host.explain(subject.artifact, by.target, shapes))) if in_full else None
     return Measurement(
@@ -135,7 +149,9 @@ def _measurement(subject: Subject, run: LatencyRun, by: Yardstick, host: Session
     )
 
 
-def _scored(subjects: Sequence[Subject], found: list[Measurement], by: Yardstick, events: Events) -> list[Measurement]:
+def _scored(
+    subjects: Sequence[Subject], found: list[Measurement], by: MeasurementConfig, events: Events
+) -> list[Measurement]:
     """With scores, and what changed against the first: every output of every file, one pass over the data."""
     split = None if by.dataset is None else scored_split(by.dataset)
     if by.dataset is None or split is None:
@@ -175,7 +191,7 @@ def _with_score(
     found: Measurement,
     before: Predictions,
     now: Predictions,
-    by: Yardstick,
+    by: MeasurementConfig,
     scored: Sequence[Measurement],
     events: Events,
     *,
@@ -220,7 +236,7 @@ def _warn_of_groups(found: Measurement, before: Predictions, events: Events) -> 
         )
 
 
-def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Yardstick) -> Measurement:
+def _behaved(found: Measurement, before: Predictions, after: Predictions, by: MeasurementConfig) -> Measurement:
     """With what changed for single samples, in the terms of the task."""
     assert by.dataset is not None
     classes = by.dataset.classes

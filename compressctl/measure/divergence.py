@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 
 _NOTICEABLE = 0.10
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -34,7 +34,9 @@ def first_divergence(
     common = [name for name in first if name in second]
     if not common:
         return None
-    taps = [TappedGraph(model, [found[name] for name in common]) for model, found in ((one, first), (other, second))]
+    taps = [
+        ActivationRecorder(model, [found[name] for name in common]) for model, found in ((one, first), (other, second))
+    ]
     values = [tap.run(inputs) for tap in taps]
     shares = {name: _difference(values[0][first[name]], values[1][second[name]]) for name in common}
     name = next((name for name in common if shares[name] > _NOTICEABLE), max(common, key=lambda key: shares[key]))

@@ -31,7 +31,7 @@ _ALTERNATING = 0.5
 
 
 @dataclass(frozen=True)
-class Effort:
+class BenchmarkSettings:
     """launches: times that each artifact's process is started anew; more, up to most_launches, while an interval at the first
     operating point is wider than `_WIDE`, as it is on a noisy machine. rounds: turns of each artifact in a launch.
 
@@ -47,8 +47,8 @@ class Effort:
     runs: int = 100
 
 
-STANDARD = Effort()
-QUICK = Effort(launches=3, most_launches=3, rounds=4, warm_up_seconds=0.03, seconds=0.3, runs=30)
+STANDARD = BenchmarkSettings()
+QUICK = BenchmarkSettings(launches=3, most_launches=3, rounds=4, warm_up_seconds=0.03, seconds=0.3, runs=30)
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ class LatencyRun:
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
+class TimingPoint:
     """How files are called while they are timed: threads and batch, and the arrays of one call."""
 
     target: Target
     call: Call
 
 
-def operating_point(target: Target, samples: Samples, size: Size = "median") -> OperatingPoint:
+def operating_point(target: Target, samples: Samples, size: Size = "median") -> TimingPoint:
     """The target's threads and batch, with a call of that batch. Raises UsageError where an open axis has no size."""
-    return OperatingPoint(target, samples.call(target.batch, size))
+    return TimingPoint(target, samples.call(target.batch, size))
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class Timing:
 
 def compare(
     artifacts: Sequence[Artifact],
-    at: Sequence[OperatingPoint],
+    at: Sequence[TimingPoint],
     signature: Signature | Sequence[Signature],
     events: Events | None,
-    effort: Effort = STANDARD,
+    effort: BenchmarkSettings = STANDARD,
 ) -> Timing:
     """Time artifacts interleaved (A B, B A, ...), each in processes of its own with pinned threads.
 
@@ -172,7 +172,11 @@ _Blocks = list[list[list[list[Block]]]]
 
 
 def _launch(
-    served: Sequence[Served], point: OperatingPoint, signatures: Sequence[Signature], effort: Effort, load: _OtherLoad
+    served: Sequence[Served],
+    point: TimingPoint,
+    signatures: Sequence[Signature],
+    effort: BenchmarkSettings,
+    load: _OtherLoad,
 ) -> tuple[list[list[Block]], list[int]]:
     """Blocks by artifact and round, and how many runs one of each artifact's has."""
     for one, signature in zip(served, signatures, strict=True):
@@ -187,7 +191,7 @@ def _launch(
     return found, runs
 
 
-def _warm_up(served: Served, effort: Effort) -> int:
+def _warm_up(served: Served, effort: BenchmarkSettings) -> int:
     """Runs per block, so that all blocks together last as long as the effort asks."""
     spent, runs = 0.0, 0
     while spent < effort.warm_up_seconds or runs < 2:
@@ -198,7 +202,7 @@ def _warm_up(served: Served, effort: Effort) -> int:
 
 
 def _point(
-    point: OperatingPoint,
+    point: TimingPoint,
     blocks: list[list[list[Block]]],
     turns: _Turns,
     starts: list[_Start],
@@ -245,7 +249,7 @@ def _medians(launches: list[list[Block]]) -> list[np.ndarray]:
     return [np.array([np.median(block.seconds) for block in rounds]) for rounds in launches]
 
 
-def _latency(launches: list[list[Block]], point: OperatingPoint) -> Latency:
+def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
     target = point.target
     milliseconds = 1e3 * np.concatenate([block.seconds for rounds in launches for block in rounds])
     return Latency(

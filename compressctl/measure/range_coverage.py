@@ -11,7 +11,7 @@ from compressctl.core.data import Dataset, Split
 from compressctl.core.feeds import first_feeds
 from compressctl.core.model import Model, Signature
 from compressctl.core.quant import TensorQuant
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.own_copies import names_in
 
 SAMPLES = 16
@@ -63,7 +63,7 @@ def range_coverage(model: Model, data: Dataset, samples: int = SAMPLES) -> Cover
     test, calibration = data.split("test"), data.split("calibration")
     if not ranges or not len(test) or not len(calibration):
         return None
-    tapped = TappedGraph(model.body, list(ranges))
+    tapped = ActivationRecorder(model.body, list(ranges))
     found, seen = _outside(tapped, ranges, test, model.signature, samples)
     usual, _ = _outside(tapped, ranges, calibration, model.signature, samples)
     if not seen:
@@ -91,7 +91,7 @@ def _bounds(quant: TensorQuant) -> tuple[float, float]:
 
 
 def _outside(
-    tapped: TappedGraph,
+    tapped: ActivationRecorder,
     ranges: Mapping[str, tuple[float, float]],
     split: Split,
     signature: Signature,

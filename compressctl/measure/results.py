@@ -347,7 +347,7 @@ class Fusion:
 
 
 @dataclass(frozen=True)
-class LoadPoint:
+class OperatingPoint:
     """Speed at another operating point than the headline's. speedup: None for the baseline itself."""
 
     latency: Latency
@@ -376,7 +376,7 @@ class Measurement:
     step: Speedup | None = None
     energy: Energy | None = None
     thrift: Speedup | None = None
-    points: tuple[LoadPoint, ...] = ()
+    points: tuple[OperatingPoint, ...] = ()
     load_ms: float | None = None
     packed: PackedSize | None = None
     fidelity: Fidelity | None = None

@@ -14,13 +14,13 @@ from compressctl.core.cache import Cache
 from compressctl.core.errors import CompressctlError, MissingDependencyError, MissingDeviceError
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import translated
-from compressctl.pipeline.crew import Crew
-from compressctl.pipeline.effort import Measure
+from compressctl.pipeline.event_listeners import EventFile, Warnings
+from compressctl.pipeline.executor import Executor, open_backend, parity_of
+from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
+from compressctl.pipeline.process_group import ProcessGroup
 from compressctl.pipeline.result import RunResult, Status
 from compressctl.pipeline.signals import sigterm_interrupts
-from compressctl.pipeline.sinks import EventFile, Warnings
-from compressctl.pipeline.work import Work, open_backend, parity_of
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
 
@@ -56,8 +56,8 @@ def run(
     cache: Cache | None,
     listeners: Sequence[Listener],
     environment: Mapping[str, Any],
-    measure: Measure = Measure.STAGES,
-    crew: Crew | None = None,
+    measure: MeasureLevel = MeasureLevel.STAGES,
+    process_group: ProcessGroup | None = None,
     strict: bool = False,
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. What stops it is RunResult.error, also when it is a bug of ours.
@@ -67,20 +67,20 @@ def run(
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
-    work = Work(recipe, plan, folder, cache, events, measure, crew, strict)
+    executor = Executor(recipe, plan, folder, cache, events, measure, process_group, strict)
     error: CompressctlError | None = None
     status: Status = "done"
     events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
     try:
         with sigterm_interrupts():
-            work.carry_out()
-        if any(not check.holds for check in work.budget):
+            executor.carry_out()
+        if any(not check.holds for check in executor.budget):
             status = "budget missed"
     except KeyboardInterrupt:
         status = "interrupted"
     except Exception as raised:
         status, error = "failed", translated(raised, folder)
-    work.close()
+    executor.close()
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
@@ -93,10 +93,10 @@ def run(
         started=started,
         seconds=time.time() - started,
         environment=environment,
-        stages=tuple(work.records),
-        backends=tuple(work.results),
-        parity=tuple(parity_of(record) for record in work.records if record.use == "lower"),
-        budget=tuple(work.budget),
+        stages=tuple(executor.records),
+        backends=tuple(executor.results),
+        parity=tuple(parity_of(record) for record in executor.records if record.use == "lower"),
+        budget=tuple(executor.budget),
         warnings=tuple(warnings.messages),
         error=error,
     )

@@ -30,7 +30,7 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
     Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
     Raises UsageError when the file is not a valid ONNX model or needs operators that nothing here can run.
     """
-    from compressctl.graph.free_batch import free_batch
+    from compressctl.graph.dynamic_batch import free_batch
     from compressctl.graph.unpack_constants import unpack_constants
 
     path = existing(base / params.path, what="the ONNX file")

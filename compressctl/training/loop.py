@@ -18,12 +18,12 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model, Signature
 from compressctl.core.technique import RunContext
 from compressctl.training.augment import augment_batch, mixup
-from compressctl.training.average import Average
+from compressctl.training.batchnorm_recalibration import reestimate_norms
 from compressctl.training.checkpoint import read_checkpoint, weights_digest, write_checkpoint
 from compressctl.training.data import TensorBatch, tensor_batches
-from compressctl.training.held import hold
-from compressctl.training.hooks import Hook, KeepZeros, Moment
-from compressctl.training.norms import reestimate_norms
+from compressctl.training.hooks import Hook, SparsityMask, StepInfo
+from compressctl.training.in_memory import hold
+from compressctl.training.moving_average import MovingAverage
 from compressctl.training.objective import Objective
 from compressctl.training.optimizers import make_optimizer, set_step
 from compressctl.training.other_outputs import HoldingOutputs, OtherOutputs, other_outputs
@@ -32,7 +32,7 @@ from compressctl.training.params import TrainingParams
 from compressctl.training.preflight import check_training_labels
 from compressctl.training.processes import Processes, join
 from compressctl.training.state import Position, TrainingState, fill, pack, snapshot, unpack
-from compressctl.training.teacher import Remembering
+from compressctl.training.teacher import CachedTeacher
 from compressctl.training.validation import Validation, validation_of
 
 CHECKPOINT_SECONDS = 60.0
@@ -55,7 +55,7 @@ def train(
     run: RunContext,
     hooks: Sequence[Hook] = (),
     *,
-    teacher: Remembering | None = None,
+    teacher: CachedTeacher | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Trained:
     """Train model.body in place: give it a copy. Zeros of `model.sparse` stay.
@@ -119,7 +119,7 @@ def _begin(
     params: TrainingParams,
     run: RunContext,
     hooks: Sequence[Hook],
-    teacher: Remembering | None,
+    teacher: CachedTeacher | None,
     checkpoint_seconds: float,
 ) -> _Job:
     split = run.data.split("train") if run.data is not None else None
@@ -139,10 +139,10 @@ def _begin(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     own = objective.to(processes.device) if isinstance(objective, nn.Module) else None
     optimizer = make_optimizer([network, *([own] if own is not None else [])], params)
-    average = Average(network, params.average) if params.average is not None else None
+    average = MovingAverage(network, params.average) if params.average is not None else None
     if others is not None and others.held:
         objective = HoldingOutputs(objective, others)
-    everything = [KeepZeros(network, model.sparse), *hooks]
+    everything = [SparsityMask(network, model.sparse), *hooks]
     job = _Job(
         TrainingState(network, own, optimizer, everything, average),
         objective,
@@ -201,7 +201,7 @@ def _score_the_start(job: _Job) -> None:
     if job.validation is None or position.before is not None or position.step:
         return
     position.before = job.validation.score(job.state.network, job.processes)
-    _keep_if_best(job, position.before, 0, Moment(-1, job.steps, 0))
+    _keep_if_best(job, position.before, 0, StepInfo(-1, job.steps, 0))
 
 
 def _is_over(position: Position, params: TrainingParams) -> bool:
@@ -211,7 +211,7 @@ def _is_over(position: Position, params: TrainingParams) -> bool:
 def _train_epoch(job: _Job) -> None:
     position, network = job.state.position, job.state.network
     network.train()
-    _call(job.state.hooks, "before_epoch", network, Moment(position.step, job.steps, position.epoch))
+    _call(job.state.hooks, "before_epoch", network, StepInfo(position.step, job.steps, position.epoch))
     if position.batch == 0:
         position.total, position.count = 0.0, 0
         torch.manual_seed(_seed(job.run.seed, position.epoch, job.processes.index))
@@ -250,7 +250,7 @@ def _step(job: _Job, batch: TensorBatch) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     processes.sum_gradients(trained)
-    moment = Moment(position.step, job.steps, position.epoch)
+    moment = StepInfo(position.step, job.steps, position.epoch)
     _call(state.hooks, "before_step", network, moment)
     if params.clip_norm is not None:
         nn.utils.clip_grad_norm_(trained, params.clip_norm)
@@ -266,7 +266,7 @@ def _step(job: _Job, batch: TensorBatch) -> None:
 
 def _end_epoch(job: _Job) -> None:
     state, position = job.state, job.state.position
-    moment = Moment(position.step - 1, job.steps, position.epoch)
+    moment = StepInfo(position.step - 1, job.steps, position.epoch)
     _call(state.hooks, "after_epoch", state.network, moment)
     position.losses.append(position.total / position.count)
     position.epoch, position.batch = position.epoch + 1, 0
@@ -279,7 +279,7 @@ def _end_epoch(job: _Job) -> None:
     _tell(job, always=True)
 
 
-def _score(job: _Job, moment: Moment) -> None:
+def _score(job: _Job, moment: StepInfo) -> None:
     assert job.validation is not None
     _impose(job)
     score = job.validation.score(job.state.network, job.processes)
@@ -296,7 +296,7 @@ def _impose(job: _Job) -> None:
         reestimate_norms(job.state.network, job.split, job.signature, batch_size=job.params.batch_size)
 
 
-def _keep_if_best(job: _Job, score: float, epoch: int, moment: Moment) -> None:
+def _keep_if_best(job: _Job, score: float, epoch: int, moment: StepInfo) -> None:
     """Of equal scores the later one: it was trained for longer. An epoch in which a hook is not done does not count."""
     assert job.validation is not None
     state, position = job.state, job.state.position
@@ -383,7 +383,7 @@ def _facts(job: _Job) -> dict[str, Any]:
     return facts
 
 
-def _call(hooks: Iterable[Hook], name: str, network: nn.Module, moment: Moment) -> None:
+def _call(hooks: Iterable[Hook], name: str, network: nn.Module, moment: StepInfo) -> None:
     for hook in hooks:
         getattr(hook, name)(network, moment)
 

@@ -17,7 +17,7 @@ from compressctl.graph.torch_outputs import named_outputs
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.objective import Objective
 from compressctl.training.params import TrainingParams
-from compressctl.training.teacher import REMEMBERED_BYTES, Remembering, teacher_of
+from compressctl.training.teacher import REMEMBERED_BYTES, CachedTeacher, teacher_of
 
 _PROBE_SAMPLES = 256
 """Samples that tell how much an output varies, and how far training moved it: a standard deviation is known within some 5 %."""
@@ -49,7 +49,7 @@ class OtherOutputs:
     untrained: Mapping[str, str]
     weight: float
     whose: str
-    teacher: Remembering | None
+    teacher: CachedTeacher | None
     compared: Mapping[str, Held] = field(default_factory=dict)
 
     def tell(self, events: Events) -> None:
@@ -65,7 +65,7 @@ class OtherOutputs:
 
 
 def other_outputs(
-    model: Model, params: TrainingParams, run: RunContext, teacher: Remembering | None = None
+    model: Model, params: TrainingParams, run: RunContext, teacher: CachedTeacher | None = None
 ) -> OtherOutputs | None:
     """What the outputs after the first learn from; None for a network with one output.
 
@@ -80,7 +80,7 @@ def other_outputs(
         whose = "the original"
         varies = params.augment.is_on or params.mixup > 0
         limit = 0 if varies else REMEMBERED_BYTES
-        teacher = None if run.original is None else Remembering(teacher_of(run.original()), limit)
+        teacher = None if run.original is None else CachedTeacher(teacher_of(run.original()), limit)
     if teacher is None:
         nobody = dict.fromkeys((spec.name for spec in others), "this run has no original model to hold it to")
         return OtherOutputs({}, nobody, params.other_outputs, whose, None)
@@ -180,7 +180,7 @@ def _unfit(spec: TensorSpec, matched: Mapping[str, str], variances: Mapping[str,
     return None
 
 
-def _variances(teacher: Remembering, names: set[str], signature: Signature, run: RunContext) -> dict[str, float]:
+def _variances(teacher: CachedTeacher, names: set[str], signature: Signature, run: RunContext) -> dict[str, float]:
     """Of the teacher's outputs over samples of the train split; outputs that are not finite are left out.
 
     Of an output that is the same for all samples, the mean square.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressctl.training.average import Average
 from compressctl.training.hooks import Hook
+from compressctl.training.moving_average import MovingAverage
 
 
 @dataclass
@@ -44,7 +44,7 @@ class TrainingState:
     objective: nn.Module | None
     optimizer: torch.optim.Optimizer
     hooks: Sequence[Hook]
-    average: Average | None
+    average: MovingAverage | None
     position: Position = field(default_factory=Position)
     best: dict[str, Tensor] | None = None
 

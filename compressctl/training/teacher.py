@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.model import Form, Model
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.torch_outputs import named_outputs
 
 REMEMBERED_BYTES = 1024**3
@@ -62,7 +62,7 @@ class OnnxTeacher:
         self.model = model
         self._names = [spec.name for spec in model.signature.outputs]
         # No more threads than torch takes: the two work in turn.
-        self._graph = TappedGraph(model.body, self._names, threads=torch.get_num_threads())
+        self._graph = ActivationRecorder(model.body, self._names, threads=torch.get_num_threads())
 
     def outputs(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         given = {
@@ -94,7 +94,7 @@ class OnnxTeacher:
 
 
 @dataclass
-class Remembering:
+class CachedTeacher:
     """A teacher that is asked about a sample of the train split only once, and only once about one batch.
 
     indices name samples: inputs that augmentation changes must not be asked for by them.

@@ -15,7 +15,7 @@ from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, SummedMetric
 from compressctl.core.technique import RunContext
 from compressctl.training.data import tensor_batches
-from compressctl.training.held import hold
+from compressctl.training.in_memory import hold
 from compressctl.training.objective import Objective, first_output
 from compressctl.training.processes import Processes
 

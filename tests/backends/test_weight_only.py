@@ -17,7 +17,7 @@ from compressctl.core.model import Form as ModelForm
 from compressctl.core.model import Model, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
-from compressctl.graph.absorb import absorb, is_quantized
+from compressctl.graph.import_qdq import absorb, is_quantized
 
 K, N = 160, 48
 X = np.random.default_rng(5).normal(0, 1, (3, K)).astype(np.float32)

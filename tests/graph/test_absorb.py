@@ -15,9 +15,9 @@ from support.graphs import residual_model
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
-from compressctl.graph.absorb import absorb, is_quantized
-from compressctl.graph.half import to_half, to_single
-from compressctl.graph.unfold_qlinear import unfold_qlinear
+from compressctl.graph.float16 import to_half, to_single
+from compressctl.graph.import_qdq import absorb, is_quantized
+from compressctl.graph.qoperator_to_qdq import unfold_qlinear
 from compressctl.techniques.quantize.requantize import fitted
 
 PROCESSOR = Target("onnxruntime", profile="x86-vnni")

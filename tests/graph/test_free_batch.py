@@ -3,7 +3,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from compressctl.graph.free_batch import free_batch
+from compressctl.graph.dynamic_batch import free_batch
 
 
 def model(nodes, input_shape, output_shape, **constants) -> onnx.ModelProto:

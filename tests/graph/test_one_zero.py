@@ -4,7 +4,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 from support.every_tensor import model_of
 
-from compressctl.graph.one_zero import one_zero
+from compressctl.graph.normalize_negative_zero import one_zero
 
 
 def test_a_negative_zero_in_a_weight_becomes_zero() -> None:

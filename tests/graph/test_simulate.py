@@ -10,7 +10,7 @@ from support.graphs import residual_model
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.graph.replace_weights import with_weights
 from compressctl.graph.simulate import leading_to, with_rounded_activations
@@ -34,8 +34,8 @@ def test_it_computes_what_the_emitted_file_computes(floats: dict[str, str]) -> N
     simulated = with_rounded_activations(with_weights(model.body, weights), model.quant)
     feed = {"x": np.random.default_rng(0).normal(size=(2, 8, 6, 6)).astype(np.float32)}
     file = outputs_of(emit(model, Target("onnxruntime")), feed)
-    difference = np.abs(TappedGraph(simulated, ["y"]).run(feed)["y"] - file)
-    without = np.abs(TappedGraph(model.body, ["y"]).run(feed)["y"] - file)
+    difference = np.abs(ActivationRecorder(simulated, ["y"]).run(feed)["y"] - file)
+    without = np.abs(ActivationRecorder(model.body, ["y"]).run(feed)["y"] - file)
     step = float(model.quant.activations["c2"].scale)
     # A bias is rounded too in the file, which moves a value over the edge of its code now and then.
     assert difference.max() <= 1.01 * step
@@ -67,5 +67,5 @@ def test_only_what_a_tensor_depends_on_is_kept() -> None:
     kept = leading_to(model, ["y"])
     assert [node.name for node in kept.graph.node] == ["first", "second", "choice"]
     assert {tensor.name for tensor in kept.graph.initializer} == {"one", "yes"}
-    assert np.array_equal(TappedGraph(kept, ["y"]).run({"x": np.array([-1, 2], np.float32)})["y"], [1, 3])
+    assert np.array_equal(ActivationRecorder(kept, ["y"]).run({"x": np.array([-1, 2], np.float32)})["y"], [1, 3])
     assert [node.name for node in leading_to(model, ["a"]).graph.node] == ["first"]

@@ -12,8 +12,8 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
-from compressctl.graph.absorb import Absorbed, absorb, is_quantized
 from compressctl.graph.cost import costs, total_macs
+from compressctl.graph.import_qdq import Absorbed, absorb, is_quantized
 from compressctl.graph.unfold_integer import unfold_integer
 from compressctl.sources.onnx_file import signature_of
 from compressctl.techniques.quantize.requantize import fitted

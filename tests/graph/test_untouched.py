@@ -21,11 +21,11 @@ from compressctl.techniques.cast.cast import apply as cast
 from compressctl.techniques.cast.params import CastParams
 from compressctl.techniques.factorize.apply import svd
 from compressctl.techniques.factorize.params import SvdParams
-from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply as prune
+from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 from compressctl.techniques.quantize.dynamic import apply as dynamic
 from compressctl.techniques.quantize.params import DynamicParams, WeightsParams
-from compressctl.techniques.quantize.weight_only import apply as weights
+from compressctl.techniques.quantize.weights import apply as weights
 from compressctl.techniques.share.kmeans import apply as kmeans
 from compressctl.techniques.share.params import KmeansParams
 

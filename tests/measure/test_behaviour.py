@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compressctl.measure.behaviour import behaviour
+from compressctl.measure.prediction_change import behaviour
 from compressctl.measure.score import Predictions
 
 LABELS = np.array([0] * 20 + [1] * 20)

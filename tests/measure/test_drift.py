@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
+from compressctl.measure.changed_examples import as_png
 from compressctl.measure.drift import drift, neighbour_overlap, token_drift
 from compressctl.measure.groups import group_changes, group_errors
 from compressctl.measure.score import Predictions
-from compressctl.measure.sheet import as_png
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import pytest
 
 from compressctl.core.target import Target
 from compressctl.measure.energy import Meter, NoMeter, find_meter
-from compressctl.measure.latency import OperatingPoint, _energy, _point, _Start
+from compressctl.measure.latency import TimingPoint, _energy, _point, _Start
 from compressctl.measure.results import Memory
 from compressctl.measure.samples import Call
 from compressctl.measure.served import Block
@@ -61,8 +61,8 @@ def test_a_counter_too_coarse_for_a_block_measures_nothing() -> None:
     assert found.provenance == "cannot be measured here"
 
 
-def _at(target: Target) -> OperatingPoint:
-    return OperatingPoint(target, Call({}))
+def _at(target: Target) -> TimingPoint:
+    return TimingPoint(target, Call({}))
 
 
 def test_a_counter_too_coarse_for_one_file_is_used_for_none() -> None:

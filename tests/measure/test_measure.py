@@ -19,17 +19,17 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.measure.budget import check, facts_of
-from compressctl.measure.latency import Effort, OperatingPoint, compare, speedup
-from compressctl.measure.ledger import size
+from compressctl.measure.latency import BenchmarkSettings, TimingPoint, compare, speedup
 from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict, score
+from compressctl.measure.size import size
 from compressctl.measure.speed_words import verdict
 from compressctl.recipe.schema import BudgetSection
 from compressctl.sources.dataset import PositionSplit
 
 ACCURACY = metrics.get("accuracy")
-QUICK = Effort(launches=2, most_launches=2, rounds=3, warm_up_seconds=0.01, seconds=0.05, runs=20)
+QUICK = BenchmarkSettings(launches=2, most_launches=2, rounds=3, warm_up_seconds=0.01, seconds=0.05, runs=20)
 
 
 def _predictions(outputs: list[int], labels: list[int], classes: int = 3) -> Predictions:
@@ -124,9 +124,9 @@ def _signature(width: int) -> Signature:
     return Signature((TensorSpec("x", "float32", ("batch", width)),), (TensorSpec("y", "float32", ("batch", width)),))
 
 
-def _at(width: int, **target: int) -> OperatingPoint:
+def _at(width: int, **target: int) -> TimingPoint:
     there = Target("onnxruntime", **target)  # type: ignore[arg-type]
-    return OperatingPoint(there, Samples(_signature(width)).call(there.batch))
+    return TimingPoint(there, Samples(_signature(width)).call(there.batch))
 
 
 def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:

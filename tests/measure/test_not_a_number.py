@@ -14,7 +14,7 @@ from compressctl.core.events import Event, Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
-from compressctl.measure.artifact import Subject, Yardstick, _scored, _untimed
+from compressctl.measure.artifact import MeasurementConfig, Subject, _scored, _untimed
 from compressctl.measure.samples import Samples
 from compressctl.sources.dataset import PositionSplit
 
@@ -57,7 +57,7 @@ def test_what_is_no_number_is_left_out_and_said(
     heard: list[Event] = []
     data: Any = _Data(labels)
     samples = Samples(subjects[0].model.signature, data)
-    by = Yardstick(BACKEND, Target("onnxruntime"), "regression", samples, data, metrics.get("r2"))
+    by = MeasurementConfig(BACKEND, Target("onnxruntime"), "regression", samples, data, metrics.get("r2"))
     before, after = _scored(subjects, [_untimed(subject, by) for subject in subjects], by, Events(heard.append))
     assert (before.score is not None, after.score is not None) == scores
     assert after.change is None

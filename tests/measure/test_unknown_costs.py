@@ -15,9 +15,9 @@ from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.graph.cost import count_macs
 from compressctl.measure.fusion import fusion, fusion_of
-from compressctl.measure.ledger import size
-from compressctl.pipeline.work import open_backend
-from compressctl.techniques.quantize.weights import quantize_weight
+from compressctl.measure.size import size
+from compressctl.pipeline.executor import open_backend
+from compressctl.techniques.quantize.static_weights import quantize_weight
 
 SHAPE = (1, 3, 10, 12)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressctl.numerics.multiple_choice import Limit, choose
+from compressctl.numerics.knapsack import Limit, choose
 
 
 def best_of_all(costs: list[list[float]], limits: list[Limit]) -> float | None:

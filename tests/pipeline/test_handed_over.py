@@ -21,8 +21,8 @@ from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, Tec
 from compressctl.core.registry import load as attribute
 from compressctl.core.target import Target
 from compressctl.core.technique import TechniqueSpec, techniques
+from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.plan import _stage_key, make_plan
-from compressctl.pipeline.work import Work
 from compressctl.recipe.loader import load
 from compressctl.recipe.needs import stage_needs
 from compressctl.recipe.schema import Recipe, Stage, TargetSection
@@ -209,10 +209,10 @@ def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, t
     """Each runs with what the pipeline hands it: any other read raises."""
     pytest.importorskip("accelerate")
     found = recipe(tmp_path, use, params)
-    work = Work(found, make_plan(found, None), tmp_path / "out", graphs, Events())
+    executor = Executor(found, make_plan(found, None), tmp_path / "out", graphs, Events())
     (stage,), spec = found.stages, techniques.get(use)
-    model: Model = work._loaded() if Form.TORCH in spec.forms else work._lowered_source()
-    result = attribute(spec.implementation)(model, stage.params, work.context(stage, spec, None))
+    model: Model = executor._loaded() if Form.TORCH in spec.forms else executor._lowered_source()
+    result = attribute(spec.implementation)(model, stage.params, executor.context(stage, spec, None))
     assert result.model.form is spec.gives_from(model.form)
 
 

@@ -12,7 +12,7 @@ from support.shell import Shell
 from compressctl.core.errors import GateError, MissingDependencyError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature
-from compressctl.pipeline.hold import is_fast_enough
+from compressctl.pipeline.acceptance import is_fast_enough
 from compressctl.recipe.schema import Stage
 from compressctl.techniques.quantize.params import StaticParams
 

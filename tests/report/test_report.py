@@ -19,6 +19,7 @@ from compressctl.core.count import Count
 from compressctl.core.errors import StageError
 from compressctl.core.model import StageRecord
 from compressctl.measure.budget import check, facts_of
+from compressctl.measure.changed_examples import as_png
 from compressctl.measure.results import (
     Behaviour,
     BudgetCheck,
@@ -31,16 +32,15 @@ from compressctl.measure.results import (
     Groups,
     Interval,
     Latency,
-    LoadPoint,
     Measurement,
     Memory,
     Noise,
+    OperatingPoint,
     Parity,
     Score,
     Size,
     Speedup,
 )
-from compressctl.measure.sheet import as_png
 from compressctl.measure.speed_words import verdict
 from compressctl.pipeline.result import BackendResult, RunResult
 from compressctl.recipe.loader import load
@@ -79,7 +79,7 @@ def _measured(
         behaviour=_behaviour() if change else None,
         energy=Energy(0.02, "estimated", HOSTILE),
         thrift=speed,
-        points=(LoadPoint(_latency(p50), speed),),
+        points=(OperatingPoint(_latency(p50), speed),),
     )
 
 

@@ -16,7 +16,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.measure.specs import ACCURACY
 
 SIGNATURE = Signature(
@@ -71,7 +71,7 @@ def fitted_network(data: Digits) -> Model:
     }
     float_model = _network({name: value.astype(np.float32) for name, value in weights.items()})
     train = data.split("train")
-    features = TappedGraph(float_model, ["features"]).run({"image": train.images})["features"].astype(np.float64)
+    features = ActivationRecorder(float_model, ["features"]).run({"image": train.images})["features"].astype(np.float64)
     targets = np.eye(10)[train.labels] - 0.1
     fitted = np.linalg.solve(features.T @ features + 1e-1 * np.eye(256), features.T @ targets)
     weights["head.weight"] = fitted.T

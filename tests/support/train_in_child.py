@@ -20,7 +20,7 @@ from compressctl.recipe.schema import DataSection
 from compressctl.sources.builtin import load, untrained
 from compressctl.sources.load import load_dataset
 from compressctl.sources.params import BuiltinParams, DigitsParams
-from compressctl.training.hooks import Hook, Moment
+from compressctl.training.hooks import Hook, StepInfo
 from compressctl.training.loop import train
 from compressctl.training.objective import task_objective
 from compressctl.training.params import TrainingParams
@@ -32,7 +32,7 @@ class Stall(Hook):
     def __init__(self) -> None:
         self.seen = torch.zeros(())
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         self.seen += 1
         if os.environ.get("STALL") == str(moment.step):
             print("stalled", flush=True)

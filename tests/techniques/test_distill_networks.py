@@ -26,7 +26,7 @@ from compressctl.techniques.distill.shrink import rounded_width, shrink  # noqa:
 from compressctl.techniques.distill.student import make_student  # noqa: E402
 from compressctl.techniques.distill.synthetic import drawing  # noqa: E402
 from compressctl.techniques.distill.teacher import check_outputs, load_teacher  # noqa: E402
-from compressctl.training.teacher import Remembering, TorchTeacher  # noqa: E402
+from compressctl.training.teacher import CachedTeacher, TorchTeacher  # noqa: E402
 
 IMAGES = torch.as_tensor(next(iter(digits_data().split("train").batches(1000))).inputs["input"])
 
@@ -90,7 +90,7 @@ def test_a_remembered_answer_is_the_one_that_was_given() -> None:
             asked.append(len(inputs[0]))
             return super().outputs(inputs)
 
-    teacher = Remembering(Counting(digits_teacher()), 10**6)
+    teacher = CachedTeacher(Counting(digits_teacher()), 10**6)
     names = torch.arange(100, 110)
     first = teacher((IMAGES[:10],), names)
     order = torch.randperm(10)

@@ -167,8 +167,8 @@ def test_a_teacher_that_is_worse_than_its_student_is_warned_of(tmp_path: Path) -
 def test_a_teacher_that_is_worse_by_chance_is_not(wrong: int, is_warned: bool) -> None:
     from compressctl.core.events import Events
     from compressctl.core.source import metrics
+    from compressctl.techniques.distill.preflight_warnings import warn_of_poor_teacher
     from compressctl.techniques.distill.scoring import Answers
-    from compressctl.techniques.distill.traps import warn_of_poor_teacher
 
     labels, heard = np.arange(180) % 10, []
     right = np.eye(10)[labels]
@@ -307,7 +307,7 @@ def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path:
 def test_a_student_by_factory_is_kept_and_made_again_from_its_own_code(tmp_path: Path) -> None:
     """Its parameters may have the very names and shapes of the recipe's model, and it may compute something else."""
     from compressctl.core.model import Factory, Model
-    from compressctl.pipeline.store import read_model, write_model
+    from compressctl.pipeline.serialization import read_model, write_model
 
     code = "from torch import nn\ndef net(act):\n    return nn.Sequential(nn.Linear(4, 8), getattr(nn, act)(), nn.Linear(8, 2))\n"
     (tmp_path / "nets.py").write_text(code)

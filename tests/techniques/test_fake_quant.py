@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 from compressctl.core.quant import TensorQuant  # noqa: E402
 from compressctl.graph.codes import weight_codes, weight_values  # noqa: E402
 from compressctl.numerics.affine import dequantize, quantize  # noqa: E402
+from compressctl.techniques.quantize.binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight  # noqa: E402
 from compressctl.techniques.quantize.fake_quant import InputQuantizer, SteadyScales, WeightQuantizer, fitted_scale  # noqa: E402
-from compressctl.techniques.quantize.few_levels import BinaryWeight, Steepen, TernaryWeight  # noqa: E402
-from compressctl.techniques.quantize.trained_plan import on_grid  # noqa: E402
-from compressctl.training.hooks import Moment  # noqa: E402
+from compressctl.techniques.quantize.learned_plan import on_grid  # noqa: E402
+from compressctl.training.hooks import StepInfo  # noqa: E402
 
 NUMBERS = st.floats(-4, 4, width=32)
 
@@ -128,7 +128,7 @@ def test_the_estimators_gradient_is_ir_nets() -> None:
     slopes = np.array([[0.5, -2.0, 1.0, 0.25]])
     for epoch, steepness in ((0, 0.1), (1, 1.0), (2, 10.0)):
         weight = BinaryWeight(is_balanced=False, is_estimated=True)
-        Steepen([weight], 3).before_epoch(torch.nn.Identity(), Moment(0, 30, epoch))
+        EdeSchedule([weight], 3).before_epoch(torch.nn.Identity(), StepInfo(0, 30, epoch))
         x = torch.tensor(values, dtype=torch.float32, requires_grad=True)
         weight(x).backward(torch.tensor(slopes, dtype=torch.float32))
         estimated = slopes * max(1 / steepness, 1) * steepness * (1 - np.tanh(values * steepness) ** 2)
@@ -152,7 +152,7 @@ def test_a_ternary_weight_is_twns() -> None:
 def test_a_steep_loss_moves_a_scale_by_a_share_of_itself() -> None:
     network = torch.nn.Sequential(InputQuantizer(activation(0.02, 0), is_learned=True))
     network(torch.full((3, 4), 100.0)).sum().backward()
-    SteadyScales().before_step(network, Moment(0, 1, 0))
+    SteadyScales().before_step(network, StepInfo(0, 1, 0))
     assert network[0].scale.grad.item() == pytest.approx(0.1 * 0.02)
 
 

@@ -24,10 +24,10 @@ from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.core.technique import StageResult
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.numerics.adaround import Layer, nearest
-from compressctl.pipeline.work import open_backend
+from compressctl.pipeline.executor import open_backend
 from compressctl.techniques.quantize import layerwise
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply
@@ -62,7 +62,7 @@ def codes_of(model: Model) -> dict[str, np.ndarray]:
 
 def output_error(result: Model, original: Model, data: Digits) -> float:
     images = {"image": data.split("test").images}
-    wanted = TappedGraph(original.body, ["logits"]).run(images)["logits"]
+    wanted = ActivationRecorder(original.body, ["logits"]).run(images)["logits"]
     return float(np.mean((open_model(result).run(images)["logits"] - wanted) ** 2))
 
 
@@ -172,7 +172,7 @@ def test_correcting_layer_by_layer_keeps_each_channels_mean_in_the_quantized_net
 ) -> None:
     """Behind four bits in front: with the inputs that the quantized network has, not with the float network's."""
     images = {"image": data.split("calibration").images}
-    wanted = TappedGraph(model.body, ["logits"]).run(images)["logits"].mean(axis=0)
+    wanted = ActivationRecorder(model.body, ["logits"]).run(images)["logits"].mean(axis=0)
 
     def shift(correction: object) -> float:
         params = StaticParams(weights="int4", bias_correction=correction)  # type: ignore[arg-type]

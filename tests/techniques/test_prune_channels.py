@@ -22,16 +22,16 @@ from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.sources.structure import read_network, write_network
 from compressctl.techniques.prune.allocate import Choice, allocate, allocate_measured, permitted_widths, spread
 from compressctl.techniques.prune.channels import apply
-from compressctl.techniques.prune.coupling import Coupling, Group, example_inputs, find_coupling
 from compressctl.techniques.prune.criteria import scores
+from compressctl.techniques.prune.dependency_groups import Coupling, Group, example_inputs, find_coupling
 from compressctl.techniques.prune.measured_widths import reach_latency
-from compressctl.techniques.prune.params_structured import ChannelOverride, ChannelsParams
-from compressctl.techniques.prune.prove import proven
 from compressctl.techniques.prune.search_bound import Steps, TooFarError
 from compressctl.techniques.prune.sparse_learning import GroupNorm, Pull
+from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
 from compressctl.techniques.prune.surgery import cut, mask, removal
+from compressctl.techniques.prune.verify_group import proven
 from compressctl.training.data import TensorBatch, tensor_batches
-from compressctl.training.hooks import Moment
+from compressctl.training.hooks import StepInfo
 from compressctl.training.loop import train
 from compressctl.training.objective import task_objective
 from compressctl.training.params import TrainingParams
@@ -382,7 +382,7 @@ def test_a_pull_reaches_every_member_of_its_channel() -> None:
     hook.set(network, {group.name: pulls})
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    hook.before_step(network, Moment(0, 1, 0))
+    hook.before_step(network, StepInfo(0, 1, 0))
     masked = mask(network, removal([group], {group.name: np.array([2])}))
     for (name, before), after in zip(network.named_parameters(), masked.parameters(), strict=True):
         if not name.startswith("norm"):  # masking leaves norms alone, pulling does not

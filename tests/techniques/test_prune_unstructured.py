@@ -34,9 +34,9 @@ from compressctl.sources.load import load_dataset, load_model
 from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
-from compressctl.techniques.prune.params_unstructured import UNSTRUCTURED, UnstructuredParams
 from compressctl.techniques.prune.sparse_torch import TorchWeights
 from compressctl.techniques.prune.unstructured import apply
+from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED, UnstructuredParams
 from compressctl.techniques.quantize.params import StaticParams
 from compressctl.techniques.quantize.static import apply as quantize
 
@@ -536,7 +536,7 @@ def test_movement_brings_back_what_turns_out_to_matter() -> None:
     from compressctl.techniques.prune.sparse_layers import treat
     from compressctl.techniques.prune.sparse_torch import TorchWeights
     from compressctl.techniques.prune.sparse_training import gradual
-    from compressctl.training.hooks import Moment
+    from compressctl.training.hooks import StepInfo
 
     network = nn.Linear(2, 1, bias=False)
     network.weight.data = torch.tensor([[0.1, 1.0]])
@@ -547,9 +547,9 @@ def test_movement_brings_back_what_turns_out_to_matter() -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for step in range(4):
         network.weight.grad = torch.tensor([[-1.0, 1.0]])
-        hook.before_step(network, Moment(step, 4, 0))
+        hook.before_step(network, StepInfo(step, 4, 0))
         optimizer.step()
-        hook.after_step(network, Moment(step, 4, 0))
+        hook.after_step(network, StepInfo(step, 4, 0))
     assert network.weight.tolist() == [[pytest.approx(0.5), 0.0]]
 
 

@@ -16,7 +16,7 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.measure.score import scoring_batch
-from compressctl.pipeline.store import read_model, write_model
+from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.techniques.quantize.dynamic import apply
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 

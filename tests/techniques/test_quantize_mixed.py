@@ -17,10 +17,10 @@ from compressctl.core.model import Form, Model, StageRecord
 from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts, StageResult
 from compressctl.graph.index import index
-from compressctl.pipeline.store import read_model, write_model
+from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.techniques.quantize.mixed import apply
+from compressctl.techniques.quantize.mixed_params import MixedParams, check_mixed
 from compressctl.techniques.quantize.params import Override, StaticParams
-from compressctl.techniques.quantize.params_mixed import MixedParams, check_mixed
 from compressctl.techniques.quantize.sensitivity import Probe, hessian_trace, probe
 from compressctl.techniques.quantize.static import apply as apply_static
 

@@ -26,12 +26,12 @@ from compressctl.graph.codes import weight_codes  # noqa: E402
 from compressctl.graph.index import index  # noqa: E402
 from compressctl.pipeline.plan import make_plan  # noqa: E402
 from compressctl.recipe.loader import load  # noqa: E402
+from compressctl.techniques.quantize.learned_plan import learned_plan  # noqa: E402
 from compressctl.techniques.quantize.qat import Calibrated, apply, calibrated  # noqa: E402
 from compressctl.techniques.quantize.qat_layers import find_layers  # noqa: E402
 from compressctl.techniques.quantize.qat_params import QatOverride, QatParams  # noqa: E402
 from compressctl.techniques.quantize.simulate import install, layers_of, remove  # noqa: E402
-from compressctl.techniques.quantize.trained_plan import learned_plan  # noqa: E402
-from compressctl.training.hooks import FreezeNorms, Moment  # noqa: E402
+from compressctl.training.hooks import FreezeNorms, StepInfo  # noqa: E402
 
 TARGET = Target("onnxruntime", profile="x86-vnni")
 BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02}
@@ -200,7 +200,7 @@ def test_frozen_norms_keep_their_statistics() -> None:
     for epoch, is_moved in ((0, True), (1, True), (2, False)):
         before = network[0].running_mean.clone()
         network.train()
-        hook.before_epoch(network, Moment(0, 3, epoch))
+        hook.before_epoch(network, StepInfo(0, 3, epoch))
         network(torch.randn(4, 2, 3, 3) + 1)
         assert bool((network[0].running_mean != before).all()) is is_moved
         assert network[1].training

@@ -27,7 +27,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.sites import find_sites
 from compressctl.techniques.quantize.bias import corrected_biases, with_biases
 from compressctl.techniques.quantize.calibrate import calibrate
@@ -81,7 +81,7 @@ def test_correcting_biases_brings_the_channel_means_back(data: Digits, model: Mo
         logits = open_model(replace(model, body=body, quant=plan)).run({"image": split.images})["logits"]
         return np.asarray(logits.mean(axis=0))
 
-    wanted = TappedGraph(model.body, ["logits"]).run({"image": split.images})["logits"].mean(axis=0)
+    wanted = ActivationRecorder(model.body, ["logits"]).run({"image": split.images})["logits"].mean(axis=0)
     assert np.abs(head_means(corrected) - wanted).mean() < 0.5 * np.abs(head_means(model.body) - wanted).mean()
 
 
@@ -103,8 +103,8 @@ def test_a_convolutions_mean_shift_is_exact_with_padding(data: Digits, model: Mo
         if tensor.name == "stem.weight":
             values = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array((np.rint(values / scale) * scale).astype(np.float32), tensor.name))
-    before = TappedGraph(model.body, ["s"]).run({"image": split.images})["s"].mean(axis=(0, 2, 3))
-    after = TappedGraph(rounded, ["s"]).run({"image": split.images})["s"].mean(axis=(0, 2, 3))
+    before = ActivationRecorder(model.body, ["s"]).run({"image": split.images})["s"].mean(axis=(0, 2, 3))
+    after = ActivationRecorder(rounded, ["s"]).run({"image": split.images})["s"].mean(axis=(0, 2, 3))
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 

@@ -17,13 +17,13 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.target import Target
-from compressctl.graph.absorb import absorb
+from compressctl.graph.import_qdq import absorb
 from compressctl.graph.scale_inputs import scale_inputs
-from compressctl.graph.weighted import find_weighted
+from compressctl.graph.weight_nodes import find_weighted
 from compressctl.measure.specs import ACCURACY
 from compressctl.techniques.quantize.moments import input_moments
 from compressctl.techniques.quantize.params import WeightOverride, WeightsParams
-from compressctl.techniques.quantize.weight_only import apply
+from compressctl.techniques.quantize.weights import apply
 
 IDS = sentences(40, seed=9).ids
 ORT = Target("onnxruntime")

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.codes import bias_codes, bias_scale, weight_codes, weight_values
-from compressctl.techniques.quantize.weights import channel_rows, fit_bias, quantize_weight
+from compressctl.techniques.quantize.static_weights import channel_rows, fit_bias, quantize_weight
 
 weights = arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=7), elements=st.floats(-4, 4, width=32))
 

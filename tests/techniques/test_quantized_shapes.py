@@ -13,8 +13,8 @@ from compressctl.backends.onnx_file import to_onnx, write_onnx
 from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
-from compressctl.graph.execute import TappedGraph
-from compressctl.pipeline.store import read_model, write_model
+from compressctl.graph.execute import ActivationRecorder
+from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply
 
@@ -117,7 +117,7 @@ def test_axes_that_were_free_stay_free(data: Digits) -> None:
     for size in ((1, 1, 8, 8), (5, 1, 8, 8), (2, 1, 12, 10)):
         images = np.random.default_rng(0).uniform(0, 1, size).astype(np.float32)
         found = dict(zip(("scores", "boxes"), session.run(None, {"image": images}), strict=True))
-        wanted = TappedGraph(network.body, ["scores", "boxes"]).run({"image": images})
+        wanted = ActivationRecorder(network.body, ["scores", "boxes"]).run({"image": images})
         for name in wanted:
             assert found[name].shape == wanted[name].shape
             assert np.abs(found[name] - wanted[name]).mean() < 0.05 * np.abs(wanted[name]).mean()

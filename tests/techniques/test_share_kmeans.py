@@ -28,8 +28,8 @@ from compressctl.recipe.schema import DataSection
 from compressctl.sources import builtin
 from compressctl.sources.load import load_dataset
 from compressctl.sources.params import BuiltinParams, DigitsParams
-from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply as prune
+from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 from compressctl.techniques.share.allocate import Option, allocate
 from compressctl.techniques.share.kmeans import apply
 from compressctl.techniques.share.params import KMEANS, KmeansParams
@@ -258,17 +258,17 @@ def replace_finetune(params: KmeansParams) -> KmeansParams:
 
 def test_an_entrys_gradient_is_the_sum_over_its_weights() -> None:
     from compressctl.techniques.share.codebook_hooks import CodebookTraining, Layout
-    from compressctl.training.hooks import Moment
+    from compressctl.training.hooks import StepInfo
 
     layer = torch.nn.Linear(3, 2, bias=False)
     index, held = torch.tensor([[0, 1, 1], [2, 1, 0]]), torch.tensor([True, False, False])
     layout = Layout(index, None, held, 3)
     layer.weight.data = layout.spread(torch.tensor([0.0, 0.5, -1.0]))
     layer.weight.grad = torch.tensor([[9.0, 1.0, 2.0], [4.0, 6.0, 9.0]])
-    CodebookTraining({"weight": layout}, summed=True).before_step(layer, Moment(0, 1, 0))
+    CodebookTraining({"weight": layout}, summed=True).before_step(layer, StepInfo(0, 1, 0))
     assert layer.weight.grad.tolist() == [[0, 9, 9], [4, 9, 0]]
     layer.weight.grad = torch.tensor([[9.0, 1.0, 2.0], [4.0, 6.0, 9.0]])
-    CodebookTraining({"weight": layout}, summed=False).before_step(layer, Moment(0, 1, 0))
+    CodebookTraining({"weight": layout}, summed=False).before_step(layer, StepInfo(0, 1, 0))
     assert layer.weight.grad.tolist() == [[0, 3, 3], [4, 3, 0]]
 
 

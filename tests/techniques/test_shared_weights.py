@@ -17,7 +17,7 @@ from compressctl.core.events import Events
 from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.core.technique import StageResult, techniques
-from compressctl.graph.absorb import absorb
+from compressctl.graph.import_qdq import absorb
 from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.techniques.quantize.requantize import fitted

@@ -15,10 +15,10 @@ from compressctl.core.model import Model
 from compressctl.core.needs import Need, declared_files, declared_needs
 from compressctl.core.registry import load
 from compressctl.core.technique import TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams
+from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.techniques.factorize.params import SVD
-from compressctl.techniques.prune.params_structured import CHANNELS
-from compressctl.techniques.prune.params_unstructured import UNSTRUCTURED
+from compressctl.techniques.prune.structured_params import CHANNELS
+from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED
 from compressctl.techniques.share.params import KMEANS
 
 BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02, "keep": "last"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compressctl.core.data import Batch
-from compressctl.training.held import HeldDataset, hold
+from compressctl.training.in_memory import HeldDataset, hold
 
 
 class Counted:

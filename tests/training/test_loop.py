@@ -23,7 +23,7 @@ from compressctl.sources.builtin import load, untrained  # noqa: E402
 from compressctl.sources.load import load_dataset  # noqa: E402
 from compressctl.sources.params import BuiltinParams, DigitsParams  # noqa: E402
 from compressctl.training.data import TensorBatch, tensor_batches  # noqa: E402
-from compressctl.training.hooks import Hook, Moment  # noqa: E402
+from compressctl.training.hooks import Hook, StepInfo  # noqa: E402
 from compressctl.training.loop import train  # noqa: E402
 from compressctl.training.objective import first_output, task_objective  # noqa: E402
 from compressctl.training.params import Augmentation, TrainingParams  # noqa: E402
@@ -99,7 +99,7 @@ def test_the_best_epoch_is_kept_and_the_score_is_that_of_the_weights(
     class Spoil(Hook):
         """Ruins the last epoch."""
 
-        def after_epoch(self, network: nn.Module, moment: Moment) -> None:
+        def after_epoch(self, network: nn.Module, moment: StepInfo) -> None:
             if moment.epoch == 3:
                 with torch.no_grad():
                     network.classifier.weight.zero_()
@@ -126,7 +126,7 @@ def test_the_start_is_kept_when_training_only_harms(trained_model: Model, run: R
 
 def test_an_epoch_in_which_a_hook_is_not_done_is_not_kept(fresh: Callable[[], Model], run: RunContext) -> None:
     class Late(Hook):
-        def is_done(self, moment: Moment) -> bool:
+        def is_done(self, moment: StepInfo) -> bool:
             return moment.epoch == 2
 
     facts = train(fresh(), CROSS_ENTROPY, TrainingParams(epochs=3), run, [Late()]).facts
@@ -158,7 +158,7 @@ def test_an_average_is_the_exponential_mean_of_the_weights(fresh: Callable[[], M
         def __init__(self) -> None:
             self.seen: list[torch.Tensor] = []
 
-        def after_step(self, network: nn.Module, moment: Moment) -> None:
+        def after_step(self, network: nn.Module, moment: StepInfo) -> None:
             self.seen.append(network.classifier.weight.detach().double().clone())
 
     watch, start = Watch(), fresh().body.classifier.weight.detach().double()

@@ -8,7 +8,7 @@ from torch import nn  # noqa: E402
 
 from compressctl.core.data import Batch  # noqa: E402
 from compressctl.core.model import Signature, TensorSpec  # noqa: E402
-from compressctl.training.norms import reestimate_norms  # noqa: E402
+from compressctl.training.batchnorm_recalibration import reestimate_norms  # noqa: E402
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 3, 4, 4)),), ())
 SAMPLES = np.random.default_rng(0).normal(2, 5, (256, 3, 4, 4)).astype(np.float32)

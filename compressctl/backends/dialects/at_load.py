@@ -12,7 +12,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.index import index
-from compressctl.graph.packed import bits_of, stored
+from compressctl.graph.matmul_nbits import bits_of, stored
 from compressctl.graph.sites import fits_kernel
 from compressctl.numerics.bitpack import join_bits
 

@@ -17,7 +17,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.index import attribute, index
-from compressctl.graph.packed import stored
+from compressctl.graph.matmul_nbits import stored
 from compressctl.graph.sites import fits_kernel
 
 

@@ -14,7 +14,7 @@ from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, in
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.index import attribute, index
-from compressctl.graph.packed import SMALLEST_BLOCK, bits_of, pack_table, stored
+from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table, stored
 
 
 def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:

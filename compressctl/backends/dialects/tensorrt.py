@@ -31,7 +31,7 @@ _SMALLEST_NORMAL = 2.0**-14
 
 
 def emit(model: Model, target: Target) -> onnx.ModelProto:
-    """The model's float graph with its plan written into it, in float32; see graph/half.py.
+    """The model's float graph with its plan written into it, in float32; see graph/float16.py.
 
     For a graph that becomes float16 scales are those that float16 holds as normal numbers, and codes are made with them.
     """

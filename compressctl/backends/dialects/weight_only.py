@@ -16,7 +16,7 @@ from onnx import helper
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.index import attribute, index
-from compressctl.graph.packed import bits_of, pack, packed_block, stored
+from compressctl.graph.matmul_nbits import bits_of, pack, packed_block, stored
 from compressctl.graph.sites import fits_kernel
 
 MICROSOFT = "com.microsoft"

@@ -22,7 +22,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model, TensorSpec
 from compressctl.core.target import Target
-from compressctl.graph.half import OLDEST_OPSET, to_half
+from compressctl.graph.float16 import OLDEST_OPSET, to_half
 from compressctl.graph.index import index
 
 _LARGEST_BATCH = 16

@@ -13,7 +13,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
-from compressctl.graph.half import store_half, to_half
+from compressctl.graph.float16 import store_half, to_half
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.simplify import simplify
 from compressctl.graph.untouched import Untouched

@@ -18,17 +18,17 @@ from compressctl.techniques.distill.contrastive import contrast
 from compressctl.techniques.distill.hints import hint, same_places
 from compressctl.techniques.distill.kd import as_classes, kl
 from compressctl.techniques.distill.layers import Pair, listening, pair_layers
-from compressctl.techniques.distill.ledger import Ledger
-from compressctl.techniques.distill.lesson import LabelLoss, conclude, known_labels, label_loss, prepare, samples_of
+from compressctl.techniques.distill.loss_history import Ledger
 from compressctl.techniques.distill.params import FeaturesParams
+from compressctl.techniques.distill.preflight_warnings import warn_of_heat, warn_of_untaught_end
 from compressctl.techniques.distill.relational import angle_loss, distance_loss
+from compressctl.techniques.distill.setup import LabelLoss, conclude, known_labels, label_loss, prepare, samples_of
 from compressctl.techniques.distill.synthetic import Afresh
 from compressctl.techniques.distill.teacher import check_outputs, torch_network
-from compressctl.techniques.distill.traps import warn_of_heat, warn_of_untaught_end
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
-from compressctl.training.teacher import Remembering, TorchTeacher
+from compressctl.training.teacher import CachedTeacher, TorchTeacher
 
 _LABEL_WEIGHT = 1.0
 _USUAL_WEIGHT = {"hints": 1.0, "attention": 10.0, "relational": 25.0, "contrastive": 0.8}
@@ -60,7 +60,7 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     )
     if lesson.draw is not None:
         objective = Afresh(objective, lesson.draw, student.signature)
-    trained = train(student, objective, params, lesson.run, [ledger], teacher=Remembering(lesson.teacher, 0))
+    trained = train(student, objective, params, lesson.run, [ledger], teacher=CachedTeacher(lesson.teacher, 0))
     facts = {
         "layers": [{"teacher": pair.teacher, "student": pair.student} for pair in pairs],
         "method": params.method,

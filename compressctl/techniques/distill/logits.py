@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.distill.compare import Compare, comparison, loss_name
-from compressctl.techniques.distill.ledger import Ledger
-from compressctl.techniques.distill.lesson import LabelLoss, conclude, known_labels, label_loss, prepare
+from compressctl.techniques.distill.loss_history import Ledger
 from compressctl.techniques.distill.params import DistillParams, LogitsParams
+from compressctl.techniques.distill.preflight_warnings import warn_of_heat
+from compressctl.techniques.distill.setup import LabelLoss, conclude, known_labels, label_loss, prepare
 from compressctl.techniques.distill.synthetic import Afresh
 from compressctl.techniques.distill.teacher import check_outputs
-from compressctl.techniques.distill.traps import warn_of_heat
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective, first_output
-from compressctl.training.teacher import REMEMBERED_BYTES, Remembering
+from compressctl.training.teacher import REMEMBERED_BYTES, CachedTeacher
 
 LABEL_WEIGHT = 0.1
 
@@ -33,7 +33,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     student = lesson.student.model
     labels, label_weight = label_loss(params, lesson, LABEL_WEIGHT)
     ledger = Ledger()
-    teacher = Remembering(lesson.teacher, 0 if inputs_vary(params) else REMEMBERED_BYTES)
+    teacher = CachedTeacher(lesson.teacher, 0 if inputs_vary(params) else REMEMBERED_BYTES)
     objective: Objective = OutputsObjective(
         teacher,
         comparison(params, run.task, student.signature),
@@ -54,7 +54,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
 class OutputsObjective:
     """weight * compare(student, teacher) + label_weight * labels(student, labels)."""
 
-    teacher: Remembering
+    teacher: CachedTeacher
     compare: Compare
     weight: float
     labels: LabelLoss | None

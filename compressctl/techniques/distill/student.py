@@ -12,7 +12,7 @@ import torch
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
-from compressctl.techniques.distill.made import make_network
+from compressctl.techniques.distill.factory import make_network
 from compressctl.techniques.distill.params import Student
 from compressctl.techniques.distill.shrink import reinitialise, shrink
 from compressctl.techniques.distill.teacher import torch_network

@@ -10,7 +10,7 @@ from compressctl.core.technique import RunContext
 from compressctl.sources import onnx_file
 from compressctl.sources.checkpoint import load_weights
 from compressctl.sources.params import OnnxParams
-from compressctl.techniques.distill.made import make_network
+from compressctl.techniques.distill.factory import make_network
 from compressctl.techniques.distill.params import ORIGINAL, Network
 from compressctl.training.teacher import OnnxTeacher, Teacher, TorchTeacher, teacher_of
 

@@ -13,13 +13,13 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
 from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
-from compressctl.techniques.distill.taught_params import TaughtParams
+from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.techniques.factorize.facts import facts_of
-from compressctl.techniques.factorize.kept import found_before, keep
 from compressctl.techniques.factorize.layers import Survey
 from compressctl.techniques.factorize.network import open_network
 from compressctl.techniques.factorize.onnx_network import alone
 from compressctl.techniques.factorize.params import CpParams, Shared, SvdParams, TuckerParams
+from compressctl.techniques.factorize.rank_checkpoint import found_before, keep
 from compressctl.techniques.factorize.ranks import Chooser, Time, Validate
 from compressctl.techniques.factorize.split import Option
 from compressctl.techniques.factorize.splits import Way, cp_ways, decomposed, svd_ways, tucker_ways
@@ -143,7 +143,7 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
 
 
 def _finetuned(model: Model, params: TaughtParams, run: RunContext) -> tuple[Model, Mapping[str, Any]]:
-    from compressctl.techniques.distill.taught import objective_of
+    from compressctl.techniques.distill.supervision import objective_of
 
     objective, hooks = objective_of(model, params, run)
     return _trained(model, objective, params, run, hooks)

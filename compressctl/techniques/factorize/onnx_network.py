@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.carry import carry
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.shapes import Shape, shapes
 from compressctl.graph.simplify import simplify
@@ -56,7 +56,7 @@ class OnnxNetwork:
         self, layers: Sequence[str], batches: Iterator[dict[str, np.ndarray]]
     ) -> Iterator[dict[str, list[np.ndarray]]]:
         tensors = {node.name: node.input[0] for node in self._model.body.graph.node if node.name in set(layers)}
-        tapped = TappedGraph(self._model.body, list(dict.fromkeys(tensors.values())))
+        tapped = ActivationRecorder(self._model.body, list(dict.fromkeys(tensors.values())))
         for batch in batches:
             found = tapped.run(batch)
             yield {name: [found[tensor]] for name, tensor in tensors.items()}

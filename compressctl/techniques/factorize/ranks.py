@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
+from compressctl.techniques.factorize.global_ranks import Saves, Step, cost, keeping, path, state
 from compressctl.techniques.factorize.params import RankRule
 from compressctl.techniques.factorize.rules import choose
 from compressctl.techniques.factorize.split import Option, Rank, Split
-from compressctl.techniques.factorize.together import Saves, Step, cost, keeping, path, state
 from compressctl.techniques.factorize.treat import Treatment
 
 _LEVELS = 64

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.techniques.factorize.splits import Way
-from compressctl.training.hooks import Hook, Moment
+from compressctl.training.hooks import Hook, StepInfo
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class NuclearNorm(Hook):
         self._threshold = threshold
         self._every = every
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         due = (moment.step + 1) % self._every
         if due and moment.step + 1 < moment.steps:
             return
@@ -61,7 +61,7 @@ class NuclearNorm(Hook):
                     weight = parameters[name]
                     weight.copy_(view.to_weight(self._shrunk(view.to_matrix(weight), since / len(views)), weight.shape))
 
-    def is_done(self, moment: Moment) -> bool:
+    def is_done(self, moment: StepInfo) -> bool:
         """Weights are gathered most at the end, whatever an epoch before scores."""
         return moment.step + 1 >= moment.steps
 
@@ -78,14 +78,14 @@ class Ridge(Hook):
         self._names = names
         self._strength = strength
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         parameters = dict(network.named_parameters())
         for name in self._names:
             weight = parameters[name]
             if weight.grad is not None:
                 weight.grad.add_(weight.detach(), alpha=self._strength)
 
-    def is_done(self, moment: Moment) -> bool:
+    def is_done(self, moment: StepInfo) -> bool:
         """As for the nuclear norm."""
         return moment.step + 1 >= moment.steps
 

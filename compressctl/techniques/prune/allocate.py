@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.techniques.prune.coupling import Group
-from compressctl.techniques.prune.params_structured import Scope
+from compressctl.techniques.prune.dependency_groups import Group
+from compressctl.techniques.prune.structured_params import Scope
 
 Kept = Mapping[str, int]
 """Units that stay, by the group's name."""

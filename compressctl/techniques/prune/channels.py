@@ -16,18 +16,18 @@ from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
-from compressctl.techniques.distill.taught import objective_of
+from compressctl.techniques.distill.supervision import objective_of
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
-from compressctl.techniques.prune.coupling import Coupling, Group, example_inputs, find_coupling
 from compressctl.techniques.prune.criteria import normalized, scores
+from compressctl.techniques.prune.dependency_groups import Coupling, Group, example_inputs, find_coupling
 from compressctl.techniques.prune.measured_widths import narrow, reach_latency, saved_us
-from compressctl.techniques.prune.params_structured import ChannelOverride, ChannelsParams
-from compressctl.techniques.prune.prove import proven
 from compressctl.techniques.prune.sparse_learning import GroupNorm, Growing, Pull
+from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
+from compressctl.techniques.prune.verify_group import proven
+from compressctl.training.batchnorm_recalibration import reestimate_norms
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.loop import train
-from compressctl.training.norms import reestimate_norms
 from compressctl.training.objective import task_objective
 
 _ROUND_TO = 8

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.coupling import GIVES_CHANNELS, Group
-from compressctl.techniques.prune.params_structured import Budgeted
+from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, Group
+from compressctl.techniques.prune.structured_params import Budgeted
 from compressctl.techniques.prune.surgery import channels, removal, size_after
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.coupling import GIVES_CHANNELS, Group, Member
-from compressctl.techniques.prune.params_structured import Criterion
+from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, Group, Member
+from compressctl.techniques.prune.structured_params import Criterion
 from compressctl.training.data import TensorBatch
 
 Scores = Mapping[str, np.ndarray]

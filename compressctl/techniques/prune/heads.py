@@ -17,12 +17,12 @@ from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, spread
-from compressctl.techniques.prune.coupling import Coupling, Group, Member, example_inputs
 from compressctl.techniques.prune.criteria import Scores
-from compressctl.techniques.prune.params_structured import HeadsParams
-from compressctl.techniques.prune.prove import fault_of
+from compressctl.techniques.prune.dependency_groups import Coupling, Group, Member, example_inputs
 from compressctl.techniques.prune.split_attention import split
+from compressctl.techniques.prune.structured_params import HeadsParams
 from compressctl.techniques.prune.surgery import cut, removal
+from compressctl.techniques.prune.verify_group import fault_of
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 

@@ -18,12 +18,12 @@ from compressctl.core.errors import NothingToCompressError, StageError, UsageErr
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune import costs
-from compressctl.techniques.prune.coupling import GIVES_CHANNELS, example_inputs
+from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, example_inputs
 from compressctl.techniques.prune.measured_widths import clock
-from compressctl.techniques.prune.params_structured import LayersParams
 from compressctl.techniques.prune.skip import Skip
+from compressctl.techniques.prune.structured_params import LayersParams
+from compressctl.training.batchnorm_recalibration import reestimate_norms
 from compressctl.training.data import tensor_batches
-from compressctl.training.norms import reestimate_norms
 from compressctl.training.objective import task_objective
 
 _ALIKE = 0.9

@@ -11,7 +11,7 @@ import numpy as np
 
 from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
-from compressctl.techniques.prune.params_unstructured import SparsityOverride, UnstructuredParams, implied, n_of_m
+from compressctl.techniques.prune.unstructured_params import SparsityOverride, UnstructuredParams, implied, n_of_m
 
 _SMALL_END = 0.05
 """Share of all weights below which a first or last layer is kept dense by `ends: auto`."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.coupling import Group, Member
 from compressctl.techniques.prune.criteria import member_weights, scores
-from compressctl.training.hooks import Hook, Moment
+from compressctl.techniques.prune.dependency_groups import Group, Member
+from compressctl.training.hooks import Hook, StepInfo
 
 _HARDEST = 16.0
 """How much harder the weakest channel of a group is pulled than the strongest: alpha = 2^4 in DepGraph's experiments."""
@@ -39,7 +39,7 @@ class Pull(Hook):
                     tensor = torch.as_tensor(along, dtype=value.dtype, device=value.device)
                     self._shaped.append((name, over_channels(tensor, value, module, member)))
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         parameters = dict(network.named_parameters())
         with torch.no_grad():
             for name, pull in self._shaped:
@@ -47,7 +47,7 @@ class Pull(Hook):
                 if gradient is not None:
                     gradient.add_(parameters[name] * pull.to(gradient.device), alpha=self._strength)
 
-    def is_done(self, moment: Moment) -> bool:
+    def is_done(self, moment: StepInfo) -> bool:
         """Channels are weakest at the end, whatever an epoch before, or the start, scores."""
         return moment.step + 1 >= moment.steps
 
@@ -69,7 +69,7 @@ class GroupNorm(Pull):
         super().__init__(groups, strength)
         self.set(network, self._pulls(network))
 
-    def after_epoch(self, network: nn.Module, moment: Moment) -> None:
+    def after_epoch(self, network: nn.Module, moment: StepInfo) -> None:
         self.set(network, self._pulls(network))
 
     def _pulls(self, network: nn.Module) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ class Growing(Pull):
             pulls[name][units] = 1.0
         self.set(network, pulls)
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         self._strength = self._rise * (1 + moment.step * _RISES // max(1, moment.steps))
         super().before_step(network, moment)
 

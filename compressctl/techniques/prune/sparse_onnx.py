@@ -15,7 +15,7 @@ from compressctl.core.events import Events
 from compressctl.core.feeds import whole_feeds
 from compressctl.core.model import Model, Signature
 from compressctl.graph.carry import Carried, carry
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.simplify import simplify
 from compressctl.numerics.patches import output_positions, patches
@@ -120,7 +120,7 @@ class OnnxWeights:
         rng = np.random.default_rng(self._seed)
         nodes = {name: self._owners[name].node for name in names}
         entering = {name: node.input[0] for name, node in nodes.items() if node.op_type != "Gather"}
-        tapped = TappedGraph(self._proto, list(dict.fromkeys(entering.values())))
+        tapped = ActivationRecorder(self._proto, list(dict.fromkeys(entering.values())))
         for inputs in _batches(split, self._signature):
             values = tapped.run(inputs)
             for name, entry in entering.items():

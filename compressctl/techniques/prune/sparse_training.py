@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.numerics.sparsity_schedule import cubic
-from compressctl.techniques.prune.params_unstructured import UnstructuredParams
-from compressctl.techniques.prune.sparse_cuts import choose, magnitudes
+from compressctl.techniques.prune.masking import choose, magnitudes
 from compressctl.techniques.prune.sparse_layers import Treated, Weights
 from compressctl.techniques.prune.sparse_torch import from_canonical, to_canonical
-from compressctl.training.hooks import Hook, Moment
+from compressctl.techniques.prune.unstructured_params import UnstructuredParams
+from compressctl.training.hooks import Hook, StepInfo
 
 _CUTS = 100
 
@@ -30,7 +30,7 @@ class GradualPruning(Hook):
         self._masks: dict[str, Tensor] | None = None
         self.cuts: list[int] = []
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         """Weights that are zero take no part: neither in the norm of the gradients nor in the momentum."""
         if self._masks is None:
             self._masks = {name: parameter.detach() != 0 for name, parameter in self._pruned(network)}
@@ -38,7 +38,7 @@ class GradualPruning(Hook):
             if parameter.grad is not None:
                 parameter.grad.mul_(self._masks[name])
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         if self._is_due(moment):
             self._masks = self._cut(network, moment)
         self.hold(network)
@@ -50,7 +50,7 @@ class GradualPruning(Hook):
                     # A negative weight leaves -0.0, which is other bits than 0.0: adding 0 makes one zero of both.
                     parameter.mul_(self._masks[name]).add_(0.0)
 
-    def is_done(self, moment: Moment) -> bool:
+    def is_done(self, moment: StepInfo) -> bool:
         return moment.step + 1 >= self._window(moment)[1]
 
     def state(self) -> Mapping[str, Tensor]:
@@ -61,7 +61,7 @@ class GradualPruning(Hook):
         self._masks = _under("mask/", state, self._network) or None
         self.cuts = state["cuts"].tolist()
 
-    def _cut(self, network: nn.Module, moment: Moment) -> dict[str, Tensor]:
+    def _cut(self, network: nn.Module, moment: StepInfo) -> dict[str, Tensor]:
         share = partial(self._share, moment)
         self.cuts.append(moment.step + 1)
         masks = choose(self._scores(network), self._treated, share, is_global=self._params.is_global)
@@ -73,15 +73,15 @@ class GradualPruning(Hook):
     def _scores(self, network: nn.Module) -> Mapping[str, np.ndarray]:
         return magnitudes(self._weights.layers(), self._treated, self._params.method)
 
-    def _share(self, moment: Moment, final: float) -> float:
+    def _share(self, moment: StepInfo, final: float) -> float:
         start, stop = self._window(moment)
         return cubic(moment.step + 1, start, stop, 0.0, final)
 
-    def _window(self, moment: Moment) -> tuple[int, int]:
+    def _window(self, moment: StepInfo) -> tuple[int, int]:
         start = int(self._params.begin * moment.steps)
         return start, min(max(round(self._params.end * moment.steps), start + 1), moment.steps)
 
-    def _is_due(self, moment: Moment) -> bool:
+    def _is_due(self, moment: StepInfo) -> bool:
         start, stop = self._window(moment)
         step = moment.step + 1
         every = self._params.every or max(1, (stop - start) // _CUTS)
@@ -103,7 +103,7 @@ class MovementPruning(GradualPruning):
         self._whole: dict[str, Tensor] = {}
         self._moved: dict[str, Tensor] = {}
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         for name, parameter in self._pruned(network):
             if name in self._whole:
                 with torch.no_grad():
@@ -113,7 +113,7 @@ class MovementPruning(GradualPruning):
                 self._moved[name] = self._moved[name] + moved if name in self._moved else moved
         super().before_step(network, moment)
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         self._whole = {name: parameter.detach().clone() for name, parameter in self._pruned(network)}
         super().after_step(network, moment)
 

@@ -15,9 +15,9 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.sparsity_schedule import geometric
-from compressctl.techniques.prune.params_unstructured import UnstructuredParams
-from compressctl.techniques.prune.sparse_cuts import cut
+from compressctl.techniques.prune.masking import cut
 from compressctl.techniques.prune.sparse_layers import Layer, Treated, Weights, treat
+from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 
 if TYPE_CHECKING:
     from compressctl.graph.carry import Carried
@@ -77,7 +77,7 @@ def _one_shot(
 ) -> dict[str, Any]:
     facts = _cut(weights, treated, 1, 1, params, run)
     if params.measures_norms and model.form is Form.TORCH and run.data is not None:
-        from compressctl.training.norms import reestimate_norms
+        from compressctl.training.batchnorm_recalibration import reestimate_norms
 
         facts["measured_norms"] = reestimate_norms(model.body, run.data.split("calibration"), model.signature)
     return facts if params.finetune is None else {**facts, "finetune": _train(_held(model, treated), params, run)}
@@ -119,7 +119,7 @@ def _cut(
 
 
 def _train(model: Model, params: UnstructuredParams, run: RunContext, *hooks: Any) -> dict[str, Any]:
-    from compressctl.techniques.distill.taught import objective_of
+    from compressctl.techniques.distill.supervision import objective_of
     from compressctl.training.loop import train
 
     assert params.finetune is not None, "the check refuses schedules that train without it"

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from compressctl.core.quant import QuantPlan
 from compressctl.graph.codes import weight_values
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.graph.sites import Site
 
@@ -75,5 +75,5 @@ def channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, mo
         [numpy_helper.from_array(weight.astype(np.float32), "w")],
     )
     wrapped = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    output = TappedGraph(wrapped, ["y"], threads=1).run({"x": mean.reshape(shape).astype(np.float32)})["y"]
+    output = ActivationRecorder(wrapped, ["y"], threads=1).run({"x": mean.reshape(shape).astype(np.float32)})["y"]
     return output.reshape(output.shape[1], -1).mean(axis=1, dtype=np.float64)  # type: ignore[no-any-return]

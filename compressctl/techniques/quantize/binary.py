@@ -15,10 +15,10 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
-from compressctl.techniques.distill.taught import objective_of
+from compressctl.techniques.distill.supervision import objective_of
 from compressctl.techniques.quantize.binary_params import BinaryParams
+from compressctl.techniques.quantize.binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight
 from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
-from compressctl.techniques.quantize.few_levels import BinaryWeight, Steepen, TernaryWeight
 from compressctl.techniques.quantize.qat_layers import LIMITS
 from compressctl.techniques.quantize.simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
 from compressctl.training.hooks import FreezeNorms
@@ -43,7 +43,7 @@ def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
         )
     _warn_of_lost_zeros(model, params, few, run)
     curves = [rounding.weight for rounding in roundings.values() if isinstance(rounding.weight, BinaryWeight)]
-    steepen = [Steepen(curves, params.epochs)] if params.estimator == "ede" else []
+    steepen = [EdeSchedule(curves, params.epochs)] if params.estimator == "ede" else []
     plain = install(network, roundings)
     objective, hooks = objective_of(model, params, run)
     freeze = FreezeNorms(params.freeze_norms * params.epochs)

@@ -16,7 +16,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import first_feeds, whole_feeds
 from compressctl.core.model import Signature
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.numerics.histogram import StreamingHistogram
 
 _TAPPED_BYTES = 192 * 1024**2
@@ -63,7 +63,7 @@ def calibrate(
     histograms = {tensor: StreamingHistogram() for tensor in ranged}
     sums: dict[str, np.ndarray] = {}
     counting, averaging = frozenset(counted), frozenset(averaged)
-    tapped = TappedGraph(model, list(dict.fromkeys([*ranged, *averaging])))
+    tapped = ActivationRecorder(model, list(dict.fromkeys([*ranged, *averaging])))
     done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
@@ -114,14 +114,14 @@ def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, s
 
 
 def calibration_batches(
-    split: Split, signature: Signature, tapped: TappedGraph, most: int = _LARGEST_BATCH
+    split: Split, signature: Signature, tapped: ActivationRecorder, most: int = _LARGEST_BATCH
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """The split in calls of at most so many samples whose tapped tensors fit the memory bound, with their numbers of samples."""
     for feed in whole_feeds(split, signature, min(most, _batch_size(split, signature, tapped))):
         yield dict(feed.inputs), feed.count
 
 
-def _batch_size(split: Split, signature: Signature, tapped: TappedGraph) -> int:
+def _batch_size(split: Split, signature: Signature, tapped: ActivationRecorder) -> int:
     """As many samples at once as the memory bound allows, from what one sample takes."""
     if signature.fixed_batch is not None:
         return signature.fixed_batch

@@ -6,8 +6,8 @@ from typing import Any
 
 from compressctl.core.events import Events
 from compressctl.core.quant import QuantPlan
+from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.own_copies import Copied, in_words
-from compressctl.graph.packed import bits_of
 
 
 def say_copies(copied: Copied, plan: QuantPlan, events: Events) -> dict[str, Any]:

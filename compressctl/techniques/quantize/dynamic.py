@@ -20,7 +20,7 @@ from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.graph.weighted import Weighted, find_weighted, weight_readers
+from compressctl.graph.weight_nodes import WeightNode, find_weighted, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.copies import say_copies
@@ -28,7 +28,7 @@ from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
 from compressctl.techniques.quantize.smooth import smoothed
-from compressctl.techniques.quantize.weights import Guard, quantize_weight
+from compressctl.techniques.quantize.static_weights import Guard, quantize_weight
 
 _READS = "matrix products of two axes and embeddings, with stored weights"
 
@@ -91,7 +91,7 @@ _OPERATORS = ("MatMul", "Gemm", "Gather")
 _EMBEDDING_GROUP = 32
 
 
-def _floats(nodes: Sequence[Weighted], overrides: Sequence[DynamicOverride]) -> dict[str, str]:
+def _floats(nodes: Sequence[WeightNode], overrides: Sequence[DynamicOverride]) -> dict[str, str]:
     """Nodes that overrides keep float. Raises UsageError for a pattern that matches nothing."""
     floats: dict[str, str] = {}
     for override in overrides:
@@ -111,7 +111,7 @@ def _floats(nodes: Sequence[Weighted], overrides: Sequence[DynamicOverride]) -> 
     return floats
 
 
-def _candidates(body: onnx.ModelProto) -> list[Weighted]:
+def _candidates(body: onnx.ModelProto) -> list[WeightNode]:
     """Products and lookups that no exporter has put between codes."""
     found, nodes = index(body.graph), {node.name: node for node in body.graph.node}
     return [
@@ -121,7 +121,7 @@ def _candidates(body: onnx.ModelProto) -> list[Weighted]:
     ]
 
 
-def _as_sites(nodes: Sequence[Weighted]) -> list[Site]:
+def _as_sites(nodes: Sequence[WeightNode]) -> list[Site]:
     return [
         Site(node.node, node.op, Kind.MULTIPLY, (node.input,), "", node.weight, node.row_axis)
         for node in nodes
@@ -129,7 +129,7 @@ def _as_sites(nodes: Sequence[Weighted]) -> list[Site]:
     ]
 
 
-def _ways(nodes: Sequence[Weighted]) -> dict[str, int]:
+def _ways(nodes: Sequence[WeightNode]) -> dict[str, int]:
     """The axis of outputs in each node's weight; an embedding reads whichever codes its table has, by entry where it can choose."""
     ways = {node.node: node.row_axis for node in nodes if node.op != "Gather"}
     products: dict[str, list[int]] = {}
@@ -144,7 +144,7 @@ def _ways(nodes: Sequence[Weighted]) -> dict[str, int]:
 
 
 def _weights(
-    found: GraphIndex, nodes: Sequence[Weighted], params: DynamicParams, target: Target
+    found: GraphIndex, nodes: Sequence[WeightNode], params: DynamicParams, target: Target
 ) -> dict[str, TensorQuant]:
     """By weight. A table that a product reads too has the product's codes: one set of numbers for both."""
     weights: dict[str, TensorQuant] = {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressctl.core.quant import TensorQuant
 from compressctl.numerics.affine import SMALLEST_SCALE
 from compressctl.techniques.quantize.simulate import WeightRounding
-from compressctl.training.hooks import Hook, Moment
+from compressctl.training.hooks import Hook, StepInfo
 
 _SMALLEST = float(SMALLEST_SCALE)
 
@@ -126,7 +126,7 @@ class SteadyScales(Hook):
     the numbers that it divides. In several processes it acts on the sum of all gradients.
     """
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         for module in network.modules():
             scale = module.scale if isinstance(module, InputQuantizer | WeightQuantizer) else None
             if scale is not None and scale.grad is not None:

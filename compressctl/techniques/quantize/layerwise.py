@@ -13,7 +13,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import weight_values
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import attribute, index
 from compressctl.graph.replace_weights import with_weights
 from compressctl.graph.simulate import leading_to, rounded, with_rounded_activations
@@ -108,8 +108,8 @@ def _look(network: Network, settled: Settled, tensor: str, learned: Sequence[Sit
     """Both networks up to one tensor, over the whole split."""
     so_far = with_biases(with_weights(network.body, settled.weights), settled.biases)
     name = rounded(tensor)
-    coarse = TappedGraph(leading_to(with_rounded_activations(so_far, network.plan), [name]), [name])
-    exact = TappedGraph(leading_to(network.body, [tensor]), [tensor])
+    coarse = ActivationRecorder(leading_to(with_rounded_activations(so_far, network.plan), [name]), [name])
+    exact = ActivationRecorder(leading_to(network.body, [tensor]), [tensor])
     nodes = {node.name: node for node in network.body.graph.node}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in network.body.graph.initializer}
     rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.node: [] for site in learned}

@@ -12,9 +12,9 @@ from compressctl.core.data import Split
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Signature
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import attribute
-from compressctl.graph.weighted import Weighted
+from compressctl.graph.weight_nodes import WeightNode
 from compressctl.techniques.quantize.calibrate import calibration_batches
 from compressctl.techniques.quantize.rows import input_rows, matrix_rows
 
@@ -32,7 +32,7 @@ class Moments:
 
 
 def input_moments(
-    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[Weighted], events: Events
+    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[WeightNode], events: Events
 ) -> dict[str, Moments]:
     """By node, over the whole split: of a matrix product's inputs, and of a convolution's, kernel positions included.
 
@@ -44,7 +44,7 @@ def input_moments(
     kept = [node for node in nodes if node.op != "Gather" and not _has_groups(made[node.node])]
     if len(split) == 0:
         raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
-    tapped = TappedGraph(model, list(dict.fromkeys(node.input for node in kept)))
+    tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in kept)))
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     sums: dict[tuple[str, bytes], _Sum] = {}
     ways = {node.node: (node.input, _way(made[node.node], weights[node.weight])) for node in kept}
@@ -69,7 +69,7 @@ def input_moments(
 
 
 def input_maxima(
-    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[Weighted], events: Events
+    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[WeightNode], events: Events
 ) -> dict[str, np.ndarray]:
     """By tensor that matrix products read: (channels,) float32, the largest |x| of each over the whole split.
 
@@ -77,7 +77,7 @@ def input_maxima(
     """
     if len(split) == 0:
         raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
-    tapped = TappedGraph(model, list(dict.fromkeys(node.input for node in nodes)))
+    tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in nodes)))
     found: dict[str, np.ndarray] = {}
     done = 0
     for inputs, samples in calibration_batches(split, signature, tapped):

@@ -14,7 +14,7 @@ from compressctl.core.target import Target
 from compressctl.graph.codes import stored_as, weight_codes
 from compressctl.graph.index import attribute, index
 from compressctl.graph.sites import Site, find_sites, fits_kernel
-from compressctl.techniques.quantize.weights import Guard, channel_rows, fit_bias, largest_pair, quantize_weight
+from compressctl.techniques.quantize.static_weights import Guard, channel_rows, fit_bias, largest_pair, quantize_weight
 
 _MIDDLE = 128
 _LARGEST_PAIR = 128

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compressctl.core.quant import TensorQuant
-from compressctl.graph.weighted import Weighted
+from compressctl.graph.weight_nodes import WeightNode
 from compressctl.numerics.gptq import gptq, output_error
 from compressctl.numerics.grid import Grid, fit_grid, one_grid
 from compressctl.numerics.half_quadratic import half_quadratic
@@ -44,7 +44,7 @@ class Rounded:
 
 def round_weight(
     values: np.ndarray,
-    node: Weighted,
+    node: WeightNode,
     treatment: Treatment,
     moments: Moments | None,
     damping: float,
@@ -82,7 +82,7 @@ def rounded_values(matrix: np.ndarray, power: np.ndarray, treatment: Treatment) 
     return _fitted(matrix, plain, power, treatment.granularity).values(matrix)
 
 
-def _grid(matrix: np.ndarray, node: Weighted, treatment: Treatment, power: np.ndarray | None) -> Grid:
+def _grid(matrix: np.ndarray, node: WeightNode, treatment: Treatment, power: np.ndarray | None) -> Grid:
     # Kernels for blocks read matrices; a convolution's columns are too short, and too mixed, for groups.
     granularity = "channel" if node.op == "Conv" and treatment.granularity == "group" else treatment.granularity
     return _fitted(matrix, treatment, power, granularity)
@@ -97,7 +97,7 @@ def _fitted(matrix: np.ndarray, treatment: Treatment, power: np.ndarray | None, 
     return half_quadratic(matrix, grid) if treatment.method == "hqq" else grid
 
 
-def _as_quant(grid: Grid, node: Weighted, treatment: Treatment, shape: tuple[int, ...]) -> TensorQuant:
+def _as_quant(grid: Grid, node: WeightNode, treatment: Treatment, shape: tuple[int, ...]) -> TensorQuant:
     stored_bits = 4 if treatment.bits == 3 else treatment.bits
     dtype = f"{'' if treatment.symmetric else 'u'}int{stored_bits}"
     point_dtype = np.int8 if treatment.symmetric else np.uint8

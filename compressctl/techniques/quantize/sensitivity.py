@@ -14,7 +14,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.feeds import first_feeds
 from compressctl.core.model import Model, Signature
 from compressctl.core.technique import RunContext
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.replace_weights import with_weights
 from compressctl.numerics.output_distance import kl_divergence, squared_distance
 
@@ -76,7 +76,7 @@ def hessian_trace(
     names = [output.name for output in body.graph.output]
 
     def run(changed: np.ndarray) -> list[Inputs]:
-        tapped = TappedGraph(with_weights(body, {weight: changed.astype(values.dtype)}), names)
+        tapped = ActivationRecorder(with_weights(body, {weight: changed.astype(values.dtype)}), names)
         return [{name: np.array(value) for name, value in tapped.run(inputs).items()} for inputs in seen.inputs]
 
     step = _STEP * max(float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))), 1e-12)

@@ -12,7 +12,7 @@ from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
 from compressctl.graph.index import index
 from compressctl.graph.scale_inputs import scale_inputs
-from compressctl.graph.weighted import Weighted, find_weighted
+from compressctl.graph.weight_nodes import WeightNode, find_weighted
 from compressctl.numerics.equalize import smoothing
 from compressctl.techniques.quantize.moments import input_maxima
 
@@ -41,7 +41,7 @@ def smoothed(
     return scale_inputs(body, scales, nodes)
 
 
-def _largest_weights(readers: Sequence[Weighted], array: Callable[[str], np.ndarray | None]) -> np.ndarray:
+def _largest_weights(readers: Sequence[WeightNode], array: Callable[[str], np.ndarray | None]) -> np.ndarray:
     """(columns,): the largest |w| of all products that read the tensor."""
     matrices = [node.matrix(values) for node in readers if (values := array(node.weight)) is not None]
     return np.asarray(np.max([np.abs(matrix).max(axis=0) for matrix in matrices], axis=0))

@@ -23,7 +23,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.graph.weighted import find_weighted
+from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.ranges import find_range
@@ -37,7 +37,7 @@ from compressctl.techniques.quantize.gate import hold_gate
 from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 from compressctl.techniques.quantize.smooth import smoothed
-from compressctl.techniques.quantize.weights import Guard, fit_bias, narrow_weight, quantize_weight
+from compressctl.techniques.quantize.static_weights import Guard, fit_bias, narrow_weight, quantize_weight
 
 _READS = "convolutions and matrix products, with stored weights"
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compressctl.core.errors import Problem
 from compressctl.core.technique import ModelFacts
-from compressctl.techniques.distill.taught_params import TaughtParams
+from compressctl.techniques.distill.supervision_params import TaughtParams
 
 
 class TrainedParams(TaughtParams):

@@ -1,111 +1,272 @@
-"""Scales of weights: per output channel, within what the processor's multiply-adds and the int32 bias can hold."""
+"""quantize.weights: a float ONNX graph gets a plan for weights of few bits; activations stay float."""
 
 from __future__ import annotations
 
-from typing import Literal
+import fnmatch
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+import onnx
 
-from compressctl.core.quant import TensorQuant
-from compressctl.numerics.affine import SMALLEST_SCALE
-from compressctl.numerics.grid import fit_grid, one_grid
+from compressctl.core.errors import NothingToCompressError, UsageError
+from compressctl.core.model import Model
+from compressctl.core.quant import QuantPlan
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.carry import carry
+from compressctl.graph.index import index
+from compressctl.graph.own_copies import Copied, read_elsewhere, rejoined, with_own_copies
+from compressctl.graph.replace_weights import with_own_weights, with_weights
+from compressctl.graph.scale_inputs import scale_inputs
+from compressctl.graph.simplify import simplify
+from compressctl.graph.untouched import Untouched, planned
+from compressctl.graph.weight_nodes import WeightNode, find_weighted, tied_weights, weight_readers
+from compressctl.graph.where_weights import where_weights
+from compressctl.numerics.awq import awq_scale
+from compressctl.techniques.quantize.copies import say_copies
+from compressctl.techniques.quantize.gate import hold_gate
+from compressctl.techniques.quantize.moments import Moments, input_moments
+from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
+from compressctl.techniques.quantize.round_weight import Rounded, Treatment, round_weight, rounded_values
 
-Guard = Literal["pairs", "reduce_range", "off"]
-
-_LARGEST = 127
-_LARGEST_REDUCED = 64
-_LARGEST_PAIR = 127
-"""Two rounded codes sum to at most one more, 128; 128 x 255 = 32,640 fits the 16 bits of VPMADDUBSW, 129 x 255 does not."""
-
-_LARGEST_BIAS = 2**30
-"""Half of int32's range, so that the accumulated products have the other half."""
+_MOMENTS_BYTES = 512 * 1024**2
+"""Of second moments held at once; a layer with 4,096 inputs takes 128 MiB."""
 
 
-def quantize_weight(
-    values: np.ndarray, axis: int, *, per_channel: bool, guard: Guard, goes_up: bool = False
-) -> TensorQuant:
-    """Symmetric int8 for a weight of any rank whose output channels lie along axis.
+_READS = "convolutions, matrix products of two axes and embeddings, with stored weights"
 
-    guard: "pairs" limits a channel only as far as two neighbouring products can overflow 16 bits; "reduce_range" halves
-    every channel's codes; "off" uses all of -127 .. 127. Scales are (channels,), or () when not per_channel. goes_up: codes
-    may be the next above or below (AdaRound), not only the nearest.
+
+def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
+    """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
+    carried = carry(model, simplify(model.body), run.events)
+    treated, copied = _treat(carried.model, params, carried.weights)
+    body = copied.model
+    if not treated.weights:
+        raise NothingToCompressError(
+            "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
+            "weight" + (", or overrides keep it float" if treated.floats else "") + carried.why_nothing(),
+            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
+        )
+    scaled, places = _with_awq_scales(body, model, treated, run)
+    done = _round_all(scaled, model, treated, params, run)
+    rounded = with_weights(scaled, {name: part.values for name, part in done.items()})
+    new = {name: part.quant for name, part in done.items()}
+    plan = QuantPlan({}, {**carried.weights, **new}, treated.floats)
+    readers = weight_readers(treated.nodes)
+
+    def with_floats(given_back: Mapping[str, str]) -> Model:
+        """A node in float reads the weight from before rounding, and shares it no longer."""
+        floats = {**plan.float_nodes, **given_back}
+        own = {node.node: node.weight for node in treated.nodes if node.node in given_back}
+        restored = rejoined(with_own_weights(rounded, scaled, own), copied, floats)
+        return replace(model, body=restored, quant=replace(plan, float_nodes=floats))
+
+    facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events), **carried.facts}
+    given_back: Mapping[str, str] = {}
+    if run.accept is not None:
+        names = [node.node for node in treated.nodes]
+        given_back, held = hold_gate(with_floats, model, names, run, "gate: its rounded weights cost too much accuracy")
+        facts.update(held)
+    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    left = Untouched("quantize.weights", _READS, planned(result), floats).facts(result, run.events)
+    return StageResult(result, {**facts, "left_in_float": floats, **left})
+
+
+@dataclass(frozen=True)
+class Treated:
+    """nodes: those whose weight is rounded. weights: how, by weight. floats: nodes that stay float, with the reason.
+
+    tied: the embedding's table by the weight that is the same matrix.
     """
-    rows = channel_rows(values, axis)
-    largest = np.abs(rows).max(axis=1) if rows.shape[1] else np.zeros(len(rows), dtype=np.float32)
-    limit = _LARGEST_REDUCED if guard == "reduce_range" else _LARGEST
-    scale = largest / limit
-    if guard == "pairs":
-        limits = _LARGEST_PAIR - 1 if goes_up else _pair_limit(rows, largest)
-        scale = np.maximum(scale, largest_pair(rows) / limits)
-    if not per_channel:
-        scale = np.asarray(scale.max())
-    scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
-    return TensorQuant(
-        dtype="int8",
-        scale=scale,
-        zero_point=np.zeros(scale.shape, dtype=np.int8),
-        axis=axis if per_channel else None,
-        quantized_min=-limit,
-        quantized_max=limit,
+
+    nodes: tuple[WeightNode, ...]
+    weights: Mapping[str, Treatment]
+    floats: Mapping[str, str]
+    tied: Mapping[str, str]
+
+
+def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = ()) -> tuple[Treated, Copied]:
+    """Apply every override in order, and give a weight that is read as a matrix and as its transpose a copy for each.
+
+    before: weights that are quantized already, which are left alone. Raises UsageError for a pattern that matches nothing.
+    """
+    nodes = [node for node in find_weighted(body.graph) if node.weight not in before]
+    plain = Treatment(
+        params.bits, params.method, params.symmetric, params.granularity, params.group_size, params.clip_search
     )
-
-
-def _pair_limit(rows: np.ndarray, largest: np.ndarray) -> np.ndarray:
-    """(channels,): what two neighbours' codes may sum to before they are rounded.
-
-    Weights of one magnitude, and zeros, are exact at 64 + 64 = 128; at 127 they would be rounded up to it from 63.5.
-    """
-    is_exact = np.all((rows == 0) | (np.abs(rows) == largest[:, None]), axis=1)
-    return np.where(is_exact, _LARGEST_PAIR + 1, _LARGEST_PAIR)
-
-
-def narrow_weight(values: np.ndarray, axis: int, bits: int, *, per_channel: bool) -> TensorQuant:
-    """Symmetric codes of fewer than 8 bits, -2^(bits - 1) .. 2^(bits - 1) - 1, on scales of least squared error.
-
-    Their type is int8: with INT4 in the file ONNX Runtime 1.32 runs a product on floats between its Q and DQ, and OpenVINO 2026.4
-    convolutions too, as `explain` shows; with INT8 both multiply integers. So few codes overflow nothing.
-    Scales are (channels,), or () when not per_channel.
-    """
-    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
-    grid = fit_grid(rows, bits, rows.shape[1], symmetric=True) if per_channel else one_grid(rows, bits, symmetric=True)
-    scale = np.maximum(grid.scale[:, 0] if per_channel else grid.scale[0, 0], SMALLEST_SCALE).astype(np.float32)
-    return TensorQuant(
-        dtype="int8",
-        scale=scale,
-        zero_point=np.zeros(scale.shape, dtype=np.int8),
-        axis=axis if per_channel else None,
-        quantized_min=grid.low,
-        quantized_max=grid.high,
+    by_use: dict[tuple[str, bool], Treatment] = {_use(node): plain for node in nodes}
+    floats: dict[str, str] = {}
+    for override in params.overrides:
+        matched = [node for node in nodes if _matches(node, override.match)]
+        if not matched:
+            names = ", ".join(node.weight for node in nodes[:8])
+            raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        for node in matched:
+            if override.bits == "float":
+                floats[node.node] = f"override {override.match!r}"
+            else:
+                floats.pop(node.node, None) if override.bits else None
+                by_use[_use(node)] = _overridden(by_use[_use(node)], override)
+    elsewhere = read_elsewhere(body.graph, {node.node for node in nodes})
+    floats.update(
+        {
+            node.node: "something else reads its weight in float, so that codes would only add to the file"
+            for node in nodes
+            if node.weight in elsewhere and node.node not in floats
+        }
     )
+    kept = [node for node in nodes if node.node not in floats]
+    copied = with_own_copies(body, {node.node: node.transposed for node in kept})
+    own = [replace(node, weight=copied.weights[node.node]) for node in kept]
+    treatments = {after.weight: by_use[_use(before)] for before, after in zip(kept, own, strict=True)}
+    tied = tied_weights(copied.model.graph, own)
+    for weight, table in tied.items():
+        # One matrix, so one set of codes, which the file holds once. Several readers have inputs of their own: making
+        # errors good for one would make them worse for another.
+        treatments[weight] = treatments[table] = replace(treatments[table], method=_without_data(treatments[table]))
+    return Treated(tuple(own), treatments, floats, tied), copied
 
 
-def fit_bias(weight: TensorQuant, activation: TensorQuant, bias: np.ndarray) -> TensorQuant:
-    """The weight with scales raised where the bias would not fit int32 at the scale of the products.
-
-    A channel of nearly zero weights has a tiny scale; its bias divided by it overflows, and the channel with it
-    (onnxruntime issue 25278). Coarser codes cost such a channel nothing.
-    """
-    needed = np.abs(np.asarray(bias, dtype=np.float64).reshape(-1)) / (_LARGEST_BIAS * np.float64(activation.scale))
-    if weight.axis is None:
-        needed = np.asarray(needed.max(initial=0.0))
-    scale = np.maximum(weight.scale, needed).astype(np.float32)
-    return TensorQuant(**{**weight.__dict__, "scale": scale})
+def _use(node: WeightNode) -> tuple[str, bool]:
+    return node.weight, node.transposed
 
 
-def channel_rows(values: np.ndarray, axis: int) -> np.ndarray:
-    """(channels, rest): each row one output channel's weights in the order in which kernels multiply them.
-
-    For a convolution that is kernel position first, input channel innermost: ONNX Runtime and OpenVINO both lay integer
-    convolutions out channels-last.
-    """
-    rows = np.moveaxis(values, axis, 0)
-    return np.moveaxis(rows, 1, -1).reshape(len(rows), -1) if values.ndim > 2 else rows.reshape(len(rows), -1)
+def _without_data(treatment: Treatment) -> WeightMethod:
+    return "rtn" if treatment.method in ("gptq", "awq") else treatment.method
 
 
-def largest_pair(rows: np.ndarray) -> np.ndarray:
-    """(channels,): the largest sum of two neighbours of one sign, wherever kernels begin to count pairs."""
-    if rows.shape[1] < 2:
-        return np.zeros(len(rows), dtype=rows.dtype)
-    positive, negative = np.maximum(rows, 0), np.maximum(-rows, 0)
-    pairs = np.maximum(positive[:, :-1] + positive[:, 1:], negative[:, :-1] + negative[:, 1:])
-    return np.asarray(pairs.max(axis=1))
+def _overridden(treatment: Treatment, override: WeightOverride) -> Treatment:
+    said = {
+        name: getattr(override, name)
+        for name in ("bits", "method", "symmetric", "granularity", "group_size")
+        if getattr(override, name) is not None
+    }
+    return replace(treatment, **said)
+
+
+def _matches(node: WeightNode, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (node.node, node.op, node.weight))
+
+
+def _with_awq_scales(
+    body: onnx.ModelProto, model: Model, treated: Treated, run: RunContext
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The graph with activation-aware scales, and by tensor where each scale's division went."""
+    nodes = [node for node in treated.nodes if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS]
+    found, scales = index(body.graph), {}
+    for part in _within_memory(nodes, body):
+        moments = _moments(body, model, part, run)
+        for tensor in dict.fromkeys(node.input for node in part):
+            readers = [node for node in part if node.input == tensor]
+            matrices = [_matrix(found.array(node.weight), node) for node in readers]
+            seen = moments[readers[0].node]
+            places = [partial(rounded_values, treatment=treated.weights[node.weight]) for node in readers]
+            scale, _ = awq_scale(matrices, seen.magnitude, seen.second, places)
+            if scale is not None:
+                scales[tensor] = scale
+    return scale_inputs(body, scales, nodes)
+
+
+_PRODUCTS = ("MatMul", "Gemm")
+
+
+def _round_all(
+    body: onnx.ModelProto, model: Model, treated: Treated, params: WeightsParams, run: RunContext
+) -> dict[str, Rounded]:
+    """By weight. Those that need data are calibrated in graph order, behind what is rounded already when asked."""
+    found, readers = index(body.graph), weight_readers(treated.nodes)
+    done: dict[str, Rounded] = {}
+
+    def round_with(node: WeightNode, moments: Moments | None) -> None:
+        treatment = treated.weights[node.weight]
+        if len(readers[node.weight]) > 1:
+            treatment = replace(treatment, method=_without_data(treatment))
+        values = found.array(node.weight)
+        assert values is not None
+        done[node.weight] = round_weight(values, node, treatment, moments, params.damping, act_order=params.act_order)
+        run.events.progress("rounding weights", len(done), len(treated.weights))
+
+    calibrated = [node for node in treated.nodes if treated.weights[node.weight].method in ("gptq", "awq")]
+    for node in treated.nodes:
+        if node not in calibrated and node.weight not in done:
+            round_with(node, None)
+    steps = _by_input(calibrated) if params.propagate else _within_memory(calibrated, body)
+    for part in steps:
+        behind = with_weights(
+            body, {name: rounded.values for name, rounded in done.items()} if params.propagate else {}
+        )
+        moments = _moments(behind, model, part, run)
+        for node in part:
+            if node.weight not in done:
+                round_with(node, moments.get(node.node))
+    return done
+
+
+def _by_input(nodes: Sequence[WeightNode]) -> Iterator[list[WeightNode]]:
+    """Nodes that read the same tensor together: nothing between them depends on one another."""
+    for tensor in dict.fromkeys(node.input for node in nodes):
+        yield [node for node in nodes if node.input == tensor]
+
+
+def _within_memory(nodes: Sequence[WeightNode], body: onnx.ModelProto) -> Iterator[list[WeightNode]]:
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in body.graph.initializer}
+    part: list[WeightNode] = []
+    taken = 0
+    for group in _by_input(nodes):
+        columns = max(int(np.prod(sizes[node.weight])) // sizes[node.weight][node.row_axis] for node in group)
+        if part and taken + 8 * columns**2 > _MOMENTS_BYTES:
+            yield part
+            part, taken = [], 0
+        part, taken = [*part, *group], taken + 8 * columns**2
+    if part:
+        yield part
+
+
+def _moments(body: onnx.ModelProto, model: Model, nodes: Sequence[WeightNode], run: RunContext) -> dict[str, Moments]:
+    if run.data is None:
+        raise UsageError(
+            "gptq and awq look at the inputs that layers get, and the recipe has no data",
+            hint="add `data` with a calibration split, or choose method rtn or hqq",
+        )
+    if not any(node.op != "Gather" for node in nodes):
+        return {}
+    return input_moments(body, model.signature, run.data.split("calibration"), nodes, run.events)
+
+
+def _matrix(values: np.ndarray | None, node: WeightNode) -> np.ndarray:
+    assert values is not None
+    return node.matrix(values)
+
+
+def _facts(
+    done: Mapping[str, Rounded],
+    treated: Treated,
+    readers: Mapping[str, Sequence[WeightNode]],
+    places: Mapping[str, str],
+) -> dict[str, Any]:
+    """What the report says: bits and error per layer, and bits per weight with scales and zero points."""
+    weights = sum(part.values.size for part in done.values())
+    layers = {
+        ", ".join(node.node for node in readers[name]): {
+            "bits": treated.weights[name].bits,
+            "method": part.method,
+            "group": part.quant.block or ("tensor" if part.quant.axis is None else "channel"),
+            "relative_error": round(part.error, 5),
+        }
+        for name, part in done.items()
+    }
+    facts: dict[str, Any] = {
+        "layers": layers,
+        "quantized_weights": weights,
+        "bits_per_weight": round(sum(part.bits for part in done.values()) / weights, 3),
+    }
+    if any(treated.weights[name].bits == 3 for name in done):
+        facts["stored_wider"] = "3-bit codes take 4 bits in the file: neither ONNX nor a runtime has a 3-bit type"
+    shared = [name for name in done if len(readers[name]) > 1 or name in {*treated.tied, *treated.tied.values()}]
+    if shared:
+        facts["shared"] = shared
+    if places:
+        facts["scales_divided_in"] = dict(places)
+    return facts

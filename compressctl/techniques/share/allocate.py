@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compressctl.numerics.multiple_choice import Limit, choose
+from compressctl.numerics.knapsack import Limit, choose
 
 
 @dataclass(frozen=True)

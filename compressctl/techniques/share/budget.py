@@ -11,7 +11,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
-from compressctl.graph.execute import TappedGraph
+from compressctl.graph.execute import ActivationRecorder
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
 from compressctl.techniques.share.allocate import Option, allocate
 from compressctl.techniques.share.layers import Chosen, as_rows, from_rows
@@ -87,7 +87,7 @@ def _outputs(model: Model, weights: Weights, run: RunContext) -> Callable[[], np
     name = model.signature.outputs[0].name
 
     def in_onnx() -> np.ndarray:
-        return np.array(TappedGraph(weights.body(), [name], threads=1).run(inputs)[name], np.float64)
+        return np.array(ActivationRecorder(weights.body(), [name], threads=1).run(inputs)[name], np.float64)
 
     def in_torch() -> np.ndarray:
         import torch

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from compressctl.training.hooks import Hook, Moment
+from compressctl.training.hooks import Hook, StepInfo
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class CodebookTraining(Hook):
         self.layouts = dict(layouts)
         self._summed = summed
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         for name, parameter in network.named_parameters():
             layout = self.layouts.get(name)
             if layout is None or parameter.grad is None:
@@ -64,7 +64,7 @@ class CodebookTraining(Hook):
             entry = total if self._summed else total / weight.clamp(min=1e-30)
             parameter.grad.copy_(layout.spread(entry.masked_fill(layout.held, 0).to(parameter.dtype)))
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         self.hold(network)
 
     def hold(self, network: nn.Module) -> None:
@@ -92,7 +92,7 @@ class MovingMembership(CodebookTraining):
         super().__init__(layouts, summed=False)
         self._whole: dict[str, Tensor] = {}
 
-    def before_step(self, network: nn.Module, moment: Moment) -> None:
+    def before_step(self, network: nn.Module, moment: StepInfo) -> None:
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name not in self.layouts:
@@ -103,7 +103,7 @@ class MovingMembership(CodebookTraining):
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(layout.held[layout.index], 0)
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         parameters = dict(network.named_parameters())
         self._whole = {name: parameters[name].detach().clone() for name in self.layouts}
         self.layouts = {name: reassigned(layout, self._whole[name]) for name, layout in self.layouts.items()}

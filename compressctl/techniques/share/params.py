@@ -10,7 +10,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import ModelFacts, TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams
+from compressctl.techniques.distill.supervision_params import TaughtParams
 
 Granularity = Literal["tensor", "scaled", "channel", "group"]
 

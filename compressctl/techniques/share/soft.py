@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from compressctl.techniques.share.codebook_hooks import Layout, MovingMembership, codebook_of, reassigned
 from compressctl.training.data import TensorBatch
-from compressctl.training.hooks import Moment
+from compressctl.training.hooks import StepInfo
 from compressctl.training.objective import Objective
 
 _ROUNDS = 3
@@ -24,14 +24,14 @@ _ROUNDS = 3
 class SoftMembership(MovingMembership):
     """Weights are settled at their nearest entries only when an epoch ends, so that what is scored is what is kept."""
 
-    def after_step(self, network: nn.Module, moment: Moment) -> None:
+    def after_step(self, network: nn.Module, moment: StepInfo) -> None:
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name in self.layouts:
                     parameter.masked_fill_(self.layouts[name].held[self.layouts[name].index], 0)
         self._whole = {}
 
-    def after_epoch(self, network: nn.Module, moment: Moment) -> None:
+    def after_epoch(self, network: nn.Module, moment: StepInfo) -> None:
         MovingMembership.after_step(self, network, moment)
 
 

@@ -17,10 +17,10 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
-from compressctl.pipeline.store import read_model, write_model
+from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.sources.builtin import load as load_builtin
 from compressctl.sources.params import BuiltinParams
-from compressctl.techniques.distill.taught_params import TaughtParams
+from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.techniques.factorize.apply import cp, svd, tucker
 from compressctl.techniques.factorize.params import (
     CpParams,
@@ -158,13 +158,15 @@ def _inner(model: Model, layer: str, inputs: np.ndarray) -> np.ndarray:
         model.body.get_submodule(layer).register_forward_hook(lambda module, given, made: seen.append(made))
         run_torch(model.body, inputs)
         return seen[-1].numpy()
-    from compressctl.graph.execute import TappedGraph
+    from compressctl.graph.execute import ActivationRecorder
 
     node = next(node for node in model.body.graph.node if node.name == layer)
     bias = next(tensor for tensor in model.body.graph.initializer if tensor.name == node.input[2])
     from onnx import numpy_helper
 
-    given = TappedGraph(model.body, [node.output[0]]).run({model.body.graph.input[0].name: inputs})[node.output[0]]
+    given = ActivationRecorder(model.body, [node.output[0]]).run({model.body.graph.input[0].name: inputs})[
+        node.output[0]
+    ]
     return given - numpy_helper.to_array(bias).reshape(1, -1, 1, 1)
 
 

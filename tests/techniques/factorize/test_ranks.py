@@ -9,13 +9,13 @@ import pytest
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
+from compressctl.techniques.factorize.global_ranks import keeping, path, state
 from compressctl.techniques.factorize.layers import Layer, Outline
 from compressctl.techniques.factorize.params import RankRule
 from compressctl.techniques.factorize.ranks import Chooser
 from compressctl.techniques.factorize.rules import choose
 from compressctl.techniques.factorize.split import Option, options
 from compressctl.techniques.factorize.svd_split import channel_split, spatial_split
-from compressctl.techniques.factorize.together import keeping, path, state
 from compressctl.techniques.factorize.treat import Treatment
 from compressctl.techniques.factorize.tucker_split import tucker_split
 

@@ -13,7 +13,7 @@ from compressctl.graph.index import GraphIndex, attribute, index
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightNode:
     """weight: an initializer. input: the activation that meets it, of a Gather the indices.
 
     transposed: the stored matrix is (columns, rows). Rows of an embedding are its entries, so that a table that is also the
@@ -39,22 +39,22 @@ class Weighted:
         return np.ascontiguousarray(matrix.T if self.transposed else matrix.reshape(shape))
 
 
-def find_weighted(graph: onnx.GraphProto) -> list[Weighted]:
+def find_weighted(graph: onnx.GraphProto) -> list[WeightNode]:
     """Every Conv, MatMul, Gemm and Gather whose weight is constant, in graph order."""
     found = index(graph)
     nodes = [_MAKERS[node.op_type](node, found) for node in graph.node if node.op_type in _MAKERS]
     return [node for node in nodes if node is not None]
 
 
-def weight_readers(nodes: Sequence[Weighted]) -> dict[str, list[Weighted]]:
+def weight_readers(nodes: Sequence[WeightNode]) -> dict[str, list[WeightNode]]:
     """Those that read each weight: several when layers share it."""
-    readers: dict[str, list[Weighted]] = {}
+    readers: dict[str, list[WeightNode]] = {}
     for node in nodes:
         readers.setdefault(node.weight, []).append(node)
     return readers
 
 
-def tied_weights(graph: onnx.GraphProto, nodes: Sequence[Weighted]) -> dict[str, str]:
+def tied_weights(graph: onnx.GraphProto, nodes: Sequence[WeightNode]) -> dict[str, str]:
     """The weight that is the table of an embedding too, by weight: the same matrix in the same rows and columns.
 
     The two are one initializer, or two that hold the same numbers: exporters and constant folding write the transpose out.
@@ -63,7 +63,7 @@ def tied_weights(graph: onnx.GraphProto, nodes: Sequence[Weighted]) -> dict[str,
     tables: dict[tuple[tuple[int, ...], bytes], str] = {}
     tied: dict[str, str] = {}
 
-    def key(node: Weighted) -> tuple[tuple[int, ...], bytes]:
+    def key(node: WeightNode) -> tuple[tuple[int, ...], bytes]:
         values = found.array(node.weight)
         assert values is not None
         matrix = node.matrix(values)
@@ -82,28 +82,28 @@ def tied_weights(graph: onnx.GraphProto, nodes: Sequence[Weighted]) -> dict[str,
     return tied
 
 
-def _product(node: onnx.NodeProto, found: GraphIndex) -> Weighted | None:
+def _product(node: onnx.NodeProto, found: GraphIndex) -> WeightNode | None:
     if not _is_matrix(found, node.input[1]) or node.input[0] in found.initializers:
         return None
     plain = node.op_type == "MatMul" or (
         attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
     )
     transposed = node.op_type == "MatMul" or not attribute(node, "transB", 0)
-    return Weighted(node.name, node.op_type, node.input[1], node.input[0], transposed) if plain else None
+    return WeightNode(node.name, node.op_type, node.input[1], node.input[0], transposed) if plain else None
 
 
-def _convolution(node: onnx.NodeProto, found: GraphIndex) -> Weighted | None:
+def _convolution(node: onnx.NodeProto, found: GraphIndex) -> WeightNode | None:
     if not _is_float(found, node.input[1]) or len(found.initializers[node.input[1]].dims) < 3:
         return None
-    return Weighted(node.name, node.op_type, node.input[1], node.input[0])
+    return WeightNode(node.name, node.op_type, node.input[1], node.input[0])
 
 
-def _embedding(node: onnx.NodeProto, found: GraphIndex) -> Weighted | None:
+def _embedding(node: onnx.NodeProto, found: GraphIndex) -> WeightNode | None:
     is_table = _is_matrix(found, node.input[0]) and attribute(node, "axis", 0) == 0
     # A constant index is a constant row: nothing that a table is looked up for.
     if not is_table or node.input[1] in found.initializers:
         return None
-    return Weighted(node.name, node.op_type, node.input[0], node.input[1])
+    return WeightNode(node.name, node.op_type, node.input[0], node.input[1])
 
 
 _MAKERS = {"MatMul": _product, "Gemm": _product, "Conv": _convolution, "Gather": _embedding}

@@ -34,18 +34,18 @@ from compressctl.measure.results import Parity
 from compressctl.measure.samples import Samples, in_words, random_inputs
 from compressctl.measure.session_host import SessionHost
 from compressctl.measure.speed_words import load_words
-from compressctl.pipeline.crew import Crew, telling
-from compressctl.pipeline.effort import Measure
-from compressctl.pipeline.hold import Timer, is_fast_enough, is_within_gate
+from compressctl.pipeline.acceptance import Timer, is_fast_enough, is_within_gate
+from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
+from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
 from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, fly, unfit_for
+from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.result import BackendResult
-from compressctl.pipeline.score import Judge, latency_ms, opened
 from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe, Stage
-from compressctl.training.held import HeldDataset
+from compressctl.training.in_memory import HeldDataset
 
 _PARITY_SAMPLES = 16
 _DELIVERABLES_AGREE = 0.3
@@ -56,7 +56,7 @@ _PARITY_WARNING = 1e-3
 
 
 @dataclass
-class Work:
+class Executor:
     """One run in progress. records, results, budget: what it has found so far.
 
     is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
@@ -67,8 +67,8 @@ class Work:
     folder: Path
     cache: Cache | None
     events: Events
-    effort: Measure = Measure.STAGES
-    crew: Crew | None = None
+    measure_level: MeasureLevel = MeasureLevel.STAGES
+    process_group: ProcessGroup | None = None
     is_strict: bool = False
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Work:
     _source: Model | None = None
     _lowered: Model | None = None
     _data: Dataset | None = None
-    _judged_by: Judge | None = None
+    _kept_evaluator: Evaluator | None = None
     _network: Model | None = None
 
     def preflight(self) -> None:
@@ -151,7 +151,7 @@ class Work:
 
     def _deliver_network(self, step: Step) -> None:
         """What the torch stages made, as files that `model.weights` and `model.structure` of another recipe take."""
-        from compressctl.pipeline.store import made_by
+        from compressctl.pipeline.serialization import made_by
         from compressctl.sources.structure import NotDescribableError, write_network
 
         network = self._network or self._read(step.key)
@@ -172,7 +172,7 @@ class Work:
     def _is_between(self, step: Step, steps: Sequence[Step]) -> bool:
         """Whether the step's output shall be measured beside the final file: the last stage's output is that file."""
         last = next((other for other in reversed(steps) if other.kind == "stage"), None)
-        return self.effort is Measure.STAGES and step.kind == "stage" and step is not last
+        return self.measure_level is MeasureLevel.STAGES and step.kind == "stage" and step is not last
 
     def _set_aside(self, step: Step, model: Model | None) -> None:
         """Build the stage's output for the target as if it were the last one, to be measured at the end."""
@@ -240,9 +240,9 @@ class Work:
             )
         started = time.perf_counter()
         context = self.context(stage, spec, key)
-        if self.crew is not None and context.processes > 1:
-            self._hand_out(stage, model, self.crew)
-            context = telling(context, self.crew)
+        if self.process_group is not None and context.processes > 1:
+            self._hand_out(stage, model, self.process_group)
+            context = telling(context, self.process_group)
         try:
             result = load(spec.implementation)(model, stage.params, context)
         except CompressctlError as error:
@@ -274,7 +274,7 @@ class Work:
         if self.recipe.data is None:
             return {}
         try:
-            found = self._judge().fidelity(model)
+            found = self._evaluator().fidelity(model)
         except StageError as error:
             self.events.warn(f"stage {stage.id}: its outputs are not compared with the original's: {error.message}")
             return {}
@@ -286,13 +286,13 @@ class Work:
         wanted = if_slower(stage, spec, target)
         call = in_words(self._samples.call(target.batch))
         timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}, {call}"
-        return is_within_gate(stage, models[1], self._judge, facts, self.events) and is_fast_enough(
+        return is_within_gate(stage, models[1], self._evaluator, facts, self.events) and is_fast_enough(
             stage, wanted, models, self._latency_ms, timed_on, facts, self.events
         )
 
-    def _hand_out(self, stage: Stage, model: Model, crew: Crew) -> None:
+    def _hand_out(self, stage: Stage, model: Model, process_group: ProcessGroup) -> None:
         """Give the other processes the stage's model, as files."""
-        from compressctl.pipeline.store import NotStorableError, write_model
+        from compressctl.pipeline.serialization import NotStorableError, write_model
 
         folder = self.folder / "scratch" / "handed-out" / stage.id
         folder.mkdir(parents=True, exist_ok=True)
@@ -303,7 +303,7 @@ class Work:
                 f"stage {stage.id} ({stage.use}): the model cannot be given to the other processes: {reason}",
                 hint="run it in one process",
             ) from reason
-        crew.hand_out(stage.id, folder)
+        process_group.hand_out(stage.id, folder)
 
     @property
     def _latency_ms(self) -> Timer:
@@ -315,17 +315,17 @@ class Work:
         needs = stage_needs(stage, spec)
         scratch = self.folder / "scratch" / stage.id
         scratch.mkdir(parents=True, exist_ok=True)
-        judge = self._judge() if self.recipe.data and (needs.any_of(SCORED) or bisects(stage, spec)) else None
-        metric = judge.metric if judge else None
+        evaluator = self._evaluator() if self.recipe.data and (needs.any_of(SCORED) or bisects(stage, spec)) else None
+        metric = evaluator.metric if evaluator else None
         everything = RunContext(
             seed=stage_seed(self.recipe.seed, stage.id),
             events=self.events.within(stage.id),
             folder=scratch,
             target=self._target,
             data=self._dataset() if self.recipe.data and needs.any_of(FROM_DATA) else None,
-            score=judge.score if judge and metric else None,
-            baseline_score=judge.baseline if judge and metric else None,
-            open=judge.open if judge else None,
+            score=evaluator.score if evaluator and metric else None,
+            baseline_score=evaluator.baseline if evaluator and metric else None,
+            open=evaluator.open if evaluator else None,
             accept=self._bisected(stage, spec),
             task=self.recipe.task,
             metric=metric,
@@ -333,7 +333,7 @@ class Work:
             latency_ms=self._latency_ms,
             original=self.fresh_copy,
             checkpoint=self.cache.unfinished(key) if self.cache is not None and key is not None else None,
-            processes=self.crew.count if self.crew is not None and _is_shared(spec) else 1,
+            processes=self.process_group.count if self.process_group is not None and _is_shared(spec) else 1,
         )
         return restricted(everything, needs, spec.name)
 
@@ -342,20 +342,22 @@ class Work:
         gate = stage.gate
         if gate is None or not bisects(stage, spec):
             return None
-        judge = self._judge()
-        return lambda model: judge.accept(model, gate)
+        evaluator = self._evaluator()
+        return lambda model: evaluator.accept(model, gate)
 
     def fresh_copy(self) -> Model:
         """What the recipe loads, for a technique that may change it in place."""
         source = self._loaded()
         return replace(source, body=copy.deepcopy(source.body))
 
-    def _judge(self) -> Judge:
-        if self._judged_by is None:
+    def _evaluator(self) -> Evaluator:
+        if self._kept_evaluator is None:
             metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
             backend = open_backend(self.plan.target.backend)
-            self._judged_by = Judge(backend, self._target, self._dataset(), metric, self._lowered_source, self._host)
-        return self._judged_by
+            self._kept_evaluator = Evaluator(
+                backend, self._target, self._dataset(), metric, self._lowered_source, self._host
+            )
+        return self._kept_evaluator
 
     @cached_property
     def _host(self) -> SessionHost:
@@ -431,14 +433,14 @@ class Work:
         folder = self.cache.read(key) if self.cache is not None and key is not None else None
         if folder is None:
             return None
-        from compressctl.pipeline.store import read_model
+        from compressctl.pipeline.serialization import read_model
 
         return read_model(folder, self.fresh_copy, self.recipe.base)
 
     def _write(self, key: str | None, model: Model, step: str) -> None:
         if self.cache is None or key is None:
             return
-        from compressctl.pipeline.store import NotStorableError, write_model
+        from compressctl.pipeline.serialization import NotStorableError, write_model
 
         try:
             self.cache.write(key, lambda folder: write_model(model, folder, self._loaded(), self.recipe.base))
@@ -541,14 +543,14 @@ class Work:
         dataset: Dataset | None,
         metric: MetricSpec | None,
     ) -> BackendResult:
-        from compressctl.measure.artifact import Yardstick, measure
+        from compressctl.measure.artifact import MeasurementConfig, measure
         from compressctl.measure.latency import QUICK, STANDARD
 
-        quick = self.effort is Measure.QUICK
+        quick = self.measure_level is MeasureLevel.QUICK
         between = self._between if target.backend == self.plan.target.backend else []
         found, noise = measure(
             [baseline, *(subject for _, subject in between), compressed],
-            Yardstick(
+            MeasurementConfig(
                 backend,
                 target,
                 self.recipe.task,

@@ -13,14 +13,14 @@ from onnx import helper, numpy_helper
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.codes import spread
-from compressctl.graph.half import to_single
+from compressctl.graph.float16 import to_single
+from compressctl.graph.hoist_dequantize import dequantize_first
 from compressctl.graph.index import GraphIndex, attribute, index
-from compressctl.graph.lookup_first import dequantize_first
+from compressctl.graph.matmul_nbits import unpack, unpack_table
 from compressctl.graph.own_copies import names_in, unused
-from compressctl.graph.packed import unpack, unpack_table
+from compressctl.graph.qoperator_to_qdq import unfold_qlinear
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.unfold_integer import unfold_integer
-from compressctl.graph.unfold_qlinear import unfold_qlinear
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}

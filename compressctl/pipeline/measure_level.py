@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Measure(StrEnum):
+class MeasureLevel(StrEnum):
     """stages: each stage's output too. final: the exported files alone. quick: those, briefly, with wide intervals."""
 
     QUICK = "quick"

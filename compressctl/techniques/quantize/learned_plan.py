@@ -14,7 +14,7 @@ from compressctl.graph.index import index
 from compressctl.graph.sites import Site
 from compressctl.numerics.affine import SMALLEST_SCALE
 from compressctl.techniques.quantize.qat_layers import QatLayers
-from compressctl.techniques.quantize.weights import fit_bias
+from compressctl.techniques.quantize.static_weights import fit_bias
 
 _OFF_GRID = 0.01
 """Steps by which an exported weight may miss its code: float32's rounding of BatchNorm's factor is some 1e-5."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class MovingAverage:
     """Exponential moving average of parameters and floating buffers; the first steps weigh more, so that the start fades.
 
     Source: Tarvainen and Valpola 2017 (mean teacher), section 3; the warm-up is TensorFlow's ExponentialMovingAverage.

@@ -71,7 +71,7 @@ class Coupling:
 def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
     """Trace the network (unchanged) on inputs, samples along axis 0, and group the channels of its layers.
 
-    Every group is proven on the network itself (see `prove.py`), so that a coupling the trace did not understand is reported
+    Every group is proven on the network itself (see `verify_group.py`), so that a coupling the trace did not understand is reported
     instead of broken. Source: DepGraph, Fang et al. 2023, section 3.2 (grouping), by the torch-pruning library.
     """
     traced = copy.deepcopy(network).eval().requires_grad_(True)

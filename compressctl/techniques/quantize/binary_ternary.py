@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.techniques.quantize.simulate import WeightRounding
-from compressctl.training.hooks import Hook, Moment
+from compressctl.training.hooks import Hook, StepInfo
 
 _SMALLEST = 1e-8
 _TERNARY_SHARE = 0.7
@@ -64,13 +64,13 @@ class TernaryWeight(WeightRounding):
             return (scale * rows.sign() * is_kept).view_as(weight)
 
 
-class Steepen(Hook):
+class EdeSchedule(Hook):
     """The estimator's curve grows steeper from epoch to epoch: at first all weights learn, at last those near the sign's step."""
 
     def __init__(self, weights: list[BinaryWeight], epochs: int) -> None:
         self._weights, self._epochs = weights, epochs
 
-    def before_epoch(self, network: nn.Module, moment: Moment) -> None:
+    def before_epoch(self, network: nn.Module, moment: StepInfo) -> None:
         low, high = _STEEPNESS
         share = moment.epoch / max(1, self._epochs - 1)
         for weight in self._weights:

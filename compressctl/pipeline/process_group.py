@@ -40,7 +40,7 @@ def is_launched() -> bool:
 
 
 @dataclass
-class Crew:
+class ProcessGroup:
     """index: this process, of `count`. Messages go through the launcher's store, so that the leader never waits for anyone."""
 
     index: int
@@ -88,7 +88,7 @@ class Crew:
         return json.loads(self._store.get(key))
 
 
-def assemble() -> Crew:
+def assemble() -> ProcessGroup:
     """Meet the other processes that the launcher started. Raises MissingDependencyError."""
     if find_spec("accelerate") is None:
         raise MissingDependencyError("a run in several processes", "accelerate", "pip install 'compressctl[torch]'")
@@ -98,16 +98,16 @@ def assemble() -> Crew:
 
     state = meet()
     store = PrefixStore("compressctl", _get_default_store())
-    return Crew(state.process_index, state.num_processes, store)
+    return ProcessGroup(state.process_index, state.num_processes, store)
 
 
-def telling(context: RunContext, crew: Crew) -> RunContext:
+def telling(context: RunContext, process_group: ProcessGroup) -> RunContext:
     """The leader's side: each measured value is told to the others."""
 
     def told(measure: Any) -> Any:
         def measured(*arguments: Any) -> Any:
             value = measure(*arguments)
-            crew.tell(value)
+            process_group.tell(value)
             return value
 
         return measure if measure is None or isinstance(measure, Undeclared) else measured

@@ -13,8 +13,8 @@ from compressctl.numerics.masks import block_means, global_masks, layer_mask, n_
 from compressctl.numerics.saliency import lamp, wanda
 from compressctl.numerics.sparsegpt import Zeros, sparsegpt
 from compressctl.techniques.prune.input_moments import input_grams, input_moments
-from compressctl.techniques.prune.params_unstructured import UnstructuredParams
 from compressctl.techniques.prune.sparse_layers import Layer, Treated, Treatment, Weights
+from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 
 Share = Callable[[float], float]
 """The share of zeros now, from a layer's share in the end."""

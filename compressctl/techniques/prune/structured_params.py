@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import TechniqueSpec
-from compressctl.techniques.distill.taught_params import TaughtParams
+from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.training.params import TrainingParams
 
 Criterion = Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "activation", "random"]

@@ -16,66 +16,68 @@ from compressctl.core.events import Events
 from compressctl.core.registry import load
 from compressctl.core.technique import RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import Undeclared
-from compressctl.pipeline.crew import Crew
+from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.plan import Plan
+from compressctl.pipeline.process_group import ProcessGroup
+from compressctl.pipeline.serialization import read_model
 from compressctl.pipeline.signals import ignore_sigterm, sigterm_interrupts
-from compressctl.pipeline.store import read_model
-from compressctl.pipeline.work import Work
 from compressctl.recipe.schema import Recipe
 
 _AFTER_A_FAILURE = timedelta(minutes=5)
 """The leader met the same failure a moment ago or in a moment, and writes its report."""
 
 
-def follow(prepare: Callable[[], tuple[Recipe, Plan]], cache: Cache | None, crew: Crew) -> int:
+def follow(prepare: Callable[[], tuple[Recipe, Plan]], cache: Cache | None, process_group: ProcessGroup) -> int:
     """Take part until the leader says how the run ended. Returns its exit code. Writes nothing that outlives it.
 
     prepare: reads the recipe; where that fails, the leader meets the same error, and it must live to report it.
     """
     try:
         with sigterm_interrupts(), tempfile.TemporaryDirectory() as folder:
-            return _follow_orders(prepare, Path(folder), cache, crew)
+            return _follow_orders(prepare, Path(folder), cache, process_group)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     finally:
         ignore_sigterm()
-        crew.leave()
+        process_group.leave()
 
 
-def _follow_orders(prepare: Callable[[], tuple[Recipe, Plan]], folder: Path, cache: Cache | None, crew: Crew) -> int:
+def _follow_orders(
+    prepare: Callable[[], tuple[Recipe, Plan]], folder: Path, cache: Cache | None, process_group: ProcessGroup
+) -> int:
     try:
         recipe, plan = prepare()
     except CompressctlError as error:
-        return _end_after(error, crew)
-    work = Work(recipe, plan, folder, cache, Events(), crew=crew)
-    order = crew.next_order()
+        return _end_after(error, process_group)
+    executor = Executor(recipe, plan, folder, cache, Events(), process_group=process_group)
+    order = process_group.next_order()
     while "exit" not in order:
         try:
-            _take_part(work, order, crew)
+            _take_part(executor, order, process_group)
         except Exception as error:
-            return _end_after(error, crew)
-        order = crew.next_order()
+            return _end_after(error, process_group)
+        order = process_group.next_order()
     return int(order["exit"])
 
 
-def _take_part(work: Work, order: dict[str, Any], crew: Crew) -> None:
-    stage = next(step.stage for step in work.plan.steps if step.stage is not None and step.id == order["stage"])
+def _take_part(executor: Executor, order: dict[str, Any], process_group: ProcessGroup) -> None:
+    stage = next(step.stage for step in executor.plan.steps if step.stage is not None and step.id == order["stage"])
     spec: TechniqueSpec = techniques.get(stage.use)
-    key = next(step.key for step in work.plan.steps if step.id == order["stage"])
-    model = read_model(Path(order["folder"]), work.fresh_copy)
-    load(spec.implementation)(model, stage.params, _listening(work.context(stage, spec, key), crew))
+    key = next(step.key for step in executor.plan.steps if step.id == order["stage"])
+    model = read_model(Path(order["folder"]), executor.fresh_copy)
+    load(spec.implementation)(model, stage.params, _listening(executor.context(stage, spec, key), process_group))
 
 
-def _end_after(failure: Exception, crew: Crew) -> int:
+def _end_after(failure: Exception, process_group: ProcessGroup) -> int:
     """The run's exit code when the leader failed too, and reports it; otherwise this process alone is broken, which must be seen."""
     with suppress(Exception):
-        order = crew.next_order(_AFTER_A_FAILURE)
+        order = process_group.next_order(_AFTER_A_FAILURE)
         if "exit" in order:
             return int(order["exit"])
     raise failure
 
 
-def _listening(context: RunContext, crew: Crew) -> RunContext:
+def _listening(context: RunContext, process_group: ProcessGroup) -> RunContext:
     """What the leader measures is heard instead of measured: a decision on it must be the same everywhere."""
 
     def heard(measure: Any, hear: Callable[..., Any]) -> Any:
@@ -83,7 +85,7 @@ def _listening(context: RunContext, crew: Crew) -> RunContext:
 
     return replace(
         context,
-        score=heard(context.score, lambda model, split: float(crew.hear())),
-        baseline_score=heard(context.baseline_score, lambda: float(crew.hear())),
-        latency_ms=heard(context.latency_ms, lambda models: tuple(crew.hear())),
+        score=heard(context.score, lambda model, split: float(process_group.hear())),
+        baseline_score=heard(context.baseline_score, lambda: float(process_group.hear())),
+        latency_ms=heard(context.latency_ms, lambda models: tuple(process_group.hear())),
     )

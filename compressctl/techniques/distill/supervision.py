@@ -5,13 +5,13 @@ from __future__ import annotations
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
 from compressctl.techniques.distill.compare import comparison
-from compressctl.techniques.distill.ledger import Ledger
 from compressctl.techniques.distill.logits import LABEL_WEIGHT, OutputsObjective, inputs_vary
-from compressctl.techniques.distill.taught_params import TaughtParams, as_logits
+from compressctl.techniques.distill.loss_history import Ledger
+from compressctl.techniques.distill.supervision_params import TaughtParams, as_logits
 from compressctl.techniques.distill.teacher import check_outputs, load_teacher
 from compressctl.training.hooks import Hook
 from compressctl.training.objective import Objective, task_loss, task_objective
-from compressctl.training.teacher import REMEMBERED_BYTES, Remembering
+from compressctl.training.teacher import REMEMBERED_BYTES, CachedTeacher
 
 
 def objective_of(model: Model, params: TaughtParams, run: RunContext) -> tuple[Objective, list[Hook]]:
@@ -26,7 +26,7 @@ def objective_of(model: Model, params: TaughtParams, run: RunContext) -> tuple[O
     weight = _label_weight(params, run)
     ledger = Ledger()
     objective = OutputsObjective(
-        Remembering(teacher, 0 if inputs_vary(as_logits(params)) else REMEMBERED_BYTES),
+        CachedTeacher(teacher, 0 if inputs_vary(as_logits(params)) else REMEMBERED_BYTES),
         comparison(as_logits(params), run.task, model.signature),
         params.teacher_weight,
         task_loss(run.task, params.label_smoothing) if weight else None,

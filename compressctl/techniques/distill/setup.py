@@ -19,11 +19,11 @@ from compressctl.techniques.distill.compare import class_axis
 from compressctl.techniques.distill.generated import generate
 from compressctl.techniques.distill.noise import noises
 from compressctl.techniques.distill.params import ORIGINAL, DistillParams, Network
+from compressctl.techniques.distill.preflight_warnings import warn_of_echo, warn_of_poor_teacher
 from compressctl.techniques.distill.scoring import Answers, Ask, agreement, answers, asking
 from compressctl.techniques.distill.student import Learner, make_student
 from compressctl.techniques.distill.synthetic import Draw, MadeDataset, MadeSplit, drawing, stored
 from compressctl.techniques.distill.teacher import load_teacher
-from compressctl.techniques.distill.traps import warn_of_echo, warn_of_poor_teacher
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.objective import task_loss
 from compressctl.training.teacher import Teacher, TorchTeacher

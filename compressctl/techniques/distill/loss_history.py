@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compressctl.training.hooks import Hook, Moment
+from compressctl.training.hooks import Hook, StepInfo
 
 
 class Ledger(Hook):
@@ -26,7 +26,7 @@ class Ledger(Hook):
         first, *rest = parts.values()
         return sum(rest, start=first)
 
-    def after_epoch(self, network: nn.Module, moment: Moment) -> None:
+    def after_epoch(self, network: nn.Module, moment: StepInfo) -> None:
         for name, value in self._sums.items():
             self.by_part.setdefault(name, []).append(value / max(1, self._samples))
         self._sums, self._samples = {}, 0

@@ -9,7 +9,7 @@ from compressctl.core.errors import GateError, MissingDependencyError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.measure.speed_words import times
-from compressctl.pipeline.score import Judge
+from compressctl.pipeline.evaluator import Evaluator
 from compressctl.recipe.schema import IfSlower, Stage
 
 _SLOWER = 0.98
@@ -23,7 +23,7 @@ Timer = Callable[[Sequence[Model]], tuple[float, ...]]
 
 
 def is_within_gate(
-    stage: Stage, model: Model, judge: Callable[[], Judge], facts: dict[str, Any], events: Events
+    stage: Stage, model: Model, evaluator: Callable[[], Evaluator], facts: dict[str, Any], events: Events
 ) -> bool:
     """Whether the stage's result loses no more than its gate allows. Raises GateError when it must stop the run.
 
@@ -31,7 +31,7 @@ def is_within_gate(
     """
     if stage.gate is None:
         return True
-    accepted = judge().accept(model, stage.gate)
+    accepted = evaluator().accept(model, stage.gate)
     facts.update(accepted.facts)
     if accepted.holds:
         return True

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.techniques.prune.coupling import OUTPUT, Coupling, Group
+from compressctl.techniques.prune.dependency_groups import OUTPUT, Coupling, Group
 from compressctl.techniques.prune.surgery import cut, mask, removal
 
 _ROUNDING = 1e-5

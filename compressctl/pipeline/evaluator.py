@@ -24,7 +24,7 @@ from compressctl.pipeline.sessions import RememberedSession, TorchSession
 from compressctl.recipe.schema import GateSection
 
 
-class Judge:
+class Evaluator:
     """Builds a model for the target's runtime, opens it in a child process, scores it and compares it with the original.
 
     original: gives the float model. metric: None where nothing scores.
