@@ -31,11 +31,11 @@ from compressctl.measure.score import predict, score
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset, load_model
 from compressctl.techniques.distill import features, logits
-from compressctl.techniques.distill.factory import make_network
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
 from compressctl.training.in_memory import HeldDataset
 from compressctl.training.params import TrainingParams
+from compressctl.training.supervision.factory import make_network
 
 WAYS = {"distill.logits": logits.apply, "distill.features": features.apply}
 

@@ -32,7 +32,7 @@ from compressctl.training.params import TrainingParams
 from compressctl.training.preflight import check_training_labels
 from compressctl.training.processes import Processes, join
 from compressctl.training.state import Position, TrainingState, fill, pack, snapshot, unpack
-from compressctl.training.teacher import CachedTeacher
+from compressctl.training.supervision.teacher import CachedTeacher
 from compressctl.training.validation import Validation, validation_of
 
 CHECKPOINT_SECONDS = 60.0

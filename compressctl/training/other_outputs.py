@@ -17,7 +17,7 @@ from compressctl.graph.torch_outputs import named_outputs
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.objective import Objective
 from compressctl.training.params import TrainingParams
-from compressctl.training.teacher import REMEMBERED_BYTES, CachedTeacher, teacher_of
+from compressctl.training.supervision.teacher import REMEMBERED_BYTES, CachedTeacher, teacher_of
 
 _PROBE_SAMPLES = 256
 """Samples that tell how much an output varies, and how far training moved it: a standard deviation is known within some 5 %."""

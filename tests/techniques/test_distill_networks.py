@@ -21,12 +21,13 @@ from compressctl.sources import networks  # noqa: E402
 from compressctl.techniques.distill.generated import generate  # noqa: E402
 from compressctl.techniques.distill.layers import listening, pair_layers  # noqa: E402
 from compressctl.techniques.distill.noise import noises  # noqa: E402
-from compressctl.techniques.distill.params import LayerPair, Network, Student  # noqa: E402
+from compressctl.techniques.distill.params import LayerPair, Student  # noqa: E402
 from compressctl.techniques.distill.shrink import rounded_width, shrink  # noqa: E402
 from compressctl.techniques.distill.student import make_student  # noqa: E402
 from compressctl.techniques.distill.synthetic import drawing  # noqa: E402
-from compressctl.techniques.distill.teacher import check_outputs, load_teacher  # noqa: E402
-from compressctl.training.teacher import CachedTeacher, TorchTeacher  # noqa: E402
+from compressctl.training.supervision.load_teacher import check_outputs, load_teacher  # noqa: E402
+from compressctl.training.supervision.params import Network  # noqa: E402
+from compressctl.training.supervision.teacher import CachedTeacher, TorchTeacher  # noqa: E402
 
 IMAGES = torch.as_tensor(next(iter(digits_data().split("train").batches(1000))).inputs["input"])
 

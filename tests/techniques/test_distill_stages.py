@@ -19,7 +19,8 @@ from compressctl.pipeline.plan import make_plan  # noqa: E402
 from compressctl.recipe.loader import load  # noqa: E402
 from compressctl.techniques.distill.features import apply as features  # noqa: E402
 from compressctl.techniques.distill.logits import apply as logits  # noqa: E402
-from compressctl.techniques.distill.params import FeaturesParams, LogitsParams, Network, Student  # noqa: E402
+from compressctl.techniques.distill.params import FeaturesParams, LogitsParams, Student  # noqa: E402
+from compressctl.training.supervision.params import Network  # noqa: E402
 
 SMALL_ONE = Student(factory="small.py:small")
 BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.1}
@@ -109,13 +110,11 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
 
 
 def test_what_the_teacher_says_is_not_asked_twice_but_anew_for_changed_images(tmp_path: Path) -> None:
-    from compressctl.techniques.distill.logits import inputs_vary
+    from compressctl.training.supervision.objective import inputs_vary
 
     assert not inputs_vary(LogitsParams())
     assert inputs_vary(LogitsParams(mixup=0.2))
     assert inputs_vary(LogitsParams(augment={"flip": True}))
-    assert inputs_vary(LogitsParams(data_free="random"))
-    assert not inputs_vary(LogitsParams(data_free="generated"))
 
 
 def test_zeros_of_an_earlier_stage_stay(tmp_path: Path) -> None:
@@ -204,14 +203,14 @@ class Tokens(nn.Module):
 
 def test_language_models_are_compared_per_token_where_the_mask_allows() -> None:
     from compressctl.core.model import Signature, TensorSpec
-    from compressctl.techniques.distill.compare import comparison
     from compressctl.training.data import TensorBatch
+    from compressctl.training.supervision.teacher_loss import comparison
 
     torch.manual_seed(0)
     tokens, mask = torch.randint(0, 20, (4, 6)), torch.tensor([[1, 1, 1, 1, 0, 0]] * 4)
     student, teacher = Tokens(4)(tokens, mask).detach(), Tokens(16)(tokens, mask).detach()
     spec = [TensorSpec(name, "int64", ("batch", 6)) for name in ("tokens", "attention_mask")]
-    compare = comparison(LogitsParams(temperature=1), "language-model", Signature(tuple(spec), ()))
+    compare = comparison(LogitsParams(temperature=1).teacher_loss, "language-model", Signature(tuple(spec), ()))
     batch = TensorBatch((tokens, mask), None)
     hidden = teacher.clone()
     hidden[:, 4:] += 100 * torch.randn(4, 2, 20)

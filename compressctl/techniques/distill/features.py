@@ -13,22 +13,23 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.techniques.distill.adapters import Embeddings, adapter, fresh, vectors
 from compressctl.techniques.distill.attention import attention_transfer
-from compressctl.techniques.distill.compare import class_axis
 from compressctl.techniques.distill.contrastive import contrast
 from compressctl.techniques.distill.hints import hint, same_places
-from compressctl.techniques.distill.kd import as_classes, kl
 from compressctl.techniques.distill.layers import Pair, listening, pair_layers
-from compressctl.techniques.distill.loss_history import Ledger
 from compressctl.techniques.distill.params import FeaturesParams
 from compressctl.techniques.distill.preflight_warnings import warn_of_heat, warn_of_untaught_end
 from compressctl.techniques.distill.relational import angle_loss, distance_loss
-from compressctl.techniques.distill.setup import LabelLoss, conclude, known_labels, label_loss, prepare, samples_of
+from compressctl.techniques.distill.setup import conclude, label_loss, prepare, samples_of
 from compressctl.techniques.distill.synthetic import Afresh
-from compressctl.techniques.distill.teacher import check_outputs, torch_network
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
-from compressctl.training.teacher import CachedTeacher, TorchTeacher
+from compressctl.training.supervision.kd import as_classes, kl
+from compressctl.training.supervision.load_teacher import check_outputs, torch_network
+from compressctl.training.supervision.loss_history import LossHistory
+from compressctl.training.supervision.objective import LabelLoss, known_labels
+from compressctl.training.supervision.teacher import CachedTeacher, TorchTeacher
+from compressctl.training.supervision.teacher_loss import class_axis
 
 _LABEL_WEIGHT = 1.0
 _USUAL_WEIGHT = {"hints": 1.0, "attention": 10.0, "relational": 25.0, "contrastive": 0.8}
@@ -54,7 +55,7 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     companions = fresh([_companion(params, pair) for pair in pairs], run.seed)
     labels, label_weight = label_loss(params, lesson, _LABEL_WEIGHT)
     warn_of_untaught_end(labels is None and params.logits_weight == 0, run.events)
-    ledger = Ledger()
+    ledger = LossHistory()
     objective: Objective = FeaturesObjective(
         lesson.teacher, pairs, companions, _loss(params), params, labels, label_weight, class_axis(run.task), ledger
     )
@@ -141,7 +142,7 @@ class FeaturesObjective(nn.Module):
         labels: LabelLoss | None,
         label_weight: float,
         class_axis: int,
-        ledger: Ledger,
+        ledger: LossHistory,
     ) -> None:
         super().__init__()
         self.companions = companions

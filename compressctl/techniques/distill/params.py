@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs
 from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.training.params import TrainingParams
-
-ORIGINAL = "original"
-
-
-class Network(BaseModel):
-    """A network that a function makes, with weights from a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    factory: str = Field(
-        description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
-    )
-    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
-    weights: str | None = Field(None, description="a .safetensors, .pt or .pth file that holds tensors only")
+from compressctl.training.supervision.params import (
+    ORIGINAL,
+    LossName,
+    TeacherLoss,
+    Teaching,
+    network_files,
+    teacher_files,
+    teacher_needs,
+)
 
 
 class Student(BaseModel):
@@ -53,14 +48,6 @@ class Student(BaseModel):
         if self.factory is not None and self.init == "random":
             raise ValueError("init belongs to `shrink`; leave `weights` out for a student from scratch")
         return self
-
-
-def _kind(value: Any) -> str:
-    """A mapping is meant as a network, so that only what is wrong with it as one is said."""
-    return "network" if isinstance(value, Mapping | Network) else "text"
-
-
-Teaching = Annotated[Annotated[str, Tag("text")] | Annotated[Network, Tag("network")], Discriminator(_kind)]
 
 
 class DistillParams(TrainingParams):
@@ -111,13 +98,15 @@ class DistillParams(TrainingParams):
 
     def files(self, base: Path) -> Mapping[str, Path]:
         """Everything that decides who teaches and who learns."""
-        return {**teacher_files(self.teacher, base), **_network_files("student", self.student, base)}
+        student = self.student
+        factory, weights = (None, None) if student is None else (student.factory, student.weights)
+        return {**teacher_files(self.teacher, base), **network_files("student", factory, weights, base)}
 
 
 class LogitsParams(DistillParams):
     """distill.logits: a student learns to give the teacher's outputs."""
 
-    loss: Literal["kl", "dkd", "mse", "cosine"] | None = Field(
+    loss: LossName | None = Field(
         None,
         description="how outputs are compared: kl and dkd take them as logits; default: kl for classification and language "
         "models (per token), cosine for embeddings, mse otherwise",
@@ -132,6 +121,11 @@ class LogitsParams(DistillParams):
     )
     dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of how sure the teacher is of the right class")
     dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of how the teacher ranks the other classes")
+
+    @property
+    def teacher_loss(self) -> TeacherLoss:
+        """How outputs are compared."""
+        return TeacherLoss(self.loss, self.temperature, self.standardize, self.dkd_alpha, self.dkd_beta)
 
 
 class LayerPair(BaseModel):
@@ -169,36 +163,6 @@ class FeaturesParams(DistillParams):
     angle_weight: float = Field(2.0, ge=0, description="relational: weight of the angles in triples of samples")
     contrast_temperature: float = Field(0.1, gt=0, description="contrastive: divides the similarities")
     contrast_width: int = Field(128, ge=2, description="contrastive: width of the space in which features are compared")
-
-
-def teacher_needs(teacher: str | Network) -> tuple[Need, ...]:
-    """The recipe's own model teaches, or lends its architecture to weights from a file."""
-    return (Need.ORIGINAL,) if isinstance(teacher, str) and not teacher.endswith(".onnx") else ()
-
-
-def teacher_files(teacher: str | Network, base: Path) -> dict[str, Path]:
-    """Everything that decides who teaches. Raises UsageError for code that is not there."""
-    if isinstance(teacher, Network):
-        return _network_files("teacher", teacher, base)
-    if teacher == ORIGINAL:
-        return {}
-    path = base / teacher
-    return {"teacher": path, **{f"teacher/{part.name}": part for part in _beside(path)}}
-
-
-def _network_files(role: str, network: Network | Student | None, base: Path) -> dict[str, Path]:
-    if network is None or network.factory is None:
-        return {}
-    from compressctl.sources.python_code import code_files
-
-    found = {f"{role}/code/{name}": path for name, path in code_files(network.factory, base).items()}
-    return found if network.weights is None else {**found, f"{role}/weights": base / network.weights}
-
-
-def _beside(path: Path) -> list[Path]:
-    """Where exporters put the weights of an .onnx file that are too large for it. Reading the file would need onnx."""
-    usual = (path.with_name(path.name + ending) for ending in (".data", "_data"))
-    return [other for other in usual if path.suffix == ".onnx" and other.is_file()]
 
 
 def check(params: DistillParams, facts: ModelFacts) -> list[Problem]:

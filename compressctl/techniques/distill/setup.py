@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,23 +15,22 @@ from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
-from compressctl.techniques.distill.compare import class_axis
 from compressctl.techniques.distill.generated import generate
 from compressctl.techniques.distill.noise import noises
-from compressctl.techniques.distill.params import ORIGINAL, DistillParams, Network
+from compressctl.techniques.distill.params import DistillParams
 from compressctl.techniques.distill.preflight_warnings import warn_of_echo, warn_of_poor_teacher
 from compressctl.techniques.distill.scoring import Answers, Ask, agreement, answers, asking
 from compressctl.techniques.distill.student import Learner, make_student
 from compressctl.techniques.distill.synthetic import Draw, MadeDataset, MadeSplit, drawing, stored
-from compressctl.techniques.distill.teacher import load_teacher
-from compressctl.training.data import TensorBatch, tensor_batches
+from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_loss
-from compressctl.training.teacher import Teacher, TorchTeacher
+from compressctl.training.supervision.load_teacher import load_teacher
+from compressctl.training.supervision.objective import LabelLoss
+from compressctl.training.supervision.params import ORIGINAL, Network
+from compressctl.training.supervision.teacher import Teacher, TorchTeacher
+from compressctl.training.supervision.teacher_loss import class_axis
 
 _PROBE_SAMPLES = 1024
-
-LabelLoss = Callable[[Tensor, Tensor], Tensor]
-"""Outputs and labels to a scalar."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +103,6 @@ def _has_labels(run: RunContext) -> bool:
     assert run.data is not None
     first = next(iter(run.data.split("train").batches(1)), None)
     return first is not None and first.labels is not None
-
-
-def known_labels(batch: TensorBatch) -> Tensor:
-    """Raises UsageError where there are none."""
-    if batch.labels is None:
-        raise UsageError("label_weight asks for labels, and the data has none", hint="set label_weight: 0")
-    return batch.labels
 
 
 def samples_of(lesson: Lesson, count: int) -> tuple[Tensor, ...]:

@@ -12,11 +12,11 @@ import torch
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
-from compressctl.techniques.distill.factory import make_network
 from compressctl.techniques.distill.params import Student
 from compressctl.techniques.distill.shrink import reinitialise, shrink
-from compressctl.techniques.distill.teacher import torch_network
-from compressctl.training.teacher import Teacher
+from compressctl.training.supervision.factory import make_network
+from compressctl.training.supervision.load_teacher import torch_network
+from compressctl.training.supervision.teacher import Teacher
 
 
 @dataclass(frozen=True)

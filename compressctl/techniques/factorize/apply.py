@@ -13,7 +13,6 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
 from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
-from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.techniques.factorize.facts import facts_of
 from compressctl.techniques.factorize.layers import Survey
 from compressctl.techniques.factorize.network import open_network
@@ -25,6 +24,7 @@ from compressctl.techniques.factorize.split import Option
 from compressctl.techniques.factorize.splits import Way, cp_ways, decomposed, svd_ways, tucker_ways
 from compressctl.techniques.factorize.treat import Treatment, treat
 from compressctl.training.params import TrainingParams
+from compressctl.training.supervision.params import SupervisedParams
 
 MakeWays = Callable[[Treatment], list[Way]]
 
@@ -142,8 +142,8 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
     return _trained(model, objective, section, run.part("regularize"), (hook,))
 
 
-def _finetuned(model: Model, params: TaughtParams, run: RunContext) -> tuple[Model, Mapping[str, Any]]:
-    from compressctl.techniques.distill.supervision import objective_of
+def _finetuned(model: Model, params: SupervisedParams, run: RunContext) -> tuple[Model, Mapping[str, Any]]:
+    from compressctl.training.supervision.objective import objective_of
 
     objective, hooks = objective_of(model, params, run)
     return _trained(model, objective, params, run, hooks)

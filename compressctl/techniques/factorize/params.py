@@ -10,8 +10,8 @@ from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import ModelFacts, TechniqueSpec
-from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.training.params import TrainingParams
+from compressctl.training.supervision.params import SupervisedParams
 
 
 class RankRule(BaseModel):
@@ -109,7 +109,7 @@ class Shared(TechniqueParams):
     regularize: Regularization | None = Field(
         None, description="training before the ranks are chosen; torch models only"
     )
-    finetune: TaughtParams | None = Field(None, description="training of the pieces afterwards; torch models only")
+    finetune: SupervisedParams | None = Field(None, description="training of the pieces afterwards; torch models only")
 
     def needs(self) -> Needs:
         """Two samples, where there are any, show which layers are called with which shapes."""

@@ -16,7 +16,6 @@ from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
-from compressctl.techniques.distill.supervision import objective_of
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
 from compressctl.techniques.prune.criteria import normalized, scores
@@ -29,6 +28,7 @@ from compressctl.training.batchnorm_recalibration import reestimate_norms
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.loop import train
 from compressctl.training.objective import task_objective
+from compressctl.training.supervision.objective import objective_of
 
 _ROUND_TO = 8
 """x86 kernels hold channels in blocks of 8 (AVX2) or 16 (AVX-512), tensor cores want multiples of 8; a part-filled block costs

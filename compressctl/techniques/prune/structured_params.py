@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import TechniqueSpec
-from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.training.params import TrainingParams
+from compressctl.training.supervision.params import SupervisedParams
 
 Criterion = Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "activation", "random"]
 Scope = Literal["local", "global", "isomorphic", "measured"]
@@ -77,7 +77,9 @@ class ChannelsParams(TechniqueParams):
     at_least: float = Field(0.1, ge=0, le=1, description="share of its channels that each layer keeps")
     steps: int = Field(1, ge=1, description="cuts that lead to the goal, with scores measured anew before each")
     sparse: SparseLearning | None = Field(None, description="train channels towards zero before the first cut")
-    finetune: TaughtParams | None = Field(None, description="training after each cut; a later stage can do the rest")
+    finetune: SupervisedParams | None = Field(
+        None, description="training after each cut; a later stage can do the rest"
+    )
     reestimate: int = Field(
         2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a cut"
     )

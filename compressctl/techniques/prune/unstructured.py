@@ -119,8 +119,8 @@ def _cut(
 
 
 def _train(model: Model, params: UnstructuredParams, run: RunContext, *hooks: Any) -> dict[str, Any]:
-    from compressctl.techniques.distill.supervision import objective_of
     from compressctl.training.loop import train
+    from compressctl.training.supervision.objective import objective_of
 
     assert params.finetune is not None, "the check refuses schedules that train without it"
     objective, taught = objective_of(model, params.finetune, run)

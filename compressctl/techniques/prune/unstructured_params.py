@@ -11,7 +11,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import ModelFacts, TechniqueSpec
-from compressctl.techniques.distill.supervision_params import TaughtParams
+from compressctl.training.supervision.params import SupervisedParams
 
 Method = Literal["magnitude", "lamp", "movement", "wanda", "sparsegpt"]
 
@@ -102,7 +102,7 @@ class UnstructuredParams(TechniqueParams):
     every: int | None = Field(
         None, ge=1, description="gradual: optimizer steps between cuts; by default there are about 100 cuts"
     )
-    finetune: TaughtParams | None = Field(
+    finetune: SupervisedParams | None = Field(
         None, description="training that makes up for what is cut; iterative does it after each cut"
     )
     ends: Literal["auto", "keep", "prune"] = Field(

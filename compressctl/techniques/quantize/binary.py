@@ -15,7 +15,6 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
-from compressctl.techniques.distill.supervision import objective_of
 from compressctl.techniques.quantize.binary_params import BinaryParams
 from compressctl.techniques.quantize.binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight
 from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
@@ -23,6 +22,7 @@ from compressctl.techniques.quantize.qat_layers import LIMITS
 from compressctl.techniques.quantize.simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import train
+from compressctl.training.supervision.objective import objective_of
 
 
 def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:

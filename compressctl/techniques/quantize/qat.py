@@ -17,7 +17,6 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import lower
 from compressctl.graph.sites import Site
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.techniques.distill.supervision import objective_of
 from compressctl.techniques.quantize.fake_quant import SteadyScales
 from compressctl.techniques.quantize.learned_plan import learned_plan
 from compressctl.techniques.quantize.params import Override, StaticParams
@@ -27,6 +26,7 @@ from compressctl.techniques.quantize.simulate import install, remove
 from compressctl.techniques.quantize.static import make_plan, observe
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import Trained, train
+from compressctl.training.supervision.objective import objective_of
 
 _AGREE = 1.0
 """Points between simulation and runtime beyond which something other than single roundings differs."""

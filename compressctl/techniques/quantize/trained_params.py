@@ -6,10 +6,10 @@ from pydantic import Field
 
 from compressctl.core.errors import Problem
 from compressctl.core.technique import ModelFacts
-from compressctl.techniques.distill.supervision_params import TaughtParams
+from compressctl.training.supervision.params import SupervisedParams
 
 
-class TrainedParams(TaughtParams):
+class TrainedParams(SupervisedParams):
     """A network learns with rounded numbers, from labels, from a teacher, or from both. Few bits want a teacher."""
 
     freeze_norms: float = Field(

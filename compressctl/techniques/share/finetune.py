@@ -16,13 +16,13 @@ from compressctl.core.technique import RunContext
 from compressctl.numerics.codebook import shared
 from compressctl.numerics.levels import rounded
 from compressctl.numerics.scaled_codebook import scaled
-from compressctl.techniques.distill.supervision import objective_of
 from compressctl.techniques.prune.sparse_torch import from_canonical, to_canonical
 from compressctl.techniques.share.codebook_hooks import CodebookTraining, Layout, MovingMembership
 from compressctl.techniques.share.layers import as_rows, from_rows
 from compressctl.techniques.share.params import KmeansParams
 from compressctl.techniques.share.shared import ENTRY_BITS, Shared, short
 from compressctl.training.loop import train
+from compressctl.training.supervision.objective import objective_of
 
 
 def finetune(

@@ -10,7 +10,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import ModelFacts, TechniqueSpec
-from compressctl.techniques.distill.supervision_params import TaughtParams
+from compressctl.training.supervision.params import SupervisedParams
 
 Granularity = Literal["tensor", "scaled", "channel", "group"]
 
@@ -29,7 +29,7 @@ class ShareOverride(BaseModel):
     granularity: Granularity | None = Field(None, description="which weights of it share a codebook")
 
 
-class Finetuning(TaughtParams):
+class Finetuning(SupervisedParams):
     """Training that moves the entries of codebooks; which weight has which entry stays, unless membership says otherwise."""
 
     epochs: int = Field(2, ge=0, description="passes over the train split")

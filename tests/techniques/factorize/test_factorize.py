@@ -20,7 +20,6 @@ from compressctl.graph.lower import lower
 from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.sources.builtin import load as load_builtin
 from compressctl.sources.params import BuiltinParams
-from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.techniques.factorize.apply import cp, svd, tucker
 from compressctl.techniques.factorize.params import (
     CpParams,
@@ -30,6 +29,7 @@ from compressctl.techniques.factorize.params import (
     SvdParams,
     TuckerParams,
 )
+from compressctl.training.supervision.params import SupervisedParams
 
 PLAIN = {"whitening": False, "rank": RankRule(ratio=0.5)}
 STAGES: dict[str, Any] = {
@@ -357,7 +357,7 @@ def test_training_the_pieces_wins_back_accuracy(digits: Model) -> None:
     run = digits_context()
     assert run.score is not None
     scores = []
-    for finetune in (None, TaughtParams(epochs=2, learning_rate=0.05, batch_size=32)):
+    for finetune in (None, SupervisedParams(epochs=2, learning_rate=0.05, batch_size=32)):
         result = tucker(digits, TuckerParams(rank=RankRule(ratio=0.5), finetune=finetune), run)
         scores.append(run.score(lower(result.model), "test"))
     assert scores[1] > scores[0] + 5

@@ -15,11 +15,11 @@ from compressctl.core.model import Model
 from compressctl.core.needs import Need, declared_files, declared_needs
 from compressctl.core.registry import load
 from compressctl.core.technique import TechniqueSpec
-from compressctl.techniques.distill.supervision_params import TaughtParams
 from compressctl.techniques.factorize.params import SVD
 from compressctl.techniques.prune.structured_params import CHANNELS
 from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED
 from compressctl.techniques.share.params import KMEANS
+from compressctl.training.supervision.params import SupervisedParams
 
 BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02, "keep": "last"}
 TAUGHT = {**BRISK, "teacher": "original", "label_weight": 0}
@@ -86,14 +86,14 @@ def test_a_teacher_alone_needs_no_labels(spec: TechniqueSpec) -> None:
 
 def test_a_weight_for_labels_without_a_teacher_is_refused() -> None:
     with pytest.raises(ValueError, match="name one, or leave label_weight out"):
-        TaughtParams(label_weight=0.5)
+        SupervisedParams(label_weight=0.5)
 
 
 def test_the_files_of_a_teacher_decide_whether_a_stage_is_run_again(tmp_path: Path) -> None:
     (tmp_path / "teacher.onnx").write_bytes(b"weights")
-    found = TaughtParams(teacher="teacher.onnx").files(tmp_path)
+    found = SupervisedParams(teacher="teacher.onnx").files(tmp_path)
     assert found == {"teacher": tmp_path / "teacher.onnx"}
-    assert TaughtParams(teacher="original").files(tmp_path) == {}
+    assert SupervisedParams(teacher="original").files(tmp_path) == {}
     pruned = UNSTRUCTURED.params(finetune={"teacher": "teacher.onnx"})
     assert declared_files(pruned, tmp_path) == {"finetune/teacher": tmp_path / "teacher.onnx"}
     assert declared_files(UNSTRUCTURED.params(), tmp_path) == {}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressctl.training.hooks import Hook, StepInfo
 
 
-class Ledger(Hook):
+class LossHistory(Hook):
     """by_part: the mean of each part per epoch, weights included, so that the parts add up to the loss."""
 
     def __init__(self) -> None:

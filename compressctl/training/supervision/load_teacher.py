@@ -10,9 +10,9 @@ from compressctl.core.technique import RunContext
 from compressctl.sources import onnx_file
 from compressctl.sources.checkpoint import load_weights
 from compressctl.sources.params import OnnxParams
-from compressctl.techniques.distill.factory import make_network
-from compressctl.techniques.distill.params import ORIGINAL, Network
-from compressctl.training.teacher import OnnxTeacher, Teacher, TorchTeacher, teacher_of
+from compressctl.training.supervision.factory import make_network
+from compressctl.training.supervision.params import ORIGINAL, Network
+from compressctl.training.supervision.teacher import OnnxTeacher, Teacher, TorchTeacher, teacher_of
 
 
 def load_teacher(named: str | Network, student: Signature, run: RunContext) -> Teacher:

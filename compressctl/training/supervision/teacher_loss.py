@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Signature
 from compressctl.core.source import Task
-from compressctl.techniques.distill.dkd import dkd
-from compressctl.techniques.distill.kd import as_classes, kl, standardized
-from compressctl.techniques.distill.outputs import cosine_distance, squared_difference
-from compressctl.techniques.distill.params import LogitsParams
 from compressctl.training.data import TensorBatch
+from compressctl.training.supervision.distances import cosine_distance, squared_difference
+from compressctl.training.supervision.dkd import dkd
+from compressctl.training.supervision.kd import as_classes, kl, standardized
+from compressctl.training.supervision.params import LossName, TeacherLoss
 
-Loss = Literal["kl", "dkd", "mse", "cosine"]
 Compare = Callable[[Tensor, Tensor, TensorBatch], Tensor]
 """Student's outputs, teacher's outputs, the batch: a scalar."""
 
-_USUAL: dict[Task, Loss] = {"classification": "kl", "language-model": "kl", "embedding": "cosine"}
+_USUAL: dict[Task, LossName] = {"classification": "kl", "language-model": "kl", "embedding": "cosine"}
 
 
-def loss_name(params: LogitsParams, task: Task) -> Loss:
+def loss_name(loss: TeacherLoss, task: Task) -> LossName:
     """What the recipe says, or what is usual for the task. Raises UsageError for dkd on a task without classes."""
-    name = params.loss or _USUAL.get(task, "mse")
+    name = loss.name or _USUAL.get(task, "mse")
     if name == "dkd" and task != "classification":
         raise UsageError(
             f"loss dkd sets one right class against the others, and the task is {task}", hint="use loss: kl"
@@ -38,9 +36,9 @@ def class_axis(task: Task) -> int:
     return -1 if task == "language-model" else 1
 
 
-def comparison(params: LogitsParams, task: Task, signature: Signature) -> Compare:
+def comparison(loss: TeacherLoss, task: Task, signature: Signature) -> Compare:
     """The loss without its weight. Language models are compared token by token; those that an attention mask hides, not."""
-    name = loss_name(params, task)
+    name = loss_name(loss, task)
     if name == "mse":
         return lambda student, teacher, batch: squared_difference(student, teacher)
     if name == "cosine":
@@ -49,17 +47,17 @@ def comparison(params: LogitsParams, task: Task, signature: Signature) -> Compar
 
     def logits(outputs: Tensor) -> Tensor:
         classes = as_classes(outputs, axis)
-        return standardized(classes) if params.standardize else classes
+        return standardized(classes) if loss.standardize else classes
 
     if name == "kl":
         return lambda student, teacher, batch: kl(
-            logits(student), logits(teacher), params.temperature, token_mask(student, batch, signature)
+            logits(student), logits(teacher), loss.temperature, token_mask(student, batch, signature)
         )
 
     def decoupled(student: Tensor, teacher: Tensor, batch: TensorBatch) -> Tensor:
         rows = (logits(student).flatten(0, -2), logits(teacher).flatten(0, -2))
         target = right_class(batch.labels, rows[1])
-        return dkd(*rows, target, params.dkd_alpha, params.dkd_beta, params.temperature)
+        return dkd(*rows, target, loss.dkd_alpha, loss.dkd_beta, loss.temperature)
 
     return decoupled
 
