@@ -16,6 +16,7 @@ from compressctl import __version__
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
+from compressctl.graph.opset import LARGEST_SINGLE_FILE, opset_of
 
 if TYPE_CHECKING:
     from compressctl.backends.dialects.weight_only import Form as WeightForm
@@ -31,9 +32,6 @@ OLDEST_QUANTIZED_OPSET = 13
 
 OLDEST_BLOCKED_OPSET = 21
 """DequantizeLinear knows blocks and 4 bits from here on."""
-
-_LARGEST_SINGLE_FILE = 1_500_000_000
-"""Bytes. Protobuf ends at 2 GiB, and a runtime holds a file's weights twice while it loads them."""
 
 
 def write_onnx(
@@ -61,7 +59,7 @@ def to_onnx(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]
 def _in_supported_opset(model: Model) -> onnx.ModelProto:
     """The body itself when its opset will do, converted otherwise."""
     body: onnx.ModelProto = model.body
-    current = next((entry.version for entry in body.opset_import if entry.domain in ("", "ai.onnx")), NEWEST_OPSET)
+    current = opset_of(body) or NEWEST_OPSET
     oldest = OLDEST_QUANTIZED_OPSET if model.quant else 1
     if model.quant and any(quant.block or quant.dtype[-1] in "42" for quant in model.quant.weights.values()):
         oldest = OLDEST_BLOCKED_OPSET
@@ -118,7 +116,7 @@ def _close_initializers(graph: onnx.GraphProto) -> None:
 
 
 def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
-    external = proto.ByteSize() > _LARGEST_SINGLE_FILE
+    external = proto.ByteSize() > LARGEST_SINGLE_FILE
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
         written = Path(scratch) / "model.onnx"
         if external:

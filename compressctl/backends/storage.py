@@ -7,6 +7,7 @@ from collections import Counter
 import onnx
 
 from compressctl.core.target import Target
+from compressctl.graph.opset import opset_of
 from compressctl.graph.pack_constants import OLDEST_OPSET, Folds, PackedTensor, pack_constants
 
 _FOLDS = {
@@ -27,7 +28,7 @@ def as_stored(proto: onnx.ModelProto, target: Target) -> tuple[onnx.ModelProto, 
 
 
 def _note(ledger: list[PackedTensor], proto: onnx.ModelProto) -> str:
-    version = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    version = opset_of(proto)
     if version < OLDEST_OPSET:
         return f"storage: packed does nothing below opset {OLDEST_OPSET}, and the graph's is {version}"
     if not ledger:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.constants import constant_tensors
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.opset import opset_of
 from compressctl.graph.own_copies import names_in, unused
 
 INTEGERS: Mapping[int, str] = {
@@ -65,7 +66,7 @@ def as_dequantized(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Left as they are: those without a plain meaning, in 16-bit floats, or in an opset whose DequantizeLinear cannot say it.
     """
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     weights = [weight for weight in cast_weights(model.graph) if _can_be_said(weight, opset, model.graph)]
     if not weights:
         return model

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 
 from compressctl.core.errors import StageError
+from compressctl.graph.opset import LARGEST_SINGLE_FILE
 
 
 class ActivationRecorder:
@@ -64,13 +65,9 @@ class ActivationRecorder:
         return {**dict(zip(self._tensors, values, strict=True)), **passed}
 
 
-_LARGEST_IN_MEMORY = 1_500_000_000
-"""Bytes. Protobuf messages end at 2 GiB, so that a larger graph is opened from a file with its weights beside it."""
-
-
 def _opened(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """model may lose its weights to the file."""
-    if model.ByteSize() <= _LARGEST_IN_MEMORY:
+    if model.ByteSize() <= LARGEST_SINGLE_FILE:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"

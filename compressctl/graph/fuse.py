@@ -7,6 +7,7 @@ import onnx
 from onnx import helper
 
 from compressctl.graph.index import attribute, index
+from compressctl.graph.opset import opset_of
 
 
 def fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,7 +17,7 @@ def fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = opset_of(model)
     if opset < 14:
         return made
     looked_up = index(made.graph)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +14,7 @@ import onnxruntime
 
 from compressctl.core.errors import MissingDependencyError, StageError
 from compressctl.core.model import Form, Model, Signature
+from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
 from compressctl.graph.normalize_negative_zero import one_zero
@@ -103,7 +100,7 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
     )
     batch = torch.export.Dim(BATCH)
     try:
-        with _quiet():
+        with quiet(prints=True):
             program = torch.onnx.export(
                 _flattened(module),
                 samples,
@@ -144,20 +141,6 @@ def _flattened(module: nn.Module) -> nn.Module:
             return tuple(named_outputs(self.network(*inputs)).values())
 
     return Flattened().eval()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints, warns and logs about what a user can do nothing about."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
-    finally:
-        logging.disable(before)
 
 
 def _check_batch_is_free(proto: onnx.ModelProto, signature: Signature) -> None:

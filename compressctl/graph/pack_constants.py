@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from compressctl.graph.opset import opset_of
 from compressctl.graph.unpacking import Unpacking, unpack_dense, unpack_masked, unpack_sparse
 from compressctl.numerics.bitpack import code_bits
 from compressctl.numerics.codebook import Coded, shared
@@ -61,7 +62,7 @@ def pack_constants(model: onnx.ModelProto, folds: Folds) -> tuple[onnx.ModelProt
 
     Every constant comes out of the runtime's folding with the bits that it had. Constants of subgraphs stay.
     """
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    version = opset_of(model)
     if version < OLDEST_OPSET:
         return model, []
     shared_parts: dict[str, onnx.TensorProto | onnx.NodeProto] = {}

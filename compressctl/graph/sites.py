@@ -234,3 +234,11 @@ def _with_output_need(site: Site, wanted: set[str]) -> Site:
     if site.needs_output or site.output not in wanted:
         return site
     return Site(**{**site.__dict__, "needs_output": True})
+
+
+def is_depthwise(site: Site, weight_shape: Sequence[int], graph: onnx.GraphProto) -> bool:
+    """One input channel per output channel: kernels multiply those in 32 bits, which nothing overflows."""
+    if site.op != "Conv" or weight_shape[1] != 1:
+        return False
+    node = next(node for node in graph.node if node.name == site.node)
+    return bool(attribute(node, "group", 1) == weight_shape[0])

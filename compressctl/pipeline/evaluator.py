@@ -47,6 +47,7 @@ class Evaluator:
         self._host = host
         self._baseline: float | None = None
         self._reference: RememberedSession | None = None
+        self._accepted: tuple[Model, GateSection, Acceptance] | None = None
 
     def open(self, model: Model) -> HostedSession:
         """The model in the target's runtime; a torch model is lowered first."""
@@ -66,7 +67,18 @@ class Evaluator:
         return self._baseline
 
     def accept(self, model: Model, gate: GateSection) -> Acceptance:
-        """Hold a stage's gate against a model on the validation split: one pass for its score and its outputs."""
+        """Hold a stage's gate against a model on the validation split: one pass for its score and its outputs.
+
+        A technique that held the gate itself hands over the model that it scored last, which is not scored again.
+        """
+        if self._accepted is not None and self._accepted[0] is model and self._accepted[1] == gate:
+            return self._accepted[2]
+        accepted = self._held_against(model, gate)
+        if accepted.holds:
+            self._accepted = (model, gate, accepted)
+        return accepted
+
+    def _held_against(self, model: Model, gate: GateSection) -> Acceptance:
         seen = self._seen(as_graph(model), "validation", None)
         checks = list(fidelity_checks(gate, seen.fidelity[1]))
         facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, "validation")}

@@ -14,8 +14,6 @@ from safetensors.numpy import load_file, save_file
 from compressctl.core.model import Factory, Form, Model, Signature, StageRecord, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 
-_LARGEST_SINGLE_FILE = 1_500_000_000
-
 
 class NotStorableError(Exception):
     """The model cannot be rebuilt from files; the step runs again next time."""
@@ -68,7 +66,9 @@ def made_by(factory: Factory, base: Path) -> Model:
 def _write_onnx(model: Model, folder: Path) -> None:
     import onnx
 
-    if model.body.ByteSize() <= _LARGEST_SINGLE_FILE:
+    from compressctl.graph.opset import LARGEST_SINGLE_FILE
+
+    if model.body.ByteSize() <= LARGEST_SINGLE_FILE:
         onnx.save(model.body, folder / "model.onnx")
         return
     # onnx moves the weights out of what it saves, and the model goes on to the next stage.

@@ -46,7 +46,7 @@ def model(data: Digits) -> Model:
 
 
 @pytest.mark.parametrize("ranges", ["minmax", "percentile", "entropy", "mse"])
-def test_the_exported_file_keeps_itsaccuracy(data: Digits, model: Model, ranges: str) -> None:
+def test_the_exported_file_keeps_its_accuracy(data: Digits, model: Model, ranges: str) -> None:
     result = apply(model, StaticParams(ranges=ranges), context(data, model))  # type: ignore[arg-type]
     assert accuracy(model, data.split("test")) > 93
     assert accuracy(result.model, data.split("test")) > accuracy(model, data.split("test")) - 1.5

@@ -24,6 +24,7 @@ from compressctl.core.model import Model, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
 from compressctl.graph.index import index
+from compressctl.graph.opset import opset_of
 
 _LARGEST_BATCH = 16
 _TEMPLATE = Path(__file__).with_name("build_engine.py.txt")
@@ -88,7 +89,7 @@ def _weight_notes(model: Model) -> list[str]:
 
 
 def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
-    current = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    current = opset_of(proto)
     if current >= OLDEST_OPSET:
         return proto
     try:

@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from compressctl.backends.dialects.tensorrt import FOUR_BIT_BLOCKS
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.opset import opset_of
 
 API, GUIDE, PARSER = "NvInfer.h, IQuantizeLayer", "TensorRT guide, Q/DQ placement", "onnx-tensorrt, operators.md"
 SCHEMES = "TensorRT guide, Quantization schemes"
@@ -287,7 +288,7 @@ def _codes_go_to_dequantize(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _opset(graph: Graph) -> Iterator[tuple[str, str]]:
-    version = next((entry.version for entry in graph.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    version = opset_of(graph.model)
     for node in graph.nodes(_Q, _DQ):
         values = graph.array(node.input[1])
         needed = 21 if _is_blocked(node) or graph.types.get(node.input[0]) in _BLOCKED else 10

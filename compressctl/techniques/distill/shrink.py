@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import MissingDependencyError, NothingToCompressError
+from compressctl.core.quiet import quiet
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.techniques.prune.search_bound import bound_search
 
@@ -85,7 +83,7 @@ def reinitialise(network: nn.Module, seed: int) -> None:
 
 def _cut(prune: Any, network: nn.Module, samples: tuple[Tensor, ...], name: str, share: float) -> tuple[Any, int, int]:
     """Cut the group of one layer in place: the layers that share its width, and its width before and after."""
-    with _quiet(), torch.enable_grad():
+    with quiet(), torch.enable_grad():
         graph = prune.DependencyGraph().build_dependency(network, example_inputs=samples, verbose=False)
     layer = network.get_submodule(name)
     width = _width(layer)
@@ -140,16 +138,3 @@ def _torch_pruning() -> Any:
             "shrinking a teacher", "torch-pruning", "pip install 'compressctl[torch]'"
         ) from error
     return torch_pruning
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Tracing warns about parameters outside of modules; a cut that they spoil is taken back anyway."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +13,7 @@ import torch_pruning
 from torch import Tensor, nn
 from torch_pruning.ops import OPTYPE, module2type
 
+from compressctl.core.quiet import quiet
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.techniques.prune.search_bound import Steps, TooFarError, bound_search
 
@@ -149,7 +147,7 @@ def example_inputs(signature: Any, samples: int = 2, seed: int = 0) -> tuple[Ten
 
 
 def _graph(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    with torch.enable_grad(), _quiet():
+    with torch.enable_grad(), quiet():
         graph = torch_pruning.DependencyGraph().build_dependency(
             network,
             example_inputs=tuple(inputs),
@@ -275,16 +273,3 @@ def _kind(members: Sequence[Member], modules: Mapping[str, nn.Module]) -> str:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")[:160]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The library warns about parameters that stand alone; whether it understood them is proven afterwards."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -24,7 +24,7 @@ from compressctl.graph.weight_nodes import WeightNode, find_weighted, weight_rea
 from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.copies import say_copies
-from compressctl.techniques.quantize.gate import hold_gate
+from compressctl.techniques.quantize.gate import Held, hold_gate
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 from compressctl.techniques.quantize.round_weight import Treatment, round_weight
 from compressctl.techniques.quantize.smooth import smoothed
@@ -76,13 +76,14 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
         **carried.facts,
         **before.facts,
     }
-    given_back: Mapping[str, str] = {}
-    if run.accept is not None:
-        given_back, held = hold_gate(with_floats, model, [node.node for node in nodes], run)
-        facts.update(held)
-    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    held = (
+        Held(with_floats({}), {}, {})
+        if run.accept is None
+        else hold_gate(with_floats, model, [node.node for node in nodes], run)
+    )
+    result, floats = held.model, {**plan.float_nodes, **held.given_back}
     left = Untouched("quantize.dynamic", _READS, planned(result), floats).facts(result, run.events)
-    return StageResult(result, {**facts, "left_in_float": floats, **left})
+    return StageResult(result, {**facts, **held.facts, "left_in_float": floats, **left})
 
 
 _OPERATORS = ("MatMul", "Gemm", "Gather")

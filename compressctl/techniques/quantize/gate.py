@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,10 +30,17 @@ Rebuild = Callable[[Mapping[str, str]], Model]
 _REASON = "gate: costs too much accuracy in int8"
 
 
-def hold_gate(
-    rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunContext, reason: str = _REASON
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """The fewest of these nodes that must be float for the gate to hold, with the reason, and what was found, for the report.
+@dataclass(frozen=True)
+class Held:
+    """What the gate lets pass. given_back: nodes in float, each with the reason. model: as it was scored. facts: for the report."""
+
+    model: Model
+    given_back: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+
+def hold_gate(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunContext, reason: str = _REASON) -> Held:
+    """The model with the fewest of these nodes in float for which the gate holds.
 
     Layers go back in the order of what each costs: the drop in output error when that one alone is float. The least number
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
@@ -40,18 +48,22 @@ def hold_gate(
     """
     assert run.accept is not None, "a technique holds a gate only where it is given one"
     accept = run.accept
-    first = accept(rebuild({}))
+    model = rebuild({})
+    first = accept(model)
     if first.holds:
-        return {}, dict(first.facts)
+        return Held(model, {}, first.facts)
     ranked = _rank(rebuild, original, nodes, run)
     tried: dict[int, Acceptance] = {}
 
     def holds(count: int) -> bool:
-        tried[count] = accept(rebuild(dict.fromkeys(ranked[:count], reason)))
+        nonlocal model
+        made = rebuild(dict.fromkeys(ranked[:count], reason))
+        tried[count] = accept(made)
         run.events.emit(
             "note",
             message=f"{count} of {len(ranked)} layers in float: {tried[count].words or 'the gate holds'}",
         )
+        model = made if tried[count].holds else model
         return tried[count].holds
 
     count = _least(holds, len(ranked))
@@ -61,7 +73,7 @@ def hold_gate(
             hint="the validation split may be too small for so tight a gate",
         )
     before = {f"{name}_all_int8": value for name, value in first.facts.items() if name == "validation_drop"}
-    return dict.fromkeys(ranked[:count], reason), {**tried[count].facts, **before}
+    return Held(model, dict.fromkeys(ranked[:count], reason), {**tried[count].facts, **before})
 
 
 def _least(holds: Callable[[int], bool], total: int) -> int | None:

@@ -12,8 +12,8 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import stored_as, weight_codes
-from compressctl.graph.index import attribute, index
-from compressctl.graph.sites import Site, find_sites, fits_kernel
+from compressctl.graph.index import index
+from compressctl.graph.sites import Site, find_sites, fits_kernel, is_depthwise
 from compressctl.techniques.quantize.static_weights import Guard, channel_rows, fit_bias, largest_pair, quantize_weight
 
 _MIDDLE = 128
@@ -76,7 +76,7 @@ def for_kernels(
     signed = stored_as(quant, "int8") if np.all(np.asarray(quant.zero_point) == _MIDDLE) else quant
     is_symmetric = signed.dtype == "int8" and not np.any(signed.zero_point)
     saturates = guards and target.saturates and target.backend != "tensorrt"
-    guarded = saturates and not all(_is_depthwise(site, values, model) for site in sites)
+    guarded = saturates and not all(is_depthwise(site, values.shape, model.graph) for site in sites)
     axes = sorted({site.weight_axis for site in sites})
     if is_symmetric and not (guarded and any(_overflows(values, signed, axis) for axis in axes)):
         return signed, "as signed codes of the same values" if signed is not quant else ""
@@ -88,11 +88,6 @@ def for_kernels(
         new,
         "so that no two products overflow without VNNI" if is_symmetric else "around zero, as its kernels take them",
     )
-
-
-def _is_depthwise(site: Site, values: np.ndarray, model: onnx.ModelProto) -> bool:
-    node = next(node for node in model.graph.node if node.name == site.node)
-    return bool(site.op == "Conv" and values.shape[1] == 1 and attribute(node, "group", 1) == values.shape[0])
 
 
 def _eight_bits(plan: QuantPlan, target: Target) -> tuple[dict[str, TensorQuant], int]:

@@ -17,11 +17,11 @@ from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.carry import carry
 from compressctl.graph.equalize import equalized
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import index
 from compressctl.graph.own_copies import Copied, rejoined, with_own_copies
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.simplify import simplify
-from compressctl.graph.sites import Kind, Site, activations, find_sites
+from compressctl.graph.sites import Kind, Site, activations, find_sites, is_depthwise
 from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import where_weights
@@ -33,7 +33,7 @@ from compressctl.techniques.quantize.calibrate import Calibration, calibrate
 from compressctl.techniques.quantize.concat import share_scales
 from compressctl.techniques.quantize.copies import say_copies
 from compressctl.techniques.quantize.enough import judge_samples
-from compressctl.techniques.quantize.gate import hold_gate
+from compressctl.techniques.quantize.gate import Held, hold_gate
 from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 from compressctl.techniques.quantize.smooth import smoothed
@@ -71,13 +71,14 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         **_rounding_facts(body, treated, settled),
         **say_copies(seen.copied, plan, run.events),
     }
-    given_back: Mapping[str, str] = {}
-    if run.accept is not None:
-        given_back, held = hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
-        facts.update(held)
-    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    held = (
+        Held(with_floats({}), {}, {})
+        if run.accept is None
+        else hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
+    )
+    result, floats = held.model, {**plan.float_nodes, **held.given_back}
     left = Untouched("quantize.static", _READS, planned(result), floats).facts(result, run.events)
-    return StageResult(result, {**facts, "left_in_float": floats, **left})
+    return StageResult(result, {**facts, **held.facts, "left_in_float": floats, **left})
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,11 @@ def make_plan(
     weights = dict(fixed or {})
     looked_up = index(model.graph)
     # A weight that a depthwise convolution shares with another layer must hold in both.
-    guarded = {site.weight for site in treated.sites if site.weight and not _is_depthwise(site, looked_up, model)}
+    guarded = {
+        site.weight
+        for site in treated.sites
+        if site.weight and not is_depthwise(site, looked_up.initializers[site.weight].dims, model.graph)
+    }
     for site in treated.sites:
         if site.weight is None:
             continue
@@ -298,10 +303,3 @@ def _guard(params: StaticParams, target: Target) -> Guard:
     if params.saturation_guard == "auto":
         return "pairs" if target.saturates else "off"
     return params.saturation_guard
-
-
-def _is_depthwise(site: Site, looked_up: GraphIndex, model: onnx.ModelProto) -> bool:
-    """One input channel per output channel: kernels multiply those in 32 bits, which nothing overflows."""
-    weight = looked_up.initializers[site.weight or ""]
-    node = next(node for node in model.graph.node if node.name == site.node)
-    return site.op == "Conv" and weight.dims[1] == 1 and attribute(node, "group", 1) == weight.dims[0]

@@ -26,7 +26,7 @@ from compressctl.graph.weight_nodes import WeightNode, find_weighted, tied_weigh
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize.copies import say_copies
-from compressctl.techniques.quantize.gate import hold_gate
+from compressctl.techniques.quantize.gate import Held, hold_gate
 from compressctl.techniques.quantize.moments import Moments, input_moments
 from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
 from compressctl.techniques.quantize.round_weight import Rounded, Treatment, round_weight, rounded_values
@@ -64,14 +64,12 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
         return replace(model, body=restored, quant=replace(plan, float_nodes=floats))
 
     facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events), **carried.facts}
-    given_back: Mapping[str, str] = {}
-    if run.accept is not None:
-        names = [node.node for node in treated.nodes]
-        given_back, held = hold_gate(with_floats, model, names, run, "gate: its rounded weights cost too much accuracy")
-        facts.update(held)
-    result, floats = with_floats(given_back), {**plan.float_nodes, **given_back}
+    names = [node.node for node in treated.nodes]
+    reason = "gate: its rounded weights cost too much accuracy"
+    held = Held(with_floats({}), {}, {}) if run.accept is None else hold_gate(with_floats, model, names, run, reason)
+    result, floats = held.model, {**plan.float_nodes, **held.given_back}
     left = Untouched("quantize.weights", _READS, planned(result), floats).facts(result, run.events)
-    return StageResult(result, {**facts, "left_in_float": floats, **left})
+    return StageResult(result, {**facts, **held.facts, "left_in_float": floats, **left})
 
 
 @dataclass(frozen=True)
