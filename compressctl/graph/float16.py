@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from compressctl.core.patterns import matches
 
 OLDEST_OPSET = 19
 """QuantizeLinear and DequantizeLinear take float16 from here on."""
@@ -87,7 +88,7 @@ def store_half(
             continue
         values = numpy_helper.to_array(tensor)
         names = [tensor.name, *readers.get(tensor.name, [])]
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in single for name in names):
+        if any(matches(pattern, names) for pattern in single):
             kept[tensor.name] = "asked for"
         elif tensor.name in scales:
             kept[tensor.name] = "the scale of codes"
@@ -157,7 +158,7 @@ class _Writer:
     _cast: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def must_stay(self, node: onnx.NodeProto, single: Sequence[str]) -> str | None:
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in single for name in (node.name, node.op_type)):
+        if any(matches(pattern, (node.name, node.op_type)) for pattern in single):
             return "asked for"
         if node.op_type in _SINGLE_OPS:
             return f"{node.op_type} is not converted"

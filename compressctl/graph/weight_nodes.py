@@ -116,3 +116,8 @@ def _is_matrix(found: GraphIndex, name: str) -> bool:
 def _is_float(found: GraphIndex, name: str) -> bool:
     tensor = found.initializers.get(name)
     return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT
+
+
+def names_of(node: WeightNode) -> tuple[str, ...]:
+    """What a pattern may call it."""
+    return node.weight, node.node, node.op

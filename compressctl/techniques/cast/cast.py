@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from onnx import TensorProto
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, Signature, TensorSpec
+from compressctl.core.patterns import matching
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.float16 import store_half, to_half
@@ -61,12 +61,11 @@ def _scope(params: CastParams, target: Target) -> str:
 
 
 def _check_patterns(graph: onnx.GraphProto, params: CastParams) -> None:
-    names = {name for node in graph.node for name in (node.name, node.op_type)}
-    names |= {tensor.name for tensor in graph.initializer}
+    tensors = [tensor.name for tensor in graph.initializer]
     for pattern in params.blocklist:
-        if not fnmatch.filter(names, pattern):
-            known = ", ".join(node.name for node in list(graph.node)[:8])
-            raise UsageError(f"blocklist: {pattern!r} matches nothing", hint=f"there are: {known}, ...")
+        matching(
+            pattern, graph.node, lambda node: (node.name, node.op_type), key="blocklist", what="node", also=tensors
+        )
 
 
 def _narrow(signature: Signature, dtype: str) -> Signature:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compressctl.core.errors import UsageError
+from compressctl.core.patterns import matching
 from compressctl.techniques.factorize.layers import Layer, Survey
 from compressctl.techniques.factorize.rules import Rule
 
@@ -25,11 +25,7 @@ def treat(survey: Survey, params: Any) -> list[Treatment]:
     """One treatment for each layer. Raises UsageError for a pattern that matches nothing, or a rank that no layer has."""
     found = {layer.name: Treatment(layer, params.rank, getattr(params, "conv", None)) for layer in survey.layers}
     for override in params.overrides:
-        matched = [layer for layer in survey.layers if _matches(layer, override.match)]
-        if not matched and not any(fnmatch.fnmatchcase(name, override.match) for name in survey.whole):
-            names = ", ".join(layer.name for layer in survey.layers[:8])
-            raise UsageError(f"overrides: {override.match!r} matches no layer", hint=f"there are: {names}, ...")
-        for layer in matched:
+        for layer in matching(override.match, survey.layers, _names, also=survey.whole):
             before = found[layer.name]
             rule = before.rule if override.rank is None else override.rank
             _check_number(layer, rule)
@@ -37,8 +33,8 @@ def treat(survey: Survey, params: Any) -> list[Treatment]:
     return list(found.values())
 
 
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, layer.op, f"{layer.name}.weight"))
+def _names(layer: Layer) -> tuple[str, ...]:
+    return layer.name, layer.op, f"{layer.name}.weight"
 
 
 def _check_number(layer: Layer, rule: Rule) -> None:

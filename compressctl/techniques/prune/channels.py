@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
+from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
@@ -117,11 +117,7 @@ def _overridden(coupling: Coupling, overrides: Sequence[ChannelOverride], layers
     names = list(layers)
     shares: dict[str, float] = {}
     for override in overrides:
-        matched = {name for name in names if fnmatch.fnmatchcase(name, override.match)}
-        if not matched:
-            raise UsageError(
-                f"overrides: {override.match!r} matches no layer", hint=f"there are: {', '.join(names[:8])}, ..."
-            )
+        matched = set(matching(override.match, names, lambda name: (name,)))
         shares.update({group.name: override.keep for group in coupling.groups if matched & set(group.layers)})
     return shares
 

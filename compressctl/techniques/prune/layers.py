@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.model import Model
+from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, example_inputs
@@ -43,9 +43,9 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
     blocks, fixed = residual_blocks(model.body, inputs)
     for name, reason in fixed.items():
         run.events.emit("note", message=f"not removable: {name}: {reason}")
-    allowed = [name for name in blocks if fnmatch.fnmatchcase(name, params.match)]
-    if blocks and not allowed:
-        raise UsageError(f"match: {params.match!r} matches no residual block", hint=f"there are: {', '.join(blocks)}")
+    allowed = (
+        matching(params.match, list(blocks), lambda name: (name,), key="match", what="residual block") if blocks else []
+    )
     if not allowed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in fixed.items())
         raise NothingToCompressError("no residual block can be removed", hint=reasons or "the network has none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compressctl.core.data import Split
-from compressctl.core.errors import UsageError
+from compressctl.core.patterns import matching
 from compressctl.techniques.prune.unstructured_params import SparsityOverride, UnstructuredParams, implied, n_of_m
 
 _SMALL_END = 0.05
@@ -113,16 +112,9 @@ def treat(layers: Sequence[Layer], params: UnstructuredParams) -> Treated:
 def _overrides(layers: Sequence[Layer], given: Sequence[SparsityOverride]) -> dict[str, SparsityOverride]:
     chosen: dict[str, SparsityOverride] = {}
     for override in given:
-        matched = [layer for layer in layers if _matches(layer, override.match)]
-        if not matched:
-            names = ", ".join(layer.name for layer in layers[:8])
-            raise UsageError(f"overrides: {override.match!r} matches no layer", hint=f"there are: {names}, ...")
+        matched = matching(override.match, layers, lambda layer: (layer.name, *layer.aliases))
         chosen.update({layer.name: override for layer in matched})
     return chosen
-
-
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.aliases))
 
 
 def _treatment(override: SparsityOverride | None, params: UnstructuredParams) -> Treatment:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.errors import NothingToCompressError, UsageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Model
+from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
 from compressctl.techniques.quantize.binary_params import BinaryParams
@@ -95,10 +95,8 @@ def _in_order(network: nn.Module, model: Model) -> list[str]:
 
 
 def _wanted(called: Sequence[str], exclude: Sequence[str]) -> list[str]:
-    for pattern in exclude:
-        if not fnmatch.filter(called, pattern):
-            raise UsageError(f"exclude: {pattern!r} matches no layer", hint=f"there are: {', '.join(called[:8])}, ...")
-    return [path for path in called if not any(fnmatch.fnmatchcase(path, pattern) for pattern in exclude)]
+    excluded = {path for pattern in exclude for path in matching(pattern, called, lambda path: (path,), key="exclude")}
+    return [path for path in called if path not in excluded]
 
 
 def _few_levels(layer: Layer, params: BinaryParams) -> WeightRounding:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import onnx
 
-from compressctl.core.errors import NothingToCompressError, UsageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Model
+from compressctl.core.patterns import matching
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
@@ -20,7 +20,7 @@ from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.graph.weight_nodes import WeightNode, find_weighted, weight_readers
+from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.techniques.quantize.before import quantized_before
 from compressctl.techniques.quantize.copies import say_copies
@@ -96,14 +96,7 @@ def _floats(nodes: Sequence[WeightNode], overrides: Sequence[DynamicOverride]) -
     """Nodes that overrides keep float. Raises UsageError for a pattern that matches nothing."""
     floats: dict[str, str] = {}
     for override in overrides:
-        matched = [
-            node
-            for node in nodes
-            if any(fnmatch.fnmatchcase(name, override.match) for name in (node.node, node.op, node.weight))
-        ]
-        if not matched:
-            names = ", ".join(node.weight for node in nodes[:8])
-            raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        matched = matching(override.match, nodes, names_of, what="node")
         for node in matched:
             if override.weights == "float":
                 floats[node.node] = f"override {override.match!r}"

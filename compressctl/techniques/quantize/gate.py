@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _PROBED_SAMPLES = 64
 """Calibration samples on which each layer's cost is measured, two runs a layer; only the order of the layers depends on it."""
 
-_PROBED_VALUES = 8_000_000
-"""Of large samples fewer: as many as hold this many input values, such as four images of 800x800."""
+_PROBED_VALUES = 2_000_000
+"""Of large samples fewer: as many as hold this many input values, such as four images of 400x400."""
 
 
 Rebuild = Callable[[Mapping[str, str]], Model]

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor, nn
 
+from compressctl.core.patterns import matches
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.sites import Site
 from compressctl.techniques.quantize.fake_quant import InputQuantizer, WeightQuantizer, fitted_scale
 from compressctl.techniques.quantize.qat_params import QatParams, WeightType
 from compressctl.techniques.quantize.simulate import Layer, Rounding, layers_of
-from compressctl.techniques.quantize.static import matches
+from compressctl.techniques.quantize.static import names_of
 
 LIMITS: Mapping[WeightType, int] = {"int8": 127, "int4": 7, "int2": 1}
 """The largest code: around zero, so that BatchNorm's negative factors turn codes into codes."""
@@ -99,7 +100,7 @@ def _width(site: Site, weighted: Sequence[Site], params: QatParams) -> WeightTyp
     is_edge = site in (weighted[0], weighted[-1])
     width: WeightType = "int8" if is_edge and params.first_and_last == "int8" else params.weights
     for override in params.overrides:
-        if override.weights is not None and override.weights != "float" and matches(site, override.match):
+        if override.weights is not None and override.weights != "float" and matches(override.match, names_of(site)):
             width = override.weights
     return width
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import NothingToCompressError, UsageError
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Model
+from compressctl.core.patterns import matching
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
@@ -220,10 +220,7 @@ def treat(sites: Sequence[Site], params: StaticParams) -> Treated:
     bits = {site.node: BITS[params.weights] for site in sites if site.weight}
     decided: set[str] = set()
     for override in params.overrides:
-        matched = [site for site in sites if matches(site, override.match)]
-        if not matched:
-            names = ", ".join(name for site in sites[:8] if (name := site.weight or site.node))
-            raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        matched = matching(override.match, sites, names_of, what="node")
         decided.update(site.node for site in matched if override.weights is not None)
         for site in matched:
             if override.weights == "float":
@@ -239,8 +236,9 @@ def treat(sites: Sequence[Site], params: StaticParams) -> Treated:
 BITS = {"int8": 8, "int4": 4}
 
 
-def matches(site: Site, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (site.node, site.op, site.weight, site.output) if name)
+def names_of(site: Site) -> tuple[str | None, ...]:
+    """What a pattern may call it."""
+    return site.weight, site.node, site.op, site.output
 
 
 def make_plan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +12,7 @@ import onnx
 
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
+from compressctl.core.patterns import matching
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.carry import carry
@@ -22,7 +22,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.graph.weight_nodes import WeightNode, find_weighted, tied_weights, weight_readers
+from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, tied_weights, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize.copies import say_copies
@@ -97,10 +97,7 @@ def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str]
     by_use: dict[tuple[str, bool], Treatment] = {_use(node): plain for node in nodes}
     floats: dict[str, str] = {}
     for override in params.overrides:
-        matched = [node for node in nodes if _matches(node, override.match)]
-        if not matched:
-            names = ", ".join(node.weight for node in nodes[:8])
-            raise UsageError(f"overrides: {override.match!r} matches no node", hint=f"there are: {names}, ...")
+        matched = matching(override.match, nodes, names_of, what="node")
         for node in matched:
             if override.bits == "float":
                 floats[node.node] = f"override {override.match!r}"
@@ -142,10 +139,6 @@ def _overridden(treatment: Treatment, override: WeightOverride) -> Treatment:
         if getattr(override, name) is not None
     }
     return replace(treatment, **said)
-
-
-def _matches(node: WeightNode, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (node.node, node.op, node.weight))
 
 
 def _with_awq_scales(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model
+from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext
 from compressctl.techniques.prune.sparse_layers import Layer, Weights
 from compressctl.techniques.share.params import KmeansParams
@@ -69,10 +68,7 @@ def choose(layers: Sequence[Layer], params: KmeansParams) -> Chosen:
     }
     left: dict[str, str] = {}
     for override in params.overrides:
-        matched = [layer for layer in layers if _matches(layer, override.match)]
-        if not matched:
-            names = ", ".join(layer.name for layer in layers[:8])
-            raise UsageError(f"overrides: {override.match!r} matches no layer", hint=f"there are: {names}, ...")
+        matched = matching(override.match, layers, lambda layer: (layer.name, *layer.aliases))
         for layer in matched:
             clusters = params.clusters if override.clusters is None else override.clusters
             left.pop(layer.name, None)
@@ -81,7 +77,3 @@ def choose(layers: Sequence[Layer], params: KmeansParams) -> Chosen:
                 shared.pop(layer.name)
                 left[layer.name] = f"override {override.match!r}"
     return Chosen({layer.name: shared[layer.name] for layer in layers if layer.name in shared}, left)
-
-
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (layer.name, *layer.aliases))

@@ -1,0 +1,38 @@
+"""Which parts of a model a recipe's pattern means."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from compressctl.core.errors import UsageError
+
+_Part = TypeVar("_Part")
+_SHOWN = 8
+
+
+def matches(pattern: str, names: Iterable[str | None]) -> bool:
+    """Whether a shell pattern (`*`, `?`, `[...]`; case counts) fits one of the names under which a part is known."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names if name)
+
+
+def matching(
+    pattern: str,
+    parts: Sequence[_Part],
+    names: Callable[[_Part], Iterable[str | None]],
+    *,
+    key: str = "overrides",
+    what: str = "layer",
+    also: Iterable[str] = (),
+) -> list[_Part]:
+    """The parts that a pattern of a recipe means. names: of a part, the one to show first. also: names that it may mean besides.
+
+    Raises UsageError for a pattern that means nothing: a slip, which would otherwise change nothing without a word.
+    """
+    found = [part for part in parts if matches(pattern, names(part))]
+    if found or matches(pattern, also):
+        return found
+    shown = ", ".join(next((name for name in names(part) if name), "") for part in parts[:_SHOWN])
+    more = ", ..." if len(parts) > _SHOWN else ""
+    raise UsageError(f"{key}: {pattern!r} matches no {what}", hint=f"there are: {shown}{more}" if parts else None)
