@@ -63,7 +63,7 @@ def bench(
         figures = [{"file": str(file), **asdict(run)} for file, run in zip(files, runs, strict=True)]
         print(json.dumps({"noise": asdict(timing.noise), "files": figures}, indent=1))
         return
-    print(f"{load_words(target.batch, threads)}, {in_words(call)}")
+    print(f"{load_words(call.samples, threads)}, {in_words(call)}")
     for file, run in zip(files, runs, strict=True):
         print(f"{file}\n  {_words(run)}")
     if timing.noise.noisy:

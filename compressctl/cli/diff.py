@@ -115,12 +115,12 @@ def _outputs(
 def _print(
     outputs: Sequence[OutputFidelity], tensors: Sequence[Tensor], shown: int, is_random: bool, calls: int
 ) -> None:
-    from compressctl.measure.fidelity import nearness
+    from compressctl.measure.fidelity import nearness, why_uncompared
 
     print(f"outputs, on {calls} {'call of random values' if is_random else 'samples'}:")
     for output in outputs:
         if output.samples == 0:
-            print(f"  {output.name}: other shapes, not compared")
+            print(f"  {output.name}: not compared: {why_uncompared(output)}")
             continue
         agreement = (
             "" if output.agreement is None else f", {output.agreement:.2%} equal decisions ({output.decided_by})"

@@ -55,7 +55,7 @@ def export(
         reference = _reference(samples, file, host)
         for target in targets:
             placed = replace(target, input_shapes=shapes)
-            _write(model, placed, output / target.backend, reference, host, samples.call(1).shapes)
+            _write(model, placed, output / target.backend, reference, host, samples.sample_shapes())
 
 
 def _target(name: str, options: list[str], profile: str, batch: int) -> Target:

@@ -56,8 +56,11 @@ def _symbol(inputs: Sequence[TensorSpec]) -> str | None:
 
 
 def _fixed(inputs: Sequence[TensorSpec]) -> int | None:
-    """The number of samples that a graph takes in which the batch is a number; None where its first axis is something else."""
-    ranked = [spec for spec in inputs if len(spec.shape) > 1] or [spec for spec in inputs if spec.shape]
+    """The number of samples that a graph takes in which the batch is a number; None where its first axis is something else.
+
+    A vector of a fixed size alone is one sample: nothing says that its entries are several.
+    """
+    ranked = [spec for spec in inputs if len(spec.shape) > 1]
     first = ranked[0].shape[0] if ranked else None
     return first if isinstance(first, int) else None
 

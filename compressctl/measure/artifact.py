@@ -104,7 +104,8 @@ def _compared(
 def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
     """Without the headline's own: batch 1 and a throughput batch, one thread and all; and, where the data's sizes vary, the
     smaller and the larger sample as the headline is timed."""
-    batches = {1, THROUGHPUT_BATCH} if samples.signature.fixed_batch is None else {target.batch}
+    others_fit = samples.signature.fixed_batch is None and samples.call(1).samples == 1
+    batches = {1, THROUGHPUT_BATCH} if others_fit else {target.batch}
     found = [
         replace(target, threads=threads, batch=batch)
         for batch in sorted(batches)
@@ -121,7 +122,7 @@ def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
 def _untimed(subject: Subject, by: MeasurementConfig) -> Measurement:
     return Measurement(
         artifact=subject.artifact,
-        size=size(subject.artifact, subject.model, by.backend, inputs=by.samples.call(1).shapes),
+        size=size(subject.artifact, subject.model, by.backend, inputs=by.samples.sample_shapes()),
         score=None,
         latency=None,
         memory=None,
@@ -132,7 +133,7 @@ def _untimed(subject: Subject, by: MeasurementConfig) -> Measurement:
 def _measurement(
     subject: Subject, run: LatencyRun, by: MeasurementConfig, host: SessionHost, *, in_full: bool
 ) -> Measurement:
-    shapes = by.samples.call(1).shapes
+    shapes = by.samples.sample_shapes()
     fused = fusion_of(tuple(host.explain(subject.artifact, by.target, shapes))) if in_full else None
     return Measurement(
         artifact=subject.artifact,
@@ -164,6 +165,7 @@ def _scored(
             by.dataset.split(split),
             by.target,
             events,
+            task=by.task,
         )
     scored: list[Measurement] = []
     for subject, measured, now in zip(subjects, found, seen.predictions, strict=True):

@@ -40,8 +40,14 @@ def verdict(found: Fidelity) -> str | None:
         more = f" and {len(far) - _NAMED} more outputs" if len(far) > _NAMED else ""
         return f"differs from the original: {named}{more}"
     if all(output.samples == 0 for output in found.outputs):
-        return "not compared with the original: its outputs have other shapes"
+        reasons = dict.fromkeys(why_uncompared(output) for output in found.outputs)
+        return f"not compared with the original: {' or '.join(reasons)} in all outputs"
     return None
+
+
+def why_uncompared(output: OutputFidelity) -> str:
+    """Of an output that was compared on no sample."""
+    return "NaN or infinity" if output.undefined else "other shapes"
 
 
 def nearness(output: OutputFidelity) -> str:
@@ -49,6 +55,8 @@ def nearness(output: OutputFidelity) -> str:
     others = f", another shape for {output.other_shapes:,} samples" if output.other_shapes else ""
     if output.identical:
         return f"identical{others}"
+    if output.broken:
+        return f"NaN or infinity in {output.broken:,} values{others}"
     noise = "without a signal to compare" if output.sqnr_db is None else f"{output.sqnr_db:.1f} dB"
     return (f"{noise}, cosine {output.cosine:.3f}" if output.cosine is not None else noise) + others
 
@@ -71,14 +79,17 @@ class Comparison:
         count: int,
         *,
         is_filled: bool = True,
+        counted: np.ndarray | None = None,
     ) -> None:
         """One call's outputs. count: its samples. is_filled: copies that fill up a fixed batch may come after them, which are
-        left out; a recorded call has none, however many rows its one sample holds.
+        left out; a recorded call has none, however many rows its one sample holds. counted: (n, tokens) bool, of the first
+        output the positions whose decisions count, None where all do.
         """
         for place, (name, wanted) in enumerate(original.items()):
             found = other[name] if name in other else list(other.values())[place] if place < len(other) else None
             sums = self._sums.setdefault(name, _Sums(name, self._known.get(name)))
             axis = self._axes.get(name) if is_filled else None
+            sums.counted = counted if place == 0 else None
             sums.add(_valid(wanted, axis, count), None if found is None else _valid(found, axis, count), count)
 
     def result(self) -> tuple[OutputFidelity, ...]:
@@ -107,6 +118,9 @@ class _Sums:
     decisions: int = 0
     equal: int = 0
     rule: str | None = None
+    undefined: int = 0
+    values: int = 0
+    counted: np.ndarray | None = field(default=None, repr=False)
     _is_first: bool = field(default=True, repr=False)
 
     def add(self, wanted: np.ndarray, found: np.ndarray | None, count: int) -> None:
@@ -115,6 +129,7 @@ class _Sums:
             return
         self.samples += count
         if wanted.dtype.kind not in "fiub" or found.dtype.kind not in "fiub":
+            self.values += wanted.size
             self._decide("equal values", wanted, found)
             self.noise += float(np.sum(wanted != found))
             return
@@ -128,7 +143,9 @@ class _Sums:
             # An infinity that stands on both sides, as in a mask, is the same value.
             same = (was == now) | (np.isnan(was) & np.isnan(now))
             self.broken += int(np.sum(~both & ~same))
+            self.undefined += int(np.sum(~both & same))
             was, now = was[both], now[both]
+        self.values += was.size
         difference = now - was
         self.signal += float(was @ was)
         self.power += float(now @ now)
@@ -150,23 +167,33 @@ class _Sums:
 
     def _decide(self, rule: str, wanted: np.ndarray, found: np.ndarray) -> None:
         self.rule = rule
+        if self.counted is not None and self.counted.shape == wanted.shape:
+            wanted, found = wanted[self.counted], found[self.counted]
         self.decisions += wanted.size
         self.equal += int(np.sum(wanted == found))
 
     def result(self) -> OutputFidelity:
-        is_same = self.noise == 0 and self.broken == 0
+        if self.undefined and not self.values and not self.broken:
+            return OutputFidelity(
+                self.name, 0, False, None, None, None, other_shapes=self.other_shapes, undefined=self.undefined
+            )
+        is_clean = self.broken == 0
         return OutputFidelity(
             name=self.name,
             samples=self.samples,
-            identical=is_same and self.samples > 0,
-            sqnr_db=None if self.noise == 0 or self.signal == 0 else 10 * math.log10(self.signal / self.noise),
-            cosine=self._cosine(),
-            largest_difference=self.largest if self.samples else None,
+            identical=is_clean and self.noise == 0 and self.samples > 0,
+            sqnr_db=self._sqnr_db() if is_clean else None,
+            cosine=self._cosine() if is_clean else None,
+            largest_difference=self.largest if self.samples and is_clean else None,
             agreement=self.equal / self.decisions if self.decisions else None,
             decided_by=self.rule if self.decisions else None,
             broken=self.broken,
             other_shapes=self.other_shapes,
+            undefined=self.undefined,
         )
+
+    def _sqnr_db(self) -> float | None:
+        return None if self.noise == 0 or self.signal == 0 else 10 * math.log10(self.signal / self.noise)
 
     def _cosine(self) -> float | None:
         """Of all values as one vector. Two that are zero are the same; one alone is like nothing."""
@@ -206,6 +233,6 @@ def _is_probability(values: np.ndarray) -> bool:
 
 
 def worst_cosine(found: Sequence[OutputFidelity]) -> float | None:
-    """The least over the outputs; None where nothing was compared."""
-    known = [output.cosine for output in found if output.cosine is not None]
-    return min(known, default=None)
+    """The least over the outputs, 0 for one that holds no numbers; None where nothing was compared."""
+    known = [0.0 if output.broken else output.cosine for output in found]
+    return min((cosine for cosine in known if cosine is not None), default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from compressctl.measure.fidelity import verdict
+from compressctl.measure.fidelity import verdict, why_uncompared
 from compressctl.measure.results import BudgetCheck, Fidelity, OutputFidelity
 from compressctl.recipe.schema import FidelityLimits
 
@@ -40,8 +40,22 @@ def strict_checks(found: Iterable[tuple[str, Fidelity | None]]) -> tuple[BudgetC
     checks = []
     for backend, fidelity in found:
         said = None if fidelity is None else verdict(fidelity)
+        if fidelity is not None and said is None:
+            said = _uncompared(fidelity)
         checks.append(BudgetCheck(f"strict ({backend})", 1.0, None, said is None, said or "near the original"))
     return tuple(checks)
+
+
+def _uncompared(found: Fidelity) -> str | None:
+    """What of a file that is near the original was compared on no sample, or not on all."""
+    parts = [
+        f"{output.name} was not compared ({why_uncompared(output)})"
+        if not output.samples
+        else f"{output.name} was not compared on {output.other_shapes:,} of {found.samples:,} samples (other shapes)"
+        for output in found.outputs
+        if not output.samples or output.other_shapes
+    ]
+    return "; ".join(parts) or None
 
 
 def _named(figure: Figure, name: str, least: float, outputs: Sequence[OutputFidelity] | None) -> BudgetCheck:
@@ -84,7 +98,7 @@ def _value(figure: Figure, output: OutputFidelity) -> float | None:
     if figure == "agreement":
         return None if output.agreement is None else 100 * output.agreement
     if figure == "cosine":
-        return 0.0 if output.broken else output.cosine
+        return -_IDENTICAL_DB if output.broken else output.cosine
     if output.identical:
         return _IDENTICAL_DB
     # Without a signal every difference is noise alone.

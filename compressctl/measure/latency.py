@@ -254,16 +254,16 @@ def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
     milliseconds = 1e3 * np.concatenate([block.seconds for rounds in launches for block in rounds])
     return Latency(
         runs=len(milliseconds),
-        batch=target.batch,
+        batch=point.call.samples,
         threads=target.threads,
         p50_ms=float(np.percentile(milliseconds, 50)),
         p90_ms=float(np.percentile(milliseconds, 90)),
         p99_ms=float(np.percentile(milliseconds, 99)) if len(milliseconds) >= _RUNS_FOR_P99 else None,
         mean_ms=float(milliseconds.mean()),
-        samples_per_second=float(target.batch / np.median(milliseconds) * 1e3),
+        samples_per_second=float(point.call.samples / np.median(milliseconds) * 1e3),
         percentiles_ms=tuple(float(value) for value in np.percentile(milliseconds, range(101))),
         shapes=point.call.shapes,
-        values="random" if point.call.is_random else "data",
+        values="random" if point.call.is_random else "stretched" if point.call.is_stretched else "data",
         sample=point.call.size,
     )
 

@@ -181,8 +181,9 @@ class OutputFidelity:
     sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum of squares / sum of squared differences); None where the outputs
     are identical, or the original's are all zero. cosine: of all values as one vector. largest_difference: in the output's unit.
     agreement: share of equal decisions, 0 to 1, by the rule in decided_by; None where the output does not look like scores.
-    broken: values that are no numbers on one side alone. other_shapes: samples whose output has another shape, which are in
-    no other figure. samples: of those that are.
+    broken: values that are no numbers on one side alone; where there are any, no figure stands for the rest. undefined: those
+    that are none on either side, which are in no figure; where all are, samples is 0. other_shapes: samples of calls in
+    which the output has another shape, which are in no other figure. samples: of those that are.
     """
 
     name: str
@@ -195,6 +196,7 @@ class OutputFidelity:
     decided_by: str | None = None
     broken: int = 0
     other_shapes: int = 0
+    undefined: int = 0
 
     @property
     def churn(self) -> float | None:
@@ -232,7 +234,7 @@ class Latency:
     """0 to 100: the whole distribution, for pictures."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """What one call was given, by input."""
-    values: Literal["data", "random"] = "random"
+    values: Literal["data", "stretched", "random"] = "random"
     sample: str = "median"
     """Which of the data's samples, by size: the median, or the one at 10 or 90 %."""
 

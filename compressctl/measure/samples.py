@@ -25,11 +25,16 @@ _SPLITS: tuple[SplitName, ...] = ("calibration", "validation", "train", "test")
 
 @dataclass(frozen=True)
 class Call:
-    """inputs: one call's arrays by input name. size: which of the data's samples. is_random: values that are no data."""
+    """inputs: one call's arrays by input name. size: which of the data's samples. is_random: values that are no data.
+
+    is_stretched: a sample that was cut or repeated to a size that somebody asked for. samples: how many the call holds.
+    """
 
     inputs: Mapping[str, np.ndarray]
     size: Size = "median"
     is_random: bool = False
+    is_stretched: bool = False
+    samples: int = 1
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -68,11 +73,25 @@ class Samples:
         """One call of `batch` samples, or of as many as the model takes. Raises UsageError where an open axis has no size."""
         asked = asked_sizes(self.signature, self.shapes)
         if not self._rows:
-            return Call(random_inputs(self.signature, batch, self.shapes), is_random=True)
+            inputs = random_inputs(self.signature, batch, self.shapes)
+            return Call(inputs, is_random=True, samples=_samples(inputs, self.signature))
         inputs = self._batched(self._rows[self._place(size)], batch)
+        is_stretched = False
         for (name, axis), wanted in asked.items():
+            is_stretched |= inputs[name].shape[axis] != wanted
             inputs[name] = np.take(inputs[name], np.arange(wanted) % inputs[name].shape[axis], axis=axis)
-        return Call(inputs, size, bool(getattr(self.dataset, "is_random", False)))
+        is_random = bool(getattr(self.dataset, "is_random", False))
+        return Call(inputs, size, is_random, is_stretched, _samples(inputs, self.signature))
+
+    def sample_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one sample, for what is counted: of a recorded call that holds several, one of them."""
+        shapes = self.call(1).shapes
+        if self.signature.fixed_batch is not None:
+            return shapes
+        return {
+            spec.name: tuple(1 if axis == spec.batch_axis else size for axis, size in enumerate(shapes[spec.name]))
+            for spec in self.signature.inputs
+        }
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -112,6 +131,13 @@ class Samples:
             else np.repeat(array, batch, axis=axis)
             for name, array in row.items()
         }
+
+
+def _samples(inputs: Mapping[str, np.ndarray], signature: Signature) -> int:
+    return max(
+        (inputs[spec.name].shape[spec.batch_axis] for spec in signature.inputs if spec.batch_axis is not None),
+        default=1,
+    )
 
 
 def _elements(inputs: Mapping[str, np.ndarray]) -> int:
@@ -177,7 +203,13 @@ def _refuse_unknown(signature: Signature, asked: Mapping[tuple[str, int], int]) 
 def in_words(call: Call) -> str:
     """As in "x 1x3x224x224 (random values)"."""
     shapes = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in call.shapes.items())
-    return f"{shapes} ({'random values' if call.is_random else 'a sample of the data'})"
+    return f"{shapes} ({_kind(call)})"
+
+
+def _kind(call: Call) -> str:
+    if call.is_random:
+        return "random values"
+    return "a sample of the data, at the size asked for" if call.is_stretched else "a sample of the data"
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, int]:

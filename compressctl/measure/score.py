@@ -14,11 +14,12 @@ from compressctl.core.events import Events
 from compressctl.core.feeds import Feed, feeds, take
 from compressctl.core.model import Model, Signature
 from compressctl.core.registry import load
-from compressctl.core.source import MetricSpec
+from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Change, OutputFidelity, Score
+from compressctl.numerics.next_token import counted_positions
 
 SMALLEST_CLASS = 10
 """Samples below which one class's accuracy says nothing: a single flip would move it by more than ten points."""
@@ -83,23 +84,27 @@ def predict_all(
     target: Target,
     events: Events | None = None,
     most: int | None = None,
+    task: Task | None = None,
 ) -> Seen:
     """Run a whole split through several forms of one model, the original first, and compare all outputs on the way.
 
     A model with dynamic ranges is run in the batches that it is served in, see `scoring_batch`. most: samples after which to
-    stop; None for all. Raises UsageError when the split is empty.
+    stop; None for all. task: a language model's decisions count where its labels do. Raises UsageError when the split is empty.
     """
     original = models[0].signature
     collected = [_Collected(model.signature) for model in models]
-    comparisons = [Comparison(original) for _ in models]
+    axes = {original.outputs[0].name: 2} if task == "language-model" else None
+    comparisons = [Comparison(original, axes) for _ in models]
     done = 0
     for feed in feeds(split, original, _BATCH if most is None else min(_BATCH, most)):
         outputs: dict[str, np.ndarray] = {}
+        labels = feed.batch.labels if task == "language-model" else None
+        counted = None if labels is None else counted_positions(labels)
         for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
             given = _in_parts(session, model, feed, target)
             outputs = outputs or given
             collected[place].add(feed, given)
-            comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request)
+            comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request, counted=counted)
         done += feed.count
         if events is not None:
             events.progress("scoring", done, len(split))

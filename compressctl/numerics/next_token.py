@@ -89,6 +89,13 @@ def counted_logits(
         yield log_softmax(one), log_softmax(other), wanted
 
 
+def counted_positions(labels: np.ndarray) -> np.ndarray:
+    """Which positions of logits predict a token that counts. labels: (n, tokens); (n, tokens) bool, never the last position."""
+    counted = np.zeros(labels.shape, bool)
+    counted[:, :-1] = labels[:, 1:] != IGNORED_LABEL
+    return counted
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Along the last axis, in float64."""
     values = logits.astype(np.float64)

@@ -11,7 +11,7 @@ from typing import Any
 from compressctl.core.backend import Backend
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.model import Form, Model
-from compressctl.core.source import MetricSpec
+from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
@@ -38,8 +38,10 @@ class Evaluator:
         metric: MetricSpec | None,
         original: Callable[[], Model],
         host: SessionHost,
+        task: Task | None = None,
     ) -> None:
         self.metric = metric
+        self._task = task
         self._backend = backend
         self._target = replace(target, threads=0)
         self._data = data
@@ -104,7 +106,12 @@ class Evaluator:
         self._reference.begin((split, most))
         session = TorchSession(model) if model.form is Form.TORCH else self.open(model)
         return predict_all(
-            [self._reference, session], [original, model], self._data.split(split), self._target, most=most
+            [self._reference, session],
+            [original, model],
+            self._data.split(split),
+            self._target,
+            most=most,
+            task=self._task,
         )
 
     def _drop(self, seen: Seen, limit: float) -> BudgetCheck:

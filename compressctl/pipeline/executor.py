@@ -284,8 +284,8 @@ class Executor:
         """models: what the stage was given, and its result."""
         target = self._target
         wanted = if_slower(stage, spec, target)
-        call = in_words(self._samples.call(target.batch))
-        timed_on = f"{target.backend}, {load_words(target.batch, target.threads)}, {call}"
+        call = self._samples.call(target.batch)
+        timed_on = f"{target.backend}, {load_words(call.samples, target.threads)}, {in_words(call)}"
         return is_within_gate(stage, models[1], self._evaluator, facts, self.events) and is_fast_enough(
             stage, wanted, models, self._latency_ms, timed_on, facts, self.events
         )
@@ -355,7 +355,7 @@ class Executor:
             metric: MetricSpec | None = metrics.get(self.plan.metric) if self.plan.metric else None
             backend = open_backend(self.plan.target.backend)
             self._kept_evaluator = Evaluator(
-                backend, self._target, self._dataset(), metric, self._lowered_source, self._host
+                backend, self._target, self._dataset(), metric, self._lowered_source, self._host, self.recipe.task
             )
         return self._kept_evaluator
 

@@ -37,7 +37,10 @@ class LatencyPart(Part):
     samples_per_second: float
     percentiles_ms: list[float] = Field([], description="the distribution: percentiles 0 to 100")
     shapes: dict[str, list[int]] = Field({}, description="of the call that was timed, by input")
-    values: Literal["data", "random"] = Field("random", description="whether a real sample was timed")
+    values: Literal["data", "stretched", "random"] = Field(
+        "random",
+        description="whether a real sample was timed, one that was cut or repeated to the size asked for, or neither",
+    )
     sample: str = Field("median", description="which of the data's samples by size: median, 10 %, 90 %")
 
 
@@ -189,7 +192,8 @@ class OutputPart(Part):
     churn: float | None = Field(None, description="share of changed decisions")
     decided_by: str | None = Field(None, description="how a decision is read from the output")
     broken: int = Field(0, description="values that are NaN or infinite on one side alone")
-    other_shapes: int = Field(0, description="samples whose output has another shape")
+    other_shapes: int = Field(0, description="samples of calls in which the output has another shape")
+    undefined: int = Field(0, description="values that are NaN or infinite in both; where all are, samples is 0")
 
 
 class FidelityPart(Part):

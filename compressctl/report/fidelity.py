@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from compressctl.measure.fidelity import nearness
+from compressctl.measure.fidelity import nearness, why_uncompared
 from compressctl.measure.fidelity import verdict as judged
 from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.report.document import BackendPart, FidelityPart, OutputPart
@@ -56,11 +56,17 @@ def sentences(part: BackendPart) -> list[str]:
     which = "random values" if found.is_random else f"samples of the {found.split} split"
     lines = [f"Every output was compared with the original's on {found.samples:,} {which}, in the same runtime."]
     for output in found.outputs:
+        name = shortened(output.name)
         if output.other_shapes:
-            whole = "in all" if not output.samples else f"for {output.other_shapes:,} of {found.samples:,}"
-            lines.append(f"{shortened(output.name)} has another shape {whole} samples, which are not compared.")
+            which = (
+                "all calls" if not output.samples else f"calls of {output.other_shapes:,} of {found.samples:,} samples"
+            )
+            lines.append(f"{name} has another shape than the original's in {which}, which are not compared.")
         if output.broken:
-            lines.append(f"{shortened(output.name)}: {output.broken:,} values are NaN or infinite on one side alone.")
+            lines.append(f"{name}: {output.broken:,} values are NaN or infinite on one side alone.")
+        if output.undefined:
+            whole = "all that it was compared on" if not output.samples else "which are in no figure"
+            lines.append(f"{name}: {output.undefined:,} values are NaN or infinite in the original too, {whole}.")
     return lines
 
 
@@ -73,7 +79,7 @@ def stage_words(facts: Mapping[str, Any]) -> str | None:
     measured = [OutputPart.model_validate({**_NOTHING, "name": name, **given}) for name, given in outputs.items()]
     compared = [output for output in measured if output.samples]
     if not compared:
-        return "its outputs have other shapes than the original's"
+        return f"its outputs are not compared with the original's: {why_uncompared(_measured(measured[0]))}"
     worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
     name = f"worst output {shortened(worst.name)}" if len(compared) > 1 else "output"
     agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
@@ -92,11 +98,13 @@ def rows(part: BackendPart) -> list[list[str]]:
 
 def _row(output: OutputPart) -> list[str]:
     if not output.samples:
-        return [shortened(output.name), "not compared", "", "", "", ""]
+        return [shortened(output.name), f"not compared: {why_uncompared(_measured(output))}", "", "", "", ""]
     return [
         shortened(output.name),
         _identical(output)
         if output.identical
+        else f"NaN or infinity in {output.broken:,}"
+        if output.broken
         else "no signal"
         if output.sqnr_db is None
         else f"{output.sqnr_db:.1f} dB",

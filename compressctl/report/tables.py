@@ -266,10 +266,13 @@ def joules(value: float) -> str:
     return f"{value:.2f} J" if value >= 1 else f"{value * 1e3:.2f} mJ" if value >= 1e-3 else f"{value * 1e6:.1f} µJ"
 
 
+_NO_SAMPLE = {"random": " (random)", "stretched": " (the size asked for)"}
+
+
 def shape_words(latency: LatencyPart) -> str:
     """What one call was given, as in "x 1x3x224x224"; "(random)" where that was no data."""
     shapes = ", ".join(f"{shortened(name)} {_shape(shape)}" for name, shape in latency.shapes.items())
-    return f"{shapes or 'shapes unknown'}{' (random)' if latency.values == 'random' else ''}"
+    return f"{shapes or 'shapes unknown'}{_NO_SAMPLE.get(latency.values, '')}"
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -12,10 +12,11 @@ from hypothesis.extra.numpy import arrays
 
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
-from compressctl.measure.fidelity import Comparison, class_axis, is_far, nearness, verdict
-from compressctl.measure.fidelity_limits import fidelity_checks
+from compressctl.measure.fidelity import Comparison, class_axis, is_far, nearness, verdict, worst_cosine
+from compressctl.measure.fidelity_limits import fidelity_checks, strict_checks
 from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.measure.score import predict_all
+from compressctl.numerics.next_token import counted_positions
 from compressctl.recipe.schema import BudgetSection
 from compressctl.sources.requests import Recorded, RequestSplit
 
@@ -90,7 +91,7 @@ def test_outputs_of_other_shapes_are_said_to_be_not_compared() -> None:
     boxes = [np.ones((3, 4)), np.ones((2, 4))]
     found = _compared(({"boxes": boxes[0]}, {"boxes": boxes[1]}, 1))["boxes"]
     assert (found.samples, found.other_shapes) == (0, 1)
-    assert verdict(Fidelity((found,), "test", 1)) == "not compared with the original: its outputs have other shapes"
+    assert verdict(Fidelity((found,), "test", 1)) == "not compared with the original: other shapes in all outputs"
 
 
 def test_without_anything_to_compare_the_verdict_says_why() -> None:
@@ -192,3 +193,43 @@ def test_samples_whose_shape_differs_are_told_beside_what_is_identical() -> None
     found = _compared(({"rows": same}, {"rows": same}, 1), ({"rows": same}, {"rows": longer}, 1))["rows"]
     assert (found.samples, found.other_shapes, found.identical) == (1, 1, True)
     assert nearness(found) == "identical, another shape for 1 samples"
+
+
+def test_an_output_of_no_numbers_in_both_files_is_not_compared() -> None:
+    nan = np.full((4, 3), np.nan)
+    found = _compared(({"y": nan}, {"y": nan}, 4))["y"]
+    assert (found.samples, found.identical, found.cosine, found.undefined) == (0, False, None, 12)
+    assert verdict(Fidelity((found,), "test", 4)) == "not compared with the original: NaN or infinity in all outputs"
+    limits = BudgetSection(cosine=0.5, sqnr_db=1)
+    assert [check.holds for check in fidelity_checks(limits, (found,))] == [False, False]
+    assert not strict_checks([("onnxruntime", Fidelity((found,), "test", 4))])[0].holds
+
+
+def test_no_figure_stands_for_the_numbers_beside_nan() -> None:
+    wanted, found = np.ones((4, 3)), np.ones((4, 3))
+    found[0, 0] = np.nan
+    output = _compared(({"y": wanted}, {"y": found}, 4))["y"]
+    assert (output.sqnr_db, output.cosine, output.largest_difference, output.broken) == (None, None, None, 1)
+    assert is_far(output)
+    assert nearness(output) == "NaN or infinity in 1 values"
+    assert worst_cosine([output]) == 0.0
+
+
+def test_strict_wants_every_output_compared_on_every_sample() -> None:
+    same, longer = np.ones((2, 3)), np.ones((2, 4))
+    for other, holds in ((same, True), (longer, False)):
+        output = _compared(({"y": same}, {"y": same}, 2), ({"y": same}, {"y": other}, 2))["y"]
+        assert strict_checks([("onnxruntime", Fidelity((output,), "test", 4))])[0].holds is holds
+
+
+def test_padding_decides_nothing() -> None:
+    """Labels (2, 4), the last two of the second padded: positions 0, 1, 2 of the first and 0 of the second predict a token."""
+    labels = np.array([[5, 6, 7, 8], [5, 6, -100, -100]])
+    logits = np.zeros((2, 4, 9))
+    logits[..., 1] = 1
+    other = logits.copy()
+    other[0, 0, 2] = 2  # a decision that counts
+    other[1, 2, 2] = 2  # and one that does not
+    comparison = Comparison(Signature((), ()), {"logits": 2})
+    comparison.add({"logits": logits}, {"logits": other}, 2, counted=counted_positions(labels))
+    assert comparison.result()[0].agreement == 3 / 4
