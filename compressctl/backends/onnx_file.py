@@ -16,7 +16,7 @@ from compressctl import __version__
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
-from compressctl.graph.opset import LARGEST_SINGLE_FILE, opset_of
+from compressctl.graph.opset import LARGEST_SINGLE_FILE, close_initializers, opset_of
 
 if TYPE_CHECKING:
     from compressctl.backends.dialects.weight_only import Form as WeightForm
@@ -103,16 +103,7 @@ def _stamp(proto: onnx.ModelProto) -> None:
     proto.ir_version = IR_VERSION
     proto.producer_name = "compressctl"
     proto.producer_version = __version__
-    _close_initializers(proto.graph)
-
-
-def _close_initializers(graph: onnx.GraphProto) -> None:
-    """Weights that are listed as inputs too (as up to IR 3) could be fed by the caller, which forbids every fusion."""
-    stored = {tensor.name for tensor in graph.initializer}
-    free = [tensor for tensor in graph.input if tensor.name not in stored]
-    if len(free) < len(graph.input):
-        del graph.input[:]
-        graph.input.extend(free)
+    close_initializers(proto)
 
 
 def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:

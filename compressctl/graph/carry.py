@@ -14,7 +14,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import spread
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.own_copies import weight_position
 from compressctl.graph.quantized import already_quantized
@@ -148,8 +148,5 @@ def _as_floats(body: onnx.ModelProto, quants: Mapping[str, TensorQuant]) -> onnx
         made.graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.float32), node.output[0]))
     del made.graph.node[:]
     made.graph.node.extend(nodes)
-    read = {name for node in nodes for name in node.input} | found.outputs
-    kept = [tensor for tensor in made.graph.initializer if tensor.name in read]
-    del made.graph.initializer[:]
-    made.graph.initializer.extend(kept)
+    store_what_is_read(made.graph)
     return made

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.constants import constant_tensors
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, reads
 from compressctl.graph.opset import opset_of
 from compressctl.graph.own_copies import names_in, unused
 
@@ -193,7 +193,7 @@ def _dequantize(weight: CastWeight, name: str, graph: onnx.GraphProto, taken: se
 
 def _needed(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
     """Without casts and subtractions that nothing reads any more. Whatever else nobody reads stays."""
-    read = {name for node in nodes for name in _reads(node)} | outputs
+    read = {name for node in nodes for name in reads(node)} | outputs
     kept: list[onnx.NodeProto] = []
     for node in reversed(nodes):
         if node.op_type in ("Cast", "Sub") and not read & set(node.output):
@@ -201,8 +201,3 @@ def _needed(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodePro
         kept.append(node)
     kept.reverse()
     return kept if len(kept) == len(nodes) else _needed(kept, outputs)
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    inner = [part.g for part in node.attribute if part.HasField("g")]
-    return {*node.input, *(name for graph in inner for name in names_in(graph))}

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import onnx
 
+from compressctl.graph.index import rename_reads
+
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -78,7 +80,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 def _rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
+        rename_reads(node, names)
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     known = [info for info in graph.value_info if info.name not in names]

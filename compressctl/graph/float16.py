@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.patterns import matches
+from compressctl.graph.index import bodies, captured, rename_reads, store_what_is_read
 
 OLDEST_OPSET = 19
 """QuantizeLinear and DequantizeLinear take float16 from here on."""
@@ -57,10 +58,7 @@ def to_half(
     graph = made.graph
     del graph.node[:], graph.value_info[:]
     graph.node.extend(writer.nodes)
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    stored = [tensor for tensor in (*graph.initializer, *writer.halves.values()) if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(stored)
+    store_what_is_read(graph, [*graph.initializer, *writer.halves.values()])
     return made, kept
 
 
@@ -130,8 +128,24 @@ def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "Cast" and node.input[0] in floats and node.attribute[0].i == TensorProto.FLOAT:
             node.op_type = "Identity"
             del node.attribute[:]
+        for body in bodies(node):
+            _single_body(body)
     del made.graph.value_info[:]
     return made
+
+
+def _single_body(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for value in (*graph.input, *graph.output):
+        if _is_half(value):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for node in graph.node:
+        _retype(node, TensorProto.FLOAT16, TensorProto.FLOAT)
+        for body in bodies(node):
+            _single_body(body)
+    del graph.value_info[:]
 
 
 def _is_half(value: onnx.ValueInfoProto) -> bool:
@@ -184,6 +198,9 @@ class _Writer:
             if name in self.floats:
                 single = position in _SINGLE_INPUTS.get(node.op_type, ())
                 written.input[position] = self._as(name, TensorProto.FLOAT if single else wanted)
+        rename_reads(
+            written, {name: self._as(name, TensorProto.FLOAT) for name in captured(node) if name in self.floats}
+        )
         if wanted == self.kind:
             _retype(written, TensorProto.FLOAT, self.kind)
         self.nodes.append(written)
@@ -199,10 +216,8 @@ class _Writer:
                 continue
             inner = f"{output.name}_half"
             for node in self.nodes:
-                for names in (node.input, node.output):
-                    for position, name in enumerate(names):
-                        if name == output.name:
-                            names[position] = inner
+                rename_reads(node, {output.name: inner})
+                node.output[:] = [inner if name == output.name else name for name in node.output]
             self.nodes.append(helper.make_node("Cast", [inner], [output.name], f"{output.name}_cast", to=wanted))
 
     def _as(self, name: str, wanted: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 
 _OUT_CHANNELS_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
@@ -23,7 +23,7 @@ def fold_norms(graph: onnx.GraphProto) -> None:
         if conv is None or not _can_fold(conv, norm, looked_up):
             continue
         _fold(graph, conv, norm, looked_up)
-    _drop_unused(graph)
+    store_what_is_read(graph)
 
 
 def _can_fold(conv: onnx.NodeProto, norm: onnx.NodeProto, looked_up: GraphIndex) -> bool:
@@ -55,12 +55,3 @@ def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.NodeProto, lo
 
 def _float64(looked_up: GraphIndex, name: str) -> np.ndarray:
     return numpy_helper.to_array(looked_up.initializers[name]).astype(np.float64)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    if len(kept) < len(graph.initializer):
-        copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-        del graph.initializer[:]
-        graph.initializer.extend(copies)

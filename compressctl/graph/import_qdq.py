@@ -15,7 +15,7 @@ from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.codes import spread
 from compressctl.graph.float16 import to_single
 from compressctl.graph.hoist_dequantize import dequantize_first
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import unpack, unpack_table
 from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.qoperator_to_qdq import unfold_qlinear
@@ -209,11 +209,9 @@ class _Work:
             if inner != output.name:
                 self._rename(inner, output.name, {tensor.name for tensor in graph.input})
         kept = [tensor for tensor in graph.initializer if tensor.name not in self.constants]
-        read = {name for node in self.nodes for name in node.input}
-        stored = [tensor for tensor in (*kept, *self.constants.values()) if tensor.name in read]
-        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        del graph.node[:], graph.value_info[:]
         graph.node.extend(self.nodes)
-        graph.initializer.extend(stored)
+        store_what_is_read(graph, [*kept, *self.constants.values()])
 
     def _restore_relu(self, tensor: str, quant: TensorQuant) -> None:
         maker = next((node for node in reversed(self.nodes) if tensor in node.output), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from onnx import numpy_helper
 class GraphIndex:
     """A reading aid over one graph; it does not follow later edits.
 
-    producers: tensor name to the node that makes it. consumers: tensor name to the nodes that read it, in graph order.
+    producers: tensor name to the node that makes it. consumers: tensor name to the nodes that read it, in graph order, also those
+    in whose bodies (If, Loop, Scan) it is read.
     initializers: constants by name. outputs: names of the graph's outputs.
     """
 
@@ -40,15 +42,68 @@ def index(graph: onnx.GraphProto) -> GraphIndex:
     for node in graph.node:
         for output in node.output:
             producers[output] = node
-        for name in dict.fromkeys(node.input):
-            if name:
-                consumers[name].append(node)
+        for name in reads(node):
+            consumers[name].append(node)
     return GraphIndex(
         producers=producers,
         consumers=dict(consumers),
         initializers={tensor.name: tensor for tensor in graph.initializer},
         outputs=frozenset(output.name for output in graph.output),
     )
+
+
+def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs that an If, Loop or Scan runs."""
+    return [
+        graph
+        for entry in node.attribute
+        if entry.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+        for graph in (entry.g, *entry.graphs)
+        if graph.node or graph.output
+    ]
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Tensors of the graph around a node that its bodies read."""
+    found: set[str] = set()
+    for body in bodies(node):
+        own = {tensor.name for tensor in (*body.input, *body.initializer)}
+        own |= {name for inner in body.node for name in inner.output}
+        found |= (names_read(body.node) | {output.name for output in body.output}) - own
+    return found
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Every tensor that a node reads, once: its inputs, then what its bodies take from around it."""
+    return list(dict.fromkeys([*filter(None, node.input), *sorted(captured(node))]))
+
+
+def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node read other tensors, in its bodies too, where a name means the graph around them."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for body in bodies(node):
+        own = {tensor.name for tensor in (*body.input, *body.initializer)}
+        own |= {name for inner in body.node for name in inner.output}
+        outer = {old: new for old, new in names.items() if old not in own}
+        for inner in body.node:
+            rename_reads(inner, outer)
+        for output in body.output:
+            output.name = outer.get(output.name, output.name)
+
+
+def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Every tensor that one of these nodes reads, in its bodies too."""
+    return {name for node in nodes for name in reads(node)}
+
+
+def store_what_is_read(graph: onnx.GraphProto, candidates: Iterable[onnx.TensorProto] | None = None) -> None:
+    """Leave of the constants (candidates, by default the graph's own) those that a node or an output of the graph reads."""
+    read = names_read(graph.node) | {output.name for output in graph.output}
+    kept = [tensor for tensor in (graph.initializer if candidates is None else candidates) if tensor.name in read]
+    if candidates is None and len(kept) == len(graph.initializer):
+        return
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.index import GraphIndex, index, store_what_is_read
 
 _FLOAT_OF = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 
@@ -55,10 +55,8 @@ def unfold_integer(model: onnx.ModelProto) -> Unfolded:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(_needed(nodes, found.outputs))
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:], graph.value_info[:]
-    graph.initializer.extend(kept)
+    store_what_is_read(graph)
+    del graph.value_info[:]
     return Unfolded(made, frozenset(part.node.name for part in replaced.values()), tuple(ignored))
 
 

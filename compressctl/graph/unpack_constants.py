@@ -7,6 +7,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from compressctl.core.errors import UsageError
+from compressctl.graph.index import names_read
 from compressctl.graph.packed_sources import is_unpacker
 from compressctl.graph.unpacking import PREFIX
 
@@ -27,7 +28,7 @@ def unpack_constants(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     unpackers = [node for node in model.graph.node if is_unpacker(node)]
     others = [node for node in model.graph.node if not is_unpacker(node)]
-    read = {name for node in others for name in node.input} | {output.name for output in model.graph.output}
+    read = names_read(others) | {output.name for output in model.graph.output}
     wanted = [name for node in unpackers for name in node.output if name in read]
     plain = onnx.ModelProto()
     plain.CopyFrom(model)

@@ -126,7 +126,9 @@ def _in_parts(session: Session, model: Model, feed: Feed, target: Target) -> dic
         parts.append(session.run(_typed(bind(part, model.signature), model.signature)))
     axes = {spec.name: spec.batch_axis for spec in model.signature.outputs}
     return {
-        name: np.concatenate([part[name] for part in parts], axis=axes.get(name) or 0) if np.ndim(first) else first
+        name: first
+        if (axis := axes.get(name, 0)) is None
+        else np.concatenate([part[name] for part in parts], axis=axis)
         for name, first in parts[0].items()
     }
 

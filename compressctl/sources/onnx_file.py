@@ -31,11 +31,13 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
     Raises UsageError when the file is not a valid ONNX model or needs operators that nothing here can run.
     """
     from compressctl.graph.dynamic_batch import free_batch
+    from compressctl.graph.opset import close_initializers
     from compressctl.graph.unpack_constants import unpack_constants
 
     path = existing(base / params.path, what="the ONNX file")
     proto = read_onnx(path)
     _check_domains(proto, path)
+    close_initializers(proto)
     proto = unpack_constants(proto)
     freed = free_batch(proto)
     if freed.reason is not None:

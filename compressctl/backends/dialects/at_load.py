@@ -11,7 +11,7 @@ from compressctl.backends.dialects.weight_only import dequantized
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import spread, weight_codes
-from compressctl.graph.index import index
+from compressctl.graph.index import index, store_what_is_read
 from compressctl.graph.matmul_nbits import bits_of, stored
 from compressctl.graph.sites import fits_kernel
 from compressctl.numerics.bitpack import join_bits
@@ -47,10 +47,8 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         return
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *made.values()])
+    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
+    store_what_is_read(graph, [*kept, *made.values()])
 
 
 def _with_dequantizing(

@@ -16,7 +16,7 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
-from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.index import GraphIndex, index, reads, rename_reads, store_what_is_read
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 
 
@@ -148,9 +148,10 @@ class _Writer:
         """A node left in float reads the float values of tensors that exist only as codes."""
         written = onnx.NodeProto()
         written.CopyFrom(node)
-        for position, name in enumerate(node.input):
-            if name in self._coded and name not in self._floated:
-                written.input[position] = self._read(name)
+        rename_reads(
+            written,
+            {name: self._read(name) for name in reads(node) if name in self._coded and name not in self._floated},
+        )
         self.nodes.append(written)
         self._floated.update(node.output)
 
@@ -174,11 +175,9 @@ class _Writer:
         for output in self.graph.output:
             if output.name in self._coded and output.name not in self._floated:
                 self._dequantize(output.name, output.name)
-        read = {name for node in self.nodes for name in node.input}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
-        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
-        self.graph.initializer.extend([*kept, *self.constants.values()])
+        store_what_is_read(self.graph, [*self.graph.initializer, *self.constants.values()])
 
     def _stays_on_grid(self, site: Site) -> bool:
         """Whether the output's values are ones that its codes would hold exactly, since its inputs' are."""

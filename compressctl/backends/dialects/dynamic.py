@@ -16,7 +16,7 @@ from compressctl.backends.dialects.weight_only import turned
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
-from compressctl.graph.index import attribute, index
+from compressctl.graph.index import attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import stored
 from compressctl.graph.sites import fits_kernel
 
@@ -61,10 +61,8 @@ def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
         nodes += _multiplied(node, "MatMulInteger", name, turned_values, turned(quant, transposed), made)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *made.values()])
+    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
+    store_what_is_read(graph, [*kept, *made.values()])
 
 
 def _fits(node: onnx.NodeProto, quant: TensorQuant | None) -> bool:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, inferred
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
-from compressctl.graph.index import attribute, index
+from compressctl.graph.index import attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table, stored
 
 
@@ -51,10 +51,8 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         return
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *made.values()])
+    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
+    store_what_is_read(graph, [*kept, *made.values()])
 
 
 def share_packed(emitted: onnx.ModelProto) -> None:
@@ -81,10 +79,7 @@ def share_packed(emitted: onnx.ModelProto) -> None:
     if len(nodes) > len(graph.node):
         del graph.node[:]
         graph.node.extend(nodes)
-        read = {name for node in graph.node for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        store_what_is_read(graph)
 
 
 def _is_same(tensor: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:

@@ -18,7 +18,7 @@ from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
-from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.index import GraphIndex, index, store_what_is_read
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 from compressctl.numerics.affine import SMALLEST_SCALE
 
@@ -101,12 +101,11 @@ def _write_four_bits(emitted: onnx.ModelProto, products: list[Product], writer: 
             node.input[1] = f"{product.weight}_{node.name}_DQ"
             nodes.append(dequantized(product.weight, stored, quant, node.input[1], made))
         nodes.append(node)
-    read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
     copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.initializer[:]
+    del graph.node[:]
     graph.node.extend(copied)
-    graph.initializer.extend([*kept, *made.values()])
+    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
+    store_what_is_read(graph, [*kept, *made.values()])
 
 
 def site_output(site: Site, graph: onnx.GraphProto) -> str:
@@ -162,11 +161,9 @@ class _Writer:
         self.nodes.append(written)
 
     def finish(self) -> None:
-        read = {name for node in self.nodes for name in node.input}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
-        del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
+        del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
-        self.graph.initializer.extend([*kept, *self.constants.values()])
+        store_what_is_read(self.graph, [*self.graph.initializer, *self.constants.values()])
 
     def _activation(self, tensor: str) -> str:
         """One Q and one DQ for all readers of a tensor."""

@@ -15,7 +15,7 @@ from onnx import helper
 
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import weight_codes
-from compressctl.graph.index import attribute, index
+from compressctl.graph.index import attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import bits_of, pack, packed_block, stored
 from compressctl.graph.sites import fits_kernel
 
@@ -102,10 +102,8 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
                     graph.value_info[-1].name = made_by.output[0]
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read and tensor.name not in made]
-    del graph.initializer[:]
-    graph.initializer.extend([*kept, *made.values()])
+    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
+    store_what_is_read(graph, [*kept, *made.values()])
     if any(node.domain == MICROSOFT for node in nodes) and MICROSOFT not in {e.domain for e in emitted.opset_import}:
         emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 

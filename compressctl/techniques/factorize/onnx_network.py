@@ -14,7 +14,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.carry import carry
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 from compressctl.graph.shapes import Shape, shapes
 from compressctl.graph.simplify import simplify
 from compressctl.techniques.factorize.layers import Layer, Outline, Piece, Survey
@@ -75,7 +75,7 @@ class OnnxNetwork:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
-        _drop_unread(graph)
+        store_what_is_read(graph)
         sparse = tuple(name for name in self._model.sparse if name in {tensor.name for tensor in graph.initializer})
         return replace(self._model, body=body, sparse=sparse)
 
@@ -204,11 +204,3 @@ def _layer(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Shap
 def _dtype(node: onnx.NodeProto, graph: onnx.GraphProto) -> np.dtype[Any]:
     weight = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
     return helper.tensor_dtype_to_np_dtype(weight.data_type)
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    """The constants that nothing reads any more."""
-    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

@@ -16,7 +16,7 @@ from compressctl.core.feeds import whole_feeds
 from compressctl.core.model import Model, Signature
 from compressctl.graph.carry import Carried, carry
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 from compressctl.graph.simplify import simplify
 from compressctl.numerics.patches import output_positions, patches
 from compressctl.techniques.prune.sparse_layers import Layer, See, drawn
@@ -128,12 +128,8 @@ class OnnxWeights:
 
     def body(self) -> onnx.ModelProto:
         """Without the biases that others have replaced."""
-        read = {name for node in self._proto.graph.node for name in node.input}
-        kept = [tensor for tensor in self._proto.graph.initializer if tensor.name in read]
-        if len(kept) < len(self._proto.graph.initializer):
-            del self._proto.graph.initializer[:]
-            self._proto.graph.initializer.extend(kept)
-            self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
+        store_what_is_read(self._proto.graph)
+        self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
         return self._proto
 
     def _canonical(self, name: str, owner: _Owner) -> np.ndarray:

@@ -24,6 +24,9 @@ _PROBED_VALUES = 2_000_000
 """Of large samples fewer: as many as hold this many input values, such as four images of 400x400."""
 
 
+_MOST_PROBES = 64
+"""Groups of layers whose cost is measured: each takes two builds of the file."""
+
 Rebuild = Callable[[Mapping[str, str]], Model]
 """The quantized model with some nodes in float, each with the reason."""
 
@@ -111,12 +114,43 @@ def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunConte
         return sum(_squared(session.run(call.inputs), was) for call, was in zip(calls, wanted, strict=True))
 
     whole = error([])
-    costs = {}
-    for done, node in enumerate(nodes):
-        alone = error([other for other in nodes if other != node])
-        costs[node] = max(alone, whole - error([node]))
-        run.events.progress("ranking layers", done + 1, len(nodes))
-    return sorted(nodes, key=lambda node: -costs[node])
+    total = min(len(nodes), _MOST_PROBES)
+    probed = 0
+
+    def cost(group: Sequence[str]) -> float:
+        nonlocal probed
+        probed += 1
+        run.events.progress("ranking layers", probed, total)
+        inside = set(group)
+        return max(error([node for node in nodes if node not in inside]), whole - error(group))
+
+    return ranked(nodes, cost, total)
+
+
+def ranked(nodes: Sequence[str], cost: Callable[[Sequence[str]], float], probes: int) -> list[str]:
+    """The nodes, the one that costs most first. cost: of a group of nodes, asked for at most `probes` groups.
+
+    Where there are more nodes than probes, half of these go to neighbours together, then the group that costs most is halved
+    again and again; a node that was never asked for alone counts with its group's mean.
+    """
+    if len(nodes) <= probes:
+        costs = {node: cost([node]) for node in nodes}
+        return sorted(nodes, key=lambda node: -costs[node])
+    bounds = np.linspace(0, len(nodes), probes // 2 + 1).astype(int)
+    parts = [nodes[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    groups = [(cost(part), part) for part in parts]
+    left = probes - len(groups)
+    while left >= 2:
+        together = [entry for entry in groups if len(entry[1]) > 1]
+        if not together:
+            break
+        most = max(together, key=lambda entry: entry[0])
+        groups.remove(most)
+        middle = len(most[1]) // 2
+        groups += [(cost(half), half) for half in (most[1][:middle], most[1][middle:])]
+        left -= 2
+    means = {node: found / len(group) for found, group in groups for node in group}
+    return sorted(nodes, key=lambda node: -means[node])
 
 
 def _probed(split: Split, signature: Signature) -> list[Feed]:
