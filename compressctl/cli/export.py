@@ -189,6 +189,7 @@ class _Reference:
     outputs: dict[str, Any]
     refused: CompressctlError | None = None
     failed: CompressctlError | None = None
+    is_random: bool = True
 
 
 def _reference(samples: Samples, original: Path, host: SessionHost) -> _Reference:
@@ -204,9 +205,10 @@ def _reference(samples: Samples, original: Path, host: SessionHost) -> _Referenc
     problem = None
     for batch in (4, 1):
         # Some graphs name their batch and hold a Reshape that takes only 1.
-        inputs = dict(samples.call(batch).inputs)
+        call = samples.call(batch)
+        inputs = dict(call.inputs)
         try:
-            return _Reference(inputs, session.run(inputs))
+            return _Reference(inputs, session.run(inputs), is_random=call.is_random)
         except CompressctlError as error:
             problem = problem or error
     are_free = samples.signature.open_axes or any(
@@ -224,16 +226,15 @@ def _compared(target: Target, artifact: Any, reference: _Reference, host: Sessio
         return "not compared with the original: it takes other inputs now"
     if problem is not None:
         return f"not compared with the original: {problem.message}"
-    after = host.open(artifact, target).run(reference.inputs)
-    share = max(_share(values, after[name]) for name, values in reference.outputs.items())
-    return f"largest difference from the original, as a share of its outputs' range: {share:.2%}"
+    from compressctl.core.model import Signature
+    from compressctl.measure.fidelity import Comparison, is_far, nearness, why_uncompared
 
-
-def _share(before: Any, after: Any) -> float:
-    """The largest difference over the range of what was before; of what is no number, the share that differs."""
-    import numpy as np
-
-    if before.dtype.kind not in "fiu":
-        return float(np.mean(before != after))
-    span = float(np.ptp(before)) or 1.0
-    return float(np.abs(after.astype(np.float64) - before).max()) / span
+    comparison = Comparison(Signature((), ()))
+    comparison.add(reference.outputs, host.open(artifact, target).run(reference.inputs), 1, is_filled=False)
+    found = comparison.result()
+    words = ", ".join(
+        f"{output.name} {nearness(output) if output.samples else f'not compared ({why_uncompared(output)})'}"
+        for output in found
+    )
+    values = "random values" if reference.is_random else "a sample of the data"
+    return f"{'DIFFERS from' if any(map(is_far, found)) else 'beside'} the original, on {values}: {words}"

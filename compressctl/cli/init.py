@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,7 @@ def init(
     print(f"wrote {path}")
     for line in made.unsure:
         print(f"look at: {line}")
-    print(f"next: compressctl apply {path}")
+    print(f"next: compressctl apply {shlex.quote(str(path))}")
 
 
 def _stem(model: str) -> str:
@@ -72,6 +73,9 @@ def _starter(model: str, path: Path, data: Path | None, shapes: dict[str, int]) 
             raise UsageError(f"there is no built-in network {name!r}", hint=f"known: {', '.join(builtin.NAMES)}")
         return starter.for_builtin(name)
     if ".py:" in model:
+        code = Path(model.rpartition(":")[0])
+        if not code.is_file():
+            raise UsageError(f"{code} does not exist", hint='write "file.py:name", a function that returns the network')
         return starter.for_python(model)
     file = Path(model)
     if file.suffix.lower() != ".onnx":

@@ -3,7 +3,7 @@ dialect can be written from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,8 +63,18 @@ def absorb(model: onnx.ModelProto) -> Absorbed:
         else:
             work.other(node)
     work.finish(made.graph)
-    plan = QuantPlan(work.activations, work.weights, dynamic=unfolded.dynamic)
+    plan = QuantPlan(work.activations, work.weights, _floats(made.graph, work.weights), unfolded.dynamic)
     return Absorbed(made, plan, (*unfolded.ignored, *work.ignored))
+
+
+def _floats(graph: onnx.GraphProto, weights: Mapping[str, TensorQuant]) -> dict[str, str]:
+    """Products with a stored weight that the file has in float: nothing before them needs an integer output for their sake."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return {
+        node.name: "its weight is in float in the file that was read"
+        for node in graph.node
+        if node.name and node.op_type in _WEIGHTED and node.input[1] in stored - set(weights)
+    }
 
 
 @dataclass

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from compressctl.core.errors import UsageError
+from compressctl.sources.params import RandomInput
 
 if TYPE_CHECKING:
     import onnx
@@ -19,6 +20,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _MASK, _SEGMENT, _RATE = (
     re.compile(text, re.IGNORECASE) for text in ("mask", r"token_?type|segment", r"^(sr|(sample|sampling)_?rate)$")
 )
+_RANDOM = get_args(RandomInput.model_fields["dtype"].annotation)
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _GUESSED_TOKENS, _GUESSED_PIXELS, _GUESSED_STEPS = 128, 224, 100
 _GUESSED_VOCABULARY = 1000
@@ -42,10 +44,17 @@ def for_onnx(path: Path, written_to: Path, data: Path | None, shapes: Mapping[st
 
     model = read_onnx(path)
     signature = signature_of(model.graph, path)
-    known = {key: axis.name for axis in open_axes(model.graph) for key in (axis.name, f"{axis.input}.{axis.axis}")}
+    known = {
+        key: axis.name
+        for axis in open_axes(model.graph)
+        if not axis.counts_samples
+        for key in (axis.name, f"{axis.input}.{axis.axis}")
+    }
     for name in shapes:
         if name not in known:
-            raise UsageError(f"the model has no open axis {name!r}", hint=f"open axes: {', '.join(known) or 'none'}")
+            raise UsageError(
+                f"the model has no open axis {name!r}", hint=f"open axes: {', '.join(known) or 'none but the batch'}"
+            )
     sizes = {known[name]: size for name, size in shapes.items()}
     section = _random(signature, model, sizes) if data is None else _found(data, signature, written_to.parent)
     return Starter(
@@ -138,9 +147,15 @@ def _told(spec: TensorSpec) -> str:
 def _random(signature: Signature, model: onnx.ModelProto, sizes: Mapping[str, int]) -> _Section:
     guessed: list[str] = []
     entries = []
+    known = {**_guesses(signature, sizes, guessed), **sizes}
     for spec in signature.inputs:
+        if spec.dtype not in _RANDOM:
+            raise UsageError(
+                f"the input {spec.name} takes {spec.dtype}, which random values cannot be",
+                hint="record calls of your own and name them with --data",
+            )
         shape = [
-            axis if isinstance(axis, int) else sizes.get(axis) or _guess(spec, at, guessed)
+            axis if isinstance(axis, int) else known[axis]
             for at, axis in enumerate(spec.shape)
             if at != spec.batch_axis
         ]
@@ -161,15 +176,18 @@ def _random(signature: Signature, model: onnx.ModelProto, sizes: Mapping[str, in
     return _Section(lines, unsure=tuple(dict.fromkeys(guessed)))
 
 
-def _guess(spec: TensorSpec, at: int, guessed: list[str]) -> int:
-    size = _GUESSED_STEPS
-    if len(spec.shape) == 4:
-        size = _GUESSED_PIXELS
-    elif spec.dtype.startswith("int"):
-        size = _GUESSED_TOKENS
-    axis = str(spec.shape[at])
-    guessed.append(f"{axis} = {size} is a guess: write the size that you use, or pass --shape {axis}=SIZE")
-    return size
+def _guesses(signature: Signature, sizes: Mapping[str, int], guessed: list[str]) -> dict[str, int]:
+    """One size for each open axis that has none, whatever inputs share it."""
+    found: dict[str, int] = {}
+    for spec in signature.inputs:
+        for at, axis in enumerate(spec.shape):
+            if isinstance(axis, int) or at == spec.batch_axis or axis in sizes or axis in found:
+                continue
+            is_image = len(spec.shape) == 4
+            size = _GUESSED_PIXELS if is_image else _GUESSED_TOKENS if spec.dtype.startswith("int") else _GUESSED_STEPS
+            found[axis] = size
+            guessed.append(f"{axis} = {size} is a guess: write the size that you use, or pass --shape {axis}=SIZE")
+    return found
 
 
 def _range(spec: TensorSpec, model: onnx.ModelProto, guessed: list[str]) -> list[str]:
@@ -205,6 +223,7 @@ def _found(data: Path, signature: Signature, base: Path) -> _Section:
     """The data section for a path that somebody has."""
     where = _scalar(_relative(data, base))
     if data.is_dir() and any(data.glob("*.npz")):
+        _check_call(min(data.glob("*.npz")), signature)
         return _Section((f"data: {{source: requests, path: {where}}}   # recorded calls, one .npz each",))
     if data.is_dir() and any(data.glob("test_data_set_*")):
         return _Section((f"data: {{source: onnx_test_data, path: {where}}}",))
@@ -218,6 +237,28 @@ def _found(data: Path, signature: Signature, base: Path) -> _Section:
         f"--data {data}: no kind of data that a recipe could be written for",
         hint="a folder of recorded calls (.npz), of test_data_set_*, or of one folder of images per class; or an .npz file",
     )
+
+
+def _check_call(file: Path, signature: Signature) -> None:
+    """Raises UsageError where a recorded call is not one of this model."""
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as opened:
+            found = {name: opened[name].ndim for name in opened.files}
+    except Exception as error:
+        raise UsageError(f"{file} is no .npz file of arrays", hint="numpy.savez(path, **inputs) writes one") from error
+    for spec in signature.inputs:
+        if spec.name not in found:
+            raise UsageError(
+                f"{file} holds {', '.join(found) or 'nothing'}, and the model takes {spec.name}",
+                hint="name the arrays like the model's inputs",
+            )
+        if found[spec.name] != len(spec.shape):
+            raise UsageError(
+                f"{file}: {spec.name} has {found[spec.name]} axes, and the model takes {_told(spec)}",
+                hint="record the inputs exactly as the model takes them",
+            )
 
 
 def _images(where: str, signature: Signature) -> _Section:
@@ -276,8 +317,20 @@ def _target(sizes: Mapping[str, int]) -> list[str]:
 
 
 def _stages(model: onnx.ModelProto, is_random: bool, task: str) -> list[str]:
+    from compressctl.graph.quantized import already_quantized
+
     gate = "accuracy_drop: 1.0" if task == "classification" else "sqnr_db: 20"
     held = [f"    gate: {{{gate}}}   # layers that cost more than that go back to float"]
+    quantized = already_quantized(model)
+    if quantized:
+        found = "; ".join(str(part) for part in quantized)
+        return [
+            "stages:",
+            f"  # The file is quantized already: {_remark(found)}.",
+            "  # What could still be done to it is little; `compressctl inspect` shows its layers.",
+            "  - use: cast",
+            "    dtype: float16",
+        ]
     shares = _weights_by_kind(model)
     lines = [
         "stages:   # in order; `compressctl list` names all techniques, `compressctl explain NAME` tells about one"
@@ -294,7 +347,7 @@ def _stages(model: onnx.ModelProto, is_random: bool, task: str) -> list[str]:
         return [*lines, "  - use: quantize.static   # 8 bits, ranges from the calibration samples", *held]
     return [
         *lines,
-        "  - use: cast   # neither convolutions nor matrix products hold weights here",
+        "  - use: cast   # no convolution or matrix product of the main graph has float32 weights",
         "    dtype: float16",
     ]
 
@@ -313,7 +366,7 @@ def _weights_by_kind(model: onnx.ModelProto) -> dict[str, int]:
     found: dict[str, int] = {}
     for layer in summarize(model).layers:
         kind = _KINDS.get(layer.op)
-        if kind and layer.within is None:
+        if kind and layer.within is None and layer.parameter_bytes == 4 * layer.parameters:
             found[kind] = found.get(kind, 0) + layer.parameters
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,9 @@ def _source(path: Path) -> Source:
         if path.suffix.lower() in _MODELS and path.is_file():
             problem = Problem(
                 "this is a model, a recipe is a YAML file that names one",
-                hint=f"`compressctl init {path}` writes a recipe for it" if path.suffix.lower() == ".onnx" else _HOW_TO,
+                hint=f"`compressctl init {shlex.quote(str(path))}` writes a recipe for it"
+                if path.suffix.lower() == ".onnx"
+                else _HOW_TO,
                 origin=Origin(str(path)),
             )
             raise RecipeError([problem])

@@ -34,6 +34,11 @@ def read_report(run: Path) -> Report:
 def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -> list[BudgetPart]:
     """The budget against one backend's numbers, without measuring again."""
     after = part.compressed
+    if budget.limits_fidelity and after.fidelity is not None and after.fidelity.is_random:
+        raise UsageError(
+            "the outputs were compared on random values, which nothing can be gated on",
+            hint="run the recipe on samples of your own",
+        )
     facts = BudgetFacts(
         size_bytes=after.total_bytes,
         metric=metric or "accuracy",

@@ -115,4 +115,4 @@ def test_a_graph_that_random_inputs_do_not_fit_is_delivered_uncompared(
 def test_what_is_no_number_is_compared_by_equality(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     node = helper.make_node("StringNormalizer", ["x"], ["y"], "same")
     export(_file(tmp_path, [node], ("n",), dtype=TensorProto.STRING), ["onnxruntime"], tmp_path / "out")
-    assert "range: 0.00%" in capsys.readouterr().out
+    assert "identical" in capsys.readouterr().out

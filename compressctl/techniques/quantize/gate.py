@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def ranked(nodes: Sequence[str], cost: Callable[[Sequence[str]], float], probes:
         costs = {node: cost([node]) for node in nodes}
         return sorted(nodes, key=lambda node: -costs[node])
     bounds = np.linspace(0, len(nodes), probes // 2 + 1).astype(int)
-    parts = [nodes[start:end] for start, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [nodes[start:end] for start, end in pairwise(bounds)]
     groups = [(cost(part), part) for part in parts]
     left = probes - len(groups)
     while left >= 2:
