@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from compressctl.core.errors import UsageError
 from compressctl.core.events import Event
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
@@ -61,8 +62,10 @@ def load_recipe(recipe: RecipeLike, *, overrides: Mapping[str, Any] | None = Non
     sets = [f"{path}={_yaml(value)}" for path, value in (overrides or {}).items()]
     if isinstance(recipe, Recipe):
         if sets:
-            raise ValueError("overrides change a recipe when it is read: give its path or its content")
+            raise UsageError("overrides change a recipe when it is read: give its path or its content")
         return recipe
+    if not isinstance(recipe, Mapping | str | os.PathLike):
+        raise UsageError(f"a recipe is a path or a mapping, this is {type(recipe).__name__}")
     if isinstance(recipe, Mapping):
         return load(Path("recipe.yaml"), sets, (), _yaml(recipe, indent=1))
     return load(Path(recipe), sets)
@@ -91,9 +94,10 @@ def apply(
 ) -> Run:
     """Run a recipe: compress, export, measure the exported files, and write the report.
 
-    output: the run's folder, which must be empty or not there (default: runs/<name>/<time>-<hash>). cache: take finished
+    output: the run's folder; an earlier run of the same recipe in it is replaced (default: runs/<name>/<time>-<hash>). cache: take finished
     stages from the cache. measure: each stage's output too, the exported files alone, or those briefly. strict: outputs
-    that differ from the original's, or were not compared, count as a missed budget. progress: called with each event.
+    that differ from the original's, or were not compared, count as a missed budget. progress: called with each event; what
+    it raises stops the run and is raised here.
 
     A missed budget is no exception: see Run.holds. Raises CompressctlError when something stopped the run; what it brought
     until then is in the report of the run folder, which the exception names in a note.
@@ -102,23 +106,51 @@ def apply(
     from compressctl.pipeline.plan import make_plan
 
     loaded = load_recipe(recipe, overrides=overrides)
+    told = _Told(progress)
     kept = stage_cache() if cache else None
     result, report, written = carry_out(
         loaded,
         make_plan(loaded, kept),
-        [progress] if progress else [],
+        [told],
         output=Path(output) if output is not None else None,
         cache=kept,
-        measure=MeasureLevel(measure),
+        measure=_level(measure),
         strict=strict,
         recipe_file=Path(recipe) if isinstance(recipe, (str, os.PathLike)) else None,
     )
+    if told.error is not None:
+        told.error.add_note(f"progress raised it, which stopped the run; report: {written[-1]}")
+        raise told.error
     if result.status == "interrupted":
         raise KeyboardInterrupt
     if result.error is not None:
         result.error.add_note(f"report: {written[-1]}")
         raise result.error
     return Run(result.folder, report)
+
+
+class _Told:
+    """A caller's callback, which is not called again once it has raised something."""
+
+    def __init__(self, progress: Callable[[Event], None] | None) -> None:
+        self._progress = progress
+        self.error: Exception | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._progress is None or self.error is not None:
+            return
+        try:
+            self._progress(event)
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _level(measure: str) -> MeasureLevel:
+    try:
+        return MeasureLevel(measure)
+    except ValueError:
+        raise UsageError(f"measure: {measure!r} is none of {', '.join(MeasureLevel)}") from None
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:
@@ -132,6 +164,8 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]], *, backend: str | None
     """Two or more runs side by side. backend: whose figures (default: each run's first). Raises UsageError."""
     from compressctl.report.side_by_side import side_by_side
 
+    if isinstance(runs, str | os.PathLike | Run):
+        raise UsageError("compare takes a list of two runs or more, this is one")
     opened = [run if isinstance(run, Run) else open_run(run) for run in runs]
     return side_by_side([(run.folder, run.report) for run in opened], backend)
 
@@ -158,7 +192,7 @@ def carry_out(
 
     check_backends(recipe)
     facts = environment()
-    folder = make_run_folder(output, recipe.name, plan.digest)
+    folder = make_run_folder(output, recipe.name, plan.digest, _files(recipe.resolved, recipe.base))
     write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
     result = run(
         recipe,
@@ -175,12 +209,26 @@ def carry_out(
     return result, report, write(report, result.folder)
 
 
+def _files(value: Any, base: Path) -> Iterator[Path]:
+    """Whatever in a recipe's content is the path of something that exists."""
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _files(inner, base)
+    elif isinstance(value, str) and value:
+        path = base / value.partition(".py:")[0]
+        try:
+            if path.exists() and path.resolve() != base.resolve():
+                yield path
+        except (OSError, ValueError):
+            return
+
+
 def _yaml(value: Any, indent: int | None = None) -> str:
-    """JSON, which YAML reads. Raises ValueError for what a recipe cannot hold."""
+    """JSON, which YAML reads. Raises UsageError for what a recipe cannot hold."""
     try:
         return json.dumps(value, default=_path, ensure_ascii=False, indent=indent)
     except TypeError as error:
-        raise ValueError(f"a recipe holds text, numbers, lists and mappings: {error}") from None
+        raise UsageError(f"a recipe holds text, numbers, lists and mappings: {error}") from None
 
 
 def _path(value: object) -> str:

@@ -25,7 +25,7 @@ def test_a_recipe_is_a_mapping_or_a_file_and_overrides_change_either(tmp_path: P
     for given in (DIGITS, tmp_path / "r.yaml", str(tmp_path / "r.yaml")):
         recipe = compressctl.load_recipe(given, overrides={"stages.small.bits": 4})
         assert (recipe.stages[0].params.bits, recipe.seed) == (4, 0)
-    with pytest.raises(ValueError, match="when it is read"):
+    with pytest.raises(compressctl.CompressctlError, match="when it is read"):
         compressctl.load_recipe(recipe, overrides={"seed": 1})
 
 
@@ -34,7 +34,7 @@ def test_everything_wrong_with_a_mapping_is_raised_at_once() -> None:
         compressctl.load_recipe({**DIGITS, "seed": "x", "stages": [{"use": "quantize.statc"}]})
     assert "quantize.static" in str(caught.value)
     assert "seed" in str(caught.value)
-    with pytest.raises(ValueError, match="a recipe holds"):
+    with pytest.raises(compressctl.CompressctlError, match="a recipe holds"):
         compressctl.load_recipe({**DIGITS, "seed": object()})
 
 
@@ -66,6 +66,50 @@ def test_a_missed_budget_is_no_exception_and_a_failed_run_is_one(tmp_path: Path)
         compressctl.apply({**DIGITS, "stages": [stage]}, output=tmp_path / "failed", measure="quick")
     assert str(tmp_path / "failed") in caught.value.__notes__[0]
     assert compressctl.open_run(tmp_path / "failed").report.status == "failed"
+
+
+def test_a_folder_is_taken_by_one_recipe_and_never_read_while_it_is_written(tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"output": tmp_path / "run", "measure": "quick"}
+    first = compressctl.apply(DIGITS, **quick)
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    for level, words in (({"name": "other"}, "holds a run of the recipe digits"), ({}, None)):
+        recipe = {**DIGITS, **level}
+        if words is None:
+            assert compressctl.apply(recipe, **quick).holds
+        else:
+            with pytest.raises(compressctl.CompressctlError, match=words):
+                compressctl.apply(recipe, **quick)
+        assert compressctl.open_run(tmp_path / "run").report.name == "digits"
+    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
+    model = {"source": "onnx", "path": first.files["onnxruntime"]}
+    with pytest.raises(compressctl.CompressctlError, match="lies in the folder of this run"):
+        compressctl.apply({**DIGITS, "model": model, "task": "custom"}, **quick)
+    assert first.files["onnxruntime"].is_file()
+
+
+@pytest.mark.parametrize("kind", ["run.started", "step.finished"])
+def test_what_a_callback_raises_stops_the_run_and_leaves_a_report(tmp_path: Path, kind: str) -> None:
+    def progress(event: compressctl.Event) -> None:
+        if event.kind == kind:
+            raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        compressctl.apply(DIGITS, output=tmp_path / "run", measure="quick", progress=progress)
+    assert "report.html" in caught.value.__notes__[0]
+    assert compressctl.open_run(tmp_path / "run").report.status == "failed"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: compressctl.apply(DIGITS, measure="slow"),  # type: ignore[arg-type]
+        lambda: compressctl.load_recipe(3),  # type: ignore[arg-type]
+        lambda: compressctl.compare("runs"),
+    ],
+)
+def test_what_is_no_call_of_the_api_is_said(call: Any) -> None:
+    with pytest.raises(compressctl.CompressctlError):
+        call()
 
 
 def test_the_api_is_imported_when_it_is_used_and_brings_no_framework() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from compressctl.core.errors import UsageError
@@ -11,11 +14,20 @@ from compressctl.core.failures import refusal
 _MARK = "events.jsonl"
 """What every run folder holds from its first moment on."""
 
+_LEFT = (
+    "artifacts",
+    "scratch",
+    "recipe.lock.yaml",
+    *(f"report.{ending}" for ending in ("html", "json", "junit.xml", "md", "sarif")),
+    _MARK,
+)
 
-def make_run_folder(output: Path | None, name: str, digest: str) -> Path:
-    """Create the folder and return it.
 
-    Raises UsageError when the named one holds something that is not a run, MachineError where nothing may be written.
+def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable[Path] = ()) -> Path:
+    """Create the folder and return it. Of an earlier run of the same recipe that lies in the named one, nothing stays: what
+    a run leaves is its own. reads: what the run will read, which must not lie there.
+
+    Raises UsageError when the named one holds something else, or what the run reads, MachineError where nothing may be written.
     """
     if output is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -28,6 +40,18 @@ def make_run_folder(output: Path | None, name: str, digest: str) -> Path:
             raise UsageError(f"{folder} is a file", hint="name a new or empty folder for --output")
         if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).exists():
             raise UsageError(f"{folder} is not empty and holds no run", hint="name a new or empty folder for --output")
+        other = _recipe_in(folder)
+        if other not in (None, name):
+            raise UsageError(
+                f"{folder} holds a run of the recipe {other}, and this one is {name}",
+                hint="name a new folder for --output, or remove that one",
+            )
+        for path in reads if folder.is_dir() else ():
+            if path.resolve().is_relative_to(folder.resolve()):
+                raise UsageError(
+                    f"the recipe reads {path}, which lies in the folder of this run", hint="name another --output"
+                )
+        _clear(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MARK).touch()
@@ -36,3 +60,22 @@ def make_run_folder(output: Path | None, name: str, digest: str) -> Path:
             f"cannot write to {folder}: {error.strerror}", hint="choose another --output"
         ) from error
     return folder
+
+
+def _recipe_in(folder: Path) -> str | None:
+    """The name of the recipe whose run lies there."""
+    try:
+        first = (folder / _MARK).read_text(encoding="utf-8").splitlines()[:1]
+        return str(json.loads(first[0])["name"]) if first else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _clear(folder: Path) -> None:
+    """Take what an earlier run left. Files that somebody put beside it stay."""
+    for entry in _LEFT:
+        path = folder / entry
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -70,8 +70,8 @@ def run(
     executor = Executor(recipe, plan, folder, cache, events, measure, process_group, strict)
     error: CompressctlError | None = None
     status: Status = "done"
-    events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
     try:
+        events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
         with sigterm_interrupts():
             executor.carry_out()
         if any(not check.holds for check in executor.budget):
