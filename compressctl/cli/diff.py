@@ -66,6 +66,10 @@ def diff(
         print(json.dumps({"outputs": [asdict(output) for output in outputs], "tensors": entries}, indent=1))
         return
     _print(outputs, tensors, layers, data is None, len(calls))
+    for file, theirs, ours in ((first, signature, second), (other, second, signature)):
+        alone = [spec.name for spec in theirs.outputs if spec.name not in {known.name for known in ours.outputs}]
+        if len(theirs.outputs) != len(ours.outputs) and alone:
+            print(f"only {file} gives {', '.join(alone)}")
 
 
 def _check_inputs(first: Path, other: Path, signature: Signature, second: Signature) -> None:

@@ -18,6 +18,10 @@ _NO_SAMPLES = re.compile(
 """Names that exporters and people give to axes that do not count samples."""
 
 
+_GENERATED = re.compile(r"^(unk__\d+|.*DynamicDimension\.\d+|dynamic_axes_\d+)$")
+"""Names that converters number: another one for each axis, whatever the axes have in common."""
+
+
 def with_batch_axes(
     inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], declared: Mapping[str, int | None] | None = None
 ) -> Signature:
@@ -69,6 +73,8 @@ def _axis(spec: TensorSpec, symbol: str | None, fixed: int | None) -> int | None
     if symbol is not None:
         if symbol in spec.shape:
             return spec.shape.index(symbol)
+        if _GENERATED.match(symbol) and spec.shape and _GENERATED.match(str(spec.shape[0])):
+            return 0
         # A recurrent state whose exporter gave its batch another name than the input's, or none.
         is_state = len(spec.shape) > 2 and isinstance(spec.shape[0], int) and isinstance(spec.shape[1], str)
         return 1 if is_state and not _NO_SAMPLES.match(str(spec.shape[1])) else None

@@ -12,6 +12,7 @@ from compressctl.measure.speed_words import headline, interval
 from compressctl.recipe.lock import load_lock
 from compressctl.report.between import score_between, size_between, speed_between
 from compressctl.report.document import FilePart, Report
+from compressctl.report.fidelity import summary, verdict
 from compressctl.report.read import backend_part
 from compressctl.report.tables import integer_share, macs, may_be_chance, milliseconds, score_text, size
 
@@ -47,6 +48,11 @@ def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | Non
         "other data" if _is_other(data[0], theirs) else score_between(first.score, file.score)
         for file, theirs in zip(others, data[1:], strict=True)
     ]
+    models = [report.recipe.get("model") for report in reports]
+    sizes = [
+        size_between(first, file) if model == models[0] else f"another model: {size_between(first, file)}"
+        for file, model in zip(others, models[1:], strict=True)
+    ]
     return [
         ("backend", [part.backend for part in parts]),
         ("file size", [size(file.total_bytes) for file in after]),
@@ -55,7 +61,8 @@ def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | Non
         ("latency p50", [milliseconds(file.latency.p50_ms) if file.latency else "" for file in after]),
         ("speed", [headline(speed.ratio, speed.low, speed.high) if speed else "" for speed in speeds]),
         ("its 95 % interval", [interval(speed.ratio, speed.low, speed.high) if speed else "" for speed in speeds]),
-        ("size against the first", ["", *(size_between(first, file) for file in others)]),
+        ("outputs", [verdict(part) or summary(part) or "" for part in parts]),
+        ("size against the first", ["", *sizes]),
         ("score against the first", ["", *scores]),
         ("speed-up against the first", ["", *(speed_between(first.speed, file.speed) for file in others)]),
         ("peak memory", [size(file.memory.run_peak_bytes) if file.memory else "" for file in after]),

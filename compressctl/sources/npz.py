@@ -16,7 +16,7 @@ from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.labels import as_labels
-from compressctl.sources.named_arrays import as_samples, check_numbers
+from compressctl.sources.named_arrays import as_samples, check_numbers, unread
 from compressctl.sources.normalize import Normalization
 from compressctl.sources.params import EncodedSplit, NpzParams
 from compressctl.sources.splits import choose
@@ -78,7 +78,7 @@ class _Arrays:
         try:
             self._file = np.load(path, allow_pickle=False)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path} is not an .npz file: {error}") from error
+            raise UsageError(f"{path} is not an .npz file: {unread(error)}") from error
         if not isinstance(self._file, np.lib.npyio.NpzFile):
             raise UsageError(f"{path} is a single array, not an .npz file", hint="write it with numpy.savez")
 

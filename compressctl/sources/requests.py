@@ -15,7 +15,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.fingerprint import existing_folder, source_fingerprint, splits_fingerprint
 from compressctl.sources.labels import as_labels
-from compressctl.sources.named_arrays import check_numbers
+from compressctl.sources.named_arrays import check_numbers, unread
 from compressctl.sources.params import RequestsParams
 from compressctl.sources.splits import Splits, choose
 
@@ -112,7 +112,7 @@ def _read(path: Path, labels: str | None) -> Recorded:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise UsageError(f"{path} is not an .npz file that can be read: {error}") from error
+        raise UsageError(f"{path} is not an .npz file that can be read: {unread(error)}") from error
     marks = None
     if labels is not None:
         if labels not in arrays:

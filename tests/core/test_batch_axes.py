@@ -28,6 +28,8 @@ def _signature(
         ({"x": (1, 512), "state": (2, 1, 64), "sr": (1,)}, {"x": 0, "state": 1, "sr": 0}),
         ({"x": (4, 3, 8, 8)}, {"x": 0}),
         ({"ids": ("batch", "sequence"), "mask": ("batch", "sequence")}, {"ids": 0, "mask": 0}),
+        ({"x": (64,)}, {"x": None}),
+        ({"x": ("unk__1", 21), "types": ("unk__2", 21)}, {"x": 0, "types": 0}),
         ({"x": ("dim_0", 4), "table": ("tokens", 4)}, {"x": 0, "table": None}),
     ],
 )

@@ -70,3 +70,25 @@ def test_a_shape_on_the_command_line_is_name_and_size(text: str) -> None:
     with pytest.raises(UsageError, match="NAME=SIZE"):
         parse_shapes([text])
     assert parse_shapes(["H=3", "x.2=4"]) == {"H": 3, "x.2": 4}
+
+
+def test_a_recorded_call_of_several_samples_counts_as_many() -> None:
+    signature = Signature((TensorSpec("x", "float32", ("seq", "batch", 16), 1),), ())
+    call = Recorded({"x": np.zeros((35, 2, 16), np.float32)})
+    dataset = RequestDataset(lambda position: call, Splits(*(np.arange(1) for _ in range(4))), lambda: "")
+    samples = Samples(signature, dataset)
+    assert [samples.call(batch).samples for batch in (1, 4)] == [2, 2]
+    assert samples.sample_shapes() == {"x": (35, 1, 16)}
+
+
+def test_a_sample_that_was_stretched_is_no_sample_of_the_data() -> None:
+    samples = Samples(TOKENS, _recorded([8, 8]), {"T": 8})
+    assert not samples.call(1).is_stretched
+    stretched = Samples(TOKENS, _recorded([8, 8]), {"T": 20}).call(1)
+    assert stretched.is_stretched
+    assert "at the size asked for" in in_words(stretched)
+
+
+def test_random_calls_count_their_batch() -> None:
+    signature = Signature((TensorSpec("x", "float32", ("batch", 3), 0), TensorSpec("sr", "int64", ())), ())
+    assert Samples(signature).call(5).samples == 5

@@ -136,3 +136,11 @@ def test_random_values_are_the_same_in_every_batch_and_say_that_they_are_no_data
     assert whole.constants == {"sr"}
     assert whole.inputs["x"].min() >= -1
     assert whole.inputs["x"].max() <= 1
+
+
+def test_a_file_of_objects_is_refused_in_words_of_our_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.array([{"a": 1}], dtype=object))
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "d.npz").rename(tmp_path / "calls" / "0.npz")
+    with pytest.raises(UsageError, match="it holds Python objects, which are never read"):
+        requests.load(RequestsParams(path="calls"), SIZES, tmp_path, 0)
