@@ -65,9 +65,10 @@ def _check(recipe: Recipe, made: Plan) -> None:
         executor = Executor(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
         try:
             executor.preflight()
+            batch = "one batch of random values" if executor.is_random else "one real batch"
         finally:
             executor.close()
-    print("checked: one real batch went through the model, its runtime and the metric")
+    print(f"checked: {batch} went through the model, its runtime and the metric")
 
 
 def show(made: Plan) -> None:

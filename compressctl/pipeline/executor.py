@@ -39,7 +39,7 @@ from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Plan, Step, if_slower, stage_seed
-from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, fly, unfit_for
+from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, check_splits, fly, unfit_for
 from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.result import BackendResult
 from compressctl.recipe.needs import bisects, stage_needs
@@ -86,6 +86,9 @@ class Executor:
 
         with self._step(Step("preflight", "load", "one real batch", None, None)):
             model, data = self._lowered_source(), self._dataset() if self.recipe.data else None
+            for stage in self._waiting() if data is not None else ():
+                assert data is not None
+                check_splits(stage.id, declared_needs(stage.params), data)
             backend = open_backend(self.plan.target.backend)
             target = replace(self._target, options=_in_float32(self._target.options))
             session = opened(model, backend, target, self._host)
@@ -109,10 +112,17 @@ class Executor:
 
                 check_loss(self._loaded(), data, self.recipe.task)
 
+    def _waiting(self) -> list[Stage]:
+        return [step.stage for step in self.plan.steps if step.stage is not None and not step.cached]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether what was flown was no data."""
+        return self._samples.call(1).is_random
+
     def _trains(self) -> bool:
         """Whether a stage that is still to run takes the task's loss of the network."""
-        waiting = [step.stage for step in self.plan.steps if step.stage is not None and not step.cached]
-        takes_loss = any(Need.TASK_LOSS in declared_needs(stage.params).requires for stage in waiting)
+        takes_loss = any(Need.TASK_LOSS in declared_needs(stage.params).requires for stage in self._waiting())
         return takes_loss and self._loaded().form is Form.TORCH
 
     def carry_out(self) -> None:

@@ -13,6 +13,7 @@ from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model
+from compressctl.core.needs import SPLITS, Needs
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
@@ -55,6 +56,17 @@ def fly(model: Model, session: Session, samples: Samples, target: Target, data: 
         except CompressctlError as error:
             return Flight(error.message, _recorded(model, session, data))
     return Flight(notes=_recorded(model, session, data))
+
+
+def check_splits(stage: str, needs: Needs, data: Dataset) -> None:
+    """Raises UsageError where a stage takes samples of a split that has none, with how many the others have."""
+    for need, name in SPLITS.items():
+        if need in needs.requires and not len(data.split(name)):
+            sizes = ", ".join(f"{other} {len(data.split(other))}" for other in _SPLITS if other != name)
+            raise UsageError(
+                f"stage {stage} takes samples of the {name} split, and it has none ({sizes})",
+                hint="give the data more samples, or other splits fewer: data.test, data.validation, data.calibration",
+            )
 
 
 def check_metric(model: Model, session: Session, metric: MetricSpec, data: Dataset) -> None:

@@ -255,3 +255,18 @@ stages:
     assert "output_1" in str(tuned["facts"]["other_outputs"])
     names = [output["name"] for output in report["backends"][0]["compressed"]["fidelity"]["outputs"]]
     assert names == ["output_0", "output_1"]
+
+
+def test_a_split_that_a_stage_takes_and_that_is_empty_is_said_before_any_stage(shell: Shell) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    _save(shell, nodes, [_value("x", ["N", 64])], [_value("y", ["N", 32])], [_weight("w", 64, 32)])
+    np.savez(shell.folder / "d.npz", x=RNG.random((10, 64), np.float32))
+    _recipe(
+        shell,
+        "{use: quantize.static, id: int8}",
+        "{source: npz, path: d.npz, labels: null, inputs: x, test: 10, validation: 0}",
+    )
+    done = shell.run("plan", "r.yaml", "--check")
+    assert done.code == 2
+    assert "stage int8 takes samples of the calibration split, and it has none" in done.err
+    assert "test 10" in done.err
