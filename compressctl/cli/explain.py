@@ -71,25 +71,28 @@ def _print_spec(kind: str, spec: Any) -> None:
 def _learns_from_labels(spec: Any) -> bool:
     """Whether it trains, or looks at the task's loss: what its labels are must be known."""
     from compressctl.core.needs import Need, TechniqueParams
+    from compressctl.recipe.describe import models_in
     from compressctl.training.params import TrainingParams
 
     if not hasattr(spec, "takes") or not issubclass(spec.params, TechniqueParams):
         return False
     if issubclass(spec.params, TrainingParams):
         return True
-    sections = [model for info in spec.params.model_fields.values() for model in _models(info.annotation)]
+    sections = [model for info in spec.params.model_fields.values() for model in models_in(info.annotation)]
     required = any(info.is_required() for info in spec.params.model_fields.values())
     by_default = not required and Need.LABELS in spec.params.model_construct().needs()
     return by_default or any(issubclass(section, TrainingParams) for section in sections)
 
 
 def _print_params(params: Any, indent: str) -> None:
+    from compressctl.recipe.describe import models_in, shown_default, type_name
+
     for field_name, info in params.model_fields.items():
-        default = "required" if info.is_required() else f"default {_shown(info)}"
-        print(f"{indent}{field_name}: {_type_name(info.annotation)}, {default}")
+        default = "required" if info.is_required() else f"default {shown_default(info)}"
+        print(f"{indent}{field_name}: {type_name(info.annotation)}, {default}")
         if info.description:
             print(f"{indent}    {info.description}")
-        for model in _models(info.annotation):
+        for model in models_in(info.annotation):
             _print_params(model, f"{indent}    ")
 
 
@@ -121,42 +124,3 @@ def _needs(params: Any) -> list[tuple[str, str]]:
     reads = sorted(needs.reads - needs.requires)
     facts = [("needs", (", ".join(sorted(needs.requires)) or "nothing but the model") + ", with its defaults")]
     return [*facts, *([("reads", ", ".join(reads) + ", where the recipe has it")] if reads else [])]
-
-
-def _shown(info: Any) -> str:
-    value = info.get_default(call_default_factory=True)
-    if value in (None, (), {}, []):
-        return "none"
-    return str(list(value)) if isinstance(value, tuple) else str(value)
-
-
-def _type_name(annotation: Any) -> str:
-    """As a recipe's author says it: int, one of these words, a mapping of its own keys."""
-    from types import NoneType, UnionType
-    from typing import Annotated, Literal, Union, get_args, get_origin
-
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return " | ".join(str(option) for option in inner)
-    if origin is Annotated:
-        return _type_name(inner[0])
-    if origin in (Union, UnionType):
-        return " | ".join("none" if option is NoneType else _type_name(option) for option in inner)
-    if _models(annotation) and origin is None:
-        return "keys"
-    if origin is not None:
-        parts = ["..." if option is Ellipsis else _type_name(option) for option in inner]
-        kind = "list" if origin is tuple else origin.__name__
-        return f"{kind}[{', '.join(parts)}]"
-    return getattr(annotation, "__name__", None) or str(annotation)
-
-
-def _models(annotation: Any) -> list[Any]:
-    """The pydantic models in an annotation: mappings with keys of their own."""
-    from typing import get_args
-
-    from pydantic import BaseModel
-
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]

@@ -14,6 +14,9 @@ def schema(
     report: Annotated[
         bool, typer.Option("--report", help="The schema of report.json instead of the recipe's.")
     ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The recipe reference in Markdown instead: every key, as docs/recipe.md.")
+    ] = False,
 ) -> None:
     """Write the recipe's JSON schema, for completion and checks in an editor, or that of report.json, for programs.
 
@@ -22,11 +25,18 @@ def schema(
     from compressctl.core.errors import UsageError
     from compressctl.core.failures import refusal
 
+    if report and markdown:
+        raise UsageError("--report and --markdown exclude each other")
     if report:
         from compressctl.report.document import json_schema as make
     else:
         from compressctl.recipe.json_schema import schema as make
-    text = json.dumps(make(), indent=1) + "\n"
+    if markdown:
+        from compressctl.recipe.reference import render
+
+        text = render()
+    else:
+        text = json.dumps(make(), indent=1) + "\n"
     if output is None:
         print(text, end="")
         return
