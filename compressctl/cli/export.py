@@ -143,8 +143,8 @@ def _write(
     from compressctl.core.errors import MissingDependencyError, UsageError
     from compressctl.core.failures import refusal
     from compressctl.measure.fusion import fusion_of
-    from compressctl.pipeline.executor import open_backend
     from compressctl.pipeline.run import check_extras
+    from compressctl.pipeline.workspace import open_backend
     from compressctl.techniques.quantize.requantize import fitted
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()

@@ -41,7 +41,7 @@ def _exported_file(path: Path) -> tuple[Artifact, Signature]:
         return Artifact("onnxruntime", path, (path,)), signature_of(read_onnx(path).graph, path)
     from compressctl.core.backend import BackendSpec, backends
     from compressctl.core.errors import MissingDependencyError
-    from compressctl.pipeline.executor import open_backend
+    from compressctl.pipeline.workspace import open_backend
 
     spec: BackendSpec = backends.get("openvino")
     if not open_backend("openvino").probe().installed:

@@ -59,15 +59,17 @@ def _check(recipe: Recipe, made: Plan) -> None:
     from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.pipeline.executor import Executor
     from compressctl.pipeline.run import check_backends
+    from compressctl.pipeline.workspace import Workspace
 
     check_backends(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        executor = Executor(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
+        workspace = Workspace(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
+        executor = Executor(workspace)
         try:
             executor.preflight()
             batch = "one batch of random values" if executor.is_random else "one real batch"
         finally:
-            executor.close()
+            workspace.close()
     print(f"checked: {batch} went through the model, its runtime and the metric")
 
 

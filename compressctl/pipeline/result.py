@@ -47,3 +47,8 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     error: CompressctlError | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parity_of(record: StageRecord) -> Parity:
+    """How far lowering moved the outputs, from its record."""
+    return Parity(record.facts["between"], record.facts["max_abs_difference"], record.facts["samples"])

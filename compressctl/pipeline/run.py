@@ -15,12 +15,13 @@ from compressctl.core.errors import CompressctlError, MissingDependencyError, Mi
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import translated
 from compressctl.pipeline.event_listeners import EventFile, Warnings
-from compressctl.pipeline.executor import Executor, open_backend, parity_of
+from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.process_group import ProcessGroup
-from compressctl.pipeline.result import RunResult, Status
+from compressctl.pipeline.result import RunResult, Status, parity_of
 from compressctl.pipeline.signals import sigterm_interrupts
+from compressctl.pipeline.workspace import Workspace, open_backend
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
 
@@ -67,7 +68,8 @@ def run(
     started = time.time()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
-    executor = Executor(recipe, plan, folder, cache, events, measure, process_group, strict)
+    workspace = Workspace(recipe, plan, folder, cache, events)
+    executor = Executor(workspace, measure, process_group, strict)
     error: CompressctlError | None = None
     status: Status = "done"
     try:
@@ -80,7 +82,7 @@ def run(
         status = "interrupted"
     except Exception as raised:
         status, error = "failed", translated(raised, folder)
-    executor.close()
+    workspace.close()
     events.emit("run.finished", status=status, error=str(error) if error else None)
     event_file.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)

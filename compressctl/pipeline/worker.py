@@ -21,6 +21,7 @@ from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.process_group import ProcessGroup
 from compressctl.pipeline.serialization import read_model
 from compressctl.pipeline.signals import ignore_sigterm, sigterm_interrupts
+from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.schema import Recipe
 
 _AFTER_A_FAILURE = timedelta(minutes=5)
@@ -49,7 +50,7 @@ def _follow_orders(
         recipe, plan = prepare()
     except CompressctlError as error:
         return _end_after(error, process_group)
-    executor = Executor(recipe, plan, folder, cache, Events(), process_group=process_group)
+    executor = Executor(Workspace(recipe, plan, folder, cache, Events()), process_group=process_group)
     order = process_group.next_order()
     while "exit" not in order:
         try:
@@ -61,10 +62,12 @@ def _follow_orders(
 
 
 def _take_part(executor: Executor, order: dict[str, Any], process_group: ProcessGroup) -> None:
-    stage = next(step.stage for step in executor.plan.steps if step.stage is not None and step.id == order["stage"])
+    stage = next(
+        step.stage for step in executor.workspace.plan.steps if step.stage is not None and step.id == order["stage"]
+    )
     spec: TechniqueSpec = techniques.get(stage.use)
-    key = next(step.key for step in executor.plan.steps if step.id == order["stage"])
-    model = read_model(Path(order["folder"]), executor.fresh_copy)
+    key = next(step.key for step in executor.workspace.plan.steps if step.id == order["stage"])
+    model = read_model(Path(order["folder"]), executor.workspace.fresh_copy)
     load(spec.implementation)(model, stage.params, _listening(executor.context(stage, spec, key), process_group))
 
 

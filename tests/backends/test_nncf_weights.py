@@ -98,6 +98,6 @@ def test_options_that_exclude_each_other_are_refused_with_the_recipe() -> None:
 
 
 def test_the_float_model_that_is_compared_with_keeps_its_weights() -> None:
-    from compressctl.pipeline.executor import _in_float32
+    from compressctl.pipeline.workspace import in_float32
 
-    assert _in_float32(_target(weights=NncfWeights()).options)["weights"] is None
+    assert in_float32(_target(weights=NncfWeights()).options)["weights"] is None

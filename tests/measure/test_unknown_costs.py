@@ -16,7 +16,7 @@ from compressctl.core.target import Target
 from compressctl.graph.cost import count_macs
 from compressctl.measure.fusion import fusion, fusion_of
 from compressctl.measure.size import size
-from compressctl.pipeline.executor import open_backend
+from compressctl.pipeline.workspace import open_backend
 from compressctl.techniques.quantize.static_weights import quantize_weight
 
 SHAPE = (1, 3, 10, 12)

@@ -23,6 +23,7 @@ from compressctl.core.target import Target
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.plan import _stage_key, make_plan
+from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.loader import load
 from compressctl.recipe.needs import stage_needs
 from compressctl.recipe.schema import Recipe, Stage, TargetSection
@@ -209,9 +210,9 @@ def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, t
     """Each runs with what the pipeline hands it: any other read raises."""
     pytest.importorskip("accelerate")
     found = recipe(tmp_path, use, params)
-    executor = Executor(found, make_plan(found, None), tmp_path / "out", graphs, Events())
+    executor = Executor(Workspace(found, make_plan(found, None), tmp_path / "out", graphs, Events()))
     (stage,), spec = found.stages, techniques.get(use)
-    model: Model = executor._loaded() if Form.TORCH in spec.forms else executor._lowered_source()
+    model: Model = executor.workspace.loaded() if Form.TORCH in spec.forms else executor.workspace.original_graph()
     result = attribute(spec.implementation)(model, stage.params, executor.context(stage, spec, None))
     assert result.model.form is spec.gives_from(model.form)
 

@@ -27,7 +27,7 @@ from compressctl.core.technique import StageResult
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.numerics.adaround import Layer, nearest
-from compressctl.pipeline.executor import open_backend
+from compressctl.pipeline.workspace import open_backend
 from compressctl.techniques.quantize import layerwise
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply

@@ -1,0 +1,192 @@
+"""The end of a run: each deliverable built, measured beside the original in the same runtime, and held against the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from compressctl.core.backend import Backend
+from compressctl.core.data import Dataset
+from compressctl.core.errors import CompressctlError, CrashError, StageError
+from compressctl.core.model import Model, StageRecord
+from compressctl.core.source import MetricSpec
+from compressctl.core.target import Target
+from compressctl.measure.artifact import Subject
+from compressctl.measure.crash import with_node
+from compressctl.measure.fidelity_limits import strict_checks
+from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.pipeline.plan import Step
+from compressctl.pipeline.result import BackendResult
+from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
+from compressctl.recipe.order import export_options
+
+_DELIVERABLES_AGREE = 0.3
+"""Points between two deliverables of one model beyond which the report says where they part."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """records, results, budget: the run's, which grow here. between: what stages before the last made, to be measured too.
+
+    is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
+    """
+
+    workspace: Workspace
+    records: list[StageRecord]
+    results: list[BackendResult]
+    budget: list[Any]
+    between: Sequence[tuple[str, Subject]]
+    measure_level: MeasureLevel
+    is_strict: bool
+
+    def all(self, model: Model) -> None:
+        """Every deliverable of the recipe, and its budget. Raises what failed after the others were measured."""
+        from compressctl.measure.budget import check, facts_of
+
+        metric = self.workspace.metric
+        dataset = self._scorable(metric)
+        self._compare_ranges(model)
+        names = [entry.backend for entry in self.workspace.recipe.export]
+        failures: dict[str, CompressctlError] = {}
+        for name in names:
+            try:
+                found = self._deliver(name, model, dataset, metric)
+                self.results.append(self._packed(found) if self.workspace.recipe.pack else found)
+            except CompressctlError as error:
+                failures[name] = error
+        if self.results:
+            self._compare_deliverables(model)
+        first = next((found.compressed for found in self.results if found.backend == names[0]), None)
+        self.budget.extend(check(self.workspace.recipe.budget, facts_of(first, metric.name if metric else "accuracy")))
+        if self.is_strict:
+            self.budget.extend(strict_checks((found.backend, found.compressed.fidelity) for found in self.results))
+        if failures:
+            raise _failed(failures, len(names))
+
+    def _deliver(self, name: str, model: Model, dataset: Dataset | None, metric: MetricSpec | None) -> BackendResult:
+        """One deliverable, built and measured beside the float model in the same runtime."""
+        backend = open_backend(name)
+        target = replace(self.workspace.target, backend=name, options=export_options(self.workspace.recipe, name))
+        root = self.workspace.folder / "artifacts" / name
+        (root / "baseline").mkdir(parents=True, exist_ok=True)
+        with self.workspace.step(Step(f"export-{name}", "export", name, None, None)):
+            source, plain = self.workspace.original_graph(), replace(target, options=in_float32(target.options))
+            baseline = Subject(backend.build(source, plain, root / "baseline"), source)
+            compressed = Subject(backend.build(model, target, root), model)
+        with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
+            try:
+                return self._measure(baseline, compressed, backend, target, dataset, metric)
+            except CrashError as error:
+                given = self.workspace.samples.call(target.batch).for_model(model.signature)
+                raise with_node(error, compressed.artifact, target, given) from error
+
+    def _measure(
+        self,
+        baseline: Subject,
+        compressed: Subject,
+        backend: Backend,
+        target: Target,
+        dataset: Dataset | None,
+        metric: MetricSpec | None,
+    ) -> BackendResult:
+        from compressctl.measure.artifact import MeasurementConfig, measure
+        from compressctl.measure.latency import QUICK, STANDARD
+
+        quick = self.measure_level is MeasureLevel.QUICK
+        between = self.between if target.backend == self.workspace.plan.target.backend else []
+        found, noise = measure(
+            [baseline, *(subject for _, subject in between), compressed],
+            MeasurementConfig(
+                backend,
+                target,
+                self.workspace.recipe.task,
+                self.workspace.samples,
+                dataset,
+                metric,
+                QUICK if quick else STANDARD,
+                not quick,
+            ),
+            self.workspace.events.within(f"measure-{target.backend}"),
+        )
+        if noise is not None and noise.noisy:
+            self.workspace.events.warn(
+                f"the machine was noisy while {target.backend} was timed: one file's latency varied by {noise.spread:.0%}, "
+                f"other programs took {noise.other_load:.0%} of the processors; run it again before you trust a small difference"
+            )
+        stages = tuple((name, part) for (name, _), part in zip(between, found[1:-1], strict=True))
+        return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
+
+    def _packed(self, found: BackendResult) -> BackendResult:
+        from compressctl.measure.packed_size import packed_size
+
+        packed = packed_size(found.compressed.artifact)
+        if packed is None:
+            self.workspace.events.warn(f"{found.backend}'s file is not packed: only ONNX files are")
+        return replace(found, compressed=replace(found.compressed, packed=packed))
+
+    def _compare_ranges(self, model: Model) -> None:
+        """Say, and record with the stage that fixed them, whether ranges of activations fit the test data too."""
+        from compressctl.measure.range_coverage import range_coverage
+
+        if self.workspace.recipe.data is None or model.quant is None:
+            return
+        found = range_coverage(model, self.workspace.dataset())
+        stage = next((n for n, record in enumerate(self.records) if "calibration_samples" in record.facts), None)
+        if found is None or stage is None:
+            return
+        record = self.records[stage]
+        self.records[stage] = replace(record, facts={**record.facts, "test_activations": str(found)})
+        if found.is_notable:
+            self.workspace.events.warn(f"the calibration data are unlike the test data: {found}")
+
+    def _compare_deliverables(self, model: Model) -> None:
+        """Warn where one deliverable scores otherwise than the first, with the layer at which the two files part."""
+        from compressctl.backends.onnx_file import to_onnx
+        from compressctl.measure.divergence import first_divergence
+
+        first = self.results[0]
+        for other in self.results[1:]:
+            old, new = first.compressed.score, other.compressed.score
+            if old is None or new is None or abs(old.value - new.value) <= _DELIVERABLES_AGREE:
+                continue
+            inputs, _ = self.workspace.some_inputs(model)
+            graphs = [
+                to_onnx(
+                    model,
+                    replace(self.workspace.target, backend=name, options=export_options(self.workspace.recipe, name)),
+                )
+                for name in (first.backend, other.backend)
+            ]
+            found = first_divergence(graphs[0], graphs[1], inputs)
+            where = (
+                "" if found is None else f"; the files part at {found.node}, whose outputs differ by {found.share:.1%}"
+            )
+            self.workspace.events.warn(
+                f"{other.backend} scores {new.value:.2f} where {first.backend} scores {old.value:.2f}{where}"
+            )
+
+    def _scorable(self, metric: MetricSpec | None) -> Dataset | None:
+        """The data, if there are any; why nothing is scored is said once."""
+        if self.workspace.recipe.data is None:
+            return None
+        first = next(self.workspace.dataset().split("test").batches(1), None)
+        if first is None:
+            self.workspace.events.warn(
+                f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty"
+            )
+        elif first.labels is None and metric is not None:
+            self.workspace.events.warn(f"{metric.name} is not measured: the test split has no labels")
+        return self.workspace.dataset()
+
+
+def _failed(failures: Mapping[str, CompressctlError], count: int) -> CompressctlError:
+    """What ends a run in which deliverables failed, after the others were measured."""
+    for name, error in failures.items():
+        error.message = f"{name}: {error.message}"
+    if len(failures) == 1 and count == 1:
+        return next(iter(failures.values()))
+    head = f"{len(failures)} of {count} deliverables failed" + (
+        "" if len(failures) == count else "; the others are measured"
+    )
+    return StageError("\n".join([f"{head}:", *(f"   {error}" for error in failures.values())]))

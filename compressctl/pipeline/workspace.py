@@ -1,0 +1,211 @@
+"""What a run works on: the recipe's model and data, the target, the cache, each brought when it is first asked for."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.backend import Backend, backends
+from compressctl.core.cache import Cache
+from compressctl.core.data import Dataset
+from compressctl.core.events import Events
+from compressctl.core.feeds import feeds
+from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec, metrics
+from compressctl.core.target import Target
+from compressctl.measure.samples import Samples, random_inputs
+from compressctl.measure.session_host import SessionHost
+from compressctl.pipeline.acceptance import Timer
+from compressctl.pipeline.evaluator import Evaluator, latency_ms
+from compressctl.pipeline.plan import Plan, Step
+from compressctl.recipe.schema import Recipe
+from compressctl.training.in_memory import HeldDataset
+
+_PARITY_SAMPLES = 16
+
+_PARITY_WARNING = 1e-3
+"""Float32 convolutions summed in another order differ by some 1e-5; a thousandth means that something else differs."""
+
+
+@dataclass
+class Workspace:
+    """folder: the run's. cache: None where nothing is kept."""
+
+    recipe: Recipe
+    plan: Plan
+    folder: Path
+    cache: Cache | None
+    events: Events
+    _source: Model | None = None
+    _lowered: Model | None = None
+    _data: Dataset | None = None
+    _kept_evaluator: Evaluator | None = None
+
+    def loaded(self) -> Model:
+        """The recipe's model in its source's form. Raises UsageError when it cannot be loaded."""
+        if self._source is None:
+            from compressctl.sources.load import load_model
+
+            self._source = load_model(self.recipe.model, self.recipe.base, self.recipe.seed)
+        return self._source
+
+    def fresh_copy(self) -> Model:
+        """What the recipe loads, for a technique that may change it in place."""
+        source = self.loaded()
+        return replace(source, body=copy.deepcopy(source.body))
+
+    def original_graph(self) -> Model:
+        """The original model as an ONNX graph: the baseline of every comparison, kept in the cache like a stage."""
+        if self._lowered is None:
+            self._lowered = self.read(self.plan.baseline_key) or self._lower_source()
+        return self._lowered
+
+    def _lower_source(self) -> Model:
+        source = self.loaded()
+        if source.form is Form.ONNX:
+            return source
+        lowered = self.lower(source)
+        self.write(self.plan.baseline_key, lowered, "lower")
+        return lowered
+
+    def lower(self, model: Model) -> Model:
+        """The model as an ONNX graph, with a record of how far its outputs moved."""
+        from compressctl.graph.lower import lower, parity
+
+        started = time.perf_counter()
+        lowered = lower(model)
+        inputs, samples = self.some_inputs(lowered)
+        moved = parity(model, lowered, inputs)
+        if max(moved.values(), default=0.0) > _PARITY_WARNING:
+            self.events.warn(f"lowering to ONNX moved an output by {max(moved.values()):.2g}; see parity in the report")
+        facts = {"between": "torch and ONNX Runtime", "max_abs_difference": moved, "samples": samples}
+        record = StageRecord("lower", "lower", {}, time.perf_counter() - started, facts)
+        return replace(lowered, history=(*model.history, record))
+
+    def some_inputs(self, model: Model) -> tuple[dict[str, np.ndarray], int]:
+        """A few real samples where there is data, random ones otherwise."""
+        if self.recipe.data is not None and (split := self.dataset().split("calibration")):
+            found = next(feeds(split, model.signature, _PARITY_SAMPLES), None)
+            if found is not None:
+                return dict(found.inputs), found.count
+        return random_inputs(model.signature, _PARITY_SAMPLES, self.recipe.target.shapes), _PARITY_SAMPLES
+
+    def dataset(self) -> Dataset:
+        """The recipe's data, checked and held in memory where it fits; only where the recipe has some."""
+        if self._data is None:
+            from compressctl.sources.load import load_dataset
+            from compressctl.sources.sanity import class_count, look_through
+
+            assert self.recipe.data is not None
+            data = load_dataset(
+                self.recipe.data,
+                self.recipe.base,
+                self.recipe.seed,
+                self.recipe.task,
+                lambda: class_count(self.loaded().signature.outputs),
+            )
+            look_through(data)
+            self._data = HeldDataset(data)
+        return self._data
+
+    @cached_property
+    def samples(self) -> Samples:
+        """What is timed and counted, wherever something is. Raises UsageError where the recipe names no axis of the model."""
+        dataset = self.dataset() if self.recipe.data else None
+        return Samples(self.original_graph().signature, dataset, self.recipe.target.shapes)
+
+    @cached_property
+    def target(self) -> Target:
+        """The plan's, with the batch that the model takes and the shapes of the call that is timed."""
+        batch = self.samples.signature.fixed_batch or self.plan.target.batch
+        return replace(self.plan.target, batch=batch, input_shapes=self.samples.call(batch).shapes)
+
+    @cached_property
+    def host(self) -> SessionHost:
+        """The process in which files are opened while stages decide; another one measures what is handed over."""
+        return SessionHost()
+
+    def evaluator(self) -> Evaluator:
+        if self._kept_evaluator is None:
+            backend = open_backend(self.plan.target.backend)
+            self._kept_evaluator = Evaluator(
+                backend, self.target, self.dataset(), self.metric, self.original_graph, self.host, self.recipe.task
+            )
+        return self._kept_evaluator
+
+    @property
+    def latency_ms(self) -> Timer:
+        """Times models on the target's runtime, on the sample that reports time."""
+        backend = open_backend(self.plan.target.backend)
+        return lambda models: latency_ms(backend, self.target, models, self.samples, self.host)
+
+    def read(self, key: str | None) -> Model | None:
+        """What the cache keeps under a key; None where that is nothing, or damaged."""
+        folder = self.cache.read(key) if self.cache is not None and key is not None else None
+        if folder is None:
+            return None
+        from compressctl.pipeline.serialization import read_model
+
+        return read_model(folder, self.fresh_copy, self.recipe.base)
+
+    def write(self, key: str | None, model: Model, step: str) -> None:
+        """Keep a step's output in the cache. A model that cannot be stored is said not to be."""
+        if self.cache is None or key is None:
+            return
+        from compressctl.pipeline.serialization import NotStorableError, write_model
+
+        try:
+            self.cache.write(key, lambda folder: write_model(model, folder, self.loaded(), self.recipe.base))
+        except NotStorableError as reason:
+            self.events.within(step).emit("note", message=f"not cached: {reason}")
+        self.cache.finish(key)
+
+    @contextmanager
+    def step(self, step: Step) -> Iterator[dict[str, Any]]:
+        """Tell that a step begins and ends; what is put into the mapping is told with its end."""
+        events, started = self.events.within(step.id), time.perf_counter()
+        events.emit("step.started", use=step.use, step_kind=step.kind)
+        facts: dict[str, Any] = {}
+        yield facts
+        events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
+
+    def close(self) -> None:
+        """End the child process."""
+        if "host" in self.__dict__:
+            self.host.close()
+
+    @property
+    def metric(self) -> MetricSpec | None:
+        """What scores, None where nothing does."""
+        return metrics.get(self.plan.metric) if self.plan.metric else None
+
+    def take_one_at_a_time(self) -> Model:
+        """The original from now on as a model of one sample a call; returns it."""
+        from compressctl.graph.fix_batch import fix_batch
+
+        model = self.original_graph()
+        fixed = replace(model, body=fix_batch(model.body, model.signature), signature=one_at_a_time(model.signature))
+        self._source = self._lowered = fixed
+        for cached in ("samples", "target"):
+            self.__dict__.pop(cached, None)
+        return fixed
+
+
+def open_backend(name: str) -> Backend:
+    backend: Backend = load(backends.get(name).implementation)
+    return backend
+
+
+def in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
+    plain = {"precision": "float32", "half_constants": False, "weights": None, "storage": "plain"}
+    return {**options, **{name: value for name, value in plain.items() if name in options}}
