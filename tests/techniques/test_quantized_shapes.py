@@ -127,10 +127,10 @@ def test_axes_that_were_free_stay_free(data: Digits) -> None:
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if protobuf ended at a thousand bytes: what a model of more than 2 GB meets."""
     for name in (
-        "graph.execute._LARGEST_IN_MEMORY",
+        "graph.execute.LARGEST_SINGLE_FILE",
         "graph.simplify._LARGEST_FOR_PROTOBUF",
-        "pipeline.store._LARGEST_SINGLE_FILE",
-        "backends.onnx_file._LARGEST_SINGLE_FILE",
+        "graph.opset.LARGEST_SINGLE_FILE",
+        "backends.onnx_file.LARGEST_SINGLE_FILE",
     ):
         monkeypatch.setattr(f"compressctl.{name}", 1000)
 
