@@ -12,6 +12,7 @@ import onnxruntime
 from compressctl.core.errors import StageError
 from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.share_constants import share_constants
 
 _LARGEST_FOR_PROTOBUF = 1_800_000_000
 """Protobuf messages end at 2 GiB; past this a graph is left as it is."""
@@ -27,7 +28,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     model = as_dequantized(model)
     if model.ByteSize() > _LARGEST_FOR_PROTOBUF:
         return _named(_copy(model))
-    folded = onnx.shape_inference.infer_shapes(_fold(_named(_copy(model))))
+    folded = _fold(_named(_copy(model)))
+    share_constants(folded.graph)
+    folded = onnx.shape_inference.infer_shapes(folded)
     _mean_to_pool(folded.graph)
     return _named(folded)
 

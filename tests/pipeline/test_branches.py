@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import compressctl
 from compressctl.graph.index import captured, index, names_read, rename_reads, store_what_is_read
+from compressctl.graph.share_constants import share_constants
 
 RNG = np.random.default_rng(0)
 FLOAT = TensorProto.FLOAT
@@ -117,6 +119,35 @@ def test_what_nested_bodies_read_is_known() -> None:
     assert set(index(graph).consumers) == {"p", "q", "a", "b"}
     store_what_is_read(graph)
     assert [tensor.name for tensor in graph.initializer] == ["a", "b"]
+
+
+def test_what_branches_hold_alike_is_stored_once() -> None:
+    shared = _weight("w", 32, 32)
+
+    def branch(name: str) -> onnx.GraphProto:
+        own = onnx.TensorProto()
+        own.CopyFrom(shared)
+        own.name = f"{name}_w"
+        node = helper.make_node("MatMul", ["x", f"{name}_w"], [f"{name}_out"])
+        return helper.make_graph([node], name, [], [_value(f"{name}_out", [4, 32])], [own])
+
+    node = helper.make_node("If", ["p"], ["y"], then_branch=branch("yes"), else_branch=branch("no"))
+    inputs = [_value("p", [], TensorProto.BOOL), _value("x", [4, 32])]
+    model = helper.make_model(
+        helper.make_graph([node], "g", inputs, [_value("y", [4, 32])]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    before = model.ByteSize()
+    share_constants(model.graph)
+    onnx.checker.check_model(model)
+    assert [tensor.name.removeprefix("shared_") for tensor in model.graph.initializer] in (["yes_w"], ["no_w"])
+    assert model.ByteSize() < 0.6 * before
+    x = RNG.standard_normal((4, 32)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for chosen in (True, False):
+        (y,) = session.run(None, {"p": np.array(chosen), "x": x})
+        np.testing.assert_allclose(y, x @ numpy_helper.to_array(shared), rtol=1e-5, atol=1e-5)
 
 
 @given(st.dictionaries(st.sampled_from(["p", "q", "a", "b", "own", "a_sum", "out", "unread"]), st.just("renamed")))
