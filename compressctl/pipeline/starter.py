@@ -22,7 +22,7 @@ _MASK, _SEGMENT, _RATE = (
 )
 _RANDOM = get_args(RandomInput.model_fields["dtype"].annotation)
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
-_GUESSED_TOKENS, _GUESSED_PIXELS, _GUESSED_STEPS = 128, 224, 100
+_GUESSED_TOKENS, _GUESSED_PIXELS, _GUESSED_STEPS = 128, 224, 512
 _GUESSED_VOCABULARY = 1000
 
 
