@@ -94,8 +94,8 @@ def apply(
 ) -> Run:
     """Run a recipe: compress, export, measure the exported files, and write the report.
 
-    output: the run's folder; an earlier run of the same recipe in it is replaced (default: runs/<name>/<time>-<hash>). cache: take finished
-    stages from the cache. measure: each stage's output too, the exported files alone, or those briefly. strict: outputs
+    output: the run's folder; an earlier run of the same recipe in it is replaced (default: runs/<name>/<time>-<hash>).
+    cache: take finished stages from the cache. measure: each stage's output too, the exported files alone, or those briefly. strict: outputs
     that differ from the original's, or were not compared, count as a missed budget. progress: called with each event; what
     it raises stops the run and is raised here.
 

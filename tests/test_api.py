@@ -53,6 +53,7 @@ def test_a_run_gives_its_report_files_and_events_and_is_compared(tmp_path: Path)
     assert found.differences == ()
     rows = dict(found.rows)
     assert rows["file size"][0] == rows["file size"][1]
+    assert all(" dB, cosine " in cell for cell in rows["outputs"])
     with pytest.raises(compressctl.CompressctlError, match="two runs or more"):
         compressctl.compare([run])
 
@@ -85,6 +86,12 @@ def test_a_folder_is_taken_by_one_recipe_and_never_read_while_it_is_written(tmp_
     with pytest.raises(compressctl.CompressctlError, match="lies in the folder of this run"):
         compressctl.apply({**DIGITS, "model": model, "task": "custom"}, **quick)
     assert first.files["onnxruntime"].is_file()
+
+
+def test_a_folder_may_be_called_like_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert compressctl.apply(DIGITS, output=DIGITS["name"], measure="quick").holds
 
 
 @pytest.mark.parametrize("kind", ["run.started", "step.finished"])

@@ -47,7 +47,7 @@ def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable
                 hint="name a new folder for --output, or remove that one",
             )
         for path in reads if folder.is_dir() else ():
-            if path.resolve().is_relative_to(folder.resolve()):
+            if folder.resolve() in path.resolve().parents:
                 raise UsageError(
                     f"the recipe reads {path}, which lies in the folder of this run", hint="name another --output"
                 )

@@ -5,13 +5,13 @@ A matrix and its transpose have their outputs along different axes, and so their
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 
-from compressctl.graph.index import index
+from compressctl.graph.index import bodies, index
 
 Way = Hashable
 
@@ -127,7 +127,7 @@ def read_elsewhere(graph: onnx.GraphProto, nodes: Collection[str]) -> set[str]:
     for node in graph.node:
         own = weight_position(node) if node.name in nodes else -1
         found.update(name for position, name in enumerate(node.input) if position != own)
-        for inner in _inner_graphs(node):
+        for inner in bodies(node):
             found |= names_in(inner)
     return found
 
@@ -137,7 +137,7 @@ def names_in(graph: onnx.GraphProto) -> set[str]:
     found = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     for node in graph.node:
         found.update((*node.input, *node.output))
-        for inner in _inner_graphs(node):
+        for inner in bodies(node):
             found |= names_in(inner)
     return found
 
@@ -149,10 +149,3 @@ def unused(wanted: str, taken: set[str]) -> str:
         name, number = f"{wanted}_{number}", number + 1
     taken.add(name)
     return name
-
-
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs

@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from compressctl.graph.cast_weights import INTEGERS, cast_weights
 from compressctl.graph.constants import CODES
-from compressctl.graph.index import attribute
+from compressctl.graph.index import attribute, bodies
 from compressctl.graph.qoperator_to_qdq import is_qlinear
 
 _SHOWN = 4
@@ -57,9 +57,8 @@ def _parts(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> Ite
     stored = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
     for node in graph.node:
         yield from _of_node(node, stored)
-        for part in node.attribute:
-            if part.HasField("g"):
-                yield from _parts(part.g, stored)
+        for body in bodies(node):
+            yield from _parts(body, stored)
     for weight in cast_weights(graph):
         yield "weight", weight.dtype, f"behind {', '.join(weight.steps[:-1])} and {weight.steps[-1]}", weight.codes
 

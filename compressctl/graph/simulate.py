@@ -9,7 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compressctl.core.quant import QuantPlan
-from compressctl.graph.index import index
+from compressctl.graph.index import index, names_read, reads
 from compressctl.graph.sites import find_sites
 
 
@@ -70,17 +70,11 @@ def leading_to(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelPr
         node = producers.get(waiting.pop())
         if node is not None and node.name not in wanted:
             wanted.add(node.name)
-            waiting.extend(_read(node))
+            waiting.extend(reads(node))
     kept = [node for node in model.graph.node if node.name in wanted]
-    read = {name for node in kept for name in _read(node)}
+    read = names_read(kept)
     stored = [tensor for tensor in model.graph.initializer if tensor.name in read]
     del made.graph.node[:], made.graph.initializer[:]
     made.graph.node.extend(kept)
     made.graph.initializer.extend(stored)
     return made
-
-
-def _read(node: onnx.NodeProto) -> set[str]:
-    """What a node reads, and what its subgraphs (If, Loop) read from outside."""
-    inner = [part.g for part in node.attribute if part.HasField("g")]
-    return {*node.input, *(name for graph in inner for child in graph.node for name in _read(child))}

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compressctl.graph.index import GraphIndex, index, store_what_is_read
+from compressctl.graph.index import GraphIndex, index, reads, store_what_is_read
 
 _FLOAT_OF = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 
@@ -147,10 +147,5 @@ def _needed(nodes: list[onnx.NodeProto], outputs: frozenset[str]) -> list[onnx.N
     for node in reversed(nodes):
         if wanted & set(node.output):
             kept.append(node)
-            wanted |= _inputs(node)
+            wanted.update(reads(node))
     return kept[::-1]
-
-
-def _inputs(node: onnx.NodeProto) -> set[str]:
-    inner = [part.g for part in node.attribute if part.HasField("g")]
-    return {*node.input, *(name for graph in inner for child in graph.node for name in _inputs(child))}

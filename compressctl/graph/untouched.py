@@ -12,6 +12,7 @@ from compressctl.core import untouched
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model
 from compressctl.graph.constants import ConstantTensor, constant_tensors, parameter_tensors
+from compressctl.graph.index import bodies
 
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Concat", "PRelu", "Expand"})
 """Operators whose constants count as weights only where they vary along two axes: one axis is a bias or a scale."""
@@ -133,9 +134,8 @@ def _layers_of(
     """place: the branch that the graph is, in words. seen: what counts for an earlier layer already."""
     scope = outer.within(graph)
     for node in graph.node:
-        for attribute in node.attribute:
-            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _layers_of(body, scope, seen, f" inside {node.op_type} {node.name}".rstrip())
+        for body in bodies(node):
+            yield from _layers_of(body, scope, seen, f" inside {node.op_type} {node.name}".rstrip())
         if not any(node.input) or all(name in scope.constants for name in node.output if name):
             continue
         own = {

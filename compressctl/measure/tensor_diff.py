@@ -12,6 +12,7 @@ import onnx
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import CompressctlError
 from compressctl.core.target import Target
+from compressctl.graph.index import reads
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import OutputFidelity
 from compressctl.measure.session_host import SessionHost
@@ -115,7 +116,7 @@ def _layers(file: Path) -> list[_Layer]:
     model = onnx.load(file, load_external_data=False)
     readers: dict[str, set[str]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in reads(node):
             readers.setdefault(name, set()).add(_name(node))
     return [
         _Layer(_name(node), node.op_type, name, frozenset(readers.get(name, ())))

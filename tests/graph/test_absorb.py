@@ -14,6 +14,7 @@ from support.graphs import residual_model
 
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.float16 import to_half, to_single
 from compressctl.graph.import_qdq import absorb, is_quantized
@@ -41,6 +42,36 @@ def test_our_own_file_comes_back_as_the_same_file() -> None:
     assert len(found.plan.activations) == 3
     again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
     assert np.array_equal(_run(again), _run(written))
+
+
+def test_a_product_in_float_leaves_its_neighbours_in_integers() -> None:
+    """The last of two products is in float: nothing wants the first one's output in integers."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array((rng.normal(0, 0.2, shape)).astype(np.float32), name)
+        for name, shape in (("w", (32, 16)), ("v", (16, 4)), ("b", (16,)))
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["t"], "first"),
+        helper.make_node("MatMul", ["t", "v"], ["y"], "last"),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in (("x", 32), ("y", 4))
+    ]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    plan = QuantPlan(
+        {"x": TensorQuant("uint8", np.array(0.05, np.float32), np.array(128, np.uint8))},
+        {"w": TensorQuant("int8", np.array(0.01, np.float32), np.array(0, np.int8))},
+        {"last": "asked for"},
+    )
+    written = to_onnx(Model(Form.ONNX, body, Signature((), ()), plan), PROCESSOR)
+    found = absorb(written)
+    assert set(found.plan.float_nodes) == {"last"}
+    again = to_onnx(Model(Form.ONNX, found.model, Signature((), ()), found.plan), PROCESSOR)
+    kinds = [[tensor.data_type for tensor in proto.graph.initializer] for proto in (written, again)]
+    assert sorted(kinds[0]) == sorted(kinds[1])
+    assert TensorProto.INT8 in kinds[1]
 
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])

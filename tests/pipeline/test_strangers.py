@@ -270,3 +270,21 @@ def test_a_split_that_a_stage_takes_and_that_is_empty_is_said_before_any_stage(s
     assert done.code == 2
     assert "stage int8 takes samples of the calibration split, and it has none" in done.err
     assert "test 10" in done.err
+
+
+def test_every_recorded_output_is_held_against_the_original(shell: Shell) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    weight = _weight("w", 64, 32)
+    _save(shell, nodes, [_value("x", ["N", 64])], [_value("y", ["N", 32])], [weight])
+    for place in range(6):
+        folder = shell.folder / f"zoo/test_data_set_{place}"
+        folder.mkdir(parents=True)
+        x = RNG.standard_normal((1, 64)).astype(np.float32)
+        y = x @ numpy_helper.to_array(weight) * (3 if place == 4 else 1)
+        for kind, name, array in (("input", "x", x), ("output", "y", y)):
+            (folder / f"{kind}_0.pb").write_bytes(numpy_helper.from_array(array, name).SerializeToString())
+    data = "{source: onnx_test_data, path: zoo, calibration: 2, validation: 1, test: 2}"
+    _recipe(shell, WEIGHTS, data)
+    done = shell.run("plan", "r.yaml", "--check")
+    assert done.code == 0, done.err
+    assert "the original's y is off what was recorded by" in done.out

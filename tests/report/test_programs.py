@@ -12,7 +12,15 @@ from typer.testing import CliRunner
 
 from compressctl.cli.main import app
 from compressctl.report import as_junit, as_sarif
-from compressctl.report.document import BackendPart, BudgetPart, Report, ScorePart, json_schema
+from compressctl.report.document import (
+    BackendPart,
+    BudgetPart,
+    FidelityPart,
+    OutputPart,
+    Report,
+    ScorePart,
+    json_schema,
+)
 from compressctl.report.write import add_to_job_summary, write
 
 HOSTILE = "</failure><script> \x00 \U0001f600"
@@ -116,6 +124,16 @@ def run(tmp_path: Path) -> Path:
 def test_check_gates_a_kept_run(run: Path, limits: list[str], code: int) -> None:
     options = [part for limit in limits for part in ("--budget", limit)]
     assert CliRunner().invoke(app, ["check", str(run), *options]).exit_code == code
+
+
+def test_check_gates_no_outputs_of_random_values(tmp_path: Path) -> None:
+    (part,) = _report().backends
+    output = OutputPart(name="y", samples=8, identical=False, sqnr_db=30.0, cosine=0.999, largest_difference=0.1)
+    for is_random, code in ((False, 0), (True, 2)):
+        found = FidelityPart(outputs=[output], split="test", samples=8, is_random=is_random)
+        held = part.compressed.model_copy(update={"fidelity": found})
+        write(_report(name="kept", backends=[part.model_copy(update={"compressed": held})]), tmp_path)
+        assert CliRunner().invoke(app, ["check", str(tmp_path), "--budget", "cosine=0.9"]).exit_code == code
 
 
 def test_check_holds_the_first_file_or_the_named_one(tmp_path: Path) -> None:
