@@ -4,13 +4,19 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test test-all test-lowest lint format bench package clean
 
 demo: $(VENV)/.installed  ## install, then compress a real model and prove it
-	$(VENV)/bin/compressctl apply recipes/quickstart.yaml
+	$(VENV)/bin/compressctl apply builtin:quickstart
 
-test: $(VENV)/.installed-dev  ## the whole suite
-	$(RUN) -m pytest -n 2 --dist loadfile
+test: $(VENV)/.installed-dev  ## what takes minutes: all but the tests that are marked slow
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: test  ## the slow rest as well
+	$(RUN) -m pytest -n 2 --dist loadfile -m slow
+
+test-lowest:  ## the fast tests with the oldest versions that pyproject.toml allows, in an environment of its own
+	.ci/test-lowest $(PYTHON) $(VENV)-lowest
 
 lint: $(VENV)/.installed-dev  ## what CI and pre-commit check
 	$(RUN) -m ruff check .
@@ -24,8 +30,14 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev  ## every benchmark whose data is there (see benchmarks/README.md)
 	$(RUN) benchmarks/run.py
 
+package: $(VENV)/.installed-dev  ## wheel and sdist in dist/, checked, and the wheel tried out with PYTHON
+	rm -rf dist
+	$(RUN) -m hatchling build
+	$(PIP) install --quiet twine && $(RUN) -m twine check --strict dist/*
+	.ci/try-wheel $(PYTHON) dist/*.whl
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "compressctl needs Python 3.11 or newer: make PYTHON=python3.11")'

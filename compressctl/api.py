@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Event
+from compressctl.core.machine import check_system
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.recipe.loader import load
@@ -183,6 +184,7 @@ def carry_out(
     recipe_file: Path | None = None,
 ) -> tuple[RunResult, Report, list[Path]]:
     """A plan in a folder of its own, with its report written. Whatever stops it is in the result, also when it is a bug."""
+    check_system()
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
     from compressctl.pipeline.lock import write_lock

@@ -121,7 +121,7 @@ def test_what_is_no_call_of_the_api_is_said(call: Any) -> None:
 
 def test_the_api_is_imported_when_it_is_used_and_brings_no_framework() -> None:
     code = (
-        "import sys, compressctl; early = set(sys.modules); compressctl.load_recipe('recipes/quickstart.yaml');"
+        "import sys, compressctl; early = set(sys.modules); compressctl.load_recipe('builtin:quickstart');"
         "print('compressctl.api' in early, sorted({'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

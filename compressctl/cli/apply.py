@@ -56,6 +56,12 @@ def apply(
 
     The exit code says how it went: `compressctl --help` lists the codes. A run that was stopped continues where it was
     when it is started again.
+
+    \b
+    Examples:
+      compressctl apply builtin:quickstart
+      compressctl apply model.yaml --set stages.int8.ranges=mse --set target.threads=2
+      compressctl apply model.yaml --output run --measure quick --log-format json
     """
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.plan import make_plan

@@ -35,6 +35,11 @@ def bench(
 
     All are given the same call: with --data the recipe's sample of median size, else random values. Axes that the first file
     leaves open have the sizes of --shape, or the data's.
+
+    \b
+    Examples:
+      compressctl bench model.onnx smaller.onnx --threads 2
+      compressctl bench model.onnx model.xml --data model.yaml --json
     """
     from compressctl.cli.files import dataset_of, exported_files
     from compressctl.core.target import Target

@@ -22,6 +22,10 @@ def check(
     Like a recipe's own budget it is held against the first exported file, unless --backend names another.
     Exit code 0 when every limit holds, 1 when one is missed. Limits: accuracy_drop, size, packed_size, speedup, worst_class_drop,
     agreement, cosine, sqnr_db (of all outputs, or of one as in cosine.boxes=0.99).
+
+    \b
+    Examples:
+      compressctl check runs/model/20261126-131803-bce8143f --budget accuracy_drop=0.5 --budget size=250KB
     """
     from compressctl.cli.limits import parse_budget
     from compressctl.core.errors import ExitCode, UsageError

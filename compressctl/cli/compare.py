@@ -16,6 +16,10 @@ def compare(
 
     A speed-up is against each run's own float model on the same runtime. Each further run is held against the first, with 95 %
     intervals.
+
+    \b
+    Examples:
+      compressctl compare runs/minmax runs/mse
     """
     from rich.console import Console
     from rich.table import Table

@@ -45,6 +45,10 @@ def diff(
 
     Signal to noise is in dB: 20 dB is an error of a tenth of the signal, 40 dB of a hundredth. Without --data both get random
     values, which says little about a model that expects photos or words.
+
+    \b
+    Examples:
+      compressctl diff model.onnx smaller.onnx --data model.yaml
     """
     import tempfile
 

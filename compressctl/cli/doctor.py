@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from compressctl.core.machine import Machine
+
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
-    """Say what this machine can do: packages, backends, instruction sets and what they mean for INT8."""
+    """Say what this machine can do: packages, backends, instruction sets and what they mean for INT8.
+
+    \b
+    Examples:
+      compressctl doctor
+      compressctl doctor --json
+    """
     found = examine()
     if as_json:
         import json
@@ -35,7 +44,7 @@ def examine() -> dict[str, dict[str, Any]]:
     return {
         "machine": {
             "processor": machine.cpu,
-            "architecture": machine.architecture,
+            "system": f"{machine.system}, {machine.architecture}{_support(machine)}",
             "logical processors": machine.logical_cpus,
             "profile": profile,
             "INT8": _INT8[profile],
@@ -49,6 +58,11 @@ def examine() -> dict[str, dict[str, Any]]:
         },
         "packages": {name: _version_words(name, install) for name, install in _PACKAGES.items()},
     }
+
+
+def _support(machine: Machine) -> str:
+    tested = machine.system.startswith("Linux") and machine.architecture == "x86_64"
+    return "" if tested else "; nothing is tested here, Linux on x86-64 is (docs/install.md)"
 
 
 _INT8 = {

@@ -23,7 +23,13 @@ def evaluate(
     unsets: Unsets = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the score as JSON.")] = False,
 ) -> None:
-    """Score any ONNX file through ONNX Runtime, or OpenVINO file through OpenVINO, on the data that a recipe names."""
+    """Score any ONNX file through ONNX Runtime, or OpenVINO file through OpenVINO, on the data that a recipe names.
+
+    \b
+    Examples:
+      compressctl evaluate smaller.onnx --data model.yaml
+      compressctl evaluate model.xml --data model.yaml --split validation --json
+    """
     from compressctl.cli.files import exported_files
     from compressctl.core.errors import UsageError
     from compressctl.core.source import DEFAULT_METRIC, metrics

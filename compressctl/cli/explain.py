@@ -10,7 +10,13 @@ import typer
 def explain(
     name: Annotated[str, typer.Argument(help="A name that `compressctl list` shows, as in quantize.static.")],
 ) -> None:
-    """Explain a technique, backend, metric, model source, dataset or task: parameters, defaults, what it needs, its paper."""
+    """Explain a technique, backend, metric, model source, dataset or task: parameters, defaults, what it needs, its paper.
+
+    \b
+    Examples:
+      compressctl explain quantize.static
+      compressctl explain image_folder
+    """
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
     from compressctl.core.nearest import nearest

@@ -41,6 +41,11 @@ def export(
     The quantization that a Q/DQ file carries, whoever wrote it, is read into a plan and written again in each target's own
     dialect. Each result is run beside the original, on a recipe's data or else on random inputs, and the largest difference is
     printed. Axes that the file leaves open have the sizes of --shape, or the data's.
+
+    \b
+    Examples:
+      compressctl export model.onnx --to openvino
+      compressctl export quantized.onnx --to onnxruntime --to tensorrt --data model.yaml --output deliver
     """
     from compressctl.cli.files import dataset_of
     from compressctl.measure.samples import Samples, parse_shapes

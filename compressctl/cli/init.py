@@ -40,6 +40,12 @@ def init(
     """Write a commented starter recipe for a model: its inputs and their shapes as the file has them, and a technique that fits.
 
     What the file does not tell (the size of an open axis, which integers an input takes) is guessed, marked, and named here.
+
+    \b
+    Examples:
+      compressctl init model.onnx --data recorded/
+      compressctl init model.onnx --shape sequence=128 --output small.yaml
+      compressctl init net.py:make
     """
     from compressctl.measure.samples import parse_shapes
 

@@ -38,6 +38,11 @@ def inspect(
     counts samples counts 1 (see docs/data.md); MACs that depend on another open axis are unknown without --shape. A PyTorch network is
     shown as the ONNX graph that it lowers to. Of a packed file the ledger is shown: how each tensor is coded, in how many
     bytes; every number in it is decoded and checked on the way.
+
+    \b
+    Examples:
+      compressctl inspect model.onnx --shape sequence=128
+      compressctl inspect builtin:digits-resnet
     """
     if Path(model).suffix.lower() == ".cctl":
         from compressctl.cli import inspect_packed

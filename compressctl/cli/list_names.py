@@ -13,7 +13,13 @@ def list_names(
         typer.Argument(help="techniques, backends, metrics, models or datasets. [default: all]", show_default=False),
     ] = None,
 ) -> None:
-    """List techniques, backends, metrics, model sources and datasets, those of installed plugins included."""
+    """List techniques, backends, metrics, model sources and datasets, those of installed plugins included.
+
+    \b
+    Examples:
+      compressctl list
+      compressctl list techniques
+    """
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
 

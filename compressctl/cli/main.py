@@ -1,7 +1,7 @@
 """The entry point: one table of commands, each imported when it is called, and errors turned into messages and exit codes.
 
 A command is a function in a file of its own, with typer's Annotated parameters and a docstring that teaches; it is
-registered by one line in COMMANDS. Nothing that is slow to import belongs at the top of such a file.
+registered by one line in GROUPS. Nothing that is slow to import belongs at the top of such a file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from compressctl import __version__
 from compressctl.cli.boundary import any_text_can_be_printed, boundary
 from compressctl.core.errors import EXIT_CODES, UsageError
+from compressctl.core.machine import check_system
 from compressctl.core.nearest import suggestion
 
 
@@ -30,31 +31,51 @@ class Command:
     summary: str
 
 
-COMMANDS = {
-    "init": Command("compressctl.cli.init:init", "Write a starter recipe for a model."),
-    "apply": Command("compressctl.cli.apply:apply", "Run a recipe: compress, export, measure, report."),
-    "validate": Command("compressctl.cli.validate:validate", "Check a recipe and name everything wrong with it."),
-    "plan": Command("compressctl.cli.plan:plan", "Show the steps that a recipe would take, before anything is loaded."),
-    "show": Command("compressctl.cli.show:show", "Print a recipe with everything filled in, and where it came from."),
-    "list": Command("compressctl.cli.list_names:list_names", "List techniques, backends, metrics, models, datasets."),
-    "explain": Command("compressctl.cli.explain:explain", "Explain a technique, backend, metric or source by name."),
-    "inspect": Command("compressctl.cli.inspect:inspect", "Show a model's layers, parameters and cost."),
-    "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),
-    "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
-    "runs": Command("compressctl.cli.runs:runs", "List earlier runs, show, pin or clean them up."),
-    "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
-    "bench": Command("compressctl.cli.bench:bench", "Time ONNX files against each other, without a recipe."),
-    "evaluate": Command("compressctl.cli.evaluate:evaluate", "Score an ONNX file on a recipe's data."),
-    "diff": Command("compressctl.cli.diff:diff", "Compare two files of one model, output by output, layer by layer."),
-    "export": Command(
-        "compressctl.cli.export:export", "Write an ONNX file in other runtimes' forms, without a recipe."
-    ),
-    "pack": Command("compressctl.cli.pack:pack", "Pack an ONNX file for transport, without loss."),
-    "unpack": Command("compressctl.cli.unpack:unpack", "Give back the ONNX file that was packed."),
-    "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
-    "schema": Command("compressctl.cli.schema:schema", "Write the JSON schema of recipes (for editors) or reports."),
-    "doctor": Command("compressctl.cli.doctor:doctor", "Say what this machine can do and what is missing."),
+GROUPS = {
+    "Compress a model": {
+        "init": Command("compressctl.cli.init:init", "Write a starter recipe for a model."),
+        "validate": Command("compressctl.cli.validate:validate", "Check a recipe and name everything wrong with it."),
+        "plan": Command("compressctl.cli.plan:plan", "Show a recipe's steps; --check tries one real batch."),
+        "apply": Command("compressctl.cli.apply:apply", "Run a recipe: compress, export, measure, report."),
+        "show": Command(
+            "compressctl.cli.show:show", "Print a recipe with everything filled in, and where it came from."
+        ),
+    },
+    "Look into runs": {
+        "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),
+        "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
+        "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
+        "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
+        "runs": Command("compressctl.cli.runs:runs", "List earlier runs, show, pin or clean them up."),
+    },
+    "Work on files, without a recipe": {
+        "inspect": Command("compressctl.cli.inspect:inspect", "Show a model's layers, parameters and cost."),
+        "bench": Command("compressctl.cli.bench:bench", "Time files against each other."),
+        "evaluate": Command("compressctl.cli.evaluate:evaluate", "Score a file on a recipe's data."),
+        "diff": Command(
+            "compressctl.cli.diff:diff", "Compare two files of one model, output by output, layer by layer."
+        ),
+        "export": Command("compressctl.cli.export:export", "Write an ONNX file in other runtimes' forms."),
+        "pack": Command("compressctl.cli.pack:pack", "Pack an ONNX file for transport, without loss."),
+        "unpack": Command("compressctl.cli.unpack:unpack", "Give back the ONNX file that was packed."),
+    },
+    "Look things up": {
+        "list": Command(
+            "compressctl.cli.list_names:list_names", "List techniques, backends, metrics, models, datasets."
+        ),
+        "explain": Command(
+            "compressctl.cli.explain:explain", "Explain a technique, backend, metric or source by name."
+        ),
+        "schema": Command(
+            "compressctl.cli.schema:schema", "Write the JSON schema of recipes (for editors) or reports."
+        ),
+        "doctor": Command("compressctl.cli.doctor:doctor", "Say what this machine can do and what is missing."),
+    },
 }
+"""By what one wants to do, in the order of `compressctl --help`."""
+
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+_WIDEST = max(map(len, COMMANDS))
 
 
 def main() -> None:
@@ -85,8 +106,9 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in COMMANDS.items()])
+        for title, group in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(_WIDEST), command.summary) for name, command in group.items()])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Exit codes (docs/exit-codes.md)"):
@@ -94,6 +116,7 @@ class LazyGroup(TyperGroup):
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         with boundary():
+            check_system()
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:

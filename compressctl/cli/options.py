@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")]
+RecipePath = Annotated[Path, typer.Argument(help="The recipe: a YAML file, or builtin:quickstart.", metavar="RECIPE")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a value, as in stages.int8.ranges=mse. Repeatable."),

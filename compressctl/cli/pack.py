@@ -26,6 +26,11 @@ def pack(
     Zeros, few different values, low-bit numbers and exponents are each coded in about the bits that they are worth.
     `compressctl unpack` gives back the very same bytes; programs read the weights with `compressctl.packed.load(path)`,
     which needs numpy alone. A packed file is not run by a runtime: unpack it where it is used.
+
+    \b
+    Examples:
+      compressctl pack smaller.onnx
+      compressctl pack smaller.onnx --output smaller.cctl --force
     """
     from compressctl.cli.files import writable
     from compressctl.packed.pack import pack as pack_file

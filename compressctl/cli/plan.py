@@ -30,6 +30,11 @@ def plan(
     """Show the steps that a recipe would take: forms, what the cache holds already, and every impossible order.
 
     Without --check no weight is loaded and no framework imported.
+
+    \b
+    Examples:
+      compressctl plan model.yaml --check
+      compressctl plan builtin:quickstart --set seed=1 --json
     """
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.plan import make_plan

@@ -9,7 +9,12 @@ import typer
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run's folder, or its report.json.", metavar="RUN")]) -> None:
-    """Show a run's report, and write its files again from report.json (after an upgrade, say)."""
+    """Show a run's report, and write its files again from report.json (after an upgrade, say).
+
+    \b
+    Examples:
+      compressctl report runs/model/20261126-131803-bce8143f
+    """
     from compressctl.report.read import read_report
     from compressctl.report.write import write
 

@@ -26,6 +26,10 @@ def reproduce(
     """Run a finished run's recipe again from its lock file, without the cache, and say what differs.
 
     Scores, flips and sizes must be equal, speed-ups must have overlapping intervals. Exit code 0 when they are, 1 when not.
+
+    \b
+    Examples:
+      compressctl reproduce runs/model/20261126-131803-bce8143f --measure quick
     """
     import sys
 

@@ -36,6 +36,12 @@ def runs(
     """List earlier runs, show one, pin one so that it stays, or remove all but the newest of each recipe.
 
     `clean` removes nothing until it is given --yes, and never a pinned run or a folder that holds no run.
+
+    \b
+    Examples:
+      compressctl runs
+      compressctl runs pin runs/model/20261126-131803-bce8143f
+      compressctl runs clean --keep 3 --yes
     """
     from compressctl.core.errors import UsageError
 

@@ -21,6 +21,11 @@ def schema(
     """Write the recipe's JSON schema, for completion and checks in an editor, or that of report.json, for programs.
 
     Put `# yaml-language-server: $schema=recipe.v1.json` on a recipe's first line.
+
+    \b
+    Examples:
+      compressctl schema --output recipe.v1.json
+      compressctl schema --report
     """
     from compressctl.core.errors import UsageError
     from compressctl.core.failures import refusal

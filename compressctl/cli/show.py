@@ -19,7 +19,13 @@ def show(
     unsets: Unsets = None,
     origin: Annotated[bool, typer.Option("--origin", help="Say behind each value which line set it.")] = False,
 ) -> None:
-    """Print a recipe with `extends`, `vars`, overrides and defaults filled in."""
+    """Print a recipe with `extends`, `vars`, overrides and defaults filled in.
+
+    \b
+    Examples:
+      compressctl show builtin:quickstart
+      compressctl show model.yaml --set target.threads=2 --origin
+    """
     loaded = load(recipe, sets or (), unsets or ())
     root = compose(recipe, sets or (), unsets or ()) if origin else None
     for line, steps in _lines(loaded.resolved):

@@ -24,6 +24,10 @@ def unpack(
     """Unpack a packed model: the ONNX file, and its external data beside it, byte by byte as they were packed.
 
     Everything is checked: a damaged file writes nothing.
+
+    \b
+    Examples:
+      compressctl unpack smaller.cctl --output smaller.onnx
     """
     from compressctl.cli.files import parsed_size, writable
     from compressctl.packed import PackedModel

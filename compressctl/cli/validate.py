@@ -33,6 +33,11 @@ def validate(
     """Check a recipe and name everything wrong with it, each with its line, column and a hint.
 
     The order of the stages and what each needs are checked too. Exit code 2 when there is a problem. Nothing is loaded.
+
+    \b
+    Examples:
+      compressctl validate model.yaml
+      compressctl validate model.yaml --format github
     """
     try:
         loaded = load(recipe, sets or (), unsets or ())

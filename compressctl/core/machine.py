@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from compressctl.core.errors import MachineError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -33,6 +35,16 @@ class NvidiaGpu:
 
     name: str
     capability: tuple[int, int]
+
+
+def check_system() -> None:
+    """Raises MachineError on a system that compressctl is not made for. docs/install.md says which it is made for."""
+    system = platform.system()
+    if system not in _READERS:
+        raise MachineError(
+            f"compressctl runs on Linux and macOS, this is {system or 'another system'}",
+            hint="on Windows, install it inside WSL 2, which is Linux; the files that it writes run on Windows",
+        )
 
 
 @lru_cache(maxsize=1)

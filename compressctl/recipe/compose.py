@@ -16,13 +16,14 @@ from compressctl.recipe.strict_yaml import Source, decode, parse
 _MAX_EXTENDS = 20
 _MODELS = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".h5", ".tflite", ".xml")
 _HOW_TO = "`compressctl explain onnx` and `compressctl explain python` say which models a recipe takes, and how"
+_BUILTIN, _BUILTIN_FOLDER = "builtin:", Path(__file__).parent / "builtin"
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
 def compose(path: Path, sets: Sequence[str], unsets: Sequence[str], text: str | None = None) -> Node:
     """The recipe as one mapping without `extends` and `vars`. Raises RecipeError with what was found.
 
-    text: what the file would hold, for a recipe that is in none; the path then says what paths in it are relative to.
+    path: a file, or `builtin:NAME` for a recipe that comes with the package. text: what the file would hold, for a recipe that is in none; the path then says what paths in it are relative to.
     """
     root = _read(path, (), text)
     for text in unsets:
@@ -33,6 +34,7 @@ def compose(path: Path, sets: Sequence[str], unsets: Sequence[str], text: str | 
 
 
 def _read(path: Path, chain: tuple[Path, ...], text: str | None = None) -> Node:
+    path = _file(path)
     resolved = _resolved(path)
     if resolved in chain:
         circle = " -> ".join(str(file.name) for file in (*chain, resolved))
@@ -54,7 +56,7 @@ def _read(path: Path, chain: tuple[Path, ...], text: str | None = None) -> Node:
         if not isinstance(parent.value, str):
             raise RecipeError([Problem("extends names files", "extends", origin=parent.origin)])
         try:
-            loaded = _read(path.parent / parent.value, (*chain, resolved))
+            loaded = _read(_beside(path, parent.value), (*chain, resolved))
         except RecipeError as error:
             if all(problem.origin and problem.origin.line is None for problem in error.problems):
                 raise RecipeError(
@@ -64,6 +66,27 @@ def _read(path: Path, chain: tuple[Path, ...], text: str | None = None) -> Node:
         merged = loaded if merged is None else merge(merged, loaded)
     child = root.without("extends")
     return child if merged is None else merge(merged, child)
+
+
+def _beside(path: Path, named: str) -> Path:
+    """What a recipe's `extends` names."""
+    return Path(named) if named.startswith(_BUILTIN) else path.parent / named
+
+
+def _file(path: Path) -> Path:
+    """The recipe's file, also of one that comes with the package."""
+    if not str(path).startswith(_BUILTIN):
+        return path
+    name = str(path).removeprefix(_BUILTIN)
+    known = sorted(file.stem for file in _BUILTIN_FOLDER.iterdir())
+    if name not in known:
+        problem = Problem(
+            f"no recipe {name!r} comes with compressctl",
+            hint=f"{', '.join(f'{_BUILTIN}{name}' for name in known)} does; `compressctl init MODEL` writes one for a model",
+            origin=Origin(str(path)),
+        )
+        raise RecipeError([problem])
+    return _BUILTIN_FOLDER / f"{name}.yaml"
 
 
 def _resolved(path: Path) -> Path:

@@ -93,7 +93,7 @@ def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
         warnings=list(result.warnings),
         environment=dict(result.environment),
         recipe=result.recipe.resolved,
-        recipe_file=_below_here(recipe_file) if recipe_file else None,
+        recipe_file=_below_here(recipe_file) if recipe_file and recipe_file.is_file() else None,
     )
 
 

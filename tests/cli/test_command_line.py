@@ -1,12 +1,14 @@
 """The command line itself: what it loads, what it says, how it exits."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import compressctl
@@ -15,7 +17,7 @@ from compressctl.cli.main import COMMANDS, app
 from compressctl.core.machine import nvidia_gpu, this_machine
 from compressctl.core.target import resolve_profile
 
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+QUICKSTART = "builtin:quickstart"
 FRAMEWORKS = ["torch", "onnx", "onnxruntime", "onnxscript"]
 HEAVY = ["torch", "onnx", "numpy", "onnxruntime", "sklearn", "scipy", "PIL", "jinja2", "onnxscript"]
 
@@ -35,9 +37,9 @@ print("LOADED", *sys.modules)
     "arguments",
     [
         ["--help"],
-        ["validate", str(QUICKSTART)],
-        ["plan", str(QUICKSTART)],
-        ["show", str(QUICKSTART)],
+        ["validate", QUICKSTART],
+        ["plan", QUICKSTART],
+        ["show", QUICKSTART],
         ["list"],
         ["schema"],
     ],
@@ -58,6 +60,26 @@ def test_every_command_teaches_in_its_help(command: str) -> None:
     assert len(done.stdout.splitlines()) > 5
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_every_help_are_lines_that_the_command_takes(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"]).stdout.partition("Examples:\n")[2]
+    examples = [shlex.split(line)[1:] for line in shown.splitlines() if line.startswith("    compressctl ")]
+    assert examples
+    for name, *arguments in examples:
+        assert name == command
+        with get_command(app).get_command(None, name).make_context(name, arguments) as context:
+            assert not context.args
+
+
+def test_a_system_that_is_not_served_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Windows")
+    done = CliRunner().invoke(app, ["list"])
+    assert done.exit_code == 5
+    assert "runs on Linux and macOS, this is Windows" in done.stderr
+    with pytest.raises(compressctl.CompressctlError, match="WSL 2"):
+        compressctl.apply("builtin:quickstart")
+
+
 def test_the_version_is_the_packages() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout.strip() == f"compressctl {compressctl.__version__}"
 
@@ -68,6 +90,7 @@ def test_the_version_is_the_packages() -> None:
         (["aply"], "did you mean apply"),
         (["apply"], "Missing argument"),
         (["apply", "none.yaml"], "does not exist"),
+        (["apply", "builtin:nothing"], "builtin:quickstart does"),
         (["explain", "quantize.statik"], "did you mean quantize.static"),
         (["explain", "langauge-model"], "did you mean language-model"),
         (["list", "techniks"], "one of: techniques"),
@@ -92,7 +115,7 @@ def test_a_missing_backend_exits_3_with_the_command_that_mends_it(tmp_path: Path
         "m.version = version\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", hide + _LOADED, "apply", str(QUICKSTART), "--output", str(tmp_path / "out")],
+        [sys.executable, "-c", hide + _LOADED, "apply", QUICKSTART, "--output", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         check=False,

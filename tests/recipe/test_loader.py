@@ -76,6 +76,11 @@ def test_the_later_of_two_parents_wins(tmp_path: Path) -> None:
     assert _load(tmp_path, "extends: [one.yaml, two.yaml]\n").seed == 2
 
 
+def test_a_recipe_extends_one_that_comes_with_the_package(tmp_path: Path) -> None:
+    recipe = _load(tmp_path, "extends: builtin:quickstart\nseed: 3\nmodel: {source: onnx, path: a.onnx}\n")
+    assert (recipe.name, recipe.seed, recipe.stages[0].id, recipe.base) == ("quickstart", 3, "int8", tmp_path)
+
+
 def test_another_source_does_not_inherit_the_parameters_of_the_first(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(BASE)
     recipe = _load(tmp_path, "extends: base.yaml\nmodel: {source: onnx, path: a.onnx}\n")
