@@ -109,8 +109,8 @@ def _measure(files: dict[str, Path], seconds: dict[str, float]) -> dict[str, Any
                 "bytes": path.stat().st_size,
                 "transport_bytes": len(zstandard.ZstdCompressor(level=19).compress(path.read_bytes())),
                 "seconds": seconds.get(name),
-                "speedup": run.speedup.ratio if run.speedup else 1.0,
-                "interval": [run.speedup.interval.low, run.speedup.interval.high] if run.speedup else None,
+                "speedup": run.speed.ratio if run.speed else 1.0,
+                "interval": [run.speed.low, run.speed.high] if run.speed else None,
             }
         )
     return {"cpu": this_machine().cpu, "rows": rows}

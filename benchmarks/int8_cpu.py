@@ -80,8 +80,8 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 "bytes": path.stat().st_size,
                 "top1": float((predictions.outputs.argmax(axis=1) == predictions.labels).mean() * 100),
                 "p50_ms": run.latency.p50_ms,
-                "speedup": run.speedup.ratio if run.speedup else 1.0,
-                "interval": [run.speedup.interval.low, run.speedup.interval.high] if run.speedup else None,
+                "speedup": run.speed.ratio if run.speed else 1.0,
+                "interval": [run.speed.low, run.speed.high] if run.speed else None,
                 "compress_seconds": seconds.get(name),
             }
         )

@@ -91,13 +91,13 @@ def _repeat(files: tuple[Path, Path], threads: int) -> dict[str, Any]:
     names = [str(file) for file in files]
     bench = ["-m", "compressctl", "bench", *names, "--threads", str(threads), "--json"]
     report = _printed(bench)
-    speed = report["files"][1]["speedup"]
+    speed = report["files"][1]["speed"]
     alternate, alone = (_printed([__file__, "--loop", str(threads), *group]) for group in (names, names[:1]))
     compressed = _printed([__file__, "--loop", str(threads), names[1]])
     return {
         "ratio": speed["ratio"],
-        "low": speed["interval"]["low"],
-        "high": speed["interval"]["high"],
+        "low": speed["low"],
+        "high": speed["high"],
         "alternating": speed["alternating"],
         "their_alternating": alternate[0] / alternate[1],
         "their_alone": alone[0] / compressed[0],

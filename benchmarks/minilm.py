@@ -70,8 +70,8 @@ def _benchmark(folder: Path) -> dict[str, Any]:
                 "bytes": path.stat().st_size,
                 "spearman": spearman(predictions.outputs, predictions.labels),
                 "p50_ms": run.latency.p50_ms,
-                "speedup": run.speedup.ratio if run.speedup else 1.0,
-                "interval": [run.speedup.interval.low, run.speedup.interval.high] if run.speedup else None,
+                "speedup": run.speed.ratio if run.speed else 1.0,
+                "interval": [run.speed.low, run.speed.high] if run.speed else None,
             }
         )
     return {"cpu": this_machine().cpu, "vnni": this_machine().has_vnni, "profile": profile, "rows": rows}

@@ -90,10 +90,8 @@ def _print(files: dict[str, Path], signature: Any, data: Any, name: str) -> None
         found = predict(BACKEND.open(artifact, Target("openvino", threads=0)), data.split("test"), signature, 64)
         right = found.outputs.argmax(axis=1) == np.asarray(found.labels)
         bytes_ = sum(file.stat().st_size for file in artifact.files)
-        speed = run.speedup
-        words = (
-            "1.00x" if speed is None else f"{speed.ratio:.2f}x ({speed.interval.low:.2f} to {speed.interval.high:.2f})"
-        )
+        speed = run.speed
+        words = "1.00x" if speed is None else f"{speed.ratio:.2f}x ({speed.low:.2f} to {speed.high:.2f})"
         print(
             f"| {label} | {right.mean() * 100:.2f} % | {bytes_ / 1e6:.2f} MB | {run.latency.p50_ms:.3f} ms | {words} | "
             f"{_integer_layers(path)} |"

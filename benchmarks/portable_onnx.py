@@ -60,7 +60,7 @@ def _beside(name: str, model: Model, folder: Path, *, quick: bool) -> None:
     for (storage, artifact), run in zip(artifacts.items(), timing.points[0], strict=True):
         size = sum(path.stat().st_size for path in artifact.files)
         memory = (run.memory.load_peak_bytes - run.memory.before_bytes) / 1e6
-        speed = "" if run.speedup is None else f"{run.speedup.ratio:.2f}x ({run.speedup.interval.low:.2f} to {run.speedup.interval.high:.2f})"  # fmt: skip
+        speed = "" if run.speed is None else f"{run.speed.ratio:.2f}x ({run.speed.low:.2f} to {run.speed.high:.2f})"  # fmt: skip
         print(
             f"| {name} | {storage} | {size:,} | {run.load_ms:.0f} | {memory:.0f} | {run.latency.p50_ms:.2f} | {speed} | {same} |",
             flush=True,

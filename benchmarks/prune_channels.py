@@ -105,8 +105,8 @@ def _measure(files: dict[str, Path], epochs: int) -> dict[str, Any]:
                 "macs": total_macs(onnx.load(path)),
                 "bytes": path.stat().st_size,
                 "p50_ms": run.latency.p50_ms,
-                "speedup": run.speedup.ratio if run.speedup else 1.0,
-                "interval": [run.speedup.interval.low, run.speedup.interval.high] if run.speedup else None,
+                "speedup": run.speed.ratio if run.speed else 1.0,
+                "interval": [run.speed.low, run.speed.high] if run.speed else None,
             }
         )
     return {"cpu": this_machine().cpu, "epochs": epochs, "rows": rows}

@@ -63,10 +63,11 @@ def bench(
     runs = timing.points[0]
     if as_json:
         import json
-        from dataclasses import asdict
 
-        figures = [{"file": str(file), **asdict(run)} for file, run in zip(files, runs, strict=True)]
-        print(json.dumps({"noise": asdict(timing.noise), "files": figures}, indent=1))
+        from pydantic_core import to_jsonable_python
+
+        figures = [{"file": str(file), **vars(run)} for file, run in zip(files, runs, strict=True)]
+        print(json.dumps(to_jsonable_python({"noise": timing.noise, "files": figures}), indent=1))
         return
     print(f"{load_words(call.samples, threads)}, {in_words(call)}")
     for file, run in zip(files, runs, strict=True):
@@ -100,11 +101,11 @@ def _check_inputs(files: Sequence[Path], signatures: Sequence[Signature]) -> Non
 def _words(run: LatencyRun) -> str:
     from compressctl.measure.speed_words import sentence
 
-    latency, speed = run.latency, run.speedup
+    latency, speed = run.latency, run.speed
     words = [f"p50 {latency.p50_ms:.3f} ms", f"p90 {latency.p90_ms:.3f} ms"]
     if latency.p99_ms is not None:
         words.append(f"p99 {latency.p99_ms:.3f} ms")
     words.append(f"{latency.samples_per_second:,.0f} per second")
     if speed is not None:
-        words.append(f"against the first: {sentence(speed.ratio, speed.interval.low, speed.interval.high)}")
+        words.append(f"against the first: {sentence(speed)}")
     return ", ".join(words)

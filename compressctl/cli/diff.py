@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,8 +65,8 @@ def diff(
     if as_json:
         import json
 
-        entries = [{"layer": tensor.layer, **asdict(tensor.found)} for tensor in tensors]
-        print(json.dumps({"outputs": [asdict(output) for output in outputs], "tensors": entries}, indent=1))
+        entries = [{"layer": tensor.layer, **tensor.found.model_dump()} for tensor in tensors]
+        print(json.dumps({"outputs": [output.model_dump() for output in outputs], "tensors": entries}, indent=1))
         return
     _print(outputs, tensors, layers, data is None, len(calls))
     for file, theirs, ours in ((first, signature, second), (other, second, signature)):

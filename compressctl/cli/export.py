@@ -147,7 +147,7 @@ def _write(
     from compressctl.core.count import by_operator, nodes
     from compressctl.core.errors import MissingDependencyError, UsageError
     from compressctl.core.failures import refusal
-    from compressctl.measure.fusion import fusion_of
+    from compressctl.measure.size import integer_mac_share
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.workspace import open_backend
     from compressctl.techniques.quantize.requantize import fitted
@@ -170,12 +170,14 @@ def _write(
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
     for note in (*changed, *artifact.notes):
         print(f"  {note}")
-    executed = fusion_of(tuple(host.explain(artifact, target, shapes)))
-    multiplying = [node for node in executed.nodes if node.macs != 0]
+    executed = host.explain(artifact, target, shapes)
+    multiplying = [node for node in executed if node.macs != 0]
     if multiplying:
-        share, left_out = executed.integer_mac_share, sum(executed.left_out.values())
+        share, unknown = integer_mac_share(executed)
         shown = "an unknown share" if share is None else f"{share:.0%}"
-        without = f", without {nodes(left_out)} of unknown cost ({by_operator(executed.left_out)})" if left_out else ""
+        without = (
+            f", without {nodes(sum(unknown.values()))} of unknown cost ({by_operator(unknown)})" if unknown else ""
+        )
         print(f"  {shown} of the multiply-accumulates run on integers{without}")
         for node in [node for node in multiplying if node.rule][:5]:
             kernel = f", {node.kernel}" if node.kernel else ""

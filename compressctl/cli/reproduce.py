@@ -10,8 +10,9 @@ import typer
 from compressctl.pipeline.measure_level import MeasureLevel
 
 if TYPE_CHECKING:
+    from compressctl.measure.results import Measurement
     from compressctl.recipe.schema import Recipe
-    from compressctl.report.document import FilePart, Report
+    from compressctl.report.document import Report
 
 
 def reproduce(
@@ -107,7 +108,7 @@ def _draws(recipe: Recipe) -> list[str]:
 
 
 def _differences(before: Report, after: Report) -> list[str]:
-    from compressctl.report.tables import speed_words
+    from compressctl.measure.speed_words import sentence
 
     lines = []
     for old in before.backends:
@@ -124,11 +125,11 @@ def _differences(before: Report, after: Report) -> list[str]:
                 lines.append(f"{old.backend} {name}: size was {was.total_bytes}, is {is_.total_bytes} bytes")
         one, two = old.compressed.speed, new.compressed.speed
         if one and two and (one.high < two.low or two.high < one.low):
-            lines.append(f"{old.backend}: was {speed_words(one)}, is {speed_words(two)}")
+            lines.append(f"{old.backend}: was {sentence(one)}, is {sentence(two)}")
     return lines
 
 
-def _flips(was: FilePart, is_: FilePart) -> list[str]:
+def _flips(was: Measurement, is_: Measurement) -> list[str]:
     """Predictions can differ although as many are right."""
     if was.change is None or is_.change is None:
         return []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, with_config
 
 from compressctl.core.registry import Registry
 
@@ -50,23 +50,27 @@ class Artifact:
     stand_in: bool = False
 
 
+_STRICT = ConfigDict(extra="forbid")
+"""Both stand in reports as they are, which are read back without unknown fields."""
+
+
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class ExecutedNode:
-    """One node as the runtime really executes it. precision: "int8", "float32", ... macs: for one sample, 0 where it has
-    none, None where it multiplies and cannot be counted.
-
-    rule: why it is float although the plan quantizes it or a neighbour, None when there is nothing to explain. kernel: which
-    implementation the runtime says it chose, as in "jit_avx512_I8", None where it does not say.
-    """
+    """One node as the runtime really executes it. precision: "int8", "float32", ... kernel: as in "jit_avx512_I8"."""
 
     name: str
     op: str
     precision: str
-    macs: int | None
-    rule: str | None = None
-    kernel: str | None = None
+    macs: Annotated[
+        int | None,
+        Field(description="0 where it has none, null where it multiplies and could not be counted (1.5)"),
+    ]
+    rule: Annotated[str | None, Field(description="why it is float, where that needs an explanation")] = None
+    kernel: Annotated[str | None, Field(description="the implementation that the runtime says it chose")] = None
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class StoredWeights:
     """Weights in an artifact of one element type. zeros: elements that stand for 0."""

@@ -62,6 +62,11 @@ def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable
     return folder
 
 
+def below(path: Path, folder: Path) -> str:
+    """The path relative to the folder, where it lies inside."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
 def _recipe_in(folder: Path) -> str | None:
     """The name of the recipe whose run lies there."""
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from compressctl.core.backend import Artifact, Backend
+from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
 from compressctl.core.model import Model
@@ -16,8 +17,6 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.changed_examples import with_examples
 from compressctl.measure.drift import drift, token_drift
-from compressctl.measure.fusion import fusion_of
-from compressctl.measure.groups import SMALLEST_GROUP
 from compressctl.measure.latency import (
     STANDARD,
     BenchmarkSettings,
@@ -28,7 +27,15 @@ from compressctl.measure.latency import (
     operating_point,
 )
 from compressctl.measure.prediction_change import behaviour
-from compressctl.measure.results import Fidelity, Measurement, Noise, OperatingPoint
+from compressctl.measure.results import (
+    SMALLEST_GROUP,
+    BackendResult,
+    Fidelity,
+    Measurement,
+    OperatingPoint,
+    Speedup,
+    WaterfallStep,
+)
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict_all, score
 from compressctl.measure.served import threads_of
@@ -41,8 +48,9 @@ THROUGHPUT_BATCH = 16
 
 @dataclass(frozen=True)
 class Subject:
-    """One file to measure. model: in onnx form, whose float graph gives parameters and MACs."""
+    """One file to measure. name: of the stage that made it. model: in onnx form, whose float graph gives parameters and MACs."""
 
+    name: str
     artifact: Artifact
     model: Model
 
@@ -51,7 +59,7 @@ class Subject:
 class MeasurementConfig:
     """What files are measured with. samples: what is timed and counted. dataset: None when there is none.
 
-    metric: None for tasks without one. all_points: also other batches and threads, and samples of other sizes.
+    metric: None for tasks without one. folder: the run's. all_points: also other batches and threads, and samples of other sizes.
     """
 
     backend: Backend
@@ -60,13 +68,12 @@ class MeasurementConfig:
     samples: Samples
     dataset: Dataset | None
     metric: MetricSpec | None
+    folder: Path = Path()
     effort: BenchmarkSettings = STANDARD
     all_points: bool = True
 
 
-def measure(
-    subjects: Sequence[Subject], by: MeasurementConfig, events: Events
-) -> tuple[list[Measurement], Noise | None]:
+def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) -> BackendResult:
     """subjects: the float model first, the file to hand over last, outputs of stages between them.
 
     A stand-in is scored but not timed: another runtime than its own opens it here.
@@ -75,8 +82,7 @@ def measure(
     ends = [subjects[0], subjects[-1]]
     last = len(subjects) - 1
     if subjects[-1].artifact.stand_in:
-        found = [_untimed(subject, by) for subject in subjects]
-        return _scored(subjects, found, by, events), None
+        return _result(subjects, _scored(subjects, [_size(subject, by) for subject in subjects], by, events), by)
     headline = _compared(subjects, [operating_point(by.target, by.samples)], events, by.effort)
     others = operating_points(by.target, by.samples) if by.all_points else []
     timed = [headline.points[0]]
@@ -89,9 +95,43 @@ def measure(
             for position, (subject, run) in enumerate(zip(subjects, timed[0], strict=True))
         ]
     for end, position in ((0, 0), (-1, 1)):
-        points = tuple(OperatingPoint(runs[position].latency, runs[position].speedup) for runs in timed[1:])
-        found[end] = replace(found[end], points=points)
-    return _scored(subjects, found, by, events), headline.noise
+        points = tuple(OperatingPoint(latency=runs[position].latency, speed=runs[position].speed) for runs in timed[1:])
+        found[end] = found[end].model_copy(update={"points": points})
+    steps = [run.step for run in timed[0]]
+    return _result(subjects, _scored(subjects, found, by, events), by, steps).model_copy(
+        update={"noise": headline.noise}
+    )
+
+
+def _result(
+    subjects: Sequence[Subject],
+    found: Sequence[Measurement],
+    by: MeasurementConfig,
+    steps: Sequence[Speedup | None] = (),
+) -> BackendResult:
+    """steps: of each subject against the one before, empty where nothing was timed."""
+    baseline, compressed = found[0], found[-1]
+    return BackendResult(
+        backend=by.target.backend,
+        version=by.backend.probe().version,
+        baseline=baseline,
+        compressed=compressed,
+        smaller=baseline.total_bytes / max(compressed.total_bytes, 1),
+        notes=subjects[-1].artifact.notes,
+        waterfall=tuple(
+            WaterfallStep(
+                id=subject.name,
+                total_bytes=measured.total_bytes,
+                transport_bytes=measured.transport_bytes,
+                score=measured.score,
+                drop=measured.change.drop if measured.change else None,
+                latency=measured.latency,
+                speed=measured.speed,
+                step=step,
+            )
+            for subject, measured, step in zip(subjects, found, steps or [None] * len(subjects), strict=True)
+        ),
+    )
 
 
 def _compared(
@@ -119,35 +159,22 @@ def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
     ]
 
 
-def _untimed(subject: Subject, by: MeasurementConfig) -> Measurement:
-    return Measurement(
-        artifact=subject.artifact,
-        size=size(subject.artifact, subject.model, by.backend, inputs=by.samples.sample_shapes()),
-        score=None,
-        latency=None,
-        memory=None,
-        fusion=None,
-    )
+def _size(subject: Subject, by: MeasurementConfig, nodes: Sequence[ExecutedNode] = ()) -> Measurement:
+    return size(subject.artifact, subject.model, by.backend, nodes, by.samples.sample_shapes(), by.folder)
 
 
 def _measurement(
     subject: Subject, run: LatencyRun, by: MeasurementConfig, host: SessionHost, *, in_full: bool
 ) -> Measurement:
-    shapes = by.samples.sample_shapes()
-    fused = fusion_of(tuple(host.explain(subject.artifact, by.target, shapes))) if in_full else None
-    return Measurement(
-        artifact=subject.artifact,
-        size=size(subject.artifact, subject.model, by.backend, fused.nodes if fused else (), shapes),
-        score=None,
-        latency=run.latency,
-        memory=run.memory,
-        load_ms=run.load_ms,
-        fusion=fused,
-        speedup=run.speedup,
-        step=run.step,
-        energy=run.energy,
-        thrift=run.thrift,
-    )
+    nodes = host.explain(subject.artifact, by.target, by.samples.sample_shapes()) if in_full else ()
+    timed = {
+        "latency": run.latency,
+        "memory": run.memory,
+        "load_ms": run.load_ms,
+        "speed": run.speed,
+        "energy": run.energy,
+    }
+    return _size(subject, by, nodes).model_copy(update=timed)
 
 
 def _scored(
@@ -157,7 +184,8 @@ def _scored(
     split = None if by.dataset is None else scored_split(by.dataset)
     if by.dataset is None or split is None:
         why = "the recipe has no data" if by.dataset is None else "the data have no samples"
-        return [found[0], *(replace(measured, fidelity=Fidelity(reason=why)) for measured in found[1:])]
+        nothing = Fidelity(outputs=(), split=None, samples=0, reason=why)
+        return [found[0], *(measured.model_copy(update={"fidelity": nothing}) for measured in found[1:])]
     with SessionHost() as host:
         seen = predict_all(
             [host.open(subject.artifact, replace(by.target, threads=0)) for subject in subjects],
@@ -172,9 +200,11 @@ def _scored(
         before, result = seen.predictions[0], measured
         is_first = subject is subjects[0]
         if not is_first:
-            compared = seen.fidelity[len(scored)]
             is_random = bool(getattr(by.dataset, "is_random", False))
-            result = replace(result, fidelity=Fidelity(compared, split, seen.samples, is_random))
+            compared = Fidelity(
+                outputs=seen.fidelity[len(scored)], split=split, samples=seen.samples, is_random=is_random
+            )
+            result = result.model_copy(update={"fidelity": compared})
         if now is not None and before is not None and split == "test":
             _warn_of_nothing(now, "the float model" if is_first else subject.artifact.path.name, events)
             result = _with_score(result, before, now, by, scored, events, is_last=subject is subjects[-1])
@@ -210,9 +240,10 @@ def _with_score(
                 f"{by.metric.name} is {what}: labels that do not vary, or outputs that are no numbers or too far off"
             )
         else:
-            found = replace(found, score=value)
+            found = found.model_copy(update={"score": value})
             if scored and scored[0].score is not None:
-                found = replace(found, change=change(before, now, by.metric, classes, "test"))
+                changed = change(before, now, by.metric, classes, "test")
+                found = found.model_copy(update={"change": changed})
     if is_last and scored:
         found = _behaved(found, before, now, by)
         _warn_of_groups(found, before, events)
@@ -246,9 +277,10 @@ def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Me
         changed = behaviour(before, after, classes)
         if changed is not None:
             changed = with_examples(changed, before, after, by.dataset, SCORING_BATCH)
-        return replace(found, behaviour=changed)
+        return found.model_copy(update={"behaviour": changed})
     if by.task == "language-model":
-        return replace(found, tokens=token_drift(before, after))
+        return found.model_copy(update={"tokens": token_drift(before, after)})
     if by.task in ("regression", "embedding"):
-        return replace(found, drift=drift(before, after, neighbours=by.task == "embedding"))
+        moved = drift(before, after, neighbours=by.task == "embedding")
+        return found.model_copy(update={"drift": moved})
     return found

@@ -2,68 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from compressctl.core.source import MetricSpec, metrics
-from compressctl.measure.fidelity_limits import fidelity_checks
-from compressctl.measure.results import BudgetCheck, Measurement, OutputFidelity
+from compressctl.measure.fidelity_limits import fidelity_checks, missed
+from compressctl.measure.results import BudgetCheck, Measurement, Speedup
 from compressctl.measure.speed_words import is_wide, times
 from compressctl.recipe.schema import BudgetSection
 
 
-@dataclass(frozen=True)
-class BudgetFacts:
-    """What limits are held against. drop of the metric in its unit, worst_class in points; None where it was not measured.
+def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tuple[BudgetCheck, ...]:
+    """One line for every limit that is set. What was not measured does not hold.
 
-    speedup: the ratio, and the lower and upper end of its interval.
-
-
-    outputs: against the original's, None where nothing was compared.
+    found: None where the file that is held against the budget could not be built or measured.
     """
-
-    size_bytes: int | None
-    metric: str
-    packed_bytes: int | None = None
-    drop: float | None = None
-    worst_class: tuple[str, float] | None = None
-    speedup: tuple[float, float, float] | None = None
-    outputs: tuple[OutputFidelity, ...] | None = None
-
-
-def facts_of(compressed: Measurement | None, metric: str) -> BudgetFacts:
-    """compressed: None where the file that is held against the budget could not be built or measured."""
-    if compressed is None:
-        return BudgetFacts(size_bytes=None, metric=metric)
-    change, speedup = compressed.change, compressed.speedup
-    return BudgetFacts(
-        size_bytes=compressed.size.total_bytes,
-        metric=metric,
-        packed_bytes=compressed.packed.total_bytes if compressed.packed else None,
-        drop=change.drop if change else None,
-        worst_class=change.worst_class if change else None,
-        speedup=(speedup.ratio, speedup.interval.low, speedup.interval.high) if speedup else None,
-        outputs=compressed.fidelity.outputs if compressed.fidelity and compressed.fidelity.outputs else None,
-    )
-
-
-def check(budget: BudgetSection, facts: BudgetFacts) -> tuple[BudgetCheck, ...]:
-    """One line for every limit that is set. What was not measured does not hold."""
+    change, packed = (found.change, found.packed) if found else (None, None)
     checks = []
     if budget.size is not None:
-        checks.append(_at_most("size", budget.size, facts.size_bytes, "bytes of the exported files"))
+        taken = found.total_bytes if found else None
+        checks.append(at_most("size", budget.size, taken, "bytes of the exported files"))
     if budget.packed_size is not None:
         words = "bytes of the file packed for transport"
-        checks.append(_at_most("packed_size", budget.packed_size, facts.packed_bytes, words))
+        checks.append(at_most("packed_size", budget.packed_size, packed.total_bytes if packed else None, words))
     if budget.accuracy_drop is not None:
-        words = f"{_drop_of(facts.metric)} on the test split"
-        checks.append(_at_most("accuracy_drop", budget.accuracy_drop, facts.drop, words))
+        words = f"{_drop_of(metric)} on the test split"
+        checks.append(at_most("accuracy_drop", budget.accuracy_drop, change.drop if change else None, words))
     if budget.worst_class_drop is not None:
-        name, drop = facts.worst_class or (None, None)
+        name, drop = (change.worst_class if change else None) or (None, None)
         words = f"points of class {name}" if name else "points of one class"
-        checks.append(_at_most("worst_class_drop", budget.worst_class_drop, drop, words))
+        checks.append(at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
-        checks.append(_speedup(budget.speedup, facts))
-    return (*checks, *fidelity_checks(budget, facts.outputs))
+        checks.append(_speedup(budget.speedup, found.speed if found else None))
+    return (*checks, *fidelity_checks(budget, found.fidelity.outputs if found and found.fidelity else ()))
 
 
 def _drop_of(metric: str) -> str:
@@ -74,21 +42,22 @@ def _drop_of(metric: str) -> str:
     return f"points of {metric}" if spec.unit == "%" else f"{'fall' if spec.higher_is_better else 'rise'} of {metric}"
 
 
-def _at_most(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:
+def at_most(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:
     if actual is None:
-        return BudgetCheck(name, limit, None, False, "not measured")
+        return missed(name, limit)
     # A drop of exactly the limit, computed from shares, may come out a rounding error above it.
-    return BudgetCheck(name, limit, actual, actual <= limit + 1e-9, words)
+    return BudgetCheck(name=name, limit=limit, actual=actual, holds=actual <= limit + 1e-9, explanation=words)
 
 
-def _speedup(limit: float, facts: BudgetFacts) -> BudgetCheck:
+def _speedup(limit: float, speed: Speedup | None) -> BudgetCheck:
     """The ratio decides where its interval allows one to be told, and the interval's lower end where it is too wide for that."""
-    if facts.speedup is None:
-        return BudgetCheck("speedup", limit, None, False, "not measured")
-    ratio, low, high = facts.speedup
+    if speed is None:
+        return missed("speedup", limit)
+    ratio, low, high = speed.ratio, speed.low, speed.high
     if is_wide(low, high):
         words = f"times as fast as float at least; {times(low)} to {times(high)} is too wide an interval for one value"
-        return BudgetCheck("speedup", limit, low, low >= limit, words)
-    if limit > 1 and low <= 1 <= high:
-        return BudgetCheck("speedup", limit, ratio, False, "no measurable change: the interval spans 1")
-    return BudgetCheck("speedup", limit, ratio, ratio >= limit, "times as fast as float, same runtime")
+        return BudgetCheck(name="speedup", limit=limit, actual=low, holds=low >= limit, explanation=words)
+    spans_one = limit > 1 and low <= 1 <= high
+    words = "no measurable change: the interval spans 1" if spans_one else "times as fast as float, same runtime"
+    holds = ratio >= limit and not spans_one
+    return BudgetCheck(name="speedup", limit=limit, actual=ratio, holds=holds, explanation=words)

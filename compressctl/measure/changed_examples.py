@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import io
-from dataclasses import replace
 
 import numpy as np
 
@@ -29,23 +29,21 @@ def with_examples(found: Behaviour, before: Predictions, after: Predictions, dat
     def name(label: int) -> str:
         return names[label] if 0 <= label < len(names) else "none"
 
-    return replace(
-        found,
-        examples=tuple(
-            Example(
-                index=int(before.indices[position]),
-                label=name(int(labels[position])),
-                before=name(int(old[position])),
-                after=name(int(new[position])),
-                png=pictures.get(int(before.indices[position])),
-            )
-            for position in chosen
-        ),
+    examples = tuple(
+        Example(
+            index=int(before.indices[position]),
+            label=name(int(labels[position])),
+            before=name(int(old[position])),
+            after=name(int(new[position])),
+            png=pictures.get(int(before.indices[position])),
+        )
+        for position in chosen
     )
+    return found.model_copy(update={"examples": examples})
 
 
-def _pictures(dataset: Dataset, wanted: set[int], batch_size: int) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
+def _pictures(dataset: Dataset, wanted: set[int], batch_size: int) -> dict[int, str]:
+    found: dict[int, str] = {}
     if not wanted:
         return found
     for batch in dataset.split("test").batches(batch_size):
@@ -60,8 +58,8 @@ def _pictures(dataset: Dataset, wanted: set[int], batch_size: int) -> dict[int, 
     return found
 
 
-def as_png(values: np.ndarray) -> bytes | None:
-    """One sample as a PNG of at most 96 pixels a side; None when it has no image's shape: (channels, h, w), (h, w, channels).
+def as_png(values: np.ndarray) -> str | None:
+    """One sample as a PNG in base64, of at most 96 pixels a side; None when it has no image's shape: (channels, h, w), (h, w, channels).
 
     The values are spread over black to white, since a normalization that the model wants says nothing to an eye.
     """
@@ -77,4 +75,4 @@ def as_png(values: np.ndarray) -> bytes | None:
     image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    return base64.b64encode(stream.getvalue()).decode()

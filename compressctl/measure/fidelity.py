@@ -175,9 +175,16 @@ class _Sums:
     def result(self) -> OutputFidelity:
         if self.undefined and not self.values and not self.broken:
             return OutputFidelity(
-                self.name, 0, False, None, None, None, other_shapes=self.other_shapes, undefined=self.undefined
+                name=self.name,
+                samples=0,
+                identical=False,
+                sqnr_db=None,
+                cosine=None,
+                largest_difference=None,
+                other_shapes=self.other_shapes,
+                undefined=self.undefined,
             )
-        is_clean = self.broken == 0
+        is_clean, agreement = self.broken == 0, self.equal / self.decisions if self.decisions else None
         return OutputFidelity(
             name=self.name,
             samples=self.samples,
@@ -185,7 +192,8 @@ class _Sums:
             sqnr_db=self._sqnr_db() if is_clean else None,
             cosine=self._cosine() if is_clean else None,
             largest_difference=self.largest if self.samples and is_clean else None,
-            agreement=self.equal / self.decisions if self.decisions else None,
+            agreement=agreement,
+            churn=None if agreement is None else 1 - agreement,
             decided_by=self.rule if self.decisions else None,
             broken=self.broken,
             other_shapes=self.other_shapes,

@@ -20,10 +20,15 @@ _WORDS: dict[Figure, str] = {
 }
 
 
-def fidelity_checks(limits: FidelityLimits, outputs: Sequence[OutputFidelity] | None) -> tuple[BudgetCheck, ...]:
+def missed(name: str, limit: float, why: str = "not measured") -> BudgetCheck:
+    """A limit that does not hold, without a figure."""
+    return BudgetCheck(name=name, limit=limit, actual=None, holds=False, explanation=why)
+
+
+def fidelity_checks(limits: FidelityLimits, outputs: Sequence[OutputFidelity]) -> tuple[BudgetCheck, ...]:
     """One line for every limit that is set: of all outputs, the worst; or of the one that is named.
 
-    outputs: None where nothing was compared. What was not measured does not hold.
+    outputs: empty where nothing was compared. What was not measured does not hold.
     """
     found = []
     for figure in FIGURES:
@@ -42,7 +47,10 @@ def strict_checks(found: Iterable[tuple[str, Fidelity | None]]) -> tuple[BudgetC
         said = None if fidelity is None else verdict(fidelity)
         if fidelity is not None and said is None:
             said = _uncompared(fidelity)
-        checks.append(BudgetCheck(f"strict ({backend})", 1.0, None, said is None, said or "near the original"))
+        words = said or "near the original"
+        checks.append(
+            BudgetCheck(name=f"strict ({backend})", limit=1.0, actual=None, holds=said is None, explanation=words)
+        )
     return tuple(checks)
 
 
@@ -58,38 +66,40 @@ def _uncompared(found: Fidelity) -> str | None:
     return "; ".join(parts) or None
 
 
-def _named(figure: Figure, name: str, least: float, outputs: Sequence[OutputFidelity] | None) -> BudgetCheck:
-    output = next((output for output in outputs or () if output.name == name), None)
+def _named(figure: Figure, name: str, least: float, outputs: Sequence[OutputFidelity]) -> BudgetCheck:
+    output = next((output for output in outputs if output.name == name), None)
     title = f"{figure} of {name}"
-    if outputs is not None and output is None:
+    if outputs and output is None:
         there = ", ".join(output.name for output in outputs)
-        return BudgetCheck(title, least, None, False, f"there is no output {name}; there are {there}")
+        return missed(title, least, f"there is no output {name}; there are {there}")
     return _check(title, figure, least, output)
 
 
-def _worst(figure: Figure, least: float, outputs: Sequence[OutputFidelity] | None) -> BudgetCheck:
-    measured = [output for output in outputs or () if _value(figure, output) is not None]
-    if figure != "agreement" and outputs and len(measured) < len(outputs):
+def _worst(figure: Figure, least: float, outputs: Sequence[OutputFidelity]) -> BudgetCheck:
+    measured = [output for output in outputs if _value(figure, output) is not None]
+    if figure != "agreement" and len(measured) < len(outputs):
         missing = ", ".join(output.name for output in outputs if output not in measured)
-        return BudgetCheck(figure, least, None, False, f"not measured for {missing}")
+        return missed(figure, least, f"not measured for {missing}")
     if not measured:
-        why = "not measured" if not outputs else "not measured: no output looks like scores of classes"
-        return BudgetCheck(figure, least, None, False, why)
+        why = "not measured: no output looks like scores of classes" if outputs else "not measured"
+        return missed(figure, least, why)
     return _check(figure, figure, least, min(measured, key=lambda output: _value(figure, output) or 0.0))
 
 
 def _check(title: str, figure: Figure, least: float, output: OutputFidelity | None) -> BudgetCheck:
     value = None if output is None else _value(figure, output)
     if output is None or value is None:
-        return BudgetCheck(title, least, None, False, "not measured")
-    words = f"{_WORDS[figure]}, output {output.name}"
-    if value == _IDENTICAL_DB:
-        return BudgetCheck(title, least, None, True, f"output {output.name} is identical")
+        return missed(title, least)
     if value == -_IDENTICAL_DB:
-        return BudgetCheck(
-            title, least, None, False, f"output {output.name} holds no numbers, or no signal, to compare"
-        )
-    return BudgetCheck(title, least, value, value >= least - 1e-9, words)
+        return missed(title, least, f"output {output.name} holds no numbers, or no signal, to compare")
+    is_identical = value == _IDENTICAL_DB
+    return BudgetCheck(
+        name=title,
+        limit=least,
+        actual=None if is_identical else value,
+        holds=value >= least - 1e-9,
+        explanation=f"output {output.name} is identical" if is_identical else f"{_WORDS[figure]}, output {output.name}",
+    )
 
 
 def _value(figure: Figure, output: OutputFidelity) -> float | None:

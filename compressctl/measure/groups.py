@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from compressctl.measure.results import ErrorGroups, GroupChange, GroupError, Groups, Interval
-
-SMALLEST_GROUP = 10
-"""Samples below which one group's accuracy says nothing; such groups are listed but do not make the gap."""
+from compressctl.measure.results import SMALLEST_GROUP, ErrorGroups, GroupChange, GroupError, Groups
 
 _RESAMPLES = 2000
 
@@ -19,12 +18,11 @@ def group_changes(was_right: np.ndarray, is_right: np.ndarray, groups: np.ndarra
     the four counts (right or wrong before and after) from a multinomial.
     """
     rng = np.random.default_rng(0)
-    found, before, after, points = [], [], [], []
+    found, before, after = [], [], []
     for name in np.unique(groups):
         mine = groups == name
-        was, is_ = was_right[mine], is_right[mine]
+        was, is_, count = was_right[mine], is_right[mine], int(mine.sum())
         cells = np.array([np.sum(was & is_), np.sum(was & ~is_), np.sum(~was & is_), np.sum(~was & ~is_)])
-        count = int(mine.sum())
         found.append(
             GroupChange(
                 name=str(name),
@@ -36,23 +34,11 @@ def group_changes(was_right: np.ndarray, is_right: np.ndarray, groups: np.ndarra
             )
         )
         if count >= SMALLEST_GROUP:
-            points.append(found[-1])
             drawn = rng.multinomial(count, cells / count, size=_RESAMPLES)
             before.append((drawn[:, 0] + drawn[:, 1]) / count * 100)
             after.append((drawn[:, 0] + drawn[:, 2]) / count * 100)
-    if len(points) < 2:
-        return None
-    gap_before = max(entry.before for entry in points) - min(entry.before for entry in points)
-    gap_after = max(entry.after for entry in points) - min(entry.after for entry in points)
-    drawn_change = np.ptp(np.stack(after), axis=0) - np.ptp(np.stack(before), axis=0)
-    low, high = np.percentile(drawn_change, [2.5, 97.5])
-    return Groups(
-        groups=tuple(sorted(found, key=lambda entry: entry.after - entry.before)),
-        gap_before=gap_before,
-        gap_after=gap_after,
-        amplification=gap_after - gap_before,
-        interval=Interval(float(low), float(high)),
-    )
+    gap = _gap(found, before, after)
+    return None if gap is None else Groups(groups=sorted(found, key=lambda entry: entry.after - entry.before), **gap)
 
 
 def group_errors(error_before: np.ndarray, error_after: np.ndarray, groups: np.ndarray) -> ErrorGroups | None:
@@ -61,25 +47,34 @@ def group_errors(error_before: np.ndarray, error_after: np.ndarray, groups: np.n
     The interval resamples each group's samples, a sample's two errors together.
     """
     rng = np.random.default_rng(0)
-    found, points, before, after = [], [], [], []
+    found, before, after = [], [], []
     for name in np.unique(groups):
-        was, is_ = error_before[groups == name], error_after[groups == name]
-        found.append(GroupError(str(name), len(was), float(was.mean()), float(is_.mean())))
-        if len(was) >= SMALLEST_GROUP:
-            points.append(found[-1])
-            pairs = np.stack([was, is_])
-            drawn = np.array([pairs[:, rng.integers(len(was), size=len(was))].mean(axis=1) for _ in range(_RESAMPLES)])
+        pairs = np.stack([error_before[groups == name], error_after[groups == name]])
+        (was, is_), count = pairs.mean(axis=1), pairs.shape[1]
+        found.append(GroupError(name=str(name), samples=count, before=float(was), after=float(is_)))
+        if count >= SMALLEST_GROUP:
+            drawn = np.array([pairs[:, rng.integers(count, size=count)].mean(axis=1) for _ in range(_RESAMPLES)])
             before.append(drawn[:, 0])
             after.append(drawn[:, 1])
-    if len(points) < 2:
-        return None
-    gap_before = max(entry.before for entry in points) - min(entry.before for entry in points)
-    gap_after = max(entry.after for entry in points) - min(entry.after for entry in points)
-    low, high = np.percentile(np.ptp(np.stack(after), axis=0) - np.ptp(np.stack(before), axis=0), [2.5, 97.5])
-    return ErrorGroups(
-        groups=tuple(sorted(found, key=lambda entry: entry.before - entry.after)),
-        gap_before=gap_before,
-        gap_after=gap_after,
-        amplification=gap_after - gap_before,
-        interval=Interval(float(low), float(high)),
+    gap = _gap(found, before, after)
+    return (
+        None if gap is None else ErrorGroups(groups=sorted(found, key=lambda entry: entry.before - entry.after), **gap)
     )
+
+
+def _gap(
+    groups: Sequence[GroupChange | GroupError], before: Sequence[np.ndarray], after: Sequence[np.ndarray]
+) -> dict[str, float] | None:
+    """How far the groups lie apart, and the interval of what that became. before, after: by group, its resampled means."""
+    compared = [entry for entry in groups if entry.samples >= SMALLEST_GROUP]
+    if len(compared) < 2:
+        return None
+    gap_before, gap_after = np.ptp([entry.before for entry in compared]), np.ptp([entry.after for entry in compared])
+    low, high = np.percentile(np.ptp(np.stack(after), axis=0) - np.ptp(np.stack(before), axis=0), [2.5, 97.5])
+    return {
+        "gap_before": float(gap_before),
+        "gap_after": float(gap_after),
+        "amplification": float(gap_after - gap_before),
+        "low": float(low),
+        "high": float(high),
+    }

@@ -14,10 +14,10 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.target import Target
-from compressctl.measure.results import Energy, Interval, Latency, Memory, Noise, Speedup
+from compressctl.measure.results import Energy, Latency, Memory, Noise, Speedup
 from compressctl.measure.samples import Call, Samples, Size
 from compressctl.measure.served import Block, Served, threads_of
-from compressctl.measure.speed_words import verdict
+from compressctl.measure.speed_words import speedup_of
 from compressctl.numerics.ratio import Paired, paired_ratio
 
 _RUNS_FOR_P99 = 1000
@@ -53,7 +53,7 @@ QUICK = BenchmarkSettings(launches=3, most_launches=3, rounds=4, warm_up_seconds
 
 @dataclass(frozen=True)
 class LatencyRun:
-    """speedup and thrift: of time and energy against the first artifact; step: of time against the one before.
+    """speed: of time against the first artifact, as the energy's saving is; step: of time against the one before.
 
     load_ms: from the file to a session in a fresh process, the median of all launches.
     """
@@ -62,9 +62,8 @@ class LatencyRun:
     memory: Memory
     load_ms: float
     energy: Energy
-    speedup: Speedup | None
+    speed: Speedup | None
     step: Speedup | None = None
-    thrift: Speedup | None = None
 
 
 @dataclass(frozen=True)
@@ -230,10 +229,9 @@ def _point(
                 latency=_latency(mine, point),
                 memory=starts[position].memory,
                 load_ms=starts[position].load_ms,
-                energy=_energy(mine, target, meter, reason),
-                speedup=against(0, position),
+                energy=_energy(mine, target, meter, reason, None if position == 0 else blocks[0]),
+                speed=against(0, position),
                 step=against(position - 1, position),
-                thrift=None if position == 0 else _thrift(blocks[0], mine, target, meter),
             )
         )
     return runs
@@ -242,7 +240,7 @@ def _point(
 def speedup(before: Sequence[np.ndarray], after: Sequence[np.ndarray], alternating: Paired | None = None) -> Speedup:
     """before, after: one array per launch, one figure per round, the smaller the better; see `paired_ratio`."""
     found = paired_ratio(Paired(before, after), alternating)
-    return Speedup(found.value, Interval(found.low, found.high), verdict(found.low, found.high), found.alternating)
+    return speedup_of(found.value, found.low, found.high, found.alternating)
 
 
 def _medians(launches: list[list[Block]]) -> list[np.ndarray]:
@@ -268,15 +266,24 @@ def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
     )
 
 
-def _energy(launches: list[list[Block]], target: Target, meter: str | None, reason: str | None) -> Energy:
+def _energy(
+    launches: list[list[Block]],
+    target: Target,
+    meter: str | None,
+    reason: str | None,
+    baseline: list[list[Block]] | None = None,
+) -> Energy:
     joules = _joules(launches, target, meter)
-    if joules is not None:
-        per_run = float(np.median(np.concatenate(joules)))
-        watts = target.watts_per_core
-        estimate = f"processor seconds x {watts:g} declared watts per core"
-        return Energy(per_run, "measured" if meter else "estimated", meter or estimate)
-    hint = "declare target.watts_per_core for an estimate"
-    return Energy(None, "cannot be measured here", f"{reason or f'{meter}: too coarse'}; {hint}")
+    if joules is None:
+        why = f"{reason or f'{meter}: too coarse'}; declare target.watts_per_core for an estimate"
+        return Energy(joules=None, provenance="cannot be measured here", source=why)
+    before = None if baseline is None else _joules(baseline, target, meter)
+    return Energy(
+        joules=float(np.median(np.concatenate(joules))),
+        provenance="measured" if meter else "estimated",
+        source=meter or f"processor seconds x {target.watts_per_core:g} declared watts per core",
+        saving=None if before is None else speedup(before, joules),
+    )
 
 
 def _joules(launches: list[list[Block]], target: Target, meter: str | None) -> list[np.ndarray] | None:
@@ -294,11 +301,6 @@ def _joules(launches: list[list[Block]], target: Target, meter: str | None) -> l
     return found if all((values > 0).all() for values in found) else None
 
 
-def _thrift(before: list[list[Block]], after: list[list[Block]], target: Target, meter: str | None) -> Speedup | None:
-    old, new = _joules(before, target, meter), _joules(after, target, meter)
-    return None if old is None or new is None else speedup(old, new)
-
-
 def _noise(headline: list[list[list[Block]]], other_load: float) -> Noise:
     """How far the same file's medians lie apart, the worst of the artifacts, and what else the machine was doing."""
     spreads = []
@@ -307,7 +309,8 @@ def _noise(headline: list[list[list[Block]]], other_load: float) -> Noise:
         low, middle, high = np.percentile(medians, [10, 50, 90])
         spreads.append(float((high - low) / middle))
     spread = max(spreads)
-    return Noise(spread, other_load, spread > _NOISY_SPREAD or other_load > _NOISY_LOAD)
+    noisy = spread > _NOISY_SPREAD or other_load > _NOISY_LOAD
+    return Noise(spread=spread, other_load=other_load, noisy=noisy)
 
 
 @dataclass

@@ -62,7 +62,7 @@ def main() -> None:
             with_ = asked["alternate"]
             _say(_alternate((_opened(with_, np), call), with_["rounds"], with_["runs"]))
         else:
-            _say({"before": before, "load_peak": loaded, "run_peak": _peak_bytes()})
+            _say({"before_bytes": before, "load_peak_bytes": loaded, "run_peak_bytes": _peak_bytes()})
 
 
 def _block(call: Callable[[], object], runs: int, joules: Any) -> dict[str, Any]:

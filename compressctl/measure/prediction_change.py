@@ -76,7 +76,6 @@ def _classes(
         )
     adjusted = holm(np.array([entry.p_value for entry in found]))
     corrected = [
-        ClassChange(**{**entry.__dict__, "p_value": float(p_value)})
-        for entry, p_value in zip(found, adjusted, strict=True)
+        entry.model_copy(update={"p_value": float(p_value)}) for entry, p_value in zip(found, adjusted, strict=True)
     ]
     return tuple(sorted(corrected, key=lambda entry: entry.after - entry.before))

@@ -1,391 +1,333 @@
-"""What measuring found, as plain data with units in the names. Everything is about one exported file unless it says so."""
+"""What measuring found, as the report holds it: about one exported file unless it says so, with units in the names.
+
+Fields are only ever added within one major version of the report; see `report/document.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-from compressctl.core.backend import Artifact, ExecutedNode, StoredWeights
-from compressctl.core.count import Count
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressctl.core.backend import ExecutedNode, StoredWeights
+
+SMALLEST_GROUP = 10
+"""Samples of a class or group below which its accuracy says nothing: a single flip would move it by ten points or more. Such
+classes and groups are listed, and make neither the worst class nor the gap between groups."""
 
 Verdict = Literal["faster", "slower", "no measurable change", "too noisy to say"]
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % interval."""
+class Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
 
-    low: float
+
+class Speedup(Result):
+    """Of time or energy: both files on the same runtime, taking turns in the same rounds."""
+
+    ratio: float = Field(
+        description="baseline's median latency over this one's, calls back to back; of an interval with high > 1.5 low no "
+        "headline: its bound is, or that it is too noisy to say"
+    )
+    low: float = Field(description="lower end of the 95 % interval for another measurement of the same files")
     high: float
+    verdict: Verdict
+    alternating: float | None = Field(None, description="the same ratio where calls of both alternate in one process")
 
 
-@dataclass(frozen=True)
-class Score:
-    """value: of the metric, on `samples` samples of the test split, through the runtime. per_class: accuracy in percent."""
-
-    metric: str
-    value: float
-    samples: int
-    split: str
-    per_class: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """The compressed artifact against the baseline on the same samples.
-
-    drop: of the metric, in its unit, positive is worse. worst_class: its name and its drop in points.
-    right_to_wrong, wrong_to_right, disagreements: counts of samples (classification only).
-    """
-
-    drop: float
-    worst_class: tuple[str, float] | None = None
-    right_to_wrong: int | None = None
-    wrong_to_right: int | None = None
-    disagreements: int | None = None
-
-
-@dataclass(frozen=True)
-class ClassChange:
-    """One class before and after. before, after: accuracy in percent. p_value: exact McNemar, Holm's correction over classes."""
-
-    name: str
-    samples: int
-    before: float
-    after: float
-    right_to_wrong: int
-    wrong_to_right: int
-    p_value: float
-
-
-@dataclass(frozen=True)
-class GroupChange:
-    """One group of samples (the data's group column) before and after. before, after: accuracy in percent."""
-
-    name: str
-    samples: int
-    before: float
-    after: float
-    right_to_wrong: int
-    wrong_to_right: int
-
-
-@dataclass(frozen=True)
-class Groups:
-    """gap: accuracy of the best group minus that of the worst, in points. amplification: gap after - gap before, > 0 is worse.
-
-    interval: of the amplification, from resampling the samples of each group, both models' predictions together.
-    """
-
-    groups: tuple[GroupChange, ...]
-    gap_before: float
-    gap_after: float
-    amplification: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class GroupError:
-    """One group of samples before and after. before, after: mean absolute error, in the labels' unit."""
-
-    name: str
-    samples: int
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
-class ErrorGroups:
-    """gap: mean absolute error of the worst group minus that of the best. The rest as in `Groups`."""
-
-    groups: tuple[GroupError, ...]
-    gap_before: float
-    gap_after: float
-    amplification: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sample whose prediction changed. label, before, after: class names. png: a small picture, None for no image."""
-
-    index: int
-    label: str
-    before: str
-    after: str
-    png: bytes | None
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What changed for single samples of a model that gives numbers (regression, embeddings).
-
-    mean_change, largest_change: absolute difference of outputs, in their unit. cosine: of each sample's output before and
-    after, mean and least; None for single numbers. neighbours: mean share of each sample's 10 nearest that stay its nearest
-    (embeddings). error_p_value: Wilcoxon's signed-rank test on the absolute errors, None without labels. worst: positions in
-    the dataset of the samples that moved most. groups: None without labels or without groups in the data.
-    """
-
-    mean_change: float
-    largest_change: float
-    cosine_mean: float | None
-    cosine_least: float | None
-    neighbours: float | None
-    error_p_value: float | None
-    worst: tuple[int, ...]
-    groups: ErrorGroups | None = None
-
-
-@dataclass(frozen=True)
-class TokenDrift:
-    """A language model before and after. divergence: mean KL per token in nats. agreement: share of equal top-1 tokens.
-
-    perplexity: exp of the mean cross-entropy of the labels, None without them. tokens: how many were compared.
-    """
-
-    tokens: int
-    divergence: float
-    agreement: float
-    perplexity_before: float | None
-    perplexity_after: float | None
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """What changed for single samples although the score may not show it (classification).
-
-    churn: share of samples whose prediction changed, 0 to 1. negative_flip_rate: share that went from right to wrong.
-    p_value: exact McNemar over all samples. calibration errors: 15 bins of equal width, 0 to 1. divergence: mean KL of the
-    predicted distributions, in nats. changed: positions in the dataset of samples whose prediction changed, the first 200.
-    Source: Guo et al. 2017 (calibration); McNemar 1947; Holm 1979.
-    """
-
-    churn: float
-    negative_flip_rate: float
-    p_value: float
-    calibration_error_before: float
-    calibration_error_after: float
-    divergence: float
-    classes: tuple[ClassChange, ...]
-    changed: tuple[int, ...]
-    groups: Groups | None = None
-    examples: tuple[Example, ...] = ()
-
-
-@dataclass(frozen=True)
-class OutputFidelity:
-    """One output of a file against the original's, over all values of all compared samples.
-
-    sqnr_db: signal-to-quantization-noise ratio, 10 log10(sum of squares / sum of squared differences); None where the outputs
-    are identical, or the original's are all zero. cosine: of all values as one vector. largest_difference: in the output's unit.
-    agreement: share of equal decisions, 0 to 1, by the rule in decided_by; None where the output does not look like scores.
-    broken: values that are no numbers on one side alone; where there are any, no figure stands for the rest. undefined: those
-    that are none on either side, which are in no figure; where all are, samples is 0. other_shapes: samples of calls in
-    which the output has another shape, which are in no other figure. samples: of those that are.
-    """
-
-    name: str
-    samples: int
-    identical: bool
-    sqnr_db: float | None
-    cosine: float | None
-    largest_difference: float | None
-    agreement: float | None = None
-    decided_by: str | None = None
-    broken: int = 0
-    other_shapes: int = 0
-    undefined: int = 0
-
-    @property
-    def churn(self) -> float | None:
-        """The share of decisions that changed, 0 to 1."""
-        return None if self.agreement is None else 1 - self.agreement
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """Every output of a file against the original's. split: whose samples. reason: why nothing was compared, else None.
-
-    Source of the figures: the two files in the same runtime, on the same calls.
-    """
-
-    outputs: tuple[OutputFidelity, ...] = ()
-    split: str | None = None
-    samples: int = 0
-    is_random: bool = False
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds for one batch. p99_ms is None below 1,000 runs."""
+class Latency(Result):
+    """Of one batch."""
 
     runs: int
     batch: int
     threads: int
     p50_ms: float
     p90_ms: float
-    p99_ms: float | None
+    p99_ms: float | None = Field(description="only from 1,000 runs on")
     mean_ms: float
     samples_per_second: float
-    percentiles_ms: tuple[float, ...] = ()
-    """0 to 100: the whole distribution, for pictures."""
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """What one call was given, by input."""
-    values: Literal["data", "stretched", "random"] = "random"
-    sample: str = "median"
-    """Which of the data's samples, by size: the median, or the one at 10 or 90 %."""
+    percentiles_ms: tuple[float, ...] = Field((), description="the distribution: percentiles 0 to 100")
+    shapes: dict[str, tuple[int, ...]] = Field({}, description="of the call that was timed, by input")
+    values: Literal["data", "stretched", "random"] = Field(
+        "random",
+        description="whether a real sample was timed, one that was cut or repeated to the size asked for, or neither",
+    )
+    sample: str = Field("median", description="which of the data's samples by size: median, 10 %, 90 %")
 
 
-@dataclass(frozen=True)
-class Energy:
-    """joules: of one inference (one batch), None when it cannot be known. source: what counted, or why nothing did."""
+class OperatingPoint(Result):
+    """Speed at another batch and number of threads than the headline's."""
 
-    joules: float | None
+    latency: Latency
+    speed: Speedup | None = Field(description="against the float file at the same batch and threads")
+
+
+class Energy(Result):
+    joules: float | None = Field(description="of one inference (one batch); null when it cannot be known here")
     provenance: Literal["measured", "estimated", "cannot be measured here"]
-    source: str
+    source: str = Field(description="what counted, or why nothing did")
+    saving: Speedup | None = Field(None, description="float's joules over this file's, same runtime")
 
 
-@dataclass(frozen=True)
-class Noise:
-    """spread: how far the medians of one file's rounds lie apart (10 % to 90 %), as a share of their median.
-
-    other_load: share of all processors that other programs took meanwhile, 0 to 1.
-    """
-
-    spread: float
-    other_load: float
+class Noise(Result):
+    spread: float = Field(description="how far one file's medians lay apart (10 % to 90 %), share of their median")
+    other_load: float = Field(description="share of all processors that other programs took meanwhile")
     noisy: bool
 
 
-@dataclass(frozen=True)
-class Speedup:
-    """ratio: baseline's latency over this one's, same runtime, taking turns in the same rounds; see numerics/ratio.py.
+class Memory(Result):
+    """Of a fresh process."""
 
-    interval: 95 %, for another measurement of the same files. alternating: the ratio of calls that alternate in one process.
+    before_bytes: int = Field(description="peak resident memory with the runtime imported and nothing loaded")
+    load_peak_bytes: int
+    run_peak_bytes: int
+
+
+class Score(Result):
+    """Through the runtime. per_class: accuracy in percent."""
+
+    metric: str
+    value: float
+    samples: int
+    split: str
+    per_class: dict[str, float] | None
+
+
+class Change(Result):
+    """Against the baseline on the same samples. worst_class: its name and its drop in points; counts for classification only."""
+
+    drop: float = Field(description="of the metric, in its unit; positive is worse")
+    worst_class: tuple[str, float] | None
+    right_to_wrong: int | None
+    wrong_to_right: int | None
+    disagreements: int | None
+
+
+class ClassChange(Result):
+    name: str
+    samples: int
+    before: float = Field(description="accuracy in percent")
+    after: float
+    right_to_wrong: int
+    wrong_to_right: int
+    p_value: float = Field(description="exact McNemar test, corrected over the classes (Holm)")
+
+
+class GroupChange(Result):
+    name: str
+    samples: int
+    before: float = Field(description="accuracy in percent")
+    after: float
+    right_to_wrong: int
+    wrong_to_right: int
+
+
+class Groups(Result):
+    groups: tuple[GroupChange, ...] = Field(description="the group that lost most first")
+    gap_before: float = Field(description="best group's accuracy minus the worst's, in points")
+    gap_after: float
+    amplification: float = Field(description="gap after minus gap before; positive is worse")
+    low: float = Field(description="lower end of the 95 % bootstrap interval of the amplification")
+    high: float
+
+
+class GroupError(Result):
+    name: str
+    samples: int
+    before: float = Field(description="mean absolute error, in the labels' unit")
+    after: float
+
+
+class ErrorGroups(Result):
+    groups: tuple[GroupError, ...] = Field(description="the group whose error grew most first")
+    gap_before: float = Field(description="worst group's mean absolute error minus the best's")
+    gap_after: float
+    amplification: float = Field(description="gap after minus gap before; positive is worse")
+    low: float = Field(description="lower end of the 95 % bootstrap interval of the amplification")
+    high: float
+
+
+class Example(Result):
+    """A sample whose prediction changed. label, before, after: class names."""
+
+    index: int = Field(description="position in the dataset")
+    label: str
+    before: str
+    after: str
+    png: str | None = Field(description="a small picture, base64; null where samples are no images")
+
+
+class Drift(Result):
+    """What changed for single samples of a model that gives numbers (regression, embeddings)."""
+
+    mean_change: float = Field(description="mean absolute difference of the outputs, in their unit")
+    largest_change: float
+    cosine_mean: float | None = Field(description="of each sample's output before and after")
+    cosine_least: float | None
+    neighbours: float | None = Field(description="mean share of the 10 nearest samples that stay the nearest")
+    error_p_value: float | None = Field(description="Wilcoxon's signed-rank test on the absolute errors")
+    worst: tuple[int, ...] = Field(description="positions in the dataset of the samples that moved most")
+    groups: ErrorGroups | None = Field(None, description="regression, where the data has a group column")
+
+
+class TokenDrift(Result):
+    """A language model before and after. perplexity: exp of the mean cross-entropy of the labels, null without them."""
+
+    tokens: int
+    divergence: float = Field(description="mean KL divergence per token, in nats")
+    agreement: float = Field(description="share of equal most likely tokens")
+    perplexity_before: float | None
+    perplexity_after: float | None
+
+
+class Behaviour(Result):
+    """What changed for single samples although the score may not show it (classification).
+
+    Source: Guo et al. 2017 (calibration); McNemar 1947; Holm 1979.
     """
 
-    ratio: float
-    interval: Interval
-    verdict: Verdict
-    alternating: float | None = None
+    churn: float = Field(description="share of samples whose prediction changed")
+    negative_flip_rate: float = Field(description="share of samples that went from right to wrong")
+    p_value: float = Field(description="exact McNemar test over all samples")
+    calibration_error_before: float = Field(description="expected calibration error, 15 bins, 0 to 1")
+    calibration_error_after: float
+    divergence: float = Field(description="mean KL divergence of the predicted distributions, in nats")
+    classes: tuple[ClassChange, ...] = Field(description="the class that lost most first")
+    changed: tuple[int, ...] = Field(description="positions in the dataset of changed predictions, the first 200")
+    groups: Groups | None = Field(None, description="where the data has a group column")
+    examples: tuple[Example, ...] = Field((), description="changed samples, right to wrong first")
 
 
-@dataclass(frozen=True)
-class Size:
-    """files: bytes by name. transport_bytes: the same files, each compressed as for a download. macs: one sample.
+class OutputFidelity(Result):
+    """One output against the original's, over all values of all compared samples.
 
-    bit_operations: of one sample, each multiply-accumulate counted as bits of the weight x bits of the activation; None
-    where no runtime has said how it executes the file. Source:
-    van Baalen et al. 2020, "Bayesian Bits", section 2.3.
+    Where any value is broken, no figure stands for the rest.
     """
-
-    files: Mapping[str, int]
-    total_bytes: int
-    transport_bytes: int
-    parameters: int
-    macs: Count
-    bit_operations: Count | None = None
-    weights: tuple[StoredWeights, ...] = ()
-
-
-@dataclass(frozen=True)
-class PackedTensor:
-    """One tensor of a packed file. values: how many numbers it holds."""
 
     name: str
+    samples: int = Field(description="compared; without those whose output has another shape")
+    identical: bool
+    sqnr_db: float | None = Field(description="signal to noise; null where identical, or without a signal")
+    cosine: float | None
+    largest_difference: float | None
+    agreement: float | None = Field(
+        None, description="share of equal decisions; null where it does not look like scores"
+    )
+    churn: float | None = Field(None, description="share of changed decisions")
+    decided_by: str | None = Field(None, description="how a decision is read from the output")
+    broken: int = Field(0, description="values that are NaN or infinite on one side alone")
+    other_shapes: int = Field(0, description="samples of calls in which the output has another shape")
+    undefined: int = Field(0, description="values that are NaN or infinite in both; where all are, samples is 0")
+
+
+class Fidelity(Result):
+    """Every output of a file against the original's: the two files in the same runtime, on the same calls."""
+
+    outputs: tuple[OutputFidelity, ...]
+    split: str | None = Field(description="whose samples")
+    samples: int
+    is_random: bool = Field(False, description="random values stood in for data")
+    reason: str | None = Field(None, description="why nothing was compared")
+
+
+class PackedTensor(Result):
+    name: str
     dtype: str
-    values: int
-    coding: str
+    values: int = Field(description="how many numbers it holds")
+    coding: str = Field(description="outermost first, as `compressctl inspect` shows it")
     raw_bytes: int
-    packed_bytes: int
+    packed_bytes: int = Field(description="0 where it is stored with an equal tensor")
 
 
-@dataclass(frozen=True)
-class PackedSize:
-    """The exported file packed for transport. graph_bytes: of total_bytes, what is no tensor: the graph and the ledger.
+class PackedSize(Result):
+    """The file packed for transport: unpacked again it was the same, byte by byte."""
 
-    decode_seconds: to unpack it to a file."""
-
-    path: Path
+    path: str = Field(description="relative to the run folder")
     total_bytes: int
-    graph_bytes: int
+    graph_bytes: int = Field(description="of these, what is no tensor: the graph and the ledger")
+    smaller: float = Field(description="the float model's file over the packed file, in bytes")
+    smaller_than_parameters: float = Field(description="4 bytes for each parameter of the float model over the same")
     tensors: tuple[PackedTensor, ...]
     encode_seconds: float
     decode_seconds: float
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Peak resident memory of a fresh process after loading and after running, and before either (the runtime itself)."""
-
-    before_bytes: int
-    load_peak_bytes: int
-    run_peak_bytes: int
-
-
-@dataclass(frozen=True)
-class Parity:
-    """The largest absolute difference per output between two ways to run what should be the same function."""
+class Parity(Result):
+    """Two ways to run what should be the same function. max_abs_difference: by output."""
 
     between: str
-    max_abs_difference: Mapping[str, float]
+    max_abs_difference: dict[str, float]
     samples: int
 
 
-@dataclass(frozen=True)
-class Fusion:
-    """How the runtime really executes it.
+class Measurement(Result):
+    """One exported file and everything that was measured on it."""
 
-    integer_mac_share: 0 to 1, of the MACs that are known; None where none is, or there are none. left_out: nodes that the
-    share says nothing about although they multiply, by operator.
-    """
-
-    nodes: tuple[ExecutedNode, ...]
-    integer_mac_share: float | None
-    left_out: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OperatingPoint:
-    """Speed at another operating point than the headline's. speedup: None for the baseline itself."""
-
-    latency: Latency
-    speedup: Speedup | None
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One artifact. speedup, thrift (energy) and change are against the baseline, None for the baseline itself.
-
-    step: latency against the artifact before it, where stages are measured. points: speed at other batches and threads.
-    load_ms: from the file to a session that serves. fidelity: None for the baseline itself.
-    """
-
-    artifact: Artifact
-    size: Size
+    path: str = Field(description="relative to the run folder where it lies inside")
+    files: dict[str, int] = Field(description="bytes by name")
+    total_bytes: int
+    transport_bytes: int = Field(description="the files compressed with Zstandard, level 9 (deflate before 1.2)")
+    parameters: int
+    macs: int | None = Field(
+        description="multiply-accumulates of one sample; null where a node's are unknown, which before 1.5 counted 0"
+    )
+    macs_at_least: int | None = Field(None, description="where macs is null: what is known of them")
+    macs_unknown: dict[str, int] = Field({}, description="nodes that multiply and could not be counted, by operator")
+    bit_operations: int | None = Field(
+        None,
+        description="each multiply-accumulate x bits of weight x bits of activation; null where a node's are unknown",
+    )
+    bit_operations_at_least: int | None = Field(None, description="where bit_operations is null: what is known of them")
+    weights: tuple[StoredWeights, ...] = Field((), description="stored weights by element type")
     score: Score | None
     latency: Latency | None
     memory: Memory | None
-    fusion: Fusion | None
-    speedup: Speedup | None = None
-    change: Change | None = None
+    load_ms: float | None = Field(None, description="from the file to a session in a fresh process, median of several")
+    packed: PackedSize | None = Field(None, description="where the recipe says `pack: true`")
+    integer_mac_share: float | None = Field(
+        description="of the MACs that are known, as the runtime executes them; null where none is"
+    )
+    integer_share_leaves_out: dict[str, int] = Field(
+        {}, description="executed nodes that multiply and could not be counted, by operator"
+    )
+    nodes: tuple[ExecutedNode, ...]
+    speed: Speedup | None
+    change: Change | None
     behaviour: Behaviour | None = None
-    drift: Drift | None = None
-    tokens: TokenDrift | None = None
-    step: Speedup | None = None
+    drift: Drift | None = Field(None, description="regression and embeddings")
+    tokens: TokenDrift | None = Field(None, description="language models")
     energy: Energy | None = None
-    thrift: Speedup | None = None
-    points: tuple[OperatingPoint, ...] = ()
-    load_ms: float | None = None
-    packed: PackedSize | None = None
-    fidelity: Fidelity | None = None
+    points: tuple[OperatingPoint, ...] = Field((), description="speed at other batches, threads and sizes of samples")
+    fidelity: Fidelity | None = Field(None, description="null for the baseline itself")
 
 
-@dataclass(frozen=True)
-class BudgetCheck:
+class WaterfallStep(Result):
+    """The file as it would be after one stage; the first is the float model, the last the file handed over."""
+
+    id: str
+    total_bytes: int
+    transport_bytes: int
+    score: Score | None
+    drop: float | None = Field(description="of the metric against the float model, in its unit; positive is worse")
+    latency: Latency | None
+    speed: Speedup | None = Field(description="against the float model")
+    step: Speedup | None = Field(description="against the stage before")
+
+
+class BackendResult(Result):
+    """One export target: the float model and the compressed one on the same runtime."""
+
+    backend: str
+    version: str | None
+    baseline: Measurement
+    compressed: Measurement
+    smaller: float = Field(description="baseline's bytes over the compressed file's")
+    noise: Noise | None = None
+    notes: tuple[str, ...] = Field((), description="what the file's user must know, as in: engine not built")
+    waterfall: tuple[WaterfallStep, ...] = Field((), description="float, after each stage, handed over")
+
+
+class BudgetCheck(Result):
     """One line of the recipe's budget against what was measured. limit and actual in the budget's own unit."""
 
     name: str

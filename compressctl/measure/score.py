@@ -18,11 +18,8 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.metrics import classes_of
-from compressctl.measure.results import Change, OutputFidelity, Score
+from compressctl.measure.results import SMALLEST_GROUP, Change, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
-
-SMALLEST_CLASS = 10
-"""Samples below which one class's accuracy says nothing: a single flip would move it by more than ten points."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] |
     per_class = None
     if metric.name == "accuracy" and classes is not None:
         per_class = _per_class(predictions, classes)
-    return Score(metric.name, value, len(predictions.outputs), split, per_class)
+    return Score(metric=metric.name, value=value, samples=len(predictions.outputs), split=split, per_class=per_class)
 
 
 def _labels(predictions: Predictions) -> np.ndarray:
@@ -205,7 +202,7 @@ def change(
     before, after = (score(found, metric, classes, split) for found in (baseline, compressed))
     drop = metric.drop(before.value, after.value)
     if metric.name != "accuracy":
-        return Change(drop)
+        return Change(drop=drop, worst_class=None, right_to_wrong=None, wrong_to_right=None, disagreements=None)
     was_right, is_right = (_classes_of(found) == _labels(found) for found in (baseline, compressed))
     worst = None
     if before.per_class and after.per_class:
@@ -213,7 +210,7 @@ def change(
         losses = {
             name: before.per_class[name] - after.per_class[name]
             for name in before.per_class
-            if counts[name] >= SMALLEST_CLASS
+            if counts[name] >= SMALLEST_GROUP
         }
         name = max(losses, key=lambda candidate: losses[candidate], default=None)
         worst = None if name is None else (name, losses[name])

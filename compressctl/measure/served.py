@@ -89,8 +89,7 @@ class Served:
         return np.array(found["before"]), np.array(found["after"])
 
     def memory(self) -> Memory:
-        found = self._ask({"memory": True})
-        return Memory(found["before"], found["load_peak"], found["run_peak"])
+        return Memory(**self._ask({"memory": True}))
 
     def cpu_seconds(self) -> float:
         """Processor time of the process since it started."""

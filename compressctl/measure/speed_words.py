@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compressctl.measure.results import Verdict
+from compressctl.measure.results import Speedup, Verdict
 
 WIDEST = 1.5
 """Upper over lower end of an interval beyond which no single value is told: the bound is, or that it is too noisy to say."""
@@ -40,26 +40,29 @@ def verdict(low: float, high: float) -> Verdict:
     return "too noisy to say" if is_wide(low, high) else "no measurable change"
 
 
-def headline(ratio: float, low: float, high: float, scale: Scale = SPEED) -> str:
+def speedup_of(ratio: float, low: float, high: float, alternating: float | None = None) -> Speedup:
+    return Speedup(ratio=ratio, low=low, high=high, verdict=verdict(low, high), alternating=alternating)
+
+
+def headline(speed: Speedup, scale: Scale = SPEED) -> str:
     """`1.72x faster`, `1.40x slower`, `at least 1.79x faster`, `no measurable change` or `too noisy to say`."""
-    found = verdict(low, high)
+    found = verdict(speed.low, speed.high)
     if found in ("no measurable change", "too noisy to say"):
         return found
     word = scale.better if found == "faster" else scale.worse
-    if is_wide(low, high):
-        return f"at least {_rounded_down(_turned(found, ratio, low, high)[1])}x {word}"
-    return f"{times(_turned(found, ratio, low, high)[0])}x {word}"
+    ratio, lower, _ = _turned(speed)
+    return f"at least {_rounded_down(lower)}x {word}" if is_wide(speed.low, speed.high) else f"{times(ratio)}x {word}"
 
 
-def interval(ratio: float, low: float, high: float) -> str:
+def interval(speed: Speedup) -> str:
     """`1.39 to 1.41`, in the sense of `headline`: of 1 / ratio where that says slower."""
-    _, lower, upper = _turned(verdict(low, high), ratio, low, high)
+    _, lower, upper = _turned(speed)
     return f"{times(lower)} to {times(upper)}"
 
 
-def sentence(ratio: float, low: float, high: float, scale: Scale = SPEED) -> str:
+def sentence(speed: Speedup, scale: Scale = SPEED) -> str:
     """`1.40x slower (95 %: 1.39 to 1.41)`."""
-    return f"{headline(ratio, low, high, scale)} (95 %: {interval(ratio, low, high)})"
+    return f"{headline(speed, scale)} (95 %: {interval(speed)})"
 
 
 def times(ratio: float) -> str:
@@ -70,9 +73,10 @@ def load_words(batch: int, threads: int) -> str:
     return f"batch {batch}, {threads or 'all'} thread{'s' if threads != 1 else ''}"
 
 
-def _turned(found: Verdict, ratio: float, low: float, high: float) -> tuple[float, float, float]:
+def _turned(speed: Speedup) -> tuple[float, float, float]:
     """Value, lower and upper end, all three inverted where the word is slower."""
-    return (1 / ratio, 1 / high, 1 / low) if found == "slower" else (ratio, low, high)
+    is_slower = verdict(speed.low, speed.high) == "slower"
+    return (1 / speed.ratio, 1 / speed.high, 1 / speed.low) if is_slower else (speed.ratio, speed.low, speed.high)
 
 
 def _rounded_down(bound: float) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from compressctl.core.backend import Backend
+from compressctl.core.backend import Artifact, Backend
 from compressctl.core.data import Dataset
 from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.model import Model, StageRecord
@@ -15,9 +14,9 @@ from compressctl.core.target import Target
 from compressctl.measure.artifact import Subject
 from compressctl.measure.crash import with_node
 from compressctl.measure.fidelity_limits import strict_checks
+from compressctl.measure.results import BackendResult, BudgetCheck
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Step
-from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.order import export_options
 
@@ -35,14 +34,14 @@ class Delivery:
     workspace: Workspace
     records: list[StageRecord]
     results: list[BackendResult]
-    budget: list[Any]
-    between: Sequence[tuple[str, Subject]]
+    budget: list[BudgetCheck]
+    between: Sequence[Subject]
     measure_level: MeasureLevel
     is_strict: bool
 
     def all(self, model: Model) -> None:
         """Every deliverable of the recipe, and its budget. Raises what failed after the others were measured."""
-        from compressctl.measure.budget import check, facts_of
+        from compressctl.measure.budget import check
 
         metric = self.workspace.metric
         dataset = self._scorable(metric)
@@ -51,14 +50,13 @@ class Delivery:
         failures: dict[str, CompressctlError] = {}
         for name in names:
             try:
-                found = self._deliver(name, model, dataset, metric)
-                self.results.append(self._packed(found) if self.workspace.recipe.pack else found)
+                self.results.append(self._deliver(name, model, dataset, metric))
             except CompressctlError as error:
                 failures[name] = error
         if self.results:
             self._compare_deliverables(model)
         first = next((found.compressed for found in self.results if found.backend == names[0]), None)
-        self.budget.extend(check(self.workspace.recipe.budget, facts_of(first, metric.name if metric else "accuracy")))
+        self.budget.extend(check(self.workspace.recipe.budget, first, metric.name if metric else "accuracy"))
         if self.is_strict:
             self.budget.extend(strict_checks((found.backend, found.compressed.fidelity) for found in self.results))
         if failures:
@@ -72,14 +70,17 @@ class Delivery:
         (root / "baseline").mkdir(parents=True, exist_ok=True)
         with self.workspace.step(Step(f"export-{name}", "export", name, None, None)):
             source, plain = self.workspace.original_graph(), replace(target, options=in_float32(target.options))
-            baseline = Subject(backend.build(source, plain, root / "baseline"), source)
-            compressed = Subject(backend.build(model, target, root), model)
+            baseline = Subject("float", backend.build(source, plain, root / "baseline"), source)
+            # The last stage makes the file that is handed over, so that it stands for it.
+            last = next((record.id for record in reversed(self.records) if record.use != "lower"), "handed over")
+            compressed = Subject(last, backend.build(model, target, root), model)
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:
-                return self._measure(baseline, compressed, backend, target, dataset, metric)
+                found = self._measure(baseline, compressed, backend, target, dataset, metric)
             except CrashError as error:
                 given = self.workspace.samples.call(target.batch).for_model(model.signature)
                 raise with_node(error, compressed.artifact, target, given) from error
+            return self._packed(found, compressed.artifact) if self.workspace.recipe.pack else found
 
     def _measure(
         self,
@@ -95,8 +96,8 @@ class Delivery:
 
         quick = self.measure_level is MeasureLevel.QUICK
         between = self.between if target.backend == self.workspace.plan.target.backend else []
-        found, noise = measure(
-            [baseline, *(subject for _, subject in between), compressed],
+        found = measure(
+            [baseline, *between, compressed],
             MeasurementConfig(
                 backend,
                 target,
@@ -104,26 +105,27 @@ class Delivery:
                 self.workspace.samples,
                 dataset,
                 metric,
+                self.workspace.folder,
                 QUICK if quick else STANDARD,
                 not quick,
             ),
             self.workspace.events.within(f"measure-{target.backend}"),
         )
+        noise = found.noise
         if noise is not None and noise.noisy:
             self.workspace.events.warn(
                 f"the machine was noisy while {target.backend} was timed: one file's latency varied by {noise.spread:.0%}, "
                 f"other programs took {noise.other_load:.0%} of the processors; run it again before you trust a small difference"
             )
-        stages = tuple((name, part) for (name, _), part in zip(between, found[1:-1], strict=True))
-        return BackendResult(target.backend, backend.probe().version, found[0], found[-1], noise, stages)
+        return found
 
-    def _packed(self, found: BackendResult) -> BackendResult:
+    def _packed(self, found: BackendResult, artifact: Artifact) -> BackendResult:
         from compressctl.measure.packed_size import packed_size
 
-        packed = packed_size(found.compressed.artifact)
+        packed = packed_size(artifact, found.baseline, self.workspace.folder)
         if packed is None:
             self.workspace.events.warn(f"{found.backend}'s file is not packed: only ONNX files are")
-        return replace(found, compressed=replace(found.compressed, packed=packed))
+        return found.model_copy(update={"compressed": found.compressed.model_copy(update={"packed": packed})})
 
     def _compare_ranges(self, model: Model) -> None:
         """Say, and record with the stage that fixed them, whether ranges of activations fit the test data too."""

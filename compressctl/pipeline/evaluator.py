@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
-from compressctl.measure.fidelity_limits import fidelity_checks
+from compressctl.measure.budget import at_most
+from compressctl.measure.fidelity_limits import fidelity_checks, missed
 from compressctl.measure.results import BudgetCheck
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.score import Seen, predict, predict_all, score, scoring_batch
@@ -118,11 +119,11 @@ class Evaluator:
         before, after = seen.predictions
         metric = self.metric
         if metric is None or before is None or after is None or before.labels is None:
-            return BudgetCheck("accuracy_drop", limit, None, False, "nothing was scored")
+            return missed("accuracy_drop", limit, "nothing was scored")
         values = [score(found, metric, self._data.classes, "validation").value for found in (before, after)]
         self._baseline = values[0]
         drop = metric.drop(*values)
-        return BudgetCheck("accuracy_drop", limit, drop, drop <= limit + 1e-9, metric.drop_words(drop))
+        return at_most("accuracy_drop", limit, drop, metric.drop_words(drop))
 
 
 _COMPARED = 256
@@ -145,8 +146,7 @@ def fidelity_facts(seen: Seen, split: str) -> dict[str, Any]:
         "split": split,
         "samples": seen.samples,
         "outputs": {
-            output.name: {name: value for name, value in asdict(output).items() if name != "name" and value is not None}
-            for output in seen.fidelity[-1]
+            output.name: output.model_dump(exclude={"name", "churn"}, exclude_none=True) for output in seen.fidelity[-1]
         },
     }
 

@@ -16,6 +16,7 @@ from compressctl.core.source import metrics
 from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import restricted
 from compressctl.measure.artifact import Subject
+from compressctl.measure.results import BackendResult, BudgetCheck
 from compressctl.measure.samples import in_words
 from compressctl.measure.speed_words import load_words
 from compressctl.pipeline.acceptance import is_fast_enough, is_within_gate
@@ -26,7 +27,6 @@ from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step, if_slower, stage_seed
 from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, check_splits, fly, unfit_for
 from compressctl.pipeline.process_group import ProcessGroup, telling
-from compressctl.pipeline.result import BackendResult
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.schema import Stage
@@ -42,8 +42,8 @@ class Executor:
     is_strict: bool = False
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
-    budget: list[Any] = field(default_factory=list)
-    _between: list[tuple[str, Subject]] = field(default_factory=list)
+    budget: list[BudgetCheck] = field(default_factory=list)
+    _between: list[Subject] = field(default_factory=list)
     _network: Model | None = None
 
     def preflight(self) -> None:
@@ -140,7 +140,7 @@ class Executor:
         folder.mkdir(parents=True, exist_ok=True)
         lowered = as_graph(model)
         backend = open_backend(self.workspace.plan.target.backend)
-        self._between.append((step.id, Subject(backend.build(lowered, self.workspace.target, folder), lowered)))
+        self._between.append(Subject(step.id, backend.build(lowered, self.workspace.target, folder), lowered))
 
     def _furthest_cached(self, steps: Sequence[Step]) -> int:
         """The last step whose output is cached: everything before it need not even be read."""

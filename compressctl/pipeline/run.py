@@ -14,12 +14,13 @@ from compressctl.core.cache import Cache
 from compressctl.core.errors import CompressctlError, MissingDependencyError, MissingDeviceError
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import translated
+from compressctl.measure.results import Parity
 from compressctl.pipeline.event_listeners import EventFile, Warnings
 from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.process_group import ProcessGroup
-from compressctl.pipeline.result import RunResult, Status, parity_of
+from compressctl.pipeline.result import RunResult, Status
 from compressctl.pipeline.signals import sigterm_interrupts
 from compressctl.pipeline.workspace import Workspace, open_backend
 from compressctl.recipe.order import export_options
@@ -97,7 +98,7 @@ def run(
         environment=environment,
         stages=tuple(executor.records),
         backends=tuple(executor.results),
-        parity=tuple(parity_of(record) for record in executor.records if record.use == "lower"),
+        parity=tuple(Parity.model_validate(record.facts) for record in executor.records if record.use == "lower"),
         budget=tuple(executor.budget),
         warnings=tuple(warnings.messages),
         error=error,

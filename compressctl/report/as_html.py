@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compressctl.core.backend import ExecutedNode
+from compressctl.measure.results import ErrorGroups, Example, Groups
 from compressctl.report import fidelity, sentences, tables
 from compressctl.report.charts import charts
-from compressctl.report.document import ErrorGroupsPart, ExamplePart, GroupsPart, NodePart, Report
+from compressctl.report.document import Report
 from compressctl.report.names import legible, shortened
 
 _FOLDER = Path(__file__).parent
@@ -65,7 +67,7 @@ def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
-def _sheets(report: Report) -> list[list[ExamplePart]]:
+def _sheets(report: Report) -> list[list[Example]]:
     """By backend, its examples: with pictures until the page has enough of them."""
     left, sheets = _MOST_PICTURES, []
     for part in report.backends:
@@ -77,7 +79,7 @@ def _sheets(report: Report) -> list[list[ExamplePart]]:
     return sheets
 
 
-def _nodes(nodes: Sequence[NodePart], most: int) -> list[tuple[int, NodePart]]:
+def _nodes(nodes: Sequence[ExecutedNode], most: int) -> list[tuple[int, ExecutedNode]]:
     """With their places in the order of execution; of too many, those in float for a reason and the most expensive."""
     numbered = list(enumerate(nodes, 1))
     chosen = sorted(numbered, key=lambda entry: (entry[1].rule is None, -(entry[1].macs or 0), entry[0]))[:most]
@@ -89,7 +91,7 @@ def _compact(value: Any) -> str:
     return text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}… (whole in report.json)"
 
 
-def _group_rows(groups: GroupsPart) -> list[list[Any]]:
+def _group_rows(groups: Groups) -> list[list[Any]]:
     return [
         [
             shortened(entry.name, _LONGEST_NAME),
@@ -103,7 +105,7 @@ def _group_rows(groups: GroupsPart) -> list[list[Any]]:
     ]
 
 
-def _error_rows(groups: ErrorGroupsPart) -> list[list[Any]]:
+def _error_rows(groups: ErrorGroups) -> list[list[Any]]:
     return [
         [shortened(entry.name, _LONGEST_NAME), f"{entry.samples:,}", f"{entry.before:.4g}", f"{entry.after:.4g}"]
         for entry in groups.groups

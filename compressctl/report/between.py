@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 
-from compressctl.measure.speed_words import Scale, sentence
-from compressctl.report.document import FilePart, ScorePart, SpeedPart
+from compressctl.measure.results import Measurement, Score, Speedup
+from compressctl.measure.speed_words import Scale, sentence, speedup_of
 from compressctl.report.tables import size_change
 
 _QUANTILE = 1.959964
 _SPEED_UP = Scale("the speed-up", "less speed-up")
 
 
-def size_between(first: FilePart, other: FilePart) -> str:
+def size_between(first: Measurement, other: Measurement) -> str:
     return "the same" if first.total_bytes == other.total_bytes else size_change(first.total_bytes / other.total_bytes)
 
 
-def score_between(first: ScorePart | None, other: ScorePart | None) -> str:
+def score_between(first: Score | None, other: Score | None) -> str:
     """Points of accuracy, with the interval of two shares counted apart.
 
     Runs keep no predictions, so that samples cannot be paired: on the same test set the true interval is narrower. Of other
@@ -44,7 +44,7 @@ def _wilson(share: float, samples: int) -> tuple[float, float]:
     return centre - margin, centre + margin
 
 
-def speed_between(first: SpeedPart | None, other: SpeedPart | None) -> str:
+def speed_between(first: Speedup | None, other: Speedup | None) -> str:
     """The ratio of two speed-ups, each against its own float model, as two independent measurements of logarithms.
 
     Their intervals need not be even about the value, so that each end takes what reaches that way: the other's upper and the
@@ -55,4 +55,4 @@ def speed_between(first: SpeedPart | None, other: SpeedPart | None) -> str:
     ratio = other.ratio / first.ratio
     low = ratio / math.exp(math.hypot(math.log(other.ratio / other.low), math.log(first.high / first.ratio)))
     high = ratio * math.exp(math.hypot(math.log(other.high / other.ratio), math.log(first.ratio / first.low)))
-    return sentence(ratio, low, high, _SPEED_UP)
+    return sentence(speedup_of(ratio, low, high), _SPEED_UP)

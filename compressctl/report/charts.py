@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressctl.measure.results import BackendResult, Speedup, WaterfallStep
 from compressctl.measure.speed_words import is_wide, verdict
-from compressctl.report.document import BackendPart, Report, SpeedPart, WaterfallPart
+from compressctl.report.document import Report
 from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size, speed_headline
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Chart:
     svg: str
 
 
-def charts(part: BackendPart, report: Report) -> list[Chart]:
+def charts(part: BackendResult, report: Report) -> list[Chart]:
     """Every picture that the measurements allow, in the order of the page."""
     made = [
         _tradeoff(part, report, "file size", lambda point: point.total_bytes / 1e6, "MB"),
@@ -69,7 +70,7 @@ def charts(part: BackendPart, report: Report) -> list[Chart]:
 
 
 def _tradeoff(
-    part: BackendPart, report: Report, label: str, cost: Callable[[WaterfallPart], float | None], unit: str
+    part: BackendResult, report: Report, label: str, cost: Callable[[WaterfallStep], float | None], unit: str
 ) -> Chart | None:
     """Score against what it costs: every stage a point, those that no other beats in both joined by a line."""
     points = [
@@ -117,16 +118,16 @@ def _higher_is_better(report: Report) -> bool:
     return report.metric is None or report.metric not in metrics or bool(metrics.get(report.metric).higher_is_better)
 
 
-def _p50(point: WaterfallPart) -> float | None:
+def _p50(point: WaterfallStep) -> float | None:
     return None if point.latency is None else point.latency.p50_ms
 
 
-def _score(point: WaterfallPart) -> float | None:
+def _score(point: WaterfallStep) -> float | None:
     return None if point.score is None else point.score.value
 
 
 def _bars(
-    part: BackendPart, title: str, value: Callable[[WaterfallPart], float | None], show: Callable[[float], str]
+    part: BackendResult, title: str, value: Callable[[WaterfallStep], float | None], show: Callable[[float], str]
 ) -> Chart | None:
     points = [(short(point.id), found) for point in part.waterfall if (found := value(point)) is not None]
     if len(points) < 2:
@@ -154,7 +155,7 @@ def _bars(
     return Chart(title, "; ".join(f"{name}: {show(found)}" for name, found in points), _svg(figure))
 
 
-def _distribution(part: BackendPart) -> Chart | None:
+def _distribution(part: BackendResult) -> Chart | None:
     """The share of inferences that took at most so long."""
     before, after = part.baseline.latency, part.compressed.latency
     if before is None or after is None or len(before.percentiles_ms) != 101 or len(after.percentiles_ms) != 101:
@@ -175,7 +176,7 @@ def _distribution(part: BackendPart) -> Chart | None:
     )
 
 
-def _level(part: BackendPart, report: Report) -> Chart | None:
+def _level(part: BackendResult, report: Report) -> Chart | None:
     """Where the result stands: how much smaller, how much faster, at what loss."""
     after = part.compressed
     if after.speed is None:
@@ -216,7 +217,7 @@ def _level(part: BackendPart, report: Report) -> Chart | None:
     return Chart("Level: smaller, faster, at what loss", words, _svg(figure))
 
 
-def _told(speed: SpeedPart) -> float:
+def _told(speed: Speedup) -> float:
     """Where its name stands: the value, or the bound where an interval is too wide for one."""
     if not is_wide(speed.low, speed.high):
         return speed.ratio

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from compressctl.measure.fidelity import nearness, why_uncompared
 from compressctl.measure.fidelity import verdict as judged
-from compressctl.measure.results import Fidelity, OutputFidelity
-from compressctl.report.document import BackendPart, FidelityPart, OutputPart
+from compressctl.measure.results import BackendResult, Fidelity, OutputFidelity
 from compressctl.report.names import shortened
 
 _NAMED = 3
 HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal decisions", "decided by")
 
 
-def verdict(part: BackendPart) -> str | None:
+def verdict(part: BackendResult) -> str | None:
     """What the verdict begins with where the file computes something else, or nobody knows; None where it is near, and in
     reports of versions that did not compare."""
     found = part.compressed.fidelity
     if found is None:
         return None
-    outputs = tuple(replace(_measured(output), name=shortened(output.name)) for output in found.outputs)
-    return judged(Fidelity(outputs, found.split, found.samples, found.is_random, found.reason))
+    outputs = [output.model_copy(update={"name": shortened(output.name)}) for output in found.outputs]
+    return judged(found.model_copy(update={"outputs": outputs}))
 
 
-def summary(part: BackendPart) -> str | None:
+def summary(part: BackendResult) -> str | None:
     """The worst output in a few words, for the verdict's line; None where nothing was compared."""
     found = part.compressed.fidelity
     compared = [output for output in found.outputs if output.samples] if found else []
@@ -43,10 +41,12 @@ def summary(part: BackendPart) -> str | None:
     worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
     name = f" ({shortened(worst.name)})" if len(compared) > 1 else ""
     agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
-    return f"{'worst output' if len(compared) > 1 else 'output'}{name} {nearness(_measured(worst))}{agreement}{left}{_random(found)}"
+    return (
+        f"{'worst output' if len(compared) > 1 else 'output'}{name} {nearness(worst)}{agreement}{left}{_random(found)}"
+    )
 
 
-def sentences(part: BackendPart) -> list[str]:
+def sentences(part: BackendResult) -> list[str]:
     """What was compared, and what was not."""
     found = part.compressed.fidelity
     if found is None:
@@ -76,29 +76,29 @@ def stage_words(facts: Mapping[str, Any]) -> str | None:
     outputs = found.get("outputs") if isinstance(found, Mapping) else None
     if not isinstance(found, Mapping) or not isinstance(outputs, Mapping) or not outputs:
         return None
-    measured = [OutputPart.model_validate({**_NOTHING, "name": name, **given}) for name, given in outputs.items()]
+    measured = [OutputFidelity.model_validate({**_NOTHING, "name": name, **given}) for name, given in outputs.items()]
     compared = [output for output in measured if output.samples]
     if not compared:
-        return f"its outputs are not compared with the original's: {why_uncompared(_measured(measured[0]))}"
+        return f"its outputs are not compared with the original's: {why_uncompared(measured[0])}"
     worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
     name = f"worst output {shortened(worst.name)}" if len(compared) > 1 else "output"
     agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
     where = f"{found.get('samples'):,} samples of the {found.get('split')} split"
-    return f"{name} {nearness(_measured(worst))}{agreement} against the original's, on {where}"
+    return f"{name} {nearness(worst)}{agreement} against the original's, on {where}"
 
 
 _NOTHING = {"samples": 0, "identical": False, "sqnr_db": None, "cosine": None, "largest_difference": None}
 
 
-def rows(part: BackendPart) -> list[list[str]]:
+def rows(part: BackendResult) -> list[list[str]]:
     """A row per output."""
     found = part.compressed.fidelity
     return [] if found is None else [_row(output) for output in found.outputs]
 
 
-def _row(output: OutputPart) -> list[str]:
+def _row(output: OutputFidelity) -> list[str]:
     if not output.samples:
-        return [shortened(output.name), f"not compared: {why_uncompared(_measured(output))}", "", "", "", ""]
+        return [shortened(output.name), f"not compared: {why_uncompared(output)}", "", "", "", ""]
     return [
         shortened(output.name),
         _identical(output)
@@ -115,13 +115,9 @@ def _row(output: OutputPart) -> list[str]:
     ]
 
 
-def _identical(output: OutputPart) -> str:
+def _identical(output: OutputFidelity) -> str:
     return f"identical ({output.other_shapes:,} samples not compared)" if output.other_shapes else "identical"
 
 
-def _measured(output: OutputPart) -> OutputFidelity:
-    return OutputFidelity(**output.model_dump(exclude={"churn"}))
-
-
-def _random(found: FidelityPart) -> str:
+def _random(found: Fidelity) -> str:
     return " (on random values)" if found.is_random else ""

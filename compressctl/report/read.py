@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
-from compressctl.measure.budget import BudgetFacts, check
-from compressctl.measure.results import OutputFidelity
+from compressctl.measure.budget import check
+from compressctl.measure.results import BackendResult, BudgetCheck
 from compressctl.recipe.schema import BudgetSection
-from compressctl.report.document import BackendPart, BudgetPart, Report
+from compressctl.report.document import Report
 
 
 def read_report(run: Path) -> Report:
@@ -31,7 +31,7 @@ def read_report(run: Path) -> Report:
         ) from error
 
 
-def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -> list[BudgetPart]:
+def check_report(part: BackendResult, metric: str | None, budget: BudgetSection) -> tuple[BudgetCheck, ...]:
     """The budget against one backend's numbers, without measuring again."""
     after = part.compressed
     if budget.limits_fidelity and after.fidelity is not None and after.fidelity.is_random:
@@ -39,27 +39,10 @@ def check_report(part: BackendPart, metric: str | None, budget: BudgetSection) -
             "the outputs were compared on random values, which nothing can be gated on",
             hint="run the recipe on samples of your own",
         )
-    facts = BudgetFacts(
-        size_bytes=after.total_bytes,
-        metric=metric or "accuracy",
-        packed_bytes=after.packed.total_bytes if after.packed else None,
-        drop=after.change.drop if after.change else None,
-        worst_class=after.change.worst_class if after.change else None,
-        speedup=(after.speed.ratio, after.speed.low, after.speed.high) if after.speed else None,
-        outputs=outputs_of(part),
-    )
-    return [BudgetPart(**line.__dict__) for line in check(budget, facts)]
+    return check(budget, after, metric or "accuracy")
 
 
-def outputs_of(part: BackendPart) -> tuple[OutputFidelity, ...] | None:
-    """What was measured of each output; None where nothing was compared, as in reports of earlier versions."""
-    found = part.compressed.fidelity
-    if found is None or not found.outputs:
-        return None
-    return tuple(OutputFidelity(**output.model_dump(exclude={"churn"})) for output in found.outputs)
-
-
-def backend_part(report: Report, backend: str | None) -> BackendPart:
+def backend_part(report: Report, backend: str | None) -> BackendResult:
     """The named backend's numbers, or the first's, which a recipe's budget is held against. Raises UsageError."""
     found = [part for part in report.backends if backend in (None, part.backend)]
     if not found:

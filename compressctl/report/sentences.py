@@ -6,36 +6,35 @@ from collections import Counter
 from collections.abc import Sequence
 
 from compressctl.core import untouched
-from compressctl.core.backend import backends
+from compressctl.core.backend import ExecutedNode, backends
 from compressctl.core.count import by_operator
-from compressctl.measure.speed_words import times, verdict
-from compressctl.report import fidelity
-from compressctl.report.document import (
+from compressctl.measure.results import (
     SMALLEST_GROUP,
-    BackendPart,
-    BehaviourPart,
-    ChangePart,
-    ClassPart,
-    DriftPart,
-    ErrorGroupsPart,
-    FilePart,
-    GroupErrorPart,
-    GroupPart,
-    GroupsPart,
-    NodePart,
-    Report,
-    TokensPart,
-    WaterfallPart,
+    BackendResult,
+    Behaviour,
+    Change,
+    ClassChange,
+    Drift,
+    ErrorGroups,
+    GroupChange,
+    GroupError,
+    Groups,
+    Measurement,
+    TokenDrift,
+    WaterfallStep,
 )
+from compressctl.measure.speed_words import sentence, times, verdict
+from compressctl.report import fidelity
+from compressctl.report.document import Report
 from compressctl.report.names import shortened
-from compressctl.report.tables import first_island, islands, size_change, speed_words, zero_share
+from compressctl.report.tables import first_island, islands, size_change, zero_share
 
 _NAMED = 10
 _IN_SUMMARY = 3
 _SIGNIFICANT = 0.05
 
 
-def behaviour(part: BackendPart) -> list[str]:
+def behaviour(part: BackendResult) -> list[str]:
     """What changed for single samples, classes and groups."""
     after = part.compressed
     lines = []
@@ -51,7 +50,7 @@ def behaviour(part: BackendPart) -> list[str]:
     return lines
 
 
-def lost_classes(part: BackendPart) -> list[str]:
+def lost_classes(part: BackendResult) -> list[str]:
     """A warning that a score over all classes may hide: those that lost more than chance, the worst first."""
     found = part.compressed.behaviour
     lost = [entry for entry in found.classes if is_beyond_chance(entry) and entry.after < entry.before] if found else []
@@ -64,11 +63,11 @@ def lost_classes(part: BackendPart) -> list[str]:
     return [f"{part.backend}: classes that lose accuracy beyond chance: {named}{more}."]
 
 
-def is_beyond_chance(entry: ClassPart) -> bool:
+def is_beyond_chance(entry: ClassChange) -> bool:
     return entry.p_value <= _SIGNIFICANT
 
 
-def _flips(change: ChangePart) -> list[str]:
+def _flips(change: Change) -> list[str]:
     if not change.disagreements:
         return ["No prediction differs."]
     one = change.disagreements == 1
@@ -78,7 +77,7 @@ def _flips(change: ChangePart) -> list[str]:
     ]
 
 
-def _worst_class(change: ChangePart, found: BehaviourPart | None) -> list[str]:
+def _worst_class(change: Change, found: Behaviour | None) -> list[str]:
     """Classes of few samples do not count as the worst, but are not said to lose nothing either."""
     if change.worst_class is None:
         return []
@@ -88,11 +87,11 @@ def _worst_class(change: ChangePart, found: BehaviourPart | None) -> list[str]:
         how = "" if entry is None else f" over {entry.samples:,} samples (corrected p = {entry.p_value:.2g})"
         return [f"Worst class: {shortened(name)} loses {drop:.2f} points{how}."]
     if found is not None and any(entry.after < entry.before for entry in found.classes):
-        return ["No class of 10 samples or more loses accuracy; a smaller one does."]
+        return [f"No class of {SMALLEST_GROUP} samples or more loses accuracy; a smaller one does."]
     return ["No class loses accuracy."]
 
 
-def _classification(found: BehaviourPart) -> list[str]:
+def _classification(found: Behaviour) -> list[str]:
     lines = []
     if any(entry.right_to_wrong or entry.wrong_to_right for entry in found.classes):
         chance = "may be chance" if found.p_value > _SIGNIFICANT else "is more than chance"
@@ -111,21 +110,21 @@ def _classification(found: BehaviourPart) -> list[str]:
     return lines + (_groups(found.groups) if found.groups else [])
 
 
-def _groups(found: GroupsPart) -> list[str]:
+def _groups(found: Groups) -> list[str]:
     return [
         f"Between groups, accuracy differs by up to {found.gap_before:.2f} points before and {found.gap_after:.2f} after: "
         f"{_widening(found, '+.2f', ' points')}.{_left_out(found.groups)}"
     ]
 
 
-def _error_groups(found: ErrorGroupsPart) -> list[str]:
+def _error_groups(found: ErrorGroups) -> list[str]:
     return [
         f"Between groups, the mean absolute error differs by up to {found.gap_before:.3g} before and {found.gap_after:.3g} "
         f"after: {_widening(found, '+.3g', '')}.{_left_out(found.groups)}"
     ]
 
 
-def _widening(found: GroupsPart | ErrorGroupsPart, digits: str, unit: str) -> str:
+def _widening(found: Groups | ErrorGroups, digits: str, unit: str) -> str:
     interval = f"(95 %: {found.low:{digits}} to {found.high:{digits}})"
     by = f"by {abs(found.amplification):{digits[1:]}}{unit} {interval}"
     if found.low > 0:
@@ -133,12 +132,12 @@ def _widening(found: GroupsPart | ErrorGroupsPart, digits: str, unit: str) -> st
     return f"compressing narrowed it {by}" if found.high < 0 else f"no measurable change {interval}"
 
 
-def _left_out(groups: Sequence[GroupPart] | Sequence[GroupErrorPart]) -> str:
+def _left_out(groups: Sequence[GroupChange] | Sequence[GroupError]) -> str:
     few = [shortened(entry.name) for entry in groups if entry.samples < SMALLEST_GROUP]
     return f" Left out for having under {SMALLEST_GROUP} samples: {', '.join(few[:_NAMED])}." if few else ""
 
 
-def _drift(found: DriftPart) -> list[str]:
+def _drift(found: Drift) -> list[str]:
     lines = [f"Outputs moved by {found.mean_change:.3g} on average, {found.largest_change:.3g} at most."]
     if found.cosine_mean is not None:
         lines.append(
@@ -152,7 +151,7 @@ def _drift(found: DriftPart) -> list[str]:
     return lines + (_error_groups(found.groups) if found.groups else [])
 
 
-def _tokens(found: TokensPart, *, is_scored: bool) -> list[str]:
+def _tokens(found: TokenDrift, *, is_scored: bool) -> list[str]:
     """is_scored: whether perplexity stands in the table already."""
     lines = [
         f"Over {found.tokens:,} tokens: the most likely one is the same for {found.agreement:.2%}, KL divergence "
@@ -163,7 +162,7 @@ def _tokens(found: TokensPart, *, is_scored: bool) -> list[str]:
     return lines
 
 
-def fusion(part: BackendPart) -> list[str]:
+def fusion(part: BackendResult) -> list[str]:
     """In which precision it runs, and where integers stop."""
     found, first = islands(part), first_island(part)
     if first is not None:
@@ -179,11 +178,11 @@ def fusion(part: BackendPart) -> list[str]:
     return ["No float islands: every node that could run on integers does."]
 
 
-def _is_integer(node: NodePart) -> bool:
+def _is_integer(node: ExecutedNode) -> bool:
     return node.precision.startswith(("int", "uint")) and not node.precision.endswith("weights")
 
 
-def trust(part: BackendPart) -> list[str]:
+def trust(part: BackendResult) -> list[str]:
     """Whether the figures can be believed: what intervals cover, noise while timing, and energy where it is not known."""
     lines = [f"{note[:1].upper()}{note[1:]}." for note in part.notes]
     speed = part.compressed.speed
@@ -208,7 +207,7 @@ def trust(part: BackendPart) -> list[str]:
     return lines
 
 
-def packed_words(part: BackendPart) -> list[str]:
+def packed_words(part: BackendResult) -> list[str]:
     """How small the file gets for transport, and against what."""
     found = part.compressed.packed
     if found is None:
@@ -220,7 +219,7 @@ def packed_words(part: BackendPart) -> list[str]:
     ]
 
 
-def zeros(part: BackendPart, report: Report) -> list[str]:
+def zeros(part: BackendResult, report: Report) -> list[str]:
     """What weights that a stage made zero bring here: what the runtime makes of them, what was measured, transport."""
     made = (stage for stage in report.stages if "zeros" in stage.facts and "skipped" not in stage.facts)
     stage = next(made, None)
@@ -234,10 +233,10 @@ def zeros(part: BackendPart, report: Report) -> list[str]:
     return [". ".join([*words, _measured_zeros(part, report, stage.id)]) + "."]
 
 
-def _measured_zeros(part: BackendPart, report: Report, stage: str) -> str:
+def _measured_zeros(part: BackendResult, report: Report, stage: str) -> str:
     """The stage's own part where it was measured, else that of all stages together."""
-    before: WaterfallPart | FilePart = part.baseline
-    after: WaterfallPart | FilePart = part.compressed
+    before: WaterfallStep | Measurement = part.baseline
+    after: WaterfallStep | Measurement = part.compressed
     speed, who = part.compressed.speed, "The whole file"
     stages = [found.id for found in report.stages if found.use != "lower"]
     measured = [point.id for point in part.waterfall[1:]]
@@ -248,16 +247,16 @@ def _measured_zeros(part: BackendPart, report: Report, stage: str) -> str:
     elif len(stages) == 1 and _dtypes(part.baseline) == _dtypes(part.compressed):
         who = "Measured"
     times = size_change(before.transport_bytes / max(after.transport_bytes, 1))
-    told = "speed not measured here" if speed is None else speed_words(speed)
+    told = "speed not measured here" if speed is None else sentence(speed)
     file = "the file itself as large as before" if before.total_bytes <= after.total_bytes * 1.005 else ""
     return f"{who}: {told}; {times} when compressed for transport{', ' + file if file else ''}"
 
 
-def _dtypes(file: FilePart) -> set[str]:
+def _dtypes(file: Measurement) -> set[str]:
     return {entry.dtype for entry in file.weights}
 
 
-def stages(part: BackendPart, report: Report) -> list[str]:
+def stages(part: BackendResult, report: Report) -> list[str]:
     """Stages that were undone, with the reason, what others left as it was, and those that brought nothing that could be measured."""
     lines = [
         f"Stage {stage.id} was undone: {stage.facts['skipped']}." for stage in report.stages if "skipped" in stage.facts

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from compressctl.core.errors import UsageError
+from compressctl.measure.results import Measurement
 from compressctl.measure.speed_words import headline, interval
 from compressctl.recipe.lock import load_lock
 from compressctl.report.between import score_between, size_between, speed_between
-from compressctl.report.document import FilePart, Report
+from compressctl.report.document import Report
 from compressctl.report.fidelity import summary, verdict
 from compressctl.report.read import backend_part
 from compressctl.report.tables import integer_share, macs, may_be_chance, milliseconds, score_text, size
@@ -59,8 +60,8 @@ def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | Non
         ("score", [_score(report, file) for report, file in zip(reports, after, strict=True)]),
         ("lost against its float model", [_lost(file) for file in after]),
         ("latency p50", [milliseconds(file.latency.p50_ms) if file.latency else "" for file in after]),
-        ("speed", [headline(speed.ratio, speed.low, speed.high) if speed else "" for speed in speeds]),
-        ("its 95 % interval", [interval(speed.ratio, speed.low, speed.high) if speed else "" for speed in speeds]),
+        ("speed", [headline(speed) if speed else "" for speed in speeds]),
+        ("its 95 % interval", [interval(speed) if speed else "" for speed in speeds]),
         ("outputs", [verdict(part) or summary(part) or "" for part in parts]),
         ("size against the first", ["", *sizes]),
         ("score against the first", ["", *scores]),
@@ -91,11 +92,11 @@ def _is_other(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
     return bool(one[0] != other[0] or (how == their_how and None not in (known, theirs) and known != theirs))
 
 
-def _score(report: Report, file: FilePart) -> str:
+def _score(report: Report, file: Measurement) -> str:
     return f"{file.score.metric} {score_text(file.score.value, report.metric_unit)}" if file.score else ""
 
 
-def _lost(file: FilePart) -> str:
+def _lost(file: Measurement) -> str:
     digits = 2 if file.score and file.score.metric == "accuracy" else 4
     return f"{file.change.drop:+.{digits}f}{may_be_chance(file)}" if file.change else ""
 

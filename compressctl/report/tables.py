@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compressctl.core.backend import ExecutedNode
 from compressctl.core.count import Count, nodes
+from compressctl.measure.results import BackendResult, BudgetCheck, Latency, Measurement, Speedup
 from compressctl.measure.speed_words import ENERGY, headline, interval, load_words, sentence, verdict
-from compressctl.report.document import BackendPart, BudgetPart, FilePart, LatencyPart, NodePart, Report, SpeedPart
+from compressctl.report.document import Report
 from compressctl.report.names import shortened
 
 _LONGEST_NAME = 24
@@ -22,7 +24,7 @@ class Row:
     change: str
 
 
-def comparison(part: BackendPart, report: Report) -> list[Row]:
+def comparison(part: BackendResult, report: Report) -> list[Row]:
     """Baseline against compressed, what was not measured left out."""
     before, after = part.baseline, part.compressed
     rows = [
@@ -54,12 +56,12 @@ def comparison(part: BackendPart, report: Report) -> list[Row]:
         rows.append(Row("peak memory, running", size(old.run_peak_bytes), size(new.run_peak_bytes), ""))
     if after.energy and before.energy and after.energy.joules is not None and before.energy.joules is not None:
         label = f"energy of one inference ({after.energy.provenance})"
-        change = "" if after.energy.saving is None else energy_words(after.energy.saving)
+        change = "" if after.energy.saving is None else sentence(after.energy.saving, ENERGY)
         rows.append(Row(label, joules(before.energy.joules), joules(after.energy.joules), change))
     return rows + _ledger_rows(before, after)
 
 
-def may_be_chance(after: FilePart) -> str:
+def may_be_chance(after: Measurement) -> str:
     """What to add to a change of the score that so many samples cannot tell from none: McNemar's test, or Wilcoxon's."""
     if after.change is None or after.change.drop == 0:
         return ""
@@ -67,16 +69,16 @@ def may_be_chance(after: FilePart) -> str:
     return f" (may be chance, p = {p_value:.2g})" if p_value is not None and p_value > 0.05 else ""
 
 
-def _difference(before: FilePart, after: FilePart) -> str:
+def _difference(before: Measurement, after: Measurement) -> str:
     assert before.score is not None
     assert after.score is not None
     return f"{after.score.value - before.score.value:+.4f}"
 
 
-def _speed_rows(before: FilePart, after: FilePart) -> list[Row]:
+def _speed_rows(before: Measurement, after: Measurement) -> list[Row]:
     if before.latency is None or after.latency is None:
         return []
-    change = "" if after.speed is None else speed_words(after.speed)
+    change = "" if after.speed is None else sentence(after.speed)
     label = f"latency p50 ({load_words(after.latency.batch, after.latency.threads)}; {shape_words(after.latency)})"
     rows = [
         Row(label, milliseconds(before.latency.p50_ms), milliseconds(after.latency.p50_ms), change),
@@ -87,7 +89,7 @@ def _speed_rows(before: FilePart, after: FilePart) -> list[Row]:
     return rows
 
 
-def _ledger_rows(before: FilePart, after: FilePart) -> list[Row]:
+def _ledger_rows(before: Measurement, after: Measurement) -> list[Row]:
     rows = [
         Row(
             "parameters", f"{before.parameters:,}", f"{after.parameters:,}", _times(before.parameters, after.parameters)
@@ -105,18 +107,18 @@ def _ledger_rows(before: FilePart, after: FilePart) -> list[Row]:
     return rows
 
 
-def macs(file: FilePart) -> str:
+def macs(file: Measurement) -> str:
     """Of one sample, as far as they are known: "unknown" or "at least ..." where they are not."""
     if file.macs is not None:
         return f"{file.macs:,}"
     return str(Count(file.macs_at_least or 0, file.macs_unknown or {"node": 1}))
 
 
-def node_macs(node: NodePart) -> str:
+def node_macs(node: ExecutedNode) -> str:
     return "unknown" if node.macs is None else f"{node.macs:,}"
 
 
-def integer_share(file: FilePart) -> str:
+def integer_share(file: Measurement) -> str:
     """Of the MACs that are known, with how many nodes that leaves out. Empty where no runtime told, or nothing multiplies."""
     left_out = sum(file.integer_share_leaves_out.values())
     if file.integer_mac_share is None:
@@ -124,7 +126,7 @@ def integer_share(file: FilePart) -> str:
     return f"{file.integer_mac_share:.0%}" + (f" of what is known ({nodes(left_out)} unknown)" if left_out else "")
 
 
-def _bit_operations(file: FilePart) -> str:
+def _bit_operations(file: Measurement) -> str:
     """Empty where no runtime told how it executes the file."""
     if file.bit_operations is not None:
         return f"{file.bit_operations:.3g}"
@@ -133,7 +135,7 @@ def _bit_operations(file: FilePart) -> str:
     return "unknown" if file.nodes else ""
 
 
-def points(part: BackendPart) -> list[list[str]]:
+def points(part: BackendResult) -> list[list[str]]:
     """Speed at every batch and number of threads: where, float, compressed, samples per second of both, change."""
     before, after = part.baseline, part.compressed
     if before.latency is None or after.latency is None or not after.points:
@@ -148,7 +150,7 @@ def points(part: BackendPart) -> list[list[str]]:
             milliseconds(new.p50_ms),
             f"{old.samples_per_second:,.0f}",
             f"{new.samples_per_second:,.0f}",
-            "" if speed is None else speed_words(speed),
+            "" if speed is None else sentence(speed),
         ]
         for old, new, speed in pairs
     ]
@@ -157,7 +159,7 @@ def points(part: BackendPart) -> list[list[str]]:
 POINTS_HEAD = ("batch, threads", "float p50", "compressed p50", "float per second", "compressed per second", "change")
 
 
-def waterfall(part: BackendPart, report: Report) -> list[list[str]]:
+def waterfall(part: BackendResult, report: Report) -> list[list[str]]:
     """After each stage: name, size, score, latency, speed against float, against the stage before. Empty for one stage."""
     if len(part.waterfall) < 3:
         return []
@@ -167,8 +169,8 @@ def waterfall(part: BackendPart, report: Report) -> list[list[str]]:
             size(point.total_bytes),
             "" if point.score is None else score_text(point.score.value, report.metric_unit),
             "" if point.latency is None else milliseconds(point.latency.p50_ms),
-            "" if point.speed is None else speed_words(point.speed),
-            "" if point.step is None else speed_words(point.step),
+            "" if point.speed is None else sentence(point.speed),
+            "" if point.step is None else sentence(point.step),
         ]
         for point in part.waterfall
     ]
@@ -177,7 +179,7 @@ def waterfall(part: BackendPart, report: Report) -> list[list[str]]:
 WATERFALL_HEAD = ("after", "file size", "score", "latency p50", "against float", "against the stage before")
 
 
-def packed(part: BackendPart) -> list[list[str]]:
+def packed(part: BackendResult) -> list[list[str]]:
     """What each tensor of the packed file takes: name, numbers, float bytes, packed bytes, ratio, share, coding."""
     found = part.compressed.packed
     if found is None:
@@ -204,17 +206,17 @@ def _packed_row(name: str, values: int, taken: int, total: int, coding: str) -> 
 PACKED_HEAD = ("tensor", "values", "bytes in float32", "packed bytes", "smaller", "share", "coding")
 
 
-def islands(part: BackendPart) -> list[NodePart]:
+def islands(part: BackendResult) -> list[ExecutedNode]:
     """Nodes that run in float although the model is quantized, the most expensive first, those of unknown cost behind."""
     return sorted((node for node in part.compressed.nodes if node.rule), key=lambda node: -(node.macs or 0))
 
 
-def first_island(part: BackendPart) -> NodePart | None:
+def first_island(part: BackendResult) -> ExecutedNode | None:
     """The first of them in the order of execution: where integers stop first."""
     return next((node for node in part.compressed.nodes if node.rule), None)
 
 
-def budget_words(check: BudgetPart) -> str:
+def budget_words(check: BudgetCheck) -> str:
     if check.name.startswith("strict"):
         return f"{check.name}: {check.explanation}"
     show = size if check.name in ("size", "packed_size") else _plain
@@ -269,7 +271,7 @@ def joules(value: float) -> str:
 _NO_SAMPLE = {"random": " (random)", "stretched": " (the size asked for)"}
 
 
-def shape_words(latency: LatencyPart) -> str:
+def shape_words(latency: Latency) -> str:
     """What one call was given, as in "x 1x3x224x224"; "(random)" where that was no data."""
     shapes = ", ".join(f"{shortened(name)} {_shape(shape)}" for name, shape in latency.shapes.items())
     return f"{shapes or 'shapes unknown'}{_NO_SAMPLE.get(latency.values, '')}"
@@ -279,27 +281,19 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _size_words(latency: LatencyPart) -> str:
+def _size_words(latency: Latency) -> str:
     """Of a sample that is not the median one."""
     return (
         "" if latency.sample == "median" else f", the data's sample at {latency.sample} of size: {shape_words(latency)}"
     )
 
 
-def speed_words(speed: SpeedPart) -> str:
-    return sentence(speed.ratio, speed.low, speed.high)
-
-
-def energy_words(saving: SpeedPart) -> str:
-    return sentence(saving.ratio, saving.low, saving.high, ENERGY)
-
-
-def speed_headline(speed: SpeedPart) -> str:
+def speed_headline(speed: Speedup) -> str:
     """For a summary: without the interval where a value or a bound can be told, with it where not."""
-    said = headline(speed.ratio, speed.low, speed.high)
+    said = headline(speed)
     if verdict(speed.low, speed.high) in ("faster", "slower"):
         return said
-    within = interval(speed.ratio, speed.low, speed.high)
+    within = interval(speed)
     return f"{said} of speed ({within})" if said == "no measurable change" else f"speed {said} ({within})"
 
 
@@ -308,17 +302,17 @@ def short(name: str) -> str:
     return shortened(name, _LONGEST_NAME)
 
 
-def weight_types(file: FilePart) -> str:
+def weight_types(file: Measurement) -> str:
     return ", ".join(f"{entry.dtype} {size(entry.stored_bytes)}" for entry in file.weights)
 
 
-def zero_share(file: FilePart) -> float | None:
+def zero_share(file: Measurement) -> float | None:
     """The share of stored weights that stand for zero, None where they were not counted."""
     whole = sum(entry.elements for entry in file.weights)
     return sum(entry.zeros for entry in file.weights) / whole if whole else None
 
 
-def _zeros(file: FilePart) -> str:
+def _zeros(file: Measurement) -> str:
     share = zero_share(file)
     return "" if share is None else f"{share:.1%}"
 

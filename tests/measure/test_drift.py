@@ -79,7 +79,7 @@ def test_a_gap_that_grows_between_groups_is_beyond_chance() -> None:
     found = group_changes(was, is_, groups)
     assert found is not None
     assert (found.gap_before, found.gap_after) == (0.0, 20.0)
-    assert found.interval.low > 10
+    assert found.low > 10
     assert [group.name for group in found.groups] == ["tiny", "b", "a"]
     assert found.groups[1].right_to_wrong == 80
     assert group_changes(was[:400], is_[:400], groups[:400]) is None
@@ -90,7 +90,7 @@ def test_equal_models_never_widen_a_gap(samples: list[tuple[bool, bool, str]]) -
     right, groups = np.array([sample[0] for sample in samples]), np.array([sample[2] for sample in samples])
     found = group_changes(right, right, groups)
     if found is not None:
-        assert found.amplification == found.interval.low == found.interval.high == 0
+        assert found.amplification == found.low == found.high == 0
 
 
 def test_pictures_are_made_of_images_alone() -> None:
@@ -114,8 +114,8 @@ def test_groups_of_errors_are_averaged_apart_and_a_widened_gap_is_seen() -> None
     assert found.gap_before == pytest.approx(abs(means["a"][0] - means["b"][0]))
     assert found.gap_after == pytest.approx(abs(means["a"][1] - means["b"][1]))
     assert found.amplification == pytest.approx(found.gap_after - found.gap_before)
-    assert 0 < found.interval.low < found.amplification < found.interval.high
+    assert 0 < found.low < found.amplification < found.high
     same = group_errors(before, before, groups)
     assert same is not None
-    assert (same.interval.low, same.interval.high) == (0.0, 0.0)
+    assert (same.low, same.high) == (0.0, 0.0)
     assert group_errors(before[:304], after[:304], groups[np.r_[:300, 600:604]]) is None

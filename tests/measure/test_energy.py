@@ -68,7 +68,7 @@ def _at(target: Target) -> TimingPoint:
 def test_a_counter_too_coarse_for_one_file_is_used_for_none() -> None:
     """Or a ratio would hold a counter's joules against an estimate."""
     counted, coarse = [[Block([0.01] * 10, 0.1, 2.0)] * 3] * 2, [[Block([0.01] * 10, 0.1, 0.0)] * 3] * 2
-    starts = [_Start(Memory(1, 1, 1), 1.0)] * 2
+    starts = [_Start(Memory(before_bytes=1, load_peak_bytes=1, run_peak_bytes=1), 1.0)] * 2
     target = Target("onnxruntime", watts_per_core=8)
     before, after = (run.energy for run in _point(_at(target), [counted, coarse], {}, starts, "RAPL (package-0)", None))
     assert (before.provenance, after.provenance) == ("estimated", "estimated")

@@ -10,21 +10,21 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
+from support.reports import file_measurement
 
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.backend import Artifact, ExecutedNode
-from compressctl.core.count import Count
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
-from compressctl.measure.budget import check, facts_of
+from compressctl.measure.budget import check
 from compressctl.measure.latency import BenchmarkSettings, TimingPoint, compare, speedup
-from compressctl.measure.results import Change, Interval, Measurement, Score, Size, Speedup
+from compressctl.measure.results import Measurement, Speedup
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import Predictions, change, predict, score
 from compressctl.measure.size import size
-from compressctl.measure.speed_words import verdict
+from compressctl.measure.speed_words import speedup_of
 from compressctl.recipe.schema import BudgetSection
 from compressctl.sources.dataset import PositionSplit
 
@@ -80,10 +80,10 @@ def test_the_interval_holds_the_true_ratio_when_launches_differ(ratio: float, se
         before.append(ratio * level * shift[0] * rng.lognormal(0, 0.02, size=8))
         after.append(level * shift[1] * rng.lognormal(0, 0.02, size=8))
     found = speedup(before, after)
-    assert found.interval.low <= found.ratio <= found.interval.high
+    assert found.low <= found.ratio <= found.high
     # A 95 % interval may miss; three times its width never does here.
-    width = found.interval.high - found.interval.low
-    assert found.interval.low - width <= ratio <= found.interval.high + width
+    width = found.high - found.low
+    assert found.low - width <= ratio <= found.high + width
 
 
 def test_a_repeated_measurement_falls_into_the_interval_nine_times_of_ten() -> None:
@@ -97,7 +97,7 @@ def test_a_repeated_measurement_falls_into_the_interval_nine_times_of_ten() -> N
     inside = 0
     for _ in range(200):
         first, second = session(), session()
-        inside += first.interval.low <= second.ratio <= first.interval.high
+        inside += first.low <= second.ratio <= first.high
     assert inside >= 0.85 * 200
 
 
@@ -134,19 +134,19 @@ def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     points = [_at(64, batch=2), _at(64, batch=5, threads=2)]
     timing = compare(artifacts, points, _signature(64), None, QUICK)
     first, second = timing.points[0]
-    assert first.speedup is None
-    assert second.speedup is not None
+    assert first.speed is None
+    assert second.speed is not None
     assert first.latency.runs >= 20
     assert first.latency.p50_ms <= first.latency.p90_ms
     assert (first.latency.p99_ms is None) == (first.latency.runs < 1000)
     assert first.latency.samples_per_second == pytest.approx(2 / (first.latency.p50_ms / 1e3))
     assert first.latency.percentiles_ms[50] == pytest.approx(first.latency.p50_ms)
     assert [(run.latency.batch, run.latency.threads) for run in timing.points[1]] == [(5, 2), (5, 2)]
-    assert timing.points[1][1].speedup is not None
-    ratio = second.speedup
+    assert timing.points[1][1].speed is not None
+    ratio = second.speed
     assert ratio.alternating is not None
-    assert ratio.interval.low < min(ratio.ratio, ratio.alternating)
-    assert max(ratio.ratio, ratio.alternating) < ratio.interval.high
+    assert ratio.low < min(ratio.ratio, ratio.alternating)
+    assert max(ratio.ratio, ratio.alternating) < ratio.high
     assert 0 <= timing.noise.other_load <= 1
     assert 0 < first.memory.before_bytes <= first.memory.load_peak_bytes <= first.memory.run_peak_bytes
     assert first.load_ms > 0
@@ -173,23 +173,15 @@ def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:
     assert found.total_bytes == (tmp_path / "a.onnx").stat().st_size
     whole = zstandard.ZstdCompressor(level=9).compress((tmp_path / "a.onnx").read_bytes())
     assert found.transport_bytes == len(whole) < found.total_bytes
-    assert (found.parameters, found.macs) == (64 * 64, Count(64 * 64))
+    assert (found.parameters, found.macs) == (64 * 64, 64 * 64)
 
 
 def _measured(
     drop: float | None = None, ratio: float = 1.0, interval: tuple[float, float] | None = None
 ) -> Measurement:
-    path, ends = Path("model.onnx"), interval or (ratio - 0.1, ratio + 0.1)
-    return Measurement(
-        artifact=Artifact("onnxruntime", path, (path,)),
-        size=Size({"model.onnx": 1000}, 1000, 900, 10, Count(10)),
-        score=Score("accuracy", 90.0, 100, "test"),
-        latency=None,
-        memory=None,
-        fusion=None,
-        speedup=Speedup(ratio, Interval(*ends), verdict(*ends)),
-        change=None if drop is None else Change(drop, worst_class=("cat", drop * 2)),
-    )
+    low, high = interval or (ratio - 0.1, ratio + 0.1)
+    measured = file_measurement(1000, drop=drop)
+    return measured.model_copy(update={"speed": speedup_of(ratio, low, high)})
 
 
 @pytest.mark.parametrize(
@@ -214,13 +206,13 @@ def _measured(
     ],
 )
 def test_the_budget_table(budget: dict[str, float], measured: Measurement, holds: bool) -> None:
-    (line,) = check(BudgetSection.model_validate(budget), facts_of(measured, "accuracy"))
+    (line,) = check(BudgetSection.model_validate(budget), measured, "accuracy")
     assert line.holds is holds
     assert line.explanation
 
 
 def test_no_budget_no_lines() -> None:
-    assert check(BudgetSection(), facts_of(_measured(), "accuracy")) == ()
+    assert check(BudgetSection(), _measured(), "accuracy") == ()
 
 
 class _Doubling:
@@ -246,4 +238,4 @@ def test_bit_operations_count_the_weight_and_the_activation(precision: str, bits
     artifact = _file(tmp_path / "m.onnx", 8)
     model = Model(Form.ONNX, onnx.load(artifact.path), _signature(8))
     nodes = [ExecutedNode("product", "MatMul", precision, 100, None)]
-    assert size(artifact, model, BACKEND, nodes).bit_operations == Count(100 * bits)
+    assert size(artifact, model, BACKEND, nodes).bit_operations == 100 * bits

@@ -14,7 +14,7 @@ from compressctl.core.events import Event, Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
-from compressctl.measure.artifact import MeasurementConfig, Subject, _scored, _untimed
+from compressctl.measure.artifact import MeasurementConfig, Subject, _scored, _size
 from compressctl.measure.samples import Samples
 from compressctl.sources.dataset import PositionSplit
 
@@ -39,7 +39,7 @@ def _subject(folder: Path, op: str) -> Subject:
     path = folder / f"{op}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     signature = Signature((TensorSpec("x", "float32", ("batch", 1)),), (TensorSpec("y", "float32", ("batch", 1)),))
-    return Subject(Artifact("onnxruntime", path, (path,)), Model(Form.ONNX, onnx.load(path), signature))
+    return Subject(op, Artifact("onnxruntime", path, (path,)), Model(Form.ONNX, onnx.load(path), signature))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_what_is_no_number_is_left_out_and_said(
     data: Any = _Data(labels)
     samples = Samples(subjects[0].model.signature, data)
     by = MeasurementConfig(BACKEND, Target("onnxruntime"), "regression", samples, data, metrics.get("r2"))
-    before, after = _scored(subjects, [_untimed(subject, by) for subject in subjects], by, Events(heard.append))
+    before, after = _scored(subjects, [_size(subject, by) for subject in subjects], by, Events(heard.append))
     assert (before.score is not None, after.score is not None) == scores
     assert after.change is None
     assert (after.drift is None) == ("Sqrt" in ops)

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressctl.measure.speed_words import ENERGY, SPEED, WIDEST, Scale, headline, interval, sentence, verdict
+from compressctl.measure.speed_words import (
+    ENERGY,
+    SPEED,
+    WIDEST,
+    Scale,
+    headline,
+    interval,
+    sentence,
+    speedup_of,
+    verdict,
+)
 
 RATIOS = st.floats(0.01, 100)
 PARTS = st.floats(0, 3)
@@ -22,7 +32,7 @@ def test_a_value_that_is_told_lies_in_the_interval_that_is_told(
     ratio: float, below: float, above: float, scale: Scale
 ) -> None:
     low, high = _ends(ratio, below, above)
-    words = sentence(ratio, low, high, scale)
+    words = sentence(speedup_of(ratio, low, high), scale)
     lower, upper = (float(number) for number in re.search(r"\(95 %: (\S+) to (\S+)\)$", words).groups())  # type: ignore[union-attr]
     assert lower <= upper
     told = re.match(r"(at least )?([\d.]+)x", words)
@@ -40,7 +50,7 @@ def test_a_value_that_is_told_lies_in_the_interval_that_is_told(
 @given(RATIOS, PARTS, PARTS)
 def test_the_words_match_the_sign(ratio: float, below: float, above: float) -> None:
     low, high = _ends(ratio, below, above)
-    said = headline(ratio, low, high)
+    said = headline(speedup_of(ratio, low, high))
     if low <= 1 <= high:
         assert said == ("too noisy to say" if high > WIDEST * low else "no measurable change")
     assert ("faster" in said) <= (low > 1)
@@ -69,9 +79,10 @@ def test_exchanging_the_two_files_exchanges_the_words(ratio: float, below: float
     ],
 )
 def test_sentences(found: tuple[float, float, float], words: str) -> None:
-    assert sentence(*found) == words
+    assert sentence(speedup_of(*found)) == words
 
 
 def test_more_energy_is_inverted_too() -> None:
-    assert sentence(0.5, 0.49, 0.51, ENERGY) == "2.00x more energy (95 %: 1.96 to 2.04)"
-    assert interval(0.5, 0.49, 0.51) == "1.96 to 2.04"
+    speed = speedup_of(0.5, 0.49, 0.51)
+    assert sentence(speed, ENERGY) == "2.00x more energy (95 %: 1.96 to 2.04)"
+    assert interval(speed) == "1.96 to 2.04"

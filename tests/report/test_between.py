@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.reports import file_part
+from support.reports import file_measurement
 
+from compressctl.measure.results import Score, Speedup
 from compressctl.report.between import score_between, size_between, speed_between
-from compressctl.report.document import ScorePart, SpeedPart
 
 
-def _speed(ratio: float, width: float) -> SpeedPart:
-    return SpeedPart(ratio=ratio, low=ratio / width, high=ratio * width, verdict="faster")
+def _speed(ratio: float, width: float) -> Speedup:
+    return Speedup(ratio=ratio, low=ratio / width, high=ratio * width, verdict="faster")
 
 
-def _score(value: float, samples: int = 1000, metric: str = "accuracy") -> ScorePart:
-    return ScorePart(metric=metric, value=value, samples=samples, split="test", per_class=None)
+def _score(value: float, samples: int = 1000, metric: str = "accuracy") -> Score:
+    return Score(metric=metric, value=value, samples=samples, split="test", per_class=None)
 
 
 def test_overlapping_speed_ups_are_not_told_apart_and_distant_ones_are() -> None:
@@ -55,7 +55,7 @@ def test_two_perfect_scores_on_few_samples_are_not_known_to_be_equal() -> None:
 
 
 def test_sizes_and_other_metrics() -> None:
-    assert size_between(file_part(1000), file_part(500)) == "2.00x smaller"
-    assert size_between(file_part(1000), file_part(1000)) == "the same"
+    assert size_between(file_measurement(1000), file_measurement(500)) == "2.00x smaller"
+    assert size_between(file_measurement(1000), file_measurement(1000)) == "the same"
     assert score_between(_score(0.9, metric="r2"), _score(0.8, metric="r2")).startswith("-0.1000 (no interval")
     assert score_between(_score(90), _score(0.8, metric="r2")) == ""

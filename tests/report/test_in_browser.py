@@ -6,10 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.reports import file_part
+from support.reports import file_measurement
 
+from compressctl.core.backend import ExecutedNode
+from compressctl.measure.results import BackendResult, Latency, Speedup, WaterfallStep
 from compressctl.report import as_html
-from compressctl.report.document import BackendPart, LatencyPart, NodePart, Report, SpeedPart, WaterfallPart
+from compressctl.report.document import Report
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -34,22 +36,22 @@ document.title = JSON.stringify(answer);
 
 
 def _report() -> Report:
-    nodes = [NodePart(name=f"conv{n}", op="Conv", precision="int8", macs=n * 100, rule=None) for n in (1, 2, 9, 10)]
-    latency = LatencyPart(
+    nodes = [ExecutedNode(name=f"conv{n}", op="Conv", precision="int8", macs=n * 100, rule=None) for n in (1, 2, 9, 10)]
+    latency = Latency(
         runs=100, batch=1, threads=1, p50_ms=1, p90_ms=1.2, p99_ms=None, mean_ms=1, samples_per_second=1000,
         percentiles_ms=[0.9 + 0.003 * percent for percent in range(101)],
     )  # fmt: skip
-    speed = SpeedPart(ratio=1.6, low=1.5, high=1.7, verdict="faster")
-    before = file_part(4000).model_copy(update={"latency": latency})
-    after = file_part(1000, ratio=1.6, drop=0.5).model_copy(update={"latency": latency, "nodes": nodes})
+    speed = Speedup(ratio=1.6, low=1.5, high=1.7, verdict="faster")
+    before = file_measurement(4000).model_copy(update={"latency": latency})
+    after = file_measurement(1000, ratio=1.6, drop=0.5).model_copy(update={"latency": latency, "nodes": nodes})
     points = [
-        WaterfallPart(
+        WaterfallStep(
             id=name, total_bytes=total, transport_bytes=total, score=None, drop=None, latency=latency,
             speed=speed, step=speed,
         )
         for name, total in (("float", 4000), ("slim", 2000), ("int8", 1000))
     ]  # fmt: skip
-    part = BackendPart(
+    part = BackendResult(
         backend="onnxruntime", version="1", baseline=before, compressed=after, smaller=4, waterfall=points
     )
     return Report(

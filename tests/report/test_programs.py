@@ -7,35 +7,28 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from support.reports import file_part
+from support.reports import file_measurement
 from typer.testing import CliRunner
 
 from compressctl.cli.main import app
+from compressctl.measure.results import BackendResult, BudgetCheck, Fidelity, OutputFidelity, Score
 from compressctl.report import as_junit, as_sarif
-from compressctl.report.document import (
-    BackendPart,
-    BudgetPart,
-    FidelityPart,
-    OutputPart,
-    Report,
-    ScorePart,
-    json_schema,
-)
+from compressctl.report.document import Report, json_schema
 from compressctl.report.write import add_to_job_summary, write
 
 HOSTILE = "</failure><script> \x00 \U0001f600"
 
 
 def _report(**changes: Any) -> Report:
-    part = BackendPart(
+    part = BackendResult(
         backend="onnxruntime",
         version="1",
-        baseline=file_part(4000),
-        compressed=file_part(1000, ratio=1.6, drop=0.5),
+        baseline=file_measurement(4000),
+        compressed=file_measurement(1000, ratio=1.6, drop=0.5),
         smaller=4,
     )
-    missed = BudgetPart(name="size", limit=500, actual=1000, holds=False, explanation=HOSTILE)
-    held = BudgetPart(name="speedup", limit=1.5, actual=1.6, holds=True, explanation="times as fast")
+    missed = BudgetCheck(name="size", limit=500, actual=1000, holds=False, explanation=HOSTILE)
+    held = BudgetCheck(name="speedup", limit=1.5, actual=1.6, holds=True, explanation="times as fast")
     values: dict[str, Any] = {
         "name": HOSTILE,
         "status": "budget missed",
@@ -128,9 +121,9 @@ def test_check_gates_a_kept_run(run: Path, limits: list[str], code: int) -> None
 
 def test_check_gates_no_outputs_of_random_values(tmp_path: Path) -> None:
     (part,) = _report().backends
-    output = OutputPart(name="y", samples=8, identical=False, sqnr_db=30.0, cosine=0.999, largest_difference=0.1)
+    output = OutputFidelity(name="y", samples=8, identical=False, sqnr_db=30.0, cosine=0.999, largest_difference=0.1)
     for is_random, code in ((False, 0), (True, 2)):
-        found = FidelityPart(outputs=[output], split="test", samples=8, is_random=is_random)
+        found = Fidelity(outputs=[output], split="test", samples=8, is_random=is_random)
         held = part.compressed.model_copy(update={"fidelity": found})
         write(_report(name="kept", backends=[part.model_copy(update={"compressed": held})]), tmp_path)
         assert CliRunner().invoke(app, ["check", str(tmp_path), "--budget", "cosine=0.9"]).exit_code == code
@@ -138,7 +131,7 @@ def test_check_gates_no_outputs_of_random_values(tmp_path: Path) -> None:
 
 def test_check_holds_the_first_file_or_the_named_one(tmp_path: Path) -> None:
     (part,) = _report().backends
-    other = part.model_copy(update={"backend": "openvino", "compressed": file_part(2000, ratio=1.6, drop=0.5)})
+    other = part.model_copy(update={"backend": "openvino", "compressed": file_measurement(2000, ratio=1.6, drop=0.5)})
     write(_report(name="kept", backends=[part, other]), tmp_path)
     limit = ["check", str(tmp_path), "--budget", "size=1KB"]
     first = CliRunner().invoke(app, limit)
@@ -151,7 +144,7 @@ def test_scores_on_other_data_are_not_compared(run: Path, tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     (part,) = _report().backends
     scored = part.compressed.model_copy(
-        update={"score": ScorePart(metric="accuracy", value=90, samples=50, split="test", per_class=None)}
+        update={"score": Score(metric="accuracy", value=90, samples=50, split="test", per_class=None)}
     )
     backends = [part.model_copy(update={"compressed": scored})]
     for path, data in ((run, {"source": "digits"}), (tmp_path / "other", {"source": "npz"})):
@@ -229,7 +222,7 @@ def test_changed_files_are_other_data_and_another_calibration_set_is_not(
     tmp_path: Path, calibration: int, digest: str, compared: bool
 ) -> None:
     (part,) = _report().backends
-    score = ScorePart(metric="accuracy", value=90, samples=50, split="test", per_class=None)
+    score = Score(metric="accuracy", value=90, samples=50, split="test", per_class=None)
     backends = [part.model_copy(update={"compressed": part.compressed.model_copy(update={"score": score})})]
     paths = []
     for name, size, found in (("one", 100, "aa"), ("two", calibration, digest)):

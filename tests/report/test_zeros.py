@@ -3,21 +3,23 @@
 from typing import Any
 
 import pytest
-from support.reports import file_part
+from support.reports import file_measurement
 
+from compressctl.core.backend import StoredWeights
+from compressctl.measure.results import BackendResult, Measurement, Speedup, WaterfallStep
 from compressctl.report import sentences
-from compressctl.report.document import BackendPart, FilePart, Report, SpeedPart, StagePart, WaterfallPart, WeightsPart
+from compressctl.report.document import Report, Stage
 
-NO_CHANGE = SpeedPart(ratio=1.0, low=0.97, high=1.03, verdict="no measurable change")
-
-
-def _file(transport: int, zeros: int, *, total: int = 4000, dtype: str = "float", speed: SpeedPart | None) -> FilePart:
-    weights = [WeightsPart(dtype=dtype, elements=1000, stored_bytes=total, zeros=zeros)]
-    return file_part(total).model_copy(update={"transport_bytes": transport, "weights": weights, "speed": speed})
+NO_CHANGE = Speedup(ratio=1.0, low=0.97, high=1.03, verdict="no measurable change")
 
 
-def _point(name: str, total: int, transport: int, step: SpeedPart | None) -> WaterfallPart:
-    return WaterfallPart(
+def _file(transport: int, zeros: int, *, total: int = 4000, dtype: str = "float", speed: Speedup | None) -> Measurement:
+    weights = [StoredWeights(dtype=dtype, elements=1000, stored_bytes=total, zeros=zeros)]
+    return file_measurement(total).model_copy(update={"transport_bytes": transport, "weights": weights, "speed": speed})
+
+
+def _point(name: str, total: int, transport: int, step: Speedup | None) -> WaterfallStep:
+    return WaterfallStep(
         id=name,
         total_bytes=total,
         transport_bytes=transport,
@@ -29,17 +31,17 @@ def _point(name: str, total: int, transport: int, step: SpeedPart | None) -> Wat
     )
 
 
-def _stage(name: str, **facts: Any) -> StagePart:
-    return StagePart(id=name, use="prune.unstructured", seconds=1, cached=False, params={}, facts=facts)
+def _stage(name: str, **facts: Any) -> Stage:
+    return Stage(id=name, use="prune.unstructured", seconds=1, cached=False, params={}, facts=facts)
 
 
-def _said(part: BackendPart, *stages: StagePart) -> str:
+def _said(part: BackendResult, *stages: Stage) -> str:
     report = Report.model_construct(backends=[part], stages=list(stages))
     return " ".join(sentences.zeros(part, report))
 
 
-def _part(backend: str, compressed: FilePart, *waterfall: WaterfallPart) -> BackendPart:
-    return BackendPart(
+def _part(backend: str, compressed: Measurement, *waterfall: WaterfallStep) -> BackendResult:
+    return BackendResult(
         backend=backend, version="1", baseline=_file(4000, 0, speed=None), compressed=compressed, smaller=1.0,
         waterfall=list(waterfall),
     )  # fmt: skip
@@ -55,7 +57,7 @@ def test_zeros_alone_bring_transport_and_no_speed() -> None:
 
 
 def test_among_other_stages_only_its_own_part_is_its() -> None:
-    faster = SpeedPart(ratio=2.0, low=1.9, high=2.1, verdict="faster")
+    faster = Speedup(ratio=2.0, low=1.9, high=2.1, verdict="faster")
     part = _part(
         "onnxruntime",
         _file(300, 900, total=1000, dtype="int8", speed=faster),
@@ -63,7 +65,7 @@ def test_among_other_stages_only_its_own_part_is_its() -> None:
         _point("sparse", 4000, 1600, NO_CHANGE),
         _point("int8", 1000, 300, faster),
     )
-    lowering = StagePart(id="lower", use="lower", seconds=1, cached=False, params={}, facts={})
+    lowering = Stage(id="lower", use="lower", seconds=1, cached=False, params={}, facts={})
     said = _said(part, _stage("sparse", zeros={"share": 0.9}), lowering, _stage("int8"))
     assert "Measured for this stage: no measurable change (95 %: 0.97 to 1.03); 2.50x smaller" in said
 
