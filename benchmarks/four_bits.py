@@ -97,7 +97,10 @@ def _measure(files: dict[str, Path], seconds: dict[str, float]) -> dict[str, Any
     signature = signature_of(onnx.load(files["float"]).graph, files["float"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
     runs = compare(
-        artifacts, [operating_point(Target("onnxruntime", threads=1, batch=1), Samples(signature))], signature, Events()
+        artifacts,
+        [operating_point(Target("onnxruntime", threads=1, batch_size=1), Samples(signature))],
+        signature,
+        Events(),
     ).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):

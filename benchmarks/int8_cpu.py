@@ -64,7 +64,9 @@ def _benchmark(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
     recipe = load(asked.recipe, asked.sets, asked.unsets)
     assert recipe.data is not None, "the recipe names no data"
     data = load_dataset(recipe.data, recipe.base, recipe.seed)
-    target = Target("onnxruntime", threads=1, batch=1, profile=resolve_profile(recipe.target.profile, this_machine()))
+    target = Target(
+        "onnxruntime", threads=1, batch_size=1, profile=resolve_profile(recipe.target.profile, this_machine())
+    )
     seconds = _time_compressing(files, data, target, folder, asked.rounds)
     signature = signature_of(onnx.load(files["fp32"]).graph, files["fp32"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]

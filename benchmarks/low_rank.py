@@ -34,10 +34,10 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "factorize-mlp.yaml"
 
 WAYS = {
     "0.2 points on the validation split": [],
-    "a third, shared": ["stages.thin.rank={shared_ratio: 0.33}"],
+    "a third, shared": ["stages.thin.rank={global_ratio: 0.33}"],
     "a third of each layer": ["stages.thin.rank={ratio: 0.33}"],
     "a third of each layer, without whitening": ["stages.thin.rank={ratio: 0.33}", "stages.thin.whitening=false"],
-    "a tenth, shared": ["stages.thin.rank={shared_ratio: 0.1}"],
+    "a tenth, shared": ["stages.thin.rank={global_ratio: 0.1}"],
     "a tenth of each layer, without whitening": ["stages.thin.rank={ratio: 0.1}", "stages.thin.whitening=false"],
     "EVBMF": ["stages.thin.rank=evbmf"],
 }
@@ -78,7 +78,10 @@ def _measure(files: dict[str, Path]) -> dict[str, Any]:
     signature = signature_of(onnx.load(files["float"]).graph, files["float"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
     runs = compare(
-        artifacts, [operating_point(Target("onnxruntime", threads=1, batch=1), Samples(signature))], signature, Events()
+        artifacts,
+        [operating_point(Target("onnxruntime", threads=1, batch_size=1), Samples(signature))],
+        signature,
+        Events(),
     ).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):

@@ -55,7 +55,7 @@ def _benchmark(folder: Path) -> dict[str, Any]:
     assert recipe.data is not None
     data = load_dataset(recipe.data, recipe.base, recipe.seed)
     profile = resolve_profile("auto", this_machine())
-    target = Target("onnxruntime", threads=1, batch=1, profile=profile)
+    target = Target("onnxruntime", threads=1, batch_size=1, profile=profile)
     signature = signature_of(onnx.load(files["fp32"]).graph, files["fp32"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
     runs = compare(artifacts, [operating_point(target, Samples(signature))], signature, Events()).points[0]

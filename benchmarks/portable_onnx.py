@@ -46,7 +46,7 @@ def main() -> None:
 def _beside(name: str, model: Model, folder: Path, *, quick: bool) -> None:
     backend: Backend = load_object(backends.get(name).implementation)
     artifacts = {storage: _built(backend, name, model, storage, folder / storage) for storage in ("plain", "packed")}
-    target = Target(name, threads=1, batch=1)
+    target = Target(name, threads=1, batch_size=1)
     inputs = random_inputs(model.signature, 1)
     outputs = [backend.open(artifact, target).run(inputs) for artifact in artifacts.values()]
     same = all(np.array_equal(outputs[0][key], outputs[1][key]) for key in outputs[0])

@@ -35,10 +35,10 @@ from compressctl.sources.onnx_file import signature_of
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "prune-resnet20.yaml"
 
-_LAYERS = "{id: shorter, use: prune.layers, remove: 1, rank: latency}"
+_LAYERS = "{id: shorter, use: prune.layers, remove: 1, criterion: latency}"
 _TIMED = "{id: slim, use: prune.channels, keep: 0.565, scope: measured, overrides: [{match: conv1, keep: 1.0}]}"
 _GLOBAL = "{id: slim, use: prune.channels, keep: 0.5, scope: global, round_to: 1}"
-_TRAINING = "epochs: %d, learning_rate: 0.05, augment: {crop: 4, flip: true}, precision: bfloat16"
+_TRAINING = "epochs: %d, learning_rate: 0.05, augment: {crop_padding: 4, horizontal_flip: true}, precision: bfloat16"
 _TUNED = "{id: recover, use: finetune, " + _TRAINING + "}"
 _TAUGHT = "{id: recover, use: distill.logits, teacher: original, " + _TRAINING + "}"
 
@@ -93,7 +93,10 @@ def _measure(files: dict[str, Path], epochs: int) -> dict[str, Any]:
     signature = signature_of(onnx.load(files["float"]).graph, files["float"])
     artifacts = [Artifact("onnxruntime", path, (path,)) for path in files.values()]
     runs = compare(
-        artifacts, [operating_point(Target("onnxruntime", threads=1, batch=1), Samples(signature))], signature, Events()
+        artifacts,
+        [operating_point(Target("onnxruntime", threads=1, batch_size=1), Samples(signature))],
+        signature,
+        Events(),
     ).points[0]
     rows = []
     for (name, path), artifact, run in zip(files.items(), artifacts, runs, strict=True):

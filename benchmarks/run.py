@@ -18,7 +18,7 @@ EFFICIENTNET = ROOT / "build" / "efficientnet_lite0.onnx"
 IMAGENET = [
     "--set", "name=int8-cpu-imagenet",
     "--set", "model={source: onnx, path: '${env:COMPRESSCTL_EFFICIENTNET}'}",
-    "--set", "data={source: image_folder, path: '${env:COMPRESSCTL_IMAGENET}', labels: prefix, resize: 256, crop: 224, "
+    "--set", "data={source: image_folder, path: '${env:COMPRESSCTL_IMAGENET}', labels: prefix, resize: 256, center_crop: 224, "
     "interpolation: bicubic, scale: 1, mean: [127], std: [128], calibration: 300, validation: 0, test: 700}",
     "--set", "budget={accuracy_drop: 0.6, speedup: 1.45}",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 COMPRESSCTL_IMAGENET=... python benchmarks/share_depthwise.py build/efficientnet_lite0.onnx [--only NAME ...] [--test 700]
 
-Every row is a packed ONNX file (storage: packed), scored through ONNX Runtime on images that calibration has not seen. `naive`
+Every row is a packed ONNX file (storage: compressed), scored through ONNX Runtime on images that calibration has not seen. `naive`
 is what most tools call weight sharing: 16 values for each tensor, nothing corrected.
 """
 
@@ -56,7 +56,7 @@ def main() -> None:
     asked = parser.parse_args()
     model = load(OnnxParams(path=str(asked.model.resolve())), Path(), 0)
     images = ImageFolderParams(
-        path=os.environ["COMPRESSCTL_IMAGENET"], labels="prefix", resize=256, crop=224, interpolation="bicubic", scale=1,
+        path=os.environ["COMPRESSCTL_IMAGENET"], labels="prefix", resize=256, center_crop=224, interpolation="bicubic", scale=1,
         mean=[127], std=[128],
     )  # fmt: skip
     data = load_dataset(
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _row(name: str, model: Model, seconds: float, plain: int | None, run: RunContext) -> int:
-    target = replace(run.target, threads=1, options={"storage": "packed"})
+    target = replace(run.target, threads=1, options={"storage": "compressed"})
     artifact = BACKEND.build(model, target, run.folder)
     session = BACKEND.open(artifact, target)
     assert run.data is not None

@@ -28,7 +28,7 @@ task: classification
 model: {{source: python, factory: "{models}/small_vit.py:digits_vit", weights: "{start}", input_shape: [1, 8, 8]}}
 data: {{source: digits}}
 stages:
-  - {{use: finetune, epochs: 80, optimizer: adamw, learning_rate: 0.002, weight_decay: 0.02, batch_size: 64, augment: {{crop: 1}}}}
+  - {{use: finetune, epochs: 80, optimizer: adamw, learning_rate: 0.002, weight_decay: 0.02, batch_size: 64, augment: {{crop_padding: 1}}}}
 """
 
 

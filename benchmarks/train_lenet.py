@@ -96,7 +96,7 @@ def _train(
         order = torch.as_tensor(rng.permutation(len(images)))
         for start in range(0, len(images) - size + 1, size):
             chosen = order[start : start + size]
-            shown = augment(images[chosen], Augmentation(crop=shift), rng) if shift else images[chosen]
+            shown = augment(images[chosen], Augmentation(crop_padding=shift), rng) if shift else images[chosen]
             loss = nn.functional.cross_entropy(network(shown), labels[chosen], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()

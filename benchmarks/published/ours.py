@@ -39,7 +39,7 @@ TECHNIQUES = (
     Technique("weights-8", ({"use": "quantize.weights", "bits": 8, **_NEAR},)),
     Technique("weights-4", ({"use": "quantize.weights", "bits": 4, **_NEAR},)),
     Technique("float16", ({"use": "cast", "dtype": "float16"},)),
-    Technique("kmeans", ({"use": "share.kmeans"},), storage="packed"),
+    Technique("kmeans", ({"use": "share.kmeans"},), storage="compressed"),
     Technique("pack"),
 )
 

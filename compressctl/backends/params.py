@@ -14,7 +14,7 @@ class BackendParams(BaseModel):
 class StorageParams(BackendParams):
     """How constants lie in the file; what is computed is the same to the last bit."""
 
-    storage: Literal["plain", "packed"] = Field(
+    storage: Literal["plain", "compressed"] = Field(
         "plain",
         description="packed: constants of few values as 1 to 8-bit indices and a codebook, those of many zeros as a mask and values, "
         "made whole by standard operators when the file is loaded; a smaller file, a slower start, the same speed",
@@ -75,11 +75,13 @@ class OpenVinoParams(StorageParams):
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         "float32", description="of the layers that are not integer; auto lets OpenVINO choose, which may change results"
     )
-    cache: str | None = Field(None, description="folder in which OpenVINO keeps compiled models, for faster loading")
+    cache_dir: str | None = Field(
+        None, description="folder in which OpenVINO keeps compiled models, for faster loading"
+    )
     integer_activations: bool = Field(
         True, description="let products with quantized weights alone round their inputs to 8 bits inside"
     )
-    half_constants: bool = Field(False, description="store float constants as float16 in the file")
+    float16_constants: bool = Field(False, description="store float constants as float16 in the file")
     weights: NncfWeights | None = Field(
         None, description="weights for NNCF to compress (pip install 'compressctl[nncf]')"
     )
@@ -87,10 +89,16 @@ class OpenVinoParams(StorageParams):
 
     @model_validator(mode="after")
     def _packed_is_onnx(self) -> OpenVinoParams:
-        only_in_ir = {"weights": self.weights, "preprocess": self.preprocess, "half_constants": self.half_constants}
+        only_in_ir = {
+            "weights": self.weights,
+            "preprocess": self.preprocess,
+            "float16_constants": self.float16_constants,
+        }
         told = [name for name, value in only_in_ir.items() if value]
-        if self.storage == "packed" and told:
-            raise ValueError(f"storage: packed writes an ONNX file, which cannot hold {told[0]}: leave one of them out")
+        if self.storage == "compressed" and told:
+            raise ValueError(
+                f"storage: compressed writes an ONNX file, which cannot hold {told[0]}: leave one of them out"
+            )
         return self
 
 
@@ -116,7 +124,7 @@ class TensorRtParams(StorageParams):
     hardware_compatible: bool = Field(
         False, description="an engine that runs on all GPUs from Ampere on, perhaps slower"
     )
-    sparse: bool | None = Field(
+    sparse_weights: bool | None = Field(
         None,
         description="allow 2:4 sparse kernels, which the builder takes for weights that hold the pattern; default: where any does",
     )

@@ -1,4 +1,4 @@
-"""The export option `storage`: whether a file's constants are plain or packed."""
+"""The export option `storage`: whether a file's constants are plain or compressed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDS = {
 
 def as_stored(proto: onnx.ModelProto, target: Target) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """The graph as the target's options want it stored, and what its user must know about that."""
-    if target.options.get("storage") != "packed":
+    if target.options.get("storage") != "compressed":
         return proto, ()
     packed, ledger = pack_constants(proto, _FOLDS.get(target.backend, _FOLDS["openvino"]))
     return packed, (_note(ledger, proto),)
@@ -30,9 +30,9 @@ def as_stored(proto: onnx.ModelProto, target: Target) -> tuple[onnx.ModelProto, 
 def _note(ledger: list[PackedTensor], proto: onnx.ModelProto) -> str:
     version = opset_of(proto)
     if version < OLDEST_OPSET:
-        return f"storage: packed does nothing below opset {OLDEST_OPSET}, and the graph's is {version}"
+        return f"storage: compressed does nothing below opset {OLDEST_OPSET}, and the graph's is {version}"
     if not ledger:
-        return "storage: packed made nothing smaller: no constant of the main graph has few values or many zeros"
+        return "storage: compressed made nothing smaller: no constant of the main graph has few values or many zeros"
     kinds = Counter(tensor.form.partition(" into ")[0] for tensor in ledger)
     before, after = (sum(getattr(tensor, size) for tensor in ledger) for size in ("plain_bytes", "packed_bytes"))
     forms = ", ".join(f"{count} as {kind}" for kind, count in kinds.most_common(4))

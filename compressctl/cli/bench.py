@@ -50,8 +50,8 @@ def bench(
     with exported_files(files) as found:
         signature = found[0][1]
         _check_inputs(files, [entry for _, entry in found])
-        target = Target(found[0][0].backend, threads=threads, batch=_batch_of(signature, batch))
-        call = Samples(signature, dataset_of(data), parse_shapes(shape or ())).call(target.batch)
+        target = Target(found[0][0].backend, threads=threads, batch_size=_batch_of(signature, batch))
+        call = Samples(signature, dataset_of(data), parse_shapes(shape or ())).call(target.batch_size)
         at = [TimingPoint(target, call)]
         timing = compare(
             [artifact for artifact, _ in found],

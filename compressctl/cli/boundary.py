@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 
-from compressctl.core.errors import CompressctlError, ExitCode
+from compressctl.core.errors import CompressctlError, ExitCode, RenamedWarning
 
 _CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The parser's own errors, which know their message and exit with 2. typer exports no name for their base."""
@@ -59,6 +60,20 @@ def any_text_can_be_printed() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def old_names_are_one_line() -> None:
+    """A warning of an old name in a recipe is printed as other messages are, without the place in our code."""
+    usual = warnings.formatwarning
+
+    def worded(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if issubclass(category, RenamedWarning):
+            return f"warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = worded
 
 
 def _drop_output() -> None:

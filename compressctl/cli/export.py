@@ -79,7 +79,7 @@ def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
     given = {key: value for text in options for backend, key, value in [_option(text)] if backend == name}
     params = _checked(name, given)
     resolved = resolve_profile(profile, this_machine(), name)  # type: ignore[arg-type]
-    return Target(name, profile=resolved, batch=batch, options=params)
+    return Target(name, profile=resolved, batch_size=batch, options=params)
 
 
 def _option(text: str) -> tuple[str, str, Any]:

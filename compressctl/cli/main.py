@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from compressctl import __version__
-from compressctl.cli.boundary import any_text_can_be_printed, boundary
+from compressctl.cli.boundary import any_text_can_be_printed, boundary, old_names_are_one_line
 from compressctl.core.errors import EXIT_CODES, UsageError
 from compressctl.core.machine import check_system
 from compressctl.core.nearest import suggestion
@@ -35,6 +35,7 @@ GROUPS = {
     "Compress a model": {
         "init": Command("compressctl.cli.init:init", "Write a starter recipe for a model."),
         "validate": Command("compressctl.cli.validate:validate", "Check a recipe and name everything wrong with it."),
+        "migrate": Command("compressctl.cli.migrate:migrate", "Write recipes in the names that their keys have now."),
         "plan": Command("compressctl.cli.plan:plan", "Show a recipe's steps; --check tries one real batch."),
         "apply": Command("compressctl.cli.apply:apply", "Run a recipe: compress, export, measure, report."),
         "show": Command(
@@ -84,6 +85,7 @@ def main() -> None:
     # It begins when the command does, see `_after_start_up`.
     gc.disable()
     any_text_can_be_printed()
+    old_names_are_one_line()
     app(prog_name="compressctl")
 
 

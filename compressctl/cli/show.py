@@ -27,7 +27,7 @@ def show(
       compressctl show model.yaml --set target.threads=2 --origin
     """
     loaded = load(recipe, sets or (), unsets or ())
-    root = compose(recipe, sets or (), unsets or ()) if origin else None
+    root = compose(recipe, sets or (), unsets or ()).root if origin else None
     for line, steps in _lines(loaded.resolved):
         print(f"{line}{_comment(root, steps) if root is not None and steps is not None else ''}")
 

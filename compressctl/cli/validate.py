@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 
 from compressctl.cli.options import RecipePath, Sets, Unsets
 from compressctl.core.errors import ExitCode, Problem, RecipeError
-from compressctl.recipe.loader import load
+from compressctl.recipe.loader import load, read
 
 
 class Format(StrEnum):
@@ -32,34 +31,34 @@ def validate(
 ) -> None:
     """Check a recipe and name everything wrong with it, each with its line, column and a hint.
 
-    The order of the stages and what each needs are checked too. Exit code 2 when there is a problem. Nothing is loaded.
+    The order of the stages and what each needs are checked too. Exit code 2 when there is a problem; an old name is a warning.
+    Nothing is loaded.
 
     \b
     Examples:
       compressctl validate model.yaml
       compressctl validate model.yaml --format github
     """
-    try:
-        loaded = load(recipe, sets or (), unsets or ())
-    except RecipeError as error:
-        if output_format is Format.TEXT:
-            raise
-        print(_RENDERERS[output_format](error.problems))
-        raise typer.Exit(int(ExitCode.USAGE)) from None
     if output_format is Format.TEXT:
-        stages = len(loaded.stages)
-        print(f"{recipe}: valid, {stages} stage{'' if stages == 1 else 's'}", file=sys.stdout)
-    else:
-        print(_RENDERERS[output_format](()))
+        stages = len(load(recipe, sets or (), unsets or ()).stages)
+        print(f"{recipe}: valid, {stages} stage{'' if stages == 1 else 's'}")
+        return
+    try:
+        _, renamed = read(recipe, sets or (), unsets or ())
+    except RecipeError as error:
+        print(_RENDERERS[output_format]([_plain(problem, "error") for problem in error.problems]))
+        raise typer.Exit(int(ExitCode.USAGE)) from None
+    print(_RENDERERS[output_format]([_plain(one.problem, "warning") for one in renamed]))
 
 
-def _as_json(problems: Sequence[Problem]) -> str:
-    return json.dumps([_plain(problem) for problem in problems], indent=1)
+def _as_json(findings: Sequence[dict[str, Any]]) -> str:
+    return json.dumps(findings, indent=1)
 
 
-def _plain(problem: Problem) -> dict[str, Any]:
+def _plain(problem: Problem, level: str) -> dict[str, Any]:
     origin = problem.origin
     return {
+        "level": level,
         "file": origin.source if origin else None,
         "line": origin.line if origin else None,
         "column": origin.column if origin else None,
@@ -69,19 +68,18 @@ def _plain(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _as_sarif(problems: Sequence[Problem]) -> str:
+def _as_sarif(findings: Sequence[dict[str, Any]]) -> str:
     """SARIF 2.1.0."""
     results = []
-    for problem in problems:
-        found = _plain(problem)
+    for found in findings:
         location: dict[str, Any] = {"artifactLocation": {"uri": found["file"] or ""}}
         if found["line"]:
             location["region"] = {"startLine": found["line"], "startColumn": found["column"] or 1}
-        text = " ".join(part for part in (f"{problem.path}: {problem.message}", problem.hint) if part)
+        text = " ".join(part for part in (f"{found['path']}: {found['message']}", found["hint"]) if part)
         results.append(
             {
                 "ruleId": "recipe",
-                "level": "error",
+                "level": found["level"],
                 "message": {"text": text},
                 "locations": [{"physicalLocation": location}],
             }
@@ -93,15 +91,17 @@ def _as_sarif(problems: Sequence[Problem]) -> str:
     )
 
 
-def _as_github(problems: Sequence[Problem]) -> str:
+def _as_github(findings: Sequence[dict[str, Any]]) -> str:
     """Workflow commands, which GitHub shows as annotations on the file."""
     lines = []
-    for problem in problems:
-        found = _plain(problem)
-        text = f"{problem.path}: {problem.message}{f' ({problem.hint})' if problem.hint else ''}"
+    for found in findings:
+        hint = f" ({found['hint']})" if found["hint"] else ""
+        text = f"{found['path']}: {found['message']}{hint}"
         for char, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
             text = text.replace(char, code)
-        lines.append(f"::error file={found['file']},line={found['line'] or 1},col={found['column'] or 1}::{text}")
+        lines.append(
+            f"::{found['level']} file={found['file']},line={found['line'] or 1},col={found['column'] or 1}::{text}"
+        )
     return "\n".join(lines)
 
 

@@ -102,6 +102,10 @@ class RecipeError(UsageError):
         self.problems = tuple(problems)
 
 
+class RenamedWarning(FutureWarning):
+    """A recipe has a key or value under an old name, which still counts."""
+
+
 class MissingDependencyError(CompressctlError):
     """Something optional is not installed. install is the exact command that mends it."""
 

@@ -33,7 +33,7 @@ class Target:
     backend: str
     device: str = "cpu"
     threads: int = 1
-    batch: int = 1
+    batch_size: int = 1
     profile: Profile = "x86-avx2"
     watts_per_core: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -145,13 +145,13 @@ def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
     """Without the headline's own: batch 1 and a throughput batch, one thread and all; and, where the data's sizes vary, the
     smaller and the larger sample as the headline is timed."""
     others_fit = samples.signature.fixed_batch is None and samples.call(1).samples == 1
-    batches = {1, THROUGHPUT_BATCH} if others_fit else {target.batch}
+    batches = {1, THROUGHPUT_BATCH} if others_fit else {target.batch_size}
     found = [
-        replace(target, threads=threads, batch=batch)
+        replace(target, threads=threads, batch_size=batch)
         for batch in sorted(batches)
         for threads in sorted({1, threads_of(replace(target, threads=0))})
     ]
-    others = [point for point in found if (point.batch, point.threads) != (target.batch, threads_of(target))]
+    others = [point for point in found if (point.batch_size, point.threads) != (target.batch_size, threads_of(target))]
     sizes = [size for size in samples.sizes if size != "median"]
     return [
         *(operating_point(target, samples, size) for size in sizes),

@@ -76,7 +76,7 @@ class TimingPoint:
 
 def operating_point(target: Target, samples: Samples, size: Size = "median") -> TimingPoint:
     """The target's threads and batch, with a call of that batch. Raises UsageError where an open axis has no size."""
-    return TimingPoint(target, samples.call(target.batch, size))
+    return TimingPoint(target, samples.call(target.batch_size, size))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ _BATCH = 64
 def scoring_batch(model: Model, target: Target) -> int:
     """How many samples to score at once. A plan with dynamic ranges takes them from the whole batch, padding included, so that
     such a model is scored in the batches that it will be served in."""
-    return target.batch if model.quant is not None and model.quant.dynamic else _BATCH
+    return target.batch_size if model.quant is not None and model.quant.dynamic else _BATCH
 
 
 def predict(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-RIDGE = 1e-6
+DAMPING = 1e-6
 """Share of the mean input power that is added to every direction: inputs that calibration never saw stay defined."""
 
 
@@ -24,8 +24,8 @@ class Decomposition:
     right: np.ndarray
 
 
-def whitening(covariance: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
-    """The lower triangular S with S S^T = covariance + ridge * mean(diagonal) * I.
+def whitening(covariance: np.ndarray, damping: float = DAMPING) -> np.ndarray:
+    """The lower triangular S with S S^T = covariance + damping * mean(diagonal) * I.
 
     covariance: (n, n), X X^T of inputs. Only its shape decides a decomposition, not its scale. An all-zero one is taken as white.
     Raises ValueError when it is not symmetric, or not positive semidefinite.
@@ -37,7 +37,7 @@ def whitening(covariance: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
     if power == 0.0:
         return np.eye(len(covariance))
     try:
-        factor: np.ndarray = np.linalg.cholesky(covariance + ridge * power * np.eye(len(covariance)))
+        factor: np.ndarray = np.linalg.cholesky(covariance + damping * power * np.eye(len(covariance)))
     except np.linalg.LinAlgError as error:
         raise ValueError("the covariance is not positive semidefinite") from error
     return factor

@@ -35,13 +35,13 @@ def is_within_gate(
     facts.update(accepted.facts)
     if accepted.holds:
         return True
-    if stage.gate.otherwise == "skip":
+    if stage.gate.otherwise == "undo":
         facts["skipped"] = accepted.words
         events.warn(f"stage {stage.id} was skipped: {facts['skipped']}")
         return False
     raise GateError(
         f"stage {stage.id} ({stage.use}): {accepted.words}",
-        hint="loosen the gate, change the stage, or set gate.otherwise to skip",
+        hint="loosen the gate, change the stage, or set gate.otherwise to undo",
     )
 
 

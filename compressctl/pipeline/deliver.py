@@ -78,7 +78,7 @@ class Delivery:
             try:
                 found = self._measure(baseline, compressed, backend, target, dataset, metric)
             except CrashError as error:
-                given = self.workspace.samples.call(target.batch).for_model(model.signature)
+                given = self.workspace.samples.call(target.batch_size).for_model(model.signature)
                 raise with_node(error, compressed.artifact, target, given) from error
             return self._packed(found, compressed.artifact) if self.workspace.recipe.pack else found
 

@@ -165,9 +165,11 @@ def latency_ms(
     Torch models are lowered first. A model that takes other inputs than the recipe's, a layer alone, is given random ones.
     """
     graphs = [as_graph(model) for model in models]
-    call = samples.call(target.batch)
+    call = samples.call(target.batch_size)
     given = [
-        call.for_model(graph.signature) if call.fits(graph.signature) else random_inputs(graph.signature, target.batch)
+        call.for_model(graph.signature)
+        if call.fits(graph.signature)
+        else random_inputs(graph.signature, target.batch_size)
         for graph in graphs
     ]
     return host.medians_ms([opened(graph, backend, target, host) for graph in graphs], given)

@@ -63,7 +63,7 @@ class Executor:
             for note in found.notes:
                 self.workspace.events.warn(note)
             if found.fixed_batch is not None:
-                sizes = sorted({self.workspace.plan.target.batch, SCORED_AT_ONCE} - {1})
+                sizes = sorted({self.workspace.plan.target.batch_size, SCORED_AT_ONCE} - {1})
                 self.workspace.events.warn(unfit_for(sizes, found.fixed_batch))
                 model = self.workspace.take_one_at_a_time()
                 session = opened(model, backend, target, self.workspace.host)
@@ -227,7 +227,7 @@ class Executor:
         """models: what the stage was given, and its result."""
         target = self.workspace.target
         wanted = if_slower(stage, spec, target)
-        call = self.workspace.samples.call(target.batch)
+        call = self.workspace.samples.call(target.batch_size)
         timed_on = f"{target.backend}, {load_words(call.samples, target.threads)}, {in_words(call)}"
         return is_within_gate(
             stage, models[1], self.workspace.evaluator, facts, self.workspace.events

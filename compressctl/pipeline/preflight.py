@@ -43,7 +43,7 @@ def fly(model: Model, session: Session, samples: Samples, target: Target, data: 
 
     Raises UsageError, or what the runtime says, where not even one call works.
     """
-    first = dict(samples.call(target.batch).for_model(model.signature))
+    first = dict(samples.call(target.batch_size).for_model(model.signature))
     if model.signature.fixed_batch is not None:
         session.run(first)
         return Flight(notes=_recorded(model, session, data))

@@ -126,8 +126,8 @@ class Workspace:
     @cached_property
     def target(self) -> Target:
         """The plan's, with the batch that the model takes and the shapes of the call that is timed."""
-        batch = self.samples.signature.fixed_batch or self.plan.target.batch
-        return replace(self.plan.target, batch=batch, input_shapes=self.samples.call(batch).shapes)
+        batch = self.samples.signature.fixed_batch or self.plan.target.batch_size
+        return replace(self.plan.target, batch_size=batch, input_shapes=self.samples.call(batch).shapes)
 
     @cached_property
     def host(self) -> SessionHost:
@@ -207,5 +207,5 @@ def open_backend(name: str) -> Backend:
 
 def in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "half_constants": False, "weights": None, "storage": "plain"}
+    plain = {"precision": "float32", "float16_constants": False, "weights": None, "storage": "plain"}
     return {**options, **{name: value for name, value in plain.items() if name in options}}

@@ -6,11 +6,12 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressctl.core.errors import Origin, Problem, RecipeError
-from compressctl.recipe.nodes import Node, Step, join, shown
+from compressctl.recipe.nodes import Node, Step, join, shown, stage_id
+from compressctl.recipe.renames import Renamed, steps_with_new_names, with_new_names
 from compressctl.recipe.strict_yaml import Source, decode, parse
 
 _MAX_EXTENDS = 20
@@ -20,20 +21,35 @@ _BUILTIN, _BUILTIN_FOLDER = "builtin:", Path(__file__).parent / "builtin"
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
-def compose(path: Path, sets: Sequence[str], unsets: Sequence[str], text: str | None = None) -> Node:
-    """The recipe as one mapping without `extends` and `vars`. Raises RecipeError with what was found.
+@dataclass(frozen=True)
+class Composed:
+    """A recipe as one mapping, in the names that keys and values have now. renamed: what it calls otherwise."""
+
+    root: Node
+    renamed: tuple[Renamed, ...]
+
+
+def compose(path: Path, sets: Sequence[str], unsets: Sequence[str], text: str | None = None) -> Composed:
+    """The recipe without `extends` and `vars`. Raises RecipeError with what was found.
 
     path: a file, or `builtin:NAME` for a recipe that comes with the package. text: what the file would hold, for a recipe that is in none; the path then says what paths in it are relative to.
     """
-    root = _read(path, (), text)
+    renamed: list[Renamed] = []
+    root = _read(path, (), renamed, text)
     for text in unsets:
-        root = _unset(root, text)
+        root = _unset(root, text, renamed)
     for text in sets:
-        root = _set(root, text)
-    return _substitute(root)
+        root = _set(root, text, renamed)
+    return Composed(with_new_names(_substitute(root), renamed), tuple(renamed))
 
 
-def _read(path: Path, chain: tuple[Path, ...], text: str | None = None) -> Node:
+def merged(path: Path) -> Composed:
+    """The recipe with what it extends, `vars` still in it."""
+    renamed: list[Renamed] = []
+    return Composed(_read(path, (), renamed), tuple(renamed))
+
+
+def _read(path: Path, chain: tuple[Path, ...], renamed: list[Renamed], text: str | None = None) -> Node:
     path = _file(path)
     resolved = _resolved(path)
     if resolved in chain:
@@ -50,22 +66,22 @@ def _read(path: Path, chain: tuple[Path, ...], text: str | None = None) -> Node:
         raise RecipeError([Problem(f"a recipe is a mapping, this is {shown(root.value)}", origin=root.origin)])
     extends = root.child("extends")
     if extends is None:
-        return root
-    merged: Node | None = None
+        return with_new_names(root, renamed)
+    below: Node | None = None
     for parent in extends.items or [extends]:
         if not isinstance(parent.value, str):
             raise RecipeError([Problem("extends names files", "extends", origin=parent.origin)])
         try:
-            loaded = _read(_beside(path, parent.value), (*chain, resolved))
+            loaded = _read(_beside(path, parent.value), (*chain, resolved), renamed)
         except RecipeError as error:
             if all(problem.origin and problem.origin.line is None for problem in error.problems):
                 raise RecipeError(
                     [replace(problem, path="extends", origin=parent.origin) for problem in error.problems]
                 ) from None
             raise
-        merged = loaded if merged is None else merge(merged, loaded)
-    child = root.without("extends")
-    return child if merged is None else merge(merged, child)
+        below = loaded if below is None else merge(below, loaded)
+    child = with_new_names(root.without("extends"), renamed, below)
+    return child if below is None else merge(below, child)
 
 
 def _beside(path: Path, named: str) -> Path:
@@ -138,9 +154,9 @@ def _differs(below: Node, above: Node, key: str) -> bool:
 
 def _merge_stages(below: Sequence[Node], above: Sequence[Node]) -> list[Node]:
     result = list(below)
-    positions = {_stage_id(node): position for position, node in enumerate(result)}
+    positions = {stage_id(node): position for position, node in enumerate(result)}
     for node in above:
-        position = positions.get(_stage_id(node)) if node.child("id") is not None else None
+        position = positions.get(stage_id(node)) if node.child("id") is not None else None
         if position is None:
             result.append(node)
         elif _differs(result[position], node, "use"):
@@ -148,11 +164,6 @@ def _merge_stages(below: Sequence[Node], above: Sequence[Node]) -> list[Node]:
         else:
             result[position] = merge(result[position], node, "stage")
     return result
-
-
-def _stage_id(node: Node) -> object:
-    named = node.child("id") or node.child("use")
-    return named.value if named else None
 
 
 def _steps(root: Node, path: str, option: str) -> list[Step]:
@@ -163,7 +174,7 @@ def _steps(root: Node, path: str, option: str) -> list[Step]:
     # Stage ids may hold dots (`quantize.static`): try the longest that fits.
     if steps[0] == "stages" and len(steps) > 1 and isinstance(steps[1], str):
         stages = root.child("stages")
-        known = {str(_stage_id(node)): position for position, node in enumerate(stages.items if stages else [])}
+        known = {str(stage_id(node)): position for position, node in enumerate(stages.items if stages else [])}
         for length in range(len(steps) - 1, 0, -1):
             name = ".".join(str(step) for step in steps[1 : 1 + length])
             if name in known:
@@ -180,14 +191,15 @@ def _steps(root: Node, path: str, option: str) -> list[Step]:
     return steps
 
 
-def _set(root: Node, text: str) -> Node:
+def _set(root: Node, text: str, renamed: list[Renamed]) -> Node:
     path, equals, value = text.partition("=")
     if not equals:
         raise RecipeError([Problem(f"--set {text}: write path=value", hint="as in --set stages.int8.ranges=mse")])
     origin = Origin(f"--set {text}")
     parsed = parse(Source(origin.source, value))
     node = _moved(parsed, origin) if parsed is not None else Node(None, origin)
-    return _put(root, _steps(root, path.strip(), "--set"), node, path)
+    steps = steps_with_new_names(root, _steps(root, path.strip(), "--set"), origin, renamed)
+    return _put(root, steps, node, path)
 
 
 def _moved(node: Node, origin: Origin) -> Node:
@@ -216,13 +228,14 @@ def _put(root: Node, steps: Sequence[Step], node: Node, path: str) -> Node:
     return root.with_value({**root.entries, step: _put(below, rest, node, path)})
 
 
-def _unset(root: Node, path: str) -> Node:
-    steps = _steps(root, path.strip(), "--unset")
+def _unset(root: Node, path: str, renamed: list[Renamed]) -> Node:
+    origin = Origin(f"--unset {path}")
+    steps = steps_with_new_names(root, _steps(root, path.strip(), "--unset"), origin, renamed)
 
     def remove(node: Node, rest: Sequence[Step]) -> Node:
         child = node.child(rest[0])
         if child is None:
-            raise RecipeError([Problem(f"--unset {path}: there is nothing", origin=Origin(f"--unset {path}"))])
+            raise RecipeError([Problem(f"--unset {path}: there is nothing", origin=origin)])
         if isinstance(rest[0], int):
             kept = list(node.items)
             kept[rest[0]] = remove(child, rest[1:]) if len(rest) > 1 else child

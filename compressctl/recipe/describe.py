@@ -34,6 +34,12 @@ def type_name(annotation: Any) -> str:
     return getattr(annotation, "__name__", None) or str(annotation)
 
 
+def literals_in(annotation: Any) -> list[Any]:
+    """The words and numbers that an annotation lists: what its value may be."""
+    inner = get_args(annotation)
+    return list(inner) if get_origin(annotation) is Literal else [one for part in inner for one in literals_in(part)]
+
+
 def models_in(annotation: Any) -> list[Any]:
     """The pydantic models in an annotation: mappings with keys of their own."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -20,6 +20,7 @@ from compressctl.recipe.compose import compose
 from compressctl.recipe.messages import problems_of
 from compressctl.recipe.nodes import Node, Step, find, join, plain, shown, split
 from compressctl.recipe.order import order_problems
+from compressctl.recipe.renames import Renamed, warn
 from compressctl.recipe.schema import (
     VERSION,
     BudgetSection,
@@ -55,8 +56,19 @@ def load(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = (), text:
     """Read, merge and check a recipe. sets, unsets: `path=value` and `path`, as on the command line.
 
     text: what the file would hold, for a recipe that is in none. Raises RecipeError with every problem that was found.
+    Issues a RenamedWarning for each old name.
     """
-    return _Reader(compose(path, sets, unsets, text), path).recipe()
+    recipe, renamed = read(path, sets, unsets, text)
+    warn(renamed)
+    return recipe
+
+
+def read(
+    path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = (), text: str | None = None
+) -> tuple[Recipe, tuple[Renamed, ...]]:
+    """The same, with its old names returned."""
+    composed = compose(path, sets, unsets, text)
+    return _Reader(composed.root, path).recipe(), composed.renamed
 
 
 class _Reader:

@@ -10,12 +10,22 @@ from typing import Any
 import yaml
 
 from compressctl.core.errors import UsageError
-from compressctl.recipe.loader import load
+from compressctl.recipe.loader import read
 from compressctl.recipe.schema import Recipe
 
 
 def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """The recipe, with its relative paths starting where they did, and the whole lock. Raises UsageError."""
+    lock = read_lock(path)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "recipe.lock.yaml"
+        written.write_text(yaml.safe_dump(lock["recipe"], sort_keys=False, allow_unicode=True), encoding="utf-8")
+        recipe, _ = read(written)  # nobody wrote its old names by hand
+    return replace(recipe, base=Path(lock["base"])), lock
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """The lock as it stands. Raises UsageError."""
     try:
         lock = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -24,8 +34,4 @@ def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
         lock = None
     if not isinstance(lock, dict) or not isinstance(lock.get("recipe"), dict) or not isinstance(lock.get("base"), str):
         raise UsageError(f"{path} is not a lock file", hint="`compressctl apply` writes one into each run's folder")
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / "recipe.lock.yaml"
-        written.write_text(yaml.safe_dump(lock["recipe"], sort_keys=False, allow_unicode=True), encoding="utf-8")
-        recipe = load(written)
-    return replace(recipe, base=Path(lock["base"])), lock
+    return lock

@@ -72,7 +72,7 @@ def _of_gate(recipe: Recipe, is_bisected: bool, path: str) -> list[Problem]:
     if recipe.data.sizes.validation == 0:
         found.append(Problem("a gate chooses on the validation split, which is empty", path, "set data.validation"))
     if is_bisected and recipe.data.sizes.calibration == 0:
-        hint = "set data.calibration to 100 or more, or set gate.otherwise to stop or skip"
+        hint = "set data.calibration to 100 or more, or set gate.otherwise to stop or undo"
         found.append(Problem("a gate that bisects ranks layers on the calibration split, which is empty", path, hint))
     return found
 

@@ -96,6 +96,24 @@ def find(node: Node, steps: Sequence[Step]) -> Node | None:
     return node
 
 
+def put(node: Node, steps: Sequence[Step], value: Node) -> Node:
+    """The same tree with another value at the end of steps that lead somewhere."""
+    if not steps:
+        return value
+    child = node.child(steps[0])
+    assert child is not None
+    below = put(child, steps[1:], value)
+    if isinstance(steps[0], int):
+        return node.with_value([*node.items[: steps[0]], below, *node.items[steps[0] + 1 :]])
+    return node.with_value({**node.entries, steps[0]: below})
+
+
+def stage_id(stage: Node) -> object:
+    """What other recipes and `--set` call a stage by."""
+    named = stage.child("id") or stage.child("use")
+    return named.value if named else None
+
+
 def shown(value: Any) -> str:
     """A value as a message quotes it, never long."""
     if value is None:

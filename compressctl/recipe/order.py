@@ -92,7 +92,7 @@ def resolve_target(recipe: Recipe) -> Target:
         backend=wanted.backend,
         device=wanted.device,
         threads=wanted.threads,
-        batch=wanted.batch,
+        batch_size=wanted.batch_size,
         profile=profile,
         watts_per_core=wanted.watts_per_core,
         options=export_options(recipe, wanted.backend),

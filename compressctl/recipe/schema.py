@@ -55,7 +55,7 @@ class TargetSection(Section):
     backend: str = Field("onnxruntime", description="the runtime that will serve the model")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
     threads: int = Field(1, ge=0, description="threads for one inference; 0 means all")
-    batch: int = Field(1, ge=1, description="samples per inference when latency is measured")
+    batch_size: int = Field(1, ge=1, description="samples per inference when latency is measured")
     shapes: dict[str, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict,
         description="sizes of open axes by name, or `input.axis`, as in {H: 320, W: 320}: decides what is timed and counted, never "
@@ -96,10 +96,10 @@ class GateSection(FidelityLimits):
         description="most of the task's metric that may be lost against the original: points of a metric in percent, for perplexity "
         "and errors how much they may rise",
     )
-    otherwise: Literal["bisect", "stop", "skip"] | None = Field(
+    otherwise: Literal["bisect", "stop", "undo"] | None = Field(
         None,
         description="when it does not hold: bisect (give back the parts that cost most, where the technique can), "
-        "stop the run, or skip the stage; default: bisect where the technique can, else stop",
+        "stop the run, or undo the stage; default: bisect where the technique can, else stop",
     )
 
     @model_validator(mode="after")

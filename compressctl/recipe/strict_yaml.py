@@ -19,6 +19,8 @@ from compressctl.recipe import scalars
 from compressctl.recipe.nodes import MAX_DEPTH, Node, join, shown
 
 MAX_BYTES = 1 << 20
+LINE_BREAK = "\r\n|[\n\r\x85\u2028\u2029]"
+"""Where YAML 1.1 parsers count lines."""
 _EXCERPT = 160
 
 # libyaml's parser is some twenty times faster than the Python one and comes with nearly every PyYAML.
@@ -34,8 +36,7 @@ class Source:
 
     @cached_property
     def lines(self) -> list[str]:
-        """Split where YAML 1.1 parsers count lines."""
-        return re.split("\r\n|[\n\r\x85\u2028\u2029]", self.text)
+        return re.split(LINE_BREAK, self.text)
 
     def origin(self, line: int, column: int) -> Origin:
         """line and column from 0, as marks count them."""

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from compressctl.core.errors import UsageError
 from compressctl.measure.budget import check
 from compressctl.measure.results import BackendResult, BudgetCheck
+from compressctl.recipe.renames import plain_with_new_names
 from compressctl.recipe.schema import BudgetSection
 from compressctl.report.document import Report
 
@@ -17,7 +18,7 @@ def read_report(run: Path) -> Report:
     """The report of a run folder, or of a report.json itself. Raises UsageError when there is none that can be read."""
     file = run / "report.json" if run.is_dir() else run
     try:
-        return Report.model_validate_json(file.read_bytes())
+        report = Report.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         raise UsageError(f"{run} holds no report.json", hint="name a folder that `compressctl apply` wrote") from None
     except OSError as error:
@@ -29,6 +30,7 @@ def read_report(run: Path) -> Report:
             f"{file} is not a report that this version reads: {where}: {problem['msg']}",
             hint="run the recipe again with this version",
         ) from error
+    return report.model_copy(update={"recipe": plain_with_new_names(report.recipe)})
 
 
 def check_report(part: BackendResult, metric: str | None, budget: BudgetSection) -> tuple[BudgetCheck, ...]:

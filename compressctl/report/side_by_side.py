@@ -10,7 +10,7 @@ from typing import Any
 from compressctl.core.errors import UsageError
 from compressctl.measure.results import Measurement
 from compressctl.measure.speed_words import headline, interval
-from compressctl.recipe.lock import load_lock
+from compressctl.recipe.lock import read_lock
 from compressctl.report.between import score_between, size_between, speed_between
 from compressctl.report.document import Report
 from compressctl.report.fidelity import summary, verdict
@@ -83,7 +83,7 @@ def _data(run: Path, report: Report) -> tuple[Any, Any]:
     drawn_from = {name: value for name, value in words.items() if name not in ("calibration", "validation")}
     how = [report.recipe.get("seed"), words.get("calibration"), words.get("validation")]
     lock = run / "recipe.lock.yaml"
-    return drawn_from, (how, load_lock(lock)[1].get("data_sha256") if lock.is_file() else None)
+    return drawn_from, (how, read_lock(lock).get("data_sha256") if lock.is_file() else None)
 
 
 def _is_other(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:

@@ -33,7 +33,7 @@ def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) ->
     files = [*parts.rest, *parts.validation, *parts.test]
     classes = _classes(params, base, files)
     labels = _numbers(files, classes, root)
-    preparation = Preparation(params.color, params.resize, params.crop, params.interpolation)
+    preparation = Preparation(params.color, params.resize, params.center_crop, params.interpolation)
     normalization = Normalization(params.scale, params.mean, params.std)
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:

@@ -58,7 +58,7 @@ def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparatio
         if image.shape != decoded[0].shape:
             raise ShapesDifferError(
                 f"images differ in size: {name} is {_size(image)}, {names[0]} is {_size(decoded[0])}",
-                hint="set data.resize to [height, width], or resize and crop",
+                hint="set data.resize to [height, width], or resize and center_crop",
             )
     return np.stack(decoded)
 

@@ -249,7 +249,7 @@ class ImageFolderParams(Normalised):
     resize: ImageSize | None = Field(
         None, description="pixels of the shorter side, or [height, width]; default: as stored"
     )
-    crop: ImageSize | None = Field(None, description="pixels of the centre that is kept, or [height, width]")
+    center_crop: ImageSize | None = Field(None, description="pixels of the centre that is kept, or [height, width]")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
         "bilinear", description="how resizing computes pixels"
     )
@@ -297,7 +297,7 @@ class SentencePairsParams(SourceParams):
         False, description='values may stand in double quotes, as in CSV; else a " is part of the text'
     )
     tokenizer: str = Field(description="a tokenizer.json of the library `tokenizers`, relative to the recipe")
-    length: PositiveInt = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
+    max_length: PositiveInt = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
 
 
 class PythonDatasetParams(SourceParams):

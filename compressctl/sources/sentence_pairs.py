@@ -30,7 +30,7 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
     tables = [_read(path, params) for path in _paths(params, base)]
     texts = [text for table in tables for pair in table for text in pair[:2]]
     labels = np.repeat(np.array([pair[2] for table in tables for pair in table], np.float32), 2)
-    encoded = _encoded(texts, existing(base / params.tokenizer, what="the tokenizer"), params.length)
+    encoded = _encoded(texts, existing(base / params.tokenizer, what="the tokenizer"), params.max_length)
     pairs = choose(len(tables[0]), sizes, seed, own_test=sum(map(len, tables[1:])))
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:

@@ -23,23 +23,24 @@ def augment(images: Tensor, wanted: Augmentation, generator: np.random.Generator
 
     images: (n, channels, height, width), or channels last when the last axis has 1, 3 or 4 elements and axis 1 has not.
     Moved images are mirrored at their edges (pixels come from the image itself, so that no value outside the data's own
-    range is needed, whatever its normalisation). Raises UsageError when `crop` is not smaller than the image.
+    range is needed, whatever its normalisation). Raises UsageError when `crop_padding` is not smaller than the image.
     Source: He et al. 2015, section 4.2 (crop and flip); DeVries and Taylor 2017 (cutout).
     """
     if images.shape[1] not in _COLOURS and images.shape[3] in _COLOURS:
         return augment(images.permute(0, 3, 1, 2), wanted, generator).permute(0, 2, 3, 1)
     count, _, height, width = images.shape
-    if wanted.crop >= min(height, width):
+    if wanted.crop_padding >= min(height, width):
         raise UsageError(
-            f"augment.crop is {wanted.crop}, and the images are {height}x{width}", hint="choose a smaller one"
+            f"augment.crop_padding is {wanted.crop_padding}, and the images are {height}x{width}",
+            hint="choose a smaller one",
         )
-    moved = generator.integers(-wanted.crop, wanted.crop + 1, (2, count, 1))
+    moved = generator.integers(-wanted.crop_padding, wanted.crop_padding + 1, (2, count, 1))
     rows = _mirrored(moved[0] + np.arange(height), height)
     columns = _mirrored(moved[1] + np.arange(width), width)
-    if wanted.flip:
+    if wanted.horizontal_flip:
         is_flipped = generator.random((count, 1)) < 0.5
         columns = np.where(is_flipped, columns[:, ::-1], columns)
-    changed = _gathered(images, rows, columns) if wanted.crop or wanted.flip else images
+    changed = _gathered(images, rows, columns) if wanted.crop_padding or wanted.horizontal_flip else images
     return _cut(changed, wanted.cutout, generator) if wanted.cutout else changed
 
 

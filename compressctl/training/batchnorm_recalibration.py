@@ -16,7 +16,7 @@ SAMPLES = 4096
 _SEED = 0
 
 
-def reestimate_norms(
+def recalibrate_bn(
     network: nn.Module, split: Split, signature: Signature, *, samples: int = SAMPLES, batch_size: int = 128
 ) -> int:
     """Replace each BatchNorm's running statistics by their mean over batches of the split, in place.

@@ -18,7 +18,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model, Signature
 from compressctl.core.technique import RunContext
 from compressctl.training.augment import augment_batch, mixup
-from compressctl.training.batchnorm_recalibration import reestimate_norms
+from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.checkpoint import read_checkpoint, weights_digest, write_checkpoint
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import Hook, SparsityMask, StepInfo
@@ -61,7 +61,7 @@ def train(
     """Train model.body in place: give it a copy. Zeros of `model.sparse` stay.
 
     objective: of the first output. Where there are more, each is held to the teacher's, or to the original model's where that
-    has no such output, with weight params.other_outputs; what cannot be held is named in a warning and in the facts.
+    has no such output, with weight params.other_outputs_weight; what cannot be held is named in a warning and in the facts.
 
     The same seed gives the same weights on the same machine. With run.checkpoint the state is kept there at the end of each
     epoch, and every checkpoint_seconds within one; the same call in a new process goes on where the last one was, to the
@@ -139,7 +139,7 @@ def _begin(
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     own = objective.to(processes.device) if isinstance(objective, nn.Module) else None
     optimizer = make_optimizer([network, *([own] if own is not None else [])], params)
-    average = MovingAverage(network, params.average) if params.average is not None else None
+    average = MovingAverage(network, params.ema_decay) if params.ema_decay is not None else None
     if others is not None and others.held:
         objective = HoldingOutputs(objective, others)
     everything = [SparsityMask(network, model.sparse), *hooks]
@@ -292,8 +292,8 @@ def _impose(job: _Job) -> None:
     if job.state.average is not None:
         for hook in job.state.hooks:
             hook.hold(job.state.network)
-    if job.params.reestimate_norms:
-        reestimate_norms(job.state.network, job.split, job.signature, batch_size=job.params.batch_size)
+    if job.params.recalibrate_bn:
+        recalibrate_bn(job.state.network, job.split, job.signature, batch_size=job.params.batch_size)
 
 
 def _keep_if_best(job: _Job, score: float, epoch: int, moment: StepInfo) -> None:
@@ -307,7 +307,7 @@ def _keep_if_best(job: _Job, score: float, epoch: int, moment: StepInfo) -> None
     position.stale = 0 if is_better else position.stale + 1
     if is_better or score == best:
         position.kept, position.kept_score = epoch, score
-        state.best = snapshot(state.network) if job.params.keep == "best" else None
+        state.best = snapshot(state.network) if job.params.checkpoint == "best" else None
 
 
 def _settle(job: _Job) -> None:
@@ -363,14 +363,14 @@ def _facts(job: _Job) -> dict[str, Any]:
         "samples_per_second": round(position.epoch * len(job.split) / max(position.seconds, 1e-9), 1),
     }
     if job.validation is not None:
-        by_epoch = position.kept if params.keep == "best" else position.epoch
+        by_epoch = position.kept if params.checkpoint == "best" else position.epoch
         last = position.scores[-1] if position.scores else position.before
         facts |= {
             "validation_metric": job.validation.name,
             "validation_before": position.before,
             "validation_by_epoch": position.scores,
             "kept_epoch": by_epoch if by_epoch is not None else position.epoch,
-            "validation": position.kept_score if params.keep == "best" and position.kept is not None else last,
+            "validation": position.kept_score if params.checkpoint == "best" and position.kept is not None else last,
         }
     if _is_over(position, params) and position.epoch < params.epochs:
         facts["stopped"] = f"after epoch {position.epoch}: no better score for {position.stale} epochs"

@@ -58,7 +58,7 @@ class OtherOutputs:
             events.emit(
                 "note",
                 message=f"no labels are known for {_listed(self.held)}: held to {self.whose}'s outputs while the first output is "
-                f"trained (other_outputs: {self.weight:g})",
+                f"trained (other_outputs_weight: {self.weight:g})",
             )
         for name, reason in self.untrained.items():
             events.warn(f"{name} is not trained, and training the first output may change it: {reason}")
@@ -83,15 +83,15 @@ def other_outputs(
         teacher = None if run.original is None else CachedTeacher(teacher_of(run.original()), limit)
     if teacher is None:
         nobody = dict.fromkeys((spec.name for spec in others), "this run has no original model to hold it to")
-        return OtherOutputs({}, nobody, params.other_outputs, whose, None)
+        return OtherOutputs({}, nobody, params.other_outputs_weight, whose, None)
     matched = _matched(model.signature, teacher.teacher.model.signature)
     variances = _variances(teacher, set(matched.values()), model.signature, run)
     untrained = {spec.name: reason for spec in others if (reason := _unfit(spec, matched, variances, whose))}
     compared = {name: Held(theirs, variances[theirs]) for name, theirs in matched.items() if name not in untrained}
-    if params.other_outputs == 0:
-        untrained |= dict.fromkeys(compared, "other_outputs is 0")
+    if params.other_outputs_weight == 0:
+        untrained |= dict.fromkeys(compared, "other_outputs_weight is 0")
         return OtherOutputs({}, untrained, 0.0, whose, teacher, compared)
-    return OtherOutputs(compared, untrained, params.other_outputs, whose, teacher, compared)
+    return OtherOutputs(compared, untrained, params.other_outputs_weight, whose, teacher, compared)
 
 
 class HoldingOutputs:
@@ -142,7 +142,7 @@ def facts(outputs: OtherOutputs, network: nn.Module, signature: Signature, run: 
             how = f"although it is held to {outputs.whose}'s" if reason is None else "since nothing trains it"
             run.events.warn(
                 f"training moved {name} by {moved[name]:.0%} of its standard deviation, {how}: "
-                f"{'raise other_outputs' if reason is None or outputs.compared else 'judge it before you use it'}"
+                f"{'raise other_outputs_weight' if reason is None or outputs.compared else 'judge it before you use it'}"
             )
     return found
 

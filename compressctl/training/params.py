@@ -14,20 +14,22 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    crop: int = Field(
+    crop_padding: int = Field(
         0,
         ge=0,
         description="pixels by which an image is moved at most, up, down or sideways; what comes in at an edge is the image "
         "mirrored there. 4 is usual for 32x32",
     )
-    flip: bool = Field(False, description="mirror every second image from left to right; not for text or digits")
+    horizontal_flip: bool = Field(
+        False, description="mirror every second image from left to right; not for text or digits"
+    )
     cutout: int = Field(
         0, ge=0, description="side, in pixels, of a square that is set to 0, the mean of data that data.mean normalises"
     )
 
     @property
     def is_on(self) -> bool:
-        return bool(self.crop or self.flip or self.cutout)
+        return bool(self.crop_padding or self.horizontal_flip or self.cutout)
 
 
 class TrainingParams(TechniqueParams):
@@ -55,14 +57,14 @@ class TrainingParams(TechniqueParams):
     )
     step_factor: float = Field(0.1, gt=0, lt=1, description="of schedule step: what the rate is multiplied by")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
-    average: float | None = Field(
+    ema_decay: float | None = Field(
         None,
         gt=0,
         lt=1,
         description="decay of an exponential moving average of the weights, as in 0.999; the average is scored and kept",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that is spread over all classes")
-    other_outputs: float = Field(
+    other_outputs_weight: float = Field(
         0.1,
         ge=0,
         description="of a network with several outputs, whose labels belong to the first: weight of the loss that holds each of "
@@ -73,13 +75,13 @@ class TrainingParams(TechniqueParams):
         ge=0,
         description="how strongly pairs of samples are mixed: alpha of the Beta distribution, 0.2 is mild, 0 off",
     )
-    augment: Augmentation = Field(Augmentation(), description="random changes to images: crop, flip, cutout")
+    augment: Augmentation = Field(Augmentation(), description="random changes to images")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="bfloat16 computes products in 16 bits, about twice as fast on processors and GPUs that can; "
         "weights stay float32",
     )
-    keep: Literal["best", "last"] = Field(
+    checkpoint: Literal["best", "last"] = Field(
         "best",
         description="the epoch whose weights are kept: the best one on the validation split (the start counts as one), or the "
         "last; without a validation split the last",
@@ -87,7 +89,7 @@ class TrainingParams(TechniqueParams):
     patience: int | None = Field(
         None, ge=1, description="stop after that many epochs without a better score on the validation split"
     )
-    reestimate_norms: bool = Field(
+    recalibrate_bn: bool = Field(
         False, description="measure BatchNorm's means and variances anew on training samples before an epoch is scored"
     )
 
@@ -103,7 +105,7 @@ class TrainingParams(TechniqueParams):
         The original holds the outputs that have no labels.
         """
         learning = Needs.of(Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
-        held = (Need.ORIGINAL,) if self.other_outputs else ()
+        held = (Need.ORIGINAL,) if self.other_outputs_weight else ()
         return super().needs() | learning | Needs.of(reads=(Need.VALIDATION_DATA, Need.METRIC, *held))
 
     @property

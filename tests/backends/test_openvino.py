@@ -91,7 +91,7 @@ def test_serving_options_reach_the_runtime(tmp_path: Path, options: dict[str, An
 
 def test_the_cache_folder_is_used(tmp_path: Path) -> None:
     artifact = BACKEND.build(residual_model(), _target(), tmp_path)
-    BACKEND.open(artifact, _target(cache=str(tmp_path / "cache")))
+    BACKEND.open(artifact, _target(cache_dir=str(tmp_path / "cache")))
     assert list((tmp_path / "cache").glob("*.blob"))
 
 

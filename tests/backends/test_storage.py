@@ -1,4 +1,4 @@
-"""storage: packed, in the runtimes themselves: the same outputs to the last bit, nothing left to compute after loading."""
+"""storage: compressed, in the runtimes themselves: the same outputs to the last bit, nothing left to compute after loading."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ EACH_KIND_OF_NODE = ("forty", "sparse", "sparse codes", "by channel")
 )
 def test_outputs_are_those_of_the_plain_file(form: str, backend: str, tmp_path: Path) -> None:
     plain, expected = _built(model(form), backend, "plain", tmp_path)
-    packed, found = _built(model(form), backend, "packed", tmp_path)
+    packed, found = _built(model(form), backend, "compressed", tmp_path)
     assert np.array_equal(found, expected)
     assert _bytes(packed) < 0.5 * _bytes(plain)
     assert any("unpacked once, at loading" in note for note in packed.notes)
@@ -61,7 +61,7 @@ def test_outputs_are_those_of_the_plain_file(form: str, backend: str, tmp_path: 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_onnx_runtime_folds_everything_at_its_first_level(form: str, tmp_path: Path) -> None:
-    packed, _ = _built(model(form), "onnxruntime", "packed", tmp_path)
+    packed, _ = _built(model(form), "onnxruntime", "compressed", tmp_path)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(tmp_path / "folded.onnx")
@@ -85,9 +85,9 @@ def _executed(path: Path) -> list[str]:
 @pytest.mark.parametrize("backend", RUNTIMES)
 def test_packed_codes_still_meet_integer_kernels(backend: str, tmp_path: Path) -> None:
     plain, expected = _built(four_bit_codes(), backend, "plain", tmp_path)
-    packed, found = _built(four_bit_codes(), backend, "packed", tmp_path)
+    packed, found = _built(four_bit_codes(), backend, "compressed", tmp_path)
     implementation = load(backends.get(backend).implementation)
-    executed = {node.name: node for node in implementation.explain(packed, _target(backend, "packed")) if node.macs}
+    executed = {node.name: node for node in implementation.explain(packed, _target(backend, "compressed")) if node.macs}
     before = {node.name: node for node in implementation.explain(plain, _target(backend, "plain")) if node.macs}
     assert np.array_equal(found, expected)
     assert {name: (node.precision, node.macs) for name, node in executed.items()} == {
@@ -99,19 +99,19 @@ def test_packed_codes_still_meet_integer_kernels(backend: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("backend", RUNTIMES)
 def test_nothing_to_pack_is_said(backend: str, tmp_path: Path) -> None:
-    packed, _ = _built(model("dense"), backend, "packed", tmp_path)
+    packed, _ = _built(model("dense"), backend, "compressed", tmp_path)
     assert any("made nothing smaller" in note for note in packed.notes)
 
 
 def test_one_file_serves_both_runtimes(tmp_path: Path) -> None:
-    packed, expected = _built(model("sparse codes"), "openvino", "packed", tmp_path)
+    packed, expected = _built(model("sparse codes"), "openvino", "compressed", tmp_path)
     session = onnxruntime.InferenceSession(str(packed.path), providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(None, X)[0], expected, atol=1e-4)
 
 
 def test_what_only_an_ir_can_hold_is_refused() -> None:
-    with pytest.raises(ValidationError, match="cannot hold half_constants"):
-        OpenVinoParams(storage="packed", half_constants=True)
+    with pytest.raises(ValidationError, match="cannot hold float16_constants"):
+        OpenVinoParams(storage="compressed", float16_constants=True)
 
 
 def test_a_products_weight_is_folded_too(tmp_path: Path) -> None:

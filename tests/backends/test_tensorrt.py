@@ -298,7 +298,7 @@ def test_two_of_four_is_counted_along_the_inputs_of_a_matrix(op: str, transposed
 
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 def test_a_deliverable_passes_the_linter_and_computes_the_same(tmp_path: Path, precision: str) -> None:
-    target = Target("tensorrt", batch=4, options=TensorRtParams(precision=precision).model_dump(mode="json"))
+    target = Target("tensorrt", batch_size=4, options=TensorRtParams(precision=precision).model_dump(mode="json"))
     artifact = BACKEND.build(residual_model(), target, tmp_path)
     assert [file.name for file in artifact.files] == ["model.onnx", "build_engine.py"]
     assert artifact.stand_in
@@ -371,7 +371,7 @@ def _settings_of(script: Path) -> dict[str, Any]:
 
 def test_profiles_come_from_the_models_open_axes_or_the_recipe(tmp_path: Path) -> None:
     model = residual_model()
-    BACKEND.build(model, Target("tensorrt", batch=4), tmp_path)
+    BACKEND.build(model, Target("tensorrt", batch_size=4), tmp_path)
     shapes = _settings_of(tmp_path / "build_engine.py")["profiles"]["x"]
     assert shapes == {"min": [1, 8, 6, 6], "opt": [4, 8, 6, 6], "max": [16, 8, 6, 6]}
     asked = {"x": {"min": [2, 8, 6, 6], "opt": [8, 8, 6, 6], "max": [64, 8, 6, 6]}}
@@ -438,14 +438,14 @@ class _Recorder:
 
 def test_the_build_script_asks_for_what_the_recipe_says(tmp_path: Path) -> None:
     """Not that TensorRT would do it, which takes a GPU: that every setting reaches a call, and the files are written."""
-    options = TensorRtParams(version_compatible=True, hardware_compatible=True, sparse=None, workspace=1 << 28)
+    options = TensorRtParams(version_compatible=True, hardware_compatible=True, sparse_weights=None, workspace=1 << 28)
     model = residual_model()
     for tensor in model.body.graph.initializer:
         if tensor.name.startswith("w"):
             values = numpy_helper.to_array(tensor).copy()
             values[:, 1::2] = 0
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    BACKEND.build(model, Target("tensorrt", batch=2, options=options.model_dump(mode="json")), tmp_path)
+    BACKEND.build(model, Target("tensorrt", batch_size=2, options=options.model_dump(mode="json")), tmp_path)
     calls: list[str] = []
     namespace: dict[str, Any] = {"__name__": "build_engine", "__file__": str(tmp_path / "build_engine.py")}
     exec(compile((tmp_path / "build_engine.py").read_text(), "build_engine.py", "exec"), namespace)

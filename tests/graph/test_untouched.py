@@ -67,7 +67,7 @@ def warnings_of(heard: list[Event]) -> list[str]:
     [
         (prune, UnstructuredParams(sparsity=0.5)),
         (kmeans, KmeansParams(clusters=4)),
-        (svd, SvdParams(rank=2, hold_latency=False, whitening=False)),
+        (svd, SvdParams(rank=2, skip_slower=False, whitening=False)),
         (weights, WeightsParams(bits=8)),
         (dynamic, DynamicParams()),
     ],
@@ -109,7 +109,7 @@ def test_all_of_a_cast_graph_is_treated(tmp_path: Path) -> None:
 
 def test_a_blocklist_is_the_reason_of_what_a_cast_left(tmp_path: Path) -> None:
     run, _ = run_in(tmp_path)
-    found = cast(lower(recurrent()), CastParams(blocklist=["LSTM"]), run).facts[untouched.KEY]
+    found = cast(lower(recurrent()), CastParams(exclude=["LSTM"]), run).facts[untouched.KEY]
     assert [(entry["kind"], entry["reason"]) for entry in found["layers"]] == [("LSTM", "asked for")]
 
 

@@ -126,12 +126,12 @@ def _signature(width: int) -> Signature:
 
 def _at(width: int, **target: int) -> TimingPoint:
     there = Target("onnxruntime", **target)  # type: ignore[arg-type]
-    return TimingPoint(there, Samples(_signature(width)).call(there.batch))
+    return TimingPoint(there, Samples(_signature(width)).call(there.batch_size))
 
 
 def test_latency_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
     artifacts = [_file(tmp_path / name, 64) for name in ("a.onnx", "b.onnx")]
-    points = [_at(64, batch=2), _at(64, batch=5, threads=2)]
+    points = [_at(64, batch_size=2), _at(64, batch_size=5, threads=2)]
     timing = compare(artifacts, points, _signature(64), None, QUICK)
     first, second = timing.points[0]
     assert first.speed is None

@@ -61,7 +61,7 @@ def test_no_other_matrix_of_the_rank_has_less_error(shape: tuple[int, int], seed
 @pytest.mark.parametrize("rank", [1, 3, 6, 10])
 def test_whitened_the_output_error_is_the_dropped_singular_values(rank: int) -> None:
     weight, inputs = _weight((12, 10)), _inputs(10)
-    found = decompose(weight, whitening(inputs @ inputs.T, ridge=1e-14))
+    found = decompose(weight, whitening(inputs @ inputs.T, damping=1e-14))
     left, right = low_rank(found, rank)
     error = np.sum((weight @ inputs - left @ right @ inputs) ** 2)
     assert error == pytest.approx(np.sum(found.values[rank:] ** 2), rel=1e-6, abs=1e-9 * np.sum((weight @ inputs) ** 2))
@@ -71,7 +71,7 @@ def test_whitened_the_output_error_is_the_dropped_singular_values(rank: int) -> 
 def test_whitened_no_other_matrix_of_the_rank_has_less_output_error(rank: int) -> None:
     """The least is known: the plain decomposition of the outputs themselves, over all rank-r outputs."""
     weight, inputs = _weight((12, 10)), _inputs(10)
-    left, right = low_rank(decompose(weight, whitening(inputs @ inputs.T, ridge=1e-14)), rank)
+    left, right = low_rank(decompose(weight, whitening(inputs @ inputs.T, damping=1e-14)), rank)
     least = np.sum(np.linalg.svd(weight @ inputs, compute_uv=False)[rank:] ** 2)
     plain_left, plain_right = low_rank(decompose(weight), rank)
     ours = np.sum((weight @ inputs - left @ right @ inputs) ** 2)

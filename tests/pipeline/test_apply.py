@@ -137,7 +137,7 @@ def test_a_gate_that_stops_exits_1_and_one_that_skips_goes_on(shell: Shell) -> N
 def test_gates_hold_networks_too(shell: Shell) -> None:
     stages = """
   - {use: prune.unstructured, id: gently, sparsity: 0.3, gate: {accuracy_drop: 1}}
-  - {use: prune.unstructured, id: hard, sparsity: 0.97, gate: {accuracy_drop: 1, otherwise: skip}}
+  - {use: prune.unstructured, id: hard, sparsity: 0.97, gate: {accuracy_drop: 1, otherwise: undo}}
 """
     done = shell.run("apply", shell.recipe("gates.yaml", stages), "--output", "out")
     assert done.code == 0, done.err

@@ -74,7 +74,7 @@ def _student(shell: Shell, following: str = "") -> str:
 model: {{source: onnx, path: digits.onnx}}
 data: {{source: digits, calibration: 100}}
 stages:
-  - {{use: distill.logits, id: learn, student: {{factory: "small.py:small"}}, epochs: 0, gate: {{accuracy_drop: 0, otherwise: skip}}}}
+  - {{use: distill.logits, id: learn, student: {{factory: "small.py:small"}}, epochs: 0, gate: {{accuracy_drop: 0, otherwise: undo}}}}
 {following}
 """)
     return "student.yaml"

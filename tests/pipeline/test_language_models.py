@@ -81,7 +81,7 @@ def written(shell: Shell, stage: str, *, labels: str = "labels", factory: str = 
 @pytest.mark.parametrize("labels", ["labels", "null"])
 def test_a_perfect_language_model_is_reported_as_one_and_stays_one_in_training(words: Shell, labels: str) -> None:
     pytest.importorskip("torch")
-    stage = "{id: tune, use: finetune, epochs: 5, optimizer: adam, learning_rate: 0.05, keep: last, gate: {accuracy_drop: 0.01}}"
+    stage = "{id: tune, use: finetune, epochs: 5, optimizer: adam, learning_rate: 0.05, checkpoint: last, gate: {accuracy_drop: 0.01}}"
     recipe = written(words, stage, labels=labels, extra="budget: {accuracy_drop: 0.01}")
     done = words.run("apply", recipe, "--output", "run")
     assert done.code == 0, done.err
@@ -192,7 +192,7 @@ def test_a_gate_on_perplexity_undoes_a_stage_in_its_own_words(graph: Shell) -> N
     gated = (
         (graph.folder / "graph.yaml")
         .read_text()
-        .replace("bits: 2", "bits: 2, gate: {accuracy_drop: 0.0001, otherwise: skip}")
+        .replace("bits: 2", "bits: 2, gate: {accuracy_drop: 0.0001, otherwise: undo}")
     )
     (graph.folder / "graph.yaml").write_text(gated)
     done = graph.run("apply", "graph.yaml", "--output", "run")

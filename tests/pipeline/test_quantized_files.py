@@ -39,7 +39,7 @@ STAGES = {
     ),
     "mixed": ("{use: quantize.mixed, if_slower: keep, size: 0.2, speedup: 0.1}", MEASURED),
     "cast all": ("{use: cast, scope: all, keep_io: false}", NONE),
-    "equalized": ("{use: quantize.static, if_slower: keep, equalize: true, smooth: 0.5}", ALL),
+    "equalized": ("{use: quantize.static, if_slower: keep, equalize: true, smoothquant_alpha: 0.5}", ALL),
     "trained": ("{use: quantize.qat, if_slower: keep, weights: int4, epochs: 1}", ALL),
     "binary": ("{use: quantize.binary, epochs: 1}", NONE),
     "binary, activations too": (

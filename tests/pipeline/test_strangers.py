@@ -175,7 +175,7 @@ def test_a_batch_written_into_a_reshape_goes_on_with_one_sample_and_says_so(shel
     weights = [_weight("w", 64, 32), numpy_helper.from_array(np.array([1, 8, 4, 8]), "s")]
     _save(shell, nodes, [_value("x", ["batch", 8, 64])], [_value("y", [1, 8, 4, 8])], weights)
     np.savez(shell.folder / "d.npz", x=RNG.standard_normal((40, 8, 64)).astype(np.float32))
-    _recipe(shell, "{use: quantize.static, id: int8, if_slower: keep}", NPZ, target="{batch: 4}")
+    _recipe(shell, "{use: quantize.static, id: int8, if_slower: keep}", NPZ, target="{batch_size: 4}")
     code, report, said = _run(shell)
     assert code == 0, said
     assert any("takes one sample at a time" in warning for warning in report["warnings"])

@@ -61,8 +61,8 @@ def test_mean_and_std_are_per_channel(tmp_path):
     [
         ({"resize": 8}, (8, 12)),
         ({"resize": [5, 7]}, (5, 7)),
-        ({"crop": 3}, (3, 3)),
-        ({"resize": 8, "crop": [8, 10]}, (8, 10)),
+        ({"center_crop": 3}, (3, 3)),
+        ({"resize": 8, "center_crop": [8, 10]}, (8, 10)),
     ],
 )
 def test_resize_keeps_the_ratio_for_one_number_and_crop_takes_the_centre(tmp_path, fields, shape):
@@ -75,7 +75,7 @@ def test_a_crop_keeps_the_middle_pixels(tmp_path):
     pixels[2, 2] = 255
     (tmp_path / "dot").mkdir()
     Image.fromarray(pixels).save(tmp_path / "dot" / "0.png")
-    assert read(tmp_path, crop=1)[1].ravel().tolist() == [1.0, 1.0, 1.0]
+    assert read(tmp_path, center_crop=1)[1].ravel().tolist() == [1.0, 1.0, 1.0]
 
 
 def test_labels_from_the_start_of_file_names(tmp_path):
@@ -142,7 +142,7 @@ def broken_image(root: Path) -> None:
     ("prepare", "fields", "message"),
     [
         (broken_image, {}, r"0\.png is not an image that Pillow can read"),
-        (lambda root: picture(root / "red" / "0.png"), {"crop": 50}, "smaller than the crop of 50x50"),
+        (lambda root: picture(root / "red" / "0.png"), {"center_crop": 50}, "smaller than the crop of 50x50"),
         (lambda root: picture(root / "0.png"), {}, "lies in no class folder"),
         (lambda root: picture(root / "0.png"), {"labels": "prefix"}, "has no class before '_'"),
         (lambda root: None, {}, "holds no images"),

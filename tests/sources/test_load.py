@@ -71,7 +71,7 @@ SECTIONS = {
     "image_folder": ImageFolderParams(path="images"),
     "python": PythonDatasetParams(factory="data.py:make"),
     "sentence_pairs": SentencePairsParams(
-        path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", length=4
+        path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", max_length=4
     ),
 }
 

@@ -36,7 +36,7 @@ def _params(**changes: object) -> SentencePairsParams:
         "path": "plain.tsv",
         "columns": {"first": 2, "second": 3, "label": 1},
         "tokenizer": "tokenizer.json",
-        "length": 4,
+        "max_length": 4,
         **changes,
     }
     return SentencePairsParams.model_validate(given)

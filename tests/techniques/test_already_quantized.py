@@ -34,7 +34,7 @@ STAGES = {
     "quantize.weights": {"bits": 8},
     "quantize.mixed": {"size": 0.9, "sensitivity": "hessian", "probes": 1, "samples": 8},
     "share.kmeans": {"clusters": 256},
-    "prune.unstructured": {"sparsity": 0.05, "ends": "prune"},
+    "prune.unstructured": {"sparsity": 0.05, "first_and_last": "prune"},
     "factorize.svd": {"rank": 15},
     "cast": {"scope": "weights"},
 }

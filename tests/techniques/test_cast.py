@@ -79,7 +79,7 @@ def test_inputs_and_outputs_may_become_float16_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scope", ["weights", "all"])
 def test_a_blocklist_keeps_nodes_in_float32(tmp_path: Path, scope: str) -> None:
-    model, facts = _applied(tmp_path, scope=scope, blocklist=["down", "LayerNormalization"])
+    model, facts = _applied(tmp_path, scope=scope, exclude=["down", "LayerNormalization"])
     kept = {"weights": {"down.weight", "norm.scale", "norm.bias"}, "all": {"down", "norm"}}[scope]
     assert set(facts["left_in_float32"]) == kept  # type: ignore[call-overload]
     stored = {tensor.name: tensor.data_type for tensor in to_onnx(model, ORT).graph.initializer}
@@ -102,7 +102,7 @@ def test_what_float16_cannot_hold_stays(tmp_path: Path, scope: str) -> None:
 
 def test_a_pattern_that_matches_nothing_names_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'decoder' matches no node") as caught:
-        _applied(tmp_path, blocklist=["decoder"])
+        _applied(tmp_path, exclude=["decoder"])
     assert "lookup" in str(caught.value)
 
 

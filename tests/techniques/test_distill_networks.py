@@ -162,10 +162,10 @@ def test_shrunk_students_start_from_the_teacher_or_from_scratch(tmp_path: Path) 
     run, _ = context(tmp_path, model)
     teacher = load_teacher("original", model.signature, run)
     made = {
-        init: make_student(model, Student(shrink=0.5, init=init), teacher, run).model.body
+        init: make_student(model, Student(width_multiplier=0.5, init=init), teacher, run).model.body
         for init in ("pruned", "random")
     }
-    again = make_student(model, Student(shrink=0.5, init="random"), teacher, run).model.body
+    again = make_student(model, Student(width_multiplier=0.5, init="random"), teacher, run).model.body
     known = teacher.network.stem.conv.weight
     kept = {
         init: [(row == known).flatten(1).all(1).any() for row in body.stem.conv.weight] for init, body in made.items()

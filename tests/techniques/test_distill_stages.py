@@ -54,7 +54,7 @@ def test_a_student_learns_from_an_onnx_teacher_and_random_inputs_alone(tmp_path:
 def test_a_teacher_helps_a_shrunk_student_back(tmp_path: Path) -> None:
     model = digits_teacher()
     run, warnings = context(tmp_path, model)
-    done = logits(model, LogitsParams(student=Student(shrink=0.5), **{**BRISK, "epochs": 3}), run)
+    done = logits(model, LogitsParams(student=Student(width_multiplier=0.5), **{**BRISK, "epochs": 3}), run)
     assert done.facts["before"]["score"] < 50
     assert done.facts["after"]["score"] > 90
     assert done.facts["teacher_score"] > 97
@@ -114,7 +114,7 @@ def test_what_the_teacher_says_is_not_asked_twice_but_anew_for_changed_images(tm
 
     assert not inputs_vary(LogitsParams())
     assert inputs_vary(LogitsParams(mixup=0.2))
-    assert inputs_vary(LogitsParams(augment={"flip": True}))
+    assert inputs_vary(LogitsParams(augment={"horizontal_flip": True}))
 
 
 def test_zeros_of_an_earlier_stage_stay(tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ def test_a_teacher_that_is_not_there_is_an_error_before_anything_is_loaded(tmp_p
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ("student: {shrink: 0.5, factory: 'small.py:small'}", "give one of them"),
-        ("student: {shrink: 1.5}", "1.5 is not below 1"),
+        ("student: {width_multiplier: 0.5, factory: 'small.py:small'}", "give one of them"),
+        ("student: {width_multiplier: 1.5}", "1.5 is not below 1"),
         ("student: {}", "give one of them"),
         ("data_free: random, label_weight: 1", "leave label_weight out"),
         ("loss: kd", "not one of kl, dkd, mse, cosine"),
@@ -296,7 +296,7 @@ def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path:
     for params, use, message in (
         ("epochs: 1", "distill.logits", "the model is an ONNX graph here"),
         (f"{student}, data_free: generated", "distill.logits", "which an ONNX teacher has none of"),
-        ("student: {shrink: 0.5}", "distill.logits", "only a torch teacher can be shrunk"),
+        ("student: {width_multiplier: 0.5}", "distill.logits", "only a torch teacher can be shrunk"),
         (student, "distill.features", "gives outputs and no features"),
     ):
         with pytest.raises(RecipeError, match=message):

@@ -143,13 +143,13 @@ def test_outlier_channels_cost_less_when_smoothed(tmp_path: Path, technique: str
     for smooth in (None, 0.5):
         run = context(text(), tmp_path)
         if technique == "static":
-            result = static.apply(spoiled, StaticParams(smooth=smooth, bias_correction=False), run)
+            result = static.apply(spoiled, StaticParams(smoothquant_alpha=smooth, bias_correction=False), run)
         else:
-            result = dynamic.apply(spoiled, DynamicParams(smooth=smooth, embeddings="float"), run)
+            result = dynamic.apply(spoiled, DynamicParams(smoothquant_alpha=smooth, embeddings="float"), run)
         errors[smooth] = np.sqrt(np.mean((_run(to_onnx(result.model, ORT), ids=IDS) - wanted) ** 2))
     assert errors[0.5] < 0.5 * errors[None]
 
 
 def test_smoothing_without_data_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the recipe has no data"):
-        dynamic.apply(language_model(), DynamicParams(smooth=0.5), context(None, tmp_path))
+        dynamic.apply(language_model(), DynamicParams(smoothquant_alpha=0.5), context(None, tmp_path))

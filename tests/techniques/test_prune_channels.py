@@ -352,8 +352,8 @@ def test_latency_is_searched_with_the_clock_and_an_impossible_goal_is_refused(tm
 
 def test_growing_pulls_make_the_cut_nearly_free(tmp_path: Path) -> None:
     model, run = digits_model("digits-resnet"), context(tmp_path, digits_data())
-    plain = {"keep": 0.4, "round_to": 1, "reestimate": 0, "criterion": "l2"}
-    pulled = {**plain, "sparse": {"epochs": 4, "method": "growing", "strength": 0.3, "learning_rate": 0.02}}
+    plain = {"keep": 0.4, "round_to": 1, "bn_samples": 0, "criterion": "l2"}
+    pulled = {**plain, "regularization": {"epochs": 4, "method": "growing", "strength": 0.3, "learning_rate": 0.02}}
     cut_at_once, cut_later = (
         accuracy(apply(model, ChannelsParams.model_validate(params), run).model) for params in (plain, pulled)
     )
@@ -365,7 +365,7 @@ def test_group_norm_pulls_weak_channels_apart_from_strong_ones(tmp_path: Path) -
     for strength in (1e-9, 0.05):
         model = digits_model("digits-resnet")
         groups = coupling_of(model.body).groups
-        how = TrainingParams(epochs=3, keep="last", weight_decay=0)
+        how = TrainingParams(epochs=3, checkpoint="last", weight_decay=0)
         hook = GroupNorm(model.body, groups, strength)
         train(model, task_objective("classification"), how, context(tmp_path, digits_data()), (hook,))
         found = scores(model.body, groups, "l2")
@@ -397,7 +397,7 @@ def accuracy(model: Model) -> float:
 
 
 def test_steps_with_training_in_between_end_at_the_goal(tmp_path: Path) -> None:
-    params = ChannelsParams.model_validate({"keep": 0.4, "steps": 3, "finetune": {"epochs": 1}, "round_to": 4})
+    params = ChannelsParams.model_validate({"keep": 0.4, "iterations": 3, "finetune": {"epochs": 1}, "round_to": 4})
     model = digits_model("digits-resnet")
     result = apply(model, params, context(tmp_path, digits_data()))
     reached = [step["reached"]["macs"] for step in result.facts["steps"]]

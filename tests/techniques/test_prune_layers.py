@@ -61,7 +61,7 @@ def test_the_block_that_does_nothing_goes_first_and_changes_nothing(tmp_path: Pa
         norm.weight.zero_()
         norm.bias.zero_()
     heard = Heard()
-    result = apply(model, LayersParams(reestimate=0), context(tmp_path, digits_data(), heard))
+    result = apply(model, LayersParams(bn_samples=0), context(tmp_path, digits_data(), heard))
     assert result.facts["removed"] == ["block2"]
     assert result.facts["steps"][0]["loss_rise"]["block2"] == pytest.approx(0, abs=1e-6)
     assert any("block3" in note for note in heard.notes)
@@ -81,7 +81,7 @@ def test_a_block_that_takes_longer_goes_first_when_ranked_by_latency(tmp_path: P
         return tuple(0.01 if isinstance(model.body.get_submodule("block1"), nn.Identity) else 1.0 for model in models)
 
     result = apply(
-        digits_model("digits-resnet"), LayersParams(rank="latency"), context(tmp_path, digits_data(), clock=clock)
+        digits_model("digits-resnet"), LayersParams(criterion="latency"), context(tmp_path, digits_data(), clock=clock)
     )
     assert result.facts["removed"] == ["block1"]
 

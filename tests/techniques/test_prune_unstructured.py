@@ -82,7 +82,7 @@ def lowered(digits: Model) -> Model:
 @pytest.fixture(scope="module")
 def digits_2_4(digits: Model, run: RunContext) -> tuple[Model, Model]:
     """Pruned in the first form, and lowered."""
-    pruned = apply(digits, UnstructuredParams(method="sparsegpt", pattern="2:4", ends="prune"), run).model
+    pruned = apply(digits, UnstructuredParams(method="sparsegpt", pattern="2:4", first_and_last="prune"), run).model
     return pruned, lower(pruned)
 
 
@@ -230,8 +230,8 @@ def test_ends_can_be_pruned_or_kept_and_a_large_first_layer_is_no_end(run: RunCo
     wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4))
     model = _network(wide, 1, 8, 8)
     assert list(apply(model, UnstructuredParams(), run).facts["dense"]) == ["5.weight"]
-    assert apply(model, UnstructuredParams(ends="prune"), run).facts["dense"] == {}
-    assert list(apply(model, UnstructuredParams(ends="keep"), run).facts["dense"]) == ["1.weight", "5.weight"]
+    assert apply(model, UnstructuredParams(first_and_last="prune"), run).facts["dense"] == {}
+    assert list(apply(model, UnstructuredParams(first_and_last="keep"), run).facts["dense"]) == ["1.weight", "5.weight"]
 
 
 def test_nothing_to_prune_is_said_with_reasons(run: RunContext) -> None:
@@ -270,7 +270,9 @@ def test_layers_of_many_kinds_are_pruned_and_the_others_named(run: RunContext, m
     torch.manual_seed(0)
     tokens = np.random.default_rng(0).integers(0, 12, (64, 6))
     given = replace(run, data=Data(Samples(tokens)))
-    result = apply(_network(Mixed(), 6, dtype="int64"), UnstructuredParams(method=method, ends="prune"), given)
+    result = apply(
+        _network(Mixed(), 6, dtype="int64"), UnstructuredParams(method=method, first_and_last="prune"), given
+    )
     assert list(result.model.sparse) == [
         "attention.in_proj_weight",
         "grouped.weight",
@@ -290,7 +292,7 @@ def test_layers_of_many_kinds_are_pruned_and_the_others_named(run: RunContext, m
 
 def test_embeddings_are_pruned_when_asked_for(run: RunContext) -> None:
     given = replace(run, data=Data(Samples(np.zeros((8, 6), np.int64))))
-    params = UnstructuredParams(embeddings=True, ends="prune", sparsity=0.25)
+    params = UnstructuredParams(embeddings=True, first_and_last="prune", sparsity=0.25)
     model = apply(_network(Mixed(), 6, dtype="int64"), params, given).model
     assert _zeros(_weights(model)["table.weight"]) == 24
     assert model.body.back.weight is model.body.table.weight
@@ -325,7 +327,7 @@ def _tied(rng: np.random.Generator) -> Model:
 def test_tables_of_graphs_are_pruned_when_asked_for(run: RunContext, method: str) -> None:
     model = _tied(np.random.default_rng(0))
     given = replace(run, data=Data(Samples(np.arange(12))))
-    params = UnstructuredParams(embeddings=True, ends="prune", sparsity=0.25, method=method)
+    params = UnstructuredParams(embeddings=True, first_and_last="prune", sparsity=0.25, method=method)
     result = apply(model, params, given)
     assert _zeros(_weights(result.model)["table"]) == 24
     assert result.facts.get("by_magnitude", []) == ([] if method == "magnitude" else ["table"])
@@ -346,7 +348,7 @@ def test_tables_of_graphs_stay_whole_unless_they_are_meant(run: RunContext) -> N
     model = _tied(np.random.default_rng(0))
     model.body.graph.node[2].input[1] = "other"
     model.body.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8), np.float32), "other"))
-    result = apply(model, UnstructuredParams(ends="prune"), run)
+    result = apply(model, UnstructuredParams(first_and_last="prune"), run)
     assert result.model.sparse == ("other",)
     assert result.facts["dense"]["table"] == "an embedding table; `embeddings: true` prunes it"
 
@@ -374,7 +376,7 @@ def test_graphs_of_other_exporters_are_pruned_along_their_own_axes(run: RunConte
     signature = Signature((TensorSpec("x", "float32", (4, 4, 7, 7)),), (TensorSpec("y", "float32", (4, 4)),))
     given = _seen(run, 4, 7, 7)
     for method in ("magnitude", "wanda", "sparsegpt"):
-        params = UnstructuredParams(method=method, pattern="2:4", ends="prune")
+        params = UnstructuredParams(method=method, pattern="2:4", first_and_last="prune")
         after = _weights(apply(Model(Form.ONNX, body, signature), params, given).model)
         assert after["conv"].dtype == np.float16
         for weight in (after["conv"], after["product"].T, after["gemm"].T):
@@ -402,7 +404,7 @@ def test_wanda_weighs_each_weight_by_the_norm_of_its_input(run: RunContext, form
     model = _network(network, 4, 8, 8)
     if form is Form.ONNX:
         model = lower(model)
-    after = _weights(apply(model, UnstructuredParams(method="wanda", ends="prune"), given).model)["0.weight"]
+    after = _weights(apply(model, UnstructuredParams(method="wanda", first_and_last="prune"), given).model)["0.weight"]
     assert np.array_equal(after.reshape(16, -1) != 0, expected)
 
 
@@ -422,7 +424,7 @@ def test_sparsegpt_moves_the_output_less_than_the_others(run: RunContext, form: 
 
     errors = {
         method: np.square(
-            outputs(apply(model, UnstructuredParams(method=method, sparsity=0.6, ends="prune"), given).model)
+            outputs(apply(model, UnstructuredParams(method=method, sparsity=0.6, first_and_last="prune"), given).model)
             - outputs(model)
         ).sum()
         for method in ("magnitude", "wanda", "sparsegpt")
@@ -441,7 +443,7 @@ def test_biases_make_up_for_the_mean_of_what_is_lost(run: RunContext, form: Form
     model = lower(model) if form is Form.ONNX else model
     means = {}
     for corrected in (False, True):
-        params = UnstructuredParams(method="wanda", sparsity=0.5, ends="prune", bias_correction=corrected)
+        params = UnstructuredParams(method="wanda", sparsity=0.5, first_and_last="prune", bias_correction=corrected)
         after = _weights(apply(model, params, given).model)
         weight = torch.tensor(after["0.weight"])
         bias = torch.tensor(after.get("0.weight.shifted_bias", after.get("0.bias")))
@@ -461,7 +463,7 @@ def test_fresh_norms_recover_what_a_cut_shifts(digits: Model, run: RunContext) -
         with torch.no_grad():
             return float((model.body(images).argmax(dim=1) == labels).float().mean())
 
-    assert accuracy() > accuracy(reestimate_norms=False) + 0.2
+    assert accuracy() > accuracy(recalibrate_bn=False) + 0.2
 
 
 # While training
@@ -474,9 +476,9 @@ def test_fresh_norms_recover_what_a_cut_shifts(digits: Model, run: RunContext) -
         ({"method": "lamp", "schedule": "gradual", "every": 3, "begin": 0.2, "end": 0.6}, 2),
         ({"method": "movement", "schedule": "gradual", "scope": "global"}, None),
         ({"method": "magnitude", "schedule": "gradual", "pattern": "2:4", "sparsity": None}, None),
-        ({"method": "magnitude", "schedule": "iterative", "cuts": 2}, 2),
+        ({"method": "magnitude", "schedule": "iterative", "iterations": 2}, 2),
         ({"method": "sparsegpt", "schedule": "one-shot"}, None),
-        ({"method": "magnitude", "schedule": "gradual", "train": {"average": 0.9}}, None),
+        ({"method": "magnitude", "schedule": "gradual", "train": {"ema_decay": 0.9}}, None),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -512,7 +514,7 @@ def test_cuts_come_at_the_steps_that_the_params_say(digits: Model, run: RunConte
 def test_a_killed_gradual_training_goes_on_to_the_same_bits(
     digits: Model, run: RunContext, tmp_path: Path, method: str
 ) -> None:
-    params = UnstructuredParams(method=method, schedule="gradual", finetune=BRIEF | {"keep": "last"})
+    params = UnstructuredParams(method=method, schedule="gradual", finetune=BRIEF | {"checkpoint": "last"})
     whole = apply(digits, params, run).model
     told: list[int] = []
 
@@ -648,7 +650,7 @@ def test_it_needs_what_its_params_need() -> None:
 
     assert needs() == frozenset()
     assert needs(method="sparsegpt") == {Need.CALIBRATION_DATA}
-    assert needs(reestimate_norms=True) == {Need.CALIBRATION_DATA}
+    assert needs(recalibrate_bn=True) == {Need.CALIBRATION_DATA}
     assert needs(finetune={}) == {Need.LABELS, Need.TRAINING_DATA, Need.TASK_LOSS}
 
 

@@ -33,7 +33,7 @@ BRISK = {"epochs": 3, "batch_size": 64, "learning_rate": 0.02}
 INNER = ("left.weight", "right.weight", "last.weight")
 PARAMS = {
     "binary": BinaryParams(teacher="original", **BRISK),
-    "binary, straight-through": BinaryParams(estimator="straight-through", balance=False, freeze_norms=0.6, **BRISK),
+    "binary, straight-through": BinaryParams(estimator="straight-through", balance=False, freeze_bn_after=0.6, **BRISK),
     "ternary": BinaryParams(levels="ternary", **BRISK),
     "ternary, learned": BinaryParams(levels="ternary", threshold="learned", teacher="original", **BRISK),
 }
@@ -139,7 +139,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
         model = small_model()
         run, _ = context(tmp_path, model, checkpoint=folder, events=Events(listen))
-        params = BinaryParams(levels="ternary", threshold="learned", freeze_norms=0.3, **BRISK)
+        params = BinaryParams(levels="ternary", threshold="learned", freeze_bn_after=0.3, **BRISK)
         return apply(model, params, run)
 
     kept = tmp_path / "kept"

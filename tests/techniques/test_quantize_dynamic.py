@@ -152,7 +152,7 @@ def test_without_products_the_hint_names_the_other_technique(tmp_path: Path) -> 
 
 
 def test_a_plan_survives_the_cache(tmp_path: Path) -> None:
-    model, _ = _applied(tmp_path, embeddings=4)
+    model, _ = _applied(tmp_path, embeddings="int4")
     write_model(model, tmp_path, None)
     again = read_model(tmp_path, lambda: model)
     assert again.quant is not None
@@ -164,5 +164,5 @@ def test_a_plan_survives_the_cache(tmp_path: Path) -> None:
 def test_a_score_is_that_of_the_batches_that_are_served(tmp_path: Path) -> None:
     """One text among sixty-four shares their range, so that its outputs would not be those that its user sees."""
     model, _ = _applied(tmp_path)
-    assert scoring_batch(model, Target("onnxruntime", batch=1)) == 1
-    assert scoring_batch(language_model(), Target("onnxruntime", batch=1)) == 64
+    assert scoring_batch(model, Target("onnxruntime", batch_size=1)) == 1
+    assert scoring_batch(language_model(), Target("onnxruntime", batch_size=1)) == 64

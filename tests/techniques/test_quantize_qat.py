@@ -264,7 +264,7 @@ STAGES = """
     teacher: original
     epochs: 1
     batch_size: 64
-    augment: {crop: 1}
+    augment: {crop_padding: 1}
     precision: bfloat16
     if_slower: keep
 """

@@ -87,7 +87,7 @@ def test_methods_that_look_at_data_lose_less_of_the_outputs(tmp_path: Path) -> N
 
 def test_propagating_calibrates_behind_the_rounded_layers(tmp_path: Path) -> None:
     plain, _ = _applied(tmp_path, bits=2, method="gptq")
-    behind, _ = _applied(tmp_path, bits=2, method="gptq", propagate=True)
+    behind, _ = _applied(tmp_path, bits=2, method="gptq", propagate_error=True)
     assert plain.quant is not None
     values = [
         numpy_helper.to_array(next(t for t in model.body.graph.initializer if t.name == "down.weight"))

@@ -171,7 +171,7 @@ def test_fisher_is_the_squared_gradient(network: Model, run: RunContext) -> None
 
 def test_rate_makes_what_an_entropy_coder_writes_smaller(graph: Model, run: RunContext) -> None:
     plain, priced = (
-        apply(graph, KmeansParams(granularity="tensor", rate=rate, bias_correction=False), run).facts
+        apply(graph, KmeansParams(granularity="tensor", rate_weight=rate, bias_correction=False), run).facts
         for rate in (0.0, 0.05)
     )
     assert priced["bits_per_weight"] < 0.85 * plain["bits_per_weight"]
@@ -234,7 +234,7 @@ def test_a_budget_that_nothing_meets_is_said(graph: Model, run: RunContext) -> N
 @pytest.mark.parametrize("membership", ["fixed", "straight-through", "soft"])
 @pytest.mark.parametrize("granularity", ["tensor", "scaled"])
 def test_training_keeps_values_shared(network: Model, run: RunContext, membership: str, granularity: str) -> None:
-    finetune = {**BRIEF, "membership": membership, "keep": "last", "learning_rate": 0.01}
+    finetune = {**BRIEF, "assignment": membership, "checkpoint": "last", "learning_rate": 0.01}
     params = KmeansParams(clusters=8, granularity=granularity, finetune=finetune)  # type: ignore[arg-type]
     untrained = apply(network, replace_finetune(params), run).model
     result = apply(network, params, run)
@@ -388,7 +388,7 @@ def test_the_report_tells_the_packed_files_accuracy_and_size(shell: Shell, tmp_p
         "model: {source: builtin, name: digits-depthwise}\ndata: {source: digits}\n"
         "target: {backend: onnxruntime, threads: 1}\n"
         "stages: [{use: share.kmeans, clusters: 8}]\n"
-        "export: [{backend: onnxruntime, storage: packed}]\n"
+        "export: [{backend: onnxruntime, storage: compressed}]\n"
     )
     result = shell.run("apply", str(recipe), "--measure", "quick", "--output", str(tmp_path / "out"))
     assert result.code == 0, result.err

@@ -37,7 +37,7 @@ STAGES = {
     "mixed": ("quantize.mixed", {"size": 0.9, "sensitivity": "hessian", "probes": 1, "samples": 8}, 5),
     "kmeans": ("share.kmeans", {"clusters": 256}, 15),
     "kmeans-rows": ("share.kmeans", {"clusters": 16, "granularity": "channel"}, 12),
-    "prune": ("prune.unstructured", {"sparsity": 0.1, "ends": "prune"}, 10),
+    "prune": ("prune.unstructured", {"sparsity": 0.1, "first_and_last": "prune"}, 10),
     "svd": ("factorize.svd", {"rank": 15}, 10),
     "half-stored": ("cast", {"scope": "weights"}, 50),
     "half": ("cast", {"scope": "all"}, 35),

@@ -20,7 +20,7 @@ from compressctl.techniques.prune.channels import _plan, apply  # noqa: E402
 from compressctl.techniques.prune.sparse_learning import GroupNorm  # noqa: E402
 from compressctl.techniques.prune.structured_params import ChannelsParams  # noqa: E402
 
-PARAMS = ChannelsParams(keep=0.9, sparse={"epochs": 2, "strength": 0.05, "learning_rate": 0.02})
+PARAMS = ChannelsParams(keep=0.9, regularization={"epochs": 2, "strength": 0.05, "learning_rate": 0.02})
 
 
 @pytest.fixture(scope="module")

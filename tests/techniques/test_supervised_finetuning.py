@@ -21,13 +21,13 @@ from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED
 from compressctl.techniques.share.params import KMEANS
 from compressctl.training.supervision.params import SupervisedParams
 
-BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02, "keep": "last"}
+BRISK = {"epochs": 2, "batch_size": 64, "learning_rate": 0.02, "checkpoint": "last"}
 TAUGHT = {**BRISK, "teacher": "original", "label_weight": 0}
 STAGES: list[tuple[TechniqueSpec, dict[str, Any]]] = [
     (UNSTRUCTURED, {"sparsity": 0.7}),
     (UNSTRUCTURED, {"sparsity": 0.7, "schedule": "gradual"}),
     (CHANNELS, {"keep": 0.6}),
-    (SVD, {"rank": {"energy": 0.98}, "hold_latency": False}),
+    (SVD, {"rank": {"energy": 0.98}, "skip_slower": False}),
     (KMEANS, {"clusters": 8}),
 ]
 

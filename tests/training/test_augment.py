@@ -18,7 +18,7 @@ def images(n: int = 6, channels: int = 3, height: int = 9, width: int = 7) -> "t
 
 def test_a_crop_is_a_window_of_the_mirrored_image() -> None:
     batch = images()
-    moved = augment(batch, Augmentation(crop=3), np.random.default_rng(1))
+    moved = augment(batch, Augmentation(crop_padding=3), np.random.default_rng(1))
     padded = np.pad(batch.numpy(), ((0, 0), (0, 0), (3, 3), (3, 3)), mode="reflect")
     offsets = set()
     for one, wide in zip(moved.numpy(), padded, strict=True):
@@ -30,7 +30,7 @@ def test_a_crop_is_a_window_of_the_mirrored_image() -> None:
 
 def test_a_flip_mirrors_about_half_of_the_samples() -> None:
     batch = images(400)
-    flipped = augment(batch, Augmentation(flip=True), np.random.default_rng(2))
+    flipped = augment(batch, Augmentation(horizontal_flip=True), np.random.default_rng(2))
     is_same = (flipped == batch).flatten(1).all(1)
     is_mirror = (flipped == batch.flip(-1)).flatten(1).all(1)
     assert bool((is_same ^ is_mirror).all())
@@ -54,7 +54,7 @@ def test_cutout_sets_one_square_to_0_and_nothing_else() -> None:
 def test_one_seed_gives_one_result_and_values_come_from_the_image(
     seed: int, crop: int, flip: bool, cutout: int
 ) -> None:
-    wanted, batch = Augmentation(crop=crop, flip=flip, cutout=cutout), images(3)
+    wanted, batch = Augmentation(crop_padding=crop, horizontal_flip=flip, cutout=cutout), images(3)
     first, second = (augment(batch, wanted, np.random.default_rng(seed)) for _ in range(2))
     assert torch.equal(first, second)
     for one, before in zip(first.numpy(), batch.numpy(), strict=True):
@@ -63,7 +63,7 @@ def test_one_seed_gives_one_result_and_values_come_from_the_image(
 
 
 def test_channels_last_images_are_changed_like_channels_first_ones() -> None:
-    batch, wanted = images(), Augmentation(crop=2, flip=True, cutout=3)
+    batch, wanted = images(), Augmentation(crop_padding=2, horizontal_flip=True, cutout=3)
     first = augment(batch, wanted, np.random.default_rng(4))
     last = augment(batch.permute(0, 2, 3, 1), wanted, np.random.default_rng(4))
     assert torch.equal(first, last.permute(0, 3, 1, 2))
@@ -71,12 +71,14 @@ def test_channels_last_images_are_changed_like_channels_first_ones() -> None:
 
 def test_a_crop_larger_than_the_image_is_refused() -> None:
     with pytest.raises(UsageError, match=r"augment\.crop is 7, and the images are 9x7"):
-        augment(images(), Augmentation(crop=7), np.random.default_rng(0))
+        augment(images(), Augmentation(crop_padding=7), np.random.default_rng(0))
 
 
 def test_augment_without_images_is_refused() -> None:
     with pytest.raises(UsageError, match="no input of the model is one"):
-        augment_batch(TensorBatch((torch.zeros(2, 5),), None), Augmentation(flip=True), np.random.default_rng(0))
+        augment_batch(
+            TensorBatch((torch.zeros(2, 5),), None), Augmentation(horizontal_flip=True), np.random.default_rng(0)
+        )
 
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 5)),), (TensorSpec("y", "float32", ("batch", 4)),))

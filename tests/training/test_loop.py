@@ -65,12 +65,12 @@ def same(first: nn.Module, second: nn.Module) -> bool:
 
 
 EVERYTHING: dict[str, Any] = {
-    "augment": Augmentation(crop=1, flip=True, cutout=2),
+    "augment": Augmentation(crop_padding=1, horizontal_flip=True, cutout=2),
     "mixup": 0.2,
-    "average": 0.9,
+    "ema_decay": 0.9,
     "label_smoothing": 0.1,
     "clip_norm": 1.0,
-    "reestimate_norms": True,
+    "recalibrate_bn": True,
 }
 
 
@@ -111,7 +111,7 @@ def test_the_best_epoch_is_kept_and_the_score_is_that_of_the_weights(
     assert best.facts["kept_epoch"] == 1 + max(range(4), key=lambda epoch: (by_epoch[epoch], epoch))
     assert best.facts["validation"] == max(by_epoch)
     assert validation_accuracy(best.network, fresh(), run) == pytest.approx(max(by_epoch))
-    last = train(fresh(), CROSS_ENTROPY, params.model_copy(update={"keep": "last"}), run, [Spoil()])
+    last = train(fresh(), CROSS_ENTROPY, params.model_copy(update={"checkpoint": "last"}), run, [Spoil()])
     assert last.facts["validation"] == by_epoch[-1]
     assert last.facts["kept_epoch"] == 4
 
@@ -147,7 +147,7 @@ def test_zeros_stay_zero_in_the_weights_and_in_their_average(fresh: Callable[[],
     with torch.no_grad():
         weight.mul_(torch.rand_like(weight) > 0.5)
     mask = weight.detach() != 0
-    params = TrainingParams(epochs=1, average=0.9, keep="last")
+    params = TrainingParams(epochs=1, ema_decay=0.9, checkpoint="last")
     trained = train(replace(model, sparse=(name,)), CROSS_ENTROPY, params, run).network.get_parameter(name)
     assert bool((trained[~mask] == 0).all())
     assert not bool((trained[mask] == 0).any())
@@ -162,7 +162,7 @@ def test_an_average_is_the_exponential_mean_of_the_weights(fresh: Callable[[], M
             self.seen.append(network.classifier.weight.detach().double().clone())
 
     watch, start = Watch(), fresh().body.classifier.weight.detach().double()
-    params = TrainingParams(epochs=2, batch_size=64, average=0.8, keep="last")
+    params = TrainingParams(epochs=2, batch_size=64, ema_decay=0.8, checkpoint="last")
     trained = train(fresh(), CROSS_ENTROPY, params, run, [watch]).network
     expected = start
     for step, weight in enumerate(watch.seen):

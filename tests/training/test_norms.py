@@ -8,7 +8,7 @@ from torch import nn  # noqa: E402
 
 from compressctl.core.data import Batch  # noqa: E402
 from compressctl.core.model import Signature, TensorSpec  # noqa: E402
-from compressctl.training.batchnorm_recalibration import reestimate_norms  # noqa: E402
+from compressctl.training.batchnorm_recalibration import recalibrate_bn  # noqa: E402
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 3, 4, 4)),), ())
 SAMPLES = np.random.default_rng(0).normal(2, 5, (256, 3, 4, 4)).astype(np.float32)
@@ -28,7 +28,7 @@ def test_statistics_become_those_of_the_samples() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.Dropout(0.5)).eval()
     weights = {name: value.clone() for name, value in network.state_dict().items() if "running" not in name}
-    assert reestimate_norms(network, Split(), SIGNATURE, batch_size=64) == 1
+    assert recalibrate_bn(network, Split(), SIGNATURE, batch_size=64) == 1
     with torch.no_grad():
         batches = [network[0](torch.as_tensor(part)).transpose(0, 1).flatten(1) for part in np.split(SAMPLES, 4)]
     mean = torch.stack([batch.mean(1) for batch in batches]).mean(0)
@@ -46,4 +46,4 @@ def test_a_network_without_norms_is_not_run() -> None:
         def forward(self, x: "torch.Tensor") -> "torch.Tensor":
             raise AssertionError
 
-    assert reestimate_norms(Fails(), Split(), SIGNATURE) == 0
+    assert recalibrate_bn(Fails(), Split(), SIGNATURE) == 0

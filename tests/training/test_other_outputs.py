@@ -40,7 +40,7 @@ from compressctl.training.params import TrainingParams  # noqa: E402
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(240, 12)).astype(np.float32)
 LABELS = (INPUTS[:, :3].argmax(axis=1)).astype(np.int64)
-BRISK = {"epochs": 6, "batch_size": 40, "learning_rate": 0.05, "keep": "last"}
+BRISK = {"epochs": 6, "batch_size": 40, "learning_rate": 0.05, "checkpoint": "last"}
 
 
 class Heads(nn.Module):
@@ -107,7 +107,7 @@ def warnings_of(heard: list[Event]) -> list[str]:
 
 def test_a_second_output_is_held_to_the_original_while_the_first_learns(tmp_path: Path) -> None:
     run, heard = run_of(tmp_path, heads())
-    alone = trained(run, other_outputs=0)
+    alone = trained(run, other_outputs_weight=0)
     held = trained(run)
     assert moved(heads(), alone.network) > 2 * moved(heads(), held.network)
     assert held.facts["validation"] >= alone.facts["validation"] - 5
@@ -118,14 +118,14 @@ def test_a_second_output_is_held_to_the_original_while_the_first_learns(tmp_path
 
 def test_how_far_an_output_moved_is_measured_on_held_out_samples(tmp_path: Path) -> None:
     run, _ = run_of(tmp_path, heads())
-    found = trained(run, other_outputs=0)
+    found = trained(run, other_outputs_weight=0)
     with torch.no_grad():
         assert found.facts["other_outputs"]["boxes"]["moved"] == pytest.approx(moved(heads(), found.network), rel=1e-3)
 
 
 def test_outputs_that_nothing_trains_are_named_with_the_reason_and_what_became_of_them(tmp_path: Path) -> None:
     run, heard = run_of(tmp_path, heads())
-    facts = trained(run, other_outputs=0).facts["other_outputs"]
+    facts = trained(run, other_outputs_weight=0).facts["other_outputs"]
     assert facts["boxes"]["untrained"] == "other_outputs is 0"
     before, after = warnings_of(heard)
     assert before == "boxes is not trained, and training the first output may change it: other_outputs is 0"
@@ -186,10 +186,10 @@ STAGES: list[tuple[TechniqueSpec, dict[str, Any]]] = [
     ),
     (UNSTRUCTURED, {"sparsity": 0.5, "finetune": BRISK}),
     (CHANNELS, {"keep": 0.7, "round_to": 1, "finetune": BRISK}),
-    (CHANNELS, {"keep": 0.7, "round_to": 1, "sparse": BRISK}),
-    (SVD, {"rank": {"energy": 0.9}, "hold_latency": False, "finetune": BRISK}),
+    (CHANNELS, {"keep": 0.7, "round_to": 1, "regularization": BRISK}),
+    (SVD, {"rank": {"energy": 0.9}, "skip_slower": False, "finetune": BRISK}),
     (KMEANS, {"clusters": 8, "finetune": BRISK}),
-    (KMEANS, {"clusters": 8, "finetune": {**BRISK, "membership": "soft"}}),
+    (KMEANS, {"clusters": 8, "finetune": {**BRISK, "assignment": "soft"}}),
     (QAT, BRISK),
     (BINARY, BRISK),
 ]

@@ -23,11 +23,11 @@ GENTLE: dict[str, Any] = {
     "batch_size": 64,
     "learning_rate": 0.001,
     "momentum": 0.0,
-    "augment": {"crop": 1},
+    "augment": {"crop_padding": 1},
     "mixup": 0.2,
-    "average": 0.9,
+    "ema_decay": 0.9,
     "clip_norm": 1.0,
-    "keep": "last",
+    "checkpoint": "last",
 }
 """Small steps: larger ones turn another order of summation into other weights within an epoch, in one process too."""
 

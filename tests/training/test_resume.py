@@ -24,12 +24,12 @@ EVERYTHING: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 0.003,
     "precision": "bfloat16",
-    "average": 0.9,
+    "ema_decay": 0.9,
     "mixup": 0.2,
-    "augment": {"crop": 1, "cutout": 2},
+    "augment": {"crop_padding": 1, "cutout": 2},
     "clip_norm": 1.0,
     "dropout": 0.3,
-    "reestimate_norms": True,
+    "recalibrate_bn": True,
 }
 
 

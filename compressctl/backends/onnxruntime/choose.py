@@ -79,10 +79,10 @@ def _rows(shape: tuple[int | None, ...] | None, target: Target, *, is_timed: boo
     An axis of unknown size counts as 1.
     """
     if not shape:
-        return target.batch
+        return target.batch_size
     if is_timed:
         return math.prod(size or 1 for size in shape[:-1])
-    return target.batch * math.prod(size or 1 for size in shape[1:-1])
+    return target.batch_size * math.prod(size or 1 for size in shape[1:-1])
 
 
 def _asked(options: OnnxRuntimeParams, possible: list[Form]) -> Form:

@@ -45,7 +45,7 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
     options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
     model = replace(model, body=fuse_hard_swish(model.body)) if model.form is Form.ONNX else model
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
-        if options.storage == "packed":
+        if options.storage == "compressed":
             return _packed(model, target, Path(scratch), folder, options)
         source = write_onnx(model, target, Path(scratch))
         try:
@@ -58,7 +58,7 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
         except Exception as error:
             raise translated(error, source[0]) from error
         converted.set_rt_info(json.dumps(_notes(model)), NOTES)
-        openvino.save_model(converted, Path(scratch) / "model.xml", compress_to_fp16=options.half_constants)
+        openvino.save_model(converted, Path(scratch) / "model.xml", compress_to_fp16=options.float16_constants)
         files = [(Path(scratch) / name).replace(folder / name) for name in ("model.bin", "model.xml")]
     return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
 
@@ -118,7 +118,7 @@ def _with_preprocessing(model: openvino.Model, steps: Preprocess) -> openvino.Mo
 
 def _said(options: OpenVinoParams) -> tuple[str, ...]:
     notes = []
-    if options.half_constants:
+    if options.float16_constants:
         notes.append("float constants are stored as float16 in the file")
     if options.weights is not None:
         notes.append(f"weights that were in float are {options.weights.mode}, compressed by NNCF")

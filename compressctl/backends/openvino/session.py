@@ -103,8 +103,8 @@ def serving_config(target: Target) -> dict[str, Any]:
         config["INFERENCE_PRECISION_HINT"] = _HINTS[options.precision]
     if not options.integer_activations:
         config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-    if options.cache is not None:
-        config["CACHE_DIR"] = options.cache
+    if options.cache_dir is not None:
+        config["CACHE_DIR"] = options.cache_dir
     return config
 
 

@@ -103,8 +103,8 @@ def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> bool:
     """2:4 kernels where asked for, else where any weight holds the pattern; not on Turing."""
-    if options.sparse is not None:
-        return options.sparse
+    if options.sparse_weights is not None:
+        return options.sparse_weights
     return target.profile != "nvidia-sm75" and bool(two_of_four(Graph.of(proto, sparse=False)))
 
 
@@ -164,5 +164,5 @@ def _profile(spec: TensorSpec, target: Target) -> dict[str, list[int]]:
         sizes = [batch, *[other] * (len(spec.shape) - 1)]
         return [axis if isinstance(axis, int) else size for axis, size in zip(spec.shape, sizes, strict=True)]
 
-    most = max(_LARGEST_BATCH, target.batch)
-    return {"min": shape(1, 1), "opt": shape(target.batch, _LARGEST_BATCH), "max": shape(most, _LARGEST_BATCH)}
+    most = max(_LARGEST_BATCH, target.batch_size)
+    return {"min": shape(1, 1), "opt": shape(target.batch_size, _LARGEST_BATCH), "max": shape(most, _LARGEST_BATCH)}

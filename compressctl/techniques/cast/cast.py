@@ -32,10 +32,10 @@ def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
     if scope == "weights":
         if not params.keep_io:
             raise UsageError("keep_io: false needs `scope: all`: with scope weights the graph computes in float32")
-        made, kept = store_half(body, params.blocklist, kind=kind)
+        made, kept = store_half(body, params.exclude, kind=kind)
         signature = model.signature
     else:
-        made, kept = to_half(body, params.blocklist, kind=kind, keep_io=params.keep_io)
+        made, kept = to_half(body, params.exclude, kind=kind, keep_io=params.keep_io)
         signature = model.signature if params.keep_io else _narrow(model.signature, params.dtype)
     result = replace(model, body=made, signature=signature)
     narrow = {tensor.name for tensor in made.graph.initializer if tensor.data_type in _NARROW}
@@ -62,10 +62,8 @@ def _scope(params: CastParams, target: Target) -> str:
 
 def _check_patterns(graph: onnx.GraphProto, params: CastParams) -> None:
     tensors = [tensor.name for tensor in graph.initializer]
-    for pattern in params.blocklist:
-        matching(
-            pattern, graph.node, lambda node: (node.name, node.op_type), key="blocklist", what="node", also=tensors
-        )
+    for pattern in params.exclude:
+        matching(pattern, graph.node, lambda node: (node.name, node.op_type), key="exclude", what="node", also=tensors)
 
 
 def _narrow(signature: Signature, dtype: str) -> Signature:

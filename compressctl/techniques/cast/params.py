@@ -23,7 +23,7 @@ class CastParams(TechniqueParams):
         description="weights: stored in 16 bits and widened when the file is loaded, computed in float32; all: the graph "
         "computes in 16 bits; auto is all on a GPU and weights on a processor, which has few 16-bit kernels",
     )
-    blocklist: tuple[str, ...] = Field(
+    exclude: tuple[str, ...] = Field(
         (),
         description="shell-style patterns over node names and operator types, and for scope weights names of weights, that "
         "stay float32; matching nothing is an error",

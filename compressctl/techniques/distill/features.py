@@ -101,7 +101,7 @@ def _companion(params: FeaturesParams, pair: Pair) -> nn.Module:
         return adapter(pair.student_shape, pair.teacher_shape)
     if params.method == "contrastive":
         widths = [shape[1] if len(shape) == 4 else shape[-1] for shape in (pair.student_shape, pair.teacher_shape)]
-        return Embeddings(widths[0], widths[1], params.contrast_width)
+        return Embeddings(widths[0], widths[1], params.contrast_dim)
     return nn.Identity()
 
 
@@ -158,7 +158,7 @@ class FeaturesObjective(nn.Module):
             self.loss(ours[pair.student], theirs[pair.teacher], companion, batch)
             for pair, companion in zip(self.pairs, self.companions, strict=True)
         ]
-        weight = self.params.weight * _USUAL_WEIGHT[self.params.method]
+        weight = self.params.feature_weight * _USUAL_WEIGHT[self.params.method]
         parts: dict[str, Tensor] = {self.params.method: weight * sum(losses[1:], start=losses[0]) / len(losses)}
         if self.params.logits_weight > 0:
             classes = (as_classes(outputs, self.class_axis), as_classes(taught, self.class_axis))

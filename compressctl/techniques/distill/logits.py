@@ -34,7 +34,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     objective: Objective = OutputsObjective(
         teacher,
         comparison(params.teacher_loss, run.task, student.signature),
-        params.weight,
+        params.teacher_weight,
         labels,
         label_weight,
         ledger,

@@ -39,13 +39,13 @@ def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: Ru
     if wanted.factory is not None:
         made = make_network(wanted.factory, wanted.args, wanted.weights, model.signature, run, what="student")
         return Learner(replace(made, history=model.history), {"from": wanted.factory})
-    assert wanted.shrink is not None
+    assert wanted.width_multiplier is not None
     network = copy.deepcopy(torch_network(teacher, "a student that is shrunk")).requires_grad_(True)
     samples = tuple(
         torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype))
         for spec in teacher.model.signature.inputs
     )
-    shrunk = shrink(network, samples, wanted.shrink)
+    shrunk = shrink(network, samples, wanted.width_multiplier)
     if wanted.init == "random":
         reinitialise(shrunk.network, run.seed)
     facts = {

@@ -45,7 +45,7 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
     """Raises StageError when the model has no layer that could be factorized."""
     facts: dict[str, Any] = {}
     survey = _survey(model, run)
-    if params.regularize is not None:
+    if params.regularization is not None:
         model, facts["regularize"] = _regularized(model, params, run, _ways(survey, params, make_ways))
         survey = _survey(model, run)
     network = open_network(model, run)
@@ -53,10 +53,10 @@ def _factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWay
         run.events.warn(sentence)
     facts |= {"already_quantized": list(network.before)} if network.before else {}
     treatments = treat(survey, params)
-    ways = [way for treatment in treatments if treatment.rule != "whole" for way in make_ways(treatment)]
-    splits = decomposed(network, model, ways, run, params.ridge if params.whitening else None)
+    ways = [way for treatment in treatments if treatment.rule != "full" for way in make_ways(treatment)]
+    splits = decomposed(network, model, ways, run, params.damping if params.whitening else None)
     validate = _validator(network.with_pieces, model, run) if params.is_scored else None
-    time = _clock(run) if params.hold_latency else None
+    time = _clock(run) if params.skip_slower else None
     chooser = Chooser(treatments, splits, params.saves, params.round_to, run.events, validate, time)
     # Processes that work together must all measure or none: which of them would see the file is a race.
     kept = run.checkpoint if run.processes == 1 else None
@@ -93,7 +93,7 @@ def _survey(model: Model, run: RunContext) -> Survey:
 
 
 def _ways(survey: Survey, params: Shared, make_ways: MakeWays) -> list[Way]:
-    return [way for one in treat(survey, params) if one.rule != "whole" for way in make_ways(one)]
+    return [way for one in treat(survey, params) if one.rule != "full" for way in make_ways(one)]
 
 
 def _validator(with_pieces: Callable[[Mapping[str, Any]], Model], model: Model, run: RunContext) -> Validate | None:
@@ -130,7 +130,7 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
     from compressctl.techniques.factorize.regularize import NuclearNorm, Ridge, views_of
     from compressctl.training.objective import task_objective
 
-    section = params.regularize
+    section = params.regularization
     assert section is not None
     views = views_of(ways)
     hook = (

@@ -28,7 +28,7 @@ class RankRule(BaseModel):
     error: float | None = Field(
         None, gt=0, lt=1, description="the largest relative error of each layer's output, such as 0.1"
     )
-    shared_ratio: float | None = Field(
+    global_ratio: float | None = Field(
         None,
         gt=0,
         lt=1,
@@ -52,15 +52,15 @@ class RankRule(BaseModel):
     @property
     def is_shared(self) -> bool:
         """Whether the layers decide together."""
-        return self.shared_ratio is not None or self.validation_drop is not None
+        return self.global_ratio is not None or self.validation_drop is not None
 
 
 Number = Annotated[int, Field(ge=1)]
 _WAYS = (
-    "a number, evbmf (what stands out of the weight's noise), or a mapping with one of ratio, energy, error, shared_ratio, "
+    "a number, evbmf (what stands out of the weight's noise), or a mapping with one of ratio, energy, error, global_ratio, "
     "validation_drop"
 )
-_OR_WHOLE = f"{_WAYS}; or whole, to leave the layer as it is"
+_OR_WHOLE = f"{_WAYS}; or full, to leave the layer as it is"
 _TWO = "; two numbers are output and input channels"
 _MATCH = "shell-style pattern over layer names and types; matching nothing is an error"
 
@@ -68,16 +68,16 @@ _MATCH = "shell-style pattern over layer names and types; matching nothing is an
 class Regularization(TrainingParams):
     """Training of the whole layers before they are cut, with a penalty that gathers their weights in few directions."""
 
-    penalty: Literal["nuclear", "ridge"] = Field(
+    penalty: Literal["nuclear", "l2"] = Field(
         "nuclear",
         description="what is kept small: the sum of each layer's singular values, which makes small ones vanish (nuclear), or "
-        "the sum of squares of its weights (ridge)",
+        "the sum of squares of its weights (l2)",
     )
     strength: float = Field(
         1e-3,
         gt=0,
         description="of the penalty: each step lowers singular values by learning rate x strength (nuclear), or adds "
-        "strength x weight to the gradient (ridge)",
+        "strength x weight to the gradient (l2)",
     )
     every: int = Field(10, ge=1, description="steps between two looks at the singular values, each for all steps since")
 
@@ -96,17 +96,17 @@ class Shared(TechniqueParams):
     whitening: bool = Field(
         True, description="count errors in a layer's output for the calibration data instead of in its weight"
     )
-    ridge: float = Field(
+    damping: float = Field(
         1e-6,
         gt=0,
         le=1,
         description="of whitening: share of the mean input power that is added to every direction, against few samples",
     )
-    hold_latency: bool = Field(
+    skip_slower: bool = Field(
         True,
         description="leave a layer whole when it was measured to be slower in pieces, alone, on the target's runtime",
     )
-    regularize: Regularization | None = Field(
+    regularization: Regularization | None = Field(
         None, description="training before the ranks are chosen; torch models only"
     )
     finetune: SupervisedParams | None = Field(None, description="training of the pieces afterwards; torch models only")
@@ -118,7 +118,7 @@ class Shared(TechniqueParams):
             found |= Needs.of(Need.CALIBRATION_DATA)
         if self.is_scored:
             found |= Needs.of(Need.VALIDATION_DATA, Need.LABELS, Need.METRIC, Need.SCORE)
-        if self.hold_latency:
+        if self.skip_slower:
             found |= Needs.of(reads=(Need.LATENCY,))
         return found
 
@@ -135,18 +135,18 @@ class SvdOverride(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: str = Field(min_length=1, description=_MATCH)
-    rank: Number | Literal["evbmf", "whole"] | RankRule | None = Field(None, description=_OR_WHOLE)
-    conv: Literal["auto", "channel", "spatial", "whole"] | None = Field(None, description="as in the stage itself")
+    rank: Number | Literal["evbmf", "full"] | RankRule | None = Field(None, description=_OR_WHOLE)
+    conv: Literal["auto", "channel", "spatial", "skip"] | None = Field(None, description="as in the stage itself")
 
 
 class SvdParams(Shared):
     """factorize.svd: a layer becomes two, by the singular value decomposition of its weight."""
 
     rank: Number | Literal["evbmf"] | RankRule = Field(RankRule(energy=0.99), description=_WAYS)
-    conv: Literal["auto", "channel", "spatial", "whole"] = Field(
+    conv: Literal["auto", "channel", "spatial", "skip"] = Field(
         "auto",
         description="how convolutions are split: the same kernel to few channels, then 1x1 (channel); k x 1, then 1 x k "
-        "(spatial); whichever is better for each layer (auto); not at all (whole)",
+        "(spatial); whichever is better for each layer (auto); not at all (skip)",
     )
     overrides: tuple[SvdOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
@@ -157,7 +157,7 @@ class TuckerOverride(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: str = Field(min_length=1, description=_MATCH)
-    rank: Number | tuple[Number, Number] | Literal["evbmf", "whole"] | RankRule = Field(description=_OR_WHOLE + _TWO)
+    rank: Number | tuple[Number, Number] | Literal["evbmf", "full"] | RankRule = Field(description=_OR_WHOLE + _TWO)
 
 
 class TuckerParams(Shared):
@@ -173,7 +173,7 @@ class CpOverride(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: str = Field(min_length=1, description=_MATCH)
-    rank: Number | Literal["evbmf", "whole"] | RankRule = Field(description=_OR_WHOLE)
+    rank: Number | Literal["evbmf", "full"] | RankRule = Field(description=_OR_WHOLE)
 
 
 class CpParams(Shared):
@@ -192,7 +192,7 @@ def check_factorize(params: Shared, facts: ModelFacts) -> list[Problem]:
         found.append(
             Problem("the model is already quantized by an earlier stage", "use", "factorize before quantizing")
         )
-    for section in ("regularize", "finetune"):
+    for section in ("regularization", "finetune"):
         if facts.form is Form.ONNX and getattr(params, section) is not None:
             found.append(
                 Problem(

@@ -84,7 +84,7 @@ class Chooser:
             name, rule = treatment.layer.name, treatment.rule
             if name in refused:
                 continue
-            if rule == "whole" or (treatment.conv == "whole" and not treatment.layer.is_linear):
+            if rule == "full" or (treatment.conv == "skip" and not treatment.layer.is_linear):
                 whole[name] = "the recipe leaves it whole"
             elif not self.splits.get(name):
                 whole[name] = "nothing in it for this technique to split"
@@ -111,8 +111,8 @@ class Chooser:
             {member.layer.name: self.splits[member.layer.name] for member in members}, self.saves, self.round_to
         )
         total = sum(cost(member.layer, self.saves) for member in members)
-        if rule.shared_ratio is not None:
-            return state(steps[: keeping(steps, total, rule.shared_ratio)])
+        if rule.global_ratio is not None:
+            return state(steps[: keeping(steps, total, rule.global_ratio)])
         return self._validated(rule, steps, total, others, tried)
 
     def _validated(
@@ -127,7 +127,7 @@ class Chooser:
         if self.validate is None:
             raise UsageError(
                 "rank: validation_drop needs scores, and the validation split has no labelled samples",
-                hint="set data.validation, or use energy, error or shared_ratio",
+                hint="set data.validation, or use energy, error or global_ratio",
             )
         assert rule.validation_drop is not None
         counts = sorted({keeping(steps, total, 1.0 - level / _LEVELS) for level in range(1, _LEVELS + 1)} - {0})

@@ -8,7 +8,7 @@ from typing import Literal
 from compressctl.techniques.factorize.params import RankRule
 from compressctl.techniques.factorize.split import Option, Rank, Split, option, options, rounded_up
 
-Rule = int | tuple[int, int] | Literal["evbmf", "whole"] | RankRule
+Rule = int | tuple[int, int] | Literal["evbmf", "full"] | RankRule
 
 
 def choose(splits: Sequence[Split], rule: Rule, round_to: int) -> Option | str:

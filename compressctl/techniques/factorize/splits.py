@@ -54,7 +54,7 @@ def svd_ways(layer: Layer, conv: str) -> list[Way]:
     kernel = layer.outline.kernel
     if layer.is_linear:
         return [Way(layer, "channel", channel_split)]
-    if conv == "whole":
+    if conv == "skip":
         return []
     spatial = [Way(layer, "spatial", spatial_split, (kernel[0], 1))] if len(kernel) == 2 and min(kernel) > 1 else []
     channel = [Way(layer, "channel", channel_split, kernel)]
@@ -76,13 +76,13 @@ def cp_ways(layer: Layer, *, split_kernel: bool) -> list[Way]:
 
 
 def decomposed(
-    network: Network, model: Model, ways: Sequence[Way], run: RunContext, ridge: float | None
+    network: Network, model: Model, ways: Sequence[Way], run: RunContext, damping: float | None
 ) -> dict[str, list[Split]]:
-    """The splits of each layer by its name. ridge: of whitening, None to take inputs as white."""
+    """The splits of each layer by its name. damping: of whitening, None to take inputs as white."""
     found: dict[str, list[Split]] = {}
     done = 0
-    for group in _groups(ways) if ridge is not None else [ways]:
-        factors = _factors(network, model, group, run, ridge) if ridge is not None else [None] * len(group)
+    for group in _groups(ways) if damping is not None else [ways]:
+        factors = _factors(network, model, group, run, damping) if damping is not None else [None] * len(group)
         for way, factor in zip(group, factors, strict=True):
             found.setdefault(way.layer.name, []).append(way.make(way.layer, factor))
             done += 1
@@ -106,7 +106,7 @@ def _groups(ways: Sequence[Way]) -> Iterator[list[Way]]:
 
 
 def _factors(
-    network: Network, model: Model, ways: Sequence[Way], run: RunContext, ridge: float
+    network: Network, model: Model, ways: Sequence[Way], run: RunContext, damping: float
 ) -> list[np.ndarray | None]:
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     covariances = [Covariance(way.size) for way in ways]
@@ -120,7 +120,7 @@ def _factors(
                 covariance.add(_vectors(way, array, math.ceil(share)))
         seen += size
         run.events.progress("looking at the inputs of layers", min(seen, total), total)
-    return [whitening(covariance.matrix, ridge) for covariance in covariances]
+    return [whitening(covariance.matrix, damping) for covariance in covariances]
 
 
 def _vectors(way: Way, given: np.ndarray, most: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from compressctl.techniques.prune.measured_widths import narrow, reach_latency, 
 from compressctl.techniques.prune.sparse_learning import GroupNorm, Growing, Pull
 from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
 from compressctl.techniques.prune.verify_group import proven
-from compressctl.training.batchnorm_recalibration import reestimate_norms
+from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.loop import train
 from compressctl.training.objective import task_objective
@@ -36,17 +36,17 @@ as much as a full one. Source: ONNX Runtime's MLAS, `MlasNchwcGetBlockSize`."""
 
 
 def apply(model: Model, params: ChannelsParams, run: RunContext) -> StageResult:
-    """Cut in params.steps steps. Raises UsageError for a pattern that matches nothing or data that is missing, StageError
+    """Cut in params.iterations steps. Raises UsageError for a pattern that matches nothing or data that is missing, StageError
     when the goal cannot be met."""
     first = _plan(model, params, run)
     _tell(first, run)
     facts: dict[str, Any] = {"criterion": params.criterion, "scope": params.scope, "round_to": _round_to(params)}
     current = replace(model, body=copy.deepcopy(model.body))
-    if params.sparse is not None:
+    if params.regularization is not None:
         current, facts["sparse_learning"] = _learn_sparsely(current, params, run)
     steps = []
-    for step in range(params.steps):
-        keep = params.keep if step == params.steps - 1 else 1 - (1 - params.keep) * (step + 1) / params.steps
+    for step in range(params.iterations):
+        keep = params.keep if step == params.iterations - 1 else 1 - (1 - params.keep) * (step + 1) / params.iterations
         current, found = _cut_once(current, model, params, keep, run)
         steps.append(found)
     facts["steps"] = steps
@@ -75,7 +75,7 @@ class Plan:
 
 
 def _plan(model: Model, params: ChannelsParams, run: RunContext, original: Model | None = None) -> Plan:
-    """What can go in this network. original: the network before the first cut, whose widths overrides and at_least mean."""
+    """What can go in this network. original: the network before the first cut, whose widths overrides and min_keep mean."""
     network: nn.Module = model.body
     inputs = example_inputs(model.signature)
     coupling = proven(find_coupling(network, inputs), network, inputs)
@@ -103,11 +103,11 @@ def _choice(
         asked = Choice(group, permitted_widths(group, round_to, 0.0), np.sort(values))
         wanted = share * full * group.units / group.width
         return ("an override keeps it whole" if share == 1 else None), replace(asked, pinned=asked.nearest(wanted))
-    widths = permitted_widths(group, round_to, params.at_least * full / group.width)
+    widths = permitted_widths(group, round_to, params.min_keep * full / group.width)
     if np.isnan(values).any():
         return f"{params.criterion} has nothing to judge it by: no BatchNorm follows", Choice(group, widths, values)
     if len(widths) < 2:
-        reason = f"too few channels: {group.width} cannot be fewer, at least {params.at_least:.0%} and a multiple of {round_to}"
+        reason = f"too few channels: {group.width} cannot be fewer, at least {params.min_keep:.0%} and a multiple of {round_to}"
         return reason, Choice(group, widths, values)
     return None, Choice(group, widths, np.sort(values))
 
@@ -160,9 +160,9 @@ def _cut_once(
         )
     kept, found = _widths(plan, current, original, params, keep, run)
     smaller = narrow(current, plan.choices, kept, plan.weakest)
-    split = _samples(run) if params.reestimate else None
+    split = _samples(run) if params.bn_samples else None
     if split is not None:
-        found["norms_reestimated"] = reestimate_norms(smaller.body, split, smaller.signature, samples=params.reestimate)
+        found["norms_reestimated"] = recalibrate_bn(smaller.body, split, smaller.signature, samples=params.bn_samples)
     if params.finetune is not None:
         objective, hooks = objective_of(smaller, params.finetune, run)
         trained = train(smaller, objective, params.finetune, run.part(f"after-{keep:.6f}"), hooks)
@@ -205,17 +205,17 @@ def _widths(
 
 
 def _learn_sparsely(model: Model, params: ChannelsParams, run: RunContext) -> tuple[Model, dict[str, Any]]:
-    assert params.sparse is not None
+    assert params.regularization is not None
     plan = _plan(model, params, run)
     hook: Pull
-    if params.sparse.method == "group_norm":
-        hook = GroupNorm(model.body, plan.groups, params.sparse.strength)
+    if params.regularization.method == "group_norm":
+        hook = GroupNorm(model.body, plan.groups, params.regularization.strength)
     else:
         kept, _ = _widths(plan, model, model, params, params.keep, run)
         going = {g.name: plan.weakest[g.name][: g.units - kept[g.name]] for g in plan.groups}
-        hook = Growing(model.body, plan.groups, params.sparse.strength, going)
+        hook = Growing(model.body, plan.groups, params.regularization.strength, going)
     # The best epoch would be the first: pulling costs accuracy, which the cut then does not.
-    how = params.sparse.model_copy(update={"keep": "last"})
+    how = params.regularization.model_copy(update={"checkpoint": "last"})
     trained = train(model, task_objective(run.task, how.label_smoothing), how, run.part("sparse"), (hook,))
     return replace(model, body=trained.network), dict(trained.facts)
 

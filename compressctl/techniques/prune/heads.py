@@ -232,7 +232,7 @@ def _kept(attentions: Sequence[Attention], found: Scores, params: HeadsParams) -
         values = found[attention.group.name]
         comparable = values if params.criterion == "taylor" else values / max(float(values.mean()), 1e-12)
         heads = attention.group.units
-        fewest = max(1, params.at_least)
+        fewest = max(1, params.min_heads)
         choices.append(Choice(attention.group, tuple(range(min(fewest, heads), heads + 1)), np.sort(comparable)))
     goal = params.keep * sum(attention.group.units for attention in attentions)
     low, high = 0.0, 1.0

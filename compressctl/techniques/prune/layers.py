@@ -22,7 +22,7 @@ from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, examp
 from compressctl.techniques.prune.measured_widths import clock
 from compressctl.techniques.prune.skip import Skip
 from compressctl.techniques.prune.structured_params import LayersParams
-from compressctl.training.batchnorm_recalibration import reestimate_norms
+from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 
@@ -54,7 +54,7 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
             f"{params.remove} blocks shall go, but only {len(allowed)} can",
             hint=f"removable: {', '.join(allowed) or 'none'}",
         )
-    saved_ms = _saved_ms(model, allowed, run) if params.rank == "latency" else dict.fromkeys(allowed, 1.0)
+    saved_ms = _saved_ms(model, allowed, run) if params.criterion == "latency" else dict.fromkeys(allowed, 1.0)
     loss = _loss(model, params, run)
     current, removed = copy.deepcopy(model.body), []
     before = loss(current)
@@ -71,8 +71,8 @@ def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
         allowed.remove(weakest)
     facts: dict[str, Any] = {"removed": removed, "steps": history, "not_removable": fixed, "loss_before": before}
     split = _first(run, ("train", "calibration"))
-    if split is not None and params.reestimate:
-        facts["norms_reestimated"] = reestimate_norms(current, split, model.signature, samples=params.reestimate)
+    if split is not None and params.bn_samples:
+        facts["norms_reestimated"] = recalibrate_bn(current, split, model.signature, samples=params.bn_samples)
     facts["macs"] = {
         "before": costs.macs(costs.layers(model.body, inputs)),
         "after": costs.macs(costs.layers(current, inputs)),
@@ -177,8 +177,8 @@ def _loss(model: Model, params: LayersParams, run: RunContext) -> Callable[[nn.M
     batches = list(itertools.islice(tensor_batches(split, model.signature, size), max(1, params.samples // size)))
 
     def loss(network: nn.Module) -> float:
-        if learned is not None and params.reestimate:
-            reestimate_norms(network, learned, model.signature, samples=min(params.reestimate, _ENOUGH))
+        if learned is not None and params.bn_samples:
+            recalibrate_bn(network, learned, model.signature, samples=min(params.bn_samples, _ENOUGH))
         network.eval()
         with torch.no_grad():
             total = sum(objective(network, batch).item() * len(batch.inputs[0]) for batch in batches)

@@ -103,5 +103,5 @@ def reach_latency(
         return kept, after / before
     raise StageError(
         f"even the narrowest network takes {after / before:.0%} of the latency, {goal:.0%} was asked for",
-        hint="remove whole blocks too (prune.layers), lower at_least or round_to, or ask for less",
+        hint="remove whole blocks too (prune.layers), lower min_keep or round_to, or ask for less",
     )

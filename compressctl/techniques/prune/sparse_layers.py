@@ -140,11 +140,11 @@ def _reason(
 
 
 def _ends(layers: Sequence[Layer], params: UnstructuredParams) -> dict[str, str]:
-    if params.ends == "prune" or len(layers) < 3:
+    if params.first_and_last == "prune" or len(layers) < 3:
         return {}
     total = sum(layer.weight.size for layer in layers)
     return {
         layer.name: f"the {place} layer, {layer.weight.size / total:.1%} of the weights"
         for place, layer in (("first", layers[0]), ("last", layers[-1]))
-        if params.ends == "keep" or layer.weight.size < _SMALL_END * total
+        if params.first_and_last == "keep" or layer.weight.size < _SMALL_END * total
     }

@@ -74,13 +74,13 @@ class ChannelsParams(TechniqueParams):
         description="widths become multiples of this; auto: 8, since kernels for processors and GPUs compute channels in blocks "
         "of 8 or 16 and fill up the last one; 1 does not round",
     )
-    at_least: float = Field(0.1, ge=0, le=1, description="share of its channels that each layer keeps")
-    steps: int = Field(1, ge=1, description="cuts that lead to the goal, with scores measured anew before each")
-    sparse: SparseLearning | None = Field(None, description="train channels towards zero before the first cut")
+    min_keep: float = Field(0.1, ge=0, le=1, description="share of its channels that each layer keeps")
+    iterations: int = Field(1, ge=1, description="cuts that lead to the goal, with scores measured anew before each")
+    regularization: SparseLearning | None = Field(None, description="train channels towards zero before the first cut")
     finetune: SupervisedParams | None = Field(
         None, description="training after each cut; a later stage can do the rest"
     )
-    reestimate: int = Field(
+    bn_samples: int = Field(
         2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a cut"
     )
     overrides: tuple[ChannelOverride, ...] = Field((), description="exceptions by pattern, later ones win")
@@ -92,7 +92,7 @@ class ChannelsParams(TechniqueParams):
             found |= Needs.of(Need.TRAINING_DATA, reads=(Need.CALIBRATION_DATA,))
         if self.looks_at_the_loss:
             found |= Needs.of(Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
-        if self.reestimate:
+        if self.bn_samples:
             found |= Needs.of(reads=(Need.TRAINING_DATA, Need.CALIBRATION_DATA))
         if self.scope == "measured" or self.of == "latency":
             found |= Needs.of(reads=(Need.LATENCY,))
@@ -136,20 +136,20 @@ class LayersParams(TechniqueParams):
         min_length=1,
         description="shell-style pattern over the names of blocks that may go; matching none is an error",
     )
-    rank: Literal["damage", "latency"] = Field(
-        "damage",
-        description="the block that goes first: the one without which the loss rises least (damage), or rises least for each "
+    criterion: Literal["loss_increase", "latency"] = Field(
+        "loss_increase",
+        description="the block that goes first: the one without which the loss rises least (loss_increase), or rises least for each "
         "millisecond that it takes on the target's runtime (latency)",
     )
     samples: int = Field(1024, ge=1, description="validation samples on which the loss is measured without each block")
-    reestimate: int = Field(
+    bn_samples: int = Field(
         2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a block went"
     )
 
     def needs(self) -> Needs:
         """Labelled samples of whichever split has some."""
         samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
-        timed = (Need.LATENCY,) if self.rank == "latency" else ()
+        timed = (Need.LATENCY,) if self.criterion == "latency" else ()
         return super().needs() | Needs.of(Need.LABELS, Need.TASK_LOSS, reads=(*samples, Need.TASK, *timed))
 
 
@@ -177,7 +177,7 @@ class HeadsParams(TechniqueParams):
         "global", description="the same share of each attention (local), or the weakest of all (global)"
     )
     samples: int = Field(256, ge=1, description="training samples that taylor looks at")
-    at_least: int = Field(1, ge=1, description="heads that each attention keeps")
+    min_heads: int = Field(1, ge=1, description="heads that each attention keeps")
 
     def needs(self) -> Needs:
         slope = Needs.of(Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))

@@ -37,7 +37,7 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
             if reasons
             else "nothing to prune: no linear layer or convolution with a weight that this stage can change",
             hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers; "
-            "`ends: prune` takes the first and the last too",
+            "`first_and_last: prune` takes the first and the last too",
         )
     ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
     before = {} if carried is None else carried.facts
@@ -77,9 +77,9 @@ def _one_shot(
 ) -> dict[str, Any]:
     facts = _cut(weights, treated, 1, 1, params, run)
     if params.measures_norms and model.form is Form.TORCH and run.data is not None:
-        from compressctl.training.batchnorm_recalibration import reestimate_norms
+        from compressctl.training.batchnorm_recalibration import recalibrate_bn
 
-        facts["measured_norms"] = reestimate_norms(model.body, run.data.split("calibration"), model.signature)
+        facts["measured_norms"] = recalibrate_bn(model.body, run.data.split("calibration"), model.signature)
     return facts if params.finetune is None else {**facts, "finetune": _train(_held(model, treated), params, run)}
 
 
@@ -88,8 +88,8 @@ def _iterative(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     rounds = []
-    for number in range(1, params.cuts + 1):
-        facts = _cut(weights, treated, number, params.cuts, params, run)
+    for number in range(1, params.iterations + 1):
+        facts = _cut(weights, treated, number, params.iterations, params, run)
         trained = _train(_held(model, treated), params, _part(run, number))
         rounds.append({"share": _share(weights.layers(), treated), **trained})
     return {**facts, "cuts": rounds}

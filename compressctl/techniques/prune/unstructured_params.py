@@ -82,7 +82,7 @@ class UnstructuredParams(TechniqueParams):
         description='how zeros lie: unstructured, N:M as in "2:4" (at most N of M neighbouring input channels are not zero), '
         "or blocks as in [4, 1] (output channels x input channels)",
     )
-    scope: Literal["layer", "global"] | None = Field(
+    scope: Literal["local", "global"] | None = Field(
         None,
         description="the share holds for each layer (default), or for all together (always so for lamp): then what is lowest "
         "anywhere goes first",
@@ -92,7 +92,9 @@ class UnstructuredParams(TechniqueParams):
         description="all at once, then fine-tuning where given; several cuts with fine-tuning after each; or more and more "
         "while fine-tuning",
     )
-    cuts: int = Field(3, ge=2, le=100, description="iterative: cuts, each removing the same share of what is left")
+    iterations: int = Field(
+        3, ge=2, le=100, description="iterative: cuts, each removing the same share of what is left"
+    )
     begin: float = Field(
         0.0, ge=0, lt=1, description="gradual: share of the fine-tuning after which the first cut comes"
     )
@@ -105,7 +107,7 @@ class UnstructuredParams(TechniqueParams):
     finetune: SupervisedParams | None = Field(
         None, description="training that makes up for what is cut; iterative does it after each cut"
     )
-    ends: Literal["auto", "keep", "prune"] = Field(
+    first_and_last: Literal["auto", "keep", "prune"] = Field(
         "auto",
         description="the first and the last layer; auto keeps each dense where it holds less than 5 % of the weights: they "
         "decide much and save little. An override that names one decides for it",
@@ -123,7 +125,7 @@ class UnstructuredParams(TechniqueParams):
     bias_correction: bool = Field(
         True, description="wanda and sparsegpt: shift biases by the mean of what the zeros take away from each output"
     )
-    reestimate_norms: bool | None = Field(
+    recalibrate_bn: bool | None = Field(
         None,
         description="without fine-tuning, measure BatchNorm's means and variances anew on the calibration data (torch models "
         "only); by default where the method uses those data anyway",
@@ -151,7 +153,7 @@ class UnstructuredParams(TechniqueParams):
     @property
     def measures_norms(self) -> bool:
         """Whether BatchNorm's statistics are measured anew after the cut. Fine-tuning brings its own."""
-        wanted = self.is_calibrated if self.reestimate_norms is None else self.reestimate_norms
+        wanted = self.is_calibrated if self.recalibrate_bn is None else self.recalibrate_bn
         return wanted and self.finetune is None
 
     @property
@@ -197,7 +199,7 @@ def _patterns(params: UnstructuredParams) -> list[Problem]:
         problems.append(
             Problem(f"scores of {params.method} cannot be compared between layers", "scope", "use lamp or magnitude")
         )
-    if params.scope == "layer" and params.method == "lamp":
+    if params.scope == "local" and params.method == "lamp":
         problems.append(Problem("lamp spreads the share over layers", "scope", "use magnitude for a share per layer"))
     for position, override in enumerate(params.overrides):
         path = f"overrides[{position}]"

@@ -46,7 +46,7 @@ def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
     steepen = [EdeSchedule(curves, params.epochs)] if params.estimator == "ede" else []
     plain = install(network, roundings)
     objective, hooks = objective_of(model, params, run)
-    freeze = FreezeNorms(params.freeze_norms * params.epochs)
+    freeze = FreezeNorms(params.freeze_bn_after * params.epochs)
     trained = train(replace(model, body=network), objective, params, run, [freeze, SteadyScales(), *steepen, *hooks])
     values = {path: rounding.weight.values(plain[path].weight) for path, rounding in roundings.items()}
     remove(trained.network, plain, values)

@@ -35,11 +35,11 @@ class BinaryParams(TrainedParams):
         "int8",
         description="the first and the last layer, which few bits hurt most: weights on a grid of 255 values, or as they are",
     )
-    keep: Literal["best", "last"] = Field(
+    checkpoint: Literal["best", "last"] = Field(
         "last",
         description="the epoch whose weights are kept: the last, since gradients are truest there, or the best one",
     )
-    freeze_norms: float = Field(
+    freeze_bn_after: float = Field(
         1.0,
         ge=0,
         le=1,

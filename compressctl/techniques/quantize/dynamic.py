@@ -37,8 +37,8 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     """Plan the weights and hold the gate. Raises NothingToCompressError when no product has a constant weight."""
     carried = carry(model, simplify(model.body), run.events)
     body, places = carried.model, None
-    if params.smooth is not None:
-        body, places = smoothed(body, model, params.smooth, run)
+    if params.smoothquant_alpha is not None:
+        body, places = smoothed(body, model, params.smoothquant_alpha, run)
     candidates = _candidates(body)
     floats = _floats(candidates, params.overrides)
     if params.embeddings == "float":
@@ -150,7 +150,7 @@ def _weights(
             guard = _guard(params, target)
             weights[name] = quantize_weight(values, product.row_axis, per_channel=params.per_channel, guard=guard)
         else:
-            bits, granularity = (8, "channel") if params.embeddings == 8 else (4, "group")
+            bits, granularity = (8, "channel") if params.embeddings == "int8" else (4, "group")
             treatment = Treatment(bits, "rtn", bits == 8, granularity, _EMBEDDING_GROUP, True)  # type: ignore[arg-type]
             weights[name] = round_weight(values, readers[0], treatment, None, 0.0, act_order=False).quant
     return weights

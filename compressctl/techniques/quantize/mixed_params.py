@@ -24,7 +24,7 @@ class MixedParams(TechniqueParams):
     ) = Field(
         None,
         description="most bytes of all layers' weights at their widths, scales included, as in 45KB; up to 1, the share of "
-        "what they take in float. A plain file holds a 4-bit code in a byte, `storage: packed` in half of one",
+        "what they take in float. A plain file holds a 4-bit code in a byte, `storage: compressed` in half of one",
     )
     speedup: float | None = Field(
         None, gt=0, description="least ratio of latency, float / mixed, measured on the target's runtime"

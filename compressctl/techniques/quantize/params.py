@@ -41,7 +41,7 @@ class StaticParams(TechniqueParams):
     weights: Literal["int8", "int4"] = Field(
         "int8",
         description="width of the weights; int4 are codes from -8 to 7 on the scale of least squared error, which integer "
-        "kernels multiply as 8 bits: a plain file holds one to a byte, `storage: packed` two",
+        "kernels multiply as 8 bits: a plain file holds one to a byte, `storage: compressed` two",
     )
     rounding: Literal["nearest", "adaround"] = Field(
         "nearest",
@@ -60,7 +60,7 @@ class StaticParams(TechniqueParams):
         description="give the channels between two convolutions, or two Gemm, equal weight ranges first; Clip (ReLU6) "
         "between them forbids it",
     )
-    smooth: float | None = Field(
+    smoothquant_alpha: float | None = Field(
         None,
         ge=0,
         le=1,
@@ -129,7 +129,7 @@ class WeightsParams(TechniqueParams):
         0.01, gt=0, le=1, description="gptq: share of the Hessian's mean diagonal that is added to it"
     )
     act_order: bool = Field(True, description="gptq: columns with the largest inputs first; the stored order stays")
-    propagate: bool = Field(
+    propagate_error: bool = Field(
         False,
         description="gptq: calibrate each layer behind the layers that are already rounded; takes a run per layer",
     )
@@ -167,10 +167,10 @@ class DynamicParams(TechniqueParams):
         description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair "
         "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it",
     )
-    embeddings: Literal[8, 4, "float"] = Field(
-        8, description="bits of embeddings' tables; 8 in one scale per entry, 4 in groups of 32"
+    embeddings: Literal["int8", "int4", "float"] = Field(
+        "int8", description="of embeddings' tables: int8 with one scale per entry, int4 in groups of 32, or float"
     )
-    smooth: float | None = Field(
+    smoothquant_alpha: float | None = Field(
         None,
         ge=0,
         le=1,
@@ -181,7 +181,7 @@ class DynamicParams(TechniqueParams):
 
     def needs(self) -> Needs:
         """SmoothQuant looks at the largest activations; the target decides the saturation guard."""
-        seen = () if self.smooth is None else (Need.CALIBRATION_DATA,)
+        seen = () if self.smoothquant_alpha is None else (Need.CALIBRATION_DATA,)
         return super().needs() | Needs.of(*seen, reads=(Need.TARGET,))
 
 

@@ -52,7 +52,7 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
         )
     plain = install(network, layers.roundings)
     objective, hooks = objective_of(model, params, run)
-    freeze = FreezeNorms(params.freeze_norms * params.epochs)
+    freeze = FreezeNorms(params.freeze_bn_after * params.epochs)
     trained = train(replace(model, body=network), objective, params, run, [freeze, SteadyScales(), *hooks])
     weights: dict[str, Tensor] = {path: layer.weight for path, layer in plain.items()}
     codes, values = layers.codes(weights), layers.values(weights)

@@ -28,7 +28,7 @@ def smoothed(
     if run.data is None:
         raise UsageError(
             "smoothing looks at the largest activations, and the recipe has no data",
-            hint="add `data` with a calibration split, or remove `smooth`",
+            hint="add `data` with a calibration split, or remove `smoothquant_alpha`",
         )
     nodes = [node for node in find_weighted(body.graph) if node.op in ("MatMul", "Gemm")]
     largest = input_maxima(body, model.signature, run.data.split("calibration"), nodes, run.events)

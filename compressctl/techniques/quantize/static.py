@@ -155,8 +155,8 @@ def _prepared(
     facts: dict[str, Any] = {}
     if params.equalize:
         body, facts["equalized_pairs"] = equalized(body)
-    if params.smooth is not None:
-        body, facts["smoothed_in"] = smoothed(body, model, params.smooth, run)
+    if params.smoothquant_alpha is not None:
+        body, facts["smoothed_in"] = smoothed(body, model, params.smoothquant_alpha, run)
     return body, facts
 
 
@@ -181,7 +181,7 @@ def _rounding_facts(body: onnx.ModelProto, treated: Treated, settled: Settled) -
         sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in body.graph.initializer}
         facts["weights_in_4_bits"] = sum(sizes[name] for name in narrow)
         facts["stored_wider"] = (
-            "4-bit codes take a byte each in a plain file, since integer kernels read bytes; `storage: packed` halves that"
+            "4-bit codes take a byte each in a plain file, since integer kernels read bytes; `storage: compressed` halves that"
         )
     if settled.errors:
         facts["relative_output_error"] = {

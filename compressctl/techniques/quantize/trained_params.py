@@ -12,7 +12,7 @@ from compressctl.training.supervision.params import SupervisedParams
 class TrainedParams(SupervisedParams):
     """A network learns with rounded numbers, from labels, from a teacher, or from both. Few bits want a teacher."""
 
-    freeze_norms: float = Field(
+    freeze_bn_after: float = Field(
         0.9,
         ge=0,
         le=1,

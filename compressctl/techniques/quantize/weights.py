@@ -183,10 +183,10 @@ def _round_all(
     for node in treated.nodes:
         if node not in calibrated and node.weight not in done:
             round_with(node, None)
-    steps = _by_input(calibrated) if params.propagate else _within_memory(calibrated, body)
+    steps = _by_input(calibrated) if params.propagate_error else _within_memory(calibrated, body)
     for part in steps:
         behind = with_weights(
-            body, {name: rounded.values for name, rounded in done.items()} if params.propagate else {}
+            body, {name: rounded.values for name, rounded in done.items()} if params.propagate_error else {}
         )
         moments = _moments(behind, model, part, run)
         for node in part:

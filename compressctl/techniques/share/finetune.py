@@ -34,7 +34,7 @@ def finetune(
     layouts = {name: _layout(network, name, each) for name, each in found.items()}
     objective, hooks = objective_of(model, params.finetune, run)
     hook: CodebookTraining
-    match params.finetune.membership:
+    match params.finetune.assignment:
         case "fixed":
             hook = CodebookTraining(layouts, summed=params.finetune.gradient == "sum")
         case "straight-through":
@@ -45,7 +45,7 @@ def finetune(
             hook = SoftMembership(layouts)
             objective = Softened(objective, hook, params.finetune.softness)
     trained = train(model, objective, params.finetune, run, [hook, *hooks])
-    fixed = params.finetune.membership == "fixed"
+    fixed = params.finetune.assignment == "fixed"
     return _settle(trained.network, found, params, fixed=fixed), dict(trained.facts)
 
 
@@ -104,7 +104,7 @@ def _same_indices(rows: np.ndarray, old: Shared) -> Shared:
 def _read_back(rows: np.ndarray, old: Shared) -> Shared:
     coded = shared(rows, len(old.codebook)) if old.scale is None else scaled(rows)
     if coded is None:
-        raise StageError("the trained weights share no values any more", hint="use membership: fixed")
+        raise StageError("the trained weights share no values any more", hint="use assignment: fixed")
     if coded.scale is None or old.scale is None:
         return Shared(coded.indices, coded.codebook.astype(np.float32), None, old.has_zero)
     # Only the products are known: entries for the scales of before are their least-squares means.

@@ -40,7 +40,7 @@ class Finetuning(SupervisedParams):
         description="of an entry, over its weights: the mean moves weights as far as training them alone would; the sum is the "
         "entry's own gradient, thousands of times larger, and wants a learning_rate to match",
     )
-    membership: Literal["fixed", "straight-through", "soft"] = Field(
+    assignment: Literal["fixed", "straight-through", "soft"] = Field(
         "fixed",
         description="which weight has which entry: stays; follows full-precision weights that are trained behind the shared ones; "
         "or is soft, each weight a mean of entries by nearness, until it is settled at each epoch's end (differentiable k-means)",
@@ -48,7 +48,7 @@ class Finetuning(SupervisedParams):
     softness: float = Field(
         0.01,
         gt=0,
-        description="membership soft: the distance, as a share of the layer's spread, over which two entries are mixed",
+        description="assignment soft: the distance, as a share of the layer's spread, over which two entries are mixed",
     )
 
 
@@ -83,7 +83,7 @@ class KmeansParams(TechniqueParams):
         description="which weights share a codebook: all of a layer (tensor); all, after each output channel is divided by a scale "
         "of its own (scaled), which keeps depthwise networks alive; those of a channel, or of a group within one",
     )
-    group: int = Field(
+    group_size: int = Field(
         64, ge=2, description="granularity group: neighbouring weights of a channel that share a codebook"
     )
     codebook: Literal["kmeans", "uniform", "power-of-two"] = Field(
@@ -103,7 +103,7 @@ class KmeansParams(TechniqueParams):
     codebook_bits: Literal[8, 16, 32] = Field(
         32, description="of an entry: float32, float16, or a whole number of steps of a 127th of the largest"
     )
-    rate: float = Field(
+    rate_weight: float = Field(
         0.0,
         ge=0,
         description="what a bit of an entropy coder counts, as a share of the layer's mean squared weight: weights go to entries "
@@ -162,16 +162,21 @@ def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
             Problem("gradients need a torch model, but the model is an ONNX graph here", "importance", "use activation")
         )
     many = [override.granularity or params.granularity for override in params.overrides]
-    if params.rate and any(granularity not in _ONE_BOOK for granularity in (params.granularity, *many)):
-        problems.append(
-            Problem("an entropy coder wants one codebook for a layer", "rate", "use granularity tensor or scaled")
-        )
-    if params.rate and params.codebook != "kmeans":
-        problems.append(Problem(f"entries of codebook {params.codebook} do not move", "rate", "use codebook: kmeans"))
-    if params.compensate and (params.rate or params.finetune is not None):
+    if params.rate_weight and any(granularity not in _ONE_BOOK for granularity in (params.granularity, *many)):
         problems.append(
             Problem(
-                "it decides which entry a weight takes, and so does " + ("rate" if params.rate else "fine-tuning"),
+                "an entropy coder wants one codebook for a layer", "rate_weight", "use granularity tensor or scaled"
+            )
+        )
+    if params.rate_weight and params.codebook != "kmeans":
+        problems.append(
+            Problem(f"entries of codebook {params.codebook} do not move", "rate_weight", "use codebook: kmeans")
+        )
+    if params.compensate and (params.rate_weight or params.finetune is not None):
+        problems.append(
+            Problem(
+                "it decides which entry a weight takes, and so does "
+                + ("rate_weight" if params.rate_weight else "fine-tuning"),
                 "compensate",
                 "leave one of the two out",
             )
@@ -188,7 +193,7 @@ def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
 KMEANS = TechniqueSpec(
     name="share.kmeans",
     version=2,
-    summary="weights share few values by k-means; a much smaller file (storage: packed), the same speed",
+    summary="weights share few values by k-means; a much smaller file (storage: compressed), the same speed",
     params=KmeansParams,
     takes=(Form.TORCH, Form.ONNX),
     gives=None,

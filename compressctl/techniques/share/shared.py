@@ -84,7 +84,7 @@ def share(
         case "channel":
             return _many_books(weight, len(weight), treatment.clusters, zero, params, importance)
     columns = weight.shape[1]
-    size = params.group if columns % params.group == 0 else columns
+    size = params.group_size if columns % params.group_size == 0 else columns
     return _many_books(weight, weight.size // size, treatment.clusters, zero, params, importance)
 
 
@@ -107,7 +107,7 @@ def _one_book(
     entries = _codebook(some, clusters - (zero is not None), params, some_heavy, rng)
     if zero is not None:
         entries = np.concatenate([[0.0], entries[entries != 0]])
-    if params.rate:
+    if params.rate_weight:
         return _priced(values, entries, zero, scale, params, heavy)
     codes = np.zeros(weight.shape, np.uint8)
     first = int(zero is not None)
@@ -145,7 +145,7 @@ def _priced(
 ) -> Shared:
     """Weights that are not zero may become so here where that saves more bits than it costs error."""
     heavy = np.ones(values.shape) if importance is None else importance
-    price = params.rate * float(np.average(values.astype(np.float64) ** 2, weights=heavy)) * float(heavy.mean())
+    price = params.rate_weight * float(np.average(values.astype(np.float64) ** 2, weights=heavy)) * float(heavy.mean())
     held = np.zeros(entries.size, bool)
     held[0] = zero is not None
     flat = np.array(heavy, np.float64).reshape(-1)

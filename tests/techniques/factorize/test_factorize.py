@@ -134,7 +134,7 @@ def test_whitened_facts_tell_the_error_of_the_layer_s_output(form: Form, digits:
     """The first block's convolution, whose inputs neither form's ranks change: with the samples it was calibrated on."""
     run = digits_context()
     model = digits if form is Form.TORCH else digits_graph
-    params = SvdParams(rank="evbmf", conv="channel", overrides=(SvdOverride(match="*", rank="whole"),))
+    params = SvdParams(rank="evbmf", conv="channel", overrides=(SvdOverride(match="*", rank="full"),))
     params = params.model_copy(
         update={"overrides": (*params.overrides, SvdOverride(match="block1.body.0.conv", rank=6))}
     )
@@ -237,13 +237,13 @@ def test_without_hold_latency_nothing_is_timed(network: Model) -> None:
     def latency_ms(models: Sequence[Model]) -> tuple[float, ...]:
         raise AssertionError
 
-    facts = svd(network, SvdParams(**PLAIN, hold_latency=False), context(latency_ms=latency_ms)).facts
+    facts = svd(network, SvdParams(**PLAIN, skip_slower=False), context(latency_ms=latency_ms)).facts
     assert facts["factorized"] == 4
 
 
 def test_overrides_choose_by_name_and_type(network: Model) -> None:
     overrides = (
-        SvdOverride(match="Conv2d", rank="whole"),
+        SvdOverride(match="Conv2d", rank="full"),
         SvdOverride(match="2", rank=5, conv="channel"),
         SvdOverride(match="7", rank=3),
     )
@@ -256,7 +256,7 @@ def test_overrides_choose_by_name_and_type(network: Model) -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        (SvdOverride(match="layer9*", rank="whole"), r"'layer9\*' matches no layer[\s\S]*there are: 0, 2, 5"),
+        (SvdOverride(match="layer9*", rank="full"), r"'layer9\*' matches no layer[\s\S]*there are: 0, 2, 5"),
         (
             SvdOverride(match="7", rank=96),
             r"rank 96 is more than this layer has \(7 is 10 x 40\)[\s\S]*choose 10 or less",
@@ -348,7 +348,7 @@ def test_a_network_without_such_layers_is_refused(form: Form) -> None:
 
 def test_sparse_names_of_replaced_weights_are_forgotten(network: Model) -> None:
     sparse = replace(network, sparse=("0.weight", "7.weight"))
-    params = SvdParams(**PLAIN, overrides=(SvdOverride(match="0", rank="whole"),))
+    params = SvdParams(**PLAIN, overrides=(SvdOverride(match="0", rank="full"),))
     assert svd(sparse, params, context()).model.sparse == ("0.weight",)
 
 
@@ -372,7 +372,7 @@ def test_a_nuclear_norm_gathers_the_weights_in_few_directions(conv: Any, digits:
     errors = []
     for strength in (1e-9, 5.0):
         regularize = Regularization(epochs=2, learning_rate=0.01, strength=strength)
-        params = SvdParams(rank=RankRule(ratio=0.4), conv=conv, regularize=regularize, hold_latency=False)
+        params = SvdParams(rank=RankRule(ratio=0.4), conv=conv, regularization=regularize, skip_slower=False)
         facts = svd(digits, params, run).facts
         errors.append(math.fsum(row.get("error", 0.0) for row in facts["layers"]))
     assert errors[1] < 0.8 * errors[0]

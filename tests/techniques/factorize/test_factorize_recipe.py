@@ -9,7 +9,7 @@ from support.shell import Shell
 
 STAGE = """  - use: factorize.svd
     id: thin
-    rank: {shared_ratio: 0.7}
+    rank: {global_ratio: 0.7}
     finetune: {epochs: 1, learning_rate: 0.01}"""
 
 
@@ -50,7 +50,7 @@ def test_the_report_agrees_with_the_exported_file(shell: Shell) -> None:
         ("{use: factorize.svd, rank: 0}", "0 is less than 1"),
         ("{use: factorize.svd, conv: spacial}", "did you mean spatial?"),
         ("{use: factorize.tucker, rank: [4, 0]}", "0 is less than 1"),
-        ("{use: factorize.cp, overrides: [{match: '', rank: whole}]}", "this is empty"),
+        ("{use: factorize.cp, overrides: [{match: '', rank: full}]}", "this is empty"),
     ],
 )
 def test_a_slip_in_a_recipe_is_one_message(stage: str, says: str, shell: Shell) -> None:

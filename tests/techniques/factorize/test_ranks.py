@@ -193,7 +193,7 @@ def test_a_layer_that_the_clock_refuses_stays_whole_and_the_others_decide_again(
     def time(one: Option) -> tuple[float, float]:
         return (1.0, 2.0) if one.split.layer.name == "a" else (1.0, 0.5)
 
-    chosen = _chooser(RankRule(shared_ratio=0.6), time=time).choose()
+    chosen = _chooser(RankRule(global_ratio=0.6), time=time).choose()
     assert chosen.whole == {"a": "slower in pieces: 2.0000 ms instead of 1.0000 ms"}
     assert chosen.latency == {"a": (1.0, 2.0), "b": (1.0, 0.5)}
     (found,) = chosen.options.values()

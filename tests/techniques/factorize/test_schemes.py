@@ -131,7 +131,7 @@ def test_whitened_the_error_that_is_told_is_that_of_the_outputs() -> None:
     patches = (
         torch.nn.functional.unfold(torch.from_numpy(images), 3, padding=1, stride=2).transpose(1, 2).reshape(-1, 54)
     )
-    one = _option(layer, images, "channel", (4,), whitening((patches.T @ patches).numpy(), ridge=1e-13))
+    one = _option(layer, images, "channel", (4,), whitening((patches.T @ patches).numpy(), damping=1e-13))
     assert math.sqrt(one.error) == pytest.approx(_lost(layer, one, images), rel=1e-4)
 
 
