@@ -15,7 +15,7 @@ from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.codes import spread
 from compressctl.graph.float16 import to_single
 from compressctl.graph.hoist_dequantize import dequantize_first
-from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.index import GraphIndex, attribute, index, reads, rename_reads, store_what_is_read
 from compressctl.graph.matmul_nbits import unpack, unpack_table
 from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.qoperator_to_qdq import unfold_qlinear
@@ -208,7 +208,7 @@ class _Work:
 
     def _keep_codes(self, node: onnx.NodeProto) -> None:
         """An operator that computes on codes gets them from the QuantizeLinear that made them."""
-        for name in [name for name in node.input if name in self.quantizes]:
+        for name in [name for name in reads(node) if name in self.quantizes]:
             self.nodes.append(self._renamed(self.quantizes.pop(name)))
             self.ignored.append(f"{node.name}: {node.op_type} computes on the codes themselves")
 
@@ -246,18 +246,15 @@ class _Work:
             self.nodes.append(helper.make_node("Identity", [old], [new], f"{new}_identity"))
             return
         for node in self.nodes:
-            for names in (node.input, node.output):
-                for position, name in enumerate(names):
-                    if name == old:
-                        names[position] = new
+            rename_reads(node, {old: new})
+            node.output[:] = [new if name == old else name for name in node.output]
         if old in self.activations:
             self.activations[new] = self.activations.pop(old)
 
     def _renamed(self, node: onnx.NodeProto) -> onnx.NodeProto:
         written = onnx.NodeProto()
         written.CopyFrom(node)
-        for position, name in enumerate(node.input):
-            written.input[position] = self._resolve(name)
+        rename_reads(written, {name: self._resolve(name) for name in reads(node)})
         return written
 
     def _resolve(self, name: str) -> str:

@@ -327,3 +327,57 @@ def test_a_float_weight_that_is_quantized_twice_is_two_constants() -> None:
     found = absorb(proto)
     assert sorted(quant.axis or 0 for quant in found.plan.weights.values()) == [0, 1]
     assert len(found.plan.weights) == 2
+
+
+def _branches(then_node: onnx.NodeProto, else_node: onnx.NodeProto, output: str) -> onnx.NodeProto:
+    bodies = [
+        helper.make_graph(
+            [node], "branch", [], [helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, ["batch", 8])]
+        )
+        for node in (then_node, else_node)
+    ]
+    return helper.make_node("If", ["always"], [output], "if", then_branch=bodies[0], else_branch=bodies[1])
+
+
+def test_a_branch_reads_what_stands_for_a_dequantized_tensor() -> None:
+    make = helper.make_node
+    nodes = [
+        make("QuantizeLinear", ["x", "s", "z"], ["q"], "Q"),
+        make("DequantizeLinear", ["q", "s", "z"], ["d"], "DQ"),
+        _branches(make("Add", ["d", "d"], ["t"], "double"), make("Neg", ["d"], ["e"], "negate"), "y"),
+    ]
+    constants = {"s": np.float32(0.01), "z": np.uint8(128), "always": np.array(True)}
+    proto = _read_twice(nodes, {name: np.asarray(value) for name, value in constants.items()})
+    found = absorb(proto)
+    onnx.checker.check_model(found.model, full_check=True)
+    assert not is_quantized(found.model)
+    x = np.random.default_rng(5).standard_normal((6, 8)).astype(np.float32)
+    session = onnxruntime.InferenceSession(found.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(None, {"x": x})[0], x + x)
+
+
+def test_a_branch_reads_an_output_that_gets_its_name_back() -> None:
+    """What stands for a dequantized output of the graph is called like it, in the branches that read it too."""
+    make = helper.make_node
+    nodes = [
+        make("Abs", ["x"], ["a"], "abs"),
+        make("QuantizeLinear", ["a", "s", "z"], ["q"], "Q"),
+        make("DequantizeLinear", ["q", "s", "z"], ["y"], "DQ"),
+        _branches(make("Add", ["a", "a"], ["t"], "double"), make("Neg", ["y"], ["e"], "negate"), "other"),
+    ]
+    constants = {"s": np.float32(0.02), "z": np.uint8(0), "always": np.array(True)}
+    proto = _read_twice(nodes, {name: np.asarray(value) for name, value in constants.items()})
+    proto.graph.output.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", 8]))
+    onnx.checker.check_model(absorb(proto).model, full_check=True)
+
+
+def test_codes_that_a_branch_computes_on_are_kept() -> None:
+    make = helper.make_node
+    nodes = [
+        make("QuantizeLinear", ["x", "s", "z"], ["q"], "Q"),
+        _branches(make("Cast", ["q"], ["t"], "codes", to=TensorProto.FLOAT), make("Neg", ["x"], ["e"], "negate"), "y"),
+    ]
+    constants = {"s": np.float32(0.1), "z": np.uint8(128), "always": np.array(True)}
+    found = absorb(_read_twice(nodes, {name: np.asarray(value) for name, value in constants.items()}))
+    assert found.ignored == ("if: If computes on the codes themselves",)
+    onnx.checker.check_model(found.model, full_check=True)
