@@ -17,12 +17,13 @@ from torch import nn  # noqa: E402
 
 from compressctl.core.errors import NothingToCompressError, UsageError  # noqa: E402
 from compressctl.core.events import Events  # noqa: E402
+from compressctl.layers.channels.dependency_groups import Group  # noqa: E402
 from compressctl.sources import networks  # noqa: E402
 from compressctl.techniques.distill.generated import generate  # noqa: E402
 from compressctl.techniques.distill.layers import listening, pair_layers  # noqa: E402
 from compressctl.techniques.distill.noise import noises  # noqa: E402
 from compressctl.techniques.distill.params import LayerPair, Student  # noqa: E402
-from compressctl.techniques.distill.shrink import rounded_width, shrink  # noqa: E402
+from compressctl.techniques.distill.shrink import kept_units, shrink  # noqa: E402
 from compressctl.techniques.distill.student import make_student  # noqa: E402
 from compressctl.techniques.distill.synthetic import drawing  # noqa: E402
 from compressctl.training.supervision.load_teacher import check_outputs, load_teacher  # noqa: E402
@@ -104,7 +105,7 @@ def test_a_remembered_answer_is_the_one_that_was_given() -> None:
 
 @given(st.integers(1, 2000), st.floats(0.01, 0.99))
 def test_rounded_widths_are_multiples_that_never_grow(width: int, share: float) -> None:
-    kept = rounded_width(width, share)
+    kept = kept_units(Group("layer", width, width, (), ("layer",), ""), share)
     assert 1 <= kept <= width
     assert kept == width or kept % 4 == 0
     assert kept == width or kept < 32 or kept % 8 == 0
@@ -138,8 +139,7 @@ def test_the_channels_that_are_kept_are_the_large_ones() -> None:
     assert shrunk.widths == {"0": "16 -> 8"}
 
 
-def test_what_cannot_be_cut_keeps_its_width_and_the_network_runs() -> None:
-    """The shortcuts of this ResNet pad by a number of channels that is written into its blocks."""
+def test_shortcuts_that_are_padded_with_zeros_shrink_too() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "models"))
     try:
         from resnet_cifar import resnet20
@@ -149,7 +149,24 @@ def test_what_cannot_be_cut_keeps_its_width_and_the_network_runs() -> None:
     shrunk = shrink(resnet20(), (images,), 0.5)
     assert shrunk.network(images).shape == (2, 10)
     assert shrunk.widths["layer1.0.conv1"] == "16 -> 8"
-    assert "layer1.0.conv2" in shrunk.whole
+    assert shrunk.network.layer1[0].conv2.out_channels == 8
+    assert list(shrunk.whole) == ["linear"]
+
+
+def test_layers_whose_channels_are_mixed_in_between_keep_their_width() -> None:
+    """The trace takes the flip for an operation on each channel; the student would have read the wrong ones."""
+
+    class Flipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.second(torch.relu(self.first(x)).flip(1))))
+
+    shrunk = shrink(Flipped(), (torch.randn(2, 6),), 0.5)
+    assert shrunk.widths == {"second": "16 -> 8"}
+    assert "mixes or moves channels" in shrunk.whole["first"]
 
 
 def test_a_network_without_inner_channels_is_refused() -> None:

@@ -18,18 +18,24 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
+from compressctl.layers.channels.dependency_groups import (
+    Coupling,
+    Group,
+    example_inputs,
+    find_coupling,
+    permitted_widths,
+)
+from compressctl.layers.channels.search_bound import Steps, TooFarError
+from compressctl.layers.channels.surgery import cut, mask, removal
+from compressctl.layers.channels.verify_group import proven
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.sources.structure import read_network, write_network
-from compressctl.techniques.prune.allocate import Choice, allocate, allocate_measured, permitted_widths, spread
+from compressctl.techniques.prune.allocate import Choice, allocate, allocate_measured, spread
 from compressctl.techniques.prune.channels import apply
 from compressctl.techniques.prune.criteria import scores
-from compressctl.techniques.prune.dependency_groups import Coupling, Group, example_inputs, find_coupling
 from compressctl.techniques.prune.measured_widths import reach_latency
-from compressctl.techniques.prune.search_bound import Steps, TooFarError
 from compressctl.techniques.prune.sparse_learning import GroupNorm, Pull
 from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
-from compressctl.techniques.prune.surgery import cut, mask, removal
-from compressctl.techniques.prune.verify_group import proven
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import StepInfo
 from compressctl.training.loop import train

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.lower import lower
+from compressctl.layers.channels.dependency_groups import find_coupling
+from compressctl.layers.channels.verify_group import proven
 from compressctl.sources.structure import read_network, write_network
-from compressctl.techniques.prune.dependency_groups import find_coupling
 from compressctl.techniques.prune.heads import apply, find_attention
 from compressctl.techniques.prune.split_attention import split
 from compressctl.techniques.prune.structured_params import HeadsParams
-from compressctl.techniques.prune.verify_group import proven
 
 IMAGE = Signature(
     (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext
+from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.techniques.distill.params import Student
 from compressctl.techniques.distill.shrink import reinitialise, shrink
 from compressctl.training.supervision.factory import make_network
@@ -40,12 +39,8 @@ def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: Ru
         made = make_network(wanted.factory, wanted.args, wanted.weights, model.signature, run, what="student")
         return Learner(replace(made, history=model.history), {"from": wanted.factory})
     assert wanted.width_multiplier is not None
-    network = copy.deepcopy(torch_network(teacher, "a student that is shrunk")).requires_grad_(True)
-    samples = tuple(
-        torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype))
-        for spec in teacher.model.signature.inputs
-    )
-    shrunk = shrink(network, samples, wanted.width_multiplier)
+    network = torch_network(teacher, "a student that is shrunk")
+    shrunk = shrink(network, example_inputs(teacher.model.signature), wanted.width_multiplier)
     if wanted.init == "random":
         reinitialise(shrunk.network, run.seed)
     facts = {
@@ -54,4 +49,6 @@ def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: Ru
         "widths": dict(shrunk.widths),
         "whole": dict(shrunk.whole),
     }
-    return Learner(replace(teacher.model, body=shrunk.network.eval(), history=model.history), facts)
+    return Learner(
+        replace(teacher.model, body=shrunk.network.requires_grad_(True).eval(), history=model.history), facts
+    )

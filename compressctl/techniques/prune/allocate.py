@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.techniques.prune.dependency_groups import Group
+from compressctl.layers.channels.dependency_groups import Group, nearest_width
 from compressctl.techniques.prune.structured_params import Scope
 
 Kept = Mapping[str, int]
@@ -30,22 +30,14 @@ class Choice:
     pinned: int | None = None
 
     def nearest(self, wanted: float) -> int:
-        """The permitted width nearest to so many units, the larger one of two that are equally near."""
+        """The permitted width nearest to so many units, or the pinned one."""
         if self.pinned is not None:
             return self.pinned
-        return min(self.widths, key=lambda width: (abs(width - wanted), -width))
+        return nearest_width(self.widths, wanted)
 
     def lost(self, kept: int) -> float:
         """The sum of the scores that go when so many units stay."""
         return float(self.scores[: self.group.units - kept].sum())
-
-
-def permitted_widths(group: Group, round_to: int, at_least: float) -> tuple[int, ...]:
-    """Units that leave a multiple of round_to channels, and all of them. A single one means that it cannot shrink."""
-    per_unit = group.width // group.units
-    fewest = max(1, int(np.ceil(at_least * group.units)))
-    fitting = [n for n in range(fewest, group.units) if (n * per_unit) % round_to == 0]
-    return (*fitting, group.units)
 
 
 def allocate(

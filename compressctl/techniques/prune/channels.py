@@ -16,14 +16,20 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.channels.dependency_groups import (
+    Coupling,
+    Group,
+    example_inputs,
+    find_coupling,
+    permitted_widths,
+)
+from compressctl.layers.channels.verify_group import proven
 from compressctl.techniques.prune import costs
-from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured, permitted_widths
+from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured
 from compressctl.techniques.prune.criteria import normalized, scores
-from compressctl.techniques.prune.dependency_groups import Coupling, Group, example_inputs, find_coupling
 from compressctl.techniques.prune.measured_widths import narrow, reach_latency, saved_us
 from compressctl.techniques.prune.sparse_learning import GroupNorm, Growing, Pull
 from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
-from compressctl.techniques.prune.verify_group import proven
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.loop import train

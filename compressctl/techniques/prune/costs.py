@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, Group
+from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, Group
+from compressctl.layers.channels.surgery import channels, removal, size_after
 from compressctl.techniques.prune.structured_params import Budgeted
-from compressctl.techniques.prune.surgery import channels, removal, size_after
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, Group, Member
+from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, Group, Member
+from compressctl.layers.channels.weights import as_array, channel_norms, member_weights, per_channel, to_units
 from compressctl.techniques.prune.structured_params import Criterion
 from compressctl.training.data import TensorBatch
 
@@ -46,7 +47,7 @@ def scores(
     if criterion == "fpgm":
         return {group.name: _distance_to_others(network, group) for group in groups}
     if criterion in ("l1", "l2"):
-        return {group.name: _norm(network, group, 1 if criterion == "l1" else 2) for group in groups}
+        return {group.name: channel_norms(network, group, 1 if criterion == "l1" else 2) for group in groups}
     assert batches is not None
     if criterion == "activation":
         return _activation(network, groups, batches(64))
@@ -61,63 +62,13 @@ def normalized(found: Scores, criterion: Criterion) -> Scores:
     return {name: values / max(float(values.mean()), 1e-12) for name, values in found.items()}
 
 
-def per_channel(values: Tensor, module: nn.Module | None, member: Member) -> Tensor:
-    """Sum a tensor that is shaped like the member's weight (or bias, scale) over everything but its channels.
-
-    Returns (channels along the member's axis,).
-    """
-    if member.axis == "values":
-        return values.movedim(member.dim, 0).flatten(1).sum(1) if values.ndim > 1 else values
-    if values.ndim == 1:
-        return values
-    if isinstance(module, nn.Embedding):
-        return values.sum(0)
-    groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) else 1
-    if isinstance(module, nn.modules.conv._ConvNd) and module.transposed:
-        values = values.transpose(0, 1)
-    if member.axis == "out":
-        return values.flatten(1).sum(1)
-    # (groups, outputs of a group, inputs of a group, kernel): every group reads its own inputs.
-    split = values.reshape(groups, values.shape[0] // groups, values.shape[1], -1)
-    return split.sum((1, 3)).flatten()
-
-
-def member_weights(network: nn.Module, member: Member) -> tuple[nn.Module | None, list[tuple[str, nn.Parameter]]]:
-    """The member's module (None for a lone parameter) and its parameters along the axis, with their names."""
-    if member.axis == "values":
-        return None, [(member.name, network.get_parameter(member.name))]
-    module = network.get_submodule(member.name)
-    if isinstance(module, nn.PReLU):
-        return module, []  # one slope may serve all channels, and none says how much a channel matters
-    wanted = ("weight", "bias") if member.axis == "out" else ("weight",)
-    found = [(name, getattr(module, name, None)) for name in wanted]
-    return module, [(f"{member.name}.{name}", value) for name, value in found if isinstance(value, nn.Parameter)]
-
-
-def to_units(group: Group, member: Member, values: np.ndarray) -> np.ndarray:
-    """(units,): what the member's channels (axis-long values) add up to in each unit."""
-    return np.bincount(member.units, weights=values[member.channels], minlength=group.units)
-
-
-def _norm(network: nn.Module, group: Group, power: int) -> np.ndarray:
-    parts = []
-    for member in group.members:
-        module, parameters = member_weights(network, member)
-        for name, value in parameters:
-            if name.endswith(".bias"):
-                continue
-            parts.append(to_units(group, member, _numpy(per_channel(value.detach().abs().pow(power), module, member))))
-    mean = np.mean(parts, axis=0)
-    return np.asarray(mean if power == 1 else np.sqrt(mean))
-
-
 def _bn_scale(network: nn.Module, group: Group) -> np.ndarray:
     """Source: Network Slimming, Liu et al. 2017, section 3."""
     parts = []
     for member in group.members:
         module = network.get_submodule(member.name) if member.axis != "values" else None
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
-            parts.append(to_units(group, member, _numpy(module.weight.detach().abs())))
+            parts.append(to_units(group, member, as_array(module.weight.detach().abs())))
     return np.mean(parts, axis=0) if parts else np.full(group.units, np.nan)
 
 
@@ -131,7 +82,7 @@ def _distance_to_others(network: nn.Module, group: Group) -> np.ndarray:
             if isinstance(module, nn.modules.conv._ConvNd) and module.transposed:
                 weight = weight.transpose(0, 1)
             filters = weight.flatten(1).double()
-            parts.append(to_units(group, member, _numpy(torch.cdist(filters, filters).sum(1))))
+            parts.append(to_units(group, member, as_array(torch.cdist(filters, filters).sum(1))))
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -163,7 +114,7 @@ def _activation(network: nn.Module, groups: Sequence[Group], batches: Iterable[T
     found = {}
     for group in groups:
         readers = [m for m in group.members if m.axis == "in"] or [m for m in group.members if m.axis == "out"]
-        found[group.name] = np.mean([to_units(group, m, _numpy(sums[m.name, m.axis])) for m in readers], axis=0)
+        found[group.name] = np.mean([to_units(group, m, as_array(sums[m.name, m.axis])) for m in readers], axis=0)
     return found
 
 
@@ -205,9 +156,5 @@ def _loss_change(network: nn.Module, group: Group, member: Member, criterion: Cr
             continue
         product = value.detach() * value.grad
         element = product if criterion == "taylor" else 0.5 * product.square()
-        change += to_units(group, member, _numpy(per_channel(element, module, member)))
+        change += to_units(group, member, as_array(per_channel(element, module, member)))
     return np.square(change) if criterion == "taylor" else change
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().double().cpu().numpy()

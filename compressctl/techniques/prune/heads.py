@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.channels.dependency_groups import Coupling, Group, Member, example_inputs
+from compressctl.layers.channels.surgery import cut, removal
+from compressctl.layers.channels.verify_group import fault_of
 from compressctl.techniques.prune import costs
 from compressctl.techniques.prune.allocate import Choice, Kept, spread
 from compressctl.techniques.prune.criteria import Scores
-from compressctl.techniques.prune.dependency_groups import Coupling, Group, Member, example_inputs
 from compressctl.techniques.prune.split_attention import split
 from compressctl.techniques.prune.structured_params import HeadsParams
-from compressctl.techniques.prune.surgery import cut, removal
-from compressctl.techniques.prune.verify_group import fault_of
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 

@@ -17,8 +17,8 @@ from compressctl.core.errors import NothingToCompressError, StageError, UsageErr
 from compressctl.core.model import Model
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, example_inputs
 from compressctl.techniques.prune import costs
-from compressctl.techniques.prune.dependency_groups import GIVES_CHANNELS, example_inputs
 from compressctl.techniques.prune.measured_widths import clock
 from compressctl.techniques.prune.skip import Skip
 from compressctl.techniques.prune.structured_params import LayersParams

@@ -11,8 +11,8 @@ from torch import nn
 from compressctl.core.errors import StageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext
+from compressctl.layers.channels.surgery import cut, removal
 from compressctl.techniques.prune.allocate import Choice, Kept
-from compressctl.techniques.prune.surgery import cut, removal
 
 _MOST_WIDTHS = 8
 """Timed for one kind of group; widths between them are interpolated."""

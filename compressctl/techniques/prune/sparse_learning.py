@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.criteria import member_weights, scores
-from compressctl.techniques.prune.dependency_groups import Group, Member
+from compressctl.layers.channels.dependency_groups import Group, Member
+from compressctl.layers.channels.surgery import channels
+from compressctl.layers.channels.weights import channel_norms, member_weights
 from compressctl.training.hooks import Hook, StepInfo
 
 _HARDEST = 16.0
@@ -73,7 +74,7 @@ class GroupNorm(Pull):
         self.set(network, self._pulls(network))
 
     def _pulls(self, network: nn.Module) -> dict[str, np.ndarray]:
-        return {name: group_norm_pull(values) for name, values in scores(network, self._groups, "l2").items()}
+        return {group.name: group_norm_pull(channel_norms(network, group, 2)) for group in self._groups}
 
 
 class Growing(Pull):
@@ -130,7 +131,5 @@ def _axis_length(value: Tensor, module: nn.Module | None, member: Member) -> int
         return value.shape[member.dim]
     if value.ndim == 1:
         return value.shape[0]
-    from compressctl.techniques.prune.surgery import channels
-
     assert module is not None
     return channels(module, member.axis)

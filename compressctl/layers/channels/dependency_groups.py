@@ -9,13 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch_pruning
 from torch import Tensor, nn
-from torch_pruning.ops import OPTYPE, module2type
 
+from compressctl.core.errors import MissingDependencyError
 from compressctl.core.quiet import quiet
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.techniques.prune.search_bound import Steps, TooFarError, bound_search
+from compressctl.layers.channels.search_bound import Steps, TooFarError, bound_search
+
+try:
+    import torch_pruning
+    from torch_pruning.ops import OPTYPE, module2type
+except ImportError as error:
+    raise MissingDependencyError("removing channels", "torch-pruning", "pip install 'compressctl[torch]'") from error
 
 Axis = Literal["out", "in", "values"]
 
@@ -66,11 +71,23 @@ class Coupling:
     fixed: Mapping[str, str] = field(default_factory=dict)
 
 
+def permitted_widths(group: Group, round_to: int, at_least: float) -> tuple[int, ...]:
+    """Units that leave a multiple of round_to channels, and all of them. A single one means that it cannot shrink."""
+    per_unit = group.width // group.units
+    fewest = max(1, int(np.ceil(at_least * group.units)))
+    fitting = [n for n in range(fewest, group.units) if (n * per_unit) % round_to == 0]
+    return (*fitting, group.units)
+
+
+def nearest_width(widths: Sequence[int], wanted: float) -> int:
+    """The width nearest to the wanted one, the larger one of two that are equally near."""
+    return min(widths, key=lambda width: (abs(width - wanted), -width))
+
+
 def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
     """Trace the network (unchanged) on inputs, samples along axis 0, and group the channels of its layers.
 
-    Every group is proven on the network itself (see `verify_group.py`), so that a coupling the trace did not understand is reported
-    instead of broken. Source: DepGraph, Fang et al. 2023, section 3.2 (grouping), by the torch-pruning library.
+    Prove the groups on the network itself (`verify_group.py: proven`) before they are cut. Source: DepGraph, Fang et al. 2023, section 3.2 (grouping), by the torch-pruning library.
     """
     traced = copy.deepcopy(network).eval().requires_grad_(True)
     try:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.techniques.prune.dependency_groups import OUTPUT, Coupling, Group
-from compressctl.techniques.prune.surgery import cut, mask, removal
+from compressctl.layers.channels.dependency_groups import OUTPUT, Coupling, Group
+from compressctl.layers.channels.surgery import cut, mask, removal
 
 _ROUNDING = 1e-5
 """Float32 sums in another order differ by some 1e-6 of the largest output."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.techniques.prune.dependency_groups import Axis, Group
+from compressctl.layers.channels.dependency_groups import Axis, Group
 
 Removal = Mapping[tuple[str, Axis, int], np.ndarray]
 """Sorted positions that go, by (name, axis, dim) as in `Member`."""
