@@ -147,10 +147,10 @@ def _write(
     from compressctl.core.count import by_operator, nodes
     from compressctl.core.errors import MissingDependencyError, UsageError
     from compressctl.core.failures import refusal
+    from compressctl.graph.requantize import fitted
     from compressctl.measure.size import integer_mac_share
     from compressctl.pipeline.run import check_extras
     from compressctl.pipeline.workspace import open_backend
-    from compressctl.techniques.quantize.requantize import fitted
 
     backend, found = open_backend(target.backend), open_backend(target.backend).probe()
     if not found.installed:

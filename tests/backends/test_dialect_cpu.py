@@ -16,7 +16,7 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.sites import activations, find_sites
-from compressctl.techniques.quantize.static_weights import quantize_weight
+from compressctl.numerics.int8_weights import quantize_weight
 
 TARGET = Target("onnxruntime")
 

@@ -14,7 +14,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
 from compressctl.graph.sites import activations, find_sites
-from compressctl.techniques.quantize.static_weights import quantize_weight
+from compressctl.numerics.int8_weights import quantize_weight
 
 TARGET = Target("onnxruntime")
 SHAPE = ("batch", 8, 8, 8)

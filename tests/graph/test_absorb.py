@@ -19,7 +19,7 @@ from compressctl.core.target import Target
 from compressctl.graph.float16 import to_half, to_single
 from compressctl.graph.import_qdq import absorb, is_quantized
 from compressctl.graph.qoperator_to_qdq import unfold_qlinear
-from compressctl.techniques.quantize.requantize import fitted
+from compressctl.graph.requantize import fitted
 
 PROCESSOR = Target("onnxruntime", profile="x86-vnni")
 INPUTS = {"x": np.random.default_rng(3).normal(0, 1, (4, 8, 6, 6)).astype(np.float32)}

@@ -14,9 +14,9 @@ from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs, total_macs
 from compressctl.graph.import_qdq import Absorbed, absorb, is_quantized
+from compressctl.graph.requantize import fitted
 from compressctl.graph.unfold_integer import unfold_integer
 from compressctl.sources.onnx_file import signature_of
-from compressctl.techniques.quantize.requantize import fitted
 
 PROCESSOR = Target("onnxruntime", profile="x86-vnni")
 RNG = np.random.default_rng(0)

@@ -19,8 +19,8 @@ from compressctl.graph.untouched import Untouched, graph_layers, torch_layers
 from compressctl.sources.torch_modules import signature_of
 from compressctl.techniques.cast.cast import apply as cast
 from compressctl.techniques.cast.params import CastParams
-from compressctl.techniques.factorize.apply import svd
 from compressctl.techniques.factorize.params import SvdParams
+from compressctl.techniques.factorize.svd import apply as svd
 from compressctl.techniques.prune.unstructured import apply as prune
 from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 from compressctl.techniques.quantize.dynamic import apply as dynamic

@@ -15,8 +15,8 @@ from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.graph.cost import count_macs
 from compressctl.measure.size import integer_mac_share, size
+from compressctl.numerics.int8_weights import quantize_weight
 from compressctl.pipeline.workspace import open_backend
-from compressctl.techniques.quantize.static_weights import quantize_weight
 
 SHAPE = (1, 3, 10, 12)
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.sites import Kind, Site
-from compressctl.techniques.quantize.concat import share_scales
+from compressctl.techniques.quantize._concat import share_scales
 
 
 def _quant(low: float, high: float) -> TensorQuant:

@@ -19,13 +19,13 @@ from compressctl.core.errors import NothingToCompressError, UsageError  # noqa: 
 from compressctl.core.events import Events  # noqa: E402
 from compressctl.layers.channels.dependency_groups import Group  # noqa: E402
 from compressctl.sources import networks  # noqa: E402
-from compressctl.techniques.distill.generated import generate  # noqa: E402
-from compressctl.techniques.distill.layers import listening, pair_layers  # noqa: E402
-from compressctl.techniques.distill.noise import noises  # noqa: E402
+from compressctl.techniques.distill._generated import generate  # noqa: E402
+from compressctl.techniques.distill._layers import listening, pair_layers  # noqa: E402
+from compressctl.techniques.distill._noise import noises  # noqa: E402
+from compressctl.techniques.distill._shrink import kept_units, shrink  # noqa: E402
+from compressctl.techniques.distill._student import make_student  # noqa: E402
+from compressctl.techniques.distill._synthetic import drawing  # noqa: E402
 from compressctl.techniques.distill.params import LayerPair, Student  # noqa: E402
-from compressctl.techniques.distill.shrink import kept_units, shrink  # noqa: E402
-from compressctl.techniques.distill.student import make_student  # noqa: E402
-from compressctl.techniques.distill.synthetic import drawing  # noqa: E402
 from compressctl.training.supervision.load_teacher import check_outputs, load_teacher  # noqa: E402
 from compressctl.training.supervision.params import Network  # noqa: E402
 from compressctl.training.supervision.teacher import CachedTeacher, TorchTeacher  # noqa: E402

@@ -166,8 +166,8 @@ def test_a_teacher_that_is_worse_than_its_student_is_warned_of(tmp_path: Path) -
 def test_a_teacher_that_is_worse_by_chance_is_not(wrong: int, is_warned: bool) -> None:
     from compressctl.core.events import Events
     from compressctl.core.source import metrics
-    from compressctl.techniques.distill.preflight_warnings import warn_of_poor_teacher
-    from compressctl.techniques.distill.scoring import Answers
+    from compressctl.techniques.distill._preflight_warnings import warn_of_poor_teacher
+    from compressctl.techniques.distill._scoring import Answers
 
     labels, heard = np.arange(180) % 10, []
     right = np.eye(10)[labels]

@@ -17,8 +17,8 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.equalize import Pair, equalizable, equalized
 from compressctl.techniques.quantize import dynamic, static
+from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import DynamicParams, StaticParams
-from compressctl.techniques.quantize.smooth import smoothed
 
 IDS = sentences(40, seed=9).ids
 X = np.random.default_rng(5).normal(0, 1, (64, 4, 6, 6)).astype(np.float32)

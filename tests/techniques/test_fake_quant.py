@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 from compressctl.core.quant import TensorQuant  # noqa: E402
 from compressctl.graph.codes import weight_codes, weight_values  # noqa: E402
 from compressctl.numerics.affine import dequantize, quantize  # noqa: E402
-from compressctl.techniques.quantize.binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight  # noqa: E402
-from compressctl.techniques.quantize.fake_quant import InputQuantizer, SteadyScales, WeightQuantizer, fitted_scale  # noqa: E402
-from compressctl.techniques.quantize.learned_plan import on_grid  # noqa: E402
+from compressctl.techniques.quantize._binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight  # noqa: E402
+from compressctl.techniques.quantize._fake_quant import InputQuantizer, SteadyScales, WeightQuantizer, fitted_scale  # noqa: E402
+from compressctl.techniques.quantize._learned_plan import on_grid  # noqa: E402
 from compressctl.training.hooks import StepInfo  # noqa: E402
 
 NUMBERS = st.floats(-4, 4, width=32)

@@ -28,7 +28,7 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.numerics.adaround import Layer, nearest
 from compressctl.pipeline.workspace import open_backend
-from compressctl.techniques.quantize import layerwise
+from compressctl.techniques.quantize import _layerwise as layerwise
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply
 

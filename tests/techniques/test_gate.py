@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressctl.techniques.quantize.gate import ranked
+from compressctl.techniques.quantize._gate import ranked
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=300), st.integers(8, 64))

@@ -30,11 +30,11 @@ from compressctl.layers.channels.surgery import cut, mask, removal
 from compressctl.layers.channels.verify_group import proven
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.sources.structure import read_network, write_network
-from compressctl.techniques.prune.allocate import Choice, allocate, allocate_measured, spread
+from compressctl.techniques.prune._allocate import Choice, allocate, allocate_measured, spread
+from compressctl.techniques.prune._criteria import scores
+from compressctl.techniques.prune._measured_widths import reach_latency
+from compressctl.techniques.prune._sparse_learning import GroupNorm, Pull
 from compressctl.techniques.prune.channels import apply
-from compressctl.techniques.prune.criteria import scores
-from compressctl.techniques.prune.measured_widths import reach_latency
-from compressctl.techniques.prune.sparse_learning import GroupNorm, Pull
 from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import StepInfo

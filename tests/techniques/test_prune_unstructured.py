@@ -34,7 +34,7 @@ from compressctl.sources.load import load_dataset, load_model
 from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
-from compressctl.techniques.prune.sparse_torch import TorchWeights
+from compressctl.techniques.prune._sparse_torch import TorchWeights
 from compressctl.techniques.prune.unstructured import apply
 from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED, UnstructuredParams
 from compressctl.techniques.quantize.params import StaticParams
@@ -535,9 +535,9 @@ def test_a_killed_gradual_training_goes_on_to_the_same_bits(
 
 def test_movement_brings_back_what_turns_out_to_matter() -> None:
     """A weight near zero whose gradient pushes it away from zero stays; a larger one that shrinks goes."""
-    from compressctl.techniques.prune.sparse_layers import treat
-    from compressctl.techniques.prune.sparse_torch import TorchWeights
-    from compressctl.techniques.prune.sparse_training import gradual
+    from compressctl.techniques.prune._sparse_layers import treat
+    from compressctl.techniques.prune._sparse_torch import TorchWeights
+    from compressctl.techniques.prune._sparse_training import gradual
     from compressctl.training.hooks import StepInfo
 
     network = nn.Linear(2, 1, bias=False)

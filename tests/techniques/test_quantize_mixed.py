@@ -18,10 +18,10 @@ from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts, StageResult
 from compressctl.graph.index import index
 from compressctl.pipeline.serialization import read_model, write_model
+from compressctl.techniques.quantize._sensitivity import Probe, hessian_trace, probe
 from compressctl.techniques.quantize.mixed import apply
 from compressctl.techniques.quantize.mixed_params import MixedParams, check_mixed
 from compressctl.techniques.quantize.params import Override, StaticParams
-from compressctl.techniques.quantize.sensitivity import Probe, hessian_trace, probe
 from compressctl.techniques.quantize.static import apply as apply_static
 
 SIZES = {"stem": (144, 16), "body": (2304, 16), "head": (2560, 10)}

@@ -29,8 +29,8 @@ from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.sites import find_sites
-from compressctl.techniques.quantize.bias import corrected_biases, with_biases
-from compressctl.techniques.quantize.calibrate import calibrate
+from compressctl.techniques.quantize._bias import corrected_biases, with_biases
+from compressctl.techniques.quantize._calibrate import calibrate
 from compressctl.techniques.quantize.params import Override, StaticParams
 from compressctl.techniques.quantize.static import apply
 

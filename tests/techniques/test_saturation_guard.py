@@ -17,7 +17,7 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
-from compressctl.techniques.quantize.static_weights import Guard, quantize_weight
+from compressctl.numerics.int8_weights import Guard, quantize_weight
 
 EMULATOR = shutil.which("valgrind")
 needs_processor = pytest.mark.skipif(

@@ -30,10 +30,10 @@ from compressctl.sources.load import load_dataset
 from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.prune.unstructured import apply as prune
 from compressctl.techniques.prune.unstructured_params import UnstructuredParams
-from compressctl.techniques.share.allocate import Option, allocate
+from compressctl.techniques.share._allocate import Option, allocate
+from compressctl.techniques.share._shared import Treatment, share
 from compressctl.techniques.share.kmeans import apply
 from compressctl.techniques.share.params import KMEANS, KmeansParams
-from compressctl.techniques.share.shared import Treatment, share
 
 BRIEF = {"epochs": 1, "batch_size": 256}
 
@@ -153,7 +153,7 @@ def test_importance_is_measured(network: Model, run: RunContext, importance: str
 
 
 def test_fisher_is_the_squared_gradient(network: Model, run: RunContext) -> None:
-    from compressctl.techniques.share.fisher import fisher
+    from compressctl.techniques.share._fisher import fisher
     from compressctl.training.data import tensor_batches
 
     assert run.data is not None
@@ -257,7 +257,7 @@ def replace_finetune(params: KmeansParams) -> KmeansParams:
 
 
 def test_an_entrys_gradient_is_the_sum_over_its_weights() -> None:
-    from compressctl.techniques.share.codebook_hooks import CodebookTraining, Layout
+    from compressctl.techniques.share._codebook_hooks import CodebookTraining, Layout
     from compressctl.training.hooks import StepInfo
 
     layer = torch.nn.Linear(3, 2, bias=False)
@@ -273,8 +273,8 @@ def test_an_entrys_gradient_is_the_sum_over_its_weights() -> None:
 
 
 def test_soft_weights_become_hard_as_softness_falls() -> None:
-    from compressctl.techniques.share.codebook_hooks import Layout
-    from compressctl.techniques.share.soft import soften
+    from compressctl.techniques.share._codebook_hooks import Layout
+    from compressctl.techniques.share._soft import soften
 
     torch.manual_seed(0)
     weight = torch.randn(6, 20, requires_grad=True)
@@ -407,7 +407,7 @@ def test_the_report_tells_the_packed_files_accuracy_and_size(shell: Shell, tmp_p
 @pytest.mark.parametrize("granularity", ["tensor", "scaled", "channel", "group"])
 @pytest.mark.parametrize("groups", [1, 4])
 def test_errors_are_made_good_by_later_weights(granularity: str, groups: int) -> None:
-    from compressctl.techniques.share.compensate import compensate
+    from compressctl.techniques.share._compensate import compensate
 
     rng = np.random.default_rng(7)
     weight = rng.normal(size=(16, 128)).astype(np.float32) * (rng.random((16, 128)) < 0.8)

@@ -19,8 +19,8 @@ from compressctl.core.target import Target
 from compressctl.core.technique import StageResult, techniques
 from compressctl.graph.import_qdq import absorb
 from compressctl.graph.own_copies import rejoined, with_own_copies
+from compressctl.graph.requantize import fitted
 from compressctl.graph.simplify import simplify
-from compressctl.techniques.quantize.requantize import fitted
 
 SQUARE = [Step("matmul", 0, relu=True), Step("gemm_transposed", 0)]
 ALL = [Step("gather", 0), Step("gemm_transposed", 0), Step("matmul", 0), Step("plain", 0), Step("gemm", 0, scaled=True)]

@@ -29,8 +29,8 @@ modules: Registry[type[nn.Module]] = Registry(
     "module",
     "compressctl.modules",
     {
-        "Skip": "compressctl.techniques.prune.skip:Skip",
-        "SplitAttention": "compressctl.techniques.prune.split_attention:SplitAttention",
+        "Skip": "compressctl.techniques.prune._skip:Skip",
+        "SplitAttention": "compressctl.techniques.prune._split_attention:SplitAttention",
     },
 )
 """Modules of our own and of other packages. Such a class has a method `constructor_arguments()` that gives plain values."""

@@ -11,16 +11,16 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.techniques.distill.adapters import Embeddings, adapter, fresh, vectors
-from compressctl.techniques.distill.attention import attention_transfer
-from compressctl.techniques.distill.contrastive import contrast
-from compressctl.techniques.distill.hints import hint, same_places
-from compressctl.techniques.distill.layers import Pair, listening, pair_layers
+from compressctl.techniques.distill._adapters import Embeddings, adapter, fresh, vectors
+from compressctl.techniques.distill._attention import attention_transfer
+from compressctl.techniques.distill._contrastive import contrast
+from compressctl.techniques.distill._hints import hint, same_places
+from compressctl.techniques.distill._layers import Pair, listening, pair_layers
+from compressctl.techniques.distill._preflight_warnings import warn_of_heat, warn_of_untaught_end
+from compressctl.techniques.distill._relational import angle_loss, distance_loss
+from compressctl.techniques.distill._setup import conclude, label_loss, prepare, samples_of
+from compressctl.techniques.distill._synthetic import Afresh
 from compressctl.techniques.distill.params import FeaturesParams
-from compressctl.techniques.distill.preflight_warnings import warn_of_heat, warn_of_untaught_end
-from compressctl.techniques.distill.relational import angle_loss, distance_loss
-from compressctl.techniques.distill.setup import conclude, label_loss, prepare, samples_of
-from compressctl.techniques.distill.synthetic import Afresh
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.techniques.distill._preflight_warnings import warn_of_heat
+from compressctl.techniques.distill._setup import conclude, label_loss, prepare
+from compressctl.techniques.distill._synthetic import Afresh
 from compressctl.techniques.distill.params import LogitsParams
-from compressctl.techniques.distill.preflight_warnings import warn_of_heat
-from compressctl.techniques.distill.setup import conclude, label_loss, prepare
-from compressctl.techniques.distill.synthetic import Afresh
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
 from compressctl.training.supervision.load_teacher import check_outputs

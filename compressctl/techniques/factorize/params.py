@@ -214,7 +214,7 @@ SVD = TechniqueSpec(
     params=SvdParams,
     takes=_BOTH,
     gives=None,
-    implementation="compressctl.techniques.factorize.apply:svd",
+    implementation="compressctl.techniques.factorize.svd:apply",
     destroys=_DESTROYS,
     sources=(
         "Wang et al. 2024, SVD-LLM, section 3.1 (whitening)",
@@ -232,7 +232,7 @@ TUCKER = TechniqueSpec(
     params=TuckerParams,
     takes=_BOTH,
     gives=None,
-    implementation="compressctl.techniques.factorize.apply:tucker",
+    implementation="compressctl.techniques.factorize.tucker:apply",
     destroys=_DESTROYS,
     sources=(
         "Kim et al. 2016, Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
@@ -247,7 +247,7 @@ CP = TechniqueSpec(
     params=CpParams,
     takes=_BOTH,
     gives=None,
-    implementation="compressctl.techniques.factorize.apply:cp",
+    implementation="compressctl.techniques.factorize.cp:apply",
     destroys=_DESTROYS,
     sources=("Lebedev et al. 2015, Speeding-up Convolutional Neural Networks Using Fine-tuned CP-Decomposition",),
     check=check_factorize,

@@ -24,11 +24,11 @@ from compressctl.layers.channels.dependency_groups import (
     permitted_widths,
 )
 from compressctl.layers.channels.verify_group import proven
-from compressctl.techniques.prune import costs
-from compressctl.techniques.prune.allocate import Choice, Kept, allocate, allocate_measured
-from compressctl.techniques.prune.criteria import normalized, scores
-from compressctl.techniques.prune.measured_widths import narrow, reach_latency, saved_us
-from compressctl.techniques.prune.sparse_learning import GroupNorm, Growing, Pull
+from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune._allocate import Choice, Kept, allocate, allocate_measured
+from compressctl.techniques.prune._criteria import normalized, scores
+from compressctl.techniques.prune._measured_widths import narrow, reach_latency, saved_us
+from compressctl.techniques.prune._sparse_learning import GroupNorm, Growing, Pull
 from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import TensorBatch, tensor_batches

@@ -18,9 +18,9 @@ from compressctl.core.model import Model
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, example_inputs
-from compressctl.techniques.prune import costs
-from compressctl.techniques.prune.measured_widths import clock
-from compressctl.techniques.prune.skip import Skip
+from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune._measured_widths import clock
+from compressctl.techniques.prune._skip import Skip
 from compressctl.techniques.prune.structured_params import LayersParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import tensor_batches

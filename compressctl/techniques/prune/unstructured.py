@@ -15,8 +15,8 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.sparsity_schedule import geometric
-from compressctl.techniques.prune.masking import cut
-from compressctl.techniques.prune.sparse_layers import Layer, Treated, Weights, treat
+from compressctl.techniques.prune._masking import cut
+from compressctl.techniques.prune._sparse_layers import Layer, Treated, Weights, treat
 from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _held(model: Model, treated: Treated) -> Model:
 def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> tuple[Weights, Carried | None]:
     """The weights of a copy of the model, and of a graph what was quantized before."""
     if model.form is Form.ONNX:
-        from compressctl.techniques.prune.sparse_onnx import OnnxWeights, prepared
+        from compressctl.techniques.prune._sparse_onnx import OnnxWeights, prepared
 
         carried = prepared(model, run.events)
         weights = OnnxWeights(
@@ -66,7 +66,7 @@ def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> tuple
             before=carried.weights,
         )
         return weights, carried
-    from compressctl.techniques.prune.sparse_torch import TorchWeights
+    from compressctl.techniques.prune._sparse_torch import TorchWeights
 
     body = copy.deepcopy(model.body)
     return TorchWeights(body, model.signature, embeddings=params.embeddings, seed=run.seed), None
@@ -98,7 +98,7 @@ def _iterative(
 def _gradual(
     model: Model, weights: Weights, treated: Treated, params: UnstructuredParams, run: RunContext
 ) -> dict[str, Any]:
-    from compressctl.techniques.prune.sparse_training import gradual
+    from compressctl.techniques.prune._sparse_training import gradual
 
     hook = gradual(weights, treated, params)
     trained = _train(model, params, run, hook)

@@ -15,11 +15,11 @@ from compressctl.core.model import Model
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
+from compressctl.techniques.quantize._binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight
+from compressctl.techniques.quantize._fake_quant import SteadyScales, WeightQuantizer, fitted_scale
+from compressctl.techniques.quantize._qat_layers import LIMITS
+from compressctl.techniques.quantize._simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
 from compressctl.techniques.quantize.binary_params import BinaryParams
-from compressctl.techniques.quantize.binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight
-from compressctl.techniques.quantize.fake_quant import SteadyScales, WeightQuantizer, fitted_scale
-from compressctl.techniques.quantize.qat_layers import LIMITS
-from compressctl.techniques.quantize.simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import train
 from compressctl.training.supervision.objective import objective_of

@@ -22,13 +22,13 @@ from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, weight_readers
 from compressctl.graph.where_weights import where_weights
-from compressctl.techniques.quantize.before import quantized_before
-from compressctl.techniques.quantize.copies import say_copies
-from compressctl.techniques.quantize.gate import Held, hold_gate
+from compressctl.numerics.int8_weights import Guard, quantize_weight
+from compressctl.techniques.quantize._before import quantized_before
+from compressctl.techniques.quantize._copies import say_copies
+from compressctl.techniques.quantize._gate import Held, hold_gate
+from compressctl.techniques.quantize._round_weight import Treatment, round_weight
+from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
-from compressctl.techniques.quantize.round_weight import Treatment, round_weight
-from compressctl.techniques.quantize.smooth import smoothed
-from compressctl.techniques.quantize.static_weights import Guard, quantize_weight
 
 _READS = "matrix products of two axes and embeddings, with stored weights"
 

@@ -12,10 +12,10 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.numerics.knapsack import Limit, choose
-from compressctl.techniques.quantize.candidates import Candidates, Layer, find_layers
+from compressctl.techniques.quantize._candidates import Candidates, Layer, find_layers
+from compressctl.techniques.quantize._sensitivity import Kind, hessian_trace, outputs, probe
 from compressctl.techniques.quantize.mixed_params import MixedParams, Width
 from compressctl.techniques.quantize.params import Override, StaticParams
-from compressctl.techniques.quantize.sensitivity import Kind, hessian_trace, outputs, probe
 from compressctl.techniques.quantize.static import Seen, observe
 from compressctl.techniques.quantize.static import apply as apply_static
 

@@ -17,12 +17,12 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import lower
 from compressctl.graph.sites import Site
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.techniques.quantize.fake_quant import SteadyScales
-from compressctl.techniques.quantize.learned_plan import learned_plan
+from compressctl.techniques.quantize._fake_quant import SteadyScales
+from compressctl.techniques.quantize._learned_plan import learned_plan
+from compressctl.techniques.quantize._qat_layers import QatLayers, find_layers
+from compressctl.techniques.quantize._simulate import install, remove
 from compressctl.techniques.quantize.params import Override, StaticParams
-from compressctl.techniques.quantize.qat_layers import QatLayers, find_layers
 from compressctl.techniques.quantize.qat_params import QatParams
-from compressctl.techniques.quantize.simulate import install, remove
 from compressctl.techniques.quantize.static import make_plan, observe
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import Trained, train

@@ -26,18 +26,18 @@ from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.affine import asymmetric
+from compressctl.numerics.int8_weights import Guard, fit_bias, narrow_weight, quantize_weight
 from compressctl.numerics.ranges import find_range
-from compressctl.techniques.quantize.before import quantized_before
-from compressctl.techniques.quantize.bias import correctable, corrected_biases, with_biases
-from compressctl.techniques.quantize.calibrate import Calibration, calibrate
-from compressctl.techniques.quantize.concat import share_scales
-from compressctl.techniques.quantize.copies import say_copies
-from compressctl.techniques.quantize.enough import judge_samples
-from compressctl.techniques.quantize.gate import Held, hold_gate
-from compressctl.techniques.quantize.layerwise import Learning, Network, Settled, settle
+from compressctl.techniques.quantize._before import quantized_before
+from compressctl.techniques.quantize._bias import correctable, corrected_biases, with_biases
+from compressctl.techniques.quantize._calibrate import Calibration, calibrate
+from compressctl.techniques.quantize._concat import share_scales
+from compressctl.techniques.quantize._copies import say_copies
+from compressctl.techniques.quantize._enough import judge_samples
+from compressctl.techniques.quantize._gate import Held, hold_gate
+from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
+from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
-from compressctl.techniques.quantize.smooth import smoothed
-from compressctl.techniques.quantize.static_weights import Guard, fit_bias, narrow_weight, quantize_weight
 
 _READS = "convolutions and matrix products, with stored weights"
 

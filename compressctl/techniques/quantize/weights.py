@@ -25,11 +25,11 @@ from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, tied_weights, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.awq import awq_scale
-from compressctl.techniques.quantize.copies import say_copies
-from compressctl.techniques.quantize.gate import Held, hold_gate
-from compressctl.techniques.quantize.moments import Moments, input_moments
+from compressctl.techniques.quantize._copies import say_copies
+from compressctl.techniques.quantize._gate import Held, hold_gate
+from compressctl.techniques.quantize._moments import Moments, input_moments
+from compressctl.techniques.quantize._round_weight import Rounded, Treatment, round_weight, rounded_values
 from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
-from compressctl.techniques.quantize.round_weight import Rounded, Treatment, round_weight, rounded_values
 
 _MOMENTS_BYTES = 512 * 1024**2
 """Of second moments held at once; a layer with 4,096 inputs takes 128 MiB."""

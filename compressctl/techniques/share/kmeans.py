@@ -13,12 +13,12 @@ from compressctl.core.model import Form, Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
 from compressctl.graph.where_weights import where_weights
-from compressctl.techniques.prune.input_moments import Moments, input_grams, input_moments
-from compressctl.techniques.prune.sparse_layers import Layer, Weights
-from compressctl.techniques.share.compensate import compensate
-from compressctl.techniques.share.layers import Chosen, as_rows, choose, from_rows, open_weights
+from compressctl.techniques.prune._input_moments import Moments, input_grams, input_moments
+from compressctl.techniques.prune._sparse_layers import Layer, Weights
+from compressctl.techniques.share._compensate import compensate
+from compressctl.techniques.share._layers import Chosen, as_rows, choose, from_rows, open_weights
+from compressctl.techniques.share._shared import Shared, Treatment, share
 from compressctl.techniques.share.params import KmeansParams
-from compressctl.techniques.share.shared import Shared, Treatment, share
 
 _FLOOR = 1e-3
 """Of a layer's mean importance: weights that no gradient reached still count a little."""
@@ -55,7 +55,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     heavy = _importance(model, weights, layers, moments, params, run)
     facts: dict[str, Any] = {} if carried is None else dict(carried.facts)
     if params.budget is not None:
-        from compressctl.techniques.share.budget import within_budget
+        from compressctl.techniques.share._budget import within_budget
 
         chosen, facts["budget"] = within_budget(model, weights, layers, chosen, heavy, params, run)
     found = {layer.name: _shared(layer, chosen.shared[layer.name], params, heavy, run) for layer in layers}
@@ -70,7 +70,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
     before = _errors(layers, found, heavy)
     if params.finetune is not None:
-        from compressctl.techniques.share.finetune import finetune
+        from compressctl.techniques.share._finetune import finetune
 
         found, facts["finetune"] = finetune(ours, found, params, run)
     untouched = Untouched("share.kmeans", _READS, chosen.shared, {**chosen.left, **weights.skipped})
@@ -140,8 +140,8 @@ def _importance(
     if params.importance == "activation":
         found = {name: as_rows(moment.squares) / moment.count for name, moment in moments.items()}
     elif params.importance == "fisher":
-        from compressctl.techniques.prune.sparse_torch import to_canonical
-        from compressctl.techniques.share.fisher import fisher
+        from compressctl.techniques.prune._sparse_torch import to_canonical
+        from compressctl.techniques.share._fisher import fisher
 
         assert run.data is not None, "the plan gives calibration data to a technique that needs it"
         names = [layer.name for layer in layers]

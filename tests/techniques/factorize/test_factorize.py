@@ -20,7 +20,7 @@ from compressctl.graph.lower import lower
 from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.sources.builtin import load as load_builtin
 from compressctl.sources.params import BuiltinParams
-from compressctl.techniques.factorize.apply import cp, svd, tucker
+from compressctl.techniques.factorize.cp import apply as cp
 from compressctl.techniques.factorize.params import (
     CpParams,
     RankRule,
@@ -29,6 +29,8 @@ from compressctl.techniques.factorize.params import (
     SvdParams,
     TuckerParams,
 )
+from compressctl.techniques.factorize.svd import apply as svd
+from compressctl.techniques.factorize.tucker import apply as tucker
 from compressctl.training.supervision.params import SupervisedParams
 
 PLAIN = {"whitening": False, "rank": RankRule(ratio=0.5)}

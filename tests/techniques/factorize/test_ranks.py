@@ -9,15 +9,15 @@ import pytest
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
-from compressctl.techniques.factorize.global_ranks import keeping, path, state
-from compressctl.techniques.factorize.layers import Layer, Outline
+from compressctl.techniques.factorize._global_ranks import keeping, path, state
+from compressctl.techniques.factorize._layers import Layer, Outline
+from compressctl.techniques.factorize._ranks import Chooser
+from compressctl.techniques.factorize._rules import choose
+from compressctl.techniques.factorize._split import Option, options
+from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
+from compressctl.techniques.factorize._treat import Treatment
+from compressctl.techniques.factorize._tucker_split import tucker_split
 from compressctl.techniques.factorize.params import RankRule
-from compressctl.techniques.factorize.ranks import Chooser
-from compressctl.techniques.factorize.rules import choose
-from compressctl.techniques.factorize.split import Option, options
-from compressctl.techniques.factorize.svd_split import channel_split, spatial_split
-from compressctl.techniques.factorize.treat import Treatment
-from compressctl.techniques.factorize.tucker_split import tucker_split
 
 
 def _linear(name: str = "fc", shape: tuple[int, int] = (40, 60), decay: float = 0.9, seed: int = 0) -> Layer:

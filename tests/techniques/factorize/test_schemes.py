@@ -10,12 +10,12 @@ from support.factorizing import random_images, run_torch
 from torch import nn
 
 from compressctl.numerics.low_rank import whitening
-from compressctl.techniques.factorize.cp_split import cp_split
-from compressctl.techniques.factorize.layers import Layer
-from compressctl.techniques.factorize.split import Option, Rank, Split, option
-from compressctl.techniques.factorize.svd_split import channel_split, spatial_split
-from compressctl.techniques.factorize.torch_network import _chain, _layer
-from compressctl.techniques.factorize.tucker_split import tucker_split
+from compressctl.techniques.factorize._cp_split import cp_split
+from compressctl.techniques.factorize._layers import Layer
+from compressctl.techniques.factorize._split import Option, Rank, Split, option
+from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
+from compressctl.techniques.factorize._torch_network import _chain, _layer
+from compressctl.techniques.factorize._tucker_split import tucker_split
 
 
 def cp_of_axes(layer: Layer, factor: np.ndarray | None) -> Split:

@@ -1,0 +1,206 @@
+"""Factorizing ONNX graphs: Conv, Gemm and MatMul with a constant weight become several of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from compressctl.core.events import Events
+from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.graph.carry import carry
+from compressctl.graph.execute import ActivationRecorder
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.shapes import Shape, shapes
+from compressctl.graph.simplify import simplify
+from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
+
+_OPS = ("Conv", "Gemm", "MatMul")
+
+
+class OnnxNetwork:
+    """model: a graph, which stays as it is; what is factorized is its simplified form, without what is quantized already.
+
+    before: what is to be said about that.
+    """
+
+    def __init__(self, model: Model) -> None:
+        carried = carry(model, simplify(model.body), Events())
+        self.before = carried.said
+        self._quantized = frozenset(carried.weights)
+        self._model = replace(model, body=carried.model, quant=carried.plan)
+
+    @property
+    def model(self) -> Model:
+        return self._model
+
+    def survey(self) -> Survey:
+        looked_up, known = index(self._model.body.graph), shapes(self._model.body)
+        layers, whole = [], {}
+        for node in self._model.body.graph.node:
+            if node.op_type not in _OPS or node.input[1] not in looked_up.initializers:
+                continue
+            reason = "its weight is quantized already" if node.input[1] in self._quantized else None
+            reason = reason or _reason(node, looked_up, known)
+            if reason is None:
+                layers.append(_layer(node, looked_up, known))
+            else:
+                whole[node.name] = reason
+        return Survey(tuple(layers), whole)
+
+    def inputs(
+        self, layers: Sequence[str], batches: Iterator[dict[str, np.ndarray]]
+    ) -> Iterator[dict[str, list[np.ndarray]]]:
+        tensors = {node.name: node.input[0] for node in self._model.body.graph.node if node.name in set(layers)}
+        tapped = ActivationRecorder(self._model.body, list(dict.fromkeys(tensors.values())))
+        for batch in batches:
+            found = tapped.run(batch)
+            yield {name: [found[tensor]] for name, tensor in tensors.items()}
+
+    def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> Model:
+        body = onnx.ModelProto()
+        body.CopyFrom(self._model.body)
+        graph, nodes = body.graph, []
+        for node in graph.node:
+            if node.name not in chains:
+                nodes.append(node)
+                continue
+            written = write(chains[node.name], node.op_type, node.input[0], node.output[0], _dtype(node, graph))
+            nodes += written.nodes
+            graph.initializer.extend(written.constants)
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+        store_what_is_read(graph)
+        sparse = tuple(name for name in self._model.sparse if name in {tensor.name for tensor in graph.initializer})
+        return replace(self._model, body=body, sparse=sparse)
+
+
+@dataclass(frozen=True)
+class Written:
+    nodes: list[onnx.NodeProto]
+    constants: list[onnx.TensorProto]
+
+
+def write(pieces: Sequence[Piece], op: str, given: str, output: str, dtype: np.dtype[Any]) -> Written:
+    """Nodes that compute a chain from one tensor to another. op: of the whole layer."""
+    nodes, constants = [], []
+    tensor = given
+    for piece in pieces:
+        name = piece.outline.name
+        result = output if piece is pieces[-1] else f"{name}/output"
+        weight = piece.weight.T if op == "MatMul" else piece.weight
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(weight, dtype=dtype), f"{name}.weight"))
+        inputs = [tensor, f"{name}.weight"]
+        if piece.bias is not None:
+            constants.append(numpy_helper.from_array(piece.bias.astype(dtype), f"{name}.bias"))
+            inputs.append(f"{name}.bias")
+        nodes += _nodes(piece.outline, op, inputs, result)
+        tensor = result
+    return Written(nodes, constants)
+
+
+def alone(layer: Layer, pieces: Sequence[Piece] | None) -> Model:
+    """A graph of nothing but a layer (None), or of its pieces, for inputs of the layer's shape: what it is timed with."""
+    dtype = np.dtype("float32")  # networks in 16 bits are served in float32 unless the target says otherwise
+    chain = (Piece(layer.outline, layer.weight, layer.bias),) if pieces is None else pieces
+    written = write(chain, _operator(layer), "input", "output", dtype)
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    shape: tuple[int | str, ...] = ("batch", *layer.input_shape)
+    graph = helper.make_graph(
+        written.nodes,
+        layer.name or "layer",
+        [helper.make_tensor_value_info("input", kind, shape)],
+        [helper.make_tensor_value_info("output", kind, ["batch", *[None] * (len(shape) - 1)])],
+        written.constants,
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    signature = Signature((TensorSpec("input", "float32", shape),), (TensorSpec("output", "float32", shape),))
+    return Model(Form.ONNX, body, signature)
+
+
+def _operator(layer: Layer) -> str:
+    """The operator that a layer is in ONNX."""
+    if not layer.is_linear:
+        return "Conv"
+    return "Gemm" if len(layer.input_shape) == 1 else "MatMul"
+
+
+def _nodes(part: Outline, op: str, inputs: Sequence[str], output: str) -> list[onnx.NodeProto]:
+    if op == "Conv":
+        geometry: dict[str, Any] = {
+            "strides": part.strides,
+            "pads": part.pads,
+            "dilations": part.dilations,
+            "kernel_shape": part.kernel,
+        }
+        return [helper.make_node("Conv", inputs, [output], name=part.name, group=part.groups, **geometry)]
+    if op == "Gemm":
+        return [helper.make_node("Gemm", inputs, [output], name=part.name, transB=1)]
+    if len(inputs) == 2:
+        return [helper.make_node("MatMul", inputs, [output], name=part.name)]
+    product = f"{part.name}/product"
+    return [
+        helper.make_node("MatMul", inputs[:2], [product], name=part.name),
+        helper.make_node("Add", [product, inputs[2]], [output], name=f"{part.name}/Add"),
+    ]
+
+
+def _reason(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Shape]) -> str | None:
+    """Why a node cannot be factorized."""
+    if len(looked_up.consumers[node.input[1]]) > 1:
+        return "its weight is tied to another layer's"
+    if len(node.input) > 2 and node.input[2] and node.input[2] not in looked_up.initializers:
+        return "its bias is computed"
+    shape = known.get(node.input[0])
+    if shape is None or None in shape[1:]:
+        return "the shape of its input is not known without running the model"
+    weight = looked_up.initializers[node.input[1]]
+    if node.op_type == "Conv":
+        return _conv_reason(node, len(weight.dims))
+    if len(weight.dims) != 2 or len(shape) < 2:
+        return "it multiplies more than two axes"
+    if node.op_type == "Gemm" and (attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0):
+        return "it scales or transposes its input"
+    if (
+        node.op_type == "Gemm"
+        and len(node.input) > 2
+        and (attribute(node, "beta", 1.0) != 1.0 or len(looked_up.initializers[node.input[2]].dims) != 1)
+    ):
+        return "its bias is no vector"
+    return None
+
+
+def _conv_reason(node: onnx.NodeProto, rank: int) -> str | None:
+    groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+    if groups > 1:
+        return f"it has {groups} groups: its weight is many small ones already"
+    if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"", b"VALID"):
+        return "its padding depends on the input (auto_pad)"
+    return None if 3 <= rank <= 5 else "it has no spatial axes, or more than three"
+
+
+def _layer(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Shape]) -> Layer:
+    stored = looked_up.array(node.input[1])
+    assert stored is not None
+    is_transposed = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+    weight = stored.astype(np.float64).T if is_transposed else stored.astype(np.float64)
+    bias = looked_up.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+    axes = weight.ndim - 2
+    geometry: dict[str, Any] = {}
+    if node.op_type == "Conv":
+        defaults = {"strides": (1,) * axes, "pads": (0,) * 2 * axes, "dilations": (1,) * axes}
+        geometry = {name: tuple(attribute(node, name, default)) for name, default in defaults.items()}  # type: ignore[arg-type]
+    shape = tuple(int(size) for size in known[node.input[0]][1:] if size is not None)
+    outline = replace(Outline(node.name, weight.shape), **geometry)
+    bias = None if bias is None else bias.astype(np.float64)
+    return Layer(outline, weight, bias, shape, node.op_type, 1, str(stored.dtype))
+
+
+def _dtype(node: onnx.NodeProto, graph: onnx.GraphProto) -> np.dtype[Any]:
+    weight = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
+    return helper.tensor_dtype_to_np_dtype(weight.data_type)

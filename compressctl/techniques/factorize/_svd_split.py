@@ -1,0 +1,126 @@
+"""Layers as two: a singular value decomposition of the weight, reshaped to a matrix in one of two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressctl.numerics.evbmf import evbmf_rank
+from compressctl.numerics.low_rank import Decomposition, decompose, dropped_shares, low_rank
+from compressctl.techniques.factorize._layers import Layer, Outline, pointwise
+from compressctl.techniques.factorize._split import Rank, steps
+
+
+@dataclass(frozen=True)
+class ChannelSplit:
+    """out x (in k k): the layer with fewer outputs, then a linear or 1 x 1 layer. Output errors are exact.
+
+    Source: Zhang et al. 2016, Accelerating Very Deep Convolutional Networks, section 3.1.
+    """
+
+    layer: Layer
+    decomposition: Decomposition
+    lost: np.ndarray
+    scheme: str = "channel"
+
+    @property
+    def full_rank(self) -> Rank:
+        return (len(self.decomposition.values),)
+
+    def ranks(self, round_to: int) -> Iterable[Rank]:
+        return ((number,) for number in steps(self.full_rank[0], round_to))
+
+    def outlines(self, rank: Rank) -> tuple[Outline, ...]:
+        whole = self.layer.outline
+        reduce = Outline(
+            f"{whole.name}.reduce", (rank[0], *whole.shape[1:]), whole.strides, whole.pads, whole.dilations
+        )
+        return reduce, pointwise(f"{whole.name}.expand", whole.shape[0], rank[0], len(whole.kernel))
+
+    def error(self, rank: Rank) -> float:
+        return float(self.lost[rank[0]])
+
+    def weights(self, rank: Rank) -> tuple[np.ndarray, ...]:
+        left, right = low_rank(self.decomposition, rank[0])
+        reduce, expand = self.outlines(rank)
+        return right.reshape(reduce.shape), left.reshape(expand.shape)
+
+    def evbmf(self) -> Rank:
+        return (max(1, evbmf_rank(as_rows(self.layer.weight))),)
+
+
+@dataclass(frozen=True)
+class SpatialSplit:
+    """(in k) x (out k): a k x 1 convolution, then a 1 x k one.
+
+    The error is exact for white inputs. With whitening it is that of inputs that are not correlated along rows.
+    Source: Jaderberg, Vedaldi and Zisserman 2014, Speeding up CNNs with Low Rank Expansions, section 2.1 (scheme 2).
+    """
+
+    layer: Layer
+    decomposition: Decomposition
+    lost: np.ndarray
+    scheme: str = "spatial"
+
+    @property
+    def full_rank(self) -> Rank:
+        return (len(self.decomposition.values),)
+
+    def ranks(self, round_to: int) -> Iterable[Rank]:
+        return ((number,) for number in steps(self.full_rank[0], round_to))
+
+    def outlines(self, rank: Rank) -> tuple[Outline, ...]:
+        whole = self.layer.outline
+        (out, channels, height, width), (top, left, bottom, right) = whole.shape, whole.pads
+        vertical = Outline(
+            f"{whole.name}.vertical",
+            (rank[0], channels, height, 1),
+            (whole.strides[0], 1),
+            (top, 0, bottom, 0),
+            (whole.dilations[0], 1),
+        )
+        horizontal = Outline(
+            f"{whole.name}.horizontal",
+            (out, rank[0], 1, width),
+            (1, whole.strides[1]),
+            (0, left, 0, right),
+            (1, whole.dilations[1]),
+        )
+        return vertical, horizontal
+
+    def error(self, rank: Rank) -> float:
+        return float(self.lost[rank[0]])
+
+    def weights(self, rank: Rank) -> tuple[np.ndarray, ...]:
+        left, right = low_rank(self.decomposition, rank[0])
+        vertical, horizontal = self.outlines(rank)
+        out, _, _, width = horizontal.shape
+        return right.reshape(vertical.shape), left.reshape(out, width, 1, rank[0]).transpose(0, 3, 2, 1)
+
+    def evbmf(self) -> Rank:
+        return (max(1, evbmf_rank(_crossed(self.layer.weight))),)
+
+
+def channel_split(layer: Layer, factor: np.ndarray | None) -> ChannelSplit:
+    """factor: from `whitening`, (in * kernel, in * kernel); None for white inputs."""
+    found = decompose(as_rows(layer.weight), factor)
+    return ChannelSplit(layer, found, dropped_shares(found.values))
+
+
+def spatial_split(layer: Layer, factor: np.ndarray | None) -> SpatialSplit:
+    """factor: from `whitening`, (in * kernel height) square; None for white inputs."""
+    found = decompose(_crossed(layer.weight), factor)
+    return SpatialSplit(layer, found, dropped_shares(found.values))
+
+
+def as_rows(weight: np.ndarray) -> np.ndarray:
+    """(out, in * kernel)."""
+    return weight.reshape(len(weight), -1)
+
+
+def _crossed(weight: np.ndarray) -> np.ndarray:
+    """(out, in, height, width) as (out * width, in * height)."""
+    out, channels, height, width = weight.shape
+    return weight.transpose(0, 3, 1, 2).reshape(out * width, channels * height)

@@ -1,0 +1,59 @@
+"""What the recipe says about each layer, after the overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compressctl.core.errors import UsageError
+from compressctl.core.patterns import matching
+from compressctl.techniques.factorize._layers import Layer, Survey
+from compressctl.techniques.factorize._rules import Rule
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """rule: how the layer's rank is found. conv: how it is split if it is a convolution; None but for svd."""
+
+    layer: Layer
+    rule: Rule
+    conv: str | None = None
+
+
+def treat(survey: Survey, params: Any) -> list[Treatment]:
+    """One treatment for each layer. Raises UsageError for a pattern that matches nothing, or a rank that no layer has."""
+    found = {layer.name: Treatment(layer, params.rank, getattr(params, "conv", None)) for layer in survey.layers}
+    for override in params.overrides:
+        for layer in matching(override.match, survey.layers, _names, also=survey.whole):
+            before = found[layer.name]
+            rule = before.rule if override.rank is None else override.rank
+            _check_number(layer, rule)
+            found[layer.name] = Treatment(layer, rule, getattr(override, "conv", None) or before.conv)
+    return list(found.values())
+
+
+def _names(layer: Layer) -> tuple[str, ...]:
+    return layer.name, layer.op, f"{layer.name}.weight"
+
+
+def _check_number(layer: Layer, rule: Rule) -> None:
+    """A number that an override gives is meant for this layer: more than it has is a slip."""
+    numbers = rule if isinstance(rule, tuple) else (rule,) if isinstance(rule, int) else ()
+    out, channels, *kernel = layer.outline.shape
+    most: Sequence[int] = (out, channels) if len(numbers) == 2 else (_most(out, channels, kernel),)
+    for number, limit in zip(numbers, most, strict=False):
+        if number > limit:
+            shape = " x ".join(map(str, layer.outline.shape))
+            raise UsageError(
+                f"overrides: rank {number} is more than this layer has ({layer.name} is {shape})",
+                hint=f"choose {limit} or less, or `rank: {{energy: 0.95}}`",
+            )
+
+
+def _most(out: int, channels: int, kernel: Sequence[int]) -> int:
+    """More than any scheme can use."""
+    inside = 1
+    for size in kernel:
+        inside *= size
+    return min(out, channels) * inside if inside > 1 else min(out, channels)

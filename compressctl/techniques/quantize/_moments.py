@@ -1,0 +1,114 @@
+"""What layers' inputs look like on calibration data, as far as rounding their weights depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from compressctl.core.data import Split
+from compressctl.core.errors import StageError, UsageError
+from compressctl.core.events import Events
+from compressctl.core.model import Signature
+from compressctl.graph.execute import ActivationRecorder
+from compressctl.graph.index import attribute
+from compressctl.graph.weight_nodes import WeightNode
+from compressctl.techniques.quantize._calibrate import calibration_batches
+from compressctl.techniques.quantize._rows import input_rows, matrix_rows
+
+_MOST_ROWS = 4096
+"""Of one tensor in one batch: positions of a large feature map repeat each other, so an even part of them will do."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """second: (columns, columns) float64, the mean of x x^T. magnitude: (columns,) float64, the mean of |x|. rows: how many."""
+
+    second: np.ndarray
+    magnitude: np.ndarray
+    rows: int
+
+
+def input_moments(
+    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[WeightNode], events: Events
+) -> dict[str, Moments]:
+    """By node, over the whole split: of a matrix product's inputs, and of a convolution's, kernel positions included.
+
+    Nodes that read one tensor in the same way share their moments. Convolutions in groups are left out: each group has
+    inputs of its own. Positions that the input `attention_mask` leaves out do not count. Raises UsageError on an empty
+    split, StageError when an input holds NaN or infinity.
+    """
+    made = {node.name: node for node in model.graph.node}
+    kept = [node for node in nodes if node.op != "Gather" and not _has_groups(made[node.node])]
+    if len(split) == 0:
+        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
+    tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in kept)))
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    sums: dict[tuple[str, bytes], _Sum] = {}
+    ways = {node.node: (node.input, _way(made[node.node], weights[node.weight])) for node in kept}
+    done = 0
+    for inputs, samples in calibration_batches(split, signature, tapped):
+        values = tapped.run(inputs)
+        for node in {ways[node.node]: node for node in kept}.values():
+            rows = input_rows(values[node.input], made[node.node], weights[node.weight], inputs, _MOST_ROWS)
+            if not np.isfinite(rows).all():
+                raise StageError(
+                    f"tensor {node.input}: the values hold NaN or infinity on calibration data",
+                    hint="check the data's scaling and the float model's outputs",
+                )
+            sums.setdefault(ways[node.node], _Sum(rows.shape[1])).add(rows)
+        del values
+        done += samples
+        events.progress("calibrating", done, len(split))
+    if done == 0:
+        raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
+    found = {way: total.moments() for way, total in sums.items()}
+    return {node.node: found[ways[node.node]] for node in kept}
+
+
+def input_maxima(
+    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[WeightNode], events: Events
+) -> dict[str, np.ndarray]:
+    """By tensor that matrix products read: (channels,) float32, the largest |x| of each over the whole split.
+
+    Positions that the input `attention_mask` leaves out do not count. Raises UsageError on an empty split.
+    """
+    if len(split) == 0:
+        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
+    tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in nodes)))
+    found: dict[str, np.ndarray] = {}
+    done = 0
+    for inputs, samples in calibration_batches(split, signature, tapped):
+        for tensor, values in tapped.run(inputs).items():
+            largest = np.abs(matrix_rows(values, inputs)).max(axis=0)
+            found[tensor] = np.maximum(found[tensor], largest) if tensor in found else largest
+        done += samples
+        events.progress("finding outliers", done, len(split))
+    return found
+
+
+class _Sum:
+    def __init__(self, columns: int) -> None:
+        self._second, self._magnitude, self._rows = np.zeros((columns, columns)), np.zeros(columns), 0
+
+    def add(self, rows: np.ndarray) -> None:
+        self._second += rows.T @ rows
+        self._magnitude += np.abs(rows).sum(axis=0, dtype=np.float64)
+        self._rows += len(rows)
+
+    def moments(self) -> Moments:
+        count = max(self._rows, 1)
+        return Moments(self._second / count, self._magnitude / count, self._rows)
+
+
+def _has_groups(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and attribute(node, "group", 1) != 1
+
+
+def _way(node: onnx.NodeProto, weight: Sequence[int]) -> bytes:
+    """How a node reads its input: all matrix products alike, convolutions as kernel and attributes say."""
+    if node.op_type != "Conv":
+        return b""
+    return repr((tuple(weight[2:]), sorted(entry.SerializeToString() for entry in node.attribute))).encode()

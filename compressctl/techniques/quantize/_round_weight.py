@@ -1,0 +1,121 @@
+"""One weight on its grid: the values that a runtime will compute with, and how they are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compressctl.core.quant import TensorQuant
+from compressctl.graph.weight_nodes import WeightNode
+from compressctl.numerics.gptq import gptq, output_error
+from compressctl.numerics.grid import Grid, fit_grid, one_grid
+from compressctl.numerics.half_quadratic import half_quadratic
+from compressctl.techniques.quantize._moments import Moments
+from compressctl.techniques.quantize.params import Bits, Granularity, WeightMethod
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How a weight is rounded; see `quantize.weights`."""
+
+    bits: Bits
+    method: WeightMethod
+    symmetric: bool
+    granularity: Granularity
+    group_size: int
+    clip_search: bool
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """values: as the graph stores the weight, each on the grid of quant. method: what was done in the end.
+
+    error: root of the squared error against the weight's own size, of the outputs where moments are known, of the weight
+    otherwise. bits: in the file, for codes, scales and zero points together.
+    """
+
+    values: np.ndarray
+    quant: TensorQuant
+    method: str
+    error: float
+    bits: int
+
+
+def round_weight(
+    values: np.ndarray,
+    node: WeightNode,
+    treatment: Treatment,
+    moments: Moments | None,
+    damping: float,
+    *,
+    act_order: bool,
+) -> Rounded:
+    """values: as stored. moments: of the node's inputs, None when nothing is known about them."""
+    matrix = np.ascontiguousarray(node.matrix(values), np.float32)
+    usable = moments if moments is not None and len(moments.magnitude) == matrix.shape[1] else None
+    grid = _grid(matrix, node, treatment, None if usable is None else np.diag(usable.second))
+    method: str = treatment.method
+    if method in ("gptq", "awq") and usable is None:
+        method = "rtn"
+    if method == "gptq" and usable is not None:
+        rounded = gptq(matrix, usable.second, grid, damping=damping, act_order=act_order)
+    else:
+        rounded = grid.values(matrix)
+    quant = _as_quant(grid, node, treatment, matrix.shape)
+    hessian = np.eye(1) if usable is None else usable.second
+    if usable is None:
+        error = float(np.sum((rounded - matrix) ** 2) / max(float(np.sum(matrix**2)), 1e-30))
+    else:
+        error = output_error(matrix, rounded, hessian) / max(output_error(0 * matrix, matrix, hessian), 1e-30)
+    return Rounded(
+        node.stored(rounded, values.shape), quant, method, max(error, 0.0) ** 0.5, _stored_bits(quant, values)
+    )
+
+
+def rounded_values(matrix: np.ndarray, power: np.ndarray, treatment: Treatment) -> np.ndarray:
+    """A matrix product's (rows, columns) weight rounded to nearest; power: (columns,), mean square of its inputs.
+
+    Whole ranges: this is tried for many scales of the inputs, and ranges are searched once for the one that is taken.
+    """
+    plain = replace(treatment, clip_search=False)
+    return _fitted(matrix, plain, power, treatment.granularity).values(matrix)
+
+
+def _grid(matrix: np.ndarray, node: WeightNode, treatment: Treatment, power: np.ndarray | None) -> Grid:
+    # Kernels for blocks read matrices; a convolution's columns are too short, and too mixed, for groups.
+    granularity = "channel" if node.op == "Conv" and treatment.granularity == "group" else treatment.granularity
+    return _fitted(matrix, treatment, power, granularity)
+
+
+def _fitted(matrix: np.ndarray, treatment: Treatment, power: np.ndarray | None, granularity: Granularity) -> Grid:
+    search = treatment.clip_search and treatment.method != "hqq"
+    if granularity == "tensor":
+        return one_grid(matrix, treatment.bits, symmetric=treatment.symmetric, search=search, importance=power)
+    group = treatment.group_size if granularity == "group" else matrix.shape[1]
+    grid = fit_grid(matrix, treatment.bits, group, symmetric=treatment.symmetric, search=search, importance=power)
+    return half_quadratic(matrix, grid) if treatment.method == "hqq" else grid
+
+
+def _as_quant(grid: Grid, node: WeightNode, treatment: Treatment, shape: tuple[int, ...]) -> TensorQuant:
+    stored_bits = 4 if treatment.bits == 3 else treatment.bits
+    dtype = f"{'' if treatment.symmetric else 'u'}int{stored_bits}"
+    point_dtype = np.int8 if treatment.symmetric else np.uint8
+    scale, point = grid.scale, grid.zero_point.astype(point_dtype)
+    limits = (grid.low, grid.high) if treatment.bits == 3 else (None, None)
+    axis, block = node.row_axis, None
+    if treatment.granularity == "tensor":
+        scale, point, axis_ = scale[0, 0].reshape(()), point[0, 0].reshape(()), None
+        return TensorQuant(dtype, scale, point, axis_, None, *limits)
+    if grid.scale.shape[1] == 1 and (node.op == "Conv" or treatment.granularity == "channel"):
+        scale, point = scale[:, 0], point[:, 0]
+    else:
+        axis, block = 1 - node.row_axis, grid.group
+        scale, point = (part.T if node.transposed else part for part in (scale, point))
+    return TensorQuant(dtype, np.ascontiguousarray(scale), np.ascontiguousarray(point), axis, block, *limits)
+
+
+def _stored_bits(quant: TensorQuant, values: np.ndarray) -> int:
+    width = int(quant.dtype.removeprefix("u").removeprefix("int"))
+    points = 0 if not np.any(quant.zero_point) else width * np.size(quant.zero_point)
+    return int(values.size * width + 32 * np.size(quant.scale) + points)
