@@ -26,6 +26,11 @@ def migrate(
 
     What a recipe extends is written only when it is named too. Values that come from `vars` are yours to change:
     `compressctl validate` warns of those.
+
+    \b
+    Examples:
+      compressctl migrate model.yaml
+      compressctl migrate recipes/*.yaml --diff
     """
     texts = {path: migrated(path) for path in recipes}
     changed = {path: (before, after) for path, (before, after) in texts.items() if before != after}
