@@ -4,7 +4,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all test-lowest lint format bench package clean
+.PHONY: demo test test-all test-lowest lint docs format bench package clean
 
 demo: $(VENV)/.installed  ## install, then compress a real model and prove it
 	$(VENV)/bin/compressctl apply builtin:quickstart
@@ -22,6 +22,9 @@ lint: $(VENV)/.installed-dev  ## what CI and pre-commit check
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+docs: $(VENV)/.installed-dev  ## the documentation as a site in build/site; a link or an anchor that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
 
 format: $(VENV)/.installed-dev
 	$(RUN) -m ruff check --fix .
@@ -48,5 +51,5 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,openvino,nncf,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch,openvino,nncf,dev,docs]'
 	touch $@

@@ -1,0 +1,109 @@
+"""The documentation's own claims: its recipes are valid, its commands exist, its links lead somewhere, its plugin runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.shell import Shell
+from typer.main import get_command
+
+from compressctl.cli.main import app
+from compressctl.recipe.loader import load
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLUGINS = ROOT / "docs" / "plugins.md"
+_BLOCK = re.compile(
+    r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+def _blocks(page: Path, *languages: str) -> list[re.Match[str]]:
+    return [block for block in _BLOCK.finditer(page.read_text()) if block["language"] in languages]
+
+
+def _recipes() -> list[tuple[str, str]]:
+    pages = [page for page in PAGES if page != PLUGINS]
+    found = [(page.name, block["text"]) for page in pages for block in _blocks(page, "yaml")]
+    return [(name, text) for name, text in found if text.startswith("recipe: ")]
+
+
+def _commands() -> list[tuple[str, str]]:
+    lines = [
+        (page.name, line)
+        for page in PAGES
+        for block in _blocks(page, "console", "sh")
+        for line in block["text"].split("\n")
+    ]
+    found = [(name, line.removeprefix("$ ").partition(" #")[0].strip()) for name, line in lines]
+    return [(name, line) for name, line in found if line.startswith("compressctl ")]
+
+
+@pytest.mark.parametrize(("page", "text"), _recipes())
+def test_recipes_in_the_documentation_are_valid(page: str, text: str, tmp_path: Path) -> None:
+    load(tmp_path / "recipe.yaml", text=text)
+
+
+@pytest.mark.parametrize(("page", "command"), _commands())
+def test_commands_in_the_documentation_are_ones_that_the_command_line_takes(page: str, command: str) -> None:
+    _, name, *arguments = shlex.split(command)
+    with get_command(app).get_command(None, name).make_context(name, arguments) as context:
+        assert not context.args
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    """Anchors, and what leaves docs/, are checked by `make docs`."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of the page on plugins, as its reader writes it, and as pip notes down what it installed."""
+    folder = tmp_path_factory.mktemp("acme")
+    for block in _blocks(PLUGINS, "toml", "python", "yaml"):
+        if block["title"]:
+            (folder / block["title"]).parent.mkdir(exist_ok=True)
+            (folder / block["title"]).write_text(block["text"])
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    info = folder / f"acme_compress-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {spec}\n" for name, spec in names.items())
+        for group, names in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    return folder
+
+
+def _environment(written: Path, cache: Path) -> dict[str, str]:
+    paths = os.pathsep.join([str(written), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": paths, "COMPRESSCTL_CACHE": str(cache)}
+
+
+def test_the_technique_and_the_metric_of_the_page_on_plugins_run(written: Path, tmp_path: Path) -> None:
+    shell = Shell(written, _environment(written, tmp_path / "cache"))
+    explained = shell.run("explain", "acme.clip")
+    assert "deviations: float, default 3.0" in explained.out, explained.err
+    done = shell.run("apply", "clip.yaml", "--output", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    report = shell.report(str(tmp_path / "out"))
+    assert report["metric"] == "acme.top3"
+    clip = next(stage for stage in report["stages"] if stage["use"] == "acme.clip")
+    assert sum(clip["facts"]["clipped"].values()) > 0
+
+
+@pytest.mark.slow
+def test_the_test_of_the_page_on_plugins_passes(written: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_clip.py"]
+    done = subprocess.run(
+        command, cwd=written, env=_environment(written, tmp_path / "cache"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
