@@ -68,18 +68,20 @@ class SeenParams(TechniqueParams):
     def needs(self):
         return super().needs() | Needs.of(Need.CALIBRATION_DATA)
 
-def _spec(name, params, function, form=Form.ONNX, check=None):
+def _spec(name, params, function, form=Form.ONNX):
     return TechniqueSpec(name=name, version=1, summary="an example", params=params, takes=form, gives=form,
-                         implementation=f"example_plugin.work:{function}", check=check)
+                         implementation=f"example_plugin.work:{function}")
 
-def _buggy(params, facts):
-    raise ZeroDivisionError("in a check")
+class BuggyParams(TechniqueParams):
+    def problems(self, facts):
+        raise ZeroDivisionError("in a check")
 
-def _refuse(params, facts):
-    """The leader takes a moment longer than the others to find what is wrong."""
-    if os.environ.get("RANK") == "0":
-        time.sleep(1)
-    return [Problem("refused on purpose")]
+class RefusingParams(TechniqueParams):
+    def problems(self, facts):
+        """The leader takes a moment longer than the others to find what is wrong."""
+        if os.environ.get("RANK") == "0":
+            time.sleep(1)
+        return [Problem("refused on purpose")]
 
 SCALE = _spec("example.scale", ScaleParams, "scale")
 WAIT = _spec("example.wait", NoParams, "wait")
@@ -89,9 +91,9 @@ PEEK = _spec("example.peek", NoParams, "peek")
 SEEN = _spec("example.seen", SeenParams, "peek")
 LINGER = _spec("example.linger", NoParams, "linger", Form.TORCH)
 GREEDY = _spec("example.greedy", NoParams, "greedy")
-BUGGY = _spec("example.buggy", NoParams, "fail", check=_buggy)
+BUGGY = _spec("example.buggy", BuggyParams, "fail")
 BROKEN = MetricSpec("example.broken", "an example", ("classification",), True, "%", "example_plugin.work:broken")
-REFUSE = _spec("example.refuse", NoParams, "fail", Form.TORCH, _refuse)
+REFUSE = _spec("example.refuse", RefusingParams, "fail", Form.TORCH)
 ''',
     "example_plugin/work.py": """
 import atexit, os, time

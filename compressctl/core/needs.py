@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from compressctl.core.errors import Problem
+from compressctl.core.model import Form
+
 if TYPE_CHECKING:
     from compressctl.core.data import SplitName
+    from compressctl.core.technique import ModelFacts
 
 
 class Need(StrEnum):
@@ -83,13 +87,22 @@ class Needs:
         return bool(self.all & needs)
 
 
-class TechniqueParams(BaseModel):
-    """Params of a technique, or a section of them. They say what their stage reads; what they do not say it is not handed.
-
-    A section that is TechniqueParams itself speaks for itself: what it needs and its files are found by its field.
-    """
+class Section(BaseModel):
+    """A mapping in a recipe: it has no keys but its own, and nobody changes it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TechniqueParams(Section):
+    """Params of a technique, or a section of them. They say what their stage reads; what they do not say it is not handed.
+
+    A section that is TechniqueParams itself speaks for itself: what it needs, its files and problems are found by its field.
+    takes_quantized: whether a model that an earlier stage has quantized is no problem. is_training: as a section, works on
+    torch models alone.
+    """
+
+    takes_quantized: ClassVar[bool] = False
+    is_training: ClassVar[bool] = False
 
     def needs(self) -> Needs:
         """What a stage with these params reads. Overrides add their own to `super().needs()`, which asks the sections."""
@@ -107,6 +120,16 @@ class TechniqueParams(BaseModel):
             for file, path in section.files(base).items()
         }
 
+    def problems(self, facts: ModelFacts) -> list[Problem]:
+        """What is wrong with these params beyond what each field refuses, as far as it shows before a weight is loaded."""
+        found = []
+        for name, section in self._sections().items():
+            if section.is_training and facts.form is Form.ONNX:
+                hint = f"leave {name} out, or give the model as torch (source: python)"
+                found.append(Problem("training needs a torch model, but the model is an ONNX graph here", name, hint))
+            found += [replace(problem, path=f"{name}.{problem.path}") for problem in section.problems(facts)]
+        return found
+
     def _sections(self) -> dict[str, TechniqueParams]:
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if isinstance(value, TechniqueParams)}
@@ -115,6 +138,10 @@ class TechniqueParams(BaseModel):
 def declared_needs(params: BaseModel) -> Needs:
     """What the params declare; nothing where they are a plain pydantic model."""
     return params.needs() if isinstance(params, TechniqueParams) else Needs()
+
+
+def declared_problems(params: BaseModel, facts: ModelFacts) -> list[Problem]:
+    return params.problems(facts) if isinstance(params, TechniqueParams) else []
 
 
 def declared_files(params: BaseModel, base: Path) -> Mapping[str, Path]:

@@ -6,7 +6,20 @@ import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from pydantic import Field
+
 from compressctl.core.errors import UsageError
+from compressctl.core.needs import Section
+
+
+class Override(Section):
+    """Another treatment for the parts of a model that a pattern matches."""
+
+    match: str = Field(
+        description="shell-style pattern over names of layers, nodes and weights and over their types; matching nothing is an error",
+        min_length=1,
+    )
+
 
 _Part = TypeVar("_Part")
 _SHOWN = 8

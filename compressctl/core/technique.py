@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from compressctl.core.backend import Session
     from compressctl.core.data import Dataset, SplitName
-    from compressctl.core.errors import Problem
     from compressctl.core.events import Events
     from compressctl.core.model import Form, Model, Signature
     from compressctl.core.source import MetricSpec, Task
@@ -39,9 +38,10 @@ class TechniqueSpec:
     params: a pydantic model with extra="forbid" and a description on every field; becomes part of the recipe's schema. As
     `TechniqueParams` it says what the stage reads beside its model; a plain model reads nothing else. takes: the form that it
     works on; several where it takes the model as it comes. gives: the form of its result, None for the form that it was
-    given. implementation: `"module:function"`, an `Apply`, imported when the stage runs. version: raise it when the same
+    given. implementation: `"module:function"`, an `Apply`, imported when the stage runs; by default `apply` in the file of the
+    technique's name in this package. version: raise it when the same
     parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
-    check: problems that need no weights, beyond what params itself refuses. bisects: whether it can give parts of its
+    bisects: whether it can give parts of its
     work back until `run.accept` holds. promises_speed: whoever uses it expects a faster file, so a result that is slower than
     what the stage was given is undone.
     """
@@ -52,13 +52,16 @@ class TechniqueSpec:
     params: type[BaseModel]
     takes: Form | tuple[Form, ...]
     gives: Form | None
-    implementation: str
     destroys: tuple[str, ...] = ()
     quantizes: bool = False
     bisects: bool = False
     sources: tuple[str, ...] = ()
-    check: Callable[[Any, ModelFacts], list[Problem]] | None = None
     promises_speed: bool = False
+    implementation: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.implementation:
+            object.__setattr__(self, "implementation", "{}.{}:apply".format(*_place(self.name)))
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -142,27 +145,21 @@ class Apply(Protocol):
     def __call__(self, model: Model, params: Any, run: RunContext) -> StageResult: ...
 
 
+_NAMES = (
+    "quantize.static", "quantize.dynamic", "quantize.mixed", "quantize.weights", "quantize.qat", "quantize.binary", "cast",
+    "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
+    "factorize.cp", "share.kmeans", "distill.logits", "distill.features",
+)  # fmt: skip
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The family's module and the technique's own name."""
+    family, _, own = name.rpartition(".")
+    return f"compressctl.techniques.{family or own}", own
+
+
 techniques: Registry[TechniqueSpec] = Registry(
     "technique",
     "compressctl.techniques",
-    {
-        "quantize.static": "compressctl.techniques.quantize.params:STATIC",
-        "quantize.dynamic": "compressctl.techniques.quantize.params:DYNAMIC",
-        "quantize.mixed": "compressctl.techniques.quantize.mixed_params:MIXED",
-        "quantize.weights": "compressctl.techniques.quantize.params:WEIGHTS",
-        "quantize.qat": "compressctl.techniques.quantize.qat_params:QAT",
-        "quantize.binary": "compressctl.techniques.quantize.binary_params:BINARY",
-        "cast": "compressctl.techniques.cast.params:CAST",
-        "finetune": "compressctl.techniques.finetune.params:FINETUNE",
-        "prune.channels": "compressctl.techniques.prune.structured_params:CHANNELS",
-        "prune.heads": "compressctl.techniques.prune.structured_params:HEADS",
-        "prune.layers": "compressctl.techniques.prune.structured_params:LAYERS",
-        "prune.unstructured": "compressctl.techniques.prune.unstructured_params:UNSTRUCTURED",
-        "factorize.svd": "compressctl.techniques.factorize.params:SVD",
-        "factorize.tucker": "compressctl.techniques.factorize.params:TUCKER",
-        "factorize.cp": "compressctl.techniques.factorize.params:CP",
-        "share.kmeans": "compressctl.techniques.share.params:KMEANS",
-        "distill.logits": "compressctl.techniques.distill.params:LOGITS",
-        "distill.features": "compressctl.techniques.distill.params:FEATURES",
-    },
+    {name: f"{family}.params:{own.upper()}" for name, (family, own) in ((name, _place(name)) for name in _NAMES)},
 )

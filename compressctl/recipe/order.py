@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from compressctl.core.backend import backends
 from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
+from compressctl.core.needs import TechniqueParams, declared_problems
 from compressctl.core.source import DEFAULT_METRIC, model_sources
 from compressctl.core.target import Target, resolve_profile
 from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
@@ -116,10 +118,19 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
                 "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
             )
         )
+    elif facts.quantized and isinstance(stage.params, TechniqueParams) and not stage.params.takes_quantized:
+        found.append(Problem("the model is already quantized by an earlier stage", f"{path}.use", _quantize_once(spec)))
     found += unmet_needs(recipe, stage, spec, path)
-    if spec.check:
-        found += [
-            Problem(problem.message, f"{path}.{problem.path}" if problem.path else path, problem.hint)
-            for problem in spec.check(stage.params, facts)
-        ]
+    found += [
+        replace(problem, path=f"{path}.{problem.path}" if problem.path else path)
+        for problem in declared_problems(stage.params, facts)
+    ]
     return found
+
+
+def _quantize_once(spec: TechniqueSpec) -> str:
+    if spec.quantizes:
+        return (
+            "quantize once: `overrides` treat parts differently, `precision` under `export` is for what stays in float"
+        )
+    return f"put {spec.name} before the stage that quantizes: integers keep exact zeros and shared values"

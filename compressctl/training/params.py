@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.needs import Need, Needs, Section, TechniqueParams
 
 
-class Augmentation(BaseModel):
+class Augmentation(Section):
     """What is done to images while they train, anew for each sample in each epoch. Inputs without height and width stay."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     crop_padding: int = Field(
         0,
@@ -34,6 +32,8 @@ class Augmentation(BaseModel):
 
 class TrainingParams(TechniqueParams):
     """Part of a stage's own params where training is what it does, a section of them where training recovers a loss."""
+
+    is_training = True
 
     epochs: int = Field(5, ge=0, description="passes over the train split")
     batch_size: int = Field(128, ge=1, description="samples per step, over all processes together")

@@ -21,8 +21,8 @@ from compressctl.techniques.cast.cast import apply as cast
 from compressctl.techniques.cast.params import CastParams
 from compressctl.techniques.factorize.params import SvdParams
 from compressctl.techniques.factorize.svd import apply as svd
+from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply as prune
-from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 from compressctl.techniques.quantize.dynamic import apply as dynamic
 from compressctl.techniques.quantize.params import DynamicParams, WeightsParams
 from compressctl.techniques.quantize.weights import apply as weights

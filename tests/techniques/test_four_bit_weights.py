@@ -29,7 +29,7 @@ from compressctl.graph.index import index
 from compressctl.numerics.adaround import Layer, nearest
 from compressctl.pipeline.workspace import open_backend
 from compressctl.techniques.quantize import _layerwise as layerwise
-from compressctl.techniques.quantize.params import Override, StaticParams
+from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply
 
 STEPS = 400
@@ -130,7 +130,7 @@ def test_the_same_seed_gives_the_same_file(data: Digits, model: Model, learned: 
 
 
 def test_an_override_gives_one_layer_another_width(data: Digits, model: Model) -> None:
-    params = StaticParams(overrides=(Override(match="body", weights="int4"),))
+    params = StaticParams(overrides=(StaticOverride(match="body", weights="int4"),))
     codes = codes_of(apply(model, params, context(data, model)).model)
     assert np.abs(codes["stem.weight"]).max() == 127
     assert codes["body.weight"].max() <= 7

@@ -35,7 +35,7 @@ from compressctl.techniques.prune._criteria import scores
 from compressctl.techniques.prune._measured_widths import reach_latency
 from compressctl.techniques.prune._sparse_learning import GroupNorm, Pull
 from compressctl.techniques.prune.channels import apply
-from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
+from compressctl.techniques.prune.params import ChannelOverride, ChannelsParams
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import StepInfo
 from compressctl.training.loop import train

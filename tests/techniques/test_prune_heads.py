@@ -18,7 +18,7 @@ from compressctl.layers.channels.verify_group import proven
 from compressctl.sources.structure import read_network, write_network
 from compressctl.techniques.prune._split_attention import split
 from compressctl.techniques.prune.heads import apply, find_attention
-from compressctl.techniques.prune.structured_params import HeadsParams
+from compressctl.techniques.prune.params import HeadsParams
 
 IMAGE = Signature(
     (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)

@@ -16,7 +16,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.graph.lower import lower
 from compressctl.sources.structure import read_network, write_network
 from compressctl.techniques.prune.layers import apply, residual_blocks, without
-from compressctl.techniques.prune.structured_params import LayersParams
+from compressctl.techniques.prune.params import LayersParams
 
 
 @pytest.mark.parametrize(

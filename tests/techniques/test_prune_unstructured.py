@@ -35,8 +35,8 @@ from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
 from compressctl.techniques.prune._sparse_torch import TorchWeights
+from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply
-from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED, UnstructuredParams
 from compressctl.techniques.quantize.params import StaticParams
 from compressctl.techniques.quantize.static import apply as quantize
 
@@ -624,7 +624,7 @@ def test_a_quantized_model_is_refused(lowered: Model, run: RunContext) -> None:
         ({"pattern": "2:4", "scope": "global"}, Form.TORCH, "scope", "fixes the share of each layer"),
         ({"pattern": "2:4", "method": "lamp"}, Form.TORCH, "method", "fixes the share of each layer"),
         ({"method": "wanda", "scope": "global"}, Form.TORCH, "scope", "cannot be compared between layers"),
-        ({"method": "lamp", "scope": "layer"}, Form.TORCH, "scope", "spreads the share over layers"),
+        ({"method": "lamp", "scope": "local"}, Form.TORCH, "scope", "spreads the share over layers"),
         ({"schedule": "gradual"}, Form.TORCH, "schedule", "there is no `finetune`"),
         ({"schedule": "iterative", "finetune": {"epochs": 0}}, Form.TORCH, "finetune.epochs", "needs epochs"),
         ({"schedule": "gradual", "method": "wanda", "finetune": {}}, Form.TORCH, "schedule", "calibration data"),
@@ -637,8 +637,7 @@ def test_a_quantized_model_is_refused(lowered: Model, run: RunContext) -> None:
 def test_what_does_not_fit_together_is_said_before_anything_is_loaded(
     params: dict[str, Any], form: Form, path: str, message: str
 ) -> None:
-    assert UNSTRUCTURED.check is not None
-    (problem,) = UNSTRUCTURED.check(UnstructuredParams(**params), ModelFacts(form, Target("onnxruntime")))
+    (problem,) = UnstructuredParams(**params).problems(ModelFacts(form, Target("onnxruntime")))
     assert problem.path == path
     assert message in problem.message
     assert problem.hint

@@ -25,8 +25,7 @@ from compressctl.graph.index import index  # noqa: E402
 from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.graph.simplify import simplify  # noqa: E402
 from compressctl.techniques.quantize.binary import apply  # noqa: E402
-from compressctl.techniques.quantize.binary_params import BinaryParams  # noqa: E402
-from compressctl.techniques.quantize.params import StaticParams  # noqa: E402
+from compressctl.techniques.quantize.params import BinaryParams, StaticParams  # noqa: E402
 from compressctl.techniques.quantize.static import apply as static  # noqa: E402
 
 BRISK = {"epochs": 3, "batch_size": 64, "learning_rate": 0.02}

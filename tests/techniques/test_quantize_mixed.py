@@ -20,8 +20,7 @@ from compressctl.graph.index import index
 from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.techniques.quantize._sensitivity import Probe, hessian_trace, probe
 from compressctl.techniques.quantize.mixed import apply
-from compressctl.techniques.quantize.mixed_params import MixedParams, check_mixed
-from compressctl.techniques.quantize.params import Override, StaticParams
+from compressctl.techniques.quantize.params import MixedParams, StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply as apply_static
 
 SIZES = {"stem": (144, 16), "body": (2304, 16), "head": (2560, 10)}
@@ -71,7 +70,9 @@ def test_the_cost_is_the_divergence_of_the_file_in_which_one_layer_is_quantized(
     data: Digits, model: Model, chosen: StageResult
 ) -> None:
     """Done again by hand: everything else kept float by overrides, both files run, KL in float64."""
-    others = tuple(Override(match=name, weights="float") for name in ("stem", "body", "residual", "pool", "flatten"))
+    others = tuple(
+        StaticOverride(match=name, weights="float") for name in ("stem", "body", "residual", "pool", "flatten")
+    )
     alone = apply_static(model, StaticParams(weights="int4", overrides=others), context(data, model)).model
     images = {"image": data.split("calibration").images}
     scores = [open_model(part).run(images)["logits"].astype(np.float64) for part in (model, alone)]
@@ -106,7 +107,7 @@ def test_a_stage_from_the_cache_still_says_what_it_chose(model: Model, chosen: S
 
 def test_what_an_override_decides_is_not_up_for_choice(data: Digits, model: Model) -> None:
     settings = StaticParams(
-        overrides=(Override(match="stem", weights="float"), Override(match="head.*", weights="int8"))
+        overrides=(StaticOverride(match="stem", weights="float"), StaticOverride(match="head.*", weights="int8"))
     )
     found = apply(model, MixedParams(size=0.3, static=settings), context(data, model))
     layers = found.facts["layers"]
@@ -194,9 +195,9 @@ def test_without_a_way_to_open_a_model_the_message_says_what_to_choose(data: Dig
 
 def test_the_width_of_every_layer_is_not_given_beside_the_choice() -> None:
     facts = ModelFacts(Form.ONNX, Target("onnxruntime"))
-    (problem,) = check_mixed(MixedParams(size=0.2, static=StaticParams(weights="int4")), facts)
+    (problem,) = MixedParams(size=0.2, static=StaticParams(weights="int4")).problems(facts)
     assert problem.path == "static.weights"
-    assert check_mixed(MixedParams(size=0.2), facts) == []
+    assert MixedParams(size=0.2).problems(facts) == []
 
 
 def test_layers_that_share_a_weight_get_one_width(data: Digits, model: Model) -> None:

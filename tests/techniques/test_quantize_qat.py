@@ -29,8 +29,8 @@ from compressctl.recipe.loader import load  # noqa: E402
 from compressctl.techniques.quantize._learned_plan import learned_plan  # noqa: E402
 from compressctl.techniques.quantize._qat_layers import find_layers  # noqa: E402
 from compressctl.techniques.quantize._simulate import install, layers_of, remove  # noqa: E402
+from compressctl.techniques.quantize.params import QatOverride, QatParams  # noqa: E402
 from compressctl.techniques.quantize.qat import Calibrated, apply, calibrated  # noqa: E402
-from compressctl.techniques.quantize.qat_params import QatOverride, QatParams  # noqa: E402
 from compressctl.training.hooks import FreezeNorms, StepInfo  # noqa: E402
 
 TARGET = Target("onnxruntime", profile="x86-vnni")

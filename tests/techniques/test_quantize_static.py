@@ -31,7 +31,7 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.sites import find_sites
 from compressctl.techniques.quantize._bias import corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import calibrate
-from compressctl.techniques.quantize.params import Override, StaticParams
+from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply
 
 
@@ -109,7 +109,7 @@ def test_a_convolutions_mean_shift_is_exact_with_padding(data: Digits, model: Mo
 
 
 def test_an_override_keeps_a_layer_in_float(data: Digits, model: Model) -> None:
-    params = StaticParams(overrides=(Override(match="head.*", weights="float"),))
+    params = StaticParams(overrides=(StaticOverride(match="head.*", weights="float"),))
     result = apply(model, params, context(data, model))
     assert result.facts["left_in_float"] == {"head": "override 'head.*'"}
     stored = {tensor.name for tensor in emit(result.model, Target("onnxruntime")).graph.initializer}
@@ -119,7 +119,7 @@ def test_an_override_keeps_a_layer_in_float(data: Digits, model: Model) -> None:
 
 def test_an_override_that_matches_nothing_is_an_error_that_names_what_there_is(data: Digits, model: Model) -> None:
     with pytest.raises(UsageError, match=r"'tail\.\*' matches no node") as caught:
-        apply(model, StaticParams(overrides=(Override(match="tail.*", weights="float"),)), context(data, model))
+        apply(model, StaticParams(overrides=(StaticOverride(match="tail.*", weights="float"),)), context(data, model))
     assert "head.weight" in str(caught.value)
 
 
@@ -139,7 +139,7 @@ def test_a_gate_gives_back_no_more_layers_than_it_needs(data: Digits, model: Mod
     plain = apply(spoiled, StaticParams(per_channel=False), context(data, spoiled))
     assert before - accuracy(plain.model, data.split("validation")) > 3
 
-    by_hand = StaticParams(per_channel=False, overrides=(Override(match="body", weights="float"),))
+    by_hand = StaticParams(per_channel=False, overrides=(StaticOverride(match="body", weights="float"),))
     best = accuracy(apply(spoiled, by_hand, context(data, spoiled)).model, data.split("validation"))
     accept = _held(data, spoiled, before - best)
 

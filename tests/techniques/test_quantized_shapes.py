@@ -15,7 +15,7 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.pipeline.serialization import read_model, write_model
-from compressctl.techniques.quantize.params import Override, StaticParams
+from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply
 
 VNNI = Target("onnxruntime", profile="x86-vnni")
@@ -87,7 +87,7 @@ def test_a_detectors_heads_stay_float_by_one_pattern(data: Digits, tmp_path: Pat
         weights=weights,  # type: ignore[arg-type]
         rounding="adaround" if weights == "int4" else "nearest",
         rounding_steps=20,
-        overrides=(Override(match="head.*", weights="float"),),
+        overrides=(StaticOverride(match="head.*", weights="float"),),
     )
     result = apply(network, params, context(data, network))
     nodes = ONNXRUNTIME.explain(ONNXRUNTIME.build(result.model, VNNI, tmp_path), VNNI)

@@ -28,12 +28,12 @@ from compressctl.recipe.schema import DataSection
 from compressctl.sources import builtin
 from compressctl.sources.load import load_dataset
 from compressctl.sources.params import BuiltinParams, DigitsParams
+from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply as prune
-from compressctl.techniques.prune.unstructured_params import UnstructuredParams
 from compressctl.techniques.share._allocate import Option, allocate
 from compressctl.techniques.share._shared import Treatment, share
 from compressctl.techniques.share.kmeans import apply
-from compressctl.techniques.share.params import KMEANS, KmeansParams
+from compressctl.techniques.share.params import KmeansParams
 
 BRIEF = {"epochs": 1, "batch_size": 256}
 
@@ -358,14 +358,13 @@ def test_overrides_and_what_is_left(graph: Model, run: RunContext) -> None:
     [
         ({"finetune": {}}, "finetune"),
         ({"importance": "fisher"}, "importance"),
-        ({"rate": 0.1, "granularity": "channel"}, "rate"),
-        ({"rate": 0.1, "codebook": "uniform"}, "rate"),
+        ({"rate_weight": 0.1, "granularity": "channel"}, "rate_weight"),
+        ({"rate_weight": 0.1, "codebook": "uniform"}, "rate_weight"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_runs(params: dict[str, Any], path: str) -> None:
-    assert KMEANS.check is not None
     facts = ModelFacts(Form.ONNX, Target("onnxruntime"))
-    assert [problem.path for problem in KMEANS.check(KmeansParams(**params), facts)] == [path]
+    assert [problem.path for problem in KmeansParams(**params).problems(facts)] == [path]
 
 
 def test_needs_follow_the_params() -> None:

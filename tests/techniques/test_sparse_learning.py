@@ -18,7 +18,7 @@ from compressctl.sources.load import load_dataset  # noqa: E402
 from compressctl.sources.params import BuiltinParams, DigitsParams  # noqa: E402
 from compressctl.techniques.prune._sparse_learning import GroupNorm  # noqa: E402
 from compressctl.techniques.prune.channels import _plan, apply  # noqa: E402
-from compressctl.techniques.prune.structured_params import ChannelsParams  # noqa: E402
+from compressctl.techniques.prune.params import ChannelsParams  # noqa: E402
 
 PARAMS = ChannelsParams(keep=0.9, regularization={"epochs": 2, "strength": 0.05, "learning_rate": 0.02})
 

@@ -16,8 +16,7 @@ from compressctl.core.needs import Need, declared_files, declared_needs
 from compressctl.core.registry import load
 from compressctl.core.technique import TechniqueSpec
 from compressctl.techniques.factorize.params import SVD
-from compressctl.techniques.prune.structured_params import CHANNELS
-from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED
+from compressctl.techniques.prune.params import CHANNELS, UNSTRUCTURED
 from compressctl.techniques.share.params import KMEANS
 from compressctl.training.supervision.params import SupervisedParams
 

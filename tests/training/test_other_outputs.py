@@ -28,10 +28,8 @@ from compressctl.sources.torch_modules import signature_of  # noqa: E402
 from compressctl.techniques.distill.params import FEATURES, LOGITS  # noqa: E402
 from compressctl.techniques.factorize.params import SVD  # noqa: E402
 from compressctl.techniques.finetune.params import FINETUNE  # noqa: E402
-from compressctl.techniques.prune.structured_params import CHANNELS  # noqa: E402
-from compressctl.techniques.prune.unstructured_params import UNSTRUCTURED  # noqa: E402
-from compressctl.techniques.quantize.binary_params import BINARY  # noqa: E402
-from compressctl.techniques.quantize.qat_params import QAT  # noqa: E402
+from compressctl.techniques.prune.params import CHANNELS, UNSTRUCTURED  # noqa: E402
+from compressctl.techniques.quantize.params import BINARY, QAT  # noqa: E402
 from compressctl.techniques.share.params import KMEANS  # noqa: E402
 from compressctl.training.loop import train  # noqa: E402
 from compressctl.training.objective import task_objective  # noqa: E402

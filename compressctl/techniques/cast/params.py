@@ -33,35 +33,26 @@ class CastParams(TechniqueParams):
     def needs(self) -> Needs:
         return super().needs() | Needs.of(reads=(Need.TARGET,) if self.scope == "auto" else ())
 
-
-def check_cast(params: CastParams, facts: ModelFacts) -> list[Problem]:
-    problems = []
-    if facts.quantized:
-        problems.append(
-            Problem(
-                "the model is already quantized or cast by an earlier stage",
-                path="use",
-                hint="what is left in float gets its type from the deliverable: `precision` under `export`",
+    def problems(self, facts: ModelFacts) -> list[Problem]:
+        problems = super().problems(facts)
+        on_processor = facts.target.device == "cpu" and facts.target.backend == "onnxruntime"
+        if self.dtype == "bfloat16" and self.scope == "all" and on_processor:
+            problems.append(
+                Problem(
+                    "ONNX Runtime has no bfloat16 kernels for processors",
+                    path="dtype",
+                    hint="use `scope: weights`, which stores bfloat16 and computes in float32, or float16",
+                )
             )
-        )
-    on_processor = facts.target.device == "cpu" and facts.target.backend == "onnxruntime"
-    if params.dtype == "bfloat16" and params.scope == "all" and on_processor:
-        problems.append(
-            Problem(
-                "ONNX Runtime has no bfloat16 kernels for processors",
-                path="dtype",
-                hint="use `scope: weights`, which stores bfloat16 and computes in float32, or float16",
+        if not self.keep_io and (self.dtype == "bfloat16" or self.scope == "weights"):
+            problems.append(
+                Problem(
+                    "inputs and outputs can only change their type with `dtype: float16` and `scope: all`",
+                    path="keep_io",
+                    hint="leave keep_io at true",
+                )
             )
-        )
-    if not params.keep_io and (params.dtype == "bfloat16" or params.scope == "weights"):
-        problems.append(
-            Problem(
-                "inputs and outputs can only change their type with `dtype: float16` and `scope: all`",
-                path="keep_io",
-                hint="leave keep_io at true",
-            )
-        )
-    return problems
+        return problems
 
 
 CAST = TechniqueSpec(
@@ -71,9 +62,7 @@ CAST = TechniqueSpec(
     params=CastParams,
     takes=Form.ONNX,
     gives=Form.ONNX,
-    implementation="compressctl.techniques.cast.cast:apply",
     destroys=("trainability: the graph's numbers have 16 bits from here on",),
     quantizes=True,
     sources=("Micikevicius et al. 2018, Mixed Precision Training, section 3",),
-    check=check_cast,
 )

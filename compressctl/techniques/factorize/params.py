@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.needs import Need, Needs, TechniqueParams
-from compressctl.core.technique import ModelFacts, TechniqueSpec
+from compressctl.core.needs import Need, Needs, Section, TechniqueParams
+from compressctl.core.patterns import Override
+from compressctl.core.technique import TechniqueSpec
 from compressctl.training.params import TrainingParams
 from compressctl.training.supervision.params import SupervisedParams
 
 
-class RankRule(BaseModel):
+class RankRule(Section):
     """How a layer's rank is found. Exactly one of the keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     ratio: float | None = Field(
         None, gt=0, lt=1, description="the most parameters that each layer keeps, as a share of its own"
@@ -62,7 +60,6 @@ _WAYS = (
 )
 _OR_WHOLE = f"{_WAYS}; or full, to leave the layer as it is"
 _TWO = "; two numbers are output and input channels"
-_MATCH = "shell-style pattern over layer names and types; matching nothing is an error"
 
 
 class Regularization(TrainingParams):
@@ -129,12 +126,9 @@ class Shared(TechniqueParams):
         return any(isinstance(rule, RankRule) and rule.validation_drop is not None for rule in rules)
 
 
-class SvdOverride(BaseModel):
+class SvdOverride(Override):
     """Another treatment for the layers that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(min_length=1, description=_MATCH)
     rank: Number | Literal["evbmf", "full"] | RankRule | None = Field(None, description=_OR_WHOLE)
     conv: Literal["auto", "channel", "spatial", "skip"] | None = Field(None, description="as in the stage itself")
 
@@ -151,12 +145,9 @@ class SvdParams(Shared):
     overrides: tuple[SvdOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
-class TuckerOverride(BaseModel):
+class TuckerOverride(Override):
     """Another treatment for the layers that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(min_length=1, description=_MATCH)
     rank: Number | tuple[Number, Number] | Literal["evbmf", "full"] | RankRule = Field(description=_OR_WHOLE + _TWO)
 
 
@@ -167,12 +158,9 @@ class TuckerParams(Shared):
     overrides: tuple[TuckerOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
-class CpOverride(BaseModel):
+class CpOverride(Override):
     """Another treatment for the layers that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(min_length=1, description=_MATCH)
     rank: Number | Literal["evbmf", "full"] | RankRule = Field(description=_OR_WHOLE)
 
 
@@ -186,24 +174,6 @@ class CpParams(Shared):
     overrides: tuple[CpOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
 
-def check_factorize(params: Shared, facts: ModelFacts) -> list[Problem]:
-    found = []
-    if facts.quantized:
-        found.append(
-            Problem("the model is already quantized by an earlier stage", "use", "factorize before quantizing")
-        )
-    for section in ("regularization", "finetune"):
-        if facts.form is Form.ONNX and getattr(params, section) is not None:
-            found.append(
-                Problem(
-                    "training needs a torch model, and the model is an ONNX graph here",
-                    section,
-                    f"leave {section} out, or give the model as torch (source: python)",
-                )
-            )
-    return found
-
-
 _BOTH = (Form.TORCH, Form.ONNX)
 _DESTROYS = ("the factorized layers' weights: what training wanted of them, such as zeros, is gone",)
 
@@ -214,7 +184,6 @@ SVD = TechniqueSpec(
     params=SvdParams,
     takes=_BOTH,
     gives=None,
-    implementation="compressctl.techniques.factorize.svd:apply",
     destroys=_DESTROYS,
     sources=(
         "Wang et al. 2024, SVD-LLM, section 3.1 (whitening)",
@@ -222,7 +191,6 @@ SVD = TechniqueSpec(
         "Nakajima et al. 2013, Global Analytic Solution of Fully-observed Variational Bayesian Matrix Factorization",
         "Xu et al. 2020, TRP: Trained Rank Pruning for Efficient Deep Neural Networks, section 3.3 (nuclear norm)",
     ),
-    check=check_factorize,
 )
 
 TUCKER = TechniqueSpec(
@@ -232,12 +200,10 @@ TUCKER = TechniqueSpec(
     params=TuckerParams,
     takes=_BOTH,
     gives=None,
-    implementation="compressctl.techniques.factorize.tucker:apply",
     destroys=_DESTROYS,
     sources=(
         "Kim et al. 2016, Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
     ),
-    check=check_factorize,
 )
 
 CP = TechniqueSpec(
@@ -247,8 +213,6 @@ CP = TechniqueSpec(
     params=CpParams,
     takes=_BOTH,
     gives=None,
-    implementation="compressctl.techniques.factorize.cp:apply",
     destroys=_DESTROYS,
     sources=("Lebedev et al. 2015, Speeding-up Convolutional Neural Networks Using Fine-tuned CP-Decomposition",),
-    check=check_factorize,
 )

@@ -18,5 +18,4 @@ FINETUNE = TechniqueSpec(
     params=FinetuneParams,
     takes=Form.TORCH,
     gives=Form.TORCH,
-    implementation="compressctl.techniques.finetune.finetune:apply",
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressctl.layers.channels.dependency_groups import Group, nearest_width
-from compressctl.techniques.prune.structured_params import Scope
+from compressctl.techniques.prune.params import Scope
 
 Kept = Mapping[str, int]
 """Units that stay, by the group's name."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, Group
 from compressctl.layers.channels.surgery import channels, removal, size_after
-from compressctl.techniques.prune.structured_params import Budgeted
+from compressctl.techniques.prune.params import Budgeted
 
 
 @dataclass(frozen=True)

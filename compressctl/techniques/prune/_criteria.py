@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, Group, Member
 from compressctl.layers.channels.weights import as_array, channel_norms, member_weights, per_channel, to_units
-from compressctl.techniques.prune.structured_params import Criterion
+from compressctl.techniques.prune.params import Criterion
 from compressctl.training.data import TensorBatch
 
 Scores = Mapping[str, np.ndarray]

@@ -14,7 +14,7 @@ from compressctl.numerics.saliency import lamp, wanda
 from compressctl.numerics.sparsegpt import Zeros, sparsegpt
 from compressctl.techniques.prune._input_moments import input_grams, input_moments
 from compressctl.techniques.prune._sparse_layers import Layer, Treated, Treatment, Weights
-from compressctl.techniques.prune.unstructured_params import UnstructuredParams
+from compressctl.techniques.prune.params import UnstructuredParams
 
 Share = Callable[[float], float]
 """The share of zeros now, from a layer's share in the end."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from compressctl.core.data import Split
 from compressctl.core.patterns import matching
-from compressctl.techniques.prune.unstructured_params import SparsityOverride, UnstructuredParams, implied, n_of_m
+from compressctl.techniques.prune.params import SparsityOverride, UnstructuredParams, implied, n_of_m
 
 _SMALL_END = 0.05
 """Share of all weights below which a first or last layer is kept dense by `ends: auto`."""

@@ -13,7 +13,7 @@ from compressctl.numerics.sparsity_schedule import cubic
 from compressctl.techniques.prune._masking import choose, magnitudes
 from compressctl.techniques.prune._sparse_layers import Treated, Weights
 from compressctl.techniques.prune._sparse_torch import from_canonical, to_canonical
-from compressctl.techniques.prune.unstructured_params import UnstructuredParams
+from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.training.hooks import Hook, StepInfo
 
 _CUTS = 100

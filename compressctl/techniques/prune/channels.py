@@ -29,7 +29,7 @@ from compressctl.techniques.prune._allocate import Choice, Kept, allocate, alloc
 from compressctl.techniques.prune._criteria import normalized, scores
 from compressctl.techniques.prune._measured_widths import narrow, reach_latency, saved_us
 from compressctl.techniques.prune._sparse_learning import GroupNorm, Growing, Pull
-from compressctl.techniques.prune.structured_params import ChannelOverride, ChannelsParams
+from compressctl.techniques.prune.params import ChannelOverride, ChannelsParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.loop import train

@@ -22,7 +22,7 @@ from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._allocate import Choice, Kept, spread
 from compressctl.techniques.prune._criteria import Scores
 from compressctl.techniques.prune._split_attention import split
-from compressctl.techniques.prune.structured_params import HeadsParams
+from compressctl.techniques.prune.params import HeadsParams
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 

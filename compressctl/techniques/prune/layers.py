@@ -21,7 +21,7 @@ from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, exampl
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.prune._skip import Skip
-from compressctl.techniques.prune.structured_params import LayersParams
+from compressctl.techniques.prune.params import LayersParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective

@@ -17,7 +17,7 @@ from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.sparsity_schedule import geometric
 from compressctl.techniques.prune._masking import cut
 from compressctl.techniques.prune._sparse_layers import Layer, Treated, Weights, treat
-from compressctl.techniques.prune.unstructured_params import UnstructuredParams
+from compressctl.techniques.prune.params import UnstructuredParams
 
 if TYPE_CHECKING:
     from compressctl.graph.carry import Carried

@@ -14,8 +14,7 @@ from compressctl.graph.codes import weight_values
 from compressctl.graph.index import index
 from compressctl.graph.sites import Site, find_sites
 from compressctl.techniques.quantize._bias import corrected_biases, with_biases
-from compressctl.techniques.quantize.mixed_params import Width
-from compressctl.techniques.quantize.params import StaticParams
+from compressctl.techniques.quantize.params import StaticParams, Width
 from compressctl.techniques.quantize.static import BITS, Seen, make_plan, rounding_nodes
 
 _FLOAT = "mixed: float"

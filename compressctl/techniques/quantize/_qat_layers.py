@@ -14,7 +14,7 @@ from compressctl.core.target import Target
 from compressctl.graph.sites import Site
 from compressctl.techniques.quantize._fake_quant import InputQuantizer, WeightQuantizer, fitted_scale
 from compressctl.techniques.quantize._simulate import Layer, Rounding, layers_of
-from compressctl.techniques.quantize.qat_params import QatParams, WeightType
+from compressctl.techniques.quantize.params import QatParams, WeightType
 from compressctl.techniques.quantize.static import names_of
 
 LIMITS: Mapping[WeightType, int] = {"int8": 127, "int4": 7, "int2": 1}

@@ -19,7 +19,7 @@ from compressctl.techniques.quantize._binary_ternary import BinaryWeight, EdeSch
 from compressctl.techniques.quantize._fake_quant import SteadyScales, WeightQuantizer, fitted_scale
 from compressctl.techniques.quantize._qat_layers import LIMITS
 from compressctl.techniques.quantize._simulate import Layer, Rounding, WeightRounding, install, layers_of, remove
-from compressctl.techniques.quantize.binary_params import BinaryParams
+from compressctl.techniques.quantize.params import BinaryParams
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import train
 from compressctl.training.supervision.objective import objective_of

@@ -14,8 +14,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.numerics.knapsack import Limit, choose
 from compressctl.techniques.quantize._candidates import Candidates, Layer, find_layers
 from compressctl.techniques.quantize._sensitivity import Kind, hessian_trace, outputs, probe
-from compressctl.techniques.quantize.mixed_params import MixedParams, Width
-from compressctl.techniques.quantize.params import Override, StaticParams
+from compressctl.techniques.quantize.params import MixedParams, StaticOverride, StaticParams, Width
 from compressctl.techniques.quantize.static import Seen, observe
 from compressctl.techniques.quantize.static import apply as apply_static
 
@@ -160,7 +159,7 @@ def _as_static(params: StaticParams, chosen: Chosen, seen: Seen) -> StaticParams
                 raise UsageError(
                     f"{node} names more than one thing in this graph, so that no override can mean it alone"
                 )
-            own.append(Override(match=_literal(node), weights=width, ranges=None))
+            own.append(StaticOverride(match=_literal(node), weights=width, ranges=None))
     return params.model_copy(update={"overrides": (*params.overrides, *own)})
 
 

@@ -1,28 +1,41 @@
-"""What `quantize.*` stages can be told. Light: recipes are checked against this without numpy or a runtime."""
+"""What `quantize.*` stages can be told. Light: recipes are checked against this without numpy, torch or a runtime."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.patterns import Override
 from compressctl.core.technique import ModelFacts, TechniqueSpec
+from compressctl.recipe.schema import WrittenSize, parse_size
+from compressctl.training.supervision.params import SupervisedParams
 
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+SaturationGuard = Annotated[
+    Literal["auto", "pairs", "reduce_range", "off"],
+    Field(
+        description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair "
+        "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it"
+    ),
+]
+SmoothquantAlpha = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        description="SmoothQuant's alpha, 0.5 for most: how much of activations' outliers the weights of matrix products "
+        "take over; needs a calibration split. Default: none",
+    ),
+]
 
 
-class Override(BaseModel):
+class StaticOverride(Override):
     """Another treatment for the nodes that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(
-        description="shell-style pattern over node names, weight names and operator types; matching nothing is an error",
-        min_length=1,
-    )
     weights: Literal["int8", "int4", "float"] | None = Field(
         None, description="another width of the weights; float keeps the node out of quantization"
     )
@@ -50,29 +63,19 @@ class StaticParams(TechniqueParams):
     )
     rounding_steps: int = Field(2000, ge=1, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
-    saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
-        "auto",
-        description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair "
-        "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it",
-    )
+    saturation_guard: SaturationGuard = "auto"
     equalize: bool = Field(
         False,
         description="give the channels between two convolutions, or two Gemm, equal weight ranges first; Clip (ReLU6) "
         "between them forbids it",
     )
-    smoothquant_alpha: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="SmoothQuant's alpha, 0.5 for most: how much of activations' outliers the weights of matrix products "
-        "take over; needs a calibration split. Default: none",
-    )
+    smoothquant_alpha: SmoothquantAlpha = None
     bias_correction: Literal["layerwise"] | bool = Field(
         True,
         description="take the mean error that rounding causes out of the biases: by the float network's inputs in one run "
         "(true), or layer by layer with the inputs that the quantized network has there (layerwise, what adaround always does)",
     )
-    overrides: tuple[Override, ...] = Field((), description="exceptions by pattern, later ones win")
+    overrides: tuple[StaticOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
     def needs(self) -> Needs:
         """The target decides the saturation guard."""
@@ -84,15 +87,9 @@ WeightMethod = Literal["rtn", "gptq", "awq", "hqq"]
 Granularity = Literal["tensor", "channel", "group"]
 
 
-class WeightOverride(BaseModel):
+class WeightOverride(Override):
     """Another treatment for the weights of the nodes that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(
-        description="shell-style pattern over node names, weight names and operator types; matching nothing is an error",
-        min_length=1,
-    )
     bits: Bits | Literal["float"] | None = Field(None, description="another width; float leaves the weight as it is")
     method: WeightMethod | None = Field(None, description="another way to round")
     symmetric: bool | None = Field(None, description="codes around zero, or with a zero point")
@@ -146,15 +143,9 @@ class WeightsParams(TechniqueParams):
         return _checked_group(value)
 
 
-class DynamicOverride(BaseModel):
+class DynamicOverride(Override):
     """Another treatment for the nodes that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(
-        description="shell-style pattern over node names, weight names and operator types; matching nothing is an error",
-        min_length=1,
-    )
     weights: Literal["int8", "float"] = Field(description="float keeps the node out of quantization")
 
 
@@ -162,31 +153,17 @@ class DynamicParams(TechniqueParams):
     """quantize.dynamic: 8-bit weights, and activations in 8 bits by the range that each inference shows."""
 
     per_channel: bool = Field(True, description="a scale for each output of a weight instead of one for all")
-    saturation_guard: Literal["auto", "pairs", "reduce_range", "off"] = Field(
-        "auto",
-        description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair "
-        "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it",
-    )
+    saturation_guard: SaturationGuard = "auto"
     embeddings: Literal["int8", "int4", "float"] = Field(
         "int8", description="of embeddings' tables: int8 with one scale per entry, int4 in groups of 32, or float"
     )
-    smoothquant_alpha: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="SmoothQuant's alpha, 0.5 for most: how much of activations' outliers the weights of matrix products "
-        "take over; needs a calibration split. Default: none",
-    )
+    smoothquant_alpha: SmoothquantAlpha = None
     overrides: tuple[DynamicOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
     def needs(self) -> Needs:
         """SmoothQuant looks at the largest activations; the target decides the saturation guard."""
         seen = () if self.smoothquant_alpha is None else (Need.CALIBRATION_DATA,)
         return super().needs() | Needs.of(*seen, reads=(Need.TARGET,))
-
-
-def check_dynamic(params: DynamicParams, facts: ModelFacts) -> list[Problem]:
-    return _already_quantized(facts)
 
 
 def _checked_group(value: int) -> int:
@@ -196,26 +173,6 @@ def _checked_group(value: int) -> int:
     return value
 
 
-def check_weights(params: WeightsParams, facts: ModelFacts) -> list[Problem]:
-    return _already_quantized(facts)
-
-
-def check_static(params: StaticParams, facts: ModelFacts) -> list[Problem]:
-    return _already_quantized(facts)
-
-
-def _already_quantized(facts: ModelFacts) -> list[Problem]:
-    if facts.quantized:
-        return [
-            Problem(
-                "the model is already quantized by an earlier stage",
-                path="use",
-                hint="quantize once; use `overrides` to treat parts differently",
-            )
-        ]
-    return []
-
-
 STATIC = TechniqueSpec(
     name="quantize.static",
     version=4,
@@ -223,7 +180,6 @@ STATIC = TechniqueSpec(
     params=StaticParams,
     takes=Form.ONNX,
     gives=Form.ONNX,
-    implementation="compressctl.techniques.quantize.static:apply",
     destroys=("trainability: the weights are integers from here on",),
     quantizes=True,
     bisects=True,
@@ -233,7 +189,6 @@ STATIC = TechniqueSpec(
         "Xiao et al. 2022, SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models",
         "Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization, equations 21 to 25",
     ),
-    check=check_static,
     promises_speed=True,
 )
 
@@ -244,7 +199,6 @@ WEIGHTS = TechniqueSpec(
     params=WeightsParams,
     takes=Form.ONNX,
     gives=Form.ONNX,
-    implementation="compressctl.techniques.quantize.weights:apply",
     destroys=("trainability: the weights are integers from here on",),
     quantizes=True,
     bisects=True,
@@ -253,7 +207,6 @@ WEIGHTS = TechniqueSpec(
         "Lin et al. 2023, AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration",
         "Badri and Shaji 2023, Half-Quadratic Quantization of Large Machine Learning Models",
     ),
-    check=check_weights,
 )
 
 DYNAMIC = TechniqueSpec(
@@ -263,11 +216,229 @@ DYNAMIC = TechniqueSpec(
     params=DynamicParams,
     takes=Form.ONNX,
     gives=Form.ONNX,
-    implementation="compressctl.techniques.quantize.dynamic:apply",
     destroys=("trainability: the weights are integers from here on",),
     quantizes=True,
     bisects=True,
     sources=("ONNX, operator DynamicQuantizeLinear-11", "Zafrir et al. 2019, Q8BERT: Quantized 8Bit BERT"),
-    check=check_dynamic,
+    promises_speed=True,
+)
+
+
+class TrainedParams(SupervisedParams):
+    """A network learns with rounded numbers, from labels, from a teacher, or from both. Few bits want a teacher."""
+
+    freeze_bn_after: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="share of the epochs after which BatchNorm uses its running means and variances, as the exported file "
+        "does, and no longer each batch's; 1 for never. Frozen while the learning rate is high, training may swing",
+    )
+
+    def problems(self, facts: ModelFacts) -> list[Problem]:
+        found = super().problems(facts)
+        if self.epochs == 0:
+            found.append(
+                Problem(
+                    "this technique is its training: rounding alone, without an epoch, leaves nothing usable",
+                    "epochs",
+                    "set 1 or more, or use quantize.static or quantize.weights, which need no training",
+                )
+            )
+        return found
+
+
+WeightType = Literal["int8", "int4", "int2"]
+
+
+class QatOverride(Override):
+    """Another treatment for the layers that a pattern matches."""
+
+    weights: WeightType | Literal["float"] | None = Field(
+        None, description="another width; float keeps the layer out of quantization"
+    )
+    ranges: RangeMethod | None = Field(None, description="how the output's first range is chosen")
+
+
+class QatParams(TrainedParams):
+    """quantize.qat: the network is trained with weights and activations rounded as the exported file will round them."""
+
+    weights: WeightType = Field(
+        "int8",
+        description="how weights are rounded, a scale for each output channel: -127 to 127 (int8), -7 to 7 (int4), -1 to 1 "
+        "(int2). Computed with in 8 bits whatever they are, so that fewer bits make files smaller, not faster",
+    )
+    first_and_last: Literal["int8", "same"] = Field(
+        "int8", description="weights of the first and the last layer: 8 bits, as is usual, or like all others"
+    )
+    learn_scales: bool = Field(
+        True,
+        description="train the scales of activations, and of weights in fewer than 8 bits, too (LSQ); without, and in 8 bits, "
+        "a weight's scale follows its channel's largest value, and activations keep their calibrated ranges",
+    )
+    ranges: RangeMethod = Field(
+        "percentile", description="how activations' ranges are chosen from calibration, where training begins"
+    )
+    percentile: float = Field(99.999, gt=50, le=100, description="share of values, in percent, that `percentile` keeps")
+    overrides: tuple[QatOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+    def needs(self) -> Needs:
+        """What training needs, and what quantize.static does: the network is calibrated before and after. It is scored too."""
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, Need.SCORE))
+
+
+QAT = TechniqueSpec(
+    name="quantize.qat",
+    version=2,
+    summary="training with weights and activations rounded as the exported file will round them, in 8, 4 or 2 bits",
+    params=QatParams,
+    takes=Form.TORCH,
+    gives=Form.ONNX,
+    destroys=("trainability: the weights are integers from here on",),
+    quantizes=True,
+    sources=(
+        "Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+        "Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference, section 3.2.1",
+        "Esser et al. 2020, Learned Step Size Quantization",
+    ),
+    promises_speed=True,
+)
+
+
+class BinaryParams(TrainedParams):
+    """quantize.binary: weights of two or three values per output channel, trained."""
+
+    levels: Literal["binary", "ternary"] = Field(
+        "binary", description="a weight is -s or s (1 bit), or -s, 0 or s (2 bits); s belongs to its output channel"
+    )
+    estimator: Literal["ede", "straight-through"] = Field(
+        "ede",
+        description="how gradients pass the sign: by a curve that grows steeper from epoch to epoch (IR-Net's error decay "
+        "estimator), or as if there were no sign",
+    )
+    balance: bool = Field(
+        True,
+        description="binary: shift each channel's weights to mean 0 first, so that half of them are positive (Libra-PB)",
+    )
+    threshold: Literal["twn", "learned"] = Field(
+        "twn",
+        description="ternary: which weights become 0: those below 0.7 of their channel's mean magnitude (twn), or those below "
+        "half of a step that is trained (learned)",
+    )
+    first_and_last: Literal["int8", "float"] = Field(
+        "int8",
+        description="the first and the last layer, which few bits hurt most: weights on a grid of 255 values, or as they are",
+    )
+    checkpoint: Literal["best", "last"] = Field(
+        "last",
+        description="the epoch whose weights are kept: the last, since gradients are truest there, or the best one",
+    )
+    freeze_bn_after: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the epochs after which BatchNorm uses its running means and variances and no longer each "
+        "batch's; 1 for never: each weight that changes its sign moves them",
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="shell-style patterns of layers that keep their weights; matching nothing is an error"
+    )
+
+    @model_validator(mode="after")
+    def _belongs_to_its_levels(self) -> BinaryParams:
+        if self.levels == "binary" and self.threshold == "learned":
+            raise ValueError("threshold belongs to levels: ternary")
+        return self
+
+
+BINARY = TechniqueSpec(
+    name="quantize.binary",
+    version=2,
+    summary="weights of 1 or 2 bits with a scale per output channel, trained; activations stay float until quantize.static",
+    params=BinaryParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    destroys=("further training: it would move weights off their two or three values",),
+    sources=(
+        "Rastegari et al. 2016, XNOR-Net, section 3.1 (the scale)",
+        "Qin et al. 2020, Forward and Backward Information Retention for Accurate Binary Neural Networks, sections 3.2, 3.3",
+        "Li and Liu 2016, Ternary Weight Networks, section 2.2",
+    ),
+)
+
+
+Width = Literal["int8", "int4", "float"]
+
+
+class MixedParams(TechniqueParams):
+    """quantize.mixed: a width for each layer, by what its rounding costs, under a budget of size or of speed or of both."""
+
+    size: (
+        Annotated[float, Field(gt=0), BeforeValidator(parse_size, json_schema_input_type=float | WrittenSize)] | None
+    ) = Field(
+        None,
+        description="most bytes of all layers' weights at their widths, scales included, as in 45KB; up to 1, the share of "
+        "what they take in float. A plain file holds a 4-bit code in a byte, `storage: compressed` in half of one",
+    )
+    speedup: float | None = Field(
+        None, gt=0, description="least ratio of latency, float / mixed, measured on the target's runtime"
+    )
+    widths: tuple[Width, ...] = Field(
+        ("int8", "int4", "float"),
+        min_length=1,
+        description="what a layer may get: weights of 8 or 4 bits beside activations of 8, or float",
+    )
+    sensitivity: Literal["kl", "mse", "hessian"] | None = Field(
+        None,
+        description="what a layer's width costs: KL divergence of the outputs when it alone is quantized (kl), their squared "
+        "error (mse), or the mean trace of the Hessian times the squared rounding error of its weights (hessian, HAWQ-V2); "
+        "default: kl for classes and tokens, mse otherwise",
+    )
+    samples: int = Field(256, ge=1, description="calibration samples on which sensitivities are measured")
+    probes: int = Field(8, ge=1, description="hessian: random directions per layer that its trace is estimated from")
+    static: StaticParams = Field(
+        StaticParams(),
+        description="everything else, as quantize.static takes it; an override that says `weights` decides for its layers",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> MixedParams:
+        if self.size is None and self.speedup is None:
+            raise ValueError("nothing to choose by: give `size`, `speedup` or both")
+        return self
+
+    def needs(self) -> Needs:
+        """What `static` needs; the task decides how outputs are compared, the runtime gives them and times widths."""
+        opened = (Need.SESSION,) if self.sensitivity != "hessian" else ()
+        timed = (Need.LATENCY,) if self.speedup is not None else ()
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, Need.TASK, *opened, *timed))
+
+    def problems(self, facts: ModelFacts) -> list[Problem]:
+        found = super().problems(facts)
+        if self.static.weights != "int8":
+            found.append(
+                Problem(
+                    "the width of each layer is what this stage chooses",
+                    "static.weights",
+                    "leave it out; say what may be chosen in `widths`",
+                )
+            )
+        return found
+
+
+MIXED = TechniqueSpec(
+    name="quantize.mixed",
+    version=2,
+    summary="8 bits, 4 bits or float for each layer, chosen exactly by measured sensitivity under budgets",
+    params=MixedParams,
+    takes=Form.ONNX,
+    gives=Form.ONNX,
+    destroys=STATIC.destroys,
+    quantizes=True,
+    sources=(
+        "Dong et al. 2020, HAWQ-V2: Hessian Aware trace-Weighted Quantization of Neural Networks, equation 9",
+        "Yao et al. 2021, HAWQ-V3: Dyadic Neural Network Quantization, section 3.3 (integer program)",
+        "Kellerer, Pferschy and Pisinger 2004, Knapsack Problems, chapter 11 (multiple choice)",
+    ),
     promises_speed=True,
 )

@@ -21,8 +21,7 @@ from compressctl.techniques.quantize._fake_quant import SteadyScales
 from compressctl.techniques.quantize._learned_plan import learned_plan
 from compressctl.techniques.quantize._qat_layers import QatLayers, find_layers
 from compressctl.techniques.quantize._simulate import install, remove
-from compressctl.techniques.quantize.params import Override, StaticParams
-from compressctl.techniques.quantize.qat_params import QatParams
+from compressctl.techniques.quantize.params import QatParams, StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import make_plan, observe
 from compressctl.training.hooks import FreezeNorms
 from compressctl.training.loop import Trained, train
@@ -93,7 +92,7 @@ def calibrated(model: Model, params: QatParams, run: RunContext) -> Calibrated:
 def _as_static(params: QatParams) -> StaticParams:
     """The same stage without training."""
     overrides = tuple(
-        Override(match=given.match, weights=_float_or_not(given.weights), ranges=given.ranges)
+        StaticOverride(match=given.match, weights=_float_or_not(given.weights), ranges=given.ranges)
         for given in params.overrides
     )
     return StaticParams(ranges=params.ranges, percentile=params.percentile, bias_correction=False, overrides=overrides)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.needs import Need, Needs, Section, TechniqueParams
+from compressctl.core.patterns import Override
 from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.training.supervision.params import SupervisedParams
 
@@ -17,14 +18,9 @@ Granularity = Literal["tensor", "scaled", "channel", "group"]
 _ONE_BOOK = ("tensor", "scaled")
 
 
-class ShareOverride(BaseModel):
+class ShareOverride(Override):
     """Another treatment for the weights that a pattern matches."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    match: str = Field(
-        description="shell-style pattern over names of weights and layers; matching nothing is an error", min_length=1
-    )
     clusters: int | None = Field(None, ge=0, le=256, description="entries of its codebooks; 0 keeps the layer as it is")
     granularity: Granularity | None = Field(None, description="which weights of it share a codebook")
 
@@ -52,10 +48,8 @@ class Finetuning(SupervisedParams):
     )
 
 
-class SizeBudget(BaseModel):
+class SizeBudget(Section):
     """How many clusters each layer gets, by what they cost in bits and what they save in error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     bits: float = Field(gt=0, le=8, description="per weight, over all shared layers together, codebooks included")
     choices: tuple[int, ...] = Field(
@@ -140,54 +134,41 @@ class KmeansParams(TechniqueParams):
         """Fine-tuning trains biases instead."""
         return self.bias_correction and self.finetune is None
 
-
-def check_kmeans(params: KmeansParams, facts: ModelFacts) -> list[Problem]:
-    problems = []
-    if facts.quantized:
-        problems.append(
-            Problem(
-                "the model is already quantized by an earlier stage", "use", "share weights first, or leave one out"
+    def problems(self, facts: ModelFacts) -> list[Problem]:
+        problems = super().problems(facts)
+        if facts.form is Form.ONNX and self.importance == "fisher":
+            problems.append(
+                Problem(
+                    "gradients need a torch model, but the model is an ONNX graph here", "importance", "use activation"
+                )
             )
-        )
-    if facts.form is Form.ONNX and params.finetune is not None:
-        problems.append(
-            Problem(
-                "fine-tuning needs a torch model, but the model is an ONNX graph here",
-                "finetune",
-                "leave it out, or give the model as torch (source: python)",
+        many = [override.granularity or self.granularity for override in self.overrides]
+        if self.rate_weight and any(granularity not in _ONE_BOOK for granularity in (self.granularity, *many)):
+            problems.append(
+                Problem(
+                    "an entropy coder wants one codebook for a layer", "rate_weight", "use granularity tensor or scaled"
+                )
             )
-        )
-    if facts.form is Form.ONNX and params.importance == "fisher":
-        problems.append(
-            Problem("gradients need a torch model, but the model is an ONNX graph here", "importance", "use activation")
-        )
-    many = [override.granularity or params.granularity for override in params.overrides]
-    if params.rate_weight and any(granularity not in _ONE_BOOK for granularity in (params.granularity, *many)):
-        problems.append(
-            Problem(
-                "an entropy coder wants one codebook for a layer", "rate_weight", "use granularity tensor or scaled"
+        if self.rate_weight and self.codebook != "kmeans":
+            problems.append(
+                Problem(f"entries of codebook {self.codebook} do not move", "rate_weight", "use codebook: kmeans")
             )
-        )
-    if params.rate_weight and params.codebook != "kmeans":
-        problems.append(
-            Problem(f"entries of codebook {params.codebook} do not move", "rate_weight", "use codebook: kmeans")
-        )
-    if params.compensate and (params.rate_weight or params.finetune is not None):
-        problems.append(
-            Problem(
-                "it decides which entry a weight takes, and so does "
-                + ("rate_weight" if params.rate_weight else "fine-tuning"),
-                "compensate",
-                "leave one of the two out",
+        if self.compensate and (self.rate_weight or self.finetune is not None):
+            problems.append(
+                Problem(
+                    "it decides which entry a weight takes, and so does "
+                    + ("rate_weight" if self.rate_weight else "fine-tuning"),
+                    "compensate",
+                    "leave one of the two out",
+                )
             )
-        )
-    if params.codebook != "kmeans" and params.finetune is not None:
-        problems.append(
-            Problem(
-                f"fine-tuning would move entries off a codebook that is {params.codebook}", "finetune", "leave it out"
+        if self.codebook != "kmeans" and self.finetune is not None:
+            problems.append(
+                Problem(
+                    f"fine-tuning would move entries off a codebook that is {self.codebook}", "finetune", "leave it out"
+                )
             )
-        )
-    return problems
+        return problems
 
 
 KMEANS = TechniqueSpec(
@@ -197,7 +178,6 @@ KMEANS = TechniqueSpec(
     params=KmeansParams,
     takes=(Form.TORCH, Form.ONNX),
     gives=None,
-    implementation="compressctl.techniques.share.kmeans:apply",
     sources=(
         "Han, Mao & Dally 2016, Deep Compression, section 3 (shared weights, codebooks trained by summed gradients)",
         "Wang & Song 2011, Ckmeans.1d.dp; Gronlund et al. 2017, Fast Exact k-Means in 1D, section 2.2",
@@ -206,5 +186,4 @@ KMEANS = TechniqueSpec(
         "Cho et al. 2022, DKM: Differentiable k-Means Clustering Layer for Neural Network Compression, section 3.2 (soft)",
         "Zhou et al. 2017, Incremental Network Quantization, equation 2 (power-of-two)",
     ),
-    check=check_kmeans,
 )

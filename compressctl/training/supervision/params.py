@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from compressctl.core.needs import Need, Needs
+from compressctl.core.needs import Need, Needs, Section
 from compressctl.training.params import TrainingParams
 
 ORIGINAL = "original"
 
 
-class Network(BaseModel):
+class Network(Section):
     """A network that a function makes, with weights from a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     factory: str = Field(
         description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
