@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import version_converter
 
 from compressctl import __version__
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
-from compressctl.graph.opset import LARGEST_SINGLE_FILE, close_initializers, opset_of
+from compressctl.graph.model_file import check_model, write_model
+from compressctl.graph.opset import close_initializers, converted, opset_of
 
 if TYPE_CHECKING:
     from compressctl.backends.dialects.weight_only import Form as WeightForm
@@ -67,7 +67,7 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
     if wanted == current:
         return body
     try:
-        return version_converter.convert_version(body, wanted)
+        return converted(body, wanted)
     except Exception as error:
         raise StageError(
             f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_why_not(error)}",
@@ -107,24 +107,17 @@ def _stamp(proto: onnx.ModelProto) -> None:
 
 
 def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
-    external = proto.ByteSize() > LARGEST_SINGLE_FILE
+    """As write_onnx, from the graph as it shall be written."""
+    _check(proto)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
-        written = Path(scratch) / "model.onnx"
-        if external:
-            onnx.save_model(
-                proto, written, save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx.data"
-            )
-        else:
-            written.write_bytes(proto.SerializeToString(deterministic=True))
-        _check(written)
-        names = ["model.onnx.data", "model.onnx"] if external else ["model.onnx"]
-        files = [(Path(scratch) / name).replace(folder / name) for name in names]
+        written = reversed(write_model(proto, Path(scratch)))
+        files = [file.replace(folder / file.name) for file in written]
     return tuple(reversed(files))
 
 
-def _check(path: Path) -> None:
+def _check(proto: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(str(path))
+        check_model(proto)
     except Exception as error:
         raise StageError(
             f"the graph is not valid ONNX in opset {NEWEST_OPSET} and IR version {IR_VERSION} or older: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.core.errors import NothingToCompressError
 from compressctl.core.events import Events
@@ -19,6 +19,7 @@ from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.own_copies import weight_position
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.sites import is_between_codes
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.graph.weight_nodes import find_weighted
 
 
@@ -134,8 +135,7 @@ def _meaning(node: onnx.NodeProto, found: GraphIndex) -> TensorQuant | None:
 
 def _as_floats(body: onnx.ModelProto, quants: Mapping[str, TensorQuant]) -> onnx.ModelProto:
     """A copy in which these tensors are float constants, bit for bit what their DequantizeLinear gives."""
-    made = onnx.ModelProto()
-    made.CopyFrom(body)
+    made = copy_of(body)
     found, nodes = index(body.graph), []
     for node in body.graph.node:
         quant = quants.get(node.output[0]) if node.op_type == "DequantizeLinear" else None
@@ -145,7 +145,7 @@ def _as_floats(body: onnx.ModelProto, quants: Mapping[str, TensorQuant]) -> onnx
             continue
         scale, point = (spread(part, quant, codes.shape) for part in (quant.scale, quant.zero_point))
         values = (codes.astype(np.float32) - point.astype(np.float32)) * scale.astype(np.float32)
-        made.graph.initializer.append(numpy_helper.from_array(np.asarray(values, np.float32), node.output[0]))
+        made.graph.initializer.append(from_array(np.asarray(values, np.float32), node.output[0]))
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     store_what_is_read(made.graph)

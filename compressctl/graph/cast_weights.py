@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.constants import constant_tensors
 from compressctl.graph.index import GraphIndex, attribute, index, reads
 from compressctl.graph.opset import opset_of
 from compressctl.graph.own_copies import names_in, unused
+from compressctl.graph.tensors import copy_of, from_array, to_array
 
 INTEGERS: Mapping[int, str] = {
     TensorProto.INT8: "int8",
@@ -70,8 +71,7 @@ def as_dequantized(model: onnx.ModelProto) -> onnx.ModelProto:
     weights = [weight for weight in cast_weights(model.graph) if _can_be_said(weight, opset, model.graph)]
     if not weights:
         return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     graph, taken = made.graph, names_in(made.graph)
     by_result = {weight.result: weight for weight in weights}
     nodes: list[onnx.NodeProto] = []
@@ -122,7 +122,7 @@ def _constant(name: str, found: GraphIndex) -> np.ndarray | None:
     maker = found.producers.get(name)
     if maker is not None and maker.op_type == "Constant":
         value = attribute(maker, "value")
-        return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else None
+        return to_array(value) if isinstance(value, onnx.TensorProto) else None
     return found.array(name)
 
 
@@ -184,7 +184,7 @@ def _dequantize(weight: CastWeight, name: str, graph: onnx.GraphProto, taken: se
         parts.append(("zero_point", np.asarray(quant.zero_point)))
     for kind, part in parts:
         inputs.append(unused(f"{weight.result}_{kind}", taken))
-        graph.initializer.append(numpy_helper.from_array(part, inputs[-1]))
+        graph.initializer.append(from_array(part, inputs[-1]))
     node = helper.make_node("DequantizeLinear", inputs, [weight.result], name)
     if quant.axis is not None:
         node.attribute.append(helper.make_attribute("axis", quant.axis))

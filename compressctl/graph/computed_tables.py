@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
+
+from compressctl.graph.tensors import to_array
 
 _ROWS = 16
 """Fewest rows, or numbers of a series, that are taken for evidence."""
@@ -30,15 +32,15 @@ def is_computed_table(tensor: onnx.TensorProto) -> bool:
     - The frequencies of these, and slopes of ALiBi: a geometric series. Positions: an arithmetic one.
     - Masks: nothing but 0 and numbers of at most -10,000, or the lower triangle of ones.
 
-    False where the numbers are not at hand (external data that was not loaded), and for fewer than 16 rows or numbers.
+    False where the numbers are not at hand, and for fewer than 16 rows or numbers.
     """
-    if tensor.data_type not in _FLOATS or tensor.data_location == TensorProto.EXTERNAL:
+    if tensor.data_type not in _FLOATS:
         return False
     shape = [size for size in tensor.dims if size != 1]
     if len(shape) not in (1, 2) or shape[0] < _ROWS:
         return False
     try:
-        values = numpy_helper.to_array(tensor).reshape(shape)
+        values = to_array(tensor).reshape(shape)
     except Exception:
         # Fewer numbers than its shape says; whoever loads the model says so.
         return False

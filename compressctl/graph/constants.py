@@ -12,6 +12,7 @@ from onnx import TensorProto
 from compressctl.graph.computed_tables import is_computed_table
 from compressctl.graph.index import attribute
 from compressctl.graph.packed_sources import is_unpacker, packed_sources
+from compressctl.graph.tensors import stored_bytes
 
 _FLOATS = frozenset(
     number
@@ -179,15 +180,6 @@ def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield entry.t
         for _, body in bodies(node):
             yield from stored_tensors(body)
-
-
-def stored_bytes(elements: int, data_type: int) -> int:
-    """Four-bit types pack two to a byte, two-bit types four."""
-    name = TensorProto.DataType.Name(data_type)
-    bits = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "STRING": 0, "UNDEFINED": 0}.get(name)
-    if bits is None:
-        bits = 8 * onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
-    return (elements * bits + 7) // 8
 
 
 def dtype_name(data_type: int) -> str:

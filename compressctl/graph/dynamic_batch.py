@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
 
 from compressctl.graph.index import attribute
+from compressctl.graph.session import open_graph
+from compressctl.graph.tensors import copy_of, from_array, to_array
 
 BATCH = "batch"
-
-_LARGEST_TO_TRY = 1_800_000_000
-"""Bytes; ONNX Runtime takes a graph from memory only below protobuf's 2 GiB."""
 
 _UNKNOWN_DIMENSION = 16
 """Tried for dimensions that the file leaves open (a sequence, an image's height) while checking."""
@@ -39,8 +37,6 @@ def free_batch(model: onnx.ModelProto) -> FreedBatch:
     if leading != {1}:
         sizes = ", ".join(str(size) for size in sorted(leading) if size)
         return FreedBatch(model, f"the inputs' first axes are fixed to {sizes}, and only a batch of 1 can be freed")
-    if model.ByteSize() > _LARGEST_TO_TRY:
-        return FreedBatch(model, "the graph is too large to try another batch size")
     freed = _with_free_batch(model)
     reason = _difference(model, freed)
     return FreedBatch(model, reason) if reason else FreedBatch(freed, None)
@@ -58,8 +54,7 @@ def _leading(value: onnx.ValueInfoProto) -> int:
 
 
 def _with_free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
-    freed = onnx.ModelProto()
-    freed.CopyFrom(model)
+    freed = copy_of(model)
     for value in (*_inputs(freed.graph), *freed.graph.output):
         if _leading(value) == 1:
             value.type.tensor_type.shape.dim[0].dim_param = BATCH
@@ -80,9 +75,9 @@ def _free_reshapes(graph: onnx.GraphProto) -> None:
         if node.op_type == "Constant" and node.output[0] in targets:
             tensors.extend(part.t for part in node.attribute if part.name == "value")
     for tensor in tensors:
-        shape = numpy_helper.to_array(tensor)
+        shape = to_array(tensor)
         if shape.ndim == 1 and shape.size > 1 and shape[0] == 1:
-            tensor.CopyFrom(numpy_helper.from_array(np.concatenate([[0], shape[1:]]).astype(np.int64), tensor.name))
+            tensor.CopyFrom(from_array(np.concatenate([[0], shape[1:]]).astype(np.int64), tensor.name))
 
 
 def _difference(fixed: onnx.ModelProto, freed: onnx.ModelProto) -> str | None:
@@ -113,7 +108,7 @@ def _difference(fixed: onnx.ModelProto, freed: onnx.ModelProto) -> str | None:
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_graph(model, options)
 
 
 def _two_samples(graph: onnx.GraphProto) -> dict[str, np.ndarray]:

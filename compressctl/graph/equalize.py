@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.numerics.equalize import between_layers
 
 _HOMOGENEOUS = {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool"}
@@ -48,8 +48,7 @@ def equalized(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 
     A layer may end one pair and begin the next, so all are visited until nothing moves by more than a thousandth.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     pairs = equalizable(changed.graph)
     nodes = {node.name: node for node in changed.graph.node}
     found = index(changed.graph)
@@ -65,7 +64,7 @@ def equalized(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
             break
     for tensor in changed.graph.initializer:
         if tensor.name in arrays:
-            tensor.CopyFrom(numpy_helper.from_array(arrays[tensor.name].astype(np.float32), tensor.name))
+            tensor.CopyFrom(from_array(arrays[tensor.name].astype(np.float32), tensor.name))
     return changed, len(pairs)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
 from compressctl.core.errors import StageError
-from compressctl.graph.opset import LARGEST_SINGLE_FILE
+from compressctl.graph.session import open_graph
+from compressctl.graph.tensors import copy_of
 
 
 class ActivationRecorder:
@@ -22,8 +21,7 @@ class ActivationRecorder:
     """
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int = 0) -> None:
-        tapped = onnx.ModelProto()
-        tapped.CopyFrom(model)
+        tapped = copy_of(model)
         given = {tensor.name for tensor in tapped.graph.input}
         self._inputs = [name for name in tensors if name in given]
         self._tensors = [name for name in tensors if name not in given]
@@ -38,7 +36,7 @@ class ActivationRecorder:
         if not self._tensors:
             return
         try:
-            self._session = _opened(tapped, options)
+            self._session = open_graph(tapped, options)
         except Exception as error:
             raise StageError(f"ONNX Runtime cannot run the graph: {error}") from error
         self._session_inputs = [tensor.name for tensor in self._session.get_inputs()]
@@ -63,13 +61,3 @@ class ActivationRecorder:
             raise StageError(f"ONNX Runtime failed on a batch: {error}") from error
         values = [output.numpy() for output in binding.get_outputs()]
         return {**dict(zip(self._tensors, values, strict=True)), **passed}
-
-
-def _opened(model: onnx.ModelProto, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """model may lose its weights to the file."""
-    if model.ByteSize() <= LARGEST_SINGLE_FILE:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save_model(model, path, save_as_external_data=True, location="weights")
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from compressctl.core.patterns import matches
 from compressctl.graph.index import bodies, captured, rename_reads, store_what_is_read
+from compressctl.graph.tensors import copy_of, from_array, to_array
 
 OLDEST_OPSET = 19
 """QuantizeLinear and DequantizeLinear take float16 from here on."""
@@ -43,8 +44,7 @@ def to_half(
     """
     typed = onnx.shape_inference.infer_shapes(model)
     floats = _float_tensors(typed.graph)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     writer = _Writer({tensor.name: tensor for tensor in made.graph.initializer}, floats, kind)
     kept = {node.name: why for node in model.graph.node if (why := writer.must_stay(node, single))}
     for tensor in made.graph.input:
@@ -71,8 +71,7 @@ def store_half(
     nodes, and names of constants, that keep float32. Constants of fewer than 16 elements stay: a node would cost more. So do
     the scales of codes: every weight of a channel would move with its scale.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     graph = made.graph
     readers: dict[str, list[str]] = {}
     for node in graph.node:
@@ -84,7 +83,7 @@ def store_half(
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or math.prod(tensor.dims) < _FEWEST:
             continue
-        values = numpy_helper.to_array(tensor)
+        values = to_array(tensor)
         names = [tensor.name, *readers.get(tensor.name, [])]
         if any(matches(pattern, names) for pattern in single):
             kept[tensor.name] = "asked for"
@@ -98,7 +97,7 @@ def store_half(
                     "Cast", [f"{tensor.name}_half"], [tensor.name], f"{tensor.name}_at_load", to=TensorProto.FLOAT
                 )
             )
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(_NUMPY[kind]), f"{tensor.name}_half"))
+            tensor.CopyFrom(from_array(values.astype(_NUMPY[kind]), f"{tensor.name}_half"))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -112,14 +111,13 @@ def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which what was float16 is float32: stored tensors, casts and constants. Inputs and outputs keep their names."""
     typed = onnx.shape_inference.infer_shapes(model).graph
     halves = {value.name for value in (*typed.input, *typed.output, *typed.value_info) if _is_half(value)}
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     stored = [tensor for tensor in made.graph.initializer if tensor.data_type == TensorProto.FLOAT16]
     if not halves and not stored:
         return made
     floats = halves | {tensor.name for tensor in stored} | _float_tensors(typed)
     for tensor in stored:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+        tensor.CopyFrom(from_array(to_array(tensor).astype(np.float32), tensor.name))
     for value in (*made.graph.input, *made.graph.output):
         if _is_half(value):
             value.type.tensor_type.elem_type = TensorProto.FLOAT
@@ -137,7 +135,7 @@ def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
 def _single_body(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+            tensor.CopyFrom(from_array(to_array(tensor).astype(np.float32), tensor.name))
     for value in (*graph.input, *graph.output):
         if _is_half(value):
             value.type.tensor_type.elem_type = TensorProto.FLOAT
@@ -183,7 +181,7 @@ class _Writer:
             tensor = self.stored.get(name)
             if tensor is None or tensor.data_type != TensorProto.FLOAT or (not tensor.dims and tensor.name == ""):
                 continue
-            values = np.abs(numpy_helper.to_array(tensor))
+            values = np.abs(to_array(tensor))
             if values.size and values.max() > _LARGEST:
                 return f"{name} is beyond float16's range"
             is_scale = node.op_type in ("QuantizeLinear", "DequantizeLinear") and position == 1
@@ -227,8 +225,8 @@ class _Writer:
                 return name
             half = f"{name}_half"
             if half not in self.halves:
-                values: np.ndarray = numpy_helper.to_array(tensor).astype(_NUMPY[self.kind])
-                self.halves[half] = numpy_helper.from_array(values, half)
+                values: np.ndarray = to_array(tensor).astype(_NUMPY[self.kind])
+                self.halves[half] = from_array(values, half)
             return half
         if self.home.get(name, TensorProto.FLOAT) == wanted:
             return name
@@ -246,10 +244,10 @@ def _retype(node: onnx.NodeProto, old: int, new: int) -> None:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == old:
             attribute.i = new
         elif attribute.name == "value" and attribute.HasField("t") and attribute.t.data_type == old:
-            values: np.ndarray = numpy_helper.to_array(attribute.t).astype(dtype)
-            attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
+            values: np.ndarray = to_array(attribute.t).astype(dtype)
+            attribute.t.CopyFrom(from_array(values, attribute.t.name))
         elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
             floats = [attribute.f] if attribute.name == "value_float" else list(attribute.floats)
             array: np.ndarray = np.asarray(floats, dtype)
             array = array.reshape(()) if attribute.name == "value_float" else array
-            attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(array, "value")))
+            attribute.CopyFrom(helper.make_attribute("value", from_array(array, "value")))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.tensors import from_array, to_array
 
 _OUT_CHANNELS_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
@@ -42,16 +42,16 @@ def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.NodeProto, lo
     bias = _float64(looked_up, conv.input[2]) if len(conv.input) > 2 and conv.input[2] else np.zeros_like(mean)
     along = [1] * weight.ndim
     along[_OUT_CHANNELS_AXIS[conv.op_type]] = -1
-    dtype = numpy_helper.to_array(looked_up.initializers[conv.input[1]]).dtype
+    dtype = to_array(looked_up.initializers[conv.input[1]]).dtype
     folded = {
         f"{conv.name}.folded.weight": weight * factor.reshape(along),
         f"{conv.name}.folded.bias": (bias - mean) * factor + shift,
     }
-    graph.initializer.extend(numpy_helper.from_array(value.astype(dtype), name) for name, value in folded.items())
+    graph.initializer.extend(from_array(value.astype(dtype), name) for name, value in folded.items())
     conv.input[:] = [conv.input[0], *folded]
     conv.output[0] = norm.output[0]
     graph.node.remove(norm)
 
 
 def _float64(looked_up: GraphIndex, name: str) -> np.ndarray:
-    return numpy_helper.to_array(looked_up.initializers[name]).astype(np.float64)
+    return to_array(looked_up.initializers[name]).astype(np.float64)

@@ -8,6 +8,7 @@ from onnx import helper
 
 from compressctl.graph.index import attribute, index
 from compressctl.graph.opset import opset_of
+from compressctl.graph.tensors import copy_of
 
 
 def fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -15,8 +16,7 @@ def fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Source: ONNX operator HardSwish-14, HardSigmoid with alpha 1/6 and beta 1/2. Older opsets are left alone.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     opset = opset_of(model)
     if opset < 14:
         return made

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.cast_weights import as_dequantized
@@ -20,6 +20,7 @@ from compressctl.graph.matmul_nbits import unpack, unpack_table
 from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.qoperator_to_qdq import unfold_qlinear
 from compressctl.graph.quantized import already_quantized
+from compressctl.graph.tensors import from_array
 from compressctl.graph.unfold_integer import unfold_integer
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
@@ -160,7 +161,7 @@ class _Work:
             for ending in endings:
                 base = base.removesuffix(ending)
             self.sources[key] = unused(base if base not in self.taken else f"{base}_float", self.taken)
-            self.constants[self.sources[key]] = numpy_helper.from_array(make(), self.sources[key])
+            self.constants[self.sources[key]] = from_array(make(), self.sources[key])
         return self.sources[key]
 
     def unpack(self, node: onnx.NodeProto) -> None:
@@ -301,7 +302,7 @@ def _fold_reshaped(graph: onnx.GraphProto) -> None:
         values, shape = found.array(node.input[0]), found.array(node.input[1])
         readers = found.consumers.get(node.output[0], [])
         if values is not None and shape is not None and all(reader.op_type == _PACKED for reader in readers):
-            graph.initializer.append(numpy_helper.from_array(values.reshape(shape), node.output[0]))
+            graph.initializer.append(from_array(values.reshape(shape), node.output[0]))
             graph.node.remove(node)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+
+from compressctl.graph.tensors import to_array
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class GraphIndex:
     def array(self, name: str) -> np.ndarray | None:
         """A constant's value, None when the tensor is computed."""
         initializer = self.initializers.get(name)
-        return None if initializer is None else numpy_helper.to_array(initializer)
+        return None if initializer is None else to_array(initializer)
 
     def only_consumer(self, tensor: str) -> onnx.NodeProto | None:
         """The node that alone reads a tensor; None when several do, or when it is also an output of the graph."""

@@ -18,6 +18,8 @@ from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
 from compressctl.graph.normalize_negative_zero import one_zero
+from compressctl.graph.session import open_graph
+from compressctl.graph.tensors import move_to_files
 from compressctl.graph.torch_outputs import named_outputs
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def lower(model: Model, opset: int = 20) -> Model:
     fold_norms(proto.graph)
     one_zero(proto.graph)
     proto.ir_version = IR_VERSION
-    return replace(model, form=Form.ONNX, body=proto)
+    return replace(model, form=Form.ONNX, body=move_to_files(proto))
 
 
 def as_graph(model: Model) -> Model:
@@ -75,7 +77,7 @@ def _run(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_graph(proto, options)
         outputs = session.run(None, dict(inputs))
     except Exception as error:
         raise StageError(f"ONNX Runtime cannot run the exported graph: {error}") from error

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.index import GraphIndex, attribute
+from compressctl.graph.tensors import from_array
 from compressctl.numerics.bitpack import join_bits, split_bits
 
 SMALLEST_BLOCK = 16
@@ -171,4 +171,4 @@ def _split(stored: np.ndarray, bits: int) -> np.ndarray:
 
 
 def stored(name: str, value: np.ndarray) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.asarray(value, order="C"), name)
+    return from_array(np.asarray(value, order="C"), name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+
+from compressctl.graph.tensors import from_array, to_array
 
 
 def one_zero(graph: onnx.GraphProto) -> None:
@@ -16,6 +17,6 @@ def one_zero(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
             continue
-        values = numpy_helper.to_array(tensor)
+        values = to_array(tensor)
         if (np.signbit(values) & (values == 0)).any():
-            tensor.CopyFrom(numpy_helper.from_array(values + np.float32(0), tensor.name))
+            tensor.CopyFrom(from_array(values + np.float32(0), tensor.name))

@@ -1,16 +1,14 @@
-"""Which operators a model speaks of, and how large it may be as one file."""
+"""Which operators a model speaks of."""
 
 from __future__ import annotations
 
 import onnx
+from onnx import version_converter
+
+from compressctl.graph.tensors import is_in_file
 
 STANDARD = ("", "ai.onnx")
 """Both names of the standard domain."""
-
-LARGEST_SINGLE_FILE = 1_500_000_000
-"""Bytes. Protobuf messages end at 2 GiB, and a runtime holds a file's weights twice while it loads them: a larger graph keeps
-its weights in a file beside it."""
-
 
 _IR_WITH_CLOSED_INITIALIZERS = 4
 
@@ -28,3 +26,14 @@ def close_initializers(model: onnx.ModelProto) -> None:
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators, 0 where the model imports none."""
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 0)
+
+
+def converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+    """The model in another version of the standard operators. Raises what onnx's converter raises."""
+    made = version_converter.convert_version(model, version)
+    # Before release 1.18 the converter forgets which numbers stand in files.
+    in_files = {tensor.name: tensor for tensor in model.graph.initializer if is_in_file(tensor)}
+    for tensor in made.graph.initializer:
+        if tensor.name in in_files:
+            tensor.CopyFrom(in_files[tensor.name])
+    return made

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from compressctl.graph.index import bodies, index
+from compressctl.graph.tensors import content, copy_of
 
 Way = Hashable
 
@@ -47,8 +48,7 @@ def with_own_copies(model: onnx.ModelProto, ways: Mapping[str, Way]) -> Copied:
             weights.update(dict.fromkeys(readers, own))
     if not of:
         return Copied(model, {}, weights)
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     stored = {tensor.name: tensor for tensor in changed.graph.initializer}
     for own, weight in of.items():
         changed.graph.initializer.add().CopyFrom(stored[weight])
@@ -69,18 +69,16 @@ def rejoined(model: onnx.ModelProto, copied: Copied, floats: Collection[str]) ->
     quantized = {weight for node, weight in copied.weights.items() if node not in floats}
     family = {*copied.of, *copied.of.values()}
     family |= {f"{name}_float" for name in family}
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    first: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
     for tensor in model.graph.initializer:
         if tensor.name in family and tensor.name not in quantized:
-            values = np.ascontiguousarray(onnx.numpy_helper.to_array(tensor))
-            same[tensor.name] = first.setdefault((tensor.data_type, values.shape, values.tobytes()), tensor.name)
+            same[tensor.name] = first.setdefault(content(tensor), tensor.name)
     gone = {name for name, other in same.items() if name != other}
     gone -= read_elsewhere(model.graph, {node.name: None for node in model.graph.node})
     if not gone:
         return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     for node in changed.graph.node:
         for position, name in enumerate(node.input):
             if name in gone:

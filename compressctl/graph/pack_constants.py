@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.graph.opset import opset_of
+from compressctl.graph.tensors import copy_of, message_bytes, to_array
 from compressctl.graph.unpacking import Unpacking, unpack_dense, unpack_masked, unpack_sparse
 from compressctl.numerics.bitpack import code_bits
 from compressctl.numerics.codebook import Coded, shared
@@ -72,9 +72,9 @@ def pack_constants(model: onnx.ModelProto, folds: Folds) -> tuple[onnx.ModelProt
     for tensor in model.graph.initializer:
         if not _is_candidate(tensor, folds) or tensor.name in outputs:
             continue
-        values = numpy_helper.to_array(tensor)
+        values = to_array(tensor)
         best = _smallest(values, tensor.name, len(done), folds)
-        plain = tensor.ByteSize()
+        plain = message_bytes(tensor)
         if best is None or best[0].size_bytes >= plain:
             continue
         done[tensor.name] = work = Unpacking(tensor.name, values, len(done), shared_parts)
@@ -84,7 +84,7 @@ def pack_constants(model: onnx.ModelProto, folds: Folds) -> tuple[onnx.ModelProt
 
 
 def _is_candidate(tensor: onnx.TensorProto, folds: Folds) -> bool:
-    if tensor.data_type not in _TYPES or tensor.ByteSize() < _SMALLEST:
+    if tensor.data_type not in _TYPES or message_bytes(tensor) < _SMALLEST:
         return False
     return folds.integers or tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 
@@ -175,8 +175,7 @@ def _rewritten(
     model: onnx.ModelProto, done: dict[str, Unpacking], shared_parts: dict[str, onnx.TensorProto | onnx.NodeProto]
 ) -> onnx.ModelProto:
     """A copy whose packed constants are made by nodes at the beginning of the graph."""
-    packed = onnx.ModelProto()
-    packed.CopyFrom(model)
+    packed = copy_of(model)
     graph = packed.graph
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in done]
     first: list[onnx.NodeProto] = []

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.tensors import copy_of, from_array
 
 Triple = tuple[str, str, str]
 """Codes, scale and zero point."""
@@ -21,8 +22,7 @@ def unfold_qlinear(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without such operators, as far as they are known; the same object where there is none."""
     if not any(is_qlinear(node) for node in model.graph.node):
         return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     found = index(model.graph)
     del made.graph.node[:], made.graph.value_info[:]
     for node in model.graph.node:
@@ -50,7 +50,7 @@ def _unfolded(node: onnx.NodeProto, found: GraphIndex, graph: onnx.GraphProto) -
         scales = [found.array(scale) for _, scale, _ in operands]
         if scales[0] is None or scales[1] is None:
             return [node]
-        scale = numpy_helper.from_array(np.asarray(scales[0] * scales[1], np.float32), f"{base}_bias_scale")
+        scale = from_array(np.asarray(scales[0] * scales[1], np.float32), f"{base}_bias_scale")
         graph.initializer.append(scale)
         dequantize = helper.make_node(
             "DequantizeLinear", [bias, scale.name], [f"{base}_bias"], f"{base}_bias_DQ", axis=0

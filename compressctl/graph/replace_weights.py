@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+
+from compressctl.graph.tensors import copy_of, from_array
 
 
 def with_weights(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The model with other values for some initializers, by name; the same object when there are none."""
     if not values:
         return model
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     for tensor in changed.graph.initializer:
         if tensor.name in values:
-            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+            tensor.CopyFrom(from_array(values[tensor.name], tensor.name))
     return changed
 
 
@@ -30,8 +30,7 @@ def with_own_weights(
     """
     if not weights:
         return rounded
-    changed = onnx.ModelProto()
-    changed.CopyFrom(rounded)
+    changed = copy_of(rounded)
     before = {tensor.name: tensor for tensor in original.graph.initializer}
     for name in dict.fromkeys(weights.values()):
         changed.graph.initializer.add().CopyFrom(before[name])

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.graph.weight_nodes import WeightNode
 
 
@@ -21,8 +22,7 @@ def scale_inputs(
     tensor where nothing else reads it, and into a Mul in front of the products otherwise. Returns too where each went:
     the name of the node that took it. Weights that other nodes share are left alone, and so are all products of that tensor.
     """
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     places: dict[str, str] = {}
     for tensor, scale in scales.items():
         found = index(changed.graph)
@@ -85,7 +85,7 @@ def _divide_constants(
         values = found.array(node.input[position])
         assert values is not None
         name = f"{node.name}_{position}_divided"
-        graph.initializer.append(numpy_helper.from_array((values / scale).astype(values.dtype), name))
+        graph.initializer.append(from_array((values / scale).astype(values.dtype), name))
         node.input[position] = name
     return node.name
 
@@ -97,7 +97,7 @@ def _is_channels(found: GraphIndex, name: str, scale: np.ndarray) -> bool:
 
 def _divided_in_front(graph: onnx.GraphProto, tensor: str, scale: np.ndarray, readers: set[str]) -> str:
     name = f"{tensor}_divided"
-    graph.initializer.append(numpy_helper.from_array((1 / scale).astype(np.float32), f"{name}_by"))
+    graph.initializer.append(from_array((1 / scale).astype(np.float32), f"{name}_by"))
     nodes = list(graph.node)
     first = next(position for position, node in enumerate(nodes) if node.name in readers)
     for node in nodes:
@@ -111,4 +111,4 @@ def _divided_in_front(graph: onnx.GraphProto, tensor: str, scale: np.ndarray, re
 
 def _replace(graph: onnx.GraphProto, name: str, values: np.ndarray) -> None:
     tensor = next(tensor for tensor in graph.initializer if tensor.name == name)
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values, np.float32), name))
+    tensor.CopyFrom(from_array(np.ascontiguousarray(values, np.float32), name))

@@ -10,6 +10,7 @@ from onnx import shape_inference
 from compressctl.graph.fold_shapes import fold_shapes
 from compressctl.graph.open_axes import graph_inputs, is_open, sizes_of, symbol
 from compressctl.graph.stand_ins import with_stand_ins
+from compressctl.graph.tensors import copy_of
 
 Shape = tuple[int | None, ...]
 """None where a dimension is not known without running the model."""
@@ -110,8 +111,7 @@ def _infer(skeleton: onnx.ModelProto) -> onnx.ModelProto:
         return shape_inference.infer_shapes(skeleton, data_prop=True)
     except Exception:
         # Statements in the file that contradict each other, or what the inputs really are: the inputs decide.
-        bare = onnx.ModelProto()
-        bare.CopyFrom(skeleton)
+        bare = copy_of(skeleton)
         del bare.graph.value_info[:]
         for output in bare.graph.output:
             output.type.tensor_type.ClearField("shape")

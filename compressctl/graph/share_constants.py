@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 
 import onnx
-from onnx import numpy_helper
 
 from compressctl.graph.index import bodies, rename_reads
 from compressctl.graph.own_copies import names_in, unused
+from compressctl.graph.tensors import content, message_bytes
 
 _FEWEST_BYTES = 1024
 """Below this a name costs as much as it saves."""
@@ -23,11 +22,11 @@ def share_constants(graph: onnx.GraphProto) -> None:
     for body in _all_bodies(graph):
         outputs = {output.name for output in body.output}
         for tensor in body.initializer:
-            if tensor.ByteSize() > _FEWEST_BYTES and tensor.name not in outputs:
-                alike[_key(tensor)].append((body, tensor))
+            if message_bytes(tensor) > _FEWEST_BYTES and tensor.name not in outputs:
+                alike[content(tensor)].append((body, tensor))
     if not any(len(places) > 1 for places in alike.values()):
         return
-    stored = {_key(tensor): tensor.name for tensor in graph.initializer if tensor.ByteSize() > _FEWEST_BYTES}
+    stored = {content(tensor): tensor.name for tensor in graph.initializer if message_bytes(tensor) > _FEWEST_BYTES}
     for key, places in alike.items():
         if len(places) < 2 and key not in stored:
             continue
@@ -46,8 +45,3 @@ def _all_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for body in bodies(node):
             yield body
             yield from _all_bodies(body)
-
-
-def _key(tensor: onnx.TensorProto) -> tuple[object, ...]:
-    values = numpy_helper.to_array(tensor)
-    return tensor.data_type, tuple(tensor.dims), hashlib.sha256(values.tobytes()).digest()

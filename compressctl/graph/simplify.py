@@ -12,10 +12,9 @@ import onnxruntime
 from compressctl.core.errors import StageError
 from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.session import open_graph
 from compressctl.graph.share_constants import share_constants
-
-_LARGEST_FOR_PROTOBUF = 1_800_000_000
-"""Protobuf messages end at 2 GiB; past this a graph is left as it is."""
+from compressctl.graph.tensors import copy_of, move_to_files
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -26,9 +25,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     DequantizeLinear. Raises StageError when ONNX Runtime cannot load the graph.
     """
     model = as_dequantized(model)
-    if model.ByteSize() > _LARGEST_FOR_PROTOBUF:
-        return _named(_copy(model))
-    folded = _fold(_named(_copy(model)))
+    folded = _fold(_named(copy_of(model)))
     share_constants(folded.graph)
     folded = onnx.shape_inference.infer_shapes(folded)
     _mean_to_pool(folded.graph)
@@ -42,11 +39,13 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
+        # Kernels' own copies of weights would be for nothing: the graph is written, not run.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         try:
-            onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            open_graph(model, options)
         except Exception as error:
             raise StageError(f"ONNX Runtime cannot load the graph: {error}") from error
-        folded = onnx.load(path)
+        folded = move_to_files(onnx.load(path, load_external_data=False))
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]
     del folded.opset_import[:]
@@ -98,9 +97,3 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = name
         taken.add(name)
     return model
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    return copied

@@ -6,11 +6,12 @@ from collections.abc import Collection
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.core.quant import QuantPlan
 from compressctl.graph.index import index, names_read, reads
 from compressctl.graph.sites import find_sites
+from compressctl.graph.tensors import copy_of, from_array
 
 
 def with_rounded_activations(model: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
@@ -19,8 +20,7 @@ def with_rounded_activations(model: onnx.ModelProto, plan: QuantPlan) -> onnx.Mo
     Weights stay as the graph has them. A tensor's value after its codes is called `rounded(tensor)`; tensors keep their
     own names before it, the graph's outputs too. A node that stays float reads codes only where nothing else exists.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     nodes: list[onnx.NodeProto] = []
     sites = find_sites(model.graph, plan.float_nodes)
     on_integers = {site.node for site in sites}
@@ -51,8 +51,8 @@ def rounded(tensor: str) -> str:
 def _through_codes(graph: onnx.GraphProto, tensor: str, plan: QuantPlan) -> list[onnx.NodeProto]:
     quant, codes = plan.activations[tensor], f"{tensor}_rounded_codes"
     parameters = [f"{tensor}_rounded_scale", f"{tensor}_rounded_zero_point"]
-    graph.initializer.append(numpy_helper.from_array(np.asarray(quant.scale, np.float32), parameters[0]))
-    graph.initializer.append(numpy_helper.from_array(np.asarray(quant.zero_point, quant.dtype), parameters[1]))
+    graph.initializer.append(from_array(np.asarray(quant.scale, np.float32), parameters[0]))
+    graph.initializer.append(from_array(np.asarray(quant.zero_point, quant.dtype), parameters[1]))
     return [
         helper.make_node("QuantizeLinear", [tensor, *parameters], [codes], f"{codes}_Q"),
         helper.make_node("DequantizeLinear", [codes, *parameters], [rounded(tensor)], f"{codes}_DQ"),
@@ -61,8 +61,7 @@ def _through_codes(graph: onnx.GraphProto, tensor: str, plan: QuantPlan) -> list
 
 def leading_to(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
     """A copy with only the nodes that the tensors depend on: what a run up to there has to compute."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     producers = index(model.graph).producers
     wanted: set[str] = set()
     waiting = list(tensors)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.core.backend import StoredWeights
 from compressctl.graph.constants import Scope, constant_tensors, parameter_tensors, scopes
+from compressctl.graph.model_file import read_model
 from compressctl.graph.packed_sources import packed_sources
+from compressctl.graph.tensors import to_array
 from compressctl.graph.unpack_constants import unpack_constants
 from compressctl.numerics.bitpack import split_bits
 
@@ -24,7 +25,7 @@ def stored_weights(path: Path) -> list[StoredWeights]:
 
     What is no parameter is left out: scales, zero points, tables that a formula gives.
     """
-    stored = onnx.load(path)
+    stored = read_model(path)
     sources = packed_sources(stored.graph)
     model = unpack_constants(stored)
     constants = constant_tensors(stored.graph)
@@ -41,7 +42,7 @@ def stored_weights(path: Path) -> list[StoredWeights]:
                 continue
             seen.add(parameter.name)
             tensor = tensors[parameter.name]
-            values = numpy_helper.to_array(tensor)
+            values = to_array(tensor)
             if packed is None:
                 name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
                 dtype = f"{_NAMES.get(name, name)}{' (packed)' if parameter.name in sources else ''}"
@@ -77,7 +78,7 @@ def _zero_points(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -
             or not {node.input[0], node.input[2]} <= set(tensors)
         ):
             continue
-        point = numpy_helper.to_array(tensors[node.input[2]])
+        point = to_array(tensors[node.input[2]])
         if point.size == 1:
             found[node.input[0]] = point.reshape(())
         elif point.ndim == 1:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import onnx
 
 from compressctl.core.count import Count
-from compressctl.graph.constants import constant_tensors, dtype_name, stored_bytes, stored_tensors
+from compressctl.graph.constants import constant_tensors, dtype_name, stored_tensors
 from compressctl.graph.cost import NodeCost, costs, total
 from compressctl.graph.open_axes import OpenAxis, graph_inputs, is_open, open_axes
 from compressctl.graph.quantized import Quantized, already_quantized
+from compressctl.graph.tensors import stored_bytes
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.graph.index import GraphIndex, index, reads, store_what_is_read
+from compressctl.graph.tensors import copy_of, from_array
 
 _FLOAT_OF = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 
@@ -37,8 +38,7 @@ def unfold_integer(model: onnx.ModelProto) -> Unfolded:
     """
     if not any(is_integer_product(node) for node in model.graph.node):
         return Unfolded(model)
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copy_of(model)
     graph, found = made.graph, index(model.graph)
     parts = {node.output[0]: _read(node, found) for node in graph.node if is_integer_product(node)}
     ignored = [
@@ -137,7 +137,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def _stored(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name))
+    graph.initializer.append(from_array(np.ascontiguousarray(values).reshape(values.shape), name))
     return name
 
 

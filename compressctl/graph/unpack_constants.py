@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import onnx
 import onnxruntime
-from onnx import numpy_helper
 
 from compressctl.core.errors import UsageError
 from compressctl.graph.index import names_read
 from compressctl.graph.packed_sources import is_unpacker
+from compressctl.graph.session import open_graph
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.graph.unpacking import PREFIX
 
 
@@ -30,8 +31,7 @@ def unpack_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     others = [node for node in model.graph.node if not is_unpacker(node)]
     read = names_read(others) | {output.name for output in model.graph.output}
     wanted = [name for node in unpackers for name in node.output if name in read]
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
+    plain = copy_of(model)
     kept = [tensor for tensor in model.graph.initializer if not tensor.name.startswith(PREFIX)]
     del plain.graph.initializer[:], plain.graph.node[:]
     plain.graph.node.extend(others)
@@ -51,11 +51,10 @@ def _computed(model: onnx.ModelProto, unpackers: list[onnx.NodeProto], wanted: l
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(alone.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(wanted, {})
+        values = open_graph(alone, options).run(wanted, {})
     except Exception as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UsageError(
             f"the file's packed weights cannot be unpacked: {first}", hint="write the file again"
         ) from error
-    return [numpy_helper.from_array(value, name) for name, value in zip(wanted, values, strict=True)]
+    return [from_array(value, name) for name, value in zip(wanted, values, strict=True)]

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from compressctl.graph.tensors import from_array, message_bytes
 from compressctl.numerics.bitpack import code_bits, pack_planes, planes, split_bits
 from compressctl.numerics.codebook import Coded
 
@@ -44,12 +45,12 @@ class Unpacking:
     @property
     def size_bytes(self) -> int:
         """What they take in the file; what all tensors share is left out."""
-        sizes = [node.ByteSize() for node in self.nodes] + [tensor.ByteSize() for tensor in self.tensors]
+        sizes = [node.ByteSize() for node in self.nodes] + [message_bytes(tensor) for tensor in self.tensors]
         return sum(size + 4 for size in sizes)
 
     def constant(self, value: np.ndarray) -> str:
         name = f"{PREFIX}{self._number}.{len(self.tensors)}c"
-        self.tensors.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        self.tensors.append(from_array(np.asarray(value, order="C"), name))
         return name
 
     def node(
@@ -67,7 +68,7 @@ class Unpacking:
         name = f"{PREFIX}table.{width}"
         if name not in self._shared:
             every = np.arange(256, dtype=np.uint8)[:, None]
-            self._shared[f"{name}.bytes"] = numpy_helper.from_array(split_bits(every, width), f"{name}.bytes")
+            self._shared[f"{name}.bytes"] = from_array(split_bits(every, width), f"{name}.bytes")
             self._shared[name] = helper.make_node("Cast", [f"{name}.bytes"], [name], name, to=_INT32)
         return name
 
@@ -80,7 +81,7 @@ class Unpacking:
                 "column": np.array([-1, 1], np.int64),
             }
             for part, value in parts.items():
-                self._shared[f"{name}.{part}"] = numpy_helper.from_array(value, f"{name}.{part}")
+                self._shared[f"{name}.{part}"] = from_array(value, f"{name}.{part}")
             count, row, where = f"{name}.count", f"{name}.row", f"{name}.where"
             for op, inputs, output in (("Reshape", [count, f"{name}.column"], row), ("Less", [count, row], where)):
                 self._shared[output] = helper.make_node(op, inputs, [output], output)

@@ -13,6 +13,8 @@ import onnx
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import CompressctlError, CrashError
 from compressctl.core.target import Target
+from compressctl.graph.model_file import read_model, write_model
+from compressctl.graph.tensors import copy_of
 from compressctl.measure.session_host import SessionHost
 
 _LARGEST = 1_500_000_000
@@ -43,14 +45,13 @@ def with_node(
 
 def crashing_node(artifact: Artifact, target: Target, inputs: Mapping[str, np.ndarray] | None) -> onnx.NodeProto | None:
     """The first node without which the nodes before it still run; None where the graph does not crash again."""
-    model = onnx.load(artifact.path)
+    model = read_model(artifact.path)
     nodes = list(model.graph.node)
     with SessionHost(locates=False) as host, tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "beginning.onnx"
 
         def crashes(count: int) -> bool:
-            onnx.save(_beginning(model, count), path)
-            return _crashes(host, Artifact(artifact.backend, path, (path,)), replace(target, threads=1), inputs)
+            files = write_model(_beginning(model, count), Path(folder))
+            return _crashes(host, Artifact(artifact.backend, files[0], files), replace(target, threads=1), inputs)
 
         if not crashes(len(nodes)):
             return None
@@ -76,8 +77,7 @@ def _crashes(host: SessionHost, artifact: Artifact, target: Target, inputs: Mapp
 
 def _beginning(model: onnx.ModelProto, count: int) -> onnx.ModelProto:
     """The first nodes, with everything that none of them reads as outputs."""
-    cut = onnx.ModelProto()
-    cut.CopyFrom(model)
+    cut = copy_of(model)
     del cut.graph.node[count:]
     read = {name for node in cut.graph.node for name in node.input}
     outputs = [name for node in cut.graph.node for name in node.output if name and name not in read]

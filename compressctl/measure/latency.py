@@ -129,7 +129,11 @@ def compare(
                     found.append(block)
                 if position == 0 and launch == 0:
                     memories = [one.memory() for one in served]
+                is_open = list(range(len(served)))
                 for (first, second), (before, after) in turns[position].items():
+                    # Files whose process is not needed any more would be in memory twice.
+                    while is_open[0] < second:
+                        served[is_open.pop(0)].close()
                     # As many as the slower of the two is called back to back, or a slow float file would take all the time.
                     share = max(1, round(_ALTERNATING * min(runs[first], runs[second])))
                     given = point.call.for_model(signatures[first])
@@ -150,7 +154,9 @@ def compare(
 
 def _pairs(artifacts: int) -> list[tuple[int, int]]:
     """What is compared: each with the first, and with the one before it."""
-    return sorted({pair for later in range(1, artifacts) for pair in ((0, later), (later - 1, later))})
+    return sorted(
+        {pair for later in range(1, artifacts) for pair in ((0, later), (later - 1, later))}, key=lambda pair: pair[1]
+    )
 
 
 def _is_settled(headline: list[list[list[Block]]], turns: _Turns) -> bool:

@@ -3,7 +3,8 @@
 It loads nothing but the runtime, so that its memory is the runtime's. The first line names the artifact. Each further line
 asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"runs": n} runs n timed inferences and gives their
 seconds, the processor seconds and the joules that they took together; {"alternate": {...}} opens another file beside this one and
-gives both median seconds, by round, of calls that take turns; {"memory": true} gives the peaks so far.
+gives both median seconds, by round, of calls that take turns; {"close": true} closes it until it is opened again; {"memory": true}
+gives the peaks so far.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main() -> None:
     import numpy as np
 
     from compressctl.core.backend import Artifact, backends
+    from compressctl.core.freed_memory import give_back
     from compressctl.core.registry import load
     from compressctl.core.target import Target
     from compressctl.measure.energy import Meter, find_meter
@@ -47,6 +49,7 @@ def main() -> None:
         if "open" in asked:
             point = asked["open"]
             session, call = None, dict
+            give_back()
             if point["cpus"] and hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, point["cpus"])
             started = time.perf_counter()
@@ -61,6 +64,10 @@ def main() -> None:
         elif "alternate" in asked:
             with_ = asked["alternate"]
             _say(_alternate((_opened(with_, np), call), with_["rounds"], with_["runs"]))
+        elif "close" in asked:
+            session, call = None, dict
+            give_back()
+            _say({})
         else:
             _say({"before_bytes": before, "load_peak_bytes": loaded, "run_peak_bytes": _peak_bytes()})
 

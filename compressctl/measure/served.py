@@ -88,6 +88,10 @@ class Served:
             found = self._ask({"alternate": {**point, **place, "rounds": rounds, "runs": runs}})
         return np.array(found["before"]), np.array(found["after"])
 
+    def close(self) -> None:
+        """Close the file until it is opened again; the process stays."""
+        self._ask({"close": True})
+
     def memory(self) -> Memory:
         return Memory(**self._ask({"memory": True}))
 

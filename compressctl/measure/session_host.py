@@ -90,10 +90,7 @@ class SessionHost:
         backend: str,
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """doing: what is said to have been going on where the process ends, as in "opening m.onnx"."""
-        while self._unused:
-            number, generation = self._unused.pop()
-            if generation == self._generation:
-                self._exchange({"close": number}, "closing a file", None, backend)
+        self.close_unused()
         answer, given = self._exchange(question, doing, arrays, backend)
         if "error" in answer:
             raise _raised(answer)
@@ -112,6 +109,13 @@ class SessionHost:
             raise CrashError(self._ended(process, doing, backend))
         return found
 
+    def close_unused(self) -> None:
+        """Close the sessions that nobody holds any more."""
+        while self._unused:
+            number, generation = self._unused.pop()
+            if generation == self._generation:
+                self._exchange({"close": number}, "closing a file", None, "runtime")
+
     def close(self) -> None:
         """End the process, if there is one."""
         if self._close is not None:
@@ -120,7 +124,7 @@ class SessionHost:
         self._generation += 1
 
     def forget(self, number: int, generation: int) -> None:
-        """Close a session that nobody holds any more, before the next question: this may be called in the midst of one."""
+        """Nobody holds a session any more. It is closed later: this may be called in the midst of a question."""
         self._unused.append((number, generation))
 
     def __enter__(self) -> SessionHost:

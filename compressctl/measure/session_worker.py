@@ -18,6 +18,7 @@ import numpy as np
 
 from compressctl.core.backend import Artifact, Backend, Session, backends
 from compressctl.core.errors import CompressctlError
+from compressctl.core.freed_memory import give_back
 from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.measure.frames import receive, send
@@ -50,6 +51,7 @@ class _Worker:
             return {"nodes": [asdict(node) for node in backend.explain(artifact, target, asked["inputs"])]}, {}
         self._sessions.pop(asked["close"], None)
         self._calls.pop(asked["close"], None)
+        give_back()
         return {}, {}
 
 

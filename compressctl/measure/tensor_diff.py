@@ -13,6 +13,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.errors import CompressctlError
 from compressctl.core.target import Target
 from compressctl.graph.index import reads
+from compressctl.graph.model_file import read_model, write_model
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import OutputFidelity
 from compressctl.measure.session_host import SessionHost
@@ -113,7 +114,7 @@ def _layers(file: Path) -> list[_Layer]:
         from compressctl.backends.openvino.tapped import layers
 
         return [_Layer(*found) for found in layers(file)]
-    model = onnx.load(file, load_external_data=False)
+    model = read_model(file)
     readers: dict[str, set[str]] = {}
     for node in model.graph.node:
         for name in reads(node):
@@ -139,10 +140,9 @@ def _tapped(file: Path, tensors: Sequence[str], folder: Path) -> Artifact:
         from compressctl.backends.openvino.tapped import write_tapped
 
         return write_tapped(file, names, folder)
-    model = onnx.load(file)
+    model = read_model(file)
     known = {value.name: value for value in (*model.graph.output, *model.graph.value_info)}
     del model.graph.output[:]
     model.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
-    path = folder / "tapped.onnx"
-    onnx.save(model, path)
-    return Artifact("onnxruntime", path, (path,))
+    files = write_model(model, folder)
+    return Artifact("onnxruntime", files[0], files)

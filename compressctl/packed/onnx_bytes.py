@@ -56,7 +56,7 @@ class Place:
 def tensor_places(model: memoryview) -> list[Place]:
     """All tensors with numbers, in the order of the file. Raises PackedError when the bytes are not an ONNX model."""
     found: list[Place] = []
-    for number, wire, start, end in _fields(model, 0, len(model)):
+    for number, wire, start, end in fields(model, 0, len(model)):
         if number in _MODEL and wire == _BYTES:
             _search(model, _MODEL[number], start, end, "", found, 0)
     return found
@@ -69,7 +69,7 @@ def _search(model: memoryview, kind: str, start: int, end: int, owner: str, foun
         _add(model, start, end, owner, found)
         return
     owner = _owner(model, kind, start, end, owner)
-    for number, wire, first, last in _fields(model, start, end):
+    for number, wire, first, last in fields(model, start, end):
         inner = _INSIDE[kind].get(number)
         if inner is not None and wire == _BYTES:
             _search(model, inner, first, last, owner, found, depth + 1)
@@ -78,7 +78,7 @@ def _search(model: memoryview, kind: str, start: int, end: int, owner: str, foun
 def _owner(model: memoryview, kind: str, start: int, end: int, owner: str) -> str:
     """A name for what has none itself: a node by its first output, an attribute behind its node."""
     number = {"node": 2, "attribute": 1}.get(kind)
-    for found, wire, first, last in _fields(model, start, end) if number else ():
+    for found, wire, first, last in fields(model, start, end) if number else ():
         if found == number and wire == _BYTES:
             name = _text(model, first, last)
             return name if kind == "node" else f"{owner}.{name}"
@@ -113,7 +113,7 @@ def _add(model: memoryview, start: int, end: int, owner: str, found: list[Place]
 
 def _read(model: memoryview, start: int, end: int) -> _Tensor:
     tensor = _Tensor()
-    for number, wire, first, last in _fields(model, start, end):
+    for number, wire, first, last in fields(model, start, end):
         if number == 1:
             tensor.shape += _numbers(model, wire, first, last)
         elif number == 2 and wire == _VARINT:
@@ -121,7 +121,7 @@ def _read(model: memoryview, start: int, end: int) -> _Tensor:
         elif number == 8 and wire == _BYTES:
             tensor.name = _text(model, first, last)
         elif number == 13 and wire == _BYTES:
-            entry = {key: _text(model, a, b) for key, kind, a, b in _fields(model, first, last) if kind == _BYTES}
+            entry = {key: _text(model, a, b) for key, kind, a, b in fields(model, first, last) if kind == _BYTES}
             tensor.external[entry.get(1, "")] = entry.get(2, "")
         elif number == 14 and wire == _VARINT:
             tensor.is_external = first == 1
@@ -143,7 +143,7 @@ def _numbers(model: memoryview, wire: int, first: int, last: int) -> list[int]:
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
 
-def _fields(model: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def fields(model: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(field number, wire type, start and end of its bytes); for a varint its value stands for the start."""
     at = start
     while at < end:

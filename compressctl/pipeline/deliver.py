@@ -74,6 +74,7 @@ class Delivery:
             # The last stage makes the file that is handed over, so that it stands for it.
             last = next((record.id for record in reversed(self.records) if record.use != "lower"), "handed over")
             compressed = Subject(last, backend.build(model, target, root), model)
+        self.workspace.close()  # what stages had opened would take memory from what is measured
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:
                 found = self._measure(baseline, compressed, backend, target, dataset, metric)

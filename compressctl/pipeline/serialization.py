@@ -26,7 +26,9 @@ def write_model(model: Model, folder: Path, source: Model | None, base: Path = P
     Raises NotStorableError for a torch model whose structure cannot be described.
     """
     if model.form is Form.ONNX:
-        _write_onnx(model, folder)
+        from compressctl.graph.model_file import write_model as write_onnx
+
+        write_onnx(model.body, folder)
     else:
         _write_torch(model, folder, made_by(model.factory, base) if model.factory is not None else source)
     facts = {
@@ -47,7 +49,9 @@ def read_model(folder: Path, load_source: Callable[[], Model], base: Path = Path
     form = Form(facts["form"])
     factory = Factory(**facts["factory"]) if facts["factory"] else None
     if form is Form.ONNX:
-        body = _read_onnx(folder)
+        from compressctl.graph.model_file import read_model as read_onnx
+
+        body = read_onnx(folder / "model.onnx")
     else:
         body = _read_torch(folder, load_source() if factory is None else made_by(factory, base))
     quant = _read_plan(folder) if (folder / "plan.json").exists() else None
@@ -61,26 +65,6 @@ def made_by(factory: Factory, base: Path) -> Model:
 
     network = call_factory(factory.name, factory.args, base)
     return Model(Form.TORCH, network.eval(), Signature((), ()))
-
-
-def _write_onnx(model: Model, folder: Path) -> None:
-    import onnx
-
-    from compressctl.graph.opset import LARGEST_SINGLE_FILE
-
-    if model.body.ByteSize() <= LARGEST_SINGLE_FILE:
-        onnx.save(model.body, folder / "model.onnx")
-        return
-    # onnx moves the weights out of what it saves, and the model goes on to the next stage.
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model.body)
-    onnx.save(copied, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
-
-
-def _read_onnx(folder: Path) -> Any:
-    import onnx
-
-    return onnx.load(folder / "model.onnx")
 
 
 def _write_torch(model: Model, folder: Path, source: Model | None) -> None:

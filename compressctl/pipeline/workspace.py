@@ -172,6 +172,8 @@ class Workspace:
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:
         """Tell that a step begins and ends; what is put into the mapping is told with its end."""
+        if "host" in self.__dict__:
+            self.host.close_unused()
         events, started = self.events.within(step.id), time.perf_counter()
         events.emit("step.started", use=step.use, step_kind=step.kind)
         facts: dict[str, Any] = {}
@@ -179,7 +181,7 @@ class Workspace:
         events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
 
     def close(self) -> None:
-        """End the child process."""
+        """End the child process; it starts again when something is asked of it."""
         if "host" in self.__dict__:
             self.host.close()
 

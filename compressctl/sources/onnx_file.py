@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from compressctl.sources.params import OnnxParams
 if TYPE_CHECKING:
     import onnx
 
+    from compressctl.graph.model_file import Parsed
+
 VERSION = 1
 FIXED_BATCH_NOTE = "compressctl.fixed_batch"
 """Key of the model's metadata under which the reason stands when a batch size could not be freed."""
@@ -25,7 +27,7 @@ _RUNNABLE_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsof
 
 
 def load(params: OnnxParams, base: Path, seed: int) -> Model:
-    """The file's graph, its external data read into memory; symbolic dimensions keep their names.
+    """The file's graph, large constants left in their files; symbolic dimensions keep their names.
 
     Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
     Raises UsageError when the file is not a valid ONNX model or needs operators that nothing here can run.
@@ -48,15 +50,8 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
 
 def fingerprint(params: OnnxParams, base: Path) -> str:
     """Covers the file and the files of its external data."""
-    import onnx
-
-    path = existing(base / params.path, what="the ONNX file")
-    try:
-        proto = onnx.load(existing(path, what="the ONNX file"), load_external_data=False)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise _not_onnx(path, error) from error
+    path = base / params.path
+    proto = _parsed(path).model
     files = {"model": path} | {location: path.parent / location for location in sorted(_external_files(proto))}
     return source_fingerprint("onnx", VERSION, params, files)
 
@@ -86,32 +81,36 @@ def _check_batch_axes(inputs: Sequence[TensorSpec], batch_axes: Mapping[str, int
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
-    """The file as it is, checked, its external data in memory; sizes of 0 and below are left open.
+    """The file as it is, checked, large constants left in their files; sizes of 0 and below are left open.
 
     Raises UsageError when it is not a valid ONNX model.
     """
-    import onnx
-
+    from compressctl.graph.model_file import check, fill
     from compressctl.graph.open_sizes import open_sizes
 
+    parsed = _parsed(path)
+    if not parsed.model.graph.node:
+        raise _not_onnx(path, ValueError("it has no nodes"))
+    for location in sorted(_external_files(parsed.model)):
+        existing(path.parent / location, what=f"{path} keeps weights in a second file:")
     try:
-        proto = onnx.load(existing(path, what="the ONNX file"), load_external_data=False)
+        check(parsed)
+    except Exception as error:
+        raise _invalid(path, error) from error
+    proto = fill(parsed)
+    open_sizes(proto.graph)
+    return proto
+
+
+def _parsed(path: Path) -> Parsed:
+    from compressctl.graph.model_file import parse
+
+    try:
+        return parse(existing(path, what="the ONNX file"))
     except UsageError:
         raise
     except Exception as error:
         raise _not_onnx(path, error) from error
-    if not proto.graph.node:
-        raise _not_onnx(path, ValueError("it has no nodes"))
-    for location in sorted(_external_files(proto)):
-        existing(path.parent / location, what=f"{path} keeps weights in a second file:")
-    try:
-        # By path, not by the message in memory: that also works past protobuf's 2 GiB and checks the external files.
-        onnx.checker.check_model(str(path))
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except Exception as error:
-        raise _invalid(path, error) from error
-    open_sizes(proto.graph)
-    return proto
 
 
 def _invalid(path: Path, error: Exception) -> UsageError:
@@ -149,20 +148,10 @@ def _first_line(error: Exception) -> str:
 
 def _external_files(proto: onnx.ModelProto) -> set[str]:
     """Locations relative to the model's folder."""
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+    from compressctl.graph.tensors import all_tensors, is_in_file
 
-    return {ExternalDataInfo(tensor).location for tensor in _tensors(proto.graph) if uses_external_data(tensor)}
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
+    tensors = [tensor for tensor in all_tensors(proto) if is_in_file(tensor)]
+    return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
 def _check_domains(proto: onnx.ModelProto, path: Path) -> None:

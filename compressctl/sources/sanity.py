@@ -12,6 +12,7 @@ from compressctl.core.data import Batch, Dataset, Split, SplitName
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Form, Model, TensorSpec
 from compressctl.core.source import Task
+from compressctl.graph.tensors import to_array
 
 if TYPE_CHECKING:
     import onnx
@@ -53,7 +54,7 @@ def _bad_parameters(network: Any) -> Iterator[str]:
 
 
 def _bad_constants(graph: onnx.GraphProto) -> Iterator[str]:
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     from compressctl.graph.index import attribute
 
@@ -72,7 +73,7 @@ def _bad_constants(graph: onnx.GraphProto) -> Iterator[str]:
     for name, tensor in stored:
         if tensor.data_type not in floats or 0 in tensor.dims:
             continue
-        values = numpy_helper.to_array(tensor)
+        values = to_array(tensor)
         values = values if values.dtype.kind == "f" else values.astype(np.float32)
         # One number may be a bound or a value to fill up with.
         if values.size > 1 or name in weights:

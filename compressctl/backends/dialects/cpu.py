@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.core.model import Model
 from compressctl.core.quant import QuantPlan, TensorQuant
@@ -18,6 +18,7 @@ from compressctl.core.target import Target
 from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
 from compressctl.graph.index import GraphIndex, index, reads, rename_reads, store_what_is_read
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
+from compressctl.graph.tensors import copy_of, from_array
 
 
 def emit(model: Model, target: Target) -> onnx.ModelProto:
@@ -25,8 +26,7 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
 
     A node of the plan's `float_nodes` stays float, and so does what needs an integer neighbour that it no longer has.
     """
-    emitted = onnx.ModelProto()
-    emitted.CopyFrom(model.body)
+    emitted = copy_of(model.body)
     if model.quant is None or not (model.quant.activations or model.quant.weights):
         return emitted
     graph = emitted.graph
@@ -289,7 +289,7 @@ class _Writer:
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+            self.constants[name] = from_array(np.asarray(value), name)
         return name
 
 

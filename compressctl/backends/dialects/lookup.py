@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, inferred
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.index import attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table, stored
+from compressctl.graph.tensors import from_array, size_bytes, to_array
 
 
 def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:
@@ -60,13 +61,12 @@ def share_packed(emitted: onnx.ModelProto) -> None:
     graph = emitted.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     lookups = [node for node in graph.node if node.op_type == "GatherBlockQuantized" and node.input[0] in tensors]
-    by_bytes = {tensors[node.input[0]].raw_data: node for node in lookups}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         packed = tensors.get(node.input[1]) if node.op_type == "MatMulNBits" else None
-        lookup = by_bytes.get(packed.raw_data) if packed is not None else None
+        lookup = next((one for one in lookups if packed is not None and _is_same(packed, tensors[one.input[0]])), None)
         if packed is not None and lookup is not None:
-            shape = numpy_helper.from_array(np.array(packed.dims, np.int64), f"{packed.name}_shape")
+            shape = from_array(np.array(packed.dims, np.int64), f"{packed.name}_shape")
             name = f"{packed.name}_shared"
             # A constant folds when the file is loaded, so that the product sees a constant weight all the same.
             nodes.append(helper.make_node("Reshape", [lookup.input[0], shape.name], [name], name))
@@ -83,7 +83,10 @@ def share_packed(emitted: onnx.ModelProto) -> None:
 
 
 def _is_same(tensor: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:
-    return other is not None and (list(tensor.dims), tensor.raw_data) == (list(other.dims), other.raw_data)
+    """Whether they hold the same bytes, in whatever shape."""
+    if other is None or size_bytes(tensor) != size_bytes(other):
+        return False
+    return np.array_equal(to_array(tensor).reshape(-1), to_array(other).reshape(-1))
 
 
 def _block(quant: TensorQuant, columns: int, target: Target) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.backends.dialects.weight_only import Product, dequantized, turned, weight_only_products
 from compressctl.core.model import Model
@@ -20,6 +20,7 @@ from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
 from compressctl.graph.index import GraphIndex, index, store_what_is_read
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.numerics.affine import SMALLEST_SCALE
 
 _LARGEST = 127
@@ -35,8 +36,7 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
 
     For a graph that becomes float16 scales are those that float16 holds as normal numbers, and codes are made with them.
     """
-    emitted = onnx.ModelProto()
-    emitted.CopyFrom(model.body)
+    emitted = copy_of(model.body)
     if model.quant is None or not (model.quant.activations or model.quant.weights):
         return emitted
     graph = emitted.graph
@@ -207,5 +207,5 @@ class _Writer:
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+            self.constants[name] = from_array(np.asarray(value), name)
         return name

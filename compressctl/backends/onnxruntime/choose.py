@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from compressctl.backends.dialects.dynamic import without_dynamic
 from compressctl.backends.dialects.weight_only import Form, Product, forms, weight_only_products, write_weight_only
@@ -26,7 +25,9 @@ from compressctl.core.model import Model
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
 from compressctl.graph.index import index
+from compressctl.graph.session import open_graph
 from compressctl.graph.shapes import shapes
+from compressctl.graph.tensors import from_array
 
 _ROUNDED_ACTIVATIONS = 0.02
 """Share of the outputs' RMS. Activations rounded to 8 bits in blocks cost some 0.5 %; more means that a kernel is wrong."""
@@ -135,7 +136,7 @@ def _alone(values: np.ndarray, product: Product | None, form: Form | None) -> on
         "product",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", values.shape[0]])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", values.shape[1]])],
-        [numpy_helper.from_array(np.ascontiguousarray(values), "w")],
+        [from_array(np.ascontiguousarray(values), "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     if product is not None and form is not None:
@@ -145,9 +146,7 @@ def _alone(values: np.ndarray, product: Product | None, form: Form | None) -> on
 
 
 def _call(model: onnx.ModelProto, x: np.ndarray, target: Target) -> Callable[[], np.ndarray]:
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), serving_options(target), providers=providers(target)
-    )
+    session = open_graph(model, serving_options(target), providers(target))
     return lambda: session.run(None, {"x": x})[0]
 
 

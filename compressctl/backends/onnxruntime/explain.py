@@ -16,6 +16,7 @@ from compressctl.core.target import Target
 from compressctl.graph.constants import node_name
 from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.index import attribute, index
+from compressctl.graph.model_file import read_model
 from compressctl.graph.unpack_constants import is_packed, unpack_constants
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
@@ -28,9 +29,9 @@ def explain(path: Path, target: Target, inputs: Mapping[str, Sequence[int]] | No
     MACs and names are those of the artifact's own node that an executed node computes; fused helpers carry none. A node that
     multiplies and is none of the artifact's has unknown MACs, and so has one whose body does. inputs: as in `Backend`.
     """
-    artifact = onnx.load(path, load_external_data=False)
+    artifact = read_model(path)
     if is_packed(artifact.graph):
-        artifact = unpack_constants(onnx.load(path))
+        artifact = unpack_constants(artifact)
     executed = _optimized(path, target)
     left = executed_macs(costs(artifact, inputs=inputs))
     producers = index(artifact.graph).producers
@@ -71,6 +72,9 @@ def _optimized(path: Path, target: Target) -> onnx.ModelProto:
         written = Path(folder) / "optimized.onnx"
         options = serving_options(target)
         options.optimized_model_filepath = str(written)
+        # Only its nodes are read: neither one message of all weights nor kernels' own copies of them are made.
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry("session.disable_prepacking", "1")
         try:
             onnxruntime.InferenceSession(str(path), options, providers=providers(target))
         except Exception as error:

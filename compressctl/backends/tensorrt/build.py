@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import version_converter
 
 from compressctl.backends.dialects.tensorrt import four_bit_products, four_bits
 from compressctl.backends.dialects.weight_only import weight_only_products
@@ -24,7 +23,7 @@ from compressctl.core.model import Model, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
 from compressctl.graph.index import index
-from compressctl.graph.opset import opset_of
+from compressctl.graph.opset import converted, opset_of
 
 _LARGEST_BATCH = 16
 _TEMPLATE = Path(__file__).with_name("build_engine.py.txt")
@@ -93,7 +92,7 @@ def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
     if current >= OLDEST_OPSET:
         return proto
     try:
-        return version_converter.convert_version(proto, OLDEST_OPSET)
+        return converted(proto, OLDEST_OPSET)
     except Exception as error:
         raise StageError(
             f"the graph cannot be converted to opset {OLDEST_OPSET}, which float16 Q/DQ needs: {str(error).splitlines()[0]}",

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from compressctl.backends.dialects.tensorrt import FOUR_BIT_BLOCKS
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.opset import opset_of
+from compressctl.graph.tensors import to_array
 
 API, GUIDE, PARSER = "NvInfer.h, IQuantizeLayer", "TensorRT guide, Q/DQ placement", "onnx-tensorrt, operators.md"
 SCHEMES = "TensorRT guide, Quantization schemes"
@@ -85,7 +86,7 @@ class Graph:
 
     def array(self, name: str) -> np.ndarray | None:
         tensor = self.found.initializers.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else to_array(tensor)
 
     def dequantizes_constant(self, node: onnx.NodeProto) -> bool:
         """A DQ of stored codes, or of what a Q makes of a stored weight."""

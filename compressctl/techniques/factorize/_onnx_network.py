@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec
@@ -17,6 +17,7 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 from compressctl.graph.shapes import Shape, shapes
 from compressctl.graph.simplify import simplify
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
 
 _OPS = ("Conv", "Gemm", "MatMul")
@@ -62,8 +63,7 @@ class OnnxNetwork:
             yield {name: [found[tensor]] for name, tensor in tensors.items()}
 
     def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> Model:
-        body = onnx.ModelProto()
-        body.CopyFrom(self._model.body)
+        body = copy_of(self._model.body)
         graph, nodes = body.graph, []
         for node in graph.node:
             if node.name not in chains:
@@ -94,10 +94,10 @@ def write(pieces: Sequence[Piece], op: str, given: str, output: str, dtype: np.d
         name = piece.outline.name
         result = output if piece is pieces[-1] else f"{name}/output"
         weight = piece.weight.T if op == "MatMul" else piece.weight
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(weight, dtype=dtype), f"{name}.weight"))
+        constants.append(from_array(np.ascontiguousarray(weight, dtype=dtype), f"{name}.weight"))
         inputs = [tensor, f"{name}.weight"]
         if piece.bias is not None:
-            constants.append(numpy_helper.from_array(piece.bias.astype(dtype), f"{name}.bias"))
+            constants.append(from_array(piece.bias.astype(dtype), f"{name}.bias"))
             inputs.append(f"{name}.bias")
         nodes += _nodes(piece.outline, op, inputs, result)
         tensor = result

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
@@ -18,6 +17,7 @@ from compressctl.graph.carry import Carried, carry
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
 from compressctl.graph.simplify import simplify
+from compressctl.graph.tensors import copy_of, from_array, to_array
 from compressctl.numerics.patches import output_positions, patches
 from compressctl.techniques.prune._sparse_layers import Layer, See, drawn
 
@@ -36,8 +36,7 @@ def prepared(model: Model, events: Events) -> Carried:
     """
     proto = model.body
     if any(tensor.data_type in _HALVES for tensor in proto.graph.initializer):
-        same = onnx.ModelProto()
-        same.CopyFrom(proto)
+        same = copy_of(proto)
         return carry(model, same, events)
     return carry(model, simplify(proto), events)
 
@@ -88,7 +87,7 @@ class OnnxWeights:
         tensor, owner = self._initializers[name], self._owners[name]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         array = weight[:, 0].T if owner.is_transposed else np.moveaxis(weight, 2, 1).reshape(tuple(tensor.dims))
-        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array).astype(dtype), name))
+        tensor.CopyFrom(from_array(np.ascontiguousarray(array).astype(dtype), name))
 
     def shift(self, name: str, change: np.ndarray) -> None:
         """Convolutions and Gemm have a place for a bias; it becomes a constant of the node's own."""
@@ -102,12 +101,12 @@ class OnnxWeights:
         ):
             return
         old = node.input[2] if len(node.input) > 2 else ""
-        given = numpy_helper.to_array(self._initializers[old]) if old in self._initializers else np.zeros(1, np.float32)
+        given = to_array(self._initializers[old]) if old in self._initializers else np.zeros(1, np.float32)
         if (old and old not in self._initializers) or given.size not in (1, change.size):
             return
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         own = f"{name}.shifted_bias"
-        bias = numpy_helper.from_array((given.reshape(-1) + change).astype(dtype), own)
+        bias = from_array((given.reshape(-1) + change).astype(dtype), own)
         if own == old:
             self._initializers[own].CopyFrom(bias)
             return
@@ -133,7 +132,7 @@ class OnnxWeights:
         return self._proto
 
     def _canonical(self, name: str, owner: _Owner) -> np.ndarray:
-        array = numpy_helper.to_array(self._initializers[name])
+        array = to_array(self._initializers[name])
         if owner.is_transposed:
             array = array.T
         flat = array.reshape(*array.shape[:2], -1)

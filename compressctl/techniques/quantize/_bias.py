@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from compressctl.core.quant import QuantPlan
 from compressctl.graph.codes import weight_values
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.graph.sites import Site
+from compressctl.graph.tensors import copy_of, from_array
 
 
 def correctable(site: Site) -> bool:
@@ -48,13 +49,12 @@ def corrected_biases(
 
 def with_biases(model: onnx.ModelProto, biases: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The model with other biases, by node; the argument is not changed. Constants may be shared, so each gets its own."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = copy_of(model)
     for node in changed.graph.node:
         if node.name not in biases:
             continue
         name = f"{node.name}_corrected_bias"
-        changed.graph.initializer.append(numpy_helper.from_array(biases[node.name], name))
+        changed.graph.initializer.append(from_array(biases[node.name], name))
         if len(node.input) > 2:
             node.input[2] = name
         else:
@@ -72,7 +72,7 @@ def channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, mo
         "alone",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
         [onnx.ValueInfoProto(name="y")],
-        [numpy_helper.from_array(weight.astype(np.float32), "w")],
+        [from_array(weight.astype(np.float32), "w")],
     )
     wrapped = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     output = ActivationRecorder(wrapped, ["y"], threads=1).run({"x": mean.reshape(shape).astype(np.float32)})["y"]

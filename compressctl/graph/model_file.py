@@ -1,0 +1,226 @@
+"""ONNX files read and written constant by constant: their weights are never in memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto
+
+from compressctl.core.errors import UsageError
+from compressctl.graph.tensors import (
+    LARGE,
+    all_tensors,
+    bring_in,
+    copy_of,
+    is_in_file,
+    move_to_files,
+    numbers,
+    refer,
+    size_bytes,
+)
+from compressctl.packed.cursor import varint
+from compressctl.packed.errors import PackedError
+from compressctl.packed.onnx_bytes import fields
+
+LARGEST_SINGLE_FILE = 1_500_000_000
+"""Bytes. Protobuf messages end at 2 GiB, and a runtime holds a file's weights twice while it loads them: a larger graph keeps
+its weights in a file beside it."""
+
+_READ_WHOLE = 16 * 1024**2
+"""Bytes of a file up to which it costs nothing to read all of it."""
+
+_PAGE = 4096
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A file without the numbers of its external data. cut: constants whose numbers were left in the file, by offset and length."""
+
+    path: Path
+    model: ModelProto
+    cut: list[tuple[TensorProto, int, int]]
+
+
+def read_model(path: Path) -> ModelProto:
+    """The model with large constants left in its file, or in the files of its external data. Raises what parse and fill do."""
+    return fill(parse(path))
+
+
+def parse(path: Path) -> Parsed:
+    """Raises protobuf's DecodeError for what is no model, and OSError."""
+    path = path.absolute()
+    if path.stat().st_size > _READ_WHOLE:
+        try:
+            return _cut(path, memoryview(np.memmap(path, np.uint8, "r")))  # type: ignore[arg-type]
+        except PackedError:
+            pass  # protobuf says the same in its own words
+    return Parsed(path, ModelProto.FromString(path.read_bytes()), [])
+
+
+def check(parsed: Parsed) -> None:
+    """Raises onnx's ValidationError for an invalid model. External data must lie in the model's folder, and be no link."""
+    if not parsed.cut:
+        # By path: only so are the files of external data looked at.
+        onnx.checker.check_model(str(parsed.path))
+    else:
+        check_model(parsed.model, {tensor.name for tensor, _, _ in parsed.cut})
+
+
+def check_model(model: ModelProto, emptied: set[str] | None = None) -> None:
+    """The checker on a model in memory, whatever its size."""
+    small = copy_of(model)
+    for tensor in all_tensors(small):
+        if is_in_file(tensor) or tensor.name in (emptied or ()):
+            del tensor.external_data[:], tensor.dims[:]
+            tensor.data_location = TensorProto.DEFAULT
+            tensor.dims.append(0)
+    onnx.checker.check_model(small)
+
+
+def fill(parsed: Parsed) -> ModelProto:
+    """The model whose constants have numbers: small ones in memory, large ones in their files.
+
+    Raises UsageError for external data outside the model's folder, or that is not all there.
+    """
+    for tensor in all_tensors(parsed.model):
+        if is_in_file(tensor):
+            _find(tensor, parsed.path)
+    for tensor, offset, length in parsed.cut:
+        refer(tensor, parsed.path, offset, length)
+    return parsed.model
+
+
+def _find(tensor: TensorProto, path: Path) -> None:
+    """Refer to where the numbers of external data are, or bring in few of them."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    location, length = said.get("location", ""), size_bytes(tensor)
+    file = path.parent / location
+    try:
+        offset, told = int(said.get("offset") or 0), int(said.get("length") or length)
+    except ValueError:
+        offset = told = -1
+    if not file.resolve().is_relative_to(path.parent.resolve()) or Path(location).is_absolute():
+        raise UsageError(f"{path}: {tensor.name} says that its numbers are in {location}, outside the model's folder")
+    if not file.is_file():
+        raise UsageError(f"{path} keeps weights in a second file: {file} does not exist")
+    if told != length or offset < 0 or offset + length > file.stat().st_size:
+        raise UsageError(
+            f"{path}: {tensor.name} takes {length:,} bytes, and {location} does not hold them where the model says",
+            hint="get all files of the model again",
+        )
+    refer(tensor, file, offset, length)
+    if length < LARGE:
+        bring_in(tensor)
+
+
+def _cut(path: Path, data: memoryview) -> Parsed:
+    """The message without the numbers of large initializers of the main graph."""
+    outer, graph = bytearray(), bytearray()
+    tensors: list[tuple[TensorProto, int, int]] = []
+    for number, field, start, end in _delimited(data, 0, len(data)):
+        if number != _GRAPH:
+            outer += field
+            continue
+        for inner, part, first, last in _delimited(data, start, end):
+            if inner == _INITIALIZER:
+                tensors.append(_without_numbers(data, first, last))
+            else:
+                graph += part
+    model = ModelProto.FromString(bytes(outer))
+    model.graph.MergeFromString(bytes(graph))
+    model.graph.initializer.extend(tensor for tensor, _, _ in tensors)
+    places = zip(model.graph.initializer, tensors, strict=True)
+    return Parsed(path, model, [(tensor, start, length) for tensor, (_, start, length) in places if length])
+
+
+def _without_numbers(data: memoryview, start: int, end: int) -> tuple[TensorProto, int, int]:
+    """A tensor, and where its numbers were left; whole and 0, 0 where they are few, or not as many as its shape says."""
+    parts = list(_delimited(data, start, end))
+    raw = [(first, last - first) for number, _, first, last in parts if number == _RAW_DATA]
+    if len(raw) == 1 and raw[0][1] >= LARGE:
+        head = TensorProto.FromString(b"".join(bytes(part) for number, part, _, _ in parts if number != _RAW_DATA))
+        if head.data_type in _REGULAR and size_bytes(head) == raw[0][1]:
+            return head, *raw[0]
+    return TensorProto.FromString(bytes(data[start:end])), 0, 0
+
+
+_REGULAR = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+
+
+def _delimited(data: memoryview, start: int, end: int) -> Iterator[tuple[int, memoryview, int, int]]:
+    """Each field's number, all of its bytes, and where its content begins and ends."""
+    at = start
+    for number, _, first, last in fields(data, start, end):
+        yield number, data[at:last], first, last
+        at = last
+
+
+def write_model(model: ModelProto, folder: Path) -> tuple[Path, ...]:
+    """Write model.onnx and return its files, that first; from 1.5 GB on large constants go to model.onnx.data beside it.
+
+    The same model gives the same bytes.
+    """
+    path, beside = folder / "model.onnx", folder / "model.onnx.data"
+    in_files = sum(size_bytes(tensor) for tensor in all_tensors(model) if is_in_file(tensor))
+    if model.ByteSize() + in_files > LARGEST_SINGLE_FILE:
+        path.write_bytes(_with_data_beside(model, beside).SerializeToString(deterministic=True))
+        return path, beside
+    with path.open("wb") as file:
+        file.writelines(_pieces(model) if in_files else [model.SerializeToString(deterministic=True)])
+    return (path,)
+
+
+def _with_data_beside(model: ModelProto, file: Path) -> ModelProto:
+    """A copy whose large constants are external data in a file, which is written."""
+    moved = copy_of(model)
+    move_to_files(moved)
+    with file.open("wb") as written:
+        for tensor in all_tensors(moved):
+            if not is_in_file(tensor):
+                continue
+            written.write(bytes(-written.tell() % _PAGE))
+            said = {"location": file.name, "offset": written.tell(), "length": written.write(_data(tensor))}
+            del tensor.external_data[:]
+            for key, value in said.items():
+                tensor.external_data.add(key=key, value=str(value))
+    return moved
+
+
+def _pieces(model: ModelProto) -> Iterator[bytes | memoryview]:
+    """The model as one message, piece by piece: what is around the initializers of the main graph, then these."""
+    outer = copy_of(model)
+    outer.graph.ClearField("initializer")
+    for tensor in all_tensors(outer):
+        if is_in_file(tensor):
+            bring_in(tensor)
+    graph: list[bytes | memoryview] = [outer.graph.SerializeToString(deterministic=True)]
+    outer.ClearField("graph")
+    for tensor in model.graph.initializer:
+        parts: list[bytes | memoryview] = []
+        if is_in_file(tensor):
+            head = TensorProto()
+            head.CopyFrom(tensor)
+            head.ClearField("external_data")
+            head.ClearField("data_location")
+            data = _data(tensor)
+            parts = [head.SerializeToString(deterministic=True), *_key(_RAW_DATA, len(data)), data]
+        else:
+            parts = [tensor.SerializeToString(deterministic=True)]
+        graph += [*_key(_INITIALIZER, sum(map(len, parts))), *parts]
+    yield outer.SerializeToString(deterministic=True)
+    yield from _key(_GRAPH, sum(map(len, graph)))
+    yield from graph
+
+
+def _key(number: int, length: int) -> tuple[bytes, bytes]:
+    """What stands before a field of so many bytes."""
+    return varint(number << 3 | 2), varint(length)
+
+
+def _data(tensor: TensorProto) -> memoryview:
+    return memoryview(numbers(tensor))  # type: ignore[arg-type]

@@ -1,0 +1,38 @@
+"""A graph in memory, opened in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnxruntime
+
+from compressctl.graph.tensors import ROOT, all_tensors, bring_in, copy_of, is_in_file, move_to_files, numbers
+
+_LARGEST_MESSAGE = 1_800_000_000
+"""Bytes; protobuf messages end at 2 GiB."""
+
+
+def open_graph(
+    model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """The runtime maps constants that stand in files. Raises what it raises."""
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
+    message = _readable(model).SerializeToString()
+    return onnxruntime.InferenceSession(message, options, providers=list(providers))
+
+
+def _readable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model itself, or a copy in which kernels find every number aligned and protobuf all of it in one message."""
+    is_aligned = all(_is_aligned(tensor) for tensor in all_tensors(model) if is_in_file(tensor))
+    if is_aligned and model.ByteSize() <= _LARGEST_MESSAGE:
+        return model
+    made = copy_of(model)
+    for tensor in all_tensors(made):
+        if is_in_file(tensor) and not _is_aligned(tensor):
+            bring_in(tensor)
+    return move_to_files(made)
+
+
+def _is_aligned(tensor: onnx.TensorProto) -> bool:
+    return numbers(tensor).ctypes.data % 16 == 0

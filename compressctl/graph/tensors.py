@@ -1,0 +1,230 @@
+"""A graph's constants as arrays. Large ones stay in files, however often the graph is copied, and are mapped where they are read.
+
+In memory such a tensor is ONNX external data whose location counts from the root of the file system, since the weights of one
+graph may lie in several folders; its checksum holds the size of the file and when it was last changed. Files are written by
+`model_file.py`, and graphs are run by `session.py`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import math
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from compressctl.core.errors import StageError
+
+ROOT = Path(Path.cwd().anchor)
+"""What the locations of external data count from in memory."""
+
+LARGE = 256 * 1024
+"""Bytes from which on the numbers of a constant stay in a file. Below it a reference costs more than it saves."""
+
+
+def to_array(tensor: TensorProto) -> np.ndarray:
+    """The numbers, read-only: mapped where they stand in a file. Raises StageError when that file was changed since."""
+    if not is_in_file(tensor):
+        return numpy_helper.to_array(tensor)
+    data = numbers(tensor)
+    if stored_bytes(8, tensor.data_type) < 8:
+        whole = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=data.tobytes())
+        return numpy_helper.to_array(whole)
+    return data.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tensor.dims)
+
+
+def from_array(values: np.ndarray, name: str | None = None) -> TensorProto:
+    """A constant of these numbers. Large ones go to a file that lives as long as this process."""
+    tensor = numpy_helper.from_array(values, name)
+    _move_to_file(tensor)
+    return tensor
+
+
+def is_in_file(tensor: TensorProto) -> bool:
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def size_bytes(tensor: TensorProto) -> int:
+    """What its numbers take."""
+    return stored_bytes(math.prod(tensor.dims), int(tensor.data_type))
+
+
+def message_bytes(tensor: TensorProto) -> int:
+    """What it takes in a file with its name and shape."""
+    return int(tensor.ByteSize()) + (size_bytes(tensor) if is_in_file(tensor) else 0)
+
+
+def stored_bytes(elements: int, data_type: int) -> int:
+    """Four-bit types pack two to a byte, two-bit types four."""
+    name = TensorProto.DataType.Name(data_type)
+    bits = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "STRING": 0, "UNDEFINED": 0}.get(name)
+    if bits is None:
+        bits = 8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    return (elements * bits + 7) // 8
+
+
+def content(tensor: TensorProto) -> tuple[object, ...]:
+    """Equal for constants of equal type, shape and numbers."""
+    data = numbers(tensor) if is_in_file(tensor) else to_array(tensor).tobytes()
+    return tensor.data_type, tuple(tensor.dims), hashlib.sha256(data).digest()  # type: ignore[arg-type]
+
+
+def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that a model stores: initializers and attributes, those in bodies and functions too."""
+    yield from _of_graph(model.graph)
+    for function in model.functions:
+        yield from _of_nodes(function.node)
+
+
+def move_to_files(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Large constants that stand in the model go to files, in place; returns the model."""
+    for tensor in all_tensors(model):
+        if not is_in_file(tensor):
+            _move_to_file(tensor)
+    return model
+
+
+def numbers(tensor: TensorProto) -> np.ndarray:
+    """The bytes in the file that a constant refers to, uint8, mapped. Raises StageError when the file was changed since."""
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    start = int(said["offset"])
+    if said["length"] == "0":
+        return np.empty(0, np.uint8)
+    return _mapped(ROOT / said["location"], said["checksum"])[start : start + int(said["length"])]
+
+
+def refer(tensor: TensorProto, file: Path, offset: int, length: int) -> None:
+    """Let a constant's numbers be those in a file, in place. file: an absolute path."""
+    tensor.ClearField("raw_data")
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    location = file.relative_to(ROOT).as_posix()
+    said = {"location": location, "offset": offset, "length": length, "checksum": _stamp(file)}
+    for key, value in said.items():
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def bring_in(tensor: TensorProto) -> None:
+    """Put the numbers that a constant refers to into it, in place."""
+    tensor.raw_data = numbers(tensor).tobytes()
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model to be changed; constants that stand in files are shared."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    return made
+
+
+def _of_graph(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _of_graph(attribute.g)
+            for graph in attribute.graphs:
+                yield from _of_graph(graph)
+
+
+def _move_to_file(tensor: TensorProto) -> None:
+    if size_bytes(tensor) < LARGE:
+        return
+    data = tensor.raw_data or numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
+    refer(tensor, _kept(data), 0, len(data))
+    for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+        tensor.ClearField(field)
+
+
+_mappings: WeakValueDictionary[tuple[Path, str], np.ndarray] = WeakValueDictionary()
+
+
+def _mapped(file: Path, stamp: str) -> np.ndarray:
+    if _stamp(file) != stamp:
+        raise StageError(
+            f"{file} was changed or removed while it was in use",
+            hint="run the command again, and leave the model's files alone until it ends",
+        )
+    found = _mappings.get((file, stamp))
+    if found is None:
+        with file.open("rb") as opened:
+            found = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        _mappings[file, stamp] = found
+    return found
+
+
+def _stamp(file: Path) -> str:
+    with suppress(OSError):
+        found = file.stat()
+        return f"{found.st_size}-{found.st_mtime_ns}"
+    return ""
+
+
+def _kept(data: bytes) -> Path:
+    """A file of these bytes: one for all constants that are equal."""
+    file = _folder() / hashlib.sha256(data).hexdigest()
+    if not file.exists():
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as written:
+            written.write(data)
+        Path(written.name).replace(file)
+    return file
+
+
+_PREFIX = "compressctl-constants-"
+
+
+@cache
+def _folder() -> Path:
+    """This process's own. A process that is killed leaves its folder, which the next one removes: nothing holds its lock."""
+    root = Path(tempfile.gettempdir()).resolve()
+    folder = Path(tempfile.mkdtemp(dir=root, prefix=".compressctl-"))
+    locked = _lock(folder)
+    for left in root.glob(f"{_PREFIX}*"):
+        if _lock(left) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+    named = folder.rename(root / f"{_PREFIX}{folder.name.rpartition('-')[2]}")
+    atexit.register(_remove, named, os.getpid(), locked)
+    return named
+
+
+def _lock(folder: Path) -> int | None:
+    """An open file whose lock no other process holds, until it is closed or the process ends; None where one does."""
+    try:
+        import fcntl
+
+        opened = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
+
+
+def _remove(folder: Path, owner: int, _: int | None) -> None:
+    """By the process that made it alone: one that was forked from it ends earlier."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
