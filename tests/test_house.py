@@ -1,6 +1,7 @@
 """The rules of the house that code can check: who imports whom, and what stays out of start-up."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,22 @@ def test_a_folder_imports_only_from_folders_before_it(file: Path) -> None:
     if folder == "backends":
         allowed.discard("techniques")
     assert _imported_folders(file) <= allowed
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_string_names_code_of_a_later_folder(file: Path) -> None:
+    """Registries import what a string names; those of core are where contracts meet their implementations."""
+    folder = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if folder not in ORDER or folder in ("core", "cli"):
+        return
+    texts = [node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)]
+    named = {
+        found[1]
+        for text in texts
+        if isinstance(text, str)
+        for found in re.finditer(r"compressctl\.(\w+)[.\w]*:\w", text)
+    }
+    assert named & set(ORDER) <= set(ORDER[: ORDER.index(folder) + 1])
 
 
 def test_every_folder_of_the_package_has_its_place_in_the_order() -> None:

@@ -15,8 +15,8 @@ from compressctl.core.model import Form, Model, Signature, TensorSpec
 from compressctl.graph.lower import lower
 from compressctl.layers.channels.dependency_groups import find_coupling
 from compressctl.layers.channels.verify_group import proven
+from compressctl.sources.modules.split_attention import split
 from compressctl.sources.structure import read_network, write_network
-from compressctl.techniques.prune._split_attention import split
 from compressctl.techniques.prune.heads import apply, find_attention
 from compressctl.techniques.prune.params import HeadsParams
 

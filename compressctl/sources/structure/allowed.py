@@ -29,8 +29,9 @@ modules: Registry[type[nn.Module]] = Registry(
     "module",
     "compressctl.modules",
     {
-        "Skip": "compressctl.techniques.prune._skip:Skip",
-        "SplitAttention": "compressctl.techniques.prune._split_attention:SplitAttention",
+        "PassThrough": "compressctl.sources.modules.pass_through:PassThrough",
+        "Skip": "compressctl.sources.modules.pass_through:PassThrough",  # its name in files that were written before
+        "SplitAttention": "compressctl.sources.modules.split_attention:SplitAttention",
     },
 )
 """Modules of our own and of other packages. Such a class has a method `constructor_arguments()` that gives plain values."""

@@ -18,10 +18,10 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import Coupling, Group, Member, example_inputs
 from compressctl.layers.channels.surgery import cut, removal
 from compressctl.layers.channels.verify_group import fault_of
+from compressctl.sources.modules.split_attention import split
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._allocate import Choice, Kept, spread
 from compressctl.techniques.prune._criteria import Scores
-from compressctl.techniques.prune._split_attention import split
 from compressctl.techniques.prune.params import HeadsParams
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective

@@ -18,9 +18,9 @@ from compressctl.core.model import Model
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, example_inputs
+from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._measured_widths import clock
-from compressctl.techniques.prune._skip import Skip
 from compressctl.techniques.prune.params import LayersParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import tensor_batches
@@ -163,7 +163,7 @@ def _gives_back(module: nn.Module, args: Any, kwargs: Any) -> bool:
 def _stand_in(block: nn.Module) -> nn.Module:
     """By how many arguments the block takes: blocks of transformers are often given masks too."""
     arguments = inspect.signature(block.forward).parameters
-    return nn.Identity() if len(arguments) == 1 else Skip()
+    return nn.Identity() if len(arguments) == 1 else PassThrough()
 
 
 def _loss(model: Model, params: LayersParams, run: RunContext) -> Callable[[nn.Module], float]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class Skip(nn.Module):
+class PassThrough(nn.Module):
     """Returns its first argument, for blocks that are also given masks and the like; torch's Identity takes one alone."""
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
