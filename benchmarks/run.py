@@ -1,80 +1,149 @@
-"""Run every benchmark that the data on this machine allows, and write what they print to benchmarks/results/.
+"""Run benchmarks and record what they print in benchmarks/recorded/, from where write_tables.py puts it into the documentation.
 
-python benchmarks/run.py          (see README.md beside this file for the data)
+python benchmarks/run.py [NAME ...]          (see README.md beside this file for the data; without a name: what takes minutes)
 """
 
+import argparse
+import datetime
 import os
+import platform
 import subprocess
 import sys
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RESULTS = HERE / "results"
-EFFICIENTNET = ROOT / "build" / "efficientnet_lite0.onnx"
+RECORDED = HERE / "recorded"
+DATA, IMAGENET, MINILM = "COMPRESSCTL_DATA", "COMPRESSCTL_IMAGENET", "COMPRESSCTL_MINILM"
+EFFICIENTNET = "build/efficientnet_lite0.onnx"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """arguments: of python. variables: of the environment, which name its data. files: what must have been made before. minutes:
+    whether it is run when no name is asked for; the others take up to hours."""
+
+    arguments: list[str]
+    variables: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    minutes: bool = False
+
+    @property
+    def missing(self) -> list[str]:
+        unset = [f"{name} is not set" for name in self.variables if name not in os.environ]
+        return [*unset, *(f"{name} is not there" for name in self.files if not (ROOT / name).exists())]
+
+
+def _stages(recipe: str) -> Benchmark:
+    return Benchmark(["benchmarks/stages.py", f"recipes/{recipe}.yaml"], (DATA,))
+
 
 # The quickstart of ImageNet: the same recipe as for ResNet-20, with other values.
-IMAGENET = [
+_ON_IMAGENET = [
+    "recipes/int8-cpu.yaml",
     "--set", "name=int8-cpu-imagenet",
-    "--set", "model={source: onnx, path: '${env:COMPRESSCTL_EFFICIENTNET}'}",
+    "--set", f"model={{source: onnx, path: ../{EFFICIENTNET}}}",
     "--set", "data={source: image_folder, path: '${env:COMPRESSCTL_IMAGENET}', labels: prefix, resize: 256, center_crop: 224, "
     "interpolation: bicubic, scale: 1, mean: [127], std: [128], calibration: 300, validation: 0, test: 700}",
     "--set", "budget={accuracy_drop: 0.6, speedup: 1.45}",
 ]  # fmt: skip
 
 
-DIGITS = {"attention": "Attention", "concat": "Concat"}
-"""Networks of benchmarks/networks.py: a small vision transformer and a small DenseNet."""
-
-
-def digits(name: str) -> list[str]:
-    """The quickstart on one of those networks instead of the built-in one."""
-    return [
+def _on_digits(name: str, network: str) -> Benchmark:
+    """The quickstart on a network of networks.py (a small vision transformer, a small DenseNet) instead of the built-in one."""
+    arguments = [
+        "benchmarks/openvino_int8.py",
         "recipes/quickstart.yaml",
         *("--set", f"name={name}"),
-        *("--set", f"model={{source: python, factory: '../benchmarks/networks.py:{DIGITS[name]}', "
+        *("--set", f"model={{source: python, factory: '../benchmarks/networks.py:{network}', "
           f"weights: ../build/{name}.safetensors, input_shape: [1, 8, 8]}}"),
         *("--set", "stages=[{id: int8, use: quantize.static}]"),
     ]  # fmt: skip
+    return Benchmark(arguments, (), (f"build/{name}.safetensors",), minutes=True)
+
+
+BENCHMARKS = {
+    "startup": Benchmark(["benchmarks/startup.py"], minutes=True),
+    "resnet20_int8": Benchmark(["benchmarks/int8_cpu.py", "recipes/int8-cpu.yaml"], (DATA,), minutes=True),
+    "efficientnet_lite0_int8": Benchmark(
+        ["benchmarks/int8_cpu.py", *_ON_IMAGENET], (IMAGENET,), (EFFICIENTNET,), minutes=True
+    ),
+    "openvino_resnet20": Benchmark(["benchmarks/openvino_int8.py", "recipes/int8-cpu.yaml"], (DATA,), minutes=True),
+    "openvino_efficientnet_lite0": Benchmark(
+        ["benchmarks/openvino_int8.py", *_ON_IMAGENET], (IMAGENET,), (EFFICIENTNET,), minutes=True
+    ),
+    "openvino_attention": _on_digits("attention", "Attention"),
+    "openvino_concat": _on_digits("concat", "Concat"),
+    "never_slower": Benchmark(["benchmarks/never_slower.py", "--backend", "onnxruntime"]),
+    "small_resnet20": _stages("small-resnet20"),
+    "binary_resnet20": _stages("binary-resnet20"),
+    "qat_resnet20": _stages("qat-resnet20"),
+    "share_resnet20": _stages("share-resnet20"),
+    "factorize_resnet20": _stages("factorize-resnet20"),
+    "prune_channels": Benchmark(["benchmarks/prune_channels.py", "--ways", "1", "3"], (DATA,)),
+    "deep_compression": Benchmark(["benchmarks/deep_compression.py"], (DATA,)),
+    "four_bits": Benchmark(["benchmarks/four_bits.py"], (DATA,)),
+    "distillation": Benchmark(
+        ["benchmarks/distillation.py", "recipes/distill-resnet20.yaml", "--set", "stages.learn.epochs=8"], (DATA,)
+    ),
+    "low_rank": Benchmark(["benchmarks/low_rank.py"], (DATA,)),
+    "third_party": Benchmark(["benchmarks/third_party.py"]),
+    "minilm": Benchmark(["benchmarks/minilm.py"], (DATA, MINILM)),
+    "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
+    "packed": Benchmark(["benchmarks/packed.py"]),
+    "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
+    "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),
+    "portable_onnx": Benchmark(["benchmarks/portable_onnx.py", EFFICIENTNET], (), (EFFICIENTNET,)),
+}
 
 
 def main() -> None:
-    RESULTS.mkdir(exist_ok=True)
-    _run("startup", [str(HERE / "startup.py")])
-    if "COMPRESSCTL_DATA" not in os.environ:
-        print("left out: ResNet-20 (COMPRESSCTL_DATA is not set)")
-    else:
-        _run("resnet20_int8", [str(HERE / "int8_cpu.py"), "recipes/int8-cpu.yaml"])
-    if "COMPRESSCTL_IMAGENET" not in os.environ or not EFFICIENTNET.exists():
-        print("left out: EfficientNet-Lite0 (COMPRESSCTL_IMAGENET is not set, or the network is not exported)")
-    else:
-        os.environ.setdefault("COMPRESSCTL_EFFICIENTNET", str(EFFICIENTNET))
-        _run("efficientnet_lite0_int8", [str(HERE / "int8_cpu.py"), "recipes/int8-cpu.yaml", *IMAGENET])
-    if find_spec("nncf") is None or find_spec("openvino") is None:
-        print("left out: OpenVINO beside NNCF (run: pip install '.[nncf]')")
-    else:
-        _beside_nncf()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME", help=", ".join(BENCHMARKS))
+    asked = parser.parse_args()
+    chosen = asked.name or [name for name, benchmark in BENCHMARKS.items() if benchmark.minutes]
+    failed = [name for name in chosen if not _recorded(name, BENCHMARKS[name])]
+    subprocess.run([sys.executable, str(HERE / "write_tables.py")], check=True)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
-def _beside_nncf() -> None:
-    script = str(HERE / "openvino_int8.py")
-    if "COMPRESSCTL_DATA" in os.environ:
-        _run("openvino_resnet20", [script, "recipes/int8-cpu.yaml"])
-    if "COMPRESSCTL_EFFICIENTNET" in os.environ:
-        _run("openvino_efficientnet_lite0", [script, "recipes/int8-cpu.yaml", *IMAGENET])
-    if not all((ROOT / "build" / f"{name}.safetensors").exists() for name in DIGITS):
-        subprocess.run([sys.executable, str(HERE / "networks.py"), "build"], cwd=ROOT, check=True)
-    for name in DIGITS:
-        _run(f"openvino_{name}", [script, *digits(name)])
-
-
-def _run(name: str, arguments: list[str]) -> None:
+def _recorded(name: str, benchmark: Benchmark) -> bool:
+    """Run it; whether it is recorded, or was left out for want of data."""
+    if benchmark.missing:
+        print(f"left out: {name} ({'; '.join(benchmark.missing)})")
+        return True
     print(f"== {name}", flush=True)
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, *benchmark.arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout)
     if done.returncode == 0:
-        (RESULTS / f"{name}.md").write_text(f"`python {' '.join(arguments)}`\n\n{done.stdout}")
+        RECORDED.mkdir(exist_ok=True)
+        (RECORDED / f"{name}.md").write_text(f"{_head(name, benchmark)}\n\n{_where()}\n\n{done.stdout.strip()}\n")
+    return done.returncode == 0
+
+
+def _head(name: str, benchmark: Benchmark) -> str:
+    """The command; where it is long, this one that stands for it."""
+    return (
+        f"`python {' '.join(benchmark.arguments)}`"
+        if len(benchmark.arguments) < 6
+        else f"`python benchmarks/run.py {name}`"
+    )
+
+
+def _where() -> str:
+    """When and on what it ran."""
+    import onnxruntime
+
+    from compressctl import __version__
+    from compressctl.core.machine import this_machine
+
+    machine = this_machine()
+    return (
+        f"{datetime.date.today():%d %B %Y}, {machine.cpu}, {machine.logical_cpus} processors, {machine.system}, Python "
+        f"{platform.python_version()}, ONNX Runtime {onnxruntime.__version__}, compressctl {__version__}."
+    )
 
 
 if __name__ == "__main__":

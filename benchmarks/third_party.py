@@ -9,7 +9,6 @@ its heads and channels, factorizes, distils from the original and quantizes, and
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from stages import table
+
+import compressctl
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "recipes" / "models"))
@@ -40,8 +42,7 @@ def main() -> None:
         weights = _trained(Path(scratch))
         run = asked.report or Path(scratch) / "run"
         code = _apply(ROOT / "recipes" / "small-vit.yaml", run, COMPRESSCTL_VIT=str(weights))
-        report = json.loads((run / "report.json").read_text())
-    print(_table(report))
+        print(table(compressctl.open_run(run).report))
     sys.exit(code)
 
 
@@ -62,17 +63,6 @@ def _trained(folder: Path) -> Path:
 def _apply(recipe: Path, output: Path, **environment: str) -> int:
     command = [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(output), "--no-cache"]
     return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
-
-
-def _table(report: dict) -> str:
-    lines = ["| after | accuracy | file | speed against float (95 %) |", "|---|---|---|---|"]
-    for point in report["backends"][0]["waterfall"]:
-        speed = point["speed"]
-        shown = f"{speed['ratio']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})" if speed else "1.00x"
-        lines.append(
-            f"| {point['id']} | {point['score']['value']:.2f} % | {point['total_bytes'] / 1e3:.0f} kB | {shown} |"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

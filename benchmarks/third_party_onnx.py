@@ -48,9 +48,7 @@ def main() -> None:
     for result in results:
         result["something"] = has_something(originals[result["model"]], result["technique"])
         result["outcome"] = judge(result)
-    printed = tables.render(results)
-    print(printed)
-    (HERE / "results" / "third_party_onnx.md").write_text(printed)
+    print(tables.render(results))
 
 
 def _run_all(model: Published, asked: argparse.Namespace) -> None:

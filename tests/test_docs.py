@@ -63,6 +63,15 @@ def test_links_lead_to_files(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_tables_are_what_benchmarks_recorded_and_the_readme_has_no_other_figures() -> None:
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "write_tables.py", "--check"], check=True)
+    measured = (ROOT / "README.md").read_text().partition("## Measured")[2].partition("\n## ")[0]
+    recorded = "".join(page.read_text() for page in sorted((ROOT / "benchmarks" / "recorded").glob("*.md")))
+    figures = re.findall(r"\d+\.\d+|\d+ of \d+", measured)
+    assert len(figures) > 20
+    assert [figure for figure in figures if figure not in recorded] == []
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of the page on plugins, as its reader writes it, and as pip notes down what it installed."""
