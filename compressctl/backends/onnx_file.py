@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from compressctl import __version__
+from compressctl.backends.releases import IR_VERSION, NEWEST_OPSET, ir_version, newest_opset, reads_blocks, refuse_newer
 from compressctl.core.errors import StageError
 from compressctl.core.model import Form, Model
 from compressctl.core.target import Target
@@ -21,17 +22,14 @@ from compressctl.graph.opset import close_initializers, converted, opset_of
 if TYPE_CHECKING:
     from compressctl.backends.dialects.weight_only import Form as WeightForm
 
-IR_VERSION = 10
-"""What ONNX 1.16 wrote. The onnx package's default moves with each release, past what installed runtimes read."""
-
-NEWEST_OPSET = 21
-"""Brings 4-bit weights. Newer sets bring nothing that a processor runs faster, and older runtimes refuse them."""
-
 OLDEST_QUANTIZED_OPSET = 13
 """DequantizeLinear knows a channel axis from here on."""
 
 OLDEST_BLOCKED_OPSET = 21
 """DequantizeLinear knows blocks and 4 bits from here on."""
+
+_OLDEST_BITWISE_OPSET = 18
+"""BitwiseAnd, which takes packed codes apart where there are no types of few bits."""
 
 
 def write_onnx(
@@ -51,19 +49,21 @@ def to_onnx(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]
     """The graph in the target's dialect and in an opset that runtimes read. Raises StageError where there is none."""
     if model.form is not Form.ONNX:
         raise StageError("an ONNX file takes a model in onnx form, not in torch form", hint="lower the model first")
-    proto = _emit(replace(model, body=_in_supported_opset(model)), target, weight_forms or {})
-    _stamp(proto)
+    proto = _emit(replace(model, body=_in_supported_opset(model, target)), target, weight_forms or {})
+    _stamp(proto, target)
+    refuse_newer(proto, target)
     return proto
 
 
-def _in_supported_opset(model: Model) -> onnx.ModelProto:
+def _in_supported_opset(model: Model, target: Target) -> onnx.ModelProto:
     """The body itself when its opset will do, converted otherwise."""
     body: onnx.ModelProto = model.body
-    current = opset_of(body) or NEWEST_OPSET
+    newest = newest_opset(target)
+    current = opset_of(body) or newest
     oldest = OLDEST_QUANTIZED_OPSET if model.quant else 1
     if model.quant and any(quant.block or quant.dtype[-1] in "42" for quant in model.quant.weights.values()):
-        oldest = OLDEST_BLOCKED_OPSET
-    wanted = min(max(current, oldest), NEWEST_OPSET)
+        oldest = OLDEST_BLOCKED_OPSET if reads_blocks(target) else _OLDEST_BITWISE_OPSET
+    wanted = min(max(current, oldest), newest)
     if wanted == current:
         return body
     try:
@@ -71,7 +71,7 @@ def _in_supported_opset(model: Model) -> onnx.ModelProto:
     except Exception as error:
         raise StageError(
             f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_why_not(error)}",
-            hint=f"export the model with an opset between {max(oldest, OLDEST_QUANTIZED_OPSET)} and {NEWEST_OPSET}",
+            hint=f"export the model with an opset between {max(oldest, OLDEST_QUANTIZED_OPSET)} and {newest}",
         ) from error
 
 
@@ -88,7 +88,7 @@ def _emit(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]) 
     at_rest = without_dynamic(model.quant, target)
     products = weight_only_products(model.body.graph, at_rest)
     if products:
-        write_weight_only(emitted, products, weight_forms)
+        write_weight_only(emitted, products, weight_forms, target)
     if at_rest is not model.quant:
         write_dynamic(emitted, model.quant)
     write_lookups(emitted, model.quant, target)
@@ -99,8 +99,8 @@ def _emit(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]) 
     return emitted
 
 
-def _stamp(proto: onnx.ModelProto) -> None:
-    proto.ir_version = IR_VERSION
+def _stamp(proto: onnx.ModelProto, target: Target) -> None:
+    proto.ir_version = ir_version(target)
     proto.producer_name = "compressctl"
     proto.producer_version = __version__
     close_initializers(proto)

@@ -16,7 +16,7 @@ class StorageParams(BackendParams):
 
     storage: Literal["plain", "compressed"] = Field(
         "plain",
-        description="packed: constants of few values as 1 to 8-bit indices and a codebook, those of many zeros as a mask and values, "
+        description="compressed: constants of few values as 1 to 8-bit indices and a codebook, those of many zeros as a mask and values, "
         "made whole by standard operators when the file is loaded; a smaller file, a slower start, the same speed",
     )
 

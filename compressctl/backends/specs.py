@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams, TensorRtParams
+from compressctl.backends.releases import refusal
 from compressctl.core.backend import BackendSpec, Extra
 
 ONNXRUNTIME = BackendSpec(
@@ -13,6 +14,7 @@ ONNXRUNTIME = BackendSpec(
     params=OnnxRuntimeParams,
     implementation="compressctl.backends.onnxruntime:BACKEND",
     zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",
+    refusal=refusal,
 )
 
 OPENVINO = BackendSpec(

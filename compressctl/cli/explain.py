@@ -112,6 +112,8 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
     if hasattr(spec, "install"):
         facts.append(("install", spec.install))
         facts += [(extra.option, f"{extra.install}, for {extra.purpose}") for extra in getattr(spec, "extras", ())]
+    if getattr(spec, "refusal", None):
+        facts.append(("older releases", 'target: {onnxruntime: ">=1.17"} keeps files within what that one reads'))
     if hasattr(spec, "tasks"):
         facts.append(("tasks", ", ".join(spec.tasks)))
         facts.append(("better", "higher" if spec.higher_is_better else "lower"))

@@ -126,12 +126,28 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class ProductWeights:
+    """How a stage stores weights of matrix products alone. path: in its params, what says so. in_groups: of a row's inputs."""
+
+    path: str
+    bits: int
+    in_groups: bool
+
+
+class Refusal(Protocol):
+    def __call__(self, target: Target, weights: ProductWeights | None = None) -> tuple[str, str] | None:
+        """What the target's oldest runtime cannot serve, and what helps. weights: None asks about the runtime itself."""
+        ...
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """A backend as the registry lists it, light to import. implementation: `"module:attribute"`, a Backend.
 
     params: what a recipe may say about it; the values are `Target.options` as plain data. rules: `"module:attribute"`, what its
     files are checked for, each with a name, a sentence and a source. extras: what single options need to be installed.
     zeros: what the runtime makes of weights that are zero, in words that a report can show; None where that is not known.
+    refusal: what older releases of the runtime cannot serve, asked before anything runs.
     """
 
     name: str
@@ -143,6 +159,7 @@ class BackendSpec:
     rules: str | None = None
     extras: tuple[Extra, ...] = ()
     zeros: str | None = None
+    refusal: Refusal | None = None
 
 
 backends: Registry[BackendSpec] = Registry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 
 if TYPE_CHECKING:
+    from compressctl.core.backend import ProductWeights
     from compressctl.core.data import SplitName
     from compressctl.core.technique import ModelFacts
 
@@ -130,6 +131,10 @@ class TechniqueParams(Section):
             found += [replace(problem, path=f"{name}.{problem.path}") for problem in section.problems(facts)]
         return found
 
+    def products(self) -> Sequence[ProductWeights]:
+        """How the stage stores weights of matrix products alone, which an older runtime may not read."""
+        return ()
+
     def _sections(self) -> dict[str, TechniqueParams]:
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if isinstance(value, TechniqueParams)}
@@ -142,6 +147,10 @@ def declared_needs(params: BaseModel) -> Needs:
 
 def declared_problems(params: BaseModel, facts: ModelFacts) -> list[Problem]:
     return params.problems(facts) if isinstance(params, TechniqueParams) else []
+
+
+def declared_products(params: BaseModel) -> Sequence[ProductWeights]:
+    return params.products() if isinstance(params, TechniqueParams) else ()
 
 
 def declared_files(params: BaseModel, base: Path) -> Mapping[str, Path]:

@@ -17,7 +17,10 @@ Profile = Literal[
 """nvidia: by compute capability. sm75 Turing, sm80 Ampere (2:4 sparsity from here on), sm89 Ada, sm90 Hopper and later."""
 
 
-PLATFORM = ("backend", "device", "profile")
+Release = tuple[int, int]
+"""Of a runtime: (1, 17) is 1.17 with all its patches."""
+
+PLATFORM = ("backend", "device", "profile", "oldest_onnxruntime")
 """What of a target does not say how it serves."""
 
 
@@ -25,6 +28,7 @@ PLATFORM = ("backend", "device", "profile")
 class Target:
     """threads: 0 means all. profile: the instruction set that decides the dialect; never "auto" here, see `resolve_profile`.
 
+    oldest_onnxruntime: the oldest release that shall serve ONNX Runtime's files, None for those that are usual today.
     watts_per_core: declared by the user, for an estimate of energy. options: what the recipe says about the backend, as the
     backend's params dump it. input_shapes: by input, the shape of the call that is timed and whose arithmetic is counted; empty
     before a sample was chosen.
@@ -35,6 +39,7 @@ class Target:
     threads: int = 1
     batch_size: int = 1
     profile: Profile = "x86-avx2"
+    oldest_onnxruntime: Release | None = None
     watts_per_core: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

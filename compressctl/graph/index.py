@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,14 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
         for graph in (entry.g, *entry.graphs)
         if graph.node or graph.output
     ]
+
+
+def all_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """What the graph's nodes run, and what nodes in there run, at any depth."""
+    for node in graph.node:
+        for body in bodies(node):
+            yield body
+            yield from all_bodies(body)
 
 
 def captured(node: onnx.NodeProto) -> set[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 import onnx
 
-from compressctl.graph.index import bodies, rename_reads
+from compressctl.graph.index import all_bodies, rename_reads
 from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.tensors import content, message_bytes
 
@@ -19,7 +18,7 @@ def share_constants(graph: onnx.GraphProto) -> None:
     """Move equal constants of the graph's bodies into the graph itself, where all of them read one."""
     taken = names_in(graph)
     alike: dict[tuple[object, ...], list[tuple[onnx.GraphProto, onnx.TensorProto]]] = defaultdict(list)
-    for body in _all_bodies(graph):
+    for body in all_bodies(graph):
         outputs = {output.name for output in body.output}
         for tensor in body.initializer:
             if message_bytes(tensor) > _FEWEST_BYTES and tensor.name not in outputs:
@@ -38,10 +37,3 @@ def share_constants(graph: onnx.GraphProto) -> None:
             for node in body.node:
                 rename_reads(node, {tensor.name: stored[key]})
             body.initializer.remove(tensor)
-
-
-def _all_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    for node in graph.node:
-        for body in bodies(node):
-            yield body
-            yield from _all_bodies(body)

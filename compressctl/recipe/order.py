@@ -9,9 +9,9 @@ from compressctl.core.backend import backends
 from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
-from compressctl.core.needs import TechniqueParams, declared_problems
+from compressctl.core.needs import TechniqueParams, declared_problems, declared_products
 from compressctl.core.source import DEFAULT_METRIC, model_sources
-from compressctl.core.target import Target, resolve_profile
+from compressctl.core.target import Release, Target, resolve_profile
 from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
 from compressctl.recipe.needs import unmet_needs
 from compressctl.recipe.schema import Recipe, Stage
@@ -31,7 +31,7 @@ def order_problems(recipe: Recipe) -> list[Problem]:
         facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
         found += _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form, quantized = spec.gives_from(form), quantized or spec.quantizes
-    return found + _unmeasured_drops(recipe) + _unjudged_limits(recipe)
+    return found + _unserved(recipe, target) + _unmeasured_drops(recipe) + _unjudged_limits(recipe)
 
 
 def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
@@ -96,9 +96,37 @@ def resolve_target(recipe: Recipe) -> Target:
         threads=wanted.threads,
         batch_size=wanted.batch_size,
         profile=profile,
+        oldest_onnxruntime=_release(wanted.onnxruntime),
         watts_per_core=wanted.watts_per_core,
         options=export_options(recipe, wanted.backend),
     )
+
+
+def _release(oldest: str | None) -> Release | None:
+    """(1, 17) of `>=1.17.1`: patches read what their release reads."""
+    if oldest is None:
+        return None
+    major, minor, *_ = oldest.removeprefix(">=").strip().split(".")
+    return int(major), int(minor)
+
+
+def _unserved(recipe: Recipe, target: Target) -> list[Problem]:
+    """What the oldest runtime that shall serve a deliverable cannot read."""
+    exported = dict.fromkeys([target.backend, *(entry.backend for entry in recipe.export)])
+    if target.oldest_onnxruntime is not None and "onnxruntime" not in exported:
+        words = "no file for onnxruntime is written that this could hold for"
+        return [Problem(words, "target.onnxruntime", "add onnxruntime to `export`, or leave it out")]
+    found = []
+    for refusal, there in ((backends.get(name).refusal, replace(target, backend=name)) for name in exported):
+        if refusal is None:
+            continue
+        if refused := refusal(there):
+            found.append(Problem(refused[0], "target.onnxruntime", refused[1]))
+        for position, stage in enumerate(recipe.stages):
+            for weights in declared_products(stage.params) if stage.enabled else ():
+                if refused := refusal(there, weights):
+                    found.append(Problem(refused[0], f"stages[{position}].{weights.path}", refused[1]))
+    return found
 
 
 def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:

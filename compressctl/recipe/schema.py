@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from compressctl.core.source import SplitSizes, Task
 from compressctl.core.target import Profile
@@ -62,9 +63,21 @@ class TargetSection(Section):
         "what is scored; default: the data's sample of median size",
     )
     profile: Profile = Field("auto", description="instruction set to compress for; auto reads this machine")
+    onnxruntime: str | None = Field(
+        None,
+        description='oldest ONNX Runtime that shall serve the file, as in ">=1.17", the oldest that can be asked for: keeps opset, IR '
+        "version and operators within what it reads. Default: opset 21, which 1.18 reads, and what of its operators is fastest here",
+    )
     watts_per_core: float | None = Field(
         None, gt=0, description="what one busy core draws: energy is estimated from it where no counter can be read"
     )
+
+    @field_validator("onnxruntime", mode="before")
+    @classmethod
+    def _is_a_release(cls, value: object) -> object:
+        if value is None or (isinstance(value, str) and re.fullmatch(r">= *\d+\.\d+(\.\d+)?", value)):
+            return value
+        raise ValueError('write the oldest release that shall serve the file, as in ">=1.17"')
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -248,12 +248,17 @@ def _unreadable(source: Source) -> Origin:
 
 _COMPLAINTS = (
     ("found character '\\t'", "a tab; YAML indents with spaces only", "replace the tab with spaces"),
-    ("found character that cannot start", "this character cannot start a value", "put quotes around the value"),
+    ("that cannot start any token", "this character cannot start a value", "put quotes around the value"),
     ("a tab character", "a tab; YAML indents with spaces only", "replace the tab with spaces"),
     (
         "mapping values are not allowed",
         "a colon that does not belong here",
         "check the indentation, or quote the value",
+    ),
+    (
+        "expected chomping or indentation indicators",
+        "YAML begins a block of text with `>` and `|`",
+        "put quotes around the value",
     ),
     ("could not find expected ':'", "a key without a colon", "write `key: value`, with a space after the colon"),
     ("expected ',' or ']'", "a list that is not closed, or lacks a comma", "close it with `]`"),

@@ -116,7 +116,10 @@ def test_what_a_form_cannot_hold_is_not_offered() -> None:
     def offered(bits: int, block: int) -> list[bool]:
         quant, _ = _blocked(_weight(), bits, block, asymmetric=False)
         model = _model(quant, _weight())
-        return [form.packed for form in forms(weight_only_products(model.body.graph, model.quant)[0], K)]
+        return [
+            form.packed
+            for form in forms(weight_only_products(model.body.graph, model.quant)[0], K, Target("onnxruntime"))
+        ]
 
     assert offered(2, 32) == [True, True]
     assert offered(4, 32) == [True, True, False]

@@ -8,6 +8,7 @@ import onnx
 from onnx import helper
 
 from compressctl.backends.dialects.weight_only import dequantized
+from compressctl.backends.releases import reads_blocks
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import spread, weight_codes
@@ -40,7 +41,7 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         if weight not in written:
             written[weight] = f"{weight}_at_load"
             write = _with_arithmetic if target.backend == "onnxruntime" or bits_of(quant) == 2 else _with_dequantizing
-            nodes += write(weight, values, quant, written[weight], made)
+            nodes += write(weight, values, quant, written[weight], made, target)
         node.input[1] = written[weight]
         nodes.append(node)
     if not written:
@@ -52,24 +53,27 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
 
 
 def _with_dequantizing(
-    name: str, values: np.ndarray, quant: TensorQuant, output: str, made: dict[str, onnx.TensorProto]
+    name: str, values: np.ndarray, quant: TensorQuant, output: str, made: dict[str, onnx.TensorProto], target: Target
 ) -> list[onnx.NodeProto]:
     return [dequantized(name, values, quant, output, made)]
 
 
 def _with_arithmetic(
-    name: str, values: np.ndarray, quant: TensorQuant, output: str, made: dict[str, onnx.TensorProto]
+    name: str, values: np.ndarray, quant: TensorQuant, output: str, made: dict[str, onnx.TensorProto], target: Target
 ) -> list[onnx.NodeProto]:
     """(codes - zero point) * scale in ONNX operators, all of constants."""
     codes = weight_codes(values, quant)
-    nodes, numbers = _two_bits(name, codes, made) if bits_of(quant) == 2 else ([], f"{name}_codes")
-    if not nodes:
+    nodes: list[onnx.NodeProto] = []
+    bits, numbers, lowest = bits_of(quant), f"{name}_codes", 0
+    if bits == 2 or (bits == 4 and not reads_blocks(target)):
+        lowest = 0 if quant.dtype.startswith("u") else 1 << (bits - 1)
+        nodes, numbers = _few_bits(name, codes.astype(np.int8).reshape(-1) + lowest, codes.shape, bits, made)
+    else:
         made[numbers] = stored(numbers, codes)
     nodes.append(
         helper.make_node("Cast", [numbers], [f"{output}_numbers"], f"{output}_cast", to=onnx.TensorProto.FLOAT)
     )
     numbers = f"{output}_numbers"
-    lowest = 2 if quant.dtype == "int2" else 0
     point = np.asarray(spread(quant.zero_point, quant, values.shape), np.float32) + lowest
     if np.any(point):
         made[f"{name}_zero_point"] = stored(f"{name}_zero_point", point)
@@ -80,17 +84,21 @@ def _with_arithmetic(
     return nodes
 
 
-def _two_bits(name: str, codes: np.ndarray, made: dict[str, onnx.TensorProto]) -> tuple[list[onnx.NodeProto], str]:
-    """Four codes to a byte, the low bits first, and the nodes that take them apart again: (nodes, tensor of uint8 codes)."""
-    flat = codes.astype(np.int8).reshape(-1) + (2 if codes.dtype.name == "int2" else 0)
+def _few_bits(
+    name: str, codes: np.ndarray, shape: tuple[int, ...], bits: int, made: dict[str, onnx.TensorProto]
+) -> tuple[list[onnx.NodeProto], str]:
+    """Several codes to a byte, the low bits first, and the nodes that take them apart again: (nodes, tensor of uint8 codes).
+
+    codes: one axis, from 0 on.
+    """
     parts = {
-        f"{name}_packed": join_bits(flat, 2).reshape(-1, 1),
-        f"{name}_shifts": np.array([[0, 2, 4, 6]], np.uint8),
-        f"{name}_lowest": np.array(3, np.uint8),
+        f"{name}_packed": join_bits(codes, bits).reshape(-1, 1),
+        f"{name}_shifts": np.arange(0, 8, bits, dtype=np.uint8)[None],
+        f"{name}_lowest": np.array((1 << bits) - 1, np.uint8),
         f"{name}_all": np.array([-1], np.int64),
         f"{name}_from": np.array([0], np.int64),
         f"{name}_to": np.array([codes.size], np.int64),
-        f"{name}_shape": np.array(codes.shape, np.int64),
+        f"{name}_shape": np.array(shape, np.int64),
     }
     made.update({part: stored(part, value) for part, value in parts.items()})
     steps = ("shifted", "each", "flat", "cut", "codes")

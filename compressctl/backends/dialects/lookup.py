@@ -6,16 +6,23 @@ power of two from 16 on, low bits first, zero points packed likewise and 2^(bits
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper
 
 from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, inferred
+from compressctl.backends.releases import reads_packed_table
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.index import attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table, stored
 from compressctl.graph.tensors import from_array, size_bytes, to_array
+from compressctl.numerics.bitpack import split_bits
+
+_FLOAT = onnx.TensorProto.FLOAT
 
 
 def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:
@@ -37,9 +44,11 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         if quant is None or values is None or not is_table:
             nodes.append(node)
             continue
-        block = _block(quant, values.shape[1], target)
-        unpacked = target.backend == "openvino" and bits_of(quant) in (4, 8)
-        if block is None or unpacked:
+        block, bits = _block(quant, values.shape[1], target), bits_of(quant)
+        unpacked = target.backend == "openvino" and bits in (4, 8)
+        if block is not None and bits is not None and not reads_packed_table(bits, target):
+            nodes += _looked_up_first(node, values, quant, block, made)
+        elif block is None or unpacked:
             nodes += _dequantized(node, values, quant, made)
         else:
             nodes.append(_packed(node, values, quant, block, made))
@@ -60,7 +69,9 @@ def share_packed(emitted: onnx.ModelProto) -> None:
     """Store once what a lookup and a product pack alike: the table of an embedding that is the matrix of the head too."""
     graph = emitted.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    lookups = [node for node in graph.node if node.op_type == "GatherBlockQuantized" and node.input[0] in tensors]
+    lookups = [
+        node for node in graph.node if node.op_type in ("Gather", "GatherBlockQuantized") and node.input[0] in tensors
+    ]
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         packed = tensors.get(node.input[1]) if node.op_type == "MatMulNBits" else None
@@ -121,6 +132,53 @@ def _packed(
         quantize_axis=1,
         gather_axis=0,
     )
+
+
+def _looked_up_first(
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, block: int, made: dict[str, onnx.TensorProto]
+) -> list[onnx.NodeProto]:
+    """The same in standard operators: bytes, scales and zero points of the entries are looked up, then codes are computed with."""
+    table, columns, name = pack_table(values, quant, block), values.shape[1], node.input[0]
+    group = math.gcd(columns, block) if block < columns else columns
+    middle = np.full(table.scale.shape, 1 << (table.bits - 1), np.uint8)
+    point = middle if table.zero_point is None else split_bits(table.zero_point, table.bits)
+    scale, point = (
+        np.repeat(part, max(1, block // group), axis=1)[:, : columns // group, None] for part in (table.scale, point)
+    )
+    parts: dict[str, np.ndarray] = {
+        "table": table.codes,
+        "table_scale": scale,
+        "table_zero_point": point,
+        "flat": np.array([-1], np.int64),
+        "one_byte": np.array([-1, 1], np.int64),
+        "shifts": np.arange(0, 8, table.bits, dtype=np.uint8)[None],
+        "lowest": np.array((1 << table.bits) - 1, np.uint8),
+        "groups": np.array([-1, columns // group, group], np.int64),
+        "columns": np.array([columns], np.int64),
+    }
+    made.update({f"{name}_{part}": stored(f"{name}_{part}", value) for part, value in parts.items()})
+    nodes: list[onnx.NodeProto] = []
+
+    def add(op: str, inputs: list[str], step: str, **attributes: Any) -> str:
+        output = node.output[0] if step == "entries" else f"{node.name}_{step}"
+        nodes.append(helper.make_node(op, inputs, [output], node.name if step == "bytes" else output, **attributes))
+        return output
+
+    ids = add("Reshape", [node.input[1], f"{name}_flat"], "flat_ids")
+    codes = add("Gather", [f"{name}_table", ids], "bytes", axis=0)
+    if table.bits < 8:
+        codes = add("Reshape", [codes, f"{name}_one_byte"], "each_byte")
+        codes = add("BitShift", [codes, f"{name}_shifts"], "shifted", direction="RIGHT")
+        codes = add("BitwiseAnd", [codes, f"{name}_lowest"], "codes")
+    codes = add("Cast", [add("Reshape", [codes, f"{name}_groups"], "grouped")], "numbers", to=_FLOAT)
+    point_at = add(
+        "Cast", [add("Gather", [f"{name}_table_zero_point", ids], "points", axis=0)], "zero_points", to=_FLOAT
+    )
+    scale_at = add("Gather", [f"{name}_table_scale", ids], "scales", axis=0)
+    found = add("Mul", [add("Sub", [codes, point_at], "steps"), scale_at], "values")
+    shape = add("Concat", [add("Shape", [node.input[1]], "ids_shape"), f"{name}_columns"], "shape", axis=0)
+    add("Reshape", [found, shape], "entries")
+    return nodes
 
 
 def _dequantized(

@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compressctl.backends.releases import reads_blocks, reads_packed_product, refused_product
 from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.index import attribute, index, store_what_is_read
 from compressctl.graph.matmul_nbits import bits_of, pack, packed_block, stored
@@ -64,15 +66,23 @@ def weight_only_products(graph: onnx.GraphProto, plan: QuantPlan | None) -> list
     return products
 
 
-def forms(product: Product, rows: int) -> list[Form]:
+def forms(product: Product, rows: int, target: Target) -> list[Form]:
     """The forms that can hold a product with a (K = rows, N) weight: 2 bits only packed, odd blocks only unpacked."""
-    found = [Form(True, level) for level in (0, 4)] if packed_block(product.quant, rows) else []
+    bits = bits_of(product.quant)
+    is_packed = bits is not None and packed_block(product.quant, rows) and reads_packed_product(bits, target)
+    found = [Form(True, level) for level in (0, 4)] if is_packed else []
     # A 2-bit type came to ONNX with opset 25, past what we write.
-    return [*found, Form(False)] if bits_of(product.quant) in (4, 8) else found
+    is_plain = bits == 8 and product.quant.block is None
+    return [*found, Form(False)] if is_plain or (bits in (4, 8) and reads_blocks(target)) else found
 
 
-def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen: Mapping[str, Form]) -> None:
-    """Change the products' nodes in place. chosen: by node; where nothing is chosen DequantizeLinear if it can."""
+def write_weight_only(
+    emitted: onnx.ModelProto, products: list[Product], chosen: Mapping[str, Form], target: Target
+) -> None:
+    """Change the products' nodes in place. chosen: by node; where nothing is chosen DequantizeLinear if it can.
+
+    Raises StageError for weights that the oldest release that shall serve the file cannot read.
+    """
     graph = emitted.graph
     found = index(graph)
     typed = {value.name: value for value in inferred(emitted).value_info}
@@ -86,10 +96,12 @@ def write_weight_only(emitted: onnx.ModelProto, products: list[Product], chosen:
             nodes.append(node)
             continue
         values = values.T if product.transposed else values
-        possible = forms(product, values.shape[0])
+        possible = forms(product, values.shape[0], target)
         exact = next((form for form in possible if not form.packed), possible[0] if possible else None)
         form = chosen.get(node.name, exact)
         if form is None:
+            if forms(product, values.shape[0], replace(target, oldest_onnxruntime=None)):
+                raise refused_product(node.name, product.quant, target)
             nodes.append(node)
         else:
             written = _packed if form.packed else _blocked

@@ -41,12 +41,14 @@ class OnnxRuntime:
         _require()
         from compressctl.backends.onnx_file import save_onnx, to_onnx
         from compressctl.backends.onnxruntime.choose import choose_forms
+        from compressctl.backends.releases import note
         from compressctl.backends.storage import as_stored
 
         forms, notes = choose_forms(model, target)
         proto, stored = as_stored(to_onnx(model, target, forms), target)
+        served = note(model, proto, target)
         files = save_onnx(proto, folder)
-        return Artifact("onnxruntime", files[0], files, (*notes, *stored))
+        return Artifact("onnxruntime", files[0], files, (*notes, *stored, *served))
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""

@@ -55,7 +55,7 @@ def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[s
         values = found.array(product.weight)
         assert values is not None
         values = values.T if product.transposed else values
-        possible = forms(product, values.shape[0])
+        possible = forms(product, values.shape[0], target)
         rows = _rows(sizes.get(readers[product.node].input[0]), target, is_timed=timed is not None)
         if not possible:
             continue
@@ -106,9 +106,9 @@ def time_forms(product: Product, values: np.ndarray, rows: int, target: Target) 
     x = np.random.default_rng(0).normal(0, 1, (rows, values.shape[0])).astype(np.float32)
     wanted = x @ weight_values(values, product.quant)
     size = max(float(np.mean(wanted**2)), 1e-30)
-    plain = _call(_alone(values, None, None), x, target)
-    possible = forms(product, values.shape[0])
-    calls = [_call(_alone(values, product, form), x, target) for form in possible]
+    plain = _call(_alone(values, None, None, target), x, target)
+    possible = forms(product, values.shape[0], target)
+    calls = [_call(_alone(values, product, form, target), x, target) for form in possible]
     errors = [float(np.sqrt(np.mean((call() - wanted) ** 2) / size)) for call in calls]
     first, *others = _interleaved([plain, *calls])
     return first, {form: Timed(*found) for form, found in zip(possible, zip(others, errors, strict=True), strict=True)}
@@ -129,7 +129,7 @@ def _fastest(product: Product, values: np.ndarray, rows: int, target: Target, ro
     return best, f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows"
 
 
-def _alone(values: np.ndarray, product: Product | None, form: Form | None) -> onnx.ModelProto:
+def _alone(values: np.ndarray, product: Product | None, form: Form | None, target: Target) -> onnx.ModelProto:
     """The product as a graph of its own, (rows, K) to (rows, N)."""
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
@@ -141,7 +141,7 @@ def _alone(values: np.ndarray, product: Product | None, form: Form | None) -> on
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     if product is not None and form is not None:
         alone = replace(product, node="product", weight="w", transposed=False)
-        write_weight_only(model, [alone], {"product": form})
+        write_weight_only(model, [alone], {"product": form}, target)
     return model
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from compressctl.core.backend import ProductWeights
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
@@ -137,10 +138,29 @@ class WeightsParams(TechniqueParams):
         methods = {self.method, *(override.method for override in self.overrides)}
         return super().needs() | Needs.of(*((Need.CALIBRATION_DATA,) if methods & {"gptq", "awq"} else ()))
 
+    def products(self) -> list[ProductWeights]:
+        """By the line of the recipe that says so; 3 bits take 4.
+
+        What an override says of other operators alone, or of all products, shows in the file.
+        """
+        found = []
+        if not any(one.match in ("MatMul", "Gemm", "*") for one in self.overrides):
+            found.append(_stored("bits" if "bits" in self.model_fields_set else "use", self.bits, self.granularity))
+        for place, one in enumerate(self.overrides):
+            is_product = one.match not in ("Conv", "ConvTranspose", "Gather")
+            if is_product and one.bits != "float" and (one.bits or one.granularity):
+                said = f"overrides[{place}].{'bits' if one.bits else 'granularity'}"
+                found.append(_stored(said, one.bits or self.bits, one.granularity or self.granularity))
+        return found
+
     @field_validator("group_size")
     @classmethod
     def _power_of_two(cls, value: int) -> int:
         return _checked_group(value)
+
+
+def _stored(path: str, bits: int, granularity: Granularity) -> ProductWeights:
+    return ProductWeights(path, 4 if bits == 3 else bits, granularity == "group")
 
 
 class DynamicOverride(Override):
