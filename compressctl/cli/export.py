@@ -13,7 +13,7 @@ from compressctl.cli.options import Shapes
 
 if TYPE_CHECKING:
     from compressctl.core.errors import CompressctlError
-    from compressctl.core.model import Model
+    from compressctl.core.model import OnnxModel
     from compressctl.core.target import Target
     from compressctl.measure.samples import Samples
     from compressctl.measure.session_host import SessionHost
@@ -115,8 +115,7 @@ def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return params.model_dump(mode="json")
 
 
-def _read(file: Path) -> Model:
-    from compressctl.core.model import Form, Model
+def _read(file: Path) -> OnnxModel:
     from compressctl.graph.import_qdq import absorb, is_quantized
     from compressctl.graph.unpack_constants import unpack_constants
     from compressctl.sources.onnx_file import read_onnx, signature_of
@@ -124,7 +123,7 @@ def _read(file: Path) -> Model:
     proto = unpack_constants(read_onnx(file))
     signature = signature_of(proto.graph, file)
     if not is_quantized(proto):
-        return Model(Form.ONNX, proto, signature)
+        return OnnxModel(proto, signature)
     found = absorb(proto)
     print(
         f"{file}: {len(found.plan.activations)} quantized activations and {len(found.plan.weights)} weights were read "
@@ -132,11 +131,11 @@ def _read(file: Path) -> Model:
     )
     for line in found.ignored:
         print(f"  not read: {line}")
-    return Model(Form.ONNX, found.model, signature, found.plan)
+    return OnnxModel(found.model, signature, found.plan)
 
 
 def _write(
-    model: Model,
+    model: OnnxModel,
     target: Target,
     folder: Path,
     reference: _Reference,

@@ -117,14 +117,9 @@ def _of_recipe(path: Path) -> Model:
 
 
 def _lowered(model: Model) -> onnx.ModelProto:
-    from compressctl.core.model import Form
+    from compressctl.graph.lower import as_graph
 
-    if model.form == Form.TORCH:
-        from compressctl.graph.lower import lower
-
-        model = lower(model)
-    proto: onnx.ModelProto = model.body
-    return proto
+    return as_graph(model).body
 
 
 def _document(model: str, summary: Summary) -> dict[str, Any]:

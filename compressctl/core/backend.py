@@ -14,7 +14,7 @@ from compressctl.core.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-    from compressctl.core.model import Model
+    from compressctl.core.model import OnnxModel
     from compressctl.core.target import Target
 
 
@@ -96,7 +96,7 @@ class Backend(Protocol):
 
     def probe(self) -> Availability: ...
 
-    def build(self, model: Model, target: Target, folder: Path) -> Artifact:
+    def build(self, model: OnnxModel, target: Target, folder: Path) -> Artifact:
         """Write the artifact into folder (which exists). model is in onnx form; its quant plan is emitted in the target's dialect."""
         ...
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
     from compressctl.core.quant import QuantPlan
 
 
@@ -102,17 +105,30 @@ class Factory:
 
 
 @dataclass(frozen=True)
-class Model:
-    """form says what body is: an nn.Module (in eval mode) or an onnx.ModelProto in float, which quant describes.
+class TorchModel:
+    """A network that can be trained. body: in eval mode.
 
     sparse: names of parameters whose zeros a stage put there on purpose; training keeps them zero. factory: what makes the
     module's architecture, where a stage took another one than the recipe's model.
     """
 
-    form: Form
-    body: Any
+    body: nn.Module
     signature: Signature
-    quant: QuantPlan | None = None
     history: tuple[StageRecord, ...] = ()
     sparse: tuple[str, ...] = ()
     factory: Factory | None = None
+    form: ClassVar = Form.TORCH
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """A graph in float, for what happens after training. quant: what of it shall run on integers, as data beside it."""
+
+    body: onnx.ModelProto
+    signature: Signature
+    quant: QuantPlan | None = None
+    history: tuple[StageRecord, ...] = ()
+    form: ClassVar = Form.ONNX
+
+
+Model = TorchModel | OnnxModel

@@ -142,7 +142,9 @@ class RunContext:
 
 
 class Apply(Protocol):
-    def __call__(self, model: Model, params: Any, run: RunContext) -> StageResult: ...
+    def __call__(self, model: Any, params: Any, run: RunContext) -> StageResult:
+        """model: a TorchModel or an OnnxModel, as the spec's `takes` says; annotate which."""
+        ...
 
 
 _NAMES = (

@@ -11,7 +11,7 @@ from onnx import helper
 
 from compressctl.core.errors import NothingToCompressError
 from compressctl.core.events import Events
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import spread
 from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
@@ -47,7 +47,7 @@ class Carried:
         return f" ({'; '.join(self.said)})" if self.said else ""
 
 
-def carry(model: Model, body: onnx.ModelProto, events: Events) -> Carried:
+def carry(model: OnnxModel, body: onnx.ModelProto, events: Events) -> Carried:
     """What was quantized before this stage, said in a warning, with what the stage may not round again.
 
     body: the model's graph, simplified. Weights behind a DequantizeLinear that float products, convolutions and lookups

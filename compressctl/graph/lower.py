@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import onnx
 import onnxruntime
 
 from compressctl.core.errors import MissingDependencyError, StageError
-from compressctl.core.model import Form, Model, Signature
+from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
 from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
@@ -33,7 +32,7 @@ _TRACED_SAMPLES = 2
 """torch.export takes sizes 0 and 1 as fixed, so that the batch must be larger while tracing."""
 
 
-def lower(model: Model, opset: int = 20) -> Model:
+def lower(model: TorchModel, opset: int = 20) -> OnnxModel:
     """The same function as an ONNX graph whose batch axis is called "batch".
 
     Nodes are called after the modules that they come from, constants after the parameters. No BatchNormalization is left
@@ -46,15 +45,15 @@ def lower(model: Model, opset: int = 20) -> Model:
     fold_norms(proto.graph)
     one_zero(proto.graph)
     proto.ir_version = IR_VERSION
-    return replace(model, form=Form.ONNX, body=move_to_files(proto))
+    return OnnxModel(move_to_files(proto), model.signature, history=model.history)
 
 
-def as_graph(model: Model) -> Model:
+def as_graph(model: Model) -> OnnxModel:
     """The model itself where it is a graph already, else lowered."""
-    return lower(model) if model.form is Form.TORCH else model
+    return lower(model) if isinstance(model, TorchModel) else model
 
 
-def parity(before: Model, after: Model, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+def parity(before: TorchModel, after: OnnxModel, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest absolute difference per output between the torch form and the ONNX form in ONNX Runtime.
 
     inputs: one batch by input name. Raises StageError when ONNX Runtime cannot run the graph.

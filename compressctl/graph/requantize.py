@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import stored_as, weight_codes
@@ -21,7 +21,7 @@ _LARGEST_PAIR = 128
 """128 x 255 fits the 16 bits in which VPMADDUBSW adds two products, 129 x 255 does not."""
 
 
-def fitted(model: Model, target: Target) -> tuple[Model, tuple[str, ...]]:
+def fitted(model: OnnxModel, target: Target) -> tuple[OnnxModel, tuple[str, ...]]:
     """The model with a plan that the target runs on integers, and what that changed, in words.
 
     OpenVINO, TensorRT and ARM multiply signed weights around zero; OpenVINO and TensorRT have no 16-bit activations; a processor

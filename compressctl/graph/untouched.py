@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from compressctl.core import untouched
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel, TorchModel
 from compressctl.graph.constants import ConstantTensor, constant_tensors, parameter_tensors
 from compressctl.graph.index import bodies
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Concat", "PRelu", "Expand"})
 """Operators whose constants count as weights only where they vary along two axes: one axis is a bias or a scale."""
@@ -50,7 +53,7 @@ class Untouched:
 
     def facts(self, model: Model, events: Events) -> dict[str, Any]:
         """For the stage's facts. model: the one that `treated` names parameters of. Warns where most was left."""
-        layers = torch_layers(model.body) if model.form is Form.TORCH else graph_layers(model.body)
+        layers = torch_layers(model.body) if isinstance(model, TorchModel) else graph_layers(model.body)
         total = sum(layer.elements for layer in layers)
         left = [layer for layer in layers if layer.is_weighted and not self._is_treated(layer)]
         groups: dict[tuple[str, str], list[LayerParameters]] = {}
@@ -86,7 +89,7 @@ class Untouched:
         return next((reason for reason in known if reason), f"{self.use} treats {self.reads}")
 
 
-def planned(model: Model) -> set[str]:
+def planned(model: OnnxModel) -> set[str]:
     """Names of the weights that a quantized graph's plan gives codes to, at one reader at least."""
     plan = model.quant
     if plan is None:
@@ -95,7 +98,7 @@ def planned(model: Model) -> set[str]:
     return {name for node in nodes for name in node.input if name in plan.weights}
 
 
-def torch_layers(network: Any) -> list[LayerParameters]:
+def torch_layers(network: nn.Module) -> list[LayerParameters]:
     """Modules with parameters of their own. A parameter that two share counts for the first."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     layers, seen = [], set()

@@ -6,10 +6,17 @@ from collections import Counter
 
 import onnx
 
+from compressctl.core.model import Model, OnnxModel
 from compressctl.graph.constants import Scope, parameter_tensors, scopes
 from compressctl.graph.packed_sources import is_unpacker
 
 _SHOWN = 4
+
+
+def layers_hint(model: Model) -> str:
+    """What to say where a stage finds no layer: of a graph also where its parameters are."""
+    where = f"{where_weights(model.body)}; " if isinstance(model, OnnxModel) else ""
+    return f"{where}`compressctl inspect` lists the layers"
 
 
 def where_weights(model: onnx.ModelProto) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.changed_examples import with_examples
@@ -52,7 +52,7 @@ class Subject:
 
     name: str
     artifact: Artifact
-    model: Model
+    model: OnnxModel
 
 
 @dataclass(frozen=True)

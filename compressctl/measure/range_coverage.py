@@ -9,7 +9,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset, Split
 from compressctl.core.feeds import first_feeds
-from compressctl.core.model import Model, Signature
+from compressctl.core.model import OnnxModel, Signature
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.own_copies import names_in
@@ -51,7 +51,7 @@ class Coverage:
         )
 
 
-def range_coverage(model: Model, data: Dataset, samples: int = SAMPLES) -> Coverage | None:
+def range_coverage(model: OnnxModel, data: Dataset, samples: int = SAMPLES) -> Coverage | None:
     """The float graph's activations on the first samples of the test split against the plan's ranges.
 
     None where no activation has a fixed range, and where the test or the calibration split is empty. Raises StageError when

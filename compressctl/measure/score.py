@@ -12,7 +12,7 @@ from compressctl.core.data import Batch, Split, SplitName, as_wide, bind
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import Feed, feeds, take
-from compressctl.core.model import Model, Signature
+from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
@@ -40,7 +40,8 @@ _BATCH = 64
 def scoring_batch(model: Model, target: Target) -> int:
     """How many samples to score at once. A plan with dynamic ranges takes them from the whole batch, padding included, so that
     such a model is scored in the batches that it will be served in."""
-    return target.batch_size if model.quant is not None and model.quant.dynamic else _BATCH
+    has_dynamic = isinstance(model, OnnxModel) and model.quant is not None and model.quant.dynamic
+    return target.batch_size if has_dynamic else _BATCH
 
 
 def predict(

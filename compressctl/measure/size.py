@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.count import count
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.run_folder import below
 from compressctl.graph.cost import costs, total
 from compressctl.measure.results import Measurement
@@ -24,7 +24,7 @@ _BITS = {
 
 def size(
     artifact: Artifact,
-    model: Model,
+    model: OnnxModel,
     backend: Backend,
     nodes: Sequence[ExecutedNode] = (),
     inputs: Mapping[str, Sequence[int]] | None = None,

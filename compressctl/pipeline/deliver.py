@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from compressctl.core.backend import Artifact, Backend
 from compressctl.core.data import Dataset
 from compressctl.core.errors import CompressctlError, CrashError, StageError
-from compressctl.core.model import Model, StageRecord
+from compressctl.core.model import OnnxModel, StageRecord
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
 from compressctl.measure.artifact import Subject
@@ -39,7 +39,7 @@ class Delivery:
     measure_level: MeasureLevel
     is_strict: bool
 
-    def all(self, model: Model) -> None:
+    def all(self, model: OnnxModel) -> None:
         """Every deliverable of the recipe, and its budget. Raises what failed after the others were measured."""
         from compressctl.measure.budget import check
 
@@ -62,7 +62,9 @@ class Delivery:
         if failures:
             raise _failed(failures, len(names))
 
-    def _deliver(self, name: str, model: Model, dataset: Dataset | None, metric: MetricSpec | None) -> BackendResult:
+    def _deliver(
+        self, name: str, model: OnnxModel, dataset: Dataset | None, metric: MetricSpec | None
+    ) -> BackendResult:
         """One deliverable, built and measured beside the float model in the same runtime."""
         backend = open_backend(name)
         target = replace(self.workspace.target, backend=name, options=export_options(self.workspace.recipe, name))
@@ -128,7 +130,7 @@ class Delivery:
             self.workspace.events.warn(f"{found.backend}'s file is not packed: only ONNX files are")
         return found.model_copy(update={"compressed": found.compressed.model_copy(update={"packed": packed})})
 
-    def _compare_ranges(self, model: Model) -> None:
+    def _compare_ranges(self, model: OnnxModel) -> None:
         """Say, and record with the stage that fixed them, whether ranges of activations fit the test data too."""
         from compressctl.measure.range_coverage import range_coverage
 
@@ -143,7 +145,7 @@ class Delivery:
         if found.is_notable:
             self.workspace.events.warn(f"the calibration data are unlike the test data: {found}")
 
-    def _compare_deliverables(self, model: Model) -> None:
+    def _compare_deliverables(self, model: OnnxModel) -> None:
         """Warn where one deliverable scores otherwise than the first, with the layer at which the two files part."""
         from compressctl.backends.onnx_file import to_onnx
         from compressctl.measure.divergence import first_divergence

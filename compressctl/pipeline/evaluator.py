@@ -10,7 +10,7 @@ from typing import Any
 
 from compressctl.core.backend import Backend
 from compressctl.core.data import Dataset, SplitName
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel, TorchModel
 from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
@@ -37,7 +37,7 @@ class Evaluator:
         target: Target,
         data: Dataset,
         metric: MetricSpec | None,
-        original: Callable[[], Model],
+        original: Callable[[], OnnxModel],
         host: SessionHost,
         task: Task | None = None,
     ) -> None:
@@ -105,7 +105,7 @@ class Evaluator:
         if self._reference is None:
             self._reference = RememberedSession(self.open(original))
         self._reference.begin((split, most))
-        session = TorchSession(model) if model.form is Form.TORCH else self.open(model)
+        session = TorchSession(model) if isinstance(model, TorchModel) else self.open(model)
         return predict_all(
             [self._reference, session],
             [original, model],
@@ -151,7 +151,7 @@ def fidelity_facts(seen: Seen, split: str) -> dict[str, Any]:
     }
 
 
-def opened(model: Model, backend: Backend, target: Target, host: SessionHost) -> HostedSession:
+def opened(model: OnnxModel, backend: Backend, target: Target, host: SessionHost) -> HostedSession:
     """A graph built for a runtime and opened in the child process; its file lives as long as the session."""
     folder = tempfile.TemporaryDirectory()
     return host.open(backend.build(model, target, Path(folder.name)), target, keep=folder)

@@ -9,12 +9,13 @@ from typing import Any
 
 from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.failures import failed_stage
-from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.model import Form, Model, OnnxModel, StageRecord, TorchModel
 from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
 from compressctl.core.registry import load
 from compressctl.core.source import metrics
 from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import restricted
+from compressctl.graph.lower import as_graph
 from compressctl.measure.artifact import Subject
 from compressctl.measure.results import BackendResult, BudgetCheck
 from compressctl.measure.samples import in_words
@@ -85,7 +86,7 @@ class Executor:
     def _trains(self) -> bool:
         """Whether a stage that is still to run takes the task's loss of the network."""
         takes_loss = any(Need.TASK_LOSS in declared_needs(stage.params).requires for stage in self._waiting())
-        return takes_loss and self.workspace.loaded().form is Form.TORCH
+        return takes_loss and isinstance(self.workspace.loaded(), TorchModel)
 
     def carry_out(self) -> None:
         self.preflight()
@@ -122,7 +123,7 @@ class Executor:
         delivery = Delivery(
             self.workspace, self.records, self.results, self.budget, self._between, self.measure_level, self.is_strict
         )
-        delivery.all(model or self.workspace.original_graph())
+        delivery.all(as_graph(model) if model is not None else self.workspace.original_graph())
 
     def _is_between(self, step: Step, steps: Sequence[Step]) -> bool:
         """Whether the step's output shall be measured beside the final file: the last stage's output is that file."""
@@ -131,8 +132,6 @@ class Executor:
 
     def _set_aside(self, step: Step, model: Model | None) -> None:
         """Build the stage's output for the target as if it were the last one, to be measured at the end."""
-        from compressctl.graph.lower import as_graph
-
         if model is None:
             self.workspace.events.warn(f"stage {step.id} is not measured: its output is no longer in the cache")
             return
@@ -160,7 +159,7 @@ class Executor:
 
     def _perform(self, step: Step, model: Model) -> Model:
         if step.kind == "lower":
-            if model.form is Form.ONNX:
+            if isinstance(model, OnnxModel):
                 return model  # a stage that would have made a network of the graph was skipped
             lowered = (
                 self.workspace.original_graph()
@@ -196,7 +195,7 @@ class Executor:
         if kept and "fidelity" not in facts:
             facts |= self._fidelity(stage, result.model)
         seconds = time.perf_counter() - started
-        if not kept and (model.form, result.model.form) == (Form.TORCH, Form.ONNX):
+        if not kept and isinstance(model, TorchModel) and isinstance(result.model, OnnxModel):
             model = self.workspace.lower(model)  # what follows was promised a graph
             self.records = list(model.history)
         record = StageRecord(
@@ -308,7 +307,7 @@ class Executor:
         if network is None:
             self.workspace.events.warn("the trained network is not written: it is no longer in the cache")
             return
-        if network.form is not Form.TORCH:
+        if not isinstance(network, TorchModel):
             return  # what would have made it was skipped
         folder = self.workspace.folder / "artifacts" / "torch"
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from compressctl.core.model import Factory, Form, Model, Signature, StageRecord, TensorSpec
+from compressctl.core.model import Factory, Form, Model, OnnxModel, Signature, StageRecord, TensorSpec, TorchModel
 from compressctl.core.quant import QuantPlan, TensorQuant
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class NotStorableError(Exception):
@@ -25,52 +28,49 @@ def write_model(model: Model, folder: Path, source: Model | None, base: Path = P
     A torch model must be rebuildable from the source's module, or from what model.factory makes.
     Raises NotStorableError for a torch model whose structure cannot be described.
     """
-    if model.form is Form.ONNX:
-        from compressctl.graph.model_file import write_model as write_onnx
-
-        write_onnx(model.body, folder)
-    else:
-        _write_torch(model, folder, made_by(model.factory, base) if model.factory is not None else source)
-    facts = {
+    facts: dict[str, Any] = {
         "form": model.form.value,
         "signature": asdict(model.signature),
         "history": [asdict(record) for record in model.history],
-        "sparse": list(model.sparse),
-        "factory": None if model.factory is None else asdict(model.factory),
     }
+    if isinstance(model, OnnxModel):
+        from compressctl.graph.model_file import write_model as write_onnx
+
+        write_onnx(model.body, folder)
+        if model.quant is not None:
+            _write_plan(model.quant, folder)
+    else:
+        _write_torch(model, folder, made_by(model.factory, base) if model.factory is not None else source)
+        facts |= {"sparse": list(model.sparse), "factory": None if model.factory is None else asdict(model.factory)}
     (folder / "model.json").write_text(json.dumps(facts, default=str))
-    if model.quant is not None:
-        _write_plan(model.quant, folder)
 
 
 def read_model(folder: Path, load_source: Callable[[], Model], base: Path = Path()) -> Model:
     """The model that write_model wrote. load_source: loads the recipe's model, for a torch form to fill."""
     facts = json.loads((folder / "model.json").read_text())
-    form = Form(facts["form"])
-    factory = Factory(**facts["factory"]) if facts["factory"] else None
-    if form is Form.ONNX:
+    signature, history = _signature(facts["signature"]), tuple(StageRecord(**record) for record in facts["history"])
+    if facts["form"] == Form.ONNX:
         from compressctl.graph.model_file import read_model as read_onnx
 
-        body = read_onnx(folder / "model.onnx")
-    else:
-        body = _read_torch(folder, load_source() if factory is None else made_by(factory, base))
-    quant = _read_plan(folder) if (folder / "plan.json").exists() else None
-    history = tuple(StageRecord(**record) for record in facts["history"])
-    return Model(form, body, _signature(facts["signature"]), quant, history, tuple(facts["sparse"]), factory)
+        quant = _read_plan(folder) if (folder / "plan.json").exists() else None
+        return OnnxModel(read_onnx(folder / "model.onnx"), signature, quant, history)
+    factory = Factory(**facts["factory"]) if facts["factory"] else None
+    network = _read_torch(folder, load_source() if factory is None else made_by(factory, base))
+    return TorchModel(network, signature, history, tuple(facts["sparse"]), factory)
 
 
-def made_by(factory: Factory, base: Path) -> Model:
+def made_by(factory: Factory, base: Path) -> TorchModel:
     """The factory's network with whatever weights it begins with: what descriptions of its structure refer to."""
     from compressctl.sources.python_code import call_factory
 
     network = call_factory(factory.name, factory.args, base)
-    return Model(Form.TORCH, network.eval(), Signature((), ()))
+    return TorchModel(network.eval(), Signature((), ()))
 
 
-def _write_torch(model: Model, folder: Path, source: Model | None) -> None:
+def _write_torch(model: TorchModel, folder: Path, source: Model | None) -> None:
     from compressctl.sources.structure import NotDescribableError, write_network
 
-    if source is None or source.form is not Form.TORCH:
+    if not isinstance(source, TorchModel):
         raise NotStorableError("the recipe's model is no torch network to describe it by")
     try:
         write_network(model.body, source.body, folder)
@@ -78,7 +78,7 @@ def _write_torch(model: Model, folder: Path, source: Model | None) -> None:
         raise NotStorableError(str(reason)) from reason
 
 
-def _read_torch(folder: Path, source: Model) -> Any:
+def _read_torch(folder: Path, source: Model) -> nn.Module:
     from compressctl.sources.structure import read_network
 
     return read_network(source.body, folder / "model.safetensors", folder / "structure.json")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from compressctl.core.backend import Session
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.graph.torch_outputs import named_outputs
 
 _MOST_BYTES = 512 * 1024**2
@@ -49,7 +49,7 @@ class RememberedSession:
 class TorchSession:
     """A network as torch computes it, under the names of its signature."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TorchModel) -> None:
         self._model = model
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

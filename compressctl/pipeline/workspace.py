@@ -18,7 +18,7 @@ from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
 from compressctl.core.events import Events
 from compressctl.core.feeds import feeds
-from compressctl.core.model import Form, Model, StageRecord, one_at_a_time
+from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, one_at_a_time
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
@@ -46,7 +46,7 @@ class Workspace:
     cache: Cache | None
     events: Events
     _source: Model | None = None
-    _lowered: Model | None = None
+    _lowered: OnnxModel | None = None
     _data: Dataset | None = None
     _kept_evaluator: Evaluator | None = None
 
@@ -60,24 +60,24 @@ class Workspace:
 
     def fresh_copy(self) -> Model:
         """What the recipe loads, for a technique that may change it in place."""
-        source = self.loaded()
-        return replace(source, body=copy.deepcopy(source.body))
+        return copy.deepcopy(self.loaded())
 
-    def original_graph(self) -> Model:
+    def original_graph(self) -> OnnxModel:
         """The original model as an ONNX graph: the baseline of every comparison, kept in the cache like a stage."""
         if self._lowered is None:
-            self._lowered = self.read(self.plan.baseline_key) or self._lower_source()
+            kept = self.read(self.plan.baseline_key)
+            self._lowered = kept if isinstance(kept, OnnxModel) else self._lower_source()
         return self._lowered
 
-    def _lower_source(self) -> Model:
+    def _lower_source(self) -> OnnxModel:
         source = self.loaded()
-        if source.form is Form.ONNX:
+        if isinstance(source, OnnxModel):
             return source
         lowered = self.lower(source)
         self.write(self.plan.baseline_key, lowered, "lower")
         return lowered
 
-    def lower(self, model: Model) -> Model:
+    def lower(self, model: TorchModel) -> OnnxModel:
         """The model as an ONNX graph, with a record of how far its outputs moved."""
         from compressctl.graph.lower import lower, parity
 
@@ -190,7 +190,7 @@ class Workspace:
         """What scores, None where nothing does."""
         return metrics.get(self.plan.metric) if self.plan.metric else None
 
-    def take_one_at_a_time(self) -> Model:
+    def take_one_at_a_time(self) -> OnnxModel:
         """The original from now on as a model of one sample a call; returns it."""
         from compressctl.graph.fix_batch import fix_batch
 

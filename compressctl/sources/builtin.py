@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressctl.core.model import Form, Model, TensorSpec
+from compressctl.core.model import TensorSpec, TorchModel
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import BuiltinParams
 from compressctl.sources.torch_modules import require_torch, signature_of, weight_files, with_weights
@@ -18,7 +18,7 @@ INPUT = TensorSpec("input", "float32", ("batch", 1, 8, 8))
 NAMES = ("digits-resnet", "digits-depthwise")
 
 
-def load(params: BuiltinParams, base: Path, seed: int) -> Model:
+def load(params: BuiltinParams, base: Path, seed: int) -> TorchModel:
     """Trained on the default train split of the `digits` dataset. Raises MissingDependencyError without torch."""
     require_torch(f"the built-in network {params.name}")
     from safetensors.torch import load_file
@@ -29,7 +29,7 @@ def load(params: BuiltinParams, base: Path, seed: int) -> Model:
     else:
         network = with_weights(network, params.weights, params.structure, base)
     network.eval()
-    return Model(Form.TORCH, network, signature_of(network, (INPUT,)))
+    return TorchModel(network, signature_of(network, (INPUT,)))
 
 
 def fingerprint(params: BuiltinParams, base: Path) -> str:

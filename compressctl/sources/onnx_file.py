@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compressctl.core.batch_axes import with_batch_axes
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import OnnxParams
 
@@ -26,7 +26,7 @@ _RUNNABLE_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsof
 """Operators that ONNX Runtime brings; those of other domains run only with libraries that a recipe cannot name."""
 
 
-def load(params: OnnxParams, base: Path, seed: int) -> Model:
+def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
     """The file's graph, large constants left in their files; symbolic dimensions keep their names.
 
     Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
@@ -45,7 +45,7 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
     if freed.reason is not None:
         entry = freed.model.metadata_props.add()
         entry.key, entry.value = FIXED_BATCH_NOTE, freed.reason
-    return Model(Form.ONNX, freed.model, signature_of(freed.model.graph, path, params.batch_axes))
+    return OnnxModel(freed.model, signature_of(freed.model.graph, path, params.batch_axes))
 
 
 def fingerprint(params: OnnxParams, base: Path) -> str:

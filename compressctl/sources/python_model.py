@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, TensorSpec
+from compressctl.core.model import TensorSpec, TorchModel
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import PythonModelParams
 from compressctl.sources.python_code import call_factory, code_files
@@ -14,7 +14,7 @@ from compressctl.sources.torch_modules import require_torch, signature_of, weigh
 VERSION = 1
 
 
-def load(params: PythonModelParams, base: Path, seed: int) -> Model:
+def load(params: PythonModelParams, base: Path, seed: int) -> TorchModel:
     """seed: torch's, while the factory runs, so that a network without weights is the same each time.
 
     Raises UsageError for everything that is wrong with the function, what it returns, or the weights.
@@ -31,7 +31,7 @@ def load(params: PythonModelParams, base: Path, seed: int) -> Model:
     if params.weights is not None:
         network = with_weights(network, params.weights, params.structure, base)
     network.eval()
-    return Model(Form.TORCH, network, signature_of(network, _inputs(params)))
+    return TorchModel(network, signature_of(network, _inputs(params)))
 
 
 def _inputs(params: PythonModelParams) -> tuple[TensorSpec, ...]:

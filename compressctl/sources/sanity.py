@@ -10,12 +10,13 @@ import numpy as np
 
 from compressctl.core.data import Batch, Dataset, Split, SplitName
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, TensorSpec
+from compressctl.core.model import Model, TensorSpec, TorchModel
 from compressctl.core.source import Task
 from compressctl.graph.tensors import to_array
 
 if TYPE_CHECKING:
     import onnx
+    from torch import nn
 
 _SHOWN = 4
 _LOOKED_AT = 64
@@ -31,7 +32,7 @@ _WEIGHTED = {
 
 def check_weights(model: Model, place: str) -> None:
     """Raises UsageError that names the tensors where weights hold NaN or infinity. Each tensor is looked at once, in place."""
-    found = list(_bad_parameters(model.body) if model.form is Form.TORCH else _bad_constants(model.body.graph))
+    found = list(_bad_parameters(model.body) if isinstance(model, TorchModel) else _bad_constants(model.body.graph))
     if found:
         more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise UsageError(
@@ -40,16 +41,14 @@ def check_weights(model: Model, place: str) -> None:
         )
 
 
-def _bad_parameters(network: Any) -> Iterator[str]:
+def _bad_parameters(network: nn.Module) -> Iterator[str]:
     import torch
 
-    named = [(name, tensor, True) for name, tensor in network.named_parameters()]
-    named += [(name, tensor, False) for name, tensor in network.named_buffers()]
-    for name, tensor, is_weight in named:
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
             continue
         low, high = (float(bound) for bound in torch.aminmax(tensor.detach().float()))
-        if (bad := _what(low, high, infinity=is_weight)) is not None:
+        if (bad := _what(low, high, infinity=isinstance(tensor, torch.nn.Parameter))) is not None:
             yield f"{name} holds {bad}"
 
 

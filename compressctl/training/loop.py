@@ -15,7 +15,7 @@ from torch import nn
 
 from compressctl.core.data import Split
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Model, Signature
+from compressctl.core.model import Signature, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.training.augment import augment_batch, mixup
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
@@ -49,7 +49,7 @@ class Trained:
 
 
 def train(
-    model: Model,
+    model: TorchModel,
     objective: Objective,
     params: TrainingParams,
     run: RunContext,
@@ -114,7 +114,7 @@ class _Job:
 
 
 def _begin(
-    model: Model,
+    model: TorchModel,
     objective: Objective,
     params: TrainingParams,
     run: RunContext,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.events import Events
-from compressctl.core.model import Model, Signature, TensorSpec
+from compressctl.core.model import Signature, TensorSpec, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.training.data import TensorBatch, tensor_batches
@@ -65,7 +65,7 @@ class OtherOutputs:
 
 
 def other_outputs(
-    model: Model, params: TrainingParams, run: RunContext, teacher: CachedTeacher | None = None
+    model: TorchModel, params: TrainingParams, run: RunContext, teacher: CachedTeacher | None = None
 ) -> OtherOutputs | None:
     """What the outputs after the first learn from; None for a network with one output.
 

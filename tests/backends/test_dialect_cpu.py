@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from compressctl.backends.dialects.cpu import emit
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.sites import activations, find_sites
@@ -75,7 +75,7 @@ def _planned(body: onnx.ModelProto, **floats: str) -> Model:
     signature = Signature(
         (TensorSpec("x", "float32", ("batch", 4, 8, 8)),), (TensorSpec("y", "float32", ("batch", 5)),)
     )
-    return Model(Form.ONNX, body, signature, plan)
+    return OnnxModel(body, signature, plan)
 
 
 def _range(*, rectified: bool) -> TensorQuant:
@@ -131,7 +131,7 @@ def test_a_node_left_in_float_keeps_its_relu(tmp_path: Path) -> None:
 def test_without_a_plan_the_float_graph_comes_back() -> None:
     body = _residual()
     model = _planned(body)
-    emitted = emit(Model(model.form, body, model.signature), TARGET)
+    emitted = emit(OnnxModel(body, model.signature), TARGET)
     assert emitted.SerializeToString() == body.SerializeToString()
 
 

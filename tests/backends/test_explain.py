@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.backend import ExecutedNode
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs
@@ -47,7 +47,7 @@ def _explained(
         float_nodes=floats or {},
     )
     signature = Signature((TensorSpec("x", "float32", SHAPE),), (TensorSpec("y", "float32", SHAPE),))
-    artifact = BACKEND.build(Model(Form.ONNX, body, signature, plan), TARGET, folder)
+    artifact = BACKEND.build(OnnxModel(body, signature, plan), TARGET, folder)
     return {node.name: node for node in BACKEND.explain(artifact, TARGET)}
 
 
@@ -114,6 +114,6 @@ def test_what_float16_convolutions_cost_is_found_again(tmp_path: Path) -> None:
     )
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     signature = Signature((TensorSpec("x", "float16", SHAPE),), (TensorSpec("y", "float16", SHAPE),))
-    artifact = BACKEND.build(Model(Form.ONNX, body, signature), TARGET, tmp_path)
+    artifact = BACKEND.build(OnnxModel(body, signature), TARGET, tmp_path)
     found = {node.name: node.macs for node in BACKEND.explain(artifact, TARGET)}
     assert (found["conv1"], found["conv2"]) == (8 * 8 * 64, 8 * 8 * 64)

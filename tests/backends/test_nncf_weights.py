@@ -13,7 +13,7 @@ from compressctl.backends.openvino import BACKEND
 from compressctl.backends.params import NncfWeights, OpenVinoParams
 from compressctl.backends.specs import OPENVINO
 from compressctl.core.errors import MissingDependencyError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.pipeline.run import check_extras
 
@@ -42,7 +42,7 @@ def _model() -> Model:
     )
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     signature = Signature((TensorSpec("x", "float32", ("batch", 192)),), (TensorSpec("y", "float32", ("batch", 96)),))
-    return Model(Form.ONNX, body, signature)
+    return OnnxModel(body, signature)
 
 
 def _target(**options: Any) -> Target:

@@ -13,7 +13,7 @@ from support.graphs import residual_model
 from compressctl.backends.openvino import BACKEND
 from compressctl.backends.params import OpenVinoParams, Preprocess
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 
 pytest.importorskip("openvino")
@@ -123,7 +123,7 @@ def test_an_operator_that_openvino_does_not_know_is_named(tmp_path: Path) -> Non
     onnx.checker.check_model(body)
     signature = Signature((TensorSpec("x", "object", ("n",)),), (TensorSpec("y", "object", ("n",)),))
     with pytest.raises(StageError, match="StringNormalizer"):
-        BACKEND.build(Model(Form.ONNX, body, signature), _target(), tmp_path)
+        BACKEND.build(OnnxModel(body, signature), _target(), tmp_path)
 
 
 def test_nobody_is_told_about_the_use_of_openvino() -> None:

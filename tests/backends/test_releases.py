@@ -20,7 +20,7 @@ from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.cli.main import app
 from compressctl.core.errors import StageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Release, Target
 from compressctl.graph.codes import weight_values
@@ -89,7 +89,7 @@ def test_a_graph_of_a_newer_opset_is_converted() -> None:
     assert np.allclose(_run(written, x), _run(model.body, x), atol=1e-5)
 
 
-def _table(bits: int, block: int | None, *, asymmetric: bool, columns: int = 48) -> tuple[Model, np.ndarray]:
+def _table(bits: int, block: int | None, *, asymmetric: bool, columns: int = 48) -> tuple[OnnxModel, np.ndarray]:
     """A lookup in a quantized table, and the table's values under its plan, computed by definition."""
     table = np.random.default_rng(bits).normal(size=(20, columns)).astype(np.float32)
     parts = np.split(table, range(block, columns, block), axis=1) if block else [table]
@@ -118,7 +118,7 @@ def _table(bits: int, block: int | None, *, asymmetric: bool, columns: int = 48)
     signature = Signature(
         (TensorSpec("ids", "int64", ("batch", "n")),), (TensorSpec("y", "float32", ("batch", "n", columns)),)
     )
-    return Model(Form.ONNX, body, signature, QuantPlan({}, {"table": quant})), weight_values(table, quant)
+    return OnnxModel(body, signature, QuantPlan({}, {"table": quant})), weight_values(table, quant)
 
 
 @pytest.mark.parametrize("columns", [48, 64])
@@ -159,7 +159,7 @@ def test_weights_of_a_convolution_in_few_bits_are_packed_in_bytes(bits: int, asy
     signature = Signature(
         (TensorSpec("x", "float32", ("batch", 5, 8, 8)),), (TensorSpec("y", "float32", ("batch", 6, 6, 6)),)
     )
-    written = to_onnx(Model(Form.ONNX, body, signature, QuantPlan({}, {"w": quant})), _target((1, 17)))
+    written = to_onnx(OnnxModel(body, signature, QuantPlan({}, {"w": quant})), _target((1, 17)))
     x = {"x": np.random.default_rng(4).normal(size=(1, 5, 8, 8)).astype(np.float32)}
     body.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight_values(weight, quant).astype(np.float32), "w"))
     assert np.allclose(_run(written, x), _run(body, x), atol=1e-4)
@@ -212,13 +212,13 @@ def test_a_release_that_makes_no_sense_is_refused(tmp_path: Path, target: str, s
     assert says in done.output
 
 
-def _alone(node: onnx.NodeProto, *tensors: onnx.TensorProto, opset: int = 20) -> Model:
+def _alone(node: onnx.NodeProto, *tensors: onnx.TensorProto, opset: int = 20) -> OnnxModel:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 32])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     graph = helper.make_graph([node], "net", [value], [result], tensors)
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     spec = TensorSpec("x", "float32", ("batch", 32))
-    return Model(Form.ONNX, helper.make_model(graph, opset_imports=imports, ir_version=9), Signature((spec,), ()))
+    return OnnxModel(helper.make_model(graph, opset_imports=imports, ir_version=9), Signature((spec,), ()))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.backends.onnxruntime.choose import choose_forms
 from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams
-from compressctl.core.model import Form as ModelForm
-from compressctl.core.model import Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.import_qdq import absorb, is_quantized
@@ -60,7 +59,7 @@ def _model(quant: TensorQuant, weight: np.ndarray, op: str = "MatMul", bias: boo
     )
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     signature = Signature((TensorSpec("x", "float32", ("batch", K)),), (TensorSpec("y", "float32", ("batch", N)),))
-    return Model(ModelForm.ONNX, body, signature, QuantPlan({}, {"w": quant}))
+    return OnnxModel(body, signature, QuantPlan({}, {"w": quant}))
 
 
 def _weight() -> np.ndarray:
@@ -155,7 +154,7 @@ def test_the_form_is_chosen_by_measurement_and_said() -> None:
 def test_nothing_is_measured_where_nothing_is_to_choose() -> None:
     quant, _ = _blocked(_weight(), 4, 32, asymmetric=False)
     model = _model(quant, _weight())
-    floats = Model(model.form, model.body, model.signature, QuantPlan({}, {"w": quant}, {"product": "asked"}))
+    floats = OnnxModel(model.body, model.signature, QuantPlan({}, {"w": quant}, {"product": "asked"}))
     assert choose_forms(floats, Target("onnxruntime")) == ({}, ())
     assert [node.op_type for node in to_onnx(floats, Target("onnxruntime")).graph.node] == ["MatMul", "Relu"]
 
@@ -237,7 +236,7 @@ def _wide(quant: TensorQuant, weight: np.ndarray, op: str) -> Model:
     model = _model(quant, weight, op)
     model.body.graph.input[0].type.tensor_type.shape.dim[1].dim_value = len(weight)
     inputs = (TensorSpec("x", "float32", ("batch", len(weight))),)
-    return Model(model.form, model.body, Signature(inputs, model.signature.outputs), model.quant)
+    return OnnxModel(model.body, Signature(inputs, model.signature.outputs), model.quant)
 
 
 def _wide_inputs() -> np.ndarray:

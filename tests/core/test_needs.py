@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from compressctl.core.data import Batch, SplitName
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature
+from compressctl.core.model import OnnxModel, Signature
 from compressctl.core.needs import Need, Needs, TechniqueParams, declared_files, declared_needs
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
@@ -68,7 +68,7 @@ class Data:
         return Rows()
 
 
-MODEL = Model(Form.ONNX, None, Signature((), ()))
+MODEL = OnnxModel(None, Signature((), ()))
 
 
 def run_with(*needs: Need) -> RunContext:

@@ -13,7 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from support.graphs import residual_model
 
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.float16 import to_half, to_single
@@ -40,7 +40,7 @@ def test_our_own_file_comes_back_as_the_same_file() -> None:
     assert not is_quantized(found.model)
     assert found.ignored == ()
     assert len(found.plan.activations) == 3
-    again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
+    again = to_onnx(OnnxModel(found.model, model.signature, found.plan), PROCESSOR)
     assert np.array_equal(_run(again), _run(written))
 
 
@@ -65,10 +65,10 @@ def test_a_product_in_float_leaves_its_neighbours_in_integers() -> None:
         {"w": TensorQuant("int8", np.array(0.01, np.float32), np.array(0, np.int8))},
         {"last": "asked for"},
     )
-    written = to_onnx(Model(Form.ONNX, body, Signature((), ()), plan), PROCESSOR)
+    written = to_onnx(OnnxModel(body, Signature((), ()), plan), PROCESSOR)
     found = absorb(written)
     assert set(found.plan.float_nodes) == {"last"}
-    again = to_onnx(Model(Form.ONNX, found.model, Signature((), ()), found.plan), PROCESSOR)
+    again = to_onnx(OnnxModel(found.model, Signature((), ()), found.plan), PROCESSOR)
     kinds = [[tensor.data_type for tensor in proto.graph.initializer] for proto in (written, again)]
     assert sorted(kinds[0]) == sorted(kinds[1])
     assert TensorProto.INT8 in kinds[1]
@@ -84,7 +84,7 @@ def test_a_tensorrt_file_serves_a_processor(precision: str) -> None:
     found = absorb(written)
     assert not is_quantized(found.model)
     assert not any(tensor.data_type == TensorProto.FLOAT16 for tensor in found.model.graph.initializer)
-    again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
+    again = to_onnx(OnnxModel(found.model, model.signature, found.plan), PROCESSOR)
     assert np.abs(_run(again) - _run(written)).max() < 0.03 * _run(written).max()
     # The convolution whose output stands before a Relu has all ranges; the other's output was never given one.
     assert sum(node.op_type == "QuantizeLinear" for node in again.graph.node) >= 2
@@ -117,7 +117,7 @@ def test_onnxruntimes_own_quantizer_is_understood(tmp_path: Path, dtype: QuantTy
     theirs = onnx.load(quantized)
     found = absorb(theirs)
     assert not is_quantized(found.model)
-    again = to_onnx(Model(model.form, found.model, model.signature, found.plan), PROCESSOR)
+    again = to_onnx(OnnxModel(found.model, model.signature, found.plan), PROCESSOR)
     assert sum(node.op_type == "QuantizeLinear" for node in again.graph.node) >= 3
     step = float(max(np.max(quant.scale) for quant in found.plan.activations.values()))
     assert np.abs(_run(again) - _run(theirs)).max() <= 2.5 * step
@@ -141,7 +141,7 @@ def test_the_operator_format_says_the_same_as_q_dq(tmp_path: Path, per_channel: 
     assert found.ignored == ()
     assert not is_quantized(found.model)
     assert len(found.plan.weights) == 2
-    again = to_onnx(Model(Form.ONNX, found.model, residual_model().signature, found.plan), PROCESSOR)
+    again = to_onnx(OnnxModel(found.model, residual_model().signature, found.plan), PROCESSOR)
     step = float(max(np.max(quant.scale) for quant in found.plan.activations.values()))
     assert np.abs(_run(again) - _run(theirs)).max() <= 2.5 * step
 
@@ -292,7 +292,7 @@ def _same_function(proto: onnx.ModelProto) -> None:
     assert not is_quantized(found.model)
     assert np.allclose(outputs(found.model), outputs(proto), rtol=1e-4, atol=1e-4)
     specs = tuple(TensorSpec(name, "float32", ("batch", 8)) for name in "xy")
-    model = Model(Form.ONNX, found.model, Signature(specs[:1], specs[1:]), found.plan)
+    model = OnnxModel(found.model, Signature(specs[:1], specs[1:]), found.plan)
     for target in (PROCESSOR, Target("openvino", profile="x86-vnni"), Target("tensorrt", profile="nvidia-sm80")):
         again = to_onnx(fitted(model, target)[0], target)
         assert np.allclose(outputs(again), outputs(proto), rtol=0.02, atol=0.02 * np.abs(outputs(proto)).max())

@@ -8,13 +8,12 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from compressctl.core.errors import StageError  # noqa: E402
-from compressctl.core.model import Form, Model, Signature, TensorSpec  # noqa: E402
+from compressctl.core.model import Model, Signature, TensorSpec, TorchModel  # noqa: E402
 from compressctl.graph.lower import lower, parity  # noqa: E402
 
 
 def model(module: nn.Module, *shape: int, outputs: tuple[str, ...] = ("output",)) -> Model:
-    return Model(
-        Form.TORCH,
+    return TorchModel(
         module.eval(),
         Signature(
             (TensorSpec("input", "float32", ("batch", *shape)),),

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs, total_macs
 from compressctl.graph.import_qdq import Absorbed, absorb, is_quantized
@@ -83,7 +83,7 @@ def quantized(model: onnx.ModelProto, folder: Path, way: str) -> onnx.ModelProto
 
 
 def as_model(proto: onnx.ModelProto, found: Absorbed) -> Model:
-    return Model(Form.ONNX, found.model, signature_of(proto.graph, Path("int.onnx")), found.plan)
+    return OnnxModel(found.model, signature_of(proto.graph, Path("int.onnx")), found.plan)
 
 
 @pytest.mark.parametrize("way", WEIGHTS)

@@ -11,7 +11,7 @@ from torch import nn
 
 from compressctl.core import untouched
 from compressctl.core.events import Event, Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Form, Model, Signature, TensorSpec, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.lower import lower
@@ -48,7 +48,7 @@ class Recurrent(nn.Module):
 def recurrent(cell: str = "LSTM") -> Model:
     torch.manual_seed(0)
     network = Recurrent(cell).eval()
-    return Model(Form.TORCH, network, signature_of(network, [TensorSpec("ids", "int64", ("batch", 6))]))
+    return TorchModel(network, signature_of(network, [TensorSpec("ids", "int64", ("batch", 6))]))
 
 
 def run_in(folder: Path) -> tuple[RunContext, list[Event]]:
@@ -173,7 +173,7 @@ def test_a_weight_that_two_layers_share_counts_once() -> None:
 
 
 def test_the_sentence_names_the_largest_kinds_and_is_silent_below_a_twentieth() -> None:
-    model = Model(Form.TORCH, nn.ModuleDict({"a": nn.Linear(10, 10), "b": nn.Bilinear(10, 10, 9)}), Signature((), ()))
+    model = TorchModel(nn.ModuleDict({"a": nn.Linear(10, 10), "b": nn.Bilinear(10, 10, 9)}), Signature((), ()))
     facts = Untouched("some.stage", "linear layers", {"a.weight"}, {}).facts(model, Events())
     assert untouched.words(facts) == (
         "89.2% of the parameters untouched: Bilinear b (89.2%): some.stage treats linear layers"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.measure.fidelity import Comparison, class_axis, is_far, nearness, verdict, worst_cosine
 from compressctl.measure.fidelity_limits import fidelity_checks, strict_checks
@@ -196,7 +196,7 @@ def test_every_row_of_a_recorded_call_is_compared() -> None:
     # A call that was recorded with five rows is one sample: nothing fills it up, and all rows are its output.
     signature = Signature((TensorSpec("x", "float32", ("N", 4)),), (TensorSpec("y", "float32", ("N", 4)),))
     recorded = RequestSplit(np.arange(3), lambda at: Recorded({"x": np.full((5, 4), at + 1, np.float32)}))
-    models = [Model(Form.ONNX, onnx.ModelProto(), signature)] * 2
+    models = [OnnxModel(onnx.ModelProto(), signature)] * 2
     seen = predict_all([_Session(0), _Session(0.5)], models, recorded, Target("onnxruntime"))  # type: ignore[arg-type]
     (output,) = seen.fidelity[1]
     signal, noise = 5 * 4 * (1 + 4 + 9), 3 * 4 * 4 * 0.25

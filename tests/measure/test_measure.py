@@ -15,7 +15,7 @@ from support.reports import file_measurement
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.backend import Artifact, ExecutedNode
 from compressctl.core.errors import StageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.measure.budget import check
@@ -169,7 +169,7 @@ def test_a_file_that_cannot_be_opened_is_one_readable_error(tmp_path: Path) -> N
 
 def test_the_size_ledger_counts_every_byte(tmp_path: Path) -> None:
     artifact = _file(tmp_path / "a.onnx", 64)
-    found = size(artifact, Model(Form.ONNX, onnx.load(artifact.path), _signature(64)), BACKEND)
+    found = size(artifact, OnnxModel(onnx.load(artifact.path), _signature(64)), BACKEND)
     assert found.total_bytes == (tmp_path / "a.onnx").stat().st_size
     whole = zstandard.ZstdCompressor(level=9).compress((tmp_path / "a.onnx").read_bytes())
     assert found.transport_bytes == len(whole) < found.total_bytes
@@ -236,6 +236,6 @@ def test_a_fixed_batch_size_leaves_no_sample_out() -> None:
 @pytest.mark.parametrize(("precision", "bits"), [("int8", 8 * 8), ("int4 weights", 4 * 32), ("float32", 32 * 32)])
 def test_bit_operations_count_the_weight_and_the_activation(precision: str, bits: int, tmp_path: Path) -> None:
     artifact = _file(tmp_path / "m.onnx", 8)
-    model = Model(Form.ONNX, onnx.load(artifact.path), _signature(8))
+    model = OnnxModel(onnx.load(artifact.path), _signature(8))
     nodes = [ExecutedNode("product", "MatMul", precision, 100, None)]
     assert size(artifact, model, BACKEND, nodes).bit_operations == 100 * bits

@@ -11,7 +11,7 @@ from onnx import helper
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.backend import Artifact
 from compressctl.core.events import Event, Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.measure.artifact import MeasurementConfig, Subject, _scored, _size
@@ -39,7 +39,7 @@ def _subject(folder: Path, op: str) -> Subject:
     path = folder / f"{op}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     signature = Signature((TensorSpec("x", "float32", ("batch", 1)),), (TensorSpec("y", "float32", ("batch", 1)),))
-    return Subject(op, Artifact("onnxruntime", path, (path,)), Model(Form.ONNX, onnx.load(path), signature))
+    return Subject(op, Artifact("onnxruntime", path, (path,)), OnnxModel(onnx.load(path), signature))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.count import Count, count
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.graph.cost import count_macs
@@ -23,7 +23,7 @@ SHAPE = (1, 3, 10, 12)
 
 def as_model(proto: onnx.ModelProto, shape: tuple[int | str, ...], output: tuple[int | str, ...]) -> Model:
     signature = Signature((TensorSpec("x", "float32", shape),), (TensorSpec("y", "float32", output),))
-    return Model(Form.ONNX, proto, signature)
+    return OnnxModel(proto, signature)
 
 
 def image_model() -> Model:
@@ -109,7 +109,7 @@ def text_model() -> Model:
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     model = as_model(proto, ("n", "t", 32), ("n", "t", 32))
     quantized = {"w1": quantize_weight(weights["w1"], 1, per_channel=True, guard="off")}
-    return Model(model.form, model.body, model.signature, QuantPlan({}, quantized, {}, frozenset({"first"})))
+    return OnnxModel(model.body, model.signature, QuantPlan({}, quantized, {}, frozenset({"first"})))
 
 
 def test_the_integer_share_is_known_behind_dynamic_ranges(tmp_path: Path) -> None:

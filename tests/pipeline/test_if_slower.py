@@ -11,7 +11,7 @@ from support.shell import Shell
 
 from compressctl.core.errors import GateError, MissingDependencyError
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature
+from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.pipeline.acceptance import is_fast_enough
 from compressctl.recipe.schema import Stage
 from compressctl.techniques.quantize.params import StaticParams
@@ -125,7 +125,7 @@ def test_an_unknown_answer_is_an_error_at_its_place(shell: Shell) -> None:
     assert "unknown if_slower" in done.err
 
 
-_MODEL = Model(Form.ONNX, onnx.ModelProto(), Signature((), ()))
+_MODEL = OnnxModel(onnx.ModelProto(), Signature((), ()))
 _STAGE = Stage("int8", "quantize.static", StaticParams())
 
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec, TorchModel
 from compressctl.core.source import Task
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.sanity import CheckedDataset, check_weights, class_count, look_through
@@ -45,7 +45,7 @@ def _graph(**constants: np.ndarray) -> onnx.ModelProto:
 
 
 def _model(body: Any) -> Model:
-    return Model(Form.ONNX if isinstance(body, onnx.ModelProto) else Form.TORCH, body, SIGNATURE)
+    return (OnnxModel if isinstance(body, onnx.ModelProto) else TorchModel)(body, SIGNATURE)
 
 
 @settings(max_examples=60)

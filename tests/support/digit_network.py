@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.data import Batch
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import ActivationRecorder
@@ -100,7 +100,7 @@ def _network(weights: dict[str, np.ndarray]) -> onnx.ModelProto:
 
 
 def as_model(body: onnx.ModelProto) -> Model:
-    return Model(Form.ONNX, body, SIGNATURE)
+    return OnnxModel(body, SIGNATURE)
 
 
 @dataclass(frozen=True)

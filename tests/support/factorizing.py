@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
@@ -26,7 +26,7 @@ def as_model(network: nn.Module, shape: Sequence[int], outputs: Sequence[int] = 
     signature = Signature(
         (TensorSpec("input", "float32", ("batch", *shape)),), (TensorSpec("output", "float32", ("batch", *outputs)),)
     )
-    return Model(Form.TORCH, network.eval(), signature)
+    return TorchModel(network.eval(), signature)
 
 
 def context(**changes: Any) -> RunContext:

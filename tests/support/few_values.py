@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 
 _SHAPES = {"w1": (32, 16, 3, 3), "w2": (32, 32, 3, 3)}
@@ -70,7 +70,7 @@ def model(form: str) -> Model:
     signature = Signature(
         (TensorSpec("x", "float32", ("batch", 16, 6, 6)),), (TensorSpec("y", "float32", ("batch", 32, 6, 6)),)
     )
-    return Model(Form.ONNX, network(form), signature)
+    return OnnxModel(network(form), signature)
 
 
 def four_bit_codes() -> Model:
@@ -89,4 +89,4 @@ def four_bit_codes() -> Model:
 
     activations = {"x": activation(8 / 255, 128), "r1": activation(0.3, 0), "y": activation(3.0, 128)}
     plan = QuantPlan(activations, {name: weight(name) for name in _SHAPES})
-    return Model(plain.form, plain.body, plain.signature, plan)
+    return OnnxModel(plain.body, plain.signature, plan)

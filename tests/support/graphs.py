@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 
 
@@ -53,4 +53,4 @@ def residual_model(float_nodes: Mapping[str, str] | None = None) -> Model:
     signature = Signature(
         (TensorSpec("x", "float32", ("batch", 8, 6, 6)),), (TensorSpec("y", "float32", ("batch", 8, 6, 6)),)
     )
-    return Model(Form.ONNX, body, signature, plan)
+    return OnnxModel(body, signature, plan)

@@ -7,7 +7,7 @@ import torch
 from support.lessons import digits_data
 from torch import nn
 
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 
 SIGNATURE = Signature(
     (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)
@@ -35,7 +35,7 @@ class Small(nn.Module):
 def small_model() -> Model:
     """A copy each time."""
     trained = _trained()
-    return Model(Form.TORCH, copy.deepcopy(trained), SIGNATURE)
+    return TorchModel(copy.deepcopy(trained), SIGNATURE)
 
 
 @cache

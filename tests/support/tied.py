@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.data import Batch
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 
 WIDTH = 16
 SAMPLES = 64
@@ -82,7 +82,7 @@ def tied_model(layers: Sequence[Step], seed: int = 0) -> Model:
     )
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(body, full_check=True)
-    return Model(Form.ONNX, body, Signature(tuple(specs), (TensorSpec("y", "float32", ("batch", WIDTH)),)))
+    return OnnxModel(body, Signature(tuple(specs), (TensorSpec("y", "float32", ("batch", WIDTH)),)))
 
 
 def _nodes(step: Step, given: str, out: str, position: int) -> list[onnx.NodeProto]:

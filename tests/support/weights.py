@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.data import Batch
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 
@@ -84,7 +84,7 @@ def language_model(*, tied: str = "gemm", seed: int = 0) -> Model:
     signature = Signature(
         (TensorSpec("ids", "int64", ("batch", LENGTH)),), (TensorSpec("scores", "float32", ("batch", WORDS)),)
     )
-    return Model(Form.ONNX, body, signature)
+    return OnnxModel(body, signature)
 
 
 def sentences(count: int = 256, seed: int = 1) -> Sentences:

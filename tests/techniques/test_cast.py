@@ -14,7 +14,7 @@ from support.weights import context, language_model, sentences
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.data import Batch, bind
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Form, Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts
 from compressctl.techniques.cast.cast import apply
@@ -69,7 +69,7 @@ def test_inputs_and_outputs_may_become_float16_too(tmp_path: Path) -> None:
     model, _ = _applied(tmp_path, scope="all", keep_io=False)
     assert [spec.dtype for spec in (*model.signature.inputs, *model.signature.outputs)] == ["int64", "float16"]
     assert _run(to_onnx(model, ORT)).dtype == np.float16
-    images = Model(Form.ONNX, residual_model().body, residual_model().signature)
+    images = OnnxModel(residual_model().body, residual_model().signature)
     narrow = apply(images, CastParams(scope="all", keep_io=False), context(None, tmp_path)).model
     x = np.random.default_rng(0).normal(0, 1, (2, 8, 6, 6)).astype(np.float32)
     bound = bind(Batch({"x": x}, None, np.arange(2)), narrow.signature)

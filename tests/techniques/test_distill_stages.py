@@ -14,7 +14,7 @@ from support.shell import Shell  # noqa: E402
 from torch import nn  # noqa: E402
 
 from compressctl.core.errors import RecipeError, UsageError  # noqa: E402
-from compressctl.core.model import Form, StageRecord  # noqa: E402
+from compressctl.core.model import Form, StageRecord, TorchModel  # noqa: E402
 from compressctl.pipeline.plan import make_plan  # noqa: E402
 from compressctl.recipe.loader import load  # noqa: E402
 from compressctl.techniques.distill.features import apply as features  # noqa: E402
@@ -305,13 +305,13 @@ def test_an_onnx_model_can_teach_a_student_by_factory_and_nothing_else(tmp_path:
 
 def test_a_student_by_factory_is_kept_and_made_again_from_its_own_code(tmp_path: Path) -> None:
     """Its parameters may have the very names and shapes of the recipe's model, and it may compute something else."""
-    from compressctl.core.model import Factory, Model
+    from compressctl.core.model import Factory
     from compressctl.pipeline.serialization import read_model, write_model
 
     code = "from torch import nn\ndef net(act):\n    return nn.Sequential(nn.Linear(4, 8), getattr(nn, act)(), nn.Linear(8, 2))\n"
     (tmp_path / "nets.py").write_text(code)
     relu, tanh = (nn.Sequential(nn.Linear(4, 8), act, nn.Linear(8, 2)) for act in (nn.ReLU(), nn.Tanh()))
-    source = Model(Form.TORCH, relu, digits_teacher().signature)
+    source = TorchModel(relu, digits_teacher().signature)
     student = replace(source, body=tanh, factory=Factory("nets.py:net", {"act": "Tanh"}))
     (tmp_path / "kept").mkdir()
     write_model(student, tmp_path / "kept", source, tmp_path)

@@ -13,7 +13,7 @@ from support.weights import context, language_model, sentences, text
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.data import Batch
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.equalize import Pair, equalizable, equalized
 from compressctl.techniques.quantize import dynamic, static
@@ -61,7 +61,7 @@ def _convolutions(between: str = "Relu") -> Model:
     signature = Signature(
         (TensorSpec("x", "float32", ("batch", 4, 6, 6)),), (TensorSpec("y", "float32", ("batch", 5, 6, 6)),)
     )
-    return Model(Form.ONNX, body, signature)
+    return OnnxModel(body, signature)
 
 
 class _Images:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
 from compressctl.layers.channels.dependency_groups import (
@@ -163,8 +163,8 @@ def test_a_cut_computes_what_zeros_compute_and_exports_to_a_smaller_file(name: s
     x = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         assert torch.allclose(smaller(x), mask(network, gone)(x), atol=1e-4)
-    lowered = lower(Model(Form.TORCH, smaller, IMAGE))
-    assert total_macs(lowered.body) < total_macs(lower(Model(Form.TORCH, network, IMAGE)).body)
+    lowered = lower(TorchModel(smaller, IMAGE))
+    assert total_macs(lowered.body) < total_macs(lower(TorchModel(network, IMAGE)).body)
     session = onnxruntime.InferenceSession(lowered.body.SerializeToString(), providers=["CPUExecutionProvider"])
     assert np.allclose(session.run(None, {"input": x.numpy()})[0], smaller(x).detach().numpy(), atol=1e-4)
 
@@ -202,7 +202,7 @@ def test_the_library_alone_would_tie_padded_channels_wrongly() -> None:
 
 def test_what_cannot_go_is_told_with_its_reason_before_anything_else(tmp_path: Path) -> None:
     heard = Heard()
-    model = Model(Form.TORCH, made("transformer"), IMAGE)
+    model = TorchModel(made("transformer"), IMAGE)
     facts = apply(model, ChannelsParams(keep=0.8, of="parameters"), context(tmp_path, heard=heard)).facts
     assert "outputs" in facts["not_pruned"]["head"]
     assert "attention.out_proj" in facts["not_pruned"]
@@ -418,7 +418,7 @@ def test_steps_with_training_in_between_end_at_the_goal(tmp_path: Path) -> None:
 def test_a_cut_network_is_rebuilt_from_its_files(tmp_path: Path, name: str) -> None:
     network = made(name)
     smaller = apply(
-        Model(Form.TORCH, network, IMAGE), ChannelsParams(round_to=2, of="parameters"), context(tmp_path)
+        TorchModel(network, IMAGE), ChannelsParams(round_to=2, of="parameters"), context(tmp_path)
     ).model.body
     write_network(smaller, network, tmp_path)
     again = read_network(made(name), tmp_path / "model.safetensors", tmp_path / "structure.json")
@@ -467,7 +467,7 @@ class FirstRecurrent(nn.Module):
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 def test_a_network_whose_channels_cannot_be_traced_is_refused_with_the_reason(cell: str, tmp_path: Path) -> None:
-    model = Model(Form.TORCH, FirstRecurrent(cell).eval(), IMAGE)
+    model = TorchModel(FirstRecurrent(cell).eval(), IMAGE)
     with pytest.raises(StageError, match="nothing can be removed") as refused:
         apply(model, ChannelsParams(keep=0.6), context(tmp_path, digits_data()))
     assert "a recurrent layer's channels are not removed" in str(refused.value.hint)

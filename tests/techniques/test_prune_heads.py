@@ -11,7 +11,7 @@ from support.digit_runs import Heard, context, digits_data, digits_model
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError, UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 from compressctl.graph.lower import lower
 from compressctl.layers.channels.dependency_groups import find_coupling
 from compressctl.layers.channels.verify_group import proven
@@ -108,7 +108,7 @@ class Rows(nn.Module):
 
 def made(attention: type[nn.Module]) -> Model:
     torch.manual_seed(0)
-    return Model(Form.TORCH, Rows(attention).eval(), IMAGE)
+    return TorchModel(Rows(attention).eval(), IMAGE)
 
 
 @pytest.mark.parametrize("attention", [Apart, Fused, Whole, Encoder])
@@ -122,7 +122,7 @@ def test_a_head_that_writes_nothing_goes_without_a_trace(attention: type[nn.Modu
         for found in attentions:
             reader = found.group.members[-1]
             network.get_submodule(reader.name).weight[:, reader.removed([dead[found.owner]])] = 0
-    result = apply(Model(Form.TORCH, network, IMAGE), HeadsParams(keep=0.75, criterion="l2"), context(tmp_path))
+    result = apply(TorchModel(network, IMAGE), HeadsParams(keep=0.75, criterion="l2"), context(tmp_path))
     assert all(heads == [4, 3] for heads in result.facts["heads"].values())
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from compressctl.backends.tensorrt.rules import Graph, two_of_four
 from compressctl.core.data import Batch
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Form, Model, OnnxModel, Signature, TensorSpec, TorchModel
 from compressctl.core.needs import Need
 from compressctl.core.quant import QuantPlan
 from compressctl.core.source import SplitSizes
@@ -95,7 +95,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunContext:
 
 def _network(body: nn.Module, *shape: int, dtype: str = "float32") -> Model:
     inputs, outputs = TensorSpec("x", dtype, ("batch", *shape)), TensorSpec("output", "float32", ("batch", 4))
-    return Model(Form.TORCH, body.eval(), Signature((inputs,), (outputs,)))
+    return TorchModel(body.eval(), Signature((inputs,), (outputs,)))
 
 
 def _seen(run: RunContext, *shape: int) -> RunContext:
@@ -320,7 +320,7 @@ def _tied(rng: np.random.Generator) -> Model:
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     signature = Signature((TensorSpec("x", "int64", ("batch",)),), (TensorSpec("y", "float32", ("batch", 12)),))
-    return Model(Form.ONNX, proto, signature)
+    return OnnxModel(proto, signature)
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda"])
@@ -377,7 +377,7 @@ def test_graphs_of_other_exporters_are_pruned_along_their_own_axes(run: RunConte
     given = _seen(run, 4, 7, 7)
     for method in ("magnitude", "wanda", "sparsegpt"):
         params = UnstructuredParams(method=method, pattern="2:4", first_and_last="prune")
-        after = _weights(apply(Model(Form.ONNX, body, signature), params, given).model)
+        after = _weights(apply(OnnxModel(body, signature), params, given).model)
         assert after["conv"].dtype == np.float16
         for weight in (after["conv"], after["product"].T, after["gemm"].T):
             assert (np.count_nonzero(_channels_last_groups(weight, 4), axis=1) == 2).all()

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from support.digit_network import SIGNATURE, Digits, accuracy, context, digits, fitted_network, open_model
 
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Form, Model, StageRecord
+from compressctl.core.model import Form, Model, OnnxModel, StageRecord
 from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts, StageResult
 from compressctl.graph.index import index
@@ -210,6 +210,6 @@ def test_layers_that_share_a_weight_get_one_width(data: Digits, model: Model) ->
     body.graph.node.insert(position, again)
     body.graph.node[position + 1].input[0] = "b2"
     assert index(body.graph).array("body.weight") is not None
-    shared = Model(model.form, body, model.signature)
+    shared = OnnxModel(body, model.signature)
     found = apply(shared, MixedParams(size=0.2), context(data, shared))
     assert "body, twice" in found.facts["layers"]

@@ -11,7 +11,7 @@ from support.digit_network import Digits, accuracy, context, digits, fitted_netw
 
 from compressctl.backends.onnx_file import to_onnx, write_onnx
 from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.pipeline.serialization import read_model, write_model
@@ -77,7 +77,7 @@ def detector() -> Model:
         ),
     )
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    return Model(Form.ONNX, body, signature)
+    return OnnxModel(body, signature)
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])

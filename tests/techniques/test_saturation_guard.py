@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.machine import this_machine
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
@@ -68,7 +68,7 @@ def _prepare(shape: tuple[int, int, int, int], guard: Guard, folder: Path) -> li
         weights={"w": quantize_weight(weight, 0, per_channel=True, guard=guard)},
     )
     signature = Signature((TensorSpec("x", "float32", x.shape),), (TensorSpec("y", "float32", (1, filters, 9, 9)),))
-    onnx.save(emit(Model(Form.ONNX, body, signature, plan), Target("onnxruntime")), folder / "model.onnx")
+    onnx.save(emit(OnnxModel(body, signature, plan), Target("onnxruntime")), folder / "model.onnx")
     np.save(folder / "x.npy", x)
     codes = np.rint(x.astype(np.float64) * 255)
     exact = _convolve(codes / 255, weight_values(weight, plan.weights["w"]).astype(np.float64), groups)

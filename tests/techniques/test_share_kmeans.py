@@ -16,7 +16,7 @@ from support.shell import Shell
 
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import Form, Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.needs import Need
 from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
@@ -313,7 +313,7 @@ def test_tables_of_a_graph_share_values_unless_they_are_left_out(run: RunContext
     )
     signature = Signature((TensorSpec("x", "int64", ("batch",)),), (TensorSpec("y", "float32", ("batch", 32)),))
     params = KmeansParams(granularity="tensor", clusters=8, embeddings=embeddings)
-    shared = _weights(apply(Model(Form.ONNX, body, signature), params, replace(run, data=None)).model)
+    shared = _weights(apply(OnnxModel(body, signature), params, replace(run, data=None)).model)
     assert _distinct(shared["table"]) == (8 if embeddings else table.size)
     assert _distinct(shared["other"]) == 8
     assert np.abs(shared["table"] - table).max() < 1.5

@@ -15,7 +15,7 @@ from torch import nn  # noqa: E402
 
 from compressctl.core.errors import UsageError  # noqa: E402
 from compressctl.core.events import Event, Events  # noqa: E402
-from compressctl.core.model import Form, Model, TensorSpec  # noqa: E402
+from compressctl.core.model import Model, TensorSpec, TorchModel  # noqa: E402
 from compressctl.core.registry import load  # noqa: E402
 from compressctl.core.source import metrics  # noqa: E402
 from compressctl.core.target import Target  # noqa: E402
@@ -60,7 +60,7 @@ class Heads(nn.Module):
 def heads(**kinds: Any) -> Model:
     torch.manual_seed(0)
     network = Heads(**kinds).eval()
-    return Model(Form.TORCH, network, signature_of(network, [TensorSpec("input", "float32", ("batch", 12))]))
+    return TorchModel(network, signature_of(network, [TensorSpec("input", "float32", ("batch", 12))]))
 
 
 def read(positions: np.ndarray) -> Any:
@@ -149,7 +149,7 @@ def test_whole_numbers_cannot_be_held(tmp_path: Path) -> None:
 def test_an_original_of_other_shapes_holds_nothing(tmp_path: Path) -> None:
     original = heads()
     original.body.boxes = nn.Linear(24, 5)
-    other = Model(Form.TORCH, original.body, signature_of(original.body, original.signature.inputs))
+    other = TorchModel(original.body, signature_of(original.body, original.signature.inputs))
     run, _ = run_of(tmp_path, other)
     assert trained(run).facts["other_outputs"]["boxes"]["untrained"].startswith("the original has no output")
 
@@ -210,7 +210,7 @@ def test_the_teacher_of_a_distillation_holds_the_other_outputs_too(tmp_path: Pat
 
 def test_labels_per_place_are_refused_before_training(tmp_path: Path) -> None:
     network = nn.Conv2d(1, 3, 1).eval()
-    model = Model(Form.TORCH, network, signature_of(network, [TensorSpec("input", "float32", ("batch", 1, 4, 4))]))
+    model = TorchModel(network, signature_of(network, [TensorSpec("input", "float32", ("batch", 1, 4, 4))]))
     images = np.zeros((240, 1, 4, 4), np.float32)
     run, heard = run_of(tmp_path, model)
     data = SplitDataset(

@@ -5,7 +5,7 @@ import pytest
 
 from compressctl.core.data import Batch
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.source import Task
 from compressctl.training.preflight import check_labels
 
@@ -17,7 +17,7 @@ def check(outputs: tuple[int | str, ...], labels: np.ndarray | None, task: Task)
         (TensorSpec("x", "float32", ("batch", 2)),), (TensorSpec("y", "float32", ("batch", *outputs)),)
     )
     batch = Batch({"x": np.zeros((4, 2), np.float32)}, labels, np.arange(4))
-    check_labels(Model(Form.ONNX, None, signature), batch, task)
+    check_labels(OnnxModel(None, signature), batch, task)
 
 
 @pytest.mark.parametrize(

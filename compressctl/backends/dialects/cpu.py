@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
@@ -21,7 +21,7 @@ from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 from compressctl.graph.tensors import copy_of, from_array
 
 
-def emit(model: Model, target: Target) -> onnx.ModelProto:
+def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
     """The model's float graph with its plan written into it as QuantizeLinear and DequantizeLinear nodes.
 
     A node of the plan's `float_nodes` stays float, and so does what needs an integer neighbour that it no longer has.
@@ -50,7 +50,7 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
     return emitted
 
 
-def active_sites(model: Model, target: Target) -> list[Site]:
+def active_sites(model: OnnxModel, target: Target) -> list[Site]:
     """What runs on integers under the model's plan.
 
     OpenVINO moves Q and DQ through the graph on its own and fuses any activation behind a convolution into it. So its outputs

@@ -14,7 +14,7 @@ import onnx
 from onnx import helper
 
 from compressctl.backends.dialects.weight_only import Product, dequantized, turned, weight_only_products
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
@@ -31,7 +31,7 @@ FOUR_BIT_BLOCKS = (64, 128)
 _SMALLEST_NORMAL = 2.0**-14
 
 
-def emit(model: Model, target: Target) -> onnx.ModelProto:
+def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
     """The model's float graph with its plan written into it, in float32; see graph/float16.py.
 
     For a graph that becomes float16 scales are those that float16 holds as normal numbers, and codes are made with them.
@@ -57,7 +57,7 @@ def emit(model: Model, target: Target) -> onnx.ModelProto:
     return emitted
 
 
-def four_bit_products(model: Model) -> list[Product]:
+def four_bit_products(model: OnnxModel) -> list[Product]:
     """Products whose weights alone become INT4: those that the plan has in 4 bits and that whole blocks can hold."""
     found = index(model.body.graph)
     products = weight_only_products(model.body.graph, model.quant)

@@ -10,7 +10,7 @@ from compressctl.backends.specs import ONNXRUNTIME
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
 from compressctl.core.machine import nvidia_gpu
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
@@ -33,7 +33,7 @@ class OnnxRuntime:
             installed is not None, installed, devices if installed else (), ONNXRUNTIME.install, note, tuple(missing)
         )
 
-    def build(self, model: Model, target: Target, folder: Path) -> Artifact:
+    def build(self, model: OnnxModel, target: Target, folder: Path) -> Artifact:
         """Write `model.onnx` into folder, beside its weights when they are too large for one file.
 
         How products with quantized weights alone are written is measured here. See choose.py.

@@ -20,8 +20,7 @@ from compressctl.backends.dialects.dynamic import without_dynamic
 from compressctl.backends.dialects.weight_only import Form, Product, forms, weight_only_products, write_weight_only
 from compressctl.backends.onnxruntime.session import providers, serving_options
 from compressctl.backends.params import OnnxRuntimeParams
-from compressctl.core.model import Form as ModelForm
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
 from compressctl.graph.index import index
@@ -40,10 +39,8 @@ _WORTH_IT = 0.9
 """MatMulNBits says what it computes; a DequantizeLinear's product follows the session's options, so it must be faster."""
 
 
-def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[str, ...]]:
+def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tuple[str, ...]]:
     """Form by node, and what was measured, in words. Products of one shape are measured once. Empty without such products."""
-    if model.form is not ModelForm.ONNX:
-        return {}, ()
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
     timed = _of_this_graph(target.input_shapes, model)
@@ -69,7 +66,7 @@ def choose_forms(model: Model, target: Target) -> tuple[dict[str, Form], tuple[s
     return chosen, tuple(words for _, words in measured.values())
 
 
-def _of_this_graph(timed: Mapping[str, tuple[int, ...]], model: Model) -> Mapping[str, tuple[int, ...]] | None:
+def _of_this_graph(timed: Mapping[str, tuple[int, ...]], model: OnnxModel) -> Mapping[str, tuple[int, ...]] | None:
     """The shapes of the call that is timed, where they are this graph's: a layer alone has inputs of its own."""
     return timed if timed and set(timed) == {spec.name for spec in model.signature.inputs} else None
 

@@ -15,7 +15,7 @@ from compressctl.backends.specs import OPENVINO
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
 from compressctl.core.machine import this_machine
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ class OpenVino:
         )
         return Availability(installed is not None, installed, ("cpu",) if installed else (), OPENVINO.install, note)
 
-    def build(self, model: Model, target: Target, folder: Path) -> Artifact:
+    def build(self, model: OnnxModel, target: Target, folder: Path) -> Artifact:
         """Write `model.xml` and `model.bin` into folder, or `model.onnx` where storage is packed. See build.py."""
         _require(self.probe())
         from compressctl.backends.openvino.build import build

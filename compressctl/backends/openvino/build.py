@@ -20,7 +20,7 @@ from compressctl.backends.params import OpenVinoParams, Preprocess
 from compressctl.backends.rules import WEIGHT_ONLY
 from compressctl.backends.storage import as_stored
 from compressctl.core.backend import Artifact
-from compressctl.core.model import Form, Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.fuse import fuse_hard_swish
@@ -36,14 +36,14 @@ _LEFT = "its inputs or weight were not quantized, or it multiplies two activatio
 PREPROCESS = ["compressctl", "preprocess"]
 
 
-def build(model: Model, target: Target, folder: Path) -> Artifact:
+def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
     """Write model.xml and model.bin into folder, each whole or not at all. Raises StageError with the node at fault.
 
     With packed storage it writes model.onnx: OpenVINO's converter would unpack it, and the XML of the nodes that unpack takes
     more than they save in a small network. OpenVINO loads either.
     """
     options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
-    model = replace(model, body=fuse_hard_swish(model.body)) if model.form is Form.ONNX else model
+    model = replace(model, body=fuse_hard_swish(model.body))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
         if options.storage == "compressed":
             return _packed(model, target, Path(scratch), folder, options)
@@ -63,7 +63,7 @@ def build(model: Model, target: Target, folder: Path) -> Artifact:
     return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
 
 
-def _packed(model: Model, target: Target, scratch: Path, folder: Path, options: OpenVinoParams) -> Artifact:
+def _packed(model: OnnxModel, target: Target, scratch: Path, folder: Path, options: OpenVinoParams) -> Artifact:
     proto, stored = as_stored(to_onnx(model, target), target)
     onnx.helper.set_model_props(proto, {NOTES_IN_ONNX: json.dumps(_notes(model))})
     written = save_onnx(proto, scratch)
@@ -75,7 +75,7 @@ def _packed(model: Model, target: Target, scratch: Path, folder: Path, options: 
     return Artifact("openvino", files[-1], tuple(reversed(files)), (*_said(options), *stored))
 
 
-def _notes(model: Model) -> dict[str, list[Any]]:
+def _notes(model: OnnxModel) -> dict[str, list[Any]]:
     """By node, and by output too, since OpenVINO names a graph's last nodes after their outputs: MACs and rule.
 
     MACs are None where the file's open axes leave them unknown; `explain` counts them for a real sample.

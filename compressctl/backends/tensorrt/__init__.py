@@ -13,7 +13,7 @@ from pathlib import Path
 from compressctl.backends.specs import TENSORRT
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.machine import nvidia_gpu
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 
 _DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
@@ -38,7 +38,7 @@ class TensorRt:
             True, words, ("cuda",) if found and gpu else (), TENSORRT.install, note, tuple(missing), True
         )
 
-    def build(self, model: Model, target: Target, folder: Path) -> Artifact:
+    def build(self, model: OnnxModel, target: Target, folder: Path) -> Artifact:
         """Write `model.onnx` and `build_engine.py` into folder. See build.py."""
         from compressctl.backends.tensorrt.build import build
 

@@ -19,7 +19,7 @@ from compressctl.backends.storage import as_stored
 from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Model, TensorSpec
+from compressctl.core.model import OnnxModel, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
 from compressctl.graph.index import index
@@ -30,7 +30,7 @@ _TEMPLATE = Path(__file__).with_name("build_engine.py.txt")
 _SETTINGS = "SETTINGS = {}"
 
 
-def build(model: Model, target: Target, folder: Path) -> Artifact:
+def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
     """Write model.onnx and build_engine.py into folder, each whole or not at all.
 
     Raises StageError with the rule and the node when the graph breaks a rule that TensorRT enforces, UsageError for profiles
@@ -70,7 +70,7 @@ def _mend(rules: set[str]) -> str:
     return "`compressctl explain tensorrt` lists the rules; keep those nodes in float with an override"
 
 
-def _weight_notes(model: Model) -> list[str]:
+def _weight_notes(model: OnnxModel) -> list[str]:
     """What became of weights that the plan quantizes alone, where TensorRT has another form for them or none."""
     four_bit = {product.node for product in four_bit_products(model)}
     found = index(model.body.graph)
@@ -107,7 +107,7 @@ def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> 
     return target.profile != "nvidia-sm75" and bool(two_of_four(Graph.of(proto, sparse=False)))
 
 
-def _settings(model: Model, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:
+def _settings(model: OnnxModel, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:
     given = options.profiles or {}
     return {
         "profiles": {
@@ -121,11 +121,11 @@ def _settings(model: Model, options: TensorRtParams, target: Target, sparse: boo
     }
 
 
-def _open_inputs(model: Model) -> list[TensorSpec]:
+def _open_inputs(model: OnnxModel) -> list[TensorSpec]:
     return [spec for spec in model.signature.inputs if any(isinstance(axis, str) for axis in spec.shape)]
 
 
-def _check_profiles(model: Model, given: Mapping[str, Profile]) -> None:
+def _check_profiles(model: OnnxModel, given: Mapping[str, Profile]) -> None:
     """Raises UsageError for a profile that TensorRT would refuse on the GPU, after the build has begun there."""
     inputs = {spec.name: spec for spec in model.signature.inputs}
     for name, profile in given.items():
@@ -146,7 +146,7 @@ def _check_profiles(model: Model, given: Mapping[str, Profile]) -> None:
                 raise UsageError(f"{where}.{label}: {told} does not fit {axes}", hint="only the named axes may vary")
 
 
-def _profile_notes(model: Model, options: TensorRtParams) -> list[str]:
+def _profile_notes(model: OnnxModel, options: TensorRtParams) -> list[str]:
     """Open axes beyond the batch of which nothing says how long they get."""
     return [
         f"the engine takes 1 to {_LARGEST_BATCH} along the axes {', '.join(axes)} of {spec.name}: set profiles if it shall more"

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.patterns import matching
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
@@ -20,7 +20,7 @@ from compressctl.graph.untouched import Untouched
 from compressctl.techniques.cast.params import CastParams
 
 
-def apply(model: Model, params: CastParams, run: RunContext) -> StageResult:
+def apply(model: OnnxModel, params: CastParams, run: RunContext) -> StageResult:
     """Raises UsageError for a pattern of the blocklist that matches nothing, and for a type of input that the scope keeps."""
     body = simplify(model.body)
     before = [f"already quantized: {part}" for part in already_quantized(model.body)]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.techniques.distill._shrink import reinitialise, shrink
 from compressctl.techniques.distill.params import Student
 from compressctl.training.supervision.factory import make_network
-from compressctl.training.supervision.load_teacher import torch_network
+from compressctl.training.supervision.load_teacher import in_torch
 from compressctl.training.supervision.teacher import Teacher
 
 
@@ -22,7 +22,7 @@ from compressctl.training.supervision.teacher import Teacher
 class Learner:
     """model: to be trained in place; nobody else has its network. facts: how it was made, ready for JSON."""
 
-    model: Model
+    model: TorchModel
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -32,15 +32,15 @@ def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: Ru
     Raises UsageError when there is no such student, NothingToCompressError when nothing of the teacher can be shrunk.
     """
     if wanted is None:
-        if model.form is not Form.TORCH:
+        if not isinstance(model, TorchModel):
             raise UsageError("the model is an ONNX graph, which cannot be trained", hint="name a student by factory")
         return Learner(replace(model, body=copy.deepcopy(model.body)), {"from": "the stages before"})
     if wanted.factory is not None:
         made = make_network(wanted.factory, wanted.args, wanted.weights, model.signature, run, what="student")
         return Learner(replace(made, history=model.history), {"from": wanted.factory})
     assert wanted.width_multiplier is not None
-    network = torch_network(teacher, "a student that is shrunk")
-    shrunk = shrink(network, example_inputs(teacher.model.signature), wanted.width_multiplier)
+    large = in_torch(teacher, "a student that is shrunk").model
+    shrunk = shrink(large.body, example_inputs(large.signature), wanted.width_multiplier)
     if wanted.init == "random":
         reinitialise(shrunk.network, run.seed)
     facts = {
@@ -49,6 +49,4 @@ def make_student(model: Model, wanted: Student | None, teacher: Teacher, run: Ru
         "widths": dict(shrunk.widths),
         "whole": dict(shrunk.whole),
     }
-    return Learner(
-        replace(teacher.model, body=shrunk.network.requires_grad_(True).eval(), history=model.history), facts
-    )
+    return Learner(replace(large, body=shrunk.network.requires_grad_(True).eval(), history=model.history), facts)

@@ -25,7 +25,7 @@ from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
 from compressctl.training.supervision.kd import as_classes, kl
-from compressctl.training.supervision.load_teacher import check_outputs, torch_network
+from compressctl.training.supervision.load_teacher import check_outputs, in_torch
 from compressctl.training.supervision.loss_history import LossHistory
 from compressctl.training.supervision.objective import LabelLoss, known_labels
 from compressctl.training.supervision.teacher import CachedTeacher, TorchTeacher
@@ -46,22 +46,21 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     if params.logits_weight > 0:
         warn_of_heat(model.history, params.temperature, run.events)
     lesson = prepare(model, params, run)
-    teacher = torch_network(lesson.teacher, "distill.features")
-    assert isinstance(lesson.teacher, TorchTeacher)
+    teacher = in_torch(lesson.teacher, "distill.features")
     student = lesson.student.model
     if params.logits_weight > 0:
-        check_outputs(lesson.teacher.model, student)
-    pairs = _pairs(params, teacher, student.body, samples_of(lesson, 2))
+        check_outputs(teacher.model, student)
+    pairs = _pairs(params, teacher.network, student.body, samples_of(lesson, 2))
     companions = fresh([_companion(params, pair) for pair in pairs], run.seed)
     labels, label_weight = label_loss(params, lesson, _LABEL_WEIGHT)
     warn_of_untaught_end(labels is None and params.logits_weight == 0, run.events)
     ledger = LossHistory()
     objective: Objective = FeaturesObjective(
-        lesson.teacher, pairs, companions, _loss(params), params, labels, label_weight, class_axis(run.task), ledger
+        teacher, pairs, companions, _loss(params), params, labels, label_weight, class_axis(run.task), ledger
     )
     if lesson.draw is not None:
         objective = Afresh(objective, lesson.draw, student.signature)
-    trained = train(student, objective, params, lesson.run, [ledger], teacher=CachedTeacher(lesson.teacher, 0))
+    trained = train(student, objective, params, lesson.run, [ledger], teacher=CachedTeacher(teacher, 0))
     facts = {
         "layers": [{"teacher": pair.teacher, "student": pair.student} for pair in pairs],
         "method": params.method,

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
 from compressctl.graph.untouched import Untouched
-from compressctl.graph.where_weights import where_weights
+from compressctl.graph.where_weights import layers_hint
 from compressctl.techniques.factorize._facts import facts_of
 from compressctl.techniques.factorize._layers import Survey
 from compressctl.techniques.factorize._network import open_network
@@ -34,6 +34,7 @@ def factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays
     facts: dict[str, Any] = {}
     survey = _survey(model, run)
     if params.regularization is not None:
+        assert isinstance(model, TorchModel), "the check refuses to train a graph"
         model, facts["regularize"] = _regularized(model, params, run, _ways(survey, params, make_ways))
         survey = _survey(model, run)
     network = open_network(model, run)
@@ -62,6 +63,7 @@ def factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays
     result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
     facts |= {**facts_of(survey, chosen), **left}
     if params.finetune is not None:
+        assert isinstance(result, TorchModel), "the check refuses to train a graph"
         result, facts["finetune"] = _finetuned(result, params.finetune, run.part("finetune"))
     return StageResult(result, facts)
 
@@ -74,8 +76,7 @@ def _survey(model: Model, run: RunContext) -> Survey:
         reasons = "; ".join([*whole, *network.before])
         raise NothingToCompressError(
             "nothing to factorize: no linear layer or convolution with a weight of its own",
-            hint=reasons
-            or f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers",
+            hint=reasons or layers_hint(model),
         )
     return survey
 
@@ -113,7 +114,9 @@ def _clock(run: RunContext) -> Time | None:
     return time
 
 
-def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[Way]) -> tuple[Model, Mapping[str, Any]]:
+def _regularized(
+    model: TorchModel, params: Shared, run: RunContext, ways: Sequence[Way]
+) -> tuple[TorchModel, Mapping[str, Any]]:
     """The whole layers after training under the penalty."""
     from compressctl.techniques.factorize._regularize import NuclearNorm, Ridge, views_of
     from compressctl.training.objective import task_objective
@@ -130,7 +133,7 @@ def _regularized(model: Model, params: Shared, run: RunContext, ways: Sequence[W
     return _trained(model, objective, section, run.part("regularize"), (hook,))
 
 
-def _finetuned(model: Model, params: SupervisedParams, run: RunContext) -> tuple[Model, Mapping[str, Any]]:
+def _finetuned(model: TorchModel, params: SupervisedParams, run: RunContext) -> tuple[TorchModel, Mapping[str, Any]]:
     from compressctl.training.supervision.objective import objective_of
 
     objective, hooks = objective_of(model, params, run)
@@ -138,8 +141,8 @@ def _finetuned(model: Model, params: SupervisedParams, run: RunContext) -> tuple
 
 
 def _trained(
-    model: Model, objective: Any, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
-) -> tuple[Model, Mapping[str, Any]]:
+    model: TorchModel, objective: Any, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
+) -> tuple[TorchModel, Mapping[str, Any]]:
     """A copy, trained."""
     from compressctl.training.loop import train
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from compressctl.core.data import SplitName
 from compressctl.core.feeds import feeds
-from compressctl.core.model import Form, Model, Signature
+from compressctl.core.model import Model, Signature, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.techniques.factorize._layers import Piece, Survey
 
@@ -43,7 +43,7 @@ class Network(Protocol):
 
 
 def open_network(model: Model, run: RunContext) -> Network:
-    if model.form is Form.TORCH:
+    if isinstance(model, TorchModel):
         from compressctl.techniques.factorize._torch_network import TorchNetwork
 
         return TorchNetwork(model, _example(model.signature, run))

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from compressctl.core.events import Events
-from compressctl.core.model import Form, Model, Signature, TensorSpec
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.graph.carry import carry
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
@@ -29,14 +29,14 @@ class OnnxNetwork:
     before: what is to be said about that.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: OnnxModel) -> None:
         carried = carry(model, simplify(model.body), Events())
         self.before = carried.said
         self._quantized = frozenset(carried.weights)
         self._model = replace(model, body=carried.model, quant=carried.plan)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> OnnxModel:
         return self._model
 
     def survey(self) -> Survey:
@@ -62,7 +62,7 @@ class OnnxNetwork:
             found = tapped.run(batch)
             yield {name: [found[tensor]] for name, tensor in tensors.items()}
 
-    def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> Model:
+    def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> OnnxModel:
         body = copy_of(self._model.body)
         graph, nodes = body.graph, []
         for node in graph.node:
@@ -76,8 +76,7 @@ class OnnxNetwork:
         del graph.node[:]
         graph.node.extend(copies)
         store_what_is_read(graph)
-        sparse = tuple(name for name in self._model.sparse if name in {tensor.name for tensor in graph.initializer})
-        return replace(self._model, body=body, sparse=sparse)
+        return replace(self._model, body=body)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def write(pieces: Sequence[Piece], op: str, given: str, output: str, dtype: np.d
     return Written(nodes, constants)
 
 
-def alone(layer: Layer, pieces: Sequence[Piece] | None) -> Model:
+def alone(layer: Layer, pieces: Sequence[Piece] | None) -> OnnxModel:
     """A graph of nothing but a layer (None), or of its pieces, for inputs of the layer's shape: what it is timed with."""
     dtype = np.dtype("float32")  # networks in 16 bits are served in float32 unless the target says otherwise
     chain = (Piece(layer.outline, layer.weight, layer.bias),) if pieces is None else pieces
@@ -120,7 +119,7 @@ def alone(layer: Layer, pieces: Sequence[Piece] | None) -> Model:
     )
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     signature = Signature((TensorSpec("input", "float32", shape),), (TensorSpec("output", "float32", shape),))
-    return Model(Form.ONNX, body, signature)
+    return OnnxModel(body, signature)
 
 
 def _operator(layer: Layer) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import StageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -25,13 +25,13 @@ class TorchNetwork:
 
     before: tuple[str, ...] = ()
 
-    def __init__(self, model: Model, example: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, model: TorchModel, example: Mapping[str, np.ndarray]) -> None:
         self._model = model
         self._network: nn.Module = model.body
         self._example = example
 
     @property
-    def model(self) -> Model:
+    def model(self) -> TorchModel:
         return self._model
 
     def survey(self) -> Survey:
@@ -68,7 +68,7 @@ class TorchNetwork:
             for hook in hooks:
                 hook.remove()
 
-    def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> Model:
+    def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> TorchModel:
         network: nn.Module = copy.deepcopy(self._network)
         for name, pieces in chains.items():
             chain = _chain(network.get_submodule(name), pieces)
@@ -213,7 +213,7 @@ def _module(piece: Piece, like: Tensor) -> Any:
     return module
 
 
-def _forward(network: nn.Module, model: Model, batch: Mapping[str, np.ndarray]) -> None:
+def _forward(network: nn.Module, model: TorchModel, batch: Mapping[str, np.ndarray]) -> None:
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     with torch.no_grad():
         network(*(torch.tensor(batch[spec.name], device=device) for spec in model.signature.inputs))

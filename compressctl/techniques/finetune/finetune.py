@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.techniques.finetune.params import FinetuneParams
 from compressctl.training.loop import train
 from compressctl.training.objective import task_objective
 
 
-def apply(model: Model, params: FinetuneParams, run: RunContext) -> StageResult:
+def apply(model: TorchModel, params: FinetuneParams, run: RunContext) -> StageResult:
     trainable = replace(model, body=copy.deepcopy(model.body))
     trained = train(trainable, task_objective(run.task, params.label_smoothing), params, run)
     return StageResult(replace(model, body=trained.network), trained.facts)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from compressctl.core.errors import StageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.surgery import cut, removal
 from compressctl.techniques.prune._allocate import Choice, Kept
@@ -21,7 +21,7 @@ _NOISE = 0.004
 """Share of the whole latency below which two medians of one run say nothing."""
 
 
-def saved_us(model: Model, choices: Sequence[Choice], run: RunContext) -> dict[str, dict[int, float]]:
+def saved_us(model: TorchModel, choices: Sequence[Choice], run: RunContext) -> dict[str, dict[int, float]]:
     """By group and units kept, the microseconds that one group of that width saves against the full one.
 
     All groups of one structure are narrowed together and share what that saves, so that small savings rise above the noise.
@@ -52,7 +52,9 @@ def _some(widths: Sequence[int]) -> list[int]:
     return [widths[round(place)] for place in places]
 
 
-def narrow(model: Model, choices: Sequence[Choice], kept: Kept, order: Mapping[str, np.ndarray] | None = None) -> Model:
+def narrow(
+    model: TorchModel, choices: Sequence[Choice], kept: Kept, order: Mapping[str, np.ndarray] | None = None
+) -> TorchModel:
     """The model cut to these widths. order: by group, units from the weakest on; as numbered where it is not given."""
     groups = [choice.group for choice in choices if choice.group.name in kept]
     units = {
@@ -62,14 +64,18 @@ def narrow(model: Model, choices: Sequence[Choice], kept: Kept, order: Mapping[s
     return replace(model, body=cut(model.body, removal(groups, units)))
 
 
-def clock(run: RunContext) -> Callable[[Sequence[Model]], tuple[float, ...]]:
+def clock(run: RunContext) -> Callable[[Sequence[TorchModel]], tuple[float, ...]]:
     if run.latency_ms is None:
         raise StageError("there is no runtime to measure latency in", hint="choose `of: macs` and another scope")
     return run.latency_ms
 
 
 def reach_latency(
-    model: Model, goal: float, candidate: Callable[[float], tuple[Kept, nn.Module]], run: RunContext, tries: int = 7
+    model: TorchModel,
+    goal: float,
+    candidate: Callable[[float], tuple[Kept, nn.Module]],
+    run: RunContext,
+    tries: int = 7,
 ) -> tuple[Kept, float]:
     """The widest network whose measured latency is at most `goal` times the model's; and that share, as measured.
 

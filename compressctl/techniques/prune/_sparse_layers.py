@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from compressctl.core.data import Split
+from compressctl.core.model import Model, OnnxModel
 from compressctl.core.patterns import matching
+from compressctl.core.quant import QuantPlan
 from compressctl.techniques.prune.params import SparsityOverride, UnstructuredParams, implied, n_of_m
 
 _SMALL_END = 0.05
@@ -60,6 +62,13 @@ class Weights(Protocol):
         ...
 
     def body(self) -> Any: ...
+
+
+def with_weights(model: Model, weights: Weights, plan: QuantPlan | None) -> Model:
+    """The model with the body that holds these weights. plan: what of a graph is quantized."""
+    if isinstance(model, OnnxModel):
+        return replace(model, body=weights.body(), quant=plan)
+    return replace(model, body=weights.body())
 
 
 def drawn(count: int, limit: int, rng: np.random.Generator) -> np.ndarray:

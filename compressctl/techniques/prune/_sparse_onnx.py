@@ -12,7 +12,7 @@ from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import whole_feeds
-from compressctl.core.model import Model, Signature
+from compressctl.core.model import OnnxModel, Signature
 from compressctl.graph.carry import Carried, carry
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
@@ -28,7 +28,7 @@ _HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, *_HALVES}
 
 
-def prepared(model: Model, events: Events) -> Carried:
+def prepared(model: OnnxModel, events: Events) -> Carried:
     """A copy in which weights are constants, whatever computed them, and those among them that were quantized before.
 
     A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits. Raises StageError when an

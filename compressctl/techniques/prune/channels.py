@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import (
@@ -41,7 +41,7 @@ _ROUND_TO = 8
 as much as a full one. Source: ONNX Runtime's MLAS, `MlasNchwcGetBlockSize`."""
 
 
-def apply(model: Model, params: ChannelsParams, run: RunContext) -> StageResult:
+def apply(model: TorchModel, params: ChannelsParams, run: RunContext) -> StageResult:
     """Cut in params.iterations steps. Raises UsageError for a pattern that matches nothing or data that is missing, StageError
     when the goal cannot be met."""
     first = _plan(model, params, run)
@@ -80,7 +80,7 @@ class Plan:
         return costs.cost(of, self.measured, self.groups, units)
 
 
-def _plan(model: Model, params: ChannelsParams, run: RunContext, original: Model | None = None) -> Plan:
+def _plan(model: TorchModel, params: ChannelsParams, run: RunContext, original: TorchModel | None = None) -> Plan:
     """What can go in this network. original: the network before the first cut, whose widths overrides and min_keep mean."""
     network: nn.Module = model.body
     inputs = example_inputs(model.signature)
@@ -128,7 +128,7 @@ def _overridden(coupling: Coupling, overrides: Sequence[ChannelOverride], layers
     return shares
 
 
-def _evidence(model: Model, params: ChannelsParams, run: RunContext) -> dict[str, Any]:
+def _evidence(model: TorchModel, params: ChannelsParams, run: RunContext) -> dict[str, Any]:
     """What a criterion reads beside the weights."""
     if not params.looks_at_samples:
         return {"seed": run.seed}
@@ -156,8 +156,8 @@ def _samples(run: RunContext) -> Split | None:
 
 
 def _cut_once(
-    current: Model, original: Model, params: ChannelsParams, keep: float, run: RunContext
-) -> tuple[Model, dict[str, Any]]:
+    current: TorchModel, original: TorchModel, params: ChannelsParams, keep: float, run: RunContext
+) -> tuple[TorchModel, dict[str, Any]]:
     """One cut, after which `keep` is left of the original, with what recovers from it."""
     plan = _plan(current, params, run, original)
     if not plan.choices:
@@ -177,7 +177,7 @@ def _cut_once(
 
 
 def _widths(
-    plan: Plan, current: Model, original: Model, params: ChannelsParams, keep: float, run: RunContext
+    plan: Plan, current: TorchModel, original: TorchModel, params: ChannelsParams, keep: float, run: RunContext
 ) -> tuple[Kept, dict[str, Any]]:
     """Units that stay, and what the choice was based on."""
     before = costs.layers(original.body, example_inputs(original.signature))
@@ -210,7 +210,7 @@ def _widths(
     return kept, {**found, "reached": {of: reached}}
 
 
-def _learn_sparsely(model: Model, params: ChannelsParams, run: RunContext) -> tuple[Model, dict[str, Any]]:
+def _learn_sparsely(model: TorchModel, params: ChannelsParams, run: RunContext) -> tuple[TorchModel, dict[str, Any]]:
     assert params.regularization is not None
     plan = _plan(model, params, run)
     hook: Pull
@@ -238,7 +238,7 @@ def _tell(plan: Plan, run: RunContext) -> None:
         run.events.emit("note", message=f"not pruned: {shown}: {reason}")
 
 
-def _difference(before: Model, after: Model, plan: Plan) -> dict[str, Any]:
+def _difference(before: TorchModel, after: TorchModel, plan: Plan) -> dict[str, Any]:
     inputs: tuple[Tensor, ...] = example_inputs(before.signature)
     old, new = costs.widths(before.body), costs.widths(after.body)
     return {

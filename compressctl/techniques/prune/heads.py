@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError, UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import Coupling, Group, Member, example_inputs
 from compressctl.layers.channels.surgery import cut, removal
@@ -44,7 +44,7 @@ class Attention:
     group: Group
 
 
-def apply(model: Model, params: HeadsParams, run: RunContext) -> StageResult:
+def apply(model: TorchModel, params: HeadsParams, run: RunContext) -> StageResult:
     """Keep the share of heads that matter most. Raises NothingToCompressError when no attention is understood, UsageError without
     samples for taylor."""
     network = split(model.body)
@@ -243,7 +243,7 @@ def _kept(attentions: Sequence[Attention], found: Scores, params: HeadsParams) -
     return spread(choices, params.scope, high)
 
 
-def _scores(model: Model, attentions: Sequence[Attention], params: HeadsParams, run: RunContext) -> Scores:
+def _scores(model: TorchModel, attentions: Sequence[Attention], params: HeadsParams, run: RunContext) -> Scores:
     """(heads,) by group. taylor: the mean size of the loss's slope in a factor before each head's output.
 
     Source: Are Sixteen Heads Really Better than One?, Michel et al. 2019, equation 2. l2: size of a head's value rows times

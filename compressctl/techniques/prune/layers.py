@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, example_inputs
@@ -33,7 +33,7 @@ _ENOUGH = 512
 """Samples on which norms are measured while blocks are only compared."""
 
 
-def apply(model: Model, params: LayersParams, run: RunContext) -> StageResult:
+def apply(model: TorchModel, params: LayersParams, run: RunContext) -> StageResult:
     """Remove params.remove blocks, one at a time, each time the one without which the loss rises least.
 
     Raises UsageError for a pattern that matches no block or without labelled samples, NothingToCompressError when no block can
@@ -166,7 +166,7 @@ def _stand_in(block: nn.Module) -> nn.Module:
     return nn.Identity() if len(arguments) == 1 else PassThrough()
 
 
-def _loss(model: Model, params: LayersParams, run: RunContext) -> Callable[[nn.Module], float]:
+def _loss(model: TorchModel, params: LayersParams, run: RunContext) -> Callable[[nn.Module], float]:
     """The task's loss on the validation split (calibration where there is none) after the norms were measured again."""
     split = _first(run, ("validation", "calibration", "train"))
     if split is None:
@@ -192,7 +192,7 @@ def _first(run: RunContext, names: Sequence[Any]) -> Split | None:
     return next((split for split in found if len(split)), None)
 
 
-def _saved_ms(model: Model, blocks: Sequence[str], run: RunContext) -> dict[str, float]:
+def _saved_ms(model: TorchModel, blocks: Sequence[str], run: RunContext) -> dict[str, float]:
     shorter = [replace(model, body=without(model.body, [name])) for name in blocks]
     whole, *others = clock(run)([model, *shorter])
     return {name: max(whole - other, 1e-4) for name, other in zip(blocks, others, strict=True)}

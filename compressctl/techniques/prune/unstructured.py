@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel, TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
-from compressctl.graph.where_weights import where_weights
+from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.sparsity_schedule import geometric
 from compressctl.techniques.prune._masking import cut
-from compressctl.techniques.prune._sparse_layers import Layer, Treated, Weights, treat
+from compressctl.techniques.prune._sparse_layers import Layer, Treated, Weights, treat, with_weights
 from compressctl.techniques.prune.params import UnstructuredParams
 
 if TYPE_CHECKING:
@@ -36,10 +36,9 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
             f"nothing to prune: no linear layer or convolution is left ({reasons})"
             if reasons
             else "nothing to prune: no linear layer or convolution with a weight that this stage can change",
-            hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers; "
-            "`first_and_last: prune` takes the first and the last too",
+            hint=f"{layers_hint(model)}; `first_and_last: prune` takes the first and the last too",
         )
-    ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
+    ours = with_weights(model, weights, None if carried is None else carried.plan)
     before = {} if carried is None else carried.facts
     facts = _SCHEDULES[params.schedule](ours, weights, treated, params, run)
     untouched = Untouched("prune.unstructured", _READS, treated.pruned, {**treated.dense, **weights.skipped})
@@ -48,13 +47,15 @@ def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageRes
 
 
 def _held(model: Model, treated: Treated) -> Model:
-    """The model with what was pruned among the weights whose zeros must stay."""
+    """The model with what was pruned among the weights whose zeros must stay; a graph is not trained."""
+    if isinstance(model, OnnxModel):
+        return model
     return replace(model, sparse=tuple(dict.fromkeys([*model.sparse, *treated.pruned])))
 
 
 def _weights(model: Model, params: UnstructuredParams, run: RunContext) -> tuple[Weights, Carried | None]:
     """The weights of a copy of the model, and of a graph what was quantized before."""
-    if model.form is Form.ONNX:
+    if isinstance(model, OnnxModel):
         from compressctl.techniques.prune._sparse_onnx import OnnxWeights, prepared
 
         carried = prepared(model, run.events)
@@ -76,7 +77,7 @@ def _one_shot(
     model: Model, weights: Weights, treated: Treated, params: UnstructuredParams, run: RunContext
 ) -> dict[str, Any]:
     facts = _cut(weights, treated, 1, 1, params, run)
-    if params.measures_norms and model.form is Form.TORCH and run.data is not None:
+    if params.measures_norms and isinstance(model, TorchModel) and run.data is not None:
         from compressctl.training.batchnorm_recalibration import recalibrate_bn
 
         facts["measured_norms"] = recalibrate_bn(model.body, run.data.split("calibration"), model.signature)
@@ -123,6 +124,7 @@ def _train(model: Model, params: UnstructuredParams, run: RunContext, *hooks: An
     from compressctl.training.supervision.objective import objective_of
 
     assert params.finetune is not None, "the check refuses schedules that train without it"
+    assert isinstance(model, TorchModel), "the check refuses to train a graph"
     objective, taught = objective_of(model, params.finetune, run)
     return dict(train(model, objective, params.finetune, run, [*hooks, *taught]).facts)
 

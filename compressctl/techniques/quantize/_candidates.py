@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
@@ -66,7 +66,7 @@ def _bytes(weights: int, scales: int, width: Width) -> int:
 class Candidates:
     """Models of one float network by the width of each layer. Rounding to nearest, which is what differs least."""
 
-    def __init__(self, model: Model, seen: Seen, params: StaticParams, target: Target) -> None:
+    def __init__(self, model: OnnxModel, seen: Seen, params: StaticParams, target: Target) -> None:
         self._model, self._seen = model, seen
         sites = seen.treated.sites
         self._plans = {
@@ -80,7 +80,7 @@ class Candidates:
             for width, bits in BITS.items()
         }
 
-    def model(self, widths: Mapping[Layer, Width], floats: Collection[str] = ()) -> Model:
+    def model(self, widths: Mapping[Layer, Width], floats: Collection[str] = ()) -> OnnxModel:
         """With these widths; floats: other nodes that stay float."""
         weights = {
             layer.weight: self._plans[width].weights[layer.weight]
@@ -94,7 +94,7 @@ class Candidates:
         biases = corrected_biases(self._seen.body, sites, plan, self._seen.calibration.means)
         return replace(self._model, body=with_biases(self._seen.body, biases), quant=plan)
 
-    def alone(self, layer: Layer, width: Width) -> Model:
+    def alone(self, layer: Layer, width: Width) -> OnnxModel:
         """With one layer quantized and everything else in float."""
         others = [node for node in rounding_nodes(self._seen.treated.sites) if node not in layer.nodes]
         return self.model({layer: width}, others)

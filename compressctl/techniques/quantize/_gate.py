@@ -11,7 +11,7 @@ import numpy as np
 
 from compressctl.core.errors import GateError
 from compressctl.core.feeds import Feed, first_feeds
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.technique import Acceptance, RunContext
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _PROBED_VALUES = 2_000_000
 _MOST_PROBES = 64
 """Groups of layers whose cost is measured: each takes two builds of the file."""
 
-Rebuild = Callable[[Mapping[str, str]], Model]
+Rebuild = Callable[[Mapping[str, str]], OnnxModel]
 """The quantized model with some nodes in float, each with the reason."""
 
 _REASON = "gate: costs too much accuracy in int8"
@@ -38,12 +38,14 @@ _REASON = "gate: costs too much accuracy in int8"
 class Held:
     """What the gate lets pass. given_back: nodes in float, each with the reason. model: as it was scored. facts: for the report."""
 
-    model: Model
+    model: OnnxModel
     given_back: Mapping[str, str]
     facts: Mapping[str, Any]
 
 
-def hold_gate(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunContext, reason: str = _REASON) -> Held:
+def hold_gate(
+    rebuild: Rebuild, original: OnnxModel, nodes: Sequence[str], run: RunContext, reason: str = _REASON
+) -> Held:
     """The model with the fewest of these nodes in float for which the gate holds.
 
     Layers go back in the order of what each costs: the drop in output error when that one alone is float. The least number
@@ -96,7 +98,7 @@ def _least(holds: Callable[[int], bool], total: int) -> int | None:
     return high
 
 
-def _rank(rebuild: Rebuild, original: Model, nodes: Sequence[str], run: RunContext) -> list[str]:
+def _rank(rebuild: Rebuild, original: OnnxModel, nodes: Sequence[str], run: RunContext) -> list[str]:
     """Names of the nodes that round something, the one that costs most first.
 
     A node's cost is the larger of two errors of the output: what it causes when it alone is quantized, and what goes away

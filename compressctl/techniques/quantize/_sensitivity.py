@@ -12,7 +12,7 @@ import onnx
 from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
 from compressctl.core.feeds import first_feeds
-from compressctl.core.model import Model, Signature
+from compressctl.core.model import OnnxModel, Signature
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.replace_weights import with_weights
@@ -52,7 +52,7 @@ def probe(split: Split, signature: Signature, samples: int, kind: Kind) -> Probe
     return Probe(tuple(feed.inputs for feed in found), tuple(feed.count for feed in found), distance)
 
 
-def outputs(model: Model, seen: Probe, run: RunContext) -> list[Inputs]:
+def outputs(model: OnnxModel, seen: Probe, run: RunContext) -> list[Inputs]:
     """Of every batch, through the target's runtime. Raises UsageError where the run has no way to open a model."""
     if run.open is None:
         raise UsageError(

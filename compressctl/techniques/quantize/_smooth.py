@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.technique import RunContext
 from compressctl.graph.index import index
 from compressctl.graph.scale_inputs import scale_inputs
@@ -18,7 +18,7 @@ from compressctl.techniques.quantize._moments import input_maxima
 
 
 def smoothed(
-    body: onnx.ModelProto, model: Model, alpha: float, run: RunContext
+    body: onnx.ModelProto, model: OnnxModel, alpha: float, run: RunContext
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A graph that computes the same in float, and by tensor which node took its division.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
@@ -25,7 +25,7 @@ from compressctl.training.loop import train
 from compressctl.training.supervision.objective import objective_of
 
 
-def apply(model: Model, params: BinaryParams, run: RunContext) -> StageResult:
+def apply(model: TorchModel, params: BinaryParams, run: RunContext) -> StageResult:
     """The same network with weights of few values, still a float one: what follows may round activations, and the exported
     file's weights can be packed.
 
@@ -75,7 +75,7 @@ def _roundings(
     return roundings
 
 
-def _in_order(network: nn.Module, model: Model) -> list[str]:
+def _in_order(network: nn.Module, model: TorchModel) -> list[str]:
     """Paths of the layers in the order in which they are called first."""
     called: dict[str, None] = {}
     handles = [
@@ -107,7 +107,7 @@ def _few_levels(layer: Layer, params: BinaryParams) -> WeightRounding:
     return TernaryWeight()
 
 
-def _warn_of_lost_zeros(model: Model, params: BinaryParams, few: Sequence[str], run: RunContext) -> None:
+def _warn_of_lost_zeros(model: TorchModel, params: BinaryParams, few: Sequence[str], run: RunContext) -> None:
     lost = [path for path in few if f"{path}.weight" in model.sparse]
     if lost and params.levels == "binary":
         run.events.warn(

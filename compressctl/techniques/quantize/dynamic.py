@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.patterns import matching
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -33,7 +33,7 @@ from compressctl.techniques.quantize.params import DynamicOverride, DynamicParam
 _READS = "matrix products of two axes and embeddings, with stored weights"
 
 
-def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
+def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResult:
     """Plan the weights and hold the gate. Raises NothingToCompressError when no product has a constant weight."""
     carried = carry(model, simplify(model.body), run.events)
     body, places = carried.model, None
@@ -63,7 +63,7 @@ def apply(model: Model, params: DynamicParams, run: RunContext) -> StageResult:
     dynamic = frozenset(node.node for node in nodes if node.op != "Gather")
     plan = QuantPlan({}, weights, floats, dynamic)
 
-    def with_floats(given_back: Mapping[str, str]) -> Model:
+    def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
         floats = {**plan.float_nodes, **given_back}
         return replace(model, body=rejoined(body, copied, floats), quant=replace(plan, float_nodes=floats))
 

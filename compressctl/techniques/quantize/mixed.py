@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.numerics.knapsack import Limit, choose
 from compressctl.techniques.quantize._candidates import Candidates, Layer, find_layers
@@ -28,7 +28,7 @@ Costs = Mapping[Layer, Mapping[Width, float]]
 Chosen = Mapping[Layer, Width]
 
 
-def apply(model: Model, params: MixedParams, run: RunContext) -> StageResult:
+def apply(model: OnnxModel, params: MixedParams, run: RunContext) -> StageResult:
     """Measure what each width of each layer costs, choose, and quantize so. Raises StageError when no choice fits."""
     rounded = params.static.model_copy(
         update={"rounding": "nearest", "bias_correction": params.static.bias_correction is not False}
@@ -71,7 +71,7 @@ def _kind(params: MixedParams, run: RunContext) -> Kind:
 
 
 def _measured(
-    model: Model,
+    model: OnnxModel,
     seen: Seen,
     layers: Sequence[Layer],
     candidates: Candidates,
@@ -189,13 +189,13 @@ class _Clock:
     integer_ms: float
     float_adds_ms: Mapping[Layer, float]
     wanted: float
-    model: Model
+    model: OnnxModel
     candidates: Candidates
     run: RunContext
 
     @classmethod
     def read(
-        cls, model: Model, layers: Sequence[Layer], candidates: Candidates, wanted: float, run: RunContext
+        cls, model: OnnxModel, layers: Sequence[Layer], candidates: Candidates, wanted: float, run: RunContext
     ) -> _Clock:
         """4 bits take as long as 8, since the kernels are the same."""
         assert run.latency_ms is not None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import lower
@@ -34,7 +34,7 @@ _AGREE = 1.0
 _READS = "convolutions and matrix products, with stored weights"
 
 
-def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
+def apply(model: TorchModel, params: QatParams, run: RunContext) -> StageResult:
     """Calibrate, train from there, and write what was learned into the exported graph's plan.
 
     The sites are quantize.static's, so that the file computes in integers what that would; what no layer of the network
@@ -76,12 +76,12 @@ def apply(model: Model, params: QatParams, run: RunContext) -> StageResult:
 class Calibrated:
     """model: the float graph. sites, plan: what quantize.static would do to it."""
 
-    model: Model
+    model: OnnxModel
     sites: Sequence[Site]
     plan: QuantPlan
 
 
-def calibrated(model: Model, params: QatParams, run: RunContext) -> Calibrated:
+def calibrated(model: TorchModel, params: QatParams, run: RunContext) -> Calibrated:
     """What quantize.static would do to a network as it is."""
     lowered, static = lower(model), _as_static(params)
     seen = observe(lowered, static, run)
@@ -107,7 +107,7 @@ def _counted(layers: QatLayers, sites: Sequence[Site], params: QatParams) -> dic
     return {"trained_layers": dict(widths), "learned_scales": params.learn_scales, "quantized_nodes": len(sites)}
 
 
-def _agreement(quantized: Model, trained: Trained, run: RunContext) -> dict[str, Any]:
+def _agreement(quantized: OnnxModel, trained: Trained, run: RunContext) -> dict[str, Any]:
     """The validation score that training computed and the one of the exported file in its runtime, and how far apart they are."""
     simulated = trained.facts.get("validation")
     if run.score is None or simulated is None or trained.facts.get("validation_metric") == "loss":

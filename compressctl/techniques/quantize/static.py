@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.patterns import matching
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -24,7 +24,7 @@ from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites, is_depthwise
 from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import find_weighted
-from compressctl.graph.where_weights import where_weights
+from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.int8_weights import Guard, fit_bias, narrow_weight, quantize_weight
 from compressctl.numerics.ranges import find_range
@@ -42,7 +42,7 @@ from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 _READS = "convolutions and matrix products, with stored weights"
 
 
-def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
+def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResult:
     """Calibrate, plan, round, correct biases, and hold the gate. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     seen = observe(model, params, run)
@@ -54,7 +54,7 @@ def apply(model: Model, params: StaticParams, run: RunContext) -> StageResult:
         settled.biases = corrected_biases(body, treated.sites, plan, calibration.means)
     rounded = with_weights(body, settled.weights)
 
-    def with_floats(given_back: Mapping[str, str]) -> Model:
+    def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
         """A layer in float keeps its own weight and bias: rounding and correction are for integers."""
         own = {site.node: site.weight for site in treated.sites if site.node in given_back and site.weight}
         corrected = {node: bias for node, bias in settled.biases.items() if node not in given_back}
@@ -96,7 +96,7 @@ class Seen:
     fixed: Mapping[str, TensorQuant]
 
 
-def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
+def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
     """Everything that a plan is made from. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None
     carried = carry(model, simplify(model.body), run.events)
@@ -111,7 +111,7 @@ def observe(model: Model, params: StaticParams, run: RunContext) -> Seen:
         raise NothingToCompressError(
             "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight"
             + carried.why_nothing(),
-            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers, and what is quantized already",
+            hint=f"{layers_hint(model)}, and what is quantized already",
         )
     prepared = {**carried.facts, **before.facts, **prepared}
     calibration = calibrate(
@@ -149,7 +149,7 @@ def _reading(treated: Treated, copied: Copied) -> Treated:
 
 
 def _prepared(
-    body: onnx.ModelProto, model: Model, params: StaticParams, run: RunContext
+    body: onnx.ModelProto, model: OnnxModel, params: StaticParams, run: RunContext
 ) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The float graph with its channels made alike as far as asked, and what was done, for the report."""
     facts: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.errors import NothingToCompressError, UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.patterns import matching
 from compressctl.core.quant import QuantPlan
 from compressctl.core.technique import RunContext, StageResult
@@ -23,7 +23,7 @@ from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
 from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, tied_weights, weight_readers
-from compressctl.graph.where_weights import where_weights
+from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize._copies import say_copies
 from compressctl.techniques.quantize._gate import Held, hold_gate
@@ -38,7 +38,7 @@ _MOMENTS_BYTES = 512 * 1024**2
 _READS = "convolutions, matrix products of two axes and embeddings, with stored weights"
 
 
-def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
+def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResult:
     """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
     carried = carry(model, simplify(model.body), run.events)
     treated, copied = _treat(carried.model, params, carried.weights)
@@ -47,7 +47,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
         raise NothingToCompressError(
             "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
             "weight" + (", or overrides keep it float" if treated.floats else "") + carried.why_nothing(),
-            hint=f"{where_weights(model.body)}; `compressctl inspect` lists the layers",
+            hint=layers_hint(model),
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
     done = _round_all(scaled, model, treated, params, run)
@@ -56,7 +56,7 @@ def apply(model: Model, params: WeightsParams, run: RunContext) -> StageResult:
     plan = QuantPlan({}, {**carried.weights, **new}, treated.floats)
     readers = weight_readers(treated.nodes)
 
-    def with_floats(given_back: Mapping[str, str]) -> Model:
+    def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
         """A node in float reads the weight from before rounding, and shares it no longer."""
         floats = {**plan.float_nodes, **given_back}
         own = {node.node: node.weight for node in treated.nodes if node.node in given_back}
@@ -142,7 +142,7 @@ def _overridden(treatment: Treatment, override: WeightOverride) -> Treatment:
 
 
 def _with_awq_scales(
-    body: onnx.ModelProto, model: Model, treated: Treated, run: RunContext
+    body: onnx.ModelProto, model: OnnxModel, treated: Treated, run: RunContext
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The graph with activation-aware scales, and by tensor where each scale's division went."""
     nodes = [node for node in treated.nodes if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS]
@@ -164,7 +164,7 @@ _PRODUCTS = ("MatMul", "Gemm")
 
 
 def _round_all(
-    body: onnx.ModelProto, model: Model, treated: Treated, params: WeightsParams, run: RunContext
+    body: onnx.ModelProto, model: OnnxModel, treated: Treated, params: WeightsParams, run: RunContext
 ) -> dict[str, Rounded]:
     """By weight. Those that need data are calibrated in graph order, behind what is rounded already when asked."""
     found, readers = index(body.graph), weight_readers(treated.nodes)
@@ -215,7 +215,9 @@ def _within_memory(nodes: Sequence[WeightNode], body: onnx.ModelProto) -> Iterat
         yield part
 
 
-def _moments(body: onnx.ModelProto, model: Model, nodes: Sequence[WeightNode], run: RunContext) -> dict[str, Moments]:
+def _moments(
+    body: onnx.ModelProto, model: OnnxModel, nodes: Sequence[WeightNode], run: RunContext
+) -> dict[str, Moments]:
     if run.data is None:
         raise UsageError(
             "gptq and awq look at the inputs that layers get, and the recipe has no data",

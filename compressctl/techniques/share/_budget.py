@@ -9,7 +9,7 @@ import numpy as np
 
 from compressctl.core.errors import StageError
 from compressctl.core.feeds import feeds
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.techniques.prune._sparse_layers import Layer, Weights
@@ -98,6 +98,6 @@ def _outputs(model: Model, weights: Weights, run: RunContext) -> Callable[[], np
             given = (torch.from_numpy(np.asarray(inputs[spec.name])) for spec in model.signature.inputs)
             return np.asarray(named_outputs(weights.body().eval()(*given))[name].double().numpy())
 
-    run_once = in_onnx if model.form is Form.ONNX else in_torch
+    run_once = in_onnx if isinstance(model, OnnxModel) else in_torch
     spread = max(float(run_once().std()), 1e-30)
     return lambda: run_once() / spread

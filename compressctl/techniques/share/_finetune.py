@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compressctl.core.errors import StageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.numerics.codebook import shared
 from compressctl.numerics.levels import rounded
@@ -26,7 +26,7 @@ from compressctl.training.supervision.objective import objective_of
 
 
 def finetune(
-    model: Model, found: Mapping[str, Shared], params: KmeansParams, run: RunContext
+    model: TorchModel, found: Mapping[str, Shared], params: KmeansParams, run: RunContext
 ) -> tuple[dict[str, Shared], dict[str, Any]]:
     """Train model.body in place and return what its weights share then, and the training's facts."""
     assert params.finetune is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext
 from compressctl.techniques.prune._sparse_layers import Layer, Weights
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def open_weights(model: Model, params: KmeansParams, run: RunContext) -> tuple[Weights, Carried | None]:
     """The weights of a copy of the model, and of a graph what was quantized before."""
-    if model.form is Form.ONNX:
+    if isinstance(model, OnnxModel):
         from compressctl.techniques.prune._sparse_onnx import OnnxWeights, prepared
 
         carried = prepared(model, run.events)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from compressctl.core.errors import NothingToCompressError, StageError
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
-from compressctl.graph.where_weights import where_weights
+from compressctl.graph.where_weights import layers_hint
 from compressctl.techniques.prune._input_moments import Moments, input_grams, input_moments
-from compressctl.techniques.prune._sparse_layers import Layer, Weights
+from compressctl.techniques.prune._sparse_layers import Layer, Weights, with_weights
 from compressctl.techniques.share._compensate import compensate
 from compressctl.techniques.share._layers import Chosen, as_rows, choose, from_rows, open_weights
 from compressctl.techniques.share._shared import Shared, Treatment, share
@@ -48,7 +47,7 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
                 else "nothing to share: no linear layer or convolution with a weight that this stage can change"
             )
             + (f" ({reasons})" if reasons else ""),
-            hint=f"{f'{where_weights(model.body)}; ' if model.form is Form.ONNX else ''}`compressctl inspect` lists the layers",
+            hint=layers_hint(model),
         )
     layers = [layer for layer in layers if layer.name in chosen.shared]
     moments, grams = _inputs(weights, layers, params, run)
@@ -67,9 +66,10 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
         write(weights, layer, found[layer.name])
         if params.corrects_bias and layer.name in moments:
             _correct_bias(weights, layer, found[layer.name], moments[layer.name])
-    ours = replace(model, body=weights.body(), quant=None if carried is None else carried.plan)
+    ours = with_weights(model, weights, None if carried is None else carried.plan)
     before = _errors(layers, found, heavy)
     if params.finetune is not None:
+        assert isinstance(ours, TorchModel), "the check refuses to train a graph"
         from compressctl.techniques.share._finetune import finetune
 
         found, facts["finetune"] = finetune(ours, found, params, run)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Factory, Form, Model, Signature, TensorSpec
+from compressctl.core.model import Factory, Signature, TensorSpec, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.sources.checkpoint import load_weights
 from compressctl.sources.python_code import call_factory
@@ -19,7 +19,7 @@ from compressctl.sources.torch_modules import signature_of
 
 def make_network(
     factory: str, args: Mapping[str, Any], weights: str | None, like: Signature, run: RunContext, *, what: str
-) -> Model:
+) -> TorchModel:
     """Call the factory and load the weights. like: whose inputs the network takes. what: "student" or "teacher", for messages.
 
     The stage's seed decides fresh weights. Raises UsageError when the function fails or gives no network for these inputs.
@@ -41,7 +41,7 @@ def make_network(
     if len(signature.outputs) == len(like.outputs):
         named = zip(signature.outputs, like.outputs, strict=True)
         signature = replace(signature, outputs=tuple(replace(ours, name=theirs.name) for ours, theirs in named))
-    return Model(Form.TORCH, network, signature, factory=Factory(factory, args))
+    return TorchModel(network, signature, factory=Factory(factory, args))
 
 
 def _any_batch(spec: TensorSpec, what: str) -> TensorSpec:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Form, Model, Signature
+from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.core.technique import RunContext
 from compressctl.sources import onnx_file
 from compressctl.sources.checkpoint import load_weights
@@ -36,7 +34,7 @@ def _open(named: str | Network, student: Signature, run: RunContext) -> Teacher:
     original = run.original()
     if named == ORIGINAL:
         return teacher_of(original)
-    if original.form is Form.ONNX:
+    if isinstance(original, OnnxModel):
         raise UsageError(
             f"teacher: {named} holds weights for the recipe's own model, which is an ONNX file",
             hint="give the teacher as {factory: ..., weights: ...}",
@@ -79,8 +77,8 @@ def _words(shape: tuple[int | str, ...]) -> str:
     return f"{shape[0]} classes" if len(shape) == 1 else f"outputs of shape {list(shape)}"
 
 
-def torch_network(teacher: Teacher, needed_for: str) -> nn.Module:
-    """The teacher's module. Raises StageError for an ONNX teacher."""
+def in_torch(teacher: Teacher, needed_for: str) -> TorchTeacher:
+    """Raises StageError for an ONNX teacher."""
     if not isinstance(teacher, TorchTeacher):
         raise StageError(f"{needed_for} needs a torch teacher, and this one is an ONNX file")
-    return teacher.network
+    return teacher

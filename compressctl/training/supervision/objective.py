@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Model
+from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.training.data import TensorBatch
 from compressctl.training.hooks import Hook
@@ -27,7 +27,7 @@ LabelLoss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and labels to a scalar."""
 
 
-def objective_of(model: Model, params: SupervisedParams, run: RunContext) -> tuple[Objective, list[Hook]]:
+def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -> tuple[Objective, list[Hook]]:
     """The loss, and the hook that keeps its parts. model: what learns.
 
     Raises UsageError where there is no such teacher, or the task has no loss for labels.

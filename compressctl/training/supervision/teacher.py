@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from compressctl.core.model import Form, Model
+from compressctl.core.model import Model, OnnxModel, TorchModel
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.torch_outputs import named_outputs
 
@@ -33,15 +33,14 @@ class Teacher(Protocol):
 
 
 def teacher_of(model: Model) -> Teacher:
-    return OnnxTeacher(model) if model.form is Form.ONNX else TorchTeacher(model)
+    return OnnxTeacher(model) if isinstance(model, OnnxModel) else TorchTeacher(model)
 
 
 class TorchTeacher:
     """A network in eval mode whose weights never change. It follows its inputs to their device."""
 
-    def __init__(self, model: Model) -> None:
-        network: nn.Module = model.body
-        self.network = network.eval().requires_grad_(False)
+    def __init__(self, model: TorchModel) -> None:
+        self.network = model.body.eval().requires_grad_(False)
         self.model = replace(model, body=self.network)
 
     def outputs(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -58,7 +57,7 @@ class TorchTeacher:
 class OnnxTeacher:
     """A graph in ONNX Runtime, on the processor. Tensors pass through numpy."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: OnnxModel) -> None:
         self.model = model
         self._names = [spec.name for spec in model.signature.outputs]
         # No more threads than torch takes: the two work in turn.
