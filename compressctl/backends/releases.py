@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from compressctl.core.backend import ProductWeights
 from compressctl.core.errors import StageError
-from compressctl.core.model import Model
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Release, Target
 
@@ -125,7 +125,7 @@ def refuse_newer(proto: onnx.ModelProto, target: Target) -> None:
         )
 
 
-def note(model: Model, proto: onnx.ModelProto, target: Target) -> tuple[str, ...]:
+def note(model: OnnxModel, proto: onnx.ModelProto, target: Target) -> tuple[str, ...]:
     """What the file is written in, and what was not used, where an older release shall serve it."""
     from compressctl.graph.opset import opset_of
 
@@ -137,7 +137,7 @@ def note(model: Model, proto: onnx.ModelProto, target: Target) -> tuple[str, ...
     return (f"{words}; avoided: {', '.join(avoided) or 'nothing'}",)
 
 
-def _avoided(model: Model, target: Target) -> Iterator[str]:
+def _avoided(model: OnnxModel, target: Target) -> Iterator[str]:
     from compressctl.graph.matmul_nbits import bits_of
     from compressctl.graph.opset import opset_of
 
