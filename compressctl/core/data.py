@@ -51,18 +51,42 @@ class Split(Protocol):
 
 
 class Dataset(Protocol):
-    """classes: their names for classification, in the order of the labels; None otherwise.
-
-    fingerprint: a hash of the content and of everything that decides the splits; part of cache keys.
-    """
+    """classes: their names for classification, in the order of the labels; None otherwise."""
 
     @property
     def classes(self) -> Sequence[str] | None: ...
 
-    @property
-    def fingerprint(self) -> str: ...
-
     def split(self, name: SplitName) -> Split: ...
+
+
+@dataclass(frozen=True)
+class WrappedDataset:
+    """Another dataset, whose splits a subclass changes."""
+
+    own: Dataset
+
+    @property
+    def classes(self) -> Sequence[str] | None:
+        return self.own.classes
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its samples are no data; see sources/random_inputs.py."""
+        return bool(getattr(self.own, "is_random", False))
+
+    def split(self, name: SplitName) -> Split:
+        return self.own.split(name)
+
+
+def parts_of(positions: np.ndarray, size: int, shuffle_seed: int | None) -> Iterator[np.ndarray]:
+    """`size` positions after `size` others, the last ones possibly fewer; shuffled only when a seed is given."""
+    import numpy as np
+
+    if size < 1:
+        raise UsageError(f"a batch of {size} samples cannot be read; the batch size is 1 or more")
+    order = positions if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(positions)
+    for start in range(0, len(order), size):
+        yield order[start : start + size].astype(np.int64)
 
 
 def bind(batch: Batch, signature: Signature) -> dict[str, np.ndarray]:

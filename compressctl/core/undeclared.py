@@ -90,10 +90,6 @@ class DeclaredData:
     def classes(self) -> Sequence[str] | None:
         return self.dataset.classes
 
-    @property
-    def fingerprint(self) -> str:
-        return self.dataset.fingerprint
-
     def split(self, name: SplitName) -> Split:
         need = next((need for need, split in SPLITS.items() if split == name), None)
         if need is None:

@@ -13,7 +13,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import CsvParams
 from compressctl.sources.splits import choose
 
@@ -46,7 +46,6 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
         classes=classes,
         splits=splits,
         read=read,
-        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
         groups=None if params.group is None else lambda positions: groups[positions],
     )
 

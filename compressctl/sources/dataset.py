@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.core.data import Batch, ShapesDifferError, Split, SplitName
-from compressctl.core.errors import UsageError
+from compressctl.core.data import Batch, ShapesDifferError, Split, SplitName, parts_of
 from compressctl.sources.splits import Splits
 
 Read = Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]
@@ -24,21 +22,37 @@ ReadGroups = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class SplitDataset:
-    """identify: computes the fingerprint, called when it is first asked for."""
-
     classes: Sequence[str] | None
     splits: Splits
     read: Read
-    identify: Callable[[], str] = field(repr=False)
     groups: ReadGroups | None = None
     constants: frozenset[str] = frozenset()
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.identify()
-
     def split(self, name: SplitName) -> Split:
         return PositionSplit(self.splits.of(name), self.read, self.groups, self.constants)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples that are stored together. inputs: reads the positions, counted within this part. constants: what samples share."""
+
+    count: int
+    inputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    labels: np.ndarray | None
+    constants: frozenset[str] = frozenset()
+
+
+def read_parts(train: Part, test: Part | None) -> Read:
+    """Positions count the samples to split first, then those of the dataset's own test split."""
+
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
+        # A split lies wholly in one of the two parts, and so does every batch.
+        part, within = train, positions
+        if test is not None and len(positions) and positions[0] >= train.count:
+            part, within = test, positions - train.count
+        return part.inputs(within), None if part.labels is None else part.labels[within]
+
+    return read
 
 
 @dataclass(frozen=True)
@@ -52,13 +66,7 @@ class PositionSplit:
         return len(self.positions)
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        if size < 1:
-            raise UsageError(f"a batch of {size} samples cannot be read; the batch size is 1 or more")
-        order = self.positions
-        if shuffle_seed is not None:
-            order = np.random.default_rng(shuffle_seed).permutation(order)
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size].astype(np.int64)
+        for chosen in parts_of(self.positions, size, shuffle_seed):
             try:
                 yield self._batch(chosen)
             except ShapesDifferError:

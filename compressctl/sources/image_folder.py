@@ -11,7 +11,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint
 from compressctl.sources.image_files import Labelled, find_parts
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.normalize import Normalization
@@ -47,7 +47,6 @@ def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) ->
         classes=classes,
         splits=choose(len(parts.rest), sizes, seed, own_validation=len(parts.validation), own_test=len(parts.test)),
         read=read,
-        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
 
-from compressctl.core.data import Batch, Dataset, Split, SplitName
+from compressctl.core.data import Batch, Dataset, Split, SplitName, WrappedDataset
 from compressctl.core.errors import UsageError
 from compressctl.numerics.next_token import IGNORED_LABEL
 
@@ -20,23 +20,16 @@ _NEARLY_ALL = 0.9
 """Of the labels that count: a tokenizer may treat a few positions of its own way, such as the first and the last."""
 
 
-@dataclass(frozen=True)
-class TokenDataset:
+class TokenDataset(WrappedDataset):
     """A dataset whose batches have labels by the convention of `numerics/next_token.py`.
 
     Where it has none, the input tokens are the labels. Padded positions (attention_mask 0) are -100, and so is the first
     token behind padding, which nothing predicts.
     """
 
-    own: Dataset
-
     @property
-    def classes(self) -> Sequence[str] | None:
+    def classes(self) -> None:
         return None
-
-    @property
-    def fingerprint(self) -> str:
-        return self.own.fingerprint
 
     def split(self, name: SplitName) -> Split:
         return TokenSplit(self.own.split(name))

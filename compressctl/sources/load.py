@@ -58,6 +58,6 @@ def load_dataset(
 
 
 def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:
-    """What load_dataset's `fingerprint` would be, from the files' contents, without keeping them in memory."""
+    """A hash of everything that decides what load_dataset would give: the files' contents, and what decides the splits."""
     identify = cast(Fingerprint, load(datasets.get(section.source).fingerprint))
     return splits_fingerprint(identify(section.params, base), section.sizes, seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ import numpy as np
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
-from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.dataset import Part, SplitDataset, read_parts
+from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.labels import as_labels
 from compressctl.sources.named_arrays import as_samples, check_numbers, unread
@@ -49,8 +48,7 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     return SplitDataset(
         classes=classes or _classes([train] if test is None else [train, test]),
         splits=choose(train.count, sizes, seed, own_test=test.count if test else 0),
-        read=_reader(train, test),
-        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
+        read=read_parts(train, test),
         groups=_groups(arrays, params, [train.count] if test is None else [train.count, test.count]),
         constants=train.constants,
     )
@@ -58,16 +56,6 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
 
 def fingerprint(params: NpzParams, base: Path) -> str:
     return source_fingerprint("npz", VERSION, params, {"data": existing(base / params.path, what="the .npz file")})
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Stored samples of one kind. inputs: reads the positions, counted within this part. constants: what samples share."""
-
-    count: int
-    inputs: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-    labels: np.ndarray | None
-    constants: frozenset[str] = frozenset()
 
 
 class _Arrays:
@@ -114,7 +102,7 @@ def _several(
     return {name: name for name in found} if found else None
 
 
-def _named(arrays: _Arrays, params: NpzParams, names: Mapping[str, str], labels_name: str | None) -> _Part:
+def _named(arrays: _Arrays, params: NpzParams, names: Mapping[str, str], labels_name: str | None) -> Part:
     """Several inputs, used as they are stored."""
     stored = {
         name: check_numbers(arrays.get(array), f"{arrays.path}: array {array!r}") for name, array in names.items()
@@ -123,10 +111,10 @@ def _named(arrays: _Arrays, params: NpzParams, names: Mapping[str, str], labels_
     labels = None
     if labels_name is not None and (labels_name in arrays.names or "labels" in params.model_fields_set):
         labels = _labels(arrays, labels_name, samples.count, ", ".join(names.values()))
-    return _Part(samples.count, samples.at, labels, samples.constants)
+    return Part(samples.count, samples.at, labels, samples.constants)
 
 
-def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: str | None) -> _Part:
+def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: str | None) -> Part:
     stored = arrays.get(inputs_name)
     place = f"{arrays.path}: array {inputs_name!r}"
     if stored.ndim == 0 or stored.dtype.kind not in "biuf":
@@ -144,10 +132,10 @@ def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: st
         return {params.input_name: values if keeps_integers else normalization.apply(values, axis=1)}
 
     labels = None if labels_name is None else _labels(arrays, labels_name, len(stored), inputs_name)
-    return _Part(len(stored), read, labels)
+    return Part(len(stored), read, labels)
 
 
-def _encoded(arrays: _Arrays, params: NpzParams, names: EncodedSplit) -> _Part:
+def _encoded(arrays: _Arrays, params: NpzParams, names: EncodedSplit) -> Part:
     blob, offsets = arrays.get(names.blob), arrays.get(names.offsets)
     place = f"{arrays.path}: array"
     if blob.ndim != 1 or blob.dtype != np.uint8:
@@ -170,7 +158,7 @@ def _encoded(arrays: _Arrays, params: NpzParams, names: EncodedSplit) -> _Part:
 
     count = len(offsets) - 1
     labels = None if names.labels is None else _labels(arrays, names.labels, count, names.offsets)
-    return _Part(count, read, labels)
+    return Part(count, read, labels)
 
 
 def _scale(params: NpzParams, dtype: np.dtype) -> float:
@@ -212,23 +200,10 @@ def _names(stored: np.ndarray) -> tuple[str, ...]:
     return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in stored.tolist())
 
 
-def _classes(parts: list[_Part]) -> tuple[str, ...] | None:
+def _classes(parts: list[Part]) -> tuple[str, ...] | None:
     """Numbers as names when the file names no classes and the labels can be some: integers, fewer values than samples."""
     labels = [part.labels for part in parts if part.labels is not None and len(part.labels)]
     if not labels or any(part.dtype != np.int64 or part.ndim != 1 for part in labels):
         return None
     count = max(int(part.max()) for part in labels) + 1
     return tuple(str(label) for label in range(count)) if count <= sum(map(len, labels)) else None
-
-
-def _reader(
-    train: _Part, test: _Part | None
-) -> Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]:
-    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
-        # A split lies wholly in one of the two parts, and so does every batch.
-        is_test = test is not None and len(positions) > 0 and positions[0] >= train.count
-        part = test if is_test and test is not None else train
-        within = positions - train.count if is_test else positions
-        return part.inputs(within), None if part.labels is None else part.labels[within]
-
-    return read

@@ -10,7 +10,7 @@ import numpy as np
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
-from compressctl.sources.fingerprint import existing_folder, source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import existing_folder, source_fingerprint
 from compressctl.sources.named_arrays import check_numbers
 from compressctl.sources.params import OnnxTestDataParams
 from compressctl.sources.requests import Recorded, RequestDataset
@@ -30,9 +30,7 @@ def load(params: OnnxTestDataParams, sizes: SplitSizes, base: Path, seed: int) -
         return _read(folders[position], params)
 
     read(0)
-    return RequestDataset(
-        read, choose(len(folders), sizes, seed), lambda: splits_fingerprint(fingerprint(params, base), sizes, seed)
-    )
+    return RequestDataset(read, choose(len(folders), sizes, seed))
 
 
 def fingerprint(params: OnnxTestDataParams, base: Path) -> str:

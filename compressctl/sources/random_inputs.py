@@ -12,7 +12,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import RandomInput, RandomParams
 from compressctl.sources.splits import choose
 
@@ -46,7 +46,6 @@ def load(params: RandomParams, sizes: SplitSizes, base: Path, seed: int) -> Data
         classes=None,
         splits=choose(params.samples, sizes, seed),
         read=read,
-        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
         constants=frozenset(name for name, spec in params.inputs.items() if spec.shared),
     )
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from compressctl.core.data import Batch, Dataset, SplitName
+from compressctl.core.data import Batch, Dataset, SplitName, parts_of
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
-from compressctl.sources.fingerprint import existing_folder, source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import existing_folder, source_fingerprint
 from compressctl.sources.labels import as_labels
 from compressctl.sources.named_arrays import check_numbers, unread
 from compressctl.sources.params import RequestsParams
@@ -32,12 +31,7 @@ def load(params: RequestsParams, sizes: SplitSizes, base: Path, seed: int) -> Da
     first = read(0)
     if not first.inputs:
         raise UsageError(f"{files[0]} holds no inputs", hint="write it with numpy.savez(path, **inputs)")
-    return RequestDataset(
-        read,
-        choose(len(files), sizes, seed),
-        lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
-        classes_of(params.classes, first.labels),
-    )
+    return RequestDataset(read, choose(len(files), sizes, seed), classes_of(params.classes, first.labels))
 
 
 def fingerprint(params: RequestsParams, base: Path) -> str:
@@ -60,12 +54,7 @@ class RequestDataset:
 
     read: Callable[[int], Recorded]
     splits: Splits
-    identify: Callable[[], str]
     classes: Sequence[str] | None = None
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.identify()
 
     def split(self, name: SplitName) -> RequestSplit:
         return RequestSplit(self.splits.of(name), self.read)
@@ -81,18 +70,9 @@ class RequestSplit:
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """One call each, whatever the size."""
-        order = self.positions
-        if shuffle_seed is not None:
-            order = np.random.default_rng(shuffle_seed).permutation(order)
-        for position in order:
-            found = self.read(int(position))
-            yield Batch(
-                found.inputs,
-                found.labels,
-                np.array([position], np.int64),
-                is_request=True,
-                expected=found.expected,
-            )
+        for chosen in parts_of(self.positions, 1, shuffle_seed):
+            found = self.read(int(chosen[0]))
+            yield Batch(found.inputs, found.labels, chosen, is_request=True, expected=found.expected)
 
 
 def classes_of(names: Sequence[str] | None, labels: np.ndarray | None) -> tuple[str, ...] | None:

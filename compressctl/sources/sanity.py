@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from compressctl.core.data import Batch, Dataset, Split, SplitName
+from compressctl.core.data import Batch, Dataset, Split, SplitName, WrappedDataset
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, TensorSpec, TorchModel
 from compressctl.core.source import Task
@@ -92,30 +92,15 @@ def _what(low: float, high: float, *, infinity: bool) -> str | None:
 
 
 @dataclass(frozen=True)
-class CheckedDataset:
+class CheckedDataset(WrappedDataset):
     """A dataset whose samples are looked at when they are first read: inputs are finite, labels are what the task takes.
 
     outputs: how many classes the model tells apart, asked when the first labels are read; None where nobody knows.
     """
 
-    own: Dataset
     task: Task | None = None
     outputs: Callable[[], int | None] = lambda: None
     _splits: dict[SplitName, CheckedSplit] = field(default_factory=dict, repr=False)
-
-    @property
-    def classes(self) -> Sequence[str] | None:
-        return self.own.classes
-
-    @property
-    def fingerprint(self) -> str:
-        return self.own.fingerprint
-
-    def __getattr__(self, name: str) -> Any:
-        """What else a dataset says about itself."""
-        if name.startswith("_") or name == "own":
-            raise AttributeError(name)
-        return getattr(self.own, name)
 
     def split(self, name: SplitName) -> Split:
         if name not in self._splits:

@@ -14,7 +14,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, source_fingerprint, splits_fingerprint
+from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import Column, SentencePairsParams
 from compressctl.sources.splits import Splits, choose
 
@@ -40,7 +40,6 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
         classes=None,
         splits=Splits(*(_both(part) for part in (pairs.train, pairs.validation, pairs.calibration, pairs.test))),
         read=read,
-        identify=lambda: splits_fingerprint(fingerprint(params, base), sizes, seed),
     )
 
 

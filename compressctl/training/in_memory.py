@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from compressctl.core.data import Batch, Dataset, Split, SplitName
+from compressctl.core.data import Batch, Split, SplitName, WrappedDataset, parts_of
 from compressctl.core.feeds import take
 
 LARGEST_BYTES = 2 * 1024**3
@@ -21,31 +22,17 @@ def hold(split: Split, largest_bytes: int = LARGEST_BYTES) -> Split:
     return HeldSplit(split, largest_bytes)
 
 
-class HeldDataset:
+@dataclass(frozen=True)
+class HeldDataset(WrappedDataset):
     """A dataset whose train and validation splits are read once."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._held: dict[SplitName, Split] = {}
-
-    @property
-    def classes(self) -> Sequence[str] | None:
-        return self._dataset.classes
-
-    @property
-    def fingerprint(self) -> str:
-        return self._dataset.fingerprint
-
-    @property
-    def is_random(self) -> bool:
-        """Whether its samples are no data; see sources/random_inputs.py."""
-        return bool(getattr(self._dataset, "is_random", False))
+    _held: dict[SplitName, Split] = field(default_factory=dict, repr=False)
 
     def split(self, name: SplitName) -> Split:
         if name not in _READ_OFTEN:
-            return self._dataset.split(name)
+            return self.own.split(name)
         if name not in self._held:
-            self._held[name] = hold(self._dataset.split(name))
+            self._held[name] = hold(self.own.split(name))
         return self._held[name]
 
 
@@ -63,14 +50,11 @@ class HeldSplit:
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         samples = self._read()
-        if samples is None or size < 1:
+        if samples is None:
             yield from self._split.batches(size, shuffle_seed=shuffle_seed)
             return
-        order = np.arange(len(self))
-        if shuffle_seed is not None:
-            order = np.random.default_rng(shuffle_seed).permutation(order)
-        for start in range(0, len(order), size):
-            yield take(samples, order[start : start + size])
+        for chosen in parts_of(np.arange(len(self)), size, shuffle_seed):
+            yield take(samples, chosen)
 
     def _read(self) -> Batch | None:
         """None where the samples are too large, of several shapes, or recorded calls."""

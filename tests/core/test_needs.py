@@ -62,7 +62,6 @@ class Rows:
 
 class Data:
     classes: Sequence[str] | None = None
-    fingerprint = "data"
 
     def split(self, name: SplitName) -> Rows:
         return Rows()

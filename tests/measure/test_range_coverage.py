@@ -38,7 +38,6 @@ class Data:
     calibration: np.ndarray
     test: np.ndarray
     classes: tuple[str, ...] | None = None
-    fingerprint: str = "maps"
 
     def split(self, name: str) -> Maps:
         return Maps(self.test if name == "test" else self.calibration)

@@ -18,7 +18,7 @@ def _recorded(lengths: list[int]) -> RequestDataset:
         return Recorded({"ids": np.full((1, lengths[position]), position)})
 
     none = np.array([], int)
-    return RequestDataset(read, Splits(none, none, np.arange(len(lengths)), none), lambda: "recorded")
+    return RequestDataset(read, Splits(none, none, np.arange(len(lengths)), none))
 
 
 def test_the_median_sample_is_timed_and_the_ends_are_at_hand() -> None:
@@ -75,7 +75,7 @@ def test_a_shape_on_the_command_line_is_name_and_size(text: str) -> None:
 def test_a_recorded_call_of_several_samples_counts_as_many() -> None:
     signature = Signature((TensorSpec("x", "float32", ("seq", "batch", 16), 1),), ())
     call = Recorded({"x": np.zeros((35, 2, 16), np.float32)})
-    dataset = RequestDataset(lambda position: call, Splits(*(np.arange(1) for _ in range(4))), lambda: "")
+    dataset = RequestDataset(lambda position: call, Splits(*(np.arange(1) for _ in range(4))))
     samples = Samples(signature, dataset)
     assert [samples.call(batch).samples for batch in (1, 4)] == [2, 2]
     assert samples.sample_shapes() == {"x": (35, 1, 16)}

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from compressctl.core.source import SplitSizes  # noqa: E402
 from compressctl.sources import builtin, digits  # noqa: E402
 from compressctl.sources.params import BuiltinParams, DigitsParams  # noqa: E402
-from compressctl.sources.tensors import tensor_batches  # noqa: E402
+from compressctl.training.data import tensor_batches  # noqa: E402
 
 
 @pytest.mark.parametrize("name", builtin.NAMES)
@@ -17,7 +17,7 @@ def test_the_shipped_weights_recognise_digits_that_training_never_saw(name):
     test = digits.load(DigitsParams(), SplitSizes(), Path(), 0).split("test")
     with torch.no_grad():
         right = [
-            (model.body(batch.inputs["input"]).argmax(1) == batch.labels).sum().item()
+            (model.body(batch.inputs[0]).argmax(1) == batch.labels).sum().item()
             for batch in tensor_batches(test, model.signature, 64)
         ]
     assert 100 * sum(right) / len(test) >= 97.5

@@ -34,7 +34,6 @@ def no_numbers():
 
 class Constant:
     classes = ("only",)
-    fingerprint = "its own"
 
     def split(self, name):
         return self
@@ -82,11 +81,10 @@ def test_inputs_by_name_without_labels(folder):
     assert batch.labels is None
 
 
-def test_a_dataset_keeps_its_splits_under_a_fingerprint_known_before(folder):
+def test_a_dataset_keeps_its_splits(folder):
     dataset = made(folder, "dataset")
     assert len(dataset.split("test")) == 1
     assert dataset.classes == ("only",)
-    assert dataset.fingerprint != "its own"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,6 @@ class Samples:
 class Digits:
     splits: dict[str, Samples]
     classes: tuple[str, ...] = tuple("0123456789")
-    fingerprint: str = "digits"
 
     def split(self, name: str) -> Samples:
         return self.splits[name]

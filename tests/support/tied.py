@@ -133,7 +133,6 @@ class Samples:
 
     inputs: dict[str, np.ndarray]
     classes: tuple[str, ...] | None = None
-    fingerprint: str = "tied"
 
     def split(self, name: str) -> "Samples":
         return self

@@ -34,7 +34,6 @@ class Sentences:
 class Text:
     splits: dict[str, Sentences]
     classes: tuple[str, ...] | None = None
-    fingerprint: str = "text"
 
     def split(self, name: str) -> Sentences:
         return self.splits[name]

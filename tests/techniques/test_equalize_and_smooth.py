@@ -66,7 +66,6 @@ def _convolutions(between: str = "Relu") -> Model:
 
 class _Images:
     classes = None
-    fingerprint = "images"
 
     def split(self, name: str) -> "_Images":
         return self

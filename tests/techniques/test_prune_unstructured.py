@@ -63,7 +63,6 @@ class Samples:
 class Data:
     samples: Samples
     classes: None = None
-    fingerprint: str = "random"
 
     def split(self, name: str) -> Samples:
         return self.samples

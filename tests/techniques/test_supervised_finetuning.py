@@ -36,7 +36,6 @@ class WrongLabels:
     """Digits whose training samples are all labelled one too high."""
 
     classes = digits_data().classes
-    fingerprint = "wrong"
 
     def split(self, name: str) -> Split:
         split = digits_data().split(name)

@@ -70,7 +70,7 @@ def read(positions: np.ndarray) -> Any:
 def run_of(folder: Path, original: Model | None) -> tuple[RunContext, list[Event]]:
     order = np.arange(240)
     splits = Splits(order[:160], order[160:200], order[:60], order[200:])
-    data = SplitDataset(classes=("a", "b", "c"), splits=splits, read=read, identify=lambda: "heads")
+    data = SplitDataset(classes=("a", "b", "c"), splits=splits, read=read)
     heard: list[Event] = []
     run = RunContext(
         0,
@@ -217,7 +217,6 @@ def test_labels_per_place_are_refused_before_training(tmp_path: Path) -> None:
         classes=None,
         splits=run.data.splits,
         read=lambda positions: ({"input": images[positions]}, np.zeros((len(positions), 4, 4), np.int64)),
-        identify=lambda: "places",
     )
     with pytest.raises(UsageError, match=r"labels are \(n, 4, 4\) int64 and the outputs \(n, 3, 4, 4\)"):
         train(model, task_objective("classification"), TrainingParams(epochs=1), replace(run, data=data))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.data import Batch, Dataset, Split, SplitName
+from compressctl.core.data import Batch, Dataset, Split, SplitName, parts_of
 from compressctl.core.model import Signature
 from compressctl.techniques.distill._noise import Noise
 from compressctl.training.data import TensorBatch
@@ -29,11 +29,7 @@ class MadeSplit:
         return self.count
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        order = np.arange(self.count)
-        if shuffle_seed is not None:
-            order = np.random.default_rng(shuffle_seed).permutation(order)
-        for start in range(0, self.count, size):
-            chosen = order[start : start + size]
+        for chosen in parts_of(np.arange(self.count), size, shuffle_seed):
             yield Batch(self.draw(chosen), None, chosen)
 
 
@@ -47,10 +43,6 @@ class MadeDataset:
     @property
     def classes(self) -> Sequence[str] | None:
         return None if self.real is None else self.real.classes
-
-    @property
-    def fingerprint(self) -> str:
-        return "made" if self.real is None else self.real.fingerprint
 
     def split(self, name: SplitName) -> Split:
         if name == "train":
