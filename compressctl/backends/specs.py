@@ -15,6 +15,7 @@ ONNXRUNTIME = BackendSpec(
     implementation="compressctl.backends.onnxruntime:BACKEND",
     zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",
     refusal=refusal,
+    custom_ops=True,
 )
 
 OPENVINO = BackendSpec(

@@ -31,13 +31,14 @@ def evaluate(
       compressctl evaluate model.xml --data model.yaml --split validation --json
     """
     from compressctl.cli.files import exported_files
+    from compressctl.core.custom_ops import using
     from compressctl.core.errors import UsageError
     from compressctl.core.source import DEFAULT_METRIC, metrics
     from compressctl.core.target import Target
     from compressctl.measure.score import predict, score
     from compressctl.measure.session_host import SessionHost
     from compressctl.recipe.loader import load
-    from compressctl.sources.load import load_dataset
+    from compressctl.sources.load import libraries, load_dataset
 
     if split not in ("test", "validation"):
         raise UsageError(f"--split {split}: not a split to score", hint="test or validation")
@@ -49,7 +50,7 @@ def evaluate(
         raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
     chosen: SplitName = "test" if split == "test" else "validation"
     metric = metrics.get(name)
-    with exported_files([file]) as [(artifact, signature)]:
+    with using(libraries(recipe.model, recipe.base)), exported_files([file]) as [(artifact, signature)]:
         dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))

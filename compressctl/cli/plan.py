@@ -59,15 +59,17 @@ def _check(recipe: Recipe, made: Plan) -> None:
     import sys
     import tempfile
 
+    from compressctl.core.custom_ops import using
     from compressctl.core.events import Events
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.pipeline.executor import Executor
     from compressctl.pipeline.run import check_backends
     from compressctl.pipeline.workspace import Workspace
+    from compressctl.sources.load import libraries
 
     check_backends(recipe)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, using(libraries(recipe.model, recipe.base)):
         workspace = Workspace(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
         executor = Executor(workspace)
         try:

@@ -147,7 +147,7 @@ class BackendSpec:
     params: what a recipe may say about it; the values are `Target.options` as plain data. rules: `"module:attribute"`, what its
     files are checked for, each with a name, a sentence and a source. extras: what single options need to be installed.
     zeros: what the runtime makes of weights that are zero, in words that a report can show; None where that is not known.
-    refusal: what older releases of the runtime cannot serve, asked before anything runs.
+    custom_ops: whether it loads libraries of operators. refusal: what older releases of the runtime cannot serve, asked before anything runs.
     """
 
     name: str
@@ -160,6 +160,7 @@ class BackendSpec:
     extras: tuple[Extra, ...] = ()
     zeros: str | None = None
     refusal: Refusal | None = None
+    custom_ops: bool = False
 
 
 backends: Registry[BackendSpec] = Registry(

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressctl.core.patterns import matches
+from compressctl.graph.custom_nodes import is_custom
 from compressctl.graph.index import bodies, captured, rename_reads, store_what_is_read
 from compressctl.graph.tensors import copy_of, from_array, to_array
 
@@ -172,6 +173,8 @@ class _Writer:
     def must_stay(self, node: onnx.NodeProto, single: Sequence[str]) -> str | None:
         if any(matches(pattern, (node.name, node.op_type)) for pattern in single):
             return "asked for"
+        if is_custom(node):
+            return f"{node.op_type} is a library's operator"
         if node.op_type in _SINGLE_OPS:
             return f"{node.op_type} is not converted"
         if self.kind == TensorProto.BFLOAT16:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx
 import onnxruntime
 
+from compressctl.core.custom_ops import register
 from compressctl.graph.tensors import ROOT, all_tensors, bring_in, copy_of, is_in_file, move_to_files, numbers
 
 _LARGEST_MESSAGE = 1_800_000_000
@@ -16,7 +17,8 @@ _LARGEST_MESSAGE = 1_800_000_000
 def open_graph(
     model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
-    """The runtime maps constants that stand in files. Raises what it raises."""
+    """The runtime maps constants that stand in files. Raises what it raises, and UsageError for a library of operators."""
+    register(options)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
     message = _readable(model).SerializeToString()
     return onnxruntime.InferenceSession(message, options, providers=list(providers))

@@ -11,6 +11,7 @@ from typing import Any
 
 from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
+from compressctl.core.custom_ops import using
 from compressctl.core.errors import CompressctlError, MissingDependencyError, MissingDeviceError
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import translated
@@ -25,6 +26,7 @@ from compressctl.pipeline.signals import sigterm_interrupts
 from compressctl.pipeline.workspace import Workspace, open_backend
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
+from compressctl.sources.load import libraries
 
 CACHE_LIMIT_BYTES = 10 * 1024**3
 
@@ -75,7 +77,7 @@ def run(
     status: Status = "done"
     try:
         events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
-        with sigterm_interrupts():
+        with sigterm_interrupts(), using(libraries(recipe.model, recipe.base)):
             executor.carry_out()
         if any(not check.holds for check in executor.budget):
             status = "budget missed"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from compressctl.core.cache import Cache
+from compressctl.core.custom_ops import using
 from compressctl.core.errors import CompressctlError, ExitCode
 from compressctl.core.events import Events
 from compressctl.core.registry import load
@@ -23,6 +24,7 @@ from compressctl.pipeline.serialization import read_model
 from compressctl.pipeline.signals import ignore_sigterm, sigterm_interrupts
 from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.schema import Recipe
+from compressctl.sources.load import libraries
 
 _AFTER_A_FAILURE = timedelta(minutes=5)
 """The leader met the same failure a moment ago or in a moment, and writes its report."""
@@ -54,7 +56,8 @@ def _follow_orders(
     order = process_group.next_order()
     while "exit" not in order:
         try:
-            _take_part(executor, order, process_group)
+            with using(libraries(recipe.model, recipe.base)):
+                _take_part(executor, order, process_group)
         except Exception as error:
             return _end_after(error, process_group)
         order = process_group.next_order()

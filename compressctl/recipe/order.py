@@ -31,7 +31,25 @@ def order_problems(recipe: Recipe) -> list[Problem]:
         facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
         found += _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form, quantized = spec.gives_from(form), quantized or spec.quantizes
-    return found + _unserved(recipe, target) + _unmeasured_drops(recipe) + _unjudged_limits(recipe)
+    return (
+        found
+        + _without_libraries(recipe)
+        + _unserved(recipe, target)
+        + _unmeasured_drops(recipe)
+        + _unjudged_limits(recipe)
+    )
+
+
+def _without_libraries(recipe: Recipe) -> list[Problem]:
+    """Deliverables whose runtime cannot load the libraries of operators that the model needs."""
+    exported = dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export)])
+    others = [name for name in exported if not backends.get(name).custom_ops]
+    if not others or not getattr(recipe.model.params, "custom_ops", ()):
+        return []
+    words = f"libraries of ONNX Runtime's operators, which {' and '.join(others)} cannot load"
+    return [
+        Problem(words, "model.custom_ops", "export for onnxruntime alone, or export the model with standard operators")
+    ]
 
 
 def _unmeasured_drops(recipe: Recipe) -> list[Problem]:

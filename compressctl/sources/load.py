@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from compressctl.core.custom_ops import library
 from compressctl.core.data import Dataset
 from compressctl.core.model import Model
 from compressctl.core.registry import load
 from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, Task, datasets, model_sources
 from compressctl.recipe.schema import DataSection, ModelSection
 from compressctl.sources.fingerprint import splits_fingerprint
+from compressctl.sources.params import OnnxParams
 
 
 def load_model(section: ModelSection, base: Path, seed: int) -> Model:
@@ -26,6 +28,12 @@ def load_model(section: ModelSection, base: Path, seed: int) -> Model:
     model = read(section.params, base, seed)
     check_weights(model, "the model")
     return model
+
+
+def libraries(section: ModelSection, base: Path) -> list[Path]:
+    """Libraries of operators that every session of the model must know. Raises UsageError and MissingDependencyError."""
+    params = section.params
+    return [library(name, base) for name in params.custom_ops] if isinstance(params, OnnxParams) else []
 
 
 def model_fingerprint(section: ModelSection, base: Path) -> str:

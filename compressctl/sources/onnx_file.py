@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressctl.core.batch_axes import with_batch_axes
+from compressctl.core.custom_ops import EXTENSIONS, known, library, name_of, using
 from compressctl.core.errors import UsageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.sources.fingerprint import existing, source_fingerprint
@@ -22,15 +23,12 @@ VERSION = 1
 FIXED_BATCH_NOTE = "compressctl.fixed_batch"
 """Key of the model's metadata under which the reason stands when a batch size could not be freed."""
 
-_RUNNABLE_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
-"""Operators that ONNX Runtime brings; those of other domains run only with libraries that a recipe cannot name."""
-
 
 def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
     """The file's graph, large constants left in their files; symbolic dimensions keep their names.
 
     Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
-    Raises UsageError when the file is not a valid ONNX model or needs operators that nothing here can run.
+    Raises UsageError when the file is not a valid ONNX model or needs operators that neither ONNX Runtime nor a library brings.
     """
     from compressctl.graph.dynamic_batch import free_batch
     from compressctl.graph.opset import close_initializers
@@ -38,10 +36,10 @@ def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
 
     path = existing(base / params.path, what="the ONNX file")
     proto = read_onnx(path)
-    _check_domains(proto, path)
-    close_initializers(proto)
-    proto = unpack_constants(proto)
-    freed = free_batch(proto)
+    with using([library(name, base) for name in params.custom_ops]):
+        close_initializers(proto)
+        proto = unpack_constants(_with_custom_operators(proto, path))
+        freed = free_batch(proto)
     if freed.reason is not None:
         entry = freed.model.metadata_props.add()
         entry.key, entry.value = FIXED_BATCH_NOTE, freed.reason
@@ -53,6 +51,7 @@ def fingerprint(params: OnnxParams, base: Path) -> str:
     path = base / params.path
     proto = _parsed(path).model
     files = {"model": path} | {location: path.parent / location for location in sorted(_external_files(proto))}
+    files |= {f"custom_ops/{name}": library(name, base) for name in params.custom_ops}
     return source_fingerprint("onnx", VERSION, params, files)
 
 
@@ -154,20 +153,32 @@ def _external_files(proto: onnx.ModelProto) -> set[str]:
     return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
-def _check_domains(proto: onnx.ModelProto, path: Path) -> None:
-    own = {(function.domain, function.name) for function in proto.functions}
-    unknown = sorted(
-        {
-            f"{node.domain}.{node.op_type}"
-            for node in proto.graph.node
-            if node.domain not in _RUNNABLE_DOMAINS and (node.domain, node.op_type) not in own
-        }
-    )
-    if unknown:
+def _with_custom_operators(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model, which knows the types of what libraries' operators make. Raises UsageError where no library brings one."""
+    from compressctl.graph.custom_nodes import custom_nodes, operators, with_types
+
+    nodes = custom_nodes(proto)
+    if not nodes:
+        return proto
+    if not known():
+        name = EXTENSIONS if any(node.domain in _OF_EXTENSIONS for node in nodes) else "library.so"
         raise UsageError(
-            f"{path} needs operators that ONNX Runtime does not have: {', '.join(unknown)}",
-            hint="export it again with standard operators only",
+            f"{path} needs operators that ONNX Runtime does not bring: {operators(nodes)}",
+            hint=f"add the library that brings them to `model`, as in `custom_ops: [{name}]`, or export it again with standard operators",
         )
+    try:
+        return with_types(proto)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{path} cannot be opened with {', '.join(map(name_of, known()))}: {_first_line(error)}",
+            hint=f"it needs {operators(nodes)}",
+        ) from error
+
+
+_OF_EXTENSIONS = ("ai.onnx.contrib", "com.microsoft.extensions")
+"""Domains of onnxruntime-extensions. Source: its pyop.py and ocos.cc."""
 
 
 def _tensor(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:

@@ -95,6 +95,11 @@ class OnnxParams(SourceParams):
         description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
         "file's shapes and names otherwise",
     )
+    custom_ops: tuple[str, ...] = Field(
+        (),
+        description="libraries (.so, .dylib, .dll) of operators that ONNX Runtime does not bring, relative to the recipe, or "
+        "onnxruntime-extensions for that package's. They run as code. Nodes that need them are left as they are",
+    )
 
 
 BatchAxes = dict[str, Annotated[int, Field(ge=0)] | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compressctl.backends.specs import ONNXRUNTIME
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
@@ -12,6 +13,9 @@ from compressctl.core.errors import MissingDependencyError
 from compressctl.core.machine import nvidia_gpu
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
+
+if TYPE_CHECKING:
+    import onnx
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 """Packages that bring the module `onnxruntime`; each runs graphs on the processor in the same way."""
@@ -46,7 +50,7 @@ class OnnxRuntime:
 
         forms, notes = choose_forms(model, target)
         proto, stored = as_stored(to_onnx(model, target, forms), target)
-        served = note(model, proto, target)
+        served = (*note(model, proto, target), *_libraries(proto))
         files = save_onnx(proto, folder)
         return Artifact("onnxruntime", files[0], files, (*notes, *stored, *served))
 
@@ -74,6 +78,21 @@ class OnnxRuntime:
 
 
 BACKEND = OnnxRuntime()
+
+
+def _libraries(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """What whoever serves the file must load, and the nodes that are computed there, as they came."""
+    from compressctl.core.custom_ops import known, name_of
+    from compressctl.graph.custom_nodes import custom_nodes, operators
+
+    nodes = custom_nodes(proto)
+    if not nodes:
+        return ()
+    names = ", ".join(map(name_of, known()))
+    words = f"{operators(nodes)} ({', '.join(node.name or node.output[0] for node in nodes[:4])}{', ...' if len(nodes) > 4 else ''})"
+    return (
+        f"serve it with {names}, by SessionOptions.register_custom_ops_library: {words}, left as in the model, runs there",
+    )
 
 
 def _installed_version() -> str | None:

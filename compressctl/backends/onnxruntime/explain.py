@@ -12,6 +12,7 @@ import onnx
 from compressctl.backends.node_names import RENAMED
 from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
+from compressctl.core.custom_ops import register
 from compressctl.core.target import Target
 from compressctl.graph.constants import node_name
 from compressctl.graph.cost import costs, executed_macs
@@ -70,7 +71,7 @@ def _optimized(path: Path, target: Target) -> onnx.ModelProto:
 
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
-        options = serving_options(target)
+        options = register(serving_options(target))
         options.optimized_model_filepath = str(written)
         # Only its nodes are read: neither one message of all weights nor kernels' own copies of them are made.
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")

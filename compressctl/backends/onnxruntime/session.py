@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from compressctl.backends.node_names import node_name
+from compressctl.core.custom_ops import EXTENSIONS, register
 from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.failures import refused_in
 from compressctl.core.model import Signature, TensorSpec
@@ -55,11 +56,14 @@ class OrtSession:
 
 
 def open_session(path: Path, target: Target) -> OrtSession:
-    """Raises UsageError when there is no such file and StageError, with the node's name, when ONNX Runtime refuses it."""
+    """Raises UsageError when there is no such file or library of operators, and StageError, with the node's name, when ONNX Runtime refuses it."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="build the artifact again")
     try:
-        session = onnxruntime.InferenceSession(str(path), serving_options(target), providers=providers(target))
+        options = register(serving_options(target))
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers(target))
+    except UsageError:
+        raise
     except Exception as error:
         raise translated(error, path) from error
     if target.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
@@ -122,7 +126,7 @@ _KNOWN_ERRORS = (
     (
         r"(?P<domain>[\w.:]*)\(?-?\d*\)? is not a registered function/op",
         "it does not know the operator {domain}",
-        "the model needs a custom operator library, or a newer onnxruntime",
+        f"name the library that brings it, as in `model: {{custom_ops: [library.so]}}` or [{EXTENSIONS}], or take a newer onnxruntime",
     ),
     (
         r"(?:Unsupported model IR version|unsupported.*IR version): (?P<found>\d+), max supported IR version: (?P<known>\d+)",
