@@ -29,7 +29,8 @@ def plan(
 ) -> None:
     """Show the steps that a recipe would take: forms, what the cache holds already, and every impossible order.
 
-    Without --check no weight is loaded and no framework imported.
+    Then what the run executes of the recipe author's: functions and libraries, each with its key. Without --check nothing of that is
+    run, no weight loaded and no framework imported.
 
     \b
     Examples:
@@ -52,7 +53,8 @@ def plan(
     import json
 
     keys = ("id", "kind", "use", "takes", "gives", "key", "cached")
-    print(json.dumps([{key: getattr(step, key) for key in keys} for step in made.steps], indent=1))
+    steps = [{key: getattr(step, key) for key in keys} for step in made.steps]
+    print(json.dumps({"steps": steps, "code": [{"path": path, "names": names} for path, names in made.code]}, indent=1))
 
 
 def _check(recipe: Recipe, made: Plan) -> None:
@@ -98,3 +100,5 @@ def show(made: Plan) -> None:
         cached = "" if step.key is None else "hit" if step.cached else "miss"
         table.add_row(step.id, does, str(step.takes or ""), str(step.gives or ""), cached)
     Console().print(table)
+    for path, names in made.code:
+        print(f"runs code: {path}: {names}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from compressctl.core.author_code import author_code
 from compressctl.core.cache import Cache
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
@@ -43,7 +45,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """metric: the name of what a drop is counted in. baseline_key: the cache key of the original model once lowered."""
+    """metric: the name of what a drop is counted in. baseline_key: the cache key of the original model once lowered.
+
+    code: what the run executes of the recipe author's, each with its place in the recipe.
+    """
 
     steps: tuple[Step, ...]
     target: Target
@@ -51,6 +56,7 @@ class Plan:
     model_fingerprint: str
     data_fingerprint: str | None
     baseline_key: str | None
+    code: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -93,7 +99,17 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         model_fingerprint=model_key,
         data_fingerprint=data_key,
         baseline_key=baseline if source.form is Form.TORCH else None,
+        code=tuple(_code(recipe)),
     )
+
+
+def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    yield from author_code(recipe.model.params, "model")
+    if recipe.data is not None:
+        yield from author_code(recipe.data.params, "data")
+    for position, stage in enumerate(recipe.stages):
+        if stage.enabled:
+            yield from author_code(stage.params, f"stages[{position}]")
 
 
 def stage_seed(recipe_seed: int, stage_id: str) -> int:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compressctl.core.author_code import AuthorCode
+
 PositiveInt = Annotated[int, Field(ge=1)]
 ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
 
@@ -48,7 +50,7 @@ class InputParams(SourceParams):
 
 
 class PythonModelParams(SourceParams):
-    factory: str = Field(
+    factory: AuthorCode = Field(
         description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
@@ -95,7 +97,7 @@ class OnnxParams(SourceParams):
         description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
         "file's shapes and names otherwise",
     )
-    custom_ops: tuple[str, ...] = Field(
+    custom_ops: tuple[AuthorCode, ...] = Field(
         (),
         description="libraries (.so, .dylib, .dll) of operators that ONNX Runtime does not bring, relative to the recipe, or "
         "onnxruntime-extensions for that package's. They run as code. Nodes that need them are left as they are",
@@ -306,7 +308,7 @@ class SentencePairsParams(SourceParams):
 
 
 class PythonDatasetParams(SourceParams):
-    factory: str = Field(
+    factory: AuthorCode = Field(
         description="the function that gives (inputs, labels), (inputs, labels, (test_inputs, test_labels)) or a Dataset: "
         '"file.py:name", relative to the recipe, or "package.module:name"'
     )

@@ -33,7 +33,7 @@ def test_a_network_of_another_structure_is_cached_left_behind_and_loaded_again(s
     made = load_file(shell.folder / "one" / "artifacts" / "torch" / "model.safetensors")
     assert made["classifier.0.weight"].shape == (8, 64)
 
-    plan = json.loads(shell.run("plan", recipe, "--json", "--set", "stages.b.learning_rate=0.001").out)
+    plan = json.loads(shell.run("plan", recipe, "--json", "--set", "stages.b.learning_rate=0.001").out)["steps"]
     assert {step["id"]: step["cached"] for step in plan if step["key"]} == {"a": True, "b": False, "lower": False}
 
     (shell.folder / "loaded.yaml").write_text("""recipe: compressctl/v1

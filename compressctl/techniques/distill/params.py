@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from compressctl.core.author_code import AuthorCode
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, Section
@@ -27,7 +28,9 @@ from compressctl.training.supervision.params import (
 class Student(Section):
     """The network to train: one that a function makes, or the teacher's architecture with fewer channels."""
 
-    factory: str | None = Field(None, description='the function that makes it: "file.py:name" or "package.module:name"')
+    factory: AuthorCode | None = Field(
+        None, description='the function that makes it: "file.py:name" or "package.module:name"'
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
     weights: str | None = Field(None, description="a file of tensors that the factory's network starts from")
     width_multiplier: float | None = Field(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from compressctl.core.author_code import AuthorCode
 from compressctl.core.needs import Need, Needs, Section
 from compressctl.training.params import TrainingParams
 
@@ -18,7 +19,7 @@ ORIGINAL = "original"
 class Network(Section):
     """A network that a function makes, with weights from a file."""
 
-    factory: str = Field(
+    factory: AuthorCode = Field(
         description='the function that makes the network: "file.py:name", relative to the recipe, or "package.module:name"'
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
