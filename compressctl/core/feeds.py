@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from compressctl.core.data import Batch, bind
 
 if TYPE_CHECKING:
     from compressctl.core.data import Split
-    from compressctl.core.model import Signature
+    from compressctl.core.model import Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,14 @@ def first_feeds(split: Split, signature: Signature, samples: int, at_once: int) 
         if sum(other.count for other in found) >= samples:
             break
     return found
+
+
+def zeros(specs: Sequence[TensorSpec], samples: int) -> dict[str, np.ndarray]:
+    """A call of zeros: samples along the first axis, 1 along every other open one."""
+    shapes = {
+        spec.name: [samples, *(1 if isinstance(size, str) else size for size in spec.shape[1:])] for spec in specs
+    }
+    return {spec.name: np.zeros(shapes[spec.name], dtype=spec.dtype) for spec in specs}
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:

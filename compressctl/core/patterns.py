@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import Field
@@ -22,6 +22,7 @@ class Override(Section):
 
 
 _Part = TypeVar("_Part")
+_Given = TypeVar("_Given", bound=Override)
 _SHOWN = 8
 
 
@@ -49,3 +50,12 @@ def matching(
     shown = ", ".join(next((name for name in names(part) if name), "") for part in parts[:_SHOWN])
     more = ", ..." if len(parts) > _SHOWN else ""
     raise UsageError(f"{key}: {pattern!r} matches no {what}", hint=f"there are: {shown}{more}" if parts else None)
+
+
+def last_overrides(overrides: Sequence[_Given], parts: Mapping[str, Sequence[str | None]]) -> dict[str, _Given]:
+    """By part, the last override that means it. parts: by name, what a pattern may call each."""
+    return {
+        name: override
+        for override in overrides
+        for name in matching(override.match, list(parts), lambda name: parts[name])
+    }

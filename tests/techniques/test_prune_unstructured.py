@@ -28,13 +28,13 @@ from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts, RunContext
 from compressctl.graph.lower import lower
+from compressctl.layers.torch_network import TorchNetwork
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import DataSection, ModelSection
 from compressctl.sources.load import load_dataset, load_model
 from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
-from compressctl.techniques.prune._sparse_torch import TorchWeights
 from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply
 from compressctl.techniques.quantize.params import StaticParams
@@ -135,7 +135,8 @@ def test_each_layer_loses_its_share_and_the_small_ends_stay(
     result = apply(model, UnstructuredParams(method=method, sparsity=0.75), run)
     after = _weights(result.model)
     pruned = [name for name in after if name.endswith("conv.weight") and not name.startswith("stem")]
-    assert set(result.model.sparse) == set(pruned)
+    assert set(result.facts["layers"]) == set(pruned)
+    assert form is Form.ONNX or set(result.model.sparse) == set(pruned)
     for name in pruned:
         assert abs(_zeros(after[name]) - 0.75 * after[name].size) <= len(after[name]) / 2  # a row may round
     for name in ("stem.conv.weight", "classifier.weight"):
@@ -282,7 +283,7 @@ def test_layers_of_many_kinds_are_pruned_and_the_others_named(run: RunContext, m
     assert all(_zeros(after[name]) == after[name].size // 2 for name in result.model.sparse)
     assert result.facts["dense"] == {
         "position": "Mixed is none of torch's own layers, so that the order of its weights is not known",
-        "table.weight": "an embedding table; `embeddings: true` prunes it",
+        "table.weight": "an embedding table; `embeddings: true` takes it too",
         "spread.weight": "ConvTranspose1d is neither linear nor a convolution",
     }
     # torch computes attention's output product without calling its module.
@@ -348,8 +349,8 @@ def test_tables_of_graphs_stay_whole_unless_they_are_meant(run: RunContext) -> N
     model.body.graph.node[2].input[1] = "other"
     model.body.graph.initializer.append(numpy_helper.from_array(np.ones((8, 8), np.float32), "other"))
     result = apply(model, UnstructuredParams(first_and_last="prune"), run)
-    assert result.model.sparse == ("other",)
-    assert result.facts["dense"]["table"] == "an embedding table; `embeddings: true` prunes it"
+    assert list(result.facts["layers"]) == ["other"]
+    assert result.facts["dense"]["table"] == "an embedding table; `embeddings: true` takes it too"
 
 
 def test_graphs_of_other_exporters_are_pruned_along_their_own_axes(run: RunContext) -> None:
@@ -534,17 +535,17 @@ def test_a_killed_gradual_training_goes_on_to_the_same_bits(
 
 def test_movement_brings_back_what_turns_out_to_matter() -> None:
     """A weight near zero whose gradient pushes it away from zero stays; a larger one that shrinks goes."""
-    from compressctl.techniques.prune._sparse_layers import treat
-    from compressctl.techniques.prune._sparse_torch import TorchWeights
     from compressctl.techniques.prune._sparse_training import gradual
+    from compressctl.techniques.prune._sparsity import sparsities
     from compressctl.training.hooks import StepInfo
 
-    network = nn.Linear(2, 1, bias=False)
-    network.weight.data = torch.tensor([[0.1, 1.0]])
+    body = nn.Linear(2, 1, bias=False)
+    body.weight.data = torch.tensor([[0.1, 1.0]])
     signature = Signature((TensorSpec("x", "float32", ("batch", 2)),), (TensorSpec("y", "float32", ("batch", 1)),))
-    weights = TorchWeights(network, signature, embeddings=False, seed=0)
+    layers = TorchNetwork(TorchModel(body, signature))
+    network = layers.body
     params = UnstructuredParams(method="movement", schedule="gradual", finetune=BRIEF, sparsity=0.5, end=1.0)
-    hook = gradual(weights, treat(weights.layers(), params), params)
+    hook = gradual(layers, sparsities(layers.layers(), params), params)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for step in range(4):
         network.weight.grad = torch.tensor([[-1.0, 1.0]])
@@ -720,10 +721,11 @@ def test_an_onnx_file_is_pruned_without_data(shell: Shell, lowered: Model) -> No
 
 
 def test_weights_that_are_read_do_not_change_when_the_network_does() -> None:
-    """A linear layer's weight in the common layout would be the parameter's own memory."""
+    """A linear layer's weight, and that in another layout, would be the parameter's own memory."""
     body = nn.Linear(4, 4)
-    weights = TorchWeights(body, _network(body, 4).signature, embeddings=False, seed=0)
-    (layer,) = weights.layers()
-    before = layer.weight.copy()
-    weights.write("weight", np.zeros_like(before))
+    network = TorchNetwork(_network(body, 4))
+    (layer,) = network.layers()
+    before, by_position = layer.weight.copy(), layer.by_position
+    network.write("weight", np.zeros_like(before))
     assert np.array_equal(layer.weight, before)
+    assert np.array_equal(by_position[:, 0], before)

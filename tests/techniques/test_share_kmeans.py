@@ -31,7 +31,7 @@ from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply as prune
 from compressctl.techniques.share._allocate import Option, allocate
-from compressctl.techniques.share._shared import Treatment, share
+from compressctl.techniques.share._shared import Codebooks, share
 from compressctl.techniques.share.kmeans import apply
 from compressctl.techniques.share.params import KmeansParams
 
@@ -111,7 +111,7 @@ def test_scales_and_entries_can_be_told_apart_after_a_norm_is_folded_in() -> Non
     """A product of three float32 numbers is rounded twice, unless the first product is exact."""
     rng = np.random.default_rng(2)
     weight = rng.normal(size=(64, 200)).astype(np.float32)
-    found = share(weight, Treatment(16, "scaled"), KmeansParams(), None, rng)
+    found = share(weight, Codebooks(16, "scaled"), KmeansParams(), None, rng)
     assert found.scale is not None
     exact = found.codebook[0][found.codes].astype(np.float64) * found.scale
     assert np.array_equal(found.values(), exact)
@@ -119,8 +119,8 @@ def test_scales_and_entries_can_be_told_apart_after_a_norm_is_folded_in() -> Non
 
 def _share(weight: np.ndarray, importance: np.ndarray | None = None, **params: Any) -> np.ndarray:
     said = KmeansParams(**params)
-    treatment = Treatment(said.clusters, said.granularity)
-    return share(weight, treatment, said, importance, np.random.default_rng(0)).values()
+    wanted = Codebooks(said.clusters, said.granularity)
+    return share(weight, wanted, said, importance, np.random.default_rng(0)).values()
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "scaled", "channel"])
@@ -413,7 +413,7 @@ def test_errors_are_made_good_by_later_weights(granularity: str, groups: int) ->
     mixed = rng.normal(size=(groups, 2000, 40)) @ rng.normal(size=(groups, 40, 128))
     inputs = mixed + 0.1 * rng.normal(size=mixed.shape)
     params = KmeansParams(clusters=8, granularity=granularity)  # type: ignore[arg-type]
-    found = share(weight, Treatment(8, granularity), params, None, rng)  # type: ignore[arg-type]
+    found = share(weight, Codebooks(8, granularity), params, None, rng)  # type: ignore[arg-type]
     better = compensate(weight, found, np.einsum("gnk,gnl->gkl", inputs, inputs))
 
     def error(values: np.ndarray) -> float:

@@ -8,12 +8,14 @@ import numpy as np
 
 from compressctl.core.data import Split
 from compressctl.core.errors import StageError
-from compressctl.core.events import Events
+from compressctl.core.technique import RunContext
+from compressctl.layers.layer import Layer, by_position, from_positions
+from compressctl.layers.network import Network
+from compressctl.layers.statistics import hold_mean_output, input_grams, input_moments
 from compressctl.numerics.masks import block_means, global_masks, layer_mask, n_of_m_mask, row_mask, spread
 from compressctl.numerics.saliency import lamp, wanda
 from compressctl.numerics.sparsegpt import Zeros, sparsegpt
-from compressctl.techniques.prune._input_moments import input_grams, input_moments
-from compressctl.techniques.prune._sparse_layers import Layer, Treated, Treatment, Weights
+from compressctl.techniques.prune._sparsity import Sparsities, Sparsity
 from compressctl.techniques.prune.params import UnstructuredParams
 
 Share = Callable[[float], float]
@@ -24,7 +26,7 @@ _LARGEST_GRAM = 16_384
 
 
 def choose(
-    scores: Mapping[str, np.ndarray], treated: Treated, share: Share, *, is_global: bool, by_row: bool = False
+    scores: Mapping[str, np.ndarray], chosen: Sparsities, share: Share, *, is_global: bool, by_row: bool = False
 ) -> dict[str, np.ndarray]:
     """A mask for each pruned layer, True where the weight stays.
 
@@ -32,21 +34,21 @@ def choose(
     compete within their output channel.
     """
     masks: dict[str, np.ndarray] = {}
-    common = [name for name, treatment in treated.pruned.items() if is_global and not treatment.own]
+    common = [name for name, sparsity in chosen.pruned.items() if is_global and not sparsity.own]
     if common:
-        first = treated.pruned[common[0]]
+        first = chosen.pruned[common[0]]
         found = global_masks([scores[name] for name in common], share(first.share), first.block)
         masks.update(zip(common, found, strict=True))
-    for name, treatment in treated.pruned.items():
+    for name, sparsity in chosen.pruned.items():
         if name not in masks:
-            masks[name] = _mask(scores[name], treatment, share(treatment.share), by_row=by_row)
+            masks[name] = _mask(scores[name], sparsity, share(sparsity.share), by_row=by_row)
     return masks
 
 
-def _mask(scores: np.ndarray, treatment: Treatment, share: float, *, by_row: bool) -> np.ndarray:
-    if treatment.n_of_m is not None:
-        return n_of_m_mask(scores, kept_of(treatment.n_of_m, share), treatment.n_of_m[1])
-    return (row_mask if by_row else layer_mask)(scores, share, treatment.block)
+def _mask(scores: np.ndarray, sparsity: Sparsity, share: float, *, by_row: bool) -> np.ndarray:
+    if sparsity.n_of_m is not None:
+        return n_of_m_mask(scores, kept_of(sparsity.n_of_m, share), sparsity.n_of_m[1])
+    return (row_mask if by_row else layer_mask)(scores, share, sparsity.block)
 
 
 def kept_of(ratio: tuple[int, int], share: float) -> int:
@@ -55,81 +57,80 @@ def kept_of(ratio: tuple[int, int], share: float) -> int:
     return max(n, m - int(share * m + 1e-9))
 
 
-def magnitudes(layers: Sequence[Layer], treated: Treated, method: str) -> dict[str, np.ndarray]:
+def magnitudes(layers: Sequence[Layer], chosen: Sparsities, method: str) -> dict[str, np.ndarray]:
     """|w| of the pruned layers, or the LAMP score of their blocks."""
-    scores = {layer.name: np.abs(layer.weight) for layer in layers if layer.name in treated.pruned}
+    scores = {layer.name: np.abs(layer.by_position) for layer in layers if layer.name in chosen.pruned}
     if method != "lamp":
         return scores
     return {
-        name: spread(lamp(block_means(score, treated.pruned[name].block)), treated.pruned[name].block, score.shape)
+        name: spread(lamp(block_means(score, chosen.pruned[name].block)), chosen.pruned[name].block, score.shape)
         for name, score in scores.items()
     }
 
 
 def cut(
-    weights: Weights, treated: Treated, share: Share, params: UnstructuredParams, split: Split | None, events: Events
+    network: Network, chosen: Sparsities, share: Share, params: UnstructuredParams, split: Split | None, run: RunContext
 ) -> list[str]:
     """Make zeros, in place. Returns the layers that were judged by magnitude since their inputs could not be seen."""
     if params.method == "sparsegpt":
         assert split is not None, "the plan gives calibration data to a technique that needs it"
-        return _cut_by_sparsegpt(weights, treated, share, params, split, events)
-    layers = [layer for layer in weights.layers() if layer.name in treated.pruned]
+        return _cut_by_sparsegpt(network, chosen, share, params, split, run)
+    layers = [layer for layer in network.layers() if layer.name in chosen.pruned]
     unseen: list[str] = []
     means: dict[str, np.ndarray] = {}
     if params.method == "wanda":
         assert split is not None, "the plan gives calibration data to a technique that needs it"
-        seen = input_moments(weights, layers, split)
-        means = {name: moments.mean for name, moments in seen.items()}
-        norms = {name: np.sqrt(moments.squares) for name, moments in seen.items()}
+        seen = input_moments(network, layers, split, run.seed)
+        norms = {name: np.sqrt(by_position(moments.squares)) for name, moments in seen.items()}
         unseen = [layer.name for layer in layers if layer.name not in norms]
-        means = means if params.bias_correction else {}
-        scores = {layer.name: wanda(layer.weight, norms.get(layer.name, np.ones(1))) for layer in layers}
-        masks = choose(scores, treated, share, is_global=False, by_row=True)
+        means = {name: moments.mean for name, moments in seen.items()} if params.bias_correction else {}
+        scores = {layer.name: wanda(layer.by_position, norms.get(layer.name, np.ones(1))) for layer in layers}
+        masks = choose(scores, chosen, share, is_global=False, by_row=True)
     else:
-        masks = choose(magnitudes(layers, treated, params.method), treated, share, is_global=params.is_global)
+        masks = choose(magnitudes(layers, chosen, params.method), chosen, share, is_global=params.is_global)
     for layer in layers:
-        _write(
-            weights, layer, np.where(masks[layer.name], layer.weight, layer.weight.dtype.type(0)), means.get(layer.name)
-        )
+        _write(network, layer, np.where(masks[layer.name], layer.by_position, np.float32(0)), means.get(layer.name))
     return unseen
 
 
-def _write(weights: Weights, layer: Layer, pruned: np.ndarray, mean: np.ndarray | None) -> None:
+def _write(network: Network, layer: Layer, pruned: np.ndarray, mean: np.ndarray | None) -> None:
     """Set the weight. mean: of what each weight multiplies; the bias makes up for what the outputs lose on average."""
-    weights.write(layer.name, pruned)
+    weight = from_positions(pruned, layer.weight.shape)
+    network.write(layer.name, weight)
     if mean is not None:
-        lost = ((layer.weight - pruned) * mean).sum(axis=(1, 2))
-        weights.shift(layer.name, lost.astype(np.float32))
+        hold_mean_output(network, layer, weight, mean)
 
 
 def _cut_by_sparsegpt(
-    weights: Weights, treated: Treated, share: Share, params: UnstructuredParams, split: Split, events: Events
+    network: Network, chosen: Sparsities, share: Share, params: UnstructuredParams, split: Split, run: RunContext
 ) -> list[str]:
     """In rounds, in the order of the layers: what enters the later ones comes from layers that are pruned already."""
-    names = [layer.name for layer in weights.layers() if layer.name in treated.pruned]
+    names = [layer.name for layer in network.layers() if layer.name in chosen.pruned]
     unseen: list[str] = []
-    for done, chosen in enumerate(np.array_split(names, min(params.rounds, len(names)))):
-        layers = {layer.name: layer for layer in weights.layers() if layer.name in set(chosen)}
-        _check_sizes(list(layers.values()))
-        means, grams = input_grams(weights, list(layers.values()), split)
-        for name, layer in layers.items():
-            treatment = treated.pruned[name]
-            if name in grams:
-                pruned = _sparsegpt(layer, grams.pop(name), _zeros(treatment, share), params.damping)
+    rounds = min(params.rounds, len(names))
+    for done, part in enumerate(np.array_split(names, rounds)):
+        layers = [layer for layer in network.layers() if layer.name in set(part)]
+        _check_sizes(layers)
+        seen = input_grams(network, layers, split, run.seed)
+        for layer in layers:
+            sparsity, grams = chosen.pruned[layer.name], seen.pop(layer.name, None)
+            if grams is None:
+                unseen.append(layer.name)
+                mask = _mask(np.abs(layer.by_position), sparsity, share(sparsity.share), by_row=False)
+                pruned = np.where(mask, layer.by_position, np.float32(0))
             else:
-                unseen.append(name)
-                mask = _mask(np.abs(layer.weight), treatment, share(treatment.share), by_row=False)
-                pruned = np.where(mask, layer.weight, layer.weight.dtype.type(0))
-            _write(weights, layer, pruned, means.get(name) if params.bias_correction else None)
-        events.progress("pruning", done + 1, min(params.rounds, len(names)))
+                pruned = _sparsegpt(layer, grams.products, _zeros(sparsity, share), params.damping)
+            mean = grams.mean if grams is not None and params.bias_correction else None
+            _write(network, layer, pruned, mean)
+        run.events.progress("pruning", done + 1, rounds)
     return unseen
 
 
-def _zeros(treatment: Treatment, share: Share) -> Zeros:
-    now = share(treatment.share)
-    if treatment.n_of_m is not None:
-        return Zeros(n_of_m=(kept_of(treatment.n_of_m, now), treatment.n_of_m[1]))
-    return Zeros(share=now, block=treatment.block)
+def _zeros(sparsity: Sparsity, share: Share) -> Zeros:
+    now = share(sparsity.share)
+    if sparsity.n_of_m is not None:
+        return Zeros(n_of_m=(kept_of(sparsity.n_of_m, now), sparsity.n_of_m[1]))
+    return Zeros(share=now, block=sparsity.block)
 
 
 def _check_sizes(layers: Sequence[Layer]) -> None:
@@ -143,5 +144,5 @@ def _check_sizes(layers: Sequence[Layer]) -> None:
 
 def _sparsegpt(layer: Layer, grams: np.ndarray, zeros: Zeros, damping: float) -> np.ndarray:
     """Each group of a grouped convolution has inputs, and so a matrix, of its own."""
-    parts = np.split(layer.weight, layer.groups)
+    parts = np.split(layer.by_position, layer.outline.groups)
     return np.concatenate([sparsegpt(part, gram, zeros, damping) for part, gram in zip(parts, grams, strict=True)])

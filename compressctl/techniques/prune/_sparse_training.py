@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressctl.layers.layer import by_position, from_positions
+from compressctl.layers.torch_network import TorchNetwork
 from compressctl.numerics.sparsity_schedule import cubic
 from compressctl.techniques.prune._masking import choose, magnitudes
-from compressctl.techniques.prune._sparse_layers import Treated, Weights
-from compressctl.techniques.prune._sparse_torch import from_canonical, to_canonical
+from compressctl.techniques.prune._sparsity import Sparsities
 from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.training.hooks import Hook, StepInfo
 
@@ -22,10 +23,10 @@ _CUTS = 100
 class GradualPruning(Hook):
     """Cut more and more by the cubic schedule; what was cut stays zero. cuts: the optimizer steps after which it was cut."""
 
-    def __init__(self, weights: Weights, treated: Treated, params: UnstructuredParams) -> None:
-        self._weights = weights
-        self._network: nn.Module = weights.body()
-        self._treated = treated
+    def __init__(self, network: TorchNetwork, chosen: Sparsities, params: UnstructuredParams) -> None:
+        self._layers = network
+        self._network = network.body
+        self._chosen = chosen
         self._params = params
         self._masks: dict[str, Tensor] | None = None
         self.cuts: list[int] = []
@@ -64,14 +65,14 @@ class GradualPruning(Hook):
     def _cut(self, network: nn.Module, moment: StepInfo) -> dict[str, Tensor]:
         share = partial(self._share, moment)
         self.cuts.append(moment.step + 1)
-        masks = choose(self._scores(network), self._treated, share, is_global=self._params.is_global)
+        masks = choose(self._scores(network), self._chosen, share, is_global=self._params.is_global)
         return {
-            name: torch.from_numpy(from_canonical(masks[name], tuple(parameter.shape))).to(parameter.device)
+            name: torch.from_numpy(from_positions(masks[name], tuple(parameter.shape))).to(parameter.device)
             for name, parameter in self._pruned(network)
         }
 
     def _scores(self, network: nn.Module) -> Mapping[str, np.ndarray]:
-        return magnitudes(self._weights.layers(), self._treated, self._params.method)
+        return magnitudes(self._layers.layers(), self._chosen, self._params.method)
 
     def _share(self, moment: StepInfo, final: float) -> float:
         start, stop = self._window(moment)
@@ -88,7 +89,7 @@ class GradualPruning(Hook):
         return step == stop or (start < step < stop and (step - start) % every == 0)
 
     def _pruned(self, network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-        return [(name, found) for name, found in network.named_parameters() if name in self._treated.pruned]
+        return [(name, found) for name, found in network.named_parameters() if name in self._chosen.pruned]
 
 
 class MovementPruning(GradualPruning):
@@ -98,8 +99,8 @@ class MovementPruning(GradualPruning):
     Source: Sanh et al. 2020, "Movement Pruning", section 4 (hard movement pruning).
     """
 
-    def __init__(self, weights: Weights, treated: Treated, params: UnstructuredParams) -> None:
-        super().__init__(weights, treated, params)
+    def __init__(self, network: TorchNetwork, chosen: Sparsities, params: UnstructuredParams) -> None:
+        super().__init__(network, chosen, params)
         self._whole: dict[str, Tensor] = {}
         self._moved: dict[str, Tensor] = {}
 
@@ -127,7 +128,7 @@ class MovementPruning(GradualPruning):
         self._moved = _under("moved/", state, self._network)
 
     def _scores(self, network: nn.Module) -> Mapping[str, np.ndarray]:
-        return {name: to_canonical(moved.cpu().numpy()) for name, moved in self._moved.items()}
+        return {name: by_position(moved.cpu().float().numpy()) for name, moved in self._moved.items()}
 
 
 def _under(prefix: str, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
@@ -140,7 +141,7 @@ def _under(prefix: str, state: Mapping[str, Tensor], network: nn.Module) -> dict
     }
 
 
-def gradual(weights: Weights, treated: Treated, params: UnstructuredParams) -> GradualPruning:
+def gradual(network: TorchNetwork, chosen: Sparsities, params: UnstructuredParams) -> GradualPruning:
     kind: Callable[..., GradualPruning] = MovementPruning if params.method == "movement" else GradualPruning
-    made: GradualPruning = kind(weights, treated, params)
+    made: GradualPruning = kind(network, chosen, params)
     return made

@@ -16,9 +16,8 @@ from compressctl.core.technique import RunContext
 from compressctl.numerics.codebook import shared
 from compressctl.numerics.levels import rounded
 from compressctl.numerics.scaled_codebook import scaled
-from compressctl.techniques.prune._sparse_torch import from_canonical, to_canonical
 from compressctl.techniques.share._codebook_hooks import CodebookTraining, Layout, MovingMembership
-from compressctl.techniques.share._layers import as_rows, from_rows
+from compressctl.techniques.share._codebooks import as_rows
 from compressctl.techniques.share._shared import ENTRY_BITS, Shared, short
 from compressctl.techniques.share.params import KmeansParams
 from compressctl.training.loop import train
@@ -53,19 +52,13 @@ def _layout(network: nn.Module, name: str, found: Shared) -> Layout:
     parameter = dict(network.named_parameters())[name]
     books, size = found.codebook.shape
     book = np.repeat(np.arange(books), found.codes.size // books).reshape(found.codes.shape)
-    index = _as_parameter(book * size + found.codes.astype(np.int64), tuple(parameter.shape))
+    index = (book * size + found.codes.astype(np.int64)).reshape(tuple(parameter.shape))
     held = np.zeros((books, size), bool)
     held[:, 0] = found.has_zero
     scale = None
     if found.scale is not None:
         scale = torch.from_numpy(found.scale.reshape(-1, *[1] * (parameter.ndim - 1)).copy())
     return Layout(torch.from_numpy(index), scale, torch.from_numpy(held.reshape(-1)), size)
-
-
-def _as_parameter(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    out, channels = shape[:2]
-    canonical = (out, rows.shape[1] // channels, channels)
-    return from_canonical(from_rows(rows, canonical), shape)
 
 
 def _settle(
@@ -79,7 +72,7 @@ def _settle(
     parameters = dict(network.named_parameters())
     for name, old in before.items():
         parameter = parameters[name]
-        rows = as_rows(to_canonical(parameter.detach().numpy()))
+        rows = as_rows(parameter.detach().numpy())
         found[name] = _same_indices(rows, old) if fixed else _read_back(rows, old)
         if params.codebook_bits == 32 and old.scale is None:
             continue
@@ -87,7 +80,7 @@ def _settle(
         books = books if old.scale is None else short(books, ENTRY_BITS)
         found[name] = replace(found[name], codebook=books.astype(np.float32))
         with torch.no_grad():
-            parameter.copy_(torch.from_numpy(_as_parameter(found[name].values(), tuple(parameter.shape))))
+            parameter.copy_(torch.from_numpy(found[name].values()).reshape(parameter.shape))
     return found
 
 

@@ -47,7 +47,9 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Treatment:
+class Codebooks:
+    """What a layer's weights shall share. clusters: entries of one codebook."""
+
     clusters: int
     granularity: Granularity
 
@@ -67,7 +69,7 @@ SCALE_BITS, ENTRY_BITS = 8, 16
 
 def share(
     weight: np.ndarray,
-    treatment: Treatment,
+    wanted: Codebooks,
     params: KmeansParams,
     importance: np.ndarray | None,
     rng: np.random.Generator,
@@ -76,16 +78,16 @@ def share(
     if not np.isfinite(weight).all():
         raise ValueError("the weight holds NaN or infinity")
     zero = weight == 0 if params.keep_zeros and np.any(weight == 0) else None
-    match treatment.granularity:
+    match wanted.granularity:
         case "tensor":
-            return _one_book(weight, None, treatment.clusters, zero, params, importance, rng)
+            return _one_book(weight, None, wanted.clusters, zero, params, importance, rng)
         case "scaled":
-            return _scaled(weight, treatment.clusters, zero, params, importance, rng)
+            return _scaled(weight, wanted.clusters, zero, params, importance, rng)
         case "channel":
-            return _many_books(weight, len(weight), treatment.clusters, zero, params, importance)
+            return _many_books(weight, len(weight), wanted.clusters, zero, params, importance)
     columns = weight.shape[1]
     size = params.group_size if columns % params.group_size == 0 else columns
-    return _many_books(weight, weight.size // size, treatment.clusters, zero, params, importance)
+    return _many_books(weight, weight.size // size, wanted.clusters, zero, params, importance)
 
 
 def _one_book(

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.errors import NothingToCompressError, StageError
+from compressctl.core.errors import StageError
 from compressctl.core.model import Model, TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.untouched import Untouched
-from compressctl.graph.where_weights import layers_hint
-from compressctl.techniques.prune._input_moments import Moments, input_grams, input_moments
-from compressctl.techniques.prune._sparse_layers import Layer, Weights, with_weights
+from compressctl.layers.layer import Layer
+from compressctl.layers.network import Network, facts_of, nothing_to, open_network
+from compressctl.layers.statistics import Moments, hold_mean_output, input_grams, input_moments
+from compressctl.techniques.share._codebooks import Chosen, as_rows, choose
 from compressctl.techniques.share._compensate import compensate
-from compressctl.techniques.share._layers import Chosen, as_rows, choose, from_rows, open_weights
-from compressctl.techniques.share._shared import Shared, Treatment, share
+from compressctl.techniques.share._shared import Codebooks, Shared, share
 from compressctl.techniques.share.params import KmeansParams
 
 _FLOOR = 1e-3
@@ -34,66 +34,54 @@ _READS = "linear layers, convolutions and attention's projections"
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     """Share, and train where the params say so. Raises NothingToCompressError when no layer can be shared."""
-    weights, carried = open_weights(model, params, run)
-    layers = weights.layers()
+    # Few values are few values whichever way a matrix is read.
+    network = open_network(model, run.events, embeddings=params.embeddings, any_order=True)
+    layers = network.layers()
     chosen = choose(layers, params)
     if not chosen.shared:
-        left = [f"{name}: {why}" for name, why in list({**chosen.left, **weights.skipped}.items())[:3]]
-        reasons = "; ".join([*left, *(carried.said if carried is not None else ())])
-        raise NothingToCompressError(
-            (
-                "nothing to share: overrides leave no linear layer or convolution"
-                if layers
-                else "nothing to share: no linear layer or convolution with a weight that this stage can change"
-            )
-            + (f" ({reasons})" if reasons else ""),
-            hint=layers_hint(model),
-        )
+        raise nothing_to("share", model, network, chosen.left)
     layers = [layer for layer in layers if layer.name in chosen.shared]
-    moments, grams = _inputs(weights, layers, params, run)
-    heavy = _importance(model, weights, layers, moments, params, run)
-    facts: dict[str, Any] = {} if carried is None else dict(carried.facts)
+    moments, grams = _inputs(network, layers, params, run)
+    heavy = _importance(model, network, layers, moments, params, run)
+    facts: dict[str, Any] = facts_of(network)
     if params.budget is not None:
         from compressctl.techniques.share._budget import within_budget
 
-        chosen, facts["budget"] = within_budget(model, weights, layers, chosen, heavy, params, run)
+        chosen, facts["budget"] = within_budget(network, layers, chosen, heavy, params, run)
     found = {layer.name: _shared(layer, chosen.shared[layer.name], params, heavy, run) for layer in layers}
     for number, layer in enumerate(layers):
         if layer.name in grams:
             found[layer.name] = compensate(as_rows(layer.weight), found[layer.name], grams.pop(layer.name))
             run.events.progress("compensating", number + 1, len(layers))
     for layer in layers:
-        write(weights, layer, found[layer.name])
+        weight = found[layer.name].values().reshape(layer.weight.shape)
+        network.write(layer.name, weight)
         if params.corrects_bias and layer.name in moments:
-            _correct_bias(weights, layer, found[layer.name], moments[layer.name])
-    ours = with_weights(model, weights, None if carried is None else carried.plan)
+            hold_mean_output(network, layer, weight, moments[layer.name].mean)
+    ours = network.model()
     before = _errors(layers, found, heavy)
     if params.finetune is not None:
-        assert isinstance(ours, TorchModel), "the check refuses to train a graph"
+        assert isinstance(ours, TorchModel), "the params refuse to train a graph"
         from compressctl.techniques.share._finetune import finetune
 
         found, facts["finetune"] = finetune(ours, found, params, run)
-    untouched = Untouched("share.kmeans", _READS, chosen.shared, {**chosen.left, **weights.skipped})
+    untouched = Untouched("share.kmeans", _READS, chosen.shared, {**chosen.left, **network.skipped})
     unshared = untouched.facts(ours, run.events)
-    return StageResult(ours, {**_facts(layers, found, chosen, weights, before), **unshared, **facts})
-
-
-def write(weights: Weights, layer: Layer, shared: Shared) -> None:
-    weights.write(layer.name, from_rows(shared.values(), layer.weight.shape))
+    return StageResult(ours, {**_facts(layers, found, chosen, network, before), **unshared, **facts})
 
 
 def _shared(
-    layer: Layer, treatment: Treatment, params: KmeansParams, heavy: Mapping[str, np.ndarray], run: RunContext
+    layer: Layer, codebooks: Codebooks, params: KmeansParams, heavy: Mapping[str, np.ndarray], run: RunContext
 ) -> Shared:
     rng = np.random.default_rng([run.seed, layer.weight.size])
     try:
-        return share(as_rows(layer.weight), treatment, params, heavy.get(layer.name), rng)
+        return share(as_rows(layer.weight), codebooks, params, heavy.get(layer.name), rng)
     except ValueError as error:
         raise StageError(f"{layer.name}: {error}", hint="check the weights that the model was loaded with") from error
 
 
 def _inputs(
-    weights: Weights, layers: Sequence[Layer], params: KmeansParams, run: RunContext
+    network: Network, layers: Sequence[Layer], params: KmeansParams, run: RunContext
 ) -> tuple[dict[str, Moments], dict[str, np.ndarray]]:
     """What enters each layer, where anything asks for it: moments, and (groups, columns, columns) sums of products."""
     if not (params.corrects_bias or params.compensate or params.importance == "activation"):
@@ -102,34 +90,37 @@ def _inputs(
     if split is None or len(split) == 0:
         return {}, {}
     if not params.compensate:
-        return input_moments(weights, layers, split, _ROWS), {}
+        return input_moments(network, layers, split, run.seed, _ROWS), {}
     # One pass for both: the diagonal of the products is the energy.
-    fitting = {layer.name: layer for layer in layers if layer.weight[0].size <= _LARGEST_GRAM}
-    means, grams = input_grams(weights, list(fitting.values()), split, _ROWS)
-    moments = {name: Moments(means[name], _energy(gram, fitting[name]), 1) for name, gram in grams.items()}
+    fitting = [layer for layer in layers if layer.weight[0].size <= _LARGEST_GRAM]
+    seen = input_grams(network, fitting, split, run.seed, _ROWS)
+    moments = {
+        layer.name: Moments(seen[layer.name].mean, _energy(seen[layer.name].products, layer), 1)
+        for layer in fitting
+        if layer.name in seen
+    }
     rest = [layer for layer in layers if layer.name not in moments]
     if rest:
-        moments |= input_moments(weights, rest, split, _ROWS)
-    return moments, {name: _in_order(gram, fitting[name].weight.shape) for name, gram in grams.items()}
+        moments |= input_moments(network, rest, split, run.seed, _ROWS)
+    return moments, {layer.name: _in_order(seen[layer.name].products, layer) for layer in fitting if layer.name in seen}
 
 
 def _energy(gram: np.ndarray, layer: Layer) -> np.ndarray:
     """In the shape of the layer's weight."""
-    out, positions, channels = layer.weight.shape
-    by_group = np.diagonal(gram, axis1=1, axis2=2).reshape(layer.groups, positions, channels)
-    return np.repeat(by_group, out // layer.groups, axis=0)
+    by_group = np.diagonal(_in_order(gram, layer), axis1=1, axis2=2)
+    return np.repeat(by_group, len(layer.weight) // layer.outline.groups, axis=0).reshape(layer.weight.shape)
 
 
-def _in_order(gram: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _in_order(gram: np.ndarray, layer: Layer) -> np.ndarray:
     """Columns as (channel, position) instead of (position, channel)."""
-    _, positions, channels = shape
-    order = np.arange(positions * channels).reshape(positions, channels).T.reshape(-1)
+    channels = layer.weight.shape[1]
+    order = np.arange(gram.shape[1]).reshape(-1, channels).T.reshape(-1)
     return gram[:, order][:, :, order]
 
 
 def _importance(
     model: Model,
-    weights: Weights,
+    network: Network,
     layers: Sequence[Layer],
     moments: Mapping[str, Moments],
     params: KmeansParams,
@@ -138,22 +129,17 @@ def _importance(
     """By layer, (rows, columns); empty where all weights count alike."""
     found: dict[str, np.ndarray] = {}
     if params.importance == "activation":
-        found = {name: as_rows(moment.squares) / moment.count for name, moment in moments.items()}
+        found = {
+            name: moment.squares.reshape(len(moment.squares), -1) / moment.count for name, moment in moments.items()
+        }
     elif params.importance == "fisher":
-        from compressctl.techniques.prune._sparse_torch import to_canonical
         from compressctl.techniques.share._fisher import fisher
 
         assert run.data is not None, "the plan gives calibration data to a technique that needs it"
         names = [layer.name for layer in layers]
-        gradients = fisher(weights.body(), names, run.data.split("calibration"), model.signature, run.task)
-        found = {name: as_rows(to_canonical(values)) for name, values in gradients.items()}
+        gradients = fisher(network.model().body, names, run.data.split("calibration"), model.signature, run.task)
+        found = {name: as_rows(values) for name, values in gradients.items()}
     return {name: values + _FLOOR * max(float(values.mean()), 1e-30) for name, values in found.items()}
-
-
-def _correct_bias(weights: Weights, layer: Layer, shared: Shared, moments: Moments) -> None:
-    """A layer is linear in its input, so that its mean input tells by how much each output moves on average."""
-    moved = layer.weight - from_rows(shared.values(), layer.weight.shape)
-    weights.shift(layer.name, (moved * moments.mean).sum(axis=(1, 2)).astype(np.float32))
 
 
 def _errors(layers: Sequence[Layer], found: Mapping[str, Shared], heavy: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -171,7 +157,7 @@ def _facts(
     layers: Sequence[Layer],
     found: Mapping[str, Shared],
     chosen: Chosen,
-    weights: Weights,
+    network: Network,
     errors: Mapping[str, float],
 ) -> dict[str, Any]:
     """bits_per_weight: of an ideal entropy coder, codebooks included."""
@@ -188,5 +174,5 @@ def _facts(
         },
         "shared_weights": count,
         "bits_per_weight": round(sum(shared.bits for shared in found.values()) / count, 3),
-        "left": {**chosen.left, **weights.skipped},
+        "left": {**chosen.left, **network.skipped},
     }

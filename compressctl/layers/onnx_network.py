@@ -1,0 +1,185 @@
+"""The layers of an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from compressctl.core.events import Events
+from compressctl.core.model import OnnxModel
+from compressctl.graph.carry import Carried, carry
+from compressctl.graph.execute import ActivationRecorder
+from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.simplify import simplify
+from compressctl.graph.tensors import copy_of, from_array, to_array
+from compressctl.layers.layer import Layer, Outline
+from compressctl.layers.network import Inputs, See
+
+_HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, *_HALVES}
+
+
+@dataclass(frozen=True)
+class _Owner:
+    """The first node that reads a weight. is_transposed: the weight is stored as (in, out)."""
+
+    node: onnx.NodeProto
+    is_transposed: bool
+
+
+class OnnxNetwork:
+    """A copy of the model in which weights are constants, whatever computed them. Quantized ones are skipped. See `Network`."""
+
+    batch_size = 8
+    """What enters every layer is held at once."""
+
+    def __init__(self, model: OnnxModel, events: Events, *, embeddings: bool = False, any_order: bool = False) -> None:
+        carried = _prepared(model, events)
+        self.said = carried.said
+        self._model = replace(model, body=carried.model, quant=carried.plan)
+        self.body: onnx.ModelProto = carried.model
+        self.signature = model.signature
+        self._initializers = {tensor.name: tensor for tensor in self.body.graph.initializer}
+        self._owners, self.skipped = _find(self.body.graph, embeddings, any_order, carried)
+
+    def layers(self) -> list[Layer]:
+        return [self._layer(name, owner) for name, owner in self._owners.items()]
+
+    def write(self, name: str, weight: np.ndarray) -> None:
+        tensor = self._initializers[name]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        array = weight.T if self._owners[name].is_transposed else weight
+        tensor.CopyFrom(from_array(np.ascontiguousarray(array).astype(dtype), name))
+
+    def shift(self, name: str, change: np.ndarray) -> None:
+        """Convolutions and Gemm have a place for a bias; it becomes a constant of the node's own."""
+        node, tensor = self._owners[name].node, self._initializers[name]
+        shared = sum(name in other.input for other in self.body.graph.node) > 1
+        if (
+            node.op_type in ("MatMul", "Gather")
+            or shared
+            or attribute(node, "alpha", 1.0) != 1.0
+            or attribute(node, "beta", 1.0) != 1.0
+        ):
+            return
+        old = node.input[2] if len(node.input) > 2 else ""
+        given = to_array(self._initializers[old]) if old in self._initializers else np.zeros(1, np.float32)
+        if (old and old not in self._initializers) or given.size not in (1, change.size):
+            return
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        own = f"{name}.shifted_bias"
+        bias = from_array((given.reshape(-1) + change).astype(dtype), own)
+        if own == old:
+            self._initializers[own].CopyFrom(bias)
+            return
+        del node.input[2:]
+        node.input.append(own)
+        self.body.graph.initializer.append(bias)
+        self._initializers[own] = self.body.graph.initializer[-1]
+
+    def watch(self, names: Sequence[str], batches: Iterable[Inputs], see: See) -> None:
+        nodes = {name: self._owners[name].node for name in names}
+        entering = {name: node.input[0] for name, node in nodes.items() if node.op_type != "Gather"}
+        tapped = ActivationRecorder(self.body, list(dict.fromkeys(entering.values())))
+        for inputs in batches:
+            values = tapped.run(inputs)
+            for name, entry in entering.items():
+                entered = values[entry].astype(np.float32)
+                see(name, entered.T if attribute(nodes[name], "transA", 0) else entered)
+
+    def outputs(self, inputs: Inputs) -> Mapping[str, np.ndarray]:
+        return ActivationRecorder(self.body, [spec.name for spec in self.signature.outputs], threads=1).run(inputs)
+
+    def model(self) -> OnnxModel:
+        """Without the biases that others have replaced."""
+        store_what_is_read(self.body.graph)
+        self._initializers = {tensor.name: tensor for tensor in self.body.graph.initializer}
+        return self._model
+
+    def _layer(self, name: str, owner: _Owner) -> Layer:
+        array = self._float(name)
+        weight = array.T if owner.is_transposed else array
+        own_bias = (
+            owner.node.op_type != "Gather" and len(owner.node.input) > 2 and owner.node.input[2] in self._initializers
+        )
+        bias = self._float(owner.node.input[2]) if own_bias else None
+        return Layer(name, owner.node.op_type, outline_of(owner.node, weight.shape), weight, bias)
+
+    def _float(self, name: str) -> np.ndarray:
+        array = to_array(self._initializers[name])
+        return array if array.dtype == np.float64 else array.astype(np.float32)
+
+
+def outline_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Outline:
+    """shape: of the weight, outputs first."""
+    if node.op_type != "Conv":
+        return Outline(node.name, shape)
+    axes = len(shape) - 2
+    defaults = {"strides": (1,) * axes, "pads": (0,) * 2 * axes, "dilations": (1,) * axes}
+    geometry: dict[str, Any] = {name: tuple(attribute(node, name, default)) for name, default in defaults.items()}  # type: ignore[arg-type]
+    mode = attribute(node, "auto_pad")
+    auto_pad = mode.decode() if mode in (b"SAME_UPPER", b"SAME_LOWER") else ""
+    return Outline(node.name, shape, **geometry, groups=int(attribute(node, "group", 1)), auto_pad=auto_pad)  # type: ignore[call-overload]
+
+
+def is_transposed(node: onnx.NodeProto) -> bool:
+    """Whether a matrix product's weight is stored as (in, out)."""
+    return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
+
+
+def _prepared(model: OnnxModel, events: Events) -> Carried:
+    """A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits."""
+    halves = any(tensor.data_type in _HALVES for tensor in model.body.graph.initializer)
+    return carry(model, copy_of(model.body) if halves else simplify(model.body), events)
+
+
+def _find(
+    graph: onnx.GraphProto, embeddings: bool, any_order: bool, carried: Carried
+) -> tuple[dict[str, _Owner], dict[str, str]]:
+    looked_up = index(graph)
+    owners: dict[str, _Owner] = {}
+    skipped: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul", "ConvTranspose", "Gather") or node.domain not in (
+            "",
+            "ai.onnx",
+        ):
+            continue
+        name = node.input[0] if node.op_type == "Gather" else node.input[1]
+        tensor = looked_up.initializers.get(name)
+        if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
+            continue
+        reason = "quantized already" if name in carried.weights else None
+        reason = reason or _reason(node, name, tensor, looked_up, embeddings, any_order)
+        if reason is not None:
+            skipped[name] = reason
+        else:
+            owners.setdefault(name, _Owner(node, is_transposed(node)))
+    return {name: owner for name, owner in owners.items() if name not in skipped}, skipped
+
+
+def _reason(
+    node: onnx.NodeProto,
+    name: str,
+    tensor: onnx.TensorProto,
+    looked_up: GraphIndex,
+    embeddings: bool,
+    any_order: bool,
+) -> str | None:
+    """Why a weight is no layer's, None where it is one's."""
+    if node.op_type == "Gather":
+        if attribute(node, "axis", 0) != 0 or len(tensor.dims) != 2:
+            return "a constant of which parts are taken"
+        return None if embeddings else "an embedding table; `embeddings: true` takes it too"
+    if node.op_type == "ConvTranspose":
+        return "a transposed convolution"
+    if node.op_type == "MatMul" and len(tensor.dims) != 2:
+        return f"a product of {len(tensor.dims)} axes"
+    if any_order:
+        return None
+    ways = {is_transposed(reader) for reader in looked_up.consumers[name] if reader.op_type in ("Gemm", "MatMul")}
+    return "two nodes read it in different orders" if len(ways) > 1 else None
