@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compressctl.core.registry import Registry
+from compressctl.core.registry import Registry, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,10 @@ class LoadDataset(Protocol):
 
 
 class Metric(Protocol):
-    """outputs: (n, ...) the model's first output. labels: (n, ...). Percent (0 to 100) where the metric is a share."""
+    """outputs: (n, ...) the model's first output. labels: (n, ...). Percent (0 to 100) where the metric is a share.
+
+    Both arrays are read-only: other figures are computed from them too.
+    """
 
     def __call__(self, outputs: np.ndarray, labels: np.ndarray) -> float: ...
 
@@ -107,6 +110,9 @@ class MetricSpec:
     unit: str
     implementation: str
 
+    def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        return float(load(self.implementation)(read_only(outputs), read_only(labels)))
+
     def drop(self, before: float, after: float) -> float:
         return before - after if self.higher_is_better else after - before
 
@@ -115,6 +121,13 @@ class MetricSpec:
         if self.unit == "%":
             return f"lost {drop:.2f} points"
         return f"{self.name} {'fell' if self.higher_is_better else 'rose'} by {drop:.4g}"
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 model_sources: Registry[ModelSourceSpec] = Registry(

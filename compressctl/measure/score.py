@@ -13,7 +13,6 @@ from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import Feed, feeds, take
 from compressctl.core.model import Model, OnnxModel, Signature
-from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.measure.fidelity import Comparison
@@ -183,7 +182,7 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
 
 def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName) -> Score:
     """Raises UsageError when the data has no labels."""
-    value = float(load(metric.implementation)(predictions.outputs, _labels(predictions)))
+    value = metric.score(predictions.outputs, _labels(predictions))
     per_class = None
     if metric.name == "accuracy" and classes is not None:
         per_class = _per_class(predictions, classes)

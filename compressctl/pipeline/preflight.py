@@ -14,7 +14,6 @@ from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model
 from compressctl.core.needs import SPLITS, Needs
-from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
 from compressctl.measure.samples import Samples
@@ -81,8 +80,7 @@ def check_metric(model: Model, session: Session, metric: MetricSpec, data: Datas
     labels = feed.batch.labels
     place = f"outputs {spec.name} {list(outputs.shape)}, labels {list(labels.shape)} {labels.dtype.name}"
     try:
-        value = load(metric.implementation)(outputs, labels)
-        float(value)
+        metric.score(outputs, labels)
     except (ValueError, TypeError, IndexError) as error:
         raise UsageError(
             f"the metric {metric.name} cannot score this model on these labels: {error} ({place})",

@@ -12,7 +12,7 @@ from torch import nn
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
 from compressctl.core.registry import load
-from compressctl.core.source import MetricSpec, SummedMetric
+from compressctl.core.source import MetricSpec, SummedMetric, read_only
 from compressctl.core.technique import RunContext
 from compressctl.training.data import tensor_batches
 from compressctl.training.in_memory import hold
@@ -58,12 +58,12 @@ class Validation:
             if number % processes.count == processes.index:
                 given = first_output(network, batch.to(processes.device, is_channels_last=self.is_channels_last))
                 assert batch.labels is not None
-                found.append((number, keep(given.float().cpu().numpy(), batch.labels.numpy())))
+                found.append((number, keep(read_only(given.float().cpu().numpy()), read_only(batch.labels.numpy()))))
         kept = [part for _, part in sorted(processes.gather(found), key=lambda part: part[0])]
         if isinstance(metric, SummedMetric):
             return float(metric.value(np.sum(kept, axis=0)))
         outputs, labels = (np.concatenate([part[position] for part in kept]) for position in (0, 1))
-        return float(metric(outputs, labels))
+        return self.metric.score(outputs, labels)
 
     def _loss(self, network: nn.Module, processes: Processes) -> float:
         total, count = 0.0, 0

@@ -49,6 +49,20 @@ def test_flips_and_classes_are_counted_sample_by_sample() -> None:
     assert found.worst_class == ("b", pytest.approx(30.0))
 
 
+def test_a_metric_cannot_change_what_other_figures_are_computed_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def careless(outputs: np.ndarray, labels: np.ndarray) -> float:
+        for array in (outputs, labels):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = 0
+        return 1.0
+
+    monkeypatch.setattr("compressctl.measure.metrics.accuracy", careless)
+    given = _predictions([0, 1, 2], [0, 2, 2])
+    assert score(given, ACCURACY, None, "test").value == 1.0
+    np.testing.assert_array_equal(given.outputs, np.eye(3))
+    given.outputs[0] = 5  # ours stay writable
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=60))
 def test_classes_weighted_by_size_give_the_whole(pairs: list[tuple[int, int]]) -> None:
     outputs, labels = [pair[0] for pair in pairs], [pair[1] for pair in pairs]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
-from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.training.data import tensor_batches
@@ -33,7 +32,7 @@ class Answers:
         """None where nothing can be scored."""
         if metric is None or self.labels is None:
             return None
-        return float(load(metric.implementation)(self.outputs, self.labels))
+        return metric.score(self.outputs, self.labels)
 
 
 def answers(ask: Ask, split: Split, signature: Signature) -> Answers | None:
