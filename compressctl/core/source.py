@@ -116,11 +116,11 @@ class MetricSpec:
     def drop(self, before: float, after: float) -> float:
         return before - after if self.higher_is_better else after - before
 
-    def drop_words(self, drop: float) -> str:
+    def drop_words(self, drop: str) -> str:
         """What a model that is worse by `drop` did: "lost 1.20 points", "perplexity rose by 0.8"."""
         if self.unit == "%":
-            return f"lost {drop:.2f} points"
-        return f"{self.name} {'fell' if self.higher_is_better else 'rose'} by {drop:.4g}"
+            return f"lost {drop} points"
+        return f"{self.name} {'fell' if self.higher_is_better else 'rose'} by {drop}"
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

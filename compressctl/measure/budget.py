@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
 from compressctl.measure.results import BudgetCheck, Measurement, Speedup
 from compressctl.measure.speed_words import is_wide, times
 from compressctl.recipe.schema import BudgetSection
+
+_ROUNDING = 1e-9
+"""A drop of exactly the limit, computed from shares, may come out a rounding error above it."""
+_MOST_DIGITS = 12
 
 
 def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tuple[BudgetCheck, ...]:
@@ -45,8 +51,19 @@ def _drop_of(metric: str) -> str:
 def at_most(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:
     if actual is None:
         return missed(name, limit)
-    # A drop of exactly the limit, computed from shares, may come out a rounding error above it.
-    return BudgetCheck(name=name, limit=limit, actual=actual, holds=actual <= limit + 1e-9, explanation=words)
+    return BudgetCheck(name=name, limit=limit, actual=actual, holds=actual <= limit + _ROUNDING, explanation=words)
+
+
+def beside(limit: float, value: float, digits: int = 2, style: Literal["f", "g"] = "f") -> str:
+    """The value, with more digits where it would read as the limit that it is not, or as on the other side of it."""
+    wanted = _side(value, limit)
+    while digits < _MOST_DIGITS and _side(float(f"{value:.{digits}{style}}"), limit) != wanted:
+        digits += 1
+    return f"{value:.{digits}{style}}"
+
+
+def _side(value: float, limit: float) -> int:
+    return 0 if abs(value - limit) <= _ROUNDING else 1 if value > limit else -1
 
 
 def _speedup(limit: float, speed: Speedup | None) -> BudgetCheck:

@@ -15,7 +15,7 @@ from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
-from compressctl.measure.budget import at_most
+from compressctl.measure.budget import at_most, beside
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
 from compressctl.measure.results import BudgetCheck
 from compressctl.measure.samples import Samples, random_inputs
@@ -123,7 +123,8 @@ class Evaluator:
         values = [score(found, metric, self._data.classes, "validation").value for found in (before, after)]
         self._baseline = values[0]
         drop = metric.drop(*values)
-        return at_most("accuracy_drop", limit, drop, metric.drop_words(drop))
+        shown = beside(limit, drop) if metric.unit == "%" else beside(limit, drop, 4, "g")
+        return at_most("accuracy_drop", limit, drop, metric.drop_words(shown))
 
 
 _COMPARED = 256
@@ -136,8 +137,9 @@ def _missed(check: BudgetCheck) -> str:
     if check.actual is None:
         return f"{check.name}: {check.explanation}"
     if check.name == "accuracy_drop":
-        return f"{check.explanation} on the validation split, the gate allows {check.limit:g}"
-    return f"{check.name} {check.actual:.4g} on the validation split ({check.explanation}), the gate asks for {check.limit:g}"
+        return f"{check.explanation} on the validation split, the gate allows {check.limit:.12g}"
+    actual = beside(check.limit, check.actual, 4, "g")
+    return f"{check.name} {actual} on the validation split ({check.explanation}), the gate asks for {check.limit:.12g}"
 
 
 def fidelity_facts(seen: Seen, split: str) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.count import Count, nodes
+from compressctl.measure.budget import beside
 from compressctl.measure.results import BackendResult, BudgetCheck, Latency, Measurement, Speedup
 from compressctl.measure.speed_words import ENERGY, headline, interval, load_words, sentence, verdict
 from compressctl.report.document import Report
 from compressctl.report.names import shortened
 
 _LONGEST_NAME = 24
+_UNMEASURED = "not measured"
 _SHOWN_TENSORS = 20
 
 
@@ -219,12 +221,11 @@ def first_island(part: BackendResult) -> ExecutedNode | None:
 def budget_words(check: BudgetCheck) -> str:
     if check.name.startswith("strict"):
         return f"{check.name}: {check.explanation}"
-    show = size if check.name in ("size", "packed_size") else _plain
-    actual = "not measured" if check.actual is None else show(check.actual)
+    actual, limit = (_size_figures if check.name in ("size", "packed_size") else _figures)(check.actual, check.limit)
     least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db")
     if check.actual is None and check.holds:
-        return f"{check.name} (at least {show(check.limit)}): {check.explanation}"
-    return f"{check.name} {actual} ({'at least' if least else 'at most'} {show(check.limit)}): {check.explanation}"
+        return f"{check.name} (at least {limit}): {check.explanation}"
+    return f"{check.name} {actual} ({'at least' if least else 'at most'} {limit}): {check.explanation}"
 
 
 def budget_title(report: Report) -> str:
@@ -232,9 +233,26 @@ def budget_title(report: Report) -> str:
     return "Budget" if len(report.backends) < 2 else f"Budget, held against {report.backends[0].backend}'s file"
 
 
-def _plain(value: float) -> str:
-    """Two decimals, more for what would otherwise read as zero."""
-    return f"{value:.2f}".replace("-0.00", "0.00") if abs(value) >= 0.005 or abs(value) < 1e-9 else f"{value:.2g}"
+def _figures(actual: float | None, limit: float) -> tuple[str, str]:
+    """The limit as it was written, and the actual value with as many decimals or more."""
+    written = _plain(limit, limit, 2)
+    return _UNMEASURED if actual is None else _plain(actual, limit, len(written.partition(".")[2])), written
+
+
+def _plain(value: float, limit: float, decimals: int) -> str:
+    """More decimals for what would otherwise read as zero or as the limit."""
+    if abs(value) < 1e-9:
+        return "0.00"
+    return beside(limit, value, decimals) if abs(value) >= 0.005 else beside(limit, value, 2, "g")
+
+
+def _size_figures(actual: float | None, limit: float) -> tuple[str, str]:
+    """To the byte where the two would otherwise read the same."""
+    if actual is None:
+        return _UNMEASURED, size(limit)
+    if actual != limit and size(actual) == size(limit):
+        return f"{actual:,.0f} B", f"{limit:,.0f} B"
+    return size(actual), size(limit)
 
 
 def size_change(smaller: float) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
-from compressctl.measure.budget import check
+from compressctl.measure.budget import beside, check
 from compressctl.measure.latency import BenchmarkSettings, TimingPoint, compare, speedup
 from compressctl.measure.results import Measurement, Speedup
 from compressctl.measure.samples import Samples
@@ -253,3 +254,12 @@ def test_bit_operations_count_the_weight_and_the_activation(precision: str, bits
     model = OnnxModel(onnx.load(artifact.path), _signature(8))
     nodes = [ExecutedNode("product", "MatMul", precision, 100, None)]
     assert size(artifact, model, BACKEND, nodes).bit_operations == 100 * bits
+
+
+@given(st.floats(-200, 200), st.floats(-0.01, 0.01), st.integers(1, 4), st.sampled_from(["f", "g"]))
+def test_a_printed_figure_is_on_the_side_of_its_limit_that_it_was_measured_on(
+    limit: float, distance: float, digits: int, style: Literal["f", "g"]
+) -> None:
+    limit, value = round(limit, 4), round(limit, 4) + round(distance, 6)
+    shown = float(beside(limit, value, digits, style))
+    assert np.sign(round(shown - limit, 8)) == np.sign(round(value - limit, 8))

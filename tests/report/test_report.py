@@ -198,6 +198,28 @@ def _shown(report: Report) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("name", "actual", "limit", "words"),
+    [
+        ("accuracy_drop", 0.5642, 0.56, "accuracy_drop 0.564 (at most 0.56)"),
+        ("accuracy_drop", 0.1 + 0.2, 0.3, "accuracy_drop 0.30 (at most 0.30)"),
+        ("accuracy_drop", 0.0031, 0.0, "accuracy_drop 0.0031 (at most 0.00)"),
+        ("accuracy_drop", -1.234, 0.5, "accuracy_drop -1.23 (at most 0.50)"),
+        ("accuracy_drop", 0.00012345, 0.0001, "accuracy_drop 0.00012 (at most 0.0001)"),
+        ("cosine", 0.99894, 0.999, "cosine 0.9989 (at least 0.999)"),
+        ("cosine", 0.99991, 0.999, "cosine 1.000 (at least 0.999)"),
+        ("agreement", None, 99.5, "agreement not measured (at least 99.50)"),
+        ("size", 250_010, 250_000, "size 250,010 B (at most 250,000 B)"),
+        ("size", 251_000, 250_000, "size 251.0 kB (at most 250.0 kB)"),
+    ],
+)
+def test_a_figure_never_reads_as_the_limit_that_it_is_not(
+    name: str, actual: float | None, limit: float, words: str
+) -> None:
+    line = BudgetCheck(name=name, limit=limit, actual=actual, holds=False, explanation="why")
+    assert tables.budget_words(line) == f"{words}: why"
+
+
 def test_the_summary_says_what_came_out(recipe: Any, tmp_path: Path) -> None:
     report = from_result(_result(recipe, tmp_path))
     assert report.summary == [
