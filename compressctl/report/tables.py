@@ -64,10 +64,17 @@ def comparison(part: BackendResult, report: Report) -> list[Row]:
 
 
 def may_be_chance(after: Measurement) -> str:
-    """What to add to a change of the score that so many samples cannot tell from none: McNemar's test, or Wilcoxon's."""
-    if after.change is None or after.change.drop == 0:
+    """What to add to a change of the score that so many samples cannot tell from none.
+
+    McNemar's test counts what accuracy counts, and Wilcoxon's ranks the errors that r2 and rmse sum; neither judges another metric.
+    """
+    if after.change is None or after.score is None or after.change.drop == 0:
         return ""
-    p_value = after.behaviour.p_value if after.behaviour else after.drift.error_p_value if after.drift else None
+    p_value = None
+    if after.behaviour and after.score.metric == "accuracy":
+        p_value = after.behaviour.p_value
+    elif after.drift and after.score.metric in ("r2", "rmse"):
+        p_value = after.drift.error_p_value
     return f" (may be chance, p = {p_value:.2g})" if p_value is not None and p_value > 0.05 else ""
 
 

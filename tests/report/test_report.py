@@ -26,6 +26,7 @@ from compressctl.measure.results import (
     BudgetCheck,
     Change,
     ClassChange,
+    Drift,
     Energy,
     Example,
     GroupChange,
@@ -397,6 +398,33 @@ def test_a_tiny_class_that_loses_is_not_said_to_lose_nothing(recipe: Any, tmp_pa
     report = from_result(_changed(_result(recipe, tmp_path), change=change, behaviour=few))
     text = as_markdown.render(report)
     assert "No class of 10 samples or more loses accuracy; a smaller one does." in text
+
+
+def test_a_test_of_flips_does_not_judge_another_metric(recipe: Any, tmp_path: Path) -> None:
+    after = _result(recipe, tmp_path).backends[0].compressed
+    assert after.score is not None
+    assert tables.may_be_chance(after) == " (may be chance, p = 0.5)"
+    other = after.score.model_copy(update={"metric": "log_loss"})
+    assert tables.may_be_chance(after.model_copy(update={"score": other})) == ""
+
+
+@pytest.mark.parametrize(("metric", "words"), [("r2", " (may be chance, p = 0.3)"), ("pinball", "")])
+def test_a_test_of_absolute_errors_does_not_judge_another_metric(
+    recipe: Any, tmp_path: Path, metric: str, words: str
+) -> None:
+    drift = Drift(
+        mean_change=0.1,
+        largest_change=1.0,
+        cosine_mean=None,
+        cosine_least=None,
+        neighbours=None,
+        error_p_value=0.3,
+        worst=(),
+    )
+    after = _result(recipe, tmp_path).backends[0].compressed
+    assert after.score is not None
+    scored = after.score.model_copy(update={"metric": metric})
+    assert tables.may_be_chance(after.model_copy(update={"score": scored, "behaviour": None, "drift": drift})) == words
 
 
 def test_without_a_flip_there_is_no_talk_of_chance(recipe: Any, tmp_path: Path) -> None:
