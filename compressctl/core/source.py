@@ -99,7 +99,9 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """unit: "%" or "" ; a drop is counted in it, positive when the compressed model is worse: in points of a metric in percent,
+    """version: raise it when the same arrays score otherwise, so that nothing that was judged by the metric is taken from the cache.
+
+    unit: "%" or "" ; a drop is counted in it, positive when the compressed model is worse: in points of a metric in percent,
     else in the metric's own value.
     """
 
@@ -109,6 +111,7 @@ class MetricSpec:
     higher_is_better: bool
     unit: str
     implementation: str
+    version: int = 1
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         return float(load(self.implementation)(read_only(outputs), read_only(labels)))

@@ -14,7 +14,7 @@ from compressctl.core.cache import Cache
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files
-from compressctl.core.source import DEFAULT_METRIC, model_sources
+from compressctl.core.source import DEFAULT_METRIC, metrics, model_sources
 from compressctl.core.target import PLATFORM, Target, resolve_profile
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.recipe.needs import stage_needs
@@ -95,7 +95,7 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
     return Plan(
         steps=tuple(steps),
         target=target,
-        metric=recipe.metric or DEFAULT_METRIC.get(recipe.task),
+        metric=_metric(recipe),
         model_fingerprint=model_key,
         data_fingerprint=data_key,
         baseline_key=baseline if source.form is Form.TORCH else None,
@@ -145,7 +145,7 @@ def _stage_key(
             "handed": _handed(recipe, needs, data_key),
             "target": _target(target, needs, is_measured=stage.gate is not None or slower != "keep"),
             "timed": [recipe.target.shapes, data_key] if slower != "keep" or needs.any_of(MEASURED) else None,
-            "scored": [data_key, recipe.task, _metric(recipe)] if stage.gate else None,
+            "scored": [data_key, recipe.task, _scored_by(recipe)] if stage.gate else None,
         }
     )
 
@@ -154,13 +154,19 @@ def _metric(recipe: Recipe) -> str | None:
     return recipe.metric or DEFAULT_METRIC.get(recipe.task)
 
 
+def _scored_by(recipe: Recipe) -> tuple[str, int] | None:
+    """Name and version."""
+    name = _metric(recipe)
+    return None if name is None else (name, metrics.get(name).version)
+
+
 def _handed(recipe: Recipe, needs: Needs, data_key: str | None) -> dict[str, Any]:
     """The recipe's data and words that the stage is handed. A session or a score comes with what it is scored by."""
     is_scored = needs.any_of(SCORED)
     return {
         "data": data_key if is_scored or needs.any_of(FROM_DATA) else None,
         "task": recipe.task if is_scored or Need.TASK in needs else None,
-        "metric": _metric(recipe) if is_scored else None,
+        "metric": _scored_by(recipe) if is_scored else None,
     }
 
 
