@@ -43,6 +43,7 @@ version = "1.0"
 "example.refuse" = "example_plugin.specs:REFUSE"
 "example.greedy" = "example_plugin.specs:GREEDY"
 "example.buggy" = "example_plugin.specs:BUGGY"
+"example.in_place" = "example_plugin.specs:IN_PLACE"
 [project.entry-points."compressctl.metrics"]
 "example.broken" = "example_plugin.specs:BROKEN"
 """,
@@ -92,6 +93,7 @@ SEEN = _spec("example.seen", SeenParams, "peek")
 LINGER = _spec("example.linger", NoParams, "linger", Form.TORCH)
 GREEDY = _spec("example.greedy", NoParams, "greedy")
 BUGGY = _spec("example.buggy", BuggyParams, "fail")
+IN_PLACE = _spec("example.in_place", NoParams, "in_place")
 BROKEN = MetricSpec("example.broken", "an example", ("classification",), True, "%", "example_plugin.work:broken")
 REFUSE = _spec("example.refuse", RefusingParams, "fail", Form.TORCH)
 ''',
@@ -139,6 +141,11 @@ def peek(model, params, run):
 def greedy(model, params, run):
     import numpy as np
     return np.ones(2**60, np.uint8)
+
+def in_place(model, params, run):
+    for tensor in model.body.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 0, tensor.name))
+    return StageResult(model)
 
 def broken(outputs, labels):
     # One batch, which is tried before everything else, does not show the mistake.

@@ -23,6 +23,7 @@ from compressctl.measure.speed_words import load_words
 from compressctl.pipeline.acceptance import is_fast_enough, is_within_gate
 from compressctl.pipeline.deliver import Delivery
 from compressctl.pipeline.evaluator import opened
+from compressctl.pipeline.handed_model import model_digest, refuse_change
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step, if_slower, stage_seed
@@ -183,8 +184,10 @@ class Executor:
         if self.process_group is not None and context.processes > 1:
             self._hand_out(stage, model, self.process_group)
             context = telling(context, self.process_group)
+        before = model_digest(model)
         try:
             result = load(spec.implementation)(model, stage.params, context)
+            refuse_change(before, model)
         except CompressctlError as error:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"
             raise

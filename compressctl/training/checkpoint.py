@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
 
 def weights_digest(network: nn.Module) -> str:
     """Two networks share it only when all their tensors are equal, in name, shape and value."""
+    return tensors_digest((*network.named_parameters(), *network.named_buffers()))
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+    for name, tensor in tensors:
         stored = tensor.detach().cpu().contiguous()
         digest.update(f"{name}{stored.dtype}{list(stored.shape)}".encode())
-        digest.update(stored.reshape(-1).view(torch.uint8).numpy().tobytes() if stored.numel() else b"")
+        digest.update(stored.reshape(-1).view(torch.uint8).numpy() if stored.numel() else b"")
     return digest.hexdigest()
