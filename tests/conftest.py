@@ -44,6 +44,8 @@ version = "1.0"
 "example.greedy" = "example_plugin.specs:GREEDY"
 "example.buggy" = "example_plugin.specs:BUGGY"
 "example.in_place" = "example_plugin.specs:IN_PLACE"
+"example.nothing" = "example_plugin.specs:NOTHING"
+"example.numpy" = "example_plugin.specs:NUMPY"
 [project.entry-points."compressctl.metrics"]
 "example.broken" = "example_plugin.specs:BROKEN"
 """,
@@ -94,6 +96,8 @@ LINGER = _spec("example.linger", NoParams, "linger", Form.TORCH)
 GREEDY = _spec("example.greedy", NoParams, "greedy")
 BUGGY = _spec("example.buggy", BuggyParams, "fail")
 IN_PLACE = _spec("example.in_place", NoParams, "in_place")
+NOTHING = _spec("example.nothing", NoParams, "nothing")
+NUMPY = _spec("example.numpy", NoParams, "numpy_facts")
 BROKEN = MetricSpec("example.broken", "an example", ("classification",), True, "%", "example_plugin.work:broken")
 REFUSE = _spec("example.refuse", RefusingParams, "fail", Form.TORCH)
 ''',
@@ -146,6 +150,13 @@ def in_place(model, params, run):
     for tensor in model.body.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 0, tensor.name))
     return StageResult(model)
+
+def nothing(model, params, run):
+    pass
+
+def numpy_facts(model, params, run):
+    import numpy as np
+    return StageResult(model, {"share": np.float32(0.5), "counts": {3: np.array([1, 2])}})
 
 def broken(outputs, labels):
     # One batch, which is tried before everything else, does not show the mistake.

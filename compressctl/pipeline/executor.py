@@ -29,6 +29,7 @@ from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step, if_slower, stage_seed
 from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, check_splits, fly, unfit_for
 from compressctl.pipeline.process_group import ProcessGroup, telling
+from compressctl.pipeline.stage_result import checked
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.schema import Stage
@@ -186,7 +187,7 @@ class Executor:
             context = telling(context, self.process_group)
         before = model_digest(model)
         try:
-            result = load(spec.implementation)(model, stage.params, context)
+            result = checked(load(spec.implementation)(model, stage.params, context))
             refuse_change(before, model)
         except CompressctlError as error:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"

@@ -22,7 +22,9 @@ from compressctl.core.registry import load as attribute
 from compressctl.core.target import Target
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.pipeline.executor import Executor
+from compressctl.pipeline.handed_model import model_digest, refuse_change
 from compressctl.pipeline.plan import _stage_key, make_plan
+from compressctl.pipeline.stage_result import checked
 from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.loader import load
 from compressctl.recipe.needs import stage_needs
@@ -212,13 +214,15 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 @pytest.mark.slow
 @pytest.mark.parametrize(("use", "params"), [*CASES, *BARE])
 def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, tmp_path: Path, graphs: Cache) -> None:
-    """Each runs with what the pipeline hands it: any other read raises."""
+    """Each runs with what the pipeline hands it, and leaves its model as it is: any other read raises."""
     pytest.importorskip("accelerate")
     found = recipe(tmp_path, use, params)
     executor = Executor(Workspace(found, make_plan(found, None), tmp_path / "out", graphs, Events()))
     (stage,), spec = found.stages, techniques.get(use)
     model: Model = executor.workspace.loaded() if Form.TORCH in spec.forms else executor.workspace.original_graph()
-    result = attribute(spec.implementation)(model, stage.params, executor.context(stage, spec, None))
+    before = model_digest(model)
+    result = checked(attribute(spec.implementation)(model, stage.params, executor.context(stage, spec, None)))
+    refuse_change(before, model)
     assert result.model.form is spec.gives_from(model.form)
 
 
