@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressctl.cli.options import RecipePath, Sets, Shapes, Unsets
+from compressctl.core.errors import RenamedWarning
 from compressctl.pipeline.measure_level import MeasureLevel
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def apply(
         return loaded, make_plan(loaded, place)
 
     if rank() > 0:
+        warnings.simplefilter("ignore", RenamedWarning)  # the leader says it
         from compressctl.pipeline.process_group import assemble
         from compressctl.pipeline.worker import follow
 
@@ -99,9 +102,9 @@ def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets
     import json
 
     from compressctl.measure.samples import parse_shapes
-    from compressctl.recipe.loader import load
+    from compressctl.recipe.loader import read
 
-    asked = {**load(recipe, sets, unsets).target.shapes, **parse_shapes(shapes)}
+    asked = {**read(recipe, sets, unsets)[0].target.shapes, **parse_shapes(shapes)}
     return [f"target.shapes={json.dumps(asked)}"]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -81,16 +82,16 @@ class _Reader:
 
     def recipe(self) -> Recipe:
         self._version()
-        self._unknown_keys((), _SECTIONS)
+        self._unknown_keys(self.root, (), _SECTIONS)
         name = self._name()
         seed = self._value("seed", int, 0)
         task: Task = self._choice("task", get_args(Task), "classification")
         metric = self._metric(task)
         model = self._model()
         data = self._data()
-        target = self._section("target", TargetSection, {})
+        target = self._section("target", TargetSection)
         stages = self._stages()
-        budget = self._section("budget", BudgetSection, {})
+        budget = self._section("budget", BudgetSection)
         export = self._export(target)
         pack = self._value("pack", bool, False)
         if isinstance(budget, BudgetSection) and budget.packed_size is not None and not pack:
@@ -100,13 +101,24 @@ class _Reader:
         assert target is not None
         assert budget is not None
         recipe = Recipe(
-            name, seed, task, metric, model, data, target, stages, export, budget, self.path.parent, {}, pack
+            name=name,
+            seed=seed,
+            task=task,
+            metric=metric,
+            model=model,
+            data=data,
+            target=target,
+            stages=stages,
+            export=export,
+            budget=budget,
+            base=self.path.parent,
+            resolved={},
+            pack=pack,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
         self._raise()
-        recipe.resolved.update(resolve(recipe))
-        return recipe
+        return replace(recipe, resolved=resolve(recipe))
 
     def _raise(self) -> None:
         if self.problems:
@@ -149,7 +161,7 @@ class _Reader:
         source = self._source(node, model_sources, "model")
         if node is None or source is None:
             return None
-        params = self._params(node.without("source"), model_sources.get(source).params, ("model",))
+        (params,) = self._parts(node, ("model",), (model_sources.get(source).params,), ("source",))
         return ModelSection(source, params) if params is not None else None
 
     def _data(self) -> DataSection | None:
@@ -159,13 +171,7 @@ class _Reader:
         source = self._source(node, datasets, "data")
         if source is None:
             return None
-        sizes_keys = tuple(SplitSizes.model_fields)
-        params_type = datasets.get(source).params
-        both = (*sizes_keys, "source")
-        self._unknown_keys(("data",), (*both, *params_type.model_fields))
-        known = [key for key in node.entries if key in params_type.model_fields]
-        params = self._params(node.only(*known), params_type, ("data",))
-        sizes = self._params(node.only(*sizes_keys), SplitSizes, ("data",))
+        params, sizes = self._parts(node, ("data",), (datasets.get(source).params, SplitSizes), ("source",))
         if params is None or sizes is None:
             return None
         assert isinstance(sizes, SplitSizes)
@@ -198,16 +204,12 @@ class _Reader:
                 self._problem(f"`use` names a technique, this is {shown(use.value)}", (*at, "use"), None)
             return None
         stage_id = self._stage_id(node, use.value, at, taken)
-        spec = techniques.get(use.value)
-        self._unknown_keys(at, (*_STAGE_KEYS, *spec.params.model_fields))
-        known = [key for key in node.entries if key in spec.params.model_fields]
-        params = self._params(node.only(*known), spec.params, at)
+        (params,) = self._parts(node, at, (techniques.get(use.value).params,), _STAGE_KEYS)
         enabled = self._value_at((*at, "enabled"), bool, True)
         if_slower = self._if_slower((*at, "if_slower"))
-        gate_node = node.child("gate")
-        gate = None
-        if gate_node is not None and gate_node.value is not None:
-            gate = self._params(gate_node, GateSection, (*at, "gate"))
+        given, gate = node.child("gate"), None
+        if given is not None and given.value is not None:
+            (gate,) = self._parts(given, (*at, "gate"), (GateSection,))
         if params is None:
             return None
         assert gate is None or isinstance(gate, GateSection)
@@ -267,9 +269,7 @@ class _Reader:
             return None
         if not self._known(backends, name.value, (*at, "backend")):
             return None
-        kind = backends.get(name.value).params
-        self._unknown_keys(at, ("backend", *kind.model_fields))
-        params = self._params(node.only(*kind.model_fields), kind, at)
+        (params,) = self._parts(node, at, (backends.get(name.value).params,), ("backend",))
         return None if params is None else Export(name.value, params)
 
     def _mapping(self, key: str, *, required: bool) -> Node | None:
@@ -301,22 +301,23 @@ class _Reader:
         self._problem(f"unknown {registry.kind} {shown(name)}", at, registry.nearest(name))
         return False
 
-    def _section(self, key: str, kind: type[BaseModel], default: Mapping[str, Any]) -> Any:
+    def _section(self, key: str, kind: type[BaseModel]) -> Any:
         node = self.root.child(key)
         if node is None or node.value is None:
-            return kind(**default)
+            return kind()
         if not isinstance(node.value, dict):
             self._problem(f"{key} is a mapping, this is {shown(node.value)}", (key,), None)
             return None
-        return self._params(node, kind, (key,))
+        return self._parts(node, (key,), (kind,))[0]
+
+    def _parts(
+        self, node: Node, at: tuple[Step, ...], kinds: Sequence[type[BaseModel]], own: Sequence[str] = ()
+    ) -> list[BaseModel | None]:
+        """A mapping whose keys belong to these models, or are the recipe's own; None for what is wrong with its part."""
+        self._unknown_keys(node, at, [*own, *(key for kind in kinds for key in kind.model_fields)])
+        return [self._params(node, kind, at) for kind in kinds]
 
     def _params(self, node: Node, kind: type[BaseModel], at: tuple[Step, ...]) -> BaseModel | None:
-        self._unknown_keys(at, tuple(kind.model_fields), node) if at[-1:] in (
-            ("target",),
-            ("budget",),
-            ("gate",),
-            ("model",),
-        ) else None
         known = node.only(*kind.model_fields) if isinstance(node.value, dict) else node
         try:
             # As JSON and strictly: a list may be a tuple, but `no` is not false and "3" is not 3.
@@ -325,14 +326,11 @@ class _Reader:
             self.problems += problems_of(error, known, at, kind)
             return None
 
-    def _unknown_keys(self, at: tuple[Step, ...], known: Sequence[str], node: Node | None = None) -> None:
-        node = node or find(self.root, list(at))
-        for key, child in (node.entries if node else {}).items():
-            if key in known:
-                continue
-            self.problems.append(
-                Problem("unknown key", join("", *at, key), suggestion(key, known), child.key or child.origin)
-            )
+    def _unknown_keys(self, node: Node, at: tuple[Step, ...], known: Sequence[str]) -> None:
+        for key, child in node.entries.items():
+            if key not in known:
+                problem = Problem("unknown key", join("", *at, key), suggestion(key, known), child.key or child.origin)
+                self.problems.append(problem)
 
     def _value(self, key: str, kind: type, default: Any) -> Any:
         return self._value_at((key,), kind, default)

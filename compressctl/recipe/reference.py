@@ -15,7 +15,8 @@ from compressctl.recipe.schema import IF_SLOWER, BudgetSection, GateSection, Tar
 _HEAD = """# Recipe reference
 
 Every key of a recipe, written by `compressctl schema --markdown` from what checks recipes. `compressctl explain NAME` prints one entry,
-`compressctl schema` the JSON schema for editors.
+`compressctl schema` the JSON schema for editors. Keys that an earlier version called otherwise go on working, with a warning;
+`compressctl migrate RECIPE...` writes the new ones.
 
 | key | what it is |
 |---|---|
