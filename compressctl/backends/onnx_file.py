@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING
 import onnx
 
 from compressctl import __version__
-from compressctl.backends.releases import IR_VERSION, NEWEST_OPSET, ir_version, newest_opset, reads_blocks, refuse_newer
+from compressctl.backends.releases import ir_version, newest_opset, reads_blocks, refuse_newer
 from compressctl.core.errors import StageError
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
+from compressctl.graph.canonical import constants_beside_readers
 from compressctl.graph.model_file import check_model, write_model
-from compressctl.graph.opset import close_initializers, converted, opset_of
+from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, close_initializers, converted, opset_of
 
 if TYPE_CHECKING:
     from compressctl.backends.dialects.weight_only import Form as WeightForm
-
-OLDEST_QUANTIZED_OPSET = 13
-"""DequantizeLinear knows a channel axis from here on."""
 
 OLDEST_BLOCKED_OPSET = 21
 """DequantizeLinear knows blocks and 4 bits from here on."""
@@ -54,7 +52,7 @@ def to_onnx(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightF
 
 
 def _in_supported_opset(model: OnnxModel, target: Target) -> onnx.ModelProto:
-    """The body itself when its opset will do, converted otherwise."""
+    """The body itself when its opset will do, converted otherwise. One that is newer than needed stays where it cannot be lowered."""
     body: onnx.ModelProto = model.body
     newest = newest_opset(target)
     current = opset_of(body) or newest
@@ -65,8 +63,12 @@ def _in_supported_opset(model: OnnxModel, target: Target) -> onnx.ModelProto:
     if wanted == current:
         return body
     try:
-        return converted(body, wanted)
+        made = converted(body, wanted)
+        check_model(made)
+        return made
     except Exception as error:
+        if target.oldest_onnxruntime is None and current > wanted:
+            return body
         raise StageError(
             f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_why_not(error)}",
             hint=f"export the model with an opset between {max(oldest, OLDEST_QUANTIZED_OPSET)} and {newest}",
@@ -105,7 +107,8 @@ def _stamp(proto: onnx.ModelProto, target: Target) -> None:
 
 
 def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
-    """As write_onnx, from the graph as it shall be written."""
+    """As write_onnx, from the graph as it shall be written, which is changed: constants that one body alone reads move into it."""
+    constants_beside_readers(proto.graph)
     _check(proto)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
         written = reversed(write_model(proto, Path(scratch)))
@@ -118,8 +121,7 @@ def _check(proto: onnx.ModelProto) -> None:
         check_model(proto)
     except Exception as error:
         raise StageError(
-            f"the graph is not valid ONNX in opset {NEWEST_OPSET} and IR version {IR_VERSION} or older: "
-            f"{_first_line(error)}",
+            f"the graph that was to be written is not valid ONNX: {_first_line(error)}",
             hint="check the model that went in with onnx.checker; if it passes, this is a bug in the stage before",
         ) from error
 

@@ -138,13 +138,14 @@ def note(model: OnnxModel, proto: onnx.ModelProto, target: Target) -> tuple[str,
 
 
 def _avoided(model: OnnxModel, target: Target) -> Iterator[str]:
+    from compressctl.graph.index import all_nodes
     from compressctl.graph.matmul_nbits import bits_of
     from compressctl.graph.opset import opset_of
 
     if opset_of(model.body) > newest_opset(target):
         yield f"opset {opset_of(model.body)} ({_words(_READS_OPSET_21)})"
     plan = model.quant or QuantPlan()
-    for node in model.body.graph.node:
+    for node in all_nodes(model.body.graph):
         quant = next((plan.weights[name] for name in node.input if name in plan.weights), None)
         bits = None if quant is None else bits_of(quant)
         is_integer = node.name in plan.dynamic or node.input[0] in plan.activations
@@ -160,14 +161,14 @@ def _avoided(model: OnnxModel, target: Target) -> Iterator[str]:
 
 def _needs(proto: onnx.ModelProto) -> Iterator[tuple[Release, str]]:
     """What a graph holds that some release does not read: since which one it is read, and what it is."""
-    from compressctl.graph.index import all_bodies, attribute
+    from compressctl.graph.index import all_graphs, attribute
     from compressctl.graph.opset import opset_of
 
     if opset_of(proto) >= NEWEST_OPSET:
         yield _READS_OPSET_21, f"opset {opset_of(proto)}"
     since = {name: release for release, names in _OPERATORS.items() for name in names}
     by_bits = {"MatMulNBits": _PRODUCTS, "GatherBlockQuantized": _LOOKUPS}
-    for graph in (proto.graph, *all_bodies(proto.graph)):
+    for graph in all_graphs(proto.graph):
         for tensor in graph.initializer:
             if tensor.data_type in (tensor.UINT4, tensor.INT4):
                 yield _READS_BLOCKS, f"constants of 4 bits ({tensor.name})"

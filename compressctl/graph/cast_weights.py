@@ -14,9 +14,9 @@ from onnx import TensorProto, helper
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.constants import constant_tensors
+from compressctl.graph.edit import names_in, unused
 from compressctl.graph.index import GraphIndex, attribute, index, reads
 from compressctl.graph.opset import opset_of
-from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.tensors import copy_of, from_array, to_array
 
 INTEGERS: Mapping[int, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 
-from compressctl.graph.index import all_bodies
+from compressctl.graph.index import all_graphs
 from compressctl.graph.tensors import copy_of
 
 _BROUGHT = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"}
@@ -18,9 +18,8 @@ def is_custom(node: onnx.NodeProto) -> bool:
 def custom_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Those that a library must bring, in the graph's bodies too; what the model defines itself is none of them."""
     own = {(function.domain, function.name) for function in model.functions}
-    graphs = (model.graph, *all_bodies(model.graph))
     return [
-        node for graph in graphs for node in graph.node if is_custom(node) and (node.domain, node.op_type) not in own
+        node for graph in all_graphs(model.graph) for node in graph.node if is_custom(node) and (node.domain, node.op_type) not in own
     ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import ml_dtypes
@@ -13,7 +14,9 @@ from onnx import TensorProto, helper
 
 from compressctl.core.patterns import matches
 from compressctl.graph.custom_nodes import is_custom
-from compressctl.graph.index import bodies, captured, rename_reads, store_what_is_read
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import all_graphs, all_nodes, attribute, bodies, captured, rename_reads
+from compressctl.graph.schema import Schema, opsets_of, schema_of
 from compressctl.graph.tensors import copy_of, from_array, to_array
 
 OLDEST_OPSET = 19
@@ -27,46 +30,48 @@ _NUMPY: dict[int, type] = {
 
 _LARGEST = 65504.0
 _SMALLEST_NORMAL = 2.0**-14
-_SINGLE_INPUTS = {"Resize": (1, 2)}
-"""Inputs that ONNX wants in float32 whatever the others are."""
-
-_SINGLE_OPS = frozenset({"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "EyeLike", "Range", "CumSum"})
-"""What has a graph of its own inside, or makes floats of a type that an attribute says."""
 
 
 def to_half(
     model: onnx.ModelProto, single: Sequence[str] = (), *, kind: int = TensorProto.FLOAT16, keep_io: bool = True
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """A copy in 16-bit floats, and why each node that stayed float32 did.
+    """A copy of a canonical graph in 16-bit floats, bodies included, and why each node that stayed float32 did.
 
     single: patterns over names and operator types of nodes that stay. kind: FLOAT16 or BFLOAT16. keep_io: the inputs and outputs
-    stay float32. In float16 so do nodes with a constant beyond float16's range or a quantization scale
-    below its smallest normal number, which would lose its digits. The opset must be 19 or newer for quantized graphs.
+    stay float32. What an operator may be given in 16 bits says its schema in the graph's opset. In float16 nodes stay too
+    that have a constant beyond float16's range or a quantization scale below its smallest normal number, which would lose its
+    digits.
     """
     typed = onnx.shape_inference.infer_shapes(model)
-    floats = _float_tensors(typed.graph)
     made = copy_of(model)
-    writer = _Writer({tensor.name: tensor for tensor in made.graph.initializer}, floats, kind)
-    kept = {node.name: why for node in model.graph.node if (why := writer.must_stay(node, single))}
-    for tensor in made.graph.input:
-        is_float = tensor.name in floats and not keep_io
+    graph = made.graph
+    writer = _Writer(GraphEditor(graph), _float_tensors(typed.graph), kind, opsets_of(model), single)
+    for tensor in graph.input:
+        is_float = tensor.name in writer.floats and not keep_io
         writer.home[tensor.name] = kind if is_float else TensorProto.FLOAT
         if is_float:
             tensor.type.tensor_type.elem_type = kind
-    for node in model.graph.node:
-        writer.write(node, TensorProto.FLOAT if node.name in kept else kind)
-    writer.close(made.graph.output, TensorProto.FLOAT if keep_io else kind)
-    graph = made.graph
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(writer.nodes)
-    store_what_is_read(graph, [*graph.initializer, *writer.halves.values()])
-    return made, kept
+    writer.write_graph(graph, TensorProto.FLOAT if keep_io else kind)
+    writer.editor.close()
+    _rename_halves(writer)
+    return made, writer.kept
+
+
+def _rename_halves(writer: _Writer) -> None:
+    """Constants that exist in 16 bits alone have the names that they had."""
+    editor = writer.editor
+    names = {half: name for name, half in writer.halves.items() if half in editor.stored and name not in editor.stored}
+    for half, name in names.items():
+        editor.stored[half].name = name
+    for node in editor.graph.node:
+        rename_reads(node, names)
 
 
 def store_half(
     model: onnx.ModelProto, single: Sequence[str] = (), *, kind: int = TensorProto.FLOAT16
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """A copy that stores its float constants in 16 bits and computes in float32, and why each constant that was not did not.
+    """A copy of a canonical graph that stores its float constants in 16 bits and computes in float32, and why each constant that
+    was not did not.
 
     Runtimes fold the Cast behind each constant when they load the file. single: patterns over names and operator types of
     nodes, and names of constants, that keep float32. Constants of fewer than 16 elements stay: a node would cost more. So do
@@ -74,11 +79,14 @@ def store_half(
     """
     made = copy_of(model)
     graph = made.graph
+    editor = GraphEditor(graph)
     readers: dict[str, list[str]] = {}
-    for node in graph.node:
+    scales: set[str] = set()
+    for node in all_nodes(graph):
         for name in node.input:
             readers.setdefault(name, []).extend((node.name, node.op_type))
-    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scales.add(node.input[1])
     kept: dict[str, str] = {}
     casts = []
     for tensor in graph.initializer:
@@ -93,12 +101,9 @@ def store_half(
         elif kind == TensorProto.FLOAT16 and np.abs(values).max() > _LARGEST:
             kept[tensor.name] = "beyond float16's range"
         else:
-            casts.append(
-                helper.make_node(
-                    "Cast", [f"{tensor.name}_half"], [tensor.name], f"{tensor.name}_at_load", to=TensorProto.FLOAT
-                )
-            )
-            tensor.CopyFrom(from_array(values.astype(_NUMPY[kind]), f"{tensor.name}_half"))
+            half, cast = editor.name(tensor.name, "half"), editor.name(tensor.name, "at_load")
+            casts.append(helper.make_node("Cast", [half], [tensor.name], cast, to=TensorProto.FLOAT))
+            tensor.CopyFrom(from_array(values.astype(_NUMPY[kind]), half))
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -109,80 +114,161 @@ _FEWEST = 16
 
 
 def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which what was float16 is float32: stored tensors, casts and constants. Inputs and outputs keep their names."""
-    typed = onnx.shape_inference.infer_shapes(model).graph
-    halves = {value.name for value in (*typed.input, *typed.output, *typed.value_info) if _is_half(value)}
+    """A copy of a canonical graph in which what was float16 or bfloat16 is float32; the model itself where nothing is.
+
+    Inputs and outputs keep their types, behind Casts.
+    """
+    graph = model.graph
+    values = [value for place in all_graphs(graph) for value in (*place.input, *place.output, *place.value_info)]
+    types = {tensor.data_type for tensor in graph.initializer} | {value.type.tensor_type.elem_type for value in values}
+    if not types & set(_HALVES):
+        return model
+    floats = _float_tensors(onnx.shape_inference.infer_shapes(model).graph, (TensorProto.FLOAT, *_HALVES))
     made = copy_of(model)
-    stored = [tensor for tensor in made.graph.initializer if tensor.data_type == TensorProto.FLOAT16]
-    if not halves and not stored:
-        return made
-    floats = halves | {tensor.name for tensor in stored} | _float_tensors(typed)
-    for tensor in stored:
-        tensor.CopyFrom(from_array(to_array(tensor).astype(np.float32), tensor.name))
-    for value in (*made.graph.input, *made.graph.output):
-        if _is_half(value):
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for node in made.graph.node:
-        _retype(node, TensorProto.FLOAT16, TensorProto.FLOAT)
-        if node.op_type == "Cast" and node.input[0] in floats and node.attribute[0].i == TensorProto.FLOAT:
+    graph, editor = made.graph, GraphEditor(made.graph)
+    for tensor in graph.initializer:
+        if tensor.data_type in _HALVES:
+            tensor.CopyFrom(from_array(to_array(tensor).astype(np.float32), tensor.name))
+    for node in all_nodes(graph):
+        for old in _HALVES:
+            _retype(node, old, TensorProto.FLOAT)
+        if node.op_type == "Cast" and node.input[0] in floats and attribute(node, "to") == TensorProto.FLOAT:
             node.op_type = "Identity"
             del node.attribute[:]
-        for body in bodies(node):
-            _single_body(body)
-    del made.graph.value_info[:]
+    for place in all_graphs(graph):
+        del place.value_info[:]
+        if place is not graph:
+            for value in (*place.input, *place.output):
+                if value.type.tensor_type.elem_type in _HALVES:
+                    value.type.tensor_type.elem_type = TensorProto.FLOAT
+    _cast_io(editor)
     return made
 
 
-def _single_body(graph: onnx.GraphProto) -> None:
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(from_array(to_array(tensor).astype(np.float32), tensor.name))
-    for value in (*graph.input, *graph.output):
-        if _is_half(value):
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
+_HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def in_floats_of(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.ModelProto:
+    """A float32 graph in the type of floats that a canonical one has: computed in 16 bits, or stored so, where that one is."""
+    stored = {tensor.name: tensor.data_type for tensor in original.graph.initializer if tensor.data_type in _HALVES}
+    given = {value.type.tensor_type.elem_type for value in (*original.graph.input, *original.graph.output)}
+    kind = next((kind for kind in _HALVES if kind in {*stored.values(), *given}), None)
+    if kind is None:
+        return model
+    widens = all(node.op_type == "Cast" for node in all_nodes(original.graph) if stored.keys() & set(node.input))
+    return (store_half if widens and not given & set(_HALVES) else to_half)(model, kind=kind)[0]
+
+
+def _cast_io(editor: GraphEditor) -> None:
+    """Let a graph that computes in float32 take and give the 16-bit floats that it says."""
+    graph, casts = editor.graph, []
+    inner = {
+        value.name: editor.name(value.name, "single")
+        for value in (*graph.input, *graph.output)
+        if value.type.tensor_type.elem_type in _HALVES
+    }
     for node in graph.node:
-        _retype(node, TensorProto.FLOAT16, TensorProto.FLOAT)
-        for body in bodies(node):
-            _single_body(body)
-    del graph.value_info[:]
+        rename_reads(node, inner)
+        node.output[:] = [inner.get(name, name) for name in node.output]
+    for value in graph.input:
+        if value.name in inner:
+            name, single = editor.name(value.name, "widened"), inner[value.name]
+            casts.append(helper.make_node("Cast", [value.name], [single], name, to=TensorProto.FLOAT))
+    for value in graph.output:
+        if value.name in inner:
+            name, to = editor.name(value.name, "narrowed"), value.type.tensor_type.elem_type
+            graph.node.append(helper.make_node("Cast", [inner[value.name]], [value.name], name, to=to))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
-def _is_half(value: onnx.ValueInfoProto) -> bool:
-    return bool(value.type.tensor_type.elem_type == TensorProto.FLOAT16)
-
-
-def _float_tensors(graph: onnx.GraphProto) -> set[str]:
-    values = [*graph.input, *graph.output, *graph.value_info]
-    found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return found | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+def _float_tensors(graph: onnx.GraphProto, kinds: Collection[int] = (TensorProto.FLOAT,)) -> set[str]:
+    values = [value for place in all_graphs(graph) for value in (*place.input, *place.output, *place.value_info)]
+    found = {value.name for value in values if value.type.tensor_type.elem_type in kinds}
+    return found | {tensor.name for tensor in graph.initializer if tensor.data_type in kinds}
 
 
 @dataclass
 class _Writer:
-    """home: the type in which each float tensor is made. halves: 16-bit copies of initializers. kind: FLOAT16 or
-    BFLOAT16."""
+    """floats: names of float32 tensors. home: the type in which each is made. kept: why nodes stay float32.
 
-    stored: dict[str, onnx.TensorProto]
+    halves: names of 16-bit copies, by constant.
+    """
+
+    editor: GraphEditor
     floats: Collection[str]
     kind: int
+    opsets: Mapping[str, int]
+    single: Sequence[str]
     home: dict[str, int] = field(default_factory=dict)
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    halves: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    _cast: dict[tuple[str, int], str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    halves: dict[str, str] = field(default_factory=dict)
+    _nodes: list[onnx.NodeProto] = field(default_factory=list)
+    _cast: ChainMap[tuple[str, int], str] = field(default_factory=ChainMap)
 
-    def must_stay(self, node: onnx.NodeProto, single: Sequence[str]) -> str | None:
-        if any(matches(pattern, (node.name, node.op_type)) for pattern in single):
+    def write_graph(self, graph: onnx.GraphProto, outputs: int) -> None:
+        """outputs: the type of its float outputs."""
+        around, self._nodes = self._nodes, []
+        self._cast = self._cast.new_child()
+        for node in graph.node:
+            self._write(node)
+        self._close(graph.output, outputs)
+        del graph.node[:], graph.value_info[:]
+        graph.node.extend(self._nodes)
+        self._nodes, self._cast = around, self._cast.parents
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        schema = schema_of(node, self.opsets)
+        reason = self._must_stay(node, schema)
+        if reason is not None:
+            self.kept[node.name] = reason
+        inputs = [
+            self.kind
+            if schema is not None and reason is None and schema.allows(schema.of_input(position), self.kind)
+            else TensorProto.FLOAT
+            for position in range(len(node.input))
+        ]
+        for position, name in enumerate(node.input):
+            if name in self.floats and node.op_type != "Cast":
+                written.input[position] = self._as(name, inputs[position])
+        for position, name in enumerate(node.output):
+            if name in self.floats:
+                narrow = schema is not None and reason is None and schema.allows(schema.of_output(position), self.kind)
+                self.home[name] = self.kind if narrow else TensorProto.FLOAT
+        if reason is None:
+            _retype(written, TensorProto.FLOAT, self.kind)
+        for body in bodies(written):
+            if reason is None:
+                self._write_body(body)
+        if reason is not None:
+            floats = [name for name in captured(node) if name in self.floats]
+            rename_reads(written, {name: self._as(name, TensorProto.FLOAT) for name in floats})
+        self._nodes.append(written)
+
+    def _write_body(self, body: onnx.GraphProto) -> None:
+        for value in body.input:
+            if value.name in self.floats:
+                value.type.tensor_type.elem_type = self.home[value.name] = self.kind
+        self.write_graph(body, self.kind)
+
+    def _must_stay(self, node: onnx.NodeProto, schema: Schema | None) -> str | None:
+        if any(matches(pattern, (node.name, node.op_type)) for pattern in self.single):
             return "asked for"
         if is_custom(node):
             return f"{node.op_type} is a library's operator"
-        if node.op_type in _SINGLE_OPS:
-            return f"{node.op_type} is not converted"
+        if schema is None:
+            return f"ONNX does not say which types {node.op_type} takes"
+        if not self._can_change(node, schema):
+            return f"{node.op_type} takes or makes float32"
         if self.kind == TensorProto.BFLOAT16:
             # It has float32's range.
             return None
         for position, name in enumerate(node.input):
-            tensor = self.stored.get(name)
-            if tensor is None or tensor.data_type != TensorProto.FLOAT or (not tensor.dims and tensor.name == ""):
+            tensor = self.editor.stored.get(name)
+            if tensor is None or tensor.data_type != TensorProto.FLOAT:
                 continue
             values = np.abs(to_array(tensor))
             if values.size and values.max() > _LARGEST:
@@ -192,22 +278,21 @@ class _Writer:
                 return f"{name} is below float16's smallest normal number"
         return None
 
-    def write(self, node: onnx.NodeProto, wanted: int) -> None:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
-        for position, name in enumerate(node.input):
-            if name in self.floats:
-                single = position in _SINGLE_INPUTS.get(node.op_type, ())
-                written.input[position] = self._as(name, TensorProto.FLOAT if single else wanted)
-        rename_reads(
-            written, {name: self._as(name, TensorProto.FLOAT) for name in captured(node) if name in self.floats}
-        )
-        if wanted == self.kind:
-            _retype(written, TensorProto.FLOAT, self.kind)
-        self.nodes.append(written)
-        self.home.update(dict.fromkeys((name for name in node.output if name in self.floats), wanted))
+    def _can_change(self, node: onnx.NodeProto, schema: Schema) -> bool:
+        """Whether some of its floats may have 16 bits, and those that it makes follow from what it is given or says."""
+        inputs = [schema.of_input(position) for position, name in enumerate(node.input) if name in self.floats]
+        outputs = [schema.of_output(position) for position, name in enumerate(node.output) if name in self.floats]
+        narrow = [variable for variable in outputs if schema.allows(variable, self.kind)]
+        if any(
+            not value.type.HasField("tensor_type") for body in bodies(node) for value in (*body.input, *body.output)
+        ):
+            return False
+        is_told = bool(bodies(node)) or _states(node, TensorProto.FLOAT)
+        if any(variable not in inputs and not is_told for variable in narrow):
+            return False
+        return bool(narrow) or any(schema.allows(variable, self.kind) for variable in inputs) or not (inputs or outputs)
 
-    def close(self, outputs: Sequence[onnx.ValueInfoProto], wanted: int) -> None:
+    def _close(self, outputs: Sequence[onnx.ValueInfoProto], wanted: int) -> None:
         """Float outputs keep their names and get the wanted type: what made them in another gets another name."""
         for output in outputs:
             if output.name not in self.floats:
@@ -215,42 +300,48 @@ class _Writer:
             output.type.tensor_type.elem_type = wanted
             if self.home.get(output.name, TensorProto.FLOAT) == wanted:
                 continue
-            inner = f"{output.name}_half"
-            for node in self.nodes:
+            inner = self.editor.name(output.name, "inner")
+            for node in self._nodes:
                 rename_reads(node, {output.name: inner})
                 node.output[:] = [inner if name == output.name else name for name in node.output]
-            self.nodes.append(helper.make_node("Cast", [inner], [output.name], f"{output.name}_cast", to=wanted))
+            cast = self.editor.name(output.name, "cast")
+            self._nodes.append(helper.make_node("Cast", [inner], [output.name], cast, to=wanted))
 
     def _as(self, name: str, wanted: int) -> str:
-        tensor = self.stored.get(name)
+        tensor = self.editor.stored.get(name)
         if tensor is not None:
             if wanted == TensorProto.FLOAT:
                 return name
-            half = f"{name}_half"
-            if half not in self.halves:
+            if name not in self.halves:
                 values: np.ndarray = to_array(tensor).astype(_NUMPY[self.kind])
-                self.halves[half] = from_array(values, half)
-            return half
+                self.halves[name] = self.editor.constant(values, name, "half")
+            return self.halves[name]
         if self.home.get(name, TensorProto.FLOAT) == wanted:
             return name
         key = (name, wanted)
         if key not in self._cast:
-            self._cast[key] = f"{name}_{'half' if wanted == self.kind else 'single'}"
-            self.nodes.append(helper.make_node("Cast", [name], [self._cast[key]], f"{self._cast[key]}_cast", to=wanted))
+            self._cast[key] = self.editor.new_name(f"{name}_{'half' if wanted == self.kind else 'single'}")
+            made = self._cast[key]
+            self._nodes.append(
+                helper.make_node("Cast", [name], [made], self.editor.new_name(f"{made}_cast"), to=wanted)
+            )
         return self._cast[key]
 
 
+def _states(node: onnx.NodeProto, kind: int) -> bool:
+    """Whether the node itself says that it makes such floats: a cast, a constant, random numbers."""
+    return any(
+        (entry.name in ("to", "dtype") and entry.i == kind)
+        or (entry.name == "value" and entry.HasField("t") and entry.t.data_type == kind)
+        for entry in node.attribute
+    )
+
+
 def _retype(node: onnx.NodeProto, old: int, new: int) -> None:
-    """Types that the node states itself: a cast, a constant."""
-    dtype = _NUMPY[new]
-    for attribute in node.attribute:
-        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == old:
-            attribute.i = new
-        elif attribute.name == "value" and attribute.HasField("t") and attribute.t.data_type == old:
-            values: np.ndarray = to_array(attribute.t).astype(dtype)
-            attribute.t.CopyFrom(from_array(values, attribute.t.name))
-        elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-            floats = [attribute.f] if attribute.name == "value_float" else list(attribute.floats)
-            array: np.ndarray = np.asarray(floats, dtype)
-            array = array.reshape(()) if attribute.name == "value_float" else array
-            attribute.CopyFrom(helper.make_attribute("value", from_array(array, "value")))
+    """Types that the node states itself."""
+    for entry in node.attribute:
+        if entry.name in ("to", "dtype") and entry.i == old:
+            entry.i = new
+        elif entry.name == "value" and entry.HasField("t") and entry.t.data_type == old:
+            values: np.ndarray = to_array(entry.t).astype(_NUMPY[new])
+            entry.t.CopyFrom(from_array(values, entry.t.name))

@@ -11,16 +11,17 @@ import onnx
 from onnx import helper
 
 from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.graph.canonical import canonical
 from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.codes import spread
+from compressctl.graph.edit import names_in, unused
 from compressctl.graph.float16 import to_single
 from compressctl.graph.hoist_dequantize import dequantize_first
 from compressctl.graph.index import GraphIndex, attribute, index, reads, rename_reads, store_what_is_read
 from compressctl.graph.matmul_nbits import unpack, unpack_table
-from compressctl.graph.own_copies import names_in, unused
 from compressctl.graph.qoperator_to_qdq import unfold_qlinear
 from compressctl.graph.quantized import already_quantized
-from compressctl.graph.tensors import from_array
+from compressctl.graph.tensors import copy_of, from_array
 from compressctl.graph.unfold_integer import unfold_integer
 
 _Q, _DQ, _PACKED, _TABLE = "QuantizeLinear", "DequantizeLinear", "MatMulNBits", "GatherBlockQuantized"
@@ -47,8 +48,8 @@ def is_quantized(model: onnx.ModelProto) -> bool:
 def absorb(model: onnx.ModelProto) -> Absorbed:
     """The same function in float and what was rounded where. A range that begins at 0 behind a product becomes a Relu: its
     quantization did the Relu's work, and another dialect's may not."""
-    unfolded = unfold_integer(unfold_qlinear(as_dequantized(model)))
-    made = to_single(unfolded.model)
+    unfolded = unfold_integer(unfold_qlinear(as_dequantized(to_single(canonical(copy_of(model))))))
+    made = unfolded.model
     dequantize_first(made.graph)
     _fold_reshaped(made.graph)
     work = _Work(index(made.graph), names_in(made.graph))

@@ -37,8 +37,9 @@ class GraphIndex:
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
 
-def index(graph: onnx.GraphProto) -> GraphIndex:
-    producers: dict[str, onnx.NodeProto] = {}
+def index(graph: onnx.GraphProto, outer: GraphIndex | None = None) -> GraphIndex:
+    """outer: of the graph around a body, whose tensors and constants it can read."""
+    producers: dict[str, onnx.NodeProto] = {} if outer is None else dict(outer.producers)
     consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for output in node.output:
@@ -48,9 +49,18 @@ def index(graph: onnx.GraphProto) -> GraphIndex:
     return GraphIndex(
         producers=producers,
         consumers=dict(consumers),
-        initializers={tensor.name: tensor for tensor in graph.initializer},
+        initializers={**({} if outer is None else outer.initializers), **{t.name: t for t in graph.initializer}},
         outputs=frozenset(output.name for output in graph.output),
     )
+
+
+def places(graph: onnx.GraphProto, outer: GraphIndex | None = None) -> Iterator[tuple[onnx.GraphProto, GraphIndex]]:
+    """The graph and every body in it, each with its index."""
+    found = index(graph, outer)
+    yield graph, found
+    for node in graph.node:
+        for body in bodies(node):
+            yield from places(body, found)
 
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
@@ -64,12 +74,18 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     ]
 
 
-def all_bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """What the graph's nodes run, and what nodes in there run, at any depth."""
+def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, what its nodes run, and what nodes in there run, at any depth."""
+    yield graph
     for node in graph.node:
         for body in bodies(node):
-            yield body
-            yield from all_bodies(body)
+            yield from all_graphs(body)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a graph and of its bodies."""
+    for place in all_graphs(graph):
+        yield from place.node
 
 
 def captured(node: onnx.NodeProto) -> set[str]:

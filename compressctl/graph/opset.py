@@ -10,6 +10,9 @@ from compressctl.graph.tensors import is_in_file
 STANDARD = ("", "ai.onnx")
 """Both names of the standard domain."""
 
+OLDEST_QUANTIZED_OPSET = 13
+"""DequantizeLinear knows a channel axis from here on."""
+
 _IR_WITH_CLOSED_INITIALIZERS = 4
 
 
@@ -37,3 +40,13 @@ def converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
         if tensor.name in in_files:
             tensor.CopyFrom(in_files[tensor.name])
     return made
+
+
+def raised(model: onnx.ModelProto, oldest: int) -> onnx.ModelProto:
+    """The model in that opset where its own is older and it can be converted; the model itself otherwise."""
+    if opset_of(model) >= oldest:
+        return model
+    try:
+        return converted(model, oldest)
+    except Exception:
+        return model

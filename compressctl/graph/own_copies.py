@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from compressctl.graph.index import bodies, index
+from compressctl.graph.edit import names_in, unused
+from compressctl.graph.index import all_nodes, index, rename_reads, store_what_is_read
 from compressctl.graph.tensors import content, copy_of
 
 Way = Hashable
@@ -30,10 +31,10 @@ def with_own_copies(model: onnx.ModelProto, ways: Mapping[str, Way]) -> Copied:
     """The model in which nodes share a constant weight only where their ways are equal.
 
     ways: by name of a Conv, MatMul, Gemm or Gather with a constant weight, anything that compares. Where a weight has other
-    readers (a node that is not asked about, a branch, an output of the graph) they keep its name and its numbers, and every
+    readers (a node that is not asked about, an output of the graph) they keep its name and its numbers, and every
     way gets a copy. The argument is not changed, and is returned itself where nothing is copied.
     """
-    nodes = {node.name: node for node in model.graph.node if node.name in ways}
+    nodes = {node.name: node for node in all_nodes(model.graph) if node.name in ways}
     groups: dict[str, dict[Way, list[str]]] = {}
     for name, node in nodes.items():
         groups.setdefault(node.input[weight_position(node)], {}).setdefault(ways[name], []).append(name)
@@ -53,7 +54,7 @@ def with_own_copies(model: onnx.ModelProto, ways: Mapping[str, Way]) -> Copied:
     for own, weight in of.items():
         changed.graph.initializer.add().CopyFrom(stored[weight])
         changed.graph.initializer[-1].name = own
-    for node in changed.graph.node:
+    for node in all_nodes(changed.graph):
         if node.name in weights:
             node.input[weight_position(node)] = weights[node.name]
     return Copied(changed, of, weights)
@@ -68,24 +69,19 @@ def rejoined(model: onnx.ModelProto, copied: Copied, floats: Collection[str]) ->
         return model
     quantized = {weight for node, weight in copied.weights.items() if node not in floats}
     family = {*copied.of, *copied.of.values()}
-    family |= {f"{name}_float" for name in family}
+    shapes = {tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in family}
     first: dict[tuple[object, ...], str] = {}
     same: dict[str, str] = {}
     for tensor in model.graph.initializer:
-        if tensor.name in family and tensor.name not in quantized:
+        if tuple(tensor.dims) in shapes and tensor.name not in quantized:
             same[tensor.name] = first.setdefault(content(tensor), tensor.name)
-    gone = {name for name, other in same.items() if name != other}
-    gone -= read_elsewhere(model.graph, {node.name: None for node in model.graph.node})
-    if not gone:
+    names = {name: other for name, other in same.items() if name != other}
+    if not names:
         return model
     changed = copy_of(model)
     for node in changed.graph.node:
-        for position, name in enumerate(node.input):
-            if name in gone:
-                node.input[position] = same[name]
-    kept = [tensor for tensor in changed.graph.initializer if tensor.name not in gone]
-    del changed.graph.initializer[:]
-    changed.graph.initializer.extend(kept)
+        rename_reads(node, names)
+    store_what_is_read(changed.graph)
     return changed
 
 
@@ -120,30 +116,9 @@ def weight_position(node: onnx.NodeProto) -> int:
 
 
 def read_elsewhere(graph: onnx.GraphProto, nodes: Collection[str]) -> set[str]:
-    """Names that something else reads than these nodes as their weight: other inputs, branches, outputs of the graph."""
+    """Names that something else reads than these nodes as their weight: other inputs, outputs of the graph."""
     found = {output.name for output in graph.output}
-    for node in graph.node:
+    for node in all_nodes(graph):
         own = weight_position(node) if node.name in nodes else -1
         found.update(name for position, name in enumerate(node.input) if position != own)
-        for inner in bodies(node):
-            found |= names_in(inner)
     return found
-
-
-def names_in(graph: onnx.GraphProto) -> set[str]:
-    """Every name of a tensor that a graph and its branches speak of."""
-    found = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-    for node in graph.node:
-        found.update((*node.input, *node.output))
-        for inner in bodies(node):
-            found |= names_in(inner)
-    return found
-
-
-def unused(wanted: str, taken: set[str]) -> str:
-    """The name itself or with a number behind it; it is taken from then on."""
-    name, number = wanted, 2
-    while name in taken:
-        name, number = f"{wanted}_{number}", number + 1
-    taken.add(name)
-    return name

@@ -9,9 +9,10 @@ from functools import partial
 import numpy as np
 import onnx
 
+from compressctl.graph.edit import names_in
 from compressctl.graph.opset import opset_of
 from compressctl.graph.tensors import copy_of, message_bytes, to_array
-from compressctl.graph.unpacking import Unpacking, unpack_dense, unpack_masked, unpack_sparse
+from compressctl.graph.unpacking import PREFIX, Unpacking, unpack_dense, unpack_masked, unpack_sparse
 from compressctl.numerics.bitpack import code_bits
 from compressctl.numerics.codebook import Coded, shared
 from compressctl.numerics.scaled_codebook import scaled
@@ -69,18 +70,25 @@ def pack_constants(model: onnx.ModelProto, folds: Folds) -> tuple[onnx.ModelProt
     done: dict[str, Unpacking] = {}
     ledger: list[PackedTensor] = []
     outputs = {output.name for output in model.graph.output}
+    first = _first_number(model.graph)
     for tensor in model.graph.initializer:
         if not _is_candidate(tensor, folds) or tensor.name in outputs:
             continue
         values = to_array(tensor)
-        best = _smallest(values, tensor.name, len(done), folds)
+        best = _smallest(values, tensor.name, first + len(done), folds)
         plain = message_bytes(tensor)
         if best is None or best[0].size_bytes >= plain:
             continue
-        done[tensor.name] = work = Unpacking(tensor.name, values, len(done), shared_parts)
+        done[tensor.name] = work = Unpacking(tensor.name, values, first + len(done), shared_parts)
         best[1].write(work)
         ledger.append(PackedTensor(tensor.name, best[1].words, plain, work.size_bytes))
     return (_rewritten(model, done, shared_parts), ledger) if done else (model, [])
+
+
+def _first_number(graph: onnx.GraphProto) -> int:
+    """From which on no name of the graph looks like one of those that are written here."""
+    parts = (name.removeprefix(PREFIX).partition(".")[0] for name in names_in(graph) if name.startswith(PREFIX))
+    return max((int(part) + 1 for part in parts if part.isdigit()), default=0)
 
 
 def _is_candidate(tensor: onnx.TensorProto, folds: Folds) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import all_nodes, index, rename_reads
 from compressctl.graph.tensors import copy_of, from_array
 
 
@@ -31,13 +33,11 @@ def with_own_weights(
     if not weights:
         return rounded
     changed = copy_of(rounded)
-    before = {tensor.name: tensor for tensor in original.graph.initializer}
-    for name in dict.fromkeys(weights.values()):
-        changed.graph.initializer.add().CopyFrom(before[name])
-        changed.graph.initializer[-1].name = f"{name}_float"
-    for node in changed.graph.node:
+    editor, before = GraphEditor(changed.graph), index(original.graph)
+    for node in all_nodes(changed.graph):
         if node.name in weights:
-            for position, name in enumerate(node.input):
-                if name == weights[node.name]:
-                    node.input[position] = f"{name}_float"
+            name = weights[node.name]
+            values = before.array(name)
+            assert values is not None
+            rename_reads(node, {name: editor.constant(values, name, "float")})
     return changed

@@ -10,10 +10,14 @@ import onnx
 import onnxruntime
 
 from compressctl.core.errors import StageError
+from compressctl.graph.canonical import canonical
 from compressctl.graph.cast_weights import as_dequantized
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.float16 import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, raised
+from compressctl.graph.schema import without_defaults
 from compressctl.graph.session import open_graph
-from compressctl.graph.share_constants import share_constants
 from compressctl.graph.tensors import copy_of, move_to_files
 
 
@@ -22,14 +26,14 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
     ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
     becomes the pooling that has an integer kernel. Weights that are stored as integers stay integers, behind a
-    DequantizeLinear. Raises StageError when ONNX Runtime cannot load the graph.
+    DequantizeLinear. The graph is canonical, computes in float32, and is in an opset from OLDEST_QUANTIZED_OPSET on where it
+    can be converted. Raises StageError when ONNX Runtime cannot load the graph.
     """
-    model = as_dequantized(model)
-    folded = _fold(_named(copy_of(model)))
-    share_constants(folded.graph)
-    folded = onnx.shape_inference.infer_shapes(folded)
+    model = as_dequantized(raised(to_single(canonical(copy_of(model))), OLDEST_QUANTIZED_OPSET))
+    # Folding writes what branches share into each of them.
+    folded = onnx.shape_inference.infer_shapes(without_defaults(canonical(_fold(model))))
     _mean_to_pool(folded.graph)
-    return _named(folded)
+    return folded
 
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -56,19 +60,21 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _mean_to_pool(graph: onnx.GraphProto) -> None:
     """ReduceMean over the two spatial axes as GlobalAveragePool, which runtimes have integer kernels for."""
-    looked_up = index(graph)
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+    looked_up, editor = index(graph), GraphEditor(graph)
+
+    def pooled(node: onnx.NodeProto) -> Replacement:
         if not _is_spatial_mean(node, looked_up, graph):
-            nodes.append(node)
-            continue
-        keeps = bool(attribute(node, "keepdims", 1))
-        pooled = node.output[0] if keeps else f"{node.output[0]}_pooled"
-        nodes.append(onnx.helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], name=node.name))
-        if not keeps:
-            nodes.append(onnx.helper.make_node("Flatten", [pooled], [node.output[0]], name=f"{node.name}_flat", axis=1))
-    del graph.node[:]
-    graph.node.extend(nodes)
+            return None
+        make = onnx.helper.make_node
+        if attribute(node, "keepdims", 1):
+            return [make("GlobalAveragePool", [node.input[0]], [node.output[0]], node.name)]
+        inner = editor.name(node.output[0], "pooled")
+        return [
+            make("GlobalAveragePool", [node.input[0]], [inner], node.name),
+            make("Flatten", [inner], [node.output[0]], editor.name(node.name, "flat"), axis=1),
+        ]
+
+    editor.replace_nodes(pooled)
 
 
 def _is_spatial_mean(node: onnx.NodeProto, looked_up: GraphIndex, graph: onnx.GraphProto) -> bool:
@@ -85,15 +91,3 @@ def _rank(graph: onnx.GraphProto, tensor: str) -> int | None:
         if info.name == tensor and info.type.tensor_type.HasField("shape"):
             return len(info.type.tensor_type.shape.dim)
     return None
-
-
-def _named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Every node has a name of its own: plans and reports speak of nodes by name."""
-    taken: set[str] = set()
-    for position, node in enumerate(model.graph.node):
-        name = node.name or f"{node.op_type}_{position}"
-        while name in taken:
-            name += "_"
-        node.name = name
-        taken.add(name)
-    return model

@@ -6,18 +6,15 @@ import onnx
 import onnxruntime
 
 from compressctl.core.errors import UsageError
-from compressctl.graph.index import names_read
+from compressctl.graph.index import names_read, reads, store_what_is_read
 from compressctl.graph.packed_sources import is_unpacker
 from compressctl.graph.session import open_graph
 from compressctl.graph.tensors import copy_of, from_array
-from compressctl.graph.unpacking import PREFIX
 
 
 def is_packed(graph: onnx.GraphProto) -> bool:
-    """Whether there are nodes that unpack, of constants alone: nodes of others may happen to be called so."""
-    unpackers = [node for node in graph.node if is_unpacker(node)]
-    known = {tensor.name for tensor in graph.initializer} | {name for node in unpackers for name in node.output}
-    return bool(unpackers) and all(name in known for node in unpackers for name in node.input)
+    """Whether there are nodes that unpack."""
+    return bool(_unpackers(graph))
 
 
 def unpack_constants(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -25,18 +22,30 @@ def unpack_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
     The result depends on the constants in the file alone. Raises UsageError when the nodes that unpack cannot be run.
     """
-    if not is_packed(model.graph):
+    unpackers = _unpackers(model.graph)
+    if not unpackers:
         return model
-    unpackers = [node for node in model.graph.node if is_unpacker(node)]
-    others = [node for node in model.graph.node if not is_unpacker(node)]
+    made = {name for node in unpackers for name in node.output}
+    others = [node for node in model.graph.node if not made & set(node.output)]
     read = names_read(others) | {output.name for output in model.graph.output}
     wanted = [name for node in unpackers for name in node.output if name in read]
     plain = copy_of(model)
-    kept = [tensor for tensor in model.graph.initializer if not tensor.name.startswith(PREFIX)]
-    del plain.graph.initializer[:], plain.graph.node[:]
+    del plain.graph.node[:]
     plain.graph.node.extend(others)
-    plain.graph.initializer.extend([*kept, *_computed(model, unpackers, wanted)])
+    plain.graph.initializer.extend(_computed(model, unpackers, wanted))
+    store_what_is_read(plain.graph)
     return plain
+
+
+def _unpackers(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Nodes that are called so and compute with constants alone: others may happen to be called so."""
+    known = {tensor.name for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        if is_unpacker(node) and known.issuperset(reads(node)):
+            found.append(node)
+            known.update(node.output)
+    return found
 
 
 def _computed(model: onnx.ModelProto, unpackers: list[onnx.NodeProto], wanted: list[str]) -> list[onnx.TensorProto]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ import onnx
 from compressctl.core import untouched
 from compressctl.core.events import Events
 from compressctl.core.model import Model, OnnxModel, TorchModel
-from compressctl.graph.constants import ConstantTensor, constant_tensors, parameter_tensors
-from compressctl.graph.index import bodies
+from compressctl.graph.constants import Constants, constant_tensors, parameter_tensors
+from compressctl.graph.index import all_nodes, bodies
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +94,7 @@ def planned(model: OnnxModel) -> set[str]:
     plan = model.quant
     if plan is None:
         return set()
-    nodes = [node for node in model.body.graph.node if node.name not in plan.float_nodes]
+    nodes = [node for node in all_nodes(model.body.graph) if node.name not in plan.float_nodes]
     return {name for node in nodes for name in node.input if name in plan.weights}
 
 
@@ -113,56 +113,33 @@ def torch_layers(network: nn.Module) -> list[LayerParameters]:
 
 
 def graph_layers(model: onnx.ModelProto) -> list[LayerParameters]:
-    """Nodes that compute with stored numbers, those in branches and loops among them."""
-    return list(_layers_of(model.graph, _Scope({}, {}, {}), set(), ""))
+    """Nodes of a canonical graph that compute with stored numbers, those in branches and loops among them.
 
+    Numbers that several nodes read count for the first, those in bodies before the node that they belong to.
+    """
+    constants = constant_tensors(model.graph)
+    dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    layers: list[LayerParameters] = []
+    seen: set[str] = set()
 
-@dataclass(frozen=True)
-class _Scope:
-    """What a graph, or a branch within it, can read by name. homes: a number for the graph that each name is defined in."""
-
-    constants: Mapping[str, tuple[ConstantTensor, ...]]
-    dims: Mapping[str, tuple[int, ...]]
-    homes: Mapping[str, int]
-
-    def within(self, graph: onnx.GraphProto) -> _Scope:
-        own, dims = constant_tensors(graph), _dims(graph)
-        homes = dict.fromkeys((*own, *dims), id(graph))
-        return _Scope({**self.constants, **own}, {**self.dims, **dims}, {**self.homes, **homes})
-
-
-def _layers_of(
-    graph: onnx.GraphProto, outer: _Scope, seen: set[tuple[int, str]], place: str
-) -> Iterator[LayerParameters]:
-    """place: the branch that the graph is, in words. seen: what counts for an earlier layer already."""
-    scope = outer.within(graph)
-    for node in graph.node:
-        for body in bodies(node):
-            yield from _layers_of(body, scope, seen, f" inside {node.op_type} {node.name}".rstrip())
-        if not any(node.input) or all(name in scope.constants for name in node.output if name):
-            continue
-        own = {
-            (scope.homes.get(tensor.name, 0), tensor.name): tensor
-            for tensor in parameter_tensors(node, scope.constants)
-            if tensor.is_float and not tensor.describes and tensor.elements > 1
-        }
-        mine = [tensor for key, tensor in own.items() if key not in seen]
-        seen.update(own)
-        if mine:
-            weighted = any(_is_weight(scope.dims.get(tensor.name), node.op_type) for tensor in mine)
-            name = node.name or next(name for name in node.output if name)
-            sizes = {tensor.name: tensor.elements for tensor in mine}
-            yield LayerParameters(name, f"{node.op_type}{place}", sizes, weighted)
-
-
-def _dims(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
-    found = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant":
-            found |= {
-                name: tuple(given.t.dims) for name in node.output for given in node.attribute if given.HasField("t")
+    def look(graph: onnx.GraphProto, place: str, known: Constants) -> None:
+        for node in graph.node:
+            for body in bodies(node):
+                look(body, f" inside {node.op_type} {node.name}", {**known, **constant_tensors(body, outer=known)})
+            if not any(node.input) or all(name in known for name in node.output if name):
+                continue
+            mine = {
+                tensor.name: tensor.elements
+                for tensor in parameter_tensors(node, known)
+                if tensor.is_float and not tensor.describes and tensor.elements > 1 and tensor.name not in seen
             }
-    return found
+            seen.update(mine)
+            if mine:
+                weighted = any(_is_weight(dims.get(name), node.op_type) for name in mine)
+                layers.append(LayerParameters(node.name, f"{node.op_type}{place}", mine, weighted))
+
+    look(model.graph, "", constants)
+    return layers
 
 
 def _is_weight(dims: tuple[int, ...] | None, op: str) -> bool:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, attribute, index, places
+from compressctl.graph.opset import STANDARD
 
 
 @dataclass(frozen=True)
 class WeightNode:
     """weight: an initializer. input: the activation that meets it, of a Gather the indices.
 
-    transposed: the stored matrix is (columns, rows). Rows of an embedding are its entries, so that a table that is also the
+    transposed: the stored matrix is (columns, rows). is_inner: it stands in a body of an If, Loop or Scan, where nothing can
+    watch its input. Rows of an embedding are its entries, so that a table that is also the
     matrix of the head (tied weights) has the same rows and columns for both.
     """
 
@@ -25,6 +27,7 @@ class WeightNode:
     weight: str
     input: str
     transposed: bool = False
+    is_inner: bool = False
 
     @property
     def row_axis(self) -> int:
@@ -40,9 +43,13 @@ class WeightNode:
 
 
 def find_weighted(graph: onnx.GraphProto) -> list[WeightNode]:
-    """Every Conv, MatMul, Gemm and Gather whose weight is constant, in graph order."""
-    found = index(graph)
-    nodes = [_MAKERS[node.op_type](node, found) for node in graph.node if node.op_type in _MAKERS]
+    """Every Conv, MatMul, Gemm and Gather whose weight is constant: in graph order, then those of each body."""
+    nodes = [
+        _MAKERS[node.op_type](node, found, is_inner=place is not graph)
+        for place, found in places(graph)
+        for node in place.node
+        if node.op_type in _MAKERS and node.domain in STANDARD
+    ]
     return [node for node in nodes if node is not None]
 
 
@@ -82,28 +89,28 @@ def tied_weights(graph: onnx.GraphProto, nodes: Sequence[WeightNode]) -> dict[st
     return tied
 
 
-def _product(node: onnx.NodeProto, found: GraphIndex) -> WeightNode | None:
+def _product(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> WeightNode | None:
     if not _is_matrix(found, node.input[1]) or node.input[0] in found.initializers:
         return None
     plain = node.op_type == "MatMul" or (
         attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
     )
     transposed = node.op_type == "MatMul" or not attribute(node, "transB", 0)
-    return WeightNode(node.name, node.op_type, node.input[1], node.input[0], transposed) if plain else None
+    return WeightNode(node.name, node.op_type, node.input[1], node.input[0], transposed, is_inner) if plain else None
 
 
-def _convolution(node: onnx.NodeProto, found: GraphIndex) -> WeightNode | None:
+def _convolution(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> WeightNode | None:
     if not _is_float(found, node.input[1]) or len(found.initializers[node.input[1]].dims) < 3:
         return None
-    return WeightNode(node.name, node.op_type, node.input[1], node.input[0])
+    return WeightNode(node.name, node.op_type, node.input[1], node.input[0], is_inner=is_inner)
 
 
-def _embedding(node: onnx.NodeProto, found: GraphIndex) -> WeightNode | None:
+def _embedding(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> WeightNode | None:
     is_table = _is_matrix(found, node.input[0]) and attribute(node, "axis", 0) == 0
     # A constant index is a constant row: nothing that a table is looked up for.
     if not is_table or node.input[1] in found.initializers:
         return None
-    return WeightNode(node.name, node.op_type, node.input[0], node.input[1])
+    return WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner)
 
 
 _MAKERS = {"MatMul": _product, "Gemm": _product, "Conv": _convolution, "Gather": _embedding}

@@ -12,23 +12,28 @@ import onnx
 from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel
 from compressctl.graph.carry import Carried, carry
+from compressctl.graph.edit import names_in, unused
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.float16 import in_floats_of
+from compressctl.graph.index import all_graphs, all_nodes, attribute, store_what_is_read
 from compressctl.graph.simplify import simplify
-from compressctl.graph.tensors import copy_of, from_array, to_array
+from compressctl.graph.tensors import from_array, to_array
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, See
 
-_HALVES = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, *_HALVES}
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 
 
 @dataclass(frozen=True)
 class _Owner:
-    """The first node that reads a weight. is_transposed: the weight is stored as (in, out)."""
+    """The first node that reads a weight. is_transposed: the weight is stored as (in, out).
+
+    is_inner: it stands in a body of an If, Loop or Scan, where nothing can watch its input.
+    """
 
     node: onnx.NodeProto
     is_transposed: bool
+    is_inner: bool
 
 
 class OnnxNetwork:
@@ -38,12 +43,14 @@ class OnnxNetwork:
     """What enters every layer is held at once."""
 
     def __init__(self, model: OnnxModel, events: Events, *, embeddings: bool = False, any_order: bool = False) -> None:
-        carried = _prepared(model, events)
+        carried = carry(model, simplify(model.body), events)
+        self._original = model.body
         self.said = carried.said
         self._model = replace(model, body=carried.model, quant=carried.plan)
         self.body: onnx.ModelProto = carried.model
         self.signature = model.signature
         self._initializers = {tensor.name: tensor for tensor in self.body.graph.initializer}
+        self._own_biases: set[str] = set()
         self._owners, self.skipped = _find(self.body.graph, embeddings, any_order, carried)
 
     def layers(self) -> list[Layer]:
@@ -58,7 +65,7 @@ class OnnxNetwork:
     def shift(self, name: str, change: np.ndarray) -> None:
         """Convolutions and Gemm have a place for a bias; it becomes a constant of the node's own."""
         node, tensor = self._owners[name].node, self._initializers[name]
-        shared = sum(name in other.input for other in self.body.graph.node) > 1
+        shared = sum(name in other.input for other in all_nodes(self.body.graph)) > 1
         if (
             node.op_type in ("MatMul", "Gather")
             or shared
@@ -71,18 +78,20 @@ class OnnxNetwork:
         if (old and old not in self._initializers) or given.size not in (1, change.size):
             return
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        own = f"{name}.shifted_bias"
-        bias = from_array((given.reshape(-1) + change).astype(dtype), own)
-        if own == old:
-            self._initializers[own].CopyFrom(bias)
+        values = (given.reshape(-1) + change).astype(dtype)
+        if old in self._own_biases:
+            self._initializers[old].CopyFrom(from_array(values, old))
             return
+        own = unused(f"{name}.shifted_bias", names_in(self.body.graph))
+        self._own_biases.add(own)
+        bias = from_array(values, own)
         del node.input[2:]
         node.input.append(own)
         self.body.graph.initializer.append(bias)
         self._initializers[own] = self.body.graph.initializer[-1]
 
     def watch(self, names: Sequence[str], batches: Iterable[Inputs], see: See) -> None:
-        nodes = {name: self._owners[name].node for name in names}
+        nodes = {name: self._owners[name].node for name in names if not self._owners[name].is_inner}
         entering = {name: node.input[0] for name, node in nodes.items() if node.op_type != "Gather"}
         tapped = ActivationRecorder(self.body, list(dict.fromkeys(entering.values())))
         for inputs in batches:
@@ -95,10 +104,10 @@ class OnnxNetwork:
         return ActivationRecorder(self.body, [spec.name for spec in self.signature.outputs], threads=1).run(inputs)
 
     def model(self) -> OnnxModel:
-        """Without the biases that others have replaced."""
+        """Without the biases that others have replaced, in the floats of the model that it is a copy of."""
         store_what_is_read(self.body.graph)
         self._initializers = {tensor.name: tensor for tensor in self.body.graph.initializer}
-        return self._model
+        return replace(self._model, body=in_floats_of(self.body, self._original))
 
     def _layer(self, name: str, owner: _Owner) -> Layer:
         array = self._float(name)
@@ -131,45 +140,38 @@ def is_transposed(node: onnx.NodeProto) -> bool:
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
 
 
-def _prepared(model: OnnxModel, events: Events) -> Carried:
-    """A graph with 16-bit weights is copied as it is: folding constants would turn them into 32 bits."""
-    halves = any(tensor.data_type in _HALVES for tensor in model.body.graph.initializer)
-    return carry(model, copy_of(model.body) if halves else simplify(model.body), events)
-
-
 def _find(
     graph: onnx.GraphProto, embeddings: bool, any_order: bool, carried: Carried
 ) -> tuple[dict[str, _Owner], dict[str, str]]:
-    looked_up = index(graph)
+    stored = {tensor.name: tensor for tensor in graph.initializer}
     owners: dict[str, _Owner] = {}
     skipped: dict[str, str] = {}
-    for node in graph.node:
+    ways: dict[str, set[bool]] = {}
+    for node in all_nodes(graph):
+        if node.op_type in ("Gemm", "MatMul"):
+            ways.setdefault(node.input[1], set()).add(is_transposed(node))
+    for place, node in [(part, node) for part in all_graphs(graph) for node in part.node]:
         if node.op_type not in ("Conv", "Gemm", "MatMul", "ConvTranspose", "Gather") or node.domain not in (
             "",
             "ai.onnx",
         ):
             continue
         name = node.input[0] if node.op_type == "Gather" else node.input[1]
-        tensor = looked_up.initializers.get(name)
+        tensor = stored.get(name)
         if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
             continue
         reason = "quantized already" if name in carried.weights else None
-        reason = reason or _reason(node, name, tensor, looked_up, embeddings, any_order)
+        reason = reason or _reason(node, tensor, embeddings)
+        if reason is None and len(ways.get(name, ())) > 1 and not any_order:
+            reason = "two nodes read it in different orders"
         if reason is not None:
             skipped[name] = reason
         else:
-            owners.setdefault(name, _Owner(node, is_transposed(node)))
+            owners.setdefault(name, _Owner(node, is_transposed(node), place is not graph))
     return {name: owner for name, owner in owners.items() if name not in skipped}, skipped
 
 
-def _reason(
-    node: onnx.NodeProto,
-    name: str,
-    tensor: onnx.TensorProto,
-    looked_up: GraphIndex,
-    embeddings: bool,
-    any_order: bool,
-) -> str | None:
+def _reason(node: onnx.NodeProto, tensor: onnx.TensorProto, embeddings: bool) -> str | None:
     """Why a weight is no layer's, None where it is one's."""
     if node.op_type == "Gather":
         if attribute(node, "axis", 0) != 0 or len(tensor.dims) != 2:
@@ -179,7 +181,4 @@ def _reason(
         return "a transposed convolution"
     if node.op_type == "MatMul" and len(tensor.dims) != 2:
         return f"a product of {len(tensor.dims)} axes"
-    if any_order:
-        return None
-    ways = {is_transposed(reader) for reader in looked_up.consumers[name] if reader.op_type in ("Gemm", "MatMul")}
-    return "two nodes read it in different orders" if len(ways) > 1 else None
+    return None

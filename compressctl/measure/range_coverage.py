@@ -11,8 +11,8 @@ from compressctl.core.data import Dataset, Split
 from compressctl.core.feeds import first_feeds
 from compressctl.core.model import OnnxModel, Signature
 from compressctl.core.quant import TensorQuant
+from compressctl.graph.edit import names_in
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.own_copies import names_in
 
 SAMPLES = 16
 _AT_ONCE = 4

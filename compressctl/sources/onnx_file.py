@@ -25,21 +25,19 @@ FIXED_BATCH_NOTE = "compressctl.fixed_batch"
 
 
 def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
-    """The file's graph, large constants left in their files; symbolic dimensions keep their names.
+    """The file's graph in canonical form, large constants left in their files; symbolic dimensions keep their names.
 
     Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.
     Raises UsageError when the file is not a valid ONNX model or needs operators that neither ONNX Runtime nor a library brings.
     """
+    from compressctl.graph.canonical import canonical
     from compressctl.graph.dynamic_batch import free_batch
-    from compressctl.graph.opset import close_initializers
     from compressctl.graph.unpack_constants import unpack_constants
 
     path = existing(base / params.path, what="the ONNX file")
     proto = read_onnx(path)
     with using([library(name, base) for name in params.custom_ops]):
-        close_initializers(proto)
-        proto = unpack_constants(_with_custom_operators(proto, path))
-        freed = free_batch(proto)
+        freed = free_batch(_with_custom_operators(canonical(unpack_constants(proto)), path))
     if freed.reason is not None:
         entry = freed.model.metadata_props.add()
         entry.key, entry.value = FIXED_BATCH_NOTE, freed.reason

@@ -14,6 +14,7 @@ from compressctl.core.events import Event, Events
 from compressctl.core.model import Form, Model, Signature, TensorSpec, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
+from compressctl.graph.canonical import canonical
 from compressctl.graph.lower import lower
 from compressctl.graph.untouched import Untouched, graph_layers, torch_layers
 from compressctl.sources.torch_modules import signature_of
@@ -154,7 +155,7 @@ def test_weights_in_branches_constant_nodes_einsum_and_of_three_axes_are_found()
         bias=weight(8),
         choice=np.array(True),
     )
-    found = {layer.name: (layer.kind, layer.elements, layer.is_weighted) for layer in graph_layers(model)}
+    found = {layer.name: (layer.kind, layer.elements, layer.is_weighted) for layer in graph_layers(canonical(model))}
     assert found == {
         "from_constant": ("MatMul", 64, True),
         "behind_transpose": ("MatMul", 64, True),

@@ -12,13 +12,15 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compressctl.backends.dialects.weight_only import dequantized
 from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
-from compressctl.graph.index import GraphIndex, index, reads, rename_reads, store_what_is_read
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import GraphIndex, index, reads, rename_reads
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.tensors import copy_of
 
 
 def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
@@ -31,7 +33,8 @@ def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
         return emitted
     graph = emitted.graph
     dtype = "int8" if target.profile == "arm64" else "uint8"
-    writer = _Writer(graph, index(model.body.graph), model.quant, dtype, target.backend == "openvino")
+    editor = GraphEditor(graph)
+    writer = _Writer(editor, index(model.body.graph), model.quant, dtype, target.backend == "openvino")
     sites = {site.node: site for site in active_sites(model, target)}
     folded = {site.folded for site in sites.values() if site.folded}
     read = {tensor for site in sites.values() for tensor in site.inputs}
@@ -110,13 +113,12 @@ def _leads_to(tensors: set[str], node: onnx.NodeProto, looked_up: GraphIndex) ->
 class _Writer:
     """Collects the new nodes of one graph; the graph changes in `finish`."""
 
-    graph: onnx.GraphProto
+    editor: GraphEditor
     looked_up: GraphIndex
     plan: QuantPlan
     activation_dtype: str
     shared: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     _coded: set[str] = field(default_factory=set)
     _floated: set[str] = field(default_factory=set)
     _readers: int = 0
@@ -164,20 +166,20 @@ class _Writer:
         written = onnx.NodeProto()
         written.CopyFrom(node)
         output = node.output[0]
-        written.output[0] = f"{output}_kept_float"
+        written.output[0] = inner = self.editor.name(output, "kept_float")
         self.plain(written)
-        self.nodes.append(
-            helper.make_node("LeakyRelu", [written.output[0]], [output], f"{node.name}_keeps_float", alpha=1.0)
-        )
+        name = self.editor.name(node.name, "keeps_float")
+        self.nodes.append(helper.make_node("LeakyRelu", [inner], [output], name, alpha=1.0))
         self._floated.add(output)
 
     def finish(self) -> None:
-        for output in self.graph.output:
+        graph = self.editor.graph
+        for output in graph.output:
             if output.name in self._coded and output.name not in self._floated:
                 self._dequantize(output.name, output.name)
-        del self.graph.node[:], self.graph.value_info[:]
-        self.graph.node.extend(self.nodes)
-        store_what_is_read(self.graph, [*self.graph.initializer, *self.constants.values()])
+        del graph.node[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        self.editor.close()
 
     def _stays_on_grid(self, site: Site) -> bool:
         """Whether the output's values are ones that its codes would hold exactly, since its inputs' are."""
@@ -191,28 +193,23 @@ class _Writer:
 
     def _emit_output(self, written: onnx.NodeProto, site: Site) -> None:
         """The site's output, folded nodes included, as codes. A graph output is given back under its name in `finish`."""
-        raw = f"{site.output}_raw"
-        written.output[0] = raw
-        scale, zero_point = self._parameters(site.output)
-        self.nodes.append(
-            helper.make_node("QuantizeLinear", [raw, scale, zero_point], [_codes(site.output)], f"{site.output}_Q")
-        )
-        self._coded.add(site.output)
+        written.output[0] = raw = self.editor.name(site.output, "raw")
+        self._quantize(raw, site.output)
 
     def _restore_folded(self, site: Site) -> None:
         """A float output has no codes whose range could stand for the Relu: keep it."""
-        folded = next(node for node in self.graph.node if node.name == site.folded)
+        folded = next(node for node in self.editor.graph.node if node.name == site.folded)
         self.plain(folded)
 
     def _pad_codes(self, written: onnx.NodeProto, site: Site) -> None:
         """Pad on the codes themselves, with the zero point: exact, and in integers where no Q/DQ fusion knows Pad."""
         source = site.inputs[0]
         self._ensure_codes(source)
-        written.input[0] = _codes(source)
+        written.input[0] = self._codes(source)
         pads, axes = written.input[1], list(written.input[3:])
         del written.input[:]
-        written.input.extend([_codes(source), pads, self._parameters(source)[1], *axes])
-        written.output[0] = _codes(site.output)
+        written.input.extend([self._codes(source), pads, self._parameters(source)[1], *axes])
+        written.output[0] = self._codes(site.output)
         self.nodes.append(written)
         self._parameters(site.output)
         self._coded.add(site.output)
@@ -227,71 +224,55 @@ class _Writer:
         self._ensure_codes(tensor)
         if self.shared:
             if tensor not in self._shared:
-                self._shared[tensor] = self._dequantize(tensor, f"{tensor}_DQ")
+                self._shared[tensor] = self._dequantize(tensor, self.editor.name(tensor, "DQ"))
             return self._shared[tensor]
         self._readers += 1
-        return self._dequantize(tensor, f"{tensor}_DQ{self._readers}")
+        return self._dequantize(tensor, self.editor.new_name(f"{tensor}_DQ{self._readers}"))
 
     def _ensure_codes(self, tensor: str) -> None:
         if tensor in self._coded:
             return
-        scale, zero_point = self._parameters(tensor)
-        self.nodes.append(
-            helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [_codes(tensor)], f"{tensor}_Q")
-        )
-        self._coded.add(tensor)
+        self._quantize(tensor, tensor)
         self._floated.add(tensor)
 
+    def _quantize(self, values: str, tensor: str) -> None:
+        node = helper.make_node("QuantizeLinear", [values, *self._parameters(tensor)], [self._codes(tensor)])
+        node.name = self.editor.name(tensor, "Q")
+        self.nodes.append(node)
+        self._coded.add(tensor)
+
     def _dequantize(self, tensor: str, output: str) -> str:
-        scale, zero_point = self._parameters(tensor)
-        self.nodes.append(
-            helper.make_node("DequantizeLinear", [_codes(tensor), scale, zero_point], [output], f"{output}_node")
-        )
+        node = helper.make_node("DequantizeLinear", [self._codes(tensor), *self._parameters(tensor)], [output])
+        node.name = self.editor.name(output, "node")
+        self.nodes.append(node)
         return output
+
+    def _codes(self, tensor: str) -> str:
+        return self.editor.name(tensor, "codes")
 
     def _parameters(self, tensor: str) -> tuple[str, str]:
         quant = stored_as(self.plan.activations[tensor], self.activation_dtype)
         return (
-            self._constant(f"{tensor}_scale", np.asarray(quant.scale, dtype=np.float32)),
-            self._constant(f"{tensor}_zero_point", np.asarray(quant.zero_point, dtype=quant.dtype)),
+            self.editor.constant(np.asarray(quant.scale, dtype=np.float32), tensor, "scale"),
+            self.editor.constant(np.asarray(quant.zero_point, dtype=quant.dtype), tensor, "zero_point"),
         )
 
     def _weight(self, site: Site) -> str:
+        values = self.looked_up.array(site.weight or "")
+        assert values is not None
         assert site.weight is not None
         quant = self.plan.weights[site.weight]
-        if f"{site.weight}_codes" not in self.constants:
-            values = self.looked_up.array(site.weight)
-            assert values is not None
-            self._constant(f"{site.weight}_codes", weight_codes(values, quant))
-        return self._constant_dequantized(site.weight, quant, f"{site.node}_{site.weight}")
+        return self._dequantized((site.weight,), weight_codes(values, quant), quant, (site.node, site.weight))
 
     def _bias(self, site: Site) -> str:
         values = self.looked_up.array(site.bias or "")
         weight = self.plan.weights[site.weight or ""]
         assert values is not None
         scale = bias_scale(self.plan.activations[site.inputs[0]], weight)
-        name = f"{site.node}_bias"
-        self._constant(f"{name}_codes", bias_codes(values, scale))
         quant = TensorQuant("int32", scale, np.zeros(scale.shape, dtype=np.int32), axis=0 if scale.ndim else None)
-        return self._constant_dequantized(name, quant, name)
+        return self._dequantized((site.node, "bias"), bias_codes(values, scale), quant, (site.node, "bias"))
 
-    def _constant_dequantized(self, name: str, quant: TensorQuant, reader: str) -> str:
-        inputs = [
-            f"{name}_codes",
-            self._constant(f"{name}_scale", np.asarray(quant.scale, dtype=np.float32)),
-            self._constant(f"{name}_zero_point", np.asarray(quant.zero_point, dtype=quant.dtype)),
-        ]
-        node = helper.make_node("DequantizeLinear", inputs, [f"{reader}_DQ"], f"{reader}_DQ_node")
-        if quant.axis is not None:
-            node.attribute.append(helper.make_attribute("axis", quant.axis))
-        self.nodes.append(node)
-        return f"{reader}_DQ"
-
-    def _constant(self, name: str, value: np.ndarray) -> str:
-        if name not in self.constants:
-            self.constants[name] = from_array(np.asarray(value), name)
-        return name
-
-
-def _codes(tensor: str) -> str:
-    return f"{tensor}_codes"
+    def _dequantized(self, of: tuple[str, ...], codes: np.ndarray, quant: TensorQuant, reader: tuple[str, ...]) -> str:
+        output = self.editor.name(*reader, "DQ")
+        self.nodes.append(dequantized(of, codes, quant, output, self.editor))
+        return output

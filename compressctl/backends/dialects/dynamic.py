@@ -16,8 +16,8 @@ from compressctl.backends.dialects.weight_only import turned
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
-from compressctl.graph.index import attribute, index, store_what_is_read
-from compressctl.graph.matmul_nbits import stored
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import attribute
 from compressctl.graph.sites import fits_kernel
 
 
@@ -36,33 +36,31 @@ def without_dynamic(plan: QuantPlan | None, target: Target) -> QuantPlan | None:
 def write_dynamic(emitted: onnx.ModelProto, plan: QuantPlan | None) -> None:
     """Change the plan's dynamic products in place. Products that read one tensor share its quantization."""
     assert plan is not None
-    graph = emitted.graph
-    found = index(graph)
-    made: dict[str, onnx.TensorProto] = {}
-    quantized: set[str] = set()
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        values = found.array(node.input[1]) if node.name in plan.dynamic - set(plan.float_nodes) else None
+    editor = GraphEditor(emitted.graph)
+
+    def written(node: onnx.NodeProto) -> Replacement:
+        values = editor.array(node.input[1]) if node.name in plan.dynamic - set(plan.float_nodes) else None
         if values is None or not _fits(node, plan.weights.get(node.input[1])):
-            nodes.append(node)
-            continue
-        source = node.input[0]
-        if source not in quantized:
-            quantized.add(source)
-            parts = [f"{source}_{part}" for part in ("quantized", "scale", "zero_point")]
-            nodes.append(helper.make_node("DynamicQuantizeLinear", [source], parts, f"{source}_quantize"))
+            return None
         quant = plan.weights[node.input[1]]
+        nodes = _quantized(node.input[0], editor)
         if node.op_type == "Conv":
-            nodes += _multiplied(node, "ConvInteger", node.input[1], values, quant, made)
-            continue
+            return [*nodes, *_multiplied(node, "ConvInteger", (node.input[1],), values, quant, editor)]
         transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
-        name = f"{node.input[1]}_turned" if transposed else node.input[1]
+        name = (node.input[1], "turned") if transposed else (node.input[1],)
         turned_values = values.T if transposed else values
-        nodes += _multiplied(node, "MatMulInteger", name, turned_values, turned(quant, transposed), made)
-    del graph.node[:]
-    graph.node.extend(nodes)
-    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
-    store_what_is_read(graph, [*kept, *made.values()])
+        return [*nodes, *_multiplied(node, "MatMulInteger", name, turned_values, turned(quant, transposed), editor)]
+
+    editor.replace_nodes(written)
+
+
+def _quantized(source: str, editor: GraphEditor) -> list[onnx.NodeProto]:
+    """What makes a tensor's codes, scale and zero point, which are `editor.visible` then; nothing where they are already."""
+    if source in editor.visible:
+        return []
+    parts = tuple(editor.new_name(f"{source}_{part}") for part in ("quantized", "scale", "zero_point"))
+    editor.visible[source] = parts
+    return [helper.make_node("DynamicQuantizeLinear", [source], parts, editor.new_name(f"{source}_quantize"))]
 
 
 def _fits(node: onnx.NodeProto, quant: TensorQuant | None) -> bool:
@@ -72,41 +70,38 @@ def _fits(node: onnx.NodeProto, quant: TensorQuant | None) -> bool:
 
 
 def _multiplied(
-    node: onnx.NodeProto,
-    op: str,
-    name: str,
-    values: np.ndarray,
-    quant: TensorQuant,
-    made: dict[str, onnx.TensorProto],
+    node: onnx.NodeProto, op: str, of: tuple[str, ...], values: np.ndarray, quant: TensorQuant, editor: GraphEditor
 ) -> list[onnx.NodeProto]:
-    """values: (K, N) of a matrix product, as stored of a convolution. Zero points that are 0 are left out."""
-    source, output = node.input[0], node.output[0]
-    codes, scale = f"{name}_codes", f"{name}_scale"
-    made[codes] = stored(codes, weight_codes(values, quant))
-    made[scale] = stored(scale, _beside_channels(np.asarray(quant.scale, np.float32), op, values.ndim))
-    inputs = [f"{source}_quantized", codes, f"{source}_zero_point"]
+    """values: (K, N) of a matrix product, as stored of a convolution. of: what the names of its constants begin with.
+
+    Zero points that are 0 are left out.
+    """
+    output = node.output[0]
+    codes, input_scale, input_zero_point = editor.visible[node.input[0]]
+    scale = _beside_channels(np.asarray(quant.scale, np.float32), op, values.ndim)
+    inputs = [codes, editor.constant(weight_codes(values, quant), *of, "codes"), input_zero_point]
     if np.any(quant.zero_point):
-        inputs.append(f"{name}_zero_point")
-        made[inputs[-1]] = stored(inputs[-1], np.asarray(quant.zero_point, quant.dtype))
+        inputs.append(editor.constant(np.asarray(quant.zero_point, quant.dtype), *of, "zero_point"))
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    result = output if bias is None else f"{output}_without_bias"
-    sums, floats, scales = f"{output}_sums", f"{output}_sums_float", f"{output}_scales"
+    result = output if bias is None else editor.name(output, "without_bias")
+    sums, floats, scales = (editor.name(output, part) for part in ("sums", "sums_float", "scales"))
     multiplied = helper.make_node(op, inputs, [sums], node.name)
     if op == "ConvInteger":
         multiplied.attribute.extend(node.attribute)
     nodes = [
         multiplied,
-        helper.make_node("Cast", [sums], [floats], f"{node.name}_cast", to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{source}_scale", scale], [scales], f"{node.name}_scales"),
-        helper.make_node("Mul", [floats, scales], [result], f"{node.name}_rescale"),
+        helper.make_node("Cast", [sums], [floats], editor.name(node.name, "cast"), to=TensorProto.FLOAT),
+        helper.make_node(
+            "Mul", [input_scale, editor.constant(scale, *of, "scale")], [scales], editor.name(node.name, "scales")
+        ),
+        helper.make_node("Mul", [floats, scales], [result], editor.name(node.name, "rescale")),
     ]
     if bias is not None:
         if op == "ConvInteger":
-            shape = f"{node.name}_bias_shape"
-            made[shape] = stored(shape, np.asarray([-1, *[1] * (values.ndim - 2)], np.int64))
-            nodes.append(helper.make_node("Reshape", [bias, shape], [f"{node.name}_bias"], f"{node.name}_bias_reshape"))
-            bias = f"{node.name}_bias"
-        nodes.append(helper.make_node("Add", [result, bias], [output], f"{node.name}_add_bias"))
+            shape = editor.constant(np.asarray([-1, *[1] * (values.ndim - 2)], np.int64), node.name, "bias_shape")
+            flat, bias = bias, editor.name(node.name, "bias")
+            nodes.append(helper.make_node("Reshape", [flat, shape], [bias], editor.name(node.name, "bias_reshape")))
+        nodes.append(helper.make_node("Add", [result, bias], [output], editor.name(node.name, "add_bias")))
     return nodes
 
 

@@ -13,13 +13,15 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.backends.dialects.weight_only import MICROSOFT, dequantized, inferred
+from compressctl.backends.dialects.weight_only import MICROSOFT, Statements, dequantized, import_microsoft
 from compressctl.backends.releases import reads_packed_table
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
-from compressctl.graph.index import attribute, index, store_what_is_read
-from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table, stored
-from compressctl.graph.tensors import from_array, size_bytes, to_array
+from compressctl.graph.codes import weight_codes
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import all_nodes, attribute
+from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table
+from compressctl.graph.tensors import size_bytes, to_array
 from compressctl.numerics.bitpack import split_bits
 
 _FLOAT = onnx.TensorProto.FLOAT
@@ -30,67 +32,57 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
 
     ONNX Runtime dequantizes a whole table for each lookup when a DequantizeLinear says so; OpenVINO looks up first.
     """
-    graph = emitted.graph
-    if plan is None or not any(node.op_type == "Gather" and node.input[0] in plan.weights for node in graph.node):
+    if plan is None or not any(node.op_type == "Gather" for node in all_nodes(emitted.graph)):
         return
-    found = index(graph)
-    made: dict[str, onnx.TensorProto] = {}
-    nodes: list[onnx.NodeProto] = []
-    typed = {value.name: value for value in inferred(emitted).value_info}
-    for node in graph.node:
+    editor, known = GraphEditor(emitted.graph), Statements(emitted)
+
+    def written(node: onnx.NodeProto) -> Replacement:
         quant = plan.weights.get(node.input[0]) if node.op_type == "Gather" else None
-        values = found.array(node.input[0]) if quant is not None and node.name not in plan.float_nodes else None
-        is_table = values is not None and values.ndim == 2 and attribute(node, "axis", 0) == 0
-        if quant is None or values is None or not is_table:
-            nodes.append(node)
-            continue
+        values = editor.array(node.input[0]) if quant is not None and node.name not in plan.float_nodes else None
+        if quant is None or values is None or values.ndim != 2 or attribute(node, "axis", 0) != 0:
+            return None
         block, bits = _block(quant, values.shape[1], target), bits_of(quant)
         unpacked = target.backend == "openvino" and bits in (4, 8)
         if block is not None and bits is not None and not reads_packed_table(bits, target):
-            nodes += _looked_up_first(node, values, quant, block, made)
-        elif block is None or unpacked:
-            nodes += _dequantized(node, values, quant, made)
-        else:
-            nodes.append(_packed(node, values, quant, block, made))
-            if node.output[0] in typed and node.output[0] not in {value.name for value in graph.value_info}:
-                # Nobody can infer shapes past an operator that ONNX does not define.
-                graph.value_info.add().CopyFrom(typed[node.output[0]])
-            if MICROSOFT not in {entry.domain for entry in emitted.opset_import}:
-                emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-    if not made:
-        return
-    del graph.node[:]
-    graph.node.extend(nodes)
-    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
-    store_what_is_read(graph, [*kept, *made.values()])
+            return _looked_up_first(node, values, quant, block, editor)
+        if block is None or unpacked:
+            return _dequantized(node, values, quant, editor)
+        known.state(node.output[0], node.output)
+        return [_packed(node, values, quant, block, editor)]
+
+    editor.replace_nodes(written)
+    import_microsoft(emitted)
 
 
 def share_packed(emitted: onnx.ModelProto) -> None:
     """Store once what a lookup and a product pack alike: the table of an embedding that is the matrix of the head too."""
-    graph = emitted.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    editor = GraphEditor(emitted.graph)
     lookups = [
-        node for node in graph.node if node.op_type in ("Gather", "GatherBlockQuantized") and node.input[0] in tensors
+        node
+        for node in all_nodes(emitted.graph)
+        if node.op_type in ("Gather", "GatherBlockQuantized") and node.input[0] in editor.stored
     ]
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        packed = tensors.get(node.input[1]) if node.op_type == "MatMulNBits" else None
-        lookup = next((one for one in lookups if packed is not None and _is_same(packed, tensors[one.input[0]])), None)
-        if packed is not None and lookup is not None:
-            shape = from_array(np.array(packed.dims, np.int64), f"{packed.name}_shape")
-            name = f"{packed.name}_shared"
-            # A constant folds when the file is loaded, so that the product sees a constant weight all the same.
-            nodes.append(helper.make_node("Reshape", [lookup.input[0], shape.name], [name], name))
-            graph.initializer.append(shape)
-            node.input[1] = name
-            for mine, theirs in zip(range(2, len(node.input)), lookup.input[2:], strict=False):
-                if node.input[mine] in tensors and _is_same(tensors[node.input[mine]], tensors.get(theirs)):
-                    node.input[mine] = theirs
-        nodes.append(node)
-    if len(nodes) > len(graph.node):
-        del graph.node[:]
-        graph.node.extend(nodes)
-        store_what_is_read(graph)
+
+    def shared(node: onnx.NodeProto) -> Replacement:
+        packed = editor.stored.get(node.input[1]) if node.op_type == "MatMulNBits" else None
+        tables = (one for one in lookups if packed is not None and _is_same(packed, editor.stored[one.input[0]]))
+        lookup = next(tables, None)
+        if packed is None or lookup is None:
+            return None
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        shape = editor.constant(np.array(packed.dims, np.int64), packed.name, "shape")
+        written.input[1] = editor.new_name(f"{packed.name}_shared")
+        for mine, theirs in zip(range(2, len(node.input)), lookup.input[2:], strict=False):
+            if node.input[mine] in editor.stored and _is_same(
+                editor.stored[node.input[mine]], editor.stored.get(theirs)
+            ):
+                written.input[mine] = theirs
+        # A constant folds when the file is loaded, so that the product sees a constant weight all the same.
+        name = written.input[1]
+        return [helper.make_node("Reshape", [lookup.input[0], shape], [name], editor.new_name(f"{name}_node")), written]
+
+    editor.replace_nodes(shared)
 
 
 def _is_same(tensor: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:
@@ -115,15 +107,14 @@ def _block(quant: TensorQuant, columns: int, target: Target) -> int | None:
 
 
 def _packed(
-    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, block: int, made: dict[str, onnx.TensorProto]
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, block: int, editor: GraphEditor
 ) -> onnx.NodeProto:
     table = pack_table(values, quant, block)
-    names = [f"{node.input[0]}_{part}" for part in ("table", "table_scale", "table_zero_point")]
-    parts = [table.codes, table.scale, *([] if table.zero_point is None else [table.zero_point])]
-    made.update({name: stored(name, part) for name, part in zip(names, parts, strict=False)})
+    parts = {"table": table.codes, "table_scale": table.scale, "table_zero_point": table.zero_point}
+    codes, *others = [editor.constant(part, node.input[0], name) for name, part in parts.items() if part is not None]
     return helper.make_node(
         "GatherBlockQuantized",
-        [names[0], node.input[1], *names[1 : len(parts)]],
+        [codes, node.input[1], *others],
         [node.output[0]],
         node.name,
         domain=MICROSOFT,
@@ -135,7 +126,7 @@ def _packed(
 
 
 def _looked_up_first(
-    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, block: int, made: dict[str, onnx.TensorProto]
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, block: int, editor: GraphEditor
 ) -> list[onnx.NodeProto]:
     """The same in standard operators: bytes, scales and zero points of the entries are looked up, then codes are computed with."""
     table, columns, name = pack_table(values, quant, block), values.shape[1], node.input[0]
@@ -145,46 +136,39 @@ def _looked_up_first(
     scale, point = (
         np.repeat(part, max(1, block // group), axis=1)[:, : columns // group, None] for part in (table.scale, point)
     )
-    parts: dict[str, np.ndarray] = {
-        "table": table.codes,
-        "table_scale": scale,
-        "table_zero_point": point,
-        "flat": np.array([-1], np.int64),
-        "one_byte": np.array([-1, 1], np.int64),
-        "shifts": np.arange(0, 8, table.bits, dtype=np.uint8)[None],
-        "lowest": np.array((1 << table.bits) - 1, np.uint8),
-        "groups": np.array([-1, columns // group, group], np.int64),
-        "columns": np.array([columns], np.int64),
-    }
-    made.update({f"{name}_{part}": stored(f"{name}_{part}", value) for part, value in parts.items()})
     nodes: list[onnx.NodeProto] = []
 
+    def stored(part: str, value: Any, dtype: Any = np.int64) -> str:
+        return editor.constant(np.asarray(value, dtype), name, part)
+
     def add(op: str, inputs: list[str], step: str, **attributes: Any) -> str:
-        output = node.output[0] if step == "entries" else f"{node.name}_{step}"
-        nodes.append(helper.make_node(op, inputs, [output], node.name if step == "bytes" else output, **attributes))
+        output = node.output[0] if step == "entries" else editor.name(node.name, step)
+        called = node.name if step == "bytes" else editor.name(node.name, step, "node")
+        nodes.append(helper.make_node(op, inputs, [output], called, **attributes))
         return output
 
-    ids = add("Reshape", [node.input[1], f"{name}_flat"], "flat_ids")
-    codes = add("Gather", [f"{name}_table", ids], "bytes", axis=0)
+    ids = add("Reshape", [node.input[1], stored("flat", [-1])], "flat_ids")
+    codes = add("Gather", [stored("table", table.codes, np.uint8), ids], "bytes", axis=0)
     if table.bits < 8:
-        codes = add("Reshape", [codes, f"{name}_one_byte"], "each_byte")
-        codes = add("BitShift", [codes, f"{name}_shifts"], "shifted", direction="RIGHT")
-        codes = add("BitwiseAnd", [codes, f"{name}_lowest"], "codes")
-    codes = add("Cast", [add("Reshape", [codes, f"{name}_groups"], "grouped")], "numbers", to=_FLOAT)
-    point_at = add(
-        "Cast", [add("Gather", [f"{name}_table_zero_point", ids], "points", axis=0)], "zero_points", to=_FLOAT
-    )
-    scale_at = add("Gather", [f"{name}_table_scale", ids], "scales", axis=0)
+        codes = add("Reshape", [codes, stored("one_byte", [-1, 1])], "each_byte")
+        shifts = stored("shifts", np.arange(0, 8, table.bits)[None], np.uint8)
+        codes = add("BitShift", [codes, shifts], "shifted", direction="RIGHT")
+        codes = add("BitwiseAnd", [codes, stored("lowest", (1 << table.bits) - 1, np.uint8)], "codes")
+    groups = stored("groups", [-1, columns // group, group])
+    codes = add("Cast", [add("Reshape", [codes, groups], "grouped")], "numbers", to=_FLOAT)
+    points = add("Gather", [stored("table_zero_point", point, np.uint8), ids], "points", axis=0)
+    point_at = add("Cast", [points], "zero_points", to=_FLOAT)
+    scale_at = add("Gather", [stored("table_scale", scale, np.float32), ids], "scales", axis=0)
     found = add("Mul", [add("Sub", [codes, point_at], "steps"), scale_at], "values")
-    shape = add("Concat", [add("Shape", [node.input[1]], "ids_shape"), f"{name}_columns"], "shape", axis=0)
-    add("Reshape", [found, shape], "entries")
+    sizes = [add("Shape", [node.input[1]], "ids_shape"), stored("columns", [columns])]
+    add("Reshape", [found, add("Concat", sizes, "shape", axis=0)], "entries")
     return nodes
 
 
 def _dequantized(
-    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, made: dict[str, onnx.TensorProto]
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, editor: GraphEditor
 ) -> list[onnx.NodeProto]:
     written = onnx.NodeProto()
     written.CopyFrom(node)
-    written.input[0] = f"{node.name}_{node.input[0]}_DQ"
-    return [dequantized(node.input[0], values, quant, written.input[0], made), written]
+    written.input[0] = editor.name(node.name, node.input[0], "DQ")
+    return [dequantized((node.input[0],), weight_codes(values, quant), quant, written.input[0], editor), written]

@@ -18,9 +18,10 @@ from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
-from compressctl.graph.index import GraphIndex, index, store_what_is_read
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import GraphIndex, index
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.tensors import copy_of
 from compressctl.numerics.affine import SMALLEST_SCALE
 
 _LARGEST = 127
@@ -41,7 +42,8 @@ def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
         return emitted
     graph = emitted.graph
     sites = {site.node: site for site in find_sites(graph, model.quant.float_nodes)}
-    writer = _Writer(graph, index(model.body.graph), model.quant, target.options.get("precision") == "float16")
+    is_half = target.options.get("precision") == "float16"
+    writer = _Writer(GraphEditor(graph), index(model.body.graph), model.quant, is_half)
     multiplied = {site.output for site in sites.values() if writer.multiplies(site)}
     multiplied |= {site_output(site, graph) for site in sites.values() if writer.multiplies(site)}
     for node in list(graph.node):
@@ -53,7 +55,7 @@ def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
         else:
             writer.nodes.append(node)
     writer.finish()
-    _write_four_bits(emitted, four_bit_products(model), writer)
+    _write_four_bits(four_bit_products(model), writer)
     return emitted
 
 
@@ -85,27 +87,24 @@ def four_bits(values: np.ndarray, quant: TensorQuant) -> TensorQuant:
     return TensorQuant("int4", scale, np.zeros(scale.shape, "int4"), axis=0, block=block)
 
 
-def _write_four_bits(emitted: onnx.ModelProto, products: list[Product], writer: _Writer) -> None:
+def _write_four_bits(products: list[Product], writer: _Writer) -> None:
     """A DequantizeLinear of blocks before each product, the weight in the layout that it has."""
-    graph = emitted.graph
-    by_node = {product.node: product for product in products}
-    made: dict[str, onnx.TensorProto] = {}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+    by_node, editor = {product.node: product for product in products}, writer.editor
+
+    def written(node: onnx.NodeProto) -> Replacement:
         product = by_node.get(node.name)
-        if product is not None:
-            stored = writer.looked_up.array(product.weight)
-            assert stored is not None
-            quant = four_bits(stored.T if product.transposed else stored, product.quant)
-            quant = writer.representable(turned(quant, product.transposed))
-            node.input[1] = f"{product.weight}_{node.name}_DQ"
-            nodes.append(dequantized(product.weight, stored, quant, node.input[1], made))
-        nodes.append(node)
-    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copied)
-    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
-    store_what_is_read(graph, [*kept, *made.values()])
+        stored = writer.looked_up.array(product.weight) if product is not None else None
+        if product is None or stored is None:
+            return None
+        quant = four_bits(stored.T if product.transposed else stored, product.quant)
+        quant = writer.representable(turned(quant, product.transposed))
+        made = onnx.NodeProto()
+        made.CopyFrom(node)
+        made.input[1] = editor.name(product.weight, node.name, "DQ")
+        of = (product.weight,)
+        return [dequantized(of, weight_codes(stored, quant), quant, made.input[1], editor), made]
+
+    editor.replace_nodes(written)
 
 
 def site_output(site: Site, graph: onnx.GraphProto) -> str:
@@ -125,12 +124,11 @@ def symmetric(quant: TensorQuant) -> TensorQuant:
 class _Writer:
     """Collects the new nodes of one graph; the graph changes in `finish`."""
 
-    graph: onnx.GraphProto
+    editor: GraphEditor
     looked_up: GraphIndex
     plan: QuantPlan
     half: bool
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     _read: dict[str, str] = field(default_factory=dict)
 
     def multiplies(self, site: Site) -> bool:
@@ -161,21 +159,22 @@ class _Writer:
         self.nodes.append(written)
 
     def finish(self) -> None:
-        del self.graph.node[:], self.graph.value_info[:]
-        self.graph.node.extend(self.nodes)
-        store_what_is_read(self.graph, [*self.graph.initializer, *self.constants.values()])
+        graph = self.editor.graph
+        del graph.node[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        self.editor.close()
 
     def _activation(self, tensor: str) -> str:
         """One Q and one DQ for all readers of a tensor."""
         if tensor not in self._read:
-            quant = self.representable(symmetric(self.plan.activations[tensor]))
+            quant, name = self.representable(symmetric(self.plan.activations[tensor])), self.editor.name
             parameters = [
-                self._constant(f"{tensor}_scale", np.asarray(quant.scale)),
-                self._constant(f"{tensor}_zero_point", np.asarray(quant.zero_point)),
+                self.editor.constant(np.asarray(quant.scale), tensor, "scale"),
+                self.editor.constant(np.asarray(quant.zero_point), tensor, "zero_point"),
             ]
-            make, codes, result = helper.make_node, f"{tensor}_codes", f"{tensor}_DQ"
-            self.nodes.append(make("QuantizeLinear", [tensor, *parameters], [codes], f"{tensor}_Q"))
-            self.nodes.append(make("DequantizeLinear", [codes, *parameters], [result], f"{tensor}_DQ_node"))
+            make, codes, result = helper.make_node, name(tensor, "codes"), name(tensor, "DQ")
+            self.nodes.append(make("QuantizeLinear", [tensor, *parameters], [codes], name(tensor, "Q")))
+            self.nodes.append(make("DequantizeLinear", [codes, *parameters], [result], name(result, "node")))
             self._read[tensor] = result
         return self._read[tensor]
 
@@ -191,21 +190,6 @@ class _Writer:
         if name not in self._read:
             quant, values = self.representable(self.plan.weights[name]), self.looked_up.array(name)
             assert values is not None
-            inputs = [
-                self._constant(f"{name}_codes", weight_codes(values, quant)),
-                self._constant(f"{name}_scale", np.asarray(quant.scale, np.float32)),
-                self._constant(f"{name}_zero_point", np.asarray(quant.zero_point, quant.dtype)),
-            ]
-            node = helper.make_node("DequantizeLinear", inputs, [f"{name}_DQ"], f"{name}_DQ_node")
-            if quant.axis is not None:
-                node.attribute.append(helper.make_attribute("axis", quant.axis))
-            if quant.block is not None:
-                node.attribute.append(helper.make_attribute("block_size", quant.block))
-            self.nodes.append(node)
-            self._read[name] = f"{name}_DQ"
+            self._read[name] = output = self.editor.name(name, "DQ")
+            self.nodes.append(dequantized((name,), weight_codes(values, quant), quant, output, self.editor))
         return self._read[name]
-
-    def _constant(self, name: str, value: np.ndarray) -> str:
-        if name not in self.constants:
-            self.constants[name] = from_array(np.asarray(value), name)
-        return name

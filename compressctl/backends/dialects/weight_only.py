@@ -6,8 +6,9 @@ which also holds 2 bits. Source: ONNX Runtime, qdq_selectors.cc (DQMatMulToMatMu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -17,8 +18,9 @@ from compressctl.backends.releases import reads_blocks, reads_packed_product, re
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
-from compressctl.graph.index import attribute, index, store_what_is_read
-from compressctl.graph.matmul_nbits import bits_of, pack, packed_block, stored
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import all_nodes, attribute, places
+from compressctl.graph.matmul_nbits import bits_of, pack, packed_block
 from compressctl.graph.sites import fits_kernel
 
 MICROSOFT = "com.microsoft"
@@ -34,12 +36,16 @@ class Form:
 
 @dataclass(frozen=True)
 class Product:
-    """weight: an initializer, (K, N), or (N, K) when transposed. quant: as if it were (K, N)."""
+    """weight: an initializer, (K, N), or (N, K) when transposed. quant: as if it were (K, N).
+
+    is_captured: the product stands in a body and its weight around it, since another graph reads it too.
+    """
 
     node: str
     weight: str
     transposed: bool
     quant: TensorQuant
+    is_captured: bool = False
 
 
 def weight_only_products(graph: onnx.GraphProto, plan: QuantPlan | None) -> list[Product]:
@@ -49,28 +55,39 @@ def weight_only_products(graph: onnx.GraphProto, plan: QuantPlan | None) -> list
     """
     if plan is None:
         return []
-    found, products = index(graph), []
-    for node in graph.node:
-        if node.op_type not in ("MatMul", "Gemm") or node.name in plan.float_nodes:
-            continue
-        weight = found.initializers.get(node.input[1])
-        known = weight is not None and len(weight.dims) == 2 and node.input[1] in plan.weights
-        transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
-        if not known or node.input[0] in found.initializers:
-            continue
-        if node.input[0] in plan.activations and fits_kernel(0 if transposed else 1, plan.weights[node.input[1]]):
-            continue
-        if node.op_type == "Gemm" and not _is_plain(node):
-            continue
-        products.append(Product(node.name, node.input[1], transposed, turned(plan.weights[node.input[1]], transposed)))
-    return products
+    products = []
+    for place, found in places(graph):
+        for node in place.node:
+            weight = found.initializers.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
+            quant = plan.weights.get(node.input[1]) if weight is not None and len(weight.dims) == 2 else None
+            if quant is None or node.name in plan.float_nodes or node.input[0] in found.initializers:
+                continue
+            transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
+            if node.input[0] in plan.activations and fits_kernel(0 if transposed else 1, quant):
+                continue
+            if node.op_type == "Gemm" and not _is_plain(node):
+                continue
+            product = Product(node.name, node.input[1], transposed, turned(quant, transposed))
+            products.append((product, place))
+    homes: dict[str, set[int]] = {}
+    for product, place in products:
+        homes.setdefault(product.weight, set()).add(id(place))
+    return [
+        replace(product, is_captured=place is not graph and len(homes[product.weight]) > 1)
+        for product, place in products
+    ]
 
 
 def forms(product: Product, rows: int, target: Target) -> list[Form]:
-    """The forms that can hold a product with a (K = rows, N) weight: 2 bits only packed, odd blocks only unpacked."""
+    """The forms that can hold a product with a (K = rows, N) weight: 2 bits only packed, odd blocks only unpacked.
+
+    ONNX Runtime opens no file in which codes that a DequantizeLinear in a body reads stand around it.
+    """
     bits = bits_of(product.quant)
     is_packed = bits is not None and packed_block(product.quant, rows) and reads_packed_product(bits, target)
     found = [Form(True, level) for level in (0, 4)] if is_packed else []
+    if found and product.is_captured and target.backend == "onnxruntime":
+        return found
     # A 2-bit type came to ONNX with opset 25, past what we write.
     is_plain = bits == 8 and product.quant.block is None
     return [*found, Form(False)] if is_plain or (bits in (4, 8) and reads_blocks(target)) else found
@@ -83,18 +100,15 @@ def write_weight_only(
 
     Raises StageError for weights that the oldest release that shall serve the file cannot read.
     """
-    graph = emitted.graph
-    found = index(graph)
-    typed = {value.name: value for value in inferred(emitted).value_info}
+    editor = GraphEditor(emitted.graph)
+    known = Statements(emitted)
     by_node = {product.node: product for product in products}
-    made: dict[str, onnx.TensorProto] = {}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+
+    def written(node: onnx.NodeProto) -> Replacement:
         product = by_node.get(node.name)
-        values = found.array(product.weight) if product is not None else None
+        values = editor.array(product.weight) if product is not None else None
         if product is None or values is None:
-            nodes.append(node)
-            continue
+            return None
         values = values.T if product.transposed else values
         possible = forms(product, values.shape[0], target)
         exact = next((form for form in possible if not form.packed), possible[0] if possible else None)
@@ -102,76 +116,89 @@ def write_weight_only(
         if form is None:
             if forms(product, values.shape[0], replace(target, oldest_onnxruntime=None)):
                 raise refused_product(node.name, product.quant, target)
-            nodes.append(node)
-        else:
-            written = _packed if form.packed else _blocked
-            replacing = written(node, product, values, form, made)
-            nodes += replacing
-            if form.packed and node.output[0] in typed:
-                # Nobody can infer shapes past an operator that ONNX does not define.
-                for made_by in replacing:
-                    graph.value_info.add().CopyFrom(typed[node.output[0]])
-                    graph.value_info[-1].name = made_by.output[0]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    kept = [tensor for tensor in graph.initializer if tensor.name not in made]
-    store_what_is_read(graph, [*kept, *made.values()])
-    if any(node.domain == MICROSOFT for node in nodes) and MICROSOFT not in {e.domain for e in emitted.opset_import}:
+            return None
+        if not form.packed:
+            return _blocked(node, product, values, editor)
+        nodes = _packed(node, product, values, form, editor)
+        known.state(node.output[0], (made.output[0] for made in nodes))
+        return nodes
+
+    editor.replace_nodes(written)
+    import_microsoft(emitted)
+
+
+class Statements:
+    """What shape inference says about the tensors of a graph, to be stated where an operator stands past which nobody can infer:
+    one that ONNX does not define."""
+
+    def __init__(self, emitted: onnx.ModelProto) -> None:
+        self._emitted = emitted
+
+    @cached_property
+    def _known(self) -> dict[str, onnx.ValueInfoProto]:
+        try:
+            return {value.name: value for value in onnx.shape_inference.infer_shapes(self._emitted).graph.value_info}
+        except Exception:
+            # Past 2 GiB, or statements that contradict each other: costs are then unknown, nothing else.
+            return {}
+
+    def state(self, name: str, tensors: Iterable[str]) -> None:
+        """Tensors have the type and shape that one of that name has."""
+        stated = self._emitted.graph.value_info
+        for tensor in tensors:
+            if name in self._known and tensor not in {value.name for value in stated}:
+                stated.add().CopyFrom(self._known[name])
+                stated[-1].name = tensor
+
+
+def import_microsoft(emitted: onnx.ModelProto) -> None:
+    """Name the operator set of ONNX Runtime's own operators where the graph has one."""
+    if MICROSOFT not in {entry.domain for entry in emitted.opset_import} and any(
+        node.domain == MICROSOFT for node in all_nodes(emitted.graph)
+    ):
         emitted.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
-def inferred(emitted: onnx.ModelProto) -> onnx.GraphProto:
-    """The graph with what shape inference says about its tensors; empty where it says nothing."""
-    try:
-        return onnx.shape_inference.infer_shapes(emitted).graph
-    except Exception:
-        # Past 2 GiB, or statements that contradict each other: costs are then unknown, nothing else.
-        return onnx.GraphProto()
-
-
 def _packed(
-    node: onnx.NodeProto, product: Product, values: np.ndarray, form: Form, made: dict[str, onnx.TensorProto]
+    node: onnx.NodeProto, product: Product, values: np.ndarray, form: Form, editor: GraphEditor
 ) -> list[onnx.NodeProto]:
-    names = [f"{product.weight}_{part}" for part in ("packed", "packed_scale", "packed_zero_point")]
     weight = pack(values, product.quant)
-    parts = [weight.codes, weight.scale, *([] if weight.zero_point is None else [weight.zero_point])]
-    made.update({name: stored(name, part) for name, part in zip(names, parts, strict=False)})
+    parts = {"packed": weight.codes, "packed_scale": weight.scale, "packed_zero_point": weight.zero_point}
+    names = [editor.constant(part, product.weight, name) for name, part in parts.items() if part is not None]
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    output = node.output[0] if bias is None else f"{node.output[0]}_without_bias"
+    output = node.output[0] if bias is None else editor.name(node.output[0], "without_bias")
     settings = {"K": values.shape[0], "N": values.shape[1], "bits": weight.bits, "block_size": weight.block}
-    inputs = [node.input[0], *names[: len(parts)]]
-    written = helper.make_node("MatMulNBits", inputs, [output], node.name, domain=MICROSOFT, **settings)
+    written = helper.make_node(
+        "MatMulNBits", [node.input[0], *names], [output], node.name, domain=MICROSOFT, **settings
+    )
     if form.accuracy_level:
         written.attribute.append(helper.make_attribute("accuracy_level", form.accuracy_level))
     if bias is None:
         return [written]
-    return [written, helper.make_node("Add", [output, bias], [node.output[0]], f"{node.name}_bias")]
+    return [written, helper.make_node("Add", [output, bias], [node.output[0]], editor.name(node.name, "bias"))]
 
 
-def _blocked(
-    node: onnx.NodeProto, product: Product, values: np.ndarray, form: Form, made: dict[str, onnx.TensorProto]
-) -> list[onnx.NodeProto]:
+def _blocked(node: onnx.NodeProto, product: Product, values: np.ndarray, editor: GraphEditor) -> list[onnx.NodeProto]:
     """The weight as (K, N) whatever it was: ONNX Runtime computes with anything else in float, without a word."""
     written = onnx.NodeProto()
     written.CopyFrom(node)
-    written.input[1] = f"{node.name}_{product.weight}_DQ"
+    written.input[1] = editor.name(node.name, product.weight, "DQ")
     for entry in [entry for entry in written.attribute if entry.name == "transB"]:
         written.attribute.remove(entry)
-    base = f"{product.weight}_turned" if product.transposed else product.weight
-    return [dequantized(base, values, product.quant, written.input[1], made), written]
+    base = (product.weight, "turned") if product.transposed else (product.weight,)
+    return [dequantized(base, weight_codes(values, product.quant), product.quant, written.input[1], editor), written]
 
 
 def dequantized(
-    name: str, values: np.ndarray, quant: TensorQuant, output: str, made: dict[str, onnx.TensorProto]
+    of: tuple[str, ...], codes: np.ndarray, quant: TensorQuant, output: str, editor: GraphEditor
 ) -> onnx.NodeProto:
-    """A DequantizeLinear of the codes of values; its constants, whose names begin with name, are added to made."""
-    parts = {
-        f"{name}_codes": weight_codes(values, quant),
-        f"{name}_scale": np.asarray(quant.scale, np.float32),
-        f"{name}_zero_point": np.asarray(quant.zero_point).astype(quant.dtype),
-    }
-    made.update({name: stored(name, part) for name, part in parts.items()})
-    node = helper.make_node("DequantizeLinear", list(parts), [output], f"{output}_node")
+    """A DequantizeLinear of stored codes. of: what the names of its constants begin with."""
+    inputs = [
+        editor.constant(codes, *of, "codes"),
+        editor.constant(np.asarray(quant.scale, np.float32), *of, "scale"),
+        editor.constant(np.asarray(quant.zero_point).astype(quant.dtype), *of, "zero_point"),
+    ]
+    node = helper.make_node("DequantizeLinear", inputs, [output], editor.name(output, "node"))
     if quant.axis is not None:
         node.attribute.append(helper.make_attribute("axis", quant.axis))
     if quant.block is not None:

@@ -23,7 +23,7 @@ from compressctl.backends.params import OnnxRuntimeParams
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
-from compressctl.graph.index import index
+from compressctl.graph.index import all_nodes, index
 from compressctl.graph.session import open_graph
 from compressctl.graph.shapes import shapes
 from compressctl.graph.tensors import from_array
@@ -45,7 +45,7 @@ def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tup
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
     timed = _of_this_graph(target.input_shapes, model)
     sizes = shapes(model.body, inputs=timed) if products else {}
-    found, readers = index(model.body.graph), {node.name: node for node in model.body.graph.node}
+    found, readers = index(model.body.graph), {node.name: node for node in all_nodes(model.body.graph)}
     chosen: dict[str, Form] = {}
     measured: dict[tuple[object, ...], tuple[Form, str]] = {}
     for product in products:
@@ -59,7 +59,14 @@ def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tup
         if options.weight_form != "measured":
             chosen[product.node] = _asked(options, possible)
             continue
-        key = (values.shape, product.quant.dtype, product.quant.block, bool(np.any(product.quant.zero_point)), rows)
+        key = (
+            product.is_captured,
+            values.shape,
+            product.quant.dtype,
+            product.quant.block,
+            bool(np.any(product.quant.zero_point)),
+            rows,
+        )
         if key not in measured:
             measured[key] = _fastest(product, values, rows, target, options.integer_activations)
         chosen[product.node] = measured[key][0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,13 @@ from onnx import helper
 from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.graph.carry import carry
+from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.float16 import in_floats_of
+from compressctl.graph.index import GraphIndex, all_graphs, attribute, index
 from compressctl.graph.shapes import Shape, shapes
 from compressctl.graph.simplify import simplify
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.tensors import copy_of
 from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
 
 _OPS = ("Conv", "Gemm", "MatMul")
@@ -30,6 +32,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, model: OnnxModel) -> None:
+        self._original: onnx.ModelProto = model.body
         carried = carry(model, simplify(model.body), Events())
         self.before = carried.said
         self._quantized = frozenset(carried.weights)
@@ -40,12 +43,15 @@ class OnnxNetwork:
         return self._model
 
     def survey(self) -> Survey:
-        looked_up, known = index(self._model.body.graph), shapes(self._model.body)
+        graph = self._model.body.graph
+        looked_up, known = index(graph), shapes(self._model.body)
         layers, whole = [], {}
-        for node in self._model.body.graph.node:
+        for place, node in [(part, node) for part in all_graphs(graph) for node in part.node]:
             if node.op_type not in _OPS or node.input[1] not in looked_up.initializers:
                 continue
             reason = "its weight is quantized already" if node.input[1] in self._quantized else None
+            if place is not graph:
+                reason = reason or "it stands in a body of an If, Loop or Scan, where nothing can watch its input"
             reason = reason or _reason(node, looked_up, known)
             if reason is None:
                 layers.append(_layer(node, looked_up, known))
@@ -64,59 +70,49 @@ class OnnxNetwork:
 
     def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> OnnxModel:
         body = copy_of(self._model.body)
-        graph, nodes = body.graph, []
-        for node in graph.node:
+        editor = GraphEditor(body.graph)
+
+        def written(node: onnx.NodeProto) -> Replacement:
             if node.name not in chains:
-                nodes.append(node)
-                continue
-            written = write(chains[node.name], node.op_type, node.input[0], node.output[0], _dtype(node, graph))
-            nodes += written.nodes
-            graph.initializer.extend(written.constants)
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-        store_what_is_read(graph)
-        return replace(self._model, body=body)
+                return None
+            dtype = helper.tensor_dtype_to_np_dtype(editor.stored[node.input[1]].data_type)
+            return write(chains[node.name], node.op_type, node.input[0], node.output[0], dtype, editor)
+
+        editor.replace_nodes(written)
+        return replace(self._model, body=in_floats_of(body, self._original))
 
 
-@dataclass(frozen=True)
-class Written:
-    nodes: list[onnx.NodeProto]
-    constants: list[onnx.TensorProto]
-
-
-def write(pieces: Sequence[Piece], op: str, given: str, output: str, dtype: np.dtype[Any]) -> Written:
+def write(
+    pieces: Sequence[Piece], op: str, given: str, output: str, dtype: np.dtype[Any], editor: GraphEditor
+) -> list[onnx.NodeProto]:
     """Nodes that compute a chain from one tensor to another. op: of the whole layer."""
-    nodes, constants = [], []
+    nodes: list[onnx.NodeProto] = []
     tensor = given
     for piece in pieces:
         name = piece.outline.name
-        result = output if piece is pieces[-1] else f"{name}/output"
+        result = output if piece is pieces[-1] else editor.name(f"{name}/output")
         weight = piece.weight.T if op == "MatMul" else piece.weight
-        constants.append(from_array(np.ascontiguousarray(weight, dtype=dtype), f"{name}.weight"))
-        inputs = [tensor, f"{name}.weight"]
+        inputs = [tensor, editor.constant(np.ascontiguousarray(weight, dtype=dtype), f"{name}.weight")]
         if piece.bias is not None:
-            constants.append(from_array(piece.bias.astype(dtype), f"{name}.bias"))
-            inputs.append(f"{name}.bias")
-        nodes += _nodes(piece.outline, op, inputs, result)
+            inputs.append(editor.constant(piece.bias.astype(dtype), f"{name}.bias"))
+        nodes += _nodes(replace(piece.outline, name=editor.name(name)), op, inputs, result, editor)
         tensor = result
-    return Written(nodes, constants)
+    return nodes
 
 
 def alone(layer: Layer, pieces: Sequence[Piece] | None) -> OnnxModel:
     """A graph of nothing but a layer (None), or of its pieces, for inputs of the layer's shape: what it is timed with."""
     dtype = np.dtype("float32")  # networks in 16 bits are served in float32 unless the target says otherwise
     chain = (Piece(layer.outline, layer.weight, layer.bias),) if pieces is None else pieces
-    written = write(chain, _operator(layer), "input", "output", dtype)
     kind = helper.np_dtype_to_tensor_dtype(dtype)
     shape: tuple[int | str, ...] = ("batch", *layer.input_shape)
     graph = helper.make_graph(
-        written.nodes,
+        [],
         layer.name or "layer",
         [helper.make_tensor_value_info("input", kind, shape)],
         [helper.make_tensor_value_info("output", kind, ["batch", *[None] * (len(shape) - 1)])],
-        written.constants,
     )
+    graph.node.extend(write(chain, _operator(layer), "input", "output", dtype, GraphEditor(graph)))
     body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     signature = Signature((TensorSpec("input", "float32", shape),), (TensorSpec("output", "float32", shape),))
     return OnnxModel(body, signature)
@@ -129,7 +125,7 @@ def _operator(layer: Layer) -> str:
     return "Gemm" if len(layer.input_shape) == 1 else "MatMul"
 
 
-def _nodes(part: Outline, op: str, inputs: Sequence[str], output: str) -> list[onnx.NodeProto]:
+def _nodes(part: Outline, op: str, inputs: Sequence[str], output: str, editor: GraphEditor) -> list[onnx.NodeProto]:
     if op == "Conv":
         geometry: dict[str, Any] = {
             "strides": part.strides,
@@ -142,10 +138,10 @@ def _nodes(part: Outline, op: str, inputs: Sequence[str], output: str) -> list[o
         return [helper.make_node("Gemm", inputs, [output], name=part.name, transB=1)]
     if len(inputs) == 2:
         return [helper.make_node("MatMul", inputs, [output], name=part.name)]
-    product = f"{part.name}/product"
+    product = editor.name(f"{part.name}/product")
     return [
         helper.make_node("MatMul", inputs[:2], [product], name=part.name),
-        helper.make_node("Add", [product, inputs[2]], [output], name=f"{part.name}/Add"),
+        helper.make_node("Add", [product, inputs[2]], [output], name=editor.name(f"{part.name}/Add")),
     ]
 
 
@@ -198,8 +194,3 @@ def _layer(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Shap
     outline = replace(Outline(node.name, weight.shape), **geometry)
     bias = None if bias is None else bias.astype(np.float64)
     return Layer(outline, weight, bias, shape, node.op_type, 1, str(stored.dtype))
-
-
-def _dtype(node: onnx.NodeProto, graph: onnx.GraphProto) -> np.dtype[Any]:
-    weight = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
-    return helper.tensor_dtype_to_np_dtype(weight.data_type)

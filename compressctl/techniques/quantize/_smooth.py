@@ -22,7 +22,7 @@ def smoothed(
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A graph that computes the same in float, and by tensor which node took its division.
 
-    Every input of matrix products with constant weights is smoothed: into the normalization in front where it alone feeds
+    Every input of the main graph's matrix products with constant weights is smoothed: into the normalization in front where it alone feeds
     them, with a Mul of its own otherwise. Raises UsageError without data to see outliers in.
     """
     if run.data is None:
@@ -30,7 +30,7 @@ def smoothed(
             "smoothing looks at the largest activations, and the recipe has no data",
             hint="add `data` with a calibration split, or remove `smoothquant_alpha`",
         )
-    nodes = [node for node in find_weighted(body.graph) if node.op in ("MatMul", "Gemm")]
+    nodes = [node for node in find_weighted(body.graph) if node.op in ("MatMul", "Gemm") and not node.is_inner]
     largest = input_maxima(body, model.signature, run.data.split("calibration"), nodes, run.events)
     found = index(body.graph)
     scales: dict[str, np.ndarray] = {}

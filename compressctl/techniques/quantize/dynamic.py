@@ -15,7 +15,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.carry import carry
-from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.index import GraphIndex, index, places
 from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
@@ -36,9 +36,9 @@ _READS = "matrix products of two axes and embeddings, with stored weights"
 def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResult:
     """Plan the weights and hold the gate. Raises NothingToCompressError when no product has a constant weight."""
     carried = carry(model, simplify(model.body), run.events)
-    body, places = carried.model, None
+    body, divided_in = carried.model, None
     if params.smoothquant_alpha is not None:
-        body, places = smoothed(body, model, params.smoothquant_alpha, run)
+        body, divided_in = smoothed(body, model, params.smoothquant_alpha, run)
     candidates = _candidates(body)
     floats = _floats(candidates, params.overrides)
     if params.embeddings == "float":
@@ -52,7 +52,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
     nodes = [node for node in nodes if node.node not in before.left]
     if not any(node.op != "Gather" for node in nodes):
         raise NothingToCompressError(
-            "nothing to quantize: no plain matrix product has a float32 matrix of the main graph as its weight"
+            "nothing to quantize: no plain matrix product has a float matrix as its weight"
             + (", or overrides keep it float" if candidates else "")
             + carried.why_nothing(),
             hint=f"{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
@@ -71,7 +71,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
         "quantized_nodes": len(nodes),
         "embeddings": sum(node.op == "Gather" for node in nodes),
         "saturation_guard": _guard(params, run.target),
-        **({} if places is None else {"smoothed_in": places}),
+        **({} if divided_in is None else {"smoothed_in": divided_in}),
         **say_copies(copied, plan, run.events),
         **carried.facts,
         **before.facts,
@@ -107,12 +107,8 @@ def _floats(nodes: Sequence[WeightNode], overrides: Sequence[DynamicOverride]) -
 
 def _candidates(body: onnx.ModelProto) -> list[WeightNode]:
     """Products and lookups that no exporter has put between codes."""
-    found, nodes = index(body.graph), {node.name: node for node in body.graph.node}
-    return [
-        node
-        for node in find_weighted(body.graph)
-        if node.op in _OPERATORS and not is_between_codes(nodes[node.node], found)
-    ]
+    coded = {node.name for place, found in places(body.graph) for node in place.node if is_between_codes(node, found)}
+    return [node for node in find_weighted(body.graph) if node.op in _OPERATORS and node.node not in coded]
 
 
 def _as_sites(nodes: Sequence[WeightNode]) -> list[Site]:

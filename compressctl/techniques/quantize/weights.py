@@ -45,8 +45,9 @@ def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResu
     body = copied.model
     if not treated.weights:
         raise NothingToCompressError(
-            "nothing to quantize: no plain matrix product, convolution or embedding has a float32 constant of the main graph as its "
-            "weight" + (", or overrides keep it float" if treated.floats else "") + carried.why_nothing(),
+            "nothing to quantize: no plain matrix product, convolution or embedding has a float constant as its weight"
+            + (", or overrides keep it float" if treated.floats else "")
+            + carried.why_nothing(),
             hint=layers_hint(model),
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
@@ -145,7 +146,11 @@ def _with_awq_scales(
     body: onnx.ModelProto, model: OnnxModel, treated: Treated, run: RunContext
 ) -> tuple[onnx.ModelProto, dict[str, str]]:
     """The graph with activation-aware scales, and by tensor where each scale's division went."""
-    nodes = [node for node in treated.nodes if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS]
+    nodes = [
+        node
+        for node in treated.nodes
+        if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS and not node.is_inner
+    ]
     found, scales = index(body.graph), {}
     for part in _within_memory(nodes, body):
         moments = _moments(body, model, part, run)
@@ -179,7 +184,9 @@ def _round_all(
         done[node.weight] = round_weight(values, node, treatment, moments, params.damping, act_order=params.act_order)
         run.events.progress("rounding weights", len(done), len(treated.weights))
 
-    calibrated = [node for node in treated.nodes if treated.weights[node.weight].method in ("gptq", "awq")]
+    calibrated = [
+        node for node in treated.nodes if treated.weights[node.weight].method in ("gptq", "awq") and not node.is_inner
+    ]
     for node in treated.nodes:
         if node not in calibrated and node.weight not in done:
             round_with(node, None)
