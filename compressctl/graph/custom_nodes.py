@@ -19,7 +19,10 @@ def custom_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Those that a library must bring, in the graph's bodies too; what the model defines itself is none of them."""
     own = {(function.domain, function.name) for function in model.functions}
     return [
-        node for graph in all_graphs(model.graph) for node in graph.node if is_custom(node) and (node.domain, node.op_type) not in own
+        node
+        for graph in all_graphs(model.graph)
+        for node in graph.node
+        if is_custom(node) and (node.domain, node.op_type) not in own
     ]
 
 
