@@ -1,8 +1,10 @@
 """The Python API: what the command line does, as functions."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,24 @@ DIGITS: dict[str, Any] = {
     "data": {"source": "digits", "test": 100, "calibration": 32},
     "stages": [{"id": "small", "use": "quantize.weights", "bits": 8}],
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The network is exported once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPRESSCTL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[compressctl.Run, list[str]]:
+    """A run, and the kinds of events that it told; copy its folder before you write into it."""
+    kinds: list[str] = []
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    return compressctl.apply(
+        DIGITS, output=folder, measure="quick", progress=lambda event: kinds.append(event.kind)
+    ), kinds
 
 
 def test_a_recipe_is_a_mapping_or_a_file_and_overrides_change_either(tmp_path: Path) -> None:
@@ -38,17 +58,14 @@ def test_everything_wrong_with_a_mapping_is_raised_at_once() -> None:
         compressctl.load_recipe({**DIGITS, "seed": object()})
 
 
-def test_a_run_gives_its_report_files_and_events_and_is_compared(tmp_path: Path) -> None:
-    kinds = []
-    run = compressctl.apply(
-        DIGITS, output=tmp_path / "one", measure="quick", cache=False, progress=lambda event: kinds.append(event.kind)
-    )
+def test_a_run_gives_its_report_files_and_events_and_is_compared(ended: tuple[compressctl.Run, list[str]]) -> None:
+    run, kinds = ended
     assert run.holds
     assert {"run.started", "step.finished", "run.finished"} <= set(kinds)
     assert run.files["onnxruntime"].stat().st_size == run.report.backends[0].compressed.total_bytes
-    again = compressctl.open_run(tmp_path / "one")
+    again = compressctl.open_run(run.folder)
     assert again.report.backends[0].compressed.score == run.report.backends[0].compressed.score
-    found = compressctl.compare([run, tmp_path / "one"])
+    found = compressctl.compare([run, run.folder])
     assert found.names == ("one", "one")
     assert found.differences == ()
     rows = dict(found.rows)
@@ -69,29 +86,30 @@ def test_a_missed_budget_is_no_exception_and_a_failed_run_is_one(tmp_path: Path)
     assert compressctl.open_run(tmp_path / "failed").report.status == "failed"
 
 
-def test_a_folder_is_taken_by_one_recipe_and_never_read_while_it_is_written(tmp_path: Path) -> None:
-    quick: dict[str, Any] = {"output": tmp_path / "run", "measure": "quick"}
-    first = compressctl.apply(DIGITS, **quick)
-    (tmp_path / "run" / "mine.txt").write_text("mine")
-    for level, words in (({"name": "other"}, "holds a run of the recipe digits"), ({}, None)):
-        recipe = {**DIGITS, **level}
-        if words is None:
-            assert compressctl.apply(recipe, **quick).holds
-        else:
-            with pytest.raises(compressctl.CompressctlError, match=words):
-                compressctl.apply(recipe, **quick)
-        assert compressctl.open_run(tmp_path / "run").report.name == "digits"
-    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
-    model = {"source": "onnx", "path": first.files["onnxruntime"]}
+def test_a_folder_is_taken_by_one_recipe_and_never_read_while_it_is_written(
+    ended: tuple[compressctl.Run, list[str]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(ended[0].folder, run)
+    (run / "mine.txt").write_text("mine")
+    with pytest.raises(compressctl.CompressctlError, match="holds a run of the recipe digits"):
+        compressctl.apply({**DIGITS, "name": "other"}, output=run, measure="quick")
+    assert compressctl.apply(DIGITS, output=run, measure="quick").holds
+    assert compressctl.open_run(run).report.name == "digits"
+    assert (run / "mine.txt").read_text() == "mine"
+    file = run / "artifacts" / "onnxruntime" / "model.onnx"
+    model = {"source": "onnx", "path": file}
     with pytest.raises(compressctl.CompressctlError, match="lies in the folder of this run"):
-        compressctl.apply({**DIGITS, "model": model, "task": "custom"}, **quick)
-    assert first.files["onnxruntime"].is_file()
+        compressctl.apply({**DIGITS, "model": model, "task": "custom"}, output=run, measure="quick")
+    assert file.is_file()
 
 
-def test_a_folder_may_be_called_like_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_may_be_called_like_its_recipe(
+    ended: tuple[compressctl.Run, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        assert compressctl.apply(DIGITS, output=DIGITS["name"], measure="quick").holds
+    shutil.copytree(ended[0].folder, "digits")
+    assert compressctl.apply(DIGITS, output=DIGITS["name"], measure="quick").holds
 
 
 @pytest.mark.parametrize("kind", ["run.started", "step.finished"])
@@ -131,6 +149,7 @@ def test_the_api_is_imported_when_it_is_used_and_brings_no_framework() -> None:
         compressctl.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path: Path) -> None:
     notebook = json.loads((ROOT / "examples" / "api.ipynb").read_text())
     code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")

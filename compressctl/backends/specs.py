@@ -10,7 +10,7 @@ ONNXRUNTIME = BackendSpec(
     name="onnxruntime",
     summary="ONNX Runtime on the processor: Q/DQ graphs that it fuses into integer kernels",
     package="onnxruntime",
-    install='pip install "onnxruntime>=1.22"',
+    install='pip install "onnxruntime>=1.25"',
     params=OnnxRuntimeParams,
     implementation="compressctl.backends.onnxruntime:BACKEND",
     zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",

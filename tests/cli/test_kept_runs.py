@@ -30,26 +30,25 @@ def test_files_are_timed_and_scored_without_a_run(shell: Shell, run: Path) -> No
     _recipe(shell)
     shutil.copytree(run, shell.folder / "runs/net/one")
     files = [f"runs/net/one/artifacts/onnxruntime/{name}" for name in ("baseline/model.onnx", "model.onnx")]
-    timed = shell.run("bench", *files, "--seconds", "0.2", "--json")
+    assert shell.run("pack", files[1], "-o", "model.cctl").code == 0
+    timed = shell.run("bench", *files, "model.cctl", "--seconds", "0.1", "--json")
     assert timed.code == 0, timed.err
-    first, second = json.loads(timed.out)["files"]
+    first, second, packed = json.loads(timed.out)["files"]
     assert first["speed"] is None
-    assert second["speed"]["low"] <= second["speed"]["ratio"] <= second["speed"]["high"]
-    assert "times" not in shell.run("bench", *files, "--seconds", "0.2").err
+    for entry in (second, packed):
+        assert entry["speed"]["low"] <= entry["speed"]["ratio"] <= entry["speed"]["high"]
+    assert [entry["file"] for entry in (first, second, packed)] == [*files, "model.cctl"]
     scored = shell.run("evaluate", files[1], "--data", "net.yaml", "--json")
     assert (
         json.loads(scored.out)["value"] == shell.report("runs/net/one")["backends"][0]["compressed"]["score"]["value"]
     )
-    assert shell.run("pack", files[1], "-o", "model.cctl").code == 0
     assert (
         shell.run("evaluate", "model.cctl", "--data", "net.yaml", "--json").out.split(",")[1:]
         == scored.out.split(",")[1:]
     )
-    timed = shell.run("bench", files[1], "model.cctl", "--seconds", "0.2", "--json")
-    assert [entry["file"] for entry in json.loads(timed.out)["files"]] == [files[1], "model.cctl"]
-    shell_out = shell.run("evaluate", files[1], "--data", "net.yaml", "--split", "train")
-    assert shell_out.code == 2
-    assert "not a split to score" in shell_out.err
+    refused = shell.run("evaluate", files[1], "--data", "net.yaml", "--split", "train")
+    assert refused.code == 2
+    assert "not a split to score" in refused.err
 
 
 @pytest.mark.slow
@@ -62,6 +61,7 @@ def test_files_of_both_runtimes_are_timed_side_by_side_and_scored(shell: Shell) 
     timed = shell.run("bench", onnx_file, openvino_file, "--seconds", "0.2", "--json")
     assert timed.code == 0, timed.err
     assert [entry["file"] for entry in json.loads(timed.out)["files"]] == [onnx_file, openvino_file]
+    assert "against the first: " in shell.run("bench", onnx_file, openvino_file, "--seconds", "0.1").out
     scored = shell.run("evaluate", openvino_file, "--data", recipe, "--json")
     part = shell.report("out")["backends"][1]
     assert json.loads(scored.out)["value"] == part["compressed"]["score"]["value"]
@@ -80,22 +80,21 @@ def test_a_missing_or_broken_file_is_one_message(shell: Shell) -> None:
         assert "Traceback" not in done.err
 
 
-def test_a_run_is_reproduced_from_its_lock_file(shell: Shell, run: Path) -> None:
+def test_a_run_is_reproduced_from_its_lock_file_and_a_changed_figure_is_noticed(shell: Shell, run: Path) -> None:
     shutil.copytree(run, shell.folder / "runs/net/one")
-    done = shell.run("reproduce", "runs/net/one", "--measure", "quick")
-    assert "accuracy was" not in done.out
-    assert "size was" not in done.out
-    before, after = (shell.report(f"runs/net/{name}")["backends"][0] for name in ("one", "one-reproduced"))
-    assert after["compressed"]["score"] == before["compressed"]["score"]
-    assert after["compressed"]["total_bytes"] == before["compressed"]["total_bytes"]
-    # A changed report is noticed.
     path = shell.folder / "runs/net/one/report.json"
-    changed = json.loads(path.read_text())
-    changed["backends"][0]["compressed"]["score"]["value"] -= 1
-    path.write_text(json.dumps(changed))
-    again = shell.run("reproduce", "runs/net/one", "--output", "runs/net/two", "--measure", "quick")
-    assert again.code == 1
-    assert "accuracy was" in again.out
+    kept = json.loads(path.read_text())
+    (before,) = kept["backends"]
+    score = before["compressed"]["score"]["value"]
+    before["compressed"]["score"]["value"] -= 1
+    path.write_text(json.dumps(kept))
+    done = shell.run("reproduce", "runs/net/one", "--measure", "quick")
+    assert done.code == 1
+    assert "accuracy was" in done.out
+    assert "size was" not in done.out
+    (after,) = shell.report("runs/net/one-reproduced")["backends"]
+    assert after["compressed"]["score"]["value"] == score
+    assert after["compressed"]["total_bytes"] == before["compressed"]["total_bytes"]
     assert shell.run("reproduce", "nowhere").code == 2
 
 

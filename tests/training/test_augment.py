@@ -70,7 +70,7 @@ def test_channels_last_images_are_changed_like_channels_first_ones() -> None:
 
 
 def test_a_crop_larger_than_the_image_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"augment\.crop is 7, and the images are 9x7"):
+    with pytest.raises(UsageError, match=r"augment\.crop_padding is 7, and the images are 9x7"):
         augment(images(), Augmentation(crop_padding=7), np.random.default_rng(0))
 
 

@@ -124,9 +124,9 @@ def test_how_far_an_output_moved_is_measured_on_held_out_samples(tmp_path: Path)
 def test_outputs_that_nothing_trains_are_named_with_the_reason_and_what_became_of_them(tmp_path: Path) -> None:
     run, heard = run_of(tmp_path, heads())
     facts = trained(run, other_outputs_weight=0).facts["other_outputs"]
-    assert facts["boxes"]["untrained"] == "other_outputs is 0"
+    assert facts["boxes"]["untrained"] == "other_outputs_weight is 0"
     before, after = warnings_of(heard)
-    assert before == "boxes is not trained, and training the first output may change it: other_outputs is 0"
+    assert before == "boxes is not trained, and training the first output may change it: other_outputs_weight is 0"
     assert after.startswith("training moved boxes by ")
 
 
