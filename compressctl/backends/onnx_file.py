@@ -13,7 +13,7 @@ import onnx
 
 from compressctl import __version__
 from compressctl.backends.releases import ir_version, newest_opset, reads_blocks, refuse_newer
-from compressctl.core.errors import StageError
+from compressctl.core.errors import StageError, first_line
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.graph.canonical import constants_beside_readers
@@ -121,16 +121,12 @@ def _check(proto: onnx.ModelProto) -> None:
         check_model(proto)
     except Exception as error:
         raise StageError(
-            f"the graph that was to be written is not valid ONNX: {_first_line(error)}",
+            f"the graph that was to be written is not valid ONNX: {first_line(error)}",
             hint="check the model that went in with onnx.checker; if it passes, this is a bug in the stage before",
         ) from error
 
 
 def _why_not(error: Exception) -> str:
     """The converter's reason without the place in its own source."""
-    text = re.sub(r"^\S+:\d+: \w+: Assertion `[^`]*` failed: ?", "", _first_line(error)).removeprefix("Warning: ")
+    text = re.sub(r"^\S+:\d+: \w+: Assertion `[^`]*` failed: ?", "", first_line(error)).removeprefix("Warning: ")
     return text.strip() or type(error).__name__
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -35,6 +35,16 @@ EXIT_CODES = {
 """Each code in a few words."""
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says first; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def in_short(error: BaseException) -> str:
+    """The same behind its type."""
+    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Origin:
     """The place that set a value. line and column count from 1; text is that line of the source."""

@@ -8,7 +8,16 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from compressctl.core.errors import BugError, CompressctlError, ExitCode, MachineError, StageError, UsageError
+from compressctl.core.errors import (
+    BugError,
+    CompressctlError,
+    ExitCode,
+    MachineError,
+    StageError,
+    UsageError,
+    first_line,
+    in_short,
+)
 
 _SPACE = "free some space where the run, the cache (COMPRESSCTL_CACHE) and temporary files (TMPDIR) lie, or move them"
 _RIGHTS = (
@@ -74,7 +83,7 @@ def refusal(error: BaseException) -> CompressctlError | None:
             return UsageError(words, hint=_BAD_PATHS[error.errno])
         return MachineError(words, hint=_REFUSED[error.errno]) if error.errno in _REFUSED else None
     said = next((words for words in _LIBRARIES_SAY if words in str(error)), None)
-    return MachineError(_first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
+    return MachineError(first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
 
 
 def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
@@ -107,7 +116,7 @@ def exit_code(error: BaseException) -> ExitCode:
 
 def _bug(error: Exception, folder: Path | None) -> BugError:
     return BugError(
-        f"this is a bug of compressctl or of a plugin: {type(error).__name__}: {_first_line(error)}",
+        f"this is a bug of compressctl or of a plugin: {in_short(error)}",
         hint=f"{_kept_traceback(error, folder)}; please report it with the command, the recipe and what "
         "`compressctl doctor` prints",
     )
@@ -128,7 +137,3 @@ def _kept_traceback(error: Exception, folder: Path | None) -> str:
     except OSError as reason:
         return f"{text}   that traceback could not be written anywhere ({reason.strerror})"
     return f"the full traceback is in {path}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

@@ -51,15 +51,6 @@ class LoadDataset(Protocol):
     def __call__(self, params: Any, sizes: SplitSizes, base: Path, seed: int) -> Dataset: ...
 
 
-class Metric(Protocol):
-    """outputs: (n, ...) the model's first output. labels: (n, ...). Percent (0 to 100) where the metric is a share.
-
-    Both arrays are read-only: other figures are computed from them too.
-    """
-
-    def __call__(self, outputs: np.ndarray, labels: np.ndarray) -> float: ...
-
-
 @runtime_checkable
 class SummedMetric(Protocol):
     """A metric that follows from sums over samples, so that the outputs of a whole split need not be held at once.
@@ -99,7 +90,10 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """version: raise it when the same arrays score otherwise, so that nothing that was judged by the metric is taken from the cache.
+    """implementation: a function of outputs, (n, ...) the model's first, and labels, (n, ...); percent where it is a share. Both
+    arrays are read-only: other figures are computed from them too.
+
+    version: raise it when the same arrays score otherwise, so that nothing that was judged by the metric is taken from the cache.
 
     unit: "%" or "" ; a drop is counted in it, positive when the compressed model is worse: in points of a metric in percent,
     else in the metric's own value.

@@ -56,10 +56,6 @@ def costs(
     ]
 
 
-def total_parameters(model: onnx.ModelProto) -> int:
-    return sum(cost.parameters for cost in costs(model, {}))
-
-
 def count_macs(
     model: onnx.ModelProto,
     sizes: Mapping[str, int] | None = None,
@@ -67,15 +63,6 @@ def count_macs(
 ) -> Count:
     """Multiply-accumulates of the whole graph for one sample, as far as they are known. sizes, inputs: as in `shapes`."""
     return total(costs(model, sizes, inputs))
-
-
-def total_macs(
-    model: onnx.ModelProto,
-    sizes: Mapping[str, int] | None = None,
-    inputs: Mapping[str, Sequence[int]] | None = None,
-) -> int | None:
-    """Multiply-accumulates of the whole graph for one sample, None where any node's are unknown."""
-    return count_macs(model, sizes, inputs).exact
 
 
 def total(counted: Sequence[NodeCost]) -> Count:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from compressctl.core.errors import first_line
 from compressctl.graph.index import attribute
 from compressctl.graph.session import open_graph
 from compressctl.graph.tensors import copy_of, from_array, to_array
@@ -85,7 +86,7 @@ def _difference(fixed: onnx.ModelProto, freed: onnx.ModelProto) -> str | None:
     try:
         one, both = _session(fixed), _session(freed)
     except Exception as error:
-        return f"ONNX Runtime does not load the graph with another batch size: {_first_line(error)}"
+        return f"ONNX Runtime does not load the graph with another batch size: {first_line(error)}"
     samples = _two_samples(fixed.graph)
     names = [output.name for output in one.get_outputs()]
     try:
@@ -94,7 +95,7 @@ def _difference(fixed: onnx.ModelProto, freed: onnx.ModelProto) -> str | None:
         ]
         together = both.run(names, samples)
     except Exception as error:
-        return f"the graph does not run with two samples: {_first_line(error)}"
+        return f"the graph does not run with two samples: {first_line(error)}"
     for name, first, second, pair in zip(names, *singles, together, strict=True):
         expected = np.concatenate([first, second]) if np.ndim(first) else np.stack([first, second])
         if expected.shape != np.shape(pair):
@@ -123,7 +124,3 @@ def _two_samples(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
         drawn = generator.random(shape) if is_float else generator.integers(0, 2, shape)
         samples[value.name] = drawn.astype(dtype)
     return samples
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

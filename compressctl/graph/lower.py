@@ -19,7 +19,7 @@ from compressctl.graph.fold_norm import fold_norms
 from compressctl.graph.normalize_negative_zero import one_zero
 from compressctl.graph.session import open_graph
 from compressctl.graph.tensors import move_to_files
-from compressctl.graph.torch_outputs import named_outputs
+from compressctl.graph.torch_outputs import named_outputs, outputs_of, zero_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,14 +58,9 @@ def parity(before: TorchModel, after: OnnxModel, inputs: Mapping[str, np.ndarray
 
     inputs: one batch by input name. Raises StageError when ONNX Runtime cannot run the graph.
     """
-    import torch
 
-    device = next((parameter.device for parameter in before.body.parameters()), torch.device("cpu"))
-    order = [spec.name for spec in before.signature.inputs]
-    with torch.no_grad():
-        given = before.body(*(torch.tensor(inputs[name], device=device) for name in order))
-    expected = {name: value.cpu().numpy() for name, value in named_outputs(given).items()}
-    actual = _run(after.body, {name: inputs[name] for name in order})
+    expected = {name: value.cpu().numpy() for name, value in outputs_of(before, inputs).items()}
+    actual = _run(after.body, {spec.name: inputs[spec.name] for spec in before.signature.inputs})
     return {
         name: float(np.abs(value.astype(np.float64) - actual[name].astype(np.float64)).max(initial=0.0))
         for name, value in expected.items()
@@ -95,10 +90,7 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
     import torch
 
     _require_onnxscript()
-    samples = tuple(
-        torch.zeros([_TRACED_SAMPLES, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype))
-        for spec in signature.inputs
-    )
+    samples = zero_inputs(signature.inputs, _TRACED_SAMPLES)
     batch = torch.export.Dim(BATCH)
     try:
         with quiet(prints=True):

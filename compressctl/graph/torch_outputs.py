@@ -1,14 +1,40 @@
-"""The tensors that a PyTorch network returns, by name."""
+"""PyTorch networks called on a signature's inputs, and the tensors that they return, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compressctl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from compressctl.core.model import TensorSpec, TorchModel
+
+
+def device_of(network: nn.Module) -> torch.device:
+    import torch
+
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
+def zero_inputs(specs: Sequence[TensorSpec], samples: int = 2) -> tuple[Tensor, ...]:
+    """What is enough to see which layers are called, in which order. specs: with the batch as first axis."""
+    import torch
+
+    return tuple(torch.zeros([samples, *map(int, s.shape[1:])], dtype=getattr(torch, s.dtype)) for s in specs)
+
+
+def outputs_of(model: TorchModel, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Without gradients, on the network's own device and in the mode that it is in. inputs: by name in the signature."""
+    import torch
+
+    device = device_of(model.body)
+    with torch.no_grad():
+        return named_outputs(model.body(*(torch.tensor(inputs[s.name], device=device) for s in model.signature.inputs)))
 
 
 def named_outputs(given: Any) -> dict[str, Tensor]:

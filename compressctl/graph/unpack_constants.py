@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import onnxruntime
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import UsageError, first_line
 from compressctl.graph.index import names_read, reads, store_what_is_read
 from compressctl.graph.packed_sources import is_unpacker
 from compressctl.graph.session import open_graph
@@ -62,8 +62,7 @@ def _computed(model: onnx.ModelProto, unpackers: list[onnx.NodeProto], wanted: l
     try:
         values = open_graph(alone, options).run(wanted, {})
     except Exception as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UsageError(
-            f"the file's packed weights cannot be unpacked: {first}", hint="write the file again"
+            f"the file's packed weights cannot be unpacked: {first_line(error)}", hint="write the file again"
         ) from error
     return [from_array(value, name) for name, value in zip(wanted, values, strict=True)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compressctl.core.feeds import zeros
 from compressctl.core.model import TorchModel
-from compressctl.graph.torch_outputs import named_outputs
+from compressctl.graph.torch_outputs import device_of, named_outputs
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, See
 
@@ -67,7 +67,7 @@ class TorchNetwork:
 
     def run(self, inputs: Inputs) -> Any:
         """What the network's forward returns for a batch."""
-        device = next((parameter.device for parameter in self.body.parameters()), torch.device("cpu"))
+        device = device_of(self.body)
         with torch.no_grad():
             return self.body.eval()(*(torch.tensor(inputs[spec.name], device=device) for spec in self.signature.inputs))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -238,9 +238,3 @@ def _is_probability(values: np.ndarray) -> bool:
     """One number per sample, all between 0 and 1 and not all the same."""
     is_single = values.ndim == 1 or all(size == 1 for size in values.shape[1:])
     return bool(is_single and values.size > 1 and values.min() >= 0 and values.max() <= 1 and np.ptp(values) > 0)
-
-
-def worst_cosine(found: Sequence[OutputFidelity]) -> float | None:
-    """The least over the outputs, 0 for one that holds no numbers; None where nothing was compared."""
-    known = [0.0 if output.broken else output.cosine for output in found]
-    return min((cosine for cosine in known if cosine is not None), default=None)

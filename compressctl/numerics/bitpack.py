@@ -42,16 +42,6 @@ def pack_planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
     return [join_bits((flat >> np.uint8(shift)) & np.uint8((1 << width) - 1), width) for shift, width in _shifts(bits)]
 
 
-def unpack_planes(stored: list[np.ndarray], bits: int, count: int) -> np.ndarray:
-    """(count,) uint8: the inverse of pack_planes. Raises ValueError where planes have another length than theirs."""
-    codes = np.zeros(count, np.uint8)
-    for plane, (shift, width) in zip(stored, _shifts(bits), strict=True):
-        if plane.shape != (-(-count * width // 8),):
-            raise ValueError(f"{plane.size} bytes do not hold {count} codes of {width} bits")
-        codes |= split_bits(plane, width)[:count] << np.uint8(shift)
-    return codes
-
-
 def join_bits(codes: np.ndarray, width: int) -> np.ndarray:
     """uint8, the last axis shorter by 8 / width and filled up with zeros. width: 1, 2, 4 or 8."""
     each = 8 // width

@@ -83,12 +83,6 @@ def _entries(sums: list[np.ndarray], starts: list[np.ndarray], bins: int) -> np.
     return np.sort(np.stack(entries, axis=1), axis=1)
 
 
-def row_errors(rows: np.ndarray, codebooks: np.ndarray, heavy: np.ndarray) -> np.ndarray:
-    """(rows,): the weighted sum of squared distances to the nearest entry."""
-    index = nearest_in_rows(rows, codebooks).astype(np.intp)
-    return np.asarray((heavy * (rows - np.take_along_axis(codebooks, index, axis=1)) ** 2).sum(axis=1))
-
-
 def _lloyd(rows: np.ndarray, heavy: np.ndarray, entries: np.ndarray) -> np.ndarray:
     count, clusters = entries.shape
     first = clusters * np.arange(count)[:, None]

@@ -89,13 +89,3 @@ def dropped_shares(values: np.ndarray) -> np.ndarray:
     # Summed from the small end: subtracting from the whole would lose the small shares to rounding.
     shares: np.ndarray = np.append(np.cumsum(squares[::-1])[::-1], 0.0) / total
     return shares
-
-
-def soft_threshold(weight: np.ndarray, threshold: float) -> np.ndarray:
-    """The matrix with every singular value lowered by a threshold, at least to 0: the proximal step of the nuclear norm.
-
-    weight: (out, in). Source: Cai, Candes and Shen 2010, A Singular Value Thresholding Algorithm, theorem 2.1.
-    """
-    left, values, right = scipy.linalg.svd(np.asarray(weight, dtype=np.float64), full_matrices=False)
-    shrunk: np.ndarray = (left * np.maximum(values - threshold, 0.0)) @ right
-    return shrunk

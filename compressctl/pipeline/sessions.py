@@ -8,7 +8,7 @@ import numpy as np
 
 from compressctl.core.backend import Session
 from compressctl.core.model import TorchModel
-from compressctl.graph.torch_outputs import named_outputs
+from compressctl.graph.torch_outputs import outputs_of
 
 _MOST_BYTES = 512 * 1024**2
 
@@ -55,11 +55,9 @@ class TorchSession:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
-        network = self._model.body.eval()
-        device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-        with torch.no_grad():
-            given = network(*(torch.tensor(inputs[spec.name], device=device) for spec in self._model.signature.inputs))
-        values = [value.float() if value.dtype is torch.bfloat16 else value for value in named_outputs(given).values()]
+        self._model.body.eval()
+        given = outputs_of(self._model, inputs).values()
+        values = [value.float() if value.dtype is torch.bfloat16 else value for value in given]
         names = [spec.name for spec in self._model.signature.outputs]
         return {name: value.cpu().numpy() for name, value in zip(names, values, strict=True)}
 

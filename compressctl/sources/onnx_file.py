@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from compressctl.core.batch_axes import with_batch_axes
 from compressctl.core.custom_ops import EXTENSIONS, known, library, name_of, using
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import UsageError, first_line
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import OnnxParams
@@ -136,11 +136,7 @@ def _not_onnx(path: Path, error: Exception) -> UsageError:
         return UsageError(
             f"{path} is a packed file", hint=f"compressctl unpack {path}   gives the ONNX file that it holds"
         )
-    return UsageError(f"{path} is not an ONNX model: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return UsageError(f"{path} is not an ONNX model: {first_line(error)}")
 
 
 def _external_files(proto: onnx.ModelProto) -> set[str]:
@@ -170,7 +166,7 @@ def _with_custom_operators(proto: onnx.ModelProto, path: Path) -> onnx.ModelProt
         raise
     except Exception as error:
         raise UsageError(
-            f"{path} cannot be opened with {', '.join(map(name_of, known()))}: {_first_line(error)}",
+            f"{path} cannot be opened with {', '.join(map(name_of, known()))}: {first_line(error)}",
             hint=f"it needs {operators(nodes)}",
         ) from error
 

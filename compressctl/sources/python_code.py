@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import UsageError, in_short
 from compressctl.sources.fingerprint import existing
 
 
@@ -29,7 +29,7 @@ def call_factory(factory: str, args: Mapping[str, Any], base: Path) -> Any:
             return function(**args)
         except Exception as error:
             given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-            raise UsageError(f"{factory} failed when called as {name}({given}): {_in_short(error)}") from error
+            raise UsageError(f"{factory} failed when called as {name}({given}): {in_short(error)}") from error
 
 
 def code_files(factory: str, base: Path) -> dict[str, Path]:
@@ -110,7 +110,7 @@ def _import(module_name: str, base: Path, factory: str) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise UsageError(f"{factory}: importing {path} failed: {_in_short(error)}") from error
+        raise UsageError(f"{factory}: importing {path} failed: {in_short(error)}") from error
     return module
 
 
@@ -120,9 +120,9 @@ def _import_module(module_name: str, factory: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise _no_module(factory, module_name) from error
-        raise UsageError(f"{factory}: importing {module_name} failed: {_in_short(error)}") from error
+        raise UsageError(f"{factory}: importing {module_name} failed: {in_short(error)}") from error
     except Exception as error:
-        raise UsageError(f"{factory}: importing {module_name} failed: {_in_short(error)}") from error
+        raise UsageError(f"{factory}: importing {module_name} failed: {in_short(error)}") from error
 
 
 def _no_module(factory: str, module_name: str) -> UsageError:
@@ -140,10 +140,6 @@ def _function(module: ModuleType, name: str, factory: str) -> Callable[..., Any]
     if not callable(function):
         raise UsageError(f"{factory}: {name} is a {type(function).__name__}, not a function")
     return function
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _with_imports(first: Path, root: Path, package: str | None) -> dict[str, Path]:

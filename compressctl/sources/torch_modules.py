@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.model import Signature, TensorSpec
-from compressctl.graph.torch_outputs import named_outputs
+from compressctl.graph.torch_outputs import named_outputs, zero_inputs
 from compressctl.sources.fingerprint import existing
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
     import torch
 
     samples = 3  # a network that fixes its batch size hardly fixes it to this
-    arrays = [torch.zeros([samples, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype)) for spec in inputs]
+    arrays = zero_inputs(inputs, samples)
     shapes = ", ".join(f"{spec.name} {list(array.shape)}" for spec, array in zip(inputs, arrays, strict=True))
     try:
         with torch.no_grad():

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
+from compressctl.graph.torch_outputs import device_of
 from compressctl.training.data import tensor_batches
 
 SAMPLES = 4096
@@ -47,7 +48,7 @@ def recalibrate_bn(
 
 
 def _run(network: nn.Module, split: Split, signature: Signature, samples: int, batch_size: int) -> None:
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    device = device_of(network)
     batches = tensor_batches(split, signature, batch_size, shuffle_seed=_SEED)
     with torch.no_grad():
         for number, batch in enumerate(itertools.islice(batches, max(1, samples // batch_size))):

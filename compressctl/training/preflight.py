@@ -54,6 +54,7 @@ def check_loss(model: Model, data: Dataset, task: Task) -> None:
     """
     import torch
 
+    from compressctl.graph.torch_outputs import device_of
     from compressctl.training.data import tensor_batches
     from compressctl.training.objective import task_objective
 
@@ -62,10 +63,9 @@ def check_loss(model: Model, data: Dataset, task: Task) -> None:
         return
     check_labels(model, batch, task)
     tensors = next(tensor_batches(data.split("train"), model.signature, _FEW))
-    device = next((parameter.device for parameter in model.body.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
-            loss = float(task_objective(task)(model.body.eval(), tensors.to(device)))
+            loss = float(task_objective(task)(model.body.eval(), tensors.to(device_of(model.body))))
     except UsageError:
         raise
     except Exception as error:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from support.costs import total_macs, total_parameters
 from support.few_values import FORMS, network
 
-from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.pack_constants import Folds, pack_constants
 from compressctl.graph.stored_weights import stored_weights
 from compressctl.graph.summary import summarize

@@ -8,11 +8,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from support.costs import total_macs
 
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.model import Model, OnnxModel
 from compressctl.core.target import Target
-from compressctl.graph.cost import costs, total_macs
+from compressctl.graph.cost import costs
 from compressctl.graph.import_qdq import Absorbed, absorb, is_quantized
 from compressctl.graph.requantize import fitted
 from compressctl.graph.unfold_integer import unfold_integer

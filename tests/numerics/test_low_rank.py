@@ -10,7 +10,6 @@ from compressctl.numerics.low_rank import (
     decompose,
     dropped_shares,
     low_rank,
-    soft_threshold,
     whitening,
 )
 
@@ -111,13 +110,6 @@ def test_the_lost_share_falls_from_1_to_0_with_rank(values: list[float]) -> None
     assert np.all(np.diff(lost) <= 0)
     assert lost[-1] == 0
     assert lost[0] == pytest.approx(1.0 if np.sum(np.square(values)) else 0.0)
-
-
-def test_a_soft_threshold_lowers_every_singular_value() -> None:
-    weight = _weight((6, 8))
-    before = np.linalg.svd(weight, compute_uv=False)
-    after = np.linalg.svd(soft_threshold(weight, 1.5), compute_uv=False)
-    np.testing.assert_allclose(after, np.maximum(before - 1.5, 0.0), atol=1e-12)
 
 
 def test_a_covariance_adds_up_over_batches() -> None:

@@ -18,7 +18,7 @@ from compressctl.backends.params import Profile, TensorRtParams
 from compressctl.backends.storage import as_stored
 from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import StageError, UsageError, first_line
 from compressctl.core.model import OnnxModel, TensorSpec
 from compressctl.core.target import Target
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
@@ -95,7 +95,7 @@ def _new_enough(proto: onnx.ModelProto) -> onnx.ModelProto:
         return converted(proto, OLDEST_OPSET)
     except Exception as error:
         raise StageError(
-            f"the graph cannot be converted to opset {OLDEST_OPSET}, which float16 Q/DQ needs: {str(error).splitlines()[0]}",
+            f"the graph cannot be converted to opset {OLDEST_OPSET}, which float16 Q/DQ needs: {first_line(error)}",
             hint="set precision: float32 for tensorrt under export",
         ) from error
 

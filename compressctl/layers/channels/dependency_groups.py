@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.errors import MissingDependencyError
+from compressctl.core.errors import MissingDependencyError, in_short
 from compressctl.core.quiet import quiet
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels.search_bound import Steps, TooFarError, bound_search
@@ -144,7 +144,7 @@ def _untraceable(network: nn.Module, error: Exception) -> dict[str, str]:
     """Why every layer stays, where the library fails on the network as a whole."""
     pieces = _in_one_piece(network)
     because = f", which has recurrent layers ({', '.join(pieces)})" if pieces else ""
-    reason = f"channels cannot be followed through this network{because} ({type(error).__name__}: {_first_line(error)})"
+    reason = f"channels cannot be followed through this network{because} ({in_short(error)[:200]})"
     layers = [name for name, module in network.named_modules() if isinstance(module, GIVES_CHANNELS)]
     return dict.fromkeys(layers, reason) | pieces
 
@@ -225,7 +225,7 @@ def _group(
     except TooFarError as error:
         return str(error)
     except Exception as error:
-        return f"its channels cannot be followed through the network ({type(error).__name__}: {_first_line(error)})"
+        return f"its channels cannot be followed through the network ({in_short(error)[:200]})"
     members = []
     for item in raw:
         target = item.dep.target
@@ -286,7 +286,3 @@ def _kind(members: Sequence[Member], modules: Mapping[str, nn.Module]) -> str:
         shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
         parts.append(f"{type(module).__name__}{shape}{getattr(module, 'stride', '')}.{member.axis}")
     return " ".join(sorted(parts))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:160]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressctl.core.errors import first_line
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels.dependency_groups import OUTPUT, Coupling, Group
 from compressctl.layers.channels.surgery import cut, mask, removal
@@ -80,8 +81,7 @@ def _fault_of_cut(
         found = _outputs(smaller, inputs)
         reference = _outputs(mask(network, gone), inputs)
     except Exception as error:
-        line = next(iter(str(error).splitlines()), "")[:160]
-        return f"its width is written into the network's code or tied to something unknown ({line})"
+        return f"its width is written into the network's code or tied to something unknown ({first_line(error)[:160]})"
     if [value.shape for value in found] != [value.shape for value in whole]:
         return OUTPUT
     for ours, theirs, before in zip(found, reference, whole, strict=True):

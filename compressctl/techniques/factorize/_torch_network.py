@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
+from compressctl.graph.torch_outputs import outputs_of
 from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -62,7 +63,7 @@ class TorchNetwork:
         try:
             for batch in batches:
                 seen.clear()
-                _forward(self._network, self._model, batch)
+                outputs_of(replace(self._model, body=self._network), batch)
                 yield dict(seen)
         finally:
             for hook in hooks:
@@ -78,7 +79,7 @@ class TorchNetwork:
                 network = chain
         network.eval()
         try:
-            _forward(network, self._model, self._example)
+            outputs_of(replace(self._model, body=network), self._example)
         except Exception as error:
             raise StageError(
                 f"the network does not run with factorized layers: {error}",
@@ -97,7 +98,7 @@ class TorchNetwork:
             for name, layer in layers.items():
                 network.set_submodule(name, nn.Sequential(layer))
             try:
-                _forward(network, self._model, self._example)
+                outputs_of(replace(self._model, body=network), self._example)
             except Exception:
                 return False
             finally:
@@ -211,9 +212,3 @@ def _module(piece: Piece, like: Tensor) -> Any:
         if piece.bias is not None:
             module.bias.copy_(torch.from_numpy(piece.bias))
     return module
-
-
-def _forward(network: nn.Module, model: TorchModel, batch: Mapping[str, np.ndarray]) -> None:
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    with torch.no_grad():
-        network(*(torch.tensor(batch[spec.name], device=device) for spec in model.signature.inputs))

@@ -14,6 +14,7 @@ from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.torch_outputs import zero_inputs
 from compressctl.graph.untouched import Untouched
 from compressctl.techniques.quantize._binary_ternary import BinaryWeight, EdeSchedule, TernaryWeight
 from compressctl.techniques.quantize._fake_quant import SteadyScales, WeightQuantizer, fitted_scale
@@ -82,12 +83,9 @@ def _in_order(network: nn.Module, model: TorchModel) -> list[str]:
         layer.register_forward_pre_hook(lambda *_, path=path: called.setdefault(path))
         for path, layer in layers_of(network).items()
     ]
-    inputs = [
-        torch.zeros([2, *map(int, spec.shape[1:])], dtype=getattr(torch, spec.dtype)) for spec in model.signature.inputs
-    ]
     try:
         with torch.no_grad():
-            network(*inputs)
+            network(*zero_inputs(model.signature.inputs))
     finally:
         for handle in handles:
             handle.remove()
