@@ -242,7 +242,7 @@ def _with_score(
         else:
             found = found.model_copy(update={"score": value})
             if scored and scored[0].score is not None:
-                changed = change(before, now, by.metric, classes, "test")
+                changed = change(before, now, by.metric, classes, "test", by.task)
                 found = found.model_copy(update={"change": changed})
     if is_last and scored:
         found = _behaved(found, before, now, by)

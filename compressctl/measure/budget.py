@@ -33,7 +33,7 @@ def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tupl
         checks.append(at_most("accuracy_drop", budget.accuracy_drop, change.drop if change else None, words))
     if budget.worst_class_drop is not None:
         name, drop = (change.worst_class if change else None) or (None, None)
-        words = f"points of class {name}" if name else "points of one class"
+        words = f"points of accuracy of class {name}" if name else "points of accuracy of one class"
         checks.append(at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, found.speed if found else None))

@@ -18,10 +18,10 @@ _NAMED_SAMPLES = 200
 def behaviour(baseline: Predictions, compressed: Predictions, classes: Sequence[str]) -> Behaviour | None:
     """Sample by sample, the two in the same order.
 
-    A single output is the logit of the second of two classes. None for outputs that are not one row of scores per sample, and
-    where one is not finite.
+    A single output is the logit of the second of two classes. None for outputs that are not one row of scores per sample or
+    labels that are not one class, and where an output is not finite.
     """
-    if baseline.labels is None:
+    if baseline.labels is None or baseline.labels.size != len(baseline.outputs):
         return None
     old, new = _scores(baseline.outputs), _scores(compressed.outputs)
     if old is None or new is None or not np.isfinite(old).all() or not np.isfinite(new).all():

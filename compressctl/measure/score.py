@@ -196,42 +196,52 @@ def _labels(predictions: Predictions) -> np.ndarray:
 
 
 def change(
-    baseline: Predictions, compressed: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName
+    baseline: Predictions,
+    compressed: Predictions,
+    metric: MetricSpec,
+    classes: Sequence[str] | None,
+    split: SplitName,
+    task: Task | None,
 ) -> Change:
-    """Sample by sample, the two in the same order."""
+    """Sample by sample, the two in the same order. Flips and classes are counted for classifiers, whatever metric scores them."""
     before, after = (score(found, metric, classes, split) for found in (baseline, compressed))
     drop = metric.drop(before.value, after.value)
-    if metric.name != "accuracy":
+    if task != "classification" or _labels(baseline).size != len(baseline.outputs):
         return Change(drop=drop, worst_class=None, right_to_wrong=None, wrong_to_right=None, disagreements=None)
-    was_right, is_right = (_classes_of(found) == _labels(found) for found in (baseline, compressed))
-    worst = None
-    if before.per_class and after.per_class:
-        counts = dict(zip(classes or (), np.bincount(_labels(baseline), minlength=len(classes or ())), strict=False))
-        losses = {
-            name: before.per_class[name] - after.per_class[name]
-            for name in before.per_class
-            if counts[name] >= SMALLEST_GROUP
-        }
-        name = max(losses, key=lambda candidate: losses[candidate], default=None)
-        worst = None if name is None else (name, losses[name])
+    was_right, is_right = (_is_right(found) for found in (baseline, compressed))
     return Change(
         drop=drop,
-        worst_class=worst,
+        worst_class=_worst_class(baseline, compressed, classes or ()),
         right_to_wrong=int(np.sum(was_right & ~is_right)),
         wrong_to_right=int(np.sum(~was_right & is_right)),
         disagreements=int(np.sum(_classes_of(baseline) != _classes_of(compressed))),
     )
 
 
+def _worst_class(baseline: Predictions, compressed: Predictions, classes: Sequence[str]) -> tuple[str, float] | None:
+    """Its name and how many points of accuracy it lost; classes of few samples do not count."""
+    before, after = (_per_class(found, classes) for found in (baseline, compressed))
+    labels = _labels(baseline)
+    losses = {
+        name: before[name] - after[name]
+        for label, name in enumerate(classes)
+        if np.sum(labels == label) >= SMALLEST_GROUP
+    }
+    return max(losses.items(), key=lambda loss: loss[1], default=None)
+
+
 def _per_class(predictions: Predictions, classes: Sequence[str]) -> dict[str, float]:
     """Accuracy in percent of every class that occurs."""
-    labels = _labels(predictions)
-    right = _classes_of(predictions) == labels
+    labels, right = _labels(predictions).reshape(-1), _is_right(predictions)
     return {
         name: float(right[labels == label].mean() * 100)
         for label, name in enumerate(classes)
         if np.any(labels == label)
     }
+
+
+def _is_right(predictions: Predictions) -> np.ndarray:
+    return np.asarray(_classes_of(predictions) == _labels(predictions).reshape(-1))
 
 
 def _classes_of(predictions: Predictions) -> np.ndarray:

@@ -70,8 +70,8 @@ def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
             continue
         if metric is None:
             found.append(Problem(f"the task {recipe.task} has no metric whose drop could be bounded", path, _NO_METRIC))
-        elif path.endswith("worst_class_drop") and metric != "accuracy":
-            found.append(Problem(f"classes are told apart by accuracy alone, and the metric is {metric}", path, None))
+        elif path.endswith("worst_class_drop") and recipe.task != "classification":
+            found.append(Problem(f"the task {recipe.task} has no classes whose accuracy could be bounded", path, None))
         elif path.startswith("budget") and recipe.data is None:
             found.append(Problem("nothing is scored without data", path, "add a `data` section"))
         elif path.startswith("budget") and recipe.data and recipe.data.sizes.test == 0:

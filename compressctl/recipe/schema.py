@@ -141,7 +141,9 @@ class BudgetSection(FidelityLimits):
         None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"
     )
     speedup: float | None = Field(None, gt=0, description="least ratio of latency, original / compressed, same runtime")
-    worst_class_drop: float | None = Field(None, ge=0, description="most points that any one class may lose")
+    worst_class_drop: float | None = Field(
+        None, ge=0, description="most points of accuracy that any one class may lose, whatever the metric"
+    )
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _worst_class(change: Change, found: Behaviour | None) -> list[str]:
     entry = next((entry for entry in found.classes if entry.name == name), None) if found else None
     if drop > 0:
         how = "" if entry is None else f" over {entry.samples:,} samples (corrected p = {entry.p_value:.2g})"
-        return [f"Worst class: {shortened(name)} loses {drop:.2f} points{how}."]
+        return [f"Worst class: {shortened(name)} loses {drop:.2f} points of accuracy{how}."]
     if found is not None and any(entry.after < entry.before for entry in found.classes):
         return [f"No class of {SMALLEST_GROUP} samples or more loses accuracy; a smaller one does."]
     return ["No class loses accuracy."]

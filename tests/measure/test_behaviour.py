@@ -58,3 +58,8 @@ def test_outputs_that_are_no_class_scores_have_no_behaviour(broken: np.ndarray) 
     strange, sound = Predictions(broken, LABELS, np.arange(40)), _predictions(LABELS)
     assert behaviour(strange, sound, ["cat", "dog"]) is None
     assert behaviour(sound, strange, ["cat", "dog"]) is None
+
+
+def test_labels_of_several_classes_per_sample_have_no_behaviour() -> None:
+    several = Predictions(np.eye(2)[LABELS], np.eye(2)[LABELS], np.arange(40))
+    assert behaviour(several, several, ["cat", "dog"]) is None

@@ -1,6 +1,7 @@
 """Measuring: numbers against independent computations, latency on a real file, budgets as a table."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,13 +42,36 @@ def test_flips_and_classes_are_counted_sample_by_sample() -> None:
     labels = [0] * 10 + [1] * 10 + [2] * 3
     before = _predictions([0] * 9 + [1] + [1] * 10 + [2] * 3, labels)
     after = _predictions([0] * 8 + [1, 0] + [1] * 7 + [0] * 3 + [0] * 3, labels)
-    found = change(before, after, ACCURACY, ["a", "b", "c"], "test")
+    found = change(before, after, ACCURACY, ["a", "b", "c"], "test", "classification")
     assert found.right_to_wrong == 1 + 3 + 3
     assert found.wrong_to_right == 1
     assert found.disagreements == 8
     assert found.drop == pytest.approx((22 - 16) / 23 * 100)
     # Class c loses everything, on three samples: too few to say anything.
     assert found.worst_class == ("b", pytest.approx(30.0))
+
+
+def test_flips_and_classes_do_not_depend_on_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [0] * 10 + [1] * 10 + [2] * 3
+    before, after = _predictions(labels, labels), _predictions([0] * 8 + [1] * 12 + [2] * 3, labels)
+    monkeypatch.setattr("compressctl.measure.metrics.rmse", lambda outputs, labels: 0.25)
+    own = replace(metrics.get("rmse"), name="own", tasks=("classification",))
+    found, by_accuracy = (
+        change(before, after, metric, ["a", "b", "c"], "test", "classification") for metric in (own, ACCURACY)
+    )
+    assert found == by_accuracy.model_copy(update={"drop": 0.0})
+    assert found.worst_class == ("a", pytest.approx(20.0))
+    assert change(before, after, own, ["a", "b", "c"], "test", "custom").disagreements is None
+
+
+@pytest.mark.parametrize("shape", [(23, 3), (23, 1)])
+def test_labels_of_several_classes_per_sample_have_no_flips(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("compressctl.measure.metrics.rmse", lambda outputs, labels: 0.25)
+    given = Predictions(np.eye(23, 3, dtype=np.float32), np.zeros(shape, np.int64), np.arange(23))
+    found = change(given, given, metrics.get("rmse"), ["a", "b", "c"], "test", "classification")
+    assert found.disagreements == (None if shape[1] > 1 else 0)
 
 
 def test_a_metric_cannot_change_what_other_figures_are_computed_from(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -389,7 +389,7 @@ def test_a_score_that_rises_does_not_hide_a_class_that_falls(recipe: Any, tmp_pa
     report = from_result(_changed(_result(recipe, tmp_path), change=change, behaviour=behaviour))
     assert report.summary[0].endswith("accuracy up 1.00 points (may be chance, p = 0.5).")
     assert report.summary[1] == "onnxruntime: classes that lose accuracy beyond chance: cat (30.00 points)."
-    assert "cat loses 30.00 points over 100 samples (corrected p = 1e-06)" in as_markdown.render(report)
+    assert "cat loses 30.00 points of accuracy over 100 samples (corrected p = 1e-06)" in as_markdown.render(report)
 
 
 def test_a_tiny_class_that_loses_is_not_said_to_lose_nothing(recipe: Any, tmp_path: Path) -> None:
