@@ -48,5 +48,5 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in tensors:
         stored = tensor.detach().cpu().contiguous()
         digest.update(f"{name}{stored.dtype}{list(stored.shape)}".encode())
-        digest.update(stored.reshape(-1).view(torch.uint8).numpy() if stored.numel() else b"")
+        digest.update(stored.reshape(-1).view(torch.uint8).numpy().tobytes() if stored.numel() else b"")
     return digest.hexdigest()
