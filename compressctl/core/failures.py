@@ -94,7 +94,7 @@ def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
     refused = refused_in(name, error)
     if refused is not None:
         return refused
-    what = f"{name} failed: {type(error).__name__}: {error}"
+    what = f"{name} failed: {type(error).__name__}: {error}{_notes(error)}"
     return StageError(what, hint=_kept_traceback(error, folder))
 
 
@@ -116,7 +116,7 @@ def exit_code(error: BaseException) -> ExitCode:
 
 def _bug(error: Exception, folder: Path | None) -> BugError:
     return BugError(
-        f"this is a bug of compressctl or of a plugin: {in_short(error)}",
+        f"this is a bug of compressctl or of a plugin: {in_short(error)}{_notes(error)}",
         hint=f"{_kept_traceback(error, folder)}; please report it with the command, the recipe and what "
         "`compressctl doctor` prints",
     )
@@ -137,3 +137,9 @@ def _kept_traceback(error: Exception, folder: Path | None) -> str:
     except OSError as reason:
         return f"{text}   that traceback could not be written anywhere ({reason.strerror})"
     return f"the full traceback is in {path}"
+
+
+def _notes(error: BaseException) -> str:
+    """Where it was raised, as far as who passed it on has said so."""
+    notes = dict.fromkeys(getattr(error, "__notes__", ()))
+    return f" ({', '.join(notes)})" if notes else ""

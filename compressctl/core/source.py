@@ -108,7 +108,12 @@ class MetricSpec:
     version: int = 1
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
-        return float(load(self.implementation)(read_only(outputs), read_only(labels)))
+        """What it raises has a note with its name."""
+        try:
+            return float(load(self.implementation)(read_only(outputs), read_only(labels)))
+        except Exception as error:
+            error.add_note(f"in the metric {self.name}")
+            raise
 
     def drop(self, before: float, after: float) -> float:
         return before - after if self.higher_is_better else after - before

@@ -137,7 +137,7 @@ def test_70_a_bug_while_a_run_measures_leaves_the_report(shell: Shell) -> None:
     recipe = shell.recipe("bug.yaml", "  - {use: example.scale}", "metric: example.broken")
     done = shell.run("apply", recipe, "--output", "out")
     assert done.code == 70, done.err
-    assert "ZeroDivisionError: in a metric" in done.err
+    assert "ZeroDivisionError: in a metric (in the metric example.broken)" in done.err
     assert "Traceback" not in done.err
     assert "ZeroDivisionError" in (shell.folder / "out" / "error.log").read_text()
     report = shell.report("out")
