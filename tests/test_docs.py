@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,26 +73,19 @@ def test_tables_are_what_benchmarks_recorded_and_the_readme_has_no_other_figures
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of the page on plugins, as its reader writes it, and as pip notes down what it installed."""
+    """The package of the page on plugins, as its reader writes it, and as pip builds and installs it."""
     folder = tmp_path_factory.mktemp("acme")
     for block in _blocks(PLUGINS, "toml", "python", "yaml"):
         if block["title"]:
             (folder / block["title"]).parent.mkdir(exist_ok=True)
             (folder / block["title"]).write_text(block["text"])
-    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-    info = folder / f"acme_compress-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    groups = [
-        f"[{group}]\n" + "".join(f"{name} = {spec}\n" for name, spec in names.items())
-        for group, names in project["entry-points"].items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(groups))
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--target", folder / "installed", folder], check=True, capture_output=True)
     return folder
 
 
 def _environment(written: Path, cache: Path) -> dict[str, str]:
-    paths = os.pathsep.join([str(written), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(written / "installed"), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": paths, "COMPRESSCTL_CACHE": str(cache)}
 
 

@@ -41,8 +41,8 @@ class TechniqueSpec:
     given. implementation: `"module:function"`, an `Apply`, imported when the stage runs; by default `apply` in the file of the
     technique's name in this package. version: raise it when the same
     parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
-    bisects: whether it can give parts of its
-    work back until `run.accept` holds. promises_speed: whoever uses it expects a faster file, so a result that is slower than
+    quantizes: its result is quantized. destroys: what is no longer possible after it, in words. bisects: whether it can give
+    parts of its work back until `run.accept` holds. promises_speed: whoever uses it expects a faster file, so a result that is slower than
     what the stage was given is undone.
     """
 
