@@ -27,7 +27,9 @@ def list_names(
         raise UsageError(f"there is no list of {kind!r}", hint=f"one of: {', '.join(REGISTRIES)}")
     for name in [kind] if kind else REGISTRIES:
         print(f"{name}:")
-        registry = REGISTRIES[name]
-        width = max((len(entry) for entry in registry.names()), default=0)
-        for entry in registry.names():
-            print(f"  {entry:<{width}}  {registry.get(entry).summary}")
+        found, errors = REGISTRIES[name].usable()
+        width = max((len(entry) for entry in found), default=0)
+        for entry, spec in found.items():
+            print(f"  {entry:<{width}}  {spec.summary}")
+        for error in errors:
+            print(f"  {error.message}")

@@ -27,6 +27,7 @@ def schema(
       compressctl schema --output recipe.v1.json
       compressctl schema --report
     """
+    from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
     from compressctl.core.failures import refusal
 
@@ -42,6 +43,9 @@ def schema(
         text = render()
     else:
         text = json.dumps(make(), indent=1) + "\n"
+    if not report:
+        for error in (error for registry in REGISTRIES.values() for error in registry.usable()[1]):
+            typer.echo(f"left out: {error}", err=True)
     if output is None:
         print(text, end="")
         return

@@ -7,7 +7,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import UsageError, in_short
 from compressctl.core.nearest import suggestion
 
 T = TypeVar("T")
@@ -38,12 +38,31 @@ class Registry(Generic[T]):
         return name in self._builtin or name in self._plugins
 
     def get(self, name: str) -> T:
-        """The object of that name. Raises UsageError with the nearest names when there is none."""
+        """The object of that name. Raises UsageError with the nearest names when there is none, and where a plugin's cannot be imported."""
         if name in self._builtin:
             return cast(T, load(self._builtin[name]))
         if name in self._plugins:
-            return cast(T, self._plugins[name].load())
+            return self._import(self._plugins[name])
         raise UsageError(f"unknown {self.kind} {name!r}", hint=self.nearest(name))
+
+    def usable(self) -> tuple[dict[str, T], list[UsageError]]:
+        """Every object by its name, and what is wrong with the plugins that cannot be imported: they take no other with them."""
+        found: dict[str, T] = {}
+        errors = []
+        for name in self.names():
+            try:
+                found[name] = self.get(name)
+            except UsageError as error:
+                errors.append(error)
+        return found, errors
+
+    def _import(self, entry: Any) -> T:
+        try:
+            return cast(T, entry.load())
+        except Exception as error:
+            package = f" of the package {entry.dist.name}" if entry.dist else ""
+            words = f"the {self.kind} {entry.name}{package} cannot be imported ({entry.value}): {in_short(error)}"
+            raise UsageError(words, hint="mend or uninstall that package") from error
 
     def nearest(self, name: str) -> str:
         """A hint that names the closest entry, or all of them when none is close."""

@@ -24,8 +24,8 @@ def schema() -> dict[str, Any]:
         "if_slower": {"enum": list(get_args(IfSlower)), "description": IF_SLOWER},
     }
     stages = [
-        _variant(techniques.get(name).params, "use", name, techniques.get(name).summary, definitions, stage_keys)
-        for name in techniques.names()
+        _variant(spec.params, "use", name, spec.summary, definitions, stage_keys)
+        for name, spec in techniques.usable()[0].items()
     ]
     split_keys = _object(SplitSizes, definitions)["properties"]
     return {
@@ -60,15 +60,15 @@ def schema() -> dict[str, Any]:
 
 def _exports(definitions: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        _variant(backends.get(name).params, "backend", name, backends.get(name).summary, definitions, {})
-        for name in backends.names()
+        _variant(spec.params, "backend", name, spec.summary, definitions, {})
+        for name, spec in backends.usable()[0].items()
     ]
 
 
 def _sources(registry: Registry[Any], definitions: dict[str, Any], extra: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        _variant(registry.get(name).params, "source", name, registry.get(name).summary, definitions, extra)
-        for name in registry.names()
+        _variant(spec.params, "source", name, spec.summary, definitions, extra)
+        for name, spec in registry.usable()[0].items()
     ]
 
 

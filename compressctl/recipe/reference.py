@@ -44,7 +44,7 @@ def render() -> str:
     parts += ["## Tasks\n", "| task | labels |", "|---|---|"]
     parts += [f"| `{name}` | {_cell(words)} |" for name, words in LABELS.items()]
     parts += ["\n## Metrics\n", "| metric | what it is |", "|---|---|"]
-    parts += [f"| `{name}` | {_cell(metrics.get(name).summary)} |" for name in metrics.names()]
+    parts += [f"| `{name}` | {_cell(spec.summary)} |" for name, spec in metrics.usable()[0].items()]
     parts += ["\n## Sizes of splits\n", "Beside a dataset's own keys `data` takes:\n", *_table(SplitSizes)]
     for title, registry in (
         ("Model sources", model_sources),
@@ -57,8 +57,7 @@ def render() -> str:
 
 
 def _entries(registry: Registry[Any]) -> Iterator[str]:
-    for name in registry.names():
-        spec = registry.get(name)
+    for name, spec in registry.usable()[0].items():
         yield f"### {name}\n"
         yield f"{spec.summary}.\n"
         if spec.params.model_fields:
