@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -43,3 +45,10 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]] |
             return None
         arrays[entry["name"]] = np.frombuffer(data, dtype).reshape(shape)
     return message, arrays
+
+
+def answers() -> IO[bytes]:
+    """The child's channel for answers; what a runtime prints goes to standard error from now on."""
+    channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return channel

@@ -1,15 +1,14 @@
-"""A fresh process that serves one artifact: `python -m compressctl.measure.latency_worker`, JSON lines in and out.
+"""A fresh process that serves one artifact: `python -m compressctl.measure.latency_worker`, see child_process.py.
 
-It loads nothing but the runtime, so that its memory is the runtime's. The first line names the artifact. Each further line
-asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"runs": n} runs n timed inferences and gives their
-seconds, the processor seconds and the joules that they took together; {"alternate": {...}} opens another file beside this one and
-gives both median seconds, by round, of calls that take turns; {"close": true} closes it until it is opened again; {"memory": true}
-gives the peaks so far.
+It loads nothing but the runtime, so that its memory is the runtime's. The first message names the artifact. Each further one
+asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"inputs": true} brings what each
+inference is given from now on; {"runs": n} runs n timed inferences and gives their seconds, the processor seconds and the joules that
+they took together; {"alternate": {...}} opens another file beside this one and gives both median seconds, by round, of calls that
+take turns; {"close": true} closes it until it is opened again; {"memory": true} gives the peaks so far.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -19,11 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from compressctl.measure.frames import answers, receive, send
+
 
 def main() -> None:
-    job = json.loads(sys.stdin.readline())
-    import numpy as np
-
+    channel = answers()
+    job = _asked()[0]
     from compressctl.core.backend import Artifact, backends
     from compressctl.core.freed_memory import give_back
     from compressctl.core.registry import load
@@ -40,12 +42,12 @@ def main() -> None:
     path = Path(job["path"])
     artifact = Artifact(job["backend"], path, (path,))
     meter = find_meter(job["device"])
-    _say({"meter": meter.source if isinstance(meter, Meter) else None, "reason": getattr(meter, "reason", None)})
+    send(channel, {"meter": getattr(meter, "source", None), "reason": getattr(meter, "reason", None)})
     session: Any = None
     call: Callable[[], object] = dict
-    inputs: dict[str, Any] = {}
-    for line in sys.stdin:
-        asked = json.loads(line)
+    is_first = True
+    while True:
+        asked, inputs = _asked()
         if "open" in asked:
             point = asked["open"]
             session, call = None, dict
@@ -55,21 +57,23 @@ def main() -> None:
             started = time.perf_counter()
             session = backend.open(artifact, Target(**point["target"]))
             seconds = time.perf_counter() - started
-            loaded = _peak_bytes() if not inputs else loaded
-            inputs = _stored(point["inputs"], np)
+            loaded = _peak_bytes() if is_first else loaded
+            is_first = False
+            send(channel, {"seconds": seconds})
+        elif "inputs" in asked:
             call = session.repeat(inputs)
-            _say({"seconds": seconds})
+            send(channel, {})
         elif "runs" in asked:
-            _say(_block(call, asked["runs"], meter.read if isinstance(meter, Meter) else None))
+            send(channel, _block(call, asked["runs"], meter.read if isinstance(meter, Meter) else None))
         elif "alternate" in asked:
             with_ = asked["alternate"]
-            _say(_alternate((_opened(with_, np), call), with_["rounds"], with_["runs"]))
+            send(channel, _alternate((_opened(with_, inputs), call), with_["rounds"], with_["runs"]))
         elif "close" in asked:
             session, call = None, dict
             give_back()
-            _say({})
+            send(channel, {})
         else:
-            _say({"before_bytes": before, "load_peak_bytes": loaded, "run_peak_bytes": _peak_bytes()})
+            send(channel, {"before_bytes": before, "load_peak_bytes": loaded, "run_peak_bytes": _peak_bytes()})
 
 
 def _block(call: Callable[[], object], runs: int, joules: Any) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def _block(call: Callable[[], object], runs: int, joules: Any) -> dict[str, Any]
     }
 
 
-def _opened(point: dict[str, Any], np: Any) -> Callable[[], object]:
+def _opened(point: dict[str, Any], inputs: dict[str, np.ndarray]) -> Callable[[], object]:
     """The call of another file, on inputs of its own."""
     from compressctl.core.backend import Artifact, backends
     from compressctl.core.registry import load
@@ -97,14 +101,8 @@ def _opened(point: dict[str, Any], np: Any) -> Callable[[], object]:
     path = Path(point["path"])
     artifact = Artifact(point["backend"], path, (path,))
     session = load(backends.get(point["backend"]).implementation).open(artifact, Target(**point["target"]))
-    call: Callable[[], object] = session.repeat(_stored(point["inputs"], np))
+    call: Callable[[], object] = session.repeat(inputs)
     return call
-
-
-def _stored(given: dict[str, Any], np: Any) -> dict[str, Any]:
-    """One call's arrays, as the parent wrote them."""
-    with np.load(given["file"], allow_pickle=False) as stored:
-        return {name: stored[f"arr_{place}"] for place, name in enumerate(given["names"])}
 
 
 def _alternate(
@@ -143,8 +141,9 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _say(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
+def _asked() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The next message, with its arrays. Ends the process where there is none."""
+    return receive(sys.stdin.buffer) or sys.exit()
 
 
 if __name__ == "__main__":

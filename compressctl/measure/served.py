@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +11,8 @@ import numpy as np
 import psutil
 
 from compressctl.core.backend import Artifact
-from compressctl.core.errors import CrashError
 from compressctl.core.target import Target
-from compressctl.measure.death import died
+from compressctl.measure.child_process import ChildProcess
 from compressctl.measure.results import Memory
 
 
@@ -41,15 +35,8 @@ class Served:
         limits = {name: str(most_threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
         self._name, self._doing, self._backend = artifact.path.name, "loading", artifact.backend
         self.load_seconds: float | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "compressctl.measure.latency_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **limits},
-        )
-        self._say(
+        self._process = ChildProcess("compressctl.measure.latency_worker", limits)
+        self._process.tell(
             {
                 "backend": artifact.backend,
                 "path": str(artifact.path),
@@ -66,9 +53,9 @@ class Served:
     def open(self, target: Target, inputs: Mapping[str, np.ndarray]) -> None:
         """Open it at an operating point; inputs: what each inference is given from now on."""
         self._doing = "opening"
-        with _written(inputs) as given:
-            point = {"target": asdict(target), "inputs": given, "cpus": _pinned(threads_of(target))}
-            seconds = float(self._ask({"open": point})["seconds"])
+        point = {"target": asdict(target), "cpus": _pinned(threads_of(target))}
+        seconds = float(self._ask({"open": point})["seconds"])
+        self._ask({"inputs": True}, inputs)
         self._doing = "running"
         self.load_seconds = seconds if self.load_seconds is None else self.load_seconds
 
@@ -82,10 +69,8 @@ class Served:
 
         Opens the other file beside the open one, so that the peaks of memory are asked for before. inputs: the other's.
         """
-        place = {"backend": other.backend, "path": str(other.path)}
-        with _written(inputs) as given:
-            point = {"target": asdict(target), "inputs": given}
-            found = self._ask({"alternate": {**point, **place, "rounds": rounds, "runs": runs}})
+        point = {"target": asdict(target), "backend": other.backend, "path": str(other.path)}
+        found = self._ask({"alternate": {**point, "rounds": rounds, "runs": runs}}, inputs)
         return np.array(found["before"]), np.array(found["after"])
 
     def close(self) -> None:
@@ -104,43 +89,14 @@ class Served:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Without waiting for the pipes to end: a runtime's own child process may hold them open."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if stream is not None:
-                with suppress(BrokenPipeError):
-                    stream.close()
+        self._process.end()
 
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        self._say(question)
+    def _ask(self, question: dict[str, Any], inputs: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
+        self._process.tell(question, inputs)
         return self._hear()
 
-    def _say(self, question: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-
     def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
-        if not answer:
-            said = self._process.communicate()[1]
-            raise CrashError(
-                died(self._process.returncode, said, f"{self._doing} {self._name} to time it", self._backend)
-            )
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-
-@contextmanager
-def _written(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """One call's arrays in a file for the process to read, under the inputs' places: any name is allowed for an input."""
-    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-        np.savez(file, *inputs.values())
-        file.flush()
-        yield {"names": list(inputs), "file": file.name}
+        return self._process.hear(f"{self._doing} {self._name} to time it", self._backend)[0]
 
 
 def threads_of(target: Target) -> int:

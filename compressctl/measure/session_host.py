@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -18,8 +13,7 @@ from compressctl.core import errors
 from compressctl.core.backend import Artifact, ExecutedNode
 from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.target import Target
-from compressctl.measure.death import died
-from compressctl.measure.frames import receive, send
+from compressctl.measure.child_process import ChildProcess
 
 
 class SessionHost:
@@ -31,10 +25,8 @@ class SessionHost:
     def __init__(self, *, locates: bool = True) -> None:
         """locates: whether a crash is looked into, so that the message names the node; see crash.py."""
         self._locates = locates
-        self._process: subprocess.Popen[bytes] | None = None
-        self._said: Any = None
+        self._process: ChildProcess | None = None
         self._generation = 0
-        self._close: weakref.finalize[Any, Any] | None = None
         self._unused: list[tuple[int, int]] = []
 
     def open(self, artifact: Artifact, target: Target, keep: object = None) -> HostedSession:
@@ -99,15 +91,14 @@ class SessionHost:
     def _exchange(
         self, question: Mapping[str, Any], doing: str, arrays: Mapping[str, np.ndarray] | None, backend: str
     ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        process = self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):
-            send(process.stdin, question, arrays)
-        found = receive(process.stdout)
-        if found is None:
-            raise CrashError(self._ended(process, doing, backend))
-        return found
+        if self._process is None:
+            self._process = ChildProcess("compressctl.measure.session_worker")
+        self._process.tell(question, arrays)
+        try:
+            return self._process.hear(doing, backend)
+        except CrashError:
+            self.close()
+            raise
 
     def close_unused(self) -> None:
         """Close the sessions that nobody holds any more."""
@@ -118,8 +109,8 @@ class SessionHost:
 
     def close(self) -> None:
         """End the process, if there is one."""
-        if self._close is not None:
-            self._close()
+        if self._process is not None:
+            self._process.end()
         self._process = None
         self._generation += 1
 
@@ -132,26 +123,6 @@ class SessionHost:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._said = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "compressctl.measure.session_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._said,
-                env=dict(os.environ),
-            )
-            self._close = weakref.finalize(self, _end, self._process)
-        return self._process
-
-    def _ended(self, process: subprocess.Popen[bytes], doing: str, backend: str) -> str:
-        returncode = process.wait()
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
-        self.close()
-        return died(returncode, said, doing, backend)
 
 
 class HostedSession:
@@ -203,13 +174,3 @@ def _raised(answer: Mapping[str, Any]) -> CompressctlError:
     ):
         kind = StageError
     return kind(answer["message"], hint=answer["hint"])
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Without waiting for the pipes to end: a runtime's own child process may hold them open."""
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            with suppress(BrokenPipeError):
-                stream.close()

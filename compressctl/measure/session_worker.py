@@ -6,7 +6,6 @@ the process ends with its standard input.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from compressctl.core.errors import CompressctlError
 from compressctl.core.freed_memory import give_back
 from compressctl.core.registry import load
 from compressctl.core.target import Target
-from compressctl.measure.frames import receive, send
+from compressctl.measure.frames import answers, receive, send
 from compressctl.measure.quick_latency import medians_ms
 
 
@@ -63,19 +62,16 @@ def _named(artifact: dict[str, Any], target: dict[str, Any]) -> tuple[Backend, A
 
 
 def main() -> None:
-    # What a runtime prints goes to standard error; the answers have a channel of their own.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    worker = _Worker()
+    channel, worker = answers(), _Worker()
     while (found := receive(sys.stdin.buffer)) is not None:
         try:
             message, arrays = worker.answer(*found)
         except CompressctlError as error:
-            send(answers, {"error": type(error).__name__, "message": error.message, "hint": error.hint})
+            send(channel, {"error": type(error).__name__, "message": error.message, "hint": error.hint})
         except Exception as error:  # the other side translates it; this process goes on
-            send(answers, {"error": "StageError", "message": f"{type(error).__name__}: {error}", "hint": None})
+            send(channel, {"error": "StageError", "message": f"{type(error).__name__}: {error}", "hint": None})
         else:
-            send(answers, message, arrays)
+            send(channel, message, arrays)
 
 
 if __name__ == "__main__":

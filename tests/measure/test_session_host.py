@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import CrashError, UsageError
 from compressctl.core.target import Target
-from compressctl.measure.death import died
+from compressctl.measure.child_process import died
 from compressctl.measure.frames import receive, send
 from compressctl.measure.session_host import SessionHost
 
