@@ -116,11 +116,13 @@ def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: Path) -> OnnxModel:
+    from compressctl.core.model import OnnxModel
+    from compressctl.graph.canonical import canonical
     from compressctl.graph.import_qdq import absorb, is_quantized
     from compressctl.graph.unpack_constants import unpack_constants
     from compressctl.sources.onnx_file import read_onnx, signature_of
 
-    proto = unpack_constants(read_onnx(file))
+    proto = canonical(unpack_constants(read_onnx(file)))
     signature = signature_of(proto.graph, file)
     if not is_quantized(proto):
         return OnnxModel(proto, signature)

@@ -96,21 +96,21 @@ def _stored(model: onnx.ModelProto) -> dict[str, int]:
 def _port(value: onnx.ValueInfoProto) -> Port:
     tensor = value.type.tensor_type
     if not value.type.HasField("tensor_type"):
-        return Port(value.name, _words(value.type), None)
+        return Port(value.name, type_in_words(value.type), None)
     if not tensor.HasField("shape"):
         return Port(value.name, dtype_name(tensor.elem_type), None)
     shape = tuple(dim.dim_param or "?" if is_open(dim) else dim.dim_value for dim in tensor.shape.dim)
     return Port(value.name, dtype_name(tensor.elem_type), shape)
 
 
-def _words(kind: onnx.TypeProto) -> str:
+def type_in_words(kind: onnx.TypeProto) -> str:
     """As in "sequence of map from int64 to float32"."""
     if kind.HasField("sequence_type"):
-        return f"sequence of {_words(kind.sequence_type.elem_type)}"
+        return f"sequence of {type_in_words(kind.sequence_type.elem_type)}"
     if kind.HasField("optional_type"):
-        return f"optional {_words(kind.optional_type.elem_type)}"
+        return f"optional {type_in_words(kind.optional_type.elem_type)}"
     if kind.HasField("map_type"):
-        return f"map from {dtype_name(kind.map_type.key_type)} to {_words(kind.map_type.value_type)}"
+        return f"map from {dtype_name(kind.map_type.key_type)} to {type_in_words(kind.map_type.value_type)}"
     if kind.HasField("sparse_tensor_type"):
         return f"sparse {dtype_name(kind.sparse_tensor_type.elem_type)}"
     return dtype_name(kind.tensor_type.elem_type)

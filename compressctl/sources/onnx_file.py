@@ -178,7 +178,14 @@ _OF_EXTENSIONS = ("ai.onnx.contrib", "com.microsoft.extensions")
 def _tensor(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     import onnx
 
-    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+    if not value.type.HasField("tensor_type"):
+        from compressctl.graph.summary import type_in_words
+
+        raise UsageError(
+            f"{path}: {value.name} is a {type_in_words(value.type)}, and only tensors can be fed and compared",
+            hint="convert a scikit-learn model with options={'zipmap': False}; of others, cut off the nodes behind the last tensor",
+        )
+    if not value.type.tensor_type.HasField("shape"):
         raise UsageError(
             f"{path}: {value.name} is not a tensor with a shape",
             hint="run onnx.shape_inference.infer_shapes on the model",

@@ -14,6 +14,7 @@ from compressctl.backends.openvino import BACKEND
 from compressctl.backends.params import OpenVinoParams, Preprocess
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 
 pytest.importorskip("openvino")
@@ -131,3 +132,59 @@ def test_nobody_is_told_about_the_use_of_openvino() -> None:
     import sys
 
     assert sys.modules["openvino_telemetry"] is None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_groups_that_do_not_fill_the_last_block_are_filled(tmp_path: Path, bits: int) -> None:
+    """OpenVINO refuses a block that reaches over the end: 48 columns of a table and of a product's inputs in blocks of 32."""
+    rng = np.random.default_rng(0)
+    table, weight = (rng.normal(0, 1, shape).astype(np.float32) for shape in ((20, 48), (48, 16)))
+
+    def blocks(shape: tuple[int, int], axis: int) -> TensorQuant:
+        scale = np.full(shape, 1.0 if bits == 4 else 0.05, np.float32)
+        return TensorQuant(f"uint{bits}", scale, np.full(shape, 1 << (bits - 1)).astype(f"uint{bits}"), axis, 32)
+
+    plan = {"table": blocks((20, 2), 1), "w": blocks((2, 16), 0)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["words"], "lookup"),
+            helper.make_node("MatMul", ["words", "w"], ["y"], "product"),
+        ],
+        "g",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, 16])],
+        [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(weight, "w")],
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    signature = Signature((TensorSpec("ids", "int64", ("batch", 3)),), (TensorSpec("y", "float32", ("batch", 3, 16)),))
+    target = _target(integer_activations=False)
+    artifact = BACKEND.build(OnnxModel(body, signature, QuantPlan({}, plan)), target, tmp_path)
+    ids = rng.integers(0, 20, (4, 3))
+    found = BACKEND.open(artifact, target).run({"ids": ids})["y"]
+    step = 1.0 if bits == 4 else 0.05
+    half, least = step / 2, -(1 << (bits - 1)) * step
+    rounded = [np.clip(np.rint(part / step) * step, least, -least - step) for part in (table, weight)]
+    np.testing.assert_allclose(found, rounded[0][ids] @ rounded[1], rtol=1e-3, atol=half * 1e-2)
+
+
+def test_an_input_behind_a_cast_that_does_nothing_keeps_its_name(tmp_path: Path) -> None:
+    weight = np.eye(4, dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["x"], ["a_cast"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["a_cast", "w"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    spec = Signature((TensorSpec("x", "float32", ("batch", 4)),), (TensorSpec("y", "float32", ("batch", 4)),))
+    x = np.ones((2, 4), np.float32)
+    for storage in ("plain", "compressed"):
+        (tmp_path / storage).mkdir()
+        artifact = BACKEND.build(OnnxModel(body, spec), _target(storage=storage), tmp_path / storage)
+        assert np.array_equal(BACKEND.open(artifact, _target()).run({"x": x})["y"], x)
+        with pytest.raises(UsageError, match="was given"):
+            BACKEND.open(artifact, _target()).run({"z": x})

@@ -141,3 +141,26 @@ def test_operators_that_the_file_itself_defines_are_welcome(tmp_path):
     )
     x = np.ones((2, 6), np.float32)
     np.testing.assert_allclose(run(loaded(tmp_path, model).body, x), x @ WEIGHT, rtol=1e-5)
+
+
+def test_outputs_that_are_no_tensors_are_named_as_what_they_are(tmp_path: Path) -> None:
+    """A classifier of scikit-learn as it is converted by default: labels, and a sequence of maps."""
+    make = onnx.helper.make_node
+    settings = {"coefficients": [0.1] * 8, "intercepts": [0.0, 0.0], "classlabels_ints": [0, 1]}
+    nodes = [
+        make("LinearClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml", **settings),
+        make("ZipMap", ["p"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]),
+    ]
+    floats, whole = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    maps = onnx.helper.make_map_type_proto(whole, onnx.helper.make_tensor_type_proto(floats, None))
+    outputs = [
+        onnx.helper.make_tensor_value_info("label", whole, ["N"]),
+        onnx.helper.make_value_info("probabilities", onnx.helper.make_sequence_type_proto(maps)),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", floats, ["N", 4])]
+    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs)
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(UsageError, match="probabilities is a sequence of map from int64 to float32") as caught:
+        load(OnnxParams(path="m.onnx"), tmp_path, 0)
+    assert "zipmap" in str(caught.value)

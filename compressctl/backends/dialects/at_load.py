@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.backends.dialects.weight_only import dequantized
+from compressctl.backends.dialects.weight_only import dequantized, missing_of_block
 from compressctl.backends.releases import reads_blocks
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -36,7 +36,8 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         weight, nodes = node.input[1], []
         if weight not in editor.visible:
             output = editor.new_name(f"{weight}_at_load")
-            with_arithmetic = target.backend == "onnxruntime" or bits_of(quant) == 2
+            is_filled = quant.axis is None or not missing_of_block(quant, values.shape[quant.axis], target)
+            with_arithmetic = target.backend == "onnxruntime" or bits_of(quant) == 2 or not is_filled
             write = _with_arithmetic if with_arithmetic else _with_dequantizing
             nodes = write(weight, weight_codes(values, quant), quant, output, editor, target)
             editor.visible[weight] = (output,)

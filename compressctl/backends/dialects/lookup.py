@@ -13,7 +13,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.backends.dialects.weight_only import MICROSOFT, Statements, dequantized, import_microsoft
+from compressctl.backends.dialects.weight_only import (
+    MICROSOFT,
+    Statements,
+    dequantized,
+    import_microsoft,
+    missing_of_block,
+)
 from compressctl.backends.releases import reads_packed_table
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -46,7 +52,7 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         if block is not None and bits is not None and not reads_packed_table(bits, target):
             return _looked_up_first(node, values, quant, block, editor)
         if block is None or unpacked:
-            return _dequantized(node, values, quant, editor)
+            return _dequantized(node, values, quant, editor, target)
         known.state(node.output[0], node.output)
         return [_packed(node, values, quant, block, editor)]
 
@@ -166,9 +172,21 @@ def _looked_up_first(
 
 
 def _dequantized(
-    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, editor: GraphEditor
+    node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, editor: GraphEditor, target: Target
 ) -> list[onnx.NodeProto]:
     written = onnx.NodeProto()
     written.CopyFrom(node)
     written.input[0] = editor.name(node.name, node.input[0], "DQ")
-    return [dequantized((node.input[0],), weight_codes(values, quant), quant, written.input[0], editor), written]
+    codes, columns, of = weight_codes(values, quant), values.shape[1], (node.input[0],)
+    missing = missing_of_block(quant, columns, target) if quant.axis == 1 else 0
+    if not missing:
+        return [dequantized(of, codes, quant, written.input[0], editor), written]
+    codes = np.concatenate([codes, np.zeros_like(codes[:, :missing])], axis=1)
+    written.output[0] = editor.name(node.output[0], "filled")
+    bounds = {"first": 0, "columns": columns, "last": -1}
+    cut = [editor.constant(np.array([value]), node.name, part) for part, value in bounds.items()]
+    return [
+        dequantized((*of, "filled"), codes, quant, written.input[0], editor),
+        written,
+        helper.make_node("Slice", [written.output[0], *cut], [node.output[0]], editor.name(node.name, "cut")),
+    ]

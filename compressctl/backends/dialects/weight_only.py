@@ -118,7 +118,7 @@ def write_weight_only(
                 raise refused_product(node.name, product.quant, target)
             return None
         if not form.packed:
-            return _blocked(node, product, values, editor)
+            return _blocked(node, product, values, editor, target)
         nodes = _packed(node, product, values, form, editor)
         known.state(node.output[0], (made.output[0] for made in nodes))
         return nodes
@@ -178,15 +178,32 @@ def _packed(
     return [written, helper.make_node("Add", [output, bias], [node.output[0]], editor.name(node.name, "bias"))]
 
 
-def _blocked(node: onnx.NodeProto, product: Product, values: np.ndarray, editor: GraphEditor) -> list[onnx.NodeProto]:
-    """The weight as (K, N) whatever it was: ONNX Runtime computes with anything else in float, without a word."""
+def _blocked(
+    node: onnx.NodeProto, product: Product, values: np.ndarray, editor: GraphEditor, target: Target
+) -> list[onnx.NodeProto]:
+    """The weight as (K, N) whatever it was: ONNX Runtime computes with anything else in float, without a word.
+
+    OpenVINO takes whole blocks alone, so that there a last one that is none gets rows that meet zeros.
+    """
     written = onnx.NodeProto()
     written.CopyFrom(node)
     written.input[1] = editor.name(node.name, product.weight, "DQ")
     for entry in [entry for entry in written.attribute if entry.name == "transB"]:
         written.attribute.remove(entry)
     base = (product.weight, "turned") if product.transposed else (product.weight,)
-    return [dequantized(base, weight_codes(values, product.quant), product.quant, written.input[1], editor), written]
+    codes, nodes = weight_codes(values, product.quant), []
+    missing = missing_of_block(product.quant, len(codes), target)
+    if missing:
+        codes, base = np.concatenate([codes, np.zeros_like(codes[:missing])]), (*base, "filled")
+        written.input[0] = editor.name(node.name, "filled")
+        pads = [editor.constant(np.array([0, missing]), node.name, "pads"), "", editor.constant(np.array([-1]), "last")]
+        nodes = [helper.make_node("Pad", [node.input[0], *pads], [written.input[0]], written.input[0])]
+    return [*nodes, dequantized(base, codes, product.quant, written.input[1], editor), written]
+
+
+def missing_of_block(quant: TensorQuant, size: int, target: Target) -> int:
+    """How many codes along the axis of blocks OpenVINO misses in the last one; other runtimes none."""
+    return -size % quant.block if target.backend == "openvino" and quant.block is not None else 0
 
 
 def dequantized(

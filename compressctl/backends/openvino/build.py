@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
         source = write_onnx(model, target, Path(scratch))
         try:
             converted = openvino.convert_model(str(source[0]))
+            _name_inputs(converted, [spec.name for spec in model.signature.inputs])
             if options.weights is not None:
                 converted = compress_weights(converted, options.weights)
             if options.preprocess is not None:
@@ -61,6 +63,14 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
         openvino.save_model(converted, Path(scratch) / "model.xml", compress_to_fp16=options.float16_constants)
         files = [(Path(scratch) / name).replace(folder / name) for name in ("model.bin", "model.xml")]
     return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
+
+
+def _name_inputs(converted: openvino.Model, names: Sequence[str]) -> None:
+    """OpenVINO takes a tensor past which nothing is computed for its input too, under both names: the model's is kept."""
+    for port in converted.inputs:
+        own = port.names & set(names)
+        if len(own) == 1:
+            port.get_tensor().set_names(own)
 
 
 def _packed(model: OnnxModel, target: Target, scratch: Path, folder: Path, options: OpenVinoParams) -> Artifact:

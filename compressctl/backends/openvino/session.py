@@ -26,7 +26,7 @@ class OpenVinoSession:
         self._request = compiled.create_infer_request()
         self._path = path
         self._steps = steps
-        self._inputs = {port.any_name: port for port in compiled.inputs}
+        self._ports = list(compiled.inputs)
         self._outputs = [port.any_name for port in compiled.outputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -46,16 +46,18 @@ class OpenVinoSession:
         return infer
 
     def _checked(self, inputs: Mapping[str, np.ndarray], *, exact: bool = True) -> dict[str, np.ndarray]:
-        if inputs.keys() != self._inputs.keys():
+        ports = {name: port for name in inputs for port in self._ports if name in port.names}
+        if len(ports) != len(inputs) or {id(port) for port in ports.values()} != {id(port) for port in self._ports}:
+            taken = ", ".join(port.any_name for port in self._ports)
             raise UsageError(
-                f"{self._path.name} takes {', '.join(self._inputs)} but was given {', '.join(inputs) or 'nothing'}",
+                f"{self._path.name} takes {taken} but was given {', '.join(inputs) or 'nothing'}",
                 hint="name the arrays like the model's inputs",
             )
         given = {
             name: undo(array, self._steps, exact=exact) if self._steps else array for name, array in inputs.items()
         }
         for name, array in given.items():
-            wanted = self._inputs[name].element_type.to_dtype()
+            wanted = ports[name].element_type.to_dtype()
             if array.dtype != wanted:
                 raise UsageError(
                     f"input {name!r} is {array.dtype.name}, the model takes {wanted.name}",
