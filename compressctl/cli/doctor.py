@@ -35,7 +35,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
 def examine() -> dict[str, dict[str, Any]]:
     from compressctl.core.backend import backends
-    from compressctl.core.machine import nvidia_gpu, this_machine
+    from compressctl.core.machine import installed_version, nvidia_gpu, this_machine
     from compressctl.core.registry import load
     from compressctl.core.target import resolve_profile
 
@@ -56,7 +56,7 @@ def examine() -> dict[str, dict[str, Any]]:
             name: _backend_lines(backends.get(name), load(backends.get(name).implementation).probe())
             for name in backends.names()
         },
-        "packages": {name: _version_words(name, install) for name, install in _PACKAGES.items()},
+        "packages": {name: installed_version(name) or f"not installed: {how}" for name, how in _PACKAGES.items()},
     }
 
 
@@ -82,7 +82,7 @@ _PACKAGES = {
 
 def _backend_lines(spec: Any, available: Any) -> list[str]:
     """What is installed, what it can run here, and each thing missing with the command that mends it."""
-    from importlib.metadata import PackageNotFoundError, version
+    from compressctl.core.machine import installed_version
 
     if not available.installed:
         return [f"not installed: {available.install}"]
@@ -90,17 +90,7 @@ def _backend_lines(spec: Any, available: Any) -> list[str]:
     lines += [available.note] if available.note else []
     lines += [f"missing: {words}" for words in available.missing]
     for extra in spec.extras:
-        try:
-            lines.append(f"{extra.package} {version(extra.package)}: {extra.purpose}")
-        except PackageNotFoundError:
-            lines.append(f"missing: {extra.package}, for {extra.purpose}: {extra.install}")
+        found = installed_version(extra.package)
+        missing = f"missing: {extra.package}, for {extra.purpose}: {extra.install}"
+        lines.append(f"{extra.package} {found}: {extra.purpose}" if found else missing)
     return lines
-
-
-def _version_words(name: str, install: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return f"not installed: {install}"

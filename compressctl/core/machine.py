@@ -6,11 +6,22 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from compressctl.core.errors import MachineError
+
+
+def installed_version(*distributions: str) -> str | None:
+    """Of the first of these packages that is installed; None where none is."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in distributions:
+        with suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
 @dataclass(frozen=True)

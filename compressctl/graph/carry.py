@@ -14,7 +14,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.graph.codes import spread
-from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
+from compressctl.graph.index import GraphIndex, attribute, copied, index, store_what_is_read
 from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.own_copies import weight_position
 from compressctl.graph.quantized import already_quantized
@@ -108,8 +108,7 @@ def _reads_as_weight(
 ) -> bool:
     """Whether a node is a float product, convolution or lookup, and the tensor its weight."""
     own = weight_position(node)
-    alone = onnx.NodeProto()
-    alone.CopyFrom(node)
+    alone = copied(node)
     del alone.input[:]
     alone.input.extend(part for position, part in enumerate(node.input) if position != own and part not in wanted)
     places = [position for position, part in enumerate(node.input) if part == name]

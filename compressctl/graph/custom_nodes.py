@@ -33,17 +33,13 @@ def operators(nodes: list[onnx.NodeProto]) -> str:
 
 def with_types(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that says of which type the outputs of such nodes are, which ONNX cannot infer. Raises what ONNX Runtime raises."""
-    import onnxruntime
-
     from compressctl.graph.session import open_graph
 
     names = [name for node in model.graph.node if is_custom(node) for name in node.output if name]
     opened, typed = copy_of(model), copy_of(model)
     known = {value.name for value in (*model.graph.output, *model.graph.value_info)}
     opened.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    for output in open_graph(opened, options).get_outputs():
+    for output in open_graph(opened).get_outputs():
         element = _ELEMENTS.get(output.type)
         if output.name not in known and element is not None:
             shape = None if not output.shape else [size if isinstance(size, int) else None for size in output.shape]

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from compressctl.core.errors import StageError
-from compressctl.graph.session import open_graph
+from compressctl.graph.session import open_graph, quiet_options
 from compressctl.graph.tensors import copy_of
 
 
@@ -27,8 +26,7 @@ class ActivationRecorder:
         self._tensors = [name for name in tensors if name not in given]
         del tapped.graph.output[:]
         tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._tensors)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = quiet_options()
         options.intra_op_num_threads = threads
         # What stands between Q and DQ is to be computed as it is written: ONNX Runtime would round float weights there.
         options.add_session_config_entry("session.disable_quant_qdq", "1")

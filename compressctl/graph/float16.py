@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from compressctl.core.patterns import matches
 from compressctl.graph.custom_nodes import is_custom
 from compressctl.graph.edit import GraphEditor
-from compressctl.graph.index import all_graphs, all_nodes, attribute, bodies, captured, rename_reads
+from compressctl.graph.index import all_graphs, all_nodes, attribute, bodies, captured, copied, rename_reads
 from compressctl.graph.schema import Schema, opsets_of, schema_of
 from compressctl.graph.tensors import copy_of, from_array, to_array
 
@@ -219,8 +219,7 @@ class _Writer:
         self._nodes, self._cast = around, self._cast.parents
 
     def _write(self, node: onnx.NodeProto) -> None:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         schema = schema_of(node, self.opsets)
         reason = self._must_stay(node, schema)
         if reason is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.index import GraphIndex, copied, index
 
 
 def dequantize_first(graph: onnx.GraphProto) -> None:
@@ -23,8 +23,7 @@ def dequantize_first(graph: onnx.GraphProto) -> None:
         for number, reader in enumerate(readers):
             table = f"{node.input[0]}_{reader.output[0]}"
             nodes.append(helper.make_node("DequantizeLinear", [node.input[0], *reader.input[1:]], [table], reader.name))
-            lookup = onnx.NodeProto()
-            lookup.CopyFrom(node)
+            lookup = copied(node)
             lookup.name, lookup.input[0], lookup.output[0] = (
                 f"{node.name}_{number}" if number else node.name,
                 table,

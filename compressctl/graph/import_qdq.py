@@ -17,7 +17,7 @@ from compressctl.graph.codes import spread
 from compressctl.graph.edit import names_in, unused
 from compressctl.graph.float16 import to_single
 from compressctl.graph.hoist_dequantize import dequantize_first
-from compressctl.graph.index import GraphIndex, attribute, index, reads, rename_reads, store_what_is_read
+from compressctl.graph.index import GraphIndex, attribute, copied, index, reads, rename_reads, store_what_is_read
 from compressctl.graph.matmul_nbits import unpack, unpack_table
 from compressctl.graph.qoperator_to_qdq import unfold_qlinear
 from compressctl.graph.quantized import already_quantized
@@ -254,8 +254,7 @@ class _Work:
             self.activations[new] = self.activations.pop(old)
 
     def _renamed(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         rename_reads(written, {name: self._resolve(name) for name in reads(node)})
         return written
 

@@ -12,6 +12,12 @@ import onnx
 from compressctl.graph.tensors import to_array
 
 
+def copied(node: onnx.NodeProto) -> onnx.NodeProto:
+    made = onnx.NodeProto()
+    made.CopyFrom(node)
+    return made
+
+
 @dataclass(frozen=True)
 class GraphIndex:
     """A reading aid over one graph; it does not follow later edits.

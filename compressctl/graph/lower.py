@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from compressctl.core.errors import MissingDependencyError, StageError
 from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
@@ -68,10 +67,8 @@ def parity(before: TorchModel, after: OnnxModel, inputs: Mapping[str, np.ndarray
 
 
 def _run(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = open_graph(proto, options)
+        session = open_graph(proto)
         outputs = session.run(None, dict(inputs))
     except Exception as error:
         raise StageError(f"ONNX Runtime cannot run the exported graph: {error}") from error

@@ -14,10 +14,20 @@ _LARGEST_MESSAGE = 1_800_000_000
 """Bytes; protobuf messages end at 2 GiB."""
 
 
+def quiet_options() -> onnxruntime.SessionOptions:
+    """What goes wrong is raised, and not printed too."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return options
+
+
 def open_graph(
-    model: onnx.ModelProto, options: onnxruntime.SessionOptions, providers: Sequence[str] = ("CPUExecutionProvider",)
+    model: onnx.ModelProto,
+    options: onnxruntime.SessionOptions | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
 ) -> onnxruntime.InferenceSession:
     """The runtime maps constants that stand in files. Raises what it raises, and UsageError for a library of operators."""
+    options = options or quiet_options()
     register(options)
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(ROOT))
     message = _readable(model).SerializeToString()

@@ -17,7 +17,7 @@ from compressctl.graph.float16 import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, raised
 from compressctl.graph.schema import without_defaults
-from compressctl.graph.session import open_graph
+from compressctl.graph.session import open_graph, quiet_options
 from compressctl.graph.tensors import copy_of, move_to_files
 
 
@@ -39,10 +39,9 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "folded.onnx"
-        options = onnxruntime.SessionOptions()
+        options = quiet_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
         # Kernels' own copies of weights would be for nothing: the graph is written, not run.
         options.add_session_config_entry("session.disable_prepacking", "1")
         try:

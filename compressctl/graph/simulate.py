@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from compressctl.core.quant import QuantPlan
-from compressctl.graph.index import index, names_read, reads
+from compressctl.graph.index import copied, index, names_read, reads
 from compressctl.graph.sites import find_sites
 from compressctl.graph.tensors import copy_of, from_array
 
@@ -29,8 +29,7 @@ def with_rounded_activations(model: onnx.ModelProto, plan: QuantPlan) -> onnx.Mo
         if tensor.name in plan.activations:
             nodes += _through_codes(made.graph, tensor.name, plan)
     for node in made.graph.node:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         for position, name in enumerate(node.input):
             if name in plan.activations and (name in only_codes or node.name in on_integers):
                 written.input[position] = rounded(name)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import onnx
 from onnx import TensorProto, helper
 
-from compressctl.graph.index import attribute
+from compressctl.graph.index import attribute, copied
 from compressctl.graph.inlined import inlined
 
 DOMAIN = "com.microsoft"
@@ -173,8 +173,7 @@ def _embedded(node: onnx.NodeProto, _: object, __: object) -> list[onnx.NodeProt
 
 def _plain(node: onnx.NodeProto, _: object, __: object) -> list[onnx.NodeProto]:
     """The operator of the same name that ONNX defines."""
-    standing = onnx.NodeProto()
-    standing.CopyFrom(node)
+    standing = copied(node)
     standing.domain = ""
     return [standing]
 

@@ -8,7 +8,7 @@ import onnxruntime
 from compressctl.core.errors import UsageError, first_line
 from compressctl.graph.index import names_read, reads, store_what_is_read
 from compressctl.graph.packed_sources import is_unpacker
-from compressctl.graph.session import open_graph
+from compressctl.graph.session import open_graph, quiet_options
 from compressctl.graph.tensors import copy_of, from_array
 
 
@@ -56,9 +56,8 @@ def _computed(model: onnx.ModelProto, unpackers: list[onnx.NodeProto], wanted: l
     alone.graph.node.extend(unpackers)
     alone.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
     alone.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    options = onnxruntime.SessionOptions()
+    options = quiet_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
     try:
         values = open_graph(alone, options).run(wanted, {})
     except Exception as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from compressctl.core.machine import this_machine
+from compressctl.core.machine import installed_version, this_machine
 
 _PACKAGES = (
     "compressctl",
@@ -37,7 +36,7 @@ def environment() -> dict[str, Any]:
         "system": machine.system,
         "architecture": machine.architecture,
         "python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        **{name: found for name in _PACKAGES if (found := installed_version(name))},
     }
 
 
@@ -46,10 +45,3 @@ def _governor() -> str:
         return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
     except OSError:
         return "cannot be read here"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -13,6 +13,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import copied
 from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.sites import fits_kernel
 from compressctl.numerics.bitpack import join_bits
@@ -41,8 +42,7 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
             write = _with_arithmetic if with_arithmetic else _with_dequantizing
             nodes = write(weight, weight_codes(values, quant), quant, output, editor, target)
             editor.visible[weight] = (output,)
-        made = onnx.NodeProto()
-        made.CopyFrom(node)
+        made = copied(node)
         made.input[1] = editor.visible[weight][0]
         return [*nodes, made]
 

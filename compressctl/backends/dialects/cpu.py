@@ -18,7 +18,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_codes
 from compressctl.graph.edit import GraphEditor
-from compressctl.graph.index import GraphIndex, index, reads, rename_reads
+from compressctl.graph.index import GraphIndex, copied, index, reads, rename_reads
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 from compressctl.graph.tensors import copy_of
 
@@ -126,8 +126,7 @@ class _Writer:
     _shared: dict[str, str] = field(default_factory=dict)
 
     def site(self, node: onnx.NodeProto, site: Site) -> None:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         if site.op == "Pad" and not self.shared:
             self._pad_codes(written, site)
             return
@@ -148,8 +147,7 @@ class _Writer:
 
     def plain(self, node: onnx.NodeProto) -> None:
         """A node left in float reads the float values of tensors that exist only as codes."""
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         rename_reads(
             written,
             {name: self._read(name) for name in reads(node) if name in self._coded and name not in self._floated},
@@ -163,8 +161,7 @@ class _Writer:
         That is the identity, which ONNX Runtime fuses into the node; without it the runtime would quantize the float
         weights after all, per tensor. See _REQUANTIZED.
         """
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         output = node.output[0]
         written.output[0] = inner = self.editor.name(output, "kept_float")
         self.plain(written)

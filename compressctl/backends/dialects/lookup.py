@@ -25,7 +25,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.edit import GraphEditor, Replacement
-from compressctl.graph.index import all_nodes, attribute
+from compressctl.graph.index import all_nodes, attribute, copied
 from compressctl.graph.matmul_nbits import SMALLEST_BLOCK, bits_of, pack_table
 from compressctl.graph.tensors import size_bytes, to_array
 from compressctl.numerics.bitpack import split_bits
@@ -75,8 +75,7 @@ def share_packed(emitted: onnx.ModelProto) -> None:
         lookup = next(tables, None)
         if packed is None or lookup is None:
             return None
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         shape = editor.constant(np.array(packed.dims, np.int64), packed.name, "shape")
         written.input[1] = editor.new_name(f"{packed.name}_shared")
         for mine, theirs in zip(range(2, len(node.input)), lookup.input[2:], strict=False):
@@ -174,8 +173,7 @@ def _looked_up_first(
 def _dequantized(
     node: onnx.NodeProto, values: np.ndarray, quant: TensorQuant, editor: GraphEditor, target: Target
 ) -> list[onnx.NodeProto]:
-    written = onnx.NodeProto()
-    written.CopyFrom(node)
+    written = copied(node)
     written.input[0] = editor.name(node.name, node.input[0], "DQ")
     codes, columns, of = weight_codes(values, quant), values.shape[1], (node.input[0],)
     missing = missing_of_block(quant, columns, target) if quant.axis == 1 else 0

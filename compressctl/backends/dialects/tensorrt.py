@@ -19,7 +19,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes, weight_values
 from compressctl.graph.edit import GraphEditor, Replacement
-from compressctl.graph.index import GraphIndex, index
+from compressctl.graph.index import GraphIndex, copied, index
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 from compressctl.graph.tensors import copy_of
 from compressctl.numerics.affine import SMALLEST_SCALE
@@ -98,8 +98,7 @@ def _write_four_bits(products: list[Product], writer: _Writer) -> None:
             return None
         quant = four_bits(stored.T if product.transposed else stored, product.quant)
         quant = writer.representable(turned(quant, product.transposed))
-        made = onnx.NodeProto()
-        made.CopyFrom(node)
+        made = copied(node)
         made.input[1] = editor.name(product.weight, node.name, "DQ")
         of = (product.weight,)
         return [dequantized(of, weight_codes(stored, quant), quant, made.input[1], editor), made]
@@ -142,16 +141,14 @@ class _Writer:
         )
 
     def multiplication(self, node: onnx.NodeProto, site: Site) -> None:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         written.input[0] = self._activation(node.input[0])
         written.input[1] = self._weight(site)
         self.nodes.append(written)
 
     def addition(self, node: onnx.NodeProto, site: Site, multiplied: set[str]) -> None:
         """The branch that no convolution ends in, so that the addition is fused into the one that does."""
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copied(node)
         ends = [name in multiplied and self.looked_up.only_consumer(name) is not None for name in node.input]
         position = 1 if all(ends) else ends.index(False)
         if any(ends) and node.input[position] in self.plan.activations:

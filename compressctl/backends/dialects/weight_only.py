@@ -19,7 +19,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_codes
 from compressctl.graph.edit import GraphEditor, Replacement
-from compressctl.graph.index import all_nodes, attribute, places
+from compressctl.graph.index import all_nodes, attribute, copied, places
 from compressctl.graph.matmul_nbits import bits_of, pack, packed_block
 from compressctl.graph.sites import fits_kernel
 
@@ -185,8 +185,7 @@ def _blocked(
 
     OpenVINO takes whole blocks alone, so that there a last one that is none gets rows that meet zeros.
     """
-    written = onnx.NodeProto()
-    written.CopyFrom(node)
+    written = copied(node)
     written.input[1] = editor.name(node.name, product.weight, "DQ")
     for entry in [entry for entry in written.attribute if entry.name == "transB"]:
         written.attribute.remove(entry)

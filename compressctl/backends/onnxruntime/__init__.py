@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressctl.backends.specs import ONNXRUNTIME
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
-from compressctl.core.machine import nvidia_gpu
+from compressctl.core.machine import installed_version, nvidia_gpu
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 
@@ -25,7 +24,8 @@ class OnnxRuntime:
     """The Backend. Its code is imported when it is asked to work, so that probing costs nothing."""
 
     def probe(self) -> Availability:
-        installed, gpu, is_gpu_build = _installed_version(), nvidia_gpu(), _has("onnxruntime-gpu")
+        installed, gpu = installed_version(*_DISTRIBUTIONS), nvidia_gpu()
+        is_gpu_build = installed_version("onnxruntime-gpu") is not None
         devices = ("cpu", "cuda") if is_gpu_build and gpu else ("cpu",)
         missing = []
         if gpu is None:
@@ -95,22 +95,6 @@ def _libraries(proto: onnx.ModelProto) -> tuple[str, ...]:
     )
 
 
-def _installed_version() -> str | None:
-    for name in _DISTRIBUTIONS:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
-
-
-def _has(distribution: str) -> bool:
-    try:
-        return bool(version(distribution))
-    except PackageNotFoundError:
-        return False
-
-
 def _require() -> None:
-    if _installed_version() is None:
+    if installed_version(*_DISTRIBUTIONS) is None:
         raise MissingDependencyError("the onnxruntime backend", ONNXRUNTIME.package, ONNXRUNTIME.install)

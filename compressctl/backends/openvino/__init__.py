@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from compressctl.backends.specs import OPENVINO
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
 from compressctl.core.errors import MissingDependencyError
-from compressctl.core.machine import this_machine
+from compressctl.core.machine import installed_version, this_machine
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 
@@ -25,10 +24,7 @@ class OpenVino:
     """The Backend. Its code is imported when it is asked to work, so that probing costs nothing."""
 
     def probe(self) -> Availability:
-        try:
-            installed: str | None = version("openvino")
-        except PackageNotFoundError:
-            installed = None
+        installed = installed_version("openvino")
         halves = {"bfloat16": {"avx512_bf16", "amx_bf16"}, "float16": {"avx512_fp16", "amx_fp16"}}
         native = [name for name, flags in halves.items() if flags & this_machine().cpu_flags]
         note = (

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from compressctl.backends.specs import TENSORRT
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
-from compressctl.core.machine import nvidia_gpu
+from compressctl.core.machine import installed_version, nvidia_gpu
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 
@@ -24,7 +23,7 @@ class TensorRt:
 
     def probe(self) -> Availability:
         """Always able to deliver; the note says what building an engine here would need."""
-        found, gpu = installed_version(), nvidia_gpu()
+        found, gpu = installed_version(*_DISTRIBUTIONS), nvidia_gpu()
         note = "delivers a checked ONNX file and a build script; the file runs in ONNX Runtime for accuracy"
         words = found or "without TensorRT"
         missing = []
@@ -63,12 +62,3 @@ class TensorRt:
 
 
 BACKEND = TensorRt()
-
-
-def installed_version() -> str | None:
-    for name in _DISTRIBUTIONS:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
