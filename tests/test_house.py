@@ -53,6 +53,14 @@ def test_no_string_names_code_of_a_later_folder(file: Path) -> None:
     assert named & set(ORDER) <= set(ORDER[: ORDER.index(folder) + 1])
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_constants_are_read_and_made_by_one_module(file: Path) -> None:
+    """onnx's own functions do not see numbers that stand in files, and put all of them into the message."""
+    exempt = {"graph/tensors.py", "graph/fold_shapes.py", "sources/onnx_test_data.py"}  # small ones, and no graph's
+    if str(file.relative_to(PACKAGE)) not in exempt:
+        assert not re.search(r"numpy_helper\.|onnx\.save|onnx\.load\((?!.*load_external_data=False)", file.read_text())
+
+
 def test_every_folder_of_the_package_has_its_place_in_the_order() -> None:
     folders = {file.relative_to(PACKAGE).parts[0] for file in FILES if file.parent != PACKAGE}
     assert folders <= set(ORDER)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import onnx
 
+from compressctl.graph.model_file import parse
+
 RENAMED = re.compile(r"^InsertedPrecisionFreeCast_|(_token_\d+|_nchwc|/\w+Fusion\w*)+$")
 """What ONNX Runtime puts around the name, or an output's name, of what it fuses, lays out anew, or computes in float32 where
 the file has float16 and the processor no kernel for it."""
@@ -27,7 +29,7 @@ def first_of(operator: str, path: Path) -> str | None:
 
 def _nodes(path: Path) -> list[onnx.NodeProto]:
     try:
-        return list(onnx.load(path, load_external_data=False).graph.node) if path.suffix == ".onnx" else []
+        return list(parse(path).model.graph.node) if path.suffix == ".onnx" else []
     except Exception:
         # It is told about because it could not be read.
         return []

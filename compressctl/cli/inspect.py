@@ -66,6 +66,8 @@ def inspect(
 
 def _sizes(graph: onnx.ModelProto, said: list[str]) -> dict[str, int]:
     """Sizes by axis. Raises UsageError for an axis that the model does not leave open, and for what is no size."""
+    if not said:
+        return {}
     from compressctl.graph.open_axes import open_axes
     from compressctl.measure.samples import parse_shapes
 
@@ -163,19 +165,11 @@ def _tensor(spec: Port) -> dict[str, Any]:
 
 def _print(model: str, summary: Summary, every: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from compressctl.cli.columns import print_columns
+
     shown = [layer for layer in summary.layers if every or layer.parameters or layer.macs != 0]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("op")
-    for title in ("output", "parameters", "MACs", "size share"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for layer in shown:
-        table.add_row(Text(layer.name), layer.op, *_figures(layer, summary))
-    table.add_section()
-    table.add_row("total", "", "", f"{summary.parameters:,}", str(summary.macs), "", style="bold")
     console = Console(highlight=False, soft_wrap=False)
     console.print(Text(model, style="bold"))
     for title, specs in (("in", summary.inputs), ("out", summary.outputs)):
@@ -190,7 +184,10 @@ def _print(model: str, summary: Summary, every: bool) -> None:
     for part in summary.quantized:
         console.print(Text(f"  already quantized: {part}"))
     console.print("")
-    console.print(table)
+    titles = ("layer", "op", "output", "parameters", "MACs", "size share")
+    total = ("total", "", "", f"{summary.parameters:,}", str(summary.macs), "")
+    rows = ((layer.name, layer.op, *_figures(layer, summary)) for layer in shown)
+    print_columns(console, titles, rows, total, left=2)
     for line in _unknown(summary):
         console.print(Text(f"\n{line}"))
     hidden = len(summary.layers) - len(shown)

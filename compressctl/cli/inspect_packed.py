@@ -38,31 +38,27 @@ def show(path: Path, every: bool) -> None:
     Tensors of less than a thousandth of the file are shown together, unless every one is wanted.
     """
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
+
+    from compressctl.cli.columns import print_columns
 
     with PackedModel(path) as model:
         lines, raw, packed, head = model.lines(), model.ledger.raw_bytes, model.packed_bytes, model.head_bytes
     shown = [line for line in lines if every or line.packed_bytes * 1000 >= packed]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("tensor", overflow="fold")
-    for title in ("type", "shape", "coding"):
-        table.add_column(title)
-    for title in ("raw", "packed", "ratio", "bits"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for line in shown:
-        shape = "x".join(map(str, line.shape)) or "scalar"
-        table.add_row(Text(line.name), line.dtype, shape, line.coding, *_figures(line))
+    rows = [
+        (line.name, line.dtype, "x".join(map(str, line.shape)) or "scalar", line.coding, *_figures(line))
+        for line in shown
+    ]
     hidden = [line for line in lines if line not in shown]
     if hidden:
         small, unpacked = sum(line.packed_bytes for line in hidden), sum(line.raw_bytes for line in hidden)
-        table.add_row(f"{len(hidden)} small ones (--all)", "", "", "", f"{unpacked:,}", f"{small:,}", "", "")
-    table.add_row("the graph and this ledger", "", "", "", "", f"{head:,}", "", "")
-    table.add_section()
-    table.add_row("total", "", "", "", f"{raw:,}", f"{packed:,}", f"{raw / packed:.2f}x", "", style="bold")
+        rows.append((f"{len(hidden)} small ones (--all)", "", "", "", f"{unpacked:,}", f"{small:,}", "", ""))
+    rows.append(("the graph and this ledger", "", "", "", "", f"{head:,}", "", ""))
+    total = ("total", "", "", "", f"{raw:,}", f"{packed:,}", f"{raw / packed:.2f}x", "")
     console = Console(highlight=False, soft_wrap=False)
     console.print(Text(str(path), style="bold"), "")
-    console.print(table)
+    titles = ("tensor", "type", "shape", "coding", "raw", "packed", "ratio", "bits")
+    print_columns(console, titles, rows, total, left=4)
 
 
 def _figures(line: TensorLine) -> tuple[str, str, str, str]:

@@ -44,6 +44,8 @@ def is_computed_table(tensor: onnx.TensorProto) -> bool:
     except Exception:
         # Fewer numbers than its shape says; whoever loads the model says so.
         return False
+    if not _may_be_one(values):
+        return False
     if len(shape) == 1:
         return _is_series(values[: 4 * _COLUMNS].astype(np.float64))
     return _is_mask(values) or _is_sinusoids(values)
@@ -52,6 +54,30 @@ def is_computed_table(tensor: onnx.TensorProto) -> bool:
 _FLOATS = frozenset(
     (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE),
 )
+
+
+def _may_be_one(values: np.ndarray) -> bool:
+    """Whether the first numbers leave it open; learned numbers hardly ever do, and they are most of what is looked at."""
+    column = values if values.ndim == 1 else values[: 4 * _ROWS, 0]
+    one, two, three = column[:3].astype(np.float64).tolist()
+    if values.ndim == 1:
+        steps = [(two - one, three - two)]
+        if min(one, two, three) > 0:
+            steps.append((math.log(two / one), math.log(three / two)))
+        return any(abs(second - step) <= 3 * _TOLERANCE * abs(step) for step, second in steps)
+    if one in (0, 1) or one <= _MASKED:
+        return True
+    # Some frequency must do for each three numbers in a row.
+    first = column.astype(np.float64).tolist()
+    slack, low, high = 2 * _TOLERANCE * max(map(abs, first)), -2.1, 2.1
+    for before, middle, after in zip(first, first[1:], first[2:], strict=False):
+        if middle == 0:
+            continue
+        ends = (before + after - slack) / middle, (before + after + slack) / middle
+        low, high = max(low, min(ends)), min(high, max(ends))
+        if low > high:
+            return False
+    return True
 
 
 def _is_series(values: np.ndarray) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import onnx
 from onnx import TensorProto
@@ -108,7 +110,7 @@ def _scopes(graph: onnx.GraphProto, path: str, within: str | None, outer: Consta
     constants = {**outer, **constant_tensors(graph, path, outer)}
     yield Scope(path, within, graph, constants)
     for node in graph.node:
-        for name, body in bodies(node):
+        for name, body in bodies(node) if node.attribute else ():
             called = node_name(node)
             inner = "/".join(part for part in (path, called, name) if part)
             yield from _scopes(body, inner, within or called, constants)
@@ -145,43 +147,37 @@ def constant_tensors(
         size = sum(part.size_bytes for stored in source.constants for part in constants.get(stored, ()))
         is_float = source.dtype.startswith("float")
         constants[name] = (ConstantTensor(name, math.prod(source.shape), size, is_float, dtype=source.dtype),)
-    around = outer or {}
+    known = ChainMap(constants, dict(outer)) if outer else constants
     for node in graph.node:
-        if is_unpacker(node):
-            continue
         if node.op_type == "Constant":
             constants[node.output[0]] = _stored_in(node, _scoped(path, node.output[0]))
-        elif any(node.input) and all(name in constants or name in around for name in node.input if name):
-            sources = parameter_tensors(node, {**around, **constants} if around else constants)
+            continue
+        inputs = [name for name in node.input if name]
+        if inputs and all(map(known.__contains__, inputs)) and not is_unpacker(node):
+            sources = parameter_tensors(node, known)
             constants.update(dict.fromkeys((name for name in node.output if name), sources))
     return constants
 
 
 def parameter_tensors(node: onnx.NodeProto, constants: Constants) -> tuple[ConstantTensor, ...]:
     """The stored tensors that a node computes with. Integers count where they stand for real numbers, shapes do not."""
+    stored = [(position, name) for position, name in enumerate(node.input) if name in constants]
+    if not stored:
+        return ()
     found: dict[str, ConstantTensor] = {}
-    for position, name in enumerate(node.input):
-        settings, codes = position in _SETTINGS.get(node.op_type, ()), position in CODES.get(node.op_type, ())
-        codes = codes or (node.op_type in ("Cast", "CastLike") and position == 0 and _makes_float(node, constants))
-        for tensor in constants.get(name, ()):
+    op = node.op_type
+    for position, name in stored:
+        settings, codes = position in _SETTINGS.get(op, ()), position in CODES.get(op, ())
+        codes = codes or (op in ("Cast", "CastLike") and position == 0 and _makes_float(node, constants))
+        for tensor in constants[name]:
             if settings:
                 found.setdefault(tensor.name, replace(tensor, describes=True))
             elif tensor.is_float or codes:
-                found.setdefault(tensor.name, replace(tensor, is_float=True))
+                found.setdefault(tensor.name, tensor if tensor.is_float else replace(tensor, is_float=True))
     return tuple(found.values())
 
 
-def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a graph and its bodies store, as initializers and in Constant nodes."""
-    yield from graph.initializer
-    for node in graph.node:
-        for entry in node.attribute:
-            if entry.HasField("t"):
-                yield entry.t
-        for _, body in bodies(node):
-            yield from stored_tensors(body)
-
-
+@cache
 def dtype_name(data_type: int) -> str:
     """numpy's names; ONNX says FLOAT and DOUBLE for two of them."""
     name = str(TensorProto.DataType.Name(data_type)).lower()
@@ -217,16 +213,10 @@ def _stored_in(node: onnx.NodeProto, name: str) -> tuple[ConstantTensor, ...]:
 
 
 def _described(name: str, tensor: onnx.TensorProto) -> ConstantTensor:
-    elements = math.prod(tensor.dims)
-    is_float = tensor.data_type in _FLOATS
-    return ConstantTensor(
-        name,
-        elements,
-        stored_bytes(elements, tensor.data_type),
-        is_float,
-        describes=is_float and is_computed_table(tensor),
-        dtype=dtype_name(tensor.data_type),
-    )
+    elements, kind = math.prod(tensor.dims), tensor.data_type
+    is_float = kind in _FLOATS
+    is_table = is_float and is_computed_table(tensor)
+    return ConstantTensor(name, elements, stored_bytes(elements, kind), is_float, is_table, dtype_name(kind))
 
 
 def _described_sparse(name: str, sparse: onnx.SparseTensorProto) -> ConstantTensor:

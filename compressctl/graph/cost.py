@@ -79,19 +79,22 @@ def executed_macs(counted: Sequence[NodeCost]) -> dict[str, int | None]:
 
 
 def _cost(node: onnx.NodeProto, scope: Scope, known: Mapping[str, Shape], seen: set[str]) -> NodeCost:
-    fresh = [
-        tensor
-        for tensor in (*parameter_tensors(node, scope.constants), *_in_attributes(node, scope))
-        if tensor.name not in seen
-    ]
-    seen.update(tensor.name for tensor in fresh)
+    mine = parameter_tensors(node, scope.constants)
+    if node.domain == "ai.onnx.ml":
+        mine += tuple(_in_attributes(node, scope))
+    parameters = size = 0
+    for tensor in mine:
+        if tensor.name not in seen:
+            seen.add(tensor.name)
+            parameters += 0 if tensor.describes else tensor.elements
+            size += tensor.size_bytes
     macs = node_macs(node, known) if scope.within is None else None if multiplies(node) else 0
     return NodeCost(
-        name="/".join(part for part in (scope.path, node_name(node)) if part),
+        name=f"{scope.path}/{node_name(node)}" if scope.path else node_name(node),
         op=node.op_type,
         output_shape=known.get(node.output[0]) if node.output else None,
-        parameters=sum(tensor.elements for tensor in fresh if not tensor.describes),
-        parameter_bytes=sum(tensor.size_bytes for tensor in fresh),
+        parameters=parameters,
+        parameter_bytes=size,
         macs=macs,
         within=scope.within,
     )
@@ -99,8 +102,7 @@ def _cost(node: onnx.NodeProto, scope: Scope, known: Mapping[str, Shape], seen: 
 
 def _in_attributes(node: onnx.NodeProto, scope: Scope) -> Iterator[ConstantTensor]:
     """Trees, linear models and scalers of ai.onnx.ml hold their numbers in lists of floats."""
-    if node.domain == "ai.onnx.ml":
-        for entry in node.attribute:
-            if entry.floats:
-                size = len(entry.floats)
-                yield ConstantTensor(f"{scope.path}/{node_name(node)}:{entry.name}", size, 4 * size, is_float=True)
+    for entry in node.attribute:
+        if entry.floats:
+            size = len(entry.floats)
+            yield ConstantTensor(f"{scope.path}/{node_name(node)}:{entry.name}", size, 4 * size, is_float=True)

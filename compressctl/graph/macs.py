@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import onnx
 
 from compressctl.graph.index import attribute
+from compressctl.graph.opset import is_defined
 from compressctl.graph.shapes import Shape
 
 _Known = Mapping[str, Shape]
@@ -46,7 +47,7 @@ def product(sizes: Iterable[int | None] | None) -> int | None:
 def _is_known(node: onnx.NodeProto) -> bool:
     if node.domain in ("", "ai.onnx", "ai.onnx.ml"):
         domain = "ai.onnx.ml" if node.domain == "ai.onnx.ml" else ""
-        return onnx.defs.has(node.op_type, domain) or node.op_type in _WITHOUT
+        return is_defined(node.op_type, domain) or node.op_type in _WITHOUT
     return node.domain in _DOMAINS and node.op_type in _WITHOUT
 
 

@@ -16,15 +16,13 @@ from compressctl.graph.tensors import (
     all_tensors,
     bring_in,
     copy_of,
+    is_in_data_file,
     is_in_file,
     move_to_files,
     numbers,
     refer,
     size_bytes,
 )
-from compressctl.packed.cursor import varint
-from compressctl.packed.errors import PackedError
-from compressctl.packed.onnx_bytes import fields
 
 LARGEST_SINGLE_FILE = 1_500_000_000
 """Bytes. Protobuf messages end at 2 GiB, and a runtime holds a file's weights twice while it loads them: a larger graph keeps
@@ -55,6 +53,8 @@ def parse(path: Path) -> Parsed:
     """Raises protobuf's DecodeError for what is no model, and OSError."""
     path = path.absolute()
     if path.stat().st_size > _READ_WHOLE:
+        from compressctl.packed.errors import PackedError
+
         try:
             return _cut(path, memoryview(np.memmap(path, np.uint8, "r")))  # type: ignore[arg-type]
         except PackedError:
@@ -154,6 +154,8 @@ _REGULAR = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, Te
 
 def _delimited(data: memoryview, start: int, end: int) -> Iterator[tuple[int, memoryview, int, int]]:
     """Each field's number, all of its bytes, and where its content begins and ends."""
+    from compressctl.packed.onnx_bytes import fields
+
     at = start
     for number, _, first, last in fields(data, start, end):
         yield number, data[at:last], first, last
@@ -161,13 +163,14 @@ def _delimited(data: memoryview, start: int, end: int) -> Iterator[tuple[int, me
 
 
 def write_model(model: ModelProto, folder: Path) -> tuple[Path, ...]:
-    """Write model.onnx and return its files, that first; from 1.5 GB on large constants go to model.onnx.data beside it.
+    """Write model.onnx and return its files, that first. The same model gives the same bytes.
 
-    The same model gives the same bytes.
+    Large constants go to model.onnx.data beside it from 1.5 GB on, and where some of them lay beside a model before.
     """
     path, beside = folder / "model.onnx", folder / "model.onnx.data"
-    in_files = sum(size_bytes(tensor) for tensor in all_tensors(model) if is_in_file(tensor))
-    if model.ByteSize() + in_files > LARGEST_SINGLE_FILE:
+    tensors = list(filter(is_in_file, all_tensors(model)))
+    in_files = sum(map(size_bytes, tensors))
+    if any(map(is_in_data_file, tensors)) or model.ByteSize() + in_files > LARGEST_SINGLE_FILE:
         path.write_bytes(_with_data_beside(model, beside).SerializeToString(deterministic=True))
         return path, beside
     with path.open("wb") as file:
@@ -219,6 +222,8 @@ def _pieces(model: ModelProto) -> Iterator[bytes | memoryview]:
 
 def _key(number: int, length: int) -> tuple[bytes, bytes]:
     """What stands before a field of so many bytes."""
+    from compressctl.packed.cursor import varint
+
     return varint(number << 3 | 2), varint(length)
 
 

@@ -26,13 +26,11 @@ class OpenAxis:
 
 def open_axes(graph: onnx.GraphProto) -> list[OpenAxis]:
     """In the order of the inputs. A size that is written as 0 or less is open too: exporters write -1 for "any"."""
-    batch = {
-        spec.name: spec.batch_axis
-        for spec in with_batch_axes([_spec(value) for value in graph_inputs(graph)], []).inputs
-    }
+    inputs = graph_inputs(graph)
+    batch = {spec.name: spec.batch_axis for spec in with_batch_axes(list(map(_spec, inputs)), []).inputs}
     return [
         OpenAxis(symbol(value.name, axis, dim), value.name, axis, axis == batch[value.name])
-        for value in graph_inputs(graph)
+        for value in inputs
         for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         if is_open(dim)
     ]
@@ -79,7 +77,8 @@ def sizes_of(
     for axis in axes:
         if inputs and axis.input in inputs and axis.axis < len(inputs[axis.input]):
             found[axis.name] = int(inputs[axis.input][axis.axis])
-    _check(graph, inputs or {})
+    if inputs:
+        _check(graph, inputs)
     return found
 
 

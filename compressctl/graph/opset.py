@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import onnx
 from onnx import version_converter
 
@@ -29,6 +31,12 @@ def close_initializers(model: onnx.ModelProto) -> None:
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of the standard operators, 0 where the model imports none."""
     return next((entry.version for entry in model.opset_import if entry.domain in STANDARD), 0)
+
+
+@cache
+def is_defined(operator: str, domain: str = "") -> bool:
+    """Whether ONNX defines it. Asking onnx for each node of a large graph would take longer than reading the graph."""
+    return bool(onnx.defs.has(operator, domain))
 
 
 def converted(model: onnx.ModelProto, version: int) -> onnx.ModelProto:

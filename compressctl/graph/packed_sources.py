@@ -23,6 +23,8 @@ def packed_sources(graph: onnx.GraphProto) -> dict[str, Source]:
     """By name of the tensor; empty for a plain file."""
     found: dict[str, Source] = {}
     taken: dict[str, list[str]] = {}
+    if not any(map(is_unpacker, graph.node)):
+        return found
     made = {name for node in graph.node for name in node.output}
     for node in graph.node:
         if not is_unpacker(node) or node.name.startswith(f"{PREFIX}table."):
@@ -39,7 +41,8 @@ def packed_sources(graph: onnx.GraphProto) -> dict[str, Source]:
 
 def is_unpacker(node: onnx.NodeProto) -> bool:
     """By its name: unpack, the number of a tensor, the number of the node; or a table that they share."""
-    return _NAME.fullmatch(node.name) is not None
+    name = node.name
+    return name.startswith(PREFIX) and _NAME.fullmatch(name) is not None
 
 
 _NAME = re.compile(re.escape(PREFIX) + r"(\d+\.\d+|table\.[a-z0-9.]+)")

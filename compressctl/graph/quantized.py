@@ -16,6 +16,7 @@ from compressctl.graph.qoperator_to_qdq import is_qlinear
 _SHOWN = 4
 _PACKED = ("MatMulNBits", "GatherBlockQuantized")
 _DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
+_TELLING = frozenset((*CODES, *_PACKED, *_DYNAMIC, "QuantizeLinear"))
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ Part = tuple[str, str, str, str]
 def _parts(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> Iterator[Part]:
     stored = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
     for node in graph.node:
-        yield from _of_node(node, stored)
-        for body in bodies(node):
+        if node.op_type in _TELLING or is_qlinear(node):
+            yield from _of_node(node, stored)
+        for body in bodies(node) if node.attribute else ():
             yield from _parts(body, stored)
     for weight in cast_weights(graph):
         yield "weight", weight.dtype, f"behind {', '.join(weight.steps[:-1])} and {weight.steps[-1]}", weight.codes

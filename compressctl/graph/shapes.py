@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import shape_inference
@@ -40,51 +41,43 @@ def shapes(
     known = sizes_of(model.graph, sizes, inputs)
     skeleton = with_stand_ins(_without_weights(model))
     _fix(skeleton.graph, known, inputs or {})
-    inferred = _infer(skeleton)
+    stated = _stated(_infer(skeleton).graph)
     for _ in range(_ROUNDS):
-        if _all_known(inferred.graph) or not fold_shapes(skeleton, _stated(inferred.graph), LARGEST_READ):
+        if _all_known(skeleton.graph, stated) or not fold_shapes(skeleton, stated, LARGEST_READ):
             break
-        inferred = _infer(skeleton)
-    constants = {tensor.name: tuple(tensor.dims) for tensor in (*skeleton.graph.initializer, *model.graph.initializer)}
-    return {**_stated(inferred.graph), **constants}
+        stated = _stated(_infer(skeleton).graph)
+    stated.update((tensor.name, tuple(tensor.dims)) for tensor in skeleton.graph.initializer)
+    return stated
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the data of large constants left out: small enough for protobuf, and fast, whatever the model."""
-    skeleton = onnx.ModelProto(ir_version=model.ir_version)
-    skeleton.opset_import.extend(model.opset_import)
-    skeleton.functions.extend(model.functions)
+    """The graph with the data of large constants left out: fast to infer, whatever the model."""
+    skeleton = copy_of(model)
     graph = skeleton.graph
-    graph.name = model.graph.name or "graph"
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    graph.value_info.extend(model.graph.value_info)
-    for tensor in model.graph.initializer:
-        graph.initializer.append(_light(tensor))
-    for sparse in model.graph.sparse_initializer:
+    graph.name = graph.name or "graph"
+    for tensor in filter(_is_large, graph.initializer):
+        tensor.CopyFrom(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims))
+    for sparse in graph.sparse_initializer:
         graph.initializer.add(name=sparse.values.name, data_type=sparse.values.data_type, dims=sparse.dims)
-    for node in model.graph.node:
-        value = next((entry.t for entry in node.attribute if entry.HasField("t")), None)
-        if node.op_type == "Constant" and value is not None and _is_large(value):
-            light = graph.initializer.add()
-            light.CopyFrom(_light(value))
-            light.name = node.output[0]
-        else:
-            graph.node.append(node)
+    graph.ClearField("sparse_initializer")
+    large = {
+        node.output[0]: entry.t
+        for node in graph.node
+        if node.op_type == "Constant"
+        for entry in node.attribute
+        if entry.HasField("t") and _is_large(entry.t)
+    }
+    for name, value in large.items():
+        graph.initializer.add(name=name, data_type=value.data_type, dims=value.dims)
+    if large:
+        kept = [node for node in graph.node if not (node.output and node.output[0] in large)]
+        del graph.node[:]
+        graph.node.extend(kept)
     return skeleton
 
 
-def _light(tensor: onnx.TensorProto) -> onnx.TensorProto:
-    if not _is_large(tensor):
-        return tensor
-    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-
-
 def _is_large(tensor: onnx.TensorProto) -> bool:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count > LARGEST_READ or tensor.data_location == onnx.TensorProto.EXTERNAL
+    return math.prod(tensor.dims) > LARGEST_READ or tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
 def _fix(graph: onnx.GraphProto, known: Mapping[str, int], inputs: Mapping[str, Sequence[int]]) -> None:
@@ -123,16 +116,16 @@ def _infer(skeleton: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _stated(graph: onnx.GraphProto) -> dict[str, Shape]:
-    return dict(_ranked(graph))
-
-
-def _ranked(graph: onnx.GraphProto) -> Iterator[tuple[str, Shape]]:
+    """What the graph says of the shape of tensors of known rank."""
+    stated: dict[str, Shape] = {}
     for info in (*graph.output, *graph.value_info, *graph.input):
-        tensor = info.type.tensor_type
-        if info.type.HasField("tensor_type") and tensor.HasField("shape"):
-            yield info.name, tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim)
+        kind = info.type.tensor_type
+        if kind.HasField("shape"):
+            dims = kind.shape.dim
+            stated[info.name] = tuple([dim.dim_value if dim.HasField("dim_value") else None for dim in dims])
+    return stated
 
 
-def _all_known(graph: onnx.GraphProto) -> bool:
-    known = {name for name, shape in _ranked(graph) if None not in shape}
+def _all_known(graph: onnx.GraphProto, stated: Mapping[str, Shape]) -> bool:
+    known = {name for name, shape in stated.items() if None not in shape}
     return all(output in known for node in graph.node for output in node.output if output)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from compressctl.graph.index import attribute, copied
 from compressctl.graph.inlined import inlined
+from compressctl.graph.opset import is_defined
 
 DOMAIN = "com.microsoft"
 
@@ -21,6 +22,8 @@ DOMAIN = "com.microsoft"
 def with_stand_ins(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with calls of its functions written out, and with stand-ins in the main graph. Weights need not have data."""
     model = inlined(model)
+    if not any(node.op_type in _STAND_INS for node in model.graph.node):
+        return model
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -38,7 +41,7 @@ _Make = Callable[[onnx.NodeProto, dict[str, onnx.TensorProto], onnx.GraphProto],
 
 def _is_theirs(node: onnx.NodeProto) -> bool:
     """Some of ONNX Runtime's operators carry the standard domain in files (SimplifiedLayerNormalization)."""
-    return node.domain == DOMAIN or (node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type))
+    return node.domain == DOMAIN or (node.domain in ("", "ai.onnx") and not is_defined(node.op_type))
 
 
 def _same(position: int, *outputs: int) -> _Make:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 
 from compressctl.core.count import Count
-from compressctl.graph.constants import constant_tensors, dtype_name, stored_tensors
+from compressctl.graph.constants import dtype_name
 from compressctl.graph.cost import NodeCost, costs, total
 from compressctl.graph.open_axes import OpenAxis, graph_inputs, is_open, open_axes
 from compressctl.graph.quantized import Quantized, already_quantized
-from compressctl.graph.tensors import stored_bytes
+from compressctl.graph.tensors import all_tensors, size_bytes
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,15 @@ class Summary:
     open_axes: tuple[OpenAxis, ...] = ()
     sizes: Mapping[str, int] | None = None
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         return sum(layer.parameters for layer in self.layers)
 
-    @property
+    @cached_property
     def parameter_bytes(self) -> int:
         return sum(layer.parameter_bytes for layer in self.layers)
 
-    @property
+    @cached_property
     def macs(self) -> Count:
         return total(self.layers)
 
@@ -77,20 +78,13 @@ def summarize(model: onnx.ModelProto, sizes: Mapping[str, int] | None = None) ->
 
 
 def _stored(model: onnx.ModelProto) -> dict[str, int]:
-    stored: Counter[str] = Counter()
-    described = constant_tensors(model.graph)
-    for tensor in model.graph.initializer:
-        stored[dtype_name(tensor.data_type)] += sum(part.size_bytes for part in described[tensor.name])
-    bodies = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    for tensor in stored_tensors(onnx.GraphProto(node=bodies)):
-        elements = 1
-        for size in tensor.dims:
-            elements *= size
-        stored[dtype_name(tensor.data_type)] += stored_bytes(elements, tensor.data_type)
-    for node in bodies:
+    stored: Counter[int] = Counter()
+    for tensor in all_tensors(model):
+        stored[tensor.data_type] += size_bytes(tensor)
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
         if node.domain == "ai.onnx.ml":
-            stored["float32"] += 4 * sum(len(entry.floats) for entry in node.attribute)
-    return {name: size for name, size in stored.most_common() if size}
+            stored[onnx.TensorProto.FLOAT] += 4 * sum(len(entry.floats) for entry in node.attribute)
+    return {dtype_name(kind): size for kind, size in stored.most_common() if size}
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:

@@ -14,7 +14,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -36,12 +36,18 @@ LARGE = 256 * 1024
 def to_array(tensor: TensorProto) -> np.ndarray:
     """The numbers, read-only: mapped where they stand in a file. Raises StageError when that file was changed since."""
     if not is_in_file(tensor):
-        return numpy_helper.to_array(tensor)
+        kind = _PLAIN.get(tensor.data_type)
+        raw = tensor.raw_data if kind is not None else b""
+        return np.frombuffer(raw, kind).reshape(tensor.dims) if raw else numpy_helper.to_array(tensor)
     data = numbers(tensor)
-    if stored_bytes(8, tensor.data_type) < 8:
+    if _bits(tensor.data_type) < 8:
         whole = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=data.tobytes())
         return numpy_helper.to_array(whole)
     return data.view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tensor.dims)
+
+
+_PLAIN: Mapping[int, np.dtype] = {TensorProto.FLOAT: np.dtype("<f4"), TensorProto.INT64: np.dtype("<i8")}
+"""What onnx would ask many tables about for each of many small constants."""
 
 
 def from_array(values: np.ndarray, name: str | None = None) -> TensorProto:
@@ -53,6 +59,12 @@ def from_array(values: np.ndarray, name: str | None = None) -> TensorProto:
 
 def is_in_file(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def is_in_data_file(tensor: TensorProto) -> bool:
+    """Whether its numbers are external data of the model that was read, in a file of nothing but numbers."""
+    file = Path(tensor.external_data[0].value)
+    return is_in_file(tensor) and file.suffix != ".onnx" and not file.parent.name.startswith(_PREFIX)
 
 
 def size_bytes(tensor: TensorProto) -> int:
@@ -67,11 +79,14 @@ def message_bytes(tensor: TensorProto) -> int:
 
 def stored_bytes(elements: int, data_type: int) -> int:
     """Four-bit types pack two to a byte, two-bit types four."""
+    return (elements * _bits(data_type) + 7) // 8
+
+
+@cache
+def _bits(data_type: int) -> int:
     name = TensorProto.DataType.Name(data_type)
-    bits = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "STRING": 0, "UNDEFINED": 0}.get(name)
-    if bits is None:
-        bits = 8 * helper.tensor_dtype_to_np_dtype(data_type).itemsize
-    return (elements * bits + 7) // 8
+    known = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "STRING": 0, "UNDEFINED": 0}
+    return known[name] if name in known else 8 * int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
 
 
 def content(tensor: TensorProto) -> tuple[object, ...]:

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from compressctl.core.errors import UsageError
-from compressctl.core.source import SplitSizes
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from compressctl.core.source import SplitSizes
 
 
 def source_fingerprint(kind: str, version: int, params: BaseModel, files: Mapping[str, Path]) -> str:

@@ -12,12 +12,12 @@ from compressctl.core.custom_ops import EXTENSIONS, known, library, name_of, usi
 from compressctl.core.errors import UsageError, first_line
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.sources.fingerprint import existing, source_fingerprint
-from compressctl.sources.params import OnnxParams
 
 if TYPE_CHECKING:
     import onnx
 
     from compressctl.graph.model_file import Parsed
+    from compressctl.sources.params import OnnxParams
 
 VERSION = 1
 FIXED_BATCH_NOTE = "compressctl.fixed_batch"

@@ -225,3 +225,13 @@ def test_files_of_a_process_that_was_killed_are_removed_by_the_next(tmp_path: Pa
     following, _ = _process(tmp_path)
     assert not left.exists()
     following.communicate("\n")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_weights_that_lay_beside_a_model_are_written_beside_it(
+    beside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_file, "_READ_WHOLE", 0)
+    onnx.save(model(make=numpy_helper.from_array), tmp_path / "m.onnx", save_as_external_data=beside, location="m.data")
+    (tmp_path / "written").mkdir()
+    assert len(write_model(read_model(tmp_path / "m.onnx"), tmp_path / "written")) == 1 + beside

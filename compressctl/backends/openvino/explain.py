@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 import openvino
 
 from compressctl.backends.openvino.build import NOTES, NOTES_IN_ONNX
@@ -17,6 +16,7 @@ from compressctl.backends.openvino.macs import macs_at
 from compressctl.backends.openvino.session import compile_model
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
+from compressctl.graph.model_file import parse
 
 _PRECISIONS = {
     "u8": "int8",
@@ -119,7 +119,7 @@ def _reads_float(node: openvino.Node) -> bool:
 
 def _notes(path: Path) -> dict[str, list[Any]]:
     if path.suffix == ".onnx":
-        stored = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
+        stored = {entry.key: entry.value for entry in parse(path).model.metadata_props}
         in_onnx: dict[str, list[Any]] = json.loads(stored.get(NOTES_IN_ONNX, "{}"))
         return in_onnx
     model = openvino.Core().read_model(path)
