@@ -25,7 +25,6 @@ from compressctl.core.model import Form, Model
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
-from compressctl.graph.cost import total_macs
 from compressctl.graph.lower import lower
 from compressctl.measure.score import predict, score
 from compressctl.recipe.loader import load

@@ -22,7 +22,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target
-from compressctl.graph.cost import total_macs, total_parameters
+from compressctl.graph.cost import costs, count_macs
 from compressctl.measure.latency import compare, operating_point
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
@@ -91,8 +91,8 @@ def _measure(files: dict[str, Path]) -> dict[str, Any]:
             {
                 "file": name,
                 "top1": float((predictions.outputs.argmax(axis=1) == predictions.labels).mean() * 100),
-                "parameters": total_parameters(body),
-                "macs": total_macs(body),
+                "parameters": sum(node.parameters for node in costs(body)),
+                "macs": count_macs(body).exact,
                 "bytes": path.stat().st_size,
                 "p50_ms": run.latency.p50_ms,
                 "speedup": run.speed.ratio if run.speed else 1.0,

@@ -25,7 +25,6 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target
-from compressctl.graph.cost import total_macs
 from compressctl.measure.latency import compare, operating_point
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict

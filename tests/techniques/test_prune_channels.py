@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.costs import total_macs, total_parameters
 from support.digit_runs import Heard, context, digits_data, digits_model
 from support.shell import Shell
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from torch.nn import functional
 
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
-from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
 from compressctl.layers.channels.dependency_groups import (
     Coupling,

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.costs import total_macs, total_parameters
 from support.factorizing import as_model, context, digits_context, random_images, run_onnx, run_torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Form, Model
-from compressctl.graph.cost import total_macs, total_parameters
 from compressctl.graph.lower import lower
 from compressctl.pipeline.serialization import read_model, write_model
 from compressctl.sources.builtin import load as load_builtin
