@@ -25,6 +25,7 @@ from compressctl.core.model import Form, Model
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
+from compressctl.graph.cost import count_macs
 from compressctl.graph.lower import lower
 from compressctl.measure.score import predict, score
 from compressctl.recipe.loader import load
@@ -118,7 +119,7 @@ def _score(model: Model, data: Any, folder: Path) -> float:
 
 
 def _macs(model: Model) -> int:
-    return total_macs(lower(model).body)
+    return count_macs(lower(model).body).exact
 
 
 def _table(found: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target
+from compressctl.graph.cost import count_macs
 from compressctl.measure.latency import compare, operating_point
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
@@ -104,7 +105,7 @@ def _measure(files: dict[str, Path], epochs: int) -> dict[str, Any]:
             {
                 "file": name,
                 "top1": float((predictions.outputs.argmax(axis=1) == predictions.labels).mean() * 100),
-                "macs": total_macs(onnx.load(path)),
+                "macs": count_macs(onnx.load(path)).exact,
                 "bytes": path.stat().st_size,
                 "p50_ms": run.latency.p50_ms,
                 "speedup": run.speed.ratio if run.speed else 1.0,
