@@ -52,7 +52,7 @@ def to_onnx(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightF
 
 
 def _in_supported_opset(model: OnnxModel, target: Target) -> onnx.ModelProto:
-    """The body itself when its opset will do, converted otherwise. One that is newer than needed stays where it cannot be lowered."""
+    """The body itself when its opset will do, converted otherwise. One that is newer than needed and known to onnx stays where it cannot be lowered."""
     body: onnx.ModelProto = model.body
     newest = newest_opset(target)
     current = opset_of(body) or newest
@@ -67,7 +67,7 @@ def _in_supported_opset(model: OnnxModel, target: Target) -> onnx.ModelProto:
         check_model(made)
         return made
     except Exception as error:
-        if target.oldest_onnxruntime is None and current > wanted:
+        if target.oldest_onnxruntime is None and wanted < current <= onnx.defs.onnx_opset_version():
             return body
         raise StageError(
             f"the graph uses ONNX opset {current} and cannot be converted to opset {wanted}: {_why_not(error)}",

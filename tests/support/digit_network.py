@@ -17,6 +17,7 @@ from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import ActivationRecorder
+from compressctl.graph.session import open_graph
 from compressctl.measure.specs import ACCURACY
 
 SIGNATURE = Signature(
@@ -111,8 +112,7 @@ class Opened:
 
 
 def open_model(model: Model) -> Opened:
-    exported = emit(model, Target("onnxruntime")).SerializeToString()
-    return Opened(onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"]))
+    return Opened(open_graph(emit(model, Target("onnxruntime"))))
 
 
 def accuracy(model: Model, samples: Samples) -> float:

@@ -86,7 +86,7 @@ def test_every_product_runs_in_integers(learned: StageResult, tmp_path: Path, na
 
 def test_packed_they_take_half_the_bytes_and_still_run_in_integers(learned: StageResult, tmp_path: Path) -> None:
     sizes = []
-    for storage in ("plain", "packed"):
+    for storage in ("plain", "compressed"):
         target = Target("onnxruntime", profile="x86-vnni", options={"storage": storage})
         (tmp_path / storage).mkdir()
         artifact = ONNXRUNTIME.build(learned.model, target, tmp_path / storage)

@@ -98,7 +98,7 @@ def test_8_bit_activations_behind_it_round_no_weight(done: Done, tmp_path: Path)
 def test_a_packed_file_holds_them_in_their_bits(done: Done, tmp_path: Path) -> None:
     """Exact, and smaller by what floats take more than 1 or 2 bits, less scales and unpacking nodes, which weigh much for 4,224."""
     files = {}
-    for storage in ("plain", "packed"):
+    for storage in ("plain", "compressed"):
         (tmp_path / storage).mkdir()
         target = Target("onnxruntime", options={"storage": storage})
         files[storage] = BACKEND.build(done.lowered, target, tmp_path / storage).path
@@ -110,7 +110,7 @@ def test_a_packed_file_holds_them_in_their_bits(done: Done, tmp_path: Path) -> N
     assert np.array_equal(plain, packed)
     bits = 1 if done.params.levels == "binary" else 2
     inner = sum(done.weight(name).size for name in INNER)
-    saved = files["plain"].stat().st_size - files["packed"].stat().st_size
+    saved = files["plain"].stat().st_size - files["compressed"].stat().st_size
     assert saved > 0.7 * inner * (32 - bits) / 8
 
 

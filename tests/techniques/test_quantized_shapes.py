@@ -126,13 +126,9 @@ def test_axes_that_were_free_stay_free(data: Digits) -> None:
 @pytest.fixture
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if protobuf ended at a thousand bytes: what a model of more than 2 GB meets."""
-    for name in (
-        "graph.execute.LARGEST_SINGLE_FILE",
-        "graph.simplify._LARGEST_FOR_PROTOBUF",
-        "graph.opset.LARGEST_SINGLE_FILE",
-        "backends.onnx_file.LARGEST_SINGLE_FILE",
-    ):
-        monkeypatch.setattr(f"compressctl.{name}", 1000)
+    monkeypatch.setattr("compressctl.graph.model_file.LARGEST_SINGLE_FILE", 1000)
+    monkeypatch.setattr("compressctl.graph.session._LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr("compressctl.graph.tensors.LARGE", 1000)
 
 
 @pytest.mark.usefixtures("everything_is_large")

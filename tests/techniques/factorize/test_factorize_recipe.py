@@ -66,7 +66,7 @@ def test_training_a_graph_is_refused_before_anything_is_loaded(shell: Shell) -> 
     done = shell.run("plan", shell.recipe("graph.yaml", stages))
     assert done.code == 2
     assert "stages[1].finetune: training needs a torch model" in done.err
-    assert "factorize before quantizing" in done.err
+    assert "the model is already quantized by an earlier stage" in done.err
 
 
 def test_whitening_asks_for_calibration_data(shell: Shell) -> None:
