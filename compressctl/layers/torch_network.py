@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compressctl.core.feeds import zeros
 from compressctl.core.model import TorchModel
-from compressctl.graph.torch_outputs import device_of, named_outputs
+from compressctl.graph.torch_outputs import outputs_of
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, See
 
@@ -57,25 +57,19 @@ class TorchNetwork:
 
         with self._hooked(names, observe):
             for inputs in batches:
-                self.run(inputs)
+                outputs_of(self._model, inputs)
 
     def outputs(self, inputs: Inputs) -> Mapping[str, np.ndarray]:
-        return {name: value.cpu().numpy() for name, value in named_outputs(self.run(inputs)).items()}
+        return {name: value.cpu().numpy() for name, value in outputs_of(self._model, inputs).items()}
 
     def model(self) -> TorchModel:
         return self._model
-
-    def run(self, inputs: Inputs) -> Any:
-        """What the network's forward returns for a batch."""
-        device = device_of(self.body)
-        with torch.no_grad():
-            return self.body.eval()(*(torch.tensor(inputs[spec.name], device=device) for spec in self.signature.inputs))
 
     def _execution_order(self) -> list[str]:
         """Weights in the order in which their modules first work; those that never do come last."""
         seen: dict[str, None] = {}
         with self._hooked(list(self._owners), lambda name, *_: seen.setdefault(name)):
-            self.run(zeros(self.signature.inputs, 2))
+            outputs_of(self._model, zeros(self.signature.inputs, 2))
         return [*seen, *(name for name in self._owners if name not in seen)]
 
     @contextmanager

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compressctl.layers.layer import Layer, Outline
 from compressctl.numerics.cp import composed, cp, full_rank
 from compressctl.numerics.evbmf import evbmf_rank
 from compressctl.numerics.low_rank import unwhitened
-from compressctl.techniques.factorize._layers import Layer, Outline, pointwise
+from compressctl.techniques.factorize._pieces import pointwise
 from compressctl.techniques.factorize._split import Rank, rounded_up
 
 _GRID = 10

@@ -7,46 +7,44 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import Model, TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import as_graph
 from compressctl.graph.untouched import Untouched
-from compressctl.graph.where_weights import layers_hint
+from compressctl.layers.network import facts_of as said_before
+from compressctl.layers.network import nothing_to
 from compressctl.techniques.factorize._facts import facts_of
-from compressctl.techniques.factorize._layers import Survey
-from compressctl.techniques.factorize._network import open_network
+from compressctl.techniques.factorize._layer_rules import LayerRule, layer_rules
+from compressctl.techniques.factorize._network import Factorizable, open_factorizable
 from compressctl.techniques.factorize._onnx_network import alone
+from compressctl.techniques.factorize._pieces import Survey
 from compressctl.techniques.factorize._rank_checkpoint import found_before, keep
 from compressctl.techniques.factorize._ranks import Chooser, Time, Validate
 from compressctl.techniques.factorize._split import Option
 from compressctl.techniques.factorize._splits import Way, decomposed
-from compressctl.techniques.factorize._treat import Treatment, treat
 from compressctl.techniques.factorize.params import Shared
-from compressctl.training.params import TrainingParams
-from compressctl.training.supervision.params import SupervisedParams
 
-MakeWays = Callable[[Treatment], list[Way]]
+MakeWays = Callable[[LayerRule], list[Way]]
 
 
 def factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays) -> StageResult:
     """Raises StageError when the model has no layer that could be factorized."""
     facts: dict[str, Any] = {}
-    survey = _survey(model, run)
+    opened, survey = _surveyed(model, run)
+    rules = layer_rules(survey, params)
     if params.regularization is not None:
-        assert isinstance(model, TorchModel), "the check refuses to train a graph"
-        model, facts["regularize"] = _regularized(model, params, run, _ways(survey, params, make_ways))
-        survey = _survey(model, run)
-    network = open_network(model, run)
-    for sentence in network.before:
-        run.events.warn(sentence)
-    facts |= {"already_quantized": list(network.before)} if network.before else {}
-    treatments = treat(survey, params)
-    ways = [way for treatment in treatments if treatment.rule != "full" for way in make_ways(treatment)]
-    splits = decomposed(network, model, ways, run, params.damping if params.whitening else None)
-    validate = _validator(network.with_pieces, model, run) if params.is_scored else None
+        assert isinstance(model, TorchModel), "the params refuse to train a graph"
+        ways = [way for rule in rules if rule.rule != "full" for way in make_ways(rule)]
+        model, facts["regularize"] = _regularized(model, params, run, ways)
+        opened, survey = _surveyed(model, run)
+        rules = layer_rules(survey, params)
+    network = opened.network
+    facts |= said_before(network)
+    ways = [way for rule in rules if rule.rule != "full" for way in make_ways(rule)]
+    splits = decomposed(network, ways, run, params.damping if params.whitening else None)
+    validate = _validator(opened, model, run) if params.is_scored else None
     time = _clock(run) if params.skip_slower else None
-    chooser = Chooser(treatments, splits, params.saves, params.round_to, run.events, validate, time)
+    chooser = Chooser(rules, splits, params.saves, params.round_to, run.events, validate, time)
     # Processes that work together must all measure or none: which of them would see the file is a race.
     kept = run.checkpoint if run.processes == 1 else None
     chosen = found_before(splits, kept) or chooser.choose()
@@ -55,37 +53,31 @@ def factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays
         run.events.emit("note", message=f"{name} stays whole: {reason}")
     reasons = {**survey.whole, **chosen.whole}
     left = Untouched("factorize", "convolutions and linear layers", chosen.options, reasons).facts(
-        network.model, run.events
+        network.model(), run.events
     )
     if not chosen.options:
         run.events.warn("no layer was factorized; the report says why for each")
         return StageResult(model, {**facts, **facts_of(survey, chosen), **left})
-    result = network.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
+    result = opened.with_pieces({name: one.pieces() for name, one in chosen.options.items()})
     facts |= {**facts_of(survey, chosen), **left}
     if params.finetune is not None:
-        assert isinstance(result, TorchModel), "the check refuses to train a graph"
-        result, facts["finetune"] = _finetuned(result, params.finetune, run.part("finetune"))
+        from compressctl.training.supervision.finetune import finetune
+
+        assert isinstance(result, TorchModel), "the params refuse to train a graph"
+        trained = finetune(result, params.finetune, run.part("finetune"))
+        result, facts["finetune"] = replace(result, body=trained.network), dict(trained.facts)
     return StageResult(result, facts)
 
 
-def _survey(model: Model, run: RunContext) -> Survey:
-    network = open_network(model, run)
-    survey = network.survey()
+def _surveyed(model: Model, run: RunContext) -> tuple[Factorizable, Survey]:
+    opened = open_factorizable(model, run)
+    survey = opened.survey()
     if not survey.layers:
-        whole = [f"{name}: {reason}" for name, reason in list(survey.whole.items())[:4]]
-        reasons = "; ".join([*whole, *network.before])
-        raise NothingToCompressError(
-            "nothing to factorize: no linear layer or convolution with a weight of its own",
-            hint=reasons or layers_hint(model),
-        )
-    return survey
+        raise nothing_to("factorize", model, opened.network, survey.whole)
+    return opened, survey
 
 
-def _ways(survey: Survey, params: Shared, make_ways: MakeWays) -> list[Way]:
-    return [way for one in treat(survey, params) if one.rule != "full" for way in make_ways(one)]
-
-
-def _validator(with_pieces: Callable[[Mapping[str, Any]], Model], model: Model, run: RunContext) -> Validate | None:
+def _validator(opened: Factorizable, model: Model, run: RunContext) -> Validate | None:
     """Points lost against the model that the stage was given, measured on the target's runtime."""
     score, metric, data = run.score, run.metric, run.data
     if score is None or metric is None or data is None or len(data.split("validation")) == 0:
@@ -95,7 +87,7 @@ def _validator(with_pieces: Callable[[Mapping[str, Any]], Model], model: Model, 
     def lost(chosen: Mapping[str, Option]) -> float:
         if not before:
             before.append(score(as_graph(model), "validation"))
-        candidate = with_pieces({name: one.pieces() for name, one in chosen.items()})
+        candidate = opened.with_pieces({name: one.pieces() for name, one in chosen.items()})
         return metric.drop(before[0], score(as_graph(candidate), "validation"))
 
     return lost
@@ -119,6 +111,7 @@ def _regularized(
 ) -> tuple[TorchModel, Mapping[str, Any]]:
     """The whole layers after training under the penalty."""
     from compressctl.techniques.factorize._regularize import NuclearNorm, Ridge, views_of
+    from compressctl.training.loop import train
     from compressctl.training.objective import task_objective
 
     section = params.regularization
@@ -130,22 +123,5 @@ def _regularized(
         else Ridge(tuple(views), section.strength)
     )
     objective = task_objective(run.task, section.label_smoothing)
-    return _trained(model, objective, section, run.part("regularize"), (hook,))
-
-
-def _finetuned(model: TorchModel, params: SupervisedParams, run: RunContext) -> tuple[TorchModel, Mapping[str, Any]]:
-    from compressctl.training.supervision.objective import objective_of
-
-    objective, hooks = objective_of(model, params, run)
-    return _trained(model, objective, params, run, hooks)
-
-
-def _trained(
-    model: TorchModel, objective: Any, params: TrainingParams, run: RunContext, hooks: Sequence[Any]
-) -> tuple[TorchModel, Mapping[str, Any]]:
-    """A copy, trained."""
-    from compressctl.training.loop import train
-
-    trainable = replace(model, body=copy.deepcopy(model.body))
-    trained = train(trainable, objective, params, run, hooks)
+    trained = train(replace(model, body=copy.deepcopy(model.body)), objective, section, run.part("regularize"), (hook,))
     return replace(model, body=trained.network), dict(trained.facts)

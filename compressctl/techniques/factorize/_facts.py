@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from compressctl.techniques.factorize._layers import Layer, Survey
+from compressctl.layers.layer import Layer
+from compressctl.techniques.factorize._pieces import Survey
 from compressctl.techniques.factorize._ranks import Chosen
 from compressctl.techniques.factorize._split import Option, Rank
 
@@ -27,9 +28,9 @@ def facts_of(survey: Survey, chosen: Chosen) -> dict[str, Any]:
 
 
 def _row(layer: Layer, chosen: Chosen) -> dict[str, Any]:
-    one = chosen.options.get(layer.name)
+    one = chosen.options.get(layer.owner)
     row: dict[str, Any] = {
-        "layer": layer.name,
+        "layer": layer.owner,
         "macs_before": layer.macs,
         "macs_after": one.macs if one else layer.macs,
         "parameters_before": layer.parameters,
@@ -37,10 +38,10 @@ def _row(layer: Layer, chosen: Chosen) -> dict[str, Any]:
     }
     if one is not None:
         row |= _of(one)
-    if layer.name in chosen.latency:
-        row["latency_ms_before"], row["latency_ms_after"] = chosen.latency[layer.name]
+    if layer.owner in chosen.latency:
+        row["latency_ms_before"], row["latency_ms_after"] = chosen.latency[layer.owner]
     if one is None:
-        row["left_whole"] = chosen.whole.get(layer.name, "")
+        row["left_whole"] = chosen.whole.get(layer.owner, "")
     return row
 
 

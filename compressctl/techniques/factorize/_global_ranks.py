@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from compressctl.techniques.factorize._layers import Layer
+from compressctl.layers.layer import Layer
 from compressctl.techniques.factorize._split import Option, Split, options
 
 Saves = Literal["macs", "parameters"]
@@ -34,7 +34,7 @@ def path(splits: Mapping[str, Sequence[Split]], saves: Saves, round_to: int) -> 
 
 def state(steps: Sequence[Step]) -> dict[str, Option]:
     """The layers by name after some steps; those without a step are whole."""
-    return {step.option.split.layer.name: step.option for step in steps}
+    return {step.option.split.layer.owner: step.option for step in steps}
 
 
 def keeping(steps: Sequence[Step], total: int, ratio: float) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,64 +12,46 @@ from onnx import helper
 
 from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
-from compressctl.graph.carry import carry
 from compressctl.graph.edit import GraphEditor, Replacement
-from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.float16 import in_floats_of
 from compressctl.graph.index import GraphIndex, all_graphs, attribute, index
 from compressctl.graph.shapes import Shape, shapes
-from compressctl.graph.simplify import simplify
 from compressctl.graph.tensors import copy_of
-from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
+from compressctl.layers.layer import Layer, Outline
+from compressctl.layers.onnx_network import OnnxNetwork
+from compressctl.techniques.factorize._pieces import Piece, Survey, measured
 
 _OPS = ("Conv", "Gemm", "MatMul")
 
 
-class OnnxNetwork:
-    """model: a graph, which stays as it is; what is factorized is its simplified form, without what is quantized already.
+class OnnxChains:
+    """model: a graph, which stays as it is; what is factorized is its simplified form. See `Factorizable`."""
 
-    before: what is to be said about that.
-    """
-
-    def __init__(self, model: OnnxModel) -> None:
-        self._original: onnx.ModelProto = model.body
-        carried = carry(model, simplify(model.body), Events())
-        self.before = carried.said
-        self._quantized = frozenset(carried.weights)
-        self._model = replace(model, body=carried.model, quant=carried.plan)
-
-    @property
-    def model(self) -> OnnxModel:
-        return self._model
+    def __init__(self, model: OnnxModel, events: Events) -> None:
+        self.network = OnnxNetwork(model, events)
+        self._original = model.body
 
     def survey(self) -> Survey:
-        graph = self._model.body.graph
-        looked_up, known = index(graph), shapes(self._model.body)
+        known = {layer.owner: layer for layer in self.network.layers()}
+        graph = self.network.body.graph
+        looked_up, given = index(graph), shapes(self.network.body)
         layers, whole = [], {}
         for place, node in [(part, node) for part in all_graphs(graph) for node in part.node]:
             if node.op_type not in _OPS or node.input[1] not in looked_up.initializers:
                 continue
-            reason = "its weight is quantized already" if node.input[1] in self._quantized else None
+            reason = self.network.skipped.get(node.input[1])
             if place is not graph:
                 reason = reason or "it stands in a body of an If, Loop or Scan, where nothing can watch its input"
-            reason = reason or _reason(node, looked_up, known)
+            reason = reason or _reason(node, looked_up, given)
             if reason is None:
-                layers.append(_layer(node, looked_up, known))
+                sample = tuple(int(size) for size in given[node.input[0]][1:] if size is not None)
+                layers.append(measured(known[node.name], sample))
             else:
                 whole[node.name] = reason
         return Survey(tuple(layers), whole)
 
-    def inputs(
-        self, layers: Sequence[str], batches: Iterator[dict[str, np.ndarray]]
-    ) -> Iterator[dict[str, list[np.ndarray]]]:
-        tensors = {node.name: node.input[0] for node in self._model.body.graph.node if node.name in set(layers)}
-        tapped = ActivationRecorder(self._model.body, list(dict.fromkeys(tensors.values())))
-        for batch in batches:
-            found = tapped.run(batch)
-            yield {name: [found[tensor]] for name, tensor in tensors.items()}
-
     def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> OnnxModel:
-        body = copy_of(self._model.body)
+        body = copy_of(self.network.body)
         editor = GraphEditor(body.graph)
 
         def written(node: onnx.NodeProto) -> Replacement:
@@ -79,7 +61,7 @@ class OnnxNetwork:
             return write(chains[node.name], node.op_type, node.input[0], node.output[0], dtype, editor)
 
         editor.replace_nodes(written)
-        return replace(self._model, body=in_floats_of(body, self._original))
+        return replace(self.network.model(), body=in_floats_of(body, self._original))
 
 
 def write(
@@ -108,7 +90,7 @@ def alone(layer: Layer, pieces: Sequence[Piece] | None) -> OnnxModel:
     shape: tuple[int | str, ...] = ("batch", *layer.input_shape)
     graph = helper.make_graph(
         [],
-        layer.name or "layer",
+        layer.owner or "layer",
         [helper.make_tensor_value_info("input", kind, shape)],
         [helper.make_tensor_value_info("output", kind, ["batch", *[None] * (len(shape) - 1)])],
     )
@@ -157,8 +139,8 @@ def _reason(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Sha
     weight = looked_up.initializers[node.input[1]]
     if node.op_type == "Conv":
         return _conv_reason(node, len(weight.dims))
-    if len(weight.dims) != 2 or len(shape) < 2:
-        return "it multiplies more than two axes"
+    if len(shape) < 2:
+        return "its input has a single axis"
     if node.op_type == "Gemm" and (attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0):
         return "it scales or transposes its input"
     if (
@@ -177,20 +159,3 @@ def _conv_reason(node: onnx.NodeProto, rank: int) -> str | None:
     if attribute(node, "auto_pad", b"NOTSET") not in (b"NOTSET", b"", b"VALID"):
         return "its padding depends on the input (auto_pad)"
     return None if 3 <= rank <= 5 else "it has no spatial axes, or more than three"
-
-
-def _layer(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Shape]) -> Layer:
-    stored = looked_up.array(node.input[1])
-    assert stored is not None
-    is_transposed = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
-    weight = stored.astype(np.float64).T if is_transposed else stored.astype(np.float64)
-    bias = looked_up.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    axes = weight.ndim - 2
-    geometry: dict[str, Any] = {}
-    if node.op_type == "Conv":
-        defaults = {"strides": (1,) * axes, "pads": (0,) * 2 * axes, "dilations": (1,) * axes}
-        geometry = {name: tuple(attribute(node, name, default)) for name, default in defaults.items()}  # type: ignore[arg-type]
-    shape = tuple(int(size) for size in known[node.input[0]][1:] if size is not None)
-    outline = replace(Outline(node.name, weight.shape), **geometry)
-    bias = None if bias is None else bias.astype(np.float64)
-    return Layer(outline, weight, bias, shape, node.op_type, 1, str(stored.dtype))

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.techniques.factorize._global_ranks import Saves, Step, cost, keeping, path, state
+from compressctl.techniques.factorize._layer_rules import LayerRule
 from compressctl.techniques.factorize._rules import choose
 from compressctl.techniques.factorize._split import Option, Rank, Split
-from compressctl.techniques.factorize._treat import Treatment
 from compressctl.techniques.factorize.params import RankRule
 
 _LEVELS = 64
@@ -51,7 +51,7 @@ class Chooser:
     validate, time: None where the run cannot measure.
     """
 
-    treatments: Sequence[Treatment]
+    treatments: Sequence[LayerRule]
     splits: Mapping[str, Sequence[Split]]
     saves: Saves
     round_to: int
@@ -79,9 +79,9 @@ class Chooser:
     def _chosen(self, refused: Mapping[str, str], tried: list[dict[str, Any]]) -> Chosen:
         options: dict[str, Option] = {}
         whole: dict[str, str] = dict(refused)
-        groups: dict[RankRule, list[Treatment]] = {}
+        groups: dict[RankRule, list[LayerRule]] = {}
         for treatment in self.treatments:
-            name, rule = treatment.layer.name, treatment.rule
+            name, rule = treatment.layer.owner, treatment.rule
             if name in refused:
                 continue
             if rule == "full" or (treatment.conv == "skip" and not treatment.layer.is_linear):
@@ -99,16 +99,16 @@ class Chooser:
         for rule, members in groups.items():
             shared = self._shared(rule, members, options, tried)
             options |= shared
-            left = [member.layer.name for member in members if member.layer.name not in shared]
+            left = [member.layer.owner for member in members if member.layer.owner not in shared]
             whole |= dict.fromkeys(left, "other layers saved as much for less error")
         return Chosen(options, whole)
 
     def _shared(
-        self, rule: RankRule, members: Sequence[Treatment], others: Mapping[str, Option], tried: list[dict[str, Any]]
+        self, rule: RankRule, members: Sequence[LayerRule], others: Mapping[str, Option], tried: list[dict[str, Any]]
     ) -> dict[str, Option]:
         """Ranks of layers that decide together. others: what is chosen for the rest."""
         steps = path(
-            {member.layer.name: self.splits[member.layer.name] for member in members}, self.saves, self.round_to
+            {member.layer.owner: self.splits[member.layer.owner] for member in members}, self.saves, self.round_to
         )
         total = sum(cost(member.layer, self.saves) for member in members)
         if rule.global_ratio is not None:
@@ -164,4 +164,4 @@ class Chooser:
 
 
 def _key(one: Option) -> tuple[str, str, Rank]:
-    return one.split.layer.name, one.split.scheme, one.rank
+    return one.split.layer.owner, one.split.scheme, one.rank

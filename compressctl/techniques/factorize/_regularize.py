@@ -94,8 +94,7 @@ def views_of(ways: Sequence[Way]) -> dict[str, tuple[MatrixView, ...]]:
     """By parameter: every matrix that some scheme would cut it as. Where two schemes compete, the first is made low."""
     found: dict[str, tuple[MatrixView, ...]] = {}
     for way in ways:
-        name = f"{way.layer.name}.weight".removeprefix(".")
-        found.setdefault(name, _VIEWS[way.scheme])
+        found.setdefault(way.layer.name, _VIEWS[way.scheme])
     return found
 
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from compressctl.techniques.factorize._layers import Layer, Outline, Piece
+from compressctl.layers.layer import Layer, Outline
+from compressctl.techniques.factorize._pieces import Piece
 
 Rank = tuple[int, ...]
 """One number for most schemes; for Tucker the output's and the input's."""

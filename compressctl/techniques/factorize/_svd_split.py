@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressctl.layers.layer import Layer, Outline
 from compressctl.numerics.evbmf import evbmf_rank
 from compressctl.numerics.low_rank import Decomposition, decompose, dropped_shares, low_rank
-from compressctl.techniques.factorize._layers import Layer, Outline, pointwise
+from compressctl.techniques.factorize._pieces import pointwise
 from compressctl.techniques.factorize._split import Rank, steps
 
 

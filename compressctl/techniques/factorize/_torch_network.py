@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,62 +16,41 @@ from torch import Tensor, nn
 from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
 from compressctl.graph.torch_outputs import outputs_of
-from compressctl.techniques.factorize._layers import Layer, Outline, Piece, Survey
+from compressctl.layers.layer import Layer
+from compressctl.layers.torch_network import CONVOLUTIONS, TorchNetwork
+from compressctl.techniques.factorize._pieces import Piece, Survey, measured
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _BY_AXES: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-class TorchNetwork:
-    """model: a torch model, which stays as it is. example: a batch by input name."""
-
-    before: tuple[str, ...] = ()
+class TorchChains:
+    """model: stays as it is. example: a batch by input name. See `Factorizable`."""
 
     def __init__(self, model: TorchModel, example: Mapping[str, np.ndarray]) -> None:
-        self._model = model
-        self._network: nn.Module = model.body
+        self.network = TorchNetwork(model)
         self._example = example
 
-    @property
-    def model(self) -> TorchModel:
-        return self._model
-
     def survey(self) -> Survey:
-        names = _names(self._network)
-        calls = next(self.inputs([name for name, *_ in names.values()], iter([dict(self._example)])))
+        known = {layer.owner: layer for layer in self.network.layers()}
+        given: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+        names = [layer.name for layer in known.values()]
+        self.network.watch(names, [self._example], lambda name, inputs: given[name].append(inputs.shape))
         samples = len(next(iter(self._example.values())))
         layers, whole = [], {}
-        for module, (name, *others) in names.items():
-            given = calls.get(name, [])
-            reason = self._reason(module, others, given)
-            if reason is None:
-                layers.append(_layer(name, module, given, samples))
-            else:
+        for module, (name, *others) in _names(self.network.body).items():
+            layer = known.get(name)
+            shapes = [] if layer is None else given[layer.name]
+            reason = self._reason(module, others, shapes)
+            if reason is None and layer is not None:
+                layers.append(_measured(layer, shapes, samples))
+            elif reason is not None:
                 whole[name] = reason
-        read = self._read_elsewhere([layer.name for layer in layers])
+        read = self._read_elsewhere([layer.owner for layer in layers])
         whole |= dict.fromkeys(sorted(read), "the code around it reads its weight")
-        return Survey(tuple(layer for layer in layers if layer.name not in read), whole)
-
-    def inputs(
-        self, layers: Sequence[str], batches: Iterator[dict[str, np.ndarray]]
-    ) -> Iterator[dict[str, list[np.ndarray]]]:
-        seen: dict[str, list[np.ndarray]] = defaultdict(list)
-
-        def keep(name: str) -> Any:
-            return lambda module, given: seen[name].append(given[0].detach().float().cpu().numpy())
-
-        hooks = [self._network.get_submodule(name).register_forward_pre_hook(keep(name)) for name in layers]
-        try:
-            for batch in batches:
-                seen.clear()
-                outputs_of(replace(self._model, body=self._network), batch)
-                yield dict(seen)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return Survey(tuple(layer for layer in layers if layer.owner not in read), whole)
 
     def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> TorchModel:
-        network: nn.Module = copy.deepcopy(self._network)
+        network: nn.Module = copy.deepcopy(self.network.body)
         for name, pieces in chains.items():
             chain = _chain(network.get_submodule(name), pieces)
             if name:
@@ -79,26 +59,26 @@ class TorchNetwork:
                 network = chain
         network.eval()
         try:
-            outputs_of(replace(self._model, body=network), self._example)
+            outputs_of(replace(self.network.model(), body=network), self._example)
         except Exception as error:
             raise StageError(
                 f"the network does not run with factorized layers: {error}",
                 hint="its forward may read a layer's weight itself; leave that layer whole with an override",
             ) from error
-        known = dict(network.named_parameters())
-        sparse = tuple(name for name in self._model.sparse if name in known)
-        return replace(self._model, body=network, sparse=sparse)
+        model, known = self.network.model(), dict(network.named_parameters())
+        sparse = tuple(name for name in model.sparse if name in known)
+        return replace(model, body=network, sparse=sparse)
 
     def _read_elsewhere(self, names: Sequence[str]) -> set[str]:
         """The layers without whose own attributes the network does not run: each is wrapped once, to see."""
-        network = copy.deepcopy(self._network)
+        network = copy.deepcopy(self.network.body)
 
         def runs(wrapped: Sequence[str]) -> bool:
             layers = {name: network.get_submodule(name) for name in wrapped}
             for name, layer in layers.items():
                 network.set_submodule(name, nn.Sequential(layer))
             try:
-                outputs_of(replace(self._model, body=network), self._example)
+                outputs_of(replace(self.network.model(), body=network), self._example)
             except Exception:
                 return False
             finally:
@@ -110,29 +90,29 @@ class TorchNetwork:
             return set()
         return {name for name in names if not runs([name])}
 
-    def _reason(self, module: nn.Module, others: Sequence[str], given: Sequence[np.ndarray]) -> str | None:
+    def _reason(self, module: nn.Module, others: Sequence[str], given: Sequence[tuple[int, ...]]) -> str | None:
         """Why a layer cannot be factorized."""
-        if type(module) is not nn.Linear and type(module) not in _CONVS:
+        if type(module) is not nn.Linear and type(module) not in CONVOLUTIONS:
             return f"{type(module).__name__} is not a plain layer: its own code may use the weight otherwise"
         if others:
             return f"it is also used as {', '.join(others)}"
-        if sum(parameter is module.weight for parameter in _parameters(self._network)) > 1:
+        if sum(parameter is module.weight for parameter in _parameters(self.network.body)) > 1:
             return "its weight is tied to another layer's"
         if not given:
             return "the network's forward does not call it"
-        if type(module) in _CONVS:
+        if type(module) in CONVOLUTIONS:
             return _conv_reason(module, given)
         return None
 
 
-def _conv_reason(module: Any, given: Sequence[np.ndarray]) -> str | None:
+def _conv_reason(module: Any, given: Sequence[tuple[int, ...]]) -> str | None:
     if module.groups > 1:
         return f"it has {module.groups} groups: its weight is many small ones already"
     if module.padding_mode != "zeros":
         return f"it pads by {module.padding_mode} values"
     if isinstance(module.padding, str) and any((size - 1) * step % 2 for size, step in _reach(module)):
         return "it pads unevenly"
-    if given[0].ndim != 2 + len(module.kernel_size):
+    if len(given[0]) != 2 + len(module.kernel_size):
         return "it is given a single sample without a batch"
     return None
 
@@ -145,7 +125,7 @@ def _names(network: nn.Module) -> dict[Any, list[str]]:
     """Every linear layer and convolution with all the names that it goes by."""
     found: dict[Any, list[str]] = defaultdict(list)
     for name, module in network.named_modules(remove_duplicate=False):
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
             found[module].append(name)
     return found
 
@@ -157,29 +137,14 @@ def _parameters(network: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-def _layer(name: str, module: Any, given: Sequence[np.ndarray], samples: int) -> Layer:
-    shape, dtype = tuple(module.weight.shape), str(module.weight.dtype).removeprefix("torch.")
-    weight, bias = _array(module.weight), None if module.bias is None else _array(module.bias)
-    op = type(module).__name__
-    if isinstance(module, nn.Linear):
-        first = given[0].shape
-        # A batch that the network folds into other axes, as windows of attention, is counted as rows of one sample.
-        rows = int(np.prod(first[:-1])) // samples
-        inner = first[1:] if len(first) == 2 or first[0] == samples else (rows, first[-1])
-        return Layer(Outline(name, shape), weight, bias, inner, op, len(given), dtype)
-    padding = module.padding
-    pads = (
-        padding * 2
-        if not isinstance(padding, str)
-        else tuple((size - 1) * step // 2 if padding == "same" else 0 for size, step in _reach(module)) * 2
-    )
-    outline = Outline(name, shape, tuple(module.stride), tuple(pads), tuple(module.dilation))
-    calls = len(given) * max(1, given[0].shape[0] // samples)
-    return Layer(outline, weight, bias, given[0].shape[1:], op, calls, dtype)
-
-
-def _array(parameter: Tensor) -> np.ndarray:
-    return parameter.detach().cpu().double().numpy()
+def _measured(layer: Layer, given: Sequence[tuple[int, ...]], samples: int) -> Layer:
+    """given: the shape of each call's input for so many samples."""
+    first = given[0]
+    if not layer.is_linear:
+        return measured(layer, first[1:], len(given) * max(1, first[0] // samples))
+    # A batch that the network folds into other axes, as windows of attention, is counted as rows of one sample.
+    rows = math.prod(first[:-1]) // samples
+    return measured(layer, first[1:] if len(first) == 2 or first[0] == samples else (rows, first[-1]), len(given))
 
 
 def _chain(whole: Any, pieces: Sequence[Piece]) -> nn.Sequential:

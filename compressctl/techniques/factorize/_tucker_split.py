@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compressctl.layers.layer import Layer, Outline
 from compressctl.numerics.evbmf import evbmf_rank
 from compressctl.numerics.low_rank import unwhitened
 from compressctl.numerics.tucker import Tucker, dropped_shares, hosvd, tucker2
-from compressctl.techniques.factorize._layers import Layer, Outline, pointwise
+from compressctl.techniques.factorize._pieces import pointwise
 from compressctl.techniques.factorize._split import Rank, steps
 
 

@@ -7,9 +7,9 @@ from functools import partial
 
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.layer import Layer
 from compressctl.techniques.factorize._cp_split import cp_split
 from compressctl.techniques.factorize._factorize import factorize
-from compressctl.techniques.factorize._layers import Layer
 from compressctl.techniques.factorize._splits import Way
 from compressctl.techniques.factorize.params import CpParams
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.layer import Layer
 from compressctl.techniques.factorize._factorize import factorize
-from compressctl.techniques.factorize._layers import Layer
 from compressctl.techniques.factorize._splits import Way
 from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
 from compressctl.techniques.factorize.params import SvdParams

@@ -6,8 +6,8 @@ import math
 
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.layer import Layer
 from compressctl.techniques.factorize._factorize import factorize
-from compressctl.techniques.factorize._layers import Layer
 from compressctl.techniques.factorize._splits import Way
 from compressctl.techniques.factorize._tucker_split import tucker_split
 from compressctl.techniques.factorize.params import TuckerParams

@@ -9,13 +9,13 @@ import pytest
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
+from compressctl.layers.layer import Layer, Outline
 from compressctl.techniques.factorize._global_ranks import keeping, path, state
-from compressctl.techniques.factorize._layers import Layer, Outline
+from compressctl.techniques.factorize._layer_rules import LayerRule
 from compressctl.techniques.factorize._ranks import Chooser
 from compressctl.techniques.factorize._rules import choose
 from compressctl.techniques.factorize._split import Option, options
 from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
-from compressctl.techniques.factorize._treat import Treatment
 from compressctl.techniques.factorize._tucker_split import tucker_split
 from compressctl.techniques.factorize.params import RankRule
 
@@ -26,13 +26,13 @@ def _linear(name: str = "fc", shape: tuple[int, int] = (40, 60), decay: float = 
     left, _ = np.linalg.qr(rng.standard_normal((shape[0], shape[0])))
     right, _ = np.linalg.qr(rng.standard_normal((shape[1], shape[0])))
     weight = (left * decay ** np.arange(shape[0])) @ right.T
-    return Layer(Outline(name, shape), weight, np.zeros(shape[0]), (shape[1],), "Linear")
+    return Layer(name, "Linear", Outline(name, shape), weight, np.zeros(shape[0]), (shape[1],))
 
 
 def _conv(name: str = "conv") -> Layer:
     weight = np.random.default_rng(0).standard_normal((16, 12, 3, 3))
     outline = Outline(name, weight.shape, (1, 1), (1, 1, 1, 1), (1, 1))
-    return Layer(outline, weight, None, (12, 8, 8), "Conv2d")
+    return Layer(name, "Conv2d", outline, weight, None, (12, 8, 8))
 
 
 def _values(layer: Layer) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_evbmf_finds_the_signal_and_never_less_than_1() -> None:
     noise = rng.standard_normal((40, 60))
     ranks = []
     for weight in (signal + noise, noise):
-        layer = Layer(Outline("fc", (40, 60)), weight, None, (60,), "Linear")
+        layer = Layer("fc", "Linear", Outline("fc", (40, 60)), weight, None, (60,))
         ranks.append(_rank(choose([channel_split(layer, None)], "evbmf", round_to=1)))
     assert ranks == [5, 1]
 
@@ -156,8 +156,8 @@ def test_a_shared_ratio_is_just_reached(ratio: float) -> None:
 
 
 def _chooser(rule: Any, **changes: Any) -> Chooser:
-    treatments = [Treatment(layer, rule) for layer in LAYERS.values()]
-    return Chooser(treatments, SPLITS, "macs", 1, Events(), **changes)
+    rules = [LayerRule(layer, rule) for layer in LAYERS.values()]
+    return Chooser(rules, SPLITS, "macs", 1, Events(), **changes)
 
 
 def test_validated_ranks_are_the_lowest_whose_score_holds() -> None:

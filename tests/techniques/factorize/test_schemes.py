@@ -9,12 +9,14 @@ import torch
 from support.factorizing import random_images, run_torch
 from torch import nn
 
+from compressctl.layers.layer import Layer
+from compressctl.layers.torch_network import outline_of
 from compressctl.numerics.low_rank import whitening
 from compressctl.techniques.factorize._cp_split import cp_split
-from compressctl.techniques.factorize._layers import Layer
+from compressctl.techniques.factorize._pieces import measured
 from compressctl.techniques.factorize._split import Option, Rank, Split, option
 from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
-from compressctl.techniques.factorize._torch_network import _chain, _layer
+from compressctl.techniques.factorize._torch_network import _chain
 from compressctl.techniques.factorize._tucker_split import tucker_split
 
 
@@ -51,8 +53,14 @@ def _images(samples: int = 3) -> np.ndarray:
 def _option(
     layer: nn.Module, images: np.ndarray, scheme: str, rank: Rank | None, factor: np.ndarray | None = None
 ) -> Option:
-    split = MAKERS[scheme](_layer("conv", layer, [images], len(images)), factor)
+    split = MAKERS[scheme](_plain(layer, images), factor)
     return option(split, split.full_rank if rank is None else rank)
+
+
+def _plain(layer: nn.Module, images: np.ndarray) -> Layer:
+    bias = None if layer.bias is None else layer.bias.detach().numpy()
+    weight = layer.weight.detach().numpy()
+    return measured(Layer("conv.weight", "Conv2d", outline_of("conv", layer), weight, bias), images.shape[1:])
 
 
 def _lost(layer: nn.Module, one: Option, images: np.ndarray) -> float:
@@ -107,7 +115,7 @@ def test_the_error_falls_with_rank(scheme: str) -> None:
     ranks: list[Rank] = [(1, 1), (3, 2), (6, 5), (10, 6)] if scheme == "tucker" else [(1,), (4,), (10,), (18,)]
     errors = []
     for rank in ranks:
-        split = MAKERS[scheme](_layer("conv", layer, [_images()], 3), None)
+        split = MAKERS[scheme](_plain(layer, _images()), None)
         errors.append(split.error(tuple(min(pair) for pair in zip(rank, split.full_rank, strict=True))))
     assert errors == sorted(errors, reverse=True)
     assert errors[0] < 1

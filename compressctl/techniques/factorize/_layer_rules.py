@@ -8,12 +8,13 @@ from typing import Any
 
 from compressctl.core.errors import UsageError
 from compressctl.core.patterns import matching
-from compressctl.techniques.factorize._layers import Layer, Survey
+from compressctl.layers.layer import Layer
+from compressctl.techniques.factorize._pieces import Survey
 from compressctl.techniques.factorize._rules import Rule
 
 
 @dataclass(frozen=True)
-class Treatment:
+class LayerRule:
     """rule: how the layer's rank is found. conv: how it is split if it is a convolution; None but for svd."""
 
     layer: Layer
@@ -21,20 +22,18 @@ class Treatment:
     conv: str | None = None
 
 
-def treat(survey: Survey, params: Any) -> list[Treatment]:
-    """One treatment for each layer. Raises UsageError for a pattern that matches nothing, or a rank that no layer has."""
-    found = {layer.name: Treatment(layer, params.rank, getattr(params, "conv", None)) for layer in survey.layers}
+def layer_rules(survey: Survey, params: Any) -> list[LayerRule]:
+    """What becomes of each layer. Raises UsageError for a pattern that matches nothing, or a rank that no layer has."""
+    found = {layer.owner: LayerRule(layer, params.rank, getattr(params, "conv", None)) for layer in survey.layers}
     for override in params.overrides:
-        for layer in matching(override.match, survey.layers, _names, also=survey.whole):
-            before = found[layer.name]
+        for layer in matching(
+            override.match, survey.layers, lambda layer: (layer.owner, *layer.names), also=survey.whole
+        ):
+            before = found[layer.owner]
             rule = before.rule if override.rank is None else override.rank
             _check_number(layer, rule)
-            found[layer.name] = Treatment(layer, rule, getattr(override, "conv", None) or before.conv)
+            found[layer.owner] = LayerRule(layer, rule, getattr(override, "conv", None) or before.conv)
     return list(found.values())
-
-
-def _names(layer: Layer) -> tuple[str, ...]:
-    return layer.name, layer.op, f"{layer.name}.weight"
 
 
 def _check_number(layer: Layer, rule: Rule) -> None:
@@ -46,7 +45,7 @@ def _check_number(layer: Layer, rule: Rule) -> None:
         if number > limit:
             shape = " x ".join(map(str, layer.outline.shape))
             raise UsageError(
-                f"overrides: rank {number} is more than this layer has ({layer.name} is {shape})",
+                f"overrides: rank {number} is more than this layer has ({layer.owner} is {shape})",
                 hint=f"choose {limit} or less, or `rank: {{energy: 0.95}}`",
             )
 
