@@ -69,10 +69,15 @@ def _save(folder: Path) -> None:
     "stage",
     [
         {"use": "quantize.static"},
-        {"use": "quantize.dynamic"},
-        {"use": "quantize.weights", "bits": 8},
-        {"use": "cast", "dtype": "float16", "scope": "all"},
-        {"use": "share.kmeans", "clusters": 64},
+        *(
+            pytest.param(stage, marks=pytest.mark.slow)
+            for stage in (
+                {"use": "quantize.dynamic"},
+                {"use": "quantize.weights", "bits": 8},
+                {"use": "cast", "dtype": "float16", "scope": "all"},
+                {"use": "share.kmeans", "clusters": 64},
+            )
+        ),
     ],
     ids=lambda stage: stage["use"],
 )

@@ -53,6 +53,7 @@ def test_a_slower_int8_file_is_undone_and_the_report_says_so(shell: Shell) -> No
     assert "QuantizeLinear" not in {node.op_type for node in kept.graph.node}
 
 
+@pytest.mark.slow
 def test_a_network_that_was_trained_in_vain_is_lowered_as_it_came(shell: Shell) -> None:
     """quantize.qat takes a network and gives a graph: undone, the graph is the network's."""
     pytest.importorskip("accelerate")
@@ -80,6 +81,7 @@ stages:
     return "student.yaml"
 
 
+@pytest.mark.slow
 def test_a_skipped_student_leaves_the_graph_that_was_given(shell: Shell) -> None:
     pytest.importorskip("accelerate")
     done = shell.run("apply", _student(shell, "  - {use: quantize.static, if_slower: keep}"), "--output", "out")

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from support.lessons import lowered_teacher
 
 import compressctl
 from compressctl.pipeline import evaluator
@@ -22,9 +24,10 @@ def test_what_a_technique_held_its_gate_with_is_scored_once(
         return original(*arguments, **options)
 
     monkeypatch.setattr(evaluator, "predict_all", counting)
+    onnx.save(lowered_teacher().body, tmp_path / "digits.onnx")
     recipe = {
         "recipe": "compressctl/v1",
-        "model": {"source": "builtin", "name": "digits-resnet"},
+        "model": {"source": "onnx", "path": tmp_path / "digits.onnx"},
         "data": {"source": "digits", "calibration": 64},
         "stages": [
             {"id": "w2", "use": "quantize.weights", "bits": 2, "gate": {"accuracy_drop": limit}, "if_slower": "keep"}
