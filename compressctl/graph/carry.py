@@ -13,13 +13,14 @@ from compressctl.core.errors import NothingToCompressError
 from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel
 from compressctl.core.quant import QuantPlan, TensorQuant
-from compressctl.graph.codes import spread
-from compressctl.graph.index import GraphIndex, attribute, copied, index, store_what_is_read
+from compressctl.graph.codes import dequantize_codes
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import GraphIndex, attribute, copied, places
 from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.own_copies import weight_position
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.sites import is_between_codes
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.tensors import copy_of
 from compressctl.graph.weight_nodes import find_weighted
 
 
@@ -83,23 +84,26 @@ def _still_stored(body: onnx.ModelProto) -> set[str]:
 
 
 def _taken_over(body: onnx.ModelProto) -> Carried:
-    found = index(body.graph)
-    quants = {
+    around = list(places(body.graph))
+    wanted = {
         node.output[0]: quant
-        for node in body.graph.node
-        if node.op_type == "DequantizeLinear" and (quant := _meaning(node, found)) is not None
+        for place, found in around
+        for node in place.node
+        if node.op_type == "DequantizeLinear"
+        and node.output[0] not in found.outputs
+        and (quant := _meaning(node, found)) is not None
     }
-    wanted = {name: quant for name, quant in quants.items() if name not in found.outputs}
     if not wanted:
         return Carried(body)
-    floats = _as_floats(body, wanted)
-    weighted = {node.node for node in find_weighted(floats.graph)}
-    read_well = {
+    weighted = {node.node for node in find_weighted(_as_floats(body, wanted).graph)}
+    read_otherwise = {
         name
-        for name in wanted
-        if all(_reads_as_weight(node, name, weighted, found, wanted) for node in found.consumers.get(name, []))
+        for place, found in around
+        for node in place.node
+        for name in wanted.keys() & set(node.input)
+        if not _reads_as_weight(node, name, weighted, found, wanted)
     }
-    kept = {name: quant for name, quant in wanted.items() if name in read_well}
+    kept = {name: quant for name, quant in wanted.items() if name not in read_otherwise}
     return Carried(_as_floats(body, kept) if kept else body, kept)
 
 
@@ -135,17 +139,15 @@ def _meaning(node: onnx.NodeProto, found: GraphIndex) -> TensorQuant | None:
 def _as_floats(body: onnx.ModelProto, quants: Mapping[str, TensorQuant]) -> onnx.ModelProto:
     """A copy in which these tensors are float constants, bit for bit what their DequantizeLinear gives."""
     made = copy_of(body)
-    found, nodes = index(body.graph), []
-    for node in body.graph.node:
+    editor = GraphEditor(made.graph)
+
+    def stored(node: onnx.NodeProto) -> Replacement:
         quant = quants.get(node.output[0]) if node.op_type == "DequantizeLinear" else None
-        codes = found.array(node.input[0]) if quant is not None else None
+        codes = editor.array(node.input[0]) if quant is not None else None
         if quant is None or codes is None:
-            nodes.append(node)
-            continue
-        scale, point = (spread(part, quant, codes.shape) for part in (quant.scale, quant.zero_point))
-        values = (codes.astype(np.float32) - point.astype(np.float32)) * scale.astype(np.float32)
-        made.graph.initializer.append(from_array(np.asarray(values, np.float32), node.output[0]))
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
-    store_what_is_read(made.graph)
+            return None
+        editor.store(node.output[0], dequantize_codes(codes, quant))
+        return []
+
+    editor.replace_nodes(stored)
     return made

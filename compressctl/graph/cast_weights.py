@@ -13,11 +13,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressctl.core.quant import TensorQuant
-from compressctl.graph.constants import constant_tensors
-from compressctl.graph.edit import names_in, unused
-from compressctl.graph.index import GraphIndex, attribute, index, reads
+from compressctl.graph.constants import Constants, constant_tensors
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import GraphIndex, attribute, bodies, index
 from compressctl.graph.opset import opset_of
-from compressctl.graph.tensors import copy_of, from_array, to_array
+from compressctl.graph.tensors import copy_of, to_array
 
 INTEGERS: Mapping[int, str] = {
     TensorProto.INT8: "int8",
@@ -44,14 +44,15 @@ class CastWeight:
     quant: TensorQuant | None
 
 
-def cast_weights(graph: onnx.GraphProto) -> list[CastWeight]:
-    """Every float tensor that is made of stored 8-bit or 4-bit integers so, in graph order."""
-    if not any(node.op_type == "Cast" for node in graph.node):
-        return []
-    found = index(graph)
-    constant = constant_tensors(graph)
-    weights = []
+def cast_weights(
+    graph: onnx.GraphProto, outer: GraphIndex | None = None, around: Constants | None = None
+) -> list[CastWeight]:
+    """Every float tensor that is made of stored 8-bit or 4-bit integers so, in graph order. outer, around: of the graphs around."""
+    found, weights = index(graph, outer), []
+    constant = {**(around or {}), **constant_tensors(graph, outer=around)}
     for node in graph.node:
+        for body in bodies(node):
+            weights += cast_weights(body, found, constant)
         if node.op_type != "Cast" or attribute(node, "to") not in (TensorProto.FLOAT, TensorProto.FLOAT16):
             continue
         dtype = INTEGERS.get(_stored_type(node.input[0], found))
@@ -72,16 +73,14 @@ def as_dequantized(model: onnx.ModelProto) -> onnx.ModelProto:
     if not weights:
         return model
     made = copy_of(model)
-    graph, taken = made.graph, names_in(made.graph)
-    by_result = {weight.result: weight for weight in weights}
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+    editor, by_result = GraphEditor(made.graph), {weight.result: weight for weight in weights}
+
+    def dequantized(node: onnx.NodeProto) -> Replacement:
         weight = by_result.get(node.output[0]) if node.output else None
-        nodes.append(node if weight is None else _dequantize(weight, node.name, graph, taken))
-    needed = _needed(nodes, {output.name for output in graph.output})
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in needed]
-    del graph.node[:]
-    graph.node.extend(copies)
+        return None if weight is None else [_dequantize(weight, node.name, editor)]
+
+    editor.replace_nodes(dequantized)
+    editor.drop_unread()
     return made
 
 
@@ -175,29 +174,13 @@ def _can_be_said(weight: CastWeight, opset: int, graph: onnx.GraphProto) -> bool
     )
 
 
-def _dequantize(weight: CastWeight, name: str, graph: onnx.GraphProto, taken: set[str]) -> onnx.NodeProto:
+def _dequantize(weight: CastWeight, name: str, editor: GraphEditor) -> onnx.NodeProto:
     quant = weight.quant
     assert quant is not None
-    inputs = [weight.codes]
-    parts = [("scale", np.asarray(quant.scale, np.float32))]
+    inputs = [weight.codes, editor.constant(np.asarray(quant.scale, np.float32), weight.result, "scale")]
     if np.any(np.asarray(quant.zero_point, np.float32)):
-        parts.append(("zero_point", np.asarray(quant.zero_point)))
-    for kind, part in parts:
-        inputs.append(unused(f"{weight.result}_{kind}", taken))
-        graph.initializer.append(from_array(part, inputs[-1]))
+        inputs.append(editor.constant(np.asarray(quant.zero_point), weight.result, "zero_point"))
     node = helper.make_node("DequantizeLinear", inputs, [weight.result], name)
     if quant.axis is not None:
         node.attribute.append(helper.make_attribute("axis", quant.axis))
     return node
-
-
-def _needed(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
-    """Without casts and subtractions that nothing reads any more. Whatever else nobody reads stays."""
-    read = {name for node in nodes for name in reads(node)} | outputs
-    kept: list[onnx.NodeProto] = []
-    for node in reversed(nodes):
-        if node.op_type in ("Cast", "Sub") and not read & set(node.output):
-            continue
-        kept.append(node)
-    kept.reverse()
-    return kept if len(kept) == len(nodes) else _needed(kept, outputs)

@@ -23,6 +23,13 @@ def weight_values(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
     return dequantize(weight_codes(values, quant), scale, zero_point)
 
 
+def dequantize_codes(codes: np.ndarray, quant: TensorQuant) -> np.ndarray:
+    """What stored codes stand for: float32, their shape, as a DequantizeLinear computes it."""
+    scale, point = (spread(part, quant, codes.shape) for part in (quant.scale, quant.zero_point))
+    values = (codes.astype(np.float32) - point.astype(np.float32)) * scale.astype(np.float32)
+    return np.asarray(values, np.float32)
+
+
 def spread(part: np.ndarray, quant: TensorQuant, shape: Sequence[int]) -> np.ndarray:
     """A scale or zero point of a plan so that it broadcasts against a tensor of that shape; each block's is repeated."""
     part = np.asarray(part)

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnx
 
-from compressctl.graph.index import bodies, store_what_is_read
+from compressctl.graph.index import GraphIndex, all_graphs, bodies, index, needed, store_what_is_read
 from compressctl.graph.tensors import content, from_array, to_array
 
 Replacement = Sequence[onnx.NodeProto] | None
@@ -29,6 +30,7 @@ class GraphEditor:
         self.visible: ChainMap[str, tuple[str, ...]] = ChainMap()
         self._taken = names_in(graph)
         self._given: dict[tuple[str, ...], str] = {}
+        self._places: list[_Place] = []
 
     def name(self, *parts: str) -> str:
         """A name that the graph does not have, the parts joined, with a number where that is taken. The same parts, the same name."""
@@ -36,9 +38,10 @@ class GraphEditor:
             self._given[parts] = unused("_".join(parts), self._taken)
         return self._given[parts]
 
-    def new_name(self, wanted: str) -> str:
-        """Another name each time."""
-        return unused(wanted, self._taken)
+    def new_name(self, *wanted: str) -> str:
+        """Another name each time: the first that is free, or the last with a number."""
+        free = (name for name in wanted if name not in self._taken)
+        return unused(next(free, wanted[-1]), self._taken)
 
     def constant(self, value: np.ndarray, *parts: str) -> str:
         """Store a constant under such a name; one that the graph has there already with the same bits is that constant."""
@@ -51,6 +54,15 @@ class GraphEditor:
                 self.stored[tensor.name] = self.graph.initializer[-1]
             self._given[parts] = tensor.name
         return self._given[parts]
+
+    def store(self, name: str, value: np.ndarray) -> None:
+        """Store a constant under a name that the graph has: the constant's, or that of a tensor whose node goes."""
+        tensor = from_array(np.asarray(value, order="C"), name)
+        if name in self.stored:
+            self.stored[name].CopyFrom(tensor)
+        else:
+            self.graph.initializer.append(tensor)
+            self.stored[name] = self.graph.initializer[-1]
 
     def array(self, name: str) -> np.ndarray | None:
         """A constant's value, None when the tensor is computed."""
@@ -65,14 +77,31 @@ class GraphEditor:
         self._replace_in(self.graph, replace)
         self.close()
 
+    @property
+    def here(self) -> GraphIndex:
+        """The index of the graph or body whose nodes are being replaced, as it was before."""
+        return self._places[-1].found
+
+    def drop_unread(self) -> None:
+        """Drop nodes, and then constants, that nothing reads any more, in bodies too."""
+        for place in reversed(list(all_graphs(self.graph))):
+            kept = needed(place.node, [output.name for output in place.output])
+            if len(kept) < len(place.node):
+                del place.node[:]
+                place.node.extend(kept)
+        self.close()
+
     def close(self) -> None:
         """Drop constants that nothing reads."""
         store_what_is_read(self.graph)
-        self.stored = {tensor.name: tensor for tensor in self.graph.initializer}
+        before, self.stored = self.stored, {tensor.name: tensor for tensor in self.graph.initializer}
+        dropped = before.keys() - self.stored.keys()
+        self._given = {parts: name for parts, name in self._given.items() if name not in dropped}
 
     def _replace_in(self, graph: onnx.GraphProto, replace: Callable[[onnx.NodeProto], Replacement]) -> None:
         nodes: list[onnx.NodeProto] = []
         changed = False
+        self._places.append(_Place(graph, self._places[-1] if self._places else None))
         for node in graph.node:
             for body in bodies(node):
                 self.visible = self.visible.new_child()
@@ -81,9 +110,19 @@ class GraphEditor:
             replacement = replace(node)
             nodes.extend([node] if replacement is None else replacement)
             changed |= replacement is not None
+        self._places.pop()
         if changed:
             del graph.node[:]
             graph.node.extend(nodes)
+
+
+class _Place:
+    def __init__(self, graph: onnx.GraphProto, outer: _Place | None) -> None:
+        self._graph, self._outer = graph, outer
+
+    @cached_property
+    def found(self) -> GraphIndex:
+        return index(self._graph, self._outer.found if self._outer is not None else None)
 
 
 def names_in(graph: onnx.GraphProto) -> set[str]:

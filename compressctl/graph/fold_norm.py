@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from compressctl.graph.index import GraphIndex, attribute, index, store_what_is_read
-from compressctl.graph.tensors import from_array, to_array
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.tensors import to_array
 
 _OUT_CHANNELS_AXIS = {"Conv": 0, "ConvTranspose": 1}
 
@@ -17,13 +18,13 @@ def fold_norms(graph: onnx.GraphProto) -> None:
     Exporters fold most; they leave those whose convolution shares its weight with another. The folded weight is a constant
     of its own, so that the other keeps what it has.
     """
+    editor = GraphEditor(graph)
     for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
         looked_up = index(graph)
         conv = looked_up.producers.get(norm.input[0])
-        if conv is None or not _can_fold(conv, norm, looked_up):
-            continue
-        _fold(graph, conv, norm, looked_up)
-    store_what_is_read(graph)
+        if conv is not None and _can_fold(conv, norm, looked_up):
+            _fold(editor, conv, norm, looked_up)
+    editor.close()
 
 
 def _can_fold(conv: onnx.NodeProto, norm: onnx.NodeProto, looked_up: GraphIndex) -> bool:
@@ -35,7 +36,7 @@ def _can_fold(conv: onnx.NodeProto, norm: onnx.NodeProto, looked_up: GraphIndex)
     return is_constant and looked_up.only_consumer(conv.output[0]) is not None
 
 
-def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.NodeProto, looked_up: GraphIndex) -> None:
+def _fold(editor: GraphEditor, conv: onnx.NodeProto, norm: onnx.NodeProto, looked_up: GraphIndex) -> None:
     scale, shift, mean, variance = (_float64(looked_up, name) for name in norm.input[1:5])
     factor = scale / np.sqrt(variance + float(str(attribute(norm, "epsilon", 1e-5))))
     weight = _float64(looked_up, conv.input[1])
@@ -43,14 +44,11 @@ def _fold(graph: onnx.GraphProto, conv: onnx.NodeProto, norm: onnx.NodeProto, lo
     along = [1] * weight.ndim
     along[_OUT_CHANNELS_AXIS[conv.op_type]] = -1
     dtype = to_array(looked_up.initializers[conv.input[1]]).dtype
-    folded = {
-        f"{conv.name}.folded.weight": weight * factor.reshape(along),
-        f"{conv.name}.folded.bias": (bias - mean) * factor + shift,
-    }
-    graph.initializer.extend(from_array(value.astype(dtype), name) for name, value in folded.items())
-    conv.input[:] = [conv.input[0], *folded]
+    folded = {"weight": weight * factor.reshape(along), "bias": (bias - mean) * factor + shift}
+    names = [editor.constant(value.astype(dtype), f"{conv.name}.folded.{role}") for role, value in folded.items()]
+    conv.input[:] = [conv.input[0], *names]
     conv.output[0] = norm.output[0]
-    graph.node.remove(norm)
+    editor.graph.node.remove(norm)
 
 
 def _float64(looked_up: GraphIndex, name: str) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.graph.index import attribute, index
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import attribute
 from compressctl.graph.opset import opset_of
 from compressctl.graph.tensors import copy_of
 
@@ -20,28 +21,24 @@ def fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
     opset = opset_of(model)
     if opset < 14:
         return made
-    looked_up = index(made.graph)
-    nodes: list[onnx.NodeProto] = []
-    dropped: set[str] = set()
-    for node in made.graph.node:
-        gate = next(
-            (looked_up.producers.get(name) for name in node.input if _is_gate(looked_up.producers.get(name))), None
-        )
-        if node.op_type != "Mul" or gate is None or looked_up.only_consumer(gate.output[0]) is None:
-            nodes.append(node)
-            continue
-        if gate.input[0] not in node.input:
-            nodes.append(node)
-            continue
-        dropped.add(gate.output[0])
-        nodes.append(helper.make_node("HardSwish", [gate.input[0]], list(node.output), node.name))
-    del made.graph.node[:]
-    made.graph.node.extend(node for node in nodes if node.output[0] not in dropped)
+    editor = GraphEditor(made.graph)
+    gates: set[str] = set()
+
+    def fused(node: onnx.NodeProto) -> Replacement:
+        makers = (editor.here.producers.get(name) for name in node.input) if node.op_type == "Mul" else ()
+        gate = next((maker for maker in makers if maker is not None and _is_gate(maker)), None)
+        if gate is None or editor.here.only_consumer(gate.output[0]) is None or gate.input[0] not in node.input:
+            return None
+        gates.add(gate.output[0])
+        return [helper.make_node("HardSwish", [gate.input[0]], list(node.output), node.name)]
+
+    editor.replace_nodes(fused)
+    editor.replace_nodes(lambda node: [] if gates & set(node.output) else None)
     return made
 
 
-def _is_gate(node: onnx.NodeProto | None) -> bool:
-    if node is None or node.op_type != "HardSigmoid":
+def _is_gate(node: onnx.NodeProto) -> bool:
+    if node.op_type != "HardSigmoid":
         return False
     alpha, beta = attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
     return bool(np.isclose(float(alpha), 1 / 6, rtol=1e-4) and np.isclose(float(beta), 0.5))  # type: ignore[arg-type]

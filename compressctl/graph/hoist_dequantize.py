@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from compressctl.graph.index import GraphIndex, copied, index
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import GraphIndex, copied
 
 
 def dequantize_first(graph: onnx.GraphProto) -> None:
@@ -13,27 +14,25 @@ def dequantize_first(graph: onnx.GraphProto) -> None:
 
     Source: what ONNX Runtime's quantize_dynamic and quantize_static write for embeddings.
     """
-    found = index(graph)
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        readers = _dequantizers(node, found)
-        if not readers:
-            nodes.append(node)
-            continue
-        for number, reader in enumerate(readers):
-            table = f"{node.input[0]}_{reader.output[0]}"
-            nodes.append(helper.make_node("DequantizeLinear", [node.input[0], *reader.input[1:]], [table], reader.name))
+    editor = GraphEditor(graph)
+    moved: set[str] = set()
+
+    def swapped(node: onnx.NodeProto) -> Replacement:
+        if node.op_type == "DequantizeLinear" and node.output[0] in moved:
+            return []
+        readers = _dequantizers(node, editor.here)
+        nodes: list[onnx.NodeProto] = []
+        for reader in readers:
+            moved.add(reader.output[0])
+            table, called = editor.name(node.input[0], reader.output[0]), editor.name(reader.name, "table")
+            nodes.append(helper.make_node("DequantizeLinear", [node.input[0], *reader.input[1:]], [table], called))
             lookup = copied(node)
-            lookup.name, lookup.input[0], lookup.output[0] = (
-                f"{node.name}_{number}" if number else node.name,
-                table,
-                reader.output[0],
-            )
+            lookup.name = node.name if reader is readers[0] else editor.name(node.name, reader.name)
+            lookup.input[0], lookup.output[0] = table, reader.output[0]
             nodes.append(lookup)
-    moved = {node.output[0] for node in nodes if node.op_type == "Gather"}
-    kept = [node for node in nodes if node.op_type != "DequantizeLinear" or node.output[0] not in moved]
-    del graph.node[:]
-    graph.node.extend(kept)
+        return nodes or None
+
+    editor.replace_nodes(swapped)
 
 
 def _dequantizers(node: onnx.NodeProto, found: GraphIndex) -> list[onnx.NodeProto]:

@@ -122,6 +122,16 @@ def rename_reads(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             output.name = outer.get(output.name, output.name)
 
 
+def needed(nodes: Iterable[onnx.NodeProto], tensors: Iterable[str]) -> list[onnx.NodeProto]:
+    """Those of a graph's nodes that tensors depend on, in their order."""
+    wanted, kept = set(tensors), []
+    for node in reversed(list(nodes)):
+        if wanted & set(node.output):
+            kept.append(node)
+            wanted.update(reads(node))
+    return kept[::-1]
+
+
 def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     """Every tensor that one of these nodes reads, in its bodies too."""
     return {name for node in nodes for name in reads(node)}

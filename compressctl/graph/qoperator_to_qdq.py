@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.graph.index import GraphIndex, attribute, index
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import all_nodes, attribute
+from compressctl.graph.tensors import copy_of
 
 Triple = tuple[str, str, str]
 """Codes, scale and zero point."""
@@ -20,13 +21,12 @@ Triple = tuple[str, str, str]
 
 def unfold_qlinear(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without such operators, as far as they are known; the same object where there is none."""
-    if not any(is_qlinear(node) for node in model.graph.node):
+    if not any(is_qlinear(node) for node in all_nodes(model.graph)):
         return model
     made = copy_of(model)
-    found = index(model.graph)
-    del made.graph.node[:], made.graph.value_info[:]
-    for node in model.graph.node:
-        made.graph.node.extend(_unfolded(node, found, made.graph) if is_qlinear(node) else [node])
+    editor = GraphEditor(made.graph)
+    editor.replace_nodes(lambda node: _unfolded(node, editor) if is_qlinear(node) else None)
+    del made.graph.value_info[:]
     return made
 
 
@@ -35,34 +35,29 @@ def is_qlinear(node: onnx.NodeProto) -> bool:
     return node.op_type in _READERS and not attribute(node, "channels_last", 0)
 
 
-def _unfolded(node: onnx.NodeProto, found: GraphIndex, graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _unfolded(node: onnx.NodeProto, editor: GraphEditor) -> list[onnx.NodeProto] | None:
     op, operands, result, bias = _READERS[node.op_type](list(node.input))
-    base = node.name or node.output[0]
-    nodes, inputs = [], []
+    make, name, nodes, inputs = helper.make_node, editor.name, [], []
     for position, (codes, scale, point) in enumerate(operands):
-        inputs.append(f"{base}_operand{position}")
-        dequantize = helper.make_node("DequantizeLinear", [codes, scale, point], [inputs[-1]], f"{inputs[-1]}_DQ")
+        inputs.append(name(node.name, f"operand{position}"))
+        dequantize = make("DequantizeLinear", [codes, scale, point], [inputs[-1]], name(inputs[-1], "DQ"))
         if position == 1 and op in _WEIGHT_AXES:
             dequantize.attribute.append(helper.make_attribute("axis", _weight_axis(op, node)))
         nodes.append(dequantize)
     if bias:
         # int32 at the scale of the products.
-        scales = [found.array(scale) for _, scale, _ in operands]
+        scales = [editor.array(scale) for _, scale, _ in operands]
         if scales[0] is None or scales[1] is None:
-            return [node]
-        scale = from_array(np.asarray(scales[0] * scales[1], np.float32), f"{base}_bias_scale")
-        graph.initializer.append(scale)
-        dequantize = helper.make_node(
-            "DequantizeLinear", [bias, scale.name], [f"{base}_bias"], f"{base}_bias_DQ", axis=0
-        )
-        nodes.append(dequantize)
-        inputs.append(f"{base}_bias")
-    raw = node.output[0] if result is None else f"{base}_float"
-    written = helper.make_node(op, inputs, [raw], base)
+            return None
+        scale = editor.constant(np.asarray(scales[0] * scales[1], np.float32), node.name, "bias_scale")
+        inputs.append(name(node.name, "bias"))
+        nodes.append(make("DequantizeLinear", [bias, scale], inputs[-1:], name(inputs[-1], "DQ"), axis=0))
+    raw = node.output[0] if result is None else name(node.name, "float")
+    written = make(op, inputs, [raw], node.name)
     written.attribute.extend(entry for entry in node.attribute if entry.name not in ("channels_last",))
     nodes.append(written)
     if result is not None:
-        nodes.append(helper.make_node("QuantizeLinear", [raw, *result], [node.output[0]], f"{base}_Q"))
+        nodes.append(make("QuantizeLinear", [raw, *result], [node.output[0]], name(node.name, "Q")))
     return nodes
 
 

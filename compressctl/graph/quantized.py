@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from compressctl.graph.cast_weights import INTEGERS, cast_weights
 from compressctl.graph.constants import CODES
-from compressctl.graph.index import attribute, bodies
+from compressctl.graph.index import all_nodes, attribute, bodies
 from compressctl.graph.qoperator_to_qdq import is_qlinear
 
 _SHOWN = 4
@@ -44,6 +44,9 @@ def already_quantized(model: onnx.ModelProto) -> tuple[Quantized, ...]:
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for what, dtype, how, name in _parts(model.graph, {}):
         found.setdefault((what, dtype, how), {}).setdefault(name)
+    for weight in cast_weights(model.graph) if any(node.op_type == "Cast" for node in all_nodes(model.graph)) else ():
+        how = f"behind {', '.join(weight.steps[:-1])} and {weight.steps[-1]}"
+        found.setdefault(("weight", weight.dtype, how), {}).setdefault(weight.codes)
     return tuple(Quantized(*key, tuple(names)) for key, names in found.items())
 
 
@@ -61,8 +64,6 @@ def _parts(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> Ite
             yield from _of_node(node, stored)
         for body in bodies(node) if node.attribute else ():
             yield from _parts(body, stored)
-    for weight in cast_weights(graph):
-        yield "weight", weight.dtype, f"behind {', '.join(weight.steps[:-1])} and {weight.steps[-1]}", weight.codes
 
 
 def _of_node(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> Iterator[Part]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compressctl.graph.edit import GraphEditor
 from compressctl.graph.index import GraphIndex, attribute, index
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.tensors import copy_of
 from compressctl.graph.weight_nodes import WeightNode
 
 
@@ -23,6 +24,7 @@ def scale_inputs(
     the name of the node that took it. Weights that other nodes share are left alone, and so are all products of that tensor.
     """
     changed = copy_of(model)
+    editor = GraphEditor(changed.graph)
     places: dict[str, str] = {}
     for tensor, scale in scales.items():
         found = index(changed.graph)
@@ -32,50 +34,52 @@ def scale_inputs(
         for reader in readers:
             weight = found.array(reader.weight)
             assert weight is not None
-            _replace(changed.graph, reader.weight, reader.stored(reader.matrix(weight) * scale, weight.shape))
+            editor.store(reader.weight, reader.stored(reader.matrix(weight) * scale, weight.shape).astype(np.float32))
         names = {reader.node for reader in readers}
         alone = {node.name for node in found.consumers[tensor]} <= names and tensor not in found.outputs
-        maker = _divide(changed.graph, found, tensor, scale) if alone else None
-        places[tensor] = maker or _divided_in_front(changed.graph, tensor, scale, names)
+        maker = _divide(editor, found, tensor, scale) if alone else None
+        places[tensor] = maker or _divided_in_front(editor, tensor, scale, names)
+    editor.close()
     return changed, places
 
 
-def _divide(graph: onnx.GraphProto, found: GraphIndex, tensor: str, scale: np.ndarray) -> str | None:
+def _divide(editor: GraphEditor, found: GraphIndex, tensor: str, scale: np.ndarray) -> str | None:
     """Divide what makes the tensor; the name of the node that took it, None (and nothing changed) when none can."""
     maker = found.producers.get(tensor)
     if maker is None or len(found.consumers.get(tensor, [])) == 0:
         return None
     if maker.op_type == "LayerNormalization" and attribute(maker, "axis", -1) == -1:
-        return _divide_constants(graph, found, maker, [1, 2], scale)
+        return _divide_constants(editor, found, maker, [1, 2], scale)
     if maker.op_type in ("MatMul", "Gemm"):
         weight = found.array(maker.input[1])
         turned = maker.op_type == "Gemm" and attribute(maker, "transB", 0)
         if weight is None or weight.ndim != 2 or len(found.consumers[maker.input[1]]) > 1:
             return None
         has_bias = len(maker.input) > 2 and bool(maker.input[2])
-        if has_bias and _divide_constants(graph, found, maker, [2], scale) is None:
+        if has_bias and _divide_constants(editor, found, maker, [2], scale) is None:
             return None
-        _replace(graph, maker.input[1], weight / (scale[:, None] if turned else scale))
+        divided = weight / (scale[:, None] if turned else scale)
+        editor.store(maker.input[1], divided.astype(np.float32))
         return maker.name
     if maker.op_type == "Relu":
-        return _divide_only(graph, found, maker.input[0], scale)
+        return _divide_only(editor, found, maker.input[0], scale)
     constants = [position for position, name in enumerate(maker.input) if name in found.initializers]
     if maker.op_type == "Mul" and len(constants) == 1:
-        return _divide_constants(graph, found, maker, constants, scale)
+        return _divide_constants(editor, found, maker, constants, scale)
     if maker.op_type == "Add" and len(constants) == 1:
         if not _is_channels(found, maker.input[constants[0]], scale):
             return None
-        inner = _divide_only(graph, found, maker.input[1 - constants[0]], scale)
-        return inner and _divide_constants(graph, found, maker, constants, scale) and inner
+        inner = _divide_only(editor, found, maker.input[1 - constants[0]], scale)
+        return inner and _divide_constants(editor, found, maker, constants, scale) and inner
     return None
 
 
-def _divide_only(graph: onnx.GraphProto, found: GraphIndex, tensor: str, scale: np.ndarray) -> str | None:
-    return _divide(graph, found, tensor, scale) if found.only_consumer(tensor) is not None else None
+def _divide_only(editor: GraphEditor, found: GraphIndex, tensor: str, scale: np.ndarray) -> str | None:
+    return _divide(editor, found, tensor, scale) if found.only_consumer(tensor) is not None else None
 
 
 def _divide_constants(
-    graph: onnx.GraphProto, found: GraphIndex, node: onnx.NodeProto, positions: Sequence[int], scale: np.ndarray
+    editor: GraphEditor, found: GraphIndex, node: onnx.NodeProto, positions: Sequence[int], scale: np.ndarray
 ) -> str | None:
     """Give a node copies of its constants, divided along their last axis: others may read the old ones."""
     named = [position for position in positions if len(node.input) > position and node.input[position]]
@@ -84,9 +88,8 @@ def _divide_constants(
     for position in named:
         values = found.array(node.input[position])
         assert values is not None
-        name = f"{node.name}_{position}_divided"
-        graph.initializer.append(from_array((values / scale).astype(values.dtype), name))
-        node.input[position] = name
+        divided = (values / scale).astype(values.dtype)
+        node.input[position] = editor.constant(divided, node.name, str(position), "divided")
     return node.name
 
 
@@ -95,20 +98,15 @@ def _is_channels(found: GraphIndex, name: str, scale: np.ndarray) -> bool:
     return values is not None and values.ndim > 0 and values.shape[-1] == len(scale) and values.size == len(scale)
 
 
-def _divided_in_front(graph: onnx.GraphProto, tensor: str, scale: np.ndarray, readers: set[str]) -> str:
-    name = f"{tensor}_divided"
-    graph.initializer.append(from_array((1 / scale).astype(np.float32), f"{name}_by"))
-    nodes = list(graph.node)
+def _divided_in_front(editor: GraphEditor, tensor: str, scale: np.ndarray, readers: set[str]) -> str:
+    name = editor.name(tensor, "divided")
+    by = editor.constant((1 / scale).astype(np.float32), tensor, "divided_by")
+    nodes = list(editor.graph.node)
     first = next(position for position, node in enumerate(nodes) if node.name in readers)
     for node in nodes:
         if node.name in readers:
             node.input[0] = name
-    nodes.insert(first, helper.make_node("Mul", [tensor, f"{name}_by"], [name], name))
-    del graph.node[:]
-    graph.node.extend(nodes)
+    nodes.insert(first, helper.make_node("Mul", [tensor, by], [name], name))
+    del editor.graph.node[:]
+    editor.graph.node.extend(nodes)
     return name
-
-
-def _replace(graph: onnx.GraphProto, name: str, values: np.ndarray) -> None:
-    tensor = next(tensor for tensor in graph.initializer if tensor.name == name)
-    tensor.CopyFrom(from_array(np.ascontiguousarray(values, np.float32), name))

@@ -2,77 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from compressctl.core.quant import QuantPlan
-from compressctl.graph.index import copied, index, names_read, reads
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import copied, needed, rename_reads, store_what_is_read
 from compressctl.graph.sites import find_sites
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.tensors import copy_of
 
 
-def with_rounded_activations(model: onnx.ModelProto, plan: QuantPlan) -> onnx.ModelProto:
+def with_rounded_activations(model: onnx.ModelProto, plan: QuantPlan) -> tuple[onnx.ModelProto, Mapping[str, str]]:
     """A copy in which what runs on integers reads and makes the plan's activations through their codes.
 
-    Weights stay as the graph has them. A tensor's value after its codes is called `rounded(tensor)`; tensors keep their
-    own names before it, the graph's outputs too. A node that stays float reads codes only where nothing else exists.
+    Weights stay as the graph has them. Returns too what each activation is called after it went through its codes; tensors keep
+    their own names before it, the graph's outputs too. A node that stays float reads codes only where nothing else exists.
     """
     made = copy_of(model)
-    nodes: list[onnx.NodeProto] = []
+    editor = GraphEditor(made.graph)
     sites = find_sites(model.graph, plan.float_nodes)
     on_integers = {site.node for site in sites}
     only_codes = {site.output for site in sites if site.needs_output}
+    names = {tensor: editor.name(tensor, "rounded") for tensor in plan.activations}
+    nodes: list[onnx.NodeProto] = []
     for tensor in made.graph.input:
-        if tensor.name in plan.activations:
-            nodes += _through_codes(made.graph, tensor.name, plan)
+        nodes += _through_codes(editor, tensor.name, plan, names)
     for node in made.graph.node:
         written = copied(node)
-        for position, name in enumerate(node.input):
-            if name in plan.activations and (name in only_codes or node.name in on_integers):
-                written.input[position] = rounded(name)
+        rename_reads(
+            written, {name: new for name, new in names.items() if name in only_codes or node.name in on_integers}
+        )
         nodes.append(written)
         for name in node.output:
-            if name in plan.activations:
-                nodes += _through_codes(made.graph, name, plan)
+            nodes += _through_codes(editor, name, plan, names)
     del made.graph.node[:], made.graph.value_info[:]
     made.graph.node.extend(nodes)
-    return made
+    return made, names
 
 
-def rounded(tensor: str) -> str:
-    """The name of an activation's value after it went through its codes."""
-    return f"{tensor}_rounded"
-
-
-def _through_codes(graph: onnx.GraphProto, tensor: str, plan: QuantPlan) -> list[onnx.NodeProto]:
-    quant, codes = plan.activations[tensor], f"{tensor}_rounded_codes"
-    parameters = [f"{tensor}_rounded_scale", f"{tensor}_rounded_zero_point"]
-    graph.initializer.append(from_array(np.asarray(quant.scale, np.float32), parameters[0]))
-    graph.initializer.append(from_array(np.asarray(quant.zero_point, quant.dtype), parameters[1]))
+def _through_codes(editor: GraphEditor, tensor: str, plan: QuantPlan, names: Mapping[str, str]) -> list[onnx.NodeProto]:
+    quant = plan.activations.get(tensor)
+    if quant is None:
+        return []
+    parameters = [
+        editor.constant(np.asarray(quant.scale, np.float32), tensor, "rounded_scale"),
+        editor.constant(np.asarray(quant.zero_point, quant.dtype), tensor, "rounded_zero_point"),
+    ]
+    codes, name = editor.name(tensor, "rounded_codes"), editor.name
     return [
-        helper.make_node("QuantizeLinear", [tensor, *parameters], [codes], f"{codes}_Q"),
-        helper.make_node("DequantizeLinear", [codes, *parameters], [rounded(tensor)], f"{codes}_DQ"),
+        helper.make_node("QuantizeLinear", [tensor, *parameters], [codes], name(codes, "Q")),
+        helper.make_node("DequantizeLinear", [codes, *parameters], [names[tensor]], name(codes, "DQ")),
     ]
 
 
 def leading_to(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
     """A copy with only the nodes that the tensors depend on: what a run up to there has to compute."""
     made = copy_of(model)
-    producers = index(model.graph).producers
-    wanted: set[str] = set()
-    waiting = list(tensors)
-    while waiting:
-        node = producers.get(waiting.pop())
-        if node is not None and node.name not in wanted:
-            wanted.add(node.name)
-            waiting.extend(reads(node))
-    kept = [node for node in model.graph.node if node.name in wanted]
-    read = names_read(kept)
-    stored = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del made.graph.node[:], made.graph.initializer[:]
+    kept = needed(made.graph.node, tensors)
+    del made.graph.node[:], made.graph.output[:]
     made.graph.node.extend(kept)
-    made.graph.initializer.extend(stored)
+    store_what_is_read(made.graph)
+    made.graph.output.extend(model.graph.output)
     return made

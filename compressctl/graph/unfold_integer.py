@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.graph.index import GraphIndex, index, reads, store_what_is_read
-from compressctl.graph.tensors import copy_of, from_array
+from compressctl.graph.edit import GraphEditor
+from compressctl.graph.index import GraphIndex, places
+from compressctl.graph.tensors import copy_of
 
 _FLOAT_OF = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
 
@@ -32,32 +33,27 @@ def is_integer_product(node: onnx.NodeProto) -> bool:
 
 
 def unfold_integer(model: onnx.ModelProto) -> Unfolded:
-    """A copy without such products, as far as they are read; the same object where there is none.
+    """A copy of a canonical graph without such products, as far as they are read; the same object where there is none.
 
     Their inputs lose the rounding, which the plan then says in `dynamic`.
     """
-    if not any(is_integer_product(node) for node in model.graph.node):
+    around = list(places(model.graph))
+    products = [(node, found) for place, found in around for node in place.node if is_integer_product(node)]
+    if not products:
         return Unfolded(model)
     made = copy_of(model)
-    graph, found = made.graph, index(model.graph)
-    parts = {node.output[0]: _read(node, found) for node in graph.node if is_integer_product(node)}
+    read = [(node, found, _read(node, found)) for node, found in products]
     ignored = [
-        f"{node.name or node.output[0]}: its weight is computed, or no Cast and Mul by constant scales stand behind it"
-        for node in graph.node
-        if is_integer_product(node) and parts[node.output[0]] is None and not _reads_fixed_codes(node, found)
+        f"{node.name}: its weight is computed, or no Cast and Mul by constant scales stand behind it"
+        for node, found, part in read
+        if part is None and not _reads_fixed_codes(node, found)
     ]
-    nodes: list[onnx.NodeProto] = []
-    replaced = {part.rescale: part for part in parts.values() if part is not None}
-    for node in graph.node:
-        if node.output[0] in replaced:
-            nodes += _product(replaced[node.output[0]], graph, {name for other in nodes for name in other.output})
-        elif parts.get(node.output[0]) is None:
-            nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(_needed(nodes, found.outputs))
-    store_what_is_read(graph)
-    del graph.value_info[:]
-    return Unfolded(made, frozenset(part.node.name for part in replaced.values()), tuple(ignored))
+    parts = {part.rescale: part for _, _, part in read if part is not None}
+    editor = GraphEditor(made.graph)
+    editor.replace_nodes(lambda node: _product(parts[node.output[0]], editor) if node.output[0] in parts else None)
+    editor.drop_unread()
+    del made.graph.value_info[:]
+    return Unfolded(made, frozenset(part.node.name for part in parts.values()), tuple(ignored))
 
 
 def _reads_fixed_codes(node: onnx.NodeProto, found: GraphIndex) -> bool:
@@ -107,26 +103,28 @@ def _read(node: onnx.NodeProto, found: GraphIndex) -> _Part | None:
     return _Part(node, source, input_scale, node.input[1], scale, point, rescale.output[0])
 
 
-def _product(part: _Part, graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:
+def _product(part: _Part, editor: GraphEditor) -> list[onnx.NodeProto]:
     """The float product and what dequantizes its weight, and its input where that exists as codes alone."""
-    node = part.node
-    nodes = []
+    node, nodes, make = part.node, [], helper.make_node
     source = part.source
     if source is None:
-        source = f"{node.input[0]}_dequantized"
-        if source not in known:
+        if node.input[0] not in editor.visible:
+            source = editor.new_name(f"{node.input[0]}_dequantized")
             points = [node.input[2]] if len(node.input) > 2 and node.input[2] else []
             inputs = [node.input[0], part.input_scale, *points]
-            nodes.append(helper.make_node("DequantizeLinear", inputs, [source], f"{source}_DQ"))
+            nodes.append(make("DequantizeLinear", inputs, [source], editor.new_name(f"{source}_DQ")))
+            editor.visible[node.input[0]] = (source,)
+        (source,) = editor.visible[node.input[0]]
     scale = _flat(part.scale).astype(np.float32)
-    weight_inputs = [part.weight, _stored(graph, f"{node.name}_weight_scale", scale)]
+    inputs = [part.weight, editor.constant(scale, node.name, "weight_scale")]
     if part.zero_point is not None:
         zeros = np.broadcast_to(_flat(part.zero_point), scale.shape)
-        weight_inputs.append(_stored(graph, f"{node.name}_weight_zero_point", zeros))
-    dequantize = helper.make_node("DequantizeLinear", weight_inputs, [f"{node.name}_weight"], f"{node.name}_weight_DQ")
+        inputs.append(editor.constant(np.ascontiguousarray(zeros), node.name, "weight_zero_point"))
+    weight = editor.name(node.name, "weight")
+    dequantize = make("DequantizeLinear", inputs, [weight], editor.name(weight, "DQ"))
     if scale.ndim:
         dequantize.attribute.append(helper.make_attribute("axis", 0 if node.op_type == "ConvInteger" else 1))
-    written = helper.make_node(_FLOAT_OF[node.op_type], [source, f"{node.name}_weight"], [part.rescale], node.name)
+    written = make(_FLOAT_OF[node.op_type], [source, weight], [part.rescale], node.name)
     written.attribute.extend(node.attribute)
     return [*nodes, dequantize, written]
 
@@ -134,18 +132,3 @@ def _product(part: _Part, graph: onnx.GraphProto, known: set[str]) -> list[onnx.
 def _flat(values: np.ndarray) -> np.ndarray:
     """One number per channel, or () for one for all."""
     return values.reshape(-1) if values.size > 1 else values.reshape(())
-
-
-def _stored(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
-    graph.initializer.append(from_array(np.ascontiguousarray(values).reshape(values.shape), name))
-    return name
-
-
-def _needed(nodes: list[onnx.NodeProto], outputs: frozenset[str]) -> list[onnx.NodeProto]:
-    """Without what nothing reads any more: casts, products of scales, quantizations."""
-    wanted, kept = set(outputs), []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted.update(reads(node))
-    return kept[::-1]

@@ -23,13 +23,16 @@ from compressctl.backends.tensorrt.build import build as build_tensorrt
 from compressctl.core.data import Batch
 from compressctl.core.errors import NothingToCompressError
 from compressctl.core.events import Events
-from compressctl.core.model import Model
+from compressctl.core.model import Model, OnnxModel
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, techniques
+from compressctl.graph.import_qdq import absorb
+from compressctl.graph.requantize import fitted
+from compressctl.graph.unpack_constants import unpack_constants
 from compressctl.sources.onnx_file import load
 from compressctl.sources.params import OnnxParams
 
-EXAMPLES = int(os.environ.get("COMPRESSCTL_RANDOM_GRAPHS", "120"))
+EXAMPLES = int(os.environ.get("COMPRESSCTL_RANDOM_GRAPHS", "200"))
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,8 @@ def decibels(wanted: np.ndarray, found: np.ndarray) -> float:
     return float(10 * np.log10(((signal**2).mean() + 1e-6) / ((noise**2).mean() + 1e-12)))
 
 
-def check(drawn: Drawn, stage: Stage | None, target: Target) -> None:
-    """Raises AssertionError where a property does not hold."""
+def check(drawn: Drawn, stage: Stage | None, target: Target, then: Target | None = None) -> None:
+    """Raises AssertionError where a property does not hold. then: what the file is read back and written again for."""
     wanted = run(drawn.model, drawn.feeds)
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -144,15 +147,18 @@ def check(drawn: Drawn, stage: Stage | None, target: Target) -> None:
             if stage is not None and not drawn.treatable(stage.use):
                 return
             raise
+        if then is not None:
+            found = absorb(unpack_constants(proto))
+            read, _ = fitted(OnnxModel(found.model, model.signature, found.plan), then)
+            proto, target = written(read, then, folder), then
     onnx.checker.check_model(proto, full_check=True)
     narrow = {spec.name: spec.dtype for spec in model.signature.inputs}
-    found = run(
-        proto, {name: value.astype(narrow[name]) for name, value in drawn.feeds.items()}, level_for(proto, target)
-    )
-    assert list(found) == list(wanted)
+    feeds = {name: value.astype(narrow[name]) for name, value in drawn.feeds.items()}
+    outputs = run(proto, feeds, level_for(proto, target))
+    assert list(outputs) == list(wanted)
     for output, value in wanted.items():
-        assert found[output].shape == value.shape
-        nearness = decibels(value, found[output])
+        assert outputs[output].shape == value.shape
+        nearness = decibels(value, outputs[output])
         assert nearness >= (stage.least_db if stage else 20), f"{output}: {nearness:.1f} dB"
 
 
@@ -160,3 +166,11 @@ def check(drawn: Drawn, stage: Stage | None, target: Target) -> None:
 @given(graphs(), st.sampled_from([None, *STAGES]), st.sampled_from(TARGETS))
 def test_what_comes_out_is_valid_runs_and_is_near(drawn: Drawn, stage: Stage | None, target: Target) -> None:
     check(drawn, stage, target)
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(graphs(), st.sampled_from([None, *STAGES]), st.sampled_from(TARGETS), st.sampled_from(TARGETS))
+def test_what_was_written_is_read_back_for_another_runtime(
+    drawn: Drawn, stage: Stage | None, target: Target, then: Target
+) -> None:
+    check(drawn, stage, target, then)

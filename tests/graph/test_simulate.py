@@ -31,7 +31,7 @@ def test_it_computes_what_the_emitted_file_computes(floats: dict[str, str]) -> N
         for name, quant in model.quant.weights.items()
         if (values := found.array(name)) is not None and not (floats and name == "w2")
     }
-    simulated = with_rounded_activations(with_weights(model.body, weights), model.quant)
+    simulated, _ = with_rounded_activations(with_weights(model.body, weights), model.quant)
     feed = {"x": np.random.default_rng(0).normal(size=(2, 8, 6, 6)).astype(np.float32)}
     file = outputs_of(emit(model, Target("onnxruntime")), feed)
     difference = np.abs(ActivationRecorder(simulated, ["y"]).run(feed)["y"] - file)

@@ -179,7 +179,7 @@ def _dequantized(
     missing = missing_of_block(quant, columns, target) if quant.axis == 1 else 0
     if not missing:
         return [dequantized(of, codes, quant, written.input[0], editor), written]
-    codes = np.concatenate([codes, np.zeros_like(codes[:, :missing])], axis=1)
+    codes = np.concatenate([codes, np.zeros((len(codes), missing), codes.dtype)], axis=1)
     written.output[0] = editor.name(node.output[0], "filled")
     bounds = {"first": 0, "columns": columns, "last": -1}
     cut = [editor.constant(np.array([value]), node.name, part) for part, value in bounds.items()]

@@ -193,7 +193,7 @@ def _blocked(
     codes, nodes = weight_codes(values, product.quant), []
     missing = missing_of_block(product.quant, len(codes), target)
     if missing:
-        codes, base = np.concatenate([codes, np.zeros_like(codes[:missing])]), (*base, "filled")
+        codes, base = np.concatenate([codes, np.zeros((missing, codes.shape[1]), codes.dtype)]), (*base, "filled")
         written.input[0] = editor.name(node.name, "filled")
         pads = [editor.constant(np.array([0, missing]), node.name, "pads"), "", editor.constant(np.array([-1]), "last")]
         nodes = [helper.make_node("Pad", [node.input[0], *pads], [written.input[0]], written.input[0])]

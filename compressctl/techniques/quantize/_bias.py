@@ -10,6 +10,7 @@ from onnx import helper
 
 from compressctl.core.quant import QuantPlan
 from compressctl.graph.codes import weight_values
+from compressctl.graph.edit import GraphEditor
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.graph.sites import Site
@@ -50,21 +51,19 @@ def corrected_biases(
 def with_biases(model: onnx.ModelProto, biases: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The model with other biases, by node; the argument is not changed. Constants may be shared, so each gets its own."""
     changed = copy_of(model)
+    editor = GraphEditor(changed.graph)
     for node in changed.graph.node:
-        if node.name not in biases:
-            continue
-        name = f"{node.name}_corrected_bias"
-        changed.graph.initializer.append(from_array(biases[node.name], name))
-        if len(node.input) > 2:
-            node.input[2] = name
-        else:
-            node.input.append(name)
+        if node.name in biases:
+            name = editor.constant(biases[node.name], node.name, "corrected_bias")
+            node.input[:] = [*node.input[:2], name]
     return changed
 
 
 def channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, model: onnx.ModelProto) -> np.ndarray:
     """(channels,): the node with another weight and no bias, run on one mean sample, averaged over positions."""
-    alone = helper.make_node(node.op_type, ["x", "w"], ["y"], name="alone")
+    # Before opset 11 a Gemm must have a bias.
+    none = {"b": np.zeros(1, np.float32)} if node.op_type == "Gemm" else {}
+    alone = helper.make_node(node.op_type, ["x", "w", *none], ["y"], name="alone")
     alone.attribute.extend(node.attribute)
     shape = (1, *mean.shape)
     graph = helper.make_graph(
@@ -72,7 +71,7 @@ def channel_means(node: onnx.NodeProto, weight: np.ndarray, mean: np.ndarray, mo
         "alone",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
         [onnx.ValueInfoProto(name="y")],
-        [from_array(weight.astype(np.float32), "w")],
+        [from_array(values.astype(np.float32), name) for name, values in {"w": weight, **none}.items()],
     )
     wrapped = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     output = ActivationRecorder(wrapped, ["y"], threads=1).run({"x": mean.reshape(shape).astype(np.float32)})["y"]
