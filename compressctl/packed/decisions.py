@@ -6,6 +6,8 @@ Probabilities are of "yes", in 1 / 65536, from 1 to 65535.
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,10 +64,10 @@ class DecisionReader:
     def __init__(self, source: Cursor, count: int, lanes: int) -> None:
         """count: how many decisions there are in all."""
         self._state = np.frombuffer(source.bytes(4 * lanes), "<u4").astype(np.int64)
-        self._words = np.frombuffer(source.bytes(2 * source.varint(most=count)), "<u2").astype(np.int64)
+        self._words = np.frombuffer(source.bytes(2 * source.varint(most=count)), "<u2")
         self._position = 0
         self._one = int(self._state[0])
-        self._plain = self._words.tolist() if lanes == 1 else []
+        self._plain = array("H", self._words.astype(np.uint16).tobytes()) if lanes == 1 else array("H")
 
     def read(self, probabilities: Array) -> Decisions:
         """probabilities: (n,). Returns (n,). Raises PackedError when the bytes are used up."""

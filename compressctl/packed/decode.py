@@ -7,7 +7,7 @@ are checked before memory is taken.
 from __future__ import annotations
 
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -24,7 +24,7 @@ MOST_ENTRIES = 1 << 16
 MOST_SCALED = 1 << 8
 _DEEPEST = 5
 _AT_ONCE = 1 << 16
-"""Numbers that are computed together in float64."""
+"""Numbers that are computed together, in eight bytes each."""
 
 
 class Coding(IntEnum):
@@ -98,6 +98,9 @@ def _float_planes(source: Cursor, shape: Shape, size: int, depth: int) -> Bits:
 
 def _nibbles(source: Cursor, shape: Shape, size: int, depth: int) -> Bits:
     _only_bytes(size)
+    if source.codings.count("nibbles") > 1:
+        # Each doubles what is inside, and what is joined from numbers up to 15 has no half to split off.
+        raise damaged("four-bit numbers are made of four-bit numbers")
     found = decode(source, (shape[0], 2 * shape[1]), 1, depth + 1)
     if found.max() > 15:
         raise damaged("a four-bit number is more than 15")
@@ -132,7 +135,10 @@ def _row_codebooks(source: Cursor, shape: Shape, size: int, depth: int) -> Bits:
     books = decode(source, (shape[0], entries), size, depth + 1)
     indices = decode(source, shape, index_size(entries), depth + 1)
     _check_indices(indices, entries)
-    return np.take_along_axis(books, indices.astype(np.intp), axis=1)
+    found = np.empty(shape, UNSIGNED[size])
+    for part in _some_rows(shape):
+        found[part] = np.take_along_axis(books[part], indices[part].astype(np.intp), axis=1)
+    return found
 
 
 def _scaled_codebook(source: Cursor, shape: Shape, size: int, depth: int) -> Bits:
@@ -146,10 +152,16 @@ def _scaled_codebook(source: Cursor, shape: Shape, size: int, depth: int) -> Bit
     _check_indices(indices, entries)
     found = np.empty(shape, UNSIGNED[4])
     with np.errstate(all="ignore"):
-        for start in range(0, shape[0], step := max(1, _AT_ONCE // shape[1])):
-            part = slice(start, start + step)
+        for part in _some_rows(shape):
             found[part] = (np.take(book, indices[part]) * scale[part]).astype(np.float32).view(UNSIGNED[4])
     return found
+
+
+def _some_rows(shape: Shape) -> Iterator[slice]:
+    """All rows, as many at a time as make few numbers."""
+    step = max(1, _AT_ONCE // shape[1])
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
 
 
 def index_size(entries: int) -> int:

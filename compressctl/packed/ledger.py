@@ -17,8 +17,20 @@ DIGEST_BYTES = 16
 LARGEST_HEAD = 1 << 28
 """Bytes of the ledger with the graph: 256 MiB, some hundred times what large models need."""
 
+TRUST = "allow more if you trust the file"
 _MOST_DIMENSIONS = 32
-_MOST_ENTRIES = 1 << 20
+_MOST_ENTRIES = 1 << 18
+"""Files, bodies and tensors: more than the largest mixtures of experts have."""
+
+_ENTRY_BYTES, _DIMENSION_BYTES = 1024, 40
+"""Memory that reading takes for each."""
+LEAST_LEDGER = 1 << 24
+"""A ledger may take this much memory whatever the limit is, so that a limit as large as the files is enough."""
+
+_MOST_OVERLAP = 4
+
+BODY_BYTES, _POOLS = 256, 64
+"""Tensors up to so many bytes share a body with others of their type, of which there are fewer than so many."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +121,11 @@ def write_ledger(ledger: Ledger) -> bytes:
 def read_ledger(data: bytes, max_bytes: int) -> Ledger:
     """Raises PackedError where anything does not fit together, or when the files would take more than max_bytes."""
     source = Cursor(data, "the ledger")
+    memory = _Memory(max(max_bytes, LEAST_LEDGER), len(data))
     heads = [(source.text(), source.varint(), source.varint()) for _ in range(source.varint(most=_MOST_ENTRIES))]
     _check_files(heads, max_bytes)
     bodies, entries = source.varint(most=_MOST_ENTRIES), source.varint(most=_MOST_ENTRIES)
+    memory.take((len(heads) + bodies + entries) * _ENTRY_BYTES)
     files = tuple(StoredFile(name, size, bytes(source.bytes(rest))) for name, size, rest in heads)
     columns: list[list[tuple[int, ...]]] = []
 
@@ -120,7 +134,7 @@ def read_ledger(data: bytes, max_bytes: int) -> Ledger:
 
     names = [source.text() for _ in range(entries)]
     column(lambda: (source.varint(),))
-    column(lambda: tuple(source.varint() for _ in range(source.varint(most=_MOST_DIMENSIONS))))
+    column(lambda: tuple(source.varint() for _ in range(memory.dimensions(source))))
     column(lambda: (source.varint(most=EXTERNAL),))
     column(lambda: (source.varint(most=len(files) - 1),))
     column(lambda: (source.varint(most=max(bodies - 1, 0)),))
@@ -134,6 +148,27 @@ def read_ledger(data: bytes, max_bytes: int) -> Ledger:
     ledger = Ledger(files, tuple(map(_body, packed, sums, shapes)), found)
     _check(ledger, max_bytes)
     return ledger
+
+
+class _Memory:
+    """What reading a ledger may still take."""
+
+    def __init__(self, most: int, ledger_bytes: int) -> None:
+        self.most, self.left = most, most
+        self.take(ledger_bytes)
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise PackedError(
+                f"its ledger would take more than the {self.most:,} bytes of memory that are allowed", hint=TRUST
+            )
+
+    def dimensions(self, source: Cursor) -> int:
+        """How many a tensor has, and the memory for them."""
+        count = source.varint(most=_MOST_DIMENSIONS)
+        self.take(count * _DIMENSION_BYTES)
+        return count
 
 
 def _body(packed: int, checksum: int, shape: tuple[int, int, int]) -> Body:
@@ -179,7 +214,7 @@ def _check_files(heads: list[tuple[str, int, int]], max_bytes: int) -> None:
     if total > max_bytes:
         raise PackedError(
             f"unpacked it would take {total:,} bytes, and {max_bytes:,} are allowed",
-            hint="allow more if you trust the file",
+            hint=TRUST,
         )
     if any(rest > size for _, size, rest in heads):
         raise damaged("the ledger holds more of a file than the file is long")
@@ -195,8 +230,11 @@ def check_name(name: str) -> None:
 
 
 def _check(ledger: Ledger, max_bytes: int) -> None:
-    if sum(body.raw_bytes for body in ledger.bodies) > max_bytes:
+    numbers = sum(body.raw_bytes for body in ledger.bodies)
+    if numbers > min(max_bytes, ledger.raw_bytes):
         raise damaged("the ledger holds bodies larger than the files")
+    if len(ledger.bodies) > _POOLS + numbers // BODY_BYTES:
+        raise damaged("the ledger holds more bodies than its numbers need")
     covered: dict[int, list[tuple[int, int]]] = {}
     for entry in ledger.entries:
         if entry.length:
@@ -205,8 +243,12 @@ def _check(ledger: Ledger, max_bytes: int) -> None:
                 raise damaged(f"tensor {entry.name} is not inside its body")
             covered.setdefault(entry.file, []).append((entry.start, entry.start + entry.length))
         element = ELEMENTS.get(entry.data_type)
+        if element is None and entry.written_as != VARINTS:
+            raise damaged(f"tensor {entry.name} is of no type that is packed")
         if element is not None and entry.written_as != VARINTS and element.bytes_of(entry.parameters) != entry.length:
             raise damaged(f"tensor {entry.name} has not the size that its shape says")
+    if sum(entry.length for entry in ledger.entries if entry.written_as == VARINTS) > ledger.raw_bytes:
+        raise damaged("numbers of several tensors are the same bytes")
     for position, file in enumerate(ledger.files):
         gaps = free_ranges(covered.get(position, []), file.size)
         if sum(end - start for start, end in gaps) != len(file.rest):
@@ -214,9 +256,14 @@ def _check(ledger: Ledger, max_bytes: int) -> None:
 
 
 def free_ranges(covered: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """What is left of 0 to size. Raises PackedError for a range outside."""
+    """What is left of 0 to size. Raises PackedError for a range outside, and for ranges that overlap more than tensors may.
+
+    Tied tensors name one range of external data; other overlaps are of no use, and each costs its length to unpack."""
+    ranges = sorted(set(covered))
+    if sum(end - start for start, end in ranges) > _MOST_OVERLAP * size:
+        raise damaged("tensors overlap each other")
     found, at = [], 0
-    for start, end in sorted(covered):
+    for start, end in ranges:
         if end > size:
             raise damaged("a tensor reaches beyond its file")
         if start > at:

@@ -21,6 +21,7 @@ from compressctl.packed.elements import ELEMENTS, Element
 from compressctl.packed.encode import encode
 from compressctl.packed.errors import PackedError, naming
 from compressctl.packed.ledger import (
+    BODY_BYTES,
     DIGEST_BYTES,
     MAGIC,
     VERSION,
@@ -34,7 +35,7 @@ from compressctl.packed.ledger import (
 )
 from compressctl.packed.onnx_bytes import EXTERNAL, VARINTS, Place, tensor_places
 
-_SMALL, _TINY = 2048, 256
+_SMALL, _TINY = 2048, BODY_BYTES
 """Bytes up to which lists of one type, and tensors of any shape, are coded together: each alone would need tables of its own."""
 
 _OPAQUE = Element("bytes", 8)

@@ -25,7 +25,9 @@ from compressctl.packed.errors import PackedError, damaged, naming
 from compressctl.packed.ledger import (
     DIGEST_BYTES,
     LARGEST_HEAD,
+    LEAST_LEDGER,
     MAGIC,
+    TRUST,
     VERSION,
     Entry,
     Ledger,
@@ -94,18 +96,18 @@ class PackedModel:
     def tensors(self) -> Iterator[tuple[Entry, Array]]:
         """Every tensor with its values, body by body."""
         by_body = sorted(self.ledger.entries, key=lambda entry: entry.body if entry.length else -1)
-        at, raw = -1, b""
+        at, raw = -1, memoryview(b"")
         for entry in by_body:
             if entry.length and entry.body != at:
                 at, raw = entry.body, self._decoded(entry.body)
-            yield entry, as_array(entry, memoryview(raw)[entry.offset : entry.offset + entry.length])
+            yield entry, as_array(entry, raw[entry.offset : entry.offset + entry.length])
 
     def tensor(self, name: str) -> Array:
         """The first tensor of that name. Raises KeyError."""
         for entry in self.ledger.entries:
             if entry.name == name:
-                raw = self._decoded(entry.body) if entry.length else b""
-                return as_array(entry, memoryview(raw)[entry.offset : entry.offset + entry.length])
+                raw = self._decoded(entry.body) if entry.length else memoryview(b"")
+                return as_array(entry, raw[entry.offset : entry.offset + entry.length])
         raise KeyError(name)
 
     def lines(self) -> list[TensorLine]:
@@ -143,14 +145,16 @@ class PackedModel:
                 stream.seek(start)
                 stream.write(file.rest[at : at + end - start])
                 at += end - start
-        at, raw = -1, b""
-        for entry in sorted((entry for entry in self.ledger.entries if entry.length), key=lambda entry: entry.body):
+        at, raw = -1, memoryview(b"")
+        # Tensors that share one place in a file are equal: what is written grows with the files, not with their tensors.
+        places = {(entry.file, entry.start, entry.length): entry for entry in self.ledger.entries if entry.length}
+        for entry in sorted(places.values(), key=lambda entry: entry.body):
             if entry.body != at:
                 at, raw = entry.body, self._decoded(entry.body)
             streams[entry.file].seek(entry.start)
-            streams[entry.file].write(memoryview(raw)[entry.offset : entry.offset + entry.length])
+            streams[entry.file].write(raw[entry.offset : entry.offset + entry.length])
 
-    def _decoded(self, position: int) -> bytes:
+    def _decoded(self, position: int) -> memoryview:
         return self._decode(position).raw
 
     def _decode(self, position: int) -> _Decoded:
@@ -160,7 +164,8 @@ class PackedModel:
         with naming(self.path):
             values = decode(source, (body.rows, body.columns), body.element_size)
             source.end()
-            raw = np.ascontiguousarray(values).tobytes()
+            # Without a copy: bodies may be as large as the limit.
+            raw = memoryview(np.ascontiguousarray(values).reshape(-1)).cast("B").toreadonly()
             if zlib.crc32(raw) != body.checksum:
                 raise damaged("a body's checksum is wrong")
         return _Decoded(raw, tuple(source.codings))
@@ -177,7 +182,7 @@ class PackedModel:
 
 @dataclass(frozen=True)
 class _Decoded:
-    raw: bytes
+    raw: memoryview
     codings: tuple[str, ...]
 
 
@@ -205,13 +210,21 @@ UNSIGNED_OF = {size: np.dtype(f"<u{size}") for size in (1, 2, 4, 8)}
 
 
 def _varints(raw: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    ends = np.flatnonzero(raw < 0x80)
-    starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
-    if not len(ends) or ends[-1] != len(raw) - 1 or (ends - starts).max() > 9:
-        raise damaged("a tensor's numbers are no varints")
-    group = np.arange(len(raw)) - np.repeat(starts, ends - starts + 1)
-    parts = (raw & 0x7F).astype(np.uint64) << (7 * group).astype(np.uint64)
-    return np.add.reduceat(parts, starts)
+    """A part at a time: what is computed for each byte is much longer than a byte."""
+    parts, at = [np.empty(0, np.uint64)], 0
+    while at < len(raw):
+        part = raw[at : at + _CHUNK]
+        ends = np.flatnonzero(part < 0x80)
+        if not len(ends):
+            raise damaged("a tensor's numbers are no varints")
+        part = part[: ends[-1] + 1]
+        starts = np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)
+        if (ends - starts).max() > 9:
+            raise damaged("a tensor's numbers are no varints")
+        group = np.arange(len(part)) - np.repeat(starts, ends - starts + 1)
+        parts.append(np.add.reduceat((part & 0x7F).astype(np.uint64) << (7 * group).astype(np.uint64), starts))
+        at += len(part)
+    return np.concatenate(parts)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -246,6 +259,8 @@ def _read_head(stream: BinaryIO, max_bytes: int) -> tuple[Ledger, int]:
     start.bytes(len(MAGIC) + 1)
     raw_size, packed_size = start.varint(most=LARGEST_HEAD), start.varint(most=LARGEST_HEAD)
     stream.seek(start.position)
+    if raw_size > max(max_bytes, LEAST_LEDGER):
+        raise PackedError(f"its ledger alone would take {raw_size:,} bytes, and {max_bytes:,} are allowed", hint=TRUST)
     squeezed = Cursor(stream.read(packed_size), "the file").bytes(packed_size)
     return read_ledger(unpack_lzma(squeezed, raw_size), max_bytes), start.position + packed_size
 

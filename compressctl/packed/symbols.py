@@ -50,7 +50,7 @@ def decode_symbols(source: Cursor, count: int) -> Symbols:
     lanes = _lanes(count)
     table = frequencies(read_levels(source, alphabet))
     state = np.frombuffer(source.bytes(4 * lanes), "<u4").astype(np.int64)
-    words = np.frombuffer(source.bytes(2 * source.varint(most=count)), "<u2").astype(np.int64)
+    words = np.frombuffer(source.bytes(2 * source.varint(most=count)), "<u2")
     symbol_at = np.repeat(np.arange(alphabet, dtype=np.uint8), table)
     frequency_at = np.repeat(table, table)
     offset_at = np.arange(TOTAL) - np.repeat(np.cumsum(table) - table, table)
