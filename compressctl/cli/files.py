@@ -42,13 +42,17 @@ def _exported_file(path: Path) -> tuple[Artifact, Signature]:
     from compressctl.core.backend import BackendSpec, backends
     from compressctl.core.errors import MissingDependencyError
     from compressctl.pipeline.workspace import open_backend
+    from compressctl.sources.fingerprint import existing
 
     spec: BackendSpec = backends.get("openvino")
     if not open_backend("openvino").probe().installed:
         raise MissingDependencyError("the openvino backend", spec.package, spec.install)
     from compressctl.backends.openvino.signature import signature_of as openvino_signature
 
-    return Artifact("openvino", path, (path, path.with_suffix(".bin"))), openvino_signature(path)
+    files = (path, path.with_suffix(".bin"))
+    for file in files:
+        existing(file, what="OpenVINO's file")
+    return Artifact("openvino", path, files), openvino_signature(path)
 
 
 def dataset_of(recipe: Path | None) -> Dataset | None:

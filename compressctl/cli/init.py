@@ -89,6 +89,4 @@ def _starter(model: str, path: Path, data: Path | None, shapes: dict[str, int]) 
             f"{model!r} is no model that a recipe can be written for",
             hint='name an .onnx file, "file.py:name" for a PyTorch network, or builtin:NAME',
         )
-    if not file.is_file():
-        raise UsageError(f"the ONNX file {file} {'is not a file' if file.exists() else 'does not exist'}")
     return starter.for_onnx(file, path, data, shapes)

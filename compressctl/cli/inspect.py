@@ -92,8 +92,6 @@ def _graph(model: str) -> onnx.ModelProto:
     if path.suffix.lower() == ".onnx":
         from compressctl.sources.onnx_file import read_onnx
 
-        if not path.is_file():
-            raise UsageError(f"the ONNX file {path} {'is not a file' if path.exists() else 'does not exist'}")
         return read_onnx(path)
     raise UsageError(
         f"{model!r} is no model that can be inspected",

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from compressctl.core.regular_files import NotRegularError, open_regular, read_regular
+
 _MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished"
 _UNFINISHED_SECONDS = 14 * 24 * 3600
@@ -102,9 +104,9 @@ def _size_bytes(folder: Path) -> int:
 
 def _is_whole(folder: Path) -> bool:
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = json.loads(read_regular(folder / _MANIFEST))
         return all(_digest(folder / name) == digest for name, digest in manifest.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, NotRegularError, ValueError, AttributeError):
         return False
 
 
@@ -113,7 +115,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compressctl.core.errors import UsageError
 from compressctl.core.failures import refusal
+from compressctl.core.regular_files import read_regular
 
 _MARK = "events.jsonl"
 """What every run folder holds from its first moment on."""
@@ -70,7 +71,7 @@ def below(path: Path, folder: Path) -> str:
 def _recipe_in(folder: Path) -> str | None:
     """The name of the recipe whose run lies there."""
     try:
-        first = (folder / _MARK).read_text(encoding="utf-8").splitlines()[:1]
+        first = read_regular(folder / _MARK).decode("utf-8").splitlines()[:1]
         return str(json.loads(first[0])["name"]) if first else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

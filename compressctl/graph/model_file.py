@@ -11,6 +11,8 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from compressctl.core.errors import UsageError
+from compressctl.core.external_data import ExternalPlace, external_place
+from compressctl.core.regular_files import check_regular, read_regular
 from compressctl.graph.tensors import (
     LARGE,
     all_tensors,
@@ -50,25 +52,43 @@ def read_model(path: Path) -> ModelProto:
 
 
 def parse(path: Path) -> Parsed:
-    """Raises protobuf's DecodeError for what is no model, and OSError."""
+    """Raises protobuf's DecodeError for what is no model, UsageError for tensors that cannot be, and OSError."""
     path = path.absolute()
-    if path.stat().st_size > _READ_WHOLE:
+    parsed = _parsed(path)
+    for tensor in all_tensors(parsed.model):
+        if tensor.data_type not in _TYPES:
+            raise UsageError(
+                f"{path}: {tensor.name} holds elements of a type that onnx does not know, {tensor.data_type}"
+            )
+        if min(tensor.dims, default=0) < 0:
+            raise UsageError(f"{path}: {tensor.name} has an axis of a negative size, {min(tensor.dims)}")
+    return parsed
+
+
+def _parsed(path: Path) -> Parsed:
+    if check_regular(path).st_size > _READ_WHOLE:
         from compressctl.packed.errors import PackedError
 
         try:
             return _cut(path, memoryview(np.memmap(path, np.uint8, "r")))  # type: ignore[arg-type]
         except PackedError:
             pass  # protobuf says the same in its own words
-    return Parsed(path, ModelProto.FromString(path.read_bytes()), [])
+    return Parsed(path, ModelProto.FromString(read_regular(path)), [])
+
+
+def external_files(parsed: Parsed) -> dict[str, Path]:
+    """Every file that external data is in, by what the model calls it, none of them opened. Raises UsageError, as `fill`."""
+    return {
+        place.location: place.file
+        for tensor in all_tensors(parsed.model)
+        if is_in_file(tensor)
+        for place in [_external_place(tensor, parsed.path)]
+    }
 
 
 def check(parsed: Parsed) -> None:
-    """Raises onnx's ValidationError for an invalid model. External data must lie in the model's folder, and be no link."""
-    if not parsed.cut:
-        # By path: only so are the files of external data looked at.
-        onnx.checker.check_model(str(parsed.path))
-    else:
-        check_model(parsed.model, {tensor.name for tensor, _, _ in parsed.cut})
+    """Raises onnx's ValidationError for an invalid model. What it keeps in other files is `external_files`' to check."""
+    check_model(parsed.model, {tensor.name for tensor, _, _ in parsed.cut})
 
 
 def check_model(model: ModelProto, emptied: set[str] | None = None) -> None:
@@ -97,25 +117,15 @@ def fill(parsed: Parsed) -> ModelProto:
 
 def _find(tensor: TensorProto, path: Path) -> None:
     """Refer to where the numbers of external data are, or bring in few of them."""
-    said = {entry.key: entry.value for entry in tensor.external_data}
-    location, length = said.get("location", ""), size_bytes(tensor)
-    file = path.parent / location
-    try:
-        offset, told = int(said.get("offset") or 0), int(said.get("length") or length)
-    except ValueError:
-        offset = told = -1
-    if not file.resolve().is_relative_to(path.parent.resolve()) or Path(location).is_absolute():
-        raise UsageError(f"{path}: {tensor.name} says that its numbers are in {location}, outside the model's folder")
-    if not file.is_file():
-        raise UsageError(f"{path} keeps weights in a second file: {file} does not exist")
-    if told != length or offset < 0 or offset + length > file.stat().st_size:
-        raise UsageError(
-            f"{path}: {tensor.name} takes {length:,} bytes, and {location} does not hold them where the model says",
-            hint="get all files of the model again",
-        )
-    refer(tensor, file, offset, length)
-    if length < LARGE:
+    place = _external_place(tensor, path)
+    refer(tensor, place.file, place.offset, place.length)
+    if place.length < LARGE:
         bring_in(tensor)
+
+
+def _external_place(tensor: TensorProto, path: Path) -> ExternalPlace:
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    return external_place(path, tensor.name, said, size_bytes(tensor))
 
 
 def _cut(path: Path, data: memoryview) -> Parsed:
@@ -149,7 +159,8 @@ def _without_numbers(data: memoryview, start: int, end: int) -> tuple[TensorProt
     return TensorProto.FromString(bytes(data[start:end])), 0, 0
 
 
-_REGULAR = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+_TYPES = frozenset(TensorProto.DataType.values())
+_REGULAR = _TYPES - {TensorProto.UNDEFINED, TensorProto.STRING}
 
 
 def _delimited(data: memoryview, start: int, end: int) -> Iterator[tuple[int, memoryview, int, int]]:

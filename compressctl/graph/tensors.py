@@ -25,6 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.errors import StageError
+from compressctl.core.regular_files import open_regular
 
 ROOT = Path(Path.cwd().anchor)
 """What the locations of external data count from in memory."""
@@ -183,7 +184,7 @@ def _mapped(file: Path, stamp: str) -> np.ndarray:
         )
     found = _mappings.get((file, stamp))
     if found is None:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             found = np.frombuffer(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         _mappings[file, stamp] = found
     return found

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 
+from compressctl.core.external_data import external_place
 from compressctl.packed.elements import ELEMENTS
 from compressctl.packed.errors import PackedError
 
@@ -53,26 +55,31 @@ class Place:
         return self.length == element.bytes_of(prod(self.shape))
 
 
-def tensor_places(model: memoryview) -> list[Place]:
-    """All tensors with numbers, in the order of the file. Raises PackedError when the bytes are not an ONNX model."""
+def tensor_places(model: memoryview, path: Path) -> list[Place]:
+    """All tensors with numbers, in the order of the file. path: where the model is.
+
+    Raises PackedError when the bytes are not an ONNX model, UsageError for external data that is not where the model says.
+    """
     found: list[Place] = []
     for number, wire, start, end in fields(model, 0, len(model)):
         if number in _MODEL and wire == _BYTES:
-            _search(model, _MODEL[number], start, end, "", found, 0)
+            _search(model, path, _MODEL[number], start, end, "", found, 0)
     return found
 
 
-def _search(model: memoryview, kind: str, start: int, end: int, owner: str, found: list[Place], depth: int) -> None:
+def _search(
+    model: memoryview, path: Path, kind: str, start: int, end: int, owner: str, found: list[Place], depth: int
+) -> None:
     if depth > _DEEPEST:
         raise PackedError("the model's graphs are nested too deeply")
     if kind == "tensor":
-        _add(model, start, end, owner, found)
+        _add(model, path, start, end, owner, found)
         return
     owner = _owner(model, kind, start, end, owner)
     for number, wire, first, last in fields(model, start, end):
         inner = _INSIDE[kind].get(number)
         if inner is not None and wire == _BYTES:
-            _search(model, inner, first, last, owner, found, depth + 1)
+            _search(model, path, inner, first, last, owner, found, depth + 1)
 
 
 def _owner(model: memoryview, kind: str, start: int, end: int, owner: str) -> str:
@@ -95,17 +102,15 @@ class _Tensor:
     is_external: bool = False
 
 
-def _add(model: memoryview, start: int, end: int, owner: str, found: list[Place]) -> None:
+def _add(model: memoryview, path: Path, start: int, end: int, owner: str, found: list[Place]) -> None:
     tensor = _read(model, start, end)
     name, shape = tensor.name or owner, tuple(tensor.shape)
     if tensor.is_external:
-        offset, length = tensor.external.get("offset", "0"), tensor.external.get("length", "")
         element = ELEMENTS.get(tensor.data_type)
-        if element is None or not offset.isdecimal() or not (length.isdecimal() or not length):
-            raise PackedError(f"tensor {name}: what it says of its external data cannot be read")
-        size = int(length) if length else element.bytes_of(prod(shape))
-        location = tensor.external.get("location", "")
-        found.append(Place(name, tensor.data_type, shape, EXTERNAL, int(offset), size, location))
+        if element is None:
+            raise PackedError(f"tensor {name} is in another file, and holds elements of no type that could be there")
+        place = external_place(path, name, tensor.external, element.bytes_of(prod(shape)))
+        found.append(Place(name, tensor.data_type, shape, EXTERNAL, place.offset, place.length, place.location))
     elif len(tensor.numbers) == 1:
         written_as, first, last = tensor.numbers[0]
         found.append(Place(name, tensor.data_type, shape, written_as, first, last - first))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from compressctl.core.failures import refusal
+from compressctl.core.regular_files import check_regular
 from compressctl.packed.bits import UNSIGNED, Bits
 from compressctl.packed.cursor import varint
 from compressctl.packed.decode import lzma_filters
@@ -74,18 +75,17 @@ class _Files:
     def of(cls, model: Path) -> _Files:
         mapped = _mapped(model)
         with naming(model):
-            places = tensor_places(mapped)
-        names, data = [""], [mapped]
-        for location in dict.fromkeys(place.location for place in places if place.written_as == EXTERNAL):
-            check_name(location)
-            names.append(location)
-            data.append(_mapped(model.parent / location))
-        return cls(names, data, places)
+            places = tensor_places(mapped, model)
+        names = list(dict.fromkeys(place.location for place in places if place.written_as == EXTERNAL))
+        for name in names:
+            check_name(name)
+        return cls(["", *names], [mapped, *(_mapped(model.parent / name) for name in names)], places)
 
 
 def _mapped(file: Path) -> memoryview:
     try:
-        return memoryview(np.memmap(file, np.uint8, "r")) if file.stat().st_size else memoryview(b"")  # type: ignore[arg-type]
+        size = check_regular(file).st_size
+        return memoryview(np.memmap(file, np.uint8, "r")) if size else memoryview(b"")  # type: ignore[arg-type]
     except OSError as error:
         raise PackedError(f"cannot read {file}: {error.strerror}") from None
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressctl.core.failures import refusal
+from compressctl.core.regular_files import open_regular
 from compressctl.packed.cursor import Cursor
 from compressctl.packed.decode import decode, unpack_lzma
 from compressctl.packed.elements import ELEMENTS
@@ -229,7 +230,7 @@ def _varints(raw: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise PackedError(f"cannot read {path}: {error.strerror}") from None
 

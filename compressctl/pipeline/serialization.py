@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from compressctl.core.model import Factory, Form, Model, OnnxModel, Signature, StageRecord, TensorSpec, TorchModel
 from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.regular_files import read_regular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +48,7 @@ def write_model(model: Model, folder: Path, source: Model | None, base: Path = P
 
 def read_model(folder: Path, load_source: Callable[[], Model], base: Path = Path()) -> Model:
     """The model that write_model wrote. load_source: loads the recipe's model, for a torch form to fill."""
-    facts = json.loads((folder / "model.json").read_text())
+    facts = json.loads(read_regular(folder / "model.json"))
     signature, history = _signature(facts["signature"]), tuple(StageRecord(**record) for record in facts["history"])
     if facts["form"] == Form.ONNX:
         from compressctl.graph.model_file import read_model as read_onnx
@@ -102,7 +103,7 @@ def _write_plan(plan: QuantPlan, folder: Path) -> None:
 
 
 def _read_plan(folder: Path) -> QuantPlan:
-    described = json.loads((folder / "plan.json").read_text())
+    described = json.loads(read_regular(folder / "plan.json"))
     import ml_dtypes  # noqa: F401  numpy knows integers of fewer than 8 bits from it
 
     arrays = load_file(folder / "plan.safetensors")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular
 from compressctl.sources.params import RandomInput
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _found(data: Path, signature: Signature, base: Path) -> _Section:
         return _Section((f"data: {{source: onnx_test_data, path: {where}}}",))
     if data.is_dir() and any(entry.is_dir() for entry in data.iterdir()):
         return _images(where, signature)
-    if data.suffix == ".npz" and data.is_file():
+    if data.suffix == ".npz" and not data.is_dir() and data.exists():
         return _arrays(data, where, signature)
     if not data.exists():
         raise UsageError(f"--data {data} does not exist")
@@ -244,7 +245,7 @@ def _check_call(file: Path, signature: Signature) -> None:
     import numpy as np
 
     try:
-        with np.load(file, allow_pickle=False) as opened:
+        with open_regular(file) as stream, np.load(stream, allow_pickle=False) as opened:
             found = {name: opened[name].ndim for name in opened.files}
     except Exception as error:
         raise UsageError(f"{file} is no .npz file of arrays", hint="numpy.savez(path, **inputs) writes one") from error
@@ -289,7 +290,7 @@ def _images(where: str, signature: Signature) -> _Section:
 def _arrays(data: Path, where: str, signature: Signature) -> _Section:
     import numpy as np
 
-    with np.load(data, allow_pickle=False) as opened:
+    with open_regular(data) as stream, np.load(stream, allow_pickle=False) as opened:
         names = list(opened.files)
     wanted = [spec.name for spec in signature.inputs]
     if set(wanted) <= set(names):

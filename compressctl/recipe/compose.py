@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressctl.core.errors import Origin, Problem, RecipeError
+from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.recipe.nodes import Node, Step, join, shown, stage_id
 from compressctl.recipe.renames import Renamed, steps_with_new_names, with_new_names
 from compressctl.recipe.strict_yaml import Source, decode, parse
@@ -126,7 +127,9 @@ def _source(path: Path) -> Source:
                 origin=Origin(str(path)),
             )
             raise RecipeError([problem])
-        return decode(str(path), path.read_bytes())
+        return decode(str(path), read_regular(path))
+    except NotRegularError as error:
+        raise RecipeError([Problem(error.message, hint=error.hint, origin=Origin(str(path)))]) from None
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise RecipeError([Problem(f"the file {reason}", hint="check the path", origin=Origin(str(path)))]) from None

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import read_regular
 from compressctl.recipe.loader import read
 from compressctl.recipe.schema import Recipe
 
@@ -27,7 +28,7 @@ def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
 def read_lock(path: Path) -> dict[str, Any]:
     """The lock as it stands. Raises UsageError."""
     try:
-        lock = yaml.safe_load(path.read_text(encoding="utf-8"))
+        lock = yaml.safe_load(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a run's folder") from None
     except yaml.YAMLError:

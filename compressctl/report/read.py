@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import read_regular
 from compressctl.measure.budget import check
 from compressctl.measure.results import BackendResult, BudgetCheck
 from compressctl.recipe.renames import plain_with_new_names
@@ -18,7 +19,7 @@ def read_report(run: Path) -> Report:
     """The report of a run folder, or of a report.json itself. Raises UsageError when there is none that can be read."""
     file = run / "report.json" if run.is_dir() else run
     try:
-        report = Report.model_validate_json(file.read_bytes())
+        report = Report.model_validate_json(read_regular(file))
     except FileNotFoundError:
         raise UsageError(f"{run} holds no report.json", hint="name a folder that `compressctl apply` wrote") from None
     except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular_text
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint
@@ -74,7 +75,7 @@ def _paths(params: CsvParams, base: Path) -> list[Path]:
 
 def _read(path: Path, params: CsvParams) -> _Table:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_regular_text(path, "utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=params.delimiter)
             header = [name.strip() for name in next(rows, [])]
             return _parse(path, header, [(rows.line_num, row) for row in rows if row], params)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import NotRegularError, check_regular, open_regular
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,7 +34,7 @@ def splits_fingerprint(source: str, sizes: SplitSizes, seed: int) -> str:
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, read in blocks."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="check the path in the recipe") from error
@@ -41,26 +42,38 @@ def hash_file(path: Path) -> str:
 
 def existing(path: Path, *, what: str) -> Path:
     """The same path when it is a file. Raises UsageError that says what was looked for."""
-    return _existing(path, what, Path.is_file, "a file")
+    try:
+        check_regular(path)
+    except NotRegularError as error:
+        error.message = f"{what} {error.message}"
+        raise
+    except IsADirectoryError:
+        raise UsageError(f"{what} {path} is not a file") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(path, what) from None
+    except (OSError, ValueError) as error:  # a name that is too long or no name, a folder that may not be entered
+        raise _unreadable(path, what, error) from error
+    return path
 
 
 def existing_folder(path: Path, *, what: str) -> Path:
     """The same for a folder."""
-    return _existing(path, what, Path.is_dir, "a folder")
-
-
-def _existing(path: Path, what: str, fits: Callable[[Path], bool], kind: str) -> Path:
     try:
-        if fits(path):
+        if path.is_dir():
             return path
         is_there = path.exists()
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise UsageError(
-            f"{what} {path} cannot be read: {error.strerror}", hint="check the path in the recipe"
-        ) from error
-    if is_there:
-        raise UsageError(f"{what} {path} is not {kind}")
-    raise UsageError(f"{what} {path} does not exist", hint="paths in a recipe start from the recipe's folder")
+    except OSError as error:
+        raise _unreadable(path, what, error) from error
+    raise UsageError(f"{what} {path} is not a folder") if is_there else _missing(path, what)
+
+
+def _missing(path: Path, what: str) -> UsageError:
+    return UsageError(f"{what} {path} does not exist", hint="paths in a recipe start from the recipe's folder")
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> UsageError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"{what} {path} cannot be read: {reason}", hint="check the path in the recipe")
 
 
 def _hash_json(value: Any) -> str:

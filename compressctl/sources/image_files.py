@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular_text
 from compressctl.sources.fingerprint import existing
 from compressctl.sources.params import ImageFolderParams, SplitFolders
 
@@ -49,7 +50,7 @@ def find_parts(root: Path, params: ImageFolderParams, base: Path) -> Parts:
 def read_label_table(path: Path) -> dict[str, str]:
     """File name to label from a CSV with the columns file and label."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_regular_text(path, "utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             if rows.fieldnames is None or not {"file", "label"} <= set(rows.fieldnames):
                 raise UsageError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import read_regular
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint
@@ -77,7 +78,7 @@ def _classes(params: ImageFolderParams, base: Path, files: list[Labelled]) -> tu
             return tuple(str(number) for number in range(max(map(int, found)) + 1))
         return tuple(sorted(found))
     path = existing(base / params.classes, what="the file of class names")
-    names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_regular(path).decode("utf-8").splitlines() if line.strip())
     if len(set(names)) < len(names):
         raise UsageError(f"{path} names a class twice: {next(name for name in names if names.count(name) > 1)}")
     return names

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from compressctl.core.data import ShapesDifferError
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular
 from compressctl.sources.params import ImageSize
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparatio
 def decode_one(source: Path | bytes, name: str, preparation: Preparation) -> np.ndarray:
     """(height, width, channels) uint8. Raises UsageError when it is not a readable image."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
+            Image.open(file) as opened,
+        ):
             image = opened.convert("RGB" if preparation.color == "rgb" else "L")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{name} is not an image that Pillow can read: {error}") from error

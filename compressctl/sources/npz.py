@@ -10,6 +10,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
 from compressctl.sources.fingerprint import existing, source_fingerprint
@@ -64,7 +65,7 @@ class _Arrays:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = np.load(path, allow_pickle=False)
+            self._file = np.load(open_regular(path), allow_pickle=False)
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path} is not an .npz file: {unread(error)}") from error
         if not isinstance(self._file, np.lib.npyio.NpzFile):

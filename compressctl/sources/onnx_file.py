@@ -46,9 +46,10 @@ def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
 
 def fingerprint(params: OnnxParams, base: Path) -> str:
     """Covers the file and the files of its external data."""
+    from compressctl.graph.model_file import external_files
+
     path = base / params.path
-    proto = _parsed(path).model
-    files = {"model": path} | {location: path.parent / location for location in sorted(_external_files(proto))}
+    files = {"model": path, **external_files(_parsed(path))}
     files |= {f"custom_ops/{name}": library(name, base) for name in params.custom_ops}
     return source_fingerprint("onnx", VERSION, params, files)
 
@@ -82,14 +83,13 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
     Raises UsageError when it is not a valid ONNX model.
     """
-    from compressctl.graph.model_file import check, fill
+    from compressctl.graph.model_file import check, external_files, fill
     from compressctl.graph.open_sizes import open_sizes
 
     parsed = _parsed(path)
     if not parsed.model.graph.node:
         raise _not_onnx(path, ValueError("it has no nodes"))
-    for location in sorted(_external_files(parsed.model)):
-        existing(path.parent / location, what=f"{path} keeps weights in a second file:")
+    external_files(parsed)
     try:
         check(parsed)
     except Exception as error:
@@ -137,14 +137,6 @@ def _not_onnx(path: Path, error: Exception) -> UsageError:
             f"{path} is a packed file", hint=f"compressctl unpack {path}   gives the ONNX file that it holds"
         )
     return UsageError(f"{path} is not an ONNX model: {first_line(error)}")
-
-
-def _external_files(proto: onnx.ModelProto) -> set[str]:
-    """Locations relative to the model's folder."""
-    from compressctl.graph.tensors import all_tensors, is_in_file
-
-    tensors = [tensor for tensor in all_tensors(proto) if is_in_file(tensor)]
-    return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
 def _with_custom_operators(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:

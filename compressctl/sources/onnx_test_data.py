@@ -9,6 +9,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import read_regular
 from compressctl.core.source import SplitSizes
 from compressctl.sources.fingerprint import existing_folder, source_fingerprint
 from compressctl.sources.named_arrays import check_numbers
@@ -71,7 +72,7 @@ def _tensors(folder: Path, kind: str, names: tuple[str, ...] | None) -> dict[str
     for place, path in enumerate(files):
         tensor = onnx.TensorProto()
         try:
-            tensor.ParseFromString(path.read_bytes())
+            tensor.ParseFromString(read_regular(path))
             array = numpy_helper.to_array(tensor)
         except Exception as error:
             raise UsageError(f"{path} holds no tensor: {error}", hint="sequences and maps are not read") from error

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from compressctl.core.errors import UsageError, in_short
+from compressctl.core.regular_files import read_regular
 from compressctl.sources.fingerprint import existing
 
 
@@ -161,7 +162,7 @@ def _with_imports(first: Path, root: Path, package: str | None) -> dict[str, Pat
 def _imported(path: Path, root: Path) -> Iterator[str]:
     """Absolute names of the modules that a file imports; for `from a import b` both a and a.b."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(read_regular(path))
     except (SyntaxError, ValueError, OSError):
         return
     here = path.relative_to(root).with_suffix("").parts

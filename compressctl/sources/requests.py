@@ -11,6 +11,7 @@ import numpy as np
 
 from compressctl.core.data import Batch, Dataset, SplitName, parts_of
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular
 from compressctl.core.source import SplitSizes
 from compressctl.sources.fingerprint import existing_folder, source_fingerprint
 from compressctl.sources.labels import as_labels
@@ -81,7 +82,7 @@ def classes_of(names: Sequence[str] | None, labels: np.ndarray | None) -> tuple[
 
 def _files(params: RequestsParams, base: Path) -> list[Path]:
     folder = existing_folder(base / params.path, what="the folder of recorded inputs")
-    files = sorted(path for path in folder.glob("*.npz") if path.is_file())
+    files = sorted(path for path in folder.glob("*.npz") if not path.is_dir())
     if not files:
         raise UsageError(f"{folder} holds no .npz file", hint="write one for each call: numpy.savez(path, **inputs)")
     return files
@@ -89,7 +90,7 @@ def _files(params: RequestsParams, base: Path) -> list[Path]:
 
 def _read(path: Path, labels: str | None) -> Recorded:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise UsageError(f"{path} is not an .npz file that can be read: {unread(error)}") from error

@@ -12,6 +12,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import MissingDependencyError, UsageError
+from compressctl.core.regular_files import open_regular_text
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint
@@ -63,7 +64,7 @@ def _read(path: Path, params: SentencePairsParams) -> list[tuple[str, str, float
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if params.quotes else csv.QUOTE_NONE
     columns = params.columns
     wanted = (columns.first, columns.second, columns.label)
-    with path.open(newline="", encoding="utf-8") as file:
+    with open_regular_text(path, newline="") as file:
         rows = csv.reader(file, delimiter=params.delimiter, quoting=quoting)
         positions = _positions(wanted, rows, path)
         found = []

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from support.every_tensor import SPARSE, WEIGHT, every_kind, model_of, stored
 
 from compressctl import packed
+from compressctl.core.errors import UsageError
 from compressctl.packed import PackedError, PackedModel
 from compressctl.packed.pack import pack
 
@@ -65,7 +66,7 @@ def test_external_data_elsewhere_are_refused(location: str, tmp_path: Path) -> N
     onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     proto = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     next(entry for entry in proto.graph.initializer[0].external_data if entry.key == "location").value = location
-    with pytest.raises(PackedError, match="not a file beside the model"):
+    with pytest.raises(UsageError, match="keeps weights in a second file"):
         pack(stored(proto, tmp_path), tmp_path / "m.cctl")
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import check_regular, read_regular
 from compressctl.sources.structure.describe import describe
 from compressctl.sources.structure.rebuild import StructureError, rebuild
 
@@ -39,6 +40,7 @@ def read_network(original: nn.Module, weights: Path, structure: Path) -> nn.Modu
 
     description = read_description(structure)
     try:
+        check_regular(weights)
         tensors: Mapping[str, Tensor] = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"{weights} is not a safetensors file: {error}") from error
@@ -52,9 +54,7 @@ def read_network(original: nn.Module, weights: Path, structure: Path) -> nn.Modu
 def read_description(path: Path) -> Any:
     """The JSON of a description. Raises UsageError when it cannot be read."""
     try:
-        if path.stat().st_size > _LARGEST_DESCRIPTION:
-            raise UsageError(f"{path} is too large to be a description of a network")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path, _LARGEST_DESCRIPTION))
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a description of a network: {error}") from error
 
