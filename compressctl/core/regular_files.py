@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from compressctl.core.errors import UsageError
 
@@ -31,7 +31,7 @@ def check_regular(path: Path) -> os.stat_result:
     return _checked(os.stat(path), path)  # noqa: PTH116  a path's method says the same and takes no text
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open the file for reading, as bytes. Raises what check_regular does."""
     check_regular(path)
     # Between the look and the opening it may have become something else, which must not wait for a writer.
