@@ -22,6 +22,7 @@ from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, close_initializers, 
 
 if TYPE_CHECKING:
     from compressctl.backends.dialects.weight_only import Form as WeightForm
+    from compressctl.core.backend import Artifact
 
 OLDEST_BLOCKED_OPSET = 21
 """DequantizeLinear knows blocks and 4 bits from here on."""
@@ -49,6 +50,16 @@ def to_onnx(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightF
     _stamp(proto, target)
     refuse_newer(proto, target)
     return proto
+
+
+def opset_note(given: OnnxModel, artifact: Artifact) -> tuple[str, ...]:
+    """Says when an ONNX file has another version of the standard operators than the model that was given."""
+    before, after = opset_of(given.body), artifact.opset
+    if not before or after is None or after == before:
+        return ()
+    change = "raised" if after > before else "lowered"
+    why = "which the file's operators need" if after > before else "the newest that its runtimes are known to read"
+    return (f"the model's opset {before} was {change} to {after}, {why}",)
 
 
 def _in_supported_opset(model: OnnxModel, target: Target) -> onnx.ModelProto:

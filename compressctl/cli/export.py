@@ -144,6 +144,7 @@ def _write(
     host: SessionHost,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
+    from compressctl.backends.onnx_file import opset_note
     from compressctl.core.backend import backends
     from compressctl.core.count import by_operator, nodes
     from compressctl.core.errors import MissingDependencyError, UsageError
@@ -166,10 +167,10 @@ def _write(
         raise refusal(error) or UsageError(
             f"cannot write to {folder}: {error.strerror}", hint="choose another --output"
         ) from None
-    model, changed = fitted(model, target)
-    artifact = backend.build(model, target, folder)
+    fitting, changed = fitted(model, target)
+    artifact = backend.build(fitting, target, folder)
     print(f"{target.backend}: {', '.join(str(path) for path in artifact.files)}")
-    for note in (*changed, *artifact.notes):
+    for note in (*changed, *artifact.notes, *opset_note(model, artifact)):
         print(f"  {note}")
     executed = host.explain(artifact, target, shapes)
     multiplying = [node for node in executed if node.macs != 0]

@@ -40,7 +40,8 @@ class Artifact:
     """What is handed over. path: the file a runtime opens. files: every file that must travel with it, path included.
 
     notes: what its user must know, as in "engine not built: ...". stand_in: it is opened by another runtime than the one that
-    it is for, so that its results mean something here and its speed does not.
+    it is for, so that its results mean something here and its speed does not. opset: the version of the standard operators in
+    an ONNX file.
     """
 
     backend: str
@@ -48,6 +49,7 @@ class Artifact:
     files: tuple[Path, ...]
     notes: tuple[str, ...] = ()
     stand_in: bool = False
+    opset: int | None = None
 
 
 _STRICT = ConfigDict(extra="forbid")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressctl.core.backend import Session
-from compressctl.core.data import Batch, Split, SplitName, as_wide, bind
+from compressctl.core.data import Batch, Split, SplitName, as_wide
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
-from compressctl.core.feeds import Feed, feeds, take
+from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
@@ -85,20 +85,20 @@ def predict_all(
 ) -> Seen:
     """Run a whole split through several forms of one model, the original first, and compare all outputs on the way.
 
-    A model with dynamic ranges is run in the batches that it is served in, see `scoring_batch`. most: samples after which to
-    stop; None for all. task: a language model's decisions count where its labels do. Raises UsageError when the split is empty.
+    All get the same calls, since outputs may depend on what shares a call: of the batch that is served where a model has
+    dynamic ranges, see `scoring_batch`. most: samples after which to stop; None for all. task: a language model's decisions count where its labels do. Raises UsageError when the split is empty.
     """
     original = models[0].signature
     collected = [_Collected(model.signature) for model in models]
     axes = {original.outputs[0].name: 2} if task == "language-model" else None
     comparisons = [Comparison(original, axes) for _ in models]
-    done = 0
-    for feed in feeds(split, original, _BATCH if most is None else min(_BATCH, most)):
+    done, size = 0, min(scoring_batch(model, target) for model in models)
+    for feed in feeds(split, original, size if most is None else min(size, most)):
         outputs: dict[str, np.ndarray] = {}
         labels = feed.batch.labels if task == "language-model" else None
         counted = None if labels is None else counted_positions(labels)
         for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
-            given = _in_parts(session, model, feed, target)
+            given = session.run(_typed(feed.inputs, model.signature))
             outputs = outputs or given
             collected[place].add(feed, given)
             comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request, counted=counted)
@@ -110,24 +110,6 @@ def predict_all(
     return Seen(
         tuple(one.predictions() for one in collected), tuple(comparison.result() for comparison in comparisons), done
     )
-
-
-def _in_parts(session: Session, model: Model, feed: Feed, target: Target) -> dict[str, np.ndarray]:
-    """One call, or several of the size that a model with dynamic ranges is served in."""
-    size = scoring_batch(model, target)
-    if size >= feed.count or model.signature.fixed_batch is not None or feed.batch.is_request:
-        return session.run(_typed(feed.inputs, model.signature))
-    parts = []
-    for start in range(0, feed.count, size):
-        part = take(feed.batch, slice(start, start + size))
-        parts.append(session.run(_typed(bind(part, model.signature), model.signature)))
-    axes = {spec.name: spec.batch_axis for spec in model.signature.outputs}
-    return {
-        name: first
-        if (axis := axes.get(name, 0)) is None
-        else np.concatenate([part[name] for part in parts], axis=axis)
-        for name, first in parts[0].items()
-    }
 
 
 def _typed(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, np.ndarray]:

@@ -166,7 +166,7 @@ class PackedModel:
             values = decode(source, (body.rows, body.columns), body.element_size)
             source.end()
             # Without a copy: bodies may be as large as the limit.
-            raw = memoryview(np.ascontiguousarray(values).reshape(-1)).cast("B").toreadonly()
+            raw = memoryview(np.ascontiguousarray(values).reshape(-1).data).cast("B").toreadonly()
             if zlib.crc32(raw) != body.checksum:
                 raise damaged("a body's checksum is wrong")
         return _Decoded(raw, tuple(source.codings))

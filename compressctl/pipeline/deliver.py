@@ -66,6 +66,8 @@ class Delivery:
         self, name: str, model: OnnxModel, dataset: Dataset | None, metric: MetricSpec | None
     ) -> BackendResult:
         """One deliverable, built and measured beside the float model in the same runtime."""
+        from compressctl.backends.onnx_file import opset_note
+
         backend = open_backend(name)
         target = replace(self.workspace.target, backend=name, options=export_options(self.workspace.recipe, name))
         root = self.workspace.folder / "artifacts" / name
@@ -75,7 +77,9 @@ class Delivery:
             baseline = Subject("float", backend.build(source, plain, root / "baseline"), source)
             # The last stage makes the file that is handed over, so that it stands for it.
             last = next((record.id for record in reversed(self.records) if record.use != "lower"), "handed over")
-            compressed = Subject(last, backend.build(model, target, root), model)
+            made = backend.build(model, target, root)
+            made = replace(made, notes=(*made.notes, *opset_note(source, made)))
+            compressed = Subject(last, made, model)
         self.workspace.close()  # what stages had opened would take memory from what is measured
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:

@@ -54,7 +54,9 @@ def sentences(part: BackendResult) -> list[str]:
     if found.reason is not None:
         return [f"Not compared with the original: {found.reason}."]
     which = "random values" if found.is_random else f"samples of the {found.split} split"
-    lines = [f"Every output was compared with the original's on {found.samples:,} {which}, in the same runtime."]
+    is_whole = all(output.samples and not output.other_shapes for output in found.outputs)
+    what = "Every output was" if is_whole else "Outputs were"
+    lines = [f"{what} compared with the original's on {found.samples:,} {which}, in the same runtime."]
     for output in found.outputs:
         name = shortened(output.name)
         if output.other_shapes:

@@ -1,6 +1,7 @@
 """How near outputs are: sums over calls that equal the figures of all values at once."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from compressctl.core.data import Batch
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.measure.fidelity import Comparison, class_axis, is_far, nearness, verdict
 from compressctl.measure.fidelity_limits import fidelity_checks, strict_checks
@@ -202,6 +205,29 @@ def test_every_row_of_a_recorded_call_is_compared() -> None:
     signal, noise = 5 * 4 * (1 + 4 + 9), 3 * 4 * 4 * 0.25
     assert output.sqnr_db == pytest.approx(10 * math.log10(signal / noise))
     assert output.largest_difference == 0.5
+
+
+class _Rows:
+    """Seven samples: x (n, 4)."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        for start in range(0, len(self), size):
+            at = np.arange(start, min(start + size, len(self)))
+            yield Batch({"x": np.ones((len(at), 4), np.float32)}, None, at)
+
+
+@pytest.mark.parametrize("axis", ["N", "time"])
+def test_both_models_get_the_same_calls(axis: str) -> None:
+    """Of two samples, which the dynamic model is served in, whether or not the output's name says that it counts samples."""
+    signature = Signature((TensorSpec("x", "float32", ("N", 4), 0),), (TensorSpec("y", "float32", (axis, 4), None),))
+    dynamic = OnnxModel(onnx.ModelProto(), signature, QuantPlan(dynamic=frozenset({"product"})))
+    models = [OnnxModel(onnx.ModelProto(), signature), dynamic]
+    seen = predict_all([_Session(1), _Session(1)], models, _Rows(), Target("onnxruntime", batch_size=2))  # type: ignore[arg-type]
+    (output,) = seen.fidelity[1]
+    assert (output.samples, output.other_shapes, output.identical) == (7, 0, True)
 
 
 def test_samples_whose_shape_differs_are_told_beside_what_is_identical() -> None:

@@ -20,9 +20,11 @@ def _value(name: str, shape: list[Any], dtype: int = TensorProto.FLOAT) -> onnx.
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def _save(shell: Shell, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: list[Any]) -> None:
+def _save(
+    shell: Shell, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: list[Any], opset: int = 17
+) -> None:
     graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
     onnx.save(model, shell.folder / "m.onnx")
 
 
@@ -288,3 +290,16 @@ def test_every_recorded_output_is_held_against_the_original(shell: Shell) -> Non
     done = shell.run("plan", "r.yaml", "--check")
     assert done.code == 0, done.err
     assert "the original's y is off what was recorded by" in done.out
+
+
+def test_a_raised_opset_is_told(shell: Shell) -> None:
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    _save(shell, [product], [_value("x", ["N", 32])], [_value("y", ["N", 16])], [_weight("w", 32, 16)], opset=9)
+    np.savez(shell.folder / "d.npz", x=RNG.standard_normal((40, 32)).astype(np.float32))
+    _recipe(shell, WEIGHTS, NPZ)
+    code, report, said = _run(shell)
+    assert code == 0, said
+    written = onnx.load(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx")
+    told = f"the model's opset 9 was raised to {written.opset_import[0].version}"
+    assert told in " ".join(report["backends"][0]["notes"])
+    assert told[4:] in " ".join(said.split())

@@ -47,12 +47,13 @@ class OnnxRuntime:
         from compressctl.backends.onnxruntime.choose import choose_forms
         from compressctl.backends.releases import note
         from compressctl.backends.storage import as_stored
+        from compressctl.graph.opset import opset_of
 
         forms, notes = choose_forms(model, target)
         proto, stored = as_stored(to_onnx(model, target, forms), target)
         served = (*note(model, proto, target), *_libraries(proto))
         files = save_onnx(proto, folder)
-        return Artifact("onnxruntime", files[0], files, (*notes, *stored, *served))
+        return Artifact("onnxruntime", files[0], files, (*notes, *stored, *served), opset=opset_of(proto))
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""

@@ -61,7 +61,7 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
         script = Path(scratch) / "build_engine.py"
         script.write_text(_TEMPLATE.read_text(encoding="utf-8").replace(_SETTINGS, f"SETTINGS = {settings!r}"))
         moved = tuple(file.replace(folder / file.name) for file in (*files, script))
-    return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True)
+    return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True, opset=opset_of(proto))
 
 
 def _mend(rules: set[str]) -> str:
