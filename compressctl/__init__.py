@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from compressctl.core.telemetry import switch_off
+
+switch_off()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

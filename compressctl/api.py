@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.events import Event
 from compressctl.core.machine import check_system
 from compressctl.pipeline.measure_level import MeasureLevel
@@ -92,18 +92,20 @@ def apply(
     measure: Level = "stages",
     strict: bool = False,
     progress: Callable[[Event], None] | None = None,
+    time_limit: float | None = None,
 ) -> Run:
     """Run a recipe: compress, export, measure the exported files, and write the report.
 
     output: the run's folder; an earlier run of the same recipe in it is replaced (default: runs/<name>/<time>-<hash>).
     cache: take finished stages from the cache. measure: each stage's output too, the exported files alone, or those briefly. strict: outputs
     that differ from the original's, or were not compared, count as a missed budget. progress: called with each event; what
-    it raises stops the run and is raised here.
+    it raises stops the run and is raised here. time_limit: seconds after which the run ends with what is finished.
 
-    A missed budget is no exception: see Run.holds. Raises CompressctlError when something stopped the run; what it brought
+    A missed budget is no exception, nor is the end of the time: see Run.holds and Run.report.status. Raises CompressctlError when something stopped the run; what it brought
     until then is in the report of the run folder, which the exception names in a note.
     """
     from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.pipeline.event_listeners import TimeLimit
     from compressctl.pipeline.plan import make_plan
 
     loaded = load_recipe(recipe, overrides=overrides)
@@ -112,7 +114,7 @@ def apply(
     result, report, written = carry_out(
         loaded,
         make_plan(loaded, kept),
-        [told],
+        [told, *([TimeLimit(time_limit)] if time_limit is not None else [])],
         output=Path(output) if output is not None else None,
         cache=kept,
         measure=_level(measure),
@@ -185,10 +187,12 @@ def carry_out(
 ) -> tuple[RunResult, Report, list[Path]]:
     """A plan in a folder of its own, with its report written. Whatever stops it is in the result, also when it is a bug."""
     check_system()
+    from compressctl.core.failures import translated
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
     from compressctl.pipeline.lock import write_lock
     from compressctl.pipeline.run import check_backends, run
+    from compressctl.pipeline.signals import signals_restored
     from compressctl.report.from_run import from_result
     from compressctl.report.write import write
 
@@ -196,19 +200,33 @@ def carry_out(
     facts = environment()
     folder = make_run_folder(output, recipe.name, plan.digest, _files(recipe.resolved, recipe.base))
     write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
-    result = run(
-        recipe,
-        plan,
-        folder,
-        cache=cache,
-        listeners=listeners,
-        environment=facts,
-        measure=measure,
-        process_group=process_group,
-        strict=strict,
-    )
-    report = from_result(result, recipe_file)
-    return result, report, write(report, result.folder)
+    with signals_restored():
+        result = run(
+            recipe,
+            plan,
+            folder,
+            cache=cache,
+            listeners=listeners,
+            environment=facts,
+            measure=measure,
+            process_group=process_group,
+            strict=strict,
+        )
+        report = from_result(result, recipe_file)
+        try:
+            return result, report, write(report, result.folder)
+        except Exception as error:
+            raise _unreported(result, translated(error, result.folder)) from error
+
+
+def _unreported(result: RunResult, error: CompressctlError) -> CompressctlError:
+    """What a run without its whole report ends with: what stopped it, if something did, and why the report is not there."""
+    notes = "".join(f"; {note}" for note in getattr(error.__cause__ or error, "__notes__", ()))
+    if result.error is None:
+        error.message = f"the report could not be written whole: {error.message}{notes}"
+        return error
+    result.error.message += f"\nthe report could not be written whole either: {error.message}{notes}"
+    return result.error
 
 
 def _files(value: Any, base: Path) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from compressctl.backends.releases import ir_version, newest_opset, reads_blocks
 from compressctl.core.errors import StageError, first_line
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
+from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.canonical import constants_beside_readers
 from compressctl.graph.model_file import check_model, write_model
 from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, close_initializers, converted, opset_of
@@ -121,8 +121,8 @@ def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
     """As write_onnx, from the graph as it shall be written, which is changed: constants that one body alone reads move into it."""
     constants_beside_readers(proto.graph)
     _check(proto)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
-        written = reversed(write_model(proto, Path(scratch)))
+    with FolderInWriting(folder) as scratch:
+        written = reversed(write_model(proto, scratch))
         files = [file.replace(folder / file.name) for file in written]
     return tuple(reversed(files))
 

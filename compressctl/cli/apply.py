@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressctl.cli.boundary import tell
 from compressctl.cli.options import RecipePath, Sets, Shapes, Unsets
-from compressctl.core.errors import RenamedWarning
+from compressctl.core.errors import RenamedWarning, in_short
 from compressctl.pipeline.measure_level import MeasureLevel
 
 if TYPE_CHECKING:
     from compressctl.core.cache import Cache
+    from compressctl.pipeline.event_listeners import TimeLimit
     from compressctl.pipeline.plan import Plan
     from compressctl.pipeline.process_group import ProcessGroup
     from compressctl.recipe.schema import Recipe
@@ -52,6 +54,14 @@ def apply(
         bool,
         typer.Option("--strict", help="Exit with 1 where outputs differ from the original's, or were not compared."),
     ] = False,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="End the run after so long, as in 90s, 30m or 1h30m, with what is finished.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan, then stop.")] = False,
 ) -> None:
     """Run a recipe: compress, export, measure the exported file, and report.
@@ -64,12 +74,16 @@ def apply(
       compressctl apply builtin:quickstart
       compressctl apply model.yaml --set stages.int8.ranges=mse --set target.threads=2
       compressctl apply model.yaml --output run --measure quick --log-format json
+      compressctl apply model.yaml --time-limit 30m
     """
+    from compressctl.cli.limits import parse_duration
     from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.pipeline.event_listeners import TimeLimit
     from compressctl.pipeline.plan import make_plan
     from compressctl.pipeline.process_group import is_launched, rank
     from compressctl.recipe.loader import load
 
+    limit = TimeLimit(parse_duration(time_limit)) if time_limit is not None else None
     place = stage_cache() if cache else None
 
     def prepare() -> tuple[Recipe, Plan]:
@@ -91,7 +105,7 @@ def apply(
             show(plan)
             raise typer.Exit
         raise typer.Exit(
-            _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe)
+            _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe, limit)
         )
 
 
@@ -113,7 +127,7 @@ def _leading() -> Iterator[ProcessGroup]:
     """The processes that a launcher started beside this one; they are told how the run ended."""
     from compressctl.core.failures import exit_code
     from compressctl.pipeline.process_group import assemble
-    from compressctl.pipeline.signals import ignore_sigterm
+    from compressctl.pipeline.signals import ignore_ending_signals
 
     process_group, code = assemble(), 0
     try:
@@ -125,7 +139,7 @@ def _leading() -> Iterator[ProcessGroup]:
         code = int(exit_code(error))
         raise
     finally:
-        ignore_sigterm()
+        ignore_ending_signals()
         process_group.end(code)
 
 
@@ -145,6 +159,7 @@ def _run(
     process_group: ProcessGroup | None,
     strict: bool,
     recipe_file: Path,
+    limit: TimeLimit | None,
 ) -> int:
     """Run it, show its progress and its report; the exit code."""
     from compressctl.api import carry_out
@@ -161,7 +176,7 @@ def _run(
         result, report, written = carry_out(
             recipe,
             plan,
-            [listener],
+            [listener, *([limit] if limit is not None else [])],
             output=output,
             cache=cache,
             measure=measure,
@@ -169,7 +184,10 @@ def _run(
             strict=strict,
             recipe_file=recipe_file,
         )
-    add_to_job_summary(report)
+    try:
+        add_to_job_summary(report)
+    except OSError as error:
+        tell(f"warning: the job's summary page cannot be written: {in_short(error)}")
     if log_format is not LogFormat.JSON:
         from rich.console import Console
 
@@ -179,5 +197,7 @@ def _run(
         console.print(render(report))
         console.print(f"report: {written[-1]}", markup=False, soft_wrap=True)
     if result.error is not None:
-        print(f"error: {result.error}", file=sys.stderr)
+        tell(f"error: {result.error}")
+    elif result.status in ("interrupted", "time limit"):
+        tell(report.summary[0])
     return report.exit_code

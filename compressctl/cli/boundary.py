@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from compressctl.core.errors import CompressctlError, ExitCode, RenamedWarning
+from compressctl.core.errors import CompressctlError, ExitCode, NoCacheWarning, RenamedWarning
 
 _CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The parser's own errors, which know their message and exit with 2. typer exports no name for their base."""
@@ -26,7 +26,10 @@ def boundary() -> Iterator[None]:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-    except (typer.Exit, typer.Abort, _CLICK_ERROR):
+    except _CLICK_ERROR as error:
+        error.message = in_brief(error.message)
+        raise
+    except (typer.Exit, typer.Abort):
         raise
     except CompressctlError as error:
         fail(str(error), error.exit_code)
@@ -47,13 +50,40 @@ def boundary() -> Iterator[None]:
 
 def fail(message: str, code: ExitCode) -> None:
     """Raises typer.Exit."""
-    with suppress(OSError):
-        print(message, file=sys.stderr)
+    tell(message)
     raise typer.Exit(int(code))
+
+
+def tell(message: str) -> None:
+    """Print a message on stderr, if anybody is there to read it."""
+    with suppress(OSError):
+        print(in_brief(message), file=sys.stderr)
+
+
+def in_brief(message: str) -> str:
+    """The message in less than 2 kB: what was given may be of any length, and is named in it."""
+    lines = [
+        line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+        for line in message.splitlines()
+    ]
+    size = 0
+    for number, line in enumerate(lines):
+        size += len(line.encode(errors="replace")) + 1
+        if size > _LONGEST_MESSAGE:
+            return "\n".join([*lines[:number], f"   ... and {len(lines) - number} more lines"])
+    return "\n".join(lines)
+
+
+_LONGEST_LINE, _LONGEST_MESSAGE = 500, 1900
+_STDERR = 2
 
 
 def any_text_can_be_printed() -> None:
     """Outputs that are closed swallow what is printed, and a character that an encoding does not have is escaped."""
+    # Where one of their numbers is free, the next file that is opened gets it, and then whatever native code prints.
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(opened, True)
+    os.close(opened)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -62,14 +92,14 @@ def any_text_can_be_printed() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def old_names_are_one_line() -> None:
-    """A warning of an old name in a recipe is printed as other messages are, without the place in our code."""
+def warnings_are_one_line() -> None:
+    """A warning of ours is printed as other messages are, without the place in our code."""
     usual = warnings.formatwarning
 
     def worded(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        if issubclass(category, RenamedWarning):
+        if issubclass(category, (RenamedWarning, NoCacheWarning)):
             return f"warning: {message}\n"
         return usual(message, category, filename, lineno, line)
 

@@ -10,6 +10,7 @@ import typer
 
 from compressctl.cli.options import Shapes
 from compressctl.core.errors import UsageError
+from compressctl.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from compressctl.pipeline.starter import Starter
@@ -53,10 +54,7 @@ def init(
     if path.exists() and not force:
         raise UsageError(f"{path} exists", hint="name another with --output, or write over it with --force")
     made = _starter(model, path, data, parse_shapes(shape or ()))
-    try:
-        path.write_text(made.text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", hint="name another with --output") from None
+    write_whole(path, [made.text.encode()])
     print(f"wrote {path}")
     for line in made.unsure:
         print(f"look at: {line}")

@@ -1,7 +1,8 @@
-"""Budgets on the command line: `speedup=1.5`, `size=5MB`."""
+"""Limits on the command line: budgets as in `speedup=1.5` and `size=5MB`, durations as in `30m`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,20 @@ from pydantic import ValidationError
 from compressctl.core.errors import UsageError
 from compressctl.core.nearest import suggestion
 from compressctl.recipe.schema import BudgetSection, FidelityLimits
+
+
+def parse_duration(text: str) -> float:
+    """Seconds. Raises UsageError."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    seconds = (
+        sum(int(number or 0) * unit for number, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0
+    )
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise UsageError(f"--time-limit {text}: not a duration", hint="write it like 90s, 30m or 1h30m, a year at most")
+    return seconds
+
+
+_LONGEST_SECONDS = 366 * 24 * 3600
 
 
 def parse_budget(texts: Sequence[str]) -> BudgetSection:

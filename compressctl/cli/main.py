@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from compressctl import __version__
-from compressctl.cli.boundary import any_text_can_be_printed, boundary, old_names_are_one_line
+from compressctl.cli.boundary import any_text_can_be_printed, boundary, warnings_are_one_line
 from compressctl.core.errors import EXIT_CODES, UsageError
 from compressctl.core.machine import check_system
 from compressctl.core.nearest import suggestion
@@ -85,7 +85,7 @@ def main() -> None:
     # It begins when the command does, see `_after_start_up`.
     gc.disable()
     any_text_can_be_printed()
-    old_names_are_one_line()
+    warnings_are_one_line()
     app(prog_name="compressctl")
 
 

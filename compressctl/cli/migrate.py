@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from compressctl.core.errors import ExitCode, UsageError
+from compressctl.core.errors import ExitCode
+from compressctl.core.whole_files import write_whole
 from compressctl.recipe.migrate import migrated
 
 
@@ -41,22 +39,8 @@ def migrate(
         elif check:
             print(f"would change {path}")
         else:
-            _write(path.resolve(), after)
+            resolved = path.resolve()
+            write_whole(resolved, [after.encode()], resolved.stat().st_mode & 0o777)
             print(f"changed {path}")
     if check and changed:
         raise typer.Exit(int(ExitCode.BUDGET_MISSED))
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing: a file beside it, which takes its place."""
-    beside = ""
-    try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-        Path(beside).chmod(path.stat().st_mode)
-        Path(beside).replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            Path(beside).unlink()
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

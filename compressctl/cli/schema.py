@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from compressctl.core.whole_files import write_whole
+
 
 def schema(
     output: Annotated[Path | None, typer.Option(help="File to write. [default: print it]", show_default=False)] = None,
@@ -29,7 +31,6 @@ def schema(
     """
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
-    from compressctl.core.failures import refusal
 
     if report and markdown:
         raise UsageError("--report and --markdown exclude each other")
@@ -49,8 +50,5 @@ def schema(
     if output is None:
         print(text, end="")
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise refusal(error) or UsageError(f"cannot write {output}: {error.strerror}") from error
+    write_whole(output, [text.encode()])
     print(output)

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from compressctl.core.regular_files import NotRegularError, open_regular, read_regular
+from compressctl.core.whole_files import FolderInWriting, sweep
 
 _MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished"
@@ -27,8 +27,8 @@ class Cache:
         self._root = root
 
     def __contains__(self, key: str) -> bool:
-        """Whether an entry stands there; `read` may still find it damaged."""
-        return (self._root / key / _MANIFEST).is_file()
+        """Whether something stands there; `read` may still find it damaged."""
+        return os.path.lexists(self._root / key)
 
     def read(self, key: str) -> Path | None:
         """The entry's folder when every file in it is whole, None otherwise. A damaged entry is removed."""
@@ -36,19 +36,29 @@ class Cache:
         if key not in self:
             return None
         if not _is_whole(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            self.remove(key)
             return None
-        os.utime(folder)
+        with suppress(OSError):  # where nothing can be written nothing is trimmed either
+            os.utime(folder)
         return folder
+
+    def remove(self, key: str) -> None:
+        """Whatever stands there, as far as it can be removed."""
+        path = self._root / key
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
     def write(self, key: str, fill: Callable[[Path], None]) -> None:
         """Let `fill` write an entry's files into a new folder, which then appears under its key at once.
 
-        When another process was faster, its entry stays and this one is dropped: they hold the same.
+        When another process was faster, its entry stays and this one is dropped: they hold the same. Raises what `fill`
+        raises, and OSError where the place takes nothing.
         """
         self._root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=self._root))
-        try:
+        with FolderInWriting(self._root) as temporary:
             fill(temporary)
             manifest = {str(file.relative_to(temporary)): _digest(file) for file in _files(temporary)}
             _write_durably(temporary / _MANIFEST, json.dumps(manifest))
@@ -57,11 +67,12 @@ class Cache:
             except OSError:
                 if key not in self:
                     raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def unfinished(self, key: str) -> Path:
-        """A folder for what shall outlive a killed run: whoever works on this entry again finds it, until `finish`."""
+        """A folder for what shall outlive a killed run: whoever works on this entry again finds it, until `finish`.
+
+        Raises OSError where the place takes nothing.
+        """
         folder = self._root / _UNFINISHED / key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -71,9 +82,17 @@ class Cache:
         shutil.rmtree(self._root / _UNFINISHED / key, ignore_errors=True)
 
     def trim(self, limit_bytes: int) -> None:
-        """Remove the entries that were used longest ago until the rest fits, and what was left unfinished weeks ago."""
+        """Remove the entries that were used longest ago until the rest fits, and what was left unfinished weeks ago.
+
+        What cannot be read or removed stays.
+        """
+        with suppress(OSError):
+            self._trim(limit_bytes)
+
+    def _trim(self, limit_bytes: int) -> None:
         if not self._root.is_dir():
             return
+        sweep(self._root)
         for folder in (self._root / _UNFINISHED).glob("*"):
             used = _last_used(folder)
             if used is not None and time.time() - used > _UNFINISHED_SECONDS:
@@ -90,14 +109,14 @@ def _last_used(folder: Path, holds: str = "") -> float | None:
     """Seconds since 1970; None when it is gone or lacks a file: another process renames and removes folders at any time."""
     try:
         return folder.stat().st_mtime if (folder / holds).exists() else None
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
 def _size_bytes(folder: Path) -> int:
     total = 0
     for file in _files(folder):
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             total += file.stat().st_size
     return total
 
@@ -106,7 +125,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         manifest = json.loads(read_regular(folder / _MANIFEST))
         return all(_digest(folder / name) == digest for name, digest in manifest.items())
-    except (OSError, NotRegularError, ValueError, AttributeError):
+    except (OSError, NotRegularError, ValueError, AttributeError, RecursionError):
         return False
 
 

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     MACHINE = 5
     NOTHING_TO_COMPRESS = 6
     BUG = 70
+    TIME_LIMIT = 124
     INTERRUPTED = 130
 
 
@@ -30,6 +31,7 @@ EXIT_CODES = {
     ExitCode.MACHINE: "the machine: disk, rights, memory",
     ExitCode.NOTHING_TO_COMPRESS: "nothing here can be compressed that way",
     ExitCode.BUG: "a bug of compressctl",
+    ExitCode.TIME_LIMIT: "the time limit ended it",
     ExitCode.INTERRUPTED: "interrupted",
 }
 """Each code in a few words."""
@@ -114,6 +116,14 @@ class RecipeError(UsageError):
 
 class RenamedWarning(FutureWarning):
     """A recipe has a key or value under an old name, which still counts."""
+
+
+class NoCacheWarning(UserWarning):
+    """Nothing can be kept in a cache here."""
+
+
+class TimeIsUpError(KeyboardInterrupt):
+    """A run's time limit is over, which ends it as Ctrl-C does: nothing that mends failures takes it for one."""
 
 
 class MissingDependencyError(CompressctlError):

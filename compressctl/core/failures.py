@@ -76,6 +76,8 @@ def refusal(error: BaseException) -> CompressctlError | None:
     """What the machine refused, or which path cannot be one; None when the error is about something else."""
     if isinstance(error, MemoryError):
         return MachineError(f"not enough memory{f': {error}' if str(error) else ''}", hint=_MEMORY)
+    if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
+        return gone
     if isinstance(error, OSError) and error.errno is not None:
         place = f": {error.filename}" if error.filename is not None else ""
         words = f"{os.strerror(error.errno)}{place}"
@@ -84,6 +86,13 @@ def refusal(error: BaseException) -> CompressctlError | None:
         return MachineError(words, hint=_REFUSED[error.errno]) if error.errno in _REFUSED else None
     said = next((words for words in _LIBRARIES_SAY if words in str(error)), None)
     return MachineError(first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
+
+
+def unusable(error: Exception) -> CompressctlError | None:
+    """Why a place takes or gives nothing, where a command can do without it; None when the error is about something else."""
+    if isinstance(error, MachineError):
+        return error
+    return refusal(error) or (MachineError(in_short(error)) if isinstance(error, OSError) else None)
 
 
 def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
@@ -114,6 +123,17 @@ def exit_code(error: BaseException) -> ExitCode:
     return ours.exit_code if ours else ExitCode.BUG
 
 
+def _gone(error: FileNotFoundError) -> MachineError | None:
+    """Folders that a process cannot do without, and that somebody removed."""
+    if "temporary directory" in str(error):
+        return MachineError("there is no folder for temporary files where something can be written", hint=_RIGHTS)
+    try:
+        Path.cwd()
+    except OSError:
+        return MachineError("the folder in which this was started is gone", hint="change into one that exists")
+    return None
+
+
 def _bug(error: Exception, folder: Path | None) -> BugError:
     return BugError(
         f"this is a bug of compressctl or of a plugin: {in_short(error)}{_notes(error)}",
@@ -125,18 +145,31 @@ def _bug(error: Exception, folder: Path | None) -> BugError:
 def _kept_traceback(error: Exception, folder: Path | None) -> str:
     """Where the traceback was written; the traceback itself where nothing can be written."""
     text = "".join(traceback.format_exception(error))
+    reason: OSError | None = None
+    for place in (folder, None) if folder is not None else (None,):
+        try:
+            return f"the full traceback is in {_log(text, place)}"
+        except OSError as refused:
+            reason = refused
+    assert reason is not None
+    last = "".join(traceback.format_exception(error, limit=-3, chain=False))
+    return f"{last}   that traceback could not be written anywhere ({reason.strerror})"
+
+
+def _log(text: str, folder: Path | None) -> Path:
+    """A file of it: in a run's folder, or among temporary files."""
+    if folder is not None:
+        path = folder / "error.log"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        return path
+    number, name = tempfile.mkstemp(prefix="compressctl-error-", suffix=".log")
     try:
-        if folder is not None:
-            path = folder / "error.log"
-            path.write_text(text)
-        else:
-            number, name = tempfile.mkstemp(prefix="compressctl-error-", suffix=".log")
-            path = Path(name)
-            with os.fdopen(number, "w") as file:
-                file.write(text)
-    except OSError as reason:
-        return f"{text}   that traceback could not be written anywhere ({reason.strerror})"
-    return f"the full traceback is in {path}"
+        with os.fdopen(number, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
 
 
 def _notes(error: BaseException) -> str:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from compressctl.core.failures import unusable
 from compressctl.core.registry import Registry
+from compressctl.core.whole_files import FolderInWriting
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -139,6 +141,26 @@ class RunContext:
     def part(self, name: str) -> RunContext:
         """The same for one of several trainings of a stage, each with a place of its own to resume from."""
         return self if self.checkpoint is None else replace(self, checkpoint=self.checkpoint / name)
+
+    def keep(self, name: str, write: Callable[[Path], object]) -> bool:
+        """Let `write` write a file of the checkpoint, which is there whole or as it was before; False where it is not there now.
+
+        A place that takes none is a warning: the stage can do without, and what resumes it later starts it again.
+        """
+        if self.checkpoint is None:
+            return False
+        try:
+            self.checkpoint.mkdir(parents=True, exist_ok=True)
+            with FolderInWriting(self.checkpoint) as folder:
+                write(folder / name)
+                (folder / name).replace(self.checkpoint / name)
+        except Exception as error:
+            refused = unusable(error)
+            if refused is None:
+                raise
+            self.events.warn(f"what is done so far cannot be kept for a run that resumes this one: {refused}")
+            return False
+        return True
 
 
 class Apply(Protocol):

@@ -26,8 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.errors import StageError
 from compressctl.core.regular_files import open_regular
+from compressctl.core.whole_files import lock, remove_unlocked
 
-ROOT = Path(Path.cwd().anchor)
+ROOT = Path(os.sep)
 """What the locations of external data count from in memory."""
 
 LARGE = 256 * 1024
@@ -215,29 +216,12 @@ def _folder() -> Path:
     """This process's own. A process that is killed leaves its folder, which the next one removes: nothing holds its lock."""
     root = Path(tempfile.gettempdir()).resolve()
     folder = Path(tempfile.mkdtemp(dir=root, prefix=".compressctl-"))
-    locked = _lock(folder)
+    locked = lock(folder)
     for left in root.glob(f"{_PREFIX}*"):
-        if _lock(left) is not None:
-            shutil.rmtree(left, ignore_errors=True)
+        remove_unlocked(left)
     named = folder.rename(root / f"{_PREFIX}{folder.name.rpartition('-')[2]}")
     atexit.register(_remove, named, os.getpid(), locked)
     return named
-
-
-def _lock(folder: Path) -> int | None:
-    """An open file whose lock no other process holds, until it is closed or the process ends; None where one does."""
-    try:
-        import fcntl
-
-        opened = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(opened)
-        return None
-    return opened
 
 
 def _remove(folder: Path, owner: int, _: int | None) -> None:

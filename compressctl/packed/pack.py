@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
-import tempfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from compressctl.core.failures import refusal
 from compressctl.core.regular_files import check_regular
+from compressctl.core.whole_files import write_whole
 from compressctl.packed.bits import UNSIGNED, Bits
 from compressctl.packed.cursor import varint
 from compressctl.packed.decode import lzma_filters
@@ -171,24 +168,4 @@ def _write(packed: Path, parts: list[bytes]) -> None:
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for part in parts:
         digest.update(part)
-    write_whole(packed, iter([*parts, digest.digest()]))
-
-
-def write_whole(path: Path, parts: Iterator[bytes | memoryview]) -> None:
-    """A file that appears under its name only when everything is written. Raises PackedError for a place
-    that is none, MachineError or OSError for one that takes nothing.
-    """
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    except OSError as error:
-        raise refusal(error) or PackedError(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            for part in parts:
-                stream.write(part)
-        # mkstemp's mode is the owner's alone.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(packed, [*parts, digest.digest()])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,8 +16,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from compressctl.core.failures import refusal
 from compressctl.core.regular_files import open_regular
+from compressctl.core.whole_files import FileInWriting
 from compressctl.packed.cursor import Cursor
 from compressctl.packed.decode import decode, unpack_lzma
 from compressctl.packed.elements import ELEMENTS
@@ -129,7 +128,7 @@ class PackedModel:
         """Unpack to the ONNX file `model`, external data beside it. Returns the files. Each appears when all are whole."""
         targets = [model if not file.name else model.parent / file.name for file in self.ledger.files]
         with ExitStack() as stack:
-            temporary = [stack.enter_context(_Temporary(target)) for target in targets]
+            temporary = [stack.enter_context(_in_writing(target)) for target in targets]
             self._fill([one.stream for one in temporary])
             for one in temporary:
                 one.keep()
@@ -266,30 +265,6 @@ def _read_head(stream: BinaryIO, max_bytes: int) -> tuple[Ledger, int]:
     return read_ledger(unpack_lzma(squeezed, raw_size), max_bytes), start.position + packed_size
 
 
-class _Temporary:
-    """A file beside its target, which takes the target's name when it is kept and is removed when it is not."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        except OSError as error:
-            raise refusal(error) or PackedError(f"cannot write {target}: {error.strerror}") from None
-        self._path = Path(name)
-        self.stream: BinaryIO = os.fdopen(handle, "w+b")
-
-    def keep(self) -> None:
-        self.stream.close()
-        # mkstemp's mode is the owner's alone.
-        self._path.chmod(0o644)
-        self._path.replace(self.target)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stream.close()
-        self._path.unlink(missing_ok=True)
+def _in_writing(target: Path) -> FileInWriting:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return FileInWriting(target)

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from compressctl.core.errors import TimeIsUpError
 from compressctl.core.events import Event
 
 
 class EventFile:
-    """Appends every event to a file as one JSON line, flushed at once, so that a killed run leaves what happened."""
+    """Appends every event to a file as one JSON line, written at once, so that a killed run leaves what happened.
+
+    A line that the disk does not take whole is taken back, and its error is raised.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._stream: IO[str] = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def __call__(self, event: Event) -> None:
-        self._stream.write(as_json(event) + "\n")
-        self._stream.flush()
+        line = f"{as_json(event)}\n".encode(errors="replace")
+        whole = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+        except OSError:
+            self._file.truncate(whole)
+            raise
 
     def close(self) -> None:
-        self._stream.close()
+        self._file.close()
+
+
+class TimeLimit:
+    """Raises TimeIsUpError with the first event after its end, once. Stages, epochs and steps of searches each tell of theirs."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._is_over = False
+
+    def __call__(self, event: Event) -> None:
+        if not self._is_over and time.monotonic() > self._end:
+            self._is_over = True
+            raise TimeIsUpError
 
 
 class Warnings:
@@ -52,22 +77,23 @@ class PlainLines:
     def __init__(self, stream: IO[str], every_seconds: float = 5.0) -> None:
         self._stream = stream
         self._every = every_seconds
-        self._last = 0.0
+        self._last = -every_seconds
 
     def __call__(self, event: Event) -> None:
         line = plain_line(event)
         if line is None:
             return
         if event.kind == "step.progress":
-            if event.time - self._last < self._every:
+            now = time.monotonic()
+            if now - self._last < self._every:
                 return
-            self._last = event.time
+            self._last = now
         _print(f"{time.strftime('%H:%M:%S', time.localtime(event.time))}  {line}", self._stream)
 
 
 def _print(line: str, stream: IO[str]) -> None:
-    """A reader that went away (`| head`) does not end a run that still has a report to write."""
-    with suppress(BrokenPipeError):
+    """A reader that went away (`| head`), or a full disk, does not end a run that still has a report to write."""
+    with suppress(OSError):
         print(line, file=stream, flush=True)
 
 

@@ -77,6 +77,15 @@ class Executor:
 
                 check_loss(self.workspace.loaded(), data, self.workspace.recipe.task)
 
+    def not_done(self) -> list[str]:
+        """The stages and deliverables of the recipe that this run has not come to."""
+        done = {record.id for record in self.records}
+        delivered = {found.backend for found in self.results}
+        stages = [step.id for step in self.workspace.plan.steps if step.kind == "stage" and step.id not in done]
+        return stages + [
+            f"export-{entry.backend}" for entry in self.workspace.recipe.export if entry.backend not in delivered
+        ]
+
     @property
     def is_random(self) -> bool:
         """Whether what was flown was no data."""
@@ -101,9 +110,9 @@ class Executor:
                 if position < resume_at:
                     done.update(cached=True)
                     if self._is_between(step, steps):
-                        self._set_aside(step, self.workspace.read(step.key))
+                        self._set_aside(step, self.workspace.read(step.key, step.id))
                     continue
-                cached = self._from_cache(step) if position == resume_at else None
+                cached = self.workspace.read(step.key, step.id) if position == resume_at else None
                 if cached is not None:
                     model = cached
                     done.update(cached=True)
@@ -277,9 +286,7 @@ class Executor:
             base=self.workspace.recipe.base,
             latency_ms=self.workspace.latency_ms,
             original=self.workspace.fresh_copy,
-            checkpoint=self.workspace.cache.unfinished(key)
-            if self.workspace.cache is not None and key is not None
-            else None,
+            checkpoint=self.workspace.checkpoint(key),
             processes=self.process_group.count if self.process_group is not None and _is_shared(spec) else 1,
         )
         return restricted(everything, needs, spec.name)
@@ -292,12 +299,6 @@ class Executor:
         evaluator = self.workspace.evaluator()
         return lambda model: evaluator.accept(model, gate)
 
-    def _from_cache(self, step: Step) -> Model | None:
-        found = self.workspace.read(step.key)
-        if found is None and step.cached:
-            self.workspace.events.warn(f"the cached output of {step.id} is damaged and is made again")
-        return found
-
     def _keep(self, step: Step, model: Model) -> None:
         if step.key != self.workspace.plan.baseline_key:
             self.workspace.write(step.key, model, step.id)
@@ -307,7 +308,7 @@ class Executor:
         from compressctl.pipeline.serialization import made_by
         from compressctl.sources.structure import NotDescribableError, write_network
 
-        network = self._network or self.workspace.read(step.key)
+        network = self._network or self.workspace.read(step.key, step.id)
         if network is None:
             self.workspace.events.warn("the trained network is not written: it is no longer in the cache")
             return

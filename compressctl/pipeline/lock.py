@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from compressctl.core.whole_files import write_whole
 from compressctl.pipeline.plan import Plan, stage_seed
 from compressctl.recipe.schema import Recipe
 
@@ -23,4 +24,4 @@ def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str,
         "data_sha256": plan.data_fingerprint,
         "environment": dict(environment),
     }
-    path.write_text(yaml.safe_dump(lock, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_whole(path, [yaml.safe_dump(lock, sort_keys=False, allow_unicode=True).encode()])

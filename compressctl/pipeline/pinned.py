@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from compressctl.core.model import StageRecord
+from compressctl.core.whole_files import write_whole
 from compressctl.recipe.schema import Recipe
 
 NAME = "recipe.pinned.yaml"
@@ -23,7 +24,7 @@ def write_pinned(folder: Path, recipe: Recipe, records: Sequence[StageRecord]) -
     text = yaml.safe_dump({**recipe.resolved, "stages": stages}, sort_keys=False, allow_unicode=True)
     path = folder / NAME
     head = f"# What {', '.join(pinned)} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
-    path.write_text(head + text, encoding="utf-8")
+    write_whole(path, [(head + text).encode()])
     return path
 
 

@@ -12,12 +12,12 @@ from compressctl.core.model import StageRecord
 from compressctl.measure.results import BackendResult, BudgetCheck, Parity
 from compressctl.recipe.schema import Recipe
 
-Status = Literal["done", "budget missed", "failed", "interrupted"]
+Status = Literal["done", "budget missed", "failed", "interrupted", "time limit"]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """error: what stopped it, None when nothing did. environment: machine and package facts, ready for JSON."""
+    """error: what stopped it, None when nothing did. not_done: the stages and deliverables that it did not come to. environment: machine and package facts, ready for JSON."""
 
     recipe: Recipe
     folder: Path
@@ -26,6 +26,7 @@ class RunResult:
     seconds: float
     environment: Mapping[str, Any]
     stages: tuple[StageRecord, ...] = ()
+    not_done: tuple[str, ...] = ()
     backends: tuple[BackendResult, ...] = ()
     parity: tuple[Parity, ...] = ()
     budget: tuple[BudgetCheck, ...] = ()

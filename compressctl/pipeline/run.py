@@ -12,7 +12,13 @@ from typing import Any
 from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
 from compressctl.core.custom_ops import using
-from compressctl.core.errors import CompressctlError, MissingDependencyError, MissingDeviceError
+from compressctl.core.errors import (
+    CompressctlError,
+    MachineError,
+    MissingDependencyError,
+    MissingDeviceError,
+    TimeIsUpError,
+)
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import translated
 from compressctl.measure.results import Parity
@@ -22,7 +28,7 @@ from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.process_group import ProcessGroup
 from compressctl.pipeline.result import RunResult, Status
-from compressctl.pipeline.signals import sigterm_interrupts
+from compressctl.pipeline.signals import ending_signals_interrupt
 from compressctl.pipeline.workspace import Workspace, open_backend
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
@@ -66,9 +72,9 @@ def run(
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. What stops it is RunResult.error, also when it is a bug of ours.
 
-    Raises OSError when the run folder cannot be written to.
+    Raises OSError when the run folder cannot be written to at the start.
     """
-    started = time.time()
+    started, clock = time.time(), time.monotonic()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
     workspace = Workspace(recipe, plan, folder, cache, events)
@@ -77,18 +83,23 @@ def run(
     status: Status = "done"
     try:
         events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
-        with sigterm_interrupts(), using(libraries(recipe.model, recipe.base)):
+        with ending_signals_interrupt(), using(libraries(recipe.model, recipe.base)):
             executor.carry_out()
         if any(not check.holds for check in executor.budget):
             status = "budget missed"
+    except TimeIsUpError:
+        status = "time limit"
     except KeyboardInterrupt:
         status = "interrupted"
     except Exception as raised:
-        status, error = "failed", translated(raised, folder)
+        status, error = "failed", _translated(raised, folder)
     workspace.close()
-    events.emit("run.finished", status=status, error=str(error) if error else None)
-    event_file.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
+    try:
+        events.emit("run.finished", status=status, error=str(error) if error else None)
+    except Exception as raised:
+        status, error = "failed", error or _translated(raised, folder)
+    event_file.close()
     if cache is not None:
         cache.trim(CACHE_LIMIT_BYTES)
     return RunResult(
@@ -96,12 +107,20 @@ def run(
         folder=folder,
         status=status,
         started=started,
-        seconds=time.time() - started,
+        seconds=time.monotonic() - clock,
         environment=environment,
         stages=tuple(executor.records),
+        not_done=tuple(executor.not_done()) if status != "done" else (),
         backends=tuple(executor.results),
         parity=tuple(Parity.model_validate(record.facts) for record in executor.records if record.use == "lower"),
         budget=tuple(executor.budget),
         warnings=tuple(warnings.messages),
         error=error,
     )
+
+
+def _translated(error: Exception, folder: Path) -> CompressctlError:
+    """Whatever fails in a folder that is gone fails because of that."""
+    if isinstance(error, OSError) and not folder.is_dir():
+        return MachineError(f"{folder} was removed while the run worked in it", hint="run it again")
+    return translated(error, folder)

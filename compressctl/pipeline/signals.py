@@ -1,4 +1,4 @@
-"""SIGTERM in a run: Ctrl-C's equal while it works, without effect once its end is decided."""
+"""Signals that end a process, in a run: Ctrl-C's equals while it works, without effect once its end is decided."""
 
 from __future__ import annotations
 
@@ -7,29 +7,54 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""What a cancelled CI job, and a terminal that is closed, send."""
+
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a run like Ctrl-C does, so that a cancelled CI job leaves its partial report."""
+def ending_signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a run like Ctrl-C does, so that its partial report is left.
+
+    The first one decides its end, and so does the end of this block: from then on they are ignored. A signal that this
+    process was started to ignore, as `nohup` does, stays ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(signum: int, frame: object) -> None:
+        ignore_ending_signals()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    for number in _ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        ignore_ending_signals()
 
 
-def ignore_sigterm() -> None:
+@contextmanager
+def signals_restored() -> Iterator[None]:
+    """When the block ends they mean again what they meant before it: the caller's program may go on for long."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_ending_signals() -> None:
     """From here on this process only leaves, with an exit code that is decided.
 
     A launcher that sees one process leave with an error sends SIGTERM to the others at once. Whoever takes a moment longer to
     leave would end by that signal instead of its own exit code, and the leader perhaps without its message.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)

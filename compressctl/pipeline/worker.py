@@ -21,7 +21,7 @@ from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.process_group import ProcessGroup
 from compressctl.pipeline.serialization import read_model
-from compressctl.pipeline.signals import ignore_sigterm, sigterm_interrupts
+from compressctl.pipeline.signals import ending_signals_interrupt, ignore_ending_signals
 from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.load import libraries
@@ -36,12 +36,12 @@ def follow(prepare: Callable[[], tuple[Recipe, Plan]], cache: Cache | None, proc
     prepare: reads the recipe; where that fails, the leader meets the same error, and it must live to report it.
     """
     try:
-        with sigterm_interrupts(), tempfile.TemporaryDirectory() as folder:
+        with ending_signals_interrupt(), tempfile.TemporaryDirectory() as folder:
             return _follow_orders(prepare, Path(folder), cache, process_group)
     except KeyboardInterrupt:
         return int(ExitCode.INTERRUPTED)
     finally:
-        ignore_sigterm()
+        ignore_ending_signals()
         process_group.leave()
 
 

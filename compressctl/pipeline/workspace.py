@@ -16,7 +16,9 @@ import numpy as np
 from compressctl.core.backend import Backend, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
+from compressctl.core.errors import in_short
 from compressctl.core.events import Events
+from compressctl.core.failures import unusable
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, one_at_a_time
 from compressctl.core.registry import load
@@ -49,6 +51,7 @@ class Workspace:
     _lowered: OnnxModel | None = None
     _data: Dataset | None = None
     _kept_evaluator: Evaluator | None = None
+    _is_cache_refused: bool = False
 
     def loaded(self) -> Model:
         """The recipe's model in its source's form. Raises UsageError when it cannot be loaded."""
@@ -65,7 +68,7 @@ class Workspace:
     def original_graph(self) -> OnnxModel:
         """The original model as an ONNX graph: the baseline of every comparison, kept in the cache like a stage."""
         if self._lowered is None:
-            kept = self.read(self.plan.baseline_key)
+            kept = self.read(self.plan.baseline_key, "lower")
             self._lowered = kept if isinstance(kept, OnnxModel) else self._lower_source()
         return self._lowered
 
@@ -148,17 +151,28 @@ class Workspace:
         backend = open_backend(self.plan.target.backend)
         return lambda models: latency_ms(backend, self.target, models, self.samples, self.host)
 
-    def read(self, key: str | None) -> Model | None:
-        """What the cache keeps under a key; None where that is nothing, or damaged."""
-        folder = self.cache.read(key) if self.cache is not None and key is not None else None
-        if folder is None:
+    def read(self, key: str | None, step: str) -> Model | None:
+        """What the cache keeps of a step under a key; None where that is nothing, or damaged, of which it warns."""
+        if self.cache is None or key is None or key not in self.cache:
             return None
         from compressctl.pipeline.serialization import read_model
 
-        return read_model(folder, self.fresh_copy, self.recipe.base)
+        folder, reason = self.cache.read(key), ""
+        try:
+            if folder is not None:
+                return read_model(folder, self.fresh_copy, self.recipe.base)
+        except MemoryError:
+            raise
+        except (
+            Exception
+        ) as error:  # whole, but nothing that was written by this version: whoever reads it may trip anywhere
+            self.cache.remove(key)
+            reason = f" ({in_short(error)})"
+        self.events.warn(f"the cached output of {step} is damaged and is made again{reason}")
+        return None
 
     def write(self, key: str | None, model: Model, step: str) -> None:
-        """Keep a step's output in the cache. A model that cannot be stored is said not to be."""
+        """Keep a step's output in the cache. That it cannot be stored, or that the cache takes nothing, is said."""
         if self.cache is None or key is None:
             return
         from compressctl.pipeline.serialization import NotStorableError, write_model
@@ -167,7 +181,29 @@ class Workspace:
             self.cache.write(key, lambda folder: write_model(model, folder, self.loaded(), self.recipe.base))
         except NotStorableError as reason:
             self.events.within(step).emit("note", message=f"not cached: {reason}")
+        except Exception as error:
+            self._do_without_cache(error)
+            return
         self.cache.finish(key)
+
+    def checkpoint(self, key: str | None) -> Path | None:
+        """A folder that outlives a killed run; None without a cache, or where it takes nothing."""
+        if self.cache is None or key is None:
+            return None
+        try:
+            return self.cache.unfinished(key)
+        except OSError as error:
+            self._do_without_cache(error)
+            return None
+
+    def _do_without_cache(self, error: Exception) -> None:
+        """Warn once that the cache takes nothing. Raises the error when it is about something else."""
+        reason = unusable(error)
+        if reason is None:
+            raise error
+        if not self._is_cache_refused:
+            self._is_cache_refused = True
+            self.events.warn(f"the cache cannot be used, so a later run starts from the beginning: {reason.message}")
 
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:

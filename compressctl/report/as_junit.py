@@ -10,7 +10,7 @@ from compressctl.report.tables import budget_words
 
 def render(report: Report) -> str:
     """Stages that failed and runs that were interrupted are errors, missed limits failures."""
-    broken = report.status in ("failed", "interrupted")
+    broken = report.status in ("failed", "interrupted", "time limit")
     failures = sum(not check.holds for check in report.budget)
     suite = ElementTree.Element(
         "testsuite",

@@ -22,7 +22,7 @@ _RULES = {
 
 def render(report: Report) -> str:
     found = [("budget", "error", budget_words(check)) for check in report.budget if not check.holds]
-    if report.status in ("failed", "interrupted"):
+    if report.status in ("failed", "interrupted", "time limit"):
         found.append(("run", "error", report.error or report.summary[0]))
     found += [("warning", "warning", message) for message in report.warnings]
     place = report.recipe_file or "recipe.lock.yaml"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 
 from compressctl.measure.results import BackendResult, Speedup, WaterfallStep
 from compressctl.measure.speed_words import is_wide, verdict
+from compressctl.pipeline.cache_place import cache_folder
 from compressctl.report.document import Report
 from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size, speed_headline
 
@@ -233,13 +236,23 @@ def _loss(drop: float, report: Report) -> str:
     return f"{report.metric or 'score'} {abs(drop):.2g} {'worse' if drop > 0 else 'better'}"
 
 
-def _figure(height: float = _HEIGHT) -> tuple[Any, Any]:
-    """A figure without pyplot, which would look for a screen."""
+def _matplotlib() -> tuple[Any, Any]:
+    """The package and its figures. Its list of fonts goes into our cache, and is made again where nothing can be kept there."""
+    place = cache_folder()
+    if place is not None and "MPLCONFIGDIR" not in os.environ:
+        os.environ["MPLCONFIGDIR"] = str(place / "matplotlib")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     import matplotlib
     from matplotlib.figure import Figure
 
+    return matplotlib, Figure
+
+
+def _figure(height: float = _HEIGHT) -> tuple[Any, Any]:
+    """A figure without pyplot, which would look for a screen."""
+    matplotlib, figure_type = _matplotlib()
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "compressctl", "text.parse_math": False})
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = figure_type(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import BackendResult, BudgetCheck, Parity, Result
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 
 
 class Stage(Result):
@@ -25,7 +25,7 @@ class Stage(Result):
 class Report(Result):
     schema_version: str = SCHEMA_VERSION
     name: str
-    status: Literal["done", "budget missed", "failed", "interrupted"]
+    status: Literal["done", "budget missed", "failed", "interrupted", "time limit"]
     exit_code: int
     error: str | None
     summary: list[str] = Field(description="what came out, in sentences, the most important first")
@@ -36,6 +36,9 @@ class Report(Result):
     backends: tuple[BackendResult, ...]
     budget: tuple[BudgetCheck, ...]
     stages: tuple[Stage, ...]
+    not_done: tuple[str, ...] = Field(
+        (), description="the stages and deliverables that a run which was stopped did not come to"
+    )
     parity: tuple[Parity, ...]
     warnings: tuple[str, ...]
     environment: dict[str, Any]

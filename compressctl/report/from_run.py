@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from compressctl.core.errors import ExitCode
@@ -35,25 +36,37 @@ def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
         backends=result.backends,
         budget=result.budget,
         stages=tuple(Stage.model_validate(record) for record in result.stages),
+        not_done=result.not_done,
         parity=result.parity,
         warnings=result.warnings,
         environment=dict(result.environment),
         recipe=result.recipe.resolved,
-        recipe_file=below(recipe_file.resolve(), Path.cwd()) if recipe_file and recipe_file.is_file() else None,
+        recipe_file=_from_here(recipe_file) if recipe_file else None,
     )
+
+
+def _from_here(recipe_file: Path) -> str | None:
+    """None for what is no file, as builtin:quickstart, and where the working folder is gone."""
+    with suppress(OSError):
+        return below(recipe_file.resolve(), Path.cwd()) if recipe_file.is_file() else None
+    return None
 
 
 def exit_code(result: RunResult) -> ExitCode:
     if result.status == "interrupted":
         return ExitCode.INTERRUPTED
+    if result.status == "time limit":
+        return ExitCode.TIME_LIMIT
     if result.error is not None:
         return result.error.exit_code
     return ExitCode.BUDGET_MISSED if result.status == "budget missed" else ExitCode.DONE
 
 
 def _summary(result: RunResult, metric: MetricSpec | None) -> list[str]:
-    if result.status == "interrupted":
-        return ["The run was interrupted; what it had done is below, and running it again resumes from there."]
+    if result.status in ("interrupted", "time limit"):
+        how = "was interrupted" if result.status == "interrupted" else "came to its time limit"
+        left = f" Not done: {', '.join(result.not_done)}." if result.not_done else ""
+        return [f"The run {how}; what it had done is below, and running it again resumes from there.{left}"]
     sentences = []
     if result.error is not None:
         sentences.append("The run failed; what it had done is below.")

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import os
-import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from compressctl.core.whole_files import write_whole
 from compressctl.report import as_html, as_junit, as_markdown, as_sarif
 from compressctl.report.document import Report
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """report.json, .md, .junit.xml, .sarif and .html in folder; their paths in that order."""
-    texts = {
-        "report.json": report.model_dump_json(indent=1) + "\n",
-        "report.md": as_markdown.render(report),
-        "report.junit.xml": as_junit.render(report),
-        "report.sarif": as_sarif.render(report),
-        "report.html": as_html.render(report),
-    }
-    return [_write(folder / name, text) for name, text in texts.items()]
+    """report.json, .md, .junit.xml, .sarif and .html in folder; their paths in that order.
+
+    Where one cannot be written the others are, before its error is raised.
+    """
+    paths, errors = [], []
+    for name, render in _RENDERED.items():
+        try:
+            # The folder may be gone: somebody removed it while the run worked in it.
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / name, [render(report).encode(errors="replace")])
+            paths.append(folder / name)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        written = ", ".join(path.name for path in paths) or "nothing"
+        errors[0].add_note(f"of the report in {folder}, {written} was written")
+        raise errors[0]
+    return paths
+
+
+_RENDERED: Mapping[str, Callable[[Report], str]] = {
+    "report.json": lambda report: report.model_dump_json(indent=1) + "\n",
+    "report.md": as_markdown.render,
+    "report.junit.xml": as_junit.render,
+    "report.sarif": as_sarif.render,
+    "report.html": as_html.render,
+}
 
 
 def add_to_job_summary(report: Report) -> None:
@@ -28,13 +47,3 @@ def add_to_job_summary(report: Report) -> None:
     if summary:
         with Path(summary).open("a", encoding="utf-8", errors="replace") as stream:
             stream.write(as_markdown.render(report))
-
-
-def _write(path: Path, text: str) -> Path:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as stream:
-        stream.write(text)
-    Path(temporary).replace(path)
-    # mkstemp's mode is the owner's alone; a report is for everybody who may read the folder.
-    path.chmod(0o644)
-    return path

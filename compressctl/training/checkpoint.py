@@ -18,14 +18,11 @@ _FACTS = "training"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """At once or not at all, and on the disk when this returns. facts: plain values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    """On the disk when this returns. facts: plain values."""
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(stored, temporary, {_FACTS: json.dumps(dict(facts))})
-    with temporary.open("rb") as stream:
+    save_file(stored, path, {_FACTS: json.dumps(dict(facts))})
+    with path.open("rb") as stream:
         os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compressctl.core.data import Split
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import StageError, TimeIsUpError, UsageError
 from compressctl.core.model import Signature, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.training.augment import augment_batch, mixup
@@ -77,6 +77,7 @@ def train(
             _train_epoch(job)
             _end_epoch(job)
             _save(job)
+            _tell(job, always=True)
         _settle(job)
         position.is_finished = True
         _save(job)
@@ -192,7 +193,9 @@ def _save(job: _Job) -> None:
     now = time.perf_counter()
     position.seconds, job.started, job.saved = position.seconds + now - job.started, now, now
     if job.file is not None and job.processes.is_main:
-        write_checkpoint(job.file, pack(job.state), {**asdict(position), "start": job.start})
+        facts = {**asdict(position), "start": job.start}
+        if not job.run.keep(_CHECKPOINT, lambda path: write_checkpoint(path, pack(job.state), facts)):
+            job.file = None
 
 
 def _score_the_start(job: _Job) -> None:
@@ -218,8 +221,15 @@ def _train_epoch(job: _Job) -> None:
     with job.processes.shared_norms(network):
         for batch in _batches(job):
             _step(job, batch)
-            if job.processes.count == 1 and time.perf_counter() - job.saved > job.checkpoint_seconds:
+            is_alone = job.processes.count == 1
+            if is_alone and time.perf_counter() - job.saved > job.checkpoint_seconds:
                 _save(job)
+            try:
+                _tell(job)
+            except TimeIsUpError:
+                if is_alone:
+                    _save(job)
+                raise
 
 
 def _batches(job: _Job) -> Iterator[TensorBatch]:
@@ -261,7 +271,6 @@ def _step(job: _Job, batch: TensorBatch) -> None:
         state.average.update(network, position.step)
     position.step, position.batch = position.step + 1, position.batch + 1
     position.total, position.count = position.total + value * len(batch), position.count + len(batch)
-    _tell(job)
 
 
 def _end_epoch(job: _Job) -> None:
@@ -276,7 +285,6 @@ def _end_epoch(job: _Job) -> None:
                 _score(job, moment)
         else:
             _score(job, moment)
-    _tell(job, always=True)
 
 
 def _score(job: _Job, moment: StepInfo) -> None:

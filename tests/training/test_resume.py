@@ -71,6 +71,7 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path, params: dict
 def test_a_damaged_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "new" / "state.safetensors"
     assert read_checkpoint(path) is None
+    path.parent.mkdir()
     write_checkpoint(path, {"a": torch.arange(4.0), "b": torch.ones(2, 3).T}, {"step": 3, "loss": [0.1]})
     tensors, facts = read_checkpoint(path) or ({}, {})
     assert tensors["b"].shape == (3, 2)

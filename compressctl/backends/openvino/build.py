@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from compressctl.backends.storage import as_stored
 from compressctl.core.backend import Artifact
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
+from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.fuse import fuse_hard_swish
 
@@ -45,10 +45,10 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
     """
     options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
     model = replace(model, body=fuse_hard_swish(model.body))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
+    with FolderInWriting(folder) as scratch:
         if options.storage == "compressed":
-            return _packed(model, target, Path(scratch), folder, options)
-        source = write_onnx(model, target, Path(scratch))
+            return _packed(model, target, scratch, folder, options)
+        source = write_onnx(model, target, scratch)
         try:
             converted = openvino.convert_model(str(source[0]))
             _name_inputs(converted, [spec.name for spec in model.signature.inputs])
@@ -60,8 +60,8 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
         except Exception as error:
             raise translated(error, source[0]) from error
         converted.set_rt_info(json.dumps(_notes(model)), NOTES)
-        openvino.save_model(converted, Path(scratch) / "model.xml", compress_to_fp16=options.float16_constants)
-        files = [(Path(scratch) / name).replace(folder / name) for name in ("model.bin", "model.xml")]
+        openvino.save_model(converted, scratch / "model.xml", compress_to_fp16=options.float16_constants)
+        files = [(scratch / name).replace(folder / name) for name in ("model.bin", "model.xml")]
     return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
 
 

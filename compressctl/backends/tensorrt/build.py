@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError, first_line
 from compressctl.core.model import OnnxModel, TensorSpec
 from compressctl.core.target import Target
+from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
 from compressctl.graph.index import index
 from compressctl.graph.opset import converted, opset_of
@@ -56,9 +56,9 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
             hint=_mend({finding.rule for finding in findings}),
         )
     settings = _settings(model, options, target, sparse)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".building-") as scratch:
-        files = save_onnx(proto, Path(scratch))
-        script = Path(scratch) / "build_engine.py"
+    with FolderInWriting(folder) as scratch:
+        files = save_onnx(proto, scratch)
+        script = scratch / "build_engine.py"
         script.write_text(_TEMPLATE.read_text(encoding="utf-8").replace(_SETTINGS, f"SETTINGS = {settings!r}"))
         moved = tuple(file.replace(folder / file.name) for file in (*files, script))
     return Artifact("tensorrt", moved[0], moved, tuple(notes), stand_in=True, opset=opset_of(proto))

@@ -30,7 +30,7 @@ def write_network(network: nn.Module, original: nn.Module, folder: Path) -> None
 
     description = describe(network, original)
     save_file(stored_tensors(network, original), folder / WEIGHTS)
-    (folder / STRUCTURE).write_text(json.dumps(description, indent=1))
+    (folder / STRUCTURE).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
 def read_network(original: nn.Module, weights: Path, structure: Path) -> nn.Module:

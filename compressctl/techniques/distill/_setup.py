@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
@@ -31,6 +33,7 @@ from compressctl.training.supervision.teacher import Teacher, TorchTeacher
 from compressctl.training.supervision.teacher_loss import class_axis
 
 _PROBE_SAMPLES = 1024
+_GENERATED = "generated.safetensors"
 
 
 @dataclass(frozen=True)
@@ -134,19 +137,17 @@ def _without_data(
 def _generated(student: Model, network: torch.nn.Module, draw: Draw, params: DistillParams, run: RunContext) -> Draw:
     """Inputs that were optimized, kept in the checkpoint: they take long, and a resumed run shall have the same."""
     name = student.signature.inputs[0].name
-    kept = None if run.checkpoint is None else run.checkpoint / "generated.safetensors"
+    kept = None if run.checkpoint is None else run.checkpoint / _GENERATED
     if kept is not None and kept.is_file():
-        return stored(load_file(kept)[name], name)
+        with suppress(OSError, SafetensorError, KeyError):  # damaged: made again
+            return stored(load_file(kept)[name], name)
     classes = None
     if run.task == "classification":
         width = student.signature.outputs[0].shape[-1]
         classes = int(width) if isinstance(width, int) and width > 1 else None
     start = draw(np.arange(params.data_free_samples))[name]
     inputs = generate(network, start, params.data_free_steps, run.seed, run.events, classes)
-    if kept is not None:
-        partial = kept.with_suffix(".part")
-        save_file({name: inputs}, partial)
-        partial.replace(kept)
+    run.keep(_GENERATED, lambda path: save_file({name: inputs}, path))
     return stored(inputs, name)
 
 

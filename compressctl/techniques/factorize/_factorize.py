@@ -48,7 +48,8 @@ def factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays
     # Processes that work together must all measure or none: which of them would see the file is a race.
     kept = run.checkpoint if run.processes == 1 else None
     chosen = found_before(splits, kept) or chooser.choose()
-    keep(chosen, kept)
+    if kept is not None:
+        keep(chosen, run)
     for name, reason in {**survey.whole, **chosen.whole}.items():
         run.events.emit("note", message=f"{name} stays whole: {reason}")
     reasons = {**survey.whole, **chosen.whole}

@@ -6,36 +6,30 @@ Another look at the clock could choose others, and the training that follows wou
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compressctl.core.technique import RunContext
 from compressctl.techniques.factorize._ranks import Chosen
 from compressctl.techniques.factorize._split import Split, option
 
 _FILE = "ranks.json"
 
 
-def keep(chosen: Chosen, folder: Path | None) -> None:
-    """folder: outlives the run; None where nothing does."""
-    if folder is None:
-        return
+def keep(chosen: Chosen, run: RunContext) -> None:
     ranks = {name: [one.split.scheme, list(one.rank)] for name, one in chosen.options.items()}
     found = {"ranks": ranks, "whole": chosen.whole, "latency": chosen.latency, "tried": chosen.tried}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{_FILE}.{os.getpid()}"
-    temporary.write_text(json.dumps(found))
-    temporary.replace(folder / _FILE)
+    run.keep(_FILE, lambda path: path.write_text(json.dumps(found)))
 
 
 def found_before(splits: Mapping[str, Sequence[Split]], folder: Path | None) -> Chosen | None:
     """What `keep` wrote in an earlier process, None without it or when it does not fit these layers."""
-    if folder is None or not (folder / _FILE).exists():
+    if folder is None:
         return None
     try:
         return _read(json.loads((folder / _FILE).read_text()), splits)
-    except (ValueError, KeyError, TypeError, StopIteration):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
         return None
 
 

@@ -1,0 +1,136 @@
+"""Files and folders that appear under their name whole or not at all. What a killed writer left is removed by the next one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from compressctl.core.errors import UsageError
+from compressctl.core.failures import refusal
+
+_PREFIX = ".writing-"
+
+
+class FileInWriting:
+    """A file beside its target, which takes the target's name when it is kept and is removed when it is not.
+
+    Raises UsageError for a place that is none, MachineError for one that takes nothing, OSError when it is kept.
+    """
+
+    def __init__(self, target: Path, mode: int = 0o644) -> None:
+        """mode: the file's permissions; a temporary file's own are the owner's alone."""
+        self.target, self._mode = target, mode
+        sweep(target.parent)
+        try:
+            self.path, self._lock = _locked(lambda: _new_file(target.parent))
+        except OSError as error:
+            error.filename = str(target)
+            raise refusal(error) or UsageError(f"cannot write {target}: {error.strerror}") from None
+        self.stream: BinaryIO = self.path.open("w+b")
+
+    def keep(self) -> None:
+        self.stream.close()
+        self.path.chmod(self._mode)
+        self.path.replace(self.target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # what a full disk did not take is written once more at closing
+            self.stream.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        _unlock(self._lock)
+
+
+class FolderInWriting:
+    """A folder inside another one, removed at the end with whatever was not moved out of it. Raises OSError."""
+
+    def __init__(self, parent: Path) -> None:
+        sweep(parent)
+        self.path, self._lock = _locked(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)))
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        _unlock(self._lock)
+
+
+def write_whole(target: Path, parts: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
+    """Raises what FileInWriting raises; the target is then what it was before."""
+    with FileInWriting(target, mode) as written:
+        written.stream.writelines(parts)
+        written.keep()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that died left in a folder."""
+    with suppress(OSError):
+        for left in folder.glob(f"{_PREFIX}*"):
+            remove_unlocked(left)
+
+
+def remove_unlocked(path: Path) -> None:
+    """Remove a file or folder, unless a living process holds its lock."""
+    held = lock(path)
+    if held is None:
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+    os.close(held)
+
+
+def lock(path: Path, *, waits: bool = False) -> int | None:
+    """A file descriptor that holds the lock of a file or folder until it is closed or the process ends; None where another one does.
+
+    None, too, where the file system has no locks, and of a link.
+    """
+    try:
+        import fcntl
+
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
+
+
+def _new_file(folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+    os.close(handle)
+    return Path(name)
+
+
+def _locked(make: Callable[[], Path]) -> tuple[Path, int | None]:
+    """What make makes, locked. Another process may take it for a dead one's between the two, and remove it."""
+    while True:
+        made = make()
+        held = lock(made, waits=True)
+        if made.exists():
+            return made, held
+        _unlock(held)
+
+
+def _unlock(held: int | None) -> None:
+    if held is not None:
+        os.close(held)
