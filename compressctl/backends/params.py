@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
 
 class BackendParams(BaseModel):
@@ -38,9 +40,9 @@ class Preprocess(BackendParams):
     layout: Literal["NCHW", "NHWC"] = Field("NHWC", description="axes of what the model shall take")
     dtype: Literal["uint8", "float32"] = Field("uint8", description="element type of what the model shall take")
     reverse_channels: bool = Field(False, description="swap red and blue, for BGR images")
-    scale: float | None = Field(None, gt=0, description="divides the values first, as in 255")
+    scale: float | None = Field(None, gt=0, le=1e9, description="divides the values first, as in 255")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, after scaling")
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="divided by per channel")
+    std: tuple[Annotated[float, Field(gt=0, le=1e9)], ...] | None = Field(None, description="divided by per channel")
 
 
 class NncfWeights(BackendParams):
@@ -49,7 +51,7 @@ class NncfWeights(BackendParams):
     mode: Literal["int8_sym", "int8_asym", "int4_sym", "int4_asym", "nf4", "mxfp4"] = Field(
         "int4_sym", description="element type of weights that are still in float"
     )
-    group_size: PositiveInt | None = Field(
+    group_size: Count | None = Field(
         64, description="inputs that share a scale, less where a layer has fewer; none: one scale per output channel"
     )
     ratio: float = Field(
@@ -71,7 +73,7 @@ class OpenVinoParams(StorageParams):
     performance_hint: Literal["latency", "throughput"] = Field(
         "latency", description="one request at a time, or many streams at once"
     )
-    streams: PositiveInt | None = Field(None, description="inference streams; default: the hint's own choice")
+    streams: Count | None = Field(None, description="inference streams; default: the hint's own choice")
     precision: Literal["float32", "bfloat16", "float16", "auto"] = Field(
         "float32", description="of the layers that are not integer; auto lets OpenVINO choose, which may change results"
     )
@@ -105,9 +107,9 @@ class OpenVinoParams(StorageParams):
 class Profile(BackendParams):
     """Shapes of one input that an engine shall serve."""
 
-    min: tuple[PositiveInt, ...] = Field(description="smallest shape")
-    opt: tuple[PositiveInt, ...] = Field(description="the shape to be fastest at")
-    max: tuple[PositiveInt, ...] = Field(description="largest shape")
+    min: tuple[Count, ...] = Field(description="smallest shape")
+    opt: tuple[Count, ...] = Field(description="the shape to be fastest at")
+    max: tuple[Count, ...] = Field(description="largest shape")
 
 
 class TensorRtParams(StorageParams):
@@ -117,7 +119,7 @@ class TensorRtParams(StorageParams):
     float32_nodes: tuple[str, ...] = Field(
         (), description="name patterns of nodes that stay float32 when precision is float16"
     )
-    workspace: PositiveInt = Field(4 << 30, description="most bytes that building may use on the GPU")
+    workspace: int = Field(4 << 30, ge=1, le=1 << 50, description="most bytes that building may use on the GPU")
     version_compatible: bool = Field(
         False, description="an engine that later TensorRT versions load too, perhaps slower"
     )

@@ -47,6 +47,21 @@ def in_short(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
 
 
+LONGEST_MESSAGE = 1800
+"""Bytes of what is said at once: names and values of files stand in messages, and may be as long as files."""
+
+_MOST_PROBLEMS = 100
+
+
+def shortened(text: str, most: int = LONGEST_MESSAGE) -> str:
+    """The text, without its middle where it has more bytes than that."""
+    content = text.encode(errors="backslashreplace")
+    if len(content) <= most:
+        return text
+    half = most // 2 - 20
+    return f"{content[:half].decode(errors='ignore')} [...] {content[-half:].decode(errors='ignore')}"
+
+
 @dataclass(frozen=True)
 class Origin:
     """The place that set a value. line and column count from 1; text is that line of the source."""
@@ -97,7 +112,7 @@ class CompressctlError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n   {self.hint}" if self.hint else self.message
+        return shortened(f"{self.message}\n   {self.hint}" if self.hint else self.message)
 
 
 class UsageError(CompressctlError):
@@ -110,8 +125,28 @@ class RecipeError(UsageError):
     """A recipe with one or more problems, all of them at once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
+        """Problems beyond the first hundred are counted, and the message holds as many of them as can be read."""
+        kept = list(problems[:_MOST_PROBLEMS])
+        super().__init__(_cut([str(problem) for problem in kept], len(problems)))
+        if len(problems) > len(kept):
+            kept.append(Problem(_not_shown(len(problems) - len(kept))))
+        self.problems = tuple(kept)
+
+
+def _cut(texts: Sequence[str], count: int) -> str:
+    """The first of them, as long as they are short enough together, and how many of `count` are left out."""
+    shown, left = [], LONGEST_MESSAGE
+    for text in texts:
+        text = shortened(text)
+        left -= len(text.encode(errors="backslashreplace")) + 1
+        if left < 0 and shown:
+            break
+        shown.append(text)
+    return "\n".join([*shown, *([_not_shown(count - len(shown))] if count > len(shown) else [])])
+
+
+def _not_shown(count: int) -> str:
+    return f"... and {count:,} more problem{'' if count == 1 else 's'}, which {'is' if count == 1 else 'are'} not shown"
 
 
 class RenamedWarning(FutureWarning):

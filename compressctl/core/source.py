@@ -25,13 +25,19 @@ class SplitSizes(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     validation: int | float = Field(
-        0.1, description="held-out samples that choose: gates, search, early stopping", ge=0
+        0.1, description="held-out samples that choose: gates, search, early stopping", ge=0, le=2_147_483_647
     )
     calibration: int | float | None = Field(
-        None, description="samples that set quantization ranges; default: 300, or half of what is left of fewer", ge=0
+        None,
+        description="samples that set quantization ranges; default: 300, or half of what is left of fewer",
+        ge=0,
+        le=2_147_483_647,
     )
     test: int | float | None = Field(
-        None, description="samples that report; default: the dataset's own test split, else a fifth", ge=0
+        None,
+        description="samples that report; default: the dataset's own test split, else a fifth",
+        ge=0,
+        le=2_147_483_647,
     )
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from compressctl.core.errors import Origin, Problem, RecipeError
-from compressctl.core.regular_files import NotRegularError, read_regular
-from compressctl.recipe.nodes import Node, Step, join, shown, stage_id
+from compressctl.core.errors import Origin, Problem, RecipeError, UsageError
+from compressctl.core.regular_files import read_regular
+from compressctl.recipe.nodes import MAX_DEPTH, Node, Step, join, short, shown, stage_id
 from compressctl.recipe.renames import Renamed, steps_with_new_names, with_new_names
-from compressctl.recipe.strict_yaml import Source, decode, parse
+from compressctl.recipe.strict_yaml import MAX_BYTES, Source, decode, parse
+from compressctl.recipe.variables import substituted
 
-_MAX_EXTENDS = 20
+_MAX_EXTENDS, _MAX_FILES = 20, 64
+_MAX_ENTRIES = 256
+"""Stages, and what is exported."""
 _MODELS = (".onnx", ".pt", ".pth", ".safetensors", ".bin", ".h5", ".tflite", ".xml")
 _HOW_TO = "`compressctl explain onnx` and `compressctl explain python` say which models a recipe takes, and how"
 _BUILTIN, _BUILTIN_FOLDER = "builtin:", Path(__file__).parent / "builtin"
-_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -35,22 +36,40 @@ def compose(path: Path, sets: Sequence[str], unsets: Sequence[str], text: str | 
 
     path: a file, or `builtin:NAME` for a recipe that comes with the package. text: what the file would hold, for a recipe that is in none; the path then says what paths in it are relative to.
     """
-    renamed: list[Renamed] = []
-    root = _read(path, (), renamed, text)
+    reading = _Reading()
+    root, renamed = _read(path, (), reading, text), reading.renamed
     for text in unsets:
         root = _unset(root, text, renamed)
     for text in sets:
         root = _set(root, text, renamed)
-    return Composed(with_new_names(_substitute(root), renamed), tuple(renamed))
+    root = substituted(root)
+    _check_lengths(root)
+    return Composed(with_new_names(root, renamed), tuple(renamed))
 
 
 def merged(path: Path) -> Composed:
     """The recipe with what it extends, `vars` still in it."""
-    renamed: list[Renamed] = []
-    return Composed(_read(path, (), renamed), tuple(renamed))
+    reading = _Reading()
+    return Composed(_read(path, (), reading), tuple(reading.renamed))
 
 
-def _read(path: Path, chain: tuple[Path, ...], renamed: list[Renamed], text: str | None = None) -> Node:
+@dataclass
+class _Reading:
+    """What was read of one recipe and of all that it extends, however often."""
+
+    renamed: list[Renamed] = field(default_factory=list)
+    files: int = 0
+    characters: int = 0
+
+    def add(self, source: Source) -> None:
+        self.files += 1
+        self.characters += len(source.text)
+        if self.files > _MAX_FILES or self.characters > MAX_BYTES:
+            what = f"{_MAX_FILES} files" if self.files > _MAX_FILES else f"{MAX_BYTES // 1024} KiB"
+            raise RecipeError([Problem(f"with `extends`, this recipe is more than {what}", origin=Origin(source.name))])
+
+
+def _read(path: Path, chain: tuple[Path, ...], reading: _Reading, text: str | None = None) -> Node:
     path = _file(path)
     resolved = _resolved(path)
     if resolved in chain:
@@ -58,22 +77,25 @@ def _read(path: Path, chain: tuple[Path, ...], renamed: list[Renamed], text: str
         raise RecipeError([Problem(f"`extends` goes in a circle: {circle}", "extends", origin=Origin(str(path)))])
     if len(chain) >= _MAX_EXTENDS:
         raise RecipeError([Problem(f"`extends` is more than {_MAX_EXTENDS} files deep", origin=Origin(str(path)))])
-    root = parse(_source(path) if text is None else decode(str(path), text.encode("utf-8", "surrogatepass")))
+    source = _source(path) if text is None else decode(str(path), text.encode("utf-8", "surrogatepass"))
+    reading.add(source)
+    root = parse(source)
     if root is None:
         raise RecipeError(
             [Problem("the file is empty", hint="start with `recipe: compressctl/v1`", origin=Origin(str(path), 1, 1))]
         )
     if not isinstance(root.value, dict):
         raise RecipeError([Problem(f"a recipe is a mapping, this is {shown(root.value)}", origin=root.origin)])
+    _check_lengths(root)
     extends = root.child("extends")
     if extends is None:
-        return with_new_names(root, renamed)
+        return with_new_names(root, reading.renamed)
     below: Node | None = None
     for parent in extends.items or [extends]:
         if not isinstance(parent.value, str):
             raise RecipeError([Problem("extends names files", "extends", origin=parent.origin)])
         try:
-            loaded = _read(_beside(path, parent.value), (*chain, resolved), renamed)
+            loaded = _read(_beside(path, parent.value), (*chain, resolved), reading)
         except RecipeError as error:
             if all(problem.origin and problem.origin.line is None for problem in error.problems):
                 raise RecipeError(
@@ -81,8 +103,17 @@ def _read(path: Path, chain: tuple[Path, ...], renamed: list[Renamed], text: str
                 ) from None
             raise
         below = loaded if below is None else merge(below, loaded)
-    child = with_new_names(root.without("extends"), renamed, below)
+    child = with_new_names(root.without("extends"), reading.renamed, below)
     return child if below is None else merge(below, child)
+
+
+def _check_lengths(root: Node) -> None:
+    """Each entry of these lists is compared with the others."""
+    for key in ("stages", "export"):
+        node = root.child(key)
+        if node is not None and len(node.items) > _MAX_ENTRIES:
+            what = f"{len(node.items):,} entries, {_MAX_ENTRIES} are allowed"
+            raise RecipeError([Problem(what, key, origin=node.origin)])
 
 
 def _beside(path: Path, named: str) -> Path:
@@ -127,8 +158,10 @@ def _source(path: Path) -> Source:
                 origin=Origin(str(path)),
             )
             raise RecipeError([problem])
-        return decode(str(path), read_regular(path))
-    except NotRegularError as error:
+        return decode(str(path), read_regular(path, MAX_BYTES))
+    except RecipeError:
+        raise
+    except UsageError as error:  # a device, or more than a recipe may hold
         raise RecipeError([Problem(error.message, hint=error.hint, origin=Origin(str(path)))]) from None
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
@@ -174,6 +207,8 @@ def _steps(root: Node, path: str, option: str) -> list[Step]:
     steps: list[Step] = [int(index) if index else key for key, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path)]
     if not steps:
         raise RecipeError([Problem(f"{option} needs a path", hint="as in --set stages.int8.ranges=mse")])
+    if len(steps) > MAX_DEPTH:
+        raise RecipeError([Problem(f"{option} {short(path)}: a path of {len(steps)} steps, {MAX_DEPTH} are allowed")])
     # Stage ids may hold dots (`quantize.static`): try the longest that fits.
     if steps[0] == "stages" and len(steps) > 1 and isinstance(steps[1], str):
         stages = root.child("stages")
@@ -187,7 +222,7 @@ def _steps(root: Node, path: str, option: str) -> list[Step]:
                 Problem(
                     f"{option}: there is no stage {steps[1]!r}",
                     hint=f"stages: {', '.join(known) or 'none'}",
-                    origin=Origin(f"{option} {path}"),
+                    origin=Origin(f"{option} {short(path)}"),
                 )
             ]
         )
@@ -197,8 +232,10 @@ def _steps(root: Node, path: str, option: str) -> list[Step]:
 def _set(root: Node, text: str, renamed: list[Renamed]) -> Node:
     path, equals, value = text.partition("=")
     if not equals:
-        raise RecipeError([Problem(f"--set {text}: write path=value", hint="as in --set stages.int8.ranges=mse")])
-    origin = Origin(f"--set {text}")
+        raise RecipeError(
+            [Problem(f"--set {short(text)}: write path=value", hint="as in --set stages.int8.ranges=mse")]
+        )
+    origin = Origin(f"--set {short(text)}")
     parsed = parse(Source(origin.source, value))
     node = _moved(parsed, origin) if parsed is not None else Node(None, origin)
     steps = steps_with_new_names(root, _steps(root, path.strip(), "--set"), origin, renamed)
@@ -221,24 +258,24 @@ def _put(root: Node, steps: Sequence[Step], node: Node, path: str) -> Node:
     child = root.child(step)
     if isinstance(step, int):
         if child is None:
-            raise RecipeError([Problem(f"--set {path}: there is no item {step}", origin=node.origin)])
+            raise RecipeError([Problem(f"--set {short(path)}: there is no item {step}", origin=node.origin)])
         items = list(root.items)
         items[step] = _put(child, rest, node, path)
         return root.with_value(items)
     if root.value is not None and not isinstance(root.value, dict):
-        raise RecipeError([Problem(f"--set {path}: {step!r} lies below a single value", origin=node.origin)])
+        raise RecipeError([Problem(f"--set {short(path)}: {step!r} lies below a single value", origin=node.origin)])
     below = child if child is not None else Node({}, node.origin, node.origin)
     return root.with_value({**root.entries, step: _put(below, rest, node, path)})
 
 
 def _unset(root: Node, path: str, renamed: list[Renamed]) -> Node:
-    origin = Origin(f"--unset {path}")
+    origin = Origin(f"--unset {short(path)}")
     steps = steps_with_new_names(root, _steps(root, path.strip(), "--unset"), origin, renamed)
 
     def remove(node: Node, rest: Sequence[Step]) -> Node:
         child = node.child(rest[0])
         if child is None:
-            raise RecipeError([Problem(f"--unset {path}: there is nothing", origin=origin)])
+            raise RecipeError([Problem(f"--unset {short(path)}: there is nothing", origin=origin)])
         if isinstance(rest[0], int):
             kept = list(node.items)
             kept[rest[0]] = remove(child, rest[1:]) if len(rest) > 1 else child
@@ -248,59 +285,3 @@ def _unset(root: Node, path: str, renamed: list[Renamed]) -> Node:
         return node.with_value({**node.entries, rest[0]: remove(child, rest[1:])})
 
     return remove(root, steps)
-
-
-def _substitute(root: Node) -> Node:
-    """Put variables in. A value that is one variable and nothing else keeps the variable's type."""
-    problems: list[Problem] = []
-    variables = root.child("vars") or Node({}, root.origin)
-    if not isinstance(variables.value, dict):
-        raise RecipeError([Problem("vars is a mapping of names to values", "vars", origin=variables.origin)])
-
-    def value_of(name: str, node: Node, path: str, open_: tuple[str, ...]) -> Node | None:
-        if name.startswith("env:"):
-            found = os.environ.get(name[4:])
-            if found is None:
-                problems.append(
-                    Problem(
-                        f"the environment variable {name[4:]} is not set", path, f"export {name[4:]}=...", node.origin
-                    )
-                )
-                return None
-            return Node(found, node.origin, node.key, raw=found)
-        variable = variables.entries.get(name)
-        if variable is None or name in open_:
-            reason = "refers to itself" if variable is not None else "is not in vars"
-            known = f"vars: {', '.join(variables.entries) or 'none'}"
-            problems.append(Problem(f"${{{name}}} {reason}", path, known, node.origin))
-            return None
-        return walk(variable, path, (*open_, name))
-
-    def text(node: Node, path: str, open_: tuple[str, ...]) -> Node:
-        written = str(node.value)
-        whole = _VARIABLE.fullmatch(written)
-        if whole and whole.group(1) is not None:
-            found = value_of(whole.group(1).strip(), node, path, open_)
-            return node if found is None else replace(found, origin=node.origin, key=node.key)
-
-        def put(match: re.Match[str]) -> str:
-            if match.group(1) is None:
-                return "${"
-            found = value_of(match.group(1).strip(), node, path, open_)
-            if found is not None and isinstance(found.value, dict | list):
-                problems.append(Problem(f"${{{match.group(1)}}} is not a single value", path, origin=node.origin))
-            return "" if found is None else str(found.value)
-
-        return node.with_value(_VARIABLE.sub(put, written))
-
-    def walk(node: Node, path: str, open_: tuple[str, ...]) -> Node:
-        if isinstance(node.value, dict):
-            return node.with_value({key: walk(child, join(path, key), open_) for key, child in node.value.items()})
-        if isinstance(node.value, list):
-            return node.with_value([walk(child, join(path, index), open_) for index, child in enumerate(node.value)])
-        return text(node, path, open_) if isinstance(node.value, str) and "${" in node.value else node
-
-    result = walk(root.without("vars"), "", ())
-    if problems:
-        raise RecipeError(problems)
-    return result

@@ -13,6 +13,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import read_regular
 from compressctl.recipe.loader import read
 from compressctl.recipe.schema import Recipe
+from compressctl.recipe.strict_yaml import MAX_BYTES
 
 
 def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
@@ -28,10 +29,10 @@ def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
 def read_lock(path: Path) -> dict[str, Any]:
     """The lock as it stands. Raises UsageError."""
     try:
-        lock = yaml.safe_load(read_regular(path).decode("utf-8"))
+        lock = yaml.safe_load(read_regular(path, MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a run's folder") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # no text, an impossible date, brackets in brackets
         lock = None
     if not isinstance(lock, dict) or not isinstance(lock.get("recipe"), dict) or not isinstance(lock.get("base"), str):
         raise UsageError(f"{path} is not a lock file", hint="`compressctl apply` writes one into each run's folder")

@@ -10,14 +10,14 @@ from compressctl.core.errors import Problem, RecipeError, UsageError
 from compressctl.core.regular_files import read_regular
 from compressctl.recipe.compose import merged
 from compressctl.recipe.renames import Renamed
-from compressctl.recipe.strict_yaml import LINE_BREAK
+from compressctl.recipe.strict_yaml import LINE_BREAK, MAX_BYTES
 
 
 def migrated(path: Path) -> tuple[str, str]:
     """The file's text, and the same in new names; what it extends is read, and stays as it is. Raises UsageError."""
     renamed = merged(path).renamed
     try:
-        text = read_regular(path).decode("utf-8")
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     return text, rewritten(text, [one for one in renamed if one.origin.source == str(path)])

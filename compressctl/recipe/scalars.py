@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from typing import TypeVar
 
 from compressctl.recipe.nodes import Scalar
 
@@ -19,6 +19,10 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?(\.inf|\.Inf|\.INF)|\.nan|\.NaN|\.NAN")
 
 MAX_DIGITS = 64
+MAX_INTEGER, MAX_FLOAT = (1 << 63) - 1, 1e30
+"""What libraries take as an integer, and what can be squared and summed in float64; fields have bounds of their own."""
+
+Number = TypeVar("Number", int, float)
 
 
 def resolve(text: str) -> Scalar:
@@ -31,13 +35,16 @@ def resolve(text: str) -> Scalar:
         raise ValueError("numbers must be finite")
     for pattern, base in ((_INT, 10), (_OCTAL, 8), (_HEX, 16)):
         if pattern.fullmatch(text):
-            return int(_exact(text), base)
+            return _within(int(_exact(text), base), MAX_INTEGER)
     if _FLOAT.fullmatch(text):
-        value = float(_exact(text))
-        if math.isinf(value):
-            raise ValueError("this number is too large")
-        return value
+        return _within(float(_exact(text)), MAX_FLOAT)
     return text
+
+
+def _within(value: Number, most: Number) -> Number:
+    if not -most <= value <= most:
+        raise ValueError(f"this number is too large, the largest is {most:.3g}")
+    return value
 
 
 def _exact(text: str) -> str:

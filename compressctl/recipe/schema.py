@@ -18,7 +18,7 @@ VERSION = "compressctl/v1"
 class Section(BaseModel):
     """A part of the recipe: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 def parse_size(value: Any) -> Any:
@@ -30,7 +30,7 @@ def parse_size(value: Any) -> Any:
         if text.endswith(suffix):
             try:
                 return round(float(text.removesuffix(suffix)) * factor)
-            except ValueError:
+            except (ValueError, OverflowError):  # what is no number, and "1e999MB"
                 break
     raise ValueError("not a size; write it like 5MB, 800KB or 1.5MiB")
 
@@ -49,15 +49,17 @@ _UNITS = (
 WrittenSize = Annotated[str, Field(pattern=r"^\s*[0-9.]+\s*([kKmMgG][iI]?)?[bB]\s*$")]
 """What parse_size reads, for the schema that editors check against."""
 
-ByteSize = Annotated[int, Field(gt=0), BeforeValidator(parse_size, json_schema_input_type=int | WrittenSize)]
+ByteSize = Annotated[
+    int, Field(gt=0, le=1 << 50), BeforeValidator(parse_size, json_schema_input_type=int | WrittenSize)
+]
 
 
 class TargetSection(Section):
     backend: str = Field("onnxruntime", description="the runtime that will serve the model")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")
-    threads: int = Field(1, ge=0, description="threads for one inference; 0 means all")
-    batch_size: int = Field(1, ge=1, description="samples per inference when latency is measured")
-    shapes: dict[str, Annotated[int, Field(ge=1)]] = Field(
+    threads: int = Field(1, ge=0, le=4096, description="threads for one inference; 0 means all")
+    batch_size: int = Field(1, ge=1, le=1_048_576, description="samples per inference when latency is measured")
+    shapes: dict[str, Annotated[int, Field(ge=1, le=2_147_483_647)]] = Field(
         default_factory=dict,
         description="sizes of open axes by name, or `input.axis`, as in {H: 320, W: 320}: decides what is timed and counted, never "
         "what is scored; default: the data's sample of median size",
@@ -69,7 +71,10 @@ class TargetSection(Section):
         "version and operators within what it reads. Default: opset 21, which 1.18 reads, and what of its operators is fastest here",
     )
     watts_per_core: float | None = Field(
-        None, gt=0, description="what one busy core draws: energy is estimated from it where no counter can be read"
+        None,
+        gt=0,
+        le=1e9,
+        description="what one busy core draws: energy is estimated from it where no counter can be read",
     )
 
     @field_validator("onnxruntime", mode="before")
@@ -81,6 +86,7 @@ class TargetSection(Section):
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]
+Decibels = Annotated[float, Field(ge=-1000, le=1000)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
 
 
@@ -93,7 +99,7 @@ class FidelityLimits(Section):
     cosine: Cosine | dict[str, Cosine] | None = Field(
         None, description="least cosine of an output with the original's, as in 0.99, or {boxes: 0.99}"
     )
-    sqnr_db: float | dict[str, float] | None = Field(
+    sqnr_db: Decibels | dict[str, Decibels] | None = Field(
         None, description="least signal-to-noise ratio of an output against the original's, in dB"
     )
 
@@ -106,6 +112,7 @@ class GateSection(FidelityLimits):
     accuracy_drop: float | None = Field(
         None,
         ge=0,
+        le=1e9,
         description="most of the task's metric that may be lost against the original: points of a metric in percent, for perplexity "
         "and errors how much they may rise",
     )
@@ -133,6 +140,7 @@ class BudgetSection(FidelityLimits):
     accuracy_drop: float | None = Field(
         None,
         ge=0,
+        le=1e9,
         description="most of the task's metric that may be lost: points of a metric in percent, for perplexity and errors how much "
         "they may rise",
     )
@@ -140,9 +148,11 @@ class BudgetSection(FidelityLimits):
     packed_size: ByteSize | None = Field(
         None, description="most bytes of the exported file packed for transport, as in 18KB; needs `pack: true`"
     )
-    speedup: float | None = Field(None, gt=0, description="least ratio of latency, original / compressed, same runtime")
+    speedup: float | None = Field(
+        None, gt=0, le=1e9, description="least ratio of latency, original / compressed, same runtime"
+    )
     worst_class_drop: float | None = Field(
-        None, ge=0, description="most points of accuracy that any one class may lose, whatever the metric"
+        None, ge=0, le=1e9, description="most points of accuracy that any one class may lose, whatever the metric"
     )
 
 

@@ -18,7 +18,7 @@ from compressctl.core.errors import Origin, Problem, RecipeError
 from compressctl.recipe import scalars
 from compressctl.recipe.nodes import MAX_DEPTH, Node, join, shown
 
-MAX_BYTES = 1 << 20
+MAX_BYTES, _MAX_VALUES = 1 << 20, 50_000
 LINE_BREAK = "\r\n|[\n\r\x85\u2028\u2029]"
 """Where YAML 1.1 parsers count lines."""
 _EXCERPT = 160
@@ -94,8 +94,12 @@ def _compose(source: Source, problems: list[Problem]) -> Node | None:
     root: Node | None = None
     documents = 0
     stack: list[_Open] = []
-    for event in _events(source.text):
+    for count, event in enumerate(_events(source.text)):
         kind = type(event).__name__
+        if count > _MAX_VALUES:
+            message = f"a recipe has at most {_MAX_VALUES:,} keys and values"
+            problems.append(Problem(message, origin=_origin(event, source)))
+            return root
         if kind == "DocumentStartEvent":
             documents += 1
             if documents > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from compressctl.sources.params import ImageFolderParams
 from compressctl.sources.splits import choose
 
 VERSION = 1
+
+_MOST_CLASSES, _LARGEST_NAMES = 1 << 20, 1 << 26
 
 
 def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
@@ -75,12 +78,19 @@ def _classes(params: ImageFolderParams, base: Path, files: list[Labelled]) -> tu
         found = {image.label for image in files}
         # Numbers in a label table are positions already, and "10" must not come before "2".
         if params.labels not in ("folders", "prefix") and all(name.isdecimal() for name in found):
-            return tuple(str(number) for number in range(max(map(int, found)) + 1))
+            count = max(map(int, found)) + 1
+            if count > _MOST_CLASSES:
+                raise UsageError(f"{params.labels} numbers a class {count - 1:,}: {_MOST_CLASSES:,} classes are allowed")
+            return tuple(str(number) for number in range(count))
         return tuple(sorted(found))
     path = existing(base / params.classes, what="the file of class names")
-    names = tuple(line.strip() for line in read_regular(path).decode("utf-8").splitlines() if line.strip())
+    try:
+        lines = read_regular(path, _LARGEST_NAMES).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error}") from None
+    names = tuple(line.strip() for line in lines if line.strip())
     if len(set(names)) < len(names):
-        raise UsageError(f"{path} names a class twice: {next(name for name in names if names.count(name) > 1)}")
+        raise UsageError(f"{path} names a class twice: {Counter(names).most_common(1)[0][0]}")
     return names
 
 

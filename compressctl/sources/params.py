@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compressctl.core.author_code import AuthorCode
 
-PositiveInt = Annotated[int, Field(ge=1)]
-ImageSize = PositiveInt | tuple[PositiveInt, PositiveInt]
+PositiveInt = Annotated[int, Field(ge=1, le=2_147_483_647)]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
+ImageSize = Pixels | tuple[Pixels, Pixels]
 
 
 class SourceParams(BaseModel):
@@ -92,7 +93,7 @@ class PythonModelParams(SourceParams):
 
 class OnnxParams(SourceParams):
     path: str = Field(description="the .onnx file, relative to the recipe; external data is found next to it")
-    batch_axes: dict[str, Annotated[int, Field(ge=0)] | None] = Field(
+    batch_axes: dict[str, Annotated[int, Field(ge=0, le=63)] | None] = Field(
         default_factory=dict,
         description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
         "file's shapes and names otherwise",
@@ -104,7 +105,7 @@ class OnnxParams(SourceParams):
     )
 
 
-BatchAxes = dict[str, Annotated[int, Field(ge=0)] | None]
+BatchAxes = dict[str, Annotated[int, Field(ge=0, le=63)] | None]
 BATCH_AXES = (
     "by input, the axis of its array that counts samples, null for what all samples share, as in {state: 1, sr: null}; "
     "default: the axis of as many entries as there are samples"
@@ -129,7 +130,9 @@ class OnnxTestDataParams(SourceParams):
 
 
 class RandomInput(SourceParams):
-    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(description="of one sample, without the batch axis")
+    shape: tuple[Annotated[int, Field(ge=1, le=2_147_483_647)], ...] = Field(
+        description="of one sample, without the batch axis"
+    )
     dtype: Literal[
         "float32",
         "float16",
@@ -151,7 +154,7 @@ class RandomInput(SourceParams):
 
 class RandomParams(SourceParams):
     inputs: dict[str, RandomInput] = Field(min_length=1, description="by the model's input names")
-    samples: PositiveInt = Field(64, description="how many samples there are")
+    samples: int = Field(64, ge=1, le=10_000_000, description="how many samples there are")
 
 
 class DigitsParams(SourceParams):
@@ -175,7 +178,7 @@ class Normalised(SourceParams):
     mean: tuple[float, ...] | None = Field(
         None, description="subtracted per channel, after scaling; one number serves all channels"
     )
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+    std: tuple[Annotated[float, Field(gt=0, le=1e9)], ...] | None = Field(
         None, description="divided by per channel, after the mean; one number serves all channels"
     )
 
@@ -286,7 +289,7 @@ class CsvParams(SourceParams):
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the features")
 
 
-Column = str | Annotated[int, Field(ge=0)]
+Column = str | Annotated[int, Field(ge=0, le=1_048_576)]
 
 
 class PairColumns(SourceParams):
@@ -304,7 +307,9 @@ class SentencePairsParams(SourceParams):
         False, description='values may stand in double quotes, as in CSV; else a " is part of the text'
     )
     tokenizer: str = Field(description="a tokenizer.json of the library `tokenizers`, relative to the recipe")
-    max_length: PositiveInt = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
+    max_length: int = Field(
+        128, ge=1, le=1_048_576, description="tokens per text: longer ones are cut, shorter ones padded"
+    )
 
 
 class PythonDatasetParams(SourceParams):

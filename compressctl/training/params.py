@@ -15,6 +15,7 @@ class Augmentation(Section):
     crop_padding: int = Field(
         0,
         ge=0,
+        le=4096,
         description="pixels by which an image is moved at most, up, down or sideways; what comes in at an edge is the image "
         "mirrored there. 4 is usual for 32x32",
     )
@@ -22,7 +23,10 @@ class Augmentation(Section):
         False, description="mirror every second image from left to right; not for text or digits"
     )
     cutout: int = Field(
-        0, ge=0, description="side, in pixels, of a square that is set to 0, the mean of data that data.mean normalises"
+        0,
+        ge=0,
+        le=4096,
+        description="side, in pixels, of a square that is set to 0, the mean of data that data.mean normalises",
     )
 
     @property
@@ -35,15 +39,17 @@ class TrainingParams(TechniqueParams):
 
     is_training = True
 
-    epochs: int = Field(5, ge=0, description="passes over the train split")
-    batch_size: int = Field(128, ge=1, description="samples per step, over all processes together")
+    epochs: int = Field(5, ge=0, le=100_000, description="passes over the train split")
+    batch_size: int = Field(128, ge=1, le=1_048_576, description="samples per step, over all processes together")
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = Field(
         "sgd", description="what turns gradients into steps; adam and adamw want a learning_rate near 0.001"
     )
-    learning_rate: float = Field(0.01, gt=0, description="the highest; the schedule goes up to it and down from it")
+    learning_rate: float = Field(
+        0.01, gt=0, le=1e9, description="the highest; the schedule goes up to it and down from it"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and rmsprop: the share of the last step that is kept")
     nesterov: bool = Field(True, description="of sgd: look ahead along the momentum; needs momentum")
-    weight_decay: float = Field(5e-4, ge=0, description="of weights; biases and norms have none")
+    weight_decay: float = Field(5e-4, ge=0, le=1e9, description="of weights; biases and norms have none")
     schedule: Literal["cosine", "linear", "step", "one-cycle", "constant"] = Field(
         "cosine",
         description="how the learning rate falls: along half a cosine, on a line, by step_factor at each of step_at, or after "
@@ -56,7 +62,7 @@ class TrainingParams(TechniqueParams):
         (0.5, 0.75), description="of schedule step: shares of the training after which the rate falls, between 0 and 1"
     )
     step_factor: float = Field(0.1, gt=0, lt=1, description="of schedule step: what the rate is multiplied by")
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+    clip_norm: float | None = Field(None, gt=0, le=1e9, description="largest norm of all gradients together")
     ema_decay: float | None = Field(
         None,
         gt=0,
@@ -67,12 +73,14 @@ class TrainingParams(TechniqueParams):
     other_outputs_weight: float = Field(
         0.1,
         ge=0,
+        le=1e9,
         description="of a network with several outputs, whose labels belong to the first: weight of the loss that holds each of "
         "the others to the original model's, log(1 + its mean squared difference / that output's variance); 0 trains the first alone",
     )
     mixup: float = Field(
         0.0,
         ge=0,
+        le=1e9,
         description="how strongly pairs of samples are mixed: alpha of the Beta distribution, 0.2 is mild, 0 off",
     )
     augment: Augmentation = Field(Augmentation(), description="random changes to images")
@@ -87,7 +95,7 @@ class TrainingParams(TechniqueParams):
         "last; without a validation split the last",
     )
     patience: int | None = Field(
-        None, ge=1, description="stop after that many epochs without a better score on the validation split"
+        None, ge=1, le=100_000, description="stop after that many epochs without a better score on the validation split"
     )
     recalibrate_bn: bool = Field(
         False, description="measure BatchNorm's means and variances anew on training samples before an epoch is scored"

@@ -67,6 +67,7 @@ class DistillParams(TrainingParams):
     label_weight: float | None = Field(
         None,
         ge=0,
+        le=1e9,
         description="weight of the task's own loss on the labels; default: the technique's own where there are labels, else 0",
     )
     data_free: Literal["random", "generated"] | None = Field(
@@ -74,12 +75,16 @@ class DistillParams(TrainingParams):
         description="train without data, on noise with the statistics that the teacher's first BatchNorm expects (random), "
         "or on inputs that are optimized until they look like training data to the teacher (generated)",
     )
-    data_free_samples: int = Field(4096, ge=1, description="samples per epoch in data-free mode")
+    data_free_samples: int = Field(4096, ge=1, le=2_147_483_647, description="samples per epoch in data-free mode")
     data_free_mean: float = Field(
         0.0, description="mean of random inputs where no BatchNorm of the teacher tells it, as for an ONNX teacher"
     )
-    data_free_std: float = Field(1.0, gt=0, description="standard deviation of random inputs where nothing tells it")
-    data_free_steps: int = Field(200, ge=1, description="optimization steps for each batch of `generated` inputs")
+    data_free_std: float = Field(
+        1.0, gt=0, le=1e9, description="standard deviation of random inputs where nothing tells it"
+    )
+    data_free_steps: int = Field(
+        200, ge=1, le=1_000_000, description="optimization steps for each batch of `generated` inputs"
+    )
 
     @model_validator(mode="after")
     def _labels_need_data(self) -> DistillParams:
@@ -141,16 +146,16 @@ class LogitsParams(DistillParams):
         description="how outputs are compared: kl and dkd take them as logits; default: kl for classification and language "
         "models (per token), cosine for embeddings, mse otherwise",
     )
-    temperature: float = Field(4.0, gt=0, description="divides both networks' logits before softmax")
+    temperature: float = Field(4.0, gt=0, le=1e9, description="divides both networks' logits before softmax")
     teacher_weight: float = Field(
-        0.9, ge=0, description="weight of the loss against the teacher, which has the factor T^2 in it"
+        0.9, ge=0, le=1e9, description="weight of the loss against the teacher, which has the factor T^2 in it"
     )
     standardize: bool = Field(
         False,
         description="scale each sample's logits to mean 0 and deviation 1 first, so that only their order and shape count",
     )
-    dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of how sure the teacher is of the right class")
-    dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of how the teacher ranks the other classes")
+    dkd_alpha: float = Field(1.0, ge=0, le=1e9, description="dkd: weight of how sure the teacher is of the right class")
+    dkd_beta: float = Field(8.0, ge=0, le=1e9, description="dkd: weight of how the teacher ranks the other classes")
 
     @property
     def teacher_loss(self) -> TeacherLoss:
@@ -179,19 +184,19 @@ class FeaturesParams(DistillParams):
         "only for relational and contrastive)",
     )
     feature_weight: float = Field(
-        1.0, ge=0, description="weight of the loss between features, relative to the method's usual one"
+        1.0, ge=0, le=1e9, description="weight of the loss between features, relative to the method's usual one"
     )
     logits_weight: float = Field(
-        0.0, ge=0, description="weight of the KL divergence between outputs, beside the features"
+        0.0, ge=0, le=1e9, description="weight of the KL divergence between outputs, beside the features"
     )
-    temperature: float = Field(4.0, gt=0, description="divides both networks' logits before softmax")
+    temperature: float = Field(4.0, gt=0, le=1e9, description="divides both networks' logits before softmax")
     distance_weight: float = Field(
-        1.0, ge=0, description="relational: weight of the distances between pairs of samples"
+        1.0, ge=0, le=1e9, description="relational: weight of the distances between pairs of samples"
     )
-    angle_weight: float = Field(2.0, ge=0, description="relational: weight of the angles in triples of samples")
-    contrast_temperature: float = Field(0.1, gt=0, description="contrastive: divides the similarities")
+    angle_weight: float = Field(2.0, ge=0, le=1e9, description="relational: weight of the angles in triples of samples")
+    contrast_temperature: float = Field(0.1, gt=0, le=1e9, description="contrastive: divides the similarities")
     contrast_dim: int = Field(
-        128, ge=2, description="contrastive: dimensions of the space in which features are compared"
+        128, ge=2, le=65_536, description="contrastive: dimensions of the space in which features are compared"
     )
 
     def problems(self, facts: ModelFacts) -> list[Problem]:

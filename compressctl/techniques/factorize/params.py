@@ -35,6 +35,7 @@ class RankRule(Section):
     validation_drop: float | None = Field(
         None,
         ge=0,
+        le=1e9,
         description="points of the task's metric that may be lost on the validation split: the layers give up ranks in the "
         "order of the error that each step costs until the measured score says stop",
     )
@@ -53,7 +54,7 @@ class RankRule(Section):
         return self.global_ratio is not None or self.validation_drop is not None
 
 
-Number = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=1, le=2_147_483_647)]
 _WAYS = (
     "a number, evbmf (what stands out of the weight's noise), or a mapping with one of ratio, energy, error, global_ratio, "
     "validation_drop"
@@ -73,10 +74,13 @@ class Regularization(TrainingParams):
     strength: float = Field(
         1e-3,
         gt=0,
+        le=1e9,
         description="of the penalty: each step lowers singular values by learning rate x strength (nuclear), or adds "
         "strength x weight to the gradient (l2)",
     )
-    every: int = Field(10, ge=1, description="steps between two looks at the singular values, each for all steps since")
+    every: int = Field(
+        10, ge=1, le=1_000_000, description="steps between two looks at the singular values, each for all steps since"
+    )
 
 
 class Shared(TechniqueParams):
@@ -88,6 +92,7 @@ class Shared(TechniqueParams):
     round_to: int = Field(
         8,
         ge=1,
+        le=65_536,
         description="ranks from this number on are multiples of it: kernels compute in blocks of 8 or 16 channels",
     )
     whitening: bool = Field(

@@ -42,6 +42,7 @@ class SparseLearning(TrainingParams):
     strength: float = Field(
         5e-4,
         gt=0,
+        le=1e9,
         description="how hard a channel is pulled; for growing, by how much that rises over each tenth of the steps",
     )
 
@@ -66,20 +67,27 @@ class ChannelsParams(TechniqueParams):
         description="how the cut is spread: the same share of each layer (local), the weakest of all layers (global), of layers "
         "of one structure (isomorphic), or what costs least for each microsecond that it saves on the target (measured)",
     )
-    samples: int = Field(256, ge=1, description="training samples that taylor, hessian and activation look at")
+    samples: int = Field(
+        256, ge=1, le=2_147_483_647, description="training samples that taylor, hessian and activation look at"
+    )
     round_to: Literal["auto"] | int = Field(
         "auto",
         description="widths become multiples of this; auto: 8, since kernels for processors and GPUs compute channels in blocks "
         "of 8 or 16 and fill up the last one; 1 does not round",
     )
     min_keep: float = Field(0.1, ge=0, le=1, description="share of its channels that each layer keeps")
-    iterations: int = Field(1, ge=1, description="cuts that lead to the goal, with scores measured anew before each")
+    iterations: int = Field(
+        1, ge=1, le=10_000, description="cuts that lead to the goal, with scores measured anew before each"
+    )
     regularization: SparseLearning | None = Field(None, description="train channels towards zero before the first cut")
     finetune: SupervisedParams | None = Field(
         None, description="training after each cut; a later stage can do the rest"
     )
     bn_samples: int = Field(
-        2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a cut"
+        2048,
+        ge=0,
+        le=2_147_483_647,
+        description="training samples on which BatchNorm's statistics are measured again after a cut",
     )
     overrides: tuple[ChannelOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
@@ -127,7 +135,7 @@ CHANNELS = TechniqueSpec(
 class LayersParams(TechniqueParams):
     """prune.layers: whole residual blocks are removed."""
 
-    remove: int = Field(1, ge=1, description="number of blocks that go")
+    remove: int = Field(1, ge=1, le=65_536, description="number of blocks that go")
     match: str = Field(
         "*",
         min_length=1,
@@ -138,9 +146,14 @@ class LayersParams(TechniqueParams):
         description="the block that goes first: the one without which the loss rises least (loss_increase), or rises least for each "
         "millisecond that it takes on the target's runtime (latency)",
     )
-    samples: int = Field(1024, ge=1, description="validation samples on which the loss is measured without each block")
+    samples: int = Field(
+        1024, ge=1, le=2_147_483_647, description="validation samples on which the loss is measured without each block"
+    )
     bn_samples: int = Field(
-        2048, ge=0, description="training samples on which BatchNorm's statistics are measured again after a block went"
+        2048,
+        ge=0,
+        le=2_147_483_647,
+        description="training samples on which BatchNorm's statistics are measured again after a block went",
     )
 
     def needs(self) -> Needs:
@@ -172,8 +185,8 @@ class HeadsParams(TechniqueParams):
     scope: Literal["local", "global"] = Field(
         "global", description="the same share of each attention (local), or the weakest of all (global)"
     )
-    samples: int = Field(256, ge=1, description="training samples that taylor looks at")
-    min_heads: int = Field(1, ge=1, description="heads that each attention keeps")
+    samples: int = Field(256, ge=1, le=2_147_483_647, description="training samples that taylor looks at")
+    min_heads: int = Field(1, ge=1, le=65_536, description="heads that each attention keeps")
 
     def needs(self) -> Needs:
         slope = Needs.of(Need.TRAINING_DATA, Need.LABELS, Need.TASK_LOSS, reads=(Need.TASK,))
@@ -275,7 +288,10 @@ class UnstructuredParams(TechniqueParams):
         0.75, gt=0, le=1, description="gradual: share of the fine-tuning after which nothing more is cut"
     )
     every: int | None = Field(
-        None, ge=1, description="gradual: optimizer steps between cuts; by default there are about 100 cuts"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="gradual: optimizer steps between cuts; by default there are about 100 cuts",
     )
     finetune: SupervisedParams | None = Field(
         None, description="training that makes up for what is cut; iterative does it after each cut"
@@ -292,6 +308,7 @@ class UnstructuredParams(TechniqueParams):
     rounds: int = Field(
         16,
         ge=1,
+        le=10_000,
         description="sparsegpt: passes over the calibration data; in each the next layers are pruned, for inputs that come from "
         "pruned layers. As many as there are layers is most exact",
     )

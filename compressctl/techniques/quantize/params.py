@@ -62,7 +62,7 @@ class StaticParams(TechniqueParams):
         description="to the nearest code, or up or down as each layer's output on calibration data asks for (adaround): "
         "what 4 bits need; takes a run of the calibration split and some learning per layer",
     )
-    rounding_steps: int = Field(2000, ge=1, description="adaround: steps of learning per layer")
+    rounding_steps: int = Field(2000, ge=1, le=1_000_000, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
     saturation_guard: SaturationGuard = "auto"
     equalize: bool = Field(
@@ -95,7 +95,9 @@ class WeightOverride(Override):
     method: WeightMethod | None = Field(None, description="another way to round")
     symmetric: bool | None = Field(None, description="codes around zero, or with a zero point")
     granularity: Granularity | None = Field(None, description="how many weights share a scale")
-    group_size: int | None = Field(None, ge=16, description="weights of a row that share a scale; a power of two")
+    group_size: int | None = Field(
+        None, ge=16, le=1_048_576, description="weights of a row that share a scale; a power of two"
+    )
 
     @field_validator("group_size")
     @classmethod
@@ -121,7 +123,7 @@ class WeightsParams(TechniqueParams):
         description="how many weights share a scale: all of a tensor, an output channel's, or a group of its inputs; "
         "convolutions take at least a whole channel",
     )
-    group_size: int = Field(32, ge=16, description="weights of a row that share a scale; a power of two")
+    group_size: int = Field(32, ge=16, le=1_048_576, description="weights of a row that share a scale; a power of two")
     clip_search: bool = Field(True, description="search each range for the least squared error instead of covering all")
     damping: float = Field(
         0.01, gt=0, le=1, description="gptq: share of the Hessian's mean diagonal that is added to it"
@@ -394,14 +396,17 @@ class MixedParams(TechniqueParams):
     """quantize.mixed: a width for each layer, by what its rounding costs, under a budget of size or of speed or of both."""
 
     size: (
-        Annotated[float, Field(gt=0), BeforeValidator(parse_size, json_schema_input_type=float | WrittenSize)] | None
+        Annotated[
+            float, Field(gt=0, le=1 << 50), BeforeValidator(parse_size, json_schema_input_type=float | WrittenSize)
+        ]
+        | None
     ) = Field(
         None,
         description="most bytes of all layers' weights at their widths, scales included, as in 45KB; up to 1, the share of "
         "what they take in float. A plain file holds a 4-bit code in a byte, `storage: compressed` in half of one",
     )
     speedup: float | None = Field(
-        None, gt=0, description="least ratio of latency, float / mixed, measured on the target's runtime"
+        None, gt=0, le=1e9, description="least ratio of latency, float / mixed, measured on the target's runtime"
     )
     widths: tuple[Width, ...] = Field(
         ("int8", "int4", "float"),
@@ -414,8 +419,12 @@ class MixedParams(TechniqueParams):
         "error (mse), or the mean trace of the Hessian times the squared rounding error of its weights (hessian, HAWQ-V2); "
         "default: kl for classes and tokens, mse otherwise",
     )
-    samples: int = Field(256, ge=1, description="calibration samples on which sensitivities are measured")
-    probes: int = Field(8, ge=1, description="hessian: random directions per layer that its trace is estimated from")
+    samples: int = Field(
+        256, ge=1, le=2_147_483_647, description="calibration samples on which sensitivities are measured"
+    )
+    probes: int = Field(
+        8, ge=1, le=2_147_483_647, description="hessian: random directions per layer that its trace is estimated from"
+    )
     static: StaticParams = Field(
         StaticParams(),
         description="everything else, as quantize.static takes it; an override that says `weights` decides for its layers",

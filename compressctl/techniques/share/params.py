@@ -28,9 +28,11 @@ class ShareOverride(Override):
 class Finetuning(SupervisedParams):
     """Training that moves the entries of codebooks; which weight has which entry stays, unless membership says otherwise."""
 
-    epochs: int = Field(2, ge=0, description="passes over the train split")
-    learning_rate: float = Field(0.002, gt=0, description="the highest; the schedule goes up to it and down from it")
-    weight_decay: float = Field(0.0, ge=0, description="of weights; biases and norms have none")
+    epochs: int = Field(2, ge=0, le=100_000, description="passes over the train split")
+    learning_rate: float = Field(
+        0.002, gt=0, le=1e9, description="the highest; the schedule goes up to it and down from it"
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1e9, description="of weights; biases and norms have none")
     gradient: Literal["mean", "sum"] = Field(
         "mean",
         description="of an entry, over its weights: the mean moves weights as far as training them alone would; the sum is the "
@@ -44,6 +46,7 @@ class Finetuning(SupervisedParams):
     softness: float = Field(
         0.01,
         gt=0,
+        le=1e9,
         description="assignment soft: the distance, as a share of the layer's spread, over which two entries are mixed",
     )
 
@@ -78,7 +81,7 @@ class KmeansParams(TechniqueParams):
         "of its own (scaled), which keeps depthwise networks alive; those of a channel, or of a group within one",
     )
     group_size: int = Field(
-        64, ge=2, description="granularity group: neighbouring weights of a channel that share a codebook"
+        64, ge=2, le=1_048_576, description="granularity group: neighbouring weights of a channel that share a codebook"
     )
     codebook: Literal["kmeans", "uniform", "power-of-two"] = Field(
         "kmeans", description="entries where they cost least, evenly spaced, or powers of two with signs"
@@ -100,6 +103,7 @@ class KmeansParams(TechniqueParams):
     rate_weight: float = Field(
         0.0,
         ge=0,
+        le=1e9,
         description="what a bit of an entropy coder counts, as a share of the layer's mean squared weight: weights go to entries "
         "that are used more often (0.001 to 0.05); for files that `pack` writes",
     )

@@ -60,14 +60,18 @@ class SupervisedParams(TrainingParams):
         "other weights for the recipe's model, or a network by factory",
     )
     temperature: float = Field(
-        4.0, gt=0, description="of a teacher: divides both networks' logits before softmax, as in distill.logits"
+        4.0,
+        gt=0,
+        le=1e9,
+        description="of a teacher: divides both networks' logits before softmax, as in distill.logits",
     )
     teacher_weight: float = Field(
-        0.9, ge=0, description="of a teacher: weight of the loss against it, which has the factor T^2 in it"
+        0.9, ge=0, le=1e9, description="of a teacher: weight of the loss against it, which has the factor T^2 in it"
     )
     label_weight: float | None = Field(
         None,
         ge=0,
+        le=1e9,
         description="beside a teacher: weight of the task's own loss on the labels; default: 0.1 where there are labels",
     )
 
