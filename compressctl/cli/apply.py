@@ -189,11 +189,10 @@ def _run(
     except OSError as error:
         tell(f"warning: the job's summary page cannot be written: {in_short(error)}")
     if log_format is not LogFormat.JSON:
-        from rich.console import Console
-
+        from compressctl.cli.screen import Screen
         from compressctl.report.console import render
 
-        console = Console()
+        console = Screen()
         console.print(render(report))
         console.print(f"report: {written[-1]}", markup=False, soft_wrap=True)
     if result.error is not None:

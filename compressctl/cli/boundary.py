@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from compressctl.cli.streams import LegibleStream
 from compressctl.core.errors import CompressctlError, ExitCode, NoCacheWarning, RenamedWarning
 
 _CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -79,7 +80,8 @@ _STDERR = 2
 
 
 def any_text_can_be_printed() -> None:
-    """Outputs that are closed swallow what is printed, and a character that an encoding does not have is escaped."""
+    """Outputs that are closed swallow what is printed, a character that an encoding does not have is escaped, and so is what no
+    terminal or CI job should be told."""
     # Where one of their numbers is free, the next file that is opened gets it, and then whatever native code prints.
     while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         os.set_inheritable(opened, True)
@@ -90,6 +92,7 @@ def any_text_can_be_printed() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, LegibleStream(getattr(sys, name)))
 
 
 def warnings_are_one_line() -> None:

@@ -29,7 +29,6 @@ def check(
     """
     from compressctl.cli.limits import parse_budget
     from compressctl.core.errors import ExitCode, UsageError
-    from compressctl.report.names import legible
     from compressctl.report.read import backend_part, check_report, read_report
     from compressctl.report.tables import budget_words
 
@@ -42,6 +41,6 @@ def check(
     if len(report.backends) > 1:
         print(f"{part.backend}:")
     for line in lines:
-        print(f"{'ok    ' if line.holds else 'MISSED'}  {legible(budget_words(line))}")
+        print(f"{'ok    ' if line.holds else 'MISSED'}  {budget_words(line)}")
     if not all(line.holds for line in lines):
         raise typer.Exit(int(ExitCode.BUDGET_MISSED))

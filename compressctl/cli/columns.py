@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from compressctl.core.legible import on_one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,13 +17,7 @@ def print_columns(
     console: Console, titles: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str], *, left: int
 ) -> None:
     """left: how many columns are aligned to the left. The first is folded where a terminal is not wide enough."""
-    from rich.control import strip_control_codes
-
-    cells = [
-        titles,
-        *((first if first.isprintable() else strip_control_codes(first), *rest) for first, *rest in rows),
-        total,
-    ]
+    cells = [titles, *([on_one_line(cell) for cell in row] for row in rows), total]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     if console.is_terminal:
         others = sum(widths[1:]) + 2 * len(widths[1:])

@@ -21,11 +21,11 @@ def compare(
     Examples:
       compressctl compare runs/minmax runs/mse
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from compressctl import api
+    from compressctl.cli.screen import Screen
 
     found = api.compare(runs, backend=backend)
     table = Table()
@@ -34,7 +34,7 @@ def compare(
         table.add_column(Text(name), justify="right")
     for label, cells in found.rows:
         table.add_row(label, *(Text(cell) for cell in cells))
-    screen = Console()
+    screen = Screen()
     screen.print(table)
     if found.differences:
         screen.print("\nThey differ in:")

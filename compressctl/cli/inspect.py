@@ -162,13 +162,13 @@ def _tensor(spec: Port) -> dict[str, Any]:
 
 
 def _print(model: str, summary: Summary, every: bool) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from compressctl.cli.columns import print_columns
+    from compressctl.cli.screen import Screen
 
     shown = [layer for layer in summary.layers if every or layer.parameters or layer.macs != 0]
-    console = Console(highlight=False, soft_wrap=False)
+    console = Screen(highlight=False, soft_wrap=False)
     console.print(Text(model, style="bold"))
     for title, specs in (("in", summary.inputs), ("out", summary.outputs)):
         for spec in specs:

@@ -37,10 +37,10 @@ def show(path: Path, every: bool) -> None:
 
     Tensors of less than a thousandth of the file are shown together, unless every one is wanted.
     """
-    from rich.console import Console
     from rich.text import Text
 
     from compressctl.cli.columns import print_columns
+    from compressctl.cli.screen import Screen
 
     with PackedModel(path) as model:
         lines, raw, packed, head = model.lines(), model.ledger.raw_bytes, model.packed_bytes, model.head_bytes
@@ -55,7 +55,7 @@ def show(path: Path, every: bool) -> None:
         rows.append((f"{len(hidden)} small ones (--all)", "", "", "", f"{unpacked:,}", f"{small:,}", "", ""))
     rows.append(("the graph and this ledger", "", "", "", "", f"{head:,}", "", ""))
     total = ("total", "", "", "", f"{raw:,}", f"{packed:,}", f"{raw / packed:.2f}x", "")
-    console = Console(highlight=False, soft_wrap=False)
+    console = Screen(highlight=False, soft_wrap=False)
     console.print(Text(str(path), style="bold"), "")
     titles = ("tensor", "type", "shape", "coding", "raw", "packed", "ratio", "bits")
     print_columns(console, titles, rows, total, left=4)

@@ -83,8 +83,9 @@ def _check(recipe: Recipe, made: Plan) -> None:
 
 
 def show(made: Plan) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from compressctl.cli.screen import Screen
 
     table = Table(title=f"target: {made.target.backend}, {made.target.profile}", title_justify="left")
     for head in ("step", "does", "takes", "gives", "cache"):
@@ -99,6 +100,6 @@ def show(made: Plan) -> None:
         )
         cached = "" if step.key is None else "hit" if step.cached else "miss"
         table.add_row(step.id, does, str(step.takes or ""), str(step.gives or ""), cached)
-    Console().print(table)
+    Screen().print(table)
     for path, names in made.code:
         print(f"runs code: {path}: {names}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from compressctl.cli.screen import Screen
 from compressctl.core.events import Event
 from compressctl.pipeline.plan import Plan
 
@@ -13,7 +13,7 @@ class LiveView:
     """A context manager that gives a listener."""
 
     def __init__(self, plan: Plan) -> None:
-        self._console = Console()
+        self._console = Screen()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -25,9 +25,8 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder, or its repo
 
 def show(run: Path) -> None:
     """Print a run's report on the terminal."""
-    from rich.console import Console
-
+    from compressctl.cli.screen import Screen
     from compressctl.report import console
     from compressctl.report.read import read_report
 
-    Console().print(console.render(read_report(run)))
+    Screen().print(console.render(read_report(run)))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from compressctl.cli.options import RecipePath, Sets, Unsets
+from compressctl.cli.streams import below
 from compressctl.core.errors import ExitCode, Problem, RecipeError
+from compressctl.core.legible import legible
 from compressctl.recipe.loader import load, read
 
 
@@ -46,9 +50,14 @@ def validate(
     try:
         _, renamed = read(recipe, sets or (), unsets or ())
     except RecipeError as error:
-        print(_RENDERERS[output_format]([_plain(problem, "error") for problem in error.problems]))
+        _print(output_format, [_plain(problem, "error") for problem in error.problems])
         raise typer.Exit(int(ExitCode.USAGE)) from None
-    print(_RENDERERS[output_format]([_plain(one.problem, "warning") for one in renamed]))
+    _print(output_format, [_plain(one.problem, "warning") for one in renamed])
+
+
+def _print(output_format: Format, findings: Sequence[dict[str, Any]]) -> None:
+    # Workflow commands are what is meant here, and each format escapes what stands in them.
+    print(_RENDERERS[output_format](findings), file=below(sys.stdout))
 
 
 def _as_json(findings: Sequence[dict[str, Any]]) -> str:
@@ -72,7 +81,7 @@ def _as_sarif(findings: Sequence[dict[str, Any]]) -> str:
     """SARIF 2.1.0."""
     results = []
     for found in findings:
-        location: dict[str, Any] = {"artifactLocation": {"uri": found["file"] or ""}}
+        location: dict[str, Any] = {"artifactLocation": {"uri": quote(found["file"] or "")}}
         if found["line"]:
             location["region"] = {"startLine": found["line"], "startColumn": found["column"] or 1}
         text = " ".join(part for part in (f"{found['path']}: {found['message']}", found["hint"]) if part)
@@ -96,13 +105,15 @@ def _as_github(findings: Sequence[dict[str, Any]]) -> str:
     lines = []
     for found in findings:
         hint = f" ({found['hint']})" if found["hint"] else ""
-        text = f"{found['path']}: {found['message']}{hint}"
-        for char, code in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
-            text = text.replace(char, code)
-        lines.append(
-            f"::{found['level']} file={found['file']},line={found['line'] or 1},col={found['column'] or 1}::{text}"
-        )
+        text = _in_command(f"{found['path']}: {found['message']}{hint}")
+        file = _in_command(found["file"] or "").replace(":", "%3A").replace(",", "%2C")
+        lines.append(f"::{found['level']} file={file},line={found['line'] or 1},col={found['column'] or 1}::{text}")
     return "\n".join(lines)
+
+
+def _in_command(text: str) -> str:
+    """Source: actions/toolkit, packages/core/src/command.ts, escapeData; a property escapes `:` and `,` too."""
+    return legible(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 _RENDERERS = {Format.JSON: _as_json, Format.SARIF: _as_sarif, Format.GITHUB: _as_github}

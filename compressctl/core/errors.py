@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from compressctl.core.legible import legible
+
 
 class ExitCode(IntEnum):
     """What a shell or a CI job learns from a command. Stable across versions; docs/exit-codes.md explains each."""
@@ -112,7 +114,7 @@ class CompressctlError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return shortened(f"{self.message}\n   {self.hint}" if self.hint else self.message)
+        return shortened(legible(f"{self.message}\n   {self.hint}" if self.hint else self.message))
 
 
 class UsageError(CompressctlError):

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compressctl.core.whole_files import write_whole
 from compressctl.pipeline.plan import Plan, stage_seed
+from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.schema import Recipe
 
 
@@ -24,4 +23,4 @@ def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str,
         "data_sha256": plan.data_fingerprint,
         "environment": dict(environment),
     }
-    write_whole(path, [yaml.safe_dump(lock, sort_keys=False, allow_unicode=True).encode()])
+    write_whole(path, [as_yaml(lock).encode()])

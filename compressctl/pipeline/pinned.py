@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compressctl.core.model import StageRecord
 from compressctl.core.whole_files import write_whole
+from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.schema import Recipe
 
 NAME = "recipe.pinned.yaml"
@@ -21,7 +20,7 @@ def write_pinned(folder: Path, recipe: Recipe, records: Sequence[StageRecord]) -
     if not pinned:
         return None
     stages = [_explicit(stage, pinned.get(stage["id"])) for stage in recipe.resolved["stages"]]
-    text = yaml.safe_dump({**recipe.resolved, "stages": stages}, sort_keys=False, allow_unicode=True)
+    text = as_yaml({**recipe.resolved, "stages": stages})
     path = folder / NAME
     head = f"# What {', '.join(pinned)} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
     write_whole(path, [(head + text).encode()])

@@ -11,6 +11,7 @@ import yaml
 
 from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import read_regular
+from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.loader import read
 from compressctl.recipe.schema import Recipe
 from compressctl.recipe.strict_yaml import MAX_BYTES
@@ -21,7 +22,7 @@ def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
     lock = read_lock(path)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "recipe.lock.yaml"
-        written.write_text(yaml.safe_dump(lock["recipe"], sort_keys=False, allow_unicode=True), encoding="utf-8")
+        written.write_text(as_yaml(lock["recipe"]), encoding="utf-8")
         recipe, _ = read(written)  # nobody wrote its old names by hand
     return replace(recipe, base=Path(lock["base"])), lock
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from compressctl.core.backend import ExecutedNode
+from compressctl.core.legible import legible, shortened
 from compressctl.measure.results import ErrorGroups, Example, Groups
+from compressctl.recipe.as_yaml import as_yaml
 from compressctl.report import fidelity, sentences, tables
 from compressctl.report.charts import charts
 from compressctl.report.document import Report
-from compressctl.report.names import legible, shortened
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 2400
@@ -50,7 +51,7 @@ def render(report: Report) -> str:
         error_rows=_error_rows,
         most_rows=_MOST_ROWS // (2 * max(1, len(report.backends))),
         name=lambda text: shortened(text, _LONGEST_NAME),
-        recipe=_as_yaml(report.recipe),
+        recipe=as_yaml(report.recipe),
         compact=_compact,
         style=_read("report.css"),
         script=script,
@@ -110,9 +111,3 @@ def _error_rows(groups: ErrorGroups) -> list[list[Any]]:
         [shortened(entry.name, _LONGEST_NAME), f"{entry.samples:,}", f"{entry.before:.4g}", f"{entry.after:.4g}"]
         for entry in groups.groups
     ]
-
-
-def _as_yaml(recipe: dict[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+from compressctl.core.legible import legible
 from compressctl.report.document import Report
 from compressctl.report.tables import budget_words
 
@@ -33,10 +34,5 @@ def render(report: Report) -> str:
 
 
 def _text(value: str) -> str:
-    """Characters that XML 1.0 cannot hold become question marks."""
-    return "".join(
-        char
-        if char in "\t\n" or " " <= char < "\ud800" or "\ue000" <= char <= "\ufffd" or char >= "\U00010000"
-        else "?"
-        for char in value
-    )
+    """Two code points that XML 1.0 cannot hold become question marks; the others that it cannot are none that `legible` leaves."""
+    return legible(value).translate({0xFFFE: "?", 0xFFFF: "?"})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
+from compressctl.core.legible import legible, shortened
 from compressctl.report import fidelity, sentences
 from compressctl.report.document import Report
-from compressctl.report.names import legible, shortened
 from compressctl.report.tables import (
     PACKED_HEAD,
     POINTS_HEAD,
@@ -25,11 +26,15 @@ from compressctl.report.tables import (
 _SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~&$"})
 
 
+_MENTION = re.compile(r"(?<![\w])@(?=\w)")
+"""Where GitHub and GitLab notify somebody; a backslash does not keep them from it."""
+
+
 def render(report: Report) -> str:
     lines = [f"## {_text(report.name)}: {report.status}", ""]
     lines += [f"- {_text(sentence)}" for sentence in report.summary]
     if report.error:
-        lines += ["", "```text", legible(report.error).replace("```", "'''"), "```"]
+        lines += ["", "```text", _MENTION.sub("＠", legible(report.error)).replace("```", "'''"), "```"]
     if report.budget:
         lines += ["", f"**{_text(budget_title(report))}**", ""]
         lines += [f"- {'✅' if check.holds else '❌'} {_text(budget_words(check))}" for check in report.budget]
@@ -90,4 +95,4 @@ def _folded(title: str, lines: Sequence[str]) -> list[str]:
 def _text(value: str) -> str:
     """User strings as they are, whatever Markdown or HTML would make of them, on one line and not endless."""
     flat = " ".join(legible(value).split())
-    return (flat if len(flat) <= 300 else flat[:299] + "…").translate(_SPECIAL)
+    return _MENTION.sub("＠", flat if len(flat) <= 300 else flat[:299] + "…").translate(_SPECIAL)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from compressctl import __version__
+from compressctl.core.legible import on_one_line
 from compressctl.report.document import Report
 from compressctl.report.tables import budget_words
 
@@ -39,4 +40,9 @@ def render(report: Report) -> str:
 
 def _result(rule: str, level: str, text: str, place: str) -> dict[str, Any]:
     location = {"physicalLocation": {"artifactLocation": {"uri": quote(place)}, "region": {"startLine": 1}}}
-    return {"ruleId": rule, "level": level, "message": {"text": text}, "locations": [location]}
+    return {
+        "ruleId": rule,
+        "level": level,
+        "message": {"text": on_one_line(text).replace("](", "] (")},
+        "locations": [location],
+    }

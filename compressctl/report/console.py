@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from compressctl.core.legible import legible, shortened
 from compressctl.report import fidelity, sentences, tables
 from compressctl.report.document import Report
-from compressctl.report.names import legible, shortened
 
 _SHOWN_ISLANDS = 5
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from compressctl.core.legible import shortened
 from compressctl.measure.fidelity import nearness, why_uncompared
 from compressctl.measure.fidelity import verdict as judged
 from compressctl.measure.results import BackendResult, Fidelity, OutputFidelity
-from compressctl.report.names import shortened
 
 _NAMED = 3
 HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal decisions", "decided by")

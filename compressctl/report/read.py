@@ -14,7 +14,6 @@ from compressctl.recipe.renames import plain_with_new_names
 from compressctl.recipe.schema import BudgetSection
 from compressctl.report.document import Report
 
-
 _MAX_BYTES = 1 << 26
 """Of a report: 20,000 nodes on three backends take a third of it."""
 

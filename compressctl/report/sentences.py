@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from compressctl.core import untouched
 from compressctl.core.backend import ExecutedNode, backends
 from compressctl.core.count import by_operator
+from compressctl.core.legible import shortened
 from compressctl.measure.results import (
     SMALLEST_GROUP,
     BackendResult,
@@ -26,7 +27,6 @@ from compressctl.measure.results import (
 from compressctl.measure.speed_words import sentence, times, verdict
 from compressctl.report import fidelity
 from compressctl.report.document import Report
-from compressctl.report.names import shortened
 from compressctl.report.tables import first_island, islands, size_change, zero_share
 
 _NAMED = 10

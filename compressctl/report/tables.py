@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.count import Count, nodes
+from compressctl.core.legible import shortened
 from compressctl.measure.budget import beside
 from compressctl.measure.results import BackendResult, BudgetCheck, Latency, Measurement, Speedup
 from compressctl.measure.speed_words import ENERGY, headline, interval, load_words, sentence, verdict
 from compressctl.report.document import Report
-from compressctl.report.names import shortened
 
 _LONGEST_NAME = 24
 _UNMEASURED = "not measured"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from compressctl.core.legible import legible, without_commands
 from compressctl.core.whole_files import write_whole
 from compressctl.report import as_html, as_junit, as_markdown, as_sarif
 from compressctl.report.document import Report
@@ -21,7 +22,7 @@ def write(report: Report, folder: Path) -> list[Path]:
         try:
             # The folder may be gone: somebody removed it while the run worked in it.
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / name, [render(report).encode(errors="replace")])
+            write_whole(folder / name, [without_commands(legible(render(report))).encode(errors="replace")])
             paths.append(folder / name)
         except Exception as error:
             errors.append(error)

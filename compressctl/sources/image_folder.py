@@ -80,7 +80,9 @@ def _classes(params: ImageFolderParams, base: Path, files: list[Labelled]) -> tu
         if params.labels not in ("folders", "prefix") and all(name.isdecimal() for name in found):
             count = max(map(int, found)) + 1
             if count > _MOST_CLASSES:
-                raise UsageError(f"{params.labels} numbers a class {count - 1:,}: {_MOST_CLASSES:,} classes are allowed")
+                raise UsageError(
+                    f"{params.labels} numbers a class {count - 1:,}: {_MOST_CLASSES:,} classes are allowed"
+                )
             return tuple(str(number) for number in range(count))
         return tuple(sorted(found))
     path = existing(base / params.classes, what="the file of class names")

@@ -21,7 +21,7 @@ def test_long_names_are_folded_on_narrow_terminals_alone(is_terminal: bool) -> N
     assert lines[-1].split() == ["total", "1,239"]
 
 
-def test_control_characters_of_names_are_not_printed() -> None:
+def test_control_characters_of_names_are_printed_as_what_they_are() -> None:
     printed = StringIO()
     print_columns(Console(file=printed), ("layer",), [("a\x07b",)], ("total",), left=1)
-    assert "ab" in printed.getvalue()
+    assert "a\\u0007b" in printed.getvalue()

@@ -1,0 +1,36 @@
+"""stdout and stderr as the command line writes to them: what is printed is legible, and gives no orders to a terminal or a CI job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from compressctl.core.legible import legible, without_commands
+
+
+class LegibleStream:
+    """Writes to another stream. is_drawn: text comes with escapes of our own, for colors and bars, and is legible beneath them."""
+
+    def __init__(self, stream: TextIO, *, is_drawn: bool = False) -> None:
+        self.stream = stream
+        self._is_drawn = is_drawn
+        self._at_line_start = True
+
+    def write(self, text: str) -> int:
+        shown = without_commands(text if self._is_drawn else legible(text), at_line_start=self._at_line_start)
+        self.stream.write(shown)
+        self._at_line_start = shown.endswith("\n") or (self._at_line_start and not shown.strip())
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def below(stream: Any) -> TextIO:
+    """The stream as it was, for output that keeps to its own rules."""
+    found: TextIO = stream.stream if isinstance(stream, LegibleStream) else stream
+    return found
