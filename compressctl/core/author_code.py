@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel
@@ -21,6 +21,17 @@ def author_code(params: BaseModel, path: str) -> Iterator[tuple[str, str]]:
     for name, info in type(params).model_fields.items():
         is_code = any(isinstance(mark, RunsCode) for mark in (*info.metadata, *_marks(info.annotation)))
         yield from _in_value(getattr(params, name), f"{path}.{name}", is_code=is_code)
+
+
+def author_factories(params: BaseModel) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every function that params name to make something, with its arguments."""
+    if isinstance(named := getattr(params, "factory", None), str):
+        yield named, getattr(params, "args", {})
+    for name in type(params).model_fields:
+        value = getattr(params, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, BaseModel):
+                yield from author_factories(part)
 
 
 def _in_value(value: Any, path: str, *, is_code: bool) -> Iterator[tuple[str, str]]:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from compressctl.core.private_folders import is_private, make_private
 from compressctl.core.regular_files import NotRegularError, open_regular, read_regular
 from compressctl.core.whole_files import FolderInWriting, sweep
 
@@ -23,24 +25,45 @@ _UNFINISHED_SECONDS = 14 * 24 * 3600
 class Cache:
     """Entries are folders under root, named by their key (a hex digest of everything that decides the content)."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, trusts_others: bool = False) -> None:
+        """trusts_others: entries are taken that other users wrote or can write to."""
         self._root = root
+        self._trusts_others = trusts_others
 
     def __contains__(self, key: str) -> bool:
         """Whether something stands there; `read` may still find it damaged."""
         return os.path.lexists(self._root / key)
 
     def read(self, key: str) -> Path | None:
-        """The entry's folder when every file in it is whole, None otherwise. A damaged entry is removed."""
+        """The entry's folder when it is this key's, holds what was written and is only its owner's to change; None otherwise.
+
+        An entry that is not is removed.
+        """
         folder = self._root / key
         if key not in self:
             return None
-        if not _is_whole(folder):
+        if not self._is_whole(folder, key):
             self.remove(key)
             return None
         with suppress(OSError):  # where nothing can be written nothing is trimmed either
             os.utime(folder)
         return folder
+
+    def _is_whole(self, folder: Path, key: str) -> bool:
+        try:
+            paths = [folder, *folder.rglob("*")]
+            found = [path.lstat() for path in paths]
+            if not all(stat.S_ISDIR(one.st_mode) or stat.S_ISREG(one.st_mode) for one in found):
+                return False
+            if not self._trusts_others and not all(map(is_private, found)):
+                return False
+            manifest = json.loads(read_regular(folder / _MANIFEST))
+            files = {str(path.relative_to(folder)) for path in paths if not path.is_dir()} - {_MANIFEST}
+            if manifest["key"] != key or files != manifest["files"].keys():
+                return False
+            return all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
+        except (OSError, NotRegularError, ValueError, AttributeError, LookupError, TypeError, RecursionError):
+            return False
 
     def remove(self, key: str) -> None:
         """Whatever stands there, as far as it can be removed."""
@@ -57,11 +80,16 @@ class Cache:
         When another process was faster, its entry stays and this one is dropped: they hold the same. Raises what `fill`
         raises, and OSError where the place takes nothing.
         """
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_private(self._root)
         with FolderInWriting(self._root) as temporary:
             fill(temporary)
-            manifest = {str(file.relative_to(temporary)): _digest(file) for file in _files(temporary)}
+            manifest = {
+                "key": key,
+                "files": {str(file.relative_to(temporary)): _digest(file) for file in _files(temporary)},
+            }
             _write_durably(temporary / _MANIFEST, json.dumps(manifest))
+            for path in temporary.rglob("*"):
+                path.chmod(stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR)
             try:
                 temporary.rename(self._root / key)
             except OSError:
@@ -74,7 +102,7 @@ class Cache:
         Raises OSError where the place takes nothing.
         """
         folder = self._root / _UNFINISHED / key
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         return folder
 
     def finish(self, key: str) -> None:
@@ -119,14 +147,6 @@ def _size_bytes(folder: Path) -> int:
         with suppress(OSError):
             total += file.stat().st_size
     return total
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        manifest = json.loads(read_regular(folder / _MANIFEST))
-        return all(_digest(folder / name) == digest for name, digest in manifest.items())
-    except (OSError, NotRegularError, ValueError, AttributeError, RecursionError):
-        return False
 
 
 def _files(folder: Path) -> list[Path]:

@@ -8,16 +8,30 @@ from pathlib import Path
 
 from compressctl.core.cache import Cache
 from compressctl.core.errors import NoCacheWarning
+from compressctl.core.private_folders import who_else_may_change
+
+TRUST = "COMPRESSCTL_TRUST_CACHE"
+"""The environment variable that lets a cache be used which others can write to, when it is 1."""
 
 
 def stage_cache() -> Cache | None:
-    """The cache of stages' outputs; None, with a warning, where there is no folder that could hold one."""
+    """The cache of stages' outputs; None, with a warning, where no folder could hold one, or others can write to it."""
     root = cache_folder()
     if root is None:
         message = "nothing is kept in a cache: there is no home folder, and COMPRESSCTL_CACHE names no other"
         warnings.warn(message, NoCacheWarning, stacklevel=2)
         return None
-    return Cache(root / "stages")
+    stages = root / "stages"
+    trusts_others = os.environ.get(TRUST) == "1"
+    reason = None if trusts_others else who_else_may_change(stages)
+    if reason is not None:
+        message = (
+            f"nothing is read from the cache or kept in it: {reason}, and whoever can write there decides what a run gives; "
+            f"make {root} yours alone (chown, chmod go-w), name another folder in COMPRESSCTL_CACHE, or set {TRUST}=1"
+        )
+        warnings.warn(message, NoCacheWarning, stacklevel=2)
+        return None
+    return Cache(stages, trusts_others=trusts_others)
 
 
 def cache_folder() -> Path | None:

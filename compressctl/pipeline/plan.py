@@ -25,7 +25,7 @@ from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
-_STORE_VERSION = 5
+_STORE_VERSION = 6
 """Raise when what the cache stores for a step changes its format."""
 
 

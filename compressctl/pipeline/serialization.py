@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 from safetensors.numpy import load_file, save_file
 
+from compressctl.core.author_code import author_code, author_factories
 from compressctl.core.model import Factory, Form, Model, OnnxModel, Signature, StageRecord, TensorSpec, TorchModel
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.regular_files import read_regular
+from compressctl.core.technique import TechniqueSpec, techniques
+from compressctl.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class UntrustedError(Exception):
+    """Files of a model name code of somebody else."""
 
 
 class NotStorableError(Exception):
@@ -46,18 +54,51 @@ def write_model(model: Model, folder: Path, source: Model | None, base: Path = P
     (folder / "model.json").write_text(json.dumps(facts, default=str))
 
 
-def read_model(folder: Path, load_source: Callable[[], Model], base: Path = Path()) -> Model:
-    """The model that write_model wrote. load_source: loads the recipe's model, for a torch form to fill."""
+def read_model(folder: Path, load_source: Callable[[], Model], recipe: Recipe) -> Model:
+    """The model that write_model wrote. load_source: loads the recipe's model, for a torch form to fill.
+
+    Raises UntrustedError where the files name code that the recipe does not: they came from elsewhere.
+    """
     facts = json.loads(read_regular(folder / "model.json"))
     signature, history = _signature(facts["signature"]), tuple(StageRecord(**record) for record in facts["history"])
+    for record in history:
+        _check_pinned(record, recipe)
     if facts["form"] == Form.ONNX:
         from compressctl.graph.model_file import read_model as read_onnx
 
         quant = _read_plan(folder) if (folder / "plan.json").exists() else None
         return OnnxModel(read_onnx(folder / "model.onnx"), signature, quant, history)
-    factory = Factory(**facts["factory"]) if facts["factory"] else None
-    network = _read_torch(folder, load_source() if factory is None else made_by(factory, base))
+    factory = _named(Factory(**facts["factory"]), recipe) if facts["factory"] else None
+    network = _read_torch(folder, load_source() if factory is None else made_by(factory, recipe.base))
     return TorchModel(network, signature, history, tuple(facts["sparse"]), factory)
+
+
+def _named(factory: Factory, recipe: Recipe) -> Factory:
+    """The same factory, which the recipe names with the same arguments."""
+    named = [pair for section in _sections(recipe) for pair in author_factories(section)]
+    if not any(factory.name == name and _as_json(factory.args) == _as_json(args) for name, args in named):
+        raise UntrustedError(f"it names {factory.name}, which the recipe does not")
+    return factory
+
+
+def _check_pinned(record: StageRecord, recipe: Recipe) -> None:
+    """What a stage chose is written out as a recipe, which somebody may run."""
+    if record.pinned is None:
+        return
+    spec: TechniqueSpec = techniques.get(record.pinned["use"])
+    given = {key: value for key, value in record.pinned.items() if key in spec.params.model_fields}
+    known = {value for section in _sections(recipe) for _, value in author_code(section, "")}
+    for _, value in author_code(spec.params.model_validate_json(json.dumps(given)), ""):
+        if value not in known:
+            raise UntrustedError(f"it names {value}, which the recipe does not")
+
+
+def _sections(recipe: Recipe) -> list[BaseModel]:
+    return [recipe.model.params, *(stage.params for stage in recipe.stages)]
+
+
+def _as_json(args: Mapping[str, Any]) -> str:
+    return json.dumps(args, sort_keys=True, default=str)
 
 
 def made_by(factory: Factory, base: Path) -> TorchModel:

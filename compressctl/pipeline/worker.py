@@ -70,7 +70,7 @@ def _take_part(executor: Executor, order: dict[str, Any], process_group: Process
     )
     spec: TechniqueSpec = techniques.get(stage.use)
     key = next(step.key for step in executor.workspace.plan.steps if step.id == order["stage"])
-    model = read_model(Path(order["folder"]), executor.workspace.fresh_copy)
+    model = read_model(Path(order["folder"]), executor.workspace.fresh_copy, executor.workspace.recipe)
     load(spec.implementation)(model, stage.params, _listening(executor.context(stage, spec, key), process_group))
 
 

@@ -160,7 +160,7 @@ class Workspace:
         folder, reason = self.cache.read(key), ""
         try:
             if folder is not None:
-                return read_model(folder, self.fresh_copy, self.recipe.base)
+                return read_model(folder, self.fresh_copy, self.recipe)
         except MemoryError:
             raise
         except (
