@@ -45,6 +45,7 @@ _REFUSED = {
 
 _BAD_PATHS = {
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EEXIST: "something else has that name",
     errno.ENOTDIR: "a part of that path is a file",
     errno.EISDIR: "that is a folder",
     errno.ELOOP: "that link leads to itself",

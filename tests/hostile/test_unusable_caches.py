@@ -287,7 +287,7 @@ def test_a_cache_that_may_not_be_listed(kept: Case) -> None:
 def test_a_cache_that_is_a_file(case: Case) -> None:
     recipe(case)
     case.cache.touch()
-    assert "Not a directory" in run(case)[1][0]
+    assert f"{REFUSED}: File exists: " in run(case)[1][0]
 
 
 def test_a_cache_whose_place_for_stages_is_a_file(case: Case) -> None:
