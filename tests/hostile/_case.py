@@ -7,12 +7,11 @@
 `case` is a fixture of tests/hostile/conftest.py. A process is a fork that has imported everything (tests/support/warm.py): some 0.1 s.
 """
 
-import ctypes
 import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,18 +61,11 @@ class Case:
         leaves: Sequence[str] = (),
         seconds: float = 60,
         memory_bytes: int = 2 << 30,
-        first: Callable[[], None] | None = None,
         **environment: str,
     ) -> Finished:
         """The command ends with that code and a message that says so; see `ends`."""
         done = self.ends(
-            *arguments,
-            code=code,
-            leaves=leaves,
-            seconds=seconds,
-            memory_bytes=memory_bytes,
-            first=first,
-            **environment,
+            *arguments, code=code, leaves=leaves, seconds=seconds, memory_bytes=memory_bytes, **environment
         )
         for words in [says] if isinstance(says, str) else says:
             assert words in done.err, done.err
@@ -86,32 +78,15 @@ class Case:
         leaves: Sequence[str] = (),
         seconds: float = 60,
         memory_bytes: int = 2 << 30,
-        first: Callable[[], None] | None = None,
         **environment: str,
     ) -> Finished:
         """The command ends with that code, within its limits, legibly, and leaves nothing but what is named.
 
         leaves: names in the folder that may be new. seconds: a bound, generous for a busy machine. memory_bytes: what it may take beside
-        what every process has. first: a function of a test module that the process calls before the command.
+        what every process has.
         """
         before = names(self.folder)
-        process = self.start(*arguments, memory_bytes=memory_bytes, first=first, **environment)
-        done = self.finish(process, code, seconds)
-        self.is_clean(names(self.folder) - before - set(leaves), code)
-        return done
-
-    def start(
-        self,
-        *arguments: str,
-        memory_bytes: int = 2 << 30,
-        first: Callable[[], None] | None = None,
-        **environment: str,
-    ) -> warm.Running:
-        """The command as it runs, to send signals to or to take folders from; then `finish` it."""
-        return warm.start(_limited, (memory_bytes, first, *arguments), self.folder, self.environment(**environment))
-
-    def finish(self, process: warm.Running, code: int, seconds: float = 60) -> Finished:
-        """It ends with that code, in time and legibly."""
+        process = warm.start(_limited, (memory_bytes, *arguments), self.folder, self.environment(**environment))
         end = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
@@ -122,6 +97,7 @@ class Case:
         done = Finished(process.wait(), out, err)
         assert done.code == code, (done.code, done.err, done.out[-1000:])
         is_legible(done)
+        self.is_clean(names(self.folder) - before - set(leaves), code)
         return done
 
     def is_clean(self, new: set[str], code: int) -> None:
@@ -151,24 +127,13 @@ def is_legible(done: Finished) -> None:
     assert done.err.strip() or done.code == 0
 
 
-def _limited(memory_bytes: int, first: Callable[[], None] | None, *arguments: str) -> None:
-    """The command line in this process, which may take so much more memory, and which permissions hold for, though it be root's."""
+def _limited(memory_bytes: int, *arguments: str) -> None:
+    """The command line in this process, which may take so much more memory."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _give_up_rights()
     status = Path("/proc/self/status")
     if status.exists():
         taken = (
             int(next(line for line in status.read_text().splitlines() if line.startswith("VmData")).split()[1]) << 10
         )
         resource.setrlimit(resource.RLIMIT_DATA, (taken + memory_bytes,) * 2)
-    if first is not None:
-        first()
     warm.command_line(*arguments)
-
-
-def _give_up_rights() -> None:
-    """What Linux lets root do in spite of permissions, here and in all that this process starts. Without effect for other users."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(28, 3, 0, 0, 0)  # PR_SET_SECUREBITS: a root that starts a program gets no rights by it
-    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    libc.capset(header, nothing)
