@@ -216,12 +216,12 @@ def carry_out(
         try:
             return result, report, write(report, result.folder)
         except Exception as error:
-            raise _unreported(result, translated(error, result.folder)) from error
+            notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+            raise _unreported(result, translated(error, result.folder), notes) from error
 
 
-def _unreported(result: RunResult, error: CompressctlError) -> CompressctlError:
+def _unreported(result: RunResult, error: CompressctlError, notes: str) -> CompressctlError:
     """What a run without its whole report ends with: what stopped it, if something did, and why the report is not there."""
-    notes = "".join(f"; {note}" for note in getattr(error.__cause__ or error, "__notes__", ()))
     if result.error is None:
         error.message = f"the report could not be written whole: {error.message}{notes}"
         return error

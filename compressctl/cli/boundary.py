@@ -25,7 +25,7 @@ def boundary() -> Iterator[None]:
         try:
             yield
         finally:
-            if sys.stdout is not None:
+            if not sys.stdout.closed:
                 sys.stdout.flush()
     except _CLICK_ERROR as error:
         error.message = in_brief(error.message)
@@ -40,7 +40,7 @@ def boundary() -> Iterator[None]:
         # `| head` has read enough: as other programs do, leave without a word.
         _drop_output()
         raise typer.Exit(int(ExitCode.MACHINE)) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         from compressctl.core.failures import translated
 
         ours = translated(error)

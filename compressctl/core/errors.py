@@ -41,12 +41,20 @@ EXIT_CODES = {
 
 def first_line(error: BaseException) -> str:
     """What another library's error says first; its type where it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip() for line in text_of(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def in_short(error: BaseException) -> str:
     """The same behind its type."""
-    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}" if text_of(error).strip() else type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """Another package's exception may be one that cannot say what it is."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 LONGEST_MESSAGE = 1800

@@ -17,6 +17,7 @@ from compressctl.core.errors import (
     UsageError,
     first_line,
     in_short,
+    text_of,
 )
 
 _SPACE = "free some space where the run, the cache (COMPRESSCTL_CACHE) and temporary files (TMPDIR) lie, or move them"
@@ -44,6 +45,7 @@ _REFUSED = {
 
 _BAD_PATHS = {
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EEXIST: "something else has that name",
     errno.ENOTDIR: "a part of that path is a file",
     errno.EISDIR: "that is a folder",
     errno.ELOOP: "that link leads to itself",
@@ -65,7 +67,7 @@ _LIBRARIES_SAY = {
 """Words of libraries in C++ and Rust (ONNX Runtime, torch, safetensors) whose errors are of no type that says it."""
 
 
-def translated(error: Exception, folder: Path | None = None) -> CompressctlError:
+def translated(error: BaseException, folder: Path | None = None) -> CompressctlError:
     """The same as one of our errors. folder: where a bug's traceback is written, the temporary folder without one."""
     if isinstance(error, CompressctlError):
         return error
@@ -75,7 +77,7 @@ def translated(error: Exception, folder: Path | None = None) -> CompressctlError
 def refusal(error: BaseException) -> CompressctlError | None:
     """What the machine refused, or which path cannot be one; None when the error is about something else."""
     if isinstance(error, MemoryError):
-        return MachineError(f"not enough memory{f': {error}' if str(error) else ''}", hint=_MEMORY)
+        return MachineError(f"not enough memory{f': {first_line(error)}' if text_of(error) else ''}", hint=_MEMORY)
     if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
         return gone
     if isinstance(error, OSError) and error.errno is not None:
@@ -84,7 +86,8 @@ def refusal(error: BaseException) -> CompressctlError | None:
         if error.errno in _BAD_PATHS:
             return UsageError(words, hint=_BAD_PATHS[error.errno])
         return MachineError(words, hint=_REFUSED[error.errno]) if error.errno in _REFUSED else None
-    said = next((words for words in _LIBRARIES_SAY if words in str(error)), None)
+    whole = text_of(error)
+    said = next((words for words in _LIBRARIES_SAY if words in whole), None)
     return MachineError(first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
 
 
@@ -95,7 +98,7 @@ def unusable(error: Exception) -> CompressctlError | None:
     return refusal(error) or (MachineError(in_short(error)) if isinstance(error, OSError) else None)
 
 
-def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
+def failed_stage(name: str, error: BaseException, folder: Path) -> CompressctlError:
     """What stopped a stage: the machine, or else an error of the stage's code, which may be another package's.
 
     folder: where the traceback is written.
@@ -103,11 +106,11 @@ def failed_stage(name: str, error: Exception, folder: Path) -> CompressctlError:
     refused = refused_in(name, error)
     if refused is not None:
         return refused
-    what = f"{name} failed: {type(error).__name__}: {error}{_notes(error)}"
+    what = f"{name} failed: {in_short(error)}{_notes(error)}"
     return StageError(what, hint=_kept_traceback(error, folder))
 
 
-def refused_in(what: str, error: Exception) -> CompressctlError | None:
+def refused_in(what: str, error: BaseException) -> CompressctlError | None:
     """The same as `refusal`, with what was being done in front of it."""
     refused = refusal(error)
     if refused is not None:
@@ -134,7 +137,7 @@ def _gone(error: FileNotFoundError) -> MachineError | None:
     return None
 
 
-def _bug(error: Exception, folder: Path | None) -> BugError:
+def _bug(error: BaseException, folder: Path | None) -> BugError:
     return BugError(
         f"this is a bug of compressctl or of a plugin: {in_short(error)}{_notes(error)}",
         hint=f"{_kept_traceback(error, folder)}; please report it with the command, the recipe and what "
@@ -142,7 +145,7 @@ def _bug(error: Exception, folder: Path | None) -> BugError:
     )
 
 
-def _kept_traceback(error: Exception, folder: Path | None) -> str:
+def _kept_traceback(error: BaseException, folder: Path | None) -> str:
     """Where the traceback was written; the traceback itself where nothing can be written."""
     text = "".join(traceback.format_exception(error))
     reason: OSError | None = None

@@ -10,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from compressctl.core.errors import TimeIsUpError
+from compressctl.core.errors import MachineError, TimeIsUpError
 from compressctl.core.events import Event
 
 
 class EventFile:
     """Appends every event to a file as one JSON line, written at once, so that a killed run leaves what happened.
 
-    A line that the disk does not take whole is taken back, and its error is raised.
+    A line that the disk does not take whole is taken back, and its error is raised. Raises MachineError when the file is gone.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,12 +25,14 @@ class EventFile:
 
     def __call__(self, event: Event) -> None:
         line = f"{as_json(event)}\n".encode(errors="replace")
-        whole = os.fstat(self._file.fileno()).st_size
+        now = os.fstat(self._file.fileno())
+        if now.st_nlink == 0:
+            raise MachineError(f"{Path(self._file.name).parent} was removed while the run worked in it")
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         except OSError:
-            self._file.truncate(whole)
+            self._file.truncate(now.st_size)
             raise
 
     def close(self) -> None:
@@ -93,7 +95,7 @@ class PlainLines:
 
 def _print(line: str, stream: IO[str]) -> None:
     """A reader that went away (`| head`), or a full disk, does not end a run that still has a report to write."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         print(line, file=stream, flush=True)
 
 

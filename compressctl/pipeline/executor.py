@@ -201,7 +201,7 @@ class Executor:
         except CompressctlError as error:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise failed_stage(f"stage {stage.id} ({stage.use})", error, self.workspace.folder) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)

@@ -91,7 +91,7 @@ def run(
         status = "time limit"
     except KeyboardInterrupt:
         status = "interrupted"
-    except Exception as raised:
+    except (Exception, SystemExit) as raised:
         status, error = "failed", _translated(raised, folder)
     workspace.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
@@ -119,7 +119,7 @@ def run(
     )
 
 
-def _translated(error: Exception, folder: Path) -> CompressctlError:
+def _translated(error: BaseException, folder: Path) -> CompressctlError:
     """Whatever fails in a folder that is gone fails because of that."""
     if isinstance(error, OSError) and not folder.is_dir():
         return MachineError(f"{folder} was removed while the run worked in it", hint="run it again")

@@ -7,11 +7,12 @@
 `case` is a fixture of tests/hostile/conftest.py. A process is a fork that has imported everything (tests/support/warm.py): some 0.1 s.
 """
 
+import ctypes
 import os
 import resource
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +62,18 @@ class Case:
         leaves: Sequence[str] = (),
         seconds: float = 60,
         memory_bytes: int = 2 << 30,
+        first: Callable[[], None] | None = None,
         **environment: str,
     ) -> Finished:
         """The command ends with that code and a message that says so; see `ends`."""
         done = self.ends(
-            *arguments, code=code, leaves=leaves, seconds=seconds, memory_bytes=memory_bytes, **environment
+            *arguments,
+            code=code,
+            leaves=leaves,
+            seconds=seconds,
+            memory_bytes=memory_bytes,
+            first=first,
+            **environment,
         )
         for words in [says] if isinstance(says, str) else says:
             assert words in done.err, done.err
@@ -78,15 +86,32 @@ class Case:
         leaves: Sequence[str] = (),
         seconds: float = 60,
         memory_bytes: int = 2 << 30,
+        first: Callable[[], None] | None = None,
         **environment: str,
     ) -> Finished:
         """The command ends with that code, within its limits, legibly, and leaves nothing but what is named.
 
         leaves: names in the folder that may be new. seconds: a bound, generous for a busy machine. memory_bytes: what it may take beside
-        what every process has.
+        what every process has. first: a function of a test module that the process calls before the command.
         """
         before = names(self.folder)
-        process = warm.start(_limited, (memory_bytes, *arguments), self.folder, self.environment(**environment))
+        process = self.start(*arguments, memory_bytes=memory_bytes, first=first, **environment)
+        done = self.finish(process, code, seconds)
+        self.is_clean(names(self.folder) - before - set(leaves), code)
+        return done
+
+    def start(
+        self,
+        *arguments: str,
+        memory_bytes: int = 2 << 30,
+        first: Callable[[], None] | None = None,
+        **environment: str,
+    ) -> warm.Running:
+        """The command as it runs, to send signals to or to take folders from; then `finish` it."""
+        return warm.start(_limited, (memory_bytes, first, *arguments), self.folder, self.environment(**environment))
+
+    def finish(self, process: warm.Running, code: int, seconds: float = 60) -> Finished:
+        """It ends with that code, in time and legibly."""
         end = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
@@ -97,7 +122,6 @@ class Case:
         done = Finished(process.wait(), out, err)
         assert done.code == code, (done.code, done.err, done.out[-1000:])
         is_legible(done)
-        self.is_clean(names(self.folder) - before - set(leaves), code)
         return done
 
     def is_clean(self, new: set[str], code: int) -> None:
@@ -127,13 +151,24 @@ def is_legible(done: Finished) -> None:
     assert done.err.strip() or done.code == 0
 
 
-def _limited(memory_bytes: int, *arguments: str) -> None:
-    """The command line in this process, which may take so much more memory."""
+def _limited(memory_bytes: int, first: Callable[[], None] | None, *arguments: str) -> None:
+    """The command line in this process, which may take so much more memory, and which permissions hold for, though it be root's."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _give_up_rights()
     status = Path("/proc/self/status")
     if status.exists():
         taken = (
             int(next(line for line in status.read_text().splitlines() if line.startswith("VmData")).split()[1]) << 10
         )
         resource.setrlimit(resource.RLIMIT_DATA, (taken + memory_bytes,) * 2)
+    if first is not None:
+        first()
     warm.command_line(*arguments)
+
+
+def _give_up_rights() -> None:
+    """What Linux lets root do in spite of permissions, here and in all that this process starts. Without effect for other users."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(28, 3, 0, 0, 0)  # PR_SET_SECUREBITS: a root that starts a program gets no rights by it
+    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capset(header, nothing)
