@@ -145,7 +145,8 @@ class RecipeError(UsageError):
 
 def _cut(texts: Sequence[str], count: int) -> str:
     """The first of them, as long as they are short enough together, and how many of `count` are left out."""
-    shown, left = [], LONGEST_MESSAGE
+    left = LONGEST_MESSAGE
+    shown: list[str] = []
     for text in texts:
         text = shortened(text)
         left -= len(text.encode(errors="backslashreplace")) + 1

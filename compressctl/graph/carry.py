@@ -17,11 +17,10 @@ from compressctl.graph.codes import dequantize_codes
 from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.index import GraphIndex, attribute, copied, places
 from compressctl.graph.matmul_nbits import bits_of
-from compressctl.graph.own_copies import weight_position
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.sites import is_between_codes
 from compressctl.graph.tensors import copy_of
-from compressctl.graph.weight_nodes import find_weighted
+from compressctl.graph.weight_nodes import find_weighted, weight_positions
 
 
 @dataclass(frozen=True)
@@ -111,12 +110,12 @@ def _reads_as_weight(
     node: onnx.NodeProto, name: str, weighted: set[str], found: GraphIndex, wanted: Mapping[str, TensorQuant]
 ) -> bool:
     """Whether a node is a float product, convolution or lookup, and the tensor its weight."""
-    own = weight_position(node)
+    own = weight_positions(node)
     alone = copied(node)
     del alone.input[:]
-    alone.input.extend(part for position, part in enumerate(node.input) if position != own and part not in wanted)
-    places = [position for position, part in enumerate(node.input) if part == name]
-    return node.name in weighted and places == [own] and not is_between_codes(alone, found)
+    alone.input.extend(part for position, part in enumerate(node.input) if position not in own and part not in wanted)
+    positions = [position for position, part in enumerate(node.input) if part == name]
+    return node.name in weighted and len(positions) == 1 and positions[0] in own and not is_between_codes(alone, found)
 
 
 def _meaning(node: onnx.NodeProto, found: GraphIndex) -> TensorQuant | None:

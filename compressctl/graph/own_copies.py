@@ -14,39 +14,43 @@ import onnx
 from compressctl.graph.edit import names_in, unused
 from compressctl.graph.index import all_nodes, index, rename_reads, store_what_is_read
 from compressctl.graph.tensors import content, copy_of
+from compressctl.graph.weight_nodes import weight_positions
 
 Way = Hashable
 
 
 @dataclass(frozen=True)
 class Copied:
-    """of: by name of a copy, the constant whose numbers it has. weights: by node that was asked about, the one it reads now."""
+    """of: by name of a copy, the constant whose numbers it has. weights: by node that was asked about and the constant that was
+    its weight, the one it reads now."""
 
     model: onnx.ModelProto
     of: Mapping[str, str] = field(default_factory=dict)
-    weights: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def with_own_copies(model: onnx.ModelProto, ways: Mapping[str, Way]) -> Copied:
     """The model in which nodes share a constant weight only where their ways are equal.
 
-    ways: by name of a Conv, MatMul, Gemm or Gather with a constant weight, anything that compares. Where a weight has other
+    ways: by name of a node with constant weights, anything that compares. Where a weight has other
     readers (a node that is not asked about, an output of the graph) they keep its name and its numbers, and every
     way gets a copy. The argument is not changed, and is returned itself where nothing is copied.
     """
-    nodes = {node.name: node for node in all_nodes(model.graph) if node.name in ways}
     groups: dict[str, dict[Way, list[str]]] = {}
-    for name, node in nodes.items():
-        groups.setdefault(node.input[weight_position(node)], {}).setdefault(ways[name], []).append(name)
+    for node in all_nodes(model.graph):
+        for position in weight_positions(node) if node.name in ways else ():
+            groups.setdefault(node.input[position], {}).setdefault(ways[node.name], []).append(node.name)
     elsewhere = read_elsewhere(model.graph, ways)
     taken = names_in(model.graph)
-    weights = {name: node.input[weight_position(node)] for name, node in nodes.items()}
+    weights = {
+        (name, weight): weight for weight, by_way in groups.items() for names in by_way.values() for name in names
+    }
     of: dict[str, str] = {}
     for weight, by_way in groups.items():
         for readers in list(by_way.values())[0 if weight in elsewhere else 1 :]:
             own = unused(f"{weight}_copy", taken)
             of[own] = weight
-            weights.update(dict.fromkeys(readers, own))
+            weights.update({(name, weight): own for name in readers})
     if not of:
         return Copied(model, {}, weights)
     changed = copy_of(model)
@@ -55,8 +59,8 @@ def with_own_copies(model: onnx.ModelProto, ways: Mapping[str, Way]) -> Copied:
         changed.graph.initializer.add().CopyFrom(stored[weight])
         changed.graph.initializer[-1].name = own
     for node in all_nodes(changed.graph):
-        if node.name in weights:
-            node.input[weight_position(node)] = weights[node.name]
+        for position in weight_positions(node) if node.name in ways else ():
+            node.input[position] = weights[node.name, node.input[position]]
     return Copied(changed, of, weights)
 
 
@@ -67,7 +71,7 @@ def rejoined(model: onnx.ModelProto, copied: Copied, floats: Collection[str]) ->
     """
     if not copied.of:
         return model
-    quantized = {weight for node, weight in copied.weights.items() if node not in floats}
+    quantized = {weight for (node, _), weight in copied.weights.items() if node not in floats}
     family = {*copied.of, *copied.of.values()}
     shapes = {tuple(tensor.dims) for tensor in model.graph.initializer if tensor.name in family}
     first: dict[tuple[object, ...], str] = {}
@@ -111,14 +115,10 @@ def in_words(copied: Copied, bits: Mapping[str, int]) -> tuple[list[str], bool]:
     return sentences, grew
 
 
-def weight_position(node: onnx.NodeProto) -> int:
-    return 0 if node.op_type == "Gather" else 1
-
-
 def read_elsewhere(graph: onnx.GraphProto, nodes: Collection[str]) -> set[str]:
     """Names that something else reads than these nodes as their weight: other inputs, outputs of the graph."""
     found = {output.name for output in graph.output}
     for node in all_nodes(graph):
-        own = weight_position(node) if node.name in nodes else -1
-        found.update(name for position, name in enumerate(node.input) if position != own)
+        own = weight_positions(node) if node.name in nodes else ()
+        found.update(name for position, name in enumerate(node.input) if position not in own)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -24,19 +24,21 @@ def with_weights(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> on
 
 
 def with_own_weights(
-    rounded: onnx.ModelProto, original: onnx.ModelProto, weights: Mapping[str, str]
+    rounded: onnx.ModelProto, original: onnx.ModelProto, weights: Collection[tuple[str, str]]
 ) -> onnx.ModelProto:
     """The rounded graph in which some nodes read their weight from the original graph again.
 
-    weights: initializer by node. Each gets a copy under a name of its own, since others may read the rounded one.
+    weights: node and initializer. Each gets a copy under a name of its own, since others may read the rounded one.
     """
     if not weights:
         return rounded
     changed = copy_of(rounded)
     editor, before = GraphEditor(changed.graph), index(original.graph)
+    by_node: dict[str, list[str]] = {}
+    for reader, weight in weights:
+        by_node.setdefault(reader, []).append(weight)
     for node in all_nodes(changed.graph):
-        if node.name in weights:
-            name = weights[node.name]
+        for name in by_node.get(node.name, ()):
             values = before.array(name)
             assert values is not None
             rename_reads(node, {name: editor.constant(values, name, "float")})

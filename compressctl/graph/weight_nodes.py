@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,24 @@ import onnx
 from compressctl.graph.index import GraphIndex, attribute, index, places
 from compressctl.graph.opset import STANDARD
 
+RECURRENT = ("LSTM", "GRU", "RNN")
+"""Operators with a weight for their input and another for their state, both a matrix for each direction."""
+
+
+def weight_positions(node: onnx.NodeProto) -> tuple[int, ...]:
+    """Which of the node's inputs are its weights."""
+    if node.op_type in RECURRENT:
+        return (1, 2)
+    return (0,) if node.op_type == "Gather" else (1,)
+
 
 @dataclass(frozen=True)
 class WeightNode:
     """weight: an initializer. input: the activation that meets it, of a Gather the indices.
 
-    transposed: the stored matrix is (columns, rows). is_inner: it stands in a body of an If, Loop or Scan, where nothing can
-    watch its input. Rows of an embedding are its entries, so that a table that is also the
-    matrix of the head (tied weights) has the same rows and columns for both.
+    transposed: what is stored is (columns, rows, ...). stacked: leading axes of the weight that count matrices. is_inner: it stands
+    in a body of an If, Loop or Scan, where nothing can watch its input. Rows of an embedding are its entries, so that a table
+    that is also the matrix of the head (tied weights) has the same rows and columns for both.
     """
 
     node: str
@@ -28,29 +38,44 @@ class WeightNode:
     input: str
     transposed: bool = False
     is_inner: bool = False
+    stacked: int = 0
 
     @property
     def row_axis(self) -> int:
-        return 1 if self.transposed else 0
+        return self.stacked + (1 if self.transposed else 0)
+
+    @property
+    def column_axis(self) -> int:
+        return self.stacked + (0 if self.transposed else 1)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it can be seen which numbers meet each column."""
+        return not self.is_inner and not self.stacked and self.op in ("MatMul", "Gemm", "Conv")
 
     def matrix(self, values: np.ndarray) -> np.ndarray:
-        """(rows, columns): a convolution's columns are input channel, then kernel position."""
-        return values.T if self.transposed else values.reshape(len(values), -1)
+        """(rows, columns): a convolution's columns are input channel, then kernel position; rows of stacked matrices follow one another."""
+        turned = np.moveaxis(values, self.row_axis, self.column_axis) if self.transposed else values
+        return turned.reshape(int(np.prod(turned.shape[: self.stacked + 1])), -1)
 
     def stored(self, matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         """The matrix in the order and shape in which the graph stores it."""
-        return np.ascontiguousarray(matrix.T if self.transposed else matrix.reshape(shape))
+        turned = list(shape)
+        if self.transposed:
+            turned.insert(self.column_axis, turned.pop(self.row_axis))
+        values = matrix.reshape(turned)
+        return np.ascontiguousarray(np.moveaxis(values, self.column_axis, self.row_axis) if self.transposed else values)
 
 
 def find_weighted(graph: onnx.GraphProto) -> list[WeightNode]:
-    """Every Conv, MatMul, Gemm and Gather whose weight is constant: in graph order, then those of each body."""
-    nodes = [
-        _MAKERS[node.op_type](node, found, is_inner=place is not graph)
+    """Every weight that is constant, of products, convolutions, recurrent layers and lookups: in graph order, then those of each body."""
+    return [
+        weighted
         for place, found in places(graph)
         for node in place.node
         if node.op_type in _MAKERS and node.domain in STANDARD
+        for weighted in _MAKERS[node.op_type](node, found, is_inner=place is not graph)
     ]
-    return [node for node in nodes if node is not None]
 
 
 def weight_readers(nodes: Sequence[WeightNode]) -> dict[str, list[WeightNode]]:
@@ -89,31 +114,46 @@ def tied_weights(graph: onnx.GraphProto, nodes: Sequence[WeightNode]) -> dict[st
     return tied
 
 
-def _product(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> WeightNode | None:
-    if not _is_matrix(found, node.input[1]) or node.input[0] in found.initializers:
-        return None
+def _product(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> Iterator[WeightNode]:
+    if not _is_float(found, node.input[1]) or node.input[0] in found.initializers:
+        return
+    axes = len(found.initializers[node.input[1]].dims)
     plain = node.op_type == "MatMul" or (
         attribute(node, "alpha", 1.0) == attribute(node, "beta", 1.0) == 1.0 and not attribute(node, "transA", 0)
     )
     transposed = node.op_type == "MatMul" or not attribute(node, "transB", 0)
-    return WeightNode(node.name, node.op_type, node.input[1], node.input[0], transposed, is_inner) if plain else None
+    if plain and axes > 1:
+        yield WeightNode(node.name, node.op_type, node.input[1], node.input[0], transposed, is_inner, axes - 2)
 
 
-def _convolution(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> WeightNode | None:
-    if not _is_float(found, node.input[1]) or len(found.initializers[node.input[1]].dims) < 3:
-        return None
-    return WeightNode(node.name, node.op_type, node.input[1], node.input[0], is_inner=is_inner)
+def _convolution(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> Iterator[WeightNode]:
+    if _is_float(found, node.input[1]) and len(found.initializers[node.input[1]].dims) > 2:
+        transposed = node.op_type == "ConvTranspose"
+        yield WeightNode(node.name, node.op_type, node.input[1], node.input[0], transposed, is_inner)
 
 
-def _embedding(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> WeightNode | None:
+def _recurrent(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> Iterator[WeightNode]:
+    """Source of the shapes: ONNX, LSTM-14: W (directions, gates * hidden, inputs), R (directions, gates * hidden, hidden)."""
+    for position in weight_positions(node):
+        if _is_float(found, node.input[position]) and len(found.initializers[node.input[position]].dims) == 3:
+            yield WeightNode(node.name, node.op_type, node.input[position], node.input[0], False, is_inner, 1)
+
+
+def _embedding(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> Iterator[WeightNode]:
     is_table = _is_matrix(found, node.input[0]) and attribute(node, "axis", 0) == 0
     # A constant index is a constant row: nothing that a table is looked up for.
-    if not is_table or node.input[1] in found.initializers:
-        return None
-    return WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner)
+    if is_table and node.input[1] not in found.initializers:
+        yield WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner)
 
 
-_MAKERS = {"MatMul": _product, "Gemm": _product, "Conv": _convolution, "Gather": _embedding}
+_MAKERS = {
+    "MatMul": _product,
+    "Gemm": _product,
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Gather": _embedding,
+    **dict.fromkeys(RECURRENT, _recurrent),
+}
 
 
 def _is_matrix(found: GraphIndex, name: str) -> bool:

@@ -76,10 +76,9 @@ def warnings_of(heard: list[Event]) -> list[str]:
         (prune, UnstructuredParams(sparsity=0.5)),
         (kmeans, KmeansParams(clusters=4)),
         (svd, SvdParams(rank=2, skip_slower=False, whitening=False)),
-        (weights, WeightsParams(bits=8)),
         (dynamic, DynamicParams()),
     ],
-    ids=["prune", "share", "factorize", "weights", "dynamic"],
+    ids=["prune", "share", "factorize", "dynamic"],
 )
 def test_a_recurrent_layer_that_is_left_alone_is_named_with_its_share(
     apply: object, params: object, form: Form, cell: str, tmp_path: Path
@@ -89,7 +88,7 @@ def test_a_recurrent_layer_that_is_left_alone_is_named_with_its_share(
         pytest.skip("the exporter writes its steps out as matrix products")
     if form is Form.ONNX:
         model = lowered(cell)
-    elif apply in (weights, dynamic):
+    elif apply is dynamic:
         pytest.skip("takes graphs")
     run, heard = run_in(tmp_path)
     found = apply(model, params, run).facts[untouched.KEY]  # type: ignore[operator]
@@ -104,7 +103,7 @@ def test_a_recurrent_layer_that_is_left_alone_is_named_with_its_share(
 
 def test_what_was_treated_is_not_among_it_and_norms_are_no_weights(tmp_path: Path) -> None:
     run, _ = run_in(tmp_path)
-    found = weights(lowered("LSTM"), WeightsParams(bits=8), run).facts[untouched.KEY]
+    found = dynamic(lowered("LSTM"), DynamicParams(), run).facts[untouched.KEY]
     assert [entry["kind"] for entry in found["layers"]] == ["LSTM"]
 
 
@@ -188,3 +187,10 @@ def test_the_sentence_names_the_largest_kinds_and_is_silent_below_a_twentieth() 
     )
     assert untouched.words(Untouched("some.stage", "all", {"a.weight", "b"}, {}).facts(model, Events())) is None
     assert untouched.words({}) is None
+
+
+@pytest.mark.parametrize("cell", ["LSTM", "GRU"])
+def test_weights_of_recurrent_layers_are_treated(cell: str, tmp_path: Path) -> None:
+    run, heard = run_in(tmp_path)
+    assert not weights(lowered(cell), WeightsParams(bits=8), run).facts[untouched.KEY]["layers"]
+    assert not warnings_of(heard)

@@ -1,7 +1,12 @@
-"""Convolutions whose weight alone is quantized. No runtime here multiplies with such a weight, so the file holds the codes and the
-runtime makes floats of them once, when it loads: a small file, and the speed and memory of float weights."""
+"""Layers whose weight alone is quantized and that no runtime here computes with such a weight: convolutions, recurrent layers, products
+of stacked matrices. The file holds the codes, and the runtime makes floats of them once, when it loads: a small file, and the speed
+and memory of float weights."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,16 +16,18 @@ from compressctl.backends.dialects.weight_only import dequantized, missing_of_bl
 from compressctl.backends.releases import reads_blocks
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
-from compressctl.graph.codes import spread, weight_codes
+from compressctl.graph.codes import weight_codes
 from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.index import copied
 from compressctl.graph.matmul_nbits import bits_of
 from compressctl.graph.sites import fits_kernel
+from compressctl.graph.weight_nodes import RECURRENT, weight_positions
+from compressctl.numerics.affine import along
 from compressctl.numerics.bitpack import join_bits
 
 
 def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:
-    """Change in place every convolution with a quantized weight and a float input.
+    """Change in place every such layer with a quantized weight and a float input.
 
     ONNX Runtime keeps a DequantizeLinear and runs it at each inference, in front of a convolution that then cannot arrange its
     weight beforehand; plain arithmetic on constants it folds.
@@ -29,24 +36,52 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         return
     editor = GraphEditor(emitted.graph)
 
+    def at_load(name: str, quant: TensorQuant) -> tuple[list[onnx.NodeProto], str]:
+        values = editor.array(name)
+        if values is None:
+            return [], name
+        if name in editor.visible:
+            return [], editor.visible[name][0]
+        output = editor.new_name(f"{name}_at_load")
+        editor.visible[name] = (output,)
+        is_filled = quant.axis is None or not missing_of_block(quant, values.shape[quant.axis], target)
+        with_arithmetic = target.backend == "onnxruntime" or bits_of(quant) == 2 or not is_filled
+        write = _with_arithmetic if with_arithmetic else _with_dequantizing
+        return write(name, weight_codes(values, quant), quant, output, editor, target), output
+
     def written(node: onnx.NodeProto) -> Replacement:
-        quant = plan.weights.get(node.input[1]) if node.op_type == "Conv" else None
-        values = editor.array(node.input[1]) if quant is not None and node.name not in plan.float_nodes else None
-        if quant is None or values is None or (node.input[0] in plan.activations and fits_kernel(0, quant)):
+        if node.name in plan.float_nodes or not _is_for_load(node, plan, editor):
             return None
-        weight, nodes = node.input[1], []
-        if weight not in editor.visible:
-            output = editor.new_name(f"{weight}_at_load")
-            is_filled = quant.axis is None or not missing_of_block(quant, values.shape[quant.axis], target)
-            with_arithmetic = target.backend == "onnxruntime" or bits_of(quant) == 2 or not is_filled
-            write = _with_arithmetic if with_arithmetic else _with_dequantizing
-            nodes = write(weight, weight_codes(values, quant), quant, output, editor, target)
-            editor.visible[weight] = (output,)
-        made = copied(node)
-        made.input[1] = editor.visible[weight][0]
+        made, nodes = copied(node), []
+        for position in weight_positions(node):
+            quant = plan.weights.get(node.input[position])
+            if quant is not None:
+                quant = _foldable(quant) if node.op_type in RECURRENT and target.backend == "openvino" else quant
+                before, made.input[position] = at_load(node.input[position], quant)
+                nodes += before
         return [*nodes, made]
 
     editor.replace_nodes(written)
+
+
+def _is_for_load(node: onnx.NodeProto, plan: QuantPlan, editor: GraphEditor) -> bool:
+    """Products of two axes have kernels for such weights, and convolutions where their input is quantized too."""
+    quants = [plan.weights[name] for name in node.input if name in plan.weights]
+    if not quants:
+        return False
+    if node.op_type == "MatMul":
+        values = editor.array(node.input[1])
+        return values is not None and values.ndim > 2
+    if node.op_type == "Conv":
+        return not (node.input[0] in plan.activations and fits_kernel(0, quants[0]))
+    return node.op_type in ("ConvTranspose", *RECURRENT)
+
+
+def _foldable(quant: TensorQuant) -> TensorQuant:
+    """OpenVINO's recurrent layers want constants, which it does not make of the operators that take 2-bit codes apart."""
+    if bits_of(quant) != 2:
+        return quant
+    return replace(quant, dtype=quant.dtype.replace("2", "4"), quantized_min=None, quantized_max=None)
 
 
 def _with_dequantizing(
@@ -59,23 +94,49 @@ def _with_arithmetic(
     name: str, codes: np.ndarray, quant: TensorQuant, output: str, editor: GraphEditor, target: Target
 ) -> list[onnx.NodeProto]:
     """(codes - zero point) * scale in ONNX operators, all of constants."""
+    shape = codes.shape
     nodes: list[onnx.NodeProto] = []
+    codes, scale, zero_point = _by_block(codes, quant)
     bits, lowest = bits_of(quant), 0
     if bits == 2 or (bits == 4 and not reads_blocks(target)):
         lowest = 0 if quant.dtype.startswith("u") else 1 << (bits - 1)
-        nodes, stored = _few_bits(name, codes.astype(np.int8).reshape(-1) + lowest, codes.shape, bits, editor)
+        nodes, last = _few_bits(name, codes.astype(np.int8).reshape(-1) + lowest, codes.shape, bits, editor)
     else:
-        stored = editor.constant(codes, name, "codes")
-    numbers = editor.new_name(f"{output}_numbers")
-    nodes.append(helper.make_node("Cast", [stored], [numbers], f"{numbers}_cast", to=onnx.TensorProto.FLOAT))
-    point = np.asarray(spread(quant.zero_point, quant, codes.shape), np.float32) + lowest
+        last = editor.constant(codes, name, "codes")
+
+    def then(operator: str, *, of: Mapping[str, np.ndarray] | None = None, **attributes: Any) -> None:
+        nonlocal last
+        inputs = [last, *(editor.constant(values, name, role) for role, values in (of or {}).items())]
+        last = editor.new_name(f"{output}_{operator.lower()}")
+        nodes.append(helper.make_node(operator, inputs, [last], f"{last}_node", **attributes))
+
+    then("Cast", to=onnx.TensorProto.FLOAT)
+    point = zero_point.astype(np.float32) + lowest
     if np.any(point):
-        shifted, steps = editor.constant(point, name, "float_zero_point"), editor.new_name(f"{output}_steps")
-        nodes.append(helper.make_node("Sub", [numbers, shifted], [steps], f"{steps}_sub"))
-        numbers = steps
-    scale = np.asarray(spread(quant.scale, quant, codes.shape), np.float32)
-    by = editor.constant(scale, name, "spread_scale")
-    return [*nodes, helper.make_node("Mul", [numbers, by], [output], f"{output}_mul")]
+        then("Sub", of={"float_zero_point": point})
+    then("Mul", of={"scale": scale})
+    if quant.block is not None and quant.axis is not None:
+        filled = [*shape]
+        filled[quant.axis] = codes.shape[quant.axis] * quant.block
+        then("Reshape", of={"filled": np.array(filled, np.int64)})
+        if shape[quant.axis] % quant.block:
+            ends = {"first": 0, "end": shape[quant.axis], "axis": quant.axis}
+            then("Slice", of={role: np.array([number], np.int64) for role, number in ends.items()})
+    nodes[-1].output[0] = output
+    return nodes
+
+
+def _by_block(codes: np.ndarray, quant: TensorQuant) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes with an axis inside each block, the last one filled up, and scale and zero point that broadcast against them."""
+    scale, zero_point = np.asarray(quant.scale, np.float32), np.asarray(quant.zero_point)
+    if quant.block is None or quant.axis is None:
+        return codes, along(scale, quant.axis, codes.ndim), along(zero_point, quant.axis, codes.ndim)
+    axis, blocks = quant.axis, scale.shape[quant.axis]
+    missing = blocks * quant.block - codes.shape[axis]
+    rest = np.zeros([missing if place == axis else size for place, size in enumerate(codes.shape)], codes.dtype)
+    filled = np.concatenate([codes, rest], axis)
+    split = (*filled.shape[:axis], blocks, quant.block, *filled.shape[axis + 1 :])
+    return filled.reshape(split), np.expand_dims(scale, axis + 1), np.expand_dims(zero_point, axis + 1)
 
 
 def _few_bits(

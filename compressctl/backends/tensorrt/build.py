@@ -22,7 +22,7 @@ from compressctl.core.model import OnnxModel, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
-from compressctl.graph.index import index
+from compressctl.graph.index import all_nodes, index
 from compressctl.graph.opset import converted, opset_of
 
 _LARGEST_BATCH = 16
@@ -72,10 +72,21 @@ def _mend(rules: set[str]) -> str:
 
 def _weight_notes(model: OnnxModel) -> list[str]:
     """What became of weights that the plan quantizes alone, where TensorRT has another form for them or none."""
+    if model.quant is None:
+        return []
     four_bit = {product.node for product in four_bit_products(model)}
-    found = index(model.body.graph)
+    found, plan = index(model.body.graph), model.quant
     notes = []
-    for product in weight_only_products(model.body.graph, model.quant):
+    products = weight_only_products(model.body.graph, plan)
+    known = {*plan.float_nodes, *(product.node for product in products)}
+    for node in all_nodes(model.body.graph):
+        weights = [name for name in node.input[1:3] if name in plan.weights]
+        if weights and node.name not in known and node.op_type != "Gather" and node.input[0] not in plan.activations:
+            kinds = " and ".join(dict.fromkeys(plan.weights[name].dtype for name in weights))
+            notes.append(
+                f"{node.name}: its {kinds} weights are stored in float, TensorRT takes few bits in products alone"
+            )
+    for product in products:
         stored = found.array(product.weight)
         assert stored is not None
         if product.node not in four_bit:

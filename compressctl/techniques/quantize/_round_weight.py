@@ -62,7 +62,7 @@ def round_weight(
         rounded = gptq(matrix, usable.second, grid, damping=damping, act_order=act_order)
     else:
         rounded = grid.values(matrix)
-    quant = _as_quant(grid, node, treatment, matrix.shape)
+    quant = _as_quant(grid, node, treatment, values.shape)
     hessian = np.eye(1) if usable is None else usable.second
     if usable is None:
         error = float(np.sum((rounded - matrix) ** 2) / max(float(np.sum(matrix**2)), 1e-30))
@@ -83,9 +83,13 @@ def rounded_values(matrix: np.ndarray, power: np.ndarray, treatment: Treatment) 
 
 
 def _grid(matrix: np.ndarray, node: WeightNode, treatment: Treatment, power: np.ndarray | None) -> Grid:
-    # Kernels for blocks read matrices; a convolution's columns are too short, and too mixed, for groups.
-    granularity = "channel" if node.op == "Conv" and treatment.granularity == "group" else treatment.granularity
-    return _fitted(matrix, treatment, power, granularity)
+    return _fitted(matrix, treatment, power, _granularity(node, treatment))
+
+
+def _granularity(node: WeightNode, treatment: Treatment) -> Granularity:
+    """Kernels for blocks read matrices; a convolution's columns are too short, and too mixed, for groups."""
+    is_convolution = node.op in ("Conv", "ConvTranspose")
+    return "channel" if is_convolution and treatment.granularity == "group" else treatment.granularity
 
 
 def _fitted(matrix: np.ndarray, treatment: Treatment, power: np.ndarray | None, granularity: Granularity) -> Grid:
@@ -103,15 +107,15 @@ def _as_quant(grid: Grid, node: WeightNode, treatment: Treatment, shape: tuple[i
     point_dtype = np.int8 if treatment.symmetric else np.uint8
     scale, point = grid.scale, grid.zero_point.astype(point_dtype)
     limits = (grid.low, grid.high) if treatment.bits == 3 else (None, None)
-    axis, block = node.row_axis, None
     if treatment.granularity == "tensor":
-        scale, point, axis_ = scale[0, 0].reshape(()), point[0, 0].reshape(()), None
-        return TensorQuant(dtype, scale, point, axis_, None, *limits)
-    if grid.scale.shape[1] == 1 and (node.op == "Conv" or treatment.granularity == "channel"):
-        scale, point = scale[:, 0], point[:, 0]
+        return TensorQuant(dtype, scale[0, 0].reshape(()), point[0, 0].reshape(()), None, None, *limits)
+    if _granularity(node, treatment) == "channel" and not node.stacked:
+        axis, block, scale, point = node.row_axis, None, scale[:, 0], point[:, 0]
     else:
-        axis, block = 1 - node.row_axis, grid.group
-        scale, point = (part.T if node.transposed else part for part in (scale, point))
+        # Rows of stacked matrices lie along two axes, so that a row's one scale is that of a block as long as the row.
+        axis, block = node.column_axis, grid.group
+        sizes = [scale.shape[1] if place == axis else size for place, size in enumerate(shape)]
+        scale, point = node.stored(scale, sizes), node.stored(point, sizes)
     return TensorQuant(dtype, np.ascontiguousarray(scale), np.ascontiguousarray(point), axis, block, *limits)
 
 

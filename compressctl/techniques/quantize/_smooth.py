@@ -30,7 +30,7 @@ def smoothed(
             "smoothing looks at the largest activations, and the recipe has no data",
             hint="add `data` with a calibration split, or remove `smoothquant_alpha`",
         )
-    nodes = [node for node in find_weighted(body.graph) if node.op in ("MatMul", "Gemm") and not node.is_inner]
+    nodes = [node for node in find_weighted(body.graph) if node.op in ("MatMul", "Gemm") and node.is_watched]
     largest = input_maxima(body, model.signature, run.data.split("calibration"), nodes, run.events)
     found = index(body.graph)
     scales: dict[str, np.ndarray] = {}

@@ -46,7 +46,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
     nodes = [node for node in candidates if node.node not in floats]
     copied = with_own_copies(body, _ways(nodes))
     body, found = copied.model, index(copied.model.graph)
-    nodes = [replace(node, weight=copied.weights[node.node]) for node in nodes]
+    nodes = [replace(node, weight=copied.weights[node.node, node.weight]) for node in nodes]
     guards = params.saturation_guard != "off"
     before = quantized_before(carried, copied, _as_sites(nodes), run.target, run.events, guards=guards)
     nodes = [node for node in nodes if node.node not in before.left]
@@ -108,7 +108,11 @@ def _floats(nodes: Sequence[WeightNode], overrides: Sequence[DynamicOverride]) -
 def _candidates(body: onnx.ModelProto) -> list[WeightNode]:
     """Products and lookups that no exporter has put between codes."""
     coded = {node.name for place, found in places(body.graph) for node in place.node if is_between_codes(node, found)}
-    return [node for node in find_weighted(body.graph) if node.op in _OPERATORS and node.node not in coded]
+    return [
+        node
+        for node in find_weighted(body.graph)
+        if node.op in _OPERATORS and not node.stacked and node.node not in coded
+    ]
 
 
 def _as_sites(nodes: Sequence[WeightNode]) -> list[Site]:

@@ -216,8 +216,8 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=2,
-    summary="weights alone in 8, 4, 3 or 2 bits, embeddings and tied weights included",
+    version=3,
+    summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
     gives=Form.ONNX,

@@ -56,7 +56,7 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
 
     def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
         """A layer in float keeps its own weight and bias: rounding and correction are for integers."""
-        own = {site.node: site.weight for site in treated.sites if site.node in given_back and site.weight}
+        own = [(site.node, site.weight) for site in treated.sites if site.node in given_back and site.weight]
         corrected = {node: bias for node, bias in settled.biases.items() if node not in given_back}
         floats = {**plan.float_nodes, **given_back}
         restored = with_own_weights(rounded, body, own) if settled.weights else body
@@ -144,7 +144,9 @@ def _with_own_copies(body: onnx.ModelProto, treated: Treated) -> Copied:
 
 def _reading(treated: Treated, copied: Copied) -> Treated:
     """With the weights that the sites read now."""
-    sites = [replace(site, weight=copied.weights.get(site.node, site.weight)) for site in treated.sites]
+    sites = [
+        replace(site, weight=copied.weights.get((site.node, site.weight or ""), site.weight)) for site in treated.sites
+    ]
     return replace(treated, sites=tuple(sites))
 
 

@@ -22,7 +22,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
 from compressctl.graph.untouched import Untouched, planned
-from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, tied_weights, weight_readers
+from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, tied_weights, weight_readers
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize._copies import say_copies
@@ -35,7 +35,7 @@ _MOMENTS_BYTES = 512 * 1024**2
 """Of second moments held at once; a layer with 4,096 inputs takes 128 MiB."""
 
 
-_READS = "convolutions, matrix products of two axes and embeddings, with stored weights"
+_READS = "convolutions, matrix products, recurrent layers and embeddings, with stored weights"
 
 
 def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResult:
@@ -45,7 +45,7 @@ def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResu
     body = copied.model
     if not treated.weights:
         raise NothingToCompressError(
-            "nothing to quantize: no plain matrix product, convolution or embedding has a float constant as its weight"
+            "nothing to quantize: no plain matrix product, convolution, recurrent layer or embedding has a float constant as its weight"
             + (", or overrides keep it float" if treated.floats else "")
             + carried.why_nothing(),
             hint=layers_hint(model),
@@ -60,12 +60,12 @@ def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResu
     def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
         """A node in float reads the weight from before rounding, and shares it no longer."""
         floats = {**plan.float_nodes, **given_back}
-        own = {node.node: node.weight for node in treated.nodes if node.node in given_back}
+        own = [(node.node, node.weight) for node in treated.nodes if node.node in given_back]
         restored = rejoined(with_own_weights(rounded, scaled, own), copied, floats)
         return replace(model, body=restored, quant=replace(plan, float_nodes=floats))
 
     facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events), **carried.facts}
-    names = [node.node for node in treated.nodes]
+    names = list(dict.fromkeys(node.node for node in treated.nodes))
     reason = "gate: its rounded weights cost too much accuracy"
     held = Held(with_floats({}), {}, {}) if run.accept is None else hold_gate(with_floats, model, names, run, reason)
     result, floats = held.model, {**plan.float_nodes, **held.given_back}
@@ -95,7 +95,7 @@ def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str]
     plain = Treatment(
         params.bits, params.method, params.symmetric, params.granularity, params.group_size, params.clip_search
     )
-    by_use: dict[tuple[str, bool], Treatment] = {_use(node): plain for node in nodes}
+    by_use: dict[tuple[str, bool, int], Treatment] = {_use(node): plain for node in nodes}
     floats: dict[str, str] = {}
     for override in params.overrides:
         matched = matching(override.match, nodes, names_of, what="node")
@@ -114,8 +114,8 @@ def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str]
         }
     )
     kept = [node for node in nodes if node.node not in floats]
-    copied = with_own_copies(body, {node.node: node.transposed for node in kept})
-    own = [replace(node, weight=copied.weights[node.node]) for node in kept]
+    copied = with_own_copies(body, {node.node: (node.transposed, node.stacked) for node in kept})
+    own = [replace(node, weight=copied.weights[node.node, node.weight]) for node in kept]
     treatments = {after.weight: by_use[_use(before)] for before, after in zip(kept, own, strict=True)}
     tied = tied_weights(copied.model.graph, own)
     for weight, table in tied.items():
@@ -125,8 +125,8 @@ def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str]
     return Treated(tuple(own), treatments, floats, tied), copied
 
 
-def _use(node: WeightNode) -> tuple[str, bool]:
-    return node.weight, node.transposed
+def _use(node: WeightNode) -> tuple[str, bool, int]:
+    return node.weight, node.transposed, node.stacked
 
 
 def _without_data(treatment: Treatment) -> WeightMethod:
@@ -149,7 +149,7 @@ def _with_awq_scales(
     nodes = [
         node
         for node in treated.nodes
-        if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS and not node.is_inner
+        if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS and node.is_watched
     ]
     found, scales = index(body.graph), {}
     for part in _within_memory(nodes, body):
@@ -185,7 +185,7 @@ def _round_all(
         run.events.progress("rounding weights", len(done), len(treated.weights))
 
     calibrated = [
-        node for node in treated.nodes if treated.weights[node.weight].method in ("gptq", "awq") and not node.is_inner
+        node for node in treated.nodes if treated.weights[node.weight].method in ("gptq", "awq") and node.is_watched
     ]
     for node in treated.nodes:
         if node not in calibrated and node.weight not in done:
@@ -249,7 +249,7 @@ def _facts(
     """What the report says: bits and error per layer, and bits per weight with scales and zero points."""
     weights = sum(part.values.size for part in done.values())
     layers = {
-        ", ".join(node.node for node in readers[name]): {
+        ", ".join(_called(node) for node in readers[name]): {
             "bits": treated.weights[name].bits,
             "method": part.method,
             "group": part.quant.block or ("tensor" if part.quant.axis is None else "channel"),
@@ -270,3 +270,8 @@ def _facts(
     if places:
         facts["scales_divided_in"] = dict(places)
     return facts
+
+
+def _called(node: WeightNode) -> str:
+    """A layer with two weights is named with the weight."""
+    return f"{node.node} ({node.weight})" if node.op in RECURRENT else node.node
