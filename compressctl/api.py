@@ -193,12 +193,13 @@ def carry_out(
     from compressctl.pipeline.lock import write_lock
     from compressctl.pipeline.run import check_backends, run
     from compressctl.pipeline.signals import signals_restored
+    from compressctl.recipe.loader import resolve
     from compressctl.report.from_run import from_result
     from compressctl.report.write import write
 
     check_backends(recipe)
     facts = environment()
-    folder = make_run_folder(output, recipe.name, plan.digest, _files(recipe.resolved, recipe.base))
+    folder = make_run_folder(output, recipe.name, plan.digest, _files(resolve(recipe), recipe.base))
     write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
     with signals_restored():
         result = run(

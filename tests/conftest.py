@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support.shell import Shell
+
+from compressctl.core.secrets import forget_secrets
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: more threads in each would wait for each other, and they spin while they wait.
@@ -215,3 +218,10 @@ def cache(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 def shell(tmp_path: Path, environment: dict[str, str], cache: Path) -> Shell:
     shutil.copytree(cache, tmp_path / "cache")
     return Shell(tmp_path, {**environment, "COMPRESSCTL_CACHE": str(tmp_path / "cache")})
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets() -> Iterator[None]:
+    """What one test takes from the environment is no secret of the next."""
+    yield
+    forget_secrets()

@@ -13,6 +13,7 @@ import typer
 
 from compressctl.cli.streams import LegibleStream
 from compressctl.core.errors import CompressctlError, ExitCode, NoCacheWarning, RenamedWarning
+from compressctl.core.secrets import for_others, without_secrets
 
 _CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """The parser's own errors, which know their message and exit with 2. typer exports no name for their base."""
@@ -92,7 +93,8 @@ def any_text_can_be_printed() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, LegibleStream(getattr(sys, name)))
+        told = for_others if name == "stderr" else without_secrets
+        setattr(sys, name, LegibleStream(getattr(sys, name), told=told))
 
 
 def warnings_are_one_line() -> None:

@@ -11,6 +11,7 @@ from rich.segment import Segment
 
 from compressctl.cli.streams import LegibleStream, below
 from compressctl.core.legible import legible
+from compressctl.core.secrets import without_secrets
 
 
 class Screen(Console):
@@ -23,4 +24,4 @@ class Screen(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(legible(segment.text), segment.style)
+            yield segment if segment.control else Segment(legible(without_secrets(segment.text)), segment.style)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from compressctl.core.legible import legible, without_commands
+from compressctl.core.secrets import without_secrets
 
 
 class LegibleStream:
-    """Writes to another stream. is_drawn: text comes with escapes of our own, for colors and bars, and is legible beneath them."""
+    """Writes to another stream.
 
-    def __init__(self, stream: TextIO, *, is_drawn: bool = False) -> None:
+    is_drawn: text comes with escapes of our own, for colors and bars, and is legible beneath them. told: what of a text is told.
+    """
+
+    def __init__(self, stream: TextIO, *, is_drawn: bool = False, told: Callable[[str], str] = without_secrets) -> None:
         self.stream = stream
         self._is_drawn = is_drawn
+        self._told = told
         self._at_line_start = True
 
     def write(self, text: str) -> int:
+        length, text = len(text), self._told(text)
         shown = without_commands(text if self._is_drawn else legible(text), at_line_start=self._at_line_start)
         self.stream.write(shown)
         self._at_line_start = shown.endswith("\n") or (self._at_line_start and not shown.strip())
-        return len(text)
+        return length
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from compressctl.core.legible import legible
+from compressctl.core.secrets import without_secrets
 
 
 class ExitCode(IntEnum):
@@ -122,7 +123,7 @@ class CompressctlError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return shortened(legible(f"{self.message}\n   {self.hint}" if self.hint else self.message))
+        return shortened(legible(without_secrets(f"{self.message}\n   {self.hint}" if self.hint else self.message)))
 
 
 class UsageError(CompressctlError):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from compressctl.core.secrets import without_secrets
+
 Listener = Callable[["Event"], None]
 
 
@@ -35,7 +37,7 @@ class Events:
         return Events(*self._listeners, step=step)
 
     def emit(self, kind: str, **fields: Any) -> None:
-        event = Event(kind, time.time(), self._step, fields)
+        event = Event(kind, time.time(), self._step, without_secrets(fields))
         for listener in self._listeners:
             listener(event)
 

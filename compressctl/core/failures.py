@@ -19,6 +19,7 @@ from compressctl.core.errors import (
     in_short,
     text_of,
 )
+from compressctl.core.secrets import for_others
 
 _SPACE = "free some space where the run, the cache (COMPRESSCTL_CACHE) and temporary files (TMPDIR) lie, or move them"
 _RIGHTS = (
@@ -147,7 +148,7 @@ def _bug(error: BaseException, folder: Path | None) -> BugError:
 
 def _kept_traceback(error: BaseException, folder: Path | None) -> str:
     """Where the traceback was written; the traceback itself where nothing can be written."""
-    text = "".join(traceback.format_exception(error))
+    text = for_others("".join(traceback.format_exception(error)))
     reason: OSError | None = None
     for place in (folder, None) if folder is not None else (None,):
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from compressctl.core.errors import UsageError
 from compressctl.core.failures import refusal
 from compressctl.core.regular_files import read_regular
+from compressctl.core.secrets import without_secrets
 
 _MARK = "events.jsonl"
 """What every run folder holds from its first moment on."""
@@ -42,7 +43,7 @@ def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable
         if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).exists():
             raise UsageError(f"{folder} is not empty and holds no run", hint="name a new or empty folder for --output")
         other = _recipe_in(folder)
-        if other not in (None, name):
+        if other not in (None, without_secrets(name)):
             raise UsageError(
                 f"{folder} holds a run of the recipe {other}, and this one is {name}",
                 hint="name a new folder for --output, or remove that one",

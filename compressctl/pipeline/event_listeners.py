@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from compressctl.core.errors import MachineError, TimeIsUpError
 from compressctl.core.events import Event
+from compressctl.core.secrets import for_others, without_secrets
 
 
 class EventFile:
@@ -24,7 +26,7 @@ class EventFile:
         self._file = path.open("ab", buffering=0)
 
     def __call__(self, event: Event) -> None:
-        line = f"{as_json(event)}\n".encode(errors="replace")
+        line = f"{as_json(event, for_others)}\n".encode(errors="replace")
         now = os.fstat(self._file.fileno())
         if now.st_nlink == 0:
             raise MachineError(f"{Path(self._file.name).parent} was removed while the run worked in it")
@@ -119,5 +121,6 @@ def plain_line(event: Event) -> str | None:
             return None
 
 
-def as_json(event: Event) -> str:
-    return json.dumps({"kind": event.kind, "time": event.time, "step": event.step, **event.fields}, default=str)
+def as_json(event: Event, told: Callable[[Any], Any] = without_secrets) -> str:
+    fields = {"kind": event.kind, "time": event.time, "step": event.step, **event.fields}
+    return json.dumps(told(fields), default=str)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import write_whole
 from compressctl.pipeline.plan import Plan, stage_seed
 from compressctl.recipe.as_yaml import as_yaml
@@ -23,4 +24,4 @@ def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str,
         "data_sha256": plan.data_fingerprint,
         "environment": dict(environment),
     }
-    write_whole(path, [as_yaml(lock).encode()])
+    write_whole(path, [as_yaml(for_others(lock)).encode()])

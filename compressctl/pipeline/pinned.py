@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compressctl.core.model import StageRecord
+from compressctl.core.secrets import without_secrets
 from compressctl.core.whole_files import write_whole
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.schema import Recipe
@@ -19,8 +20,11 @@ def write_pinned(folder: Path, recipe: Recipe, records: Sequence[StageRecord]) -
     pinned = {record.id: record.pinned for record in records if record.pinned is not None}
     if not pinned:
         return None
-    stages = [_explicit(stage, pinned.get(stage["id"])) for stage in recipe.resolved["stages"]]
-    text = as_yaml({**recipe.resolved, "stages": stages})
+    stages = [
+        _explicit(written, pinned.get(stage.id))
+        for stage, written in zip(recipe.stages, recipe.resolved["stages"], strict=True)
+    ]
+    text = as_yaml(without_secrets({**recipe.resolved, "stages": stages}))
     path = folder / NAME
     head = f"# What {', '.join(pinned)} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
     write_whole(path, [(head + text).encode()])

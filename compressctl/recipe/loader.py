@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from compressctl.core.backend import backends
-from compressctl.core.errors import Problem, RecipeError
+from compressctl.core.errors import Origin, Problem, RecipeError
 from compressctl.core.nearest import suggestion
 from compressctl.core.registry import Registry
 from compressctl.core.source import DEFAULT_METRIC, SplitSizes, Task, datasets, metrics, model_sources
@@ -34,6 +34,7 @@ from compressctl.recipe.schema import (
     Stage,
     TargetSection,
 )
+from compressctl.recipe.variables import escaped
 
 _SECTIONS = (
     "recipe",
@@ -118,7 +119,7 @@ class _Reader:
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
         self._raise()
-        return replace(recipe, resolved=resolve(recipe))
+        return replace(recipe, resolved=_with_references(_escaped(resolve(recipe)), self.root))
 
     def _raise(self) -> None:
         if self.problems:
@@ -393,6 +394,29 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "pack": recipe.pack,
         "budget": recipe.budget.model_dump(mode="json"),
     }
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return escaped(value) if isinstance(value, str) else value
+
+
+def _with_references(resolved: Any, node: Node) -> Any:
+    """The same with references to the environment where the recipe has them."""
+    if node.reference is not None:
+        # A backend that is named alone is written out as a mapping.
+        return {**resolved, "backend": node.reference} if isinstance(resolved, dict) else node.reference
+    if isinstance(resolved, dict):
+        return {key: _with_references(value, node.entries.get(key, _NOWHERE)) for key, value in resolved.items()}
+    if isinstance(resolved, list) and len(node.items) == len(resolved):
+        return [_with_references(value, item) for value, item in zip(resolved, node.items, strict=True)]
+    return resolved
+
+
+_NOWHERE = Node(None, Origin(""))
 
 
 def _set_values(params: BaseModel) -> dict[str, Any]:

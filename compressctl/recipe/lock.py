@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import read_regular
+from compressctl.core.secrets import home_folder
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.loader import read
 from compressctl.recipe.schema import Recipe
@@ -22,9 +24,19 @@ def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
     lock = read_lock(path)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "recipe.lock.yaml"
-        written.write_text(as_yaml(lock["recipe"]), encoding="utf-8")
+        written.write_text(as_yaml(_at_home(lock["recipe"])), encoding="utf-8")
         recipe, _ = read(written)  # nobody wrote its old names by hand
-    return replace(recipe, base=Path(lock["base"])), lock
+    return replace(recipe, base=Path(_at_home(lock["base"]))), lock
+
+
+def _at_home(value: Any) -> Any:
+    """Paths with the home folder of whoever reads it, which a lock calls `~`."""
+    if isinstance(value, dict):
+        return {key: _at_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_at_home(inner) for inner in value]
+    home = home_folder()
+    return f"{home}{value[1:]}" if home and isinstance(value, str) and re.match(r"~(/|$)", value) else value
 
 
 def read_lock(path: Path) -> dict[str, Any]:

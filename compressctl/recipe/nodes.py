@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compressctl.core.errors import Origin
+from compressctl.core.secrets import without_secrets
 
 Scalar = str | int | float | bool | None
 Step = str | int
@@ -21,7 +22,7 @@ class Node:
 
     origin: where the value starts. key: where its key stands, for entries of a mapping. via: the variable's value that
     was put here. raw: the text behind a value that came without YAML's quotes (a command line, the environment), so that
-    a field that takes text can have it unread.
+    a field that takes text can have it unread. reference: the same text with what the environment gave as `${env:NAME}`.
     """
 
     value: Scalar | list[Node] | dict[str, Node]
@@ -29,6 +30,7 @@ class Node:
     key: Origin | None = None
     via: Origin | None = None
     raw: str | None = None
+    reference: str | None = None
 
     @property
     def entries(self) -> dict[str, Node]:
@@ -131,5 +133,6 @@ def shown(value: Any) -> str:
 
 def short(text: str, limit: int = 40) -> str:
     """Text of others, in one line."""
+    text = without_secrets(text)
     text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -8,9 +8,15 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import get_args
 
+from compressctl.core.backend import backends
 from compressctl.core.errors import Problem, RecipeError
 from compressctl.core.nearest import suggestion
+from compressctl.core.secrets import keep_secret
+from compressctl.core.source import Task, datasets, metrics, model_sources
+from compressctl.core.technique import techniques
 from compressctl.recipe.nodes import MAX_DEPTH, Node, join
 from compressctl.recipe.strict_yaml import MAX_BYTES
 
@@ -20,6 +26,11 @@ _USE_COSTS = 16
 """Characters that each value counts as, so that empty ones cannot be used without end."""
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+
+
+def escaped(text: str) -> str:
+    """A text that no variable is put into when it is read."""
+    return text.replace("${", "$${")
 
 
 def substituted(root: Node) -> Node:
@@ -65,6 +76,8 @@ class _Expansion:
             found = self._value_of(whole.group(1).strip(), node, path, open_, depth)
             return node if found is None else replace(found, origin=node.origin, key=node.key)
 
+        references: list[str] = []
+
         def put(match: re.Match[str]) -> str:
             if match.group(1) is None:
                 return "${"
@@ -75,9 +88,13 @@ class _Expansion:
                 self.problems.append(Problem(f"${{{match.group(1)}}} is not a single value", path, origin=node.origin))
                 return ""
             self._take(len(str(found.value)), node, path)
+            references.append(found.reference or escaped(str(found.value)))
             return str(found.value)
 
-        return node.with_value(_VARIABLE.sub(put, written))
+        value = _VARIABLE.sub(put, written)
+        given = iter(references)
+        reference = _VARIABLE.sub(lambda match: match[0] if match.group(1) is None else next(given, ""), written)
+        return replace(node, value=value, reference=reference if "${env:" in reference else None)
 
     def _value_of(self, name: str, node: Node, path: str, open_: tuple[str, ...], depth: int) -> Node | None:
         if name.startswith("env:"):
@@ -87,7 +104,10 @@ class _Expansion:
                 self.problems.append(Problem(message, path, f"export {name[4:]}=...", node.origin))
                 return None
             self._take(len(found), node, path)
-            return Node(found, node.origin, node.key, raw=found)
+            reference = f"${{{name}}}"
+            if found not in _public_names():
+                keep_secret(found, reference)
+            return Node(found, node.origin, node.key, raw=found, reference=reference)
         variable = self.variables.entries.get(name)
         if variable is None:
             hint = suggestion(name, self.variables.entries) if self.variables.entries else "vars: none"
@@ -107,3 +127,10 @@ class _Expansion:
         if self.left < 0:
             message = f"variables make more than {MAX_BYTES // 1024} KiB of this recipe"
             raise RecipeError([Problem(message, path, "use fewer, or shorter ones", node.origin)])
+
+
+@cache
+def _public_names() -> frozenset[str]:
+    """Names that everybody knows, and that a report is computed from."""
+    known = {name for registry in (techniques, backends, metrics, model_sources, datasets) for name in registry.names()}
+    return frozenset({*known, *get_args(Task), "float16", "bfloat16", "float32", "float64"})

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from compressctl.core.errors import ExitCode
 from compressctl.core.run_folder import below
-from compressctl.core.source import MetricSpec, metrics
+from compressctl.core.secrets import for_others
+from compressctl.core.source import DEFAULT_METRIC, MetricSpec, metrics
 from compressctl.measure.results import BackendResult
 from compressctl.pipeline.result import RunResult
 from compressctl.report import fidelity
@@ -21,9 +22,9 @@ def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
 
     A path below the working folder, which in a CI job is the repository's root, is told from there.
     """
-    name = result.recipe.resolved.get("metric")
+    name = result.recipe.metric or DEFAULT_METRIC.get(result.recipe.task)
     metric: MetricSpec | None = metrics.get(name) if name else None
-    return Report(
+    report = Report(
         name=result.recipe.name,
         status=result.status,
         exit_code=int(exit_code(result)),
@@ -43,6 +44,7 @@ def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
         recipe=result.recipe.resolved,
         recipe_file=_from_here(recipe_file) if recipe_file else None,
     )
+    return Report.model_validate(for_others(report.model_dump()))
 
 
 def _from_here(recipe_file: Path) -> str | None:
