@@ -29,18 +29,19 @@ def check(
     """
     from compressctl.cli.limits import parse_budget
     from compressctl.core.errors import ExitCode, UsageError
-    from compressctl.report.read import backend_part, check_report, read_report
+    from compressctl.report.read import backend_part, check_report, read_report, showing
     from compressctl.report.tables import budget_words
 
     limits = parse_budget(budget)
     report = read_report(run)
     if not report.backends:
         raise UsageError(f"{run} ended before anything was measured ({report.status})")
-    part = backend_part(report, backend)
-    lines = check_report(part, report.metric, limits)
-    if len(report.backends) > 1:
-        print(f"{part.backend}:")
-    for line in lines:
-        print(f"{'ok    ' if line.holds else 'MISSED'}  {budget_words(line)}")
+    with showing(run):
+        part = backend_part(report, backend)
+        lines = check_report(part, report.metric, limits)
+        if len(report.backends) > 1:
+            print(f"{part.backend}:")
+        for line in lines:
+            print(f"{'ok    ' if line.holds else 'MISSED'}  {budget_words(line)}")
     if not all(line.holds for line in lines):
         raise typer.Exit(int(ExitCode.BUDGET_MISSED))

@@ -26,8 +26,10 @@ def compare(
 
     from compressctl import api
     from compressctl.cli.screen import Screen
+    from compressctl.report.read import showing
 
-    found = api.compare(runs, backend=backend)
+    with showing(runs[0]):
+        found = api.compare(runs, backend=backend)
     table = Table()
     table.add_column("")
     for name in found.names:

@@ -30,6 +30,8 @@ def evaluate(
       compressctl evaluate smaller.onnx --data model.yaml
       compressctl evaluate model.xml --data model.yaml --split validation --json
     """
+    import numpy as np
+
     from compressctl.cli.files import exported_files
     from compressctl.core.custom_ops import using
     from compressctl.core.errors import UsageError
@@ -54,7 +56,14 @@ def evaluate(
         dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))
-            found = score(predict(session, dataset.split(chosen), signature, 64), metric, dataset.classes, chosen)
+            predictions = predict(session, dataset.split(chosen), signature, 64)
+            if np.isnan(predictions.outputs).any():
+                raise UsageError(
+                    f"{file}: outputs are NaN, which no metric can score", hint="look for NaN in its weights"
+                )
+            found = score(predictions, metric, dataset.classes, chosen)
+        if not np.isfinite(found.value):
+            raise UsageError(f"{file}: {found.metric} is {found.value}, which is no score")
     if as_json:
         import json
 

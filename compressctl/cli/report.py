@@ -15,10 +15,11 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder, or its repo
     Examples:
       compressctl report runs/model/20261126-131803-bce8143f
     """
-    from compressctl.report.read import read_report
+    from compressctl.report.read import read_report, showing
     from compressctl.report.write import write
 
-    written = write(read_report(run), run if run.is_dir() else run.parent)
+    with showing(run):
+        written = write(read_report(run), run if run.is_dir() else run.parent)
     show(run)
     print(f"report: {written[-1]}")
 
@@ -27,6 +28,7 @@ def show(run: Path) -> None:
     """Print a run's report on the terminal."""
     from compressctl.cli.screen import Screen
     from compressctl.report import console
-    from compressctl.report.read import read_report
+    from compressctl.report.read import read_report, showing
 
-    Screen().print(console.render(read_report(run)))
+    with showing(run):
+        Screen().print(console.render(read_report(run)))

@@ -35,7 +35,7 @@ def runs(
 ) -> None:
     """List earlier runs, show one, pin one so that it stays, or remove all but the newest of each recipe.
 
-    `clean` removes nothing until it is given --yes, and never a pinned run or a folder that holds no run.
+    `clean` removes nothing until it is given --yes, and never a pinned run, what a link leads to, or a folder that holds no run.
 
     \b
     Examples:
@@ -63,6 +63,9 @@ def runs(
             print(_line(path))
         return
     for path in _surplus(found, keep):
+        if path.is_symlink() or path.parent.is_symlink():
+            print(f"left alone {path}, which a link leads to")
+            continue
         print(f"{'removed' if yes else 'would remove'} {path}")
         if yes:
             shutil.rmtree(path)
@@ -88,13 +91,14 @@ def _surplus(found: list[Path], keep: int) -> list[Path]:
 
 def _line(path: Path) -> str:
     from compressctl.core.errors import UsageError
-    from compressctl.report.read import read_report
+    from compressctl.report.read import read_report, showing
 
     pinned = " (pinned)" if (path / _PIN).exists() else ""
     try:
-        return f"{path}{pinned}  {_words(read_report(path))}"
+        with showing(path):
+            return f"{path}{pinned}  {_words(read_report(path))}"
     except UsageError:
-        return f"{path}{pinned}  no report"
+        return f"{path}{pinned}  {'a report that cannot be read' if (path / 'report.json').exists() else 'no report'}"
 
 
 def _words(report: Report) -> str:

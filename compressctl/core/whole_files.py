@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,16 +28,18 @@ class FileInWriting:
         self.target, self._mode = target, mode
         sweep(target.parent)
         try:
-            self.path, self._lock = _locked(lambda: _new_file(target.parent))
+            handle, self._path = _new_file(target.parent)
         except OSError as error:
             error.filename = str(target)
             raise refusal(error) or UsageError(f"cannot write {target}: {error.strerror}") from None
-        self.stream: BinaryIO = self.path.open("w+b")
+        self.stream: BinaryIO = os.fdopen(handle, "w+b")
 
     def keep(self) -> None:
-        self.stream.close()
-        self.path.chmod(self._mode)
-        self.path.replace(self.target)
+        """With everything on the disk: some say only then that it is full."""
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        self._path.chmod(self._mode)
+        self._path.replace(self.target)
 
     def __enter__(self) -> Self:
         return self
@@ -45,11 +47,10 @@ class FileInWriting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
         with suppress(OSError):  # what a full disk did not take is written once more at closing
             self.stream.close()
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
-        _unlock(self._lock)
 
 
 class FolderInWriting:
@@ -57,7 +58,7 @@ class FolderInWriting:
 
     def __init__(self, parent: Path) -> None:
         sweep(parent)
-        self.path, self._lock = _locked(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)))
+        self.path, self._lock = _new_folder(parent)
 
     def __enter__(self) -> Path:
         return self.path
@@ -66,7 +67,8 @@ class FolderInWriting:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        _unlock(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
 
 def write_whole(target: Path, parts: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
@@ -102,35 +104,42 @@ def lock(path: Path, *, waits: bool = False) -> int | None:
     None, too, where the file system has no locks, and of a link.
     """
     try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    if _hold(opened, waits=waits):
+        return opened
+    os.close(opened)
+    return None
+
+
+def _hold(opened: int, *, waits: bool) -> bool:
+    """Whether it holds its file's lock now."""
+    try:
         import fcntl
 
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (ImportError, OSError):
-        return None
-    try:
         fcntl.flock(opened, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-    except OSError:
-        os.close(opened)
-        return None
-    return opened
+    except (ImportError, OSError):
+        return False
+    return True
 
 
-def _new_file(folder: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
-    os.close(handle)
-    return Path(name)
-
-
-def _locked(make: Callable[[], Path]) -> tuple[Path, int | None]:
-    """What make makes, locked. Another process may take it for a dead one's between the two, and remove it."""
+def _new_file(folder: Path) -> tuple[int, Path]:
+    """Open and locked. Another process may take it for a dead one's before it is, and remove it."""
     while True:
-        made = make()
+        handle, name = tempfile.mkstemp(prefix=_PREFIX, dir=folder)
+        _hold(handle, waits=True)
+        if os.path.lexists(name):
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _new_folder(parent: Path) -> tuple[Path, int | None]:
+    """The same for a folder, with its lock."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         held = lock(made, waits=True)
         if made.exists():
             return made, held
-        _unlock(held)
-
-
-def _unlock(held: int | None) -> None:
-    if held is not None:
-        os.close(held)
+        if held is not None:
+            os.close(held)

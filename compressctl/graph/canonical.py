@@ -133,7 +133,7 @@ def _taken_from(body: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 def _constant_nodes(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     """What Constant nodes hold, under the names of their outputs; the nodes are gone."""
     found = []
-    for node in [node for node in graph.node if node.op_type == "Constant"]:
+    for node in [node for node in graph.node if node.op_type == "Constant" and node.domain in ("", "ai.onnx")]:
         tensor = _held(node)
         if tensor is not None:
             tensor.name = node.output[0]
@@ -143,7 +143,9 @@ def _constant_nodes(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 
 def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    """None for strings and sparse tensors."""
+    """None for strings and sparse tensors, and for what is no Constant: the checker does not look into branches."""
+    if len(node.attribute) != 1 or len(node.output) != 1:
+        return None
     entry = node.attribute[0]
     if entry.name == "value":
         tensor: onnx.TensorProto = entry.t

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 from compressctl.core.backend import BackendSpec, backends
@@ -123,4 +124,13 @@ def _translated(error: BaseException, folder: Path) -> CompressctlError:
     """Whatever fails in a folder that is gone fails because of that."""
     if isinstance(error, OSError) and not folder.is_dir():
         return MachineError(f"{folder} was removed while the run worked in it", hint="run it again")
-    return translated(error, folder)
+    ours = translated(error, folder)
+    _release(error)
+    return ours
+
+
+def _release(error: BaseException | None) -> None:
+    """What the functions that failed still hold: memory and open files that the report may need."""
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from compressctl.core.errors import UsageError
-from compressctl.core.regular_files import open_regular
 from compressctl.sources.params import RandomInput
 
 if TYPE_CHECKING:
@@ -242,13 +241,10 @@ def _found(data: Path, signature: Signature, base: Path) -> _Section:
 
 def _check_call(file: Path, signature: Signature) -> None:
     """Raises UsageError where a recorded call is not one of this model."""
-    import numpy as np
+    from compressctl.sources.npz_file import NpzFile
 
-    try:
-        with open_regular(file) as stream, np.load(stream, allow_pickle=False) as opened:
-            found = {name: opened[name].ndim for name in opened.files}
-    except Exception as error:
-        raise UsageError(f"{file} is no .npz file of arrays", hint="numpy.savez(path, **inputs) writes one") from error
+    with NpzFile(file) as opened:
+        found = {name: opened.get(name).ndim for name in opened.names}
     for spec in signature.inputs:
         if spec.name not in found:
             raise UsageError(
@@ -288,15 +284,15 @@ def _images(where: str, signature: Signature) -> _Section:
 
 
 def _arrays(data: Path, where: str, signature: Signature) -> _Section:
-    import numpy as np
+    from compressctl.sources.npz_file import NpzFile
 
-    with open_regular(data) as stream, np.load(stream, allow_pickle=False) as opened:
-        names = list(opened.files)
+    with NpzFile(data) as opened:
+        names = opened.names
     wanted = [spec.name for spec in signature.inputs]
     if set(wanted) <= set(names):
         inputs = wanted[0] if len(wanted) == 1 else f"[{', '.join(map(_scalar, wanted))}]"
     else:
-        inputs = f"{_scalar(names[0])}   # it holds {_remark(', '.join(names))}; the model takes {_remark(', '.join(wanted))}"
+        inputs = f"{_scalar(next(iter(names), 'inputs'))}   # it holds {_remark(', '.join(names))}; the model takes {_remark(', '.join(wanted))}"
     has_labels = "labels" in names
     lines = (
         "data:",

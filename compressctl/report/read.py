@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, UsageError, in_short
 from compressctl.core.regular_files import read_regular
 from compressctl.measure.budget import check
 from compressctl.measure.results import BackendResult, BudgetCheck
@@ -35,6 +37,22 @@ def read_report(run: Path) -> Report:
             hint="run the recipe again with this version",
         ) from error
     return report.model_copy(update={"recipe": plain_with_new_names(report.recipe)})
+
+
+@contextmanager
+def showing(run: Path) -> Iterator[None]:
+    """Whatever a report's own figures break in here is said of the report, which is a file of somebody's.
+
+    Its types were checked when it was read, and not whether a time is one, or a share less than all. Raises UsageError."""
+    try:
+        yield
+    except (CompressctlError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{run}: the report holds what no run writes: {in_short(error)}",
+            hint="run the recipe again with this version",
+        ) from error
 
 
 def check_report(part: BackendResult, metric: str | None, budget: BudgetSection) -> tuple[BudgetCheck, ...]:

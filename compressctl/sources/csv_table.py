@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,9 @@ def _read(path: Path, params: CsvParams) -> _Table:
 
 
 def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], params: CsvParams) -> _Table:
+    twice = next((name for name, times in Counter(header).items() if times > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path}:1: two columns are called {twice!r}", hint="give each a name of its own")
     label = _column(path, header, params.label)
     group = None if params.group is None else _column(path, header, params.group)
     chosen = params.features or tuple(name for name in header if name not in (params.label, params.group))
@@ -98,6 +102,8 @@ def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str
             raise UsageError(f"{path}:{line}: this line has {len(row)} values, the first names {len(header)} columns")
         for column, position in enumerate(positions):
             features[place, column] = _number(row[position], path, line, header[position])
+        if not row[label].strip():
+            raise UsageError(f"{path}:{line}: column {params.label!r}: the label is missing", hint="clean the table")
     return _Table(
         path=path,
         columns=tuple(chosen),

@@ -51,13 +51,25 @@ def read_label_table(path: Path) -> dict[str, str]:
     """File name to label from a CSV with the columns file and label."""
     try:
         with open_regular_text(path, "utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if rows.fieldnames is None or not {"file", "label"} <= set(rows.fieldnames):
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if header.count("file") != 1 or header.count("label") != 1:
                 raise UsageError(
-                    f"{path}:1: its columns are {', '.join(rows.fieldnames or ['none'])}",
-                    hint="it needs file and label",
+                    f"{path}:1: its columns are {', '.join(header or ['none'])}",
+                    hint="it needs file and label, each once",
                 )
-            return {str(row["file"]): str(row["label"]) for row in rows}
+            name, label = header.index("file"), header.index("label")
+            table: dict[str, str] = {}
+            for row in filter(None, rows):
+                if len(row) != len(header):
+                    raise UsageError(
+                        f"{path}:{rows.line_num}: this line has {len(row)} values, the first names {len(header)} columns"
+                    )
+                if not row[label].strip():
+                    raise UsageError(f"{path}:{rows.line_num}: the label is missing")
+                if table.setdefault(row[name], row[label]) != row[label]:
+                    raise UsageError(f"{path}:{rows.line_num}: {row[name]} has another label above")
+            return table
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is not a table of labels: {error}") from error
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from compressctl.core.data import ShapesDifferError
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, UsageError, first_line
 from compressctl.core.regular_files import open_regular
 from compressctl.sources.params import ImageSize
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _DECODERS = min(4, os.cpu_count() or 1)
 _FEW = 8
 """Below this many images, starting threads costs more than it saves."""
+
+_MOST_PIXELS = 1 << 26
+"""Of one image: a few hundred bytes can claim a hundred times as many."""
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -69,18 +73,33 @@ def decode_one(source: Path | bytes, name: str, preparation: Preparation) -> np.
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
-            Image.open(file) as opened,
+            _opened(file) as opened,
         ):
+            _check_pixels(opened.height, opened.width, name)
             image = opened.convert("RGB" if preparation.color == "rgb" else "L")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{name} is not an image that Pillow can read: {error}") from error
+    except (CompressctlError, MemoryError):
+        raise
+    except Exception as error:  # each of Pillow's decoders has its own
+        raise UsageError(f"{name} is not an image that Pillow can read: {first_line(error)}") from error
     if preparation.resize is not None:
         height, width = _resized(image, preparation.resize)
+        _check_pixels(height, width, f"{name}, resized,")
         image = image.resize((width, height), _RESAMPLING[preparation.interpolation])
     if preparation.crop is not None:
         image = _centre(image, preparation.crop, name)
     array = np.asarray(image, np.uint8)
     return array if array.ndim == 3 else array[..., None]
+
+
+def _opened(file: BinaryIO) -> Opened:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused below
+        return Image.open(file)
+
+
+def _check_pixels(height: int, width: int, name: str) -> None:
+    if height * width > _MOST_PIXELS:
+        raise UsageError(f"{name} is {height}x{width}, more than the {_MOST_PIXELS:,} pixels that are read")
 
 
 def _resized(image: Opened, size: ImageSize) -> tuple[int, int]:

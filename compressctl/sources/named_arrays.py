@@ -26,12 +26,6 @@ class NamedArrays:
         }
 
 
-def unread(error: Exception) -> str:
-    """Why NumPy does not read a file, in words that name nothing which compressctl does not offer."""
-    words = str(error)
-    return "it holds Python objects, which are never read" if "allow_pickle" in words or "pickle" in words else words
-
-
 def as_samples(
     arrays: Mapping[str, np.ndarray], declared: Mapping[str, int | None], place: str, count: int | None = None
 ) -> NamedArrays:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,14 +9,14 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
-from compressctl.core.regular_files import open_regular
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.labels import as_labels
-from compressctl.sources.named_arrays import as_samples, check_numbers, unread
+from compressctl.sources.named_arrays import as_samples, check_numbers
 from compressctl.sources.normalize import Normalization
+from compressctl.sources.npz_file import NpzFile
 from compressctl.sources.params import EncodedSplit, NpzParams
 from compressctl.sources.splits import choose
 
@@ -30,7 +29,7 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     The arrays stay as they are stored; a batch is converted, or decoded, when it is read.
     Raises UsageError when the file lacks an array or the arrays do not fit each other.
     """
-    arrays = _Arrays(existing(base / params.path, what="the .npz file"))
+    arrays = NpzFile(existing(base / params.path, what="the .npz file"))
     if params.encoded is None and (several := _several(arrays, params.inputs, params)) is not None:
         train = _named(arrays, params, several, params.labels)
         own = None if params.test_inputs is None else _several(arrays, params.test_inputs, params)
@@ -59,34 +58,8 @@ def fingerprint(params: NpzParams, base: Path) -> str:
     return source_fingerprint("npz", VERSION, params, {"data": existing(base / params.path, what="the .npz file")})
 
 
-class _Arrays:
-    """The arrays of an .npz file; no pickled objects are read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._file = np.load(open_regular(path), allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{path} is not an .npz file: {unread(error)}") from error
-        if not isinstance(self._file, np.lib.npyio.NpzFile):
-            raise UsageError(f"{path} is a single array, not an .npz file", hint="write it with numpy.savez")
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._file.files)
-
-    def get(self, name: str) -> np.ndarray:
-        if name not in self._file.files:
-            raise UsageError(f"{self.path} has no array {name!r}", hint=f"it has {', '.join(self._file.files)}")
-        try:
-            array: np.ndarray = self._file[name]
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{self.path}: array {name!r} cannot be read: {error}") from error
-        return array
-
-
 def _several(
-    arrays: _Arrays, given: str | tuple[str, ...] | dict[str, str], params: NpzParams
+    arrays: NpzFile, given: str | tuple[str, ...] | dict[str, str], params: NpzParams
 ) -> dict[str, str] | None:
     """Input to array where there are several inputs, None for a single array.
 
@@ -103,7 +76,7 @@ def _several(
     return {name: name for name in found} if found else None
 
 
-def _named(arrays: _Arrays, params: NpzParams, names: Mapping[str, str], labels_name: str | None) -> Part:
+def _named(arrays: NpzFile, params: NpzParams, names: Mapping[str, str], labels_name: str | None) -> Part:
     """Several inputs, used as they are stored."""
     stored = {
         name: check_numbers(arrays.get(array), f"{arrays.path}: array {array!r}") for name, array in names.items()
@@ -115,7 +88,7 @@ def _named(arrays: _Arrays, params: NpzParams, names: Mapping[str, str], labels_
     return Part(samples.count, samples.at, labels, samples.constants)
 
 
-def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: str | None) -> Part:
+def _plain(arrays: NpzFile, params: NpzParams, inputs_name: str, labels_name: str | None) -> Part:
     stored = arrays.get(inputs_name)
     place = f"{arrays.path}: array {inputs_name!r}"
     if stored.ndim == 0 or stored.dtype.kind not in "biuf":
@@ -136,7 +109,7 @@ def _plain(arrays: _Arrays, params: NpzParams, inputs_name: str, labels_name: st
     return Part(len(stored), read, labels)
 
 
-def _encoded(arrays: _Arrays, params: NpzParams, names: EncodedSplit) -> Part:
+def _encoded(arrays: NpzFile, params: NpzParams, names: EncodedSplit) -> Part:
     blob, offsets = arrays.get(names.blob), arrays.get(names.offsets)
     place = f"{arrays.path}: array"
     if blob.ndim != 1 or blob.dtype != np.uint8:
@@ -174,14 +147,14 @@ def _channels_first(values: np.ndarray, layout: str | None) -> np.ndarray:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if layout == "NHWC" else values
 
 
-def _labels(arrays: _Arrays, name: str, count: int, inputs_name: str) -> np.ndarray:
+def _labels(arrays: NpzFile, name: str, count: int, inputs_name: str) -> np.ndarray:
     labels = as_labels(arrays.get(name), f"{arrays.path}: array {name!r}")
     if len(labels) != count:
         raise UsageError(f"{arrays.path}: {name!r} has {len(labels)} labels for {count} samples in {inputs_name!r}")
     return labels
 
 
-def _groups(arrays: _Arrays, params: NpzParams, counts: list[int]) -> Callable[[np.ndarray], np.ndarray] | None:
+def _groups(arrays: NpzFile, params: NpzParams, counts: list[int]) -> Callable[[np.ndarray], np.ndarray] | None:
     """Group names by position, those of the file's own test split after the others."""
     if params.groups is None:
         return None

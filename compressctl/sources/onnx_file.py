@@ -168,8 +168,6 @@ _OF_EXTENSIONS = ("ai.onnx.contrib", "com.microsoft.extensions")
 
 
 def _tensor(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
-    import onnx
-
     if not value.type.HasField("tensor_type"):
         from compressctl.graph.summary import type_in_words
 
@@ -185,12 +183,22 @@ def _tensor(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
     tensor_type = value.type.tensor_type
     return TensorSpec(
         value.name,
-        onnx.helper.tensor_dtype_to_np_dtype(tensor_type.elem_type).name,
+        _dtype(value, path),
         tuple(
             dim.dim_value if dim.dim_value > 0 else dim.dim_param or _unnamed(value.name, axis)
             for axis, dim in enumerate(tensor_type.shape.dim)
         ),
     )
+
+
+def _dtype(value: onnx.ValueInfoProto, path: Path) -> str:
+    from onnx import helper
+
+    element = value.type.tensor_type.elem_type
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(element).name)
+    except KeyError:
+        raise UsageError(f"{path}: {value.name} holds elements of a type that onnx does not know, {element}") from None
 
 
 def _unnamed(tensor: str, axis: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ import numpy as np
 
 from compressctl.core.data import Batch, Dataset, SplitName, parts_of
 from compressctl.core.errors import UsageError
-from compressctl.core.regular_files import open_regular
 from compressctl.core.source import SplitSizes
 from compressctl.sources.fingerprint import existing_folder, source_fingerprint
 from compressctl.sources.labels import as_labels
-from compressctl.sources.named_arrays import check_numbers, unread
+from compressctl.sources.named_arrays import check_numbers
+from compressctl.sources.npz_file import NpzFile
 from compressctl.sources.params import RequestsParams
 from compressctl.sources.splits import Splits, choose
 
@@ -89,11 +88,8 @@ def _files(params: RequestsParams, base: Path) -> list[Path]:
 
 
 def _read(path: Path, labels: str | None) -> Recorded:
-    try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise UsageError(f"{path} is not an .npz file that can be read: {unread(error)}") from error
+    with NpzFile(path) as stored:
+        arrays = {name: stored.get(name) for name in stored.names}
     marks = None
     if labels is not None:
         if labels not in arrays:

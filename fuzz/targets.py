@@ -1,0 +1,431 @@
+"""One target per reader: bytes go in, and nothing but one of our own errors may come out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SEEDS = Path(__file__).parent / "corpus"
+"""A folder per target: past finds, and small files to begin with."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """read: reads the bytes in a folder of its own, where it may write. seeds: valid inputs, made when they are asked for."""
+
+    read: Callable[[bytes, Path], object]
+    seeds: Callable[[], list[bytes]]
+
+    def corpus(self, name: str) -> list[bytes]:
+        folder = SEEDS / name
+        return [path.read_bytes() for path in sorted(folder.glob("*"))] if folder.is_dir() else []
+
+
+def _recipe(data: bytes, folder: Path) -> None:
+    from compressctl.recipe.loader import load
+
+    (folder / "r.yaml").write_bytes(data)
+    load(folder / "r.yaml")
+
+
+def _recipes() -> list[bytes]:
+    root = Path(__file__).parent.parent
+    found = [path for place in ("recipes", "examples") for path in sorted((root / place).rglob("*.yaml"))]
+    return [path.read_bytes() for path in found if path.stat().st_size < 4000]
+
+
+def _set(data: bytes, folder: Path) -> None:
+    """A line each for --set, as the command line has them."""
+    from compressctl.recipe.loader import load
+
+    text = "recipe: compressctl/v1\nmodel: {source: builtin, name: digits-resnet}\ndata: {source: digits}\nstages: [{use: quantize.static}]\n"
+    lines = [line.decode("utf-8", "surrogateescape") for line in data.split(b"\n")]
+    load(folder / "r.yaml", lines[:20], text=text)
+
+
+def _sets() -> list[bytes]:
+    lines = [
+        "stages.quantize.static.ranges=mse",
+        "name=x",
+        "budget={speedup: 1.5, size: 5MB}",
+        "seed=3",
+        "vars.a=1",
+        "name=${a}",
+    ]
+    return [
+        "\n".join(lines).encode(),
+        b"stages[0].overrides=[{match: a, weights: float}]",
+        b"target.shapes.H=32",
+        b"export=[onnxruntime]",
+    ]
+
+
+def _npz(data: bytes, folder: Path) -> None:
+    """A zip archive, or one array that is put into an archive whose sums are right."""
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.npz import load
+    from compressctl.sources.params import NpzParams
+
+    path = folder / "data.npz"
+    path.write_bytes(
+        data if data[:2] == b"PK" else _archive({"inputs.npy": data, "labels.npy": _npy(np.arange(20) % 3)})
+    )
+    _use(load(NpzParams(path="data.npz"), SplitSizes(calibration=4, validation=4, test=4), folder, 0))
+
+
+def _request(data: bytes, folder: Path) -> None:
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.params import RequestsParams
+    from compressctl.sources.requests import load
+
+    path = folder / "calls"
+    path.mkdir(exist_ok=True)
+    (path / "a.npz").write_bytes(data if data[:2] == b"PK" else _archive({"x.npy": data, "y.npy": _npy(np.arange(2))}))
+    _use(load(RequestsParams(path="calls", labels="y"), SplitSizes(calibration=0, validation=0, test=1), folder, 0))
+
+
+def _arrays() -> list[bytes]:
+    values = np.random.default_rng(0)
+    arrays = [
+        values.random((20, 3)).astype(np.float32),
+        values.integers(0, 255, (20, 2, 2, 1), np.uint8),
+        np.arange(20),
+        np.float64(3),
+    ]
+    texts = [np.array(["a", "bc"]), np.zeros(2, "M8[s]"), np.zeros(20, [("a", "<i4")])]
+    stored = [_npy(array) for array in [*arrays, *texts]]
+    return [
+        *stored,
+        _archive({"inputs.npy": stored[0], "labels.npy": stored[2]}),
+        _archive({"x": b"text", "inputs.npy": stored[1]}),
+    ]
+
+
+def _npy(array: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _archive(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
+def _use(dataset: Any) -> None:
+    """Read a batch of each split, as a run does."""
+    for name in ("train", "calibration", "validation", "test"):
+        next(iter(dataset.split(name).batches(4)), None)
+
+
+def _csv(data: bytes, folder: Path) -> None:
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.csv_table import load
+    from compressctl.sources.params import CsvParams
+
+    (folder / "t.csv").write_bytes(data)
+    task = "regression" if data[:1] == b"v" else "classification"
+    params = CsvParams(path="t.csv", label="y", task=task)
+    _use(load(params, SplitSizes(calibration=1, validation=1, test=1), folder, 0))
+
+
+def _tables() -> list[bytes]:
+    rows = "".join(f"{n},{n * 0.5},{n % 3}\n" for n in range(12))
+    return [
+        f"a,b,y\n{rows}".encode(),
+        f"v,b,y\n{rows}".encode(),
+        b'a,"b\n c",y\n1,2,x\n3,4,z\n5,6,x\n7,8,"q""r"\n',
+        b"\xef\xbb\xbfa,y\n1,2\n3,4\n5,6\n7,8\n",
+    ]
+
+
+def _image(data: bytes, folder: Path) -> None:
+    from compressctl.sources.images import Preparation, decode_all
+
+    decode_all([data], ["image"], Preparation(resize=(8, 8)))
+
+
+def _images() -> list[bytes]:
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7, 3), np.uint8)
+    found = []
+    for kind, mode in [
+        ("PNG", "RGB"),
+        ("PNG", "P"),
+        ("PNG", "LA"),
+        ("JPEG", "RGB"),
+        ("JPEG", "CMYK"),
+        ("BMP", "RGB"),
+        ("GIF", "P"),
+        ("WEBP", "RGB"),
+        ("TIFF", "RGB"),
+        ("TIFF", "F"),
+        ("PPM", "RGB"),
+        ("PPM", "1"),
+    ]:
+        stream = io.BytesIO()
+        Image.fromarray(pixels).convert("L" if mode == "F" else mode).convert(mode).save(stream, kind)
+        found.append(stream.getvalue())
+    return found
+
+
+def _labels(data: bytes, folder: Path) -> None:
+    """A table of labels for three images."""
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.image_folder import load
+    from compressctl.sources.params import ImageFolderParams
+
+    images = folder / "images"
+    if not images.is_dir():
+        images.mkdir()
+        for number in range(3):
+            (images / f"{number}.png").write_bytes(_images()[0])
+    (folder / "labels.csv").write_bytes(data)
+    sizes = SplitSizes(calibration=1, validation=1, test=1)
+    _use(load(ImageFolderParams(path="images", labels="labels.csv"), sizes, folder, 0))
+
+
+def _label_tables() -> list[bytes]:
+    return [
+        b"file,label\n0.png,a\n1.png,b\n2.png,a\n",
+        b"label,file\r\n3,0.png\r\n1,1.png\r\n0,2.png\r\n",
+        b"file,label,x\n0.png,1,2\n1.png,0,2\n2.png,1,2\n",
+    ]
+
+
+def _safetensors(data: bytes, folder: Path) -> None:
+    """A file, or a header that is put in front of enough numbers."""
+    from compressctl.sources.structure.files import read_network
+
+    if data[:1] == b"{":
+        data = struct.pack("<Q", len(data)) + data + bytes(4096)
+    (folder / "w.safetensors").write_bytes(data)
+    if not (folder / "s.json").exists():
+        (folder / "s.json").write_bytes(_structures()[0])
+    read_network(_network(), folder / "w.safetensors", folder / "s.json")
+
+
+def _weights() -> list[bytes]:
+    _, weights = _written()
+    length = struct.unpack("<Q", weights[:8])[0]
+    return [weights, weights[8 : 8 + length]]
+
+
+def _structure(data: bytes, folder: Path) -> None:
+    from compressctl.sources.structure.files import read_network
+
+    (folder / "s.json").write_bytes(data)
+    if not (folder / "w.safetensors").exists():
+        (folder / "w.safetensors").write_bytes(_weights()[0])
+    read_network(_network(), folder / "w.safetensors", folder / "s.json")
+
+
+def _structures() -> list[bytes]:
+    return [_written()[0]]
+
+
+@cache
+def _network() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).eval()
+
+
+@cache
+def _written() -> tuple[bytes, bytes]:
+    """structure.json and the weights of the same network with a narrower and a replaced layer."""
+    import copy
+    import tempfile
+
+    from torch import nn
+
+    from compressctl.sources.structure.files import STRUCTURE, WEIGHTS, write_network
+
+    changed = copy.deepcopy(_network())
+    changed[0], changed[1], changed[4] = (
+        nn.Conv2d(1, 2, 3),
+        nn.BatchNorm2d(2),
+        nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 3)),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_network(changed.eval(), _network(), Path(folder))
+        return (Path(folder) / STRUCTURE).read_bytes(), (Path(folder) / WEIGHTS).read_bytes()
+
+
+def _onnx(data: bytes, folder: Path) -> None:
+    from compressctl.graph.canonical import canonical
+    from compressctl.graph.unpack_constants import unpack_constants
+    from compressctl.sources.onnx_file import read_onnx, signature_of
+
+    path = folder / "m.onnx"
+    path.write_bytes(data)
+    proto = read_onnx(path)
+    signature_of(proto.graph, path)
+    canonical(unpack_constants(proto))
+
+
+def _models() -> list[bytes]:
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.random.default_rng(0).random((4, 3)).astype(np.float32), "w")
+    codes = numpy_helper.from_array(np.arange(12, dtype=np.int8).reshape(4, 3), "q")
+    scale = numpy_helper.from_array(np.float32(0.1), "s")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in (("x", 4), ("y", 3))]
+
+    def model(nodes: list[Any], constants: list[Any]) -> bytes:
+        graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        content: bytes = made.SerializeToString()
+        return content
+
+    dequantize = helper.make_node("DequantizeLinear", ["q", "s"], ["d"])
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["t"])], "then", [], [helper.make_empty_tensor_value_info("t")]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Constant", [], ["e"], value=weight)], "else", [], [helper.make_empty_tensor_value_info("e")]
+    )
+    condition = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.bool_(True)))
+    return [
+        model([helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Relu", ["m"], ["y"])], [weight]),
+        model([dequantize, helper.make_node("Gemm", ["x", "d"], ["y"], alpha=0.5)], [codes, scale]),
+        model([condition, helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)], [weight]),
+    ]
+
+
+def _test_data(data: bytes, folder: Path) -> None:
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.onnx_test_data import load
+    from compressctl.sources.params import OnnxTestDataParams
+
+    call = folder / "test_data_set_0"
+    call.mkdir(exist_ok=True)
+    (call / "input_0.pb").write_bytes(data)
+    _use(load(OnnxTestDataParams(path="."), SplitSizes(calibration=0, validation=0, test=1), folder, 0))
+
+
+def _tensors() -> list[bytes]:
+    from onnx import TensorProto, helper, numpy_helper
+
+    values = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array([True]), np.int64(3), np.array(["a", "b"], object)]
+    made = [numpy_helper.from_array(value, "x") for value in values]
+    made += [
+        helper.make_tensor("x", TensorProto.FLOAT16, [2], [1.0, 2.0]),
+        helper.make_tensor("x", TensorProto.INT4, [3], [1, 2, 3]),
+    ]
+    return [tensor.SerializeToString() for tensor in made]
+
+
+def _packed(data: bytes, folder: Path) -> None:
+    """A file without its digest, or, behind a 0, the bytes of a ledger and of bodies, which get the head that belongs to them."""
+    from compressctl import packed
+    from compressctl.packed.cursor import varint
+    from compressctl.packed.decode import lzma_filters
+
+    if data[:1] == b"\0":
+        length = int.from_bytes(data[1:4], "little")
+        head, bodies = data[4 : 4 + length], data[4 + length :]
+        squeezed = lzma.compress(head, lzma.FORMAT_RAW, filters=lzma_filters(len(head)))
+        data = b"CCTL\1" + varint(len(head)) + varint(len(squeezed)) + squeezed + bodies
+    path = folder / "m.cctl"
+    path.write_bytes(data + hashlib.blake2b(data, digest_size=16).digest())
+    with packed.PackedModel(path, 1 << 22) as model:
+        model.lines()
+        for _ in model.tensors():
+            pass
+        model.write(folder / "m.onnx")
+
+
+@cache
+def _packed_files() -> list[bytes]:
+    import tempfile
+
+    from onnx import helper, numpy_helper
+
+    from compressctl.packed.ledger import write_ledger
+    from compressctl.packed.pack import pack
+
+    rng = np.random.default_rng(0)
+    shared = (
+        rng.choice(np.float32([0, 0, 0, 0.3, -1.1]), (20, 40)) * np.linspace(0.7, 1.3, 20, dtype=np.float32)[:, None]
+    )
+    arrays = [
+        rng.random((8, 60)).astype(np.float32),
+        np.where(rng.random((40, 30)) < 0.1, rng.integers(1, 4, (40, 30)), 0).astype(np.float32),
+        shared,
+        rng.integers(-8, 8, (12, 50)).astype(np.int8),
+        rng.integers(0, 3, 900),
+        np.zeros(3000, np.float16),
+    ]
+    tensors = [numpy_helper.from_array(array, str(number)) for number, array in enumerate(arrays)]
+    tensors.append(helper.make_tensor("varints", 7, [5], [1, 300, -1, 0, 7]))
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for some in ([tensors[0]], [tensors[1]], tensors[2:4], tensors[4:], tensors):
+            graph = helper.make_graph([helper.make_node("Identity", [some[0].name], ["y"])], "g", [], [], some)
+            (Path(folder) / "m.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+            ledger = pack(Path(folder) / "m.onnx", Path(folder) / "m.cctl")
+            content = (Path(folder) / "m.cctl").read_bytes()[:-16]
+            head = write_ledger(ledger)
+            bodies = content[len(content) - sum(body.packed_bytes for body in ledger.bodies) :]
+            found += [content, b"\0" + len(head).to_bytes(3, "little") + head + bodies]
+    return found
+
+
+def _report(data: bytes, folder: Path) -> None:
+    from compressctl.cli.runs import _words
+    from compressctl.report import as_junit, as_markdown, as_sarif
+    from compressctl.report.read import read_report, showing
+    from compressctl.report.side_by_side import side_by_side
+
+    (folder / "report.json").write_bytes(data)
+    with showing(folder):
+        report = read_report(folder / "report.json")
+        _words(report)
+        for renderer in (as_markdown, as_junit, as_sarif):
+            renderer.render(report)
+        side_by_side([(folder, report), (folder, report)], None)
+
+
+def _reports() -> list[bytes]:
+    import json
+
+    found = []
+    for path in sorted((Path(__file__).parent.parent / "tests" / "report" / "before_renames").glob("*/report.json")):
+        report = json.loads(path.read_text())
+        found.append(json.dumps(report).encode())
+    return found
+
+
+TARGETS = {
+    "recipe": Target(_recipe, _recipes),
+    "set": Target(_set, _sets),
+    "npz": Target(_npz, _arrays),
+    "requests": Target(_request, _arrays),
+    "onnx_test_data": Target(_test_data, _tensors),
+    "csv": Target(_csv, _tables),
+    "images": Target(_image, _images),
+    "labels": Target(_labels, _label_tables),
+    "safetensors": Target(_safetensors, _weights),
+    "structure": Target(_structure, _structures),
+    "onnx": Target(_onnx, _models),
+    "packed": Target(_packed, _packed_files),
+    "report": Target(_report, _reports),
+}
+
+warnings.simplefilter("ignore")
