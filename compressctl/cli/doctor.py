@@ -56,6 +56,7 @@ def examine() -> dict[str, dict[str, Any]]:
             name: _backend_lines(backends.get(name), load(backends.get(name).implementation).probe())
             for name in backends.names()
         },
+        "plugins": _plugins(),
         "packages": {name: installed_version(name) or f"not installed: {how}" for name, how in _PACKAGES.items()},
     }
 
@@ -71,6 +72,18 @@ _INT8 = {
     "x86-avx2": "no VNNI: pairs of 8-bit products add up in 16 bits and can overflow; weights are limited just below that",
     "arm64": "8-bit products add up in 32 bits: weights use all of 8 bits",
 }
+
+
+def _plugins() -> dict[str, str]:
+    """What other packages add, which runs when a recipe, or a network's structure, names it."""
+    from compressctl.cli.registries import REGISTRIES
+    from compressctl.core.registry import plugins_of
+
+    found = [plugin for registry in REGISTRIES.values() for plugin in registry.plugins()]
+    found += plugins_of("module", "compressctl.modules")
+    told = {f"{plugin.kind} {plugin.name}": f"{plugin.package} {plugin.version} ({plugin.value})" for plugin in found}
+    return told or {"none": "no other package adds techniques, backends, metrics, models, datasets or modules"}
+
 
 _PACKAGES = {
     "onnxruntime": "pip install onnxruntime",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
@@ -17,6 +18,30 @@ def load(path: str) -> Any:
     """Import `"module:attribute"` and return the attribute."""
     module, _, attribute = path.partition(":")
     return getattr(import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What another package adds under a name. kind: what the name is of. value: the "module:attribute" that is imported."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    value: str
+
+
+def plugins_of(kind: str, group: str) -> list[Plugin]:
+    """What installed packages add in a group of entry points, sorted by name. Imports nothing of theirs."""
+    from importlib.metadata import entry_points
+
+    return sorted(
+        (
+            Plugin(kind, entry.name, *((entry.dist.name, entry.dist.version) if entry.dist else ("", "")), entry.value)
+            for entry in entry_points(group=group)
+        ),
+        key=lambda plugin: plugin.name,
+    )
 
 
 class Registry(Generic[T]):
@@ -44,6 +69,10 @@ class Registry(Generic[T]):
         if name in self._plugins:
             return self._import(self._plugins[name])
         raise UsageError(f"unknown {self.kind} {name!r}", hint=self.nearest(name))
+
+    def plugins(self) -> list[Plugin]:
+        """What other packages add, apart from names that are taken."""
+        return [plugin for plugin in plugins_of(self.kind, self.group) if plugin.name not in self._builtin]
 
     def usable(self) -> tuple[dict[str, T], list[UsageError]]:
         """Every object by its name, and what is wrong with the plugins that cannot be imported: they take no other with them."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import write_whole
-from compressctl.pipeline.plan import Plan, stage_seed
+from compressctl.pipeline.plan import Plan, stage_seed, used_plugins
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.schema import Recipe
 
 
 def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str, Any]) -> None:
-    """The resolved recipe, seeds, hashes of model and data, packages and hardware."""
+    """The resolved recipe, seeds, hashes of model and data, plugins, packages and hardware."""
     lock = {
         "recipe": recipe.resolved,
         "base": str(recipe.base.resolve()),
@@ -22,6 +22,10 @@ def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str,
         "stage_seeds": {stage.id: stage_seed(recipe.seed, stage.id) for stage in recipe.stages},
         "model_sha256": plan.model_fingerprint,
         "data_sha256": plan.data_fingerprint,
+        "plugins": [
+            {"kind": plugin.kind, "name": plugin.name, "package": plugin.package, "version": plugin.version}
+            for plugin in used_plugins(recipe)
+        ],
         "environment": dict(environment),
     }
     write_whole(path, [as_yaml(for_others(lock)).encode()])

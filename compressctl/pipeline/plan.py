@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from compressctl.core.author_code import author_code
+from compressctl.core.backend import backends
 from compressctl.core.cache import Cache
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files
-from compressctl.core.source import DEFAULT_METRIC, metrics, model_sources
+from compressctl.core.registry import Plugin, Registry
+from compressctl.core.source import DEFAULT_METRIC, datasets, metrics, model_sources
 from compressctl.core.target import PLATFORM, Target, resolve_profile
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.recipe.needs import stage_needs
@@ -101,6 +103,19 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         baseline_key=baseline if source.form is Form.TORCH else None,
         code=tuple(_code(recipe)),
     )
+
+
+def used_plugins(recipe: Recipe) -> list[Plugin]:
+    """What a run executes of other packages."""
+    stages = [stage for stage in recipe.stages if stage.enabled]
+    used: dict[Registry[Any], set[str | None]] = {
+        techniques: {stage.use for stage in stages},
+        model_sources: {recipe.model.source},
+        datasets: {recipe.data.source if recipe.data else None},
+        metrics: {_metric(recipe)},
+        backends: {recipe.target.backend, *(entry.backend for entry in recipe.export)},
+    }
+    return [plugin for registry, names in used.items() for plugin in registry.plugins() if plugin.name in names]
 
 
 def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """What a recipe took from the environment stays a reference in every file and message, and nobody learns where a user lives."""
 
 import json
+import platform
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from compressctl.core.errors import RecipeError, StageError, UsageError
 from compressctl.core.events import Event, Events
 from compressctl.core.failures import failed_stage
 from compressctl.core.secrets import SHORTEST, for_others, forget_secrets, keep_secret, without_secrets
+from compressctl.measure.environment import environment
 from compressctl.pipeline.event_listeners import EventFile
 from compressctl.pipeline.lock import write_lock
 from compressctl.pipeline.plan import Plan, make_plan
@@ -271,3 +273,31 @@ def test_a_path_from_the_environment_is_not_told(command: list[str], case: Case)
 def test_errors_call_the_home_folder_home(case: Case) -> None:
     done = case.refuses("inspect", str(case.home / "m.onnx"), code=2, says="~/m.onnx does not exist")
     assert str(case.home) not in done.err
+
+
+def test_a_report_tells_of_the_machine_what_the_page_on_it_says() -> None:
+    """docs/security.md lists it: whoever adds a key here adds it there."""
+    packages = {
+        "compressctl",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "openvino",
+        "torch",
+        "scikit-learn",
+        "pydantic",
+    }
+    machine = {
+        "cpu",
+        "instruction_sets",
+        "logical_cpus",
+        "governor",
+        "load_average",
+        "system",
+        "architecture",
+        "python",
+    }
+    found = environment()
+    assert found.keys() <= packages | machine
+    assert platform.node() not in [str(value) for value in found.values()]
