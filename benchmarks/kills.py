@@ -30,7 +30,7 @@ name: kills
 model: {source: builtin, name: digits-resnet}
 data: {source: digits, calibration: 200}
 stages:
-  - {id: prune, use: prune.channels, ratio: 0.2, finetune: {epochs: 2}}
+  - {id: prune, use: prune.channels, keep: 0.8, finetune: {epochs: 2}}
   - {id: tune, use: finetune, epochs: 3}
   - {id: int8, use: quantize.static, if_slower: keep}
 """
@@ -118,7 +118,7 @@ def _killed(
         if begins.exists() and begins.stat().st_size and begins.stat().st_mtime_ns >= started_at:
             break
         time.sleep(0.01)
-    waits = time.perf_counter() + draw.uniform(0, longest / 2)
+    waits = time.perf_counter() + draw.uniform(0, longest)
     while time.perf_counter() < waits and process.poll() is None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -30,23 +30,25 @@ def boundary() -> Iterator[None]:
                 sys.stdout.flush()
     except _CLICK_ERROR as error:
         error.message = in_brief(error.message)
-        raise
+        with _unheard():
+            error.show()
+        raise typer.Exit(error.exit_code) from None
     except (typer.Exit, typer.Abort):
         raise
     except CompressctlError as error:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("interrupted", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # `| head` has read enough: as other programs do, leave without a word.
-        _drop_output()
-        raise typer.Exit(int(ExitCode.MACHINE)) from None
     except (Exception, SystemExit) as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            # `| head` has read enough: as other programs do, leave without a word. rich leaves with 1 there.
+            _drop(sys.stdout)
+            raise typer.Exit(int(ExitCode.MACHINE)) from None
         from compressctl.core.failures import translated
 
         ours = translated(error)
         if isinstance(error, OSError):
-            _drop_output()
+            _drop(sys.stdout)
         fail(f"error: {ours}", ours.exit_code)
 
 
@@ -58,7 +60,7 @@ def fail(message: str, code: ExitCode) -> None:
 
 def tell(message: str) -> None:
     """Print a message on stderr, if anybody is there to read it."""
-    with suppress(OSError):
+    with _unheard():
         print(in_brief(message), file=sys.stderr)
 
 
@@ -111,8 +113,19 @@ def warnings_are_one_line() -> None:
     warnings.formatwarning = worded
 
 
-def _drop_output() -> None:
-    """Python flushes stdout once more at its end, and would end with 120 where that fails."""
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """What cannot be said on stderr changes no exit code."""
+    try:
+        yield
+        sys.stderr.flush()
+    except OSError:
+        _drop(sys.stderr)
+
+
+def _drop(stream: TextIO) -> None:
+    """Python flushes its outputs once more at its end, and would end with 120 where that fails."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -26,6 +26,8 @@ class FileInWriting:
     def __init__(self, target: Path, mode: int = 0o644) -> None:
         """mode: the file's permissions; a temporary file's own are the owner's alone."""
         self.target, self._mode = target, mode
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise UsageError(f"{target} is a device or a pipe, which a file would replace", hint="name a file")
         sweep(target.parent)
         try:
             handle, self._path = _new_file(target.parent)
@@ -39,7 +41,11 @@ class FileInWriting:
         self.stream.flush()
         os.fsync(self.stream.fileno())
         self._path.chmod(self._mode)
-        self._path.replace(self.target)
+        try:
+            self._path.replace(self.target)
+        except OSError as error:
+            error.filename = str(self.target)
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from compressctl.core.batch_axes import with_batch_axes
 from compressctl.core.custom_ops import EXTENSIONS, known, library, name_of, using
 from compressctl.core.errors import UsageError, first_line
+from compressctl.core.failures import refusal
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.sources.fingerprint import existing, source_fingerprint
 
@@ -106,6 +107,8 @@ def _parsed(path: Path) -> Parsed:
         return parse(existing(path, what="the ONNX file"))
     except UsageError:
         raise
+    except (OSError, MemoryError) as error:
+        raise refusal(error) or _not_onnx(path, error) from error
     except Exception as error:
         raise _not_onnx(path, error) from error
 
