@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 from compressctl.core.errors import UsageError
 from compressctl.core.external_data import ExternalPlace, external_place
 from compressctl.core.regular_files import check_regular, read_regular
+from compressctl.graph.index import all_graphs
 from compressctl.graph.tensors import (
     LARGE,
     all_tensors,
@@ -62,6 +63,10 @@ def parse(path: Path) -> Parsed:
             )
         if min(tensor.dims, default=0) < 0:
             raise UsageError(f"{path}: {tensor.name} has an axis of a negative size, {min(tensor.dims)}")
+    for graph in all_graphs(parsed.model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type not in _TYPES:
+                raise UsageError(f"{path}: {value.name} is said to hold a type that onnx does not know")
     return parsed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,9 +47,11 @@ def showing(run: Path) -> Iterator[None]:
     Its types were checked when it was read, and not whether a time is one, or a share less than all. Raises UsageError."""
     try:
         yield
-    except (CompressctlError, OSError, MemoryError):
+    except (CompressctlError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno != errno.EOVERFLOW:  # what times say that no calendar has
+            raise
         raise UsageError(
             f"{run}: the report holds what no run writes: {in_short(error)}",
             hint="run the recipe again with this version",

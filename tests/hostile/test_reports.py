@@ -1,0 +1,192 @@
+"""Reports that no run wrote, and what `report`, `compare`, `check` and `runs` make of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile._in_process import ends, refuses
+from hostile._reports import named
+
+WHOLE = json.loads(named("x").model_dump_json())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one run that is whole, of an earlier recipe."""
+    monkeypatch.chdir(tmp_path)
+    a_run(tmp_path, "good", json.dumps(WHOLE).encode())
+    return tmp_path
+
+
+def a_run(folder: Path, name: str, report: bytes) -> Path:
+    run = folder / "runs" / name / "20260101-000000-00000000"
+    run.mkdir(parents=True)
+    (run / "events.jsonl").touch()
+    (run / "report.json").write_bytes(report)
+    return run
+
+
+BYTES: dict[str, bytes] = {
+    "nothing": b"",
+    "no text": b"\xff\xfe\0\0",
+    "cut in half": json.dumps(WHOLE).encode()[:2000],
+    "brackets": b"[" * 200_000,
+    "a list": b"[1, 2]",
+    "null": b"null",
+    "a number of a million digits": b"9" * 1_000_000,
+    "an empty mapping": b"{}",
+    "a key that there is not": json.dumps({**WHOLE, "extra": 1}).encode(),
+    "a key of a megabyte": json.dumps({**WHOLE, "x" * 1_000_000: 1}).encode(),
+    "half of a surrogate pair": b'{"name": "\\ud800"}',
+}
+
+
+def put(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda report: {**report, **changes}
+
+
+def everywhere(key: str, value: Any) -> Callable[[Any], Any]:
+    """That value wherever the key stands."""
+
+    def changed(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: value if name == key else changed(below) for name, below in node.items()}
+        return [changed(below) for below in node] if isinstance(node, list) else node
+
+    return changed
+
+
+WRONG_TYPES: dict[str, Callable[[Any], Any]] = {
+    "a name that is a number": put(name=3),
+    "a status that there is not": put(status="pwned"),
+    "no start": put(started=None),
+    "a start in words": put(started="yesterday"),
+    "an exit code that is a list": put(exit_code=[0]),
+    "backends that are a mapping": put(backends={}),
+    "a backend of nothing": put(backends=[{}]),
+    "stages of numbers": put(stages=[1, 2, 3]),
+    "an environment of text": put(environment="x"),
+    "a recipe that is a list": put(recipe=[]),
+    "bytes that are text": everywhere("total_bytes", "many"),
+    "a verdict that there is not": everywhere("verdict", "fast"),
+    "a schema version of an object": put(schema_version={}),
+}
+
+
+@pytest.mark.parametrize("content", BYTES.values(), ids=BYTES)
+def test_bytes_that_are_no_report(content: bytes, folder: Path) -> None:
+    a_run(folder, "bad", content)
+    refuses(folder, "report", "runs/bad/20260101-000000-00000000", says="is not a report that this version reads")
+
+
+@pytest.mark.parametrize("change", WRONG_TYPES.values(), ids=WRONG_TYPES)
+def test_a_report_of_other_types(change: Callable[[Any], Any], folder: Path) -> None:
+    a_run(folder, "bad", json.dumps(change(WHOLE)).encode())
+    refuses(folder, "check", "runs/bad/20260101-000000-00000000", "--budget", "speedup=1", says="this version reads")
+
+
+NO_RUN_WRITES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
+    "a speed-up of 0": (everywhere("ratio", 0), ("compare", "{bad}", "{good}")),
+    "a negative speed-up": (everywhere("ratio", -2), ("compare", "{bad}", "{good}")),
+    "a speed-up of no interval": (everywhere("low", 0), ("compare", "{bad}", "{good}")),
+    "an accuracy of 65,535 %": (everywhere("value", 65535), ("compare", "{bad}", "{good}")),
+    "a score of no samples": (everywhere("samples", 0), ("compare", "{bad}", "{good}")),
+    "a size of 0 bytes": (everywhere("total_bytes", 0), ("compare", "{bad}", "{good}")),
+}
+
+
+@pytest.mark.parametrize(("change", "command"), NO_RUN_WRITES.values(), ids=NO_RUN_WRITES)
+def test_figures_that_no_run_writes(change: Callable[[Any], Any], command: tuple[str, ...], folder: Path) -> None:
+    """Said of the report, or shown as they are: never a bug."""
+    a_run(folder, "bad", json.dumps(change(WHOLE)).encode())
+    places = {name: f"runs/{name}/20260101-000000-00000000" for name in ("good", "bad")}
+    from typer.testing import CliRunner
+
+    from compressctl.cli.main import app
+
+    done = CliRunner().invoke(app, [part.format(**places) for part in command])
+    assert done.exit_code in (0, 2)
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *BYTES.values(),
+        *(json.dumps({**WHOLE, "started": started}).encode() for started in (1e300, -1e300, 1e18, -1e12)),
+    ],
+    ids=[
+        *BYTES,
+        "started after all time",
+        "started before all time",
+        "started in a far year",
+        "started in a year below 1",
+    ],
+)
+def test_one_bad_report_breaks_no_list(content: bytes, folder: Path) -> None:
+    a_run(folder, "bad", content)
+    done = ends(folder, "runs")
+    assert "runs/bad/20260101-000000-00000000  a report that cannot be read" in done.out
+    assert "runs/good/20260101-000000-00000000  2023" in done.out
+
+
+BUDGETS = {
+    "infinity": "accuracy_drop=1e999",
+    "infinity in words": "accuracy_drop=inf",
+    "not a number": "accuracy_drop=nan",
+    "not a number for outputs": "sqnr_db=nan",
+    "infinity for one output": "sqnr_db.y=-inf",
+    "a cosine of not a number": "cosine=nan",
+    "more decibels than there are": "sqnr_db=1e300",
+    "a size of infinity": "size=1e999GB",
+    "a size of not a number": "size=nanMB",
+    "a speed-up of infinity": "speedup=infinity",
+    "a speed-up of 0": "speedup=0",
+    "a negative drop": "worst_class_drop=-1",
+    "a number of 100,000 digits": "accuracy_drop=" + "9" * 100_000,
+    "words": "accuracy_drop=" + "x" * 100_000,
+    "a limit of 100,000 letters": "x" * 100_000 + "=1",
+    "no value": "accuracy_drop=",
+    "no limit": "=3",
+    "neither": "=",
+    "an output of an output": "cosine.a.b=2",
+    "one limit for all and for one": "accuracy_drop.y=1",
+}
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+def test_a_budget_that_holds_nothing(budget: str, folder: Path) -> None:
+    refuses(folder, "check", "runs/good/20260101-000000-00000000", "--budget", budget, says="--budget")
+
+
+def test_clean_leaves_what_a_link_leads_to(folder: Path) -> None:
+    elsewhere = folder / "elsewhere"
+    (elsewhere / "20250101-000000-00000000").mkdir(parents=True)
+    (elsewhere / "20250101-000000-00000000" / "events.jsonl").touch()
+    (folder / "runs" / "link").symlink_to(elsewhere)
+    (folder / "runs" / "good" / "20250101-000000-11111111").symlink_to(elsewhere / "20250101-000000-00000000")
+    done = ends(folder, "runs", "clean", "--keep", "0", "--yes")
+    assert done.out.count("left alone") == 2
+    assert (elsewhere / "20250101-000000-00000000" / "events.jsonl").exists()
+    assert not (folder / "runs" / "good" / "20260101-000000-00000000").exists()
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "check", "reproduce"])
+def test_a_run_that_is_none(command: str, folder: Path) -> None:
+    more = {"compare": ["nowhere"], "check": ["--budget", "speedup=1"]}.get(command, [])
+    refuses(folder, command, "nowhere", *more, says="nowhere")
+
+
+def test_a_backend_that_there_is_not(folder: Path) -> None:
+    refuses(
+        folder,
+        "check",
+        "runs/good/20260101-000000-00000000",
+        "--budget",
+        "speedup=1",
+        "--backend",
+        "x" * 5000,
+        says="xxx",
+    )
