@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,15 +75,11 @@ class TorchNetwork:
 
     @contextmanager
     def _hooked(self, names: Sequence[str], call: Callable[..., Any]) -> Iterator[None]:
-        def hook_of(name: str) -> Any:
-            return lambda module, given, named: call(name, module, given, named)
-
-        handles = [self._owners[name][1].register_forward_pre_hook(hook_of(name), with_kwargs=True) for name in names]
-        try:
+        with ExitStack() as hooks:
+            for name in names:
+                module = self._owners[name][1]
+                hooks.enter_context(module.register_forward_pre_hook(partial(call, name), with_kwargs=True))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def outline_of(path: str, module: Any) -> Outline:

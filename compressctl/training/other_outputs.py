@@ -108,11 +108,8 @@ class HoldingOutputs:
 
     def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor:
         passes: list[tuple[tuple[Tensor, ...], Any]] = []
-        handle = network.register_forward_hook(lambda _, given, made: passes.append((given, made)))
-        try:
+        with network.register_forward_hook(lambda _, given, made: passes.append((given, made))):
             loss = self._objective(network, batch)
-        finally:
-            handle.remove()
         if not passes:
             return loss
         given, made = passes[-1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -88,12 +88,10 @@ def _watching(norms: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
         scale = spread + 1e-5
         distances.append(((mean - remembered).square() / scale).mean() + ((variance / scale) - 1).square().mean())
 
-    handles = [module.register_forward_pre_hook(watch) for module in norms]
-    try:
+    with ExitStack() as hooks:
+        for module in norms:
+            hooks.enter_context(module.register_forward_pre_hook(watch))
         yield distances
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _moved(inputs: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,21 +56,16 @@ def listening(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, Te
     """Inside the context, what the modules gave in the last forward pass, by path. Nothing stays behind on the network."""
     heard: dict[str, Tensor] = {}
 
-    def listen(path: str) -> torch.utils.hooks.RemovableHandle:
-        def hear(module: nn.Module, given: object, output: object) -> None:
-            tensor = _features(output)
-            if tensor is not None:
-                heard.pop(path, None)  # the order is that of the last time that each module ran
-                heard[path] = tensor
+    def hear(path: str, module: nn.Module, given: object, output: object) -> None:
+        tensor = _features(output)
+        if tensor is not None:
+            heard.pop(path, None)  # the order is that of the last time that each module ran
+            heard[path] = tensor
 
-        return network.get_submodule(path).register_forward_hook(hear)
-
-    handles = [listen(path) for path in paths]
-    try:
+    with ExitStack() as hooks:
+        for path in paths:
+            hooks.enter_context(network.get_submodule(path).register_forward_hook(partial(hear, path)))
         yield heard
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _features(output: object) -> Tensor | None:

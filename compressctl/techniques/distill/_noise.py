@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,14 +151,10 @@ def _first_norm(network: nn.Module, noise: Noise) -> nn.BatchNorm1d | nn.BatchNo
     """The BatchNorm with remembered statistics that runs first."""
     order: list[nn.Module] = []
     candidates = [module for module in network.modules() if isinstance(module, _NORMS) and module.track_running_stats]
-    handles = [
-        module.register_forward_hook(lambda module, given, output: order.append(module)) for module in candidates
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in candidates:
+            hooks.enter_context(module.register_forward_hook(lambda module, given, output: order.append(module)))
         _run(network, np.zeros((1, *noise.shape)))
-    finally:
-        for handle in handles:
-            handle.remove()
     first = order[0] if order else None
     return first if isinstance(first, _NORMS) else None
 
@@ -165,11 +162,8 @@ def _first_norm(network: nn.Module, noise: Noise) -> nn.BatchNorm1d | nn.BatchNo
 def _heard(network: nn.Module, norm: nn.Module, values: np.ndarray) -> np.ndarray:
     """What comes into the norm layer for these inputs, float64."""
     heard: list[Tensor] = []
-    handle = norm.register_forward_pre_hook(lambda module, given: heard.append(given[0]))
-    try:
+    with norm.register_forward_pre_hook(lambda module, given: heard.append(given[0])):
         _run(network, values)
-    finally:
-        handle.remove()
     return heard[0].double().numpy()
 
 

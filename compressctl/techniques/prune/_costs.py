@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,26 +27,18 @@ class Layer:
 def layers(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Layer]:
     """Every convolution and linear layer that runs on these inputs, by name."""
     found: dict[str, int] = {}
-    hooks = []
 
-    def counting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def count(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-            # A transposed convolution multiplies its weight for each pixel that it reads.
-            reads = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
-            value, width = (given[0], channels(module, "in")) if reads else (output, channels(module, "out"))
-            found[name] = found.get(name, 0) + value.numel() // (len(value) * width)
+    def count(name: str, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        # A transposed convolution multiplies its weight for each pixel that it reads.
+        reads = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
+        value, width = (given[0], channels(module, "in")) if reads else (output, channels(module, "out"))
+        found[name] = found.get(name, 0) + value.numel() // (len(value) * width)
 
-        return count
-
-    for name, module in network.named_modules():
-        if isinstance(module, GIVES_CHANNELS):
-            hooks.append(module.register_forward_hook(counting(name)))
-    try:
-        with torch.no_grad():
-            network(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            if isinstance(module, GIVES_CHANNELS):
+                hooks.enter_context(module.register_forward_hook(partial(count, name)))
+        network(*inputs)
     return {name: Layer(network.get_submodule(name), positions) for name, positions in found.items()}
 
 
@@ -73,5 +67,10 @@ def widths(network: nn.Module) -> dict[str, int]:
     return {name: channels(m, "out") for name, m in network.named_modules() if isinstance(m, GIVES_CHANNELS)}
 
 
-def parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
+def change(before: nn.Module, after: nn.Module, inputs: Sequence[Tensor]) -> dict[str, dict[str, int]]:
+    """Facts for the report: what a cut made of multiply-accumulates and parameters."""
+    networks = {"before": before, "after": after}
+    return {
+        "macs": {when: macs(layers(network, inputs)) for when, network in networks.items()},
+        "parameters": {when: sum(each.numel() for each in network.parameters()) for when, network in networks.items()},
+    }

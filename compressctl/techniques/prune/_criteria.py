@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -89,28 +91,19 @@ def _distance_to_others(network: nn.Module, group: Group) -> np.ndarray:
 def _activation(network: nn.Module, groups: Sequence[Group], batches: Iterable[TensorBatch]) -> Scores:
     """Mean absolute value of what the layers that read the channels are given; outputs where nothing reads them."""
     sums: dict[tuple[str, str], Tensor] = {}
-    hooks = []
 
-    def note(key: tuple[str, str], module: nn.Module, value: Tensor) -> None:
+    def note(key: tuple[str, str], module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        value = given[0] if key[1] == "in" else output
         axis = 1 if isinstance(module, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)) else -1
         mean = value.detach().abs().double().movedim(axis, 0).flatten(1).mean(1)
         sums[key] = sums.get(key, torch.zeros_like(mean)) + mean
 
     watched = {(m.name, m.axis) for group in groups for m in group.members if m.axis != "values"}
-    for name, axis in watched:
-        module = network.get_submodule(name)
-        if axis == "in":
-            hook = lambda module, args, key=(name, axis): note(key, module, args[0])  # noqa: E731
-            hooks.append(module.register_forward_pre_hook(hook))
-        else:
-            hooks.append(module.register_forward_hook(lambda m, _, out, key=(name, axis): note(key, m, out)))
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                network(*batch.inputs)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for key in watched:
+            hooks.enter_context(network.get_submodule(key[0]).register_forward_hook(partial(note, key)))
+        for batch in batches:
+            network(*batch.inputs)
     found = {}
     for group in groups:
         readers = [m for m in group.members if m.axis == "in"] or [m for m in group.members if m.axis == "out"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from compressctl.core.data import Split
 from compressctl.core.errors import NothingToCompressError, UsageError
@@ -239,14 +239,9 @@ def _tell(plan: Plan, run: RunContext) -> None:
 
 
 def _difference(before: TorchModel, after: TorchModel, plan: Plan) -> dict[str, Any]:
-    inputs: tuple[Tensor, ...] = example_inputs(before.signature)
     old, new = costs.widths(before.body), costs.widths(after.body)
     return {
-        "macs": {
-            "before": costs.macs(costs.layers(before.body, inputs)),
-            "after": costs.macs(costs.layers(after.body, inputs)),
-        },
-        "parameters": {"before": costs.parameters(before.body), "after": costs.parameters(after.body)},
+        **costs.change(before.body, after.body, example_inputs(before.signature)),
         "widths": {name: [old[name], new[name]] for name in old},
         "not_pruned": dict(plan.fixed),
     }

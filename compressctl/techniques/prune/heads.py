@@ -67,11 +67,7 @@ def apply(model: TorchModel, params: HeadsParams, run: RunContext) -> StageResul
         "heads": {a.owner: [a.group.units, kept[a.group.name]] for a in attentions},
         "scores": {a.owner: [round(float(value), 6) for value in found[a.group.name]] for a in attentions},
         "not_pruned": fixed,
-        "parameters": {"before": costs.parameters(model.body), "after": costs.parameters(smaller)},
-        "macs": {
-            "before": costs.macs(costs.layers(network, inputs)),
-            "after": costs.macs(costs.layers(smaller, inputs)),
-        },
+        **costs.change(network, smaller, inputs),
     }
     return StageResult(replace(model, body=smaller, sparse=sparse), facts)
 

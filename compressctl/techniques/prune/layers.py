@@ -6,7 +6,9 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,11 +75,7 @@ def apply(model: TorchModel, params: LayersParams, run: RunContext) -> StageResu
     split = _first(run, ("train", "calibration"))
     if split is not None and params.bn_samples:
         facts["norms_reestimated"] = recalibrate_bn(current, split, model.signature, samples=params.bn_samples)
-    facts["macs"] = {
-        "before": costs.macs(costs.layers(model.body, inputs)),
-        "after": costs.macs(costs.layers(current, inputs)),
-    }
-    facts["parameters"] = {"before": costs.parameters(model.body), "after": costs.parameters(current)}
+    facts |= costs.change(model.body, current, inputs)
     gone = tuple(name for name in model.sparse if not any(name.startswith(f"{block}.") for block in removed))
     return StageResult(replace(model, body=current, sparse=gone), facts)
 
@@ -132,19 +130,14 @@ def _runs(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
 
 def _calls(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, list[tuple[Any, Any, Any]]]:
     seen: dict[str, list[tuple[Any, Any, Any]]] = {}
-    hooks = []
-    for name, module in network.named_modules():
 
-        def note(_: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
-            seen.setdefault(name, []).append((args, kwargs, output))
+    def note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        seen.setdefault(name, []).append((args, kwargs, output))
 
-        hooks.append(module.register_forward_hook(note, with_kwargs=True))
-    try:
-        with torch.no_grad():
-            network(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            hooks.enter_context(module.register_forward_hook(partial(note, name), with_kwargs=True))
+        network(*inputs)
     return {name: seen[name] for name, _ in network.named_modules() if name in seen}
 
 

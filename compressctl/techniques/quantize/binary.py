@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -79,16 +80,10 @@ def _roundings(
 def _in_order(network: nn.Module, model: TorchModel) -> list[str]:
     """Paths of the layers in the order in which they are called first."""
     called: dict[str, None] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda *_, path=path: called.setdefault(path))
-        for path, layer in layers_of(network).items()
-    ]
-    try:
-        with torch.no_grad():
-            network(*zero_inputs(model.signature.inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for path, layer in layers_of(network).items():
+            hooks.enter_context(layer.register_forward_pre_hook(lambda *_, path=path: called.setdefault(path)))
+        network(*zero_inputs(model.signature.inputs))
     return list(called)
 
 
