@@ -4,6 +4,8 @@ python benchmarks/kmeans.py [--weights 1000000] [--clusters 16] [--rounds 5]
 
 Weights are drawn from a Laplace distribution, which trained layers resemble. Both give a codebook and an index for each weight,
 on one thread. Inertia is the sum of squared distances; the least one is found by dynamic programming over the sorted weights.
+Source: Gronlund et al. 2017, "Fast Exact k-Means, k-Medians and Bregman Divergence Clustering in 1D", section 2.2 (ends of clusters
+are monotone, so that each half of the values searches only its half of the ends). All midpoints of one depth are searched together.
 """
 
 import argparse
@@ -15,7 +17,6 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from compressctl.numerics.kmeans import kmeans, nearest
-from compressctl.numerics.kmeans_exact import exact_codebook
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
         print(f"| {name} | {1e3 * np.median(seconds[name]):.0f} | {faster} | {_inertia(weights, entries):.3f} |")
     if asked.exact:
         values, counts = np.unique(weights, return_counts=True)
-        print(f"| the least there is | | | {_inertia(weights, exact_codebook(values, counts, asked.clusters)):.3f} |")
+        print(f"| the least there is | | | {_least_inertia(values, counts, asked.clusters):.3f} |")
 
 
 def _ours(weights: np.ndarray, clusters: int, init: str) -> np.ndarray:
@@ -64,6 +65,63 @@ def _theirs(weights: np.ndarray, clusters: int) -> np.ndarray:
 
 def _inertia(weights: np.ndarray, entries: np.ndarray) -> float:
     return float(((weights.astype(np.float64) - entries[nearest(weights, entries)]) ** 2).sum())
+
+
+def _least_inertia(values: np.ndarray, counts: np.ndarray, clusters: int) -> float:
+    """values: (n,) ascending. counts: (n,), how often each occurs. Time: clusters x n x log n."""
+    x = values.astype(np.float64) - float(np.average(values, weights=counts))
+    sums = tuple(np.concatenate([[0.0], np.cumsum(counts * x**power)]) for power in (0, 1, 2))
+    cost = _cost(sums, np.zeros(len(x), np.int64), np.arange(len(x)))
+    for cluster in range(1, clusters):
+        cost = _one_more(cost, sums, cluster)
+    return float(cost[-1])
+
+
+def _cost(sums: tuple[np.ndarray, ...], first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Squared distance of values first .. last to their mean."""
+    weight, moment, square = (part[last + 1] - part[first] for part in sums)
+    return np.asarray(np.maximum(square - moment**2 / weight, 0.0))
+
+
+def _one_more(before: np.ndarray, sums: tuple[np.ndarray, ...], cluster: int) -> tuple[np.ndarray, np.ndarray]:
+    """The least cost of values 0 .. i in one cluster more, and where its last cluster begins.
+
+    before: the same with as many as there were.
+    """
+    count = len(before)
+    cost, start = before.copy(), np.arange(count)
+    start[:cluster] = np.arange(cluster)
+    cost[:cluster] = 0.0
+    # Segments of values whose best starts are still to be found, and between which starts those lie.
+    low, high = np.array([cluster]), np.array([count - 1])
+    least, most = np.array([cluster]), np.array([count - 1])
+    while low.size:
+        middle = (low + high) // 2
+        reach = np.minimum(most, middle)
+        tried = reach - least + 1
+        ends = np.cumsum(tried)
+        owner = np.repeat(np.arange(low.size), tried)
+        begin = np.arange(ends[-1]) - (ends - tried)[owner] + least[owner]
+        costs = before[begin - 1] + _cost(sums, begin, middle[owner])
+        best = np.minimum.reduceat(costs, ends - tried)
+        found = _first_equal(costs, best[owner], owner, low.size)
+        cost[middle], start[middle] = best, begin[found]
+        left, right = low < middle, middle < high
+        low, high, least, most = (
+            np.concatenate([low[left], middle[right] + 1]),
+            np.concatenate([middle[left] - 1, high[right]]),
+            np.concatenate([least[left], begin[found][right]]),
+            np.concatenate([begin[found][left], most[right]]),
+        )
+    return cost, start
+
+
+def _first_equal(costs: np.ndarray, best: np.ndarray, owner: np.ndarray, owners: int) -> np.ndarray:
+    """The first position of each owner's best."""
+    equal = np.flatnonzero(costs == best)
+    _, first = np.unique(owner[equal], return_index=True)
+    assert first.size == owners
+    return equal[first]
 
 
 if __name__ == "__main__":

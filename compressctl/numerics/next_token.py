@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from scipy.special import log_softmax
 
 from compressctl.core.errors import UsageError
 
@@ -73,7 +74,7 @@ def next_token_losses(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, i
     """
     total, count = 0.0, 0
     for logits, wanted in _counted(outputs, labels):
-        total -= float(log_softmax(logits)[np.arange(len(wanted)), wanted].sum())
+        total -= float(log_softmax(logits, axis=-1)[np.arange(len(wanted)), wanted].sum())
         count += len(wanted)
     return total, count
 
@@ -86,7 +87,7 @@ def counted_logits(
     first, second: (n, tokens, vocabulary). Each block: (positions, vocabulary) float64 twice, and (positions,).
     """
     for (one, wanted), (other, _) in zip(_counted(first, labels), _counted(second, labels), strict=True):
-        yield log_softmax(one), log_softmax(other), wanted
+        yield log_softmax(one, axis=-1), log_softmax(other, axis=-1), wanted
 
 
 def counted_positions(labels: np.ndarray) -> np.ndarray:
@@ -96,16 +97,8 @@ def counted_positions(labels: np.ndarray) -> np.ndarray:
     return counted
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the last axis, in float64."""
-    values = logits.astype(np.float64)
-    shifted = values - values.max(axis=-1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
-
-
 def _counted(outputs: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits (positions, vocabulary) and labels (positions,) of what counts, a few samples at a time."""
+    """Logits (positions, vocabulary) in float64 and labels (positions,) of what counts, a few samples at a time."""
     predicted, following = next_tokens(outputs, labels)
     if predicted.size == 0:
         return
@@ -114,4 +107,4 @@ def _counted(outputs: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarr
         logits, wanted = predicted[start : start + step], following[start : start + step]
         is_counted = wanted != IGNORED_LABEL
         if is_counted.any():
-            yield logits[is_counted], wanted[is_counted]
+            yield logits[is_counted].astype(np.float64), wanted[is_counted]

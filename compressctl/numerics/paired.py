@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.special
 
 
 def mcnemar(right_to_wrong: int, wrong_to_right: int) -> float:
@@ -13,9 +14,7 @@ def mcnemar(right_to_wrong: int, wrong_to_right: int) -> float:
     flips = right_to_wrong + wrong_to_right
     if flips == 0:
         return 1.0
-    smaller = min(right_to_wrong, wrong_to_right)
-    tail = np.exp(_log_binomials(flips)[: smaller + 1] - flips * np.log(2.0)).sum()
-    return float(min(1.0, 2.0 * tail))
+    return min(1.0, 2.0 * float(scipy.special.bdtr(min(right_to_wrong, wrong_to_right), flips, 0.5)))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -36,8 +35,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, dtype=np.float64)
     if logits.size and logits.min() >= 0 and np.allclose(logits.sum(axis=-1), 1.0, atol=1e-3):
         return logits
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+    return np.asarray(scipy.special.softmax(logits, axis=-1))
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -60,9 +58,3 @@ def mean_divergence(before: np.ndarray, after: np.ndarray) -> float:
     smallest = np.finfo(np.float64).tiny
     ratio = np.log(np.maximum(before, smallest)) - np.log(np.maximum(after, smallest))
     return float(np.mean(np.sum(before * ratio, axis=-1)))
-
-
-def _log_binomials(n: int) -> np.ndarray:
-    """log of n over k for k = 0 .. n, float64, by summing ratios of neighbours."""
-    steps = np.log(np.arange(n, 0, -1.0)) - np.log(np.arange(1.0, n + 1))
-    return np.concatenate([[0.0], np.cumsum(steps)])
