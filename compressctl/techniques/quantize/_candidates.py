@@ -12,6 +12,7 @@ from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
 from compressctl.graph.index import index
+from compressctl.graph.requantize import readers
 from compressctl.graph.sites import Site, find_sites
 from compressctl.techniques.quantize._bias import corrected_biases, with_biases
 from compressctl.techniques.quantize.params import StaticParams, Width
@@ -36,12 +37,8 @@ class Layer:
 def find_layers(seen: Seen, widths: Collection[Width], *, per_channel: bool) -> list[Layer]:
     """Every weight of an integer kernel, with its possible widths: the stage's, or the one that an override decided."""
     sizes = {tensor.name: tuple(tensor.dims) for tensor in seen.body.graph.initializer}
-    readers: dict[str, list[Site]] = {}
-    for site in find_sites(seen.body.graph):
-        if site.weight is not None:
-            readers.setdefault(site.weight, []).append(site)
     layers = []
-    for weight, sites in readers.items():
+    for weight, sites in readers(find_sites(seen.body.graph)).items():
         decided = {width for site in sites if (width := _decided(site, seen)) is not None}
         shape = sizes[weight]
         scales = shape[sites[0].weight_axis] if per_channel else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ import numpy as np
 from compressctl.core.errors import GateError
 from compressctl.core.feeds import Feed, first_feeds
 from compressctl.core.model import OnnxModel
-from compressctl.core.technique import Acceptance, RunContext
+from compressctl.core.technique import Acceptance, RunContext, StageResult
+from compressctl.graph.untouched import Untouched, planned
 
 if TYPE_CHECKING:
     from compressctl.core.data import Split
@@ -34,19 +34,31 @@ Rebuild = Callable[[Mapping[str, str]], OnnxModel]
 _REASON = "gate: costs too much accuracy in int8"
 
 
-@dataclass(frozen=True)
-class Held:
-    """What the gate lets pass. given_back: nodes in float, each with the reason. model: as it was scored. facts: for the report."""
-
-    model: OnnxModel
-    given_back: Mapping[str, str]
-    facts: Mapping[str, Any]
+def gated(
+    use: str,
+    reads: str,
+    rebuild: Rebuild,
+    original: OnnxModel,
+    nodes: Sequence[str],
+    facts: Mapping[str, Any],
+    run: RunContext,
+    reason: str = _REASON,
+) -> StageResult:
+    """A stage's result: where it has a gate the model that holds it, and what of it stayed in float. See `hold_gate`, `Untouched`."""
+    held: Mapping[str, Any] = {}
+    if run.accept is None:
+        model = rebuild({})
+    else:
+        model, held = hold_gate(rebuild, original, nodes, run, reason)
+    floats = {} if model.quant is None else model.quant.float_nodes
+    left = Untouched(use, reads, planned(model), floats).facts(model, run.events)
+    return StageResult(model, {**facts, **held, "left_in_float": floats, **left})
 
 
 def hold_gate(
     rebuild: Rebuild, original: OnnxModel, nodes: Sequence[str], run: RunContext, reason: str = _REASON
-) -> Held:
-    """The model with the fewest of these nodes in float for which the gate holds.
+) -> tuple[OnnxModel, Mapping[str, Any]]:
+    """The model with the fewest of these nodes in float for which the gate holds, as it was scored, and facts for the report.
 
     Layers go back in the order of what each costs: the drop in output error when that one alone is float. The least number
     is found by doubling and halving, each step scored on the validation split through the target's runtime. Raises
@@ -57,7 +69,7 @@ def hold_gate(
     model = rebuild({})
     first = accept(model)
     if first.holds:
-        return Held(model, {}, first.facts)
+        return model, first.facts
     ranked = _rank(rebuild, original, nodes, run)
     tried: dict[int, Acceptance] = {}
 
@@ -79,7 +91,7 @@ def hold_gate(
             hint="the validation split may be too small for so tight a gate",
         )
     before = {f"{name}_all_int8": value for name, value in first.facts.items() if name == "validation_drop"}
-    return Held(model, dict.fromkeys(ranked[:count], reason), {**tried[count].facts, **before})
+    return model, {**tried[count].facts, **before}
 
 
 def _least(holds: Callable[[int], bool], total: int) -> int | None:

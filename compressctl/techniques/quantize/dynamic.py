@@ -19,13 +19,12 @@ from compressctl.graph.index import GraphIndex, index, places
 from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
-from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.int8_weights import Guard, quantize_weight
 from compressctl.techniques.quantize._before import quantized_before
 from compressctl.techniques.quantize._copies import say_copies
-from compressctl.techniques.quantize._gate import Held, hold_gate
+from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._round_weight import Treatment, round_weight
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
@@ -76,14 +75,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
         **carried.facts,
         **before.facts,
     }
-    held = (
-        Held(with_floats({}), {}, {})
-        if run.accept is None
-        else hold_gate(with_floats, model, [node.node for node in nodes], run)
-    )
-    result, floats = held.model, {**plan.float_nodes, **held.given_back}
-    left = Untouched("quantize.dynamic", _READS, planned(result), floats).facts(result, run.events)
-    return StageResult(result, {**facts, **held.facts, "left_in_float": floats, **left})
+    return gated("quantize.dynamic", _READS, with_floats, model, [node.node for node in nodes], facts, run)
 
 
 _OPERATORS = ("MatMul", "Gemm", "Gather")

@@ -20,9 +20,9 @@ from compressctl.graph.equalize import equalized
 from compressctl.graph.index import index
 from compressctl.graph.own_copies import Copied, rejoined, with_own_copies
 from compressctl.graph.replace_weights import with_own_weights, with_weights
+from compressctl.graph.requantize import readers
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites, is_depthwise
-from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.affine import asymmetric
@@ -34,7 +34,7 @@ from compressctl.techniques.quantize._calibrate import Calibration, calibrate
 from compressctl.techniques.quantize._concat import share_scales
 from compressctl.techniques.quantize._copies import say_copies
 from compressctl.techniques.quantize._enough import judge_samples
-from compressctl.techniques.quantize._gate import Held, hold_gate
+from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
@@ -71,14 +71,7 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
         **_rounding_facts(body, treated, settled),
         **say_copies(seen.copied, plan, run.events),
     }
-    held = (
-        Held(with_floats({}), {}, {})
-        if run.accept is None
-        else hold_gate(with_floats, model, rounding_nodes(treated.sites), run)
-    )
-    result, floats = held.model, {**plan.float_nodes, **held.given_back}
-    left = Untouched("quantize.static", _READS, planned(result), floats).facts(result, run.events)
-    return StageResult(result, {**facts, **held.facts, "left_in_float": floats, **left})
+    return gated("quantize.static", _READS, with_floats, model, rounding_nodes(treated.sites), facts, run)
 
 
 @dataclass(frozen=True)
@@ -131,10 +124,7 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
 def _with_own_copies(body: onnx.ModelProto, treated: Treated) -> Copied:
     """A weight for each axis of outputs and each width; an embedding reads whichever codes its table has."""
     ways = {site.node: (site.weight_axis, treated.bits.get(site.node, 8)) for site in treated.sites if site.weight}
-    by_weight: dict[str, list[tuple[int, int]]] = {}
-    for site in treated.sites:
-        if site.weight:
-            by_weight.setdefault(site.weight, []).append(ways[site.node])
+    by_weight = {weight: [ways[site.node] for site in sites] for weight, sites in readers(treated.sites).items()}
     for node in find_weighted(body.graph):
         if node.op == "Gather" and node.weight in by_weight:
             options = by_weight[node.weight]

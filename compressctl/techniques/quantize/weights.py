@@ -21,12 +21,11 @@ from compressctl.graph.own_copies import Copied, read_elsewhere, rejoined, with_
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
-from compressctl.graph.untouched import Untouched, planned
 from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, tied_weights, weight_readers
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize._copies import say_copies
-from compressctl.techniques.quantize._gate import Held, hold_gate
+from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._moments import Moments, input_moments
 from compressctl.techniques.quantize._round_weight import Rounded, Treatment, round_weight, rounded_values
 from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
@@ -67,10 +66,7 @@ def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResu
     facts = {**_facts(done, treated, readers, places), **say_copies(copied, plan, run.events), **carried.facts}
     names = list(dict.fromkeys(node.node for node in treated.nodes))
     reason = "gate: its rounded weights cost too much accuracy"
-    held = Held(with_floats({}), {}, {}) if run.accept is None else hold_gate(with_floats, model, names, run, reason)
-    result, floats = held.model, {**plan.float_nodes, **held.given_back}
-    left = Untouched("quantize.weights", _READS, planned(result), floats).facts(result, run.events)
-    return StageResult(result, {**facts, **held.facts, "left_in_float": floats, **left})
+    return gated("quantize.weights", _READS, with_floats, model, names, facts, run, reason)
 
 
 @dataclass(frozen=True)
