@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -121,15 +121,13 @@ class TechniqueParams(Section):
             for file, path in section.files(base).items()
         }
 
-    def problems(self, facts: ModelFacts) -> list[Problem]:
+    def problems(self, facts: ModelFacts) -> Iterable[Problem]:
         """What is wrong with these params beyond what each field refuses, as far as it shows before a weight is loaded."""
-        found = []
         for name, section in self._sections().items():
             if section.is_training and facts.form is Form.ONNX:
                 hint = f"leave {name} out, or give the model as torch (source: python)"
-                found.append(Problem("training needs a torch model, but the model is an ONNX graph here", name, hint))
-            found += [replace(problem, path=f"{name}.{problem.path}") for problem in section.problems(facts)]
-        return found
+                yield Problem("training needs a torch model, but the model is an ONNX graph here", name, hint)
+            yield from (replace(problem, path=f"{name}.{problem.path}") for problem in section.problems(facts))
 
     def products(self) -> Sequence[ProductWeights]:
         """How the stage stores weights of matrix products alone, which an older runtime may not read."""
@@ -145,8 +143,8 @@ def declared_needs(params: BaseModel) -> Needs:
     return params.needs() if isinstance(params, TechniqueParams) else Needs()
 
 
-def declared_problems(params: BaseModel, facts: ModelFacts) -> list[Problem]:
-    return params.problems(facts) if isinstance(params, TechniqueParams) else []
+def declared_problems(params: BaseModel, facts: ModelFacts) -> Iterable[Problem]:
+    return params.problems(facts) if isinstance(params, TechniqueParams) else ()
 
 
 def declared_products(params: BaseModel) -> Sequence[ProductWeights]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Any
 
 from pydantic import BaseModel
@@ -28,53 +28,49 @@ def bisects(stage: Stage, spec: TechniqueSpec) -> bool:
     return stage.gate is not None and spec.bisects and stage.gate.otherwise in (None, "bisect")
 
 
-def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) -> list[Problem]:
+def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) -> Iterator[Problem]:
     """What the stage or its gate cannot work without and the recipe does not give. No file is opened.
 
     path: of the stage in the recipe.
     """
-    found = _of_params(recipe, stage, path)
+    yield from _of_params(recipe, stage, path)
     if stage.gate is not None:
-        found += _of_gate(recipe, bisects(stage, spec), f"{path}.gate")
-    return found
+        yield from _of_gate(recipe, bisects(stage, spec), f"{path}.gate")
 
 
-def _of_params(recipe: Recipe, stage: Stage, path: str) -> list[Problem]:
+def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     requires = declared_needs(stage.params).requires
-    found = []
     if Need.TASK_LOSS in requires and recipe.task == "custom":
         hint = "set `task` to what the model does, or learn from a teacher alone (distill.logits; `teacher` with `label_weight: 0`)"
         words = f"{stage.use} measures the task's own loss here, and the task custom has none"
-        found.append(Problem(words, f"{path}.use", hint))
+        yield Problem(words, f"{path}.use", hint)
     if recipe.data is None:
         needed = requires & FROM_DATA
         if needed:
-            found.append(_unmet(stage, path, needed, ", ".join(sorted(needed)), "add a `data` section"))
-        return found
+            yield _unmet(stage, path, needed, ", ".join(sorted(needed)), "add a `data` section")
+        return
     sizes = recipe.data.sizes
     if Need.CALIBRATION_DATA in requires and sizes.calibration == 0:
         hint = "set data.calibration to 100 or more"
-        found.append(_unmet(stage, path, {Need.CALIBRATION_DATA}, "calibration data", hint))
+        yield _unmet(stage, path, {Need.CALIBRATION_DATA}, "calibration data", hint)
     if Need.VALIDATION_DATA in requires and sizes.validation == 0:
         hint = "set data.validation to 0.1 or more"
-        found.append(_unmet(stage, path, {Need.VALIDATION_DATA}, "validation data", hint))
+        yield _unmet(stage, path, {Need.VALIDATION_DATA}, "validation data", hint)
     if Need.METRIC in requires and recipe.metric is None and recipe.task not in DEFAULT_METRIC:
         hint = f"set `metric` to one that fits task {recipe.task}, which has none of its own"
-        found.append(_unmet(stage, path, {Need.METRIC}, "a metric", hint))
-    return found
+        yield _unmet(stage, path, {Need.METRIC}, "a metric", hint)
 
 
-def _of_gate(recipe: Recipe, is_bisected: bool, path: str) -> list[Problem]:
+def _of_gate(recipe: Recipe, is_bisected: bool, path: str) -> Iterator[Problem]:
     if recipe.data is None:
         words = "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db"
-        return [Problem(words, path, "add a `data` section")]
-    found = []
+        yield Problem(words, path, "add a `data` section")
+        return
     if recipe.data.sizes.validation == 0:
-        found.append(Problem("a gate chooses on the validation split, which is empty", path, "set data.validation"))
+        yield Problem("a gate chooses on the validation split, which is empty", path, "set data.validation")
     if is_bisected and recipe.data.sizes.calibration == 0:
         hint = "set data.calibration to 100 or more, or set gate.otherwise to stop or undo"
-        found.append(Problem("a gate that bisects ranks layers on the calibration split, which is empty", path, hint))
-    return found
+        yield Problem("a gate that bisects ranks layers on the calibration split, which is empty", path, hint)
 
 
 def _unmet(stage: Stage, path: str, needs: Set[Need], words: str, hint: str) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,10 @@ from compressctl.recipe.needs import unmet_needs
 from compressctl.recipe.schema import Recipe, Stage
 
 
-def order_problems(recipe: Recipe) -> list[Problem]:
+def order_problems(recipe: Recipe) -> Iterator[Problem]:
     """All impossible orders and unmet needs, each with its path. No file is opened."""
     target, source = resolve_target(recipe), model_sources.get(recipe.model.source)
     form, quantized = source.form, False
-    found: list[Problem] = []
     for position, stage in enumerate(recipe.stages):
         if not stage.enabled:
             continue
@@ -29,30 +29,27 @@ def order_problems(recipe: Recipe) -> list[Problem]:
         if form not in spec.forms:
             form = Form.ONNX  # a network is lowered for stages that work on graphs
         facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
-        found += _problems(recipe, stage, spec, f"stages[{position}]", facts)
+        yield from _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form, quantized = spec.gives_from(form), quantized or spec.quantizes
-    return (
-        found
-        + _without_libraries(recipe)
-        + _unserved(recipe, target)
-        + _unmeasured_drops(recipe)
-        + _unjudged_limits(recipe)
-    )
+    yield from _without_libraries(recipe)
+    yield from _unserved(recipe, target)
+    yield from _unmeasured_drops(recipe)
+    yield from _unjudged_limits(recipe)
 
 
-def _without_libraries(recipe: Recipe) -> list[Problem]:
+def _without_libraries(recipe: Recipe) -> Iterator[Problem]:
     """Deliverables whose runtime cannot load the libraries of operators that the model needs."""
     exported = dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export)])
     others = [name for name in exported if not backends.get(name).custom_ops]
     if not others or not getattr(recipe.model.params, "custom_ops", ()):
-        return []
+        return
     words = f"libraries of ONNX Runtime's operators, which {' and '.join(others)} cannot load"
-    return [
-        Problem(words, "model.custom_ops", "export for onnxruntime alone, or export the model with standard operators")
-    ]
+    yield Problem(
+        words, "model.custom_ops", "export for onnxruntime alone, or export the model with standard operators"
+    )
 
 
-def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
+def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
     """Limits on a score that no run of this recipe can measure: they would be missed after all the work."""
     metric = recipe.metric or DEFAULT_METRIC.get(recipe.task)
     gates = [
@@ -64,41 +61,31 @@ def _unmeasured_drops(recipe: Recipe) -> list[Problem]:
         ("budget.accuracy_drop", recipe.budget.accuracy_drop),
         ("budget.worst_class_drop", recipe.budget.worst_class_drop),
     ]
-    found = []
     for path, limit in [*gates, *budgets]:
         if limit is None:
             continue
         if metric is None:
-            found.append(Problem(f"the task {recipe.task} has no metric whose drop could be bounded", path, _NO_METRIC))
+            yield Problem(f"the task {recipe.task} has no metric whose drop could be bounded", path, _NO_METRIC)
         elif path.endswith("worst_class_drop") and recipe.task != "classification":
-            found.append(Problem(f"the task {recipe.task} has no classes whose accuracy could be bounded", path, None))
+            yield Problem(f"the task {recipe.task} has no classes whose accuracy could be bounded", path, None)
         elif path.startswith("budget") and recipe.data is None:
-            found.append(Problem("nothing is scored without data", path, "add a `data` section"))
+            yield Problem("nothing is scored without data", path, "add a `data` section")
         elif path.startswith("budget") and recipe.data and recipe.data.sizes.test == 0:
-            found.append(Problem("the test split, which is scored, is empty", path, "leave data.test out, or set it"))
-    return found
+            yield Problem("the test split, which is scored, is empty", path, "leave data.test out, or set it")
 
 
-def _unjudged_limits(recipe: Recipe) -> list[Problem]:
+def _unjudged_limits(recipe: Recipe) -> Iterator[Problem]:
     """Limits on outputs where nothing can be compared with the original, or only on values that are no data."""
-    limited = [
-        (f"stages[{position}].gate", stage.gate)
-        for position, stage in enumerate(recipe.stages)
-        if stage.enabled and stage.gate
-    ]
-    places = [path for path, gate in limited] + (["budget"] if recipe.budget.limits_fidelity else [])
-    if recipe.data is None:
-        return [
-            Problem(
+    stages = enumerate(recipe.stages)
+    gates = [f"stages[{position}].gate" for position, stage in stages if stage.enabled and stage.gate]
+    for path in [*gates, *(["budget"] if recipe.budget.limits_fidelity else [])]:
+        if recipe.data is None and path == "budget":
+            yield Problem(
                 "outputs are compared with the original's on data, and there are none", path, "add a `data` section"
             )
-            for path in places
-            if path == "budget"
-        ]
-    if recipe.data.source == "random":
-        hint = "give real samples, as in `source: requests`, or leave the limit out"
-        return [Problem("random values judge no output: they are for sizes and speed", path, hint) for path in places]
-    return []
+        elif recipe.data is not None and recipe.data.source == "random":
+            hint = "give real samples, as in `source: requests`, or leave the limit out"
+            yield Problem("random values judge no output: they are for sizes and speed", path, hint)
 
 
 _NO_METRIC = "set `metric` to one that is registered for it, or `task` to what the model does"
@@ -128,23 +115,22 @@ def _release(oldest: str | None) -> Release | None:
     return int(major), int(minor)
 
 
-def _unserved(recipe: Recipe, target: Target) -> list[Problem]:
+def _unserved(recipe: Recipe, target: Target) -> Iterator[Problem]:
     """What the oldest runtime that shall serve a deliverable cannot read."""
     exported = dict.fromkeys([target.backend, *(entry.backend for entry in recipe.export)])
     if target.oldest_onnxruntime is not None and "onnxruntime" not in exported:
         words = "no file for onnxruntime is written that this could hold for"
-        return [Problem(words, "target.onnxruntime", "add onnxruntime to `export`, or leave it out")]
-    found = []
+        yield Problem(words, "target.onnxruntime", "add onnxruntime to `export`, or leave it out")
+        return
     for refusal, there in ((backends.get(name).refusal, replace(target, backend=name)) for name in exported):
         if refusal is None:
             continue
         if refused := refusal(there):
-            found.append(Problem(refused[0], "target.onnxruntime", refused[1]))
+            yield Problem(refused[0], "target.onnxruntime", refused[1])
         for position, stage in enumerate(recipe.stages):
             for weights in declared_products(stage.params) if stage.enabled else ():
                 if refused := refusal(there, weights):
-                    found.append(Problem(refused[0], f"stages[{position}].{weights.path}", refused[1]))
-    return found
+                    yield Problem(refused[0], f"stages[{position}].{weights.path}", refused[1])
 
 
 def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:
@@ -154,24 +140,20 @@ def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:
     return params.model_dump(mode="json")
 
 
-def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> list[Problem]:
-    found = []
+def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> Iterator[Problem]:
     if facts.form is Form.ONNX and facts.form not in spec.forms:
-        found.append(
-            Problem(
-                f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
-                f"{path}.use",
-                "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
-            )
+        yield Problem(
+            f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
+            f"{path}.use",
+            "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
         )
     elif facts.quantized and isinstance(stage.params, TechniqueParams) and not stage.params.takes_quantized:
-        found.append(Problem("the model is already quantized by an earlier stage", f"{path}.use", _quantize_once(spec)))
-    found += unmet_needs(recipe, stage, spec, path)
-    found += [
+        yield Problem("the model is already quantized by an earlier stage", f"{path}.use", _quantize_once(spec))
+    yield from unmet_needs(recipe, stage, spec, path)
+    yield from (
         replace(problem, path=f"{path}.{problem.path}" if problem.path else path)
         for problem in declared_problems(stage.params, facts)
-    ]
-    return found
+    )
 
 
 def _quantize_once(spec: TechniqueSpec) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -33,26 +34,21 @@ class CastParams(TechniqueParams):
     def needs(self) -> Needs:
         return super().needs() | Needs.of(reads=(Need.TARGET,) if self.scope == "auto" else ())
 
-    def problems(self, facts: ModelFacts) -> list[Problem]:
-        problems = super().problems(facts)
+    def problems(self, facts: ModelFacts) -> Iterator[Problem]:
+        yield from super().problems(facts)
         on_processor = facts.target.device == "cpu" and facts.target.backend == "onnxruntime"
         if self.dtype == "bfloat16" and self.scope == "all" and on_processor:
-            problems.append(
-                Problem(
-                    "ONNX Runtime has no bfloat16 kernels for processors",
-                    path="dtype",
-                    hint="use `scope: weights`, which stores bfloat16 and computes in float32, or float16",
-                )
+            yield Problem(
+                "ONNX Runtime has no bfloat16 kernels for processors",
+                path="dtype",
+                hint="use `scope: weights`, which stores bfloat16 and computes in float32, or float16",
             )
         if not self.keep_io and (self.dtype == "bfloat16" or self.scope == "weights"):
-            problems.append(
-                Problem(
-                    "inputs and outputs can only change their type with `dtype: float16` and `scope: all`",
-                    path="keep_io",
-                    hint="leave keep_io at true",
-                )
+            yield Problem(
+                "inputs and outputs can only change their type with `dtype: float16` and `scope: all`",
+                path="keep_io",
+                hint="leave keep_io at true",
             )
-        return problems
 
 
 CAST = TechniqueSpec(

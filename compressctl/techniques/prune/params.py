@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -350,8 +351,10 @@ class UnstructuredParams(TechniqueParams):
     def is_global(self) -> bool:
         return self.method == "lamp" or self.scope == "global"
 
-    def problems(self, facts: ModelFacts) -> list[Problem]:
-        return [*super().problems(facts), *_patterns(self), *_schedules(self)]
+    def problems(self, facts: ModelFacts) -> Iterator[Problem]:
+        yield from super().problems(facts)
+        yield from _patterns(self)
+        yield from _schedules(self)
 
 
 def implied(pattern: Pattern) -> float:
@@ -360,63 +363,45 @@ def implied(pattern: Pattern) -> float:
     return 0.5 if found is None else 1.0 - found[0] / found[1]
 
 
-def _patterns(params: UnstructuredParams) -> list[Problem]:
-    problems = []
+def _patterns(params: UnstructuredParams) -> Iterator[Problem]:
     if n_of_m(params.pattern) and params.sparsity is not None and abs(params.sparsity - implied(params.pattern)) > 1e-9:
         said = f"{params.pattern} makes a share of {implied(params.pattern):g} zero"
-        problems.append(Problem(f"{said}, not {params.sparsity:g}", "sparsity", "leave sparsity out"))
+        yield Problem(f"{said}, not {params.sparsity:g}", "sparsity", "leave sparsity out")
     if n_of_m(params.pattern) and params.is_global:
         hint = "leave scope out" if params.scope == "global" else "use magnitude, wanda or sparsegpt"
         where = "scope" if params.scope == "global" else "method"
-        problems.append(Problem("an N:M pattern fixes the share of each layer", where, hint))
+        yield Problem("an N:M pattern fixes the share of each layer", where, hint)
     if params.scope == "global" and params.method not in _GLOBAL:
-        problems.append(
-            Problem(f"scores of {params.method} cannot be compared between layers", "scope", "use lamp or magnitude")
-        )
+        yield Problem(f"scores of {params.method} cannot be compared between layers", "scope", "use lamp or magnitude")
     if params.scope == "local" and params.method == "lamp":
-        problems.append(Problem("lamp spreads the share over layers", "scope", "use magnitude for a share per layer"))
+        yield Problem("lamp spreads the share over layers", "scope", "use magnitude for a share per layer")
     for position, override in enumerate(params.overrides):
         path = f"overrides[{position}]"
         if override.sparsity is None and override.pattern is None:
-            problems.append(Problem("it changes nothing", path, "give sparsity (0 keeps the layer dense) or pattern"))
+            yield Problem("it changes nothing", path, "give sparsity (0 keeps the layer dense) or pattern")
         ratio = n_of_m(override.pattern or params.pattern)
         if ratio and override.sparsity and abs(override.sparsity - (1 - ratio[0] / ratio[1])) > 1e-9:
-            problems.append(
-                Problem("an N:M pattern fixes the share of zeros", f"{path}.sparsity", "leave it out, or set pattern")
-            )
-    return problems
+            yield Problem("an N:M pattern fixes the share of zeros", f"{path}.sparsity", "leave it out, or set pattern")
 
 
-def _schedules(params: UnstructuredParams) -> list[Problem]:
-    problems = []
+def _schedules(params: UnstructuredParams) -> Iterator[Problem]:
     if params.schedule != "one-shot" and params.finetune is None:
         what = "prunes while fine-tuning" if params.schedule == "gradual" else "fine-tunes after each cut"
-        problems.append(
-            Problem(
-                f"schedule {params.schedule} {what}, and there is no `finetune`",
-                "schedule",
-                "add finetune: {epochs: 5}",
-            )
+        yield Problem(
+            f"schedule {params.schedule} {what}, and there is no `finetune`",
+            "schedule",
+            "add finetune: {epochs: 5}",
         )
     if params.schedule == "gradual" and params.method not in _GRADUAL:
-        problems.append(
-            Problem(f"{params.method} decides from calibration data, not while training", "schedule", "use iterative")
-        )
+        yield Problem(f"{params.method} decides from calibration data, not while training", "schedule", "use iterative")
     if params.method == "movement" and params.schedule != "gradual":
-        problems.append(
-            Problem(
-                "movement is what fine-tuning shows, so that it prunes gradually", "schedule", "set schedule: gradual"
-            )
+        yield Problem(
+            "movement is what fine-tuning shows, so that it prunes gradually", "schedule", "set schedule: gradual"
         )
     if params.schedule != "one-shot" and params.finetune is not None and params.finetune.epochs == 0:
-        problems.append(
-            Problem(f"schedule {params.schedule} needs epochs to train", "finetune.epochs", "give 1 or more")
-        )
+        yield Problem(f"schedule {params.schedule} needs epochs to train", "finetune.epochs", "give 1 or more")
     if params.begin >= params.end:
-        problems.append(
-            Problem(f"it begins at {params.begin:g} and ends at {params.end:g}", "begin", "begin before the end")
-        )
-    return problems
+        yield Problem(f"it begins at {params.begin:g} and ends at {params.end:g}", "begin", "begin before the end")
 
 
 UNSTRUCTURED = TechniqueSpec(

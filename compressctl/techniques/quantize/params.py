@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -257,17 +258,14 @@ class TrainedParams(SupervisedParams):
         "does, and no longer each batch's; 1 for never. Frozen while the learning rate is high, training may swing",
     )
 
-    def problems(self, facts: ModelFacts) -> list[Problem]:
-        found = super().problems(facts)
+    def problems(self, facts: ModelFacts) -> Iterator[Problem]:
+        yield from super().problems(facts)
         if self.epochs == 0:
-            found.append(
-                Problem(
-                    "this technique is its training: rounding alone, without an epoch, leaves nothing usable",
-                    "epochs",
-                    "set 1 or more, or use quantize.static or quantize.weights, which need no training",
-                )
+            yield Problem(
+                "this technique is its training: rounding alone, without an epoch, leaves nothing usable",
+                "epochs",
+                "set 1 or more, or use quantize.static or quantize.weights, which need no training",
             )
-        return found
 
 
 WeightType = Literal["int8", "int4", "int2"]
@@ -442,17 +440,14 @@ class MixedParams(TechniqueParams):
         timed = (Need.LATENCY,) if self.speedup is not None else ()
         return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, Need.TASK, *opened, *timed))
 
-    def problems(self, facts: ModelFacts) -> list[Problem]:
-        found = super().problems(facts)
+    def problems(self, facts: ModelFacts) -> Iterator[Problem]:
+        yield from super().problems(facts)
         if self.static.weights != "int8":
-            found.append(
-                Problem(
-                    "the width of each layer is what this stage chooses",
-                    "static.weights",
-                    "leave it out; say what may be chosen in `widths`",
-                )
+            yield Problem(
+                "the width of each layer is what this stage chooses",
+                "static.weights",
+                "leave it out; say what may be chosen in `widths`",
             )
-        return found
 
 
 MIXED = TechniqueSpec(

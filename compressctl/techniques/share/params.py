@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -138,41 +139,30 @@ class KmeansParams(TechniqueParams):
         """Fine-tuning trains biases instead."""
         return self.bias_correction and self.finetune is None
 
-    def problems(self, facts: ModelFacts) -> list[Problem]:
-        problems = super().problems(facts)
+    def problems(self, facts: ModelFacts) -> Iterator[Problem]:
+        yield from super().problems(facts)
         if facts.form is Form.ONNX and self.importance == "fisher":
-            problems.append(
-                Problem(
-                    "gradients need a torch model, but the model is an ONNX graph here", "importance", "use activation"
-                )
+            yield Problem(
+                "gradients need a torch model, but the model is an ONNX graph here", "importance", "use activation"
             )
         many = [override.granularity or self.granularity for override in self.overrides]
         if self.rate_weight and any(granularity not in _ONE_BOOK for granularity in (self.granularity, *many)):
-            problems.append(
-                Problem(
-                    "an entropy coder wants one codebook for a layer", "rate_weight", "use granularity tensor or scaled"
-                )
+            yield Problem(
+                "an entropy coder wants one codebook for a layer", "rate_weight", "use granularity tensor or scaled"
             )
         if self.rate_weight and self.codebook != "kmeans":
-            problems.append(
-                Problem(f"entries of codebook {self.codebook} do not move", "rate_weight", "use codebook: kmeans")
-            )
+            yield Problem(f"entries of codebook {self.codebook} do not move", "rate_weight", "use codebook: kmeans")
         if self.compensate and (self.rate_weight or self.finetune is not None):
-            problems.append(
-                Problem(
-                    "it decides which entry a weight takes, and so does "
-                    + ("rate_weight" if self.rate_weight else "fine-tuning"),
-                    "compensate",
-                    "leave one of the two out",
-                )
+            yield Problem(
+                "it decides which entry a weight takes, and so does "
+                + ("rate_weight" if self.rate_weight else "fine-tuning"),
+                "compensate",
+                "leave one of the two out",
             )
         if self.codebook != "kmeans" and self.finetune is not None:
-            problems.append(
-                Problem(
-                    f"fine-tuning would move entries off a codebook that is {self.codebook}", "finetune", "leave it out"
-                )
+            yield Problem(
+                f"fine-tuning would move entries off a codebook that is {self.codebook}", "finetune", "leave it out"
             )
-        return problems
 
 
 KMEANS = TechniqueSpec(
