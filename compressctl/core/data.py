@@ -78,6 +78,12 @@ class WrappedDataset:
         return self.own.split(name)
 
 
+def first_filled(data: Dataset | None, *names: SplitName) -> Split | None:
+    """The first of these splits that has samples, None where none has. The others are not looked at."""
+    splits = (data.split(name) for name in names) if data is not None else iter(())
+    return next((split for split in splits if len(split)), None)
+
+
 def parts_of(positions: np.ndarray, size: int, shuffle_seed: int | None) -> Iterator[np.ndarray]:
     """`size` positions after `size` others, the last ones possibly fewer; shuffled only when a seed is given."""
     import numpy as np

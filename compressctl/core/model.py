@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,6 +45,12 @@ class TensorSpec:
     def is_open(self, axis: int) -> bool:
         """Whether the axis has no size of its own and counts something else than samples."""
         return isinstance(self.shape[axis], str) and axis != self.batch_axis
+
+
+def fits(ours: Sequence[int | str], theirs: Sequence[int | str]) -> bool:
+    """Whether two shapes agree wherever both say a size."""
+    known = [(a, b) for a, b in zip(ours, theirs, strict=False) if isinstance(a, int) and isinstance(b, int)]
+    return len(ours) == len(theirs) and all(a == b for a, b in known)
 
 
 @dataclass(frozen=True)

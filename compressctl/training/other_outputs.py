@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.events import Events
-from compressctl.core.model import Signature, TensorSpec, TorchModel
+from compressctl.core.model import Signature, TensorSpec, TorchModel, fits
 from compressctl.core.technique import RunContext
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.training.data import TensorBatch, tensor_batches
@@ -57,7 +57,7 @@ class OtherOutputs:
         if self.held:
             events.emit(
                 "note",
-                message=f"no labels are known for {_listed(self.held)}: held to {self.whose}'s outputs while the first output is "
+                message=f"no labels are known for {', '.join(self.held)}: held to {self.whose}'s outputs while the first output is "
                 f"trained (other_outputs_weight: {self.weight:g})",
             )
         for name, reason in self.untrained.items():
@@ -78,8 +78,7 @@ def other_outputs(
     whose = "the teacher"
     if teacher is None or len(_matched(model.signature, teacher.teacher.model.signature)) < len(others):
         whose = "the original"
-        varies = params.augment.is_on or params.mixup > 0
-        limit = 0 if varies else REMEMBERED_BYTES
+        limit = 0 if params.inputs_vary else REMEMBERED_BYTES
         teacher = None if run.original is None else CachedTeacher(teacher_of(run.original()), limit)
     if teacher is None:
         nobody = dict.fromkeys((spec.name for spec in others), "this run has no original model to hold it to")
@@ -144,10 +143,6 @@ def facts(outputs: OtherOutputs, network: nn.Module, signature: Signature, run: 
     return found
 
 
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(names)
-
-
 def _matched(ours: Signature, theirs: Signature) -> dict[str, str]:
     """Our outputs after the first to theirs of the same name, or at the same place where names differ; shapes must fit."""
     by_name = {spec.name: spec for spec in theirs.outputs}
@@ -155,15 +150,9 @@ def _matched(ours: Signature, theirs: Signature) -> dict[str, str]:
     for place, spec in enumerate(ours.outputs[1:], start=1):
         at_place = theirs.outputs[place] if place < len(theirs.outputs) else None
         found = by_name.get(spec.name, at_place)
-        if found is not None and _is_alike(spec, found):
+        if found is not None and fits(spec.shape[1:], found.shape[1:]):
             matched[spec.name] = found.name
     return matched
-
-
-def _is_alike(ours: TensorSpec, theirs: TensorSpec) -> bool:
-    pairs = list(zip(ours.shape[1:], theirs.shape[1:], strict=False))
-    fixed = [(a, b) for a, b in pairs if isinstance(a, int) and isinstance(b, int)]
-    return len(ours.shape) == len(theirs.shape) and all(a == b for a, b in fixed)
 
 
 def _unfit(spec: TensorSpec, matched: Mapping[str, str], variances: Mapping[str, float], whose: str) -> str | None:

@@ -117,6 +117,11 @@ class TrainingParams(TechniqueParams):
         return super().needs() | learning | Needs.of(reads=(Need.VALIDATION_DATA, Need.METRIC, *held))
 
     @property
+    def inputs_vary(self) -> bool:
+        """Whether augmentation makes a sample another one in each epoch."""
+        return self.augment.is_on or self.mixup > 0
+
+    @property
     def warmup_share(self) -> float:
         if self.warmup is not None:
             return self.warmup

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from compressctl.techniques.distill._adapters import same_places  # noqa: E402
 from compressctl.techniques.distill._attention import attention_map, attention_transfer  # noqa: E402
 from compressctl.techniques.distill._contrastive import contrast  # noqa: E402
-from compressctl.techniques.distill._hints import hint, same_places  # noqa: E402
 from compressctl.techniques.distill._relational import angle_loss, distance_loss  # noqa: E402
 from compressctl.training.supervision.distances import cosine_distance, squared_difference  # noqa: E402
 from compressctl.training.supervision.dkd import dkd  # noqa: E402
@@ -137,7 +137,7 @@ def test_hints_meet_at_the_smaller_resolution() -> None:
     student, teacher = normal(9, 2, 3, 8, 8), normal(10, 2, 3, 4, 4)
     pooled = student.reshape(2, 3, 4, 2, 4, 2).mean((3, 5))
     first, second = same_places(tensor(student), tensor(teacher))
-    assert float(hint(first, second)) == pytest.approx(((pooled - teacher) ** 2).mean(), rel=1e-4)
+    assert float(squared_difference(first, second)) == pytest.approx(((pooled - teacher) ** 2).mean(), rel=1e-4)
 
 
 def huber(difference: np.ndarray) -> float:

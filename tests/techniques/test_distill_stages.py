@@ -110,11 +110,9 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
 
 
 def test_what_the_teacher_says_is_not_asked_twice_but_anew_for_changed_images(tmp_path: Path) -> None:
-    from compressctl.training.supervision.objective import inputs_vary
-
-    assert not inputs_vary(LogitsParams())
-    assert inputs_vary(LogitsParams(mixup=0.2))
-    assert inputs_vary(LogitsParams(augment={"horizontal_flip": True}))
+    assert not LogitsParams().inputs_vary
+    assert LogitsParams(mixup=0.2).inputs_vary
+    assert LogitsParams(augment={"horizontal_flip": True}).inputs_vary
 
 
 def test_zeros_of_an_earlier_stage_stay(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def adapter(student: tuple[int, ...], teacher: tuple[int, ...]) -> nn.Module:
@@ -37,12 +38,20 @@ class Embeddings(nn.Module):
         return self.student(vectors(student)), self.teacher(vectors(teacher))
 
 
-def fresh(modules: list[nn.Module], seed: int) -> nn.ModuleList:
-    """The modules with weights that the seed decides."""
+def reinitialise(network: nn.Module, seed: int) -> None:
+    """Fresh weights in place, as each module's own `reset_parameters` draws them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in modules:
-            for part in module.modules():
-                if isinstance(part, nn.Conv2d | nn.Linear):
-                    part.reset_parameters()
-    return nn.ModuleList(modules)
+        for module in network.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+
+def same_places(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both feature maps (n, channels, height, width) averaged down to the smaller of the two; others as they are."""
+    if student.ndim != 4 or teacher.ndim != 4 or student.shape[2:] == teacher.shape[2:]:
+        return student, teacher
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    first, second = (functional.adaptive_avg_pool2d(features.float(), size) for features in (student, teacher))
+    return first, second

@@ -27,7 +27,7 @@ from compressctl.techniques.distill.params import DistillParams
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_loss
 from compressctl.training.supervision.load_teacher import load_teacher
-from compressctl.training.supervision.objective import LabelLoss
+from compressctl.training.supervision.objective import LabelLoss, has_labels
 from compressctl.training.supervision.params import ORIGINAL, Network
 from compressctl.training.supervision.teacher import Teacher, TorchTeacher
 from compressctl.training.supervision.teacher_loss import class_axis
@@ -90,8 +90,7 @@ def label_loss(params: DistillParams, lesson: Lesson, usual: float) -> tuple[Lab
     """The task's own loss and its weight. usual: the weight where the recipe names none and there are labels."""
     if params.data_free is not None or params.label_weight == 0:
         return None, 0.0
-    assert lesson.run.data is not None
-    if params.label_weight is None and not _has_labels(lesson.run):
+    if params.label_weight is None and not has_labels(lesson.run):
         return None, 0.0
     try:
         loss = task_loss(lesson.run.task, params.label_smoothing)
@@ -100,12 +99,6 @@ def label_loss(params: DistillParams, lesson: Lesson, usual: float) -> tuple[Lab
             return None, 0.0
         raise
     return loss, usual if params.label_weight is None else params.label_weight
-
-
-def _has_labels(run: RunContext) -> bool:
-    assert run.data is not None
-    first = next(iter(run.data.split("train").batches(1)), None)
-    return first is not None and first.labels is not None
 
 
 def samples_of(lesson: Lesson, count: int) -> tuple[Tensor, ...]:
@@ -169,9 +162,8 @@ def _is_made(lesson: Lesson) -> bool:
 
 
 def _same_outputs(teacher: Teacher, student: Learner) -> bool:
-    return len(teacher.model.signature.outputs[0].shape) == len(student.model.signature.outputs[0].shape) and (
-        teacher.model.signature.outputs[0].shape[1:] == student.model.signature.outputs[0].shape[1:]
-    )
+    first, second = (each.model.signature.outputs[0].shape for each in (teacher, student))
+    return first[1:] == second[1:] and len(first) == len(second)
 
 
 def _given(lesson: Lesson, ask: Ask) -> Answers | None:

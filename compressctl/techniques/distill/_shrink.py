@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError
@@ -55,13 +54,3 @@ def kept_units(group: Group, share: float) -> int:
     """About this share of a group's units: channels in multiples of 8, of 4 below 32, and never more than there are."""
     step = _STEP // 2 if share * group.width < _NARROW else _STEP
     return nearest_width(permitted_widths(group, step, 0.0), share * group.units)
-
-
-def reinitialise(network: nn.Module, seed: int) -> None:
-    """Fresh weights in place, as each module's own `reset_parameters` draws them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in network.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()

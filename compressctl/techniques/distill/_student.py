@@ -11,7 +11,8 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import example_inputs
-from compressctl.techniques.distill._shrink import reinitialise, shrink
+from compressctl.techniques.distill._adapters import reinitialise
+from compressctl.techniques.distill._shrink import shrink
 from compressctl.techniques.distill.params import Student
 from compressctl.training.supervision.factory import make_network
 from compressctl.training.supervision.load_teacher import in_torch

@@ -11,10 +11,9 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.techniques.distill._adapters import Embeddings, adapter, fresh, vectors
+from compressctl.techniques.distill._adapters import Embeddings, adapter, reinitialise, same_places, vectors
 from compressctl.techniques.distill._attention import attention_transfer
 from compressctl.techniques.distill._contrastive import contrast
-from compressctl.techniques.distill._hints import hint, same_places
 from compressctl.techniques.distill._layers import Pair, listening, pair_layers
 from compressctl.techniques.distill._preflight_warnings import warn_of_heat, warn_of_untaught_end
 from compressctl.techniques.distill._relational import angle_loss, distance_loss
@@ -24,6 +23,7 @@ from compressctl.techniques.distill.params import FeaturesParams
 from compressctl.training.data import TensorBatch
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
+from compressctl.training.supervision.distances import squared_difference
 from compressctl.training.supervision.kd import as_classes, kl
 from compressctl.training.supervision.load_teacher import check_outputs, in_torch
 from compressctl.training.supervision.loss_history import LossHistory
@@ -51,7 +51,8 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     if params.logits_weight > 0:
         check_outputs(teacher.model, student)
     pairs = _pairs(params, teacher.network, student.body, samples_of(lesson, 2))
-    companions = fresh([_companion(params, pair) for pair in pairs], run.seed)
+    companions = nn.ModuleList(_companion(params, pair) for pair in pairs)
+    reinitialise(companions, run.seed)
     labels, label_weight = label_loss(params, lesson, _LABEL_WEIGHT)
     warn_of_untaught_end(labels is None and params.logits_weight == 0, run.events)
     ledger = LossHistory()
@@ -106,7 +107,8 @@ def _companion(params: FeaturesParams, pair: Pair) -> nn.Module:
 
 def _loss(params: FeaturesParams) -> FeatureLoss:
     def hints(student: Tensor, teacher: Tensor, companion: nn.Module, batch: TensorBatch) -> Tensor:
-        return hint(*same_places(companion(student), teacher))
+        """Source: Romero et al. 2015, FitNets, equation 3 (as a mean, so that it does not grow with the layer's size)."""
+        return squared_difference(*same_places(companion(student), teacher))
 
     def attention(student: Tensor, teacher: Tensor, companion: nn.Module, batch: TensorBatch) -> Tensor:
         return attention_transfer(*same_places(student, teacher))

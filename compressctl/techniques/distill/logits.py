@@ -14,7 +14,7 @@ from compressctl.training.loop import train
 from compressctl.training.objective import Objective
 from compressctl.training.supervision.load_teacher import check_outputs
 from compressctl.training.supervision.loss_history import LossHistory
-from compressctl.training.supervision.objective import LABEL_WEIGHT, OutputsObjective, inputs_vary
+from compressctl.training.supervision.objective import LABEL_WEIGHT, OutputsObjective
 from compressctl.training.supervision.teacher import REMEMBERED_BYTES, CachedTeacher
 from compressctl.training.supervision.teacher_loss import comparison, loss_name
 
@@ -29,7 +29,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     student = lesson.student.model
     labels, label_weight = label_loss(params, lesson, LABEL_WEIGHT)
     ledger = LossHistory()
-    varies = inputs_vary(params) or params.data_free == "random"
+    varies = params.inputs_vary or params.data_free == "random"
     teacher = CachedTeacher(lesson.teacher, 0 if varies else REMEMBERED_BYTES)
     objective: Objective = OutputsObjective(
         teacher,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,8 @@ def _check_number(layer: Layer, rule: Rule) -> None:
     """A number that an override gives is meant for this layer: more than it has is a slip."""
     numbers = rule if isinstance(rule, tuple) else (rule,) if isinstance(rule, int) else ()
     out, channels, *kernel = layer.outline.shape
-    most: Sequence[int] = (out, channels) if len(numbers) == 2 else (_most(out, channels, kernel),)
+    # A single number: more than any scheme can use.
+    most = (out, channels) if len(numbers) == 2 else (min(out, channels) * math.prod(kernel),)
     for number, limit in zip(numbers, most, strict=False):
         if number > limit:
             shape = " x ".join(map(str, layer.outline.shape))
@@ -48,11 +49,3 @@ def _check_number(layer: Layer, rule: Rule) -> None:
                 f"overrides: rank {number} is more than this layer has ({layer.owner} is {shape})",
                 hint=f"choose {limit} or less, or `rank: {{energy: 0.95}}`",
             )
-
-
-def _most(out: int, channels: int, kernel: Sequence[int]) -> int:
-    """More than any scheme can use."""
-    inside = 1
-    for size in kernel:
-        inside *= size
-    return min(out, channels) * inside if inside > 1 else min(out, channels)

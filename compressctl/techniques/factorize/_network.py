@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from compressctl.core.data import SplitName
+from compressctl.core.data import first_filled
 from compressctl.core.feeds import feeds, zeros
 from compressctl.core.model import Model, Signature, TorchModel
 from compressctl.core.technique import RunContext
@@ -42,10 +42,6 @@ def open_factorizable(model: Model, run: RunContext) -> Factorizable:
 
 def _example(signature: Signature, run: RunContext) -> Mapping[str, np.ndarray]:
     """Two samples of the data, or zeros: enough to see which layers are called, with which shapes."""
-    names: tuple[SplitName, ...] = ("calibration", "train")
-    for name in names if run.data is not None else ():
-        assert run.data is not None
-        found = next(feeds(run.data.split(name), signature, 2), None)
-        if found is not None:
-            return found.inputs
-    return zeros(signature.inputs, 2)
+    split = first_filled(run.data, "calibration", "train")
+    found = None if split is None else next(feeds(split, signature, 2), None)
+    return zeros(signature.inputs, 2) if found is None else found.inputs

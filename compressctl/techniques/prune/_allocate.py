@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,24 +75,19 @@ def spread(choices: Sequence[Choice], scope: Scope, share: float) -> Kept:
 
 def _spend_the_rest(choices: Sequence[Choice], kept: Kept, goal: float, cost: Callable[[Kept], float]) -> Kept:
     """Widen one step at a time what loses most for its cost, while the goal still holds."""
-    current, spent = dict(kept), cost(kept)
-    while True:
-        best: tuple[float, str, int] | None = None
+
+    def moves(current: Kept) -> Iterator[Move]:
+        spent = cost(current)
         for choice in choices:
             name, width = choice.group.name, current[choice.group.name]
             wider = next((w for w in choice.widths if w > width), None)
             if wider is None or choice.pinned is not None:
                 continue
             price = cost({**current, name: wider}) - spent
-            if spent + price > goal:
-                continue
-            regained = (choice.lost(width) - choice.lost(wider)) / max(price, 1e-12)
-            if best is None or regained > best[0]:
-                best = (regained, name, wider)
-        if best is None:
-            return current
-        current[best[1]] = best[2]
-        spent = cost(current)
+            if spent + price <= goal:
+                yield (choice.lost(width) - choice.lost(wider)) / max(price, 1e-12), name, wider
+
+    return _moved(kept, moves)
 
 
 def allocate_measured(
@@ -107,44 +102,37 @@ def allocate_measured(
     nothing over a wider one are never chosen for speed; they follow only when nothing else can shrink. What the last, large
     step saved too much is spent on width again.
     """
-    current = {choice.group.name: choice.nearest(choice.group.units) for choice in choices}
-    while cost(current) > goal:
-        best: tuple[float, str, int] | None = None
-        for choice in choices:
-            if choice.pinned is not None:
-                continue
-            name, width = choice.group.name, current[choice.group.name]
-            for narrower in (w for w in choice.widths if w < width):
-                gained = saved_us[name].get(narrower, 0.0) - saved_us[name].get(width, 0.0)
-                price = (choice.lost(narrower) - choice.lost(width)) / max(gained, 1e-3)
-                if best is None or price < best[0]:
-                    best = (price, name, narrower)
-        if best is None:
-            return current
-        current[best[1]] = best[2]
-    return _give_back(choices, saved_us, current, goal, cost)
 
-
-def _give_back(
-    choices: Sequence[Choice],
-    saved_us: Mapping[str, Mapping[int, float]],
-    kept: Kept,
-    goal: float,
-    cost: Callable[[Kept], float],
-) -> Kept:
-    """Widen, while the goal holds, what regains most for each microsecond: of two widths that take as long, the wider."""
-    current = dict(kept)
-    while True:
-        best: tuple[float, str, int] | None = None
+    def narrower(current: Kept) -> Iterator[Move]:
+        if cost(current) <= goal:
+            return
         for choice in choices:
             name, width = choice.group.name, current[choice.group.name]
-            for wider in (w for w in choice.widths if w > width and choice.pinned is None):
-                if cost({**current, name: wider}) > goal:
+            for less in (w for w in choice.widths if w < width and choice.pinned is None):
+                gained = saved_us[name].get(less, 0.0) - saved_us[name].get(width, 0.0)
+                yield (choice.lost(width) - choice.lost(less)) / max(gained, 1e-3), name, less
+
+    def wider(current: Kept) -> Iterator[Move]:
+        """While the goal holds: of two widths that take as long, the wider."""
+        for choice in choices:
+            name, width = choice.group.name, current[choice.group.name]
+            for more in (w for w in choice.widths if w > width and choice.pinned is None):
+                if cost({**current, name: more}) > goal:
                     break
-                takes = saved_us[name].get(width, 0.0) - saved_us[name].get(wider, 0.0)
-                regained = (choice.lost(width) - choice.lost(wider)) / max(takes, 1e-3)
-                if best is None or regained > best[0]:
-                    best = (regained, name, wider)
-        if best is None:
-            return current
+                takes = saved_us[name].get(width, 0.0) - saved_us[name].get(more, 0.0)
+                yield (choice.lost(width) - choice.lost(more)) / max(takes, 1e-3), name, more
+
+    narrowed = _moved({choice.group.name: choice.nearest(choice.group.units) for choice in choices}, narrower)
+    return _moved(narrowed, wider) if cost(narrowed) <= goal else narrowed
+
+
+Move = tuple[float, str, int]
+"""What it gains, the group, and the units that the group keeps then."""
+
+
+def _moved(kept: Kept, moves: Callable[[Kept], Iterator[Move]]) -> Kept:
+    """Make the move that gains most, the first of equal ones, as long as there is one."""
+    current = dict(kept)
+    while (best := max(moves(current), key=lambda move: move[0], default=None)) is not None:
         current[best[1]] = best[2]
+    return current

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from compressctl.core.data import Split
+from compressctl.core.data import first_filled
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
@@ -132,7 +132,7 @@ def _evidence(model: TorchModel, params: ChannelsParams, run: RunContext) -> dic
     """What a criterion reads beside the weights."""
     if not params.looks_at_samples:
         return {"seed": run.seed}
-    split = _samples(run)
+    split = first_filled(run.data, "train", "calibration")
     if split is None:
         raise UsageError(
             f"criterion {params.criterion} looks at samples, and there are none", hint="add a data section"
@@ -146,15 +146,6 @@ def _evidence(model: TorchModel, params: ChannelsParams, run: RunContext) -> dic
     return {"seed": run.seed, "batches": batches, "loss": loss}
 
 
-def _samples(run: RunContext) -> Split | None:
-    """Training samples, or those for calibration where there are none."""
-    for name in ("train", "calibration") if run.data is not None else ():
-        split = run.data.split(name)  # type: ignore[union-attr]
-        if len(split):
-            return split
-    return None
-
-
 def _cut_once(
     current: TorchModel, original: TorchModel, params: ChannelsParams, keep: float, run: RunContext
 ) -> tuple[TorchModel, dict[str, Any]]:
@@ -166,7 +157,7 @@ def _cut_once(
         )
     kept, found = _widths(plan, current, original, params, keep, run)
     smaller = narrow(current, plan.choices, kept, plan.weakest)
-    split = _samples(run) if params.bn_samples else None
+    split = first_filled(run.data, "train", "calibration") if params.bn_samples else None
     if split is not None:
         found["norms_reestimated"] = recalibrate_bn(smaller.body, split, smaller.signature, samples=params.bn_samples)
     if params.finetune is not None:

@@ -20,7 +20,7 @@ from compressctl.layers.channels.surgery import cut, removal
 from compressctl.layers.channels.verify_group import fault_of
 from compressctl.sources.modules.split_attention import split
 from compressctl.techniques.prune import _costs as costs
-from compressctl.techniques.prune._allocate import Choice, Kept, spread
+from compressctl.techniques.prune._allocate import Choice, Kept, allocate
 from compressctl.techniques.prune._criteria import Scores
 from compressctl.techniques.prune.params import HeadsParams
 from compressctl.training.data import tensor_batches
@@ -231,12 +231,7 @@ def _kept(attentions: Sequence[Attention], found: Scores, params: HeadsParams) -
         fewest = max(1, params.min_heads)
         choices.append(Choice(attention.group, tuple(range(min(fewest, heads), heads + 1)), np.sort(comparable)))
     goal = params.keep * sum(attention.group.units for attention in attentions)
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        enough = sum(spread(choices, params.scope, middle).values()) <= goal
-        low, high = (low, middle) if enough else (middle, high)
-    return spread(choices, params.scope, high)
+    return allocate(choices, params.scope, goal, lambda kept: sum(kept.values()), refine=False)
 
 
 def _scores(model: TorchModel, attentions: Sequence[Attention], params: HeadsParams, run: RunContext) -> Scores:

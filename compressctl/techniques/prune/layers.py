@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressctl.core.data import Split
+from compressctl.core.data import first_filled
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
@@ -72,7 +72,7 @@ def apply(model: TorchModel, params: LayersParams, run: RunContext) -> StageResu
         removed.append(weakest)
         allowed.remove(weakest)
     facts: dict[str, Any] = {"removed": removed, "steps": history, "not_removable": fixed, "loss_before": before}
-    split = _first(run, ("train", "calibration"))
+    split = first_filled(run.data, "train", "calibration")
     if split is not None and params.bn_samples:
         facts["norms_reestimated"] = recalibrate_bn(current, split, model.signature, samples=params.bn_samples)
     facts |= costs.change(model.body, current, inputs)
@@ -161,11 +161,11 @@ def _stand_in(block: nn.Module) -> nn.Module:
 
 def _loss(model: TorchModel, params: LayersParams, run: RunContext) -> Callable[[nn.Module], float]:
     """The task's loss on the validation split (calibration where there is none) after the norms were measured again."""
-    split = _first(run, ("validation", "calibration", "train"))
+    split = first_filled(run.data, "validation", "calibration", "train")
     if split is None:
         raise UsageError("prune.layers measures the loss without each block, and there are no samples", hint="add data")
     objective = task_objective(run.task)
-    learned = _first(run, ("train", "calibration"))
+    learned = first_filled(run.data, "train", "calibration")
     size = 128
     batches = list(itertools.islice(tensor_batches(split, model.signature, size), max(1, params.samples // size)))
 
@@ -178,11 +178,6 @@ def _loss(model: TorchModel, params: LayersParams, run: RunContext) -> Callable[
         return total / sum(len(batch.inputs[0]) for batch in batches)
 
     return loss
-
-
-def _first(run: RunContext, names: Sequence[Any]) -> Split | None:
-    found = [run.data.split(name) for name in names] if run.data is not None else []
-    return next((split for split in found if len(split)), None)
 
 
 def _saved_ms(model: TorchModel, blocks: Sequence[str], run: RunContext) -> dict[str, float]:

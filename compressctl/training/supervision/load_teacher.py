@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.core.errors import StageError, UsageError
-from compressctl.core.model import Model, OnnxModel, Signature
+from compressctl.core.model import Model, OnnxModel, Signature, fits
 from compressctl.core.technique import RunContext
 from compressctl.sources import onnx_file
 from compressctl.sources.checkpoint import load_weights
@@ -51,9 +51,7 @@ def _check_inputs(teacher: Signature, student: Signature) -> None:
             hint="both are given the same samples",
         )
     for ours, theirs in zip(student.inputs, teacher.inputs, strict=True):
-        pairs = zip(ours.shape[1:], theirs.shape[1:], strict=False)
-        differ = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
-        if differ or len(ours.shape) != len(theirs.shape):
+        if not fits(ours.shape[1:], theirs.shape[1:]):
             raise UsageError(
                 f"the teacher takes {theirs.name} {list(theirs.shape)} and the student {ours.name} {list(ours.shape)}",
                 hint="both are given the same samples",
@@ -63,10 +61,7 @@ def _check_inputs(teacher: Signature, student: Signature) -> None:
 def check_outputs(teacher: Model, student: Model) -> None:
     """Raise UsageError when the first outputs are not of one shape, above all when the classes are not the same number."""
     first, second = teacher.signature.outputs[0].shape[1:], student.signature.outputs[0].shape[1:]
-    same = len(first) == len(second) and all(
-        not (isinstance(a, int) and isinstance(b, int)) or a == b for a, b in zip(first, second, strict=True)
-    )
-    if not same:
+    if not fits(first, second):
         raise UsageError(
             f"the teacher gives {_words(first)} and the student {_words(second)}, so that their outputs cannot be compared",
             hint="distil from a teacher of the same task, or use distill.features with logits_weight: 0",

@@ -13,7 +13,6 @@ from compressctl.core.technique import RunContext
 from compressctl.training.data import TensorBatch
 from compressctl.training.hooks import Hook
 from compressctl.training.objective import Objective, first_output, task_loss, task_objective
-from compressctl.training.params import TrainingParams
 from compressctl.training.supervision.load_teacher import check_outputs, load_teacher
 from compressctl.training.supervision.loss_history import LossHistory
 from compressctl.training.supervision.params import SupervisedParams
@@ -39,7 +38,7 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
     weight = _label_weight(params, run)
     ledger = LossHistory()
     objective = OutputsObjective(
-        CachedTeacher(teacher, 0 if inputs_vary(params) else REMEMBERED_BYTES),
+        CachedTeacher(teacher, 0 if params.inputs_vary else REMEMBERED_BYTES),
         comparison(params.teacher_loss, run.task, model.signature),
         params.teacher_weight,
         task_loss(run.task, params.label_smoothing) if weight else None,
@@ -50,11 +49,16 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
 
 
 def _label_weight(params: SupervisedParams, run: RunContext) -> float:
-    assert run.data is not None, "the plan gives training data to a technique that needs it"
     if params.label_weight is not None:
         return params.label_weight
+    return LABEL_WEIGHT if has_labels(run) and run.task != "custom" else 0.0
+
+
+def has_labels(run: RunContext) -> bool:
+    """Whether the samples to train on have labels."""
+    assert run.data is not None, "the plan gives training data to a technique that needs it"
     first = next(iter(run.data.split("train").batches(1)), None)
-    return 0.0 if first is None or first.labels is None or run.task == "custom" else LABEL_WEIGHT
+    return first is not None and first.labels is not None
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,3 @@ def known_labels(batch: TensorBatch) -> Tensor:
     if batch.labels is None:
         raise UsageError("label_weight asks for labels, and the data has none", hint="set label_weight: 0")
     return batch.labels
-
-
-def inputs_vary(params: TrainingParams) -> bool:
-    """Whether augmentation makes a sample another one in each epoch."""
-    return params.augment.is_on or params.mixup > 0
