@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -15,16 +16,23 @@ from compressctl.techniques.factorize._split import Rank, steps
 
 
 @dataclass(frozen=True)
-class ChannelSplit:
-    """out x (in k k): the layer with fewer outputs, then a linear or 1 x 1 layer. Output errors are exact.
-
-    Source: Zhang et al. 2016, Accelerating Very Deep Convolutional Networks, section 3.1.
-    """
+class _MatrixSplit:
+    """lost: by rank, the share of the squares that is lost."""
 
     layer: Layer
     decomposition: Decomposition
     lost: np.ndarray
-    scheme: str = "channel"
+
+    @classmethod
+    def of(cls, layer: Layer, factor: np.ndarray | None) -> Self:
+        """factor: from `whitening`, square, of the matrix's columns; None for white inputs."""
+        found = decompose(cls.matrix(layer.weight), factor)
+        return cls(layer, found, dropped_shares(found.values))
+
+    @staticmethod
+    def matrix(weight: np.ndarray) -> np.ndarray:
+        """The weight as the matrix that is decomposed."""
+        raise NotImplementedError
 
     @property
     def full_rank(self) -> Rank:
@@ -32,6 +40,22 @@ class ChannelSplit:
 
     def ranks(self, round_to: int) -> Iterable[Rank]:
         return ((number,) for number in steps(self.full_rank[0], round_to))
+
+    def error(self, rank: Rank) -> float:
+        return float(self.lost[rank[0]])
+
+    def evbmf(self) -> Rank:
+        return (max(1, evbmf_rank(self.matrix(self.layer.weight))),)
+
+
+@dataclass(frozen=True)
+class ChannelSplit(_MatrixSplit):
+    """out x (in k k): the layer with fewer outputs, then a linear or 1 x 1 layer. Output errors are exact.
+
+    Source: Zhang et al. 2016, Accelerating Very Deep Convolutional Networks, section 3.1.
+    """
+
+    scheme: str = "channel"
 
     def outlines(self, rank: Rank) -> tuple[Outline, ...]:
         whole = self.layer.outline
@@ -40,37 +64,26 @@ class ChannelSplit:
         )
         return reduce, pointwise(f"{whole.name}.expand", whole.shape[0], rank[0], len(whole.kernel))
 
-    def error(self, rank: Rank) -> float:
-        return float(self.lost[rank[0]])
-
     def weights(self, rank: Rank) -> tuple[np.ndarray, ...]:
         left, right = low_rank(self.decomposition, rank[0])
         reduce, expand = self.outlines(rank)
         return right.reshape(reduce.shape), left.reshape(expand.shape)
 
-    def evbmf(self) -> Rank:
-        return (max(1, evbmf_rank(as_rows(self.layer.weight))),)
+    @staticmethod
+    def matrix(weight: np.ndarray) -> np.ndarray:
+        """(out, in * kernel)."""
+        return weight.reshape(len(weight), -1)
 
 
 @dataclass(frozen=True)
-class SpatialSplit:
+class SpatialSplit(_MatrixSplit):
     """(in k) x (out k): a k x 1 convolution, then a 1 x k one.
 
     The error is exact for white inputs. With whitening it is that of inputs that are not correlated along rows.
     Source: Jaderberg, Vedaldi and Zisserman 2014, Speeding up CNNs with Low Rank Expansions, section 2.1 (scheme 2).
     """
 
-    layer: Layer
-    decomposition: Decomposition
-    lost: np.ndarray
     scheme: str = "spatial"
-
-    @property
-    def full_rank(self) -> Rank:
-        return (len(self.decomposition.values),)
-
-    def ranks(self, round_to: int) -> Iterable[Rank]:
-        return ((number,) for number in steps(self.full_rank[0], round_to))
 
     def outlines(self, rank: Rank) -> tuple[Outline, ...]:
         whole = self.layer.outline
@@ -91,37 +104,14 @@ class SpatialSplit:
         )
         return vertical, horizontal
 
-    def error(self, rank: Rank) -> float:
-        return float(self.lost[rank[0]])
-
     def weights(self, rank: Rank) -> tuple[np.ndarray, ...]:
         left, right = low_rank(self.decomposition, rank[0])
         vertical, horizontal = self.outlines(rank)
         out, _, _, width = horizontal.shape
         return right.reshape(vertical.shape), left.reshape(out, width, 1, rank[0]).transpose(0, 3, 2, 1)
 
-    def evbmf(self) -> Rank:
-        return (max(1, evbmf_rank(_crossed(self.layer.weight))),)
-
-
-def channel_split(layer: Layer, factor: np.ndarray | None) -> ChannelSplit:
-    """factor: from `whitening`, (in * kernel, in * kernel); None for white inputs."""
-    found = decompose(as_rows(layer.weight), factor)
-    return ChannelSplit(layer, found, dropped_shares(found.values))
-
-
-def spatial_split(layer: Layer, factor: np.ndarray | None) -> SpatialSplit:
-    """factor: from `whitening`, (in * kernel height) square; None for white inputs."""
-    found = decompose(_crossed(layer.weight), factor)
-    return SpatialSplit(layer, found, dropped_shares(found.values))
-
-
-def as_rows(weight: np.ndarray) -> np.ndarray:
-    """(out, in * kernel)."""
-    return weight.reshape(len(weight), -1)
-
-
-def _crossed(weight: np.ndarray) -> np.ndarray:
-    """(out, in, height, width) as (out * width, in * height)."""
-    out, channels, height, width = weight.shape
-    return weight.transpose(0, 3, 1, 2).reshape(out * width, channels * height)
+    @staticmethod
+    def matrix(weight: np.ndarray) -> np.ndarray:
+        """(out, in, height, width) as (out * width, in * height)."""
+        out, channels, height, width = weight.shape
+        return weight.transpose(0, 3, 1, 2).reshape(out * width, channels * height)

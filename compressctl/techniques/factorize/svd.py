@@ -7,7 +7,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.layer import Layer
 from compressctl.techniques.factorize._factorize import factorize
 from compressctl.techniques.factorize._splits import Way
-from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
+from compressctl.techniques.factorize._svd_split import ChannelSplit, SpatialSplit
 from compressctl.techniques.factorize.params import SvdParams
 
 
@@ -18,11 +18,11 @@ def apply(model: Model, params: SvdParams, run: RunContext) -> StageResult:
 def _ways(layer: Layer, conv: str) -> list[Way]:
     kernel = layer.outline.kernel
     if layer.is_linear:
-        return [Way(layer, "channel", channel_split)]
+        return [Way(layer, "channel", ChannelSplit.of)]
     if conv == "skip":
         return []
-    spatial = [Way(layer, "spatial", spatial_split, (kernel[0], 1))] if len(kernel) == 2 and min(kernel) > 1 else []
-    channel = [Way(layer, "channel", channel_split, kernel)]
+    spatial = [Way(layer, "spatial", SpatialSplit.of, (kernel[0], 1))] if len(kernel) == 2 and min(kernel) > 1 else []
+    channel = [Way(layer, "channel", ChannelSplit.of, kernel)]
     if conv == "spatial":
         return spatial or channel
     return channel if conv == "channel" else [*spatial, *channel]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from compressctl.core.backend import ProductWeights
 from compressctl.core.errors import Problem
@@ -89,6 +89,17 @@ WeightMethod = Literal["rtn", "gptq", "awq", "hqq"]
 Granularity = Literal["tensor", "channel", "group"]
 
 
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        nearest = 1 << round(value.bit_length() - 0.5)
+        raise ValueError(f"{value} is not a power of two, which kernels need; the next is {nearest}")
+    return value
+
+
+GroupSize = Annotated[int, Field(ge=16, le=1_048_576), AfterValidator(_power_of_two)]
+_GROUP_SIZE = "weights of a row that share a scale; a power of two"
+
+
 class WeightOverride(Override):
     """Another treatment for the weights of the nodes that a pattern matches."""
 
@@ -96,14 +107,7 @@ class WeightOverride(Override):
     method: WeightMethod | None = Field(None, description="another way to round")
     symmetric: bool | None = Field(None, description="codes around zero, or with a zero point")
     granularity: Granularity | None = Field(None, description="how many weights share a scale")
-    group_size: int | None = Field(
-        None, ge=16, le=1_048_576, description="weights of a row that share a scale; a power of two"
-    )
-
-    @field_validator("group_size")
-    @classmethod
-    def _power_of_two(cls, value: int | None) -> int | None:
-        return value if value is None else _checked_group(value)
+    group_size: GroupSize | None = Field(None, description=_GROUP_SIZE)
 
 
 class WeightsParams(TechniqueParams):
@@ -124,7 +128,7 @@ class WeightsParams(TechniqueParams):
         description="how many weights share a scale: all of a tensor, an output channel's, or a group of its inputs; "
         "convolutions take at least a whole channel",
     )
-    group_size: int = Field(32, ge=16, le=1_048_576, description="weights of a row that share a scale; a power of two")
+    group_size: GroupSize = Field(32, description=_GROUP_SIZE)
     clip_search: bool = Field(True, description="search each range for the least squared error instead of covering all")
     damping: float = Field(
         0.01, gt=0, le=1, description="gptq: share of the Hessian's mean diagonal that is added to it"
@@ -156,11 +160,6 @@ class WeightsParams(TechniqueParams):
                 found.append(_stored(said, one.bits or self.bits, one.granularity or self.granularity))
         return found
 
-    @field_validator("group_size")
-    @classmethod
-    def _power_of_two(cls, value: int) -> int:
-        return _checked_group(value)
-
 
 def _stored(path: str, bits: int, granularity: Granularity) -> ProductWeights:
     return ProductWeights(path, 4 if bits == 3 else bits, granularity == "group")
@@ -187,13 +186,6 @@ class DynamicParams(TechniqueParams):
         """SmoothQuant looks at the largest activations; the target decides the saturation guard."""
         seen = () if self.smoothquant_alpha is None else (Need.CALIBRATION_DATA,)
         return super().needs() | Needs.of(*seen, reads=(Need.TARGET,))
-
-
-def _checked_group(value: int) -> int:
-    if value & (value - 1):
-        nearest = 1 << round(value.bit_length() - 0.5)
-        raise ValueError(f"{value} is not a power of two, which kernels need; the next is {nearest}")
-    return value
 
 
 STATIC = TechniqueSpec(

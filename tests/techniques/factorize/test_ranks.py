@@ -15,7 +15,7 @@ from compressctl.techniques.factorize._layer_rules import LayerRule
 from compressctl.techniques.factorize._ranks import Chooser
 from compressctl.techniques.factorize._rules import choose
 from compressctl.techniques.factorize._split import Option, options
-from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
+from compressctl.techniques.factorize._svd_split import ChannelSplit, SpatialSplit
 from compressctl.techniques.factorize._tucker_split import tucker_split
 from compressctl.techniques.factorize.params import RankRule
 
@@ -48,12 +48,12 @@ def _rank(found: Option | str) -> int:
 def test_energy_is_the_least_rank_that_keeps_it(energy: float) -> None:
     squares = _values(_linear()) ** 2
     wanted = next(rank for rank in range(1, 41) if squares[:rank].sum() >= energy * squares.sum())
-    assert _rank(choose([channel_split(_linear(), None)], RankRule(energy=energy), round_to=1)) == wanted
+    assert _rank(choose([ChannelSplit.of(_linear(), None)], RankRule(energy=energy), round_to=1)) == wanted
 
 
 @pytest.mark.parametrize("error", [0.3, 0.15])
 def test_an_error_budget_is_the_norm_of_what_is_dropped(error: float) -> None:
-    found = choose([channel_split(_linear(), None)], RankRule(error=error), round_to=1)
+    found = choose([ChannelSplit.of(_linear(), None)], RankRule(error=error), round_to=1)
     values = _values(_linear())
     lost = [np.linalg.norm(values[rank:]) / np.linalg.norm(values) for rank in (_rank(found), _rank(found) - 1)]
     assert lost[0] <= error < lost[1]
@@ -62,13 +62,13 @@ def test_an_error_budget_is_the_norm_of_what_is_dropped(error: float) -> None:
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.9])
 def test_a_ratio_is_the_largest_rank_that_keeps_within_it(ratio: float) -> None:
     layer = _linear()
-    found = choose([channel_split(layer, None)], RankRule(ratio=ratio), round_to=1)
+    found = choose([ChannelSplit.of(layer, None)], RankRule(ratio=ratio), round_to=1)
     assert isinstance(found, Option)
     assert found.parameters <= ratio * layer.parameters < found.parameters + 100
 
 
 def test_a_ratio_too_small_for_any_rank_gives_rank_1() -> None:
-    assert _rank(choose([channel_split(_linear(), None)], RankRule(ratio=0.001), round_to=8)) == 1
+    assert _rank(choose([ChannelSplit.of(_linear(), None)], RankRule(ratio=0.001), round_to=8)) == 1
 
 
 def test_evbmf_finds_the_signal_and_never_less_than_1() -> None:
@@ -78,12 +78,12 @@ def test_evbmf_finds_the_signal_and_never_less_than_1() -> None:
     ranks = []
     for weight in (signal + noise, noise):
         layer = Layer("fc", "Linear", Outline("fc", (40, 60)), weight, None, (60,))
-        ranks.append(_rank(choose([channel_split(layer, None)], "evbmf", round_to=1)))
+        ranks.append(_rank(choose([ChannelSplit.of(layer, None)], "evbmf", round_to=1)))
     assert ranks == [5, 1]
 
 
 def test_a_number_is_taken_as_it_is() -> None:
-    assert _rank(choose([channel_split(_linear(), None)], 13, round_to=8)) == 13
+    assert _rank(choose([ChannelSplit.of(_linear(), None)], 13, round_to=8)) == 13
 
 
 def test_two_numbers_are_output_and_input_channels() -> None:
@@ -101,19 +101,19 @@ def test_two_numbers_are_output_and_input_channels() -> None:
     ],
 )
 def test_a_layer_that_would_not_save_stays_whole(rule: Any, says: str) -> None:
-    found = choose([channel_split(_linear(decay=0.99), None)], rule, round_to=1)
+    found = choose([ChannelSplit.of(_linear(decay=0.99), None)], rule, round_to=1)
     assert isinstance(found, str)
     assert says in found
 
 
 def test_ranks_are_multiples_from_where_rounding_starts() -> None:
-    ranks = [one.rank[0] for one in options(channel_split(_linear(), None), 8)]
+    ranks = [one.rank[0] for one in options(ChannelSplit.of(_linear(), None), 8)]
     assert ranks == [1, 2, 3, 4, 5, 6, 7, 8, 16]
-    assert _rank(choose([channel_split(_linear(), None)], RankRule(error=0.3), round_to=8)) % 8 == 0
+    assert _rank(choose([ChannelSplit.of(_linear(), None)], RankRule(error=0.3), round_to=8)) % 8 == 0
 
 
 def test_of_two_schemes_the_cheaper_for_the_error_or_the_more_exact_for_the_size_is_taken() -> None:
-    splits = [channel_split(_conv(), None), spatial_split(_conv(), None)]
+    splits = [ChannelSplit.of(_conv(), None), SpatialSplit.of(_conv(), None)]
     for rule, key in ((RankRule(error=0.6), "macs"), (RankRule(ratio=0.4), "error")):
         found = choose(splits, rule, round_to=1)
         each = [choose([split], rule, round_to=1) for split in splits]
@@ -122,7 +122,7 @@ def test_of_two_schemes_the_cheaper_for_the_error_or_the_more_exact_for_the_size
 
 
 LAYERS = {layer.name: layer for layer in (_linear("a", (12, 16), 0.5), _linear("b", (10, 14), 0.8, 1))}
-SPLITS = {name: [channel_split(layer, None)] for name, layer in LAYERS.items()}
+SPLITS = {name: [ChannelSplit.of(layer, None)] for name, layer in LAYERS.items()}
 TOTAL = sum(layer.macs for layer in LAYERS.values())
 
 

@@ -15,7 +15,7 @@ from compressctl.numerics.low_rank import whitening
 from compressctl.techniques.factorize._cp_split import cp_split
 from compressctl.techniques.factorize._pieces import measured
 from compressctl.techniques.factorize._split import Option, Rank, Split, option
-from compressctl.techniques.factorize._svd_split import channel_split, spatial_split
+from compressctl.techniques.factorize._svd_split import ChannelSplit, SpatialSplit
 from compressctl.techniques.factorize._torch_network import _chain
 from compressctl.techniques.factorize._tucker_split import tucker_split
 
@@ -25,8 +25,8 @@ def cp_of_axes(layer: Layer, factor: np.ndarray | None) -> Split:
 
 
 MAKERS: dict[str, Callable[[Layer, np.ndarray | None], Split]] = {
-    "channel": channel_split,
-    "spatial": spatial_split,
+    "channel": ChannelSplit.of,
+    "spatial": SpatialSplit.of,
     "tucker": tucker_split,
     "cp": cp_split,
     "cp of axes": cp_of_axes,
