@@ -27,11 +27,11 @@ class FreedBatch:
 
 
 def free_batch(model: onnx.ModelProto) -> FreedBatch:
-    """The graph with its batch of 1 replaced by "batch", proven by running two samples at once and one by one.
+    """A canonical graph with its batch of 1 replaced by "batch", proven by running two samples at once and one by one.
 
     A graph whose batch is not fixed is returned as it is; a batch fixed to another number stays. The input is not changed.
     """
-    leading = {_leading(value) for value in _inputs(model.graph)}
+    leading = {_leading(value) for value in model.graph.input}
     if not any(leading):
         return FreedBatch(model, None)
     if leading != {1}:
@@ -42,11 +42,6 @@ def free_batch(model: onnx.ModelProto) -> FreedBatch:
     return FreedBatch(model, reason) if reason else FreedBatch(freed, None)
 
 
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    constants = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in constants]
-
-
 def _leading(value: onnx.ValueInfoProto) -> int:
     """The first dimension's fixed size, 0 when it has none."""
     dims = value.type.tensor_type.shape.dim
@@ -55,7 +50,7 @@ def _leading(value: onnx.ValueInfoProto) -> int:
 
 def _with_free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     freed = copy_of(model)
-    for value in (*_inputs(freed.graph), *freed.graph.output):
+    for value in (*freed.graph.input, *freed.graph.output):
         if _leading(value) == 1:
             value.type.tensor_type.shape.dim[0].dim_param = BATCH
     del freed.graph.value_info[:]  # shapes inferred for the fixed batch
@@ -70,11 +65,7 @@ def _free_reshapes(graph: onnx.GraphProto) -> None:
         for node in graph.node
         if node.op_type == "Reshape" and not attribute(node, "allowzero", 0) and len(node.input) > 1
     }
-    tensors = [tensor for tensor in graph.initializer if tensor.name in targets]
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output[0] in targets:
-            tensors.extend(part.t for part in node.attribute if part.name == "value")
-    for tensor in tensors:
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in targets]:
         shape = to_array(tensor)
         if shape.ndim == 1 and shape.size > 1 and shape[0] == 1:
             tensor.CopyFrom(from_array(np.concatenate([[0], shape[1:]]).astype(np.int64), tensor.name))
@@ -109,7 +100,7 @@ def _two_samples(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
     """Values from 0 to 1 for floats, 0 or 1 for integers: indices that every embedding has."""
     generator = np.random.default_rng(0)
     samples = {}
-    for value in _inputs(graph):
+    for value in graph.input:
         dims = value.type.tensor_type.shape.dim
         shape = [2, *(dim.dim_value if dim.HasField("dim_value") else _UNKNOWN_DIMENSION for dim in dims[1:])]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)

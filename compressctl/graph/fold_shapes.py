@@ -13,50 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-_OPERATORS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "And",
-        "Cast",
-        "Ceil",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "Div",
-        "Equal",
-        "Expand",
-        "Floor",
-        "Gather",
-        "Greater",
-        "GreaterOrEqual",
-        "Identity",
-        "Less",
-        "LessOrEqual",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Range",
-        "ReduceMax",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-        "Reshape",
-        "ScatterND",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Sub",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "Where",
-    ]
-)
+from compressctl.graph.schema import opsets_of, schema_of
 
 
 def fold_shapes(model: onnx.ModelProto, known: Mapping[str, tuple[int | None, ...]], largest: int) -> int:
@@ -107,7 +64,10 @@ def _values(
             next((entry.i for entry in node.attribute if entry.name == name), None) for name in ("start", "end")
         )
         return {node.output[0]: np.array(sizes[start:end], np.int64)}
-    if node.op_type not in _OPERATORS or not all(name in values for name in node.input if name):
+    if not all(name in values for name in node.input if name):
+        return None
+    schema = schema_of(node, opsets_of(model))
+    if schema is None or not schema.is_deterministic:
         return None
     if not all(_elements(known.get(name)) <= largest for name in node.output if name):
         return None

@@ -6,7 +6,8 @@ scales (N, blocks), zero points packed along the blocks and 2^(bits - 1) where t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,6 @@ import onnx
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.codes import spread, weight_codes
 from compressctl.graph.index import GraphIndex, attribute
-from compressctl.graph.tensors import from_array
 from compressctl.numerics.bitpack import join_bits, split_bits
 
 SMALLEST_BLOCK = 16
@@ -58,23 +58,10 @@ def pack(values: np.ndarray, quant: TensorQuant) -> Packed:
     bits, block = bits_of(quant), packed_block(quant, values.shape[0])
     if bits is None or block is None:
         raise ValueError(f"{quant.dtype} in blocks of {quant.block} along axis {quant.axis} cannot be packed")
-    rows, columns = values.shape
-    middle, blocks = 1 << (bits - 1), -(-rows // block)
-    shift = 0 if quant.dtype.startswith("u") else middle
-    codes = weight_codes(values, quant).astype(np.int32) + shift
-    scale = np.broadcast_to(spread(quant.scale, quant, values.shape), values.shape)[::block].T
-    point = (
-        np.broadcast_to(spread(quant.zero_point, quant, values.shape), values.shape)[::block].T.astype(np.int32) + shift
-    )
+    codes, scale, point = (part.T for part in _unsigned(values, quant, bits, np.s_[::block]))
     filled = np.repeat(point, block, axis=1)
-    filled[:, :rows] = codes.T
-    return Packed(
-        bits,
-        block,
-        join_bits(filled.reshape(columns, blocks, block), bits),
-        np.ascontiguousarray(scale, np.float32),
-        None if np.all(point == middle) else join_bits(point, bits),
-    )
+    filled[:, : codes.shape[1]] = codes
+    return _packed(filled.reshape(*scale.shape, block), scale, point, bits, block)
 
 
 def pack_table(values: np.ndarray, quant: TensorQuant, block: int) -> Packed:
@@ -86,21 +73,22 @@ def pack_table(values: np.ndarray, quant: TensorQuant, block: int) -> Packed:
     bits = bits_of(quant)
     if bits is None or values.shape[1] * bits % 8:
         raise ValueError(f"entries of {values.shape[1]} {quant.dtype} codes do not fill bytes")
-    middle = 1 << (bits - 1)
-    shift = 0 if quant.dtype.startswith("u") else middle
-    codes = weight_codes(values, quant).astype(np.int32) + shift
-    scale, point = (
-        np.broadcast_to(spread(part, quant, values.shape), values.shape)[:, ::block]
-        for part in (quant.scale, quant.zero_point)
-    )
-    point = point.astype(np.int32) + shift
-    return Packed(
-        bits,
-        block,
-        join_bits(codes, bits),
-        np.ascontiguousarray(scale, np.float32),
-        None if np.all(point == middle) else join_bits(point, bits),
-    )
+    return _packed(*_unsigned(values, quant, bits, np.s_[:, ::block]), bits, block)
+
+
+def _unsigned(
+    values: np.ndarray, quant: TensorQuant, bits: int, blocks: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes of all values, and scale and zero point where each of the blocks begins; int32 codes from 0 on."""
+    shift = 0 if quant.dtype.startswith("u") else 1 << (bits - 1)
+    parts = (spread(part, quant, values.shape) for part in (quant.scale, quant.zero_point))
+    scale, point = (np.broadcast_to(part, values.shape)[blocks] for part in parts)
+    return weight_codes(values, quant).astype(np.int32) + shift, scale, point.astype(np.int32) + shift
+
+
+def _packed(codes: np.ndarray, scale: np.ndarray, point: np.ndarray, bits: int, block: int) -> Packed:
+    points = None if np.all(point == 1 << (bits - 1)) else join_bits(point, bits)
+    return Packed(bits, block, join_bits(codes, bits), np.ascontiguousarray(scale, np.float32), points)
 
 
 def unpack_table(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQuant] | None:
@@ -111,27 +99,12 @@ def unpack_table(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, T
     along_rows = (sizes["gather_axis"], sizes["quantize_axis"] % 2) == (0, 1)
     if codes is None or scale is None or codes.ndim != 2 or codes.dtype != np.uint8 or not along_rows:
         return None
-    bits, blocks = sizes["bits"], scale.shape[1]
-    middle = 1 << (bits - 1)
-    point = np.full(scale.shape, middle, np.int32)
+    stored = None
     if len(node.input) > 3 and node.input[3]:
         stored = found.array(node.input[3])
         if stored is None:
             return None
-        point = _split(stored, bits)[:, :blocks]
-    signed = bool(np.all(point == middle))
-    quant = TensorQuant(
-        f"int{bits}" if signed else f"uint{bits}",
-        scale.astype(np.float32),
-        (point - (middle if signed else 0)).astype(np.int8 if signed else np.uint8),
-        axis=1,
-        block=sizes["block_size"],
-    )
-    numbers = _split(codes, bits)
-    shift = middle if signed else 0
-    spread_point, spread_scale = (spread(part, quant, numbers.shape) for part in (quant.zero_point, quant.scale))
-    values = (numbers - shift - spread_point.astype(np.int32)) * spread_scale
-    return np.ascontiguousarray(values, np.float32), quant
+    return _dequantized(_split(codes, sizes["bits"]), scale, stored, sizes["bits"], sizes["block_size"])
 
 
 def unpack(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQuant] | None:
@@ -141,34 +114,33 @@ def unpack(node: onnx.NodeProto, found: GraphIndex) -> tuple[np.ndarray, TensorQ
     has = [len(node.input) > position and bool(node.input[position]) for position in range(5)]
     if codes is None or scale is None or has[4]:
         return None
-    bits = size["bits"] or 4
-    blocks = -(-size["K"] // size["block_size"])
-    middle = 1 << (bits - 1)
-    point = np.full((size["N"], blocks), middle, np.int32)
+    bits, stored = size["bits"] or 4, None
     if has[3]:
         stored = found.array(node.input[3])
         if stored is None or stored.dtype != np.uint8:
             return None
-        point = _split(stored.reshape(size["N"], -1), bits)[:, :blocks]
-    numbers = _split(codes.reshape(size["N"], blocks, -1), bits)
-    scale = scale.reshape(size["N"], blocks).astype(np.float32)
-    values = ((numbers - point[..., None]) * scale[..., None]).reshape(size["N"], -1)[:, : size["K"]].T
+        stored = stored.reshape(size["N"], -1)
+    numbers = _split(codes.reshape(size["N"], -1), bits)[:, : size["K"]]
+    values, quant = _dequantized(numbers, scale.reshape(size["N"], -1), stored, bits, size["block_size"])
+    scale, point = (np.ascontiguousarray(part.T) for part in (quant.scale, quant.zero_point))
+    return np.ascontiguousarray(values.T), replace(quant, scale=scale, zero_point=point, axis=0)
+
+
+def _dequantized(
+    numbers: np.ndarray, scale: np.ndarray, stored: np.ndarray | None, bits: int, block: int
+) -> tuple[np.ndarray, TensorQuant]:
+    """numbers: (rows, columns), codes from 0 on. scale: (rows, blocks). stored: packed zero points, None for the middle."""
+    middle = 1 << (bits - 1)
+    point = np.full(scale.shape, middle) if stored is None else _split(stored, bits)[:, : scale.shape[1]]
     signed = bool(np.all(point == middle))
     dtype = f"int{bits}" if signed else f"uint{bits}"
-    quant = TensorQuant(
-        dtype,
-        np.ascontiguousarray(scale.T),
-        np.ascontiguousarray((point - (middle if signed else 0)).T).astype(dtype),
-        axis=0,
-        block=size["block_size"],
-    )
+    codes = (point - (middle if signed else 0)).astype(dtype)
+    quant = TensorQuant(dtype, scale.astype(np.float32), codes, axis=1, block=block)
+    points, scales = (np.repeat(part, block, axis=1)[:, : numbers.shape[1]] for part in (point, quant.scale))
+    values = (numbers - points) * scales
     return np.ascontiguousarray(values, np.float32), quant
 
 
 def _split(stored: np.ndarray, bits: int) -> np.ndarray:
     """int32, the last axis longer by 8 / bits."""
     return split_bits(stored, bits).astype(np.int32)
-
-
-def stored(name: str, value: np.ndarray) -> onnx.TensorProto:
-    return from_array(np.asarray(value, order="C"), name)

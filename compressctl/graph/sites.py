@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -233,7 +233,7 @@ def _wanted_outputs(candidates: Sequence[Site], looked_up: GraphIndex) -> set[st
 def _with_output_need(site: Site, wanted: set[str]) -> Site:
     if site.needs_output or site.output not in wanted:
         return site
-    return Site(**{**site.__dict__, "needs_output": True})
+    return replace(site, needs_output=True)
 
 
 def is_depthwise(site: Site, weight_shape: Sequence[int], graph: onnx.GraphProto) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ def fit_bias(weight: TensorQuant, activation: TensorQuant, bias: np.ndarray) -> 
     if weight.axis is None:
         needed = np.asarray(needed.max(initial=0.0))
     scale = np.maximum(weight.scale, needed).astype(np.float32)
-    return TensorQuant(**{**weight.__dict__, "scale": scale})
+    return replace(weight, scale=scale)
 
 
 def channel_rows(values: np.ndarray, axis: int) -> np.ndarray:

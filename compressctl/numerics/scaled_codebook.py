@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressctl.numerics.codebook import MOST_ENTRIES, Coded, restore, same_bits, shared
+from compressctl.numerics.kmeans import middles
 
 _ALIKE = 1e-6
 """Relative. Ratios of values that were each rounded to float32 differ by less from what they were before."""
@@ -137,8 +138,7 @@ def _row_scale(row: np.ndarray, entries: np.ndarray, negative_first: bool) -> tu
 
 def _nearest(values: np.ndarray, entries: np.ndarray) -> np.ndarray:
     """The index of the nearest of ascending entries."""
-    middles = (entries[1:] + entries[:-1]) / 2
-    return np.searchsorted(middles, values)
+    return np.searchsorted(middles(entries), values)
 
 
 def _zeros(table: np.ndarray, scale: np.ndarray) -> tuple[bool, bool]:
