@@ -65,8 +65,10 @@ def is_in_file(tensor: TensorProto) -> bool:
 
 def is_in_data_file(tensor: TensorProto) -> bool:
     """Whether its numbers are external data of the model that was read, in a file of nothing but numbers."""
+    if not is_in_file(tensor):
+        return False
     file = Path(tensor.external_data[0].value)
-    return is_in_file(tensor) and file.suffix != ".onnx" and not file.parent.name.startswith(_PREFIX)
+    return file.suffix != ".onnx" and not file.parent.name.startswith(_PREFIX)
 
 
 def size_bytes(tensor: TensorProto) -> int:
