@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
-SECONDS_EACH ?= 45
+SECONDS_EACH ?= 42
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip --disable-pip-version-check
 
@@ -19,7 +19,7 @@ test-all: test  ## the slow rest as well
 test-lowest:  ## the fast tests with the oldest versions that pyproject.toml allows, in an environment of its own
 	.ci/test-lowest $(PYTHON) $(VENV)-lowest
 
-fuzz: $(VENV)/.installed-dev  ## hostile inputs for every reader, ten minutes in all; SECONDS_EACH=4 for less than one (see fuzz/README.md)
+fuzz: $(VENV)/.installed-dev  ## hostile inputs for every reader, ten minutes in all; SECONDS_EACH=3 for less than one (see fuzz/README.md)
 	$(RUN) fuzz/run.py --seconds $(SECONDS_EACH)
 
 lint: $(VENV)/.installed-dev  ## what CI and pre-commit check

@@ -184,6 +184,20 @@ def _images() -> list[bytes]:
     return found
 
 
+def _pairs(data: bytes, folder: Path) -> None:
+    """The table alone: texts are cut into tokens by another package."""
+    from compressctl.sources.params import SentencePairsParams
+    from compressctl.sources.sentence_pairs import _read
+
+    (folder / "p.tsv").write_bytes(data)
+    columns = {"first": "a", "second": "b", "label": "y"} if data[:1] == b"a" else {"first": 0, "second": 1, "label": 2}
+    _read(folder / "p.tsv", SentencePairsParams(path="p.tsv", tokenizer="t.json", columns=columns))
+
+
+def _pair_tables() -> list[bytes]:
+    return [b"a\tb\ty\nx\ty z\t0.5\nu\tv\t4\n", b"x\ty\t1\nu\tv w\t2.5\tmore\n"]
+
+
 def _labels(data: bytes, folder: Path) -> None:
     """A table of labels for three images."""
     from compressctl.core.source import SplitSizes
@@ -420,6 +434,7 @@ TARGETS = {
     "onnx_test_data": Target(_test_data, _tensors),
     "csv": Target(_csv, _tables),
     "images": Target(_image, _images),
+    "sentence_pairs": Target(_pairs, _pair_tables),
     "labels": Target(_labels, _label_tables),
     "safetensors": Target(_safetensors, _weights),
     "structure": Target(_structure, _structures),

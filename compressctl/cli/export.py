@@ -83,18 +83,18 @@ def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
 
 
 def _option(text: str) -> tuple[str, str, Any]:
-    import yaml
-
     from compressctl.core.errors import UsageError
+    from compressctl.recipe.nodes import plain, short
+    from compressctl.recipe.strict_yaml import Source, parse
 
     path, mark, value = text.partition("=")
     backend, dot, key = path.partition(".")
     if not (mark and dot):
-        raise UsageError(f"--option {text}: not BACKEND.KEY=VALUE", hint="as in --option openvino.precision=bfloat16")
-    try:
-        return backend, key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--option {text}: the value is not YAML", hint="quote it") from None
+        raise UsageError(
+            f"--option {short(text)}: not BACKEND.KEY=VALUE", hint="as in --option openvino.precision=bfloat16"
+        )
+    node = parse(Source(f"--option {short(text)}", value))
+    return backend, key, None if node is None else plain(node)
 
 
 def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:

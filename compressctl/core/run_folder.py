@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compressctl.core.errors import UsageError
 from compressctl.core.failures import refusal
-from compressctl.core.regular_files import read_regular
+from compressctl.core.regular_files import open_regular
 from compressctl.core.secrets import without_secrets
 
 _MARK = "events.jsonl"
@@ -72,9 +72,10 @@ def below(path: Path, folder: Path) -> str:
 def _recipe_in(folder: Path) -> str | None:
     """The name of the recipe whose run lies there."""
     try:
-        first = read_regular(folder / _MARK).decode("utf-8").splitlines()[:1]
-        return str(json.loads(first[0])["name"]) if first else None
-    except (OSError, ValueError, KeyError, TypeError):
+        with open_regular(folder / _MARK) as events:
+            first = events.readline(1 << 20)
+        return str(json.loads(first)["name"]) if first else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

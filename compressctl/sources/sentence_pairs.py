@@ -64,15 +64,18 @@ def _read(path: Path, params: SentencePairsParams) -> list[tuple[str, str, float
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if params.quotes else csv.QUOTE_NONE
     columns = params.columns
     wanted = (columns.first, columns.second, columns.label)
-    with open_regular_text(path, newline="") as file:
-        rows = csv.reader(file, delimiter=params.delimiter, quoting=quoting)
-        positions = _positions(wanted, rows, path)
-        found = []
-        for row in rows:
-            place = f"{path}:{rows.line_num}"
-            if max(positions) >= len(row):
-                raise UsageError(f"{place}: it has {len(row)} columns, not {max(positions) + 1}", hint=_HINT)
-            found.append((row[positions[0]], row[positions[1]], _number(row[positions[2]], place)))
+    found = []
+    try:
+        with open_regular_text(path, newline="") as file:
+            rows = csv.reader(file, delimiter=params.delimiter, quoting=quoting)
+            positions = _positions(wanted, rows, path)
+            for row in rows:
+                place = f"{path}:{rows.line_num}"
+                if max(positions) >= len(row):
+                    raise UsageError(f"{place}: it has {len(row)} columns, not {max(positions) + 1}", hint=_HINT)
+                found.append((row[positions[0]], row[positions[1]], _number(row[positions[2]], place)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a table: {error}") from error
     if not found:
         raise UsageError(f"{path} holds no pairs")
     return found
@@ -86,11 +89,12 @@ def _positions(wanted: Sequence[Column], rows: object, path: Path) -> list[int]:
     if all(isinstance(column, int) for column in wanted):
         return [int(column) for column in wanted]
     header = next(rows, [])  # type: ignore[call-overload]
-    names = [column if isinstance(column, str) else header[column : column + 1] for column in wanted]
-    missing = [str(name) for name in names if name not in header]
-    if missing:
-        raise UsageError(f"{path}:1: there is no column {missing[0]!r}", hint=f"there are: {', '.join(header)}")
-    return [header.index(name) for name in names]
+    for column in wanted:
+        times = header.count(column) if isinstance(column, str) else int(column < len(header))
+        if times != 1:
+            what = "there is no column" if not times else "two columns are called"
+            raise UsageError(f"{path}:1: {what} {column!r}", hint=f"there are: {', '.join(header)}")
+    return [header.index(column) if isinstance(column, str) else column for column in wanted]
 
 
 def _number(text: str, place: str) -> float:

@@ -13,9 +13,16 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from compressctl.core.source import SplitSizes
-from compressctl.sources import csv_table, image_folder, npz, onnx_test_data, requests
+from compressctl.sources import csv_table, image_folder, npz, onnx_test_data, requests, sentence_pairs
 from compressctl.sources.images import Preparation, decode_all
-from compressctl.sources.params import CsvParams, ImageFolderParams, NpzParams, OnnxTestDataParams, RequestsParams
+from compressctl.sources.params import (
+    CsvParams,
+    ImageFolderParams,
+    NpzParams,
+    OnnxTestDataParams,
+    RequestsParams,
+    SentencePairsParams,
+)
 
 SIZES = SplitSizes(calibration=1, validation=1, test=1)
 LABELS = io.BytesIO()
@@ -252,3 +259,23 @@ def test_a_tensor_of_test_data(content: bytes, words: str, tmp_path: Path) -> No
     (tmp_path / "test_data_set_0" / "input_0.pb").write_bytes(content)
     sizes = SplitSizes(calibration=0, validation=0, test=1)
     refused(lambda: onnx_test_data.load(OnnxTestDataParams(path="."), sizes, tmp_path, 0), words)
+
+
+PAIRS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "there is no column 'a'"),
+    "a header alone": (b"a\tb\ty\n", "holds no pairs"),
+    "no label": (b"a\tb\nx\ty\n", "there is no column 'y'"),
+    "two labels": (b"a\tb\ty\ty\nx\ty\t1\t2\n", "two columns are called 'y'"),
+    "a line too short": (b"a\tb\ty\nx\n", "it has 1 columns, not 3"),
+    "a label of infinity": (b"a\tb\ty\nx\tz\t1e999\n", "is not a number"),
+    "not UTF-8": (b"a\tb\ty\n\xff\tz\t1\n", "is not a table"),
+    "a field of a megabyte": (b"a\tb\ty\n" + b"x" * 1_000_000 + b"\tz\t1\n", "is not a table"),
+}
+
+
+@pytest.mark.parametrize(("table", "words"), PAIRS.values(), ids=PAIRS)
+def test_a_table_of_pairs(table: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_bytes(table)
+    columns = {"first": "a", "second": "b", "label": "y"}
+    params = SentencePairsParams(path="p.tsv", tokenizer="t.json", columns=columns)
+    refused(lambda: sentence_pairs.load(params, SIZES, tmp_path, 0), words)

@@ -215,3 +215,23 @@ def test_the_model_itself_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(network().SerializeToString())
     assert "mm" in ends(tmp_path, "inspect", "m.onnx").out
+
+
+OPTIONS = {
+    "brackets": "openvino.precision=" + "[" * 10_000,
+    "an alias bomb": "openvino.precision=[&a [x], *a, *a]",
+    "a date that there is not": "openvino.precision=2001-99-99",
+    "an object": "openvino.precision=!!python/object/apply:os.system [id]",
+    "not a number": "openvino.streams=.nan",
+    "streams without end": "openvino.streams=99999999999999999999",
+    "a value of 100,000 letters": "openvino.precision=" + "x" * 100_000,
+    "a key of 100,000 letters": "openvino." + "x" * 100_000 + "=1",
+    "no backend": "=1",
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_an_option_of_a_backend(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(network().SerializeToString())
+    refuses(tmp_path, "export", "m.onnx", "--to", "openvino", "--option", option, says="--option")
