@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.events import Event
-from compressctl.core.machine import check_system
+from compressctl.core.machine import check_system, check_temporary_folder
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.recipe.loader import load
@@ -187,6 +187,7 @@ def carry_out(
 ) -> tuple[RunResult, Report, list[Path]]:
     """A plan in a folder of its own, with its report written. Whatever stops it is in the result, also when it is a bug."""
     check_system()
+    check_temporary_folder()
     from compressctl.core.failures import translated
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
@@ -195,7 +196,7 @@ def carry_out(
     from compressctl.pipeline.signals import signals_restored
     from compressctl.recipe.loader import resolve
     from compressctl.report.from_run import from_result
-    from compressctl.report.write import write
+    from compressctl.report.write import write, written_in
 
     check_backends(recipe)
     facts = environment()
@@ -217,16 +218,16 @@ def carry_out(
         try:
             return result, report, write(report, result.folder)
         except Exception as error:
-            notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-            raise _unreported(result, translated(error, result.folder), notes) from error
+            raise _unreported(result, translated(error, result.folder), written_in(result.folder)) from error
 
 
-def _unreported(result: RunResult, error: CompressctlError, notes: str) -> CompressctlError:
+def _unreported(result: RunResult, error: CompressctlError, written: Sequence[str]) -> CompressctlError:
     """What a run without its whole report ends with: what stopped it, if something did, and why the report is not there."""
+    of_it = f"{', '.join(written) or 'nothing'} of it was written to {result.folder}"
     if result.error is None:
-        error.message = f"the report could not be written whole: {error.message}{notes}"
+        error.message = f"the report could not be written whole: {error.message}; {of_it}"
         return error
-    result.error.message += f"\nthe report could not be written whole either: {error.message}{notes}"
+    result.error.message += f"\nthe report could not be written whole either: {error.message}; {of_it}"
     return result.error
 
 

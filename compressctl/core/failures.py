@@ -64,6 +64,9 @@ _LIBRARIES_SAY = {
     "Failed to allocate memory": _MEMORY,
     "bad_alloc": _MEMORY,
     "Cannot allocate memory": _MEMORY,
+    "cannot allocate memory": _MEMORY,
+    "failed to map segment from shared object": _MEMORY,
+    "can't start new thread": _LIMITS,
 }
 """Words of libraries in C++ and Rust (ONNX Runtime, torch, safetensors) whose errors are of no type that says it."""
 

@@ -6,12 +6,14 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from compressctl.core.errors import MachineError
+from compressctl.core.failures import refusal
 
 
 def installed_version(*distributions: str) -> str | None:
@@ -56,6 +58,14 @@ def check_system() -> None:
             f"compressctl runs on Linux and macOS, this is {system or 'another system'}",
             hint="on Windows, install it inside WSL 2, which is Linux; the files that it writes run on Windows",
         )
+
+
+def check_temporary_folder() -> None:
+    """Raises MachineError where no folder takes temporary files: libraries that are met later say it in many ways, or not at all."""
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        raise refusal(error) or MachineError(str(error)) from None
 
 
 @lru_cache(maxsize=1)

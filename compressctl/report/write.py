@@ -27,10 +27,13 @@ def write(report: Report, folder: Path) -> list[Path]:
         except Exception as error:
             errors.append(error)
     if errors:
-        written = ", ".join(path.name for path in paths) or "nothing"
-        errors[0].add_note(f"of the report in {folder}, {written} was written")
         raise errors[0]
     return paths
+
+
+def written_in(folder: Path) -> list[str]:
+    """The names of the files of a report that are there."""
+    return [name for name in _RENDERED if (folder / name).is_file()]
 
 
 _RENDERED: Mapping[str, Callable[[Report], str]] = {

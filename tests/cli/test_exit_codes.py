@@ -180,6 +180,8 @@ def test_5_a_runtime_that_finds_no_memory(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "x", "/there"), MachineError, "Permission denied: /there"),
         (OSError(errno.EROFS, "x", "/there"), MachineError, "Read-only file system: /there"),
         (MemoryError(), MachineError, "not enough memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), MachineError, "failed to map"),
+        (RuntimeError("can't start new thread"), MachineError, "can't start new thread"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MachineError, "can't allocate"),
         (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), MachineError, "CUDA out of memory"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), MachineError, "No space left"),

@@ -239,7 +239,7 @@ def test_the_disk_has_room_for_a_part_of_the_report(case: Case, small_disk: Path
     done = case.refuses(
         "apply", recipe(case), "--output", "out", code=5, says="No space left on device", first=unmeasured
     )
-    assert "report.json, report.md, report.junit.xml, report.sarif was written" in done.err
+    assert "report.json, report.md, report.junit.xml, report.sarif of it was written to out" in done.err
     assert report(case)["status"] == "done"
 
 

@@ -333,6 +333,12 @@ def test_there_is_no_place_for_temporary_files(case: Case) -> None:
     case.refuses("diff", "a.onnx", "b.onnx", code=5, says="no folder for temporary files", first=no_temporary_folder)
 
 
+def test_a_run_without_a_place_for_temporary_files(case: Case) -> None:
+    """It is told before the run begins."""
+    arguments = ("apply", recipe(case), "--output", "out")
+    case.refuses(*arguments, code=5, says="no folder for temporary files", first=no_temporary_folder)
+
+
 def test_the_folder_for_temporary_files_is_not_there(case: Case) -> None:
     """Python takes /tmp then."""
     case.ends("inspect", noise(case), code=0, TMPDIR="/proc/nowhere", leaves=["noise.onnx"])
