@@ -13,10 +13,13 @@ import pytest
 
 from compressctl.core.cache import Cache
 from compressctl.core.errors import NoCacheWarning
+from compressctl.core.events import Event, Events
 from compressctl.core.model import Factory, Signature, StageRecord, TorchModel
 from compressctl.core.private_folders import who_else_may_change
 from compressctl.pipeline.cache_place import stage_cache
+from compressctl.pipeline.plan import make_plan
 from compressctl.pipeline.serialization import UntrustedError, read_model, write_model
+from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
 
@@ -293,6 +296,18 @@ def test_an_entry_names_no_code_that_the_recipe_does_not(factory: Factory, recip
     with pytest.raises(UntrustedError, match="which the recipe does not"):
         read_model(_entry(recipe, factory, tmp_path / "entry"), lambda: pytest.fail("loaded"), recipe)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_makes_again_what_names_other_code_and_says_so(recipe: Recipe, tmp_path: Path) -> None:
+    told: list[Event] = []
+    cache = Cache(tmp_path / "stages")
+    workspace = Workspace(recipe, make_plan(recipe, None), tmp_path, cache, Events(told.append))
+    evil = _entry(recipe, Factory("evil.py:student", {"width": 6}), tmp_path / "entry")
+    cache.write(KEY, lambda folder: shutil.copytree(evil, folder, dirs_exist_ok=True))
+    assert workspace.read(KEY, "student") is None
+    assert "the cached output of student is damaged and is made again" in told[0].fields["message"]
+    assert not (tmp_path / "ran").exists()
+    assert KEY not in cache
 
 
 def test_an_entry_names_the_code_that_the_recipe_does(recipe: Recipe, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_every_command_refuses_a_device_as_data(command: str, case: Case) -> Non
     case.refuses(*COMMANDS[command], code=2, says="keeps weights in a second file", seconds=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_refuses_a_pipe_as_the_model(command: str, case: Case) -> None:
     written(case, network())
@@ -51,6 +52,7 @@ def test_every_command_refuses_a_pipe_as_the_model(command: str, case: Case) -> 
     case.refuses(*COMMANDS[command], code=2, says="model.onnx is a pipe, not a file", seconds=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_refuses_numbers_behind_the_end_of_the_file(command: str, case: Case) -> None:
     written(case, network(outside(offset="4")))
