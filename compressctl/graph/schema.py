@@ -22,7 +22,7 @@ class Schema:
     """One operator in one opset. is_deterministic: it gives the same for the same inputs, and runs no bodies."""
 
     def __init__(self, schema: onnx.defs.OpSchema) -> None:
-        self.is_deterministic = schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.Deterministic
+        self.is_deterministic = schema.node_determinism == onnx.defs.OpSchema.NodeDeterminism.Deterministic  # type: ignore[attr-defined]
         self._inputs: Variables = tuple(part.type_str for part in schema.inputs)
         self._outputs: Variables = tuple(part.type_str for part in schema.outputs)
         self.defaults: Mapping[str, bytes] = {

@@ -42,10 +42,13 @@ def corrected_biases(
         weight = looked_up.array(site.weight or "")
         assert weight is not None
         shift = channel_means(nodes[site.node], weight_values(weight, quant) - weight, mean, model)
-        bias = looked_up.array(site.bias) if site.bias else None
-        value = (np.zeros_like(shift) if bias is None else bias.reshape(-1)) - shift
-        biases[site.node] = value.astype(weight.dtype)
+        biases[site.node] = shifted_back(looked_up.array(site.bias) if site.bias else None, shift, weight.dtype)
     return biases
+
+
+def shifted_back(bias: np.ndarray | None, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """What a bias has to be, so that outputs shifted by so much keep their mean."""
+    return ((0 if bias is None else bias.reshape(-1)) - shift).astype(dtype)  # type: ignore[no-any-return]
 
 
 def with_biases(model: onnx.ModelProto, biases: Mapping[str, np.ndarray]) -> onnx.ModelProto:

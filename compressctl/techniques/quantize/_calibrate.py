@@ -56,10 +56,8 @@ def calibrate(
     """Run the whole split once.
 
     ranged: tensors whose bounds are wanted; counted: those of them that need a histogram too; averaged: tensors whose mean
-    over samples is wanted. Raises UsageError on an empty split, StageError when a tensor holds NaN or infinity.
+    over samples is wanted. Raises UsageError without a call's samples, StageError when a tensor holds NaN or infinity.
     """
-    if len(split) == 0:
-        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
     histograms = {tensor: StreamingHistogram() for tensor in ranged}
     sums: dict[str, np.ndarray] = {}
     counting, averaging = frozenset(counted), frozenset(averaged)
@@ -67,7 +65,7 @@ def calibrate(
     done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for inputs, samples in calibration_batches(split, signature, tapped, most=-(-len(split) // 4)):
+        for inputs, samples in calibration_batches(split, signature, tapped, events, most=-(-len(split) // 4)):
             if early is None and done >= _EARLY * len(split):
                 early = copy.deepcopy(histograms)
             values = tapped.run(inputs)
@@ -80,9 +78,6 @@ def calibrate(
                 watched.result()
             del values, watching
             done += samples
-            events.progress("calibrating", done, len(split))
-    if done == 0:
-        raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
     return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done, early)
 
 
@@ -114,11 +109,26 @@ def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, s
 
 
 def calibration_batches(
-    split: Split, signature: Signature, tapped: ActivationRecorder, most: int = _LARGEST_BATCH
+    split: Split,
+    signature: Signature,
+    tapped: ActivationRecorder,
+    events: Events,
+    doing: str = "calibrating",
+    most: int = _LARGEST_BATCH,
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """The split in calls of at most so many samples whose tapped tensors fit the memory bound, with their numbers of samples."""
+    """The split in calls of at most so many samples whose tapped tensors fit the memory bound, with their numbers of samples.
+
+    Raises UsageError on an empty split, and on one with fewer samples than a fixed batch takes.
+    """
+    if len(split) == 0:
+        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
+    done = 0
     for feed in whole_feeds(split, signature, min(most, _batch_size(split, signature, tapped))):
         yield dict(feed.inputs), feed.count
+        done += feed.count
+        events.progress(doing, done, len(split))
+    if done == 0:
+        raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
 
 
 def _batch_size(split: Split, signature: Signature, tapped: ActivationRecorder) -> int:

@@ -19,7 +19,7 @@ from compressctl.graph.replace_weights import with_weights
 from compressctl.graph.simulate import leading_to, with_rounded_activations
 from compressctl.graph.sites import Site
 from compressctl.numerics.adaround import Layer, adaround, nearest
-from compressctl.techniques.quantize._bias import channel_means, correctable, with_biases
+from compressctl.techniques.quantize._bias import channel_means, correctable, shifted_back, with_biases
 from compressctl.techniques.quantize._calibrate import calibration_batches
 from compressctl.techniques.quantize._rows import input_rows
 
@@ -115,7 +115,8 @@ def _look(network: Network, settled: Settled, tensor: str, learned: Sequence[Sit
     shapes = {tensor.name: tuple(tensor.dims) for tensor in network.body.graph.initializer}
     rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.node: [] for site in learned}
     means = _Means()
-    for inputs, samples in calibration_batches(network.split, network.signature, coarse):
+    # Progress is counted in layers here.
+    for inputs, samples in calibration_batches(network.split, network.signature, coarse, Events()):
         both = exact.run(inputs)[tensor], coarse.run(inputs)[name]
         batches = max(1, -(-len(network.split) // samples))
         for site in learned:
@@ -233,5 +234,4 @@ def _correct_bias(network: Network, site: Site, seen: _Seen, settled: Settled) -
     exact, coarse = seen.means
     shift = channel_means(node, used, coarse, network.body) - channel_means(node, weight, exact, network.body)
     bias = found.array(site.bias) if site.bias else None
-    value = (np.zeros_like(shift) if bias is None else bias.reshape(-1)) - shift
-    settled.biases[site.node] = value.astype(weight.dtype)
+    settled.biases[site.node] = shifted_back(bias, shift, weight.dtype)

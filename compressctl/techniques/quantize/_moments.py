@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.data import Split
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import StageError
 from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
@@ -37,19 +37,16 @@ def input_moments(
     """By node, over the whole split: of a matrix product's inputs, and of a convolution's, kernel positions included.
 
     Nodes that read one tensor in the same way share their moments. Convolutions in groups are left out: each group has
-    inputs of its own. Positions that the input `attention_mask` leaves out do not count. Raises UsageError on an empty
-    split, StageError when an input holds NaN or infinity.
+    inputs of its own. Positions that the input `attention_mask` leaves out do not count. Raises UsageError without a call's
+    samples, StageError when an input holds NaN or infinity.
     """
     made = {node.name: node for node in model.graph.node}
     kept = [node for node in nodes if node.op != "Gather" and not _has_groups(made[node.node])]
-    if len(split) == 0:
-        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
     tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in kept)))
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     sums: dict[tuple[str, bytes], _Sum] = {}
     ways = {node.node: (node.input, _way(made[node.node], weights[node.weight])) for node in kept}
-    done = 0
-    for inputs, samples in calibration_batches(split, signature, tapped):
+    for inputs, _ in calibration_batches(split, signature, tapped, events):
         values = tapped.run(inputs)
         for node in {ways[node.node]: node for node in kept}.values():
             rows = input_rows(values[node.input], made[node.node], weights[node.weight], inputs, _MOST_ROWS)
@@ -60,10 +57,6 @@ def input_moments(
                 )
             sums.setdefault(ways[node.node], _Sum(rows.shape[1])).add(rows)
         del values
-        done += samples
-        events.progress("calibrating", done, len(split))
-    if done == 0:
-        raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
     found = {way: total.moments() for way, total in sums.items()}
     return {node.node: found[ways[node.node]] for node in kept}
 
@@ -73,19 +66,14 @@ def input_maxima(
 ) -> dict[str, np.ndarray]:
     """By tensor that matrix products read: (channels,) float32, the largest |x| of each over the whole split.
 
-    Positions that the input `attention_mask` leaves out do not count. Raises UsageError on an empty split.
+    Positions that the input `attention_mask` leaves out do not count. Raises UsageError without a call's samples.
     """
-    if len(split) == 0:
-        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
     tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in nodes)))
     found: dict[str, np.ndarray] = {}
-    done = 0
-    for inputs, samples in calibration_batches(split, signature, tapped):
+    for inputs, _ in calibration_batches(split, signature, tapped, events, "finding outliers"):
         for tensor, values in tapped.run(inputs).items():
             largest = np.abs(matrix_rows(values, inputs)).max(axis=0)
             found[tensor] = np.maximum(found[tensor], largest) if tensor in found else largest
-        done += samples
-        events.progress("finding outliers", done, len(split))
     return found
 
 

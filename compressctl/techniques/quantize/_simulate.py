@@ -107,22 +107,19 @@ class _Linear(nn.Linear, RoundedLayer):
         return functional.linear(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
 
 
-class _Conv1d(nn.Conv1d, RoundedLayer):
+class _Conv(RoundedLayer):
     def forward(self, input: Tensor) -> Tensor:
-        y: Tensor = super()._conv_forward(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
-        return y
+        assert isinstance(self, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        return self._conv_forward(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
 
 
-class _Conv2d(nn.Conv2d, RoundedLayer):
-    def forward(self, input: Tensor) -> Tensor:
-        y: Tensor = super()._conv_forward(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
-        return y
+class _Conv1d(_Conv, nn.Conv1d): ...
 
 
-class _Conv3d(nn.Conv3d, RoundedLayer):
-    def forward(self, input: Tensor) -> Tensor:
-        y: Tensor = super()._conv_forward(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
-        return y
+class _Conv2d(_Conv, nn.Conv2d): ...
+
+
+class _Conv3d(_Conv, nn.Conv3d): ...
 
 
 _ROUNDED: Mapping[type[nn.Module], Callable[..., RoundedLayer]] = {
