@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.errors import first_line
+from compressctl.core.model import Signature
 from compressctl.graph.index import attribute
 from compressctl.graph.session import open_graph
 from compressctl.graph.tensors import copy_of, from_array, to_array
@@ -108,3 +109,15 @@ def _two_samples(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
         drawn = generator.random(shape) if is_float else generator.integers(0, 2, shape)
         samples[value.name] = drawn.astype(dtype)
     return samples
+
+
+def fix_batch(model: onnx.ModelProto, signature: Signature) -> onnx.ModelProto:
+    """A copy in which every batch axis of inputs and outputs is 1; the input is not changed."""
+    fixed = copy_of(model)
+    axes = {spec.name: spec.batch_axis for spec in (*signature.inputs, *signature.outputs)}
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        axis = axes.get(value.name)
+        if axis is not None:
+            value.type.tensor_type.shape.dim[axis].dim_value = 1
+    del fixed.graph.value_info[:]  # shapes inferred for the open batch
+    return fixed

@@ -98,3 +98,12 @@ def _check(graph: onnx.GraphProto, inputs: Mapping[str, Sequence[int]]) -> None:
                 symbol(name, axis, dim) if is_open(dim) else str(dim.dim_value) for axis, dim in enumerate(dims)
             )
             raise ValueError(f"input {name!r} is {told}, not {'x'.join(map(str, shape))}")
+
+
+def open_sizes(graph: onnx.GraphProto) -> None:
+    """Leave sizes below 1 open, in place: of inputs and outputs, and of the tensors between them."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.HasField("tensor_type"):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.HasField("dim_value") and dim.dim_value < 1:
+                    dim.ClearField("dim_value")

@@ -228,7 +228,7 @@ class Workspace:
 
     def take_one_at_a_time(self) -> OnnxModel:
         """The original from now on as a model of one sample a call; returns it."""
-        from compressctl.graph.fix_batch import fix_batch
+        from compressctl.graph.dynamic_batch import fix_batch
 
         model = self.original_graph()
         fixed = replace(model, body=fix_batch(model.body, model.signature), signature=one_at_a_time(model.signature))

@@ -85,7 +85,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     Raises UsageError when it is not a valid ONNX model.
     """
     from compressctl.graph.model_file import check, external_files, fill
-    from compressctl.graph.open_sizes import open_sizes
+    from compressctl.graph.open_axes import open_sizes
 
     parsed = _parsed(path)
     if not parsed.model.graph.node:

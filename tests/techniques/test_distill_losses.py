@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from compressctl.techniques.distill._adapters import same_places  # noqa: E402
-from compressctl.techniques.distill._attention import attention_map, attention_transfer  # noqa: E402
-from compressctl.techniques.distill._contrastive import contrast  # noqa: E402
-from compressctl.techniques.distill._relational import angle_loss, distance_loss  # noqa: E402
+from compressctl.techniques.distill._feature_losses import (  # noqa: E402  # noqa: E402
+    angle_loss,
+    attention_map,
+    attention_transfer,
+    contrast,
+    distance_loss,
+)
 from compressctl.training.supervision.distances import cosine_distance, squared_difference  # noqa: E402
 from compressctl.training.supervision.dkd import dkd  # noqa: E402
 from compressctl.training.supervision.kd import as_classes, kl, standardized  # noqa: E402

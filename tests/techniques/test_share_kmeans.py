@@ -30,7 +30,7 @@ from compressctl.sources.load import load_dataset
 from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply as prune
-from compressctl.techniques.share._allocate import Option, allocate
+from compressctl.techniques.share._budget import Option, allocate
 from compressctl.techniques.share._shared import Codebooks, share
 from compressctl.techniques.share.kmeans import apply
 from compressctl.techniques.share.params import KmeansParams

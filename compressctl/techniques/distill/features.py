@@ -12,11 +12,9 @@ from compressctl.core.model import Model
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.techniques.distill._adapters import Embeddings, adapter, reinitialise, same_places, vectors
-from compressctl.techniques.distill._attention import attention_transfer
-from compressctl.techniques.distill._contrastive import contrast
+from compressctl.techniques.distill._feature_losses import angle_loss, attention_transfer, contrast, distance_loss
 from compressctl.techniques.distill._layers import Pair, listening, pair_layers
 from compressctl.techniques.distill._preflight_warnings import warn_of_heat, warn_of_untaught_end
-from compressctl.techniques.distill._relational import angle_loss, distance_loss
 from compressctl.techniques.distill._setup import conclude, label_loss, prepare, samples_of
 from compressctl.techniques.distill._synthetic import Afresh
 from compressctl.techniques.distill.params import FeaturesParams

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from compressctl.core.feeds import feeds
 from compressctl.core.technique import RunContext
 from compressctl.layers.layer import Layer
 from compressctl.layers.network import Network
-from compressctl.techniques.share._allocate import Option, allocate
+from compressctl.numerics.knapsack import Limit, choose
 from compressctl.techniques.share._codebooks import Chosen, as_rows
 from compressctl.techniques.share._shared import Codebooks, Shared, share
 from compressctl.techniques.share.params import KmeansParams
@@ -88,3 +89,22 @@ def _outputs(network: Network, run: RunContext) -> Callable[[], np.ndarray]:
 
     spread = max(float(run_once().std()), 1e-30)
     return lambda: run_once() / spread
+
+
+@dataclass(frozen=True)
+class Option:
+    """One number of clusters for one layer: bits that it takes, and error in whatever unit, the same for all layers."""
+
+    clusters: int
+    bits: float
+    error: float
+
+
+def allocate(options: Mapping[str, Sequence[Option]], budget_bits: float) -> dict[str, Option] | None:
+    """An option for each layer, together within the budget, with the least sum of errors; None where nothing fits."""
+    costs = [[option.error for option in some] for some in options.values()]
+    bits = [[option.bits for option in some] for some in options.values()]
+    picked = choose(costs, [Limit(bits, budget_bits)])
+    if picked is None:
+        return None
+    return {name: some[position] for (name, some), position in zip(options.items(), picked, strict=True)}

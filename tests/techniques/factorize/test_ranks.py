@@ -15,9 +15,9 @@ from compressctl.techniques.factorize._layer_rules import LayerRule
 from compressctl.techniques.factorize._ranks import Chooser
 from compressctl.techniques.factorize._rules import choose
 from compressctl.techniques.factorize._split import Option, options
-from compressctl.techniques.factorize._svd_split import ChannelSplit, SpatialSplit
-from compressctl.techniques.factorize._tucker_split import tucker_split
 from compressctl.techniques.factorize.params import RankRule
+from compressctl.techniques.factorize.svd import ChannelSplit, SpatialSplit
+from compressctl.techniques.factorize.tucker import tucker_split
 
 
 def _linear(name: str = "fc", shape: tuple[int, int] = (40, 60), decay: float = 0.9, seed: int = 0) -> Layer:

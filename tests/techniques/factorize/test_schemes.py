@@ -12,12 +12,12 @@ from torch import nn
 from compressctl.layers.layer import Layer
 from compressctl.layers.torch_network import outline_of
 from compressctl.numerics.low_rank import whitening
-from compressctl.techniques.factorize._cp_split import cp_split
 from compressctl.techniques.factorize._pieces import measured
 from compressctl.techniques.factorize._split import Option, Rank, Split, option
-from compressctl.techniques.factorize._svd_split import ChannelSplit, SpatialSplit
 from compressctl.techniques.factorize._torch_network import _chain
-from compressctl.techniques.factorize._tucker_split import tucker_split
+from compressctl.techniques.factorize.cp import cp_split
+from compressctl.techniques.factorize.svd import ChannelSplit, SpatialSplit
+from compressctl.techniques.factorize.tucker import tucker_split
 
 
 def cp_of_axes(layer: Layer, factor: np.ndarray | None) -> Split:
