@@ -50,10 +50,6 @@ def already_quantized(model: onnx.ModelProto) -> tuple[Quantized, ...]:
     return tuple(Quantized(*key, tuple(names)) for key, names in found.items())
 
 
-def in_words(found: tuple[Quantized, ...]) -> str:
-    return "; ".join(str(part) for part in found)
-
-
 Part = tuple[str, str, str, str]
 
 

@@ -10,6 +10,7 @@ import onnx
 
 from compressctl.core.backend import StoredWeights
 from compressctl.graph.constants import Scope, constant_tensors, parameter_tensors, scopes
+from compressctl.graph.index import attribute
 from compressctl.graph.model_file import read_model
 from compressctl.graph.packed_sources import packed_sources
 from compressctl.graph.tensors import to_array
@@ -82,10 +83,8 @@ def _zero_points(graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto]) -
         if point.size == 1:
             found[node.input[0]] = point.reshape(())
         elif point.ndim == 1:
-            rank = len(tensors[node.input[0]].dims)
-            axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 1)
-            shape = [1] * rank
-            shape[axis] = -1
+            shape = [1] * len(tensors[node.input[0]].dims)
+            shape[int(attribute(node, "axis", 1))] = -1  # type: ignore[call-overload]
             found[node.input[0]] = point.reshape(shape)
     return found
 

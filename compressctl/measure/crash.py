@@ -13,12 +13,9 @@ import onnx
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import CompressctlError, CrashError
 from compressctl.core.target import Target
-from compressctl.graph.model_file import read_model, write_model
+from compressctl.graph.model_file import LARGEST_SINGLE_FILE, read_model, write_model
 from compressctl.graph.tensors import copy_of
 from compressctl.measure.session_host import SessionHost
-
-_LARGEST = 1_500_000_000
-"""Bytes of a graph that is cut and written again a dozen times."""
 
 
 def with_node(
@@ -28,11 +25,9 @@ def with_node(
 
     inputs: of the call that crashed, None where opening the file was enough.
     """
-    node = None
-    if (
-        artifact.path.suffix == ".onnx"
-        and sum(file.stat().st_size for file in artifact.path.parent.glob("*")) < _LARGEST
-    ):
+    node, size = None, sum(file.stat().st_size for file in artifact.path.parent.glob("*"))
+    # It is cut and written again a dozen times.
+    if artifact.path.suffix == ".onnx" and size < LARGEST_SINGLE_FILE:
         node = crashing_node(artifact, target, inputs)
     if node is None:
         return error

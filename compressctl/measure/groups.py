@@ -20,25 +20,28 @@ def group_changes(was_right: np.ndarray, is_right: np.ndarray, groups: np.ndarra
     rng = np.random.default_rng(0)
     found, before, after = [], [], []
     for name in np.unique(groups):
-        mine = groups == name
-        was, is_, count = was_right[mine], is_right[mine], int(mine.sum())
-        cells = np.array([np.sum(was & is_), np.sum(was & ~is_), np.sum(~was & is_), np.sum(~was & ~is_)])
-        found.append(
-            GroupChange(
-                name=str(name),
-                samples=count,
-                before=float(was.mean() * 100),
-                after=float(is_.mean() * 100),
-                right_to_wrong=int(cells[1]),
-                wrong_to_right=int(cells[2]),
-            )
-        )
+        was, is_ = was_right[groups == name], is_right[groups == name]
+        found.append(one := change(str(name), was, is_))
+        count, broken, mended = one.samples, one.right_to_wrong, one.wrong_to_right
+        cells = np.array([np.sum(was & is_), broken, mended, np.sum(~was & ~is_)])
         if count >= SMALLEST_GROUP:
             drawn = rng.multinomial(count, cells / count, size=_RESAMPLES)
             before.append((drawn[:, 0] + drawn[:, 1]) / count * 100)
             after.append((drawn[:, 0] + drawn[:, 2]) / count * 100)
     gap = _gap(found, before, after)
     return None if gap is None else Groups(groups=sorted(found, key=lambda entry: entry.after - entry.before), **gap)
+
+
+def change(name: str, was_right: np.ndarray, is_right: np.ndarray) -> GroupChange:
+    """was_right, is_right: (n,) bool, of the samples that belong together."""
+    return GroupChange(
+        name=name,
+        samples=len(was_right),
+        before=float(was_right.mean() * 100),
+        after=float(is_right.mean() * 100),
+        right_to_wrong=int(np.sum(was_right & ~is_right)),
+        wrong_to_right=int(np.sum(~was_right & is_right)),
+    )
 
 
 def group_errors(error_before: np.ndarray, error_after: np.ndarray, groups: np.ndarray) -> ErrorGroups | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compressctl.measure.groups import group_changes
+from compressctl.measure.groups import change, group_changes
 from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Behaviour, ClassChange
 from compressctl.measure.score import Predictions
@@ -56,26 +56,14 @@ def _classes(
     labels: np.ndarray, before: np.ndarray, after: np.ndarray, classes: Sequence[str]
 ) -> tuple[ClassChange, ...]:
     """Every class that occurs, the one that lost most first."""
-    found = []
-    for label, name in enumerate(classes):
-        mine = labels == label
-        if not mine.any():
-            continue
-        was_right, is_right = before[mine] == label, after[mine] == label
-        broken, mended = int(np.sum(was_right & ~is_right)), int(np.sum(~was_right & is_right))
-        found.append(
-            ClassChange(
-                name=name,
-                samples=int(mine.sum()),
-                before=float(was_right.mean() * 100),
-                after=float(is_right.mean() * 100),
-                right_to_wrong=broken,
-                wrong_to_right=mended,
-                p_value=mcnemar(broken, mended),
-            )
-        )
-    adjusted = holm(np.array([entry.p_value for entry in found]))
+    found = [
+        change(name, before[labels == label] == label, after[labels == label] == label)
+        for label, name in enumerate(classes)
+        if label in labels
+    ]
+    adjusted = holm(np.array([mcnemar(entry.right_to_wrong, entry.wrong_to_right) for entry in found]))
     corrected = [
-        entry.model_copy(update={"p_value": float(p_value)}) for entry, p_value in zip(found, adjusted, strict=True)
+        ClassChange(**entry.model_dump(), p_value=float(p_value))
+        for entry, p_value in zip(found, adjusted, strict=True)
     ]
     return tuple(sorted(corrected, key=lambda entry: entry.after - entry.before))

@@ -103,16 +103,6 @@ class Change(Result):
     disagreements: int | None
 
 
-class ClassChange(Result):
-    name: str
-    samples: int
-    before: float = Field(description="accuracy in percent")
-    after: float
-    right_to_wrong: int
-    wrong_to_right: int
-    p_value: float = Field(description="exact McNemar test, corrected over the classes (Holm)")
-
-
 class GroupChange(Result):
     name: str
     samples: int
@@ -120,6 +110,10 @@ class GroupChange(Result):
     after: float
     right_to_wrong: int
     wrong_to_right: int
+
+
+class ClassChange(GroupChange):
+    p_value: float = Field(description="exact McNemar test, corrected over the classes (Holm)")
 
 
 class Groups(Result):

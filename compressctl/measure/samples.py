@@ -12,7 +12,7 @@ import numpy as np
 from compressctl.core.data import Dataset, SplitName, as_wide
 from compressctl.core.errors import UsageError
 from compressctl.core.feeds import feeds
-from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.model import Signature, fits
 
 Size = Literal["median", "10 %", "90 %"]
 
@@ -50,13 +50,7 @@ class Call:
         """Whether a model takes this call: another network's layer alone, for one, does not."""
         if {spec.name for spec in signature.inputs} != set(self.inputs):
             return False
-        return all(_fits(self.inputs[spec.name].shape, spec) for spec in signature.inputs)
-
-
-def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
-    return len(shape) == len(spec.shape) and all(
-        isinstance(wanted, str) or wanted == size for size, wanted in zip(shape, spec.shape, strict=True)
-    )
+        return all(fits(self.inputs[spec.name].shape, spec.shape) for spec in signature.inputs)
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,6 @@ def planes(bits: int) -> tuple[int, ...]:
     return tuple(width for width in _WHOLE if bits & width)
 
 
-def packed_size(count: int, bits: int) -> int:
-    """Bytes of that many codes: each plane ends with a whole byte."""
-    return sum(-(-count * width // 8) for width in planes(bits))
-
-
 def pack_planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
     """Codes of any shape, in C order, as one (bytes,) uint8 array per plane. Raises ValueError for codes that do not fit."""
     flat = np.asarray(codes).reshape(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,15 +65,6 @@ def plain(node: Node) -> Any:
     if isinstance(node.value, list):
         return [plain(child) for child in node.value]
     return node.value
-
-
-def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
-    """Every value and every container below node, each with its path."""
-    yield path, node
-    for key, child in node.entries.items():
-        yield from leaves(child, join(path, key))
-    for index, child in enumerate(node.items):
-        yield from leaves(child, join(path, index))
 
 
 def join(path: str, *steps: Step) -> str:

@@ -14,7 +14,7 @@ from compressctl.backends.node_names import node_name
 from compressctl.core.custom_ops import EXTENSIONS, register
 from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.failures import refused_in
-from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.model import Signature, TensorSpec, fits
 from compressctl.core.target import Target
 
 _QUIET = 4
@@ -205,10 +205,7 @@ def _check_array(array: np.ndarray, spec: TensorSpec) -> None:
             f"input {spec.name!r} is {array.dtype.name}, the model takes {spec.dtype}",
             hint=f"convert it with .astype({spec.dtype!r})",
         )
-    fits = array.ndim == len(spec.shape) and all(
-        size == wanted for size, wanted in zip(array.shape, spec.shape, strict=True) if isinstance(wanted, int)
-    )
-    if not fits:
+    if not fits(array.shape, spec.shape):
         wanted_shape = " x ".join(str(size) for size in spec.shape)
         raise UsageError(
             f"input {spec.name!r} has shape {' x '.join(map(str, array.shape))}, the model takes {wanted_shape}"

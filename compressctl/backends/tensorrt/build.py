@@ -18,7 +18,7 @@ from compressctl.backends.storage import as_stored
 from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError, first_line
-from compressctl.core.model import OnnxModel, TensorSpec
+from compressctl.core.model import OnnxModel, TensorSpec, fits
 from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
@@ -149,10 +149,7 @@ def _check_profiles(model: OnnxModel, given: Mapping[str, Profile]) -> None:
             if not least <= best <= most:
                 raise UsageError(f"{where}: min, opt and max must grow, here {least}, {best}, {most}", hint="swap them")
         for label, shape in (("min", profile.min), ("opt", profile.opt), ("max", profile.max)):
-            fits = len(shape) == len(spec.shape) and all(
-                isinstance(axis, str) or axis == size for axis, size in zip(spec.shape, shape, strict=False)
-            )
-            if not fits:
+            if not fits(shape, spec.shape):
                 told = " x ".join(map(str, shape))
                 raise UsageError(f"{where}.{label}: {told} does not fit {axes}", hint="only the named axes may vary")
 

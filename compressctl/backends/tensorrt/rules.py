@@ -16,7 +16,6 @@ from onnx import TensorProto
 from compressctl.backends.dialects.tensorrt import FOUR_BIT_BLOCKS
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.opset import opset_of
-from compressctl.graph.tensors import to_array
 
 API, GUIDE, PARSER = "NvInfer.h, IQuantizeLayer", "TensorRT guide, Q/DQ placement", "onnx-tensorrt, operators.md"
 SCHEMES = "TensorRT guide, Quantization schemes"
@@ -84,9 +83,10 @@ class Graph:
     def nodes(self, *ops: str) -> Iterator[onnx.NodeProto]:
         return (node for node in self.model.graph.node if node.op_type in ops)
 
-    def array(self, name: str) -> np.ndarray | None:
-        tensor = self.found.initializers.get(name)
-        return None if tensor is None else to_array(tensor)
+    def has_offset(self, node: onnx.NodeProto) -> bool:
+        """Whether the zero point of a Q or DQ is a constant other than zero."""
+        values = self.found.array(node.input[2]) if len(node.input) > 2 else None
+        return values is not None and bool(np.any(values.astype(np.float32) != 0))
 
     def dequantizes_constant(self, node: onnx.NodeProto) -> bool:
         """A DQ of stored codes, or of what a Q makes of a stored weight."""
@@ -98,14 +98,23 @@ class Graph:
     def maker(self, tensor: str) -> onnx.NodeProto | None:
         return self.found.producers.get(tensor)
 
+    def dequantizer(self, tensor: str) -> onnx.NodeProto | None:
+        maker = self.maker(tensor)
+        return maker if maker is not None and maker.op_type == _DQ else None
+
+    def quantized(self, tensor: str) -> onnx.NodeProto | None:
+        """The node whose output a Q and a DQ pass on here."""
+        dequantize = self.dequantizer(tensor)
+        quantize = None if dequantize is None else self.maker(dequantize.input[0])
+        return self.maker(quantize.input[0]) if quantize is not None and quantize.op_type == _Q else None
+
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         return list(self.found.consumers.get(tensor, []))
 
 
 def _zero_point_is_zero(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(_Q, _DQ):
-        values = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        if values is not None and np.any(values.astype(np.float32) != 0) and not _is_blocked(node):
+        if graph.has_offset(node) and not _is_blocked(node):
             yield node.name, "its zero point is not zero"
 
 
@@ -123,7 +132,7 @@ def _scale_is_constant(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _scale_is_positive(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(_Q, _DQ):
-        values = graph.array(node.input[1])
+        values = graph.found.array(node.input[1])
         if values is not None and not (np.isfinite(values).all() and (values > 0).all()):
             yield node.name, "its scale is zero, negative or not finite"
 
@@ -140,8 +149,7 @@ def _codes_are_signed(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _bias_is_float(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes("Conv", "ConvTranspose", "Gemm"):
-        maker = graph.maker(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        if maker is not None and maker.op_type == _DQ:
+        if len(node.input) > 2 and graph.dequantizer(node.input[2]) is not None:
             yield node.name, "its bias is quantized"
 
 
@@ -153,7 +161,7 @@ def _no_int32_dequantized(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _activation_per_tensor(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(_Q, _DQ):
-        values = graph.array(node.input[1])
+        values = graph.found.array(node.input[1])
         constant = node.input[0] in graph.found.initializers or (
             node.op_type == _DQ and graph.dequantizes_constant(node)
         )
@@ -163,10 +171,10 @@ def _activation_per_tensor(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _weight_axis(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(*_WEIGHTED):
-        maker = graph.maker(node.input[1])
-        if maker is None or maker.op_type != _DQ or _is_blocked(maker):
+        maker = graph.dequantizer(node.input[1])
+        if maker is None or _is_blocked(maker):
             continue
-        scale = graph.array(maker.input[1])
+        scale = graph.found.array(maker.input[1])
         if scale is None or scale.size <= 1:
             continue
         wanted = 0 if node.op_type == "Gemm" and attribute(node, "transB", 0) else _WEIGHTED[node.op_type]
@@ -177,9 +185,7 @@ def _weight_axis(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _no_quantize_before_relu(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes("Relu", "Clip", "LeakyRelu"):
-        maker = graph.maker(node.input[0])
-        quantize = graph.maker(maker.input[0]) if maker is not None and maker.op_type == _DQ else None
-        source = graph.maker(quantize.input[0]) if quantize is not None and quantize.op_type == _Q else None
+        source = graph.quantized(node.input[0])
         if source is not None and source.op_type in _WEIGHTED:
             yield node.name, f"Q/DQ stands between {source.name} and it, so that the two are not fused"
 
@@ -197,15 +203,15 @@ def _no_output_quantize(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _float_functions(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(*_FLOAT_FUNCTIONS):
-        maker = graph.maker(node.input[0])
-        if maker is not None and maker.op_type == _DQ and not graph.dequantizes_constant(maker):
+        maker = graph.dequantizer(node.input[0])
+        if maker is not None and not graph.dequantizes_constant(maker):
             yield node.name, f"the input of {node.op_type} is quantized, which it computes in float anyway"
 
 
 def _concat_scales_agree(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes("Concat"):
-        makers = [graph.maker(name) for name in node.input]
-        scales = [graph.array(maker.input[1]) for maker in makers if maker is not None and maker.op_type == _DQ]
+        makers = [maker for name in node.input if (maker := graph.dequantizer(name)) is not None]
+        scales = [graph.found.array(maker.input[1]) for maker in makers]
         known = [float(scale.reshape(-1)[0]) for scale in scales if scale is not None and scale.size == 1]
         if len(known) > 1 and not np.allclose(known, known[0], rtol=1e-3, atol=0):
             yield node.name, f"its inputs have scales from {min(known):.3g} to {max(known):.3g}"
@@ -213,8 +219,7 @@ def _concat_scales_agree(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _blocked_without_zero_point(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(_Q, _DQ):
-        values = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        if _is_blocked(node) and values is not None and np.any(values.astype(np.float32) != 0):
+        if _is_blocked(node) and graph.has_offset(node):
             yield node.name, "its blocks have a zero point that is not zero"
 
 
@@ -252,8 +257,8 @@ def _four_bits_are_weights(graph: Graph) -> Iterator[tuple[str, str]]:
         if graph.types.get(node.input[0]) in _FOUR_BIT and not graph.dequantizes_constant(node):
             yield node.name, "it dequantizes a 4-bit activation"
     for node in graph.nodes("Conv", "ConvTranspose"):
-        maker = graph.maker(node.input[1])
-        if maker is not None and maker.op_type == _DQ and graph.types.get(maker.input[0]) in _FOUR_BIT:
+        maker = graph.dequantizer(node.input[1])
+        if maker is not None and graph.types.get(maker.input[0]) in _FOUR_BIT:
             yield node.name, "its weight has 4 bits; convolutions take INT8 and FP8"
 
 
@@ -273,10 +278,9 @@ def _imported_operators(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _both_or_none(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes(*_WEIGHTED):
-        makers = [graph.maker(name) for name in node.input[:2]]
-        quantized = [maker is not None and maker.op_type == _DQ for maker in makers]
-        weight = makers[1]
-        is_weight_only = quantized[1] and weight is not None and graph.types.get(weight.input[0]) in _BLOCKED
+        makers = [graph.dequantizer(name) for name in node.input[:2]]
+        quantized, weight = [maker is not None for maker in makers], makers[1]
+        is_weight_only = weight is not None and graph.types.get(weight.input[0]) in _BLOCKED
         if any(quantized) and not all(quantized) and not is_weight_only:
             yield node.name, f"only its {'weight' if quantized[1] else 'input'} is quantized, so that it runs in float"
 
@@ -291,7 +295,7 @@ def _codes_go_to_dequantize(graph: Graph) -> Iterator[tuple[str, str]]:
 def _opset(graph: Graph) -> Iterator[tuple[str, str]]:
     version = opset_of(graph.model)
     for node in graph.nodes(_Q, _DQ):
-        values = graph.array(node.input[1])
+        values = graph.found.array(node.input[1])
         needed = 21 if _is_blocked(node) or graph.types.get(node.input[0]) in _BLOCKED else 10
         needed = max(needed, 13 if values is not None and values.size > 1 else 10)
         if version < needed:
@@ -300,11 +304,7 @@ def _opset(graph: Graph) -> Iterator[tuple[str, str]]:
 
 def _residual_branch(graph: Graph) -> Iterator[tuple[str, str]]:
     for node in graph.nodes("Add"):
-        sources = []
-        for name in node.input:
-            maker = graph.maker(name)
-            quantize = graph.maker(maker.input[0]) if maker is not None and maker.op_type == _DQ else None
-            sources.append(graph.maker(quantize.input[0]) if quantize is not None and quantize.op_type == _Q else None)
+        sources = [graph.quantized(name) for name in node.input]
         ends = [source is not None and source.op_type in ("Conv", "Gemm", "MatMul") for source in sources]
         if all(source is not None for source in sources) and any(ends):
             yield node.name, "both branches of the addition are quantized, so that it is not fused into the convolution"
@@ -324,11 +324,8 @@ def _is_blocked(node: onnx.NodeProto) -> bool:
 
 def weight_of(graph: Graph, node: onnx.NodeProto) -> np.ndarray | None:
     """A weighted node's constant weight, or its codes."""
-    values = graph.array(node.input[1])
-    maker = graph.maker(node.input[1])
-    if values is None and maker is not None and maker.op_type == _DQ:
-        return graph.array(maker.input[0])
-    return values
+    maker = graph.dequantizer(node.input[1])
+    return graph.found.array(node.input[1] if maker is None else maker.input[0])
 
 
 def two_of_four(graph: Graph) -> list[str]:

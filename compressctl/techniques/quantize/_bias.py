@@ -48,7 +48,7 @@ def corrected_biases(
 
 def shifted_back(bias: np.ndarray | None, shift: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """What a bias has to be, so that outputs shifted by so much keep their mean."""
-    return ((0 if bias is None else bias.reshape(-1)) - shift).astype(dtype)  # type: ignore[no-any-return]
+    return ((0 if bias is None else bias.reshape(-1)) - shift).astype(dtype)
 
 
 def with_biases(model: onnx.ModelProto, biases: Mapping[str, np.ndarray]) -> onnx.ModelProto:

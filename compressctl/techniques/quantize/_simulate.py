@@ -110,7 +110,8 @@ class _Linear(nn.Linear, RoundedLayer):
 class _Conv(RoundedLayer):
     def forward(self, input: Tensor) -> Tensor:
         assert isinstance(self, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        return self._conv_forward(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
+        y: Tensor = self._conv_forward(self.rounded_input(input), self.weight_rounding(self.weight), self.bias)
+        return y
 
 
 class _Conv1d(_Conv, nn.Conv1d): ...
