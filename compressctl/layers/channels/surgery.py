@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.layers.channels.dependency_groups import Axis, Group
+from compressctl.layers.channels.dependency_groups import Axis, Group, Member
+from compressctl.layers.channels.weights import member_weights, over_channels, per_channel
 
 Removal = Mapping[tuple[str, Axis, int], np.ndarray]
 """Sorted positions that go, by (name, axis, dim) as in `Member`."""
@@ -44,11 +45,15 @@ def mask(network: nn.Module, gone: Removal) -> nn.Module:
     masked = copy.deepcopy(network)
     with torch.no_grad():
         for (name, axis, dim), positions in gone.items():
-            where = torch.as_tensor(positions)
-            if axis == "values":
-                masked.get_parameter(name).index_fill_(dim, where, 0.0)
-            else:
-                _mask_layer(masked.get_submodule(name), axis, where)
+            member = Member(name, axis, positions, positions, dim)
+            module, parameters = member_weights(masked, member)
+            if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+                _mask_statistics(module, torch.as_tensor(positions))
+                continue
+            for _, value in parameters:
+                going = torch.zeros(len(per_channel(value, module, member)), dtype=value.dtype, device=value.device)
+                going[positions] = 1.0
+                value.masked_fill_(over_channels(going, value, module, member) > 0, 0.0)
     return masked
 
 
@@ -154,33 +159,6 @@ def _narrow(module: nn.Module, attribute: str, dim: int, positions: np.ndarray) 
     kept = value.detach().index_select(dim, keep.nonzero().flatten().to(value.device)).clone()
     is_parameter = isinstance(value, nn.Parameter)
     setattr(module, attribute, nn.Parameter(kept, requires_grad=value.requires_grad) if is_parameter else kept)
-
-
-def _mask_layer(module: nn.Module, axis: Axis, where: Tensor) -> None:
-    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-        _mask_statistics(module, where)
-        return
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if isinstance(module, nn.Embedding):
-        weight[:, where] = 0.0  # type: ignore[index]
-    elif axis == "out":
-        transposed = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
-        if isinstance(weight, Tensor) and not (isinstance(module, nn.PReLU)):
-            weight.index_fill_(1 if transposed else 0, where, 0.0)
-        if isinstance(bias, Tensor):
-            bias[where] = 0.0
-    else:
-        assert isinstance(weight, Tensor)
-        groups = module.groups if isinstance(module, nn.modules.conv._ConvNd) else 1
-        transposed = isinstance(module, nn.modules.conv._ConvNd) and module.transposed
-        share = channels(module, "in") // int(groups)
-        rows = weight.shape[0] // int(groups)
-        for position in where.tolist():
-            if transposed:
-                weight[position] = 0.0
-            else:
-                part = position // share
-                weight[part * rows : (part + 1) * rows, position % share] = 0.0
 
 
 def _mask_statistics(module: Any, where: Tensor) -> None:

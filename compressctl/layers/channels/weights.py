@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from compressctl.layers.channels.dependency_groups import Group, Member
@@ -54,6 +55,13 @@ def per_channel(values: Tensor, module: nn.Module | None, member: Member) -> Ten
     # (groups, outputs of a group, inputs of a group, kernel): every group reads its own inputs.
     split = values.reshape(groups, values.shape[0] // groups, values.shape[1], -1)
     return split.sum((1, 3)).flatten()
+
+
+def over_channels(values: Tensor, shaped: Tensor, module: nn.Module | None, member: Member) -> Tensor:
+    """(channels,) along the member's axis, spread over the shape of one of its parameters: the transpose of `per_channel`."""
+    _, spread = torch.func.vjp(lambda weights: per_channel(weights, module, member), shaped.detach())
+    found: Tensor = spread(values)[0]
+    return found
 
 
 def to_units(group: Group, member: Member, values: np.ndarray) -> np.ndarray:

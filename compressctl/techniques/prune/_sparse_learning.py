@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressctl.layers.channels.dependency_groups import Group, Member
-from compressctl.layers.channels.surgery import channels
-from compressctl.layers.channels.weights import channel_norms, member_weights
+from compressctl.layers.channels.dependency_groups import Group
+from compressctl.layers.channels.weights import channel_norms, member_weights, over_channels, per_channel
 from compressctl.training.hooks import Hook, StepInfo
 
 _HARDEST = 16.0
@@ -35,7 +34,7 @@ class Pull(Hook):
             for member in group.members:
                 module, parameters = member_weights(network, member)
                 for name, value in parameters:
-                    along = np.zeros(_axis_length(value, module, member))
+                    along = np.zeros(len(per_channel(value, module, member)))
                     along[member.channels] = pulls[group.name][member.units]
                     tensor = torch.as_tensor(along, dtype=value.dtype, device=value.device)
                     self._shaped.append((name, over_channels(tensor, value, module, member)))
@@ -104,32 +103,3 @@ def group_norm_pull(importance: np.ndarray) -> np.ndarray:
     if spread <= 0:
         return np.ones_like(importance)
     return np.asarray(_HARDEST ** ((importance.max() - importance) / spread))
-
-
-def over_channels(values: Tensor, shaped: Tensor, module: nn.Module | None, member: Member) -> Tensor:
-    """(channels,) along the member's axis, spread over the shape of one of its parameters."""
-    if shaped.ndim == 1:
-        return values
-    if member.axis == "values":
-        return values.reshape([-1 if dim == member.dim % shaped.ndim else 1 for dim in range(shaped.ndim)]).expand_as(
-            shaped
-        )
-    convolution = isinstance(module, nn.modules.conv._ConvNd)
-    if member.axis == "out" and not isinstance(module, nn.Embedding):
-        dim = 1 if convolution and module.transposed else 0  # type: ignore[union-attr]
-        return values.reshape([-1 if axis == dim else 1 for axis in range(shaped.ndim)]).expand_as(shaped)
-    if convolution and not module.transposed:  # type: ignore[union-attr]
-        groups = int(module.groups)  # type: ignore[union-attr,arg-type]
-        rows = values.reshape(groups, 1, -1).expand(groups, shaped.shape[0] // groups, -1).reshape(shaped.shape[:2])
-        return rows.reshape(*rows.shape, *[1] * (shaped.ndim - 2)).expand_as(shaped)
-    dim = 0 if convolution else 1
-    return values.reshape([-1 if axis == dim else 1 for axis in range(shaped.ndim)]).expand_as(shaped)
-
-
-def _axis_length(value: Tensor, module: nn.Module | None, member: Member) -> int:
-    if member.axis == "values":
-        return value.shape[member.dim]
-    if value.ndim == 1:
-        return value.shape[0]
-    assert module is not None
-    return channels(module, member.axis)
