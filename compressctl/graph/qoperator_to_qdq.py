@@ -5,7 +5,7 @@ Source: ONNX operators QLinearConv-10 and QLinearMatMul-10; ONNX Runtime's contr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -15,8 +15,33 @@ from compressctl.graph.edit import GraphEditor
 from compressctl.graph.index import all_nodes, attribute
 from compressctl.graph.tensors import copy_of
 
-Triple = tuple[str, str, str]
-"""Codes, scale and zero point."""
+
+@dataclass(frozen=True)
+class _Form:
+    """op: the float operator. first, operands: where its operands begin among the inputs, each as codes, scale and zero point, and
+    how many there are, None for all that follow. result: where the result's scale and zero point stand; without them it is float.
+    bias: where an int32 bias may stand.
+    """
+
+    op: str
+    operands: int | None = 2
+    result: int = 6
+    bias: int | None = None
+    first: int = 0
+
+
+_FORMS = {
+    "QLinearConv": _Form("Conv", bias=8),
+    "QLinearMatMul": _Form("MatMul"),
+    "QGemm": _Form("Gemm", result=7, bias=6),
+    "QLinearAdd": _Form("Add"),
+    "QLinearMul": _Form("Mul"),
+    "QLinearConcat": _Form("Concat", None, result=0, first=2),
+    "QLinearGlobalAveragePool": _Form("GlobalAveragePool", 1, result=3),
+    "QLinearAveragePool": _Form("AveragePool", 1, result=3),
+    "QLinearSigmoid": _Form("Sigmoid", 1, result=3),
+    "QLinearLeakyRelu": _Form("LeakyRelu", 1, result=3),
+}
 
 
 def unfold_qlinear(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,15 +57,19 @@ def unfold_qlinear(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def is_qlinear(node: onnx.NodeProto) -> bool:
     """Whether it is such an operator, in the layout that its float operator has."""
-    return node.op_type in _READERS and not attribute(node, "channels_last", 0)
+    return node.op_type in _FORMS and not attribute(node, "channels_last", 0)
 
 
 def _unfolded(node: onnx.NodeProto, editor: GraphEditor) -> list[onnx.NodeProto] | None:
-    op, operands, result, bias = _READERS[node.op_type](list(node.input))
+    form, given = _FORMS[node.op_type], list(node.input)
+    op, operands = form.op, [given[at : at + 3] for at in range(form.first, len(given) - 2, 3)][: form.operands]
+    result = given[form.result : form.result + 2]
+    is_float = not any(result)
+    bias = given[form.bias] if form.bias is not None and len(given) > form.bias else ""
     make, name, nodes, inputs = helper.make_node, editor.name, [], []
-    for position, (codes, scale, point) in enumerate(operands):
+    for position, operand in enumerate(operands):
         inputs.append(name(node.name, f"operand{position}"))
-        dequantize = make("DequantizeLinear", [codes, scale, point], [inputs[-1]], name(inputs[-1], "DQ"))
+        dequantize = make("DequantizeLinear", operand, [inputs[-1]], name(inputs[-1], "DQ"))
         if position == 1 and op in _WEIGHT_AXES:
             dequantize.attribute.append(helper.make_attribute("axis", _weight_axis(op, node)))
         nodes.append(dequantize)
@@ -52,11 +81,11 @@ def _unfolded(node: onnx.NodeProto, editor: GraphEditor) -> list[onnx.NodeProto]
         scale = editor.constant(np.asarray(scales[0] * scales[1], np.float32), node.name, "bias_scale")
         inputs.append(name(node.name, "bias"))
         nodes.append(make("DequantizeLinear", [bias, scale], inputs[-1:], name(inputs[-1], "DQ"), axis=0))
-    raw = node.output[0] if result is None else name(node.name, "float")
+    raw = node.output[0] if is_float else name(node.name, "float")
     written = make(op, inputs, [raw], node.name)
     written.attribute.extend(entry for entry in node.attribute if entry.name not in ("channels_last",))
     nodes.append(written)
-    if result is not None:
+    if not is_float:
         nodes.append(make("QuantizeLinear", [raw, *result], [node.output[0]], name(node.name, "Q")))
     return nodes
 
@@ -67,47 +96,3 @@ _WEIGHT_AXES = {"Conv": 0, "MatMul": 1, "Gemm": 1}
 def _weight_axis(op: str, node: onnx.NodeProto) -> int:
     turned = any(entry.name == "transB" and entry.i for entry in node.attribute)
     return 0 if turned else _WEIGHT_AXES[op]
-
-
-Parts = tuple[str, list[Triple], tuple[str, str] | None, str]
-"""The float operator, its operands, scale and zero point of the result (None: it is float), an int32 bias or ''."""
-
-
-def _triples(names: list[str], count: int) -> list[Triple]:
-    return [(names[3 * n], names[3 * n + 1], names[3 * n + 2]) for n in range(count)]
-
-
-def _product(op: str) -> Callable[[list[str]], Parts]:
-    return lambda names: (op, _triples(names, 2), (names[6], names[7]), names[8] if len(names) > 8 else "")
-
-
-def _gemm(names: list[str]) -> Parts:
-    """QGemm: bias before the result's scale, which is left out for a float result."""
-    result = (names[7], names[8]) if len(names) > 8 and names[7] else None
-    return "Gemm", _triples(names, 2), result, names[6] if len(names) > 6 else ""
-
-
-def _pair(op: str) -> Callable[[list[str]], Parts]:
-    return lambda names: (op, _triples(names, 2), (names[6], names[7]), "")
-
-
-def _single(op: str) -> Callable[[list[str]], Parts]:
-    return lambda names: (op, _triples(names, 1), (names[3], names[4]), "")
-
-
-def _concat(names: list[str]) -> Parts:
-    return "Concat", _triples(names[2:], (len(names) - 2) // 3), (names[0], names[1]), ""
-
-
-_READERS: dict[str, Callable[[list[str]], Parts]] = {
-    "QLinearConv": _product("Conv"),
-    "QLinearMatMul": _pair("MatMul"),
-    "QGemm": _gemm,
-    "QLinearAdd": _pair("Add"),
-    "QLinearMul": _pair("Mul"),
-    "QLinearConcat": _concat,
-    "QLinearGlobalAveragePool": _single("GlobalAveragePool"),
-    "QLinearAveragePool": _single("AveragePool"),
-    "QLinearSigmoid": _single("Sigmoid"),
-    "QLinearLeakyRelu": _single("LeakyRelu"),
-}

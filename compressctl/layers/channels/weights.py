@@ -59,7 +59,7 @@ def per_channel(values: Tensor, module: nn.Module | None, member: Member) -> Ten
 
 def over_channels(values: Tensor, shaped: Tensor, module: nn.Module | None, member: Member) -> Tensor:
     """(channels,) along the member's axis, spread over the shape of one of its parameters: the transpose of `per_channel`."""
-    _, spread = torch.func.vjp(lambda weights: per_channel(weights, module, member), shaped.detach())
+    spread = torch.func.vjp(lambda weights: per_channel(weights, module, member), shaped.detach())[1]
     found: Tensor = spread(values)[0]
     return found
 
