@@ -40,49 +40,26 @@ def input_moments(
     network: Network, layers: Sequence[Layer], split: Split, seed: int, rows_per_batch: int = ROWS
 ) -> dict[str, Moments]:
     """By layer; layers whose inputs cannot be seen are missing."""
-    sums: dict[str, np.ndarray] = {}
-    squares: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
 
-    def see(name: str, rows: np.ndarray) -> None:
-        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
-        squares[name] = squares.get(name, 0.0) + np.square(rows, dtype=np.float64).sum(axis=0)
-        counts[name] = counts.get(name, 0) + len(rows)
+    def squares(layer: Layer, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(np.square(rows, dtype=np.float64).sum(axis=0))
 
-    _watch_rows(network, layers, split, see, seed, rows_per_batch)
-    return {
-        layer.name: Moments(
-            per_output(sums[layer.name] / counts[layer.name], layer),
-            per_output(squares[layer.name], layer),
-            counts[layer.name],
-        )
-        for layer in layers
-        if layer.name in counts
-    }
+    found = _summed(network, layers, split, squares, seed, rows_per_batch)
+    return {layer.name: Moments(mean, per_output(total, layer), count) for layer, mean, total, count in found}
 
 
 def input_grams(
     network: Network, layers: Sequence[Layer], split: Split, seed: int, rows_per_batch: int = ROWS
 ) -> dict[str, Grams]:
     """By layer; layers whose inputs cannot be seen are missing."""
-    groups = {layer.name: layer.outline.groups for layer in layers}
-    products: dict[str, np.ndarray] = {}
-    sums: dict[str, np.ndarray] = {}
-    counts: dict[str, int] = {}
 
-    def see(name: str, rows: np.ndarray) -> None:
-        sums[name] = sums.get(name, 0.0) + rows.sum(axis=0, dtype=np.float64)
-        counts[name] = counts.get(name, 0) + len(rows)
-        split_up = rows.reshape(*rows.shape[:2], groups[name], -1).transpose(2, 0, 1, 3)
-        split_up = split_up.reshape(groups[name], len(rows), -1)
-        products[name] = products.get(name, 0.0) + (split_up.transpose(0, 2, 1) @ split_up).astype(np.float64)
+    def products(layer: Layer, rows: np.ndarray) -> np.ndarray:
+        groups = layer.outline.groups
+        split_up = rows.reshape(*rows.shape[:2], groups, -1).transpose(2, 0, 1, 3).reshape(groups, len(rows), -1)
+        return np.asarray((split_up.transpose(0, 2, 1) @ split_up).astype(np.float64))
 
-    _watch_rows(network, layers, split, see, seed, rows_per_batch)
-    return {
-        layer.name: Grams(per_output(sums[layer.name] / counts[layer.name], layer), products[layer.name])
-        for layer in layers
-        if layer.name in counts
-    }
+    found = _summed(network, layers, split, products, seed, rows_per_batch)
+    return {layer.name: Grams(mean, total) for layer, mean, total, _ in found}
 
 
 def hold_mean_output(network: Network, layer: Layer, weight: np.ndarray, mean_input: np.ndarray) -> None:
@@ -101,22 +78,30 @@ def per_output(values: np.ndarray, layer: Layer) -> np.ndarray:
     return np.repeat(by_group, len(layer.weight) // groups, axis=0).reshape(layer.weight.shape)
 
 
-def _watch_rows(
+def _summed(
     network: Network,
     layers: Sequence[Layer],
     split: Split,
-    see: Callable[[str, np.ndarray], None],
+    of: Callable[[Layer, np.ndarray], np.ndarray],
     seed: int,
     rows_per_batch: int,
-) -> None:
-    """Show at most so many rows of each layer's inputs per batch, drawn evenly."""
+) -> list[tuple[Layer, np.ndarray, np.ndarray, int]]:
+    """Of each layer that was seen, over at most so many rows of its inputs per batch, drawn evenly: their mean in the weight's shape,
+    the sum of what `of` makes of them, and how many they were."""
     rng = np.random.default_rng(seed)
-    outlines = {layer.name: layer.outline for layer in layers}
+    by_name = {layer.name: layer for layer in layers}
+    sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
 
     def pick(count: int) -> np.ndarray:
         if count <= rows_per_batch:
             return np.arange(count)
         return np.sort(rng.choice(count, rows_per_batch, replace=False))
 
-    batches = split_batches(split, network.signature, network.batch_size)
-    network.watch(list(outlines), batches, lambda name, inputs: see(name, outlines[name].rows(inputs, pick)))
+    def see(name: str, inputs: np.ndarray) -> None:
+        rows = by_name[name].outline.rows(inputs, pick)
+        total, others, count = sums.get(name, (0.0, 0.0, 0))
+        sums[name] = total + rows.sum(axis=0, dtype=np.float64), others + of(by_name[name], rows), count + len(rows)
+
+    network.watch(list(by_name), split_batches(split, network.signature, network.batch_size), see)
+    found = [(layer, *sums[layer.name]) for layer in layers if layer.name in sums]
+    return [(layer, per_output(total / count, layer), others, count) for layer, total, others, count in found]
