@@ -22,8 +22,11 @@ from compressctl.sources import networks  # noqa: E402
 from compressctl.techniques.distill._generated import generate  # noqa: E402
 from compressctl.techniques.distill._layers import listening, pair_layers  # noqa: E402
 from compressctl.techniques.distill._noise import noises  # noqa: E402
-from compressctl.techniques.distill._shrink import kept_units, shrink  # noqa: E402
-from compressctl.techniques.distill._student import make_student  # noqa: E402
+from compressctl.techniques.distill._student import (  # noqa: E402
+    kept_units,
+    make_student,
+    shrink,
+)
 from compressctl.techniques.distill._synthetic import drawing  # noqa: E402
 from compressctl.techniques.distill.params import LayerPair, Student  # noqa: E402
 from compressctl.training.supervision.load_teacher import check_outputs, load_teacher  # noqa: E402
