@@ -76,7 +76,7 @@ def large(options: argparse.Namespace) -> Iterator[str]:
         ["inspect", str(path)],
         ["apply", str(recipe), "--measure", "quick"],
         ["export", str(path), "--to", "onnxruntime", "--output", str(options.folder / "exported")],
-        ["bench", str(path), "--quick"],
+        ["bench", str(path), "--seconds", "0.5"],
     ):
         yield row(arguments[0], weights, watched(arguments, options.folder))
 

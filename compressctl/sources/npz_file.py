@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 import psutil
@@ -17,6 +18,11 @@ from compressctl.core.regular_files import open_regular
 
 _HEADERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 """Version 3 is for names of fields, and those are no arrays of numbers."""
+
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+
+_MAPPED_BYTES = 1 << 20
+"""Arrays from here on that are stored as they are stay in the file and are mapped: samples that nobody reads take no memory."""
 
 
 class NpzFile:
@@ -70,12 +76,25 @@ class NpzFile:
                 raise UsageError(
                     f"{place} is not all there: it says that it takes {size:,} bytes, and {info.file_size - stream.tell():,} are stored"
                 )
+            if info.compress_type == zipfile.ZIP_STORED and size >= _MAPPED_BYTES:
+                start = stream.tell()
+                while stream.read(_MAPPED_BYTES):  # to its end, where the archive's checksum is compared
+                    pass
+                order: Literal["F", "C"] = "F" if is_fortran else "C"
+                return np.memmap(self._stream, dtype, "r", self._begin(info) + start, shape, order)
             if size > psutil.virtual_memory().available:
                 raise MachineError(f"{place} takes {size:,} bytes of memory, more than this machine has left")
             content = bytearray(size)
             if _filled(stream, content) != size:
                 raise UsageError(f"{place} is not all there: the file ends early")
         return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
+
+    def _begin(self, info: zipfile.ZipInfo) -> int:
+        """Where a member's bytes begin. Source: PKWARE, APPNOTE.TXT 4.3.7, local file header."""
+        self._stream.seek(info.header_offset)
+        header = self._stream.read(_LOCAL_HEADER.size)
+        name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)[-2:]
+        return int(info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
 
 
 def _filled(stream: Any, content: bytearray) -> int:

@@ -22,7 +22,8 @@ from compressctl.numerics.histogram import StreamingHistogram
 _TAPPED_BYTES = 192 * 1024**2
 """What the tapped tensors of one batch may take; decides how many samples run at once."""
 
-_LARGEST_BATCH = 64
+_LARGEST_BATCH = 24
+"""Samples that run at once: what a quarter of 100 samples is, so that a thousand take no more memory."""
 
 _EARLY = 0.7
 """Of the samples, behind which ranges should hardly grow: calls seldom end at three quarters exactly."""
