@@ -5,13 +5,11 @@ Libraries put values into their own errors, so what was taken is known to the wh
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 SHORTEST = 6
 """Characters. Shorter values would be found in words and figures that have nothing to do with them."""
@@ -21,6 +19,9 @@ _told_as: dict[str, str] = {}
 
 def keep_secret(value: str, reference: str) -> None:
     """From now on the reference stands wherever the value would, also where it is written with escapes."""
+    import json
+    from urllib.parse import quote
+
     if len(value) < SHORTEST:
         return
     for written in (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value)):

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from compressctl.core.regular_files import NotRegularError, check_regular
+
 _FACTS = "training"
 
 
@@ -28,10 +30,11 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """What write_checkpoint wrote; None when there is nothing or it is damaged."""
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})[_FACTS])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (OSError, NotRegularError, SafetensorError, KeyError, ValueError):
         return None
 
 

@@ -346,3 +346,10 @@ def test_a_cached_graph_keeps_its_data_inside(recipe: Recipe, tmp_path: Path) ->
     (folder / "model.onnx").write_bytes(network(outside(location="/dev/zero")).SerializeToString())
     with pytest.raises(UsageError, match="outside the model's folder"):
         read_model(folder, lambda: pytest.fail("loaded"), recipe)
+
+
+def test_a_checkpoint_that_is_a_pipe_is_none(tmp_path: Path) -> None:
+    from compressctl.training.checkpoint import read_checkpoint
+
+    os.mkfifo(tmp_path / "training.safetensors")
+    assert read_checkpoint(tmp_path / "training.safetensors") is None
