@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from compressctl.sources.params import OnnxParams
 
 VERSION = 1
+_MOST_NUMBERS = 1 << 30
+"""In one input: 4 GiB of float32."""
+
 FIXED_BATCH_NOTE = "compressctl.fixed_batch"
 """Key of the model's metadata under which the reason stands when a batch size could not be freed."""
 
@@ -63,8 +67,20 @@ def signature_of(graph: onnx.GraphProto, path: Path, batch_axes: Mapping[str, in
     """
     constants = {tensor.name for tensor in graph.initializer}
     inputs = tuple(_tensor(value, path) for value in graph.input if value.name not in constants)
+    _check_sizes(inputs, path)
     _check_batch_axes(inputs, batch_axes or {}, path)
     return with_batch_axes(inputs, tuple(_tensor(value, path) for value in graph.output), batch_axes)
+
+
+def _check_sizes(inputs: Sequence[TensorSpec], path: Path) -> None:
+    """What a file fixes about its inputs is what every call takes, in each of many processes."""
+    for spec in inputs:
+        count = math.prod(size for size in spec.shape if isinstance(size, int))
+        if count > _MOST_NUMBERS:
+            raise UsageError(
+                f"{path}: one call takes {count:,} numbers as {spec.name}, more than the {_MOST_NUMBERS:,} that are tried",
+                hint="export the model with an open batch axis",
+            )
 
 
 def _check_batch_axes(inputs: Sequence[TensorSpec], batch_axes: Mapping[str, int | None], path: Path) -> None:

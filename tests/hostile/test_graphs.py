@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from hostile._in_process import ends, refuses
+from hostile._in_process import ends, refused, refuses
 from hostile._models import WEIGHT, network
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+
+from compressctl.sources.onnx_file import signature_of
 
 
 def nested(depth: int) -> bytes:
@@ -235,3 +237,10 @@ def test_an_option_of_a_backend(option: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(network().SerializeToString())
     refuses(tmp_path, "export", "m.onnx", "--to", "openvino", "--option", option, says="--option")
+
+
+@pytest.mark.parametrize("size", [200_000_000, (1 << 63) - 1])
+def test_a_batch_that_no_memory_holds(size: int) -> None:
+    model = network()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    refused(lambda: signature_of(model.graph, Path("m.onnx")), "more than the 1,073,741,824 that are tried")
