@@ -115,7 +115,7 @@ def test_a_list_of_runs_goes_on(case: Case) -> None:
     folder.mkdir(parents=True)
     (folder / "events.jsonl").write_text("")
     os.mkfifo(folder / "report.json")
-    assert "no report" in case.ends("runs", code=0, seconds=20).out
+    assert "a report that cannot be read" in case.ends("runs", code=0, seconds=20).out
 
 
 def test_an_output_that_holds_a_pipe_for_a_run(case: Case) -> None:
