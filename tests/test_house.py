@@ -78,3 +78,11 @@ def test_files_of_others_are_opened_by_one_module(file: Path) -> None:
 def test_every_folder_of_the_package_has_its_place_in_the_order() -> None:
     folders = {file.relative_to(PACKAGE).parts[0] for file in FILES if file.parent != PACKAGE}
     assert folders <= set(ORDER)
+
+
+def test_durations_come_from_a_clock_that_never_goes_back() -> None:
+    """Moments and the ages of files alone are told by the clock on the wall."""
+    asking = {
+        str(file.relative_to(PACKAGE)) for file in FILES if re.search(r"\btime\.time\(|datetime\.now", file.read_text())
+    }
+    assert asking == {"core/cache.py", "core/events.py", "pipeline/run.py"}

@@ -22,9 +22,13 @@ def ending_signals_interrupt() -> Iterator[None]:
         yield
         return
 
+    is_decided = False
+
     def interrupt(signum: int, frame: object) -> None:
-        ignore_ending_signals()
-        raise KeyboardInterrupt
+        nonlocal is_decided
+        if not is_decided:
+            is_decided = True
+            raise KeyboardInterrupt
 
     for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -56,5 +60,7 @@ def ignore_ending_signals() -> None:
     leave would end by that signal instead of its own exit code, and the leader perhaps without its message.
     """
     if threading.current_thread() is threading.main_thread():
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_IGN)
+        # Python complains of a signal that came before it was ignored and is looked at afterwards: the first round is for those.
+        for handler in (lambda signum, frame: None, signal.SIG_IGN):
+            for number in _ENDING:
+                signal.signal(number, handler)
