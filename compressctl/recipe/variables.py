@@ -25,6 +25,8 @@ _MAX_NESTED = 20
 _USE_COSTS = 16
 """Characters that each value counts as, so that empty ones cannot be used without end."""
 
+_PROBLEM_COSTS = 1024
+
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
 
 
@@ -85,7 +87,9 @@ class _Expansion:
             if found is None:
                 return ""
             if isinstance(found.value, dict | list):
-                self.problems.append(Problem(f"${{{match.group(1)}}} is not a single value", path, origin=node.origin))
+                self._refuse(
+                    node, path, Problem(f"${{{match.group(1)}}} is not a single value", path, origin=node.origin)
+                )
                 return ""
             self._take(len(str(found.value)), node, path)
             references.append(found.reference or escaped(str(found.value)))
@@ -101,7 +105,7 @@ class _Expansion:
             found = os.environ.get(name[4:])
             if found is None:
                 message = f"the environment variable {name[4:]} is not set"
-                self.problems.append(Problem(message, path, f"export {name[4:]}=...", node.origin))
+                self._refuse(node, path, Problem(message, path, f"export {name[4:]}=...", node.origin))
                 return None
             self._take(len(found), node, path)
             reference = f"${{{name}}}"
@@ -111,10 +115,10 @@ class _Expansion:
         variable = self.variables.entries.get(name)
         if variable is None:
             hint = suggestion(name, self.variables.entries) if self.variables.entries else "vars: none"
-            self.problems.append(Problem(f"${{{name}}} is not in vars", path, hint, node.origin))
+            self._refuse(node, path, Problem(f"${{{name}}} is not in vars", path, hint, node.origin))
             return None
         if name in open_:
-            self.problems.append(Problem(f"${{{name}}} refers to itself", path, None, node.origin))
+            self._refuse(node, path, Problem(f"${{{name}}} refers to itself", path, None, node.origin))
             return None
         if len(open_) >= _MAX_NESTED:
             raise RecipeError(
@@ -122,11 +126,16 @@ class _Expansion:
             )
         return self.of(variable, path, (*open_, name), depth)
 
+    def _refuse(self, node: Node, path: str, problem: Problem) -> None:
+        """Values that cannot be put in multiply as well, and each is looked for among all names."""
+        self.problems.append(problem)
+        self._take(_PROBLEM_COSTS, node, path)
+
     def _take(self, characters: int, node: Node, path: str) -> None:
         self.left -= characters
         if self.left < 0:
             message = f"variables make more than {MAX_BYTES // 1024} KiB of this recipe"
-            raise RecipeError([Problem(message, path, "use fewer, or shorter ones", node.origin)])
+            raise RecipeError([*self.problems, Problem(message, path, "use fewer, or shorter ones", node.origin)])
 
 
 @cache
