@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from support.lessons import SMALL, context, digits_data, digits_teacher, lowered_teacher  # noqa: E402
+from support.recipes import recipe_of  # noqa: E402
 from support.shell import Shell  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -313,7 +314,8 @@ def test_a_student_by_factory_is_kept_and_made_again_from_its_own_code(tmp_path:
     student = replace(source, body=tanh, factory=Factory("nets.py:net", {"act": "Tanh"}))
     (tmp_path / "kept").mkdir()
     write_model(student, tmp_path / "kept", source, tmp_path)
-    found = read_model(tmp_path / "kept", lambda: source, tmp_path)
+    stage = '{use: distill.logits, student: {factory: "nets.py:net", args: {act: Tanh}}}'
+    found = read_model(tmp_path / "kept", lambda: source, recipe_of(tmp_path, stage))
     inputs = torch.randn(5, 4)
     assert torch.equal(found.body(inputs), tanh(inputs))
     assert found.factory == student.factory

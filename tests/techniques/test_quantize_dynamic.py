@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
+from support.recipes import recipe_of
 from support.weights import context, language_model, sentences
 
 from compressctl.backends.onnx_file import to_onnx
@@ -154,7 +155,7 @@ def test_without_products_the_hint_names_the_other_technique(tmp_path: Path) -> 
 def test_a_plan_survives_the_cache(tmp_path: Path) -> None:
     model, _ = _applied(tmp_path, embeddings="int4")
     write_model(model, tmp_path, None)
-    again = read_model(tmp_path, lambda: model)
+    again = read_model(tmp_path, lambda: model, recipe_of(tmp_path))
     assert again.quant is not None
     assert model.quant is not None
     assert again.quant.dynamic == model.quant.dynamic

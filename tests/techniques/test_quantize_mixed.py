@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from support.digit_network import SIGNATURE, Digits, accuracy, context, digits, fitted_network, open_model
+from support.recipes import recipe_of
 
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import Form, Model, OnnxModel, StageRecord
@@ -102,7 +103,7 @@ def test_the_pinned_stage_gives_the_same_plan(data: Digits, model: Model, chosen
 def test_a_stage_from_the_cache_still_says_what_it_chose(model: Model, chosen: StageResult, tmp_path: Path) -> None:
     record = StageRecord("few", "quantize.mixed", {}, 1.0, chosen.facts, pinned=chosen.pinned)
     write_model(replace(chosen.model, history=(record,)), tmp_path, None)
-    assert read_model(tmp_path, lambda: model).history[0].pinned == chosen.pinned
+    assert read_model(tmp_path, lambda: model, recipe_of(tmp_path)).history[0].pinned == chosen.pinned
 
 
 def test_what_an_override_decides_is_not_up_for_choice(data: Digits, model: Model) -> None:

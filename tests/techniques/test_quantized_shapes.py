@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.digit_network import Digits, accuracy, context, digits, fitted_network
+from support.recipes import recipe_of
 
 from compressctl.backends.onnx_file import to_onnx, write_onnx
 from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
@@ -145,7 +146,7 @@ def test_a_model_too_large_for_one_file_goes_all_the_way(
     write_model(result, kept, None)
     assert (kept / "model.onnx.data").exists()
     assert result.body.SerializeToString() == before
-    again = read_model(kept, lambda: model)
+    again = read_model(kept, lambda: model, recipe_of(tmp_path))
     files = write_onnx(again, VNNI, made)
     assert [path.name for path in files] == ["model.onnx", "model.onnx.data"]
     assert files[0].stat().st_size < files[1].stat().st_size

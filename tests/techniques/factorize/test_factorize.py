@@ -12,6 +12,7 @@ import pytest
 import torch
 from support.costs import total_macs, total_parameters
 from support.factorizing import as_model, context, digits_context, random_images, run_onnx, run_torch
+from support.recipes import recipe_of
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError, UsageError
@@ -215,7 +216,7 @@ def test_what_the_cache_stores_is_the_factorized_network(stage: str, digits: Mod
     apply, params = STAGES[stage]
     made = apply(digits, params, context()).model
     write_model(made, tmp_path, digits)
-    read = read_model(tmp_path, lambda: replace(digits, body=copy.deepcopy(digits.body)))
+    read = read_model(tmp_path, lambda: replace(digits, body=copy.deepcopy(digits.body)), recipe_of(tmp_path))
     images = random_images(3, 1, 8, 8)
     np.testing.assert_array_equal(run_torch(made.body, images), run_torch(read.body, images))
 
