@@ -16,6 +16,7 @@ from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.float16 import to_single
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, raised
+from compressctl.graph.plain_products import as_plain_products
 from compressctl.graph.schema import without_defaults
 from compressctl.graph.session import open_graph, quiet_options
 from compressctl.graph.tensors import copy_of, move_to_files
@@ -26,10 +27,10 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
 
     ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
     becomes the pooling that has an integer kernel. Weights that are stored as integers stay integers, behind a
-    DequantizeLinear. The graph is canonical, computes in float32, and is in an opset from OLDEST_QUANTIZED_OPSET on where it
+    DequantizeLinear. Products with constant weights are plain ones (see `plain_products`). The graph is canonical, computes in float32, and is in an opset from OLDEST_QUANTIZED_OPSET on where it
     can be converted. Raises StageError when ONNX Runtime cannot load the graph.
     """
-    model = as_dequantized(raised(to_single(canonical(copy_of(model))), OLDEST_QUANTIZED_OPSET))
+    model = as_plain_products(as_dequantized(raised(to_single(canonical(copy_of(model))), OLDEST_QUANTIZED_OPSET)))
     # Folding writes what branches share into each of them.
     folded = onnx.shape_inference.infer_shapes(without_defaults(canonical(_fold(model))))
     _mean_to_pool(folded.graph)
