@@ -113,7 +113,7 @@ def test_starters_of_other_models_are_valid(shell: Shell, model: str) -> None:
         (["weights.pt"], "no model that a recipe can be written for"),
         (["builtin:digits"], "there is no built-in network"),
         (["net.onnx", "--output", "there.yaml"], "exists"),
-        (["net.onnx", "--output", "no/such/folder.yaml"], "cannot be written"),
+        (["net.onnx", "--output", "no/such/folder.yaml"], "cannot write no/such/folder.yaml"),
     ],
 )
 def test_what_cannot_be_started_is_said_in_one_message(shell: Shell, arguments: list[str], words: str) -> None:

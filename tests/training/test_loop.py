@@ -210,7 +210,7 @@ def test_progress_says_loss_and_what_is_left(fresh: Callable[[], Model], run: Ru
 
 def test_a_loss_that_explodes_is_one_message(fresh: Callable[[], Model], run: RunContext) -> None:
     with pytest.raises(StageError, match=r"the loss became .* in epoch"):
-        train(fresh(), CROSS_ENTROPY, TrainingParams(epochs=3, learning_rate=1e12), run)
+        train(fresh(), CROSS_ENTROPY, TrainingParams(epochs=3, learning_rate=1e9), run)
 
 
 def test_no_samples_to_train_on_is_said(fresh: Callable[[], Model], run: RunContext) -> None:
