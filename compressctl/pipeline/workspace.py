@@ -163,12 +163,11 @@ class Workspace:
                 return read_model(folder, self.fresh_copy, self.recipe)
         except MemoryError:
             raise
-        except (
-            Exception
-        ) as error:  # whole, but nothing that was written by this version: whoever reads it may trip anywhere
+        except Exception as error:
+            # Whole, but nothing that this version wrote: whoever reads it may trip anywhere.
             self.cache.remove(key)
             reason = f" ({in_short(error)})"
-        self.events.warn(f"the cached output of {step} is damaged and is made again{reason}")
+        self.events.warn(f"the cached output of {step} is damaged and is not used{reason}")
         return None
 
     def write(self, key: str | None, model: Model, step: str) -> None:

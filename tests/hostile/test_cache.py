@@ -305,7 +305,7 @@ def test_a_run_makes_again_what_names_other_code_and_says_so(recipe: Recipe, tmp
     evil = _entry(recipe, Factory("evil.py:student", {"width": 6}), tmp_path / "entry")
     cache.write(KEY, lambda folder: shutil.copytree(evil, folder, dirs_exist_ok=True))
     assert workspace.read(KEY, "student") is None
-    assert "the cached output of student is damaged and is made again" in told[0].fields["message"]
+    assert "the cached output of student is damaged and is not used" in told[0].fields["message"]
     assert not (tmp_path / "ran").exists()
     assert KEY not in cache
 

@@ -67,7 +67,7 @@ def is_made_again(case: Case) -> None:
     name = entry(case).name
     cached, warnings = run(case)
     assert not cached
-    assert ["damaged and is made again" in warning for warning in warnings] == [True]
+    assert ["damaged and is not used" in warning for warning in warnings] == [True]
     assert Cache(case.cache / "stages").read(name) == entry(case)
 
 
