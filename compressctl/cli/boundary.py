@@ -39,13 +39,15 @@ def boundary() -> Iterator[None]:
         fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         fail("interrupted", ExitCode.INTERRUPTED)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
             # `| head` has read enough: as other programs do, leave without a word. rich leaves with 1 there.
             _drop(sys.stdout)
             raise typer.Exit(int(ExitCode.MACHINE)) from None
-        from compressctl.core.failures import translated
+        from compressctl.core.failures import is_interrupt, translated
 
+        if is_interrupt(error):
+            fail("interrupted", ExitCode.INTERRUPTED)
         ours = translated(error)
         if isinstance(error, OSError):
             _drop(sys.stdout)

@@ -15,7 +15,7 @@ from compressctl.recipe.schema import BudgetSection, FidelityLimits
 
 def parse_duration(text: str) -> float:
     """Seconds. Raises UsageError."""
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text, re.ASCII)
     seconds = (
         sum(int(number or 0) * unit for number, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0
     )

@@ -54,7 +54,7 @@ def text_of(error: BaseException) -> str:
     """Another package's exception may be one that cannot say what it is."""
     try:
         return str(error)
-    except Exception:
+    except (Exception, SystemExit):
         return ""
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from compressctl.core.errors import (
@@ -93,6 +94,20 @@ def refusal(error: BaseException) -> CompressctlError | None:
     whole = text_of(error)
     said = next((words for words in _LIBRARIES_SAY if words in whole), None)
     return MachineError(first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it, each once: author code may chain them in a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind it, as behind the ImportError of a library that was being loaded."""
+    return isinstance(error, ImportError) and any(isinstance(part, KeyboardInterrupt) for part in chain(error))
 
 
 def unusable(error: Exception) -> CompressctlError | None:

@@ -18,13 +18,17 @@ _told_as: dict[str, str] = {}
 
 
 def keep_secret(value: str, reference: str) -> None:
-    """From now on the reference stands wherever the value would, also where it is written with escapes."""
+    """From now on the reference stands wherever the value would, also where all of it is written with escapes or in base64."""
     import json
+    from base64 import b64encode, urlsafe_b64encode
     from urllib.parse import quote
 
     if len(value) < SHORTEST:
         return
-    for written in (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value)):
+    content = value.encode(errors="surrogateescape")
+    escaped = (repr(value)[1:-1], ascii(value)[1:-1], repr(content)[2:-1], json.dumps(value)[1:-1], quote(value))
+    encoded = (encode(content).decode().rstrip("=") for encode in (b64encode, urlsafe_b64encode))
+    for written in (value, *escaped, *encoded):
         _told_as[written] = reference
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import MissingDependencyError, StageError
+from compressctl.core.errors import MissingDependencyError, StageError, text_of
+from compressctl.core.failures import chain
 from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
 from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
@@ -165,9 +166,4 @@ def _translated(error: Exception) -> StageError:
 
 
 def _chain(error: BaseException) -> str:
-    texts = []
-    current: BaseException | None = error
-    while current is not None:
-        texts.append(str(current))
-        current = current.__cause__
-    return "\n".join(texts)
+    return "\n".join(text_of(part) for part in chain(error))

@@ -201,7 +201,9 @@ class Executor:
         except CompressctlError as error:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"
             raise
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise failed_stage(f"stage {stage.id} ({stage.use})", error, self.workspace.folder) from error
         facts = dict(result.facts)
         kept = self._is_kept(stage, spec, (model, result.model), facts)

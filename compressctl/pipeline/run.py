@@ -21,7 +21,7 @@ from compressctl.core.errors import (
     TimeIsUpError,
 )
 from compressctl.core.events import Events, Listener
-from compressctl.core.failures import translated
+from compressctl.core.failures import chain, is_interrupt, translated
 from compressctl.measure.results import Parity
 from compressctl.pipeline.event_listeners import EventFile, Warnings
 from compressctl.pipeline.executor import Executor
@@ -92,8 +92,9 @@ def run(
         status = "time limit"
     except KeyboardInterrupt:
         status = "interrupted"
-    except (Exception, SystemExit) as raised:
-        status, error = "failed", _translated(raised, folder)
+    except BaseException as raised:
+        # Author code raises anything: SystemExit, asyncio.CancelledError.
+        status, error = ("interrupted", None) if is_interrupt(raised) else ("failed", _translated(raised, folder))
     workspace.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     try:
@@ -129,8 +130,7 @@ def _translated(error: BaseException, folder: Path) -> CompressctlError:
     return ours
 
 
-def _release(error: BaseException | None) -> None:
+def _release(error: BaseException) -> None:
     """What the functions that failed still hold: memory and open files that the report may need."""
-    while error is not None:
-        clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    for part in chain(error):
+        clear_frames(part.__traceback__)

@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from compressctl.core.errors import Origin, Problem, RecipeError
+from compressctl.core.errors import Origin, Problem, RecipeError, first_line
 from compressctl.recipe import scalars
 from compressctl.recipe.nodes import MAX_DEPTH, Node, join, shown
 
@@ -22,6 +23,7 @@ MAX_BYTES, _MAX_VALUES = 1 << 20, 50_000
 LINE_BREAK = "\r\n|[\n\r\x85\u2028\u2029]"
 """Where YAML 1.1 parsers count lines."""
 _EXCERPT = 160
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 # libyaml's parser is some twenty times faster than the Python one and comes with nearly every PyYAML.
 _Parser: Any = getattr(yaml, "CParser", None)
@@ -29,10 +31,11 @@ _Parser: Any = getattr(yaml, "CParser", None)
 
 @dataclass(frozen=True)
 class Source:
-    """A text and the name under which messages speak of it."""
+    """A text and the name under which messages speak of it. is_quoted: whether they show lines of it."""
 
     name: str
     text: str
+    is_quoted: bool = True
 
     @cached_property
     def lines(self) -> list[str]:
@@ -41,7 +44,7 @@ class Source:
     def origin(self, line: int, column: int) -> Origin:
         """line and column from 0, as marks count them."""
         text = self.lines[line] if line < len(self.lines) else ""
-        if column > _EXCERPT:
+        if column > _EXCERPT or not self.is_quoted:
             return Origin(self.name, line + 1, column + 1)
         shown_text = "".join(char if char.isprintable() else " " for char in text[:_EXCERPT])
         return Origin(self.name, line + 1, column + 1, shown_text)
@@ -51,11 +54,13 @@ def decode(name: str, content: bytes) -> Source:
     """UTF-8, with or without a byte-order mark. Raises RecipeError."""
     if len(content) > MAX_BYTES:
         raise RecipeError([Problem(f"a recipe has at most {MAX_BYTES // 1024} KiB", origin=Origin(name))])
+    # `extends` may name any file, and what is no recipe is nobody's business: keys, the environment of a process.
+    is_quoted = Path(name).suffix.lower() in _SUFFIXES
     try:
-        return Source(name, content.decode("utf-8-sig"))
+        return Source(name, content.decode("utf-8-sig"), is_quoted)
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8", "replace")
-        source = Source(name, before)
+        source = Source(name, before, is_quoted)
         origin = source.origin(len(source.lines) - 1, len(source.lines[-1]))
         message = f"not UTF-8 text: the byte 0x{content[error.start]:02x} does not belong here"
         raise RecipeError([Problem(message, hint="save the file as UTF-8", origin=origin)]) from None
@@ -68,6 +73,10 @@ def parse(source: Source) -> Node | None:
         root = _compose(source, problems)
     except yaml.YAMLError as error:
         raise RecipeError([*problems, _syntax(error, source)]) from None
+    except (ValueError, OverflowError) as error:
+        # PyYAML's own conversions: characters beyond Unicode, versions of thousands of digits.
+        origin = _escaped(source)
+        raise RecipeError([*problems, Problem(f"not valid YAML: {first_line(error)}", origin=origin)]) from None
     if problems:
         raise RecipeError(problems)
     return root
@@ -239,6 +248,15 @@ def _syntax(error: yaml.YAMLError, source: Source) -> Problem:
     if "${" in (origin.text or ""):
         hint = 'put quotes around the variable: "${name}"'
     return Problem(message, hint=hint, origin=origin)
+
+
+def _escaped(source: Source) -> Origin:
+    """The first escape or directive whose number is too large."""
+    for number, line in enumerate(source.lines):
+        found = re.search(r"\\U(?!000|0010)|^%YAML", line)
+        if found:
+            return source.origin(number, found.start())
+    return Origin(source.name)
 
 
 def _unreadable(source: Source) -> Origin:

@@ -28,7 +28,9 @@ def call_factory(factory: str, args: Mapping[str, Any], base: Path) -> Any:
         function = _function(_import(module_name, base, factory), name, factory)
         try:
             return function(**args)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             given = ", ".join(f"{key}={value!r}" for key, value in args.items())
             raise UsageError(f"{factory} failed when called as {name}({given}): {in_short(error)}") from error
 
@@ -109,7 +111,9 @@ def _import(module_name: str, base: Path, factory: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up there while it is being imported
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         del sys.modules[name]
         raise UsageError(f"{factory}: importing {path} failed: {in_short(error)}") from error
     return module
@@ -122,7 +126,9 @@ def _import_module(module_name: str, factory: str) -> ModuleType:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise _no_module(factory, module_name) from error
         raise UsageError(f"{factory}: importing {module_name} failed: {in_short(error)}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"{factory}: importing {module_name} failed: {in_short(error)}") from error
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from compressctl.core.data import Dataset
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import MachineError, UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import source_fingerprint
@@ -42,6 +44,7 @@ def load(params: RandomParams, sizes: SplitSizes, base: Path, seed: int) -> Data
     for name, spec in params.inputs.items():
         if spec.low >= spec.high:
             raise UsageError(f"data.inputs.{name}: low {spec.low:g} is not below high {spec.high:g}")
+        _check_size(name, spec)
     return RandomDataset(
         classes=None,
         splits=choose(params.samples, sizes, seed),
@@ -52,6 +55,21 @@ def load(params: RandomParams, sizes: SplitSizes, base: Path, seed: int) -> Data
 
 def fingerprint(params: RandomParams, base: Path) -> str:
     return source_fingerprint("random", VERSION, params, {})
+
+
+def _check_size(name: str, spec: RandomInput) -> None:
+    """Raises UsageError for values that the type does not have, MachineError for a sample that is larger than the memory."""
+    if np.dtype(spec.dtype).kind in "iu":
+        least, most = np.iinfo(spec.dtype).min, min(np.iinfo(spec.dtype).max, np.iinfo(np.int64).max)
+        if spec.low < least or spec.high > most + 1:
+            raise UsageError(
+                f"data.inputs.{name}: {spec.dtype} does not have all values from {spec.low:g} to {spec.high:g}",
+                hint=f"draw from {least} to {most}",
+            )
+    # Numbers are drawn in 8 bytes each, whatever they are stored in.
+    size = 8 * math.prod(spec.shape)
+    if size > psutil.virtual_memory().available:
+        raise MachineError(f"data.inputs.{name}: one sample takes {size:,} bytes, more than this machine has left")
 
 
 def _values(spec: RandomInput, rng: np.random.Generator) -> np.ndarray:
