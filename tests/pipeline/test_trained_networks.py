@@ -107,7 +107,7 @@ def test_two_processes_carry_out_one_recipe(shell: Shell) -> None:
 @pytest.mark.parametrize("last", ["0", "1"], ids=["the leader leaves last", "the other leaves last"])
 def test_processes_that_fail_together_leave_with_one_message(shell: Shell, last: str) -> None:
     """The launcher sends SIGTERM to whoever is still there when the first one left with an error."""
-    recipe = shell.recipe("bad.yaml", "  - use: example.linger\n  - {use: finetune, epochs: 1, learning_rate: 1.0e+12}")
+    recipe = shell.recipe("bad.yaml", "  - use: example.linger\n  - {use: finetune, epochs: 1, learning_rate: 1.0e+9}")
     done = launch(shell, "apply", recipe, "--output", "out", EXAMPLE_LINGERS=last)
     assert done.err.count("the loss became") == 1
     assert done.err.count("exitcode  : 4") == 2  # what the launcher says of either process
