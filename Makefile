@@ -20,7 +20,7 @@ test-lowest:  ## the fast tests with the oldest versions that pyproject.toml all
 	.ci/test-lowest $(PYTHON) $(VENV)-lowest
 
 fuzz: $(VENV)/.installed-dev  ## hostile inputs for every reader, ten minutes in all; SECONDS_EACH=3 for less than one (see fuzz/README.md)
-	$(RUN) fuzz/run.py --seconds $(SECONDS_EACH)
+	$(RUN) fuzz/run.py --seconds $(SECONDS_EACH) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-dev  ## what CI and pre-commit check
 	$(RUN) -m ruff check .
