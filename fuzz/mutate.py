@@ -132,10 +132,9 @@ def _overwrite(data: bytes, others: Sequence[bytes], rng: random.Random) -> byte
 
 def _number(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
     """Another number in the place of one that is written in digits."""
-    found = list(_DIGITS.finditer(data))
-    if not found:
+    place = _DIGITS.search(data, rng.randrange(len(data) + 1)) or _DIGITS.search(data)
+    if place is None:
         return _set(data, others, rng)
-    place = rng.choice(found)
     return data[: place.start()] + rng.choice(NUMBERS) + data[place.end() :]
 
 

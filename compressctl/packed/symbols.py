@@ -61,7 +61,7 @@ def decode_symbols(source: Cursor, count: int) -> Symbols:
         slot = lane & (TOTAL - 1)
         found[start : start + len(lane)] = symbol_at[slot]
         lane = frequency_at[slot] * (lane >> BITS) + offset_at[slot]
-        hungry = np.flatnonzero(lane < _LOW)
+        hungry = (lane < _LOW).nonzero()[0]
         if len(hungry):
             taken = words[position : position + len(hungry)]
             if len(taken) < len(hungry):

@@ -125,5 +125,6 @@ def shown(value: Any) -> str:
 def short(text: str, limit: int = 40) -> str:
     """Text of others, in one line."""
     text = without_secrets(text)
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."

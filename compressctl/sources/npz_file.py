@@ -68,7 +68,7 @@ class NpzFile:
     def _read(self, info: zipfile.ZipInfo, name: str) -> np.ndarray:
         place = f"{self.path}: array {name!r}"
         with self._archive.open(info) as stream:
-            shape, is_fortran, dtype = _HEADERS[npy.read_magic(stream)](stream)
+            shape, is_fortran, dtype = _header(stream)
             if dtype.hasobject:
                 raise UsageError(f"{place} cannot be read: it holds Python objects, which are never read")
             size = math.prod(shape) * dtype.itemsize
@@ -95,6 +95,14 @@ class NpzFile:
         header = self._stream.read(_LOCAL_HEADER.size)
         name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)[-2:]
         return int(info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes)
+
+
+def _header(stream: Any) -> Any:
+    """Shape, whether it is in Fortran's order, dtype. Raises what numpy raises, but no MemoryError: it has at most 10,000 characters."""
+    try:
+        return _HEADERS[npy.read_magic(stream)](stream)
+    except MemoryError:  # Python's parser says so of brackets in brackets
+        raise ValueError("brackets in brackets") from None
 
 
 def _filled(stream: Any, content: bytearray) -> int:
