@@ -10,7 +10,7 @@ import compressctl
 
 PACKAGE = Path(compressctl.__file__).parent
 ORDER = [
-    "core", "recipe", "numerics", "packed", "graph", "sources", "training", "layers", "techniques", "backends", "measure", "pipeline",
+    "core", "recipe", "numerics", "packed", "graph", "sources", "tasks", "training", "layers", "techniques", "backends", "measure", "pipeline",
     "report", "api", "cli",
 ]  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -21,7 +21,7 @@ def check(
 
     Like a recipe's own budget it is held against the first exported file, unless --backend names another.
     Exit code 0 when every limit holds, 1 when one is missed. Limits: accuracy_drop, size, packed_size, speedup, worst_class_drop,
-    agreement, cosine, sqnr_db (of all outputs, or of one as in cosine.boxes=0.99).
+    agreement, cosine, sqnr_db (of all outputs, or of one as in cosine.boxes=0.99), kept, added.
 
     \b
     Examples:

@@ -35,29 +35,30 @@ def evaluate(
     from compressctl.cli.files import exported_files
     from compressctl.core.custom_ops import using
     from compressctl.core.errors import UsageError
-    from compressctl.core.source import DEFAULT_METRIC, metrics
     from compressctl.core.target import Target
     from compressctl.measure.score import predict, score
     from compressctl.measure.session_host import SessionHost
     from compressctl.recipe.loader import load
     from compressctl.sources.load import libraries, load_dataset
+    from compressctl.tasks.judge import judge_of
 
     if split not in ("test", "validation"):
         raise UsageError(f"--split {split}: not a split to score", hint="test or validation")
     recipe = load(data, sets or (), unsets or ())
-    name = recipe.metric or DEFAULT_METRIC.get(recipe.task)
     if recipe.data is None:
         raise UsageError(f"{data} names no data to score on", hint="add a `data` section")
-    if name is None:
+    if recipe.metric_name is None:
         raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
     chosen: SplitName = "test" if split == "test" else "validation"
-    metric = metrics.get(name)
+    judge = judge_of(recipe)
+    metric = judge.metric
+    assert metric is not None
     with using(libraries(recipe.model, recipe.base)), exported_files([file]) as [(artifact, signature)]:
         dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))
-            predictions = predict(session, dataset.split(chosen), signature, 64)
-            if np.isnan(predictions.outputs).any():
+            predictions = predict(session, dataset.split(chosen), signature, 64, decode=judge.decode)
+            if predictions.outputs.dtype != object and np.isnan(predictions.outputs).any():
                 raise UsageError(
                     f"{file}: outputs are NaN, which no metric can score", hint="look for NaN in its weights"
                 )

@@ -20,15 +20,15 @@ def explain(
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
     from compressctl.core.nearest import nearest
-    from compressctl.core.source import LABELS
+    from compressctl.core.tasks import TASKS
 
     found = [(kind, registry.get(name)) for kind, registry in REGISTRIES.items() if name in registry]
-    if not found and name in LABELS:
+    if not found and name in TASKS:
         _print_task(name)
         return
     if not found:
         names = [entry for registry in REGISTRIES.values() for entry in registry.names()]
-        close = nearest(name, [*names, *LABELS])
+        close = nearest(name, [*names, *TASKS])
         hint = f"did you mean {close}?" if close else "`compressctl list` shows every name"
         raise UsageError(f"there is nothing named {name!r}", hint=hint)
     for position, (kind, spec) in enumerate(found):
@@ -38,11 +38,12 @@ def explain(
 
 
 def _print_task(name: str) -> None:
-    from compressctl.core.source import DEFAULT_METRIC, LABELS, metrics
+    from compressctl.core.source import metrics
+    from compressctl.core.tasks import TASKS
 
-    task = next(known for known in LABELS if known == name)
-    usual = DEFAULT_METRIC.get(task)
-    print(f"{task} (task)\n  labels: {LABELS[task]}")
+    task = next(known for known in TASKS if known == name)
+    usual = TASKS[task].metric
+    print(f"{task} (task)\n  labels: {TASKS[task].labels}")
     print(f"  metric: {f'{usual}, {metrics.get(usual).summary}' if usual else 'none of its own'}")
 
 
@@ -57,11 +58,11 @@ def _print_spec(kind: str, spec: Any) -> None:
     for source in getattr(spec, "sources", ()):
         print(f"\nSource\n  {source}") if source == spec.sources[0] else print(f"  {source}")
     if _learns_from_labels(spec):
-        from compressctl.core.source import LABELS
+        from compressctl.core.tasks import TASKS
 
         print("\nLabels, by task")
-        for task, words in LABELS.items():
-            print(f"  {task}: {words}")
+        for task, entry in TASKS.items():
+            print(f"  {task}: {entry.labels}")
     if getattr(spec, "rules", None):
         from compressctl.core.registry import load
 

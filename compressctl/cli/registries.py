@@ -6,13 +6,14 @@ from typing import Any
 
 from compressctl.core.backend import backends
 from compressctl.core.registry import Registry
-from compressctl.core.source import datasets, metrics, model_sources
+from compressctl.core.source import datasets, decoders, metrics, model_sources
 from compressctl.core.technique import techniques
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "techniques": techniques,
     "backends": backends,
     "metrics": metrics,
+    "decoders": decoders,
     "models": model_sources,
     "datasets": datasets,
 }

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from compressctl.core.registry import Registry, load
+from compressctl.core.tasks import Decode, Task
 
 if TYPE_CHECKING:
     import numpy as np
 
     from compressctl.core.data import Dataset
     from compressctl.core.model import Form, Model
-
-Task = Literal["classification", "regression", "embedding", "language-model", "custom"]
 
 
 class SplitSizes(BaseModel):
@@ -101,6 +100,8 @@ class MetricSpec:
 
     version: raise it when the same arrays score otherwise, so that nothing that was judged by the metric is taken from the cache.
 
+    by_class: a function of the same arrays that gives the metric by class number, None where it has no classes.
+
     unit: "%" or "" ; a drop is counted in it, positive when the compressed model is worse: in points of a metric in percent,
     else in the metric's own value.
     """
@@ -112,6 +113,7 @@ class MetricSpec:
     unit: str
     implementation: str
     version: int = 1
+    by_class: str | None = None
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """What it raises has a note with its name."""
@@ -129,6 +131,27 @@ class MetricSpec:
         if self.unit == "%":
             return f"lost {drop} points"
         return f"{self.name} {'fell' if self.higher_is_better else 'rose'} by {drop}"
+
+
+class LoadDecoder(Protocol):
+    """base: the folder that relative paths start from (the recipe's)."""
+
+    def __call__(self, params: Any, base: Path) -> Decode: ...
+
+
+@dataclass(frozen=True)
+class DecoderSpec:
+    """What reads results off a model's outputs. tasks: whose results it gives, empty for any.
+
+    version: raise it when the same outputs give other results, so that nothing that was judged by them is taken from the cache.
+    """
+
+    name: str
+    summary: str
+    tasks: tuple[Task, ...]
+    params: type[BaseModel]
+    implementation: str
+    version: int = 1
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -173,23 +196,15 @@ metrics: Registry[MetricSpec] = Registry(
         "rmse": "compressctl.measure.specs:RMSE",
         "spearman": "compressctl.measure.specs:SPEARMAN",
         "perplexity": "compressctl.measure.specs:PERPLEXITY",
+        "mean_iou": "compressctl.tasks.specs:MEAN_IOU",
     },
 )
 
-DEFAULT_METRIC: dict[Task, str] = {
-    "classification": "accuracy",
-    "regression": "r2",
-    "embedding": "spearman",
-    "language-model": "perplexity",
-}
-
-LABELS: dict[Task, str] = {
-    "classification": "(n,) classes, whole numbers from 0",
-    "regression": "as many numbers per sample as the first output has",
-    "embedding": "wanted vectors, or classes to train on; pairs' similarity to score with",
-    "language-model": "the tokens themselves, (n, tokens); the data may leave them out. Training and measuring both shift: the "
-    "logits at position t predict the label at t + 1. -100, and padding by attention_mask, do not count. Labels that are "
-    "shifted already are refused",
-    "custom": "whatever the metric of your own takes",
-}
-"""What labels are for each task."""
+decoders: Registry[DecoderSpec] = Registry(
+    "decoder",
+    "compressctl.decoders",
+    {
+        "python": "compressctl.tasks.specs:PYTHON",
+        "argmax": "compressctl.tasks.specs:ARGMAX",
+    },
+)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from compressctl.core.data import Dataset, SplitName
     from compressctl.core.events import Events
     from compressctl.core.model import Form, Model, Signature
-    from compressctl.core.source import MetricSpec, Task
+    from compressctl.core.source import MetricSpec
     from compressctl.core.target import Target
+    from compressctl.core.tasks import Decode, Task
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class RunContext:
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
-    counts in. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
+    counts in. decode: what reads results, which the metric takes, off outputs; None where it takes the first output. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
     and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
     together, each with the same model and the same measured numbers.
     """
@@ -132,6 +133,7 @@ class RunContext:
     accept: Callable[[Model], Acceptance] | None = None
     task: Task = "classification"
     metric: MetricSpec | None = None
+    decode: Decode | None = None
     base: Path = Path()
     latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
     original: Callable[[], Model] | None = None

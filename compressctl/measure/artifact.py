@@ -13,8 +13,8 @@ from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel
-from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
+from compressctl.core.tasks import Judge
 from compressctl.measure.changed_examples import with_examples
 from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.latency import (
@@ -37,7 +37,7 @@ from compressctl.measure.results import (
     WaterfallStep,
 )
 from compressctl.measure.samples import Samples
-from compressctl.measure.score import Predictions, change, predict_all, score
+from compressctl.measure.score import Predictions, change, decoded_change, predict_all, score, with_reference
 from compressctl.measure.served import threads_of
 from compressctl.measure.session_host import SessionHost
 from compressctl.measure.size import size
@@ -59,15 +59,14 @@ class Subject:
 class MeasurementConfig:
     """What files are measured with. samples: what is timed and counted. dataset: None when there is none.
 
-    metric: None for tasks without one. folder: the run's. all_points: also other batches and threads, and samples of other sizes.
+    judge: what scores. folder: the run's. all_points: also other batches and threads, and samples of other sizes.
     """
 
     backend: Backend
     target: Target
-    task: Task
+    judge: Judge
     samples: Samples
     dataset: Dataset | None
-    metric: MetricSpec | None
     folder: Path = Path()
     effort: BenchmarkSettings = STANDARD
     all_points: bool = True
@@ -193,11 +192,13 @@ def _scored(
             by.dataset.split(split),
             by.target,
             events,
-            task=by.task,
+            judge=by.judge,
         )
     scored: list[Measurement] = []
-    for subject, measured, now in zip(subjects, found, seen.predictions, strict=True):
-        before, result = seen.predictions[0], measured
+    predictions = with_reference(seen.predictions, by.judge)
+    has_reference = predictions[0] is not None and predictions[0] is not seen.predictions[0]
+    for subject, measured, now in zip(subjects, found, predictions, strict=True):
+        before, result = predictions[0], measured
         is_first = subject is subjects[0]
         if not is_first:
             is_random = bool(getattr(by.dataset, "is_random", False))
@@ -207,7 +208,9 @@ def _scored(
             result = result.model_copy(update={"fidelity": compared})
         if now is not None and before is not None and split == "test":
             _warn_of_nothing(now, "the float model" if is_first else subject.artifact.path.name, events)
-            result = _with_score(result, before, now, by, scored, events, is_last=subject is subjects[-1])
+            result = _with_score(
+                result, before, now, by, scored, events, is_last=subject is subjects[-1], has_reference=has_reference
+            )
         scored.append(result)
     return scored
 
@@ -228,21 +231,26 @@ def _with_score(
     events: Events,
     *,
     is_last: bool,
+    has_reference: bool,
 ) -> Measurement:
-    """With the task's own metric and what changed in its terms. scored: the measurements before this one."""
+    """With the task's own metric and what changed in its terms. scored: the measurements before this one. has_reference: labels
+    are the original's own results."""
     assert by.dataset is not None
     classes = by.dataset.classes
-    if by.metric is not None and now.labels is not None:
-        value = score(now, by.metric, classes, "test")
+    metric, task = by.judge.metric, by.judge.task
+    if metric is not None and now.labels is not None:
+        value = score(now, metric, classes, "test")
+        if has_reference:
+            value = value.model_copy(update={"reference": "original"})
         if not math.isfinite(value.value):
             what = "infinite" if math.isinf(value.value) else "not a number"
             events.warn(
-                f"{by.metric.name} is {what}: labels that do not vary, or outputs that are no numbers or too far off"
+                f"{metric.name} is {what}: labels that do not vary, or outputs that are no numbers or too far off"
             )
         else:
             found = found.model_copy(update={"score": value})
             if scored and scored[0].score is not None:
-                changed = change(before, now, by.metric, classes, "test", by.task)
+                changed = change(before, now, metric, classes, "test", task)
                 found = found.model_copy(update={"change": changed})
     if is_last and scored:
         found = _behaved(found, before, now, by)
@@ -252,6 +260,8 @@ def _with_score(
 
 def _warn_of_nothing(found: Predictions, name: str, events: Events) -> None:
     """NaN and infinity reach no figure quietly: what is computed from samples is left out where one has them."""
+    if found.outputs.dtype == object:
+        return  # decoded; every value of the outputs themselves is compared anyway
     outputs = found.outputs.reshape(len(found.outputs), -1)
     broken = int((~np.isfinite(outputs)).any(axis=1).sum())
     if broken:
@@ -273,14 +283,17 @@ def _behaved(found: Measurement, before: Predictions, after: Predictions, by: Me
     """With what changed for single samples, in the terms of the task."""
     assert by.dataset is not None
     classes = by.dataset.classes
-    if by.task == "classification" and classes is not None:
+    task = by.judge.task
+    if (decoded := decoded_change(before, after, by.judge, classes)) is not None:
+        return found.model_copy(update={"decoded": decoded})
+    if task == "classification" and classes is not None:
         changed = behaviour(before, after, classes)
         if changed is not None:
             changed = with_examples(changed, before, after, by.dataset, SCORING_BATCH)
         return found.model_copy(update={"behaviour": changed})
-    if by.task == "language-model":
+    if task == "language-model":
         return found.model_copy(update={"tokens": token_drift(before, after)})
-    if by.task in ("regression", "embedding"):
-        moved = drift(before, after, neighbours=by.task == "embedding")
+    if task in ("regression", "embedding"):
+        moved = drift(before, after, neighbours=task == "embedding")
         return found.model_copy(update={"drift": moved})
     return found

@@ -37,7 +37,8 @@ def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tupl
         checks.append(at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, found.speed if found else None))
-    return (*checks, *fidelity_checks(budget, found.fidelity.outputs if found and found.fidelity else ()))
+    outputs = found.fidelity.outputs if found and found.fidelity else ()
+    return (*checks, *fidelity_checks(budget, outputs, found.decoded if found else None))
 
 
 def _drop_of(metric: str) -> str:

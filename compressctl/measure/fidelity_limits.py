@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from compressctl.measure.fidelity import verdict, why_uncompared
-from compressctl.measure.results import BudgetCheck, Fidelity, OutputFidelity
+from compressctl.measure.results import BudgetCheck, DecodedChange, Fidelity, OutputFidelity
 from compressctl.recipe.schema import FidelityLimits
 
 Figure = Literal["agreement", "cosine", "sqnr_db"]
@@ -25,10 +25,12 @@ def missed(name: str, limit: float, why: str = "not measured") -> BudgetCheck:
     return BudgetCheck(name=name, limit=limit, actual=None, holds=False, explanation=why)
 
 
-def fidelity_checks(limits: FidelityLimits, outputs: Sequence[OutputFidelity]) -> tuple[BudgetCheck, ...]:
+def fidelity_checks(
+    limits: FidelityLimits, outputs: Sequence[OutputFidelity], decoded: DecodedChange | None = None
+) -> tuple[BudgetCheck, ...]:
     """One line for every limit that is set: of all outputs, the worst; or of the one that is named.
 
-    outputs: empty where nothing was compared. What was not measured does not hold.
+    outputs: empty where nothing was compared. decoded: None where nothing was decoded. What was not measured does not hold.
     """
     found = []
     for figure in FIGURES:
@@ -37,7 +39,21 @@ def fidelity_checks(limits: FidelityLimits, outputs: Sequence[OutputFidelity]) -
             found += [_named(figure, name, least, outputs) for name, least in limit.items()]
         elif limit is not None:
             found.append(_worst(figure, limit, outputs))
-    return tuple(found)
+    return (*found, *_decoded(limits, decoded))
+
+
+def _decoded(limits: FidelityLimits, decoded: DecodedChange | None) -> Iterator[BudgetCheck]:
+    for name, limit in (("kept", limits.kept), ("added", limits.added)):
+        if limit is None:
+            continue
+        if decoded is None or not decoded.reference:
+            why = "not measured" if decoded is None else f"the original gives no {decoded.unit}"
+            yield missed(name, limit, why)
+            continue
+        actual = 100 * getattr(decoded, name) / decoded.reference
+        holds = actual >= limit - 1e-9 if name == "kept" else actual <= limit + 1e-9
+        words = f"per cent of the original's {decoded.unit}, {decoded.rule}"
+        yield BudgetCheck(name=name, limit=limit, actual=actual, holds=holds, explanation=words)
 
 
 def strict_checks(found: Iterable[tuple[str, Fidelity | None]]) -> tuple[BudgetCheck, ...]:

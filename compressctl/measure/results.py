@@ -84,13 +84,16 @@ class Memory(Result):
 
 
 class Score(Result):
-    """Through the runtime. per_class: accuracy in percent."""
+    """Through the runtime. per_class: the metric by class, where it has one."""
 
     metric: str
     value: float
     samples: int
     split: str
     per_class: dict[str, float] | None
+    reference: Literal["labels", "original"] = Field(
+        "labels", description="original: the data has no labels, and the original's own decoded results stand for them"
+    )
 
 
 class Change(Result):
@@ -192,6 +195,38 @@ class Behaviour(Result):
     examples: tuple[Example, ...] = Field((), description="changed samples, right to wrong first")
 
 
+class DecodedClass(Result):
+    name: str
+    reference: int
+    kept: int
+    added: int
+
+
+class DecodedChange(Result):
+    """Decoded results (boxes, strings, masks) against the original's own on the same samples; no labels are needed."""
+
+    unit: str = Field(description="what is counted")
+    rule: str = Field(description="when one counts as kept")
+    samples: int
+    equal_samples: int = Field(description="samples whose results are wholly the same")
+    reference: int = Field(description="what the original gives")
+    kept: int = Field(description="of these, what is found again")
+    added: int = Field(description="what the original does not give")
+    character_error: float | None = Field(
+        None, description="characters to change, in percent of the original's, where results are text"
+    )
+    classes: tuple[DecodedClass, ...] = ()
+
+    @property
+    def kept_percent(self) -> float | None:
+        """None where the original gives nothing."""
+        return 100 * self.kept / self.reference if self.reference else None
+
+    @property
+    def added_percent(self) -> float | None:
+        return 100 * self.added / self.reference if self.reference else None
+
+
 class OutputFidelity(Result):
     """One output against the original's, over all values of all compared samples.
 
@@ -290,6 +325,7 @@ class Measurement(Result):
     behaviour: Behaviour | None = None
     drift: Drift | None = Field(None, description="regression and embeddings")
     tokens: TokenDrift | None = Field(None, description="language models")
+    decoded: DecodedChange | None = Field(None, description="where the task's results are decoded")
     energy: Energy | None = None
     points: tuple[OperatingPoint, ...] = Field((), description="speed at other batches, threads and sizes of samples")
     fidelity: Fidelity | None = Field(None, description="null for the baseline itself")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,17 +13,20 @@ from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model, OnnxModel, Signature
-from compressctl.core.source import MetricSpec, Task
+from compressctl.core.registry import load
+from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
+from compressctl.core.tasks import Decode, Judge, Task
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.metrics import classes_of
-from compressctl.measure.results import SMALLEST_GROUP, Change, OutputFidelity, Score
+from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
+from compressctl.tasks.objects import as_objects
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """outputs: (n, ...) the model's first output. labels: (n, ...), None where the data has none. indices: (n,) positions
+    """outputs: (n, ...) the model's first output; where outputs are decoded, (n,) objects, each sample's result. labels: (n, ...), None where the data has none. indices: (n,) positions
     in the dataset. groups: (n,) names, None where the data has none.
     """
 
@@ -35,6 +38,8 @@ class Predictions:
 
 _BATCH = 64
 
+NOBODY = Judge()
+
 
 def scoring_batch(model: Model, target: Target) -> int:
     """How many samples to score at once. A plan with dynamic ranges takes them from the whole batch, padding included, so that
@@ -44,10 +49,15 @@ def scoring_batch(model: Model, target: Target) -> int:
 
 
 def predict(
-    session: Session, split: Split, signature: Signature, batch_size: int, events: Events | None = None
+    session: Session,
+    split: Split,
+    signature: Signature,
+    batch_size: int,
+    events: Events | None = None,
+    decode: Decode | None = None,
 ) -> Predictions:
-    """The first output for a whole split. Raises UsageError when it is empty, or gives outputs of different shapes."""
-    collected = _Collected(signature)
+    """The first output for a whole split, or what `decode` reads off all of them. Raises UsageError when it is empty, or gives outputs of different shapes."""
+    collected = _Collected(signature, decode)
     for feed in feeds(split, signature, batch_size):
         collected.add(feed, session.run(feed.inputs))
         if events is not None:
@@ -81,21 +91,23 @@ def predict_all(
     target: Target,
     events: Events | None = None,
     most: int | None = None,
-    task: Task | None = None,
+    judge: Judge = NOBODY,
 ) -> Seen:
     """Run a whole split through several forms of one model, the original first, and compare all outputs on the way.
 
     All get the same calls, since outputs may depend on what shares a call: of the batch that is served where a model has
-    dynamic ranges, see `scoring_batch`. most: samples after which to stop; None for all. task: a language model's decisions count where its labels do. Raises UsageError when the split is empty.
+    dynamic ranges, see `scoring_batch`. most: samples after which to stop; None for all. judge: what reads
+    results off outputs; a language model's decisions count where its labels do. Raises UsageError when the split is empty.
     """
     original = models[0].signature
-    collected = [_Collected(model.signature) for model in models]
-    axes = {original.outputs[0].name: 2} if task == "language-model" else None
+    collected = [_Collected(model.signature, judge.decode) for model in models]
+    has_tokens = judge.task == "language-model"
+    axes = {original.outputs[0].name: 2} if has_tokens else None
     comparisons = [Comparison(original, axes) for _ in models]
     done, size = 0, min(scoring_batch(model, target) for model in models)
     for feed in feeds(split, original, size if most is None else min(size, most)):
         outputs: dict[str, np.ndarray] = {}
-        labels = feed.batch.labels if task == "language-model" else None
+        labels = feed.batch.labels if has_tokens else None
         counted = None if labels is None else counted_positions(labels)
         for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
             given = session.run(_typed(feed.inputs, model.signature))
@@ -122,21 +134,17 @@ def _typed(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, 
 
 
 class _Collected:
-    """The first output of call after call, samples along axis 0."""
+    """The first output of call after call, or what is decoded of all outputs, samples along axis 0."""
 
-    def __init__(self, signature: Signature) -> None:
-        self._name = signature.outputs[0].name
-        self._axis = signature.outputs[0].batch_axis
+    def __init__(self, signature: Signature, decode: Decode | None) -> None:
+        self._signature = signature
+        self._decode = decode
         self._outputs: list[np.ndarray] = []
         self._batches: list[Batch] = []
         self.samples = 0
 
     def add(self, feed: Feed, given: Mapping[str, np.ndarray]) -> None:
-        first = given[self._name] if self._name in given else next(iter(given.values()))
-        if self._axis is None or feed.batch.is_request:
-            self._outputs.append(first[None] if feed.count == 1 and self._axis is None else first)
-        else:
-            self._outputs.append(np.moveaxis(first, self._axis, 0)[: feed.count])
+        self._outputs.append(results(given, self._signature, feed, self._decode))
         self._batches.append(feed.batch)
         self.samples += feed.count
 
@@ -157,6 +165,23 @@ class _Collected:
         )
 
 
+def results(given: Mapping[str, np.ndarray], signature: Signature, feed: Feed, decode: Decode | None) -> np.ndarray:
+    """One call's first output, (n, ...); or (n,) objects, what is decoded of all its outputs."""
+    specs = signature.outputs
+    if decode is None:
+        first = given[specs[0].name] if specs[0].name in given else next(iter(given.values()))
+        return _samples_first(first, specs[0].batch_axis, feed)
+    axes = {spec.name: spec.batch_axis for spec in specs}
+    return as_objects(decode({name: _samples_first(array, axes.get(name), feed) for name, array in given.items()}))
+
+
+def _samples_first(array: np.ndarray, axis: int | None, feed: Feed) -> np.ndarray:
+    """(n, ...), without the copies that filled up a fixed batch."""
+    if axis is None or feed.batch.is_request:
+        return array[None] if feed.count == 1 and axis is None else array
+    return np.moveaxis(array, axis, 0)[: feed.count]
+
+
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     present = [part for part in parts if part is not None]
     return np.concatenate(present) if len(present) == len(parts) else None
@@ -164,11 +189,54 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
 
 def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName) -> Score:
     """Raises UsageError when the data has no labels."""
-    value = metric.score(predictions.outputs, _labels(predictions))
+    labels = _labels(predictions)
+    value = metric.score(predictions.outputs, labels)
     per_class = None
     if metric.name == "accuracy" and classes is not None:
         per_class = _per_class(predictions, classes)
+    elif metric.by_class is not None:
+        by_class = load(metric.by_class)(predictions.outputs, labels)
+        per_class = {class_name(number, classes): float(found) for number, found in by_class.items()}
     return Score(metric=metric.name, value=value, samples=len(predictions.outputs), split=split, per_class=per_class)
+
+
+def class_name(number: int, classes: Sequence[str] | None) -> str:
+    """Its name where the data has one."""
+    return classes[number] if classes is not None and 0 <= number < len(classes) else f"class {number}"
+
+
+def with_reference(predictions: Sequence[Predictions | None], judge: Judge) -> list[Predictions | None]:
+    """Where outputs are decoded and the data has no labels: with the first model's own results as labels."""
+    first = predictions[0]
+    if judge.compared is None or first is None or first.labels is not None:
+        return list(predictions)
+    labels = judge.compared.as_labels(first.outputs)
+    return [None if found is None else replace(found, labels=labels) for found in predictions]
+
+
+def decoded_change(
+    before: Predictions | None, after: Predictions | None, judge: Judge, classes: Sequence[str] | None
+) -> DecodedChange | None:
+    """What of the original's decoded results remains; None where nothing is decoded."""
+    compared = judge.compared
+    if compared is None or before is None or after is None:
+        return None
+    found = compared.tally(before.outputs, after.outputs)
+    error = 100 * found.edits / found.characters if found.edits is not None and found.characters else None
+    return DecodedChange(
+        unit=compared.unit,
+        rule=compared.rule,
+        samples=len(before.outputs),
+        equal_samples=found.equal_samples,
+        reference=found.reference,
+        kept=found.kept,
+        added=found.added,
+        character_error=error,
+        classes=tuple(
+            DecodedClass(name=class_name(number, classes), reference=counts[0], kept=counts[1], added=counts[2])
+            for number, counts in found.by_class.items()
+        ),
+    )
 
 
 def _labels(predictions: Predictions) -> np.ndarray:

@@ -43,14 +43,14 @@ class Delivery:
         """Every deliverable of the recipe, and its budget. Raises what failed after the others were measured."""
         from compressctl.measure.budget import check
 
-        metric = self.workspace.metric
+        metric = self.workspace.judge.metric
         dataset = self._scorable(metric)
         self._compare_ranges(model)
         names = [entry.backend for entry in self.workspace.recipe.export]
         failures: dict[str, CompressctlError] = {}
         for name in names:
             try:
-                self.results.append(self._deliver(name, model, dataset, metric))
+                self.results.append(self._deliver(name, model, dataset))
             except CompressctlError as error:
                 failures[name] = error
         if self.results:
@@ -62,9 +62,7 @@ class Delivery:
         if failures:
             raise _failed(failures, len(names))
 
-    def _deliver(
-        self, name: str, model: OnnxModel, dataset: Dataset | None, metric: MetricSpec | None
-    ) -> BackendResult:
+    def _deliver(self, name: str, model: OnnxModel, dataset: Dataset | None) -> BackendResult:
         """One deliverable, built and measured beside the float model in the same runtime."""
         from compressctl.backends.onnx_file import opset_note
 
@@ -83,7 +81,7 @@ class Delivery:
         self.workspace.close()  # what stages had opened would take memory from what is measured
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:
-                found = self._measure(baseline, compressed, backend, target, dataset, metric)
+                found = self._measure(baseline, compressed, backend, target, dataset)
             except CrashError as error:
                 given = self.workspace.samples.call(target.batch_size).for_model(model.signature)
                 raise with_node(error, compressed.artifact, target, given) from error
@@ -96,7 +94,6 @@ class Delivery:
         backend: Backend,
         target: Target,
         dataset: Dataset | None,
-        metric: MetricSpec | None,
     ) -> BackendResult:
         from compressctl.measure.artifact import MeasurementConfig, measure
         from compressctl.measure.latency import QUICK, STANDARD
@@ -108,10 +105,9 @@ class Delivery:
             MeasurementConfig(
                 backend,
                 target,
-                self.workspace.recipe.task,
+                self.workspace.judge,
                 self.workspace.samples,
                 dataset,
-                metric,
                 self.workspace.folder,
                 QUICK if quick else STANDARD,
                 not quick,
@@ -185,7 +181,11 @@ class Delivery:
                 f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty"
             )
         elif first.labels is None and metric is not None:
-            self.workspace.events.warn(f"{metric.name} is not measured: the test split has no labels")
+            if self.workspace.judge.compared is not None:
+                words = ": the test split has no labels; the original's own results stand for them"
+            else:
+                words = " is not measured: the test split has no labels"
+            self.workspace.events.warn(f"{metric.name}{words}")
         return self.workspace.dataset()
 
 

@@ -8,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compressctl.core.backend import Backend
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.model import Model, OnnxModel, TorchModel
-from compressctl.core.source import MetricSpec, Task
 from compressctl.core.target import Target
+from compressctl.core.tasks import Judge
 from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
 from compressctl.measure.budget import at_most, beside
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
 from compressctl.measure.results import BudgetCheck
 from compressctl.measure.samples import Samples, random_inputs
-from compressctl.measure.score import Seen, predict, predict_all, score, scoring_batch
+from compressctl.measure.score import Seen, decoded_change, predict, predict_all, score, scoring_batch, with_reference
 from compressctl.measure.session_host import HostedSession, SessionHost
 from compressctl.pipeline.sessions import RememberedSession, TorchSession
 from compressctl.recipe.schema import GateSection
@@ -28,7 +30,7 @@ from compressctl.recipe.schema import GateSection
 class Evaluator:
     """Builds a model for the target's runtime, opens it in a child process, scores it and compares it with the original.
 
-    original: gives the float model. metric: None where nothing scores.
+    original: gives the float model. judge: what scores, and reads results off outputs.
     """
 
     def __init__(
@@ -36,19 +38,19 @@ class Evaluator:
         backend: Backend,
         target: Target,
         data: Dataset,
-        metric: MetricSpec | None,
+        judge: Judge,
         original: Callable[[], OnnxModel],
         host: SessionHost,
-        task: Task | None = None,
     ) -> None:
-        self.metric = metric
-        self._task = task
+        self.metric = judge.metric
+        self._judge = judge
         self._backend = backend
         self._target = replace(target, threads=0)
         self._data = data
         self._original = original
         self._host = host
         self._baseline: float | None = None
+        self._references: dict[SplitName, np.ndarray] = {}
         self._reference: RememberedSession | None = None
         self._accepted: tuple[Model, GateSection, Acceptance] | None = None
 
@@ -60,8 +62,22 @@ class Evaluator:
         """The task's metric on a split. A torch model is lowered first."""
         assert self.metric is not None, "the pipeline lets a technique score only where there is a metric"
         samples, model = self._data.split(split), as_graph(model)
-        predictions = predict(self.open(model), samples, model.signature, scoring_batch(model, self._target), None)
+        size = scoring_batch(model, self._target)
+        predictions = predict(self.open(model), samples, model.signature, size, decode=self._judge.decode)
+        if predictions.labels is None and self._judge.compared is not None:
+            predictions = replace(predictions, labels=self._own_results(split))
         return score(predictions, self.metric, self._data.classes, split).value
+
+    def _own_results(self, split: SplitName) -> np.ndarray:
+        """The original's decoded results on a split, as labels."""
+        assert self._judge.compared is not None
+        if split not in self._references:
+            model = self._original()
+            size = scoring_batch(model, self._target)
+            samples = self._data.split(split)
+            found = predict(self.open(model), samples, model.signature, size, decode=self._judge.decode)
+            self._references[split] = self._judge.compared.as_labels(found.outputs)
+        return self._references[split]
 
     def baseline(self) -> float:
         """The original model's score on the validation split, measured once."""
@@ -83,8 +99,12 @@ class Evaluator:
 
     def _held_against(self, model: Model, gate: GateSection) -> Acceptance:
         seen = self._seen(as_graph(model), "validation", None)
-        checks = list(fidelity_checks(gate, seen.fidelity[1]))
+        before, after = seen.predictions
+        decoded = decoded_change(before, after, self._judge, self._data.classes)
+        checks = list(fidelity_checks(gate, seen.fidelity[1], decoded))
         facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, "validation")}
+        if decoded is not None:
+            facts["decoded"] = decoded.model_dump(exclude={"classes"}, exclude_none=True)
         if gate.accuracy_drop is not None:
             checks.append(self._drop(seen, gate.accuracy_drop))
             facts["validation_drop"] = checks[-1].actual
@@ -112,11 +132,11 @@ class Evaluator:
             self._data.split(split),
             self._target,
             most=most,
-            task=self._task,
+            judge=self._judge,
         )
 
     def _drop(self, seen: Seen, limit: float) -> BudgetCheck:
-        before, after = seen.predictions
+        before, after = with_reference(seen.predictions, self._judge)
         metric = self.metric
         if metric is None or before is None or after is None or before.labels is None:
             return missed("accuracy_drop", limit, "nothing was scored")

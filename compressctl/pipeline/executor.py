@@ -12,7 +12,6 @@ from compressctl.core.failures import failed_stage
 from compressctl.core.model import Form, Model, OnnxModel, StageRecord, TorchModel
 from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
 from compressctl.core.registry import load
-from compressctl.core.source import metrics
 from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import restricted
 from compressctl.graph.lower import as_graph
@@ -27,7 +26,7 @@ from compressctl.pipeline.handed_model import model_digest, refuse_change
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step, if_slower, stage_seed
-from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_metric, check_splits, fly, unfit_for
+from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_judge, check_splits, fly, unfit_for
 from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.stage_result import checked
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
@@ -70,8 +69,8 @@ class Executor:
                 self.workspace.events.warn(unfit_for(sizes, found.fixed_batch))
                 model = self.workspace.take_one_at_a_time()
                 session = opened(model, backend, target, self.workspace.host)
-            if data is not None and self.workspace.plan.metric is not None:
-                check_metric(model, session, metrics.get(self.workspace.plan.metric), data)
+            if data is not None:
+                check_judge(model, session, self.workspace.judge, data)
             if data is not None and self._trains():
                 from compressctl.training.preflight import check_loss
 
@@ -285,6 +284,7 @@ class Executor:
             accept=self._bisected(stage, spec),
             task=self.workspace.recipe.task,
             metric=metric,
+            decode=self.workspace.judge.decode if metric else None,
             base=self.workspace.recipe.base,
             latency_ms=self.workspace.latency_ms,
             original=self.workspace.fresh_copy,

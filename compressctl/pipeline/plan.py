@@ -16,14 +16,15 @@ from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files
 from compressctl.core.registry import Plugin, Registry
-from compressctl.core.source import DEFAULT_METRIC, datasets, metrics, model_sources
+from compressctl.core.source import datasets, decoders, metrics, model_sources
 from compressctl.core.target import PLATFORM, Target, resolve_profile
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.recipe.needs import stage_needs
 from compressctl.recipe.order import resolve_target
-from compressctl.recipe.schema import IfSlower, Recipe, Stage
+from compressctl.recipe.schema import IfSlower, MetricSection, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
+from compressctl.tasks.judge import judged_by
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
@@ -97,7 +98,7 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
     return Plan(
         steps=tuple(steps),
         target=target,
-        metric=_metric(recipe),
+        metric=recipe.metric_name,
         model_fingerprint=model_key,
         data_fingerprint=data_key,
         baseline_key=baseline if source.form is Form.TORCH else None,
@@ -112,7 +113,8 @@ def used_plugins(recipe: Recipe) -> list[Plugin]:
         techniques: {stage.use for stage in stages},
         model_sources: {recipe.model.source},
         datasets: {recipe.data.source if recipe.data else None},
-        metrics: {_metric(recipe)},
+        metrics: {recipe.metric_name},
+        decoders: {recipe.decode.use if recipe.decode else None},
         backends: {recipe.target.backend, *(entry.backend for entry in recipe.export)},
     }
     return [plugin for registry, names in used.items() for plugin in registry.plugins() if plugin.name in names]
@@ -122,6 +124,10 @@ def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from author_code(recipe.model.params, "model")
     if recipe.data is not None:
         yield from author_code(recipe.data.params, "data")
+    if isinstance(recipe.metric, MetricSection):
+        yield from author_code(recipe.metric, "metric")
+    if recipe.decode is not None:
+        yield from author_code(recipe.decode.params, "decode")
     for position, stage in enumerate(recipe.stages):
         if stage.enabled:
             yield from author_code(stage.params, f"stages[{position}]")
@@ -160,19 +166,9 @@ def _stage_key(
             "handed": _handed(recipe, needs, data_key),
             "target": _target(target, needs, is_measured=stage.gate is not None or slower != "keep"),
             "timed": [recipe.target.shapes, data_key] if slower != "keep" or needs.any_of(MEASURED) else None,
-            "scored": [data_key, recipe.task, _scored_by(recipe)] if stage.gate else None,
+            "scored": [data_key, judged_by(recipe)] if stage.gate else None,
         }
     )
-
-
-def _metric(recipe: Recipe) -> str | None:
-    return recipe.metric or DEFAULT_METRIC.get(recipe.task)
-
-
-def _scored_by(recipe: Recipe) -> tuple[str, int] | None:
-    """Name and version."""
-    name = _metric(recipe)
-    return None if name is None else (name, metrics.get(name).version)
 
 
 def _handed(recipe: Recipe, needs: Needs, data_key: str | None) -> dict[str, Any]:
@@ -181,7 +177,7 @@ def _handed(recipe: Recipe, needs: Needs, data_key: str | None) -> dict[str, Any
     return {
         "data": data_key if is_scored or needs.any_of(FROM_DATA) else None,
         "task": recipe.task if is_scored or Need.TASK in needs else None,
-        "metric": _scored_by(recipe) if is_scored else None,
+        "judged by": judged_by(recipe) if is_scored else None,
     }
 
 

@@ -14,9 +14,10 @@ from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model
 from compressctl.core.needs import SPLITS, Needs
-from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
+from compressctl.core.tasks import Judge
 from compressctl.measure.samples import Samples
+from compressctl.measure.score import results
 
 SCORED_AT_ONCE = 64
 CALIBRATED_AT_ONCE = 16
@@ -68,17 +69,17 @@ def check_splits(stage: str, needs: Needs, data: Dataset) -> None:
             )
 
 
-def check_metric(model: Model, session: Session, metric: MetricSpec, data: Dataset) -> None:
-    """Raises UsageError where the metric cannot score the model's outputs with the data's labels."""
+def check_judge(model: Model, session: Session, judge: Judge, data: Dataset) -> None:
+    """Raises UsageError where the model's outputs cannot be decoded, or the metric cannot score them with the data's labels."""
     feed = _first(model, data, "test", "validation", "calibration")
-    if feed is None or feed.batch.labels is None or not model.signature.outputs:
+    if feed is None or not model.signature.outputs or (judge.decode is None and judge.metric is None):
+        return
+    given = session.run(feed.inputs)
+    outputs, labels, metric = results(given, model.signature, feed, judge.decode), feed.batch.labels, judge.metric
+    if metric is None or labels is None:
         return
     spec = model.signature.outputs[0]
-    outputs = session.run(feed.inputs)[spec.name]
-    if not feed.batch.is_request and spec.batch_axis is not None:
-        outputs = np.moveaxis(outputs, spec.batch_axis, 0)[: feed.count]
-    labels = feed.batch.labels
-    place = f"outputs {spec.name} {list(outputs.shape)}, labels {list(labels.shape)} {labels.dtype.name}"
+    place = f"outputs {spec.name} {list(given[spec.name].shape)}, labels {list(labels.shape)} {labels.dtype.name}"
     try:
         metric.score(outputs, labels)
     except (ValueError, TypeError, IndexError) as error:

@@ -22,14 +22,15 @@ from compressctl.core.failures import unusable
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, one_at_a_time
 from compressctl.core.registry import load
-from compressctl.core.source import MetricSpec, metrics
 from compressctl.core.target import Target
+from compressctl.core.tasks import Judge
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
 from compressctl.pipeline.acceptance import Timer
 from compressctl.pipeline.evaluator import Evaluator, latency_ms
 from compressctl.pipeline.plan import Plan, Step
 from compressctl.recipe.schema import Recipe
+from compressctl.tasks.judge import judge_of
 from compressctl.training.in_memory import HeldDataset
 
 _PARITY_SAMPLES = 16
@@ -141,7 +142,7 @@ class Workspace:
         if self._kept_evaluator is None:
             backend = open_backend(self.plan.target.backend)
             self._kept_evaluator = Evaluator(
-                backend, self.target, self.dataset(), self.metric, self.original_graph, self.host, self.recipe.task
+                backend, self.target, self.dataset(), self.judge, self.original_graph, self.host
             )
         return self._kept_evaluator
 
@@ -220,10 +221,10 @@ class Workspace:
         if "host" in self.__dict__:
             self.host.close()
 
-    @property
-    def metric(self) -> MetricSpec | None:
-        """What scores, None where nothing does."""
-        return metrics.get(self.plan.metric) if self.plan.metric else None
+    @cached_property
+    def judge(self) -> Judge:
+        """What scores, and reads results off outputs."""
+        return judge_of(self.recipe)
 
     def take_one_at_a_time(self) -> OnnxModel:
         """The original from now on as a model of one sample a call; returns it."""

@@ -8,9 +8,18 @@ from pydantic import BaseModel
 
 from compressctl.core.backend import backends
 from compressctl.core.registry import Registry
-from compressctl.core.source import SplitSizes, Task, datasets, metrics, model_sources
+from compressctl.core.source import SplitSizes, datasets, decoders, metrics, model_sources
+from compressctl.core.tasks import Task
 from compressctl.core.technique import techniques
-from compressctl.recipe.schema import IF_SLOWER, VERSION, BudgetSection, GateSection, IfSlower, TargetSection
+from compressctl.recipe.schema import (
+    IF_SLOWER,
+    VERSION,
+    BudgetSection,
+    GateSection,
+    IfSlower,
+    MetricSection,
+    TargetSection,
+)
 
 
 def schema() -> dict[str, Any]:
@@ -41,7 +50,8 @@ def schema() -> dict[str, Any]:
             "vars": {"type": "object"},
             "seed": {"type": "integer", "default": 0},
             "task": {"enum": list(get_args(Task)), "default": "classification"},
-            "metric": {"enum": metrics.names()},
+            "metric": {"anyOf": [{"enum": metrics.names()}, _FUNCTION, _object(MetricSection, definitions)]},
+            "decode": {"anyOf": [{"enum": decoders.names()}, _FUNCTION, *_decoders(definitions)]},
             "model": {"oneOf": _sources(model_sources, definitions, {})},
             "data": {"oneOf": _sources(datasets, definitions, split_keys)},
             "target": _object(TargetSection, definitions),
@@ -56,6 +66,15 @@ def schema() -> dict[str, Any]:
         },
         "$defs": definitions,
     }
+
+
+def _decoders(definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _variant(spec.params, "use", name, spec.summary, definitions, {}) for name, spec in decoders.usable()[0].items()
+    ]
+
+
+_FUNCTION = {"type": "string", "pattern": ":", "description": "a function of your own: file.py:name"}
 
 
 def _exports(definitions: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from compressctl.core.backend import backends
 from compressctl.core.errors import Origin, Problem, RecipeError
 from compressctl.core.nearest import suggestion
 from compressctl.core.registry import Registry
-from compressctl.core.source import DEFAULT_METRIC, SplitSizes, Task, datasets, metrics, model_sources
+from compressctl.core.source import SplitSizes, datasets, decoders, metrics, model_sources
+from compressctl.core.tasks import TASKS, Task
 from compressctl.core.technique import techniques
 from compressctl.recipe.compose import compose
 from compressctl.recipe.messages import problems_of
@@ -26,9 +27,11 @@ from compressctl.recipe.schema import (
     VERSION,
     BudgetSection,
     DataSection,
+    DecodeSection,
     Export,
     GateSection,
     IfSlower,
+    MetricSection,
     ModelSection,
     Recipe,
     Stage,
@@ -42,6 +45,7 @@ _SECTIONS = (
     "seed",
     "task",
     "metric",
+    "decode",
     "model",
     "data",
     "target",
@@ -88,6 +92,7 @@ class _Reader:
         seed = self._value("seed", int, 0)
         task: Task = self._choice("task", get_args(Task), "classification")
         metric = self._metric(task)
+        decode = self._decode(task)
         model = self._model()
         data = self._data()
         target = self._section("target", TargetSection)
@@ -115,6 +120,7 @@ class _Reader:
             base=self.path.parent,
             resolved={},
             pack=pack,
+            decode=decode,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
@@ -146,7 +152,15 @@ class _Reader:
             )
         return name
 
-    def _metric(self, task: Task) -> str | None:
+    def _metric(self, task: Task) -> str | MetricSection | None:
+        """A registered name, or a function of the author's: by its place, or as a mapping with what there is to say about it."""
+        node = self.root.child("metric")
+        if node is not None and (isinstance(node.value, dict) or _is_function(node.value)):
+            (section,) = self._parts(_as_mapping(node), ("metric",), (MetricSection,))
+            if isinstance(section, MetricSection) and section.name in metrics:
+                hint = "call the function otherwise, so that a report's reader knows which of the two scored"
+                self._problem(f"{section.name} is the name of a registered metric", ("metric",), hint)
+            return section if isinstance(section, MetricSection) else None
         name: str | None = self._value("metric", str, None)
         if name is None:
             return None
@@ -156,6 +170,28 @@ class _Reader:
         if fits and task not in fits:
             self._problem(f"{name} does not fit the task {task}", ("metric",), f"{name} is for {', '.join(fits)}")
         return name
+
+    def _decode(self, task: Task) -> DecodeSection | None:
+        """A decoder's name, a function of the author's, or a mapping with `use` and the decoder's keys; default: the task's own."""
+        node, usual = self.root.child("decode"), TASKS[task].decoder
+        if node is None or node.value is None:
+            return DecodeSection(usual, decoders.get(usual).params()) if usual else None
+        if not isinstance(node.value, dict):
+            node = _as_mapping(node) if _is_function(node.value) else node.with_value({"use": node})
+        use = node.child("use") or (replace(node, value="python") if node.child("function") else None)
+        if use is None or not isinstance(use.value, str):
+            self._problem("`use` names a decoder, or `function` yours", ("decode",), decoders.nearest(""))
+            return None
+        if not self._known(decoders, use.value, ("decode", "use")):
+            return None
+        spec = decoders.get(use.value)
+        if (task != "custom" and TASKS[task].results is None) or (spec.tasks and task not in spec.tasks):
+            words = f"{use.value} does not fit the task {task}"
+            fits = spec.tasks or tuple(name for name in TASKS if TASKS[name].results)
+            self._problem(words, ("decode",), f"it is for {', '.join(fits)}")
+            return None
+        (params,) = self._parts(node, ("decode",), (spec.params,), ("use",))
+        return DecodeSection(use.value, params) if params is not None else None
 
     def _model(self) -> ModelSection | None:
         node = self._mapping("model", required=True)
@@ -385,7 +421,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "seed": recipe.seed,
         "task": recipe.task,
-        "metric": recipe.metric or DEFAULT_METRIC.get(recipe.task),
+        "metric": recipe.metric.model_dump(mode="json") if isinstance(recipe.metric, BaseModel) else recipe.metric_name,
+        **({"decode": {"use": recipe.decode.use, **_set_values(recipe.decode.params)}} if recipe.decode else {}),
         "model": {"source": recipe.model.source, **_set_values(recipe.model.params)},
         **({"data": data} if data else {}),
         "target": recipe.target.model_dump(mode="json"),
@@ -414,6 +451,16 @@ def _with_references(resolved: Any, node: Node) -> Any:
     if isinstance(resolved, list) and len(node.items) == len(resolved):
         return [_with_references(value, item) for value, item in zip(resolved, node.items, strict=True)]
     return resolved
+
+
+def _is_function(value: Any) -> bool:
+    """Whether it is written as what names a function."""
+    return isinstance(value, str) and ":" in value
+
+
+def _as_mapping(node: Node) -> Node:
+    """A function's place alone stands for a mapping with nothing else."""
+    return node if isinstance(node.value, dict) else node.with_value({"function": node})
 
 
 _NOWHERE = Node(None, Origin(""))

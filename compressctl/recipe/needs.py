@@ -9,7 +9,6 @@ from pydantic import BaseModel
 
 from compressctl.core.errors import Problem
 from compressctl.core.needs import FROM_DATA, Need, Needs, declared_needs
-from compressctl.core.source import DEFAULT_METRIC
 from compressctl.core.technique import TechniqueSpec
 from compressctl.recipe.schema import Recipe, Stage
 
@@ -56,14 +55,14 @@ def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     if Need.VALIDATION_DATA in requires and sizes.validation == 0:
         hint = "set data.validation to 0.1 or more"
         yield _unmet(stage, path, {Need.VALIDATION_DATA}, "validation data", hint)
-    if Need.METRIC in requires and recipe.metric is None and recipe.task not in DEFAULT_METRIC:
+    if Need.METRIC in requires and recipe.metric_name is None:
         hint = f"set `metric` to one that fits task {recipe.task}, which has none of its own"
         yield _unmet(stage, path, {Need.METRIC}, "a metric", hint)
 
 
 def _of_gate(recipe: Recipe, is_bisected: bool, path: str) -> Iterator[Problem]:
     if recipe.data is None:
-        words = "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine and sqnr_db"
+        words = "a gate needs data: labelled data for accuracy_drop, any for agreement, cosine, sqnr_db, kept and added"
         yield Problem(words, path, "add a `data` section")
         return
     if recipe.data.sizes.validation == 0:

@@ -11,8 +11,9 @@ from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import TechniqueParams, declared_problems, declared_products
-from compressctl.core.source import DEFAULT_METRIC, model_sources
+from compressctl.core.source import model_sources
 from compressctl.core.target import Release, Target, resolve_profile
+from compressctl.core.tasks import TASKS
 from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
 from compressctl.recipe.needs import unmet_needs
 from compressctl.recipe.schema import Recipe, Stage
@@ -51,7 +52,7 @@ def _without_libraries(recipe: Recipe) -> Iterator[Problem]:
 
 def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
     """Limits on a score that no run of this recipe can measure: they would be missed after all the work."""
-    metric = recipe.metric or DEFAULT_METRIC.get(recipe.task)
+    metric = recipe.metric_name
     gates = [
         (f"stages[{position}].gate.accuracy_drop", stage.gate.accuracy_drop)
         for position, stage in enumerate(recipe.stages)
@@ -77,7 +78,13 @@ def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
 def _unjudged_limits(recipe: Recipe) -> Iterator[Problem]:
     """Limits on outputs where nothing can be compared with the original, or only on values that are no data."""
     stages = enumerate(recipe.stages)
-    gates = [f"stages[{position}].gate" for position, stage in stages if stage.enabled and stage.gate]
+    limits = [(f"stages[{position}].gate", stage.gate) for position, stage in stages if stage.enabled and stage.gate]
+    for path, section in [*limits, ("budget", recipe.budget)]:
+        if section.decoded and (recipe.decode is None or TASKS[recipe.task].results is None):
+            decoding = ", ".join(name for name, task in TASKS.items() if task.results)
+            words = f"nothing that the task {recipe.task} decodes could be kept or added here"
+            yield Problem(words, path, f"kept and added are for {decoding}, with `decode` where it has no default")
+    gates = [path for path, _ in limits]
     for path in [*gates, *(["budget"] if recipe.budget.limits_fidelity else [])]:
         if recipe.data is None and path == "budget":
             yield Problem(

@@ -7,7 +7,8 @@ from typing import Any
 
 from compressctl.core.backend import backends
 from compressctl.core.registry import Registry
-from compressctl.core.source import LABELS, SplitSizes, datasets, metrics, model_sources
+from compressctl.core.source import SplitSizes, datasets, decoders, metrics, model_sources
+from compressctl.core.tasks import TASKS
 from compressctl.core.technique import techniques
 from compressctl.recipe.describe import models_in, shown_default, type_name
 from compressctl.recipe.schema import IF_SLOWER, BudgetSection, GateSection, TargetSection
@@ -25,7 +26,8 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 | `seed` | of everything random; default 0 |
 | `extends`, `vars` | recipes to start from; values that `${name}` stands for, `${env:NAME}` for an environment variable |
 | `task` | what the outputs mean, see [tasks](#tasks); default classification |
-| `metric` | what scores; default: the task's |
+| `metric` | what scores, by name or as `file.py:name`; default: the task's |
+| `decode` | what reads results off outputs: a decoder's name, `file.py:name`, or `{use: ..., ...}`; default: the task's, see [tasks](tasks.md) |
 | `model`, `data` | a `source` and its keys, see [model sources](#model-sources) and [datasets](#datasets) |
 | `target` | see [target](#target) |
 | `stages` | a list; each has `use` (see [techniques](#techniques)), `id`, `enabled`, `gate`, `if_slower`, and the technique's keys |
@@ -42,13 +44,14 @@ def render() -> str:
         parts += [f"## {title}\n", *_table(params)]
     parts += ["## if_slower\n", f"{IF_SLOWER}.\n"]
     parts += ["## Tasks\n", "| task | labels |", "|---|---|"]
-    parts += [f"| `{name}` | {_cell(words)} |" for name, words in LABELS.items()]
+    parts += [f"| `{name}` | {_cell(spec.labels)} |" for name, spec in TASKS.items()]
     parts += ["\n## Metrics\n", "| metric | what it is |", "|---|---|"]
     parts += [f"| `{name}` | {_cell(spec.summary)} |" for name, spec in metrics.usable()[0].items()]
     parts += ["\n## Sizes of splits\n", "Beside a dataset's own keys `data` takes:\n", *_table(SplitSizes)]
     for title, registry in (
         ("Model sources", model_sources),
         ("Datasets", datasets),
+        ("Decoders", decoders),
         ("Techniques", techniques),
         ("Backends", backends),
     ):

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from compressctl.core.source import SplitSizes, Task
+from compressctl.core.author_code import AuthorCode
+from compressctl.core.source import SplitSizes
 from compressctl.core.target import Profile
+from compressctl.core.tasks import TASKS, Task
 
 VERSION = "compressctl/v1"
 
@@ -103,9 +105,24 @@ class FidelityLimits(Section):
         None, description="least signal-to-noise ratio of an output against the original's, in dB"
     )
 
+    kept: Percent | None = Field(
+        None, description="least per cent of the original's own decoded results (boxes, strings, pixels) that remain"
+    )
+    added: float | None = Field(
+        None,
+        ge=0,
+        le=1e9,
+        description="most decoded results that the original does not give, in per cent of those that it gives",
+    )
+
     @property
     def limits_fidelity(self) -> bool:
-        return any(limit is not None for limit in (self.agreement, self.cosine, self.sqnr_db))
+        return any(limit is not None for limit in (self.agreement, self.cosine, self.sqnr_db, *self.decoded))
+
+    @property
+    def decoded(self) -> tuple[float, ...]:
+        """The limits on decoded results that are set."""
+        return tuple(limit for limit in (self.kept, self.added) if limit is not None)
 
 
 class GateSection(FidelityLimits):
@@ -125,7 +142,7 @@ class GateSection(FidelityLimits):
     @model_validator(mode="after")
     def _limits_something(self) -> GateSection:
         if self.accuracy_drop is None and not self.limits_fidelity:
-            raise ValueError("a gate limits something: accuracy_drop, agreement, cosine or sqnr_db")
+            raise ValueError("a gate limits something: accuracy_drop, agreement, cosine, sqnr_db, kept or added")
         return self
 
 
@@ -171,6 +188,35 @@ class DataSection:
     sizes: SplitSizes
 
 
+class FunctionSection(Section):
+    """A function of the recipe author's."""
+
+    function: AuthorCode = Field(
+        description='"file.py:name", relative to the recipe, or "package.module:name"; alone it stands for the whole section'
+    )
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the function")
+
+    @property
+    def name(self) -> str:
+        """The function's own."""
+        return self.function.rpartition(":")[2]
+
+
+class MetricSection(FunctionSection):
+    """A function of outputs and labels, both (n, ...), that gives one number."""
+
+    higher_is_better: bool = Field(True, description="whether more of it is better")
+    unit: Literal["%", ""] = Field("", description='"%" where a drop counts in points')
+
+
+@dataclass(frozen=True)
+class DecodeSection:
+    """use: a name in the registry of decoders; params: that decoder's, validated."""
+
+    use: str
+    params: BaseModel
+
+
 @dataclass(frozen=True)
 class Stage:
     """One entry of `stages`. id is unique in the recipe. if_slower: see IF_SLOWER, None for the technique's own default."""
@@ -197,13 +243,14 @@ class Recipe:
 
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
-    pack: whether each deliverable that is an ONNX file is packed for transport too.
+    pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
+    task's own where none was given; None where the metric takes the first output as it is.
     """
 
     name: str
     seed: int
     task: Task
-    metric: str | None
+    metric: str | MetricSection | None
     model: ModelSection
     data: DataSection | None
     target: TargetSection
@@ -213,3 +260,9 @@ class Recipe:
     base: Path
     resolved: dict[str, Any]
     pack: bool = False
+    decode: DecodeSection | None = None
+
+    @property
+    def metric_name(self) -> str | None:
+        """What scores: what the recipe says, or the task's own; None where nothing does."""
+        return self.metric.name if isinstance(self.metric, MetricSection) else self.metric or TASKS[self.task].metric

@@ -15,7 +15,8 @@ from compressctl.core.backend import backends
 from compressctl.core.errors import Problem, RecipeError
 from compressctl.core.nearest import suggestion
 from compressctl.core.secrets import keep_secret
-from compressctl.core.source import Task, datasets, metrics, model_sources
+from compressctl.core.source import datasets, decoders, metrics, model_sources
+from compressctl.core.tasks import Task
 from compressctl.core.technique import techniques
 from compressctl.recipe.nodes import MAX_DEPTH, Node, join
 from compressctl.recipe.strict_yaml import MAX_BYTES
@@ -141,5 +142,9 @@ class _Expansion:
 @cache
 def _public_names() -> frozenset[str]:
     """Names that everybody knows, and that a report is computed from."""
-    known = {name for registry in (techniques, backends, metrics, model_sources, datasets) for name in registry.names()}
+    known = {
+        name
+        for registry in (techniques, backends, metrics, decoders, model_sources, datasets)
+        for name in registry.names()
+    }
     return frozenset({*known, *get_args(Task), "float16", "bfloat16", "float32", "float64"})

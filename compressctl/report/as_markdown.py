@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from compressctl.core.legible import legible, shortened
-from compressctl.report import fidelity, sentences
+from compressctl.report import decoded, fidelity, sentences
 from compressctl.report.document import Report
 from compressctl.report.tables import (
     PACKED_HEAD,
@@ -44,6 +44,8 @@ def render(report: Report) -> str:
         lines += _table(["", "float", "compressed", "change"], rows)
         if stages := waterfall(part, report):
             lines += ["", "After each stage:", "", *_table(WATERFALL_HEAD, stages)]
+        if rows := decoded.rows(part):
+            lines += ["", "Decoded results by class:", "", *_table(decoded.HEAD, rows)]
         if rows := fidelity.rows(part):
             lines += ["", "Against the original:", "", *_table(fidelity.HEAD, rows)]
         said = (

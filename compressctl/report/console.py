@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressctl.core.legible import legible, shortened
-from compressctl.report import fidelity, sentences, tables
+from compressctl.report import decoded, fidelity, sentences, tables
 from compressctl.report.document import Report
 
 _SHOWN_ISLANDS = 5
@@ -25,6 +25,8 @@ def render(report: Report) -> RenderableType:
             parts.append(_table("after each stage", tables.WATERFALL_HEAD, stages))
         if packed := tables.packed(part):
             parts.append(_table("packed for transport", tables.PACKED_HEAD, packed))
+        if classes := decoded.rows(part):
+            parts.append(_table("decoded results by class", decoded.HEAD, classes))
         if outputs := fidelity.rows(part):
             parts.append(_table("against the original", fidelity.HEAD, outputs))
         if points := tables.points(part):

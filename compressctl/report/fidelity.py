@@ -9,6 +9,7 @@ from compressctl.core.legible import shortened
 from compressctl.measure.fidelity import nearness, why_uncompared
 from compressctl.measure.fidelity import verdict as judged
 from compressctl.measure.results import BackendResult, Fidelity, OutputFidelity
+from compressctl.report import decoded
 
 _NAMED = 3
 HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal decisions", "decided by")
@@ -16,8 +17,10 @@ HEAD = ("output", "signal to noise", "cosine", "largest difference", "equal deci
 
 def verdict(part: BackendResult) -> str | None:
     """What the verdict begins with where the file computes something else, or nobody knows; None where it is near, and in
-    reports of versions that did not compare."""
-    found = part.compressed.fidelity
+    reports of versions that did not compare. Where results are decoded, they decide, and not how outputs differ."""
+    found, results = part.compressed.fidelity, part.compressed.decoded
+    if results is not None and results.reference:
+        return decoded.verdict(results)
     if found is None:
         return None
     outputs = [output.model_copy(update={"name": shortened(output.name)}) for output in found.outputs]
@@ -25,7 +28,9 @@ def verdict(part: BackendResult) -> str | None:
 
 
 def summary(part: BackendResult) -> str | None:
-    """The worst output in a few words, for the verdict's line; None where nothing was compared."""
+    """Decoded results, or the worst output, in a few words, for the verdict's line; None where nothing was compared."""
+    if part.compressed.decoded is not None:
+        return decoded.summary(part.compressed.decoded)
     found = part.compressed.fidelity
     compared = [output for output in found.outputs if output.samples] if found else []
     if found is None or not compared:

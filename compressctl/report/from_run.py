@@ -8,13 +8,14 @@ from pathlib import Path
 from compressctl.core.errors import ExitCode
 from compressctl.core.run_folder import below
 from compressctl.core.secrets import for_others
-from compressctl.core.source import DEFAULT_METRIC, MetricSpec, metrics
+from compressctl.core.source import MetricSpec
 from compressctl.measure.results import BackendResult
 from compressctl.pipeline.result import RunResult
 from compressctl.report import fidelity
 from compressctl.report.document import Report, Stage
 from compressctl.report.sentences import lost_classes, packed_words
 from compressctl.report.tables import may_be_chance, score_text, size_change, speed_headline
+from compressctl.tasks.judge import metric_of
 
 
 def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
@@ -22,8 +23,7 @@ def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
 
     A path below the working folder, which in a CI job is the repository's root, is told from there.
     """
-    name = result.recipe.metric or DEFAULT_METRIC.get(result.recipe.task)
-    metric: MetricSpec | None = metrics.get(name) if name else None
+    name, metric = result.recipe.metric_name, metric_of(result.recipe)
     report = Report(
         name=result.recipe.name,
         status=result.status,

@@ -25,7 +25,7 @@ from compressctl.measure.results import (
     WaterfallStep,
 )
 from compressctl.measure.speed_words import sentence, times, verdict
-from compressctl.report import fidelity
+from compressctl.report import decoded, fidelity
 from compressctl.report.document import Report
 from compressctl.report.tables import first_island, islands, size_change, zero_share
 
@@ -43,6 +43,7 @@ def behaviour(part: BackendResult) -> list[str]:
         lines += _worst_class(after.change, after.behaviour)
     if after.behaviour is not None:
         lines += _classification(after.behaviour)
+    lines += decoded.sentences(part)
     if after.drift is not None:
         lines += _drift(after.drift)
     if after.tokens is not None:

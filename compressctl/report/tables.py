@@ -46,7 +46,8 @@ def comparison(part: BackendResult, report: Report) -> list[Row]:
         is_percent = report.metric_unit == "%"
         change = "unchanged" if drop == 0 else f"{-drop:+.2f} points" if is_percent else f"{_difference(before, after)}"
         change += may_be_chance(after)
-        label = f"{after.score.metric} ({after.score.samples:,} test samples)"
+        against = ", against the original's own results" if after.score.reference == "original" else ""
+        label = f"{after.score.metric} ({after.score.samples:,} test samples{against})"
         was, now = (score_text(found.value, report.metric_unit) for found in (before.score, after.score))
         rows.append(Row(label, was, now, change))
     rows += _speed_rows(before, after)
@@ -229,7 +230,7 @@ def budget_words(check: BudgetCheck) -> str:
     if check.name.startswith("strict"):
         return f"{check.name}: {check.explanation}"
     actual, limit = (_size_figures if check.name in ("size", "packed_size") else _figures)(check.actual, check.limit)
-    least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db")
+    least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db", "kept")
     if check.actual is None and check.holds:
         return f"{check.name} (at least {limit}): {check.explanation}"
     return f"{check.name} {actual} ({'at least' if least else 'at most'} {limit}): {check.explanation}"

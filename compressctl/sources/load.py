@@ -10,7 +10,8 @@ from compressctl.core.custom_ops import library
 from compressctl.core.data import Dataset
 from compressctl.core.model import Model
 from compressctl.core.registry import load
-from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, Task, datasets, model_sources
+from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, datasets, model_sources
+from compressctl.core.tasks import Task
 from compressctl.recipe.schema import DataSection, ModelSection
 from compressctl.sources.fingerprint import splits_fingerprint
 from compressctl.sources.params import OnnxParams

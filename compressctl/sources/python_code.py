@@ -35,6 +35,16 @@ def call_factory(factory: str, args: Mapping[str, Any], base: Path) -> Any:
             raise UsageError(f"{factory} failed when called as {name}({given}): {in_short(error)}") from error
 
 
+def author_function(place: str, base: Path) -> Callable[..., Any]:
+    """The named function itself, for what calls it again and again. Importing its file runs the recipe author's code.
+
+    Raises UsageError when it is not found.
+    """
+    module_name, name = _split(place)
+    with _importable(_folder(module_name, base)):
+        return _function(_import(module_name, base, place), name, place)
+
+
 def code_files(factory: str, base: Path) -> dict[str, Path]:
     """The file that holds the function and the files it imports from the same place, by name; nothing is executed.
 

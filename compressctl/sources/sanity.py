@@ -11,7 +11,7 @@ import numpy as np
 from compressctl.core.data import Batch, Dataset, Split, SplitName, WrappedDataset
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, TensorSpec, TorchModel
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.graph.tensors import to_array
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Signature
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.training.data import TensorBatch
 from compressctl.training.params import Augmentation
 

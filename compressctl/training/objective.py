@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressctl.core.errors import UsageError
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.numerics.next_token import next_token_loss
 from compressctl.training.data import TensorBatch

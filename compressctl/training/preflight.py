@@ -9,7 +9,7 @@ import numpy as np
 from compressctl.core.data import Batch, Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.core.technique import RunContext
 
 _FEW = 8

@@ -13,8 +13,11 @@ from compressctl.core.data import Split
 from compressctl.core.model import Signature
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, SummedMetric, read_only
+from compressctl.core.tasks import Decode
 from compressctl.core.technique import RunContext
-from compressctl.training.data import tensor_batches
+from compressctl.graph.torch_outputs import named_outputs
+from compressctl.tasks.objects import as_objects
+from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.in_memory import hold
 from compressctl.training.objective import Objective, first_output
 from compressctl.training.processes import Processes
@@ -30,6 +33,7 @@ class Validation:
     objective: Objective
     batch_size: int
     is_channels_last: bool
+    decode: Decode | None = None
 
     @property
     def name(self) -> str:
@@ -51,19 +55,26 @@ class Validation:
 
     def _metric(self, network: nn.Module, processes: Processes) -> float:
         assert self.metric is not None
-        metric = load(self.metric.implementation)
+        metric = load(self.metric.implementation) if self.metric.implementation else None
         keep = metric.totals if isinstance(metric, SummedMetric) else _as_they_are
         found: list[tuple[int, Any]] = []
         for number, batch in enumerate(tensor_batches(self.split, self.signature, self.batch_size)):
             if number % processes.count == processes.index:
-                given = first_output(network, batch.to(processes.device, is_channels_last=self.is_channels_last))
+                given = self._results(network, batch.to(processes.device, is_channels_last=self.is_channels_last))
                 assert batch.labels is not None
-                found.append((number, keep(read_only(given.float().cpu().numpy()), read_only(batch.labels.numpy()))))
+                found.append((number, keep(read_only(given), read_only(batch.labels.numpy()))))
         kept = [part for _, part in sorted(processes.gather(found), key=lambda part: part[0])]
         if isinstance(metric, SummedMetric):
             return float(metric.value(np.sum(kept, axis=0)))
         outputs, labels = (np.concatenate([part[position] for part in kept]) for position in (0, 1))
         return self.metric.score(outputs, labels)
+
+    def _results(self, network: nn.Module, batch: TensorBatch) -> np.ndarray:
+        """What the metric takes."""
+        if self.decode is None:
+            return first_output(network, batch).float().cpu().numpy()
+        outputs = named_outputs(network(*batch.inputs))
+        return as_objects(self.decode({name: tensor.float().cpu().numpy() for name, tensor in outputs.items()}))
 
     def _loss(self, network: nn.Module, processes: Processes) -> float:
         total, count = 0.0, 0
@@ -86,4 +97,4 @@ def validation_of(
     held = hold(split)
     has_labels = next(held.batches(1)).labels is not None
     metric = run.metric if has_labels else None
-    return Validation(held, signature, metric, objective, batch_size, is_channels_last)
+    return Validation(held, signature, metric, objective, batch_size, is_channels_last, run.decode if metric else None)

@@ -14,6 +14,7 @@ from compressctl.core.events import Event, Events
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
+from compressctl.core.tasks import Judge
 from compressctl.measure.artifact import MeasurementConfig, Subject, _scored, _size
 from compressctl.measure.samples import Samples
 from compressctl.sources.dataset import PositionSplit
@@ -57,7 +58,7 @@ def test_what_is_no_number_is_left_out_and_said(
     heard: list[Event] = []
     data: Any = _Data(labels)
     samples = Samples(subjects[0].model.signature, data)
-    by = MeasurementConfig(BACKEND, Target("onnxruntime"), "regression", samples, data, metrics.get("r2"))
+    by = MeasurementConfig(BACKEND, Target("onnxruntime"), Judge("regression", metrics.get("r2")), samples, data)
     before, after = _scored(subjects, [_size(subject, by) for subject in subjects], by, Events(heard.append))
     assert (before.score is not None, after.score is not None) == scores
     assert after.change is None

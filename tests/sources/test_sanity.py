@@ -19,7 +19,7 @@ from torch import nn
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec, TorchModel
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.sanity import CheckedDataset, check_weights, class_count, look_through
 from compressctl.sources.splits import Splits

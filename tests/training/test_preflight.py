@@ -6,7 +6,7 @@ import pytest
 from compressctl.core.data import Batch
 from compressctl.core.errors import UsageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.training.preflight import check_labels
 
 CLASSES = np.array([0, 1, 2, 1])

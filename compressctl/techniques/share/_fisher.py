@@ -11,7 +11,7 @@ from torch import nn
 from compressctl.core.data import Split
 from compressctl.core.errors import StageError
 from compressctl.core.model import Signature
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Signature
-from compressctl.core.source import Task
+from compressctl.core.tasks import Task
 from compressctl.training.data import TensorBatch
 from compressctl.training.supervision.distances import cosine_distance, squared_difference
 from compressctl.training.supervision.dkd import dkd

@@ -1,0 +1,101 @@
+"""What a model's outputs mean: which labels a task takes, what scores it, and how its results are read. Light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from compressctl.core.source import MetricSpec
+
+Task = Literal["classification", "regression", "embedding", "language-model", "segmentation", "custom"]
+
+Decode = Callable[[Mapping[str, "np.ndarray"]], Sequence[Any]]
+"""Reads every sample's result off the outputs of one call, by name, (n, ...) samples along axis 0: n results in the task's form."""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """labels: what they are. metric: what scores where a recipe names nothing, None for tasks without one of their own.
+
+    decoder: what reads results where a recipe names nothing; None where the first output itself is scored, or where a recipe must say.
+    results: the "module:attribute" of what compares results with the original's own; None where outputs are not decoded.
+    """
+
+    labels: str
+    metric: str | None = None
+    decoder: str | None = None
+    results: str | None = None
+
+
+TASKS: dict[Task, TaskSpec] = {
+    "classification": TaskSpec("(n,) classes, whole numbers from 0", "accuracy"),
+    "regression": TaskSpec("as many numbers per sample as the first output has", "r2"),
+    "embedding": TaskSpec("wanted vectors, or classes to train on; pairs' similarity to score with", "spearman"),
+    "language-model": TaskSpec(
+        "the tokens themselves, (n, tokens); the data may leave them out. Training and measuring both shift: the logits at "
+        "position t predict the label at t + 1. -100, and padding by attention_mask, do not count. Labels that are shifted already "
+        "are refused",
+        "perplexity",
+    ),
+    "segmentation": TaskSpec(
+        "a class for each pixel, (n, height, width) whole numbers from 0; -100 and 255 do not count",
+        "mean_iou",
+        "argmax",
+        "compressctl.tasks.segmentation:PIXELS",
+    ),
+    "custom": TaskSpec("whatever the metric of your own takes"),
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What of a model's decoded results is as the original's. reference: what the original gives, of which `kept` is found again;
+    added: what the original does not give. equal_samples: whose results are wholly the same.
+
+    by_class: the three by class number. edits: characters of text to change, of `characters` of the original's; both None elsewhere.
+    """
+
+    reference: int
+    kept: int
+    added: int
+    equal_samples: int
+    by_class: Mapping[int, tuple[int, int, int]]
+    edits: int | None = None
+    characters: int | None = None
+
+
+class ComparedResults(Protocol):
+    """How a task's decoded results are compared. unit: what is counted. rule: when one counts as kept."""
+
+    unit: str
+    rule: str
+
+    def as_labels(self, results: np.ndarray) -> np.ndarray:
+        """The original's results in the form of labels, to score others by. results: (n,) objects."""
+        ...
+
+    def tally(self, before: np.ndarray, after: np.ndarray) -> Tally:
+        """before: (n,) objects, the original's. after: another model's on the same samples."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a model's outputs are judged by. decode: None where the metric takes the first output as it is."""
+
+    task: Task = "custom"
+    metric: MetricSpec | None = None
+    decode: Decode | None = None
+
+    @property
+    def compared(self) -> ComparedResults | None:
+        """How results are compared with the original's; None where nothing is decoded."""
+        from compressctl.core.registry import load
+
+        place = TASKS[self.task].results
+        compared: ComparedResults | None = load(place) if place and self.decode else None
+        return compared

@@ -1,0 +1,60 @@
+"""What remains of the original's decoded results, in words and rows. Plain text, not yet escaped for anything."""
+
+from __future__ import annotations
+
+from compressctl.core.legible import shortened
+from compressctl.measure.results import BackendResult, DecodedChange
+
+HEAD = ("class", "the original's", "kept", "added")
+_NEAR = 90.0
+"""Per cent of the original's results below which the file does something else, in the first words of a verdict."""
+
+
+def verdict(found: DecodedChange) -> str | None:
+    """What the verdict begins with where too few results remain; None otherwise."""
+    kept = found.kept_percent
+    if kept is None or kept >= _NEAR:
+        return None
+    return f"not the same model: {kept:.1f} % of the original's {found.unit} remain"
+
+
+def summary(found: DecodedChange) -> str:
+    """A few words for the verdict's line."""
+    kept, added = found.kept_percent, found.added_percent
+    if kept is None or added is None:
+        return f"the original gives no {found.unit}"
+    more = f", {added:.2f} % added" if found.added else ""
+    text = "" if found.character_error is None else f", {found.character_error:.2f} % of characters changed"
+    return f"{kept:.2f} % of {found.unit} kept{more}{text}"
+
+
+def sentences(part: BackendResult) -> list[str]:
+    """What was decoded, and what of it remains."""
+    found = part.compressed.decoded
+    if found is None:
+        return []
+    lines = [
+        f"Decoded results against the original's own on {found.samples:,} test samples: of {found.reference:,} {found.unit} "
+        f"{found.kept:,} are kept ({found.rule}), {found.added:,} are added; {found.equal_samples:,} samples are wholly the same."
+    ]
+    if found.character_error is not None:
+        lines.append(f"{found.character_error:.2f} % of the original's characters would have to change.")
+    score = part.compressed.score
+    if score is not None and score.reference == "original":
+        lines.append(f"The data has no labels: {score.metric} is counted against the original's own results.")
+    return lines
+
+
+def rows(part: BackendResult) -> list[list[str]]:
+    """A row per class, the one that lost most first."""
+    found = part.compressed.decoded
+    classes = found.classes if found else ()
+    order = sorted(classes, key=lambda entry: entry.kept / entry.reference if entry.reference else 1.0)
+    return [
+        [shortened(entry.name), f"{entry.reference:,}", _share(entry.kept, entry.reference), f"{entry.added:,}"]
+        for entry in order
+    ]
+
+
+def _share(kept: int, reference: int) -> str:
+    return f"{kept:,} ({100 * kept / reference:.2f} %)" if reference else f"{kept:,}"

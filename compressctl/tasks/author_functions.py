@@ -1,0 +1,62 @@
+"""Decoders and metrics that a recipe's author wrote: called with what we hold, whatever they raise said with their name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from compressctl.core.errors import UsageError, in_short
+from compressctl.core.source import MetricSpec, read_only
+from compressctl.core.tasks import Decode
+from compressctl.sources.python_code import author_function
+from compressctl.tasks.params import PythonDecoderParams
+
+Found = TypeVar("Found")
+
+
+def decoder(params: PythonDecoderParams, base: Path) -> Decode:
+    """Raises UsageError where there is no such function; what it gives raises it too, whatever the function raises."""
+    function = author_function(params.function, base)
+
+    def decode(outputs: Mapping[str, np.ndarray]) -> Sequence[Any]:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+        given = {name: read_only(array) for name, array in outputs.items()}
+        found = _called(params.function, lambda: list(function(given, **params.args)), f"outputs {shapes}")
+        samples = len(next(iter(outputs.values())))
+        if len(found) != samples:
+            raise UsageError(
+                f"{params.function} gave {len(found)} results for {samples} samples (outputs {shapes})",
+                hint="return one result for each sample: the outputs' first axis counts them",
+            )
+        return found
+
+    return decode
+
+
+@dataclass(frozen=True)
+class AuthorMetric(MetricSpec):
+    """A function of outputs and labels that a recipe names. place: its "file.py:name"."""
+
+    place: str = ""
+    function: Callable[..., Any] = float
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
+        """Raises UsageError for whatever the function raises, and for what is no number."""
+        shapes = f"outputs {list(outputs.shape)}, labels {list(labels.shape)}"
+        return _called(
+            self.place, lambda: float(self.function(read_only(outputs), read_only(labels), **self.args)), shapes
+        )
+
+
+def _called(place: str, call: Callable[[], Found], given: str) -> Found:
+    try:
+        return call()
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        raise UsageError(f"{place} failed on {given}: {in_short(error)}") from error

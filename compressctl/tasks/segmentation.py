@@ -1,0 +1,107 @@
+"""Segmentation: masks of classes read off scores, mean intersection over union, pixels against the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from compressctl.core.errors import UsageError
+from compressctl.core.tasks import Decode, Tally
+from compressctl.tasks.objects import as_objects
+from compressctl.tasks.params import ArgmaxParams
+
+UNLABELLED = (-100, 255)
+"""Labels of pixels that do not count: torch's and Pascal VOC's."""
+
+
+def argmax(params: ArgmaxParams, base: Path) -> Decode:
+    """Masks (height, width) of the class with the highest score, or of a single score's side of the threshold; uint8 or uint16."""
+
+    def decode(outputs: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+        scores = output_named(outputs, params.output)
+        if scores.ndim != 4:
+            raise UsageError(
+                f"scores of pixels are (n, classes, height, width), and the output is {list(scores.shape)}",
+                hint="name the output in `decode: {use: argmax, output: NAME}`, or write a decoder of your own",
+            )
+        axis = params.axis % 4
+        if scores.shape[axis] == 1:
+            masks = np.take(scores, 0, axis=axis) > params.threshold
+        else:
+            masks = scores.argmax(axis=axis)
+        return list(masks.astype(np.uint8 if scores.shape[axis] <= 255 else np.uint16))
+
+    return decode
+
+
+def output_named(outputs: Mapping[str, np.ndarray], name: str | None) -> np.ndarray:
+    """The output of that name, the first without one. Raises UsageError where there is none."""
+    if name is None:
+        return next(iter(outputs.values()))
+    if name not in outputs:
+        raise UsageError(f"the model has no output {name!r} to decode", hint=f"it has {', '.join(outputs)}")
+    return outputs[name]
+
+
+def mean_iou(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur of intersection over union, in percent, all pixels together (Long et al. 2015, section 5).
+
+    outputs, labels: n masks (height, width) of classes; labels of -100 and 255 do not count. NaN where no pixel has a label.
+    """
+    union_and_common = _union_and_common(zip(outputs, labels, strict=True))
+    present = union_and_common[:, 0] > 0
+    return (
+        float(100 * np.mean(union_and_common[present, 1] / union_and_common[present, 0])) if present.any() else np.nan
+    )
+
+
+def iou_by_class(outputs: np.ndarray, labels: np.ndarray) -> dict[int, float]:
+    """Intersection over union of each class that occurs, in percent."""
+    found = _union_and_common(zip(outputs, labels, strict=True))
+    return {number: float(100 * common / union) for number, (union, common) in enumerate(found) if union}
+
+
+def _union_and_common(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(classes, 2) pixels."""
+    counts = np.zeros((0, 2), np.int64)
+    for mask, label in pairs:
+        if mask.shape != label.shape:
+            raise ValueError(f"a mask of {list(mask.shape)} cannot be held against labels of {list(label.shape)}")
+        counted = ~np.isin(label, UNLABELLED)
+        found, wanted = mask[counted].astype(np.int64), label[counted].astype(np.int64)
+        if wanted.size and wanted.min() < 0:
+            raise ValueError(f"a pixel's label is {wanted.min()}; classes count from 0, -100 and 255 do not count")
+        classes = max(len(counts), int(found.max(initial=-1)) + 1, int(wanted.max(initial=-1)) + 1)
+        common = np.bincount(found[found == wanted], minlength=classes)
+        either = np.bincount(found, minlength=classes) + np.bincount(wanted, minlength=classes) - common
+        counts = np.pad(counts, ((0, classes - len(counts)), (0, 0))) + np.stack([either, common], axis=1)
+    return counts
+
+
+class Pixels:
+    unit = "pixels"
+    rule = "the same class"
+
+    def as_labels(self, results: np.ndarray) -> np.ndarray:
+        return as_objects([mask.astype(np.int64) for mask in results])
+
+    def tally(self, before: np.ndarray, after: np.ndarray) -> Tally:
+        total, kept, equal = 0, 0, 0
+        classes: dict[int, np.ndarray] = {}
+        for old, new in zip(before, after, strict=True):
+            if old.shape != new.shape:
+                total += old.size
+                continue
+            same = old == new
+            total, kept, equal = total + old.size, kept + int(same.sum()), equal + bool(same.all())
+            for number in np.union1d(old, new):
+                was, now = old == number, new == number
+                counts = np.array([was.sum(), (was & now).sum(), (now & ~was).sum()])
+                classes[int(number)] = classes.get(int(number), np.zeros(3, np.int64)) + counts
+        by_class = {number: (int(row[0]), int(row[1]), int(row[2])) for number, row in sorted(classes.items())}
+        return Tally(total, kept, 0, equal, by_class)
+
+
+PIXELS = Pixels()
