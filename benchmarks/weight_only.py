@@ -9,16 +9,19 @@ exact numbers of the stored weights, which is not that of rounding the weights.
 import sys
 
 import numpy as np
+from onnx import helper
 
-from compressctl.backends.dialects.weight_only import Form, Product
-from compressctl.backends.onnxruntime.choose import time_forms
+from compressctl.backends.dialects.weight_only import Form, Product, forms
+from compressctl.backends.onnxruntime.choose import Standing, time_forms
 from compressctl.core.quant import TensorQuant
 from compressctl.core.target import Target
+from compressctl.graph.tensors import from_array
 
 FORMS = {
-    "MatMulNBits, float activations": Form(True, 0),
-    "MatMulNBits, 8-bit activations": Form(True, 4),
-    "DequantizeLinear": Form(False),
+    "MatMulNBits, float activations": Form.NBITS,
+    "MatMulNBits, 8-bit activations": Form.NBITS_INT8,
+    "DequantizeLinear": Form.QDQ,
+    "unpacked at load": Form.AT_LOAD,
 }
 
 
@@ -28,9 +31,13 @@ def main() -> None:
     print(f"| weights ({shape[0]} x {shape[1]}) | rows | {' | '.join(FORMS)} |\n|---|---|{'---|' * len(FORMS)}")
     for bits in (2, 4, 8):
         for block in (32, 128):
-            product = Product("product", "w", False, _quant(values, bits, block))
+            quant = _quant(values, bits, block)
+            target = Target("onnxruntime", threads=1)
+            possible = forms(Product("product", "w", False, quant), len(values), target)
+            node = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+            product = Standing((node,), {"w": from_array(values, "w")}, "w", quant)
             for rows in (1, 64):
-                plain, timed = time_forms(product, values, rows, Target("onnxruntime", threads=1))
+                plain, timed = time_forms(product, possible, rows, target)
                 cells = [
                     f"{plain / timed[form].seconds:.2f}x ({timed[form].error:.1%})" if form in timed else "cannot"
                     for form in FORMS.values()

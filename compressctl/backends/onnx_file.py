@@ -103,7 +103,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
     if at_rest is not model.quant:
         write_dynamic(emitted, model.quant)
     write_lookups(emitted, model.quant, target)
-    write_at_load(emitted, model.quant, target)
+    write_at_load(emitted, model.quant, target, weight_forms)
     if target.backend == "onnxruntime":
         # OpenVINO takes no packed weight that is not itself a constant.
         share_packed(emitted)

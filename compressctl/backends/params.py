@@ -26,8 +26,10 @@ class StorageParams(BackendParams):
 class OnnxRuntimeParams(StorageParams):
     """How products with quantized weights alone are written; everything else follows from the target."""
 
-    weight_form: Literal["measured", "matmul_nbits", "qdq"] = Field(
-        "measured", description="of products whose weights alone are quantized: the fastest here, or always the same"
+    weight_form: Literal["measured", "matmul_nbits", "qdq", "at_load"] = Field(
+        "measured",
+        description="of products whose weights alone are quantized: the fastest here, or always the same; at_load: a small file whose "
+        "weights take float's memory once it is loaded",
     )
     integer_activations: bool = Field(
         True, description="let such products round their inputs to 8 bits inside, where that is faster"

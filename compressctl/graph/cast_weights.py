@@ -117,8 +117,10 @@ def _scale(mul: onnx.NodeProto, codes: str, found: GraphIndex) -> np.ndarray | N
 
 
 def _constant(name: str, found: GraphIndex) -> np.ndarray | None:
-    """The value of an initializer or of a Constant node."""
+    """The value of an initializer or of a Constant node, perhaps cast."""
     maker = found.producers.get(name)
+    if maker is not None and maker.op_type == "Cast":
+        return _constant(maker.input[0], found)
     if maker is not None and maker.op_type == "Constant":
         value = attribute(maker, "value")
         return to_array(value) if isinstance(value, onnx.TensorProto) else None

@@ -1,5 +1,6 @@
 """Products with quantized weights alone: every form computes what the plan says, and the faster one is measured."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.backends.dialects.weight_only import Form, forms, weight_only_products
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.backends.onnxruntime import BACKEND
+from compressctl.backends.onnxruntime import BACKEND, choose
 from compressctl.backends.onnxruntime.choose import choose_forms
 from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
@@ -19,6 +20,7 @@ from compressctl.core.target import Target
 from compressctl.graph.import_qdq import absorb, is_quantized
 
 K, N = 160, 48
+EXACT = (Form.NBITS, Form.QDQ, Form.AT_LOAD)
 X = np.random.default_rng(5).normal(0, 1, (3, K)).astype(np.float32)
 
 
@@ -75,28 +77,28 @@ def _run(proto: onnx.ModelProto) -> np.ndarray:
 
 @pytest.mark.parametrize("asymmetric", [True, False])
 @pytest.mark.parametrize(
-    ("bits", "block", "packed"),
+    ("bits", "block", "form"),
     # ONNX has no 2-bit tensors in the opset that we write.
     [
-        (2, 16, True),
-        *((bits, block, packed) for bits, block in ((4, 16), (4, 64), (8, 32)) for packed in (True, False)),
+        *((2, 16, form) for form in (Form.NBITS, Form.AT_LOAD)),
+        *((bits, block, form) for bits, block in ((4, 16), (4, 64), (8, 32)) for form in EXACT),
     ],
 )
-def test_each_form_computes_the_plans_numbers(bits: int, block: int, asymmetric: bool, packed: bool) -> None:
+def test_each_form_computes_the_plans_numbers(bits: int, block: int, asymmetric: bool, form: Form) -> None:
     quant, values = _blocked(_weight(), bits, block, asymmetric=asymmetric)
-    proto = to_onnx(_model(quant, _weight()), Target("onnxruntime"), {"product": Form(packed)})
+    proto = to_onnx(_model(quant, _weight()), Target("onnxruntime"), {"product": form})
     onnx.checker.check_model(proto)
     kinds = [node.op_type for node in proto.graph.node]
-    assert ("MatMulNBits" in kinds, "DequantizeLinear" in kinds) == (packed, not packed)
+    assert ("MatMulNBits" in kinds, "DequantizeLinear" in kinds) == (form is Form.NBITS, form is Form.QDQ)
     assert np.allclose(_run(proto), np.maximum(X.astype(np.float64) @ values, 0), atol=1e-4)
     stored = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     assert stored < K * N * bits / 8 + 6 * N * -(-K // block) + N * block
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_transposed_gemm_keeps_its_bias(packed: bool) -> None:
+@pytest.mark.parametrize("form", EXACT)
+def test_a_transposed_gemm_keeps_its_bias(form: Form) -> None:
     quant, values = _blocked(_weight(), 4, 32, asymmetric=True)
-    proto = to_onnx(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"), {"product": Form(packed)})
+    proto = to_onnx(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"), {"product": form})
     wanted = np.maximum(X.astype(np.float64) @ values + np.linspace(-1, 1, N), 0)
     assert np.allclose(_run(proto), wanted, atol=1e-4)
 
@@ -106,23 +108,20 @@ def test_scales_per_channel_are_packed_in_blocks_of_their_own_choice() -> None:
     scale = (np.abs(weight).max(axis=0) / 127).astype(np.float32)
     quant = TensorQuant("int8", scale, np.zeros(N, np.int8), axis=1)
     wanted = np.maximum(X.astype(np.float64) @ (np.rint(weight / scale) * scale), 0)
-    for packed in (True, False):
-        proto = to_onnx(_model(quant, weight), Target("onnxruntime"), {"product": Form(packed)})
+    for form in EXACT:
+        proto = to_onnx(_model(quant, weight), Target("onnxruntime"), {"product": form})
         assert np.allclose(_run(proto), wanted, atol=1e-4)
 
 
 def test_what_a_form_cannot_hold_is_not_offered() -> None:
-    def offered(bits: int, block: int) -> list[bool]:
+    def offered(bits: int, block: int) -> list[Form]:
         quant, _ = _blocked(_weight(), bits, block, asymmetric=False)
         model = _model(quant, _weight())
-        return [
-            form.packed
-            for form in forms(weight_only_products(model.body.graph, model.quant)[0], K, Target("onnxruntime"))
-        ]
+        return forms(weight_only_products(model.body.graph, model.quant)[0], K, Target("onnxruntime"))
 
-    assert offered(2, 32) == [True, True]
-    assert offered(4, 32) == [True, True, False]
-    assert offered(4, 8) == offered(4, 24) == [False]
+    assert offered(2, 32) == [Form.NBITS, Form.NBITS_INT8, Form.AT_LOAD]
+    assert offered(4, 32) == [Form.NBITS, Form.NBITS_INT8, Form.QDQ, Form.AT_LOAD]
+    assert offered(4, 8) == offered(4, 24) == [Form.QDQ, Form.AT_LOAD]
 
 
 def test_onnxruntime_multiplies_with_the_stored_codes_whatever_the_form(tmp_path: Path) -> None:
@@ -142,13 +141,55 @@ def test_onnxruntime_multiplies_with_the_stored_codes_whatever_the_form(tmp_path
 def test_the_form_is_chosen_by_measurement_and_said() -> None:
     quant, _ = _blocked(_weight(), 8, 32, asymmetric=False)
     rounded, notes = choose_forms(_model(quant, _weight()), Target("onnxruntime"))
-    assert "8 bits" in notes[0]
+    assert f"{K} x {N} int8 weights (MatMul, Relu) are" in notes[0]
     assert "the speed of float weights at 1 rows" in notes[0]
-    assert rounded["product"] in (Form(True), Form(True, 4), Form(False))
+    assert rounded["product"] in Form
     exact = OnnxRuntimeParams(integer_activations=False).model_dump(mode="json")
     kept, notes = choose_forms(_model(quant, _weight()), Target("onnxruntime", options=exact))
-    assert kept["product"] == Form(True)
+    assert kept["product"] in (Form.NBITS, Form.AT_LOAD)
     assert "rounded" not in notes[0]
+
+
+def test_forms_are_timed_with_what_the_runtime_fuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Gemm that a Relu follows becomes one node, behind which ONNX Runtime no longer sees a DequantizeLinear's product."""
+    timed: list[list[str]] = []
+
+    def recorded(calls: Sequence[Callable[[], object]]) -> list[float]:
+        return [1.0] * len(calls)
+
+    opened = choose.open_graph
+
+    def opening(model: onnx.ModelProto, *rest: object) -> object:
+        timed.append([node.op_type for node in model.graph.node])
+        return opened(model, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(choose, "_interleaved", recorded)
+    monkeypatch.setattr(choose, "open_graph", opening)
+    quant, _ = _blocked(_weight(), 8, 32, asymmetric=False)
+    _, [note] = choose_forms(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"))
+    assert timed[0] == ["Gemm", "Relu"]
+    assert timed[1] == timed[2] == ["MatMulNBits", "Add", "Relu"]
+    assert timed[3] == ["DequantizeLinear", "Gemm", "Relu"]
+    assert timed[4][-2:] == ["Gemm", "Relu"]
+    assert f"{K} x {N} int8 weights (Gemm, Relu)" in note
+
+
+@pytest.mark.parametrize(
+    ("seconds", "form"),
+    [
+        ([1.0, 1.2, 1.3, 1.5, 1.0], Form.AT_LOAD),
+        ([1.0, 1.2, 1.02, 1.5, 1.0], Form.NBITS_INT8),
+        ([1.0, 1.2, 0.6, 0.5, 1.0], Form.QDQ),
+    ],
+)
+def test_no_form_is_taken_that_is_slower_than_floats(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float], form: Form
+) -> None:
+    """seconds: of floats, then of each form."""
+    monkeypatch.setattr(choose, "_interleaved", lambda calls: seconds)
+    quant, _ = _blocked(_weight(), 8, 32, asymmetric=False)
+    chosen, _ = choose_forms(_model(quant, _weight()), Target("onnxruntime"))
+    assert chosen == {"product": form}
 
 
 def test_nothing_is_measured_where_nothing_is_to_choose() -> None:
@@ -159,11 +200,11 @@ def test_nothing_is_measured_where_nothing_is_to_choose() -> None:
     assert [node.op_type for node in to_onnx(floats, Target("onnxruntime")).graph.node] == ["MatMul", "Relu"]
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("form", [Form.NBITS, Form.QDQ])
 @pytest.mark.parametrize(("bits", "asymmetric"), [(4, True), (4, False), (8, False)])
-def test_each_form_is_read_back_as_the_plan(bits: int, asymmetric: bool, packed: bool) -> None:
+def test_each_form_is_read_back_as_the_plan(bits: int, asymmetric: bool, form: Form) -> None:
     quant, values = _blocked(_weight(), bits, 32, asymmetric=asymmetric)
-    written = to_onnx(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"), {"product": Form(packed)})
+    written = to_onnx(_model(quant, _weight(), "Gemm", bias=True), Target("onnxruntime"), {"product": form})
     assert is_quantized(written)
     found = absorb(written)
     assert found.ignored == ()

@@ -201,7 +201,7 @@ def _by_onnxruntime(folder: Path, model: Model, how: str) -> Model:
 
 def _packed(folder: Path, model: Model, how: str) -> Model:
     rounded, _ = _applied("quantize.weights", model, folder)
-    forms = {node.name: WeightForm(True) for node in rounded.model.body.graph.node}
+    forms = {node.name: WeightForm.NBITS for node in rounded.model.body.graph.node}
     return replace(model, body=to_onnx(rounded.model, VNNI, forms))
 
 

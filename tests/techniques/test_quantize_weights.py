@@ -115,7 +115,7 @@ def test_a_table_that_is_the_head_too_is_stored_once(tmp_path: Path, tied: str, 
 def _packed() -> object:
     from compressctl.backends.dialects.weight_only import Form
 
-    return Form(packed=True)
+    return Form.NBITS
 
 
 def test_sizes_are_what_the_bits_promise(tmp_path: Path) -> None:

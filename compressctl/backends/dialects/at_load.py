@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.backends.dialects.weight_only import dequantized, missing_of_block
+from compressctl.backends.dialects.weight_only import Form, dequantized, missing_of_block
 from compressctl.backends.releases import reads_blocks
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
@@ -26,8 +26,10 @@ from compressctl.numerics.affine import along
 from compressctl.numerics.bitpack import join_bits
 
 
-def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target) -> None:
-    """Change in place every such layer with a quantized weight and a float input.
+def write_at_load(
+    emitted: onnx.ModelProto, plan: QuantPlan | None, target: Target, chosen: Mapping[str, Form] | None = None
+) -> None:
+    """Change in place every such layer with a quantized weight and a float input, and products for which that form is chosen.
 
     ONNX Runtime keeps a DequantizeLinear and runs it at each inference, in front of a convolution that then cannot arrange its
     weight beforehand; plain arithmetic on constants it folds.
@@ -50,7 +52,8 @@ def write_at_load(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
         return write(name, weight_codes(values, quant), quant, output, editor, target), output
 
     def written(node: onnx.NodeProto) -> Replacement:
-        if node.name in plan.float_nodes or not _is_for_load(node, plan, editor):
+        is_chosen = (chosen or {}).get(node.name) is Form.AT_LOAD
+        if node.name in plan.float_nodes or not (is_chosen or _is_for_load(node, plan, editor)):
             return None
         made, nodes = copied(node), []
         for position in weight_positions(node):
@@ -104,24 +107,28 @@ def _with_arithmetic(
     else:
         last = editor.constant(codes, name, "codes")
 
-    def then(operator: str, *, of: Mapping[str, np.ndarray] | None = None, **attributes: Any) -> None:
+    def then(operator: str, *more: str, **attributes: Any) -> None:
         nonlocal last
-        inputs = [last, *(editor.constant(values, name, role) for role, values in (of or {}).items())]
-        last = editor.new_name(f"{output}_{operator.lower()}")
-        nodes.append(helper.make_node(operator, inputs, [last], f"{last}_node", **attributes))
+        made = editor.new_name(f"{output}_{operator.lower()}")
+        nodes.append(helper.make_node(operator, [last, *more], [made], f"{made}_node", **attributes))
+        last = made
 
     then("Cast", to=onnx.TensorProto.FLOAT)
-    point = zero_point.astype(np.float32) + lowest
+    point = zero_point.astype(np.int16) + lowest
     if np.any(point):
-        then("Sub", of={"float_zero_point": point})
-    then("Mul", of={"scale": scale})
+        codes_as_floats = last
+        last = editor.constant(point.astype(np.uint8 if quant.dtype.startswith("u") else np.int8), name, "zero_point")
+        then("Cast", to=onnx.TensorProto.FLOAT)
+        last, zero = codes_as_floats, last
+        then("Sub", zero)
+    then("Mul", editor.constant(scale, name, "scale"))
     if quant.block is not None and quant.axis is not None:
         filled = [*shape]
         filled[quant.axis] = codes.shape[quant.axis] * quant.block
-        then("Reshape", of={"filled": np.array(filled, np.int64)})
+        then("Reshape", editor.constant(np.array(filled, np.int64), name, "filled"))
         if shape[quant.axis] % quant.block:
             ends = {"first": 0, "end": shape[quant.axis], "axis": quant.axis}
-            then("Slice", of={role: np.array([number], np.int64) for role, number in ends.items()})
+            then("Slice", *(editor.constant(np.array([end], np.int64), name, role) for role, end in ends.items()))
     nodes[-1].output[0] = output
     return nodes
 

@@ -1,6 +1,6 @@
 """Products whose weight alone is quantized: in blocks of a row's inputs, the activations left in float.
 
-Two forms mean the same: DequantizeLinear in front of the product, which every runtime reads, and ONNX Runtime's MatMulNBits,
+Two operators mean the same: DequantizeLinear in front of the product, which every runtime reads, and ONNX Runtime's MatMulNBits,
 which also holds 2 bits. Source: ONNX Runtime, qdq_selectors.cc (DQMatMulToMatMulNBits: weight (K, N), blocks along axis 0).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -26,12 +27,18 @@ from compressctl.graph.sites import fits_kernel
 MICROSOFT = "com.microsoft"
 
 
-@dataclass(frozen=True)
-class Form:
-    """packed: MatMulNBits, else DequantizeLinear. accuracy_level: of MatMulNBits; 4 rounds activations to 8 bits inside."""
+class Form(StrEnum):
+    """How a file holds a product's codes. MatMulNBits with float or 8-bit activations inside, a DequantizeLinear in front of the product,
+    or arithmetic that is done once, when the file is loaded (at_load.py), so that the product runs on float weights."""
 
-    packed: bool
-    accuracy_level: int = 0
+    NBITS = "matmul_nbits"
+    NBITS_INT8 = "matmul_nbits_int8"
+    QDQ = "qdq"
+    AT_LOAD = "at_load"
+
+    @property
+    def is_packed(self) -> bool:
+        return self in (Form.NBITS, Form.NBITS_INT8)
 
 
 @dataclass(frozen=True)
@@ -85,18 +92,19 @@ def forms(product: Product, rows: int, target: Target) -> list[Form]:
     """
     bits = bits_of(product.quant)
     is_packed = bits is not None and packed_block(product.quant, rows) and reads_packed_product(bits, target)
-    found = [Form(True, level) for level in (0, 4)] if is_packed else []
+    found = [Form.NBITS, Form.NBITS_INT8] if is_packed else []
     if found and product.is_captured and target.backend == "onnxruntime":
         return found
     # A 2-bit type came to ONNX with opset 25, past what we write.
     is_plain = bits == 8 and product.quant.block is None
-    return [*found, Form(False)] if is_plain or (bits in (4, 8) and reads_blocks(target)) else found
+    found += [Form.QDQ] if is_plain or (bits in (4, 8) and reads_blocks(target)) else []
+    return [*found, Form.AT_LOAD] if found and target.backend == "onnxruntime" else found
 
 
 def write_weight_only(
     emitted: onnx.ModelProto, products: list[Product], chosen: Mapping[str, Form], target: Target
 ) -> None:
-    """Change the products' nodes in place. chosen: by node; where nothing is chosen DequantizeLinear if it can.
+    """Change the products' nodes in place, but those of the form AT_LOAD. chosen: by node; else DequantizeLinear if it can.
 
     Raises StageError for weights that the oldest release that shall serve the file cannot read.
     """
@@ -111,13 +119,15 @@ def write_weight_only(
             return None
         values = values.T if product.transposed else values
         possible = forms(product, values.shape[0], target)
-        exact = next((form for form in possible if not form.packed), possible[0] if possible else None)
+        exact = Form.QDQ if Form.QDQ in possible else possible[0] if possible else None
         form = chosen.get(node.name, exact)
+        if form is Form.AT_LOAD:
+            return None
         if form is None:
             if forms(product, values.shape[0], replace(target, oldest_onnxruntime=None)):
                 raise refused_product(node.name, product.quant, target)
             return None
-        if not form.packed:
+        if form is Form.QDQ:
             return _blocked(node, product, values, editor, target)
         nodes = _packed(node, product, values, form, editor)
         known.state(node.output[0], (made.output[0] for made in nodes))
@@ -171,8 +181,8 @@ def _packed(
     written = helper.make_node(
         "MatMulNBits", [node.input[0], *names], [output], node.name, domain=MICROSOFT, **settings
     )
-    if form.accuracy_level:
-        written.attribute.append(helper.make_attribute("accuracy_level", form.accuracy_level))
+    if form is Form.NBITS_INT8:
+        written.attribute.append(helper.make_attribute("accuracy_level", 4))
     if bias is None:
         return [written]
     return [written, helper.make_node("Add", [output, bias], [node.output[0]], editor.name(node.name, "bias"))]

@@ -9,24 +9,30 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from compressctl.backends.dialects.dynamic import without_dynamic
-from compressctl.backends.dialects.weight_only import Form, Product, forms, weight_only_products, write_weight_only
+from compressctl.backends.dialects.weight_only import Form, forms, weight_only_products
+from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime.session import providers, serving_options
 from compressctl.backends.params import OnnxRuntimeParams
-from compressctl.core.model import OnnxModel
+from compressctl.backends.releases import newest_opset
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
-from compressctl.graph.index import all_nodes, index
+from compressctl.graph.index import GraphIndex, attribute, copied, places
+from compressctl.graph.opset import STANDARD
 from compressctl.graph.session import open_graph
 from compressctl.graph.shapes import shapes
-from compressctl.graph.tensors import from_array
+from compressctl.graph.tensors import from_array, to_array
+from compressctl.graph.weight_nodes import find_weighted, tied_weights
 
 _ROUNDED_ACTIVATIONS = 0.02
 """Share of the outputs' RMS. Activations rounded to 8 bits in blocks cost some 0.5 %; more means that a kernel is wrong."""
@@ -35,42 +41,64 @@ _EXACT = 1e-4
 _SECONDS = 0.3
 """For all forms of one shape, after they are loaded."""
 
-_WORTH_IT = 0.9
-"""MatMulNBits says what it computes; a DequantizeLinear's product follows the session's options, so it must be faster."""
+_WORTH_IT = {Form.QDQ: 0.9, Form.AT_LOAD: 0.95}
+"""What other forms' seconds must fall below this share of for another to be taken. MatMulNBits says what it computes and holds its codes
+in memory; a DequantizeLinear's product follows the session's options, and what is unpacked at load takes float's memory."""
+
+_FOLLOWERS = (
+    "Add",
+    "Mul",
+    "Relu",
+    "LeakyRelu",
+    "Sigmoid",
+    "Tanh",
+    "Elu",
+    "Selu",
+    "HardSigmoid",
+    "Softplus",
+    "Softsign",
+)
+"""What ONNX Runtime may fuse with a product in front of it, so that it no longer knows a DequantizeLinear's product: it is timed with it.
+Their definitions are the same in every opset that is written."""
 
 
 def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tuple[str, ...]]:
-    """Form by node, and what was measured, in words. Products of one shape are measured once. Empty without such products."""
+    """Form by node, and what was measured, in words. Products alike are measured once. Empty without such products."""
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
+    if not products:
+        return {}, ()
     timed = _of_this_graph(target.input_shapes, model)
-    sizes = shapes(model.body, inputs=timed) if products else {}
-    found, readers = index(model.body.graph), {node.name: node for node in all_nodes(model.body.graph)}
+    sizes = shapes(model.body, inputs=timed)
+    nodes = {node.name: (node, found) for place, found in places(model.body.graph) for node in place.node}
+    tied = _packed_with_a_table(model)
     chosen: dict[str, Form] = {}
-    measured: dict[tuple[object, ...], tuple[Form, str]] = {}
+    measured: dict[object, tuple[Form, str]] = {}
     for product in products:
-        values = found.array(product.weight)
-        assert values is not None
-        values = values.T if product.transposed else values
-        possible = forms(product, values.shape[0], target)
-        rows = _rows(sizes.get(readers[product.node].input[0]), target, is_timed=timed is not None)
+        node, found = nodes[product.node]
+        columns = found.initializers[product.weight].dims
+        possible = forms(product, columns[-1] if product.transposed else columns[0], target)
+        if product.weight in tied:
+            possible = [form for form in possible if form is not Form.AT_LOAD]
         if not possible:
             continue
         if options.weight_form != "measured":
             chosen[product.node] = _asked(options, possible)
             continue
-        key = (
-            product.is_captured,
-            values.shape,
-            product.quant.dtype,
-            product.quant.block,
-            bool(np.any(product.quant.zero_point)),
-            rows,
-        )
+        rows = _rows(sizes.get(node.input[0]), target, is_timed=timed is not None)
+        assert model.quant is not None
+        standing = _standing(node, found, model.quant.weights[product.weight])
+        key = (tuple(possible), rows, standing.kind)
         if key not in measured:
-            measured[key] = _fastest(product, values, rows, target, options.integer_activations)
+            measured[key] = _fastest(standing, possible, rows, target, options.integer_activations)
         chosen[product.node] = measured[key][0]
     return chosen, tuple(words for _, words in measured.values())
+
+
+def _packed_with_a_table(model: OnnxModel) -> set[str]:
+    """Weights whose codes the file holds once for a lookup too, as MatMulNBits packs them."""
+    tied = tied_weights(model.body.graph, find_weighted(model.body.graph))
+    return {*tied, *tied.values()}
 
 
 def _of_this_graph(timed: Mapping[str, tuple[int, ...]], model: OnnxModel) -> Mapping[str, tuple[int, ...]] | None:
@@ -91,10 +119,78 @@ def _rows(shape: tuple[int | None, ...] | None, target: Target, *, is_timed: boo
 
 
 def _asked(options: OnnxRuntimeParams, possible: list[Form]) -> Form:
-    wanted = (
-        Form(True, 4 if options.integer_activations else 0) if options.weight_form == "matmul_nbits" else Form(False)
-    )
+    integers = options.weight_form == "matmul_nbits" and options.integer_activations
+    wanted = Form.NBITS_INT8 if integers else Form(options.weight_form)
     return wanted if wanted in possible else possible[0]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A product as it stands in the file: with the bias and the activation that follow it, each reading the node before.
+
+    constants: what the nodes read beside that. weight: the one that quant is for.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: Mapping[str, onnx.TensorProto]
+    weight: str
+    quant: TensorQuant
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(inputs, outputs)"""
+        rows, columns = self.constants[self.weight].dims
+        return (columns, rows) if attribute(self.nodes[0], "transB", 0) else (rows, columns)
+
+    @property
+    def kind(self) -> Hashable:
+        """Equal for products that take the same time."""
+        quant, sizes = self.quant, tuple(tuple(tensor.dims) for tensor in self.constants.values())
+        operators = tuple(
+            (node.op_type, *(entry.SerializeToString() for entry in node.attribute)) for node in self.nodes
+        )
+        return operators, sizes, quant.dtype, quant.axis, quant.block, bool(np.any(quant.zero_point))
+
+    @property
+    def words(self) -> str:
+        operators = ", ".join(node.op_type for node in self.nodes if node.op_type != "Abs")
+        return f"{self.shape[0]} x {self.shape[1]} {self.quant.dtype} weights ({operators})"
+
+    def alone(self, target: Target) -> OnnxModel:
+        """A model of one input, (rows, inputs), whose weight has the values of its codes."""
+        values = weight_values(to_array(self.constants[self.weight]), self.quant)
+        constants = {**self.constants, self.weight: from_array(values, self.weight)}
+        given, made = self.nodes[0].input[0], self.nodes[-1].output[0]
+        graph = helper.make_graph(
+            self.nodes,
+            "product",
+            [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["rows", self.shape[0]])],
+            [helper.make_tensor_value_info(made, TensorProto.FLOAT, ["rows", self.shape[1]])],
+            list(constants.values()),
+        )
+        body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", newest_opset(target))], ir_version=10)
+        signature = Signature((TensorSpec(given, "float32", ("rows", self.shape[0])),), ())
+        return OnnxModel(body, signature, QuantPlan({}, {self.weight: self.quant}))
+
+
+def _standing(node: onnx.NodeProto, found: GraphIndex, quant: TensorQuant) -> Standing:
+    nodes = [copied(node)]
+    while len(nodes) < 3:
+        last = nodes[-1].output[0]
+        reader = found.only_consumer(last)
+        if reader is None or reader.op_type not in _FOLLOWERS or reader.domain not in STANDARD:
+            break
+        if not all(name == last or name in found.initializers for name in reader.input):
+            break
+        nodes.append(copied(reader))
+    last = nodes[-1].output[0]
+    if last not in found.outputs:
+        # ONNX Runtime fuses a Relu that makes an output of the graph less readily.
+        nodes.append(helper.make_node("Abs", [last], [f"{last}_read"], f"{last}_reader"))
+    if len(node.input) > 2 and node.input[2] not in found.initializers:
+        del nodes[0].input[2:]
+    read = [name for one in nodes for name in one.input if name in found.initializers]
+    return Standing(tuple(nodes), {name: found.initializers[name] for name in read}, node.input[1], quant)
 
 
 @dataclass(frozen=True)
@@ -105,66 +201,63 @@ class Timed:
     error: float
 
 
-def time_forms(product: Product, values: np.ndarray, rows: int, target: Target) -> tuple[float, dict[Form, Timed]]:
-    """The product with a (K, N) weight in every form that can hold it, and the seconds of float weights beside them."""
-    x = np.random.default_rng(0).normal(0, 1, (rows, values.shape[0])).astype(np.float32)
-    wanted = x @ weight_values(values, product.quant)
+def time_forms(
+    product: Standing, possible: Sequence[Form], rows: int, target: Target
+) -> tuple[float, dict[Form, Timed]]:
+    """The product in every form, and the seconds of float weights beside them."""
+    model, node = product.alone(target), product.nodes[0]
+    x = {node.input[0]: np.random.default_rng(0).normal(0, 1, (rows, product.shape[0])).astype(np.float32)}
+    files = [to_onnx(replace(model, quant=None), target)]
+    files += [to_onnx(model, target, {node.name: form}) for form in possible]
+    first, *calls = [_call(file, x, target) for file in files]
+    wanted = first()
     size = max(float(np.mean(wanted**2)), 1e-30)
-    plain = _call(_alone(values, None, None, target), x, target)
-    possible = forms(product, values.shape[0], target)
-    calls = [_call(_alone(values, product, form, target), x, target) for form in possible]
     errors = [float(np.sqrt(np.mean((call() - wanted) ** 2) / size)) for call in calls]
-    first, *others = _interleaved([plain, *calls])
-    return first, {form: Timed(*found) for form, found in zip(possible, zip(others, errors, strict=True), strict=True)}
+    plain, *others = _interleaved([first, *calls])
+    return plain, {form: Timed(*found) for form, found in zip(possible, zip(others, errors, strict=True), strict=True)}
 
 
-def _fastest(product: Product, values: np.ndarray, rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
-    """values: (K, N). rounds: whether activations may be rounded to 8 bits."""
-    plain, timed = time_forms(product, values, rows, target)
-    if not rounds and any(form.packed for form in timed):
+def _fastest(product: Standing, possible: Sequence[Form], rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
+    """rounds: whether activations may be rounded to 8 bits."""
+    plain, timed = time_forms(product, possible, rows, target)
+    if not rounds and any(form is not Form.QDQ for form in timed):
         # A DequantizeLinear's product rounds them wherever a session does not say otherwise.
-        timed = {form: found for form, found in timed.items() if form.packed}
+        timed = {form: found for form, found in timed.items() if form is not Form.QDQ}
     limit = _ROUNDED_ACTIVATIONS if rounds else _EXACT
     right = {form: found for form, found in timed.items() if found.error <= limit} or timed
-    best = min(right, key=lambda form: right[form].seconds * (1.0 if form.packed else 1 / _WORTH_IT))
-    name = "MatMulNBits" if best.packed else "DequantizeLinear"
+    best = min(right, key=lambda form: right[form].seconds / _WORTH_IT.get(form, 1.0))
     kind = "" if timed[best].error <= _EXACT else ", its activations rounded to 8 bits"
-    words = f"{values.shape[0]} x {values.shape[1]} {product.quant.dtype} weights are written as {name}{kind}: "
+    words = f"{product.words} are {_WRITTEN[best]}{kind}: "
     return best, f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows"
 
 
-def _alone(values: np.ndarray, product: Product | None, form: Form | None, target: Target) -> onnx.ModelProto:
-    """The product as a graph of its own, (rows, K) to (rows, N)."""
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
-        "product",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", values.shape[0]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", values.shape[1]])],
-        [from_array(np.ascontiguousarray(values), "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    if product is not None and form is not None:
-        alone = replace(product, node="product", weight="w", transposed=False)
-        write_weight_only(model, [alone], {"product": form}, target)
-    return model
+_WRITTEN = {
+    Form.NBITS: "written as MatMulNBits",
+    Form.NBITS_INT8: "written as MatMulNBits",
+    Form.QDQ: "written as DequantizeLinear",
+    Form.AT_LOAD: "stored small and unpacked when the file is loaded, where no kernel for them was faster",
+}
 
 
-def _call(model: onnx.ModelProto, x: np.ndarray, target: Target) -> Callable[[], np.ndarray]:
+def _call(model: onnx.ModelProto, x: Mapping[str, np.ndarray], target: Target) -> Callable[[], np.ndarray]:
     session = open_graph(model, serving_options(target), providers(target))
-    return lambda: session.run(None, {"x": x})[0]
+    return lambda: session.run(None, dict(x))[0]
 
 
 def _interleaved(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """The least seconds of each call, in turns so that a busy moment hits all alike."""
+    """The least seconds of each call, in turns so that a busy moment hits all alike, and in changing order, so that none
+    always finds the caches as the slowest left them."""
     for call in calls:
         call()
     least = [math.inf] * len(calls)
+    order, random = list(range(len(calls))), Random(0)
     end = time.perf_counter() + _SECONDS
     turns = 0
-    while turns < 3 or time.perf_counter() < end:
-        for position, call in enumerate(calls):
+    while turns < 2 * len(calls) or time.perf_counter() < end:
+        random.shuffle(order)
+        for position in order:
             started = time.perf_counter()
-            call()
+            calls[position]()
             least[position] = min(least[position], time.perf_counter() - started)
         turns += 1
     return least
