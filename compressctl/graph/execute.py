@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.errors import StageError
+from compressctl.core.failures import refused_in
 from compressctl.graph.session import open_graph, quiet_options
 from compressctl.graph.tensors import copy_of
 
@@ -36,7 +37,8 @@ class ActivationRecorder:
         try:
             self._session = open_graph(tapped, options)
         except Exception as error:
-            raise StageError(f"ONNX Runtime cannot run the graph: {error}") from error
+            said = "ONNX Runtime cannot run the graph"
+            raise refused_in(said, error) or StageError(f"{said}: {error}") from error
         self._session_inputs = [tensor.name for tensor in self._session.get_inputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -56,6 +58,7 @@ class ActivationRecorder:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise StageError(f"ONNX Runtime failed on a batch: {error}") from error
+            said = "ONNX Runtime failed on a batch"
+            raise refused_in(said, error) or StageError(f"{said}: {error}") from error
         values = [output.numpy() for output in binding.get_outputs()]
         return {**dict(zip(self._tensors, values, strict=True)), **passed}

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.errors import MissingDependencyError, StageError, text_of
-from compressctl.core.failures import chain
+from compressctl.core.failures import chain, refused_in
 from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
 from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
@@ -72,7 +72,8 @@ def _run(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, 
         session = open_graph(proto)
         outputs = session.run(None, dict(inputs))
     except Exception as error:
-        raise StageError(f"ONNX Runtime cannot run the exported graph: {error}") from error
+        said = "ONNX Runtime cannot run the exported graph"
+        raise refused_in(said, error) or StageError(f"{said}: {error}") from error
     return dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
 
 

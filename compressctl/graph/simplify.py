@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 
 from compressctl.core.errors import StageError
+from compressctl.core.failures import refused_in
 from compressctl.graph.canonical import canonical
 from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.edit import GraphEditor, Replacement
@@ -28,7 +29,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
     becomes the pooling that has an integer kernel. Weights that are stored as integers stay integers, behind a
     DequantizeLinear. Products with constant weights are plain ones (see `plain_products`). The graph is canonical, computes in float32, and is in an opset from OLDEST_QUANTIZED_OPSET on where it
-    can be converted. Raises StageError when ONNX Runtime cannot load the graph.
+    can be converted. Raises StageError when ONNX Runtime cannot load the graph, OSError or MachineError when the machine stops it.
     """
     model = as_plain_products(as_dequantized(raised(to_single(canonical(copy_of(model))), OLDEST_QUANTIZED_OPSET)))
     # Folding writes what branches share into each of them.
@@ -48,7 +49,9 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             open_graph(model, options)
         except Exception as error:
-            raise StageError(f"ONNX Runtime cannot load the graph: {error}") from error
+            path.write_bytes(bytes(4096))  # Where the disk takes no more, this says so, and ONNX Runtime does not.
+            said = "ONNX Runtime cannot load the graph"
+            raise refused_in(said, error) or StageError(f"{said}: {error}") from error
         folded = move_to_files(onnx.load(path, load_external_data=False))
     used = {node.domain for node in folded.graph.node} | {""}
     kept = [entry for entry in folded.opset_import if entry.domain in used]

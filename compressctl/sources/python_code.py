@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from compressctl.core.errors import UsageError, in_short
+from compressctl.core.failures import refused_in
 from compressctl.core.regular_files import read_regular
 from compressctl.sources.fingerprint import existing
 
@@ -32,7 +33,8 @@ def call_factory(factory: str, args: Mapping[str, Any], base: Path) -> Any:
             raise
         except BaseException as error:
             given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-            raise UsageError(f"{factory} failed when called as {name}({given}): {in_short(error)}") from error
+            said = f"{factory} failed when called as {name}({given})"
+            raise refused_in(said, error) or UsageError(f"{said}: {in_short(error)}") from error
 
 
 def author_function(place: str, base: Path) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import UsageError
+from compressctl.core.failures import refused_in
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
 from compressctl.sources.fingerprint import source_fingerprint
@@ -56,7 +57,8 @@ def _checked(given: Any, params: PythonDatasetParams) -> Dataset:
             split = given.split(name)
             len(split)
         except Exception as error:
-            raise UsageError(f"{params.factory}: the dataset's {name} split fails: {error}") from error
+            said = f"{params.factory}: the dataset's {name} split fails"
+            raise refused_in(said, error) or UsageError(f"{said}: {error}") from error
         if not callable(getattr(split, "batches", None)):
             raise UsageError(f"{params.factory}: the dataset's {name} split has no batches()")
     dataset: Dataset = given

@@ -12,6 +12,7 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import MissingDependencyError, UsageError
+from compressctl.core.failures import refused_in
 from compressctl.core.regular_files import open_regular_text
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
@@ -117,7 +118,10 @@ def _encoded(texts: list[str], path: Path, length: int) -> dict[str, np.ndarray]
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
-        raise UsageError(f"{path} is not a tokenizer: {error}", hint="give the model's tokenizer.json") from error
+        said = f"{path} is not a tokenizer"
+        raise refused_in(said, error) or UsageError(
+            f"{said}: {error}", hint="give the model's tokenizer.json"
+        ) from error
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(length=length)
     done = tokenizer.encode_batch(texts)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressctl.core.errors import MissingDependencyError, UsageError
+from compressctl.core.failures import refused_in
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.graph.torch_outputs import named_outputs, zero_inputs
 from compressctl.sources.fingerprint import existing
@@ -62,7 +63,8 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
         with torch.no_grad():
             given = module(*arrays)
     except Exception as error:
-        raise UsageError(f"the network does not run on {shapes}: {error}", hint=_hint(module, len(inputs))) from error
+        said = f"the network does not run on {shapes}"
+        raise refused_in(said, error) or UsageError(f"{said}: {error}", hint=_hint(module, len(inputs))) from error
     outputs = named_outputs(given)
     for name, output in outputs.items():
         if output.ndim == 0 or output.shape[0] != samples:

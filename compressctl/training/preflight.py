@@ -8,6 +8,7 @@ import numpy as np
 
 from compressctl.core.data import Batch, Dataset
 from compressctl.core.errors import UsageError
+from compressctl.core.failures import refused_in
 from compressctl.core.model import Model
 from compressctl.core.tasks import Task
 from compressctl.core.technique import RunContext
@@ -69,8 +70,9 @@ def check_loss(model: Model, data: Dataset, task: Task) -> None:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(
-            f"the loss of task {task} cannot be computed on the first training samples: {error}",
+        said = f"the loss of task {task} cannot be computed on the first training samples"
+        raise refused_in(said, error) or UsageError(
+            f"{said}: {error}",
             hint="check that data.labels are what the task takes; `compressctl explain` says which",
         ) from error
     if not np.isfinite(loss):

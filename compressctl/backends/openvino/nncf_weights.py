@@ -11,6 +11,7 @@ import openvino
 
 from compressctl.backends.params import NncfWeights
 from compressctl.core.errors import MissingDependencyError, StageError
+from compressctl.core.failures import refused_in
 
 
 def compress_weights(model: openvino.Model, options: NncfWeights) -> openvino.Model:
@@ -29,9 +30,10 @@ def compress_weights(model: openvino.Model, options: NncfWeights) -> openvino.Mo
     try:
         return nncf.compress_weights(model, mode=nncf.CompressWeightsMode[options.mode.upper()], **_settings(options))
     except Exception as error:
+        said = "NNCF cannot compress the weights"
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise StageError(
-            f"NNCF cannot compress the weights: {' '.join(lines)}", hint="choose another mode or group_size"
+        raise refused_in(said, error) or StageError(
+            f"{said}: {' '.join(lines)}", hint="choose another mode or group_size"
         ) from error
 
 

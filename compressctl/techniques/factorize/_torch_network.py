@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import StageError
+from compressctl.core.failures import refused_in
 from compressctl.core.model import TorchModel
 from compressctl.graph.torch_outputs import outputs_of
 from compressctl.layers.layer import Layer
@@ -61,8 +62,9 @@ class TorchChains:
         try:
             outputs_of(replace(self.network.model(), body=network), self._example)
         except Exception as error:
-            raise StageError(
-                f"the network does not run with factorized layers: {error}",
+            said = "the network does not run with factorized layers"
+            raise refused_in(said, error) or StageError(
+                f"{said}: {error}",
                 hint="its forward may read a layer's weight itself; leave that layer whole with an override",
             ) from error
         model, known = self.network.model(), dict(network.named_parameters())
