@@ -25,7 +25,7 @@ from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target, resolve_profile
 from compressctl.measure.latency import compare, operating_point
-from compressctl.measure.metrics import spearman
+from compressctl.tasks.metrics import spearman
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load

@@ -11,10 +11,28 @@ if TYPE_CHECKING:
 
     from compressctl.core.source import MetricSpec
 
-Task = Literal["classification", "regression", "embedding", "language-model", "segmentation", "custom"]
+Task = Literal[
+    "classification",
+    "multi-label",
+    "regression",
+    "embedding",
+    "ranking",
+    "token-classification",
+    "frame-classification",
+    "segmentation",
+    "language-model",
+    "custom",
+]
+
+Loss = Callable[..., Any]
+"""A function of a recipe author's, of outputs and labels as tensors, that gives a scalar tensor."""
 
 Decode = Callable[[Mapping[str, "np.ndarray"]], Sequence[Any]]
 """Reads every sample's result off the outputs of one call, by name, (n, ...) samples along axis 0: n results in the task's form."""
+
+
+UNLABELLED = (-100, 255)
+"""Labels of pixels, tokens and frames that do not count: torch's and Pascal VOC's."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +40,24 @@ class TaskSpec:
     """labels: what they are. metric: what scores where a recipe names nothing, None for tasks without one of their own.
 
     decoder: what reads results where a recipe names nothing; None where the first output itself is scored, or where a recipe must say.
-    results: the "module:attribute" of what compares results with the original's own; None where outputs are not decoded.
+    class_axis: of the first output, counts classes; None for tasks whose outputs are no scores of classes. has_loss: whether training has
+    one for it. results: the "module:attribute" of what compares results with the original's own; None where outputs are not decoded.
     """
 
     labels: str
     metric: str | None = None
     decoder: str | None = None
     results: str | None = None
+    class_axis: int | None = None
+    has_loss: bool = True
 
 
 TASKS: dict[Task, TaskSpec] = {
-    "classification": TaskSpec("(n,) classes, whole numbers from 0", "accuracy"),
+    "classification": TaskSpec("(n,) classes, whole numbers from 0", "accuracy", class_axis=1),
+    "multi-label": TaskSpec(
+        "(n, classes) of 0 and 1: any number of classes at once. The first output has a score for each, of logits or probabilities",
+        "mean_average_precision",
+    ),
     "regression": TaskSpec("as many numbers per sample as the first output has", "r2"),
     "embedding": TaskSpec("wanted vectors, or classes to train on; pairs' similarity to score with", "spearman"),
     "language-model": TaskSpec(
@@ -40,14 +65,35 @@ TASKS: dict[Task, TaskSpec] = {
         "position t predict the label at t + 1. -100, and padding by attention_mask, do not count. Labels that are shifted already "
         "are refused",
         "perplexity",
+        class_axis=-1,
+    ),
+    "ranking": TaskSpec(
+        "(n, 2): the query that a sample belongs to, and how relevant it is (0 and above); the first output has one score for each sample",
+        "ndcg_at_10",
+        has_loss=False,
+    ),
+    "token-classification": TaskSpec(
+        "a class for each token, (n, tokens) whole numbers from 0; -100 does not count",
+        "token_f1",
+        "tokens",
+        "compressctl.tasks.sequences:TOKENS",
+        class_axis=-1,
+    ),
+    "frame-classification": TaskSpec(
+        "a class for each frame (of sound, a video, a signal), (n, frames) whole numbers from 0; -100 does not count",
+        "frame_accuracy",
+        "frames",
+        "compressctl.tasks.sequences:FRAMES",
+        class_axis=-1,
     ),
     "segmentation": TaskSpec(
         "a class for each pixel, (n, height, width) whole numbers from 0; -100 and 255 do not count",
         "mean_iou",
         "argmax",
         "compressctl.tasks.segmentation:PIXELS",
+        class_axis=1,
     ),
-    "custom": TaskSpec("whatever the metric of your own takes"),
+    "custom": TaskSpec("whatever the metric of your own takes", has_loss=False),
 }
 
 
@@ -81,6 +127,18 @@ class ComparedResults(Protocol):
     def tally(self, before: np.ndarray, after: np.ndarray) -> Tally:
         """before: (n,) objects, the original's. after: another model's on the same samples."""
         ...
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What labels teach. loss: the recipe author's function, None for the task's own."""
+
+    task: Task = "classification"
+    loss: Loss | None = None
+
+    @property
+    def has_loss(self) -> bool:
+        return self.loss is not None or TASKS[self.task].has_loss
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from compressctl.core.failures import unusable
 from compressctl.core.registry import Registry
+from compressctl.core.tasks import Learning
 from compressctl.core.whole_files import FolderInWriting
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from compressctl.core.model import Form, Model, Signature
     from compressctl.core.source import MetricSpec
     from compressctl.core.target import Target
-    from compressctl.core.tasks import Decode, Task
+    from compressctl.core.tasks import Decode, Loss, Task
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class RunContext:
     parts of its work back until one holds; None otherwise. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
-    technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. metric: what score
+    technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. loss: the recipe author's own, which `learning` holds beside the task. metric: what score
     counts in. decode: what reads results, which the metric takes, off outputs; None where it takes the first output. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
     and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
     together, each with the same model and the same measured numbers.
@@ -132,6 +133,7 @@ class RunContext:
     open: Callable[[Model], Session] | None = None
     accept: Callable[[Model], Acceptance] | None = None
     task: Task = "classification"
+    loss: Loss | None = None
     metric: MetricSpec | None = None
     decode: Decode | None = None
     base: Path = Path()
@@ -139,6 +141,11 @@ class RunContext:
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
     processes: int = 1
+
+    @property
+    def learning(self) -> Learning:
+        """What labels teach."""
+        return Learning(self.task, self.loss)
 
     def part(self, name: str) -> RunContext:
         """The same for one of several trainings of a stage, each with a place of its own to resume from."""

@@ -62,6 +62,7 @@ _FIELDS = {
     "baseline_score": Need.SCORE,
     "open": Need.SESSION,
     "task": Need.TASK,
+    "loss": Need.TASK,
     "metric": Need.METRIC,
     "decode": Need.METRIC,
     "latency_ms": Need.LATENCY,

@@ -8,9 +8,9 @@ import io
 import numpy as np
 
 from compressctl.core.data import Dataset
-from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Behaviour, Example
 from compressctl.measure.score import Predictions
+from compressctl.tasks.metrics import classes_of
 
 _SHOWN = 24
 _LARGEST_SIDE = 96

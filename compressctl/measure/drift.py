@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from compressctl.measure.groups import group_errors
-from compressctl.measure.perplexity import perplexity
 from compressctl.measure.results import Drift, TokenDrift
 from compressctl.measure.score import Predictions
 from compressctl.numerics.next_token import counted_logits
+from compressctl.tasks.perplexity import perplexity
 
 _NEIGHBOURS = 10
 _COMPARED_NEIGHBOURHOODS = 2000

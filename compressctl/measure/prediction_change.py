@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from compressctl.measure.groups import change, group_changes
-from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import Behaviour, ClassChange
 from compressctl.measure.score import Predictions
 from compressctl.numerics.paired import calibration_error, holm, mcnemar, mean_divergence, softmax
+from compressctl.tasks.metrics import classes_of
 
 _NAMED_SAMPLES = 200
 

@@ -18,9 +18,9 @@ from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
 from compressctl.core.tasks import Decode, Judge, Task
 from compressctl.measure.fidelity import Comparison
-from compressctl.measure.metrics import classes_of
 from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
+from compressctl.tasks.metrics import classes_of
 from compressctl.tasks.objects import as_objects
 
 

@@ -74,7 +74,7 @@ class Executor:
             if data is not None and self._trains():
                 from compressctl.training.preflight import check_loss
 
-                check_loss(self.workspace.loaded(), data, self.workspace.recipe.task)
+                check_loss(self.workspace.loaded(), data, self.workspace.learning)
 
     def not_done(self) -> list[str]:
         """The stages and deliverables of the recipe that this run has not come to."""
@@ -283,6 +283,7 @@ class Executor:
             open=evaluator.open if evaluator else None,
             accept=self._bisected(stage, spec),
             task=self.workspace.recipe.task,
+            loss=self.workspace.learning.loss,
             metric=metric,
             decode=self.workspace.judge.decode if metric else None,
             base=self.workspace.recipe.base,

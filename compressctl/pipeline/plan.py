@@ -24,7 +24,7 @@ from compressctl.recipe.order import resolve_target
 from compressctl.recipe.schema import IfSlower, MetricSection, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
-from compressctl.tasks.judge import judged_by
+from compressctl.tasks.judge import judged_by, taught_by
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
@@ -126,6 +126,8 @@ def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from author_code(recipe.data.params, "data")
     if isinstance(recipe.metric, MetricSection):
         yield from author_code(recipe.metric, "metric")
+    if recipe.loss is not None:
+        yield from author_code(recipe.loss, "loss")
     if recipe.decode is not None:
         yield from author_code(recipe.decode.params, "decode")
     for position, stage in enumerate(recipe.stages):
@@ -176,7 +178,7 @@ def _handed(recipe: Recipe, needs: Needs, data_key: str | None) -> dict[str, Any
     is_scored = needs.any_of(SCORED)
     return {
         "data": data_key if is_scored or needs.any_of(FROM_DATA) else None,
-        "task": recipe.task if is_scored or Need.TASK in needs else None,
+        "task": taught_by(recipe) if is_scored or Need.TASK in needs else None,
         "judged by": judged_by(recipe) if is_scored else None,
     }
 

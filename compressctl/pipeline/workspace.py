@@ -23,14 +23,14 @@ from compressctl.core.feeds import feeds
 from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, one_at_a_time
 from compressctl.core.registry import load
 from compressctl.core.target import Target
-from compressctl.core.tasks import Judge
+from compressctl.core.tasks import Judge, Learning
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
 from compressctl.pipeline.acceptance import Timer
 from compressctl.pipeline.evaluator import Evaluator, latency_ms
 from compressctl.pipeline.plan import Plan, Step
 from compressctl.recipe.schema import Recipe
-from compressctl.tasks.judge import judge_of
+from compressctl.tasks.judge import judge_of, learning_of
 from compressctl.training.in_memory import HeldDataset
 
 _PARITY_SAMPLES = 16
@@ -220,6 +220,11 @@ class Workspace:
         """End the child process; it starts again when something is asked of it."""
         if "host" in self.__dict__:
             self.host.close()
+
+    @cached_property
+    def learning(self) -> Learning:
+        """What labels teach."""
+        return learning_of(self.recipe)
 
     @cached_property
     def judge(self) -> Judge:

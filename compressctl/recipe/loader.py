@@ -29,6 +29,7 @@ from compressctl.recipe.schema import (
     DataSection,
     DecodeSection,
     Export,
+    FunctionSection,
     GateSection,
     IfSlower,
     MetricSection,
@@ -46,6 +47,7 @@ _SECTIONS = (
     "task",
     "metric",
     "decode",
+    "loss",
     "model",
     "data",
     "target",
@@ -93,6 +95,7 @@ class _Reader:
         task: Task = self._choice("task", get_args(Task), "classification")
         metric = self._metric(task)
         decode = self._decode(task)
+        loss = self._loss()
         model = self._model()
         data = self._data()
         target = self._section("target", TargetSection)
@@ -121,6 +124,7 @@ class _Reader:
             resolved={},
             pack=pack,
             decode=decode,
+            loss=loss,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
@@ -170,6 +174,19 @@ class _Reader:
         if fits and task not in fits:
             self._problem(f"{name} does not fit the task {task}", ("metric",), f"{name} is for {', '.join(fits)}")
         return name
+
+    def _loss(self) -> FunctionSection | None:
+        """A function of the author's, by its place, or as a mapping with its arguments."""
+        node = self.root.child("loss")
+        if node is None or node.value is None:
+            return None
+        if not isinstance(node.value, dict) and not _is_function(node.value):
+            self._problem(
+                f"loss names a function, this is {shown(node.value)}", ("loss",), "write `loss: file.py:name`"
+            )
+            return None
+        (section,) = self._parts(_as_mapping(node), ("loss",), (FunctionSection,))
+        return section if isinstance(section, FunctionSection) else None
 
     def _decode(self, task: Task) -> DecodeSection | None:
         """A decoder's name, a function of the author's, or a mapping with `use` and the decoder's keys; default: the task's own."""
@@ -422,6 +439,7 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "task": recipe.task,
         "metric": recipe.metric.model_dump(mode="json") if isinstance(recipe.metric, BaseModel) else recipe.metric_name,
+        **({"loss": recipe.loss.model_dump(mode="json")} if recipe.loss else {}),
         **({"decode": {"use": recipe.decode.use, **_set_values(recipe.decode.params)}} if recipe.decode else {}),
         "model": {"source": recipe.model.source, **_set_values(recipe.model.params)},
         **({"data": data} if data else {}),

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from compressctl.core.errors import Problem
 from compressctl.core.needs import FROM_DATA, Need, Needs, declared_needs
+from compressctl.core.tasks import TASKS
 from compressctl.core.technique import TechniqueSpec
 from compressctl.recipe.schema import Recipe, Stage
 
@@ -39,9 +40,12 @@ def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) ->
 
 def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     requires = declared_needs(stage.params).requires
-    if Need.TASK_LOSS in requires and recipe.task == "custom":
-        hint = "set `task` to what the model does, or learn from a teacher alone (distill.logits; `teacher` with `label_weight: 0`)"
-        words = f"{stage.use} measures the task's own loss here, and the task custom has none"
+    if Need.TASK_LOSS in requires and recipe.loss is None and not TASKS[recipe.task].has_loss:
+        hint = (
+            "set `task` to what the model does, name a `loss: file.py:name`, or learn from a teacher alone (distill.logits; "
+            "`teacher` with `label_weight: 0`)"
+        )
+        words = f"{stage.use} measures the task's own loss here, and the task {recipe.task} has none"
         yield Problem(words, f"{path}.use", hint)
     if recipe.data is None:
         needed = requires & FROM_DATA

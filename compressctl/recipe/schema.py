@@ -244,7 +244,7 @@ class Recipe:
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
     pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
-    task's own where none was given; None where the metric takes the first output as it is.
+    task's own where none was given (loss: what training lowers, a function of the author's, likewise); None where the metric takes the first output as it is.
     """
 
     name: str
@@ -261,6 +261,7 @@ class Recipe:
     resolved: dict[str, Any]
     pack: bool = False
     decode: DecodeSection | None = None
+    loss: FunctionSection | None = None
 
     @property
     def metric_name(self) -> str | None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from compressctl.core.errors import UsageError, in_short
 from compressctl.core.source import MetricSpec, read_only
-from compressctl.core.tasks import Decode
+from compressctl.core.tasks import Decode, Loss
+from compressctl.recipe.schema import FunctionSection
 from compressctl.sources.python_code import author_function
 from compressctl.tasks.params import PythonDecoderParams
 
@@ -35,6 +36,17 @@ def decoder(params: PythonDecoderParams, base: Path) -> Decode:
         return found
 
     return decode
+
+
+def author_loss(section: FunctionSection, base: Path) -> Loss:
+    """Raises UsageError where there is no such function; what it gives raises it too, whatever the function raises."""
+    function = author_function(section.function, base)
+
+    def loss(outputs: Any, labels: Any) -> Any:
+        given = f"outputs {list(outputs.shape)}, labels {list(labels.shape)}"
+        return _called(section.function, lambda: function(outputs, labels, **section.args), given)
+
+    return loss
 
 
 @dataclass(frozen=True)

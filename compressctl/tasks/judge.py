@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from compressctl.core.registry import load
 from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
-from compressctl.core.tasks import Decode, Judge
+from compressctl.core.tasks import Decode, Judge, Learning
 from compressctl.recipe.schema import MetricSection, Recipe
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.python_code import author_function, code_files
@@ -47,6 +47,23 @@ def _decode(recipe: Recipe) -> Decode | None:
         return None
     make = cast(LoadDecoder, load(decoders.get(recipe.decode.use).implementation))
     return make(recipe.decode.params, recipe.base)
+
+
+def learning_of(recipe: Recipe) -> Learning:
+    """Raises UsageError where a function of the author's is not there."""
+    if recipe.loss is None:
+        return Learning(recipe.task)
+    from compressctl.tasks.author_functions import author_loss
+
+    return Learning(recipe.task, author_loss(recipe.loss, recipe.base))
+
+
+def taught_by(recipe: Recipe) -> list[object]:
+    """Everything that decides what labels teach, ready for a hash. Runs none of it."""
+    if recipe.loss is None:
+        return [recipe.task]
+    code = code_files(recipe.loss.function, recipe.base)
+    return [recipe.task, source_fingerprint("loss", 1, recipe.loss, code)]
 
 
 def judged_by(recipe: Recipe) -> list[object]:

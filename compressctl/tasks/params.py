@@ -27,3 +27,11 @@ class ArgmaxParams(DecoderParams):
     threshold: float = Field(
         0.0, description="of a single score, above which a pixel is of class 1; 0.5 for probabilities"
     )
+
+
+class SequenceParams(DecoderParams):
+    output: str | None = Field(None, description="the output that holds the scores; default: the first")
+    axis: int = Field(-1, ge=-2, le=2, description="of the output that counts classes")
+    threshold: float = Field(
+        0.0, description="of a single score, above which a token or frame is of class 1; 0.5 for probabilities"
+    )

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from compressctl.core.errors import UsageError
-from compressctl.core.tasks import Decode, Tally
-from compressctl.tasks.objects import as_objects
+from compressctl.core.tasks import UNLABELLED, Decode
+from compressctl.tasks.output_named import output_named
 from compressctl.tasks.params import ArgmaxParams
-
-UNLABELLED = (-100, 255)
-"""Labels of pixels that do not count: torch's and Pascal VOC's."""
+from compressctl.tasks.positions import Positions
 
 
 def argmax(params: ArgmaxParams, base: Path) -> Decode:
@@ -34,15 +32,6 @@ def argmax(params: ArgmaxParams, base: Path) -> Decode:
         return list(masks.astype(np.uint8 if scores.shape[axis] <= 255 else np.uint16))
 
     return decode
-
-
-def output_named(outputs: Mapping[str, np.ndarray], name: str | None) -> np.ndarray:
-    """The output of that name, the first without one. Raises UsageError where there is none."""
-    if name is None:
-        return next(iter(outputs.values()))
-    if name not in outputs:
-        raise UsageError(f"the model has no output {name!r} to decode", hint=f"it has {', '.join(outputs)}")
-    return outputs[name]
 
 
 def mean_iou(outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -80,28 +69,4 @@ def _union_and_common(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndar
     return counts
 
 
-class Pixels:
-    unit = "pixels"
-    rule = "the same class"
-
-    def as_labels(self, results: np.ndarray) -> np.ndarray:
-        return as_objects([mask.astype(np.int64) for mask in results])
-
-    def tally(self, before: np.ndarray, after: np.ndarray) -> Tally:
-        total, kept, equal = 0, 0, 0
-        classes: dict[int, np.ndarray] = {}
-        for old, new in zip(before, after, strict=True):
-            if old.shape != new.shape:
-                total += old.size
-                continue
-            same = old == new
-            total, kept, equal = total + old.size, kept + int(same.sum()), equal + bool(same.all())
-            for number in np.union1d(old, new):
-                was, now = old == number, new == number
-                counts = np.array([was.sum(), (was & now).sum(), (now & ~was).sum()])
-                classes[int(number)] = classes.get(int(number), np.zeros(3, np.int64)) + counts
-        by_class = {number: (int(row[0]), int(row[1]), int(row[2])) for number, row in sorted(classes.items())}
-        return Tally(total, kept, 0, equal, by_class)
-
-
-PIXELS = Pixels()
+PIXELS = Positions("pixels")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compressctl.core.errors import UsageError
-from compressctl.core.tasks import Task
+from compressctl.core.tasks import TASKS, UNLABELLED, Learning, Loss, Task
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.numerics.next_token import next_token_loss
 from compressctl.training.data import TensorBatch
@@ -34,9 +34,9 @@ def first_output(network: nn.Module, batch: TensorBatch) -> Tensor:
     return next(iter(named_outputs(network(*batch.inputs)).values()))
 
 
-def task_objective(task: Task, label_smoothing: float = 0.0) -> Objective:
-    """The usual loss of a task between the first output and the labels. Raises UsageError for a task without one."""
-    loss = task_loss(task, label_smoothing)
+def task_objective(learning: Task | Learning, label_smoothing: float = 0.0) -> Objective:
+    """The loss between the first output and the labels. Raises UsageError where there is none."""
+    loss = task_loss(learning, label_smoothing)
 
     def objective(network: nn.Module, batch: TensorBatch) -> Tensor:
         if batch.labels is None:
@@ -46,29 +46,76 @@ def task_objective(task: Task, label_smoothing: float = 0.0) -> Objective:
     return objective
 
 
-def task_loss(task: Task, label_smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """A mean loss of (outputs, labels), samples along axis 0 of both. Raises UsageError for the task `custom`.
+def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """A mean loss of (outputs, labels), samples along axis 0 of both. Raises UsageError where the task has none, and no function is named.
 
-    classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. regression: mean squared error.
+    classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. multi-label: binary cross-entropy of logits
+    with (n, classes) of 0 and 1. regression: mean squared error. segmentation, token-classification, frame-classification:
+    cross-entropy at each pixel, token or frame that has a label; binary where there is one score.
     language-model: cross-entropy of each position's output (n, tokens, vocabulary) with the label after it, labels being the
     tokens themselves (n, tokens); -100 does not count. See `numerics/next_token.py`.
     embedding: 1 - cosine to wanted vectors where labels are (n, d); where they are classes, each sample is told from the
     batch's others by its own class (Khosla et al. 2020, supervised contrastive learning, equation 2).
     """
+    if isinstance(learning, Learning) and learning.loss is not None:
+        return _authors(learning.loss)
+    task = learning.task if isinstance(learning, Learning) else learning
     match task:
         case "classification":
             return lambda outputs, labels: functional.cross_entropy(
                 outputs.float(), labels, label_smoothing=label_smoothing
             )
+        case "multi-label":
+            return lambda outputs, labels: functional.binary_cross_entropy_with_logits(
+                outputs.float().flatten(1), labels.float().flatten(1)
+            )
         case "regression":
             return lambda outputs, labels: functional.mse_loss(outputs.float().flatten(), labels.float().flatten())
+        case "segmentation":
+            return lambda outputs, labels: _loss_of_places(outputs, labels, label_smoothing)
+        case "token-classification" | "frame-classification":
+            return lambda outputs, labels: _loss_of_places(_classes_second(outputs), labels, label_smoothing)
         case "language-model":
             return lambda outputs, labels: next_token_loss(outputs, labels, label_smoothing)
         case "embedding":
             return _embedding_loss
+    known = ", ".join(name for name, spec in TASKS.items() if spec.has_loss)
     raise UsageError(
         f"training has no loss for task {task!r}",
-        hint="set task to classification, regression, language-model or embedding, or write a technique with its own objective",
+        hint=f"name one of your own, `loss: file.py:name`, a function of outputs and labels; these tasks have one: {known}",
+    )
+
+
+def _authors(function: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        found = function(outputs, labels)
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise UsageError(
+                f"the recipe's loss gave {shown}, and training lowers one number", hint="return a scalar tensor"
+            )
+        return found.reshape(())
+
+    return loss
+
+
+def _classes_second(outputs: Tensor) -> Tensor:
+    """(n, classes, positions) of (n, positions, classes); (n, 1, positions) of (n, positions)."""
+    return outputs[:, None] if outputs.ndim == 2 else outputs.transpose(1, 2)
+
+
+def _loss_of_places(outputs: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """outputs: (n, classes, ...). labels: (n, ...) classes; those of UNLABELLED do not count. 0 where no place has a label."""
+    counted = labels != UNLABELLED[0]
+    for other in UNLABELLED[1:]:
+        counted &= labels != other
+    if not counted.any():
+        return outputs.sum() * 0
+    if outputs.shape[1] == 1:
+        return functional.binary_cross_entropy_with_logits(outputs.float()[:, 0][counted], labels[counted].float())
+    wanted = labels.masked_fill(~counted, UNLABELLED[0])
+    return functional.cross_entropy(
+        outputs.float(), wanted, ignore_index=UNLABELLED[0], label_smoothing=label_smoothing
     )
 
 

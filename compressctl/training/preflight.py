@@ -10,11 +10,10 @@ from compressctl.core.data import Batch, Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.failures import refused_in
 from compressctl.core.model import Model
-from compressctl.core.tasks import Task
+from compressctl.core.tasks import TASKS, UNLABELLED, Learning, Task
 from compressctl.core.technique import RunContext
 
 _FEW = 8
-_SHOWN = "a technique with an objective of its own can train on them; everything that needs no labels works without any"
 
 
 def check_labels(model: Model, batch: Batch, task: Task) -> None:
@@ -36,6 +35,10 @@ def check_labels(model: Model, batch: Batch, task: Task) -> None:
         _check_classes(outputs, labels)
     elif task == "regression":
         _check_values(outputs, labels)
+    elif task in ("segmentation", "token-classification", "frame-classification") and labels.dtype.kind in "iu":
+        axis = TASKS[task].class_axis
+        assert axis is not None
+        _check_places(outputs, labels, axis % len(outputs), task)
 
 
 def check_training_labels(model: Model, run: RunContext) -> None:
@@ -48,7 +51,7 @@ def check_training_labels(model: Model, run: RunContext) -> None:
             check_labels(model, batch, run.task)
 
 
-def check_loss(model: Model, data: Dataset, task: Task) -> None:
+def check_loss(model: Model, data: Dataset, learning: Learning) -> None:
     """Compute the task's loss on a few training samples. model: in torch form, which stays as it is.
 
     Raises UsageError where the labels do not fit the outputs, whatever the loss says about it.
@@ -62,11 +65,12 @@ def check_loss(model: Model, data: Dataset, task: Task) -> None:
     batch = next(data.split("train").batches(_FEW), None)
     if batch is None:
         return
+    task = learning.task
     check_labels(model, batch, task)
     tensors = next(tensor_batches(data.split("train"), model.signature, _FEW))
     try:
         with torch.no_grad():
-            loss = float(task_objective(task)(model.body.eval(), tensors.to(device_of(model.body))))
+            loss = float(task_objective(learning)(model.body.eval(), tensors.to(device_of(model.body))))
     except UsageError:
         raise
     except Exception as error:
@@ -90,7 +94,7 @@ def _check_classes(outputs: Sequence[int | str], labels: np.ndarray) -> None:
         if labels.ndim == 2 and labels.shape[1:] == tuple(outputs[1:]):
             hint = "one-hot labels become classes by labels.argmax(1); for several numbers per sample there is task: regression"
         elif same_places:
-            hint = f"classes per pixel or per token have neither loss nor metric here: {_SHOWN} (data without labels, task: custom)"
+            hint = "classes for each pixel are task: segmentation, for each token or frame token-classification or frame-classification"
         else:
             hint = "give one whole number per sample; for numbers that are no classes there is task: regression"
         raise UsageError(f"{takes}; {shapes}", hint=hint)
@@ -107,6 +111,34 @@ def _check_classes(outputs: Sequence[int | str], labels: np.ndarray) -> None:
         raise UsageError(
             f"the network tells {highest + 1} classes apart, 0 to {highest}, and a label is {wrong.reshape(-1)[0]}",
             hint="count the classes from 0; for numbers that are no classes there is task: regression",
+        )
+
+
+def _check_places(outputs: Sequence[int | str], labels: np.ndarray, axis: int, task: Task) -> None:
+    """A class for each pixel, token or frame. axis: of the outputs, counts classes."""
+    places = [size for position, size in enumerate(outputs) if position not in (0, axis)]
+    classes: int | None
+    if len(outputs) == labels.ndim:  # a single score for each place has no axis of classes
+        places, classes = list(outputs[1:]), 2
+    else:
+        size = outputs[axis]
+        classes = size if isinstance(size, int) else None
+    fits = len(places) == labels.ndim - 1 and all(
+        not isinstance(wanted, int) or wanted == given for wanted, given in zip(places, labels.shape[1:], strict=False)
+    )
+    if not fits:
+        raise UsageError(
+            f"task {task} takes a class for each place of the first output: here the labels are {_shape(('n', *labels.shape[1:]))} and the "
+            f"outputs {_shape(('n', *outputs[1:]))}",
+            hint="labels have the outputs' own height and width, or length",
+        )
+    counted = labels[~np.isin(labels, UNLABELLED)]
+    limit = None if classes is None else max(2, classes)
+    wrong = counted[(counted < 0) | (counted >= limit)] if limit is not None else counted[counted < 0]
+    if wrong.size:
+        raise UsageError(
+            f"the network tells {limit} classes apart, and a label is {wrong[0]}",
+            hint="count the classes from 0; -100 and 255 mark places without a label",
         )
 
 

@@ -54,7 +54,7 @@ def test_flips_and_classes_are_counted_sample_by_sample() -> None:
 def test_flips_and_classes_do_not_depend_on_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [0] * 10 + [1] * 10 + [2] * 3
     before, after = _predictions(labels, labels), _predictions([0] * 8 + [1] * 12 + [2] * 3, labels)
-    monkeypatch.setattr("compressctl.measure.metrics.rmse", lambda outputs, labels: 0.25)
+    monkeypatch.setattr("compressctl.tasks.metrics.rmse", lambda outputs, labels: 0.25)
     own = replace(metrics.get("rmse"), name="own", tasks=("classification",))
     found, by_accuracy = (
         change(before, after, metric, ["a", "b", "c"], "test", "classification") for metric in (own, ACCURACY)
@@ -68,7 +68,7 @@ def test_flips_and_classes_do_not_depend_on_the_metric(monkeypatch: pytest.Monke
 def test_labels_of_several_classes_per_sample_have_no_flips(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("compressctl.measure.metrics.rmse", lambda outputs, labels: 0.25)
+    monkeypatch.setattr("compressctl.tasks.metrics.rmse", lambda outputs, labels: 0.25)
     given = Predictions(np.eye(23, 3, dtype=np.float32), np.zeros(shape, np.int64), np.arange(23))
     found = change(given, given, metrics.get("rmse"), ["a", "b", "c"], "test", "classification")
     assert found.disagreements == (None if shape[1] > 1 else 0)
@@ -81,7 +81,7 @@ def test_a_metric_cannot_change_what_other_figures_are_computed_from(monkeypatch
                 array[:] = 0
         return 1.0
 
-    monkeypatch.setattr("compressctl.measure.metrics.accuracy", careless)
+    monkeypatch.setattr("compressctl.tasks.metrics.accuracy", careless)
     given = _predictions([0, 1, 2], [0, 2, 2])
     assert score(given, ACCURACY, None, "test").value == 1.0
     np.testing.assert_array_equal(given.outputs, np.eye(3))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SummedMetric
-from compressctl.measure.perplexity import perplexity
 from compressctl.numerics import next_token
 from compressctl.numerics.next_token import IGNORED_LABEL, next_token_losses, next_tokens
+from compressctl.tasks.perplexity import perplexity
 
 Text = tuple[np.ndarray, np.ndarray]
 

@@ -28,6 +28,6 @@ def test_what_a_metric_judged_has_its_version_in_the_key(
     recipe = load(path)
     before = {step.id: step.key for step in make_plan(recipe, None).steps if step.kind == "stage"}
     changed = replace(metrics.get("accuracy"), version=2)
-    monkeypatch.setattr("compressctl.measure.specs.ACCURACY", changed)
+    monkeypatch.setattr("compressctl.tasks.metric_specs.ACCURACY", changed)
     after = {step.id: step.key for step in make_plan(recipe, None).steps if step.kind == "stage"}
     assert (before != after) is is_judged

@@ -8,9 +8,9 @@ from scipy.stats import spearmanr
 
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
-from compressctl.measure.metrics import spearman
 from compressctl.sources.params import SentencePairsParams
 from compressctl.sources.sentence_pairs import fingerprint, load
+from compressctl.tasks.metrics import spearman
 
 tokenizers = pytest.importorskip("tokenizers")
 

@@ -18,7 +18,7 @@ from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.session import open_graph
-from compressctl.measure.specs import ACCURACY
+from compressctl.tasks.metric_specs import ACCURACY
 
 SIGNATURE = Signature(
     (TensorSpec("image", "float32", ("batch", 1, 8, 8)),), (TensorSpec("logits", "float32", ("batch", 10)),)

@@ -15,10 +15,10 @@ from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 from compressctl.core.source import SplitSizes
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
-from compressctl.measure.specs import ACCURACY
 from compressctl.recipe.schema import DataSection
 from compressctl.sources.load import load_dataset
 from compressctl.sources.params import DigitsParams
+from compressctl.tasks.metric_specs import ACCURACY
 
 
 def as_model(network: nn.Module, shape: Sequence[int], outputs: Sequence[int] = (10,)) -> Model:

@@ -165,6 +165,8 @@ def test_a_teacher_that_is_worse_than_its_student_is_warned_of(tmp_path: Path) -
 def test_a_teacher_that_is_worse_by_chance_is_not(wrong: int, is_warned: bool) -> None:
     from compressctl.core.events import Events
     from compressctl.core.source import metrics
+    from compressctl.core.target import Target
+    from compressctl.core.technique import RunContext
     from compressctl.techniques.distill._preflight_warnings import warn_of_poor_teacher
     from compressctl.techniques.distill._scoring import Answers
 
@@ -173,7 +175,8 @@ def test_a_teacher_that_is_worse_by_chance_is_not(wrong: int, is_warned: bool) -
     said = right.copy()
     said[:wrong] = np.roll(said[:wrong], 1, axis=1)
     events = Events(lambda event: heard.append(event.kind))
-    warn_of_poor_teacher(Answers(said, labels), Answers(right, labels), metrics.get("accuracy"), events)
+    run = RunContext(0, events, Path(), Target("onnxruntime"), metric=metrics.get("accuracy"))
+    warn_of_poor_teacher(Answers(said, labels, ("y",)), Answers(right, labels, ("y",)), run)
     assert heard == ["warning"] * is_warned
 
 

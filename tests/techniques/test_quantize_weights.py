@@ -20,7 +20,7 @@ from compressctl.core.target import Target
 from compressctl.graph.import_qdq import absorb
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.weight_nodes import find_weighted
-from compressctl.measure.specs import ACCURACY
+from compressctl.tasks.metric_specs import ACCURACY
 from compressctl.techniques.quantize._moments import input_moments
 from compressctl.techniques.quantize.params import WeightOverride, WeightsParams
 from compressctl.techniques.quantize.weights import apply

@@ -4,6 +4,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from compressctl.core.errors import UsageError  # noqa: E402
+from compressctl.core.tasks import Learning  # noqa: E402
 from compressctl.training.data import TensorBatch  # noqa: E402
 from compressctl.training.objective import task_loss, task_objective  # noqa: E402
 
@@ -79,3 +80,37 @@ def test_embeddings_with_classes_are_told_apart() -> None:
 def test_what_cannot_be_trained_is_one_message(task: str, labels: "torch.Tensor", message: str) -> None:
     with pytest.raises(UsageError, match=message):
         task_loss(task)(torch.zeros(2, 3), labels)
+
+
+def test_places_without_a_label_teach_nothing() -> None:
+    outputs = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(2, 4, 4, dtype=torch.long)
+    labels[0], labels[1, 0] = 255, -100
+    given = task_loss("segmentation")(outputs, labels)
+    assert torch.isclose(given, torch.nn.functional.cross_entropy(outputs[1:, :, 1:], labels[1:, 1:]))
+    assert task_loss("segmentation")(outputs, torch.full((2, 4, 4), -100)) == 0
+
+
+def test_one_score_for_each_place_is_binary() -> None:
+    outputs, labels = (
+        torch.randn(2, 5, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([[0, 1, 1, 0, -100]] * 2),
+    )
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(outputs[:, :4], labels[:, :4].float())
+    assert torch.isclose(task_loss("frame-classification")(outputs, labels), wanted)
+
+
+def test_tokens_have_their_classes_last() -> None:
+    outputs = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 1, 2, -100, 1]] * 2)
+    wanted = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), labels.flatten())
+    assert torch.isclose(task_loss("token-classification")(outputs, labels), wanted)
+
+
+def test_a_loss_of_the_author_s_own_gives_one_number() -> None:
+    learning = Learning("custom", lambda outputs, labels: (outputs - labels).abs().mean())
+    assert task_loss(learning)(torch.ones(2), torch.zeros(2)) == 1
+    with pytest.raises(UsageError, match="lowers one number"):
+        task_loss(Learning("custom", lambda outputs, labels: outputs))(torch.ones(2), torch.zeros(2))
+    with pytest.raises(UsageError, match=r"loss: file.py:name"):
+        task_loss("custom")

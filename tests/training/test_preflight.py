@@ -49,7 +49,7 @@ def test_labels_that_fit_are_let_through(outputs: tuple[int | str, ...], labels:
             np.zeros((4, 6, 6), np.int64),
             "classification",
             r"\(n, 6, 6\) int64 .* \(n, 3, 6, 6\)",
-            "per pixel",
+            "for each pixel",
         ),
         ((3,), np.eye(4, 3, dtype=np.float32), "classification", r"labels are \(n, 3\) float32", "argmax"),
         ((3,), np.zeros((4, 2), np.int64), "classification", r"labels are \(n, 2\)", "one whole number per sample"),

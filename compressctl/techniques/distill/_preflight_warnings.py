@@ -10,7 +10,7 @@ import numpy as np
 
 from compressctl.core.events import Events
 from compressctl.core.model import StageRecord
-from compressctl.core.source import MetricSpec
+from compressctl.core.technique import RunContext
 from compressctl.numerics.paired import mcnemar
 from compressctl.techniques.distill._scoring import Answers
 
@@ -30,14 +30,15 @@ def warn_of_heat(history: Sequence[StageRecord], temperature: float, events: Eve
             )
 
 
-def warn_of_poor_teacher(teacher: Answers, student: Answers, metric: MetricSpec | None, events: Events) -> None:
+def warn_of_poor_teacher(teacher: Answers, student: Answers, run: RunContext) -> None:
     """teacher, student: what both say to the same held-out samples before training. A difference by chance is none."""
-    first, second = teacher.score(metric), student.score(metric)
+    metric = run.metric
+    first, second = (given.score(metric, run.decode) for given in (teacher, student))
     if metric is None or first is None or second is None or metric.drop(first, second) >= 0:
         return
     if metric.name == "accuracy" and _differ_by_chance(teacher, student):
         return
-    events.warn(
+    run.events.warn(
         f"the teacher scores {first:.2f}{metric.unit} on the validation split, worse than the student does before it "
         f"learns ({second:.2f}{metric.unit}): check the teacher's weights and how its inputs are scaled"
     )

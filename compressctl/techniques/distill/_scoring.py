@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
 from compressctl.core.source import MetricSpec
+from compressctl.core.tasks import Decode
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.tasks.objects import as_objects
 from compressctl.training.data import tensor_batches
 
 _BATCH = 256
@@ -23,16 +25,21 @@ Ask = Callable[[tuple[Tensor, ...]], Tensor]
 
 @dataclass(frozen=True)
 class Answers:
-    """outputs: (n, ...) of the split's samples in order. labels: (n, ...), None where there are none."""
+    """outputs: (n, ...) of the split's samples in order, the first output. labels: (n, ...), None where there are none.
+
+    names: of all of the network's outputs.
+    """
 
     outputs: np.ndarray
     labels: np.ndarray | None
+    names: tuple[str, ...]
 
-    def score(self, metric: MetricSpec | None) -> float | None:
-        """None where nothing can be scored."""
-        if metric is None or self.labels is None:
+    def score(self, metric: MetricSpec | None, decode: Decode | None) -> float | None:
+        """None where nothing can be scored, as where results are decoded of several outputs: the first one alone is known here."""
+        if metric is None or self.labels is None or (decode is not None and len(self.names) > 1):
             return None
-        return metric.score(self.outputs, self.labels)
+        results = self.outputs if decode is None else as_objects(decode({self.names[0]: self.outputs}))
+        return metric.score(results, self.labels)
 
 
 def answers(ask: Ask, split: Split, signature: Signature) -> Answers | None:
@@ -44,7 +51,8 @@ def answers(ask: Ask, split: Split, signature: Signature) -> Answers | None:
     if not outputs:
         return None
     known = [part for part in labels if part is not None]
-    return Answers(np.concatenate(outputs), np.concatenate(known) if len(known) == len(labels) else None)
+    names = tuple(spec.name for spec in signature.outputs)
+    return Answers(np.concatenate(outputs), np.concatenate(known) if len(known) == len(labels) else None, names)
 
 
 def asking(network: nn.Module) -> Ask:

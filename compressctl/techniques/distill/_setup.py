@@ -16,6 +16,7 @@ from torch import Tensor
 from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model
+from compressctl.core.tasks import TASKS
 from compressctl.core.technique import RunContext
 from compressctl.techniques.distill._generated import generate
 from compressctl.techniques.distill._noise import noises
@@ -68,8 +69,8 @@ def prepare(model: Model, params: DistillParams, run: RunContext) -> Lesson:
     given = _given(lesson, asking(student.model.body))
     facts["before"] = _scores(lesson, given)
     if taught is not None and given is not None and _same_outputs(teacher, student):
-        warn_of_poor_teacher(taught, given, run.metric, run.events)
-        score = taught.score(run.metric)
+        warn_of_poor_teacher(taught, given, run)
+        score = taught.score(run.metric, run.decode)
         facts |= {} if score is None else {"teacher_score": score}
     return lesson
 
@@ -93,7 +94,7 @@ def label_loss(params: DistillParams, lesson: Lesson, usual: float) -> tuple[Lab
     if params.label_weight is None and not has_labels(lesson.run):
         return None, 0.0
     try:
-        loss = task_loss(lesson.run.task, params.label_smoothing)
+        loss = task_loss(lesson.run.learning, params.label_smoothing)
     except UsageError:
         if params.label_weight is None:
             return None, 0.0
@@ -175,10 +176,10 @@ def _scores(lesson: Lesson, given: Answers | None) -> dict[str, float]:
     if given is None:
         return {}
     found = {}
-    score = given.score(lesson.run.metric)
+    score = given.score(lesson.run.metric, lesson.run.decode)
     if score is not None:
         found["score"] = score
-    decides = lesson.run.task in ("classification", "language-model")
+    decides = TASKS[lesson.run.task].class_axis is not None
     if decides and lesson.taught is not None and _same_outputs(lesson.teacher, lesson.student):
         found["agreement"] = agreement(given, lesson.taught, class_axis(lesson.run.task))
     return found

@@ -123,6 +123,6 @@ def _regularized(
         if section.penalty == "nuclear"
         else Ridge(tuple(views), section.strength)
     )
-    objective = task_objective(run.task, section.label_smoothing)
+    objective = task_objective(run.learning, section.label_smoothing)
     trained = train(replace(model, body=copy.deepcopy(model.body)), objective, section, run.part("regularize"), (hook,))
     return replace(model, body=trained.network), dict(trained.facts)

@@ -14,5 +14,5 @@ from compressctl.training.objective import task_objective
 
 def apply(model: TorchModel, params: FinetuneParams, run: RunContext) -> StageResult:
     trainable = replace(model, body=copy.deepcopy(model.body))
-    trained = train(trainable, task_objective(run.task, params.label_smoothing), params, run)
+    trained = train(trainable, task_objective(run.learning, params.label_smoothing), params, run)
     return StageResult(replace(model, body=trained.network), trained.facts)

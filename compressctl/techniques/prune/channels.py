@@ -142,7 +142,7 @@ def _evidence(model: TorchModel, params: ChannelsParams, run: RunContext) -> dic
         read = tensor_batches(split, model.signature, size, shuffle_seed=run.seed)
         return itertools.islice(read, max(1, params.samples // size))
 
-    loss = task_objective(run.task) if params.looks_at_the_loss else None
+    loss = task_objective(run.learning) if params.looks_at_the_loss else None
     return {"seed": run.seed, "batches": batches, "loss": loss}
 
 
@@ -213,7 +213,7 @@ def _learn_sparsely(model: TorchModel, params: ChannelsParams, run: RunContext) 
         hook = Growing(model.body, plan.groups, params.regularization.strength, going)
     # The best epoch would be the first: pulling costs accuracy, which the cut then does not.
     how = params.regularization.model_copy(update={"checkpoint": "last"})
-    trained = train(model, task_objective(run.task, how.label_smoothing), how, run.part("sparse"), (hook,))
+    trained = train(model, task_objective(run.learning, how.label_smoothing), how, run.part("sparse"), (hook,))
     return replace(model, body=trained.network), dict(trained.facts)
 
 

@@ -249,7 +249,7 @@ def _scores(model: TorchModel, attentions: Sequence[Attention], params: HeadsPar
     data = run.data.split("train") if run.data is not None else None
     if data is None or len(data) == 0:
         raise UsageError("criterion taylor looks at samples, and there are none", hint="add a data section, or use l2")
-    objective = task_objective(run.task)
+    objective = task_objective(run.learning)
     sums: dict[str, np.ndarray] = {a.group.name: np.zeros(a.group.units) for a in attentions}
     batches = tensor_batches(data, model.signature, 8, shuffle_seed=run.seed)
     for batch in itertools.islice(batches, max(1, params.samples // 8)):

@@ -164,7 +164,7 @@ def _loss(model: TorchModel, params: LayersParams, run: RunContext) -> Callable[
     split = first_filled(run.data, "validation", "calibration", "train")
     if split is None:
         raise UsageError("prune.layers measures the loss without each block, and there are no samples", hint="add data")
-    objective = task_objective(run.task)
+    objective = task_objective(run.learning)
     learned = first_filled(run.data, "train", "calibration")
     size = 128
     batches = list(itertools.islice(tensor_batches(split, model.signature, size), max(1, params.samples // size)))

@@ -11,7 +11,7 @@ from torch import nn
 from compressctl.core.data import Split
 from compressctl.core.errors import StageError
 from compressctl.core.model import Signature
-from compressctl.core.tasks import Task
+from compressctl.core.tasks import Learning
 from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 
@@ -20,14 +20,14 @@ _BATCH = 4
 
 
 def fisher(
-    network: nn.Module, names: Sequence[str], split: Split, signature: Signature, task: Task
+    network: nn.Module, names: Sequence[str], split: Split, signature: Signature, learning: Learning
 ) -> dict[str, np.ndarray]:
     """By parameter, in its shape, float64: the mean over batches of the squared gradient of the task's loss.
 
     The network is in eval mode and stays as it is. Raises StageError when the split is empty.
     Source: Choi et al. 2017, section 3.3 (the diagonal of the Fisher information for that of the Hessian).
     """
-    objective = task_objective(task)
+    objective = task_objective(learning)
     parameters = {name: parameter for name, parameter in network.named_parameters() if name in set(names)}
     sums = {name: np.zeros(tuple(parameter.shape)) for name, parameter in parameters.items()}
     batches = 0

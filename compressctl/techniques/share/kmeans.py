@@ -137,7 +137,7 @@ def _importance(
 
         assert run.data is not None, "the plan gives calibration data to a technique that needs it"
         names = [layer.name for layer in layers]
-        gradients = fisher(network.model().body, names, run.data.split("calibration"), model.signature, run.task)
+        gradients = fisher(network.model().body, names, run.data.split("calibration"), model.signature, run.learning)
         found = {name: as_rows(values) for name, values in gradients.items()}
     return {name: values + _FLOOR * max(float(values.mean()), 1e-30) for name, values in found.items()}
 

@@ -32,7 +32,7 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
     Raises UsageError where there is no such teacher, or the task has no loss for labels.
     """
     if params.teacher is None:
-        return task_objective(run.task, params.label_smoothing), []
+        return task_objective(run.learning, params.label_smoothing), []
     teacher = load_teacher(params.teacher, model.signature, run)
     check_outputs(teacher.model, model)
     weight = _label_weight(params, run)
@@ -41,7 +41,7 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
         CachedTeacher(teacher, 0 if params.inputs_vary else REMEMBERED_BYTES),
         comparison(params.teacher_loss, run.task, model.signature),
         params.teacher_weight,
-        task_loss(run.task, params.label_smoothing) if weight else None,
+        task_loss(run.learning, params.label_smoothing) if weight else None,
         weight,
         ledger,
     )
@@ -51,7 +51,7 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
 def _label_weight(params: SupervisedParams, run: RunContext) -> float:
     if params.label_weight is not None:
         return params.label_weight
-    return LABEL_WEIGHT if has_labels(run) and run.task != "custom" else 0.0
+    return LABEL_WEIGHT if has_labels(run) and run.learning.has_loss else 0.0
 
 
 def has_labels(run: RunContext) -> bool:

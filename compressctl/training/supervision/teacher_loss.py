@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Signature
-from compressctl.core.tasks import Task
+from compressctl.core.tasks import TASKS, Task
 from compressctl.training.data import TensorBatch
 from compressctl.training.supervision.distances import cosine_distance, squared_difference
 from compressctl.training.supervision.dkd import dkd
@@ -18,12 +18,10 @@ from compressctl.training.supervision.params import LossName, TeacherLoss
 Compare = Callable[[Tensor, Tensor, TensorBatch], Tensor]
 """Student's outputs, teacher's outputs, the batch: a scalar."""
 
-_USUAL: dict[Task, LossName] = {"classification": "kl", "language-model": "kl", "embedding": "cosine"}
-
 
 def loss_name(loss: TeacherLoss, task: Task) -> LossName:
     """What the recipe says, or what is usual for the task. Raises UsageError for dkd on a task without classes."""
-    name = loss.name or _USUAL.get(task, "mse")
+    name = loss.name or _usual(task)
     if name == "dkd" and task != "classification":
         raise UsageError(
             f"loss dkd sets one right class against the others, and the task is {task}", hint="use loss: kl"
@@ -32,8 +30,13 @@ def loss_name(loss: TeacherLoss, task: Task) -> LossName:
 
 
 def class_axis(task: Task) -> int:
-    """Where the classes are: along the last axis of a language model's (n, tokens, vocabulary), else along axis 1."""
-    return -1 if task == "language-model" else 1
+    """Where the classes are: along the last axis of a language model's (n, tokens, vocabulary), along axis 1 of a map."""
+    axis = TASKS[task].class_axis
+    return 1 if axis is None else axis
+
+
+def _usual(task: Task) -> LossName:
+    return "kl" if TASKS[task].class_axis is not None else "cosine" if task == "embedding" else "mse"
 
 
 def comparison(loss: TeacherLoss, task: Task, signature: Signature) -> Compare:

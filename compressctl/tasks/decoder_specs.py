@@ -1,0 +1,38 @@
+"""The decoders as the registry lists them. Light: the work is imported on use."""
+
+from __future__ import annotations
+
+from compressctl.core.source import DecoderSpec
+from compressctl.tasks.params import ArgmaxParams, PythonDecoderParams, SequenceParams
+
+PYTHON = DecoderSpec(
+    name="python",
+    summary="a function of your own that reads each sample's result off the outputs",
+    tasks=(),
+    params=PythonDecoderParams,
+    implementation="compressctl.tasks.author_functions:decoder",
+)
+
+ARGMAX = DecoderSpec(
+    name="argmax",
+    summary="the class of each pixel with the highest score",
+    tasks=("segmentation",),
+    params=ArgmaxParams,
+    implementation="compressctl.tasks.segmentation:argmax",
+)
+
+TOKENS = DecoderSpec(
+    name="tokens",
+    summary="the class of each token with the highest score",
+    tasks=("token-classification",),
+    params=SequenceParams,
+    implementation="compressctl.tasks.sequences:decoder",
+)
+
+FRAMES = DecoderSpec(
+    name="frames",
+    summary="the class of each frame with the highest score, or one score's side of a threshold",
+    tasks=("frame-classification",),
+    params=SequenceParams,
+    implementation="compressctl.tasks.sequences:decoder",
+)

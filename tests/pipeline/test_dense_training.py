@@ -1,0 +1,101 @@
+"""Networks that give a class for each pixel: trained, distilled and pruned on masks, with a loss of one's own too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from compressctl.cli.main import app
+
+pytest.importorskip("torch")
+
+NET = """
+import torch
+from torch import nn
+
+class Segmenter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(16, 3, 1)
+
+    def forward(self, image):
+        return self.head(self.down(image))
+
+def make():
+    torch.manual_seed(0)
+    return Segmenter()
+
+def focal(outputs, labels, power=2.0):
+    losses = nn.functional.cross_entropy(outputs, labels, reduction="none")
+    return ((1 - torch.exp(-losses)) ** power * losses).mean()
+"""
+RECIPE = """recipe: compressctl/v1
+task: segmentation
+model: {source: python, factory: net.py:make, input_shape: [3, 12, 12]}
+data: {source: npz, path: data.npz, inputs: x, labels: labels, calibration: 16, validation: 16, test: 16}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    images = rng.normal(0, 0.3, (160, 3, 12, 12)).astype(np.float32)
+    labels = rng.integers(0, 3, (160, 12, 12))
+    np.put_along_axis(images, labels[:, None], 2, axis=1)
+    np.savez(tmp_path / "data.npz", x=images, labels=labels)
+    (tmp_path / "net.py").write_text(NET)
+    return tmp_path
+
+
+def _run(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "recipe.yaml").write_text(text)
+    found = CliRunner().invoke(
+        app, ["apply", str(folder / "recipe.yaml"), "--measure", "quick", "--output", str(folder / "out")]
+    )
+    assert found.exit_code == 0, found.output
+    report: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text())
+    return report
+
+
+def _scores(report: dict[str, Any]) -> tuple[float, float]:
+    part = report["backends"][0]
+    return part["baseline"]["score"]["value"], part["compressed"]["score"]["value"]
+
+
+@pytest.mark.parametrize("loss", ["", "loss: net.py:focal\n", "loss: {function: net.py:focal, args: {power: 1.0}}\n"])
+def test_masks_are_learned(folder: Path, loss: str) -> None:
+    before, after = _scores(
+        _run(folder, RECIPE + loss + "stages: [{use: finetune, epochs: 12, batch_size: 8, learning_rate: 0.02}]\n")
+    )
+    assert before < 50
+    assert after > 90
+
+
+def test_channels_go_and_the_original_teaches(folder: Path) -> None:
+    train = "{use: finetune, epochs: 12, batch_size: 8, learning_rate: 0.02}"
+    cut = "{use: prune.channels, keep: 0.5, finetune: {epochs: 2, learning_rate: 0.02, teacher: original}}"
+    taught = "{use: distill.logits, teacher: original, epochs: 1, learning_rate: 0.01}"
+    report = _run(folder, RECIPE + f"stages: [{train}, {cut}, {taught}]\n")
+    after = report["backends"][0]["compressed"]
+    assert after["parameters"] < 0.6 * report["backends"][0]["baseline"]["parameters"]
+
+
+def test_classes_that_the_network_has_not_are_refused_before_work(folder: Path) -> None:
+    with np.load(folder / "data.npz") as data:
+        np.savez(folder / "data.npz", x=data["x"], labels=data["labels"] + 1)
+    (folder / "recipe.yaml").write_text(RECIPE + "stages: [{use: finetune, epochs: 1}]\n")
+    found = CliRunner().invoke(app, ["apply", str(folder / "recipe.yaml")])
+    assert found.exit_code == 2
+    assert "tells 3 classes apart, and a label is 3" in found.stderr
+
+
+def test_what_a_loss_of_one_s_own_raises_is_said_with_its_name(folder: Path) -> None:
+    (folder / "net.py").write_text(NET.replace("losses = nn", "losses = nothing.nn"))
+    (folder / "recipe.yaml").write_text(RECIPE + "loss: net.py:focal\nstages: [{use: finetune, epochs: 1}]\n")
+    found = CliRunner().invoke(app, ["apply", str(folder / "recipe.yaml")])
+    assert found.exit_code == 2
+    assert "net.py:focal failed on outputs [8, 3, 12, 12], labels [8, 12, 12]" in found.stderr
