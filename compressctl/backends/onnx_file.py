@@ -101,7 +101,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
     if products:
         write_weight_only(emitted, products, weight_forms, target)
     if at_rest is not model.quant:
-        write_dynamic(emitted, model.quant)
+        write_dynamic(emitted, model.quant, weight_forms)
     write_lookups(emitted, model.quant, target)
     write_at_load(emitted, model.quant, target, weight_forms)
     if target.backend == "onnxruntime":

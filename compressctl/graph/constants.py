@@ -49,6 +49,7 @@ _SETTINGS: Mapping[str, tuple[int, ...]] = {
     "ConvInteger": (2, 3),
     "MatMulIntegerToFloat": (2, 3, 4, 5),
     "DynamicQuantizeMatMul": (2, 3),
+    "DynamicQuantizeLSTM": (8, 9, 10, 11),
     "MatMulNBits": (2, 3, 4),
     "GatherBlockQuantized": (2, 3),
 }
@@ -65,6 +66,7 @@ CODES: Mapping[str, tuple[int, ...]] = {
     "ConvInteger": (1,),
     "MatMulIntegerToFloat": (1,),
     "DynamicQuantizeMatMul": (1,),
+    "DynamicQuantizeLSTM": (1, 2),
     "MatMulNBits": (1,),
     "GatherBlockQuantized": (0,),
 }

@@ -23,6 +23,7 @@ from compressctl.graph.qoperator_to_qdq import unfold_qlinear
 from compressctl.graph.quantized import already_quantized
 from compressctl.graph.tensors import copy_of
 from compressctl.graph.unfold_integer import unfold_integer
+from compressctl.graph.weight_nodes import RECURRENT
 
 _WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _ON_CODES = {"Pad", "MaxPool", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze"}
@@ -158,7 +159,7 @@ class _Work:
             return
         name = self._constant(node.input[0], ("_codes", "_quantized"), quant, lambda: dequantize_codes(stored, quant))
         readers = self.found.consumers.get(node.output[0], [])
-        if quant.dtype != "int32" and any(reader.op_type in {*_WEIGHTED, "Gather"} for reader in readers):
+        if quant.dtype != "int32" and any(reader.op_type in {*_WEIGHTED, *RECURRENT, "Gather"} for reader in readers):
             self.weights[name] = quant
         self.same[node.output[0]] = name
 

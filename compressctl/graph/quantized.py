@@ -15,7 +15,7 @@ from compressctl.graph.qoperator_to_qdq import is_qlinear
 
 _SHOWN = 4
 _PACKED = ("MatMulNBits", "GatherBlockQuantized")
-_DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
+_DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 _TELLING = frozenset((*CODES, *_PACKED, *_DYNAMIC, "QuantizeLinear"))
 
 

@@ -1,4 +1,4 @@
-"""Products of integers (MatMulInteger, ConvInteger) as float products of dequantized weights, which say the same.
+"""Products of integers (MatMulInteger, ConvInteger) and DynamicQuantizeLSTM as float layers of dequantized weights, which say the same.
 
 Source: ONNX operators DynamicQuantizeLinear-11, MatMulInteger-10, ConvInteger-10; the pattern is what ONNX Runtime's
 quantize_dynamic writes: product of codes, Cast, Mul by the product of both scales.
@@ -7,13 +7,15 @@ quantize_dynamic writes: product of codes, Cast, Mul by the product of both scal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from compressctl.graph.edit import GraphEditor
-from compressctl.graph.index import GraphIndex, places
+from compressctl.graph.edit import GraphEditor, Replacement
+from compressctl.graph.index import GraphIndex, all_nodes, copied, places
+from compressctl.graph.opset import opset_of
 from compressctl.graph.tensors import copy_of
 
 _FLOAT_OF = {"MatMulInteger": "MatMul", "ConvInteger": "Conv"}
@@ -39,7 +41,8 @@ def unfold_integer(model: onnx.ModelProto) -> Unfolded:
     """
     around = list(places(model.graph))
     products = [(node, found) for place, found in around for node in place.node if is_integer_product(node)]
-    if not products:
+    recurrent = {node.name: node for node in all_nodes(model.graph) if node.op_type == "DynamicQuantizeLSTM"}
+    if not products and not recurrent:
         return Unfolded(model)
     made = copy_of(model)
     read = [(node, found, _read(node, found)) for node, found in products]
@@ -50,10 +53,57 @@ def unfold_integer(model: onnx.ModelProto) -> Unfolded:
     ]
     parts = {part.rescale: part for _, _, part in read if part is not None}
     editor = GraphEditor(made.graph)
-    editor.replace_nodes(lambda node: _product(parts[node.output[0]], editor) if node.output[0] in parts else None)
+    opset, layers = opset_of(model), set()
+
+    def unfolded(node: onnx.NodeProto) -> Replacement:
+        if node.name in recurrent:
+            nodes = _lstm(node, editor, opset)
+            layers.update([node.name] if nodes is not None else [])
+            return nodes
+        return _product(parts[node.output[0]], editor) if node.output and node.output[0] in parts else None
+
+    editor.replace_nodes(unfolded)
     editor.drop_unread()
     del made.graph.value_info[:]
-    return Unfolded(made, frozenset(part.node.name for part in parts.values()), tuple(ignored))
+    ignored += [
+        f"{name}: its weights are computed, or their scales differ by row and opset {opset} cannot say that"
+        for name in recurrent.keys() - layers
+    ]
+    return Unfolded(made, frozenset((*(part.node.name for part in parts.values()), *layers)), tuple(ignored))
+
+
+_OLDEST_BLOCKED_OPSET = 21
+"""DequantizeLinear knows blocks from here on: a scale for each row of each direction."""
+
+
+def _lstm(node: onnx.NodeProto, editor: GraphEditor, opset: int) -> list[onnx.NodeProto] | None:
+    """W: (directions, inputs, rows) codes, its scales (directions, rows) or (directions,)."""
+    arrays = [editor.array(node.input[position]) for position in (1, 2, 8, 9, 10, 11)]
+    if any(array is None for array in arrays):
+        return None
+    made, nodes = copied(node), []
+    for position, parts in ((1, (0, 2, 3)), (2, (1, 4, 5))):
+        codes, scale, point = (array for part in parts if (array := arrays[part]) is not None)
+        directions, name = len(codes), node.input[position]
+        attributes: dict[str, Any] = {}
+        if scale.size == 1:
+            scale, point = scale.reshape(()), point.reshape(())
+        elif directions == 1:
+            scale, point, attributes = scale.reshape(-1), point.reshape(-1), {"axis": 1}
+        elif opset >= _OLDEST_BLOCKED_OPSET:
+            rows = (directions, codes.shape[2], 1)
+            scale, point = (np.broadcast_to(part.reshape(directions, -1, 1), rows) for part in (scale, point))
+            attributes = {"axis": 2, "block_size": codes.shape[1]}
+        else:
+            return None
+        turned = {"codes": codes.transpose(0, 2, 1), "scale": scale.astype(np.float32), "zero_point": point}
+        inputs = [editor.constant(np.ascontiguousarray(part), name, "turned", role) for role, part in turned.items()]
+        made.input[position] = editor.name(name, "dequantized")
+        made_by = editor.name(name, "dequantized", "DQ")
+        nodes.append(helper.make_node("DequantizeLinear", inputs, [made.input[position]], made_by, **attributes))
+    made.op_type, made.domain = "LSTM", ""
+    del made.input[8:]
+    return [*nodes, made]
 
 
 def _reads_fixed_codes(node: onnx.NodeProto, found: GraphIndex) -> bool:

@@ -12,11 +12,17 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from support.weights import context
 
+from compressctl.backends.dialects.weight_only import Form
 from compressctl.backends.onnx_file import to_onnx
+from compressctl.backends.onnxruntime import choose
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
+from compressctl.graph.import_qdq import absorb
+from compressctl.graph.opset import converted
+from compressctl.graph.quantized import already_quantized
 from compressctl.graph.weight_nodes import WeightNode
-from compressctl.techniques.quantize.params import WeightOverride, WeightsParams
+from compressctl.techniques.quantize.dynamic import apply as dynamic
+from compressctl.techniques.quantize.params import DynamicParams, WeightOverride, WeightsParams
 from compressctl.techniques.quantize.weights import apply
 
 RNG = np.random.default_rng(0)
@@ -112,6 +118,57 @@ def test_a_layer_that_stays_in_float_keeps_both_weights(tmp_path: Path) -> None:
     for name in ("w", "r"):
         before = next(tensor for tensor in both.body.graph.initializer if tensor.name == name)
         assert np.array_equal(numpy_helper.to_array(written[name]), numpy_helper.to_array(before))
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("name", [name for name in MODELS if name.split()[0] in GATES])
+@pytest.mark.parametrize("form", [Form.DYNAMIC, Form.AT_LOAD])
+def test_dynamic_quantization_runs_an_lstm_on_integers(
+    tmp_path: Path, name: str, per_channel: bool, form: Form
+) -> None:
+    model = MODELS[name]
+    result = dynamic(model, DynamicParams(per_channel=per_channel), context(None, tmp_path))
+    assert set(result.facts["recurrent_layers"]) == {"layer"}
+    assert not result.facts["untouched"]["layers"]
+    written = to_onnx(result.model, Target("onnxruntime"), {"layer": form})
+    is_integer = name.startswith("LSTM") and form is Form.DYNAMIC
+    assert ("DynamicQuantizeLSTM" in {node.op_type for node in written.graph.node}) == is_integer
+    noise = _run(written) - _run(model.body)
+    assert 0 < np.mean(noise**2) < 1e-3 * np.mean(_run(model.body) ** 2)
+    assert written.ByteSize() < 0.4 * model.body.ByteSize() + 1000
+    elsewhere = to_onnx(result.model, Target("openvino"))
+    assert all(node.domain == "" for node in elsewhere.graph.node)
+    assert np.allclose(_run(elsewhere), _run(to_onnx(result.model, Target("onnxruntime"), {"layer": Form.AT_LOAD})))
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_an_lstm_on_integers_is_read_back_as_the_plan(tmp_path: Path, direction: str) -> None:
+    model = _recurrent("LSTM", direction)
+    result = dynamic(model, DynamicParams(), context(None, tmp_path))
+    written = converted(to_onnx(result.model, Target("onnxruntime"), {"layer": Form.DYNAMIC}), 21)
+    assert {part.what for part in already_quantized(written)} == {"weight", "activation"}
+    found = absorb(written)
+    assert found.ignored == ()
+    assert found.plan.dynamic == {"layer"}
+    again = to_onnx(OnnxModel(found.model, model.signature, found.plan), Target("onnxruntime"), {})
+    assert "DynamicQuantizeLSTM" in {node.op_type for node in again.graph.node}
+    assert np.array_equal(_run(again), _run(written))
+
+
+def test_an_lstm_runs_on_integers_only_where_that_is_not_slower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = dynamic(_recurrent("LSTM", "forward"), DynamicParams(), context(None, tmp_path))
+    for seconds, form in (([1.0, 0.5, 1.0], Form.DYNAMIC), ([1.0, 1.2, 1.0], Form.AT_LOAD)):
+        monkeypatch.setattr(choose, "_interleaved", lambda calls, seconds=seconds: seconds)
+        forms, [words] = choose.choose_forms(result.model, Target("onnxruntime"))
+        assert forms == {"layer": form}
+        assert ("DynamicQuantizeLSTM" in words) == (form is Form.DYNAMIC)
+    forms, [words] = choose.choose_forms(
+        dynamic(_recurrent("GRU", "forward"), DynamicParams(), context(None, tmp_path)).model, Target("onnxruntime")
+    )
+    assert forms == {"layer": Form.AT_LOAD}
+    assert "no integer kernel for GRU" in words
 
 
 @given(

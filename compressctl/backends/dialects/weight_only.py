@@ -28,13 +28,15 @@ MICROSOFT = "com.microsoft"
 
 
 class Form(StrEnum):
-    """How a file holds a product's codes. MatMulNBits with float or 8-bit activations inside, a DequantizeLinear in front of the product,
-    or arithmetic that is done once, when the file is loaded (at_load.py), so that the product runs on float weights."""
+    """How a file holds a layer's codes. MatMulNBits with float or 8-bit activations inside, a DequantizeLinear in front of the product,
+    arithmetic that is done once, when the file is loaded (at_load.py), so that the layer runs on float weights, or an operator that
+    quantizes its input while it runs (dynamic.py)."""
 
     NBITS = "matmul_nbits"
     NBITS_INT8 = "matmul_nbits_int8"
     QDQ = "qdq"
     AT_LOAD = "at_load"
+    DYNAMIC = "dynamic"
 
     @property
     def is_packed(self) -> bool:

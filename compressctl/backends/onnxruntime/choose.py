@@ -1,4 +1,4 @@
-"""Which form of a product with quantized weights alone ONNX Runtime runs fastest here: measured, not assumed.
+"""Which form of a product with quantized weights alone, or of an LSTM, ONNX Runtime runs fastest here: measured, not assumed.
 
 Its kernels differ by more than an order of magnitude with the bits, the block, the rows and the processor: 8-bit weights with float
 activations can take 20 times as long as float weights, 4-bit ones with 8-bit activations half as long.
@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from compressctl.backends.dialects.dynamic import without_dynamic
+from compressctl.backends.dialects.dynamic import lstm_scales, without_dynamic
 from compressctl.backends.dialects.weight_only import Form, forms, weight_only_products
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime.session import providers, serving_options
@@ -32,10 +32,13 @@ from compressctl.graph.opset import STANDARD
 from compressctl.graph.session import open_graph
 from compressctl.graph.shapes import shapes
 from compressctl.graph.tensors import from_array, to_array
-from compressctl.graph.weight_nodes import find_weighted, tied_weights
+from compressctl.graph.weight_nodes import RECURRENT, find_weighted, tied_weights
 
 _ROUNDED_ACTIVATIONS = 0.02
 """Share of the outputs' RMS. Activations rounded to 8 bits in blocks cost some 0.5 %; more means that a kernel is wrong."""
+
+_ROUNDED_STATES = 0.1
+"""As above, of an LSTM, whose states carry the rounding of each step on."""
 
 _EXACT = 1e-4
 _SECONDS = 0.3
@@ -63,17 +66,26 @@ Their definitions are the same in every opset that is written."""
 
 
 def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tuple[str, ...]]:
-    """Form by node, and what was measured, in words. Products alike are measured once. Empty without such products."""
+    """Form by node, and what was measured, in words. Products alike are measured once. Empty without such layers."""
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
-    if not products:
+    nodes = {node.name: (node, found) for place, found in places(model.body.graph) for node in place.node}
+    recurrent = [
+        name for name, (node, _) in nodes.items() if node.op_type in RECURRENT and _is_planned(node, model.quant)
+    ]
+    if not products and not recurrent:
         return {}, ()
+    assert model.quant is not None
     timed = _of_this_graph(target.input_shapes, model)
     sizes = shapes(model.body, inputs=timed)
-    nodes = {node.name: (node, found) for place, found in places(model.body.graph) for node in place.node}
     tied = _packed_with_a_table(model)
     chosen: dict[str, Form] = {}
     measured: dict[object, tuple[Form, str]] = {}
+    notes: list[str] = []
+    for name in recurrent:
+        node, found = nodes[name]
+        chosen[name], words = _of_recurrent(node, found, model.quant, sizes.get(node.input[0]), target)
+        notes.append(f"{name}: {words}")
     for product in products:
         node, found = nodes[product.node]
         columns = found.initializers[product.weight].dims
@@ -86,13 +98,59 @@ def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tup
             chosen[product.node] = _asked(options, possible)
             continue
         rows = _rows(sizes.get(node.input[0]), target, is_timed=timed is not None)
-        assert model.quant is not None
         standing = _standing(node, found, model.quant.weights[product.weight])
         key = (tuple(possible), rows, standing.kind)
         if key not in measured:
             measured[key] = _fastest(standing, possible, rows, target, options.integer_activations)
         chosen[product.node] = measured[key][0]
-    return chosen, tuple(words for _, words in measured.values())
+    return chosen, (*notes, *(words for _, words in measured.values()))
+
+
+def _is_planned(node: onnx.NodeProto, plan: QuantPlan | None) -> bool:
+    return plan is not None and node.name not in plan.float_nodes and any(name in plan.weights for name in node.input)
+
+
+def _of_recurrent(
+    node: onnx.NodeProto, found: GraphIndex, plan: QuantPlan, given: Sequence[int | None] | None, target: Target
+) -> tuple[Form, str]:
+    """given: the sequence's shape, steps first; what is unknown counts 1."""
+    dims = {name: tuple(found.initializers[name].dims) for name in node.input[1:3] if name in found.initializers}
+    stored = f"{node.op_type} weights are stored small and unpacked when the file is loaded"
+    if node.op_type != "LSTM":
+        return Form.AT_LOAD, f"{stored}: ONNX Runtime has no integer kernel for {node.op_type}"
+    if node.name not in plan.dynamic or len(dims) < 2 or lstm_scales(node, plan, dims) is None:
+        return Form.AT_LOAD, stored
+    alone = _recurrent_alone(node, found, plan)
+    sizes = [size or 1 for size in (given or (1, 1, 1))[:2]]
+    x = np.random.default_rng(0).normal(0, 1, (*sizes, dims[node.input[1]][2])).astype(np.float32)
+    plain, timed = _timed(alone, node.name, x, (Form.DYNAMIC, Form.AT_LOAD), target)
+    best = min(timed, key=lambda form: timed[form].seconds / _WORTH_IT.get(form, 1.0))
+    if timed[Form.DYNAMIC].error > _ROUNDED_STATES:
+        best = Form.AT_LOAD
+    speed = f"measured {plain / timed[best].seconds:.2f}x the speed of float weights at {sizes[0]} steps of {sizes[1]}"
+    return best, f"LSTM written as DynamicQuantizeLSTM: {speed}" if best is Form.DYNAMIC else f"{stored}: {speed}"
+
+
+def _recurrent_alone(node: onnx.NodeProto, found: GraphIndex, plan: QuantPlan) -> OnnxModel:
+    """The layer from states of zero over whole sequences, its weights with the values of their codes."""
+    made = copied(node)
+    kept = [name if name in found.initializers else "" for name in node.input]
+    made.input[:] = ["x", *kept[1:4], "", "", "", *kept[7:]]
+    made.output[:] = ["y"]
+    constants = [found.initializers[name] for name in dict.fromkeys(filter(None, kept))]
+    constants = [
+        from_array(weight_values(to_array(tensor), plan.weights[tensor.name]), tensor.name)
+        if tensor.name in plan.weights
+        else tensor
+        for tensor in constants
+    ]
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("x", TensorProto.FLOAT, [None] * 3)], [value("y", TensorProto.FLOAT, [None] * 4)]
+    graph = helper.make_graph([made], "layer", inputs, outputs, constants)
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    signature = Signature((TensorSpec("x", "float32", ("steps", "batch", "inputs"), 1),), ())
+    weights = {name: plan.weights[name] for name in node.input[1:3]}
+    return OnnxModel(body, signature, QuantPlan({}, weights, {}, frozenset((node.name,))))
 
 
 def _packed_with_a_table(model: OnnxModel) -> set[str]:
@@ -205,11 +263,18 @@ def time_forms(
     product: Standing, possible: Sequence[Form], rows: int, target: Target
 ) -> tuple[float, dict[Form, Timed]]:
     """The product in every form, and the seconds of float weights beside them."""
-    model, node = product.alone(target), product.nodes[0]
-    x = {node.input[0]: np.random.default_rng(0).normal(0, 1, (rows, product.shape[0])).astype(np.float32)}
+    x = np.random.default_rng(0).normal(0, 1, (rows, product.shape[0])).astype(np.float32)
+    return _timed(product.alone(target), product.nodes[0].name, x, possible, target)
+
+
+def _timed(
+    model: OnnxModel, node: str, x: np.ndarray, possible: Sequence[Form], target: Target
+) -> tuple[float, dict[Form, Timed]]:
+    """model: of one input and one output. node: the one whose forms are tried."""
+    inputs = {model.signature.inputs[0].name: x}
     files = [to_onnx(replace(model, quant=None), target)]
-    files += [to_onnx(model, target, {node.name: form}) for form in possible]
-    first, *calls = [_call(file, x, target) for file in files]
+    files += [to_onnx(model, target, {node: form}) for form in possible]
+    first, *calls = [_call(file, inputs, target) for file in files]
     wanted = first()
     size = max(float(np.mean(wanted**2)), 1e-30)
     errors = [float(np.sqrt(np.mean((call() - wanted) ** 2) / size)) for call in calls]

@@ -20,7 +20,7 @@ from compressctl.graph.index import attribute, index
 from compressctl.graph.model_file import read_model
 from compressctl.graph.unpack_constants import is_packed, unpack_constants
 
-_INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul")
+_INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul|DynamicQuantizeLSTM")
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul|LSTM|GRU|RNN|Attention|Einsum")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from compressctl.core.errors import NothingToCompressError
@@ -19,7 +20,7 @@ from compressctl.graph.index import GraphIndex, index, places
 from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
-from compressctl.graph.weight_nodes import WeightNode, find_weighted, names_of, weight_readers
+from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.int8_weights import Guard, quantize_weight
 from compressctl.techniques.quantize._before import quantized_before
@@ -29,7 +30,7 @@ from compressctl.techniques.quantize._round_weight import Treatment, round_weigh
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 
-_READS = "matrix products of two axes and embeddings, with stored weights"
+_READS = "matrix products of two axes, recurrent layers and embeddings, with stored weights"
 
 
 def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResult:
@@ -51,7 +52,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
     nodes = [node for node in nodes if node.node not in before.left]
     if not any(node.op != "Gather" for node in nodes):
         raise NothingToCompressError(
-            "nothing to quantize: no plain matrix product has a float matrix as its weight"
+            "nothing to quantize: no plain matrix product or recurrent layer has a float matrix as its weight"
             + (", or overrides keep it float" if candidates else "")
             + carried.why_nothing(),
             hint=f"{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
@@ -59,7 +60,8 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
         )
     new = [node for node in nodes if node.weight not in before.plan]
     weights = {**_weights(found, new, params, run.target), **before.plan}
-    dynamic = frozenset(node.node for node in nodes if node.op != "Gather")
+    dynamic = frozenset(node.node for node in nodes if node.op in (*_PRODUCTS, "LSTM"))
+    names = list(dict.fromkeys(node.node for node in nodes))
     plan = QuantPlan({}, weights, floats, dynamic)
 
     def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
@@ -67,18 +69,19 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
         return replace(model, body=rejoined(body, copied, floats), quant=replace(plan, float_nodes=floats))
 
     facts: dict[str, Any] = {
-        "quantized_nodes": len(nodes),
+        "quantized_nodes": len(names),
         "embeddings": sum(node.op == "Gather" for node in nodes),
         "saturation_guard": _guard(params, run.target),
+        **_recurrent_facts(nodes),
         **({} if divided_in is None else {"smoothed_in": divided_in}),
         **say_copies(copied, plan, run.events),
         **carried.facts,
         **before.facts,
     }
-    return gated("quantize.dynamic", _READS, with_floats, model, [node.node for node in nodes], facts, run)
+    return gated("quantize.dynamic", _READS, with_floats, model, names, facts, run)
 
 
-_OPERATORS = ("MatMul", "Gemm", "Gather")
+_PRODUCTS = ("MatMul", "Gemm")
 """ConvInteger has no kernel worth having: a convolution's input is worth quantizing once, by calibration."""
 
 _EMBEDDING_GROUP = 32
@@ -103,7 +106,7 @@ def _candidates(body: onnx.ModelProto) -> list[WeightNode]:
     return [
         node
         for node in find_weighted(body.graph)
-        if node.op in _OPERATORS and not node.stacked and node.node not in coded
+        if ((node.op in (*_PRODUCTS, "Gather") and not node.stacked) or node.op in RECURRENT) and node.node not in coded
     ]
 
 
@@ -111,8 +114,20 @@ def _as_sites(nodes: Sequence[WeightNode]) -> list[Site]:
     return [
         Site(node.node, node.op, Kind.MULTIPLY, (node.input,), "", node.weight, node.row_axis)
         for node in nodes
-        if node.op != "Gather"
+        if node.op in _PRODUCTS
     ]
+
+
+def _recurrent_facts(nodes: Sequence[WeightNode]) -> dict[str, dict[str, str]]:
+    """What becomes of each recurrent layer, by name."""
+    found = {node.node: _KERNELS[node.op == "LSTM"] for node in nodes if node.op in RECURRENT}
+    return {"recurrent_layers": found} if found else {}
+
+
+_KERNELS = {
+    True: "weights in int8, its input quantized at each step where the runtime has a kernel (ONNX Runtime) and it is not slower",
+    False: "weights in int8, unpacked when the file is loaded: no runtime multiplies them as integers",
+}
 
 
 def _ways(nodes: Sequence[WeightNode]) -> dict[str, int]:
@@ -140,12 +155,24 @@ def _weights(
         product = next((reader for reader in readers if reader.op != "Gather"), None)
         if product is not None:
             guard = _guard(params, target)
-            weights[name] = quantize_weight(values, product.row_axis, per_channel=params.per_channel, guard=guard)
+            weights[name] = _product_weight(values, product, params, guard)
         else:
             bits, granularity = (8, "channel") if params.embeddings == "int8" else (4, "group")
             treatment = Treatment(bits, "rtn", bits == 8, granularity, _EMBEDDING_GROUP, True)  # type: ignore[arg-type]
             weights[name] = round_weight(values, readers[0], treatment, None, 0.0, act_order=False).quant
     return weights
+
+
+def _product_weight(values: np.ndarray, node: WeightNode, params: DynamicParams, guard: Guard) -> TensorQuant:
+    """Of a recurrent layer each row of each direction has a scale, as a block of the row's length."""
+    if not node.stacked:
+        return quantize_weight(values, node.row_axis, per_channel=params.per_channel, guard=guard)
+    rows = values.reshape(-1, values.shape[-1])
+    quant = quantize_weight(rows, 0, per_channel=params.per_channel, guard=guard)
+    if quant.axis is None:
+        return quant
+    scale, point = (np.asarray(part).reshape(*values.shape[:-1], 1) for part in (quant.scale, quant.zero_point))
+    return replace(quant, axis=node.column_axis, block=values.shape[-1], scale=scale, zero_point=point)
 
 
 def _guard(params: DynamicParams, target: Target) -> Guard:

@@ -172,7 +172,7 @@ class DynamicOverride(Override):
 
 
 class DynamicParams(TechniqueParams):
-    """quantize.dynamic: 8-bit weights, and activations in 8 bits by the range that each inference shows."""
+    """quantize.dynamic: 8-bit weights, and activations in 8 bits by the range that each inference shows, those of GRU and RNN in float."""
 
     per_channel: bool = Field(True, description="a scale for each output of a weight instead of one for all")
     saturation_guard: SaturationGuard = "auto"
@@ -226,8 +226,8 @@ WEIGHTS = TechniqueSpec(
 
 DYNAMIC = TechniqueSpec(
     name="quantize.dynamic",
-    version=2,
-    summary="8-bit weights, and activations quantized while the model runs: for transformers, without calibration",
+    version=3,
+    summary="8-bit weights, and activations quantized while the model runs: for transformers and LSTM layers, without calibration",
     params=DynamicParams,
     takes=Form.ONNX,
     gives=Form.ONNX,
