@@ -13,6 +13,7 @@ import typer
 
 from compressctl.cli.streams import LegibleStream
 from compressctl.core.errors import CompressctlError, ExitCode, NoCacheWarning, RenamedWarning
+from compressctl.core.process_state import open_standard_descriptors
 from compressctl.core.secrets import for_others, without_secrets
 
 _CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -81,16 +82,12 @@ def in_brief(message: str) -> str:
 
 
 _LONGEST_LINE, _LONGEST_MESSAGE = 500, 1900
-_STDERR = 2
 
 
 def any_text_can_be_printed() -> None:
     """Outputs that are closed swallow what is printed, a character that an encoding does not have is escaped, and so is what no
     terminal or CI job should be told."""
-    # Where one of their numbers is free, the next file that is opened gets it, and then whatever native code prints.
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        os.set_inheritable(opened, True)
-    os.close(opened)
+    open_standard_descriptors()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

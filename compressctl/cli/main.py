@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from compressctl import __version__
 from compressctl.cli.boundary import any_text_can_be_printed, boundary, warnings_are_one_line
+from compressctl.cli.ending import ends_as_decided
 from compressctl.core.errors import EXIT_CODES, UsageError
 from compressctl.core.machine import check_system
 from compressctl.core.nearest import suggestion
@@ -86,7 +87,8 @@ def main() -> None:
     gc.disable()
     any_text_can_be_printed()
     warnings_are_one_line()
-    app(prog_name="compressctl")
+    with ends_as_decided():
+        app(prog_name="compressctl")
 
 
 class LazyGroup(TyperGroup):

@@ -24,13 +24,22 @@ class LegibleStream:
     def write(self, text: str) -> int:
         length, text = len(text), self._told(text)
         shown = without_commands(text if self._is_drawn else legible(text), at_line_start=self._at_line_start)
-        self.stream.write(shown)
+        if not self.stream.closed:  # by author code
+            self.stream.write(shown)
         self._at_line_start = shown.endswith("\n") or (self._at_line_start and not shown.strip())
         return length
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        if not self.stream.closed:
+            self.stream.flush()
+
+    def close(self) -> None:
+        """Author code may think that it is its own: what comes after it is still told."""
+        self.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

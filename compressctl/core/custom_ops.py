@@ -52,7 +52,7 @@ def using(libraries: Sequence[Path]) -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ[VARIABLE]
+            os.environ.pop(VARIABLE, None)
         else:
             os.environ[VARIABLE] = before
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from compressctl.core.errors import UsageError, in_short
 from compressctl.core.failures import refused_in
+from compressctl.core.process_state import process_state_kept
 from compressctl.core.regular_files import read_regular
 from compressctl.sources.fingerprint import existing
 
@@ -25,7 +26,7 @@ def call_factory(factory: str, args: Mapping[str, Any], base: Path) -> Any:
     Raises UsageError when the function is not found or fails.
     """
     module_name, name = _split(factory)
-    with _importable(_folder(module_name, base)):
+    with process_state_kept(), _importable(_folder(module_name, base)):
         function = _function(_import(module_name, base, factory), name, factory)
         try:
             return function(**args)
@@ -43,7 +44,7 @@ def author_function(place: str, base: Path) -> Callable[..., Any]:
     Raises UsageError when it is not found.
     """
     module_name, name = _split(place)
-    with _importable(_folder(module_name, base)):
+    with process_state_kept(), _importable(_folder(module_name, base)):
         return _function(_import(module_name, base, place), name, place)
 
 

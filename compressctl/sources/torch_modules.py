@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressctl.core.errors import MissingDependencyError, UsageError
+from compressctl.core.errors import MissingDependencyError, UsageError, in_short
 from compressctl.core.failures import refused_in
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.graph.torch_outputs import named_outputs, zero_inputs
@@ -62,9 +62,11 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
     try:
         with torch.no_grad():
             given = module(*arrays)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = f"the network does not run on {shapes}"
-        raise refused_in(said, error) or UsageError(f"{said}: {error}", hint=_hint(module, len(inputs))) from error
+        raise refused_in(said, error) or UsageError(
+            f"{said}: {in_short(error)}", hint=_hint(module, len(inputs))
+        ) from error
     outputs = named_outputs(given)
     for name, output in outputs.items():
         if output.ndim == 0 or output.shape[0] != samples:
