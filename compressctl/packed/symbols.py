@@ -14,6 +14,7 @@ from compressctl.packed.errors import damaged
 from compressctl.packed.frequencies import BITS, TOTAL, frequencies, levels_of, read_levels, write_levels
 
 Symbols = NDArray[np.uint8]
+Levels = NDArray[np.int64]
 
 _LOW = 1 << 16
 """States are between this and 2^32; below it the next 16 bits are taken in."""
@@ -54,6 +55,8 @@ def decode_symbols(source: Cursor, count: int) -> Symbols:
     symbol_at = np.repeat(np.arange(alphabet, dtype=np.uint8), table)
     frequency_at = np.repeat(table, table)
     offset_at = np.arange(TOTAL) - np.repeat(np.cumsum(table) - table, table)
+    if lanes == 1:
+        return _decode_lane(int(state[0]), words, symbol_at, frequency_at, offset_at, count)
     found = np.empty(count, np.uint8)
     position = 0
     for start in range(0, count, lanes):
@@ -72,6 +75,26 @@ def decode_symbols(source: Cursor, count: int) -> Symbols:
     if position != len(words) or (state != _LOW).any():
         raise damaged("a stream of symbols does not end where it should")
     return found
+
+
+def _decode_lane(
+    state: int, words: NDArray[np.uint16], symbol_at: Symbols, frequency_at: Levels, offset_at: Levels, count: int
+) -> Symbols:
+    """The same for one lane, where a step in Python takes a tenth of one in numpy."""
+    frequencies_at, offsets_at, waiting = frequency_at.tolist(), offset_at.tolist(), iter(words.tolist())
+    slots = []
+    for _ in range(count):
+        slot = state & (TOTAL - 1)
+        slots.append(slot)
+        state = frequencies_at[slot] * (state >> BITS) + offsets_at[slot]
+        if state < _LOW:
+            word = next(waiting, None)
+            if word is None:
+                raise damaged("a stream of symbols ends too early")
+            state = state << 16 | word
+    if state != _LOW or next(waiting, None) is not None:
+        raise damaged("a stream of symbols does not end where it should")
+    return symbol_at[slots]
 
 
 def _lanes(count: int) -> int:
