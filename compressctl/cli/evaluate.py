@@ -11,6 +11,7 @@ from compressctl.cli.options import Sets, Unsets
 
 if TYPE_CHECKING:
     from compressctl.core.data import SplitName
+    from compressctl.measure.results import Score
 
 
 def evaluate(
@@ -36,7 +37,7 @@ def evaluate(
     from compressctl.core.custom_ops import using
     from compressctl.core.errors import UsageError
     from compressctl.core.target import Target
-    from compressctl.measure.score import predict, score
+    from compressctl.measure.score import predict_heads, score
     from compressctl.measure.session_host import SessionHost
     from compressctl.recipe.loader import load
     from compressctl.sources.load import libraries, load_dataset
@@ -47,29 +48,36 @@ def evaluate(
     recipe = load(data, sets or (), unsets or ())
     if recipe.data is None:
         raise UsageError(f"{data} names no data to score on", hint="add a `data` section")
-    if recipe.metric_name is None:
+    if not any(where.metric_name for where in recipe.judges.values()):
         raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
     chosen: SplitName = "test" if split == "test" else "validation"
-    judge = judge_of(recipe)
-    metric = judge.metric
-    assert metric is not None
     with using(libraries(recipe.model, recipe.base)), exported_files([file]) as [(artifact, signature)]:
         dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))
-            predictions = predict(session, dataset.split(chosen), signature, 64, decode=judge.decode)
+            judge = judge_of(recipe, [spec.name for spec in signature.outputs])
+            seen = predict_heads(session, dataset.split(chosen), signature, 64, judge=judge)
+        for head, predictions in seen.items():
+            metric = judge.parts[head].metric
+            if metric is None:
+                continue
             if predictions.outputs.dtype != object and np.isnan(predictions.outputs).any():
                 raise UsageError(
                     f"{file}: outputs are NaN, which no metric can score", hint="look for NaN in its weights"
                 )
             found = score(predictions, metric, dataset.classes, chosen)
-        if not np.isfinite(found.value):
-            raise UsageError(f"{file}: {found.metric} is {found.value}, which is no score")
+            if not np.isfinite(found.value):
+                raise UsageError(f"{file}: {found.metric} is {found.value}, which is no score")
+            _print_score(file, head, found, metric.unit, as_json=as_json)
+
+
+def _print_score(file: Path, head: str, found: Score, unit: str, *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps({"file": str(file), "metric": found.metric, "value": found.value, "samples": found.samples}))
+        named = {"head": head} if head else {}
+        values = {"metric": found.metric, "value": found.value, "samples": found.samples}
+        print(json.dumps({"file": str(file), **named, **values}))
     else:
-        print(
-            f"{found.metric} {found.value:.4f}{metric.unit and f' {metric.unit}'} on {found.samples:,} {split} samples"
-        )
+        of = f"{head}: " if head else ""
+        print(f"{of}{found.metric} {found.value:.4f}{unit and f' {unit}'} on {found.samples:,} {found.split} samples")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -131,23 +131,41 @@ class ComparedResults(Protocol):
 
 @dataclass(frozen=True)
 class Learning:
-    """What labels teach. loss: the recipe author's function, None for the task's own."""
+    """What labels teach. loss: the recipe author's function, None for the task's own.
+
+    heads: by head, where labels have a field for each; place: of the output that it learns, weight: of its loss.
+    """
 
     task: Task = "classification"
     loss: Loss | None = None
+    heads: Mapping[str, Learning] = field(default_factory=dict)
+    place: int = 0
+    weight: float = 1.0
 
     @property
     def has_loss(self) -> bool:
+        if self.heads:
+            return all(head.has_loss for head in self.heads.values())
         return self.loss is not None or TASKS[self.task].has_loss
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What a model's outputs are judged by. decode: None where the metric takes the first output as it is."""
+    """What a model's outputs are judged by. decode: None where the metric takes one output as it is. place: of that output.
+
+    heads: by head, each with an output and a metric of its own, where labels have a field for each.
+    """
 
     task: Task = "custom"
     metric: MetricSpec | None = None
     decode: Decode | None = None
+    place: int = 0
+    heads: Mapping[str, Judge] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Mapping[str, Judge]:
+        """What judges, by head; alone under an empty name where there are no heads."""
+        return self.heads or {"": self}
 
     @property
     def compared(self) -> ComparedResults | None:

@@ -117,7 +117,7 @@ class RunContext:
     parts of its work back until one holds; None otherwise. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
-    technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. loss: the recipe author's own, which `learning` holds beside the task. metric: what score
+    technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. loss, heads: the recipe author's own loss, and what the labels of several heads teach; `learning` holds them with the task. metric: what score
     counts in. decode: what reads results, which the metric takes, off outputs; None where it takes the first output. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
     and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
     together, each with the same model and the same measured numbers.
@@ -134,6 +134,7 @@ class RunContext:
     accept: Callable[[Model], Acceptance] | None = None
     task: Task = "classification"
     loss: Loss | None = None
+    heads: Mapping[str, Learning] = field(default_factory=dict)
     metric: MetricSpec | None = None
     decode: Decode | None = None
     base: Path = Path()
@@ -145,7 +146,7 @@ class RunContext:
     @property
     def learning(self) -> Learning:
         """What labels teach."""
-        return Learning(self.task, self.loss)
+        return Learning(self.task, self.loss, self.heads)
 
     def part(self, name: str) -> RunContext:
         """The same for one of several trainings of a stage, each with a place of its own to resume from."""

@@ -31,6 +31,7 @@ from compressctl.measure.results import (
     SMALLEST_GROUP,
     BackendResult,
     Fidelity,
+    HeadResult,
     Measurement,
     OperatingPoint,
     Speedup,
@@ -194,20 +195,56 @@ def _scored(
             events,
             judge=by.judge,
         )
+    is_random = bool(getattr(by.dataset, "is_random", False))
+    compared = [
+        measured.model_copy(
+            update={}
+            if place == 0
+            else {
+                "fidelity": Fidelity(
+                    outputs=seen.fidelity[place], split=split, samples=seen.samples, is_random=is_random
+                )
+            }
+        )
+        for place, measured in enumerate(found)
+    ]
+    if split != "test":
+        return compared
+    if not by.judge.heads:
+        return _judged(subjects, compared, seen.predictions[""], by, events)
+    unscored = [measured.model_copy(update={"score": None}) for measured in found]
+    heads: list[list[HeadResult]] = [[] for _ in subjects]
+    for name, judge in by.judge.heads.items():
+        judged = _judged(subjects, unscored, seen.predictions[name], replace(by, judge=judge), events)
+        for results, measured in zip(heads, judged, strict=True):
+            results.append(_head_result(name, judge, measured))
+    return [
+        measured.model_copy(update={"heads": tuple(results)}) for measured, results in zip(compared, heads, strict=True)
+    ]
+
+
+def _head_result(name: str, judge: Judge, found: Measurement) -> HeadResult:
+    unit = judge.metric.unit if judge.metric else ""
+    parts = ("score", "change", "behaviour", "drift", "decoded")
+    return HeadResult(name=name, unit=unit, **{part: getattr(found, part) for part in parts})
+
+
+def _judged(
+    subjects: Sequence[Subject],
+    found: Sequence[Measurement],
+    predictions: Sequence[Predictions | None],
+    by: MeasurementConfig,
+    events: Events,
+) -> list[Measurement]:
+    """With what one task's metric says of each file, and what changed in its terms."""
+    known = with_reference(predictions, by.judge)
+    before, has_reference = known[0], known[0] is not predictions[0]
     scored: list[Measurement] = []
-    predictions = with_reference(seen.predictions, by.judge)
-    has_reference = predictions[0] is not None and predictions[0] is not seen.predictions[0]
-    for subject, measured, now in zip(subjects, found, predictions, strict=True):
-        before, result = predictions[0], measured
-        is_first = subject is subjects[0]
-        if not is_first:
-            is_random = bool(getattr(by.dataset, "is_random", False))
-            compared = Fidelity(
-                outputs=seen.fidelity[len(scored)], split=split, samples=seen.samples, is_random=is_random
-            )
-            result = result.model_copy(update={"fidelity": compared})
-        if now is not None and before is not None and split == "test":
-            _warn_of_nothing(now, "the float model" if is_first else subject.artifact.path.name, events)
+    for subject, measured, now in zip(subjects, found, known, strict=True):
+        result = measured
+        if now is not None and before is not None:
+            name = "the float model" if subject is subjects[0] else subject.artifact.path.name
+            _warn_of_nothing(now, name, events)
             result = _with_score(
                 result, before, now, by, scored, events, is_last=subject is subjects[-1], has_reference=has_reference
             )
@@ -235,8 +272,7 @@ def _with_score(
 ) -> Measurement:
     """With the task's own metric and what changed in its terms. scored: the measurements before this one. has_reference: labels
     are the original's own results."""
-    assert by.dataset is not None
-    classes = by.dataset.classes
+    classes = _classes(by, before)
     metric, task = by.judge.metric, by.judge.task
     if metric is not None and now.labels is not None:
         value = score(now, metric, classes, "test")
@@ -256,6 +292,23 @@ def _with_score(
         found = _behaved(found, before, now, by)
         _warn_of_groups(found, before, events)
     return found
+
+
+def _classes(by: MeasurementConfig, before: Predictions) -> Sequence[str] | None:
+    """Their names; numbers for a head's, since the data names those of a single task."""
+    assert by.dataset is not None
+    if by.dataset.classes is not None or by.judge.task != "classification":
+        return by.dataset.classes
+    labels = before.labels
+    if (
+        labels is None
+        or labels.dtype.kind not in "iu"
+        or labels.ndim != 1
+        or not labels.size
+        or labels.max() >= len(labels)
+    ):
+        return None
+    return tuple(str(number) for number in range(int(labels.max()) + 1))
 
 
 def _warn_of_nothing(found: Predictions, name: str, events: Events) -> None:
@@ -282,8 +335,7 @@ def _warn_of_groups(found: Measurement, before: Predictions, events: Events) -> 
 def _behaved(found: Measurement, before: Predictions, after: Predictions, by: MeasurementConfig) -> Measurement:
     """With what changed for single samples, in the terms of the task."""
     assert by.dataset is not None
-    classes = by.dataset.classes
-    task = by.judge.task
+    classes, task = _classes(by, before), by.judge.task
     if (decoded := decoded_change(before, after, by.judge, classes)) is not None:
         return found.model_copy(update={"decoded": decoded})
     if task == "classification" and classes is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
-from compressctl.measure.results import BudgetCheck, Measurement, Speedup
+from compressctl.measure.results import BudgetCheck, HeadResult, Measurement, Speedup
 from compressctl.measure.speed_words import is_wide, times
-from compressctl.recipe.schema import BudgetSection
+from compressctl.recipe.schema import BudgetSection, GateSection
 
 _ROUNDING = 1e-9
 """A drop of exactly the limit, computed from shares, may come out a rounding error above it."""
@@ -28,9 +29,17 @@ def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tupl
     if budget.packed_size is not None:
         words = "bytes of the file packed for transport"
         checks.append(at_most("packed_size", budget.packed_size, packed.total_bytes if packed else None, words))
-    if budget.accuracy_drop is not None:
+    if budget.accuracy_drop is not None and found is not None and found.heads:
+        checks += [
+            _head_drop(head, limit) for head in found.heads if (limit := drop_limit(budget, head.name)) is not None
+        ]
+    elif budget.accuracy_drop is not None:
         words = f"{_drop_of(metric)} on the test split"
-        checks.append(at_most("accuracy_drop", budget.accuracy_drop, change.drop if change else None, words))
+        limit = drop_limit(budget, "")
+        if limit is not None:
+            checks.append(at_most("accuracy_drop", limit, change.drop if change else None, words))
+        elif isinstance(budget.accuracy_drop, Mapping):
+            checks += [missed(f"accuracy_drop of {name}", limit) for name, limit in budget.accuracy_drop.items()]
     if budget.worst_class_drop is not None:
         name, drop = (change.worst_class if change else None) or (None, None)
         words = f"points of accuracy of class {name}" if name else "points of accuracy of one class"
@@ -38,7 +47,25 @@ def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tupl
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, found.speed if found else None))
     outputs = found.fidelity.outputs if found and found.fidelity else ()
-    return (*checks, *fidelity_checks(budget, outputs, found.decoded if found else None))
+    decoded = (
+        {"": found.decoded}
+        if found and not found.heads
+        else {head.name: head.decoded for head in found.heads}
+        if found
+        else {}
+    )
+    return (*checks, *fidelity_checks(budget, outputs, decoded))
+
+
+def drop_limit(limits: GateSection | BudgetSection, head: str) -> float | None:
+    """What a head may lose; None where nothing is said of it. head: empty where there is one task."""
+    given = limits.accuracy_drop
+    return given.get(head) if isinstance(given, Mapping) else given
+
+
+def _head_drop(head: HeadResult, limit: float) -> BudgetCheck:
+    words = f"{_drop_of(head.score.metric) if head.score else 'the metric'} on the test split"
+    return at_most(f"accuracy_drop of {head.name}", limit, head.change.drop if head.change else None, words)
 
 
 def _drop_of(metric: str) -> str:

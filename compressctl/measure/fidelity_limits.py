@@ -26,11 +26,14 @@ def missed(name: str, limit: float, why: str = "not measured") -> BudgetCheck:
 
 
 def fidelity_checks(
-    limits: FidelityLimits, outputs: Sequence[OutputFidelity], decoded: DecodedChange | None = None
+    limits: FidelityLimits,
+    outputs: Sequence[OutputFidelity],
+    decoded: Mapping[str, DecodedChange | None],
 ) -> tuple[BudgetCheck, ...]:
     """One line for every limit that is set: of all outputs, the worst; or of the one that is named.
 
-    outputs: empty where nothing was compared. decoded: None where nothing was decoded. What was not measured does not hold.
+    outputs: empty where nothing was compared. decoded: by head, an empty name
+    where there are none; None where nothing was decoded. What was not measured does not hold.
     """
     found = []
     for figure in FIGURES:
@@ -39,19 +42,22 @@ def fidelity_checks(
             found += [_named(figure, name, least, outputs) for name, least in limit.items()]
         elif limit is not None:
             found.append(_worst(figure, limit, outputs))
-    return (*found, *_decoded(limits, decoded))
+    known = {head: part for head, part in decoded.items() if part is not None}
+    parts: Mapping[str, DecodedChange | None] = known or {"": None}
+    return (*found, *(check for head, part in parts.items() for check in _decoded(limits, head, part)))
 
 
-def _decoded(limits: FidelityLimits, decoded: DecodedChange | None) -> Iterator[BudgetCheck]:
-    for name, limit in (("kept", limits.kept), ("added", limits.added)):
+def _decoded(limits: FidelityLimits, head: str, decoded: DecodedChange | None) -> Iterator[BudgetCheck]:
+    for figure, limit in (("kept", limits.kept), ("added", limits.added)):
         if limit is None:
             continue
+        name = f"{figure} of {head}" if head else figure
         if decoded is None or not decoded.reference:
             why = "not measured" if decoded is None else f"the original gives no {decoded.unit}"
             yield missed(name, limit, why)
             continue
-        actual = 100 * getattr(decoded, name) / decoded.reference
-        holds = actual >= limit - 1e-9 if name == "kept" else actual <= limit + 1e-9
+        actual = 100 * getattr(decoded, figure) / decoded.reference
+        holds = actual >= limit - 1e-9 if figure == "kept" else actual <= limit + 1e-9
         words = f"per cent of the original's {decoded.unit}, {decoded.rule}"
         yield BudgetCheck(name=name, limit=limit, actual=actual, holds=holds, explanation=words)
 

@@ -289,6 +289,18 @@ class Parity(Result):
     samples: int
 
 
+class HeadResult(Result):
+    """One of several outputs, by its own task. change and what follows: null for the baseline itself."""
+
+    name: str
+    unit: str = Field(description='the metric\'s: "%" or ""')
+    score: Score | None
+    change: Change | None
+    behaviour: Behaviour | None
+    drift: Drift | None
+    decoded: DecodedChange | None
+
+
 class Measurement(Result):
     """One exported file and everything that was measured on it."""
 
@@ -326,6 +338,7 @@ class Measurement(Result):
     drift: Drift | None = Field(None, description="regression and embeddings")
     tokens: TokenDrift | None = Field(None, description="language models")
     decoded: DecodedChange | None = Field(None, description="where the task's results are decoded")
+    heads: tuple[HeadResult, ...] = Field((), description="where several outputs are judged, each by its own metric")
     energy: Energy | None = None
     points: tuple[OperatingPoint, ...] = Field((), description="speed at other batches, threads and sizes of samples")
     fidelity: Fidelity | None = Field(None, description="null for the baseline itself")

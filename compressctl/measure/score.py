@@ -16,7 +16,7 @@ from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
-from compressctl.core.tasks import Decode, Judge, Task
+from compressctl.core.tasks import Judge, Task
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
@@ -54,19 +54,41 @@ def predict(
     signature: Signature,
     batch_size: int,
     events: Events | None = None,
-    decode: Decode | None = None,
+    judge: Judge = NOBODY,
 ) -> Predictions:
-    """The first output for a whole split, or what `decode` reads off all of them. Raises UsageError when it is empty, or gives outputs of different shapes."""
-    collected = _Collected(signature, decode)
+    """The judged output for a whole split, or what its decoder reads off all of them; of a judge without heads.
+
+    Raises UsageError when the split is empty, or gives outputs of different shapes.
+    """
+    return predict_heads(session, split, signature, batch_size, events, judge)[""]
+
+
+def predict_heads(
+    session: Session,
+    split: Split,
+    signature: Signature,
+    batch_size: int,
+    events: Events | None = None,
+    judge: Judge = NOBODY,
+) -> dict[str, Predictions]:
+    """The same by head, an empty name where there are none."""
+    collected = {name: _Collected(signature, part, name) for name, part in judge.parts.items()}
+    done = 0
     for feed in feeds(split, signature, batch_size):
-        collected.add(feed, session.run(feed.inputs))
+        given = session.run(feed.inputs)
+        for part in collected.values():
+            part.add(feed, given)
+        done += feed.count
         if events is not None:
-            events.progress("scoring", collected.samples, len(split))
+            events.progress("scoring", done, len(split))
+    return {name: _whole(part, signature.outputs[judge.parts[name].place].name) for name, part in collected.items()}
+
+
+def _whole(collected: _Collected, output: str) -> Predictions:
     found = collected.predictions()
     if found is None:
-        name = signature.outputs[0].name
         raise UsageError(
-            f"{name} has another shape for other samples, so that it cannot be scored as one array",
+            f"{output} has another shape for other samples, so that it cannot be scored as one array",
             hint="score samples of one size, or compare outputs (fidelity) instead",
         )
     return found
@@ -74,12 +96,13 @@ def predict(
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass over a split gave. predictions: by model, None where its first output has other shapes for other samples.
+    """What one pass over a split gave. predictions: by head (an empty name where there are none) and model, None where the judged
+    output has other shapes for other samples.
 
     fidelity: by model, every output against the first model's.
     """
 
-    predictions: tuple[Predictions | None, ...]
+    predictions: Mapping[str, tuple[Predictions | None, ...]]
     fidelity: tuple[tuple[OutputFidelity, ...], ...]
     samples: int
 
@@ -100,7 +123,9 @@ def predict_all(
     results off outputs; a language model's decisions count where its labels do. Raises UsageError when the split is empty.
     """
     original = models[0].signature
-    collected = [_Collected(model.signature, judge.decode) for model in models]
+    collected = {
+        name: [_Collected(model.signature, part, name) for model in models] for name, part in judge.parts.items()
+    }
     has_tokens = judge.task == "language-model"
     axes = {original.outputs[0].name: 2} if has_tokens else None
     comparisons = [Comparison(original, axes) for _ in models]
@@ -112,7 +137,8 @@ def predict_all(
         for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
             given = session.run(_typed(feed.inputs, model.signature))
             outputs = outputs or given
-            collected[place].add(feed, given)
+            for parts in collected.values():
+                parts[place].add(feed, given)
             comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request, counted=counted)
         done += feed.count
         if events is not None:
@@ -120,7 +146,9 @@ def predict_all(
         if most is not None and done >= most:
             break
     return Seen(
-        tuple(one.predictions() for one in collected), tuple(comparison.result() for comparison in comparisons), done
+        {name: tuple(one.predictions() for one in parts) for name, parts in collected.items()},
+        tuple(comparison.result() for comparison in comparisons),
+        done,
     )
 
 
@@ -134,17 +162,18 @@ def _typed(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, 
 
 
 class _Collected:
-    """The first output of call after call, or what is decoded of all outputs, samples along axis 0."""
+    """The judged output of call after call, or what is decoded of all outputs, samples along axis 0. head: its name."""
 
-    def __init__(self, signature: Signature, decode: Decode | None) -> None:
+    def __init__(self, signature: Signature, judge: Judge, head: str) -> None:
         self._signature = signature
-        self._decode = decode
+        self._judge = judge
+        self._head = head
         self._outputs: list[np.ndarray] = []
         self._batches: list[Batch] = []
         self.samples = 0
 
     def add(self, feed: Feed, given: Mapping[str, np.ndarray]) -> None:
-        self._outputs.append(results(given, self._signature, feed, self._decode))
+        self._outputs.append(results(given, self._signature, feed, self._judge))
         self._batches.append(feed.batch)
         self.samples += feed.count
 
@@ -159,20 +188,30 @@ class _Collected:
             return None
         return Predictions(
             outputs,
-            _joined([batch.labels for batch in self._batches]),
+            of_head(_joined([batch.labels for batch in self._batches]), self._head),
             np.concatenate([batch.indices for batch in self._batches]),
             _joined([batch.groups for batch in self._batches]),
         )
 
 
-def results(given: Mapping[str, np.ndarray], signature: Signature, feed: Feed, decode: Decode | None) -> np.ndarray:
-    """One call's first output, (n, ...); or (n,) objects, what is decoded of all its outputs."""
+def results(given: Mapping[str, np.ndarray], signature: Signature, feed: Feed, judge: Judge) -> np.ndarray:
+    """One call's judged output, (n, ...); or (n,) objects, what is decoded of all its outputs."""
     specs = signature.outputs
-    if decode is None:
-        first = given[specs[0].name] if specs[0].name in given else next(iter(given.values()))
-        return _samples_first(first, specs[0].batch_axis, feed)
+    if judge.decode is None:
+        spec = specs[judge.place]
+        chosen = given[spec.name] if spec.name in given else list(given.values())[judge.place]
+        return _samples_first(chosen, spec.batch_axis, feed)
     axes = {spec.name: spec.batch_axis for spec in specs}
-    return as_objects(decode({name: _samples_first(array, axes.get(name), feed) for name, array in given.items()}))
+    return as_objects(
+        judge.decode({name: _samples_first(array, axes.get(name), feed) for name, array in given.items()})
+    )
+
+
+def of_head(labels: np.ndarray | None, head: str) -> np.ndarray | None:
+    """The field of a head's name; the labels themselves where there is one task. None where the labels have no such field."""
+    if labels is None or not head:
+        return labels
+    return labels[head] if head in (labels.dtype.names or ()) else None
 
 
 def _samples_first(array: np.ndarray, axis: int | None, feed: Feed) -> np.ndarray:

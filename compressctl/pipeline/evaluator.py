@@ -17,7 +17,7 @@ from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
-from compressctl.measure.budget import at_most, beside
+from compressctl.measure.budget import at_most, beside, drop_limit
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
 from compressctl.measure.results import BudgetCheck
 from compressctl.measure.samples import Samples, random_inputs
@@ -63,7 +63,7 @@ class Evaluator:
         assert self.metric is not None, "the pipeline lets a technique score only where there is a metric"
         samples, model = self._data.split(split), as_graph(model)
         size = scoring_batch(model, self._target)
-        predictions = predict(self.open(model), samples, model.signature, size, decode=self._judge.decode)
+        predictions = predict(self.open(model), samples, model.signature, size, judge=self._judge)
         if predictions.labels is None and self._judge.compared is not None:
             predictions = replace(predictions, labels=self._own_results(split))
         return score(predictions, self.metric, self._data.classes, split).value
@@ -75,7 +75,7 @@ class Evaluator:
             model = self._original()
             size = scoring_batch(model, self._target)
             samples = self._data.split(split)
-            found = predict(self.open(model), samples, model.signature, size, decode=self._judge.decode)
+            found = predict(self.open(model), samples, model.signature, size, judge=self._judge)
             self._references[split] = self._judge.compared.as_labels(found.outputs)
         return self._references[split]
 
@@ -99,15 +99,26 @@ class Evaluator:
 
     def _held_against(self, model: Model, gate: GateSection) -> Acceptance:
         seen = self._seen(as_graph(model), "validation", None)
-        before, after = seen.predictions
-        decoded = decoded_change(before, after, self._judge, self._data.classes)
+        parts = self._judge.parts
+        decoded = {
+            name: decoded_change(seen.predictions[name][0], seen.predictions[name][1], judge, self._data.classes)
+            for name, judge in parts.items()
+        }
         checks = list(fidelity_checks(gate, seen.fidelity[1], decoded))
         facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, "validation")}
-        if decoded is not None:
-            facts["decoded"] = decoded.model_dump(exclude={"classes"}, exclude_none=True)
-        if gate.accuracy_drop is not None:
-            checks.append(self._drop(seen, gate.accuracy_drop))
-            facts["validation_drop"] = checks[-1].actual
+        for name, part in decoded.items():
+            if part is not None:
+                shown = part.model_dump(exclude={"classes"}, exclude_none=True)
+                facts |= {"decoded": {**facts.get("decoded", {}), name: shown} if name else shown}
+        drops = [
+            self._drop(name, judge, seen, limit)
+            for name, judge in parts.items()
+            if (limit := drop_limit(gate, name)) is not None
+        ]
+        if drops:
+            worst = max(drops, key=lambda check: -1.0 if check.actual is None else check.actual / (check.limit or 1e-9))
+            facts["validation_drop"] = worst.actual
+        checks += drops
         missed = [check for check in checks if not check.holds]
         words = "; ".join(_missed(check) for check in missed)
         return Acceptance(not missed, facts, words)
@@ -135,16 +146,17 @@ class Evaluator:
             judge=self._judge,
         )
 
-    def _drop(self, seen: Seen, limit: float) -> BudgetCheck:
-        before, after = with_reference(seen.predictions, self._judge)
-        metric = self.metric
+    def _drop(self, head: str, judge: Judge, seen: Seen, limit: float) -> BudgetCheck:
+        before, after = with_reference(seen.predictions[head], judge)
+        metric, name = judge.metric, f"accuracy_drop of {head}" if head else "accuracy_drop"
         if metric is None or before is None or after is None or before.labels is None:
-            return missed("accuracy_drop", limit, "nothing was scored")
+            return missed(name, limit, "nothing was scored")
         values = [score(found, metric, self._data.classes, "validation").value for found in (before, after)]
-        self._baseline = values[0]
+        if not head:
+            self._baseline = values[0]
         drop = metric.drop(*values)
         shown = beside(limit, drop) if metric.unit == "%" else beside(limit, drop, 4, "g")
-        return at_most("accuracy_drop", limit, drop, metric.drop_words(shown))
+        return at_most(name, limit, drop, f"{head and f'{head}: '}{metric.drop_words(shown)}")
 
 
 _COMPARED = 256
@@ -156,7 +168,7 @@ _COMPARED_ON: tuple[SplitName, ...] = ("validation", "calibration", "train", "te
 def _missed(check: BudgetCheck) -> str:
     if check.actual is None:
         return f"{check.name}: {check.explanation}"
-    if check.name == "accuracy_drop":
+    if check.name.startswith("accuracy_drop"):
         return f"{check.explanation} on the validation split, the gate allows {check.limit:.12g}"
     actual = beside(check.limit, check.actual, 4, "g")
     return f"{check.name} {actual} on the validation split ({check.explanation}), the gate asks for {check.limit:.12g}"

@@ -284,6 +284,7 @@ class Executor:
             accept=self._bisected(stage, spec),
             task=self.workspace.recipe.task,
             loss=self.workspace.learning.loss,
+            heads=self.workspace.learning.heads,
             metric=metric,
             decode=self.workspace.judge.decode if metric else None,
             base=self.workspace.recipe.base,

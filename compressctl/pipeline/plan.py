@@ -113,8 +113,8 @@ def used_plugins(recipe: Recipe) -> list[Plugin]:
         techniques: {stage.use for stage in stages},
         model_sources: {recipe.model.source},
         datasets: {recipe.data.source if recipe.data else None},
-        metrics: {recipe.metric_name},
-        decoders: {recipe.decode.use if recipe.decode else None},
+        metrics: {where.metric_name for where in recipe.judges.values()},
+        decoders: {where.decode.use if where.decode else None for where in recipe.judges.values()},
         backends: {recipe.target.backend, *(entry.backend for entry in recipe.export)},
     }
     return [plugin for registry, names in used.items() for plugin in registry.plugins() if plugin.name in names]
@@ -124,12 +124,14 @@ def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from author_code(recipe.model.params, "model")
     if recipe.data is not None:
         yield from author_code(recipe.data.params, "data")
-    if isinstance(recipe.metric, MetricSection):
-        yield from author_code(recipe.metric, "metric")
-    if recipe.loss is not None:
-        yield from author_code(recipe.loss, "loss")
-    if recipe.decode is not None:
-        yield from author_code(recipe.decode.params, "decode")
+    for name, where in recipe.judges.items():
+        place = f"heads.{name}." if name else ""
+        if isinstance(where.metric, MetricSection):
+            yield from author_code(where.metric, f"{place}metric")
+        if where.loss is not None:
+            yield from author_code(where.loss, f"{place}loss")
+        if where.decode is not None:
+            yield from author_code(where.decode.params, f"{place}decode")
     for position, stage in enumerate(recipe.stages):
         if stage.enabled:
             yield from author_code(stage.params, f"stages[{position}]")

@@ -17,7 +17,7 @@ from compressctl.core.needs import SPLITS, Needs
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.measure.samples import Samples
-from compressctl.measure.score import results
+from compressctl.measure.score import of_head, results
 
 SCORED_AT_ONCE = 64
 CALIBRATED_AT_ONCE = 16
@@ -72,13 +72,26 @@ def check_splits(stage: str, needs: Needs, data: Dataset) -> None:
 def check_judge(model: Model, session: Session, judge: Judge, data: Dataset) -> None:
     """Raises UsageError where the model's outputs cannot be decoded, or the metric cannot score them with the data's labels."""
     feed = _first(model, data, "test", "validation", "calibration")
-    if feed is None or not model.signature.outputs or (judge.decode is None and judge.metric is None):
+    if feed is None or not model.signature.outputs:
         return
     given = session.run(feed.inputs)
-    outputs, labels, metric = results(given, model.signature, feed, judge.decode), feed.batch.labels, judge.metric
+    for head, part in judge.parts.items():
+        if part.decode is not None or part.metric is not None:
+            _check_part(model, given, feed, head, part)
+
+
+def _check_part(model: Model, given: Mapping[str, np.ndarray], feed: Feed, head: str, judge: Judge) -> None:
+    outputs, metric = results(given, model.signature, feed, judge), judge.metric
+    labels = of_head(feed.batch.labels, head)
+    if feed.batch.labels is not None and head and labels is None:
+        fields = ", ".join(feed.batch.labels.dtype.names or ()) or "no heads"
+        raise UsageError(
+            f"the data has no labels for the head {head} (it has labels for {fields})",
+            hint=f"name them by head, as in `labels: {{{head}: ARRAY}}`",
+        )
     if metric is None or labels is None:
         return
-    spec = model.signature.outputs[0]
+    spec = model.signature.outputs[judge.place]
     place = f"outputs {spec.name} {list(given[spec.name].shape)}, labels {list(labels.shape)} {labels.dtype.name}"
     try:
         metric.score(outputs, labels)

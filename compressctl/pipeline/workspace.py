@@ -221,15 +221,19 @@ class Workspace:
         if "host" in self.__dict__:
             self.host.close()
 
+    def _outputs(self) -> list[str]:
+        """The original's, by name, where heads ask for them."""
+        return [spec.name for spec in self.loaded().signature.outputs] if self.recipe.heads else []
+
     @cached_property
     def learning(self) -> Learning:
         """What labels teach."""
-        return learning_of(self.recipe)
+        return learning_of(self.recipe, self._outputs())
 
     @cached_property
     def judge(self) -> Judge:
         """What scores, and reads results off outputs."""
-        return judge_of(self.recipe)
+        return judge_of(self.recipe, self._outputs())
 
     def take_one_at_a_time(self) -> OnnxModel:
         """The original from now on as a model of one sample a call; returns it."""

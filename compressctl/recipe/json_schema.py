@@ -17,6 +17,7 @@ from compressctl.recipe.schema import (
     BudgetSection,
     FunctionSection,
     GateSection,
+    HeadWeight,
     IfSlower,
     MetricSection,
     TargetSection,
@@ -37,6 +38,12 @@ def schema() -> dict[str, Any]:
         _variant(spec.params, "use", name, spec.summary, definitions, stage_keys)
         for name, spec in techniques.usable()[0].items()
     ]
+    judged = {
+        "task": {"enum": list(get_args(Task)), "default": "classification"},
+        "metric": {"anyOf": [{"enum": metrics.names()}, _FUNCTION, _object(MetricSection, definitions)]},
+        "loss": {"anyOf": [_FUNCTION, _object(FunctionSection, definitions)]},
+        "decode": {"anyOf": [{"enum": decoders.names()}, _FUNCTION, *_decoders(definitions)]},
+    }
     split_keys = _object(SplitSizes, definitions)["properties"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -50,10 +57,8 @@ def schema() -> dict[str, Any]:
             "extends": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
             "vars": {"type": "object"},
             "seed": {"type": "integer", "default": 0},
-            "task": {"enum": list(get_args(Task)), "default": "classification"},
-            "metric": {"anyOf": [{"enum": metrics.names()}, _FUNCTION, _object(MetricSection, definitions)]},
-            "loss": {"anyOf": [_FUNCTION, _object(FunctionSection, definitions)]},
-            "decode": {"anyOf": [{"enum": decoders.names()}, _FUNCTION, *_decoders(definitions)]},
+            **judged,
+            "heads": {"type": "object", "additionalProperties": _head(judged)},
             "model": {"oneOf": _sources(model_sources, definitions, {})},
             "data": {"oneOf": _sources(datasets, definitions, split_keys)},
             "target": _object(TargetSection, definitions),
@@ -67,6 +72,17 @@ def schema() -> dict[str, Any]:
             "budget": _object(BudgetSection, definitions),
         },
         "$defs": definitions,
+    }
+
+
+def _head(judged: dict[str, Any]) -> dict[str, Any]:
+    """How one of several outputs is judged and trained."""
+    output = {"type": "string", "description": "the output's name; default: the head's"}
+    weight = _object(HeadWeight, {})["properties"]["weight"]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**judged, "output": output, "weight": weight},
     }
 
 

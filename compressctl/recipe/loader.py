@@ -31,6 +31,8 @@ from compressctl.recipe.schema import (
     Export,
     FunctionSection,
     GateSection,
+    Head,
+    HeadWeight,
     IfSlower,
     MetricSection,
     ModelSection,
@@ -45,6 +47,7 @@ _SECTIONS = (
     "name",
     "seed",
     "task",
+    "heads",
     "metric",
     "decode",
     "loss",
@@ -92,10 +95,11 @@ class _Reader:
         self._unknown_keys(self.root, (), _SECTIONS)
         name = self._name()
         seed = self._value("seed", int, 0)
-        task: Task = self._choice("task", get_args(Task), "classification")
-        metric = self._metric(task)
-        decode = self._decode(task)
-        loss = self._loss()
+        heads = self._heads()
+        task: Task = self._choice(("task",), get_args(Task), "custom" if heads else "classification")
+        if heads and task != "custom":
+            self._problem("each of `heads` has a task of its own", ("task",), "leave the recipe's out")
+        metric, decode, loss = self._metric(task), self._decode(task), self._loss()
         model = self._model()
         data = self._data()
         target = self._section("target", TargetSection)
@@ -125,6 +129,7 @@ class _Reader:
             pack=pack,
             decode=decode,
             loss=loss,
+            heads=heads,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
@@ -156,58 +161,79 @@ class _Reader:
             )
         return name
 
-    def _metric(self, task: Task) -> str | MetricSection | None:
+    def _heads(self) -> dict[str, Head]:
+        """By name. Each has a task, and what a recipe says of one output."""
+        node = self._mapping("heads", required=False)
+        found: dict[str, Head] = {}
+        for name, child in (node.entries if node is not None else {}).items():
+            at = ("heads", name)
+            if not isinstance(child.value, dict):
+                self._problem(
+                    f"a head is a mapping, this is {shown(child.value)}", at, "write `{task: classification}`"
+                )
+                continue
+            self._unknown_keys(child, at, ("task", "output", "metric", "decode", "loss", "weight"))
+            task: Task = self._choice((*at, "task"), get_args(Task), "classification")
+            metric, decode, loss = self._metric(task, at), self._decode(task, at), self._loss(task, at)
+            (weight,) = self._parts(child.only("weight"), at, (HeadWeight,))
+            output = self._value_at((*at, "output"), str, None)
+            if isinstance(weight, HeadWeight):
+                found[name] = Head(task, output, metric, decode, loss, weight.weight)
+        return found
+
+    def _metric(self, task: Task, under: tuple[Step, ...] = ()) -> str | MetricSection | None:
         """A registered name, or a function of the author's: by its place, or as a mapping with what there is to say about it."""
-        node = self.root.child("metric")
+        at = (*under, "metric")
+        node = find(self.root, list(at))
         if node is not None and (isinstance(node.value, dict) or _is_function(node.value)):
-            (section,) = self._parts(_as_mapping(node), ("metric",), (MetricSection,))
+            (section,) = self._parts(_as_mapping(node), at, (MetricSection,))
             if isinstance(section, MetricSection) and section.name in metrics:
                 hint = "call the function otherwise, so that a report's reader knows which of the two scored"
-                self._problem(f"{section.name} is the name of a registered metric", ("metric",), hint)
+                self._problem(f"{section.name} is the name of a registered metric", at, hint)
             return section if isinstance(section, MetricSection) else None
-        name: str | None = self._value("metric", str, None)
+        name: str | None = self._value_at(at, str, None)
         if name is None:
             return None
-        if not self._known(metrics, name, ("metric",)):
+        if not self._known(metrics, name, at):
             return None
         fits = metrics.get(name).tasks
         if fits and task not in fits:
-            self._problem(f"{name} does not fit the task {task}", ("metric",), f"{name} is for {', '.join(fits)}")
+            self._problem(f"{name} does not fit the task {task}", at, f"{name} is for {', '.join(fits)}")
         return name
 
-    def _loss(self) -> FunctionSection | None:
+    def _loss(self, task: Task = "custom", under: tuple[Step, ...] = ()) -> FunctionSection | None:
         """A function of the author's, by its place, or as a mapping with its arguments."""
-        node = self.root.child("loss")
+        at = (*under, "loss")
+        node = find(self.root, list(at))
         if node is None or node.value is None:
             return None
         if not isinstance(node.value, dict) and not _is_function(node.value):
-            self._problem(
-                f"loss names a function, this is {shown(node.value)}", ("loss",), "write `loss: file.py:name`"
-            )
+            self._problem(f"loss names a function, this is {shown(node.value)}", at, "write `loss: file.py:name`")
             return None
-        (section,) = self._parts(_as_mapping(node), ("loss",), (FunctionSection,))
+        (section,) = self._parts(_as_mapping(node), at, (FunctionSection,))
         return section if isinstance(section, FunctionSection) else None
 
-    def _decode(self, task: Task) -> DecodeSection | None:
+    def _decode(self, task: Task, under: tuple[Step, ...] = ()) -> DecodeSection | None:
         """A decoder's name, a function of the author's, or a mapping with `use` and the decoder's keys; default: the task's own."""
-        node, usual = self.root.child("decode"), TASKS[task].decoder
+        at = (*under, "decode")
+        node, usual = find(self.root, list(at)), TASKS[task].decoder
         if node is None or node.value is None:
             return DecodeSection(usual, decoders.get(usual).params()) if usual else None
         if not isinstance(node.value, dict):
             node = _as_mapping(node) if _is_function(node.value) else node.with_value({"use": node})
         use = node.child("use") or (replace(node, value="python") if node.child("function") else None)
         if use is None or not isinstance(use.value, str):
-            self._problem("`use` names a decoder, or `function` yours", ("decode",), decoders.nearest(""))
+            self._problem("`use` names a decoder, or `function` yours", at, decoders.nearest(""))
             return None
-        if not self._known(decoders, use.value, ("decode", "use")):
+        if not self._known(decoders, use.value, (*at, "use")):
             return None
         spec = decoders.get(use.value)
         if (task != "custom" and TASKS[task].results is None) or (spec.tasks and task not in spec.tasks):
             words = f"{use.value} does not fit the task {task}"
             fits = spec.tasks or tuple(name for name in TASKS if TASKS[name].results)
-            self._problem(words, ("decode",), f"it is for {', '.join(fits)}")
+            self._problem(words, at, f"it is for {', '.join(fits)}")
             return None
-        (params,) = self._parts(node, ("decode",), (spec.params,), ("use",))
+        (params,) = self._parts(node, at, (spec.params,), ("use",))
         return DecodeSection(use.value, params) if params is not None else None
 
     def _model(self) -> ModelSection | None:
@@ -402,10 +428,10 @@ class _Reader:
             return default if default is not None else kind()
         return node.value
 
-    def _choice(self, key: str, known: Sequence[str], default: str) -> Any:
-        value = self._value(key, str, default)
+    def _choice(self, at: tuple[Step, ...], known: Sequence[str], default: str) -> Any:
+        value = self._value_at(at, str, default)
         if value not in known:
-            self._problem(f"unknown {key} {shown(value)}", (key,), suggestion(value, known))
+            self._problem(f"unknown {at[-1]} {shown(value)}", at, suggestion(value, known))
             return default
         return value
 
@@ -438,9 +464,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "name": recipe.name,
         "seed": recipe.seed,
         "task": recipe.task,
-        "metric": recipe.metric.model_dump(mode="json") if isinstance(recipe.metric, BaseModel) else recipe.metric_name,
-        **({"loss": recipe.loss.model_dump(mode="json")} if recipe.loss else {}),
-        **({"decode": {"use": recipe.decode.use, **_set_values(recipe.decode.params)}} if recipe.decode else {}),
+        **_judged(recipe),
+        **({"heads": {name: _head(head) for name, head in recipe.heads.items()}} if recipe.heads else {}),
         "model": {"source": recipe.model.source, **_set_values(recipe.model.params)},
         **({"data": data} if data else {}),
         "target": recipe.target.model_dump(mode="json"),
@@ -449,6 +474,20 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         "pack": recipe.pack,
         "budget": recipe.budget.model_dump(mode="json"),
     }
+
+
+def _judged(where: Recipe | Head) -> dict[str, Any]:
+    """Metric, loss and decoder."""
+    return {
+        "metric": where.metric.model_dump(mode="json") if isinstance(where.metric, BaseModel) else where.metric_name,
+        **({"loss": where.loss.model_dump(mode="json")} if where.loss else {}),
+        **({"decode": {"use": where.decode.use, **_set_values(where.decode.params)}} if where.decode else {}),
+    }
+
+
+def _head(head: Head) -> dict[str, Any]:
+    output = {} if head.output is None else {"output": head.output}
+    return {"task": head.task, **output, **_judged(head), "weight": head.weight}
 
 
 def _escaped(value: Any) -> Any:

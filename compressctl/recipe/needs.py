@@ -40,7 +40,9 @@ def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) ->
 
 def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     requires = declared_needs(stage.params).requires
-    if Need.TASK_LOSS in requires and recipe.loss is None and not TASKS[recipe.task].has_loss:
+    if Need.TASK_LOSS in requires and any(
+        where.loss is None and not TASKS[where.task].has_loss for where in recipe.judges.values()
+    ):
         hint = (
             "set `task` to what the model does, name a `loss: file.py:name`, or learn from a teacher alone (distill.logits; "
             "`teacher` with `label_weight: 0`)"

@@ -65,7 +65,11 @@ def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
     for path, limit in [*gates, *budgets]:
         if limit is None:
             continue
-        if metric is None:
+        if recipe.heads:
+            yield from _heads_limits(recipe, path, limit)
+        elif isinstance(limit, dict):
+            yield Problem("there are no heads whose drops could be bounded one by one", path, "write one number")
+        elif metric is None:
             yield Problem(f"the task {recipe.task} has no metric whose drop could be bounded", path, _NO_METRIC)
         elif path.endswith("worst_class_drop") and recipe.task != "classification":
             yield Problem(f"the task {recipe.task} has no classes whose accuracy could be bounded", path, None)
@@ -75,12 +79,23 @@ def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
             yield Problem("the test split, which is scored, is empty", path, "leave data.test out, or set it")
 
 
+def _heads_limits(recipe: Recipe, path: str, limit: float | dict[str, float]) -> Iterator[Problem]:
+    if path.endswith("worst_class_drop"):
+        yield Problem("classes are bounded where there is one task, not several heads", path, None)
+        return
+    for name in limit if isinstance(limit, dict) else recipe.heads:
+        if name not in recipe.heads:
+            yield Problem(f"there is no head {name!r}", path, f"there are {', '.join(recipe.heads)}")
+        elif recipe.heads[name].metric_name is None:
+            yield Problem(f"the head {name} has no metric whose drop could be bounded", path, _NO_METRIC)
+
+
 def _unjudged_limits(recipe: Recipe) -> Iterator[Problem]:
     """Limits on outputs where nothing can be compared with the original, or only on values that are no data."""
     stages = enumerate(recipe.stages)
     limits = [(f"stages[{position}].gate", stage.gate) for position, stage in stages if stage.enabled and stage.gate]
     for path, section in [*limits, ("budget", recipe.budget)]:
-        if section.decoded and (recipe.decode is None or TASKS[recipe.task].results is None):
+        if section.decoded and not any(where.decode and TASKS[where.task].results for where in recipe.judges.values()):
             decoding = ", ".join(name for name, task in TASKS.items() if task.results)
             words = f"nothing that the task {recipe.task} decodes could be kept or added here"
             yield Problem(words, path, f"kept and added are for {decoding}, with `decode` where it has no default")

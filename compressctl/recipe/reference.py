@@ -26,6 +26,7 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 | `seed` | of everything random; default 0 |
 | `extends`, `vars` | recipes to start from; values that `${name}` stands for, `${env:NAME}` for an environment variable |
 | `task` | what the outputs mean, see [tasks](#tasks); default classification |
+| `heads` | several outputs by name, each with `task`, `output`, `metric`, `decode`, `loss` and `weight`, see [tasks](tasks.md) |
 | `metric` | what scores, by name or as `file.py:name`; default: the task's |
 | `loss` | what training lowers instead of the task's own loss: `file.py:name`, a function of outputs and labels as tensors |
 | `decode` | what reads results off outputs: a decoder's name, `file.py:name`, or `{use: ..., ...}`; default: the task's, see [tasks](tasks.md) |

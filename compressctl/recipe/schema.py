@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,6 +88,7 @@ class TargetSection(Section):
         raise ValueError('write the oldest release that shall serve the file, as in ">=1.17"')
 
 
+Drop = Annotated[float, Field(ge=0, le=1e9)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Decibels = Annotated[float, Field(ge=-1000, le=1000)]
 Cosine = Annotated[float, Field(ge=-1, le=1)]
@@ -126,12 +128,10 @@ class FidelityLimits(Section):
 
 
 class GateSection(FidelityLimits):
-    accuracy_drop: float | None = Field(
+    accuracy_drop: Drop | dict[str, Drop] | None = Field(
         None,
-        ge=0,
-        le=1e9,
         description="most of the task's metric that may be lost against the original: points of a metric in percent, for perplexity "
-        "and errors how much they may rise",
+        "and errors how much they may rise; of every head, or of those that are named",
     )
     otherwise: Literal["bisect", "stop", "undo"] | None = Field(
         None,
@@ -154,12 +154,10 @@ IF_SLOWER = (
 
 
 class BudgetSection(FidelityLimits):
-    accuracy_drop: float | None = Field(
+    accuracy_drop: Drop | dict[str, Drop] | None = Field(
         None,
-        ge=0,
-        le=1e9,
         description="most of the task's metric that may be lost: points of a metric in percent, for perplexity and errors how much "
-        "they may rise",
+        "they may rise; of every head, or of those that are named",
     )
     size: ByteSize | None = Field(None, description="most bytes of the exported files, as in 5MB")
     packed_size: ByteSize | None = Field(
@@ -217,6 +215,32 @@ class DecodeSection:
     params: BaseModel
 
 
+class HeadWeight(Section):
+    weight: float = Field(1.0, ge=0, le=1e6, description="of the head's loss beside the others'")
+
+
+@dataclass(frozen=True)
+class Head:
+    """How one of several outputs is judged and trained, by the labels' field of its name. output: its name, None where the head's is
+    the output's. weight: of its loss. metric, decode, loss: as in a recipe."""
+
+    task: Task
+    output: str | None
+    metric: str | MetricSection | None
+    decode: DecodeSection | None
+    loss: FunctionSection | None
+    weight: float = 1.0
+
+    @property
+    def metric_name(self) -> str | None:
+        """What scores: what the recipe says, or the task's own; None where nothing does."""
+        return _metric_name(self.metric, self.task)
+
+
+def _metric_name(metric: str | MetricSection | None, task: Task) -> str | None:
+    return metric.name if isinstance(metric, MetricSection) else metric or TASKS[task].metric
+
+
 @dataclass(frozen=True)
 class Stage:
     """One entry of `stages`. id is unique in the recipe. if_slower: see IF_SLOWER, None for the technique's own default."""
@@ -262,8 +286,14 @@ class Recipe:
     pack: bool = False
     decode: DecodeSection | None = None
     loss: FunctionSection | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
 
     @property
     def metric_name(self) -> str | None:
         """What scores: what the recipe says, or the task's own; None where nothing does."""
-        return self.metric.name if isinstance(self.metric, MetricSection) else self.metric or TASKS[self.task].metric
+        return _metric_name(self.metric, self.task)
+
+    @property
+    def judges(self) -> Mapping[str, Recipe | Head]:
+        """Where task, metric, decoder and loss stand, by head; the recipe itself under an empty name where there are no heads."""
+        return self.heads or {"": self}

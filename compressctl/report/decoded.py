@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.core.legible import shortened
-from compressctl.measure.results import BackendResult, DecodedChange
+from compressctl.measure.results import BackendResult, DecodedChange, Score
 
 HEAD = ("class", "the original's", "kept", "added")
 _NEAR = 90.0
@@ -28,18 +28,14 @@ def summary(found: DecodedChange) -> str:
     return f"{kept:.2f} % of {found.unit} kept{more}{text}"
 
 
-def sentences(part: BackendResult) -> list[str]:
+def sentences(found: DecodedChange, score: Score | None) -> list[str]:
     """What was decoded, and what of it remains."""
-    found = part.compressed.decoded
-    if found is None:
-        return []
     lines = [
         f"Decoded results against the original's own on {found.samples:,} test samples: of {found.reference:,} {found.unit} "
         f"{found.kept:,} are kept ({found.rule}), {found.added:,} are added; {found.equal_samples:,} samples are wholly the same."
     ]
     if found.character_error is not None:
         lines.append(f"{found.character_error:.2f} % of the original's characters would have to change.")
-    score = part.compressed.score
     if score is not None and score.reference == "original":
         lines.append(f"The data has no labels: {score.metric} is counted against the original's own results.")
     return lines
@@ -47,8 +43,13 @@ def sentences(part: BackendResult) -> list[str]:
 
 def rows(part: BackendResult) -> list[list[str]]:
     """A row per class, the one that lost most first."""
-    found = part.compressed.decoded
-    classes = found.classes if found else ()
+    parts = [("", part.compressed.decoded), *((f"{head.name}: ", head.decoded) for head in part.compressed.heads)]
+    classes = [
+        entry.model_copy(update={"name": head + entry.name})
+        for head, found in parts
+        if found
+        for entry in found.classes
+    ]
     order = sorted(classes, key=lambda entry: entry.kept / entry.reference if entry.reference else 1.0)
     return [
         [shortened(entry.name), f"{entry.reference:,}", _share(entry.kept, entry.reference), f"{entry.added:,}"]

@@ -6,10 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from compressctl.core.errors import ExitCode
+from compressctl.core.legible import shortened
 from compressctl.core.run_folder import below
 from compressctl.core.secrets import for_others
 from compressctl.core.source import MetricSpec
-from compressctl.measure.results import BackendResult
+from compressctl.measure.results import Change, Score
 from compressctl.pipeline.result import RunResult
 from compressctl.report import fidelity
 from compressctl.report.document import Report, Stage
@@ -23,7 +24,7 @@ def from_result(result: RunResult, recipe_file: Path | None = None) -> Report:
 
     A path below the working folder, which in a CI job is the repository's root, is told from there.
     """
-    name, metric = result.recipe.metric_name, metric_of(result.recipe)
+    name, metric = result.recipe.metric_name, metric_of(result.recipe, result.recipe.base)
     report = Report(
         name=result.recipe.name,
         status=result.status,
@@ -79,7 +80,16 @@ def _summary(result: RunResult, metric: MetricSpec | None) -> list[str]:
         if after.speed is not None:
             words.append(speed_headline(after.speed))
         if after.change is not None and metric is not None:
-            words.append(_drop_words(part, metric) + may_be_chance(after))
+            words.append(
+                _drop_words(part.baseline.score, after.score, after.change, metric.name, metric.unit)
+                + may_be_chance(after)
+            )
+        was = {head.name: head.score for head in part.baseline.heads}
+        words += [
+            f"{shortened(head.name)} {_drop_words(was.get(head.name), head.score, head.change, head.score.metric, head.unit)}"
+            for head in after.heads
+            if head.change is not None and head.score is not None
+        ]
         if verdict is None and nearness is not None:
             words.append(nearness)
         # What differs comes before whatever was gained.
@@ -94,15 +104,13 @@ def _summary(result: RunResult, metric: MetricSpec | None) -> list[str]:
     return sentences
 
 
-def _drop_words(part: BackendResult, metric: MetricSpec) -> str:
+def _drop_words(before: Score | None, after: Score | None, change: Change, metric: str, unit: str) -> str:
     """Points for a metric in percent; both values of another, whose difference alone says little."""
-    before, after, change = part.baseline.score, part.compressed.score, part.compressed.change
     assert before is not None
     assert after is not None
-    assert change is not None
-    if metric.unit != "%":
-        was, now = (score_text(found.value, metric.unit) for found in (before, after))
-        return f"{metric.name} unchanged ({was})" if was == now else f"{metric.name} {was} -> {now}"
+    if unit != "%":
+        was, now = (score_text(found.value, unit) for found in (before, after))
+        return f"{metric} unchanged ({was})" if was == now else f"{metric} {was} -> {now}"
     if round(abs(change.drop), 2) == 0:
-        return f"{metric.name} unchanged"
-    return f"{metric.name} {'down' if change.drop > 0 else 'up'} {abs(change.drop):.2f} points"
+        return f"{metric} unchanged"
+    return f"{metric} {'down' if change.drop > 0 else 'up'} {abs(change.drop):.2f} points"

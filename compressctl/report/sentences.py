@@ -20,6 +20,7 @@ from compressctl.measure.results import (
     GroupChange,
     GroupError,
     Groups,
+    HeadResult,
     Measurement,
     TokenDrift,
     WaterfallStep,
@@ -35,18 +36,25 @@ _SIGNIFICANT = 0.05
 
 
 def behaviour(part: BackendResult) -> list[str]:
-    """What changed for single samples, classes and groups."""
-    after = part.compressed
+    """What changed for single samples, classes and groups; of several heads, of each."""
+    return [
+        *_behaviour(part.compressed),
+        *(f"{shortened(head.name)}: {line}" for head in part.compressed.heads for line in _behaviour(head)),
+    ]
+
+
+def _behaviour(after: Measurement | HeadResult) -> list[str]:
     lines = []
     if after.change is not None and after.change.disagreements is not None:
         lines += _flips(after.change)
         lines += _worst_class(after.change, after.behaviour)
     if after.behaviour is not None:
         lines += _classification(after.behaviour)
-    lines += decoded.sentences(part)
+    if after.decoded is not None:
+        lines += decoded.sentences(after.decoded, after.score)
     if after.drift is not None:
         lines += _drift(after.drift)
-    if after.tokens is not None:
+    if isinstance(after, Measurement) and after.tokens is not None:
         lines += _tokens(after.tokens, is_scored=after.score is not None and after.score.metric == "perplexity")
     return lines
 

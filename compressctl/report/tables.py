@@ -50,6 +50,7 @@ def comparison(part: BackendResult, report: Report) -> list[Row]:
         label = f"{after.score.metric} ({after.score.samples:,} test samples{against})"
         was, now = (score_text(found.value, report.metric_unit) for found in (before.score, after.score))
         rows.append(Row(label, was, now, change))
+    rows += _head_rows(before, after)
     rows += _speed_rows(before, after)
     if before.load_ms and after.load_ms:
         rows.append(Row("time to load", milliseconds(before.load_ms), milliseconds(after.load_ms), ""))
@@ -62,6 +63,27 @@ def comparison(part: BackendResult, report: Report) -> list[Row]:
         change = "" if after.energy.saving is None else sentence(after.energy.saving, ENERGY)
         rows.append(Row(label, joules(before.energy.joules), joules(after.energy.joules), change))
     return rows + _ledger_rows(before, after)
+
+
+def _head_rows(before: Measurement, after: Measurement) -> list[Row]:
+    """A row for each of several heads."""
+    was = {head.name: head.score for head in before.heads}
+    rows = []
+    for head in after.heads:
+        old, new = was.get(head.name), head.score
+        if old is None or new is None:
+            continue
+        label = f"{shortened(head.name)}: {new.metric} ({new.samples:,} test samples)"
+        drop = head.change.drop if head.change else 0.0
+        change = (
+            "unchanged"
+            if drop == 0
+            else f"{-drop:+.2f} points"
+            if head.unit == "%"
+            else f"{new.value - old.value:+.4f}"
+        )
+        rows.append(Row(label, score_text(old.value, head.unit), score_text(new.value, head.unit), change))
+    return rows
 
 
 def may_be_chance(after: Measurement) -> str:

@@ -12,6 +12,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
 from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.head_labels import join_heads
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.labels import as_labels
 from compressctl.sources.named_arrays import as_samples, check_numbers
@@ -71,24 +72,32 @@ def _several(
         return {name: name for name in given}
     if "inputs" in params.model_fields_set or given in arrays.names or params.test_inputs is not None:
         return None
-    others = {params.labels, params.test_labels, params.classes, params.groups, params.test_groups}
+    others = {*_arrays(params.labels), *_arrays(params.test_labels), params.classes, params.groups, params.test_groups}
     found = [name for name in arrays.names if name not in others]
     return {name: name for name in found} if found else None
 
 
-def _named(arrays: NpzFile, params: NpzParams, names: Mapping[str, str], labels_name: str | None) -> Part:
+def _arrays(labels: str | dict[str, str] | None) -> list[str]:
+    """The arrays that hold labels."""
+    return [] if labels is None else [labels] if isinstance(labels, str) else list(labels.values())
+
+
+def _named(
+    arrays: NpzFile, params: NpzParams, names: Mapping[str, str], labels_name: str | dict[str, str] | None
+) -> Part:
     """Several inputs, used as they are stored."""
     stored = {
         name: check_numbers(arrays.get(array), f"{arrays.path}: array {array!r}") for name, array in names.items()
     }
     samples = as_samples(stored, params.batch_axes, str(arrays.path))
     labels = None
-    if labels_name is not None and (labels_name in arrays.names or "labels" in params.model_fields_set):
+    is_there = isinstance(labels_name, str) and labels_name in arrays.names
+    if labels_name is not None and (is_there or "labels" in params.model_fields_set):
         labels = _labels(arrays, labels_name, samples.count, ", ".join(names.values()))
     return Part(samples.count, samples.at, labels, samples.constants)
 
 
-def _plain(arrays: NpzFile, params: NpzParams, inputs_name: str, labels_name: str | None) -> Part:
+def _plain(arrays: NpzFile, params: NpzParams, inputs_name: str, labels_name: str | dict[str, str] | None) -> Part:
     stored = arrays.get(inputs_name)
     place = f"{arrays.path}: array {inputs_name!r}"
     if stored.ndim == 0 or stored.dtype.kind not in "biuf":
@@ -147,7 +156,10 @@ def _channels_first(values: np.ndarray, layout: str | None) -> np.ndarray:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if layout == "NHWC" else values
 
 
-def _labels(arrays: NpzFile, name: str, count: int, inputs_name: str) -> np.ndarray:
+def _labels(arrays: NpzFile, name: str | dict[str, str], count: int, inputs_name: str) -> np.ndarray:
+    if not isinstance(name, str):
+        heads = {head: _labels(arrays, array, count, inputs_name) for head, array in name.items()}
+        return join_heads(heads, str(arrays.path))
     labels = as_labels(arrays.get(name), f"{arrays.path}: array {name!r}")
     if len(labels) != count:
         raise UsageError(f"{arrays.path}: {name!r} has {len(labels)} labels for {count} samples in {inputs_name!r}")

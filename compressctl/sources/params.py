@@ -190,12 +190,14 @@ class NpzParams(Normalised):
         description="array of inputs, samples along axis 0; for several inputs a list of arrays that are called like the model's "
         "inputs, or {input: array}",
     )
-    labels: str | None = Field("labels", description="array of labels; null when there are none")
+    labels: str | dict[str, str] | None = Field(
+        "labels", description="array of labels; null when there are none; {head: array} where the recipe has heads"
+    )
     test_inputs: str | tuple[str, ...] | dict[str, str] | None = Field(
         None, description="the same for the dataset's own test split"
     )
     batch_axes: BatchAxes = Field(default_factory=dict, description=BATCH_AXES)
-    test_labels: str | None = Field(None, description="array of the dataset's own test labels")
+    test_labels: str | dict[str, str] | None = Field(None, description="array of the dataset's own test labels")
     encoded: EncodedParams | None = Field(
         None, description="arrays of encoded images (JPEG, PNG, ...) instead of inputs and labels"
     )

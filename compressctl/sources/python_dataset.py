@@ -14,6 +14,7 @@ from compressctl.core.failures import refused_in
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
 from compressctl.sources.fingerprint import source_fingerprint
+from compressctl.sources.head_labels import join_heads
 from compressctl.sources.labels import as_labels
 from compressctl.sources.named_arrays import as_samples, check_numbers
 from compressctl.sources.params import PythonDatasetParams
@@ -71,12 +72,20 @@ def _part(inputs: Any, labels: Any, params: PythonDatasetParams) -> tuple[Part, 
     place = params.factory
     arrays = {str(name): check_numbers(np.asarray(value), f"{place}: input {name!r}") for name, value in named.items()}
     numbers = None
-    if labels is not None:
-        numbers = as_labels(check_numbers(np.asarray(labels), f"{place}: labels"), f"{place}: labels")
+    if isinstance(labels, Mapping):
+        numbers = join_heads(
+            {str(name): _numbers(part, f"{place}: labels of {name}") for name, part in labels.items()}, place
+        )
+    elif labels is not None:
+        numbers = _numbers(labels, f"{place}: labels")
     samples = as_samples(arrays, params.batch_axes, place)
     if numbers is not None and len(numbers) != samples.count:
         raise UsageError(f"{place} returned {len(numbers)} labels for {samples.count} samples")
     return Part(samples.count, samples.at, numbers, samples.constants), set(arrays)
+
+
+def _numbers(labels: Any, place: str) -> np.ndarray:
+    return as_labels(check_numbers(np.asarray(labels), place), place)
 
 
 def _test_part(given: Any, first: Part, inputs: set[str], params: PythonDatasetParams) -> Part:

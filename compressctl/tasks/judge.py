@@ -2,31 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 from pydantic import BaseModel
 
+from compressctl.core.errors import UsageError
 from compressctl.core.registry import load
 from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
-from compressctl.core.tasks import Decode, Judge, Learning
-from compressctl.recipe.schema import MetricSection, Recipe
+from compressctl.core.tasks import Decode, Judge, Learning, Loss
+from compressctl.recipe.schema import Head, MetricSection, Recipe
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.python_code import author_function, code_files
 from compressctl.tasks.params import PythonDecoderParams
 
 
-def judge_of(recipe: Recipe) -> Judge:
-    """Raises UsageError where a function of the author's is not there."""
-    return Judge(recipe.task, metric_of(recipe), _decode(recipe))
+def judge_of(recipe: Recipe, outputs: Sequence[str]) -> Judge:
+    """outputs: the model's, by name. Raises UsageError where a function of the author's, or a head's output, is not there."""
+    heads = {
+        name: Judge(
+            head.task, metric_of(head, recipe.base), _decode(head, recipe.base, _output(name, head, outputs)), place
+        )
+        for name, head, place in _places(recipe, outputs)
+    }
+    if heads:
+        return Judge(recipe.task, heads=heads)
+    return Judge(recipe.task, metric_of(recipe, recipe.base), _decode(recipe, recipe.base, None))
 
 
-def metric_of(recipe: Recipe) -> MetricSpec | None:
+def learning_of(recipe: Recipe, outputs: Sequence[str]) -> Learning:
+    """outputs: the model's, by name. Raises UsageError where a function of the author's, or a head's output, is not there."""
+    heads = {
+        name: Learning(head.task, _loss(head, recipe.base), {}, place, head.weight)
+        for name, head, place in _places(recipe, outputs)
+    }
+    return Learning(recipe.task, _loss(recipe, recipe.base), heads)
+
+
+def _places(recipe: Recipe, outputs: Sequence[str]) -> Iterator[tuple[str, Head, int]]:
+    for name, head in recipe.heads.items():
+        yield name, head, outputs.index(_output(name, head, outputs))
+
+
+def _output(name: str, head: Head, outputs: Sequence[str]) -> str:
+    output = head.output or name
+    if output not in outputs:
+        raise UsageError(
+            f"heads.{name}: the model has no output {output!r}",
+            hint=f"name it with `output`; the model has {', '.join(outputs)}",
+        )
+    return output
+
+
+def metric_of(where: Recipe | Head, base: Path) -> MetricSpec | None:
     """What scores, None where nothing does."""
-    if isinstance(recipe.metric, MetricSection):
+    if isinstance(where.metric, MetricSection):
         from compressctl.tasks.author_functions import AuthorMetric
 
-        section = recipe.metric
+        section = where.metric
         return AuthorMetric(
             name=section.name,
             summary=f"the function {section.function}",
@@ -35,49 +69,57 @@ def metric_of(recipe: Recipe) -> MetricSpec | None:
             unit=section.unit,
             implementation="",
             place=section.function,
-            function=author_function(section.function, recipe.base),
+            function=author_function(section.function, base),
             args=section.args,
         )
-    name = recipe.metric_name
+    name = where.metric_name
     return metrics.get(name) if name else None
 
 
-def _decode(recipe: Recipe) -> Decode | None:
-    if recipe.decode is None:
+def _decode(where: Recipe | Head, base: Path, output: str | None) -> Decode | None:
+    """output: the head's, which its decoder reads where the recipe names no other."""
+    if where.decode is None:
         return None
-    make = cast(LoadDecoder, load(decoders.get(recipe.decode.use).implementation))
-    return make(recipe.decode.params, recipe.base)
+    params = where.decode.params
+    if output is not None and getattr(params, "output", output) is None:
+        params = params.model_copy(update={"output": output})
+    make = cast(LoadDecoder, load(decoders.get(where.decode.use).implementation))
+    return make(params, base)
 
 
-def learning_of(recipe: Recipe) -> Learning:
-    """Raises UsageError where a function of the author's is not there."""
-    if recipe.loss is None:
-        return Learning(recipe.task)
+def _loss(where: Recipe | Head, base: Path) -> Loss | None:
+    if where.loss is None:
+        return None
     from compressctl.tasks.author_functions import author_loss
 
-    return Learning(recipe.task, author_loss(recipe.loss, recipe.base))
+    return author_loss(where.loss, base)
 
 
 def taught_by(recipe: Recipe) -> list[object]:
     """Everything that decides what labels teach, ready for a hash. Runs none of it."""
-    if recipe.loss is None:
-        return [recipe.task]
-    code = code_files(recipe.loss.function, recipe.base)
-    return [recipe.task, source_fingerprint("loss", 1, recipe.loss, code)]
+    found: list[object] = []
+    for name, where in recipe.judges.items():
+        head = [name, where.output, where.weight] if isinstance(where, Head) else []
+        loss = where.loss
+        code = [] if loss is None else [source_fingerprint("loss", 1, loss, code_files(loss.function, recipe.base))]
+        found.append([where.task, *head, *code])
+    return found
 
 
 def judged_by(recipe: Recipe) -> list[object]:
     """Everything that decides how outputs are judged, files and functions included, ready for a hash. Runs none of it."""
-    found: list[object] = [recipe.task]
-    if isinstance(recipe.metric, MetricSection):
-        files = code_files(recipe.metric.function, recipe.base)
-        found.append(source_fingerprint("metric", 1, recipe.metric, files))
-    elif recipe.metric_name:
-        found.append([recipe.metric_name, metrics.get(recipe.metric_name).version])
-    if recipe.decode is not None:
-        spec = decoders.get(recipe.decode.use)
-        code = _files(recipe.decode.params, recipe.base)
-        found.append([spec.name, source_fingerprint("decode", spec.version, recipe.decode.params, code)])
+    found: list[object] = []
+    for name, where in recipe.judges.items():
+        found.append([name, where.task, where.output if isinstance(where, Head) else None])
+        if isinstance(where.metric, MetricSection):
+            files = code_files(where.metric.function, recipe.base)
+            found.append(source_fingerprint("metric", 1, where.metric, files))
+        elif where.metric_name:
+            found.append([where.metric_name, metrics.get(where.metric_name).version])
+        if where.decode is not None:
+            spec = decoders.get(where.decode.use)
+            code = _files(where.decode.params, recipe.base)
+            found.append([spec.name, source_fingerprint("decode", spec.version, where.decode.params, code)])
     return found
 
 

@@ -68,7 +68,8 @@ def _recall(outputs: np.ndarray, labels: np.ndarray, first: int) -> float:
         same[np.arange(len(near)), np.arange(start, start + len(near))] = False
         shared = same.any(axis=1)
         nearest = np.argsort(-near, axis=1, kind="stable")[:, :few]
-        found += int(np.take_along_axis(same, nearest, axis=1).any(axis=1)[shared].sum())
+        hits: np.ndarray = np.logical_or.reduce(np.take_along_axis(same, nearest, axis=1), axis=1)
+        found += int(hits[shared].sum())
         counted += int(shared.sum())
     return 100 * found / counted if counted else math.nan
 

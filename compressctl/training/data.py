@@ -14,9 +14,20 @@ from compressctl.core.model import Signature
 from compressctl.core.undeclared import Undeclared
 
 
+class HeadLabels(dict[str, Tensor]):
+    """Labels by head, each (n, ...): sliced and moved together."""
+
+    def at(self, start: int, end: int) -> HeadLabels:
+        return HeadLabels({name: tensor[start:end] for name, tensor in self.items()})
+
+    def to(self, device: torch.device) -> HeadLabels:
+        return HeadLabels({name: tensor.to(device) for name, tensor in self.items()})
+
+
 @dataclass(frozen=True)
 class TensorBatch:
-    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without.
+    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without. heads: where
+    several outputs have labels, instead.
 
     indices: (n,) int64, the samples' positions in the dataset; None where inputs stand for no sample of it.
     """
@@ -24,6 +35,7 @@ class TensorBatch:
     inputs: tuple[Tensor, ...]
     labels: Tensor | None
     indices: Tensor | None = None
+    heads: HeadLabels | None = None
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -32,12 +44,14 @@ class TensorBatch:
         """The samples from start up to, but not with, end."""
         inputs = tuple(tensor[start:end] for tensor in self.inputs)
         labels = None if self.labels is None else self.labels[start:end]
-        return TensorBatch(inputs, labels, None if self.indices is None else self.indices[start:end])
+        indices = None if self.indices is None else self.indices[start:end]
+        return TensorBatch(inputs, labels, indices, None if self.heads is None else self.heads.at(start, end))
 
     def to(self, device: torch.device, *, is_channels_last: bool = False) -> TensorBatch:
         """The same values on a device; is_channels_last: images stored the way that convolutions read fastest."""
         inputs = tuple(_placed(tensor, device, is_channels_last) for tensor in self.inputs)
-        return TensorBatch(inputs, None if self.labels is None else self.labels.to(device), self.indices)
+        labels = None if self.labels is None else self.labels.to(device)
+        return TensorBatch(inputs, labels, self.indices, None if self.heads is None else self.heads.to(device))
 
 
 def tensor_batches(
@@ -46,7 +60,7 @@ def tensor_batches(
     for batch in split.batches(size, shuffle_seed=shuffle_seed):
         arrays = bind(batch, signature)
         inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
-        yield TensorBatch(inputs, _labels(batch), torch.as_tensor(batch.indices))
+        yield TensorBatch(inputs, _labels(batch), torch.as_tensor(batch.indices), _heads(batch))
 
 
 def _labels(batch: Batch) -> Tensor | None:
@@ -54,7 +68,14 @@ def _labels(batch: Batch) -> Tensor | None:
     undeclared: Any = batch.labels
     if batch.labels is None or isinstance(undeclared, Undeclared):
         return undeclared  # type: ignore[no-any-return]
-    return torch.as_tensor(batch.labels)
+    return None if batch.labels.dtype.names else torch.as_tensor(batch.labels)
+
+
+def _heads(batch: Batch) -> HeadLabels | None:
+    labels: Any = batch.labels
+    if labels is None or isinstance(labels, Undeclared) or not labels.dtype.names:
+        return None
+    return HeadLabels({name: torch.as_tensor(labels[name].copy()) for name in labels.dtype.names})
 
 
 def _placed(tensor: Tensor, device: torch.device, is_channels_last: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
@@ -35,13 +35,35 @@ def first_output(network: nn.Module, batch: TensorBatch) -> Tensor:
 
 
 def task_objective(learning: Task | Learning, label_smoothing: float = 0.0) -> Objective:
-    """The loss between the first output and the labels. Raises UsageError where there is none."""
+    """The loss between the first output and the labels; of several heads, the weighted sum of each one's with its own labels.
+
+    Raises UsageError where there is none.
+    """
+    if isinstance(learning, Learning) and learning.heads:
+        return _heads_objective(learning.heads, label_smoothing)
     loss = task_loss(learning, label_smoothing)
 
     def objective(network: nn.Module, batch: TensorBatch) -> Tensor:
         if batch.labels is None:
             raise UsageError("training needs labels, and the data has none", hint="name them in the data section")
         return loss(first_output(network, batch), batch.labels)
+
+    return objective
+
+
+def _heads_objective(heads: Mapping[str, Learning], label_smoothing: float) -> Objective:
+    losses = {name: task_loss(head, label_smoothing) for name, head in heads.items()}
+
+    def objective(network: nn.Module, batch: TensorBatch) -> Tensor:
+        if batch.heads is None:
+            raise UsageError(
+                "training needs labels for each head, and the data has none", hint="name them in the data section"
+            )
+        outputs = list(named_outputs(network(*batch.inputs)).values())
+        parts = [
+            heads[name].weight * loss(outputs[heads[name].place], batch.heads[name]) for name, loss in losses.items()
+        ]
+        return torch.stack(parts).sum()
 
     return objective
 

@@ -67,12 +67,14 @@ class OtherOutputs:
 def other_outputs(
     model: TorchModel, params: TrainingParams, run: RunContext, teacher: CachedTeacher | None = None
 ) -> OtherOutputs | None:
-    """What the outputs after the first learn from; None for a network with one output.
+    """What the outputs after the first learn from, without those whose head has labels; None for a network without such outputs.
 
     teacher: of a distillation. Its outputs are the targets where it has outputs of these shapes, else the original model's.
     Loads a copy of the original model where there is no such teacher.
     """
-    others = model.signature.outputs[1:]
+    is_taught = teacher is not None or getattr(params, "teacher", None) is not None
+    labelled = () if is_taught else {head.place for head in run.learning.heads.values()}
+    others = [spec for place, spec in enumerate(model.signature.outputs) if place > 0 and place not in labelled]
     if not others:
         return None
     whose = "the teacher"
@@ -86,7 +88,8 @@ def other_outputs(
     matched = _matched(model.signature, teacher.teacher.model.signature)
     variances = _variances(teacher, set(matched.values()), model.signature, run)
     untrained = {spec.name: reason for spec in others if (reason := _unfit(spec, matched, variances, whose))}
-    compared = {name: Held(theirs, variances[theirs]) for name, theirs in matched.items() if name not in untrained}
+    ours = {spec.name for spec in others} - set(untrained)
+    compared = {name: Held(theirs, variances[theirs]) for name, theirs in matched.items() if name in ours}
     if params.other_outputs_weight == 0:
         untrained |= dict.fromkeys(compared, "other_outputs_weight is 0")
         return OtherOutputs({}, untrained, 0.0, whose, teacher, compared)

@@ -16,15 +16,27 @@ from compressctl.core.technique import RunContext
 _FEW = 8
 
 
-def check_labels(model: Model, batch: Batch, task: Task) -> None:
-    """Raise UsageError when the task's metric cannot hold the batch's labels against the model's first output.
+def check_labels(model: Model, batch: Batch, learning: Learning) -> None:
+    """Raise UsageError when the task's metric cannot hold the batch's labels against the output that they belong to.
 
     What the signature leaves open about the output is taken to fit, and a batch without labels fits. Runs nothing.
     """
     labels = batch.labels
     if labels is None:
         return
-    outputs = model.signature.outputs[0].shape
+    for name, head in learning.heads.items():
+        if name not in (labels.dtype.names or ()):
+            fields = ", ".join(labels.dtype.names or ()) or "no heads"
+            raise UsageError(
+                f"the data has no labels for the head {name} (it has labels for {fields})",
+                hint=f"name them by head, as in `labels: {{{name}: ARRAY}}`",
+            )
+        _check_fit(model.signature.outputs[head.place].shape, labels[name], head.task)
+    if not learning.heads:
+        _check_fit(model.signature.outputs[0].shape, labels, learning.task)
+
+
+def _check_fit(outputs: Sequence[int | str], labels: np.ndarray, task: Task) -> None:
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise UsageError(
             f"the labels of {int((~np.isfinite(labels)).reshape(len(labels), -1).any(axis=1).sum())} of the first "
@@ -43,12 +55,12 @@ def check_labels(model: Model, batch: Batch, task: Task) -> None:
 
 def check_training_labels(model: Model, run: RunContext) -> None:
     """`check_labels` on what a training reads first: samples that it learns from, and those that choose its epoch."""
-    if run.data is None or run.metric is None:
+    if run.data is None or (run.metric is None and not run.learning.heads):
         return
     for name in ("train", "validation"):
         batch = next(run.data.split(name).batches(32), None)
         if batch is not None:
-            check_labels(model, batch, run.task)
+            check_labels(model, batch, run.learning)
 
 
 def check_loss(model: Model, data: Dataset, learning: Learning) -> None:
@@ -65,8 +77,8 @@ def check_loss(model: Model, data: Dataset, learning: Learning) -> None:
     batch = next(data.split("train").batches(_FEW), None)
     if batch is None:
         return
-    task = learning.task
-    check_labels(model, batch, task)
+    check_labels(model, batch, learning)
+    task = ", ".join(head.task for head in learning.heads.values()) or learning.task
     tensors = next(tensor_batches(data.split("train"), model.signature, _FEW))
     try:
         with torch.no_grad():

@@ -172,13 +172,13 @@ def test_limits_bound_the_worst_output_or_the_one_that_is_named(budget: dict[str
         _output("y", 30.0, 0.99, 0.1, agreement=0.99, decided_by="highest along axis 1"),
         _output("z", None, 1.0, 0.0),
     ]
-    lines = fidelity_checks(BudgetSection.model_validate(budget), outputs)
+    lines = fidelity_checks(BudgetSection.model_validate(budget), outputs, {})
     assert [line.holds for line in lines] == holds
     assert all(line.explanation for line in lines)
 
 
 def test_a_limit_on_what_was_not_compared_does_not_hold() -> None:
-    (line,) = fidelity_checks(BudgetSection(cosine=0.1), ())
+    (line,) = fidelity_checks(BudgetSection(cosine=0.1), (), {})
     assert not line.holds
     assert line.explanation == "not measured"
 
@@ -243,7 +243,7 @@ def test_an_output_of_no_numbers_in_both_files_is_not_compared() -> None:
     assert (found.samples, found.identical, found.cosine, found.undefined) == (0, False, None, 12)
     assert verdict(_fidelity(found)) == "not compared with the original: NaN or infinity in all outputs"
     limits = BudgetSection(cosine=0.5, sqnr_db=1)
-    assert [check.holds for check in fidelity_checks(limits, (found,))] == [False, False]
+    assert [check.holds for check in fidelity_checks(limits, (found,), {})] == [False, False]
     assert not strict_checks([("onnxruntime", _fidelity(found))])[0].holds
 
 

@@ -6,7 +6,7 @@ import pytest
 from compressctl.core.data import Batch
 from compressctl.core.errors import UsageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
-from compressctl.core.tasks import Task
+from compressctl.core.tasks import Learning, Task
 from compressctl.training.preflight import check_labels
 
 CLASSES = np.array([0, 1, 2, 1])
@@ -17,7 +17,7 @@ def check(outputs: tuple[int | str, ...], labels: np.ndarray | None, task: Task)
         (TensorSpec("x", "float32", ("batch", 2)),), (TensorSpec("y", "float32", ("batch", *outputs)),)
     )
     batch = Batch({"x": np.zeros((4, 2), np.float32)}, labels, np.arange(4))
-    check_labels(OnnxModel(None, signature), batch, task)
+    check_labels(OnnxModel(None, signature), batch, Learning(task))
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,8 @@ from compressctl.techniques.distill._student import Learner, make_student
 from compressctl.techniques.distill._synthetic import Draw, MadeDataset, MadeSplit, drawing, stored
 from compressctl.techniques.distill.params import DistillParams
 from compressctl.training.data import tensor_batches
-from compressctl.training.objective import task_loss
 from compressctl.training.supervision.load_teacher import load_teacher
-from compressctl.training.supervision.objective import LabelLoss, has_labels
+from compressctl.training.supervision.objective import LabelLoss, first_loss, has_labels
 from compressctl.training.supervision.params import ORIGINAL, Network
 from compressctl.training.supervision.teacher import Teacher, TorchTeacher
 from compressctl.training.supervision.teacher_loss import class_axis
@@ -94,7 +93,7 @@ def label_loss(params: DistillParams, lesson: Lesson, usual: float) -> tuple[Lab
     if params.label_weight is None and not has_labels(lesson.run):
         return None, 0.0
     try:
-        loss = task_loss(lesson.run.learning, params.label_smoothing)
+        loss = first_loss(lesson.run.learning, params.label_smoothing)
     except UsageError:
         if params.label_weight is None:
             return None, 0.0

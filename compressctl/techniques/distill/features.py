@@ -25,7 +25,7 @@ from compressctl.training.supervision.distances import squared_difference
 from compressctl.training.supervision.kd import as_classes, kl
 from compressctl.training.supervision.load_teacher import check_outputs, in_torch
 from compressctl.training.supervision.loss_history import LossHistory
-from compressctl.training.supervision.objective import LabelLoss, known_labels
+from compressctl.training.supervision.objective import LabelLoss
 from compressctl.training.supervision.teacher import CachedTeacher, TorchTeacher
 from compressctl.training.supervision.teacher_loss import class_axis
 
@@ -163,5 +163,5 @@ class FeaturesObjective(nn.Module):
             classes = (as_classes(outputs, self.class_axis), as_classes(taught, self.class_axis))
             parts["teacher"] = self.params.logits_weight * kl(*classes, self.params.temperature)
         if self.labels is not None:
-            parts["labels"] = self.label_weight * self.labels(outputs, known_labels(batch))
+            parts["labels"] = self.label_weight * self.labels(outputs, batch)
         return self.ledger.total(parts, len(outputs) if network.training else 0)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import TorchModel
+from compressctl.core.tasks import Learning
 from compressctl.core.technique import RunContext
 from compressctl.training.data import TensorBatch
 from compressctl.training.hooks import Hook
@@ -22,8 +23,8 @@ from compressctl.training.supervision.teacher_loss import Compare, comparison
 LABEL_WEIGHT = 0.1
 """Beside a teacher, where the recipe names none and there are labels."""
 
-LabelLoss = Callable[[Tensor, Tensor], Tensor]
-"""Outputs and labels to a scalar."""
+LabelLoss = Callable[[Tensor, TensorBatch], Tensor]
+"""The first output and the batch with its labels to a scalar."""
 
 
 def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -> tuple[Objective, list[Hook]]:
@@ -41,7 +42,7 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
         CachedTeacher(teacher, 0 if params.inputs_vary else REMEMBERED_BYTES),
         comparison(params.teacher_loss, run.task, model.signature),
         params.teacher_weight,
-        task_loss(run.learning, params.label_smoothing) if weight else None,
+        first_loss(run.learning, params.label_smoothing) if weight else None,
         weight,
         ledger,
     )
@@ -77,12 +78,21 @@ class OutputsObjective:
         taught = self.teacher(batch.inputs, batch.indices)
         parts = {"teacher": self.weight * self.compare(outputs, taught, batch)}
         if self.labels is not None:
-            parts["labels"] = self.label_weight * self.labels(outputs, known_labels(batch))
+            parts["labels"] = self.label_weight * self.labels(outputs, batch)
         return self.ledger.total(parts, len(outputs) if network.training else 0)
 
 
-def known_labels(batch: TensorBatch) -> Tensor:
-    """Raises UsageError where there are none."""
-    if batch.labels is None:
-        raise UsageError("label_weight asks for labels, and the data has none", hint="set label_weight: 0")
-    return batch.labels
+def first_loss(learning: Learning, label_smoothing: float) -> LabelLoss:
+    """Of the first output with its labels, its head's where there are heads. Raises UsageError where there is none."""
+    head = next((name for name, part in learning.heads.items() if part.place == 0), None)
+    if learning.heads and head is None:
+        raise UsageError("no head learns the first output, which the teacher teaches", hint="set label_weight: 0")
+    loss = task_loss(learning if head is None else learning.heads[head], label_smoothing)
+
+    def of(outputs: Tensor, batch: TensorBatch) -> Tensor:
+        labels = batch.labels if head is None or batch.heads is None else batch.heads[head]
+        if labels is None:
+            raise UsageError("label_weight asks for labels, and the data has none", hint="set label_weight: 0")
+        return loss(outputs, labels)
+
+    return of
