@@ -65,7 +65,13 @@ def evaluate(
                 raise UsageError(
                     f"{file}: outputs are NaN, which no metric can score", hint="look for NaN in its weights"
                 )
-            found = score(predictions, metric, dataset.classes, chosen)
+            try:
+                found = score(predictions, metric, dataset.classes, chosen)
+            except (ValueError, TypeError, IndexError) as error:
+                raise UsageError(
+                    f"{file}: the metric {metric.name} cannot score its outputs on the labels of {data}: {error}",
+                    hint="set `task` or `metric` to what the labels are",
+                ) from error
             if not np.isfinite(found.value):
                 raise UsageError(f"{file}: {found.metric} is {found.value}, which is no score")
             _print_score(file, head, found, metric.unit, as_json=as_json)
