@@ -180,6 +180,7 @@ datasets: Registry[DatasetSpec] = Registry(
         "requests": "compressctl.sources.specs:REQUESTS",
         "onnx_test_data": "compressctl.sources.specs:ONNX_TEST_DATA",
         "random": "compressctl.sources.specs:RANDOM",
+        "mask_folder": "compressctl.sources.specs:MASK_FOLDER",
         "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
         "csv": "compressctl.sources.specs:CSV",
         "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",

@@ -35,7 +35,7 @@ class Parts:
 
 def find_parts(root: Path, params: ImageFolderParams, base: Path) -> Parts:
     """Every image below the folder with its label. Raises UsageError when there are none or one has no label."""
-    folders = params.folders or _usual_folders(root)
+    folders = params.folders or split_folders(root)
     table = _table(params, base)
     if folders is None:
         return Parts(_labelled(root, params, table, root), [], [])
@@ -74,7 +74,7 @@ def read_label_table(path: Path) -> dict[str, str]:
         raise UsageError(f"{path} is not a table of labels: {error}") from error
 
 
-def _usual_folders(root: Path) -> SplitFolders | None:
+def split_folders(root: Path) -> SplitFolders | None:
     """train with val or test, and nothing else. A single held-out folder counts as test: what is reported is unseen."""
     # Path.is_dir, unlike scandir's entries, takes a link in a circle for no folder instead of raising.
     names = {entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
@@ -98,12 +98,24 @@ def _subfolder(root: Path, name: str) -> Path:
 
 
 def _table(params: ImageFolderParams, base: Path) -> dict[str, str] | None:
-    if params.labels in ("folders", "prefix"):
+    if params.labels in (None, "folders", "prefix"):
         return None
-    return read_label_table(existing(base / params.labels, what="the table of labels"))
+    return read_label_table(existing(base / str(params.labels), what="the table of labels"))
 
 
 def _labelled(folder: Path, params: ImageFolderParams, table: dict[str, str] | None, root: Path) -> list[Labelled]:
+    paths = find_images(folder)
+    if params.labels is None:
+        return [Labelled(path, "") for path in paths]
+    if table is not None:
+        return [Labelled(path, _from_table(path, table, root)) for path in paths]
+    if params.labels == "prefix":
+        return [Labelled(path, _from_prefix(path, params.separator)) for path in paths]
+    return [Labelled(path, _from_folder(path, folder)) for path in paths]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image below, sorted; hidden ones are none. Raises UsageError when there are none."""
     paths = sorted(
         path
         for path in folder.rglob("*")
@@ -111,11 +123,7 @@ def _labelled(folder: Path, params: ImageFolderParams, table: dict[str, str] | N
     )
     if not paths:
         raise UsageError(f"{folder} holds no images", hint=f"their names end in {', '.join(sorted(SUFFIXES))}")
-    if table is not None:
-        return [Labelled(path, _from_table(path, table, root)) for path in paths]
-    if params.labels == "prefix":
-        return [Labelled(path, _from_prefix(path, params.separator)) for path in paths]
-    return [Labelled(path, _from_folder(path, folder)) for path in paths]
+    return paths
 
 
 def _from_table(path: Path, table: dict[str, str], root: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
-from compressctl.core.regular_files import read_regular
 from compressctl.core.source import SplitSizes
+from compressctl.sources.class_names import class_names
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint
 from compressctl.sources.image_files import Labelled, find_parts
@@ -22,11 +21,11 @@ from compressctl.sources.splits import choose
 
 VERSION = 1
 
-_MOST_CLASSES, _LARGEST_NAMES = 1 << 20, 1 << 26
+_MOST_CLASSES = 1 << 20
 
 
 def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
-    """Inputs (n, channels, height, width) float32, or channels last; labels (n,) int64.
+    """Inputs (n, channels, height, width) float32, or channels last; labels (n,) int64, None where the recipe says that there are none.
 
     Files are found now and sorted by path; each is decoded when its batch is read. Positions count the samples to split,
     then an own validation folder's, then an own test folder's. Raises UsageError when there is nothing to read, a label is
@@ -35,17 +34,17 @@ def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) ->
     root = _folder(params, base)
     parts = find_parts(root, params, base)
     files = [*parts.rest, *parts.validation, *parts.test]
-    classes = _classes(params, base, files)
-    labels = _numbers(files, classes, root)
+    classes = None if params.labels is None else _classes(params, base, files)
+    labels = None if classes is None else _numbers(files, classes, root)
     preparation = Preparation(params.color, params.resize, params.center_crop, params.interpolation)
     normalization = Normalization(params.scale, params.mean, params.std)
 
-    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
         chosen = [files[position].path for position in positions]
         images = normalization.apply(decode_all(chosen, [str(path) for path in chosen], preparation), axis=3)
         if params.layout == "NCHW":
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        return {params.input_name: images}, labels[positions]
+        return {params.input_name: images}, None if labels is None else labels[positions]
 
     return SplitDataset(
         classes=classes,
@@ -62,8 +61,8 @@ def fingerprint(params: ImageFolderParams, base: Path) -> str:
         f"image/{image.path.relative_to(root).as_posix()}": image.path
         for image in (*parts.rest, *parts.validation, *parts.test)
     }
-    if params.labels not in ("folders", "prefix"):
-        files["labels"] = existing(base / params.labels, what="the table of labels")
+    if params.labels not in (None, "folders", "prefix"):
+        files["labels"] = existing(base / str(params.labels), what="the table of labels")
     if params.classes is not None:
         files["classes"] = existing(base / params.classes, what="the file of class names")
     return source_fingerprint("image_folder", VERSION, params, files)
@@ -85,15 +84,7 @@ def _classes(params: ImageFolderParams, base: Path, files: list[Labelled]) -> tu
                 )
             return tuple(str(number) for number in range(count))
         return tuple(sorted(found))
-    path = existing(base / params.classes, what="the file of class names")
-    try:
-        lines = read_regular(path, _LARGEST_NAMES).decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}") from None
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(set(names)) < len(names):
-        raise UsageError(f"{path} names a class twice: {Counter(names).most_common(1)[0][0]}")
-    return names
+    return class_names(existing(base / params.classes, what="the file of class names"))
 
 
 def _numbers(files: list[Labelled], classes: tuple[str, ...], root: Path) -> np.ndarray:

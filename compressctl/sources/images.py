@@ -70,25 +70,57 @@ def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparatio
 
 def decode_one(source: Path | bytes, name: str, preparation: Preparation) -> np.ndarray:
     """(height, width, channels) uint8. Raises UsageError when it is not a readable image."""
+    image = _read(source, name, lambda opened: opened.convert("RGB" if preparation.color == "rgb" else "L"))
+    array = np.asarray(_prepared(image, name, preparation, preparation.interpolation), np.uint8)
+    return array if array.ndim == 3 else array[..., None]
+
+
+def decode_masks(sources: Sequence[Path], names: Sequence[str], preparation: Preparation) -> np.ndarray:
+    """One batch of masks as (n, height, width) uint16: pixels as they are stored, numbers of a palette's colours included.
+
+    Raises UsageError when one cannot be read or holds colours, ShapesDifferError when they differ in size.
+    """
+    masks = _map(lambda position: _decode_mask(sources[position], names[position], preparation), len(sources))
+    for mask, name in zip(masks, names, strict=True):
+        if mask.shape != masks[0].shape:
+            raise ShapesDifferError(f"masks differ in size: {name} is {_size(mask)}, {names[0]} is {_size(masks[0])}")
+    return np.stack(masks) if masks else np.zeros((0, 0, 0), np.uint16)
+
+
+def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarray:
+    image = _read(source, name, lambda opened: opened.convert("L") if opened.mode == "1" else opened.copy())
+    if image.mode not in ("P", "L", "I", "I;16"):
+        raise UsageError(
+            f"{name} is no mask: it holds colours ({image.mode}), not a number for each pixel",
+            hint="masks are grey or palette images whose pixels are classes",
+        )
+    array = np.asarray(_prepared(image, name, preparation, "nearest"))
+    if array.size and not 0 <= array.min() <= array.max() <= 65_535:
+        raise UsageError(f"{name} has pixels of {array.max()}: a class is below 65536")
+    return array.astype(np.uint16)
+
+
+def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) -> Opened:
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
             _opened(file) as opened,
         ):
             _check_pixels(opened.height, opened.width, name)
-            image = opened.convert("RGB" if preparation.color == "rgb" else "L")
+            return convert(opened)
     except (CompressctlError, MemoryError):
         raise
     except Exception as error:  # each of Pillow's decoders has its own
         raise UsageError(f"{name} is not an image that Pillow can read: {first_line(error)}") from error
+
+
+def _prepared(image: Opened, name: str, preparation: Preparation, interpolation: str) -> Opened:
+    """Resized, then cropped."""
     if preparation.resize is not None:
         height, width = _resized(image, preparation.resize)
         _check_pixels(height, width, f"{name}, resized,")
-        image = image.resize((width, height), _RESAMPLING[preparation.interpolation])
-    if preparation.crop is not None:
-        image = _centre(image, preparation.crop, name)
-    array = np.asarray(image, np.uint8)
-    return array if array.ndim == 3 else array[..., None]
+        image = image.resize((width, height), _RESAMPLING[interpolation])
+    return image if preparation.crop is None else _centre(image, preparation.crop, name)
 
 
 def _opened(file: BinaryIO) -> Opened:

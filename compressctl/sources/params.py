@@ -241,19 +241,9 @@ class SplitFolders(SourceParams):
     test: str | None = Field(None, description="subfolder of the dataset's own test split")
 
 
-class ImageFolderParams(Normalised):
-    path: str = Field(description="the folder, relative to the recipe")
-    labels: str = Field(
-        "folders",
-        min_length=1,
-        description="where labels are: `folders` (one per class), `prefix` (of the file name, up to the separator), "
-        "or a CSV file with the columns file and label, relative to the recipe",
-    )
-    separator: str = Field("_", min_length=1, description="what ends the class in a file name, for labels: prefix")
-    classes: str | None = Field(
-        None,
-        description="text file with one class name per line, in the order of the labels; default: the names found, sorted",
-    )
+class ImageParams(Normalised):
+    """How images of a folder are prepared."""
+
     folders: SplitFolders | None = Field(
         None,
         description="subfolders that are splits; default: train, val and test are taken as such when there is nothing else",
@@ -269,6 +259,42 @@ class ImageFolderParams(Normalised):
     layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
     scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the images")
+
+
+class MaskFolderParams(ImageParams):
+    path: str = Field(description="the folder of images, relative to the recipe")
+    masks: str = Field(
+        description="the folder of masks, relative to the recipe: an image's mask has its path, with any ending; pixels are classes"
+    )
+    mask_suffix: str = Field("", max_length=100, description="what a mask's name has after its image's, as in _mask")
+    values: dict[str, Annotated[int, Field(ge=-100, le=65_535)]] | None = Field(
+        None,
+        description="class of each pixel value, as in {0: 0, 255: 1}; -100 for pixels that do not count; default: values are classes, and "
+        "255 does not count",
+    )
+    classes: str | None = Field(None, description="text file with one class name per line, in the order of the classes")
+
+    @model_validator(mode="after")
+    def _values_are_numbers(self) -> MaskFolderParams:
+        wrong = [value for value in self.values or {} if not value.isdecimal() or int(value) > 65_535]
+        if wrong:
+            raise ValueError(f"values are pixels, 0 to 65535, and {wrong[0]!r} is none")
+        return self
+
+
+class ImageFolderParams(ImageParams):
+    path: str = Field(description="the folder, relative to the recipe")
+    labels: str | None = Field(
+        "folders",
+        min_length=1,
+        description="where labels are: `folders` (one per class), `prefix` (of the file name, up to the separator), "
+        "or a CSV file with the columns file and label, relative to the recipe; null where there are none",
+    )
+    separator: str = Field("_", min_length=1, description="what ends the class in a file name, for labels: prefix")
+    classes: str | None = Field(
+        None,
+        description="text file with one class name per line, in the order of the labels; default: the names found, sorted",
+    )
 
 
 class CsvParams(SourceParams):

@@ -9,6 +9,7 @@ from compressctl.sources.params import (
     CsvParams,
     DigitsParams,
     ImageFolderParams,
+    MaskFolderParams,
     NpzParams,
     OnnxParams,
     OnnxTestDataParams,
@@ -92,6 +93,14 @@ IMAGE_FOLDER = DatasetSpec(
     params=ImageFolderParams,
     implementation="compressctl.sources.image_folder:load",
     fingerprint="compressctl.sources.image_folder:fingerprint",
+)
+
+MASK_FOLDER = DatasetSpec(
+    name="mask_folder",
+    summary="image files with a mask each, a class for every pixel",
+    params=MaskFolderParams,
+    implementation="compressctl.sources.mask_folder:load",
+    fingerprint="compressctl.sources.mask_folder:fingerprint",
 )
 
 CSV = DatasetSpec(

@@ -46,6 +46,7 @@ def test_what_a_recipe_extends(case: Case) -> None:
         ("classes.txt", "{source: image_folder, path: images, classes: classes.txt}"),
         ("labels.csv", "{source: image_folder, path: images, labels: labels.csv}"),
         ("images/a/one.png", "{source: image_folder, path: images}"),
+        ("images/a/one.png", "{source: mask_folder, path: images, masks: images}"),
         ("calls/one.npz", "{source: requests, path: calls}"),
         ("sets/test_data_set_0/input_0.pb", "{source: onnx_test_data, path: sets}"),
         (

@@ -181,3 +181,17 @@ def test_images_of_different_sizes_come_one_by_one(tmp_path):
     batches = list(dataset.split("train").batches(8))
     assert sorted(batch.inputs["input"].shape for batch in batches) == [(1, 3, 4, 4), (1, 3, 4, 4), (1, 3, 9, 9)]
     assert sorted(int(batch.indices[0]) for batch in batches) == [0, 1, 2]
+
+
+def test_images_without_labels(tmp_path: Path) -> None:
+    for name in ("one.png", "deep/two.png"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+    dataset = load(
+        ImageFolderParams(path="images", labels=None), SplitSizes(validation=0, calibration=0, test=0), tmp_path, 0
+    )
+    (batch,) = dataset.split("train").batches(10)
+    assert batch.labels is None
+    assert dataset.classes is None
+    assert batch.inputs["input"].shape == (2, 3, 4, 4)

@@ -18,6 +18,7 @@ from compressctl.sources.params import (
     CsvParams,
     DigitsParams,
     ImageFolderParams,
+    MaskFolderParams,
     NpzParams,
     OnnxParams,
     OnnxTestDataParams,
@@ -69,6 +70,7 @@ SECTIONS = {
     "npz": NpzParams(path="data.npz"),
     "csv": CsvParams(path="data.csv", label="kind"),
     "image_folder": ImageFolderParams(path="images"),
+    "mask_folder": MaskFolderParams(path="images", masks="images"),
     "python": PythonDatasetParams(factory="data.py:make"),
     "sentence_pairs": SentencePairsParams(
         path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", max_length=4
@@ -87,11 +89,12 @@ def section(source: str, **sizes) -> DataSection:
         lambda name: DataSection("npz", NpzParams(path=name), SplitSizes()),
         lambda name: DataSection("csv", CsvParams(path=name, label="kind"), SplitSizes()),
         lambda name: DataSection("image_folder", ImageFolderParams(path=name), SplitSizes()),
+        lambda name: DataSection("mask_folder", MaskFolderParams(path=name, masks="."), SplitSizes()),
         lambda name: DataSection("python", PythonDatasetParams(factory=f"{name}.py:make"), SplitSizes()),
         lambda name: ModelSection("onnx", OnnxParams(path=name)),
         lambda name: ModelSection("python", PythonModelParams(factory=f"{name}.py:make", input_shape=(3,))),
     ],
-    ids=["npz", "csv", "image_folder", "python data", "onnx", "python"],
+    ids=["npz", "csv", "image_folder", "mask_folder", "python data", "onnx", "python"],
 )
 def test_a_name_that_no_file_can_have_is_a_usage_error(folder, source, name):
     for link in ("loop", "loop.py"):
