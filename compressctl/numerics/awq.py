@@ -27,8 +27,13 @@ def awq_scale(
     power = np.diag(hessian)
 
     def total(scale: np.ndarray) -> float:
-        kept = (place(weight * scale, power / scale**2) / scale for weight, place in zip(weights, rounded, strict=True))
-        return sum(output_error(weight, values, hessian) for weight, values in zip(weights, kept, strict=True))
+        error = 0.0
+        for weight, place in zip(weights, rounded, strict=True):
+            scaled = weight * scale
+            if not np.isfinite(scaled).all():
+                return np.inf
+            error += output_error(weight, place(scaled, power / scale**2) / scale, hessian)
+        return error
 
     plain = total(np.ones(len(magnitude), np.float32))
     best, least = None, plain

@@ -10,6 +10,8 @@ from pathlib import Path
 from traceback import clear_frames
 from typing import Any
 
+import numpy as np
+
 from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
 from compressctl.core.custom_ops import using
@@ -84,7 +86,12 @@ def run(
     status: Status = "done"
     try:
         events.emit("run.started", name=recipe.name, folder=str(folder), steps=[step.id for step in plan.steps])
-        with ending_signals_interrupt(), using(libraries(recipe.model, recipe.base)):
+        # Overflow shows where it matters: weights, outputs and scores are checked for what is no number.
+        with (
+            ending_signals_interrupt(),
+            using(libraries(recipe.model, recipe.base)),
+            np.errstate(over="ignore", invalid="ignore"),
+        ):
             executor.carry_out()
         if any(not check.holds for check in executor.budget):
             status = "budget missed"

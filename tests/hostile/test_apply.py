@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from hostile._case import Case
+from hostile._models import network
 from hostile._runs import fill_the_disk, recipe, remove, run_folder, stage, unmeasured
+from onnx import numpy_helper
 
 from compressctl.core.whole_files import lock
 
@@ -288,6 +292,39 @@ def test_the_page_of_a_job_cannot_be_written(case: Case) -> None:
         GITHUB_STEP_SUMMARY="/none/s",
     )
     assert "warning: the job's summary page cannot be written" in done.err
+
+
+# Models of odd numbers.
+
+
+@pytest.mark.parametrize("size", [-5, 0])
+def test_an_input_of_no_size_is_one_of_any_size(size: int, case: Case) -> None:
+    """Exporters write -1 or 0 where a size is open, and ONNX Runtime takes any size there: it is no error, and the run ends with 0."""
+    name = recipe(case)
+    model = network()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    onnx.save(model, case.folder / "model.onnx")
+    assert "in   x  float32 ?x8" in case.ends("inspect", "model.onnx", code=0).out
+    case.ends("apply", name, "--output", "out", code=0, first=unmeasured, leaves=["out"])
+
+
+LARGE = {
+    "8 bits": "quantize.weights, bits: 8",
+    "8 bits for a whole tensor": "quantize.weights, bits: 8, granularity: tensor, symmetric: false",
+    "half-quadratic": "quantize.weights, bits: 4, method: hqq",
+    "activations": "quantize.dynamic",
+    "shared": "share.kmeans, clusters: 2",
+}
+
+
+@pytest.mark.parametrize("stages", LARGE.values(), ids=LARGE)
+def test_weights_as_large_as_floats_can_be(stages: str, case: Case) -> None:
+    """Their squares are not, and neither is what stands a grid's step beside them: nothing is said of the arithmetic."""
+    name = recipe(case, f"[{{use: {stages}, if_slower: keep}}]")
+    weight = np.full((8, 4), 3.4e38, np.float32) * np.tile([1, -1], (8, 2))
+    onnx.save(network(numpy_helper.from_array(weight.astype(np.float32), "W")), case.folder / "model.onnx")
+    done = case.ends("apply", name, "--output", "out", code=0, first=unmeasured, leaves=["out"])
+    assert not done.err
 
 
 # Stages that do what they should not.

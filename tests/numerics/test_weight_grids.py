@@ -131,6 +131,18 @@ def test_gptq_refuses_what_is_not_finite() -> None:
         gptq(WEIGHT, np.full((64, 64), np.nan), fit_grid(WEIGHT, 4, 16, symmetric=True))
 
 
+def test_awq_tries_no_scale_that_makes_a_weight_infinite() -> None:
+    def place(matrix: np.ndarray, power: np.ndarray) -> np.ndarray:
+        assert np.isfinite(matrix).all()
+        return np.rint(matrix)
+
+    magnitude = np.abs(INPUTS).mean(axis=0)
+    weight = WEIGHT.copy()
+    weight[0, magnitude.argmax()] = 3e38
+    with np.errstate(over="ignore"):
+        awq_scale([weight], magnitude, HESSIAN, [place])
+
+
 def test_awq_scales_lower_the_output_error_by_what_they_say() -> None:
     def place(matrix: np.ndarray, power: np.ndarray) -> np.ndarray:
         return fit_grid(matrix, 3, 32, symmetric=True, search=False).values(matrix)

@@ -65,12 +65,17 @@ def round_weight(
     quant = _as_quant(grid, node, treatment, values.shape)
     hessian = np.eye(1) if usable is None else usable.second
     if usable is None:
-        error = float(np.sum((rounded - matrix) ** 2) / max(float(np.sum(matrix**2)), 1e-30))
+        error = _square(rounded - matrix) / max(_square(matrix), 1e-30)
     else:
         error = output_error(matrix, rounded, hessian) / max(output_error(0 * matrix, matrix, hessian), 1e-30)
     return Rounded(
         node.stored(rounded, values.shape), quant, method, max(error, 0.0) ** 0.5, _stored_bits(quant, values)
     )
+
+
+def _square(matrix: np.ndarray) -> float:
+    """The sum of the squares, which overflow in float32 from 2e19 on."""
+    return float(np.einsum("rk,rk->", matrix, matrix, dtype=np.float64))
 
 
 def rounded_values(matrix: np.ndarray, power: np.ndarray, treatment: Treatment) -> np.ndarray:
