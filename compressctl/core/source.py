@@ -210,6 +210,9 @@ metrics: Registry[MetricSpec] = Registry(
         "recall_at_1": "compressctl.tasks.metric_specs:RECALL_AT_1",
         "recall_at_10": "compressctl.tasks.metric_specs:RECALL_AT_10",
         "mean_iou": "compressctl.tasks.metric_specs:MEAN_IOU",
+        "cer": "compressctl.tasks.metric_specs:CER",
+        "wer": "compressctl.tasks.metric_specs:WER",
+        "exact": "compressctl.tasks.metric_specs:EXACT",
     },
 )
 
@@ -221,5 +224,7 @@ decoders: Registry[DecoderSpec] = Registry(
         "argmax": "compressctl.tasks.decoder_specs:ARGMAX",
         "tokens": "compressctl.tasks.decoder_specs:TOKENS",
         "frames": "compressctl.tasks.decoder_specs:FRAMES",
+        "ctc": "compressctl.tasks.decoder_specs:CTC",
+        "sequence": "compressctl.tasks.decoder_specs:SEQUENCE",
     },
 )

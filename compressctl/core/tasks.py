@@ -20,6 +20,7 @@ Task = Literal[
     "token-classification",
     "frame-classification",
     "segmentation",
+    "recognition",
     "language-model",
     "custom",
 ]
@@ -92,6 +93,12 @@ TASKS: dict[Task, TaskSpec] = {
         "argmax",
         "compressctl.tasks.segmentation:PIXELS",
         class_axis=1,
+    ),
+    "recognition": TaskSpec(
+        "the text in an image, or what is spoken: a string for each sample",
+        "cer",
+        results="compressctl.tasks.text:STRINGS",
+        has_loss=False,
     ),
     "custom": TaskSpec("whatever the metric of your own takes", has_loss=False),
 }

@@ -218,6 +218,10 @@ class _Reader:
         at = (*under, "decode")
         node, usual = find(self.root, list(at)), TASKS[task].decoder
         if node is None or node.value is None:
+            if usual is None and TASKS[task].results is not None:
+                fitting = [name for name in decoders.names() if task in decoders.get(name).tasks]
+                hint = f"set `decode` to {', '.join(fitting)}, or to a function of yours: file.py:name"
+                self._problem(f"nothing says how {task} reads results off outputs", at, hint)
             return DecodeSection(usual, decoders.get(usual).params()) if usual else None
         if not isinstance(node.value, dict):
             node = _as_mapping(node) if _is_function(node.value) else node.with_value({"use": node})

@@ -9,12 +9,14 @@ from compressctl.numerics.next_token import IGNORED_LABEL
 
 
 def as_labels(stored: np.ndarray, place: str) -> np.ndarray:
-    """int64 from integers, float32 from floats; a column (n, 1) becomes (n,).
+    """int64 from integers, float32 from floats, objects from text; a column (n, 1) becomes (n,).
 
     place: where they come from, for the message. Raises UsageError for anything else and for negative classes; where a sample
     has several labels, -100 marks those that do not count.
     """
     labels = stored[:, 0] if stored.ndim == 2 and stored.shape[1] == 1 else stored
+    if labels.dtype.kind == "U" and labels.ndim == 1:
+        return labels.astype(object)
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
             raise UsageError(f"{place} holds labels that are not finite numbers")

@@ -116,6 +116,11 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     return proto
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What the file says of itself, by key. Raises UsageError when it is not ONNX."""
+    return {entry.key: entry.value for entry in _parsed(path).model.metadata_props}
+
+
 def _parsed(path: Path) -> Parsed:
     from compressctl.graph.model_file import parse
 

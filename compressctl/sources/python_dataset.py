@@ -85,7 +85,10 @@ def _part(inputs: Any, labels: Any, params: PythonDatasetParams) -> tuple[Part, 
 
 
 def _numbers(labels: Any, place: str) -> np.ndarray:
-    return as_labels(check_numbers(np.asarray(labels), place), place)
+    array = np.asarray(labels)
+    if array.dtype == object and all(isinstance(label, str) for label in array.flat):
+        array = array.astype(str)
+    return as_labels(array if array.dtype.kind == "U" else check_numbers(array, place), place)
 
 
 def _test_part(given: Any, first: Part, inputs: set[str], params: PythonDatasetParams) -> Part:

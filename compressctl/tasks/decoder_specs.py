@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.core.source import DecoderSpec
-from compressctl.tasks.params import ArgmaxParams, PythonDecoderParams, SequenceParams
+from compressctl.tasks.params import ArgmaxParams, CtcParams, PythonDecoderParams, SequenceParams, TokenTextParams
 
 PYTHON = DecoderSpec(
     name="python",
@@ -35,4 +35,20 @@ FRAMES = DecoderSpec(
     tasks=("frame-classification",),
     params=SequenceParams,
     implementation="compressctl.tasks.sequences:decoder",
+)
+
+CTC = DecoderSpec(
+    name="ctc",
+    summary="text by the likeliest letter of each step, repeats and blanks left out",
+    tasks=("recognition",),
+    params=CtcParams,
+    implementation="compressctl.tasks.text:ctc",
+)
+
+SEQUENCE = DecoderSpec(
+    name="sequence",
+    summary="text of tokens, one after the other up to an end token",
+    tasks=("recognition",),
+    params=TokenTextParams,
+    implementation="compressctl.tasks.text:tokens",
 )

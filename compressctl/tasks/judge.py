@@ -13,9 +13,9 @@ from compressctl.core.registry import load
 from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
 from compressctl.core.tasks import Decode, Judge, Learning, Loss
 from compressctl.recipe.schema import Head, MetricSection, Recipe
-from compressctl.sources.fingerprint import source_fingerprint
+from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.python_code import author_function, code_files
-from compressctl.tasks.params import PythonDecoderParams
+from compressctl.tasks.params import DecoderParams, PythonDecoderParams
 
 
 def judge_of(recipe: Recipe, outputs: Sequence[str]) -> Judge:
@@ -124,7 +124,8 @@ def judged_by(recipe: Recipe) -> list[object]:
 
 
 def _files(params: BaseModel, base: Path) -> dict[str, Path]:
-    """What decides what a decoder does, besides its params: its author's code."""
+    """What decides what a decoder does, besides its params: its author's code, and files that they name."""
     if isinstance(params, PythonDecoderParams):
         return dict(code_files(params.function, base))
-    return {}
+    named = params.files(base) if isinstance(params, DecoderParams) else {}
+    return {name: existing(path, what=f"decode.{name}:") for name, path in named.items()}

@@ -172,3 +172,30 @@ RECALL_AT_10 = MetricSpec(
     unit="%",
     implementation="compressctl.tasks.ranking:recall_at_10",
 )
+
+CER = MetricSpec(
+    name="cer",
+    summary="character error: characters to change, add and remove, in percent of the labels' characters",
+    tasks=("recognition",),
+    higher_is_better=False,
+    unit="%",
+    implementation="compressctl.tasks.text:cer",
+)
+
+WER = MetricSpec(
+    name="wer",
+    summary="word error: the same of words",
+    tasks=("recognition",),
+    higher_is_better=False,
+    unit="%",
+    implementation="compressctl.tasks.text:wer",
+)
+
+EXACT = MetricSpec(
+    name="exact",
+    summary="share of samples whose text is the label's, in percent",
+    tasks=("recognition",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.tasks.text:exact",
+)
