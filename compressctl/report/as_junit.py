@@ -13,15 +13,16 @@ def render(report: Report) -> str:
     """Stages that failed and runs that were interrupted are errors, missed limits failures."""
     broken = report.status in ("failed", "interrupted", "time limit")
     failures = sum(not check.holds for check in report.budget)
+    seconds = f"{max(report.seconds, 0):.3f}"
     suite = ElementTree.Element(
         "testsuite",
         name=_text(report.name),
         tests=str(len(report.budget) + 1),
         failures=str(failures),
         errors=str(int(broken)),
-        time=f"{report.seconds:.3f}",
+        time=seconds,
     )
-    run = ElementTree.SubElement(suite, "testcase", classname="compressctl", name="run", time=f"{report.seconds:.3f}")
+    run = ElementTree.SubElement(suite, "testcase", classname="compressctl", name="run", time=seconds)
     if broken:
         ElementTree.SubElement(run, "error", message=report.status).text = _text(report.error or report.summary[0])
     for check in report.budget:
