@@ -25,12 +25,12 @@ from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target, resolve_profile
 from compressctl.measure.latency import compare, operating_point
-from compressctl.tasks.metrics import spearman
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import predict
 from compressctl.recipe.loader import load
 from compressctl.sources.load import load_dataset
 from compressctl.sources.onnx_file import signature_of
+from compressctl.tasks.metrics import spearman
 
 ROOT = Path(__file__).parent.parent
 RECIPES = {"compressctl, 8 bits": "sentences-int8.yaml", "compressctl, 4 bits": "sentences-int4.yaml"}

@@ -453,26 +453,6 @@ def test_the_exported_file_scores_what_the_report_says(shell: Shell, name: str) 
     assert part["compressed"]["macs"] <= 0.5 * part["baseline"]["macs"]
 
 
-class FirstRecurrent(nn.Module):
-    """A recurrent layer is the first: nothing before it tells the library how wide it is."""
-
-    def __init__(self, cell: str) -> None:
-        super().__init__()
-        self.cell = getattr(nn, cell)(8, 32, batch_first=True, bidirectional=True)
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.cell(x[:, 0])[0][:, -1])
-
-
-@pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
-def test_a_network_whose_channels_cannot_be_traced_is_refused_with_the_reason(cell: str, tmp_path: Path) -> None:
-    model = TorchModel(FirstRecurrent(cell).eval(), IMAGE)
-    with pytest.raises(StageError, match="nothing can be removed") as refused:
-        apply(model, ChannelsParams(keep=0.6), context(tmp_path, digits_data()))
-    assert "a recurrent layer's channels are not removed" in str(refused.value.hint)
-
-
 class GroupedQueries(nn.Module):
     """Each key and value serves two heads of queries, repeated as usual: a view, an expansion, a reshape."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from compressctl.core.errors import MissingDependencyError, in_short
 from compressctl.core.quiet import quiet
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.layers.channels import recurrent
+from compressctl.layers.channels.recurrent import Part
 from compressctl.layers.channels.search_bound import Steps, TooFarError, bound_search
 
 try:
@@ -89,11 +91,13 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
 
     Prove the groups on the network itself (`verify_group.py: proven`) before they are cut. Source: DepGraph, Fang et al. 2023, section 3.2 (grouping), by the torch-pruning library.
     """
-    traced = copy.deepcopy(network).eval().requires_grad_(True)
+    traced = copy.deepcopy(network).eval()
+    parts = recurrent.stand_in(traced)
+    traced.requires_grad_(True)
     try:
         graph = _graph(traced, inputs)
     except Exception as error:
-        return Coupling((), _untraceable(traced, error))
+        return Coupling((), _untraceable(network, error))
     steps = bound_search(graph)
     names = {module: name for name, module in traced.named_modules()}
     groups: list[Group] = []
@@ -114,14 +118,90 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
             groups.append(found)
     for name, module in traced.named_modules():
         if isinstance(module, GIVES_CHANNELS) and name not in seen:
-            fixed[name] = (
-                "it takes no part in the output, or only inside a layer that is one piece (attention, recurrent)"
-            )
+            fixed[name] = "it takes no part in the output, or only inside a layer that is one piece (attention)"
+    groups, fixed = _of_recurrent_layers(groups, fixed, parts, network)
     members = {
         member.name.rpartition(".")[0] for group in groups for member in group.members if member.axis == "values"
     }
-    foreign = {name: reason for name, reason in _not_torchs(traced).items() if name not in members}
-    return Coupling(tuple(groups), fixed | _in_one_piece(traced) | foreign)
+    foreign = {name: reason for name, reason in _not_torchs(network).items() if name not in members}
+    return Coupling(tuple(groups), fixed | _in_one_piece(network) | foreign)
+
+
+def _of_recurrent_layers(
+    groups: Sequence[Group], fixed: Mapping[str, str], parts: Mapping[str, Part], network: nn.Module
+) -> tuple[list[Group], dict[str, str]]:
+    """The same with the weights of recurrent layers in the place of their stand-ins' linear layers: one group for all layers and
+    directions of a module, or a reason for the whole module where one of them has to stay."""
+    reasons = {parts[name].module if name in parts else name: reason for name, reason in fixed.items()}
+    stays = {parts[name].module for name in fixed if name in parts}
+    found: list[Group] = []
+    for group in groups:
+        modules = {parts[layer].module for layer in group.layers if layer in parts}
+        if modules & stays:
+            reason = next(reasons[module] for module in sorted(modules & stays))
+            stays |= modules
+            reasons.update({parts[layer].module if layer in parts else layer: reason for layer in group.layers})
+            continue
+        tied = [other for other in found if modules & set(other.layers)]
+        found = [other for other in found if other not in tied]
+        found.append(_joined([*tied, _translated(group, parts, network)], network))
+    kept = [group for group in found if not stays & set(group.layers)]
+    for group in found:
+        if group not in kept:
+            reason = next(reasons[module] for module in sorted(stays & set(group.layers)))
+            reasons.update(dict.fromkeys(group.layers, reason))
+    return kept, reasons
+
+
+def _translated(group: Group, parts: Mapping[str, Part], network: nn.Module) -> Group:
+    members: list[Member] = []
+    for member in group.members:
+        part = parts.get(member.name)
+        if part is None:
+            members.append(member)
+            continue
+        weight = f"{part.module}.weight_{part.of}{part.suffix}"
+        if member.axis == "in":
+            members.append(Member(weight, "values", member.channels, member.units, 1))
+            continue
+        module = network.get_submodule(part.module)
+        made = recurrent.rows(module, part, member.channels)
+        units = np.broadcast_to(member.units, made.shape).reshape(-1)
+        names = [weight, f"{part.module}.bias_{part.of}{part.suffix}"][: 2 if module.bias else 1]
+        members += [Member(name, "values", made.reshape(-1), units, 0) for name in names]
+
+    def called(name: str) -> str:
+        return parts[name].module if name in parts else name
+
+    layers = tuple(dict.fromkeys(map(called, group.layers)))
+    return replace(group, name=called(group.name), members=tuple(members), layers=layers)
+
+
+def _joined(groups: Sequence[Group], network: nn.Module) -> Group:
+    """One group of several with a recurrent module in common: its hidden units in the same place are one."""
+    if len(groups) == 1:
+        return groups[0]
+    offsets = np.cumsum([0, *(group.units for group in groups)])
+    members = [
+        replace(member, units=member.units + offset)
+        for group, offset in zip(groups, offsets, strict=False)
+        for member in group.members
+    ]
+    leader = np.arange(offsets[-1])
+    for member in members:
+        owner, _, weight = member.name.rpartition(".")
+        if member.axis != "values" or member.dim != 1 or not weight.startswith("weight_hh"):
+            continue
+        first = next(m for m in members if m.name.startswith(f"{owner}.weight_hh") and m.dim == 1)
+        unit_at = dict(zip(first.channels.tolist(), first.units.tolist(), strict=True))
+        for channel, unit in zip(member.channels.tolist(), member.units.tolist(), strict=True):
+            one, other = leader[unit], leader[unit_at[channel]]
+            leader[leader == max(one, other)] = min(one, other)
+    leaders, unit_of = np.unique(leader, return_inverse=True)
+    renamed = tuple(replace(member, units=unit_of[member.units]) for member in members)
+    layers = tuple(dict.fromkeys(layer for group in groups for layer in group.layers))
+    kind = " ".join(sorted(group.kind for group in groups))
+    return Group(groups[0].name, len(leaders), groups[0].width, renamed, layers, kind)
 
 
 def _not_torchs(network: nn.Module) -> dict[str, str]:
@@ -134,19 +214,22 @@ def _not_torchs(network: nn.Module) -> dict[str, str]:
 
 
 def _in_one_piece(network: nn.Module) -> dict[str, str]:
-    recurrent = [name for name, module in network.named_modules() if isinstance(module, nn.RNNBase)]
-    return dict.fromkeys(
-        recurrent, "a recurrent layer's channels are not removed: each is also an input of its next step"
-    )
+    return {
+        name: recurrent.PROJECTED
+        if getattr(module, "proj_size", 0)
+        else f"{type(module).__name__} is a recurrent layer of another class than torch's own"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.RNNBase) and not recurrent.is_cuttable(module)
+    }
 
 
 def _untraceable(network: nn.Module, error: Exception) -> dict[str, str]:
     """Why every layer stays, where the library fails on the network as a whole."""
-    pieces = _in_one_piece(network)
+    pieces = [name for name, module in network.named_modules() if isinstance(module, nn.RNNBase)]
     because = f", which has recurrent layers ({', '.join(pieces)})" if pieces else ""
     reason = f"channels cannot be followed through this network{because} ({in_short(error)[:200]})"
     layers = [name for name, module in network.named_modules() if isinstance(module, GIVES_CHANNELS)]
-    return dict.fromkeys(layers, reason) | pieces
+    return dict.fromkeys([*layers, *pieces], reason) | _in_one_piece(network)
 
 
 def example_inputs(signature: Any, samples: int = 2, seed: int = 0) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.layers.channels.dependency_groups import Axis, Group, Member
+from compressctl.layers.channels.recurrent import set_widths
 from compressctl.layers.channels.weights import member_weights, over_channels, per_channel
 
 Removal = Mapping[tuple[str, Axis, int], np.ndarray]
@@ -37,6 +38,7 @@ def cut(network: nn.Module, gone: Removal) -> nn.Module:
             _narrow(smaller.get_submodule(owner), attribute, dim, positions)
         else:
             _cut_layer(smaller.get_submodule(name), axis, positions)
+    set_widths(smaller.modules())
     return smaller
 
 

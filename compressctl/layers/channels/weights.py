@@ -15,7 +15,7 @@ def channel_norms(network: nn.Module, group: Group, power: int) -> np.ndarray:
     for member in group.members:
         module, parameters = member_weights(network, member)
         for name, value in parameters:
-            if name.endswith(".bias"):
+            if name.rpartition(".")[2].startswith("bias"):
                 continue
             parts.append(
                 to_units(group, member, as_array(per_channel(value.detach().abs().pow(power), module, member)))

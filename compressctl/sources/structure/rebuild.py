@@ -45,6 +45,10 @@ def rebuild(original: nn.Module, description: Any, weights: Mapping[str, Tensor]
     _allocate(network, weights, _bytes(original))
     if "frozen" in description:
         _freeze(network, description["frozen"])
+    for module in network.modules():
+        if isinstance(module, nn.RNNBase):
+            # torch's recurrent layers keep a list of their own parameters.
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
     return network.eval()
 
 

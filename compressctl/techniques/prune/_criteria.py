@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, Group, Member
 from compressctl.layers.channels.weights import as_array, channel_norms, member_weights, per_channel, to_units
@@ -85,6 +87,9 @@ def _distance_to_others(network: nn.Module, group: Group) -> np.ndarray:
                 weight = weight.transpose(0, 1)
             filters = weight.flatten(1).double()
             parts.append(to_units(group, member, as_array(torch.cdist(filters, filters).sum(1))))
+        elif member.axis == "values" and member.dim == 0 and ".weight_" in member.name:
+            filters = network.get_parameter(member.name).detach().double()  # rows of a recurrent layer's gates
+            parts.append(to_units(group, member, as_array(torch.cdist(filters, filters).sum(1))))
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -98,16 +103,29 @@ def _activation(network: nn.Module, groups: Sequence[Group], batches: Iterable[T
         mean = value.detach().abs().double().movedim(axis, 0).flatten(1).mean(1)
         sums[key] = sums.get(key, torch.zeros_like(mean)) + mean
 
+    def note_states(name: str, module: nn.Module, given: tuple[Tensor, ...], output: tuple[Tensor, Any]) -> None:
+        states = output[0].data if isinstance(output[0], PackedSequence) else output[0]
+        mean = states.detach().abs().double().reshape(-1, int(module.hidden_size)).mean(0)  # type: ignore[arg-type]
+        sums[name, "states"] = sums.get((name, "states"), torch.zeros_like(mean)) + mean
+
     watched = {(m.name, m.axis) for group in groups for m in group.members if m.axis != "values"}
+    recurrent = {
+        name for group in groups for name in group.layers if isinstance(network.get_submodule(name), nn.RNNBase)
+    }
     with ExitStack() as hooks, torch.no_grad():
         for key in watched:
             hooks.enter_context(network.get_submodule(key[0]).register_forward_hook(partial(note, key)))
+        for name in recurrent:
+            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(note_states, name)))
         for batch in batches:
             network(*batch.inputs)
     found = {}
     for group in groups:
         readers = [m for m in group.members if m.axis == "in"] or [m for m in group.members if m.axis == "out"]
-        found[group.name] = np.mean([to_units(group, m, as_array(sums[m.name, m.axis])) for m in readers], axis=0)
+        parts = [to_units(group, m, as_array(sums[m.name, m.axis])) for m in readers]
+        columns = [m for m in group.members if m.axis == "values" and m.dim == 1 and m.name.endswith(".weight_hh_l0")]
+        parts += [to_units(group, m, as_array(sums[m.name.rpartition(".")[0], "states"])) for m in columns]
+        found[group.name] = np.mean(parts, axis=0)
     return found
 
 
