@@ -24,7 +24,10 @@ class SplitSizes(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     validation: int | float = Field(
-        0.1, description="held-out samples that choose: gates, search, early stopping", ge=0, le=2_147_483_647
+        0.1,
+        description="held-out samples that choose: gates, search, early stopping; of a dataset's own validation split all, or at most so many",
+        ge=0,
+        le=2_147_483_647,
     )
     calibration: int | float | None = Field(
         None,
@@ -37,6 +40,9 @@ class SplitSizes(BaseModel):
         description="samples that report; default: the dataset's own test split, else a fifth",
         ge=0,
         le=2_147_483_647,
+    )
+    train: int | float | None = Field(
+        None, description="most samples to train on; default: all that no other split takes", ge=0, le=2_147_483_647
     )
 
 

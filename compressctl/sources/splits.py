@@ -37,8 +37,9 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
     """Deal `samples` samples to the splits; what no other split takes is for training.
 
     own_validation and own_test: how many samples the dataset itself keeps for these splits; they are stored after the
-    others (positions samples .. samples + own_validation - 1, then the test's). An own validation split is used whole. Test
-    is dealt first, then validation, then calibration, so that another calibration size leaves the first two as they are.
+    others (positions samples .. samples + own_validation - 1, then the test's). Of an own validation split at most so many
+    as the recipe says. Test is dealt first, then validation, then calibration, so that another calibration size leaves the
+    first two as they are; `train` takes the first of the rest, so that a larger one keeps a smaller one's samples.
     Raises UsageError when the sizes ask for more samples than there are.
     """
     order = np.random.default_rng(seed).permutation(samples)
@@ -63,9 +64,16 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
         wanted_calibration = _count("calibration", sizes.calibration, samples)
     _check_fit(samples, {"test": wanted_test, "validation": wanted_validation, "calibration": wanted_calibration})
     ends = np.cumsum([wanted_test, wanted_validation, wanted_calibration])
-    validation = np.arange(samples, samples + own_validation) if own_validation else order[ends[0] : ends[1]]
+    validation = order[ends[0] : ends[1]]
+    if own_validation:
+        own = np.random.default_rng([seed, 2]).permutation(own_validation) + samples
+        most = (
+            _count("validation", sizes.validation, own_validation) if "validation" in sizes.model_fields_set else None
+        )
+        validation = np.sort(own) if most is None or most >= own_validation else own[:most]
+    train = order[ends[2] :]
     return Splits(
-        train=order[ends[2] :],
+        train=train if sizes.train is None else train[: _count("train", sizes.train, samples)],
         validation=validation,
         calibration=order[ends[1] : ends[2]],
         test=test,

@@ -114,3 +114,19 @@ def test_more_test_samples_than_the_dataset_keeps_is_an_error():
 def test_a_number_that_is_neither_count_nor_share_is_an_error():
     with pytest.raises(UsageError, match="write 2 for that many samples"):
         choose(100, SplitSizes(calibration=1.5), 0)
+
+
+def test_training_samples_can_be_limited() -> None:
+    whole, few, more = (choose(100, SplitSizes(train=train), 0) for train in (None, 10, 0.2))
+    assert len(few.train) == 10
+    assert np.array_equal(few.train, whole.train[:10])
+    assert np.array_equal(more.train[:10], few.train)
+    assert all(np.array_equal(few.of(name), whole.of(name)) for name in ("validation", "calibration", "test"))
+
+
+def test_an_own_validation_split_is_used_whole_unless_the_recipe_limits_it() -> None:
+    assert np.array_equal(choose(50, SplitSizes(), 0, own_validation=20).validation, np.arange(50, 70))
+    limited = choose(50, SplitSizes(validation=5), 0, own_validation=20).validation
+    assert len(np.unique(limited)) == 5
+    assert limited.min() >= 50
+    assert len(choose(50, SplitSizes(validation=21), 0, own_validation=20).validation) == 20
