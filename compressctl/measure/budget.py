@@ -42,7 +42,8 @@ def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tupl
             checks += [missed(f"accuracy_drop of {name}", limit) for name, limit in budget.accuracy_drop.items()]
     if budget.worst_class_drop is not None:
         name, drop = (change.worst_class if change else None) or (None, None)
-        words = f"points of accuracy of class {name}" if name else "points of accuracy of one class"
+        counted = "accuracy" if change is None or change.right_to_wrong is not None else metric
+        words = f"points of {counted} of class {name}" if name else f"points of {counted} of one class"
         checks.append(at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, found.speed if found else None))

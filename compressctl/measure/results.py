@@ -97,7 +97,8 @@ class Score(Result):
 
 
 class Change(Result):
-    """Against the baseline on the same samples. worst_class: its name and its drop in points; counts for classification only."""
+    """Against the baseline on the same samples. worst_class: its name and its drop in points: of accuracy for classification,
+    of the metric by class for other tasks. The counts are for classification only."""
 
     drop: float = Field(description="of the metric, in its unit; positive is worse")
     worst_class: tuple[str, float] | None

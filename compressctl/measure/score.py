@@ -292,11 +292,13 @@ def change(
     split: SplitName,
     task: Task | None,
 ) -> Change:
-    """Sample by sample, the two in the same order. Flips and classes are counted for classifiers, whatever metric scores them."""
+    """Sample by sample, the two in the same order. Flips and accuracy by class are counted for classifiers, whatever metric scores them;
+    for other tasks the worst class is by the metric, where it has classes."""
     before, after = (score(found, metric, classes, split) for found in (baseline, compressed))
     drop = metric.drop(before.value, after.value)
     if task != "classification" or _labels(baseline).size != len(baseline.outputs):
-        return Change(drop=drop, worst_class=None, right_to_wrong=None, wrong_to_right=None, disagreements=None)
+        worst = _worst_of(metric, before.per_class, after.per_class)
+        return Change(drop=drop, worst_class=worst, right_to_wrong=None, wrong_to_right=None, disagreements=None)
     was_right, is_right = (_is_right(found) for found in (baseline, compressed))
     return Change(
         drop=drop,
@@ -305,6 +307,14 @@ def change(
         wrong_to_right=int(np.sum(~was_right & is_right)),
         disagreements=int(np.sum(_classes_of(baseline) != _classes_of(compressed))),
     )
+
+
+def _worst_of(
+    metric: MetricSpec, before: Mapping[str, float] | None, after: Mapping[str, float] | None
+) -> tuple[str, float] | None:
+    """The class that lost most of the metric, and how much; a class that is not found any more lost all of it."""
+    losses = {name: metric.drop(value, (after or {}).get(name, 0.0)) for name, value in (before or {}).items()}
+    return max(losses.items(), key=lambda loss: loss[1], default=None)
 
 
 def _worst_class(baseline: Predictions, compressed: Predictions, classes: Sequence[str]) -> tuple[str, float] | None:

@@ -11,7 +11,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import TechniqueParams, declared_problems, declared_products
-from compressctl.core.source import model_sources
+from compressctl.core.source import metrics, model_sources
 from compressctl.core.target import Release, Target, resolve_profile
 from compressctl.core.tasks import TASKS
 from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
@@ -71,12 +71,16 @@ def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
             yield Problem("there are no heads whose drops could be bounded one by one", path, "write one number")
         elif metric is None:
             yield Problem(f"the task {recipe.task} has no metric whose drop could be bounded", path, _NO_METRIC)
-        elif path.endswith("worst_class_drop") and recipe.task != "classification":
-            yield Problem(f"the task {recipe.task} has no classes whose accuracy could be bounded", path, None)
+        elif path.endswith("worst_class_drop") and recipe.task != "classification" and not _has_classes(metric):
+            yield Problem(f"{metric} has no classes that could be bounded one by one", path, None)
         elif path.startswith("budget") and recipe.data is None:
             yield Problem("nothing is scored without data", path, "add a `data` section")
         elif path.startswith("budget") and recipe.data and recipe.data.sizes.test == 0:
             yield Problem("the test split, which is scored, is empty", path, "leave data.test out, or set it")
+
+
+def _has_classes(metric: str) -> bool:
+    return metric in metrics and metrics.get(metric).by_class is not None
 
 
 def _heads_limits(recipe: Recipe, path: str, limit: float | dict[str, float]) -> Iterator[Problem]:

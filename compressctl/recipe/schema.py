@@ -167,7 +167,11 @@ class BudgetSection(FidelityLimits):
         None, gt=0, le=1e9, description="least ratio of latency, original / compressed, same runtime"
     )
     worst_class_drop: float | None = Field(
-        None, ge=0, le=1e9, description="most points of accuracy that any one class may lose, whatever the metric"
+        None,
+        ge=0,
+        le=1e9,
+        description="most points that any one class may lose: of accuracy for classification, whatever the metric, else of a metric that has "
+        "classes, as mean_iou",
     )
 
 

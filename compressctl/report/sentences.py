@@ -48,6 +48,10 @@ def _behaviour(after: Measurement | HeadResult) -> list[str]:
     if after.change is not None and after.change.disagreements is not None:
         lines += _flips(after.change)
         lines += _worst_class(after.change, after.behaviour)
+    elif after.change is not None and after.change.worst_class is not None and after.score is not None:
+        name, drop = after.change.worst_class
+        lost = f"Worst class: {shortened(name)} loses {drop:.2f} points of {after.score.metric}."
+        lines.append(lost if drop > 0 else f"No class loses {after.score.metric}.")
     if after.behaviour is not None:
         lines += _classification(after.behaviour)
     if after.decoded is not None:

@@ -55,13 +55,16 @@ def _run(folder: Path, text: str) -> tuple[int, Any]:
     return found.exit_code, json.loads((folder / "out" / "report.json").read_text())["backends"][0]["compressed"]
 
 
-STAGE = "stages: [{use: quantize.static, if_slower: keep, gate: {accuracy_drop: 5, kept: 90}}]\nbudget: {kept: 90, added: 10}\n"
+STAGE = "stages: [{use: quantize.static, if_slower: keep, gate: {accuracy_drop: 5, kept: 90}}]\nbudget: {kept: 90, added: 10, worst_class_drop: 10}\n"
 
 
 def test_masks_are_scored_and_compared(folder: Path) -> None:
     code, file = _run(folder, RECIPE + STAGE)
     assert code == 0
     assert file["score"]["metric"] == "mean_iou"
+    name, drop = file["change"]["worst_class"]
+    assert name in file["score"]["per_class"]
+    assert drop < 10
     assert set(file["score"]["per_class"]) == {"class 0", "class 1", "class 2"}
     assert file["decoded"]["reference"] == 16 * 12 * 12
     assert file["decoded"]["kept"] >= 0.9 * file["decoded"]["reference"]

@@ -114,7 +114,7 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
         HEAD + "data: {source: digits, test: 0}\nbudget: {accuracy_drop: 1}\n", "4:25", "the test split, which is scored, is empty",
     ),
     "the worst class of a language model": (
-        HEAD + DATA + "task: language-model\nbudget: {worst_class_drop: 1}\n", "5:28", "the task language-model has no classes",
+        HEAD + DATA + "task: language-model\nbudget: {worst_class_drop: 1}\n", "5:28", "perplexity has no classes",
     ),
     "training on a loss that the task has not": (
         HEAD + DATA + "task: custom\nstages:\n  - {use: finetune}\n", "6:11", "the task custom has none",
