@@ -15,7 +15,7 @@ def verdict(found: DecodedChange) -> str | None:
     kept = found.kept_percent
     if kept is None or kept >= _NEAR:
         return None
-    return f"not the same model: {kept:.1f} % of the original's {found.unit} remain"
+    return f"differs from the original: {kept:.1f} % of its {found.unit} remain"
 
 
 def summary(found: DecodedChange) -> str:

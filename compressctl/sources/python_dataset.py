@@ -20,6 +20,7 @@ from compressctl.sources.named_arrays import as_samples, check_numbers
 from compressctl.sources.params import PythonDatasetParams
 from compressctl.sources.python_code import call_factory, code_files
 from compressctl.sources.splits import choose
+from compressctl.tasks.objects import as_objects
 
 VERSION = 2
 
@@ -85,6 +86,13 @@ def _part(inputs: Any, labels: Any, params: PythonDatasetParams) -> tuple[Part, 
 
 
 def _numbers(labels: Any, place: str) -> np.ndarray:
+    """Labels as numbers or texts; as objects where each sample has an array of its own shape, as boxes."""
+    holds_objects = isinstance(labels, np.ndarray) and labels.dtype.kind == "O"
+    values = list(labels) if holds_objects or isinstance(labels, list | tuple) else []
+    if values and all(isinstance(value, np.ndarray) for value in values):
+        whole = [check_numbers(value, f"{place}, sample {number},") for number, value in enumerate(values)]
+        if holds_objects or len({value.shape for value in whole}) > 1:
+            return as_objects(whole)
     array = np.asarray(labels)
     if array.dtype == object and all(isinstance(label, str) for label in array.flat):
         array = array.astype(str)

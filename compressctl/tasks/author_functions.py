@@ -43,7 +43,8 @@ def author_loss(section: FunctionSection, base: Path) -> Loss:
     function = author_function(section.function, base)
 
     def loss(outputs: Any, labels: Any) -> Any:
-        given = f"outputs {list(outputs.shape)}, labels {list(labels.shape)}"
+        shape = list(labels.shape) if hasattr(labels, "shape") else [len(labels)]
+        given = f"outputs {list(outputs.shape)}, labels {shape}"
         return _called(section.function, lambda: function(outputs, labels, **section.args), given)
 
     return loss

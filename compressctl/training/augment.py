@@ -64,7 +64,7 @@ def mixup(
     Class labels become shares, (n, classes) float32. Raises UsageError for tasks and inputs that cannot be mixed.
     Source: Zhang et al. 2017, mixup, section 2.
     """
-    if task not in ("classification", "regression") or batch.labels is None:
+    if task not in ("classification", "regression") or not isinstance(batch.labels, Tensor):
         raise UsageError(
             f"mixup needs labels that can be mixed, which task {task} has not here", hint="leave mixup out"
         )

@@ -6,15 +6,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from compressctl.core.data import Batch, Split, bind
 from compressctl.core.model import Signature
 from compressctl.core.undeclared import Undeclared
+from compressctl.tasks.objects import as_objects
 
 
-class HeadLabels(dict[str, Tensor]):
+class LabelList(list[Any]):
+    """Labels that are no array of numbers, one for each sample: texts, and boxes as tensors of their own."""
+
+    def __getitem__(self, at: Any) -> Any:
+        return LabelList(super().__getitem__(at)) if isinstance(at, slice) else super().__getitem__(at)
+
+    def to(self, device: torch.device) -> LabelList:
+        return LabelList(label.to(device) if isinstance(label, Tensor) else label for label in self)
+
+    def numpy(self) -> np.ndarray:
+        """(n,) objects."""
+        return as_objects([label.cpu().numpy() if isinstance(label, Tensor) else label for label in self])
+
+
+Labels = Tensor | LabelList
+
+
+class HeadLabels(dict[str, Labels]):
     """Labels by head, each (n, ...): sliced and moved together."""
 
     def at(self, start: int, end: int) -> HeadLabels:
@@ -26,14 +45,14 @@ class HeadLabels(dict[str, Tensor]):
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; None without. heads: where
-    several outputs have labels, instead.
+    """inputs: in the order of the signature. labels: (n,) int64 classes, (n, classes) shares, or floats; a list where they are texts or
+    boxes; None without. heads: where several outputs have labels, instead.
 
     indices: (n,) int64, the samples' positions in the dataset; None where inputs stand for no sample of it.
     """
 
     inputs: tuple[Tensor, ...]
-    labels: Tensor | None
+    labels: Labels | None
     indices: Tensor | None = None
     heads: HeadLabels | None = None
 
@@ -63,19 +82,25 @@ def tensor_batches(
         yield TensorBatch(inputs, _labels(batch), torch.as_tensor(batch.indices), _heads(batch))
 
 
-def _labels(batch: Batch) -> Tensor | None:
+def _labels(batch: Batch) -> Labels | None:
     """Labels that the stage may not read stay what they are: who looks at inputs alone never touches them."""
     undeclared: Any = batch.labels
     if batch.labels is None or isinstance(undeclared, Undeclared):
         return undeclared  # type: ignore[no-any-return]
-    return None if batch.labels.dtype.names else torch.as_tensor(batch.labels)
+    return None if batch.labels.dtype.names else _tensors(batch.labels)
+
+
+def _tensors(labels: np.ndarray) -> Labels:
+    if labels.dtype != object:
+        return torch.as_tensor(labels)
+    return LabelList(torch.as_tensor(label) if isinstance(label, np.ndarray) else label for label in labels)
 
 
 def _heads(batch: Batch) -> HeadLabels | None:
     labels: Any = batch.labels
     if labels is None or isinstance(labels, Undeclared) or not labels.dtype.names:
         return None
-    return HeadLabels({name: torch.as_tensor(labels[name].copy()) for name in labels.dtype.names})
+    return HeadLabels({name: _tensors(labels[name].copy()) for name in labels.dtype.names})
 
 
 def _placed(tensor: Tensor, device: torch.device, is_channels_last: bool) -> Tensor:

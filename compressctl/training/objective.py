@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +68,9 @@ def _heads_objective(heads: Mapping[str, Learning], label_smoothing: float) -> O
     return objective
 
 
-def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """A mean loss of (outputs, labels), samples along axis 0 of both. Raises UsageError where the task has none, and no function is named.
+def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callable[[Tensor, Any], Tensor]:
+    """A mean loss of (outputs, labels), samples along axis 0 of both; labels are a tensor, for a function of the author's a `LabelList`
+    where they are texts or boxes. Raises UsageError where the task has none, and no function is named.
 
     classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. multi-label: binary cross-entropy of logits
     with (n, classes) of 0 and 1. regression: mean squared error. segmentation, token-classification, frame-classification:
@@ -108,8 +109,8 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
     )
 
 
-def _authors(function: Loss) -> Callable[[Tensor, Tensor], Tensor]:
-    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+def _authors(function: Loss) -> Callable[[Tensor, Any], Tensor]:
+    def loss(outputs: Tensor, labels: Any) -> Tensor:
         found = function(outputs, labels)
         if not isinstance(found, Tensor) or found.numel() != 1:
             shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__

@@ -99,3 +99,41 @@ def test_what_a_loss_of_one_s_own_raises_is_said_with_its_name(folder: Path) -> 
     found = CliRunner().invoke(app, ["apply", str(folder / "recipe.yaml")])
     assert found.exit_code == 2
     assert "net.py:focal failed on outputs [8, 3, 12, 12], labels [8, 12, 12]" in found.stderr
+
+
+BOXES = """
+import numpy as np, torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(432, 16), nn.ReLU(), nn.Linear(16, 4))
+
+def data():
+    rng = np.random.default_rng(0)
+    boxes = np.empty(160, dtype=object)
+    for place in range(160):
+        boxes[place] = rng.uniform(0, 1, (rng.integers(1, 4), 4)).astype(np.float32)
+    images = np.stack([np.full((3, 12, 12), box[0].mean(), np.float32) for box in boxes])
+    return images, boxes
+
+def read(outputs):
+    return list(outputs["output"])
+
+def nearest(outputs, labels):
+    return float(np.mean([np.abs(box - row).mean() for row, box in zip(outputs, (label[0] for label in labels))]))
+
+def first_box(outputs, labels):
+    assert isinstance(labels[0], torch.Tensor)
+    return torch.stack([(row - label[0]).abs().mean() for row, label in zip(outputs, labels)]).mean()
+"""
+
+
+def test_labels_of_any_number_reach_a_loss_of_one_s_own(folder: Path) -> None:
+    (folder / "net.py").write_text(BOXES)
+    head = "recipe: compressctl/v1\ntask: custom\nloss: net.py:first_box\ndecode: net.py:read\n"
+    scored = "metric: {function: net.py:nearest, higher_is_better: false}\n"
+    model = "model: {source: python, factory: net.py:make, input_shape: [3, 12, 12]}\ndata: {source: python, factory: net.py:data}\n"
+    train = "stages: [{use: finetune, epochs: 6, batch_size: 16, learning_rate: 0.01}, {use: distill.logits, teacher: original, epochs: 1, label_weight: 1}]\n"
+    before, after = _scores(_run(folder, head + scored + model + train))
+    assert after < 0.7 * before

@@ -117,7 +117,7 @@ def _loss(params: FeaturesParams) -> FeatureLoss:
         return loss + params.angle_weight * angle_loss(first, second) if params.angle_weight else loss
 
     def contrastive(student: Tensor, teacher: Tensor, companion: nn.Module, batch: TensorBatch) -> Tensor:
-        labels = batch.labels
+        labels = batch.labels if isinstance(batch.labels, Tensor) else None
         classes = labels if labels is not None and labels.ndim == 1 and not labels.is_floating_point() else None
         first, second = companion(student, teacher)
         return contrast(first, second, params.contrast_temperature, classes)

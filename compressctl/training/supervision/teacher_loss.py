@@ -59,7 +59,7 @@ def comparison(loss: TeacherLoss, task: Task, signature: Signature) -> Compare:
 
     def decoupled(student: Tensor, teacher: Tensor, batch: TensorBatch) -> Tensor:
         rows = (logits(student).flatten(0, -2), logits(teacher).flatten(0, -2))
-        target = right_class(batch.labels, rows[1])
+        target = right_class(batch.labels if isinstance(batch.labels, Tensor) else None, rows[1])
         return dkd(*rows, target, loss.dkd_alpha, loss.dkd_beta, loss.temperature)
 
     return decoupled
