@@ -13,6 +13,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model, OnnxModel, Signature
+from compressctl.core.objects import as_objects
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
@@ -21,7 +22,6 @@ from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
 from compressctl.tasks.metrics import classes_of
-from compressctl.tasks.objects import as_objects
 
 
 @dataclass(frozen=True)

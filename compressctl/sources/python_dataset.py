@@ -11,6 +11,7 @@ import numpy as np
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import UsageError
 from compressctl.core.failures import refused_in
+from compressctl.core.objects import as_objects
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
 from compressctl.sources.fingerprint import source_fingerprint
@@ -20,7 +21,6 @@ from compressctl.sources.named_arrays import as_samples, check_numbers
 from compressctl.sources.params import PythonDatasetParams
 from compressctl.sources.python_code import call_factory, code_files
 from compressctl.sources.splits import choose
-from compressctl.tasks.objects import as_objects
 
 VERSION = 2
 

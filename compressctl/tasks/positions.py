@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Tally
-from compressctl.tasks.objects import as_objects
 
 
 class Positions:

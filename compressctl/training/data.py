@@ -12,8 +12,8 @@ from torch import Tensor
 
 from compressctl.core.data import Batch, Split, bind
 from compressctl.core.model import Signature
+from compressctl.core.objects import as_objects
 from compressctl.core.undeclared import Undeclared
-from compressctl.tasks.objects import as_objects
 
 
 class LabelList(list[Any]):

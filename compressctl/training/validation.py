@@ -11,12 +11,12 @@ from torch import nn
 
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
+from compressctl.core.objects import as_objects
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, SummedMetric, read_only
 from compressctl.core.tasks import Decode
 from compressctl.core.technique import RunContext
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.tasks.objects import as_objects
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.in_memory import hold
 from compressctl.training.objective import Objective, first_output

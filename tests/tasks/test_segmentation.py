@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compressctl.core.errors import UsageError
-from compressctl.tasks.objects import as_objects
+from compressctl.core.objects import as_objects
 from compressctl.tasks.params import ArgmaxParams
 from compressctl.tasks.segmentation import PIXELS, argmax, iou_by_class, mean_iou
 

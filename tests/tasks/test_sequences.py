@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressctl.core.errors import UsageError
-from compressctl.tasks.objects import as_objects
+from compressctl.core.objects import as_objects
 from compressctl.tasks.params import SequenceParams
 from compressctl.tasks.sequences import FRAMES, accuracy, decoder, f1, f1_by_class
 

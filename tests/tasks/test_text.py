@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from compressctl.core.errors import MissingDependencyError, UsageError
-from compressctl.tasks.objects import as_objects
+from compressctl.core.objects import as_objects
 from compressctl.tasks.params import CtcParams, TokenTextParams
 from compressctl.tasks.text import STRINGS, cer, ctc, exact, tokens, wer
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
+from compressctl.core.objects import as_objects
 from compressctl.core.source import MetricSpec
 from compressctl.core.tasks import Decode
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.tasks.objects import as_objects
 from compressctl.training.data import tensor_batches
 
 _BATCH = 256
