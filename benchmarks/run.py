@@ -92,6 +92,7 @@ BENCHMARKS = {
     "third_party": Benchmark(["benchmarks/third_party.py"]),
     "minilm": Benchmark(["benchmarks/minilm.py"], (DATA, MINILM)),
     "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
+    "tasks_segmentation": Benchmark(["benchmarks/tasks.py", "segmentation"]),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
     "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),

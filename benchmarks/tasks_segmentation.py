@@ -200,20 +200,52 @@ def run(name: str, text: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads((output / "report.json").read_text())
 
 
+def row(name: str, report: dict[str, Any]) -> list[str]:
+    """Of a recipe that was carried out, or that its gate stopped."""
+    if report["error"]:
+        said = report["error"].splitlines()[0].partition("): ")[2]
+        return [name, f"stopped: {said}", "", ""]
+    part = report["backends"][0]
+    before, after = part["baseline"], part["compressed"]
+    named = {head["name"]: head["score"] for head in before["heads"]}
+    pairs = [(named[head["name"]], head["score"]) for head in after["heads"]] or [(before["score"], after["score"])]
+    scores = ", ".join(f"{new['metric']} {old['value']:.2f} -> {new['value']:.2f} %" for old, new in pairs)
+    if after["decoded"]:
+        scores += f", {100 * after['decoded']['kept'] / after['decoded']['reference']:.2f} % of pixels as before"
+    speed = after["speed"]
+    return [
+        name,
+        scores,
+        f"{part['smaller']:.2f}x smaller",
+        f"{speed['ratio']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f})",
+    ]
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--only", nargs="*", help="recipes by name; default: all")
+    parser.add_argument("--table", action="store_true", help="print what there is, run nothing")
     asked = parser.parse_args(arguments)
-    make_data()
-    for name, text in recipes(asked.epochs).items():
-        if asked.only and name not in asked.only:
-            continue
-        code, report = run(name, text)
-        print(f"{name}: exit {code}, {' '.join(report['summary'])}", flush=True)
-        if name.startswith("train-") and code == 0:
-            made = BUILD / "runs" / name / "artifacts" / "torch" / "model.safetensors"
-            (BUILD / f"{name.removeprefix('train-')}.safetensors").write_bytes(made.read_bytes())
+    names = recipes(asked.epochs)
+    if not asked.table:
+        make_data()
+        for name, text in names.items():
+            if not asked.only or name in asked.only:
+                _run_and_keep(name, text)
+    print("| recipe | test scenes: float -> compressed | size | speed (95 %) |\n|---|---|---|---|")
+    for name in names:
+        path = BUILD / "runs" / name / "report.json"
+        if path.exists() and not name.startswith("train-"):
+            print("| " + " | ".join(row(name, json.loads(path.read_text()))) + " |")
+
+
+def _run_and_keep(name: str, text: str) -> None:
+    """What is trained is where the others start."""
+    code, _ = run(name, text)
+    if name.startswith("train-") and code == 0:
+        made = BUILD / "runs" / name / "artifacts" / "torch" / "model.safetensors"
+        (BUILD / f"{name.removeprefix('train-')}.safetensors").write_bytes(made.read_bytes())
 
 
 if __name__ == "__main__":
