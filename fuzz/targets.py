@@ -426,6 +426,65 @@ def _reports() -> list[bytes]:
     return found
 
 
+def _text_list(data: bytes, folder: Path) -> None:
+    """A list of pictures of each kind: the first byte says which."""
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.params import TextImagesParams
+    from compressctl.sources.text_images import load
+
+    name = {b"{": "l.jsonl", b"f": "l.csv"}.get(data[:1], "l.txt")
+    if not (folder / "0.png").exists():
+        (folder / "0.png").write_bytes(_images()[0])
+    (folder / name).write_bytes(data)
+    sizes = SplitSizes(calibration=0, validation=0, test=1)
+    _use(load(TextImagesParams(path=name, height=8), sizes, folder, 0))
+
+
+def _text_lists() -> list[bytes]:
+    return [b"0.png\tsome text\n", b'file,text\n0.png,"a, b"\n', b'{"file": "0.png", "text": "x"}\n']
+
+
+def _sound(data: bytes, folder: Path) -> None:
+    from compressctl.sources.wav_file import read_wav
+
+    (folder / "a.wav").write_bytes(data)
+    read_wav(folder / "a.wav")
+
+
+def _sounds() -> list[bytes]:
+    from scipy.io import wavfile
+
+    values = np.random.default_rng(0).uniform(-1, 1, (40, 2))
+    found = []
+    for array in (
+        values.astype(np.float32),
+        (values * 32767).astype(np.int16),
+        (values[:, 0] * 100 + 128).astype(np.uint8),
+    ):
+        stream = io.BytesIO()
+        wavfile.write(stream, 8000, array)
+        found.append(stream.getvalue())
+    return found
+
+
+def _jsonl(data: bytes, folder: Path) -> None:
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.jsonl import load
+    from compressctl.sources.params import JsonlParams
+
+    (folder / "d.jsonl").write_bytes(data)
+    sizes = SplitSizes(calibration=0, validation=0, test=1)
+    _use(load(JsonlParams(path="d.jsonl", inputs=("x",), label="y", text=data[-2:-1] == b" "), sizes, folder, 0))
+
+
+def _json_lines() -> list[bytes]:
+    return [
+        b'{"x": [1, 2.5], "y": 1}\n{"x": [3], "y": 0}\n',
+        b'{"x": 3, "y": "a"}\n{"x": -1e3, "y": "b"}\n',
+        b'{"x": [[1], [2]], "y": "a b"} \n',
+    ]
+
+
 TARGETS = {
     "recipe": Target(_recipe, _recipes),
     "set": Target(_set, _sets),
@@ -435,6 +494,9 @@ TARGETS = {
     "csv": Target(_csv, _tables),
     "images": Target(_image, _images),
     "sentence_pairs": Target(_pairs, _pair_tables),
+    "text_list": Target(_text_list, _text_lists),
+    "wav": Target(_sound, _sounds),
+    "jsonl": Target(_jsonl, _json_lines),
     "labels": Target(_labels, _label_tables),
     "safetensors": Target(_safetensors, _weights),
     "structure": Target(_structure, _structures),

@@ -54,7 +54,8 @@ def read_regular(path: Path, most_bytes: int | None = None) -> bytes:
     with open_regular(path) as file:
         if most_bytes is None:
             return file.read()
-        content = file.read(most_bytes + 1)
+        # No more than there is: room for all that is asked for is taken at once.
+        content = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > most_bytes:
         raise UsageError(f"{path} holds more than {most_bytes:,} bytes, which is too much for what it should be")
     return content

@@ -190,6 +190,9 @@ datasets: Registry[DatasetSpec] = Registry(
         "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
         "csv": "compressctl.sources.specs:CSV",
         "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",
+        "text_images": "compressctl.sources.specs:TEXT_IMAGES",
+        "wav_folder": "compressctl.sources.specs:WAV_FOLDER",
+        "jsonl": "compressctl.sources.specs:JSONL",
         "python": "compressctl.sources.specs:PYTHON_DATASET",
     },
 )

@@ -39,12 +39,17 @@ _RESAMPLING = {
 
 @dataclass(frozen=True)
 class Preparation:
-    """What happens to each image, in this order. resize: the shorter side, or (height, width). crop: from the centre."""
+    """What happens to each image, in this order. resize: the shorter side, or (height, width). crop: from the centre.
+
+    height: of the whole image, its width in proportion but no more than most_width.
+    """
 
     color: Literal["rgb", "gray"] = "rgb"
     resize: ImageSize | None = None
     crop: ImageSize | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    height: int | None = None
+    most_width: int | None = None
 
 
 def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparation: Preparation) -> np.ndarray:
@@ -116,8 +121,8 @@ def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) 
 
 def _prepared(image: Opened, name: str, preparation: Preparation, interpolation: str) -> Opened:
     """Resized, then cropped."""
-    if preparation.resize is not None:
-        height, width = _resized(image, preparation.resize)
+    if preparation.resize is not None or preparation.height is not None or preparation.most_width is not None:
+        height, width = _resized(image, preparation)
         _check_pixels(height, width, f"{name}, resized,")
         image = image.resize((width, height), _RESAMPLING[interpolation])
     return image if preparation.crop is None else _centre(image, preparation.crop, name)
@@ -134,7 +139,12 @@ def _check_pixels(height: int, width: int, name: str) -> None:
         raise UsageError(f"{name} is {height}x{width}, more than the {_MOST_PIXELS:,} pixels that are read")
 
 
-def _resized(image: Opened, size: ImageSize) -> tuple[int, int]:
+def _resized(image: Opened, preparation: Preparation) -> tuple[int, int]:
+    size = preparation.resize
+    if size is None:
+        height = preparation.height or image.height
+        width = max(1, round(image.width * height / image.height))
+        return height, width if preparation.most_width is None else min(width, preparation.most_width)
     if not isinstance(size, int):
         return size
     scale = size / min(image.height, image.width)

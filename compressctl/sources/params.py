@@ -348,3 +348,58 @@ class PythonDatasetParams(SourceParams):
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
     batch_axes: BatchAxes = Field(default_factory=dict, description=BATCH_AXES)
     classes: tuple[str, ...] | None = Field(None, description="class names, in the order of the labels")
+
+
+class TextImagesParams(Normalised):
+    path: str = Field(
+        description="the list, relative to the recipe: `picture<tab>text` on each line, a .csv with the columns file and text, or .jsonl; "
+        "pictures are named from the list's folder"
+    )
+    test_path: str | None = Field(None, description="a second list: the dataset's own test split")
+    height: Pixels | None = Field(
+        None, description="pixels that every picture gets, its width in proportion; default: as stored"
+    )
+    width: Pixels | None = Field(
+        None,
+        description="pixels: narrower pictures are padded on the right, wider ones squeezed; default: every picture its own",
+    )
+    pad: float = Field(0.0, description="what is padded with, after scale, mean and std")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="how resizing computes pixels"
+    )
+    color: Literal["rgb", "bgr", "gray"] = Field("rgb", description="three channels, in OpenCV's order, or one")
+    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
+    scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
+    input_name: str = Field("input", min_length=1, description="the name under which batches carry the pictures")
+
+
+class WavFolderParams(SourceParams):
+    path: str = Field(description="the folder of .wav files, relative to the recipe")
+    labels: str = Field(
+        "transcripts",
+        min_length=1,
+        description="`transcripts` (LibriSpeech's *.trans.txt), `folders` (one per class), or a list of files and texts (`file<tab>text`, .csv "
+        "with the columns file and text, .jsonl), relative to the recipe",
+    )
+    sample_rate: int | None = Field(
+        None, ge=1, le=10_000_000, description="samples a second; files of another rate are refused"
+    )
+    length: PositiveInt | None = Field(
+        None, description="samples that every sound is cut or padded to; default: its own"
+    )
+    frames: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="[length, step]: sounds as frames of so many samples, one every `step`"
+    )
+    layout: Literal["NT", "NCT"] = Field("NT", description="whether an axis of one channel stands before the samples")
+    input_name: str = Field("input", min_length=1, description="the name under which batches carry the sounds")
+
+
+class JsonlParams(SourceParams):
+    path: str = Field(description="the file, relative to the recipe: a JSON object on each line")
+    test_path: str | None = Field(None, description="a second file: the dataset's own test split")
+    inputs: tuple[str, ...] | dict[str, str] = Field(
+        min_length=1,
+        description="fields of numbers or lists of them that are called like the model's inputs, or {input: field}",
+    )
+    label: str | None = Field(None, description="the field to predict: numbers, or names of classes")
+    text: bool = Field(False, description="whether that field is text to recognise, not names of classes")

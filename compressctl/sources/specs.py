@@ -9,6 +9,7 @@ from compressctl.sources.params import (
     CsvParams,
     DigitsParams,
     ImageFolderParams,
+    JsonlParams,
     MaskFolderParams,
     NpzParams,
     OnnxParams,
@@ -18,6 +19,8 @@ from compressctl.sources.params import (
     RandomParams,
     RequestsParams,
     SentencePairsParams,
+    TextImagesParams,
+    WavFolderParams,
 )
 
 BUILTIN = ModelSourceSpec(
@@ -125,4 +128,28 @@ PYTHON_DATASET = DatasetSpec(
     params=PythonDatasetParams,
     implementation="compressctl.sources.python_dataset:load",
     fingerprint="compressctl.sources.python_dataset:fingerprint",
+)
+
+TEXT_IMAGES = DatasetSpec(
+    name="text_images",
+    summary="pictures of text and what stands on them, named by a list",
+    params=TextImagesParams,
+    implementation="compressctl.sources.text_images:load",
+    fingerprint="compressctl.sources.text_images:fingerprint",
+)
+
+WAV_FOLDER = DatasetSpec(
+    name="wav_folder",
+    summary="sound files with transcripts, or one folder per class",
+    params=WavFolderParams,
+    implementation="compressctl.sources.wav_folder:load",
+    fingerprint="compressctl.sources.wav_folder:fingerprint",
+)
+
+JSONL = DatasetSpec(
+    name="jsonl",
+    summary="a JSON object for each sample, whose fields are numbers or lists of them",
+    params=JsonlParams,
+    implementation="compressctl.sources.jsonl:load",
+    fingerprint="compressctl.sources.jsonl:fingerprint",
 )
