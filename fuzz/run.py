@@ -29,7 +29,8 @@ from targets import TARGETS, Target  # noqa: E402
 
 from compressctl.core.errors import CompressctlError, MachineError  # noqa: E402
 
-LONGEST_SECONDS, MOST_MEMORY, LONGEST_MESSAGE = 10, 1 << 30, 2000
+LONGEST_SECONDS, LONGEST_WAIT, MOST_MEMORY, LONGEST_MESSAGE = 10, 600, 1 << 30, 2000
+"""Seconds of the processor, and of the clock: other programs may leave it little."""
 FINDS = Path(__file__).parent / "finds"
 
 
@@ -50,7 +51,8 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(1 << 32)
     logging.disable()
-    signal.signal(signal.SIGALRM, _too_slow)
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, _too_slow)
     finds = 0
     for name in options.targets or TARGETS:
         finds += fuzz(name, TARGETS[name], options.seconds, options.inputs, seed)
@@ -96,7 +98,8 @@ def _examine(name: str, target: Target, data: bytes, folder: Path, found: set[st
 
 def examined(target: Target, data: bytes, folder: Path) -> bool:
     """Read the bytes; True when they were refused. Raises what no reader may raise."""
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, LONGEST_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_WAIT)
     try:
         target.read(data, folder)
     except MachineError:
@@ -106,7 +109,8 @@ def examined(target: Target, data: bytes, folder: Path) -> bool:
             raise TooLongError(f"a message of {len(str(error)):,} characters") from error
         return True
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
     return False
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from compressctl.core.errors import CompressctlError, MachineError
+
 SEEDS = Path(__file__).parent / "corpus"
 """A folder per target: past finds, and small files to begin with."""
 
@@ -220,6 +222,80 @@ def _label_tables() -> list[bytes]:
         b"label,file\r\n3,0.png\r\n1,1.png\r\n0,2.png\r\n",
         b"file,label,x\n0.png,1,2\n1.png,0,2\n2.png,1,2\n",
     ]
+
+
+def _mask(data: bytes, folder: Path) -> None:
+    """A mask beside an image: pixels as classes, and pixels that are given classes."""
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.mask_folder import load
+    from compressctl.sources.params import MaskFolderParams
+
+    for name in ("images", "masks"):
+        (folder / name).mkdir(exist_ok=True)
+    if not (folder / "images" / "0.png").exists():
+        (folder / "images" / "0.png").write_bytes(_images()[0])
+        (folder / "classes.txt").write_text("a\nb\n")
+    (folder / "masks" / "0.png").write_bytes(data)
+    sizes = SplitSizes(calibration=0, validation=0, test=1)
+    plain = MaskFolderParams(path="images", masks="masks")
+    named = MaskFolderParams(path="images", masks="masks", classes="classes.txt", resize=8, values={"0": 0, "255": 1})
+    _all(lambda: _use(load(plain, sizes, folder, 0)), lambda: _use(load(named, sizes, folder, 0)))
+
+
+def _masks() -> list[bytes]:
+    from PIL import Image
+
+    classes = np.random.default_rng(0).integers(0, 2, (9, 7), np.uint8)
+    found = []
+    for image, kind in [
+        (Image.fromarray(classes), "PNG"),
+        (Image.fromarray(classes * 255), "BMP"),
+        (Image.fromarray(classes).convert("P"), "PNG"),
+        (Image.fromarray(classes * 255).convert("1"), "TIFF"),
+        (Image.fromarray(classes.astype(np.uint16)), "PNG"),
+        (Image.fromarray(classes).convert("RGB"), "PNG"),
+    ]:
+        stream = io.BytesIO()
+        image.save(stream, kind)
+        found.append(stream.getvalue())
+    return found
+
+
+def _alphabet(data: bytes, folder: Path) -> None:
+    """Letters in lines, a vocabulary in JSON, a file of class names, and letters in a model's metadata."""
+    from compressctl.sources.class_names import class_names
+    from compressctl.tasks.alphabet import letters_of, tokens_of
+
+    for name in ("a.txt", "v.json", "m.onnx"):
+        (folder / name).write_bytes(data)
+    _all(
+        lambda: letters_of("a.txt", folder),
+        lambda: tokens_of("v.json", folder),
+        lambda: class_names(folder / "a.txt"),
+        lambda: letters_of("m.onnx", folder),
+    )
+
+
+def _alphabets() -> list[bytes]:
+    from onnx import helper
+
+    model = helper.make_model(helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [], []))
+    model.metadata_props.add(key="character", value="a\nb\n ")
+    return [b"a\nb\n \n", b'{"a": 0, "b": 1}', '["<s>", "ä", "\\ud83d"]'.encode(), model.SerializeToString()]
+
+
+def _all(*reads: Callable[[], object]) -> None:
+    """Every one of them, also where an earlier one refuses. Refused is what all refuse."""
+    refused: list[CompressctlError] = []
+    for read in reads:
+        try:
+            read()
+        except CompressctlError as error:
+            if isinstance(error, MachineError):
+                raise
+            refused.append(error)
+    if len(refused) == len(reads):
+        raise refused[0]
 
 
 def _safetensors(data: bytes, folder: Path) -> None:
@@ -498,6 +574,8 @@ TARGETS = {
     "wav": Target(_sound, _sounds),
     "jsonl": Target(_jsonl, _json_lines),
     "labels": Target(_labels, _label_tables),
+    "masks": Target(_mask, _masks),
+    "alphabet": Target(_alphabet, _alphabets),
     "safetensors": Target(_safetensors, _weights),
     "structure": Target(_structure, _structures),
     "onnx": Target(_onnx, _models),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, TensorProto
 
 from compressctl.core.errors import UsageError
 from compressctl.core.external_data import ExternalPlace, external_place
@@ -92,8 +92,28 @@ def external_files(parsed: Parsed) -> dict[str, Path]:
 
 
 def check(parsed: Parsed) -> None:
-    """Raises onnx's ValidationError for an invalid model. What it keeps in other files is `external_files`' to check."""
+    """Raises onnx's ValidationError for an invalid model, ValueError for names that are no text.
+
+    What it keeps in other files is `external_files`' to check.
+    """
+    for name in _names(parsed.model.graph):
+        if isinstance(name, bytes):
+            raise ValueError(f"a name is not UTF-8 text: {name!r}")
     check_model(parsed.model, {tensor.name for tensor, _, _ in parsed.cut})
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    """Those that the checker does not look at. protobuf gives bytes for what is no text."""
+    for part in all_graphs(graph):
+        yield part.name
+        for node in part.node:
+            yield from (node.name, node.domain, node.op_type, *(entry.name for entry in node.attribute))
+
+
+def metadata(model: ModelProto) -> dict[str, str]:
+    """What the model says of itself, by key; what is no text is left out."""
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    return {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, str)}
 
 
 def check_model(model: ModelProto, emptied: set[str] | None = None) -> None:

@@ -118,7 +118,9 @@ def read_onnx(path: Path) -> onnx.ModelProto:
 
 def metadata(path: Path) -> dict[str, str]:
     """What the file says of itself, by key. Raises UsageError when it is not ONNX."""
-    return {entry.key: entry.value for entry in _parsed(path).model.metadata_props}
+    from compressctl.graph import model_file
+
+    return model_file.metadata(_parsed(path).model)
 
 
 def _parsed(path: Path) -> Parsed:

@@ -9,20 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile._in_process import refused, stored
-from onnx import TensorProto, helper
+from onnx import ModelProto, StringStringEntryProto, TensorProto, helper
 from PIL import Image
 
 from compressctl.core.source import SplitSizes
-from compressctl.sources import csv_table, image_folder, npz, onnx_test_data, requests, sentence_pairs
+from compressctl.sources import csv_table, image_folder, mask_folder, npz, onnx_test_data, requests, sentence_pairs
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.params import (
     CsvParams,
     ImageFolderParams,
+    MaskFolderParams,
     NpzParams,
     OnnxTestDataParams,
     RequestsParams,
     SentencePairsParams,
 )
+from compressctl.tasks.alphabet import tokens_of
 
 SIZES = SplitSizes(calibration=1, validation=1, test=1)
 LABELS = io.BytesIO()
@@ -279,3 +281,87 @@ def test_a_table_of_pairs(table: bytes, words: str, tmp_path: Path) -> None:
     columns = {"first": "a", "second": "b", "label": "y"}
     params = SentencePairsParams(path="p.tsv", tokenizer="t.json", columns=columns)
     refused(lambda: sentence_pairs.load(params, SIZES, tmp_path, 0), words)
+
+
+def pixels(kind: str, mode: str, value: int = 1, size: tuple[int, int] = (7, 9)) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size, value).save(stream, kind)
+    return stream.getvalue()
+
+
+MASKS: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "is not an image"),
+    "text": (b"0 1 1 0", "is not an image"),
+    "colours": (pixels("PNG", "RGB"), "holds colours (RGB)"),
+    "colours with alpha": (pixels("PNG", "RGBA"), "holds colours (RGBA)"),
+    "fractions": (pixels("TIFF", "F"), "holds colours (F)"),
+    "another size": (pixels("PNG", "L", size=(8, 9)), "where its image is 9x7"),
+    "lying down": (pixels("PNG", "L", size=(9, 7)), "where its image is 9x7"),
+    "a negative class": (pixels("TIFF", "I", -1), "a class is below 65536"),
+    "a class of 32 bits": (pixels("TIFF", "I", (1 << 31) - 1), "a class is below 65536"),
+    "a class without a name": (pixels("PNG", "L", 77), "pixels of class 77, and 2 classes have names"),
+    "169 million pixels in 40 bytes": (gif(8810, 19156), "more than the 67,108,864 pixels"),
+    "cut in half": (pixels("PNG", "L")[:40], "is not an image"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), MASKS.values(), ids=MASKS)
+def test_a_mask(content: bytes, words: str, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(encoded("PNG"))
+    (tmp_path / "masks" / "0.png").write_bytes(content)
+    (tmp_path / "c.txt").write_text("road\nsky\n")
+    params = MaskFolderParams(path="images", masks="masks", classes="c.txt")
+    sizes = SplitSizes(calibration=0, validation=0, test=1)
+    refused(lambda: next(mask_folder.load(params, sizes, tmp_path, 0).split("test").batches(1)), words)
+
+
+def test_a_pixel_that_has_no_class(tmp_path: Path) -> None:
+    for folder, content in (("images", encoded("PNG")), ("masks", pixels("PNG", "L", 3))):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(content)
+    params = MaskFolderParams(path="images", masks="masks", values={"0": 0})
+    sizes = SplitSizes(calibration=0, validation=0, test=1)
+    words = "has pixels of 3, which data.values gives no class"
+    refused(lambda: next(mask_folder.load(params, sizes, tmp_path, 0).split("test").batches(1)), words)
+
+
+def test_two_masks_of_one_image(tmp_path: Path) -> None:
+    for name in ("images/0.png", "masks/0.png", "masks/0.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pixels("PNG", "L"))
+    refused(
+        lambda: mask_folder.load(MaskFolderParams(path="images", masks="masks"), SIZES, tmp_path, 0),
+        "are masks of one image",
+    )
+
+
+VOCABULARIES: dict[str, tuple[str, bytes, str]] = {
+    "letters of nothing": ("a.txt", b"", "holds 0 letters"),
+    "letters in Latin-1": ("a.txt", b"\xe4\n\xf6\n", "is no UTF-8 text"),
+    "letters in UTF-16": ("a.txt", "a\nb\n".encode("utf-16"), "is no UTF-8 text"),
+    "more letters than there are": ("a.txt", b"\n" * (3 << 20), "3,145,728 letters"),
+    "no JSON": ("v.json", b"hello", "is no JSON"),
+    "brackets": ("v.json", b"[" * 200_000, "is no JSON"),
+    "a number of 5,000 digits": ("v.json", b'{"a": ' + b"9" * 5000 + b"}", "is no JSON"),
+    "a number for 2^40 tokens": ("v.json", b'{"a": 1099511627776}', "is no vocabulary"),
+    "a negative number": ("v.json", b'{"a": -1}', "is no vocabulary"),
+    "true for a number": ("v.json", b'{"a": true}', "is no vocabulary"),
+    "a list of numbers": ("v.json", b"[1, 2]", "is no vocabulary"),
+    "an empty list": ("v.json", b"[]", "is no vocabulary"),
+    "no model": ("m.onnx", b"hello", "is not an ONNX model"),
+    "metadata of no text": (
+        "m.onnx",
+        ModelProto(metadata_props=[StringStringEntryProto(key="character", value="~")])
+        .SerializeToString()
+        .replace(b"~", b"\xff"),
+        "hold no alphabet",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "words"), VOCABULARIES.values(), ids=VOCABULARIES)
+def test_letters_of_a_recogniser(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    refused(lambda: tokens_of(name, tmp_path), words)

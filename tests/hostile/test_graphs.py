@@ -164,6 +164,15 @@ def test_a_model_that_is_refused(
     refuses(tmp_path, "inspect", "m.onnx", says="m.onnx")
 
 
+@pytest.mark.parametrize("name", ["mm", "add", "MatMul"])
+def test_a_name_that_is_no_text(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a node or an operator: the checker of onnx does not look at them, and protobuf hands out bytes."""
+    monkeypatch.chdir(tmp_path)
+    broken = b"\xff" + name.encode()[1:]
+    (tmp_path / "m.onnx").write_bytes(network().SerializeToString().replace(name.encode(), broken))
+    refuses(tmp_path, "inspect", "m.onnx", says="m.onnx is not a valid ONNX model")
+
+
 ODD: dict[str, Callable[[ModelProto], None]] = {
     "a type that is a sequence": lambda model: model.graph.input[0].type.sequence_type.elem_type.tensor_type.CopyFrom(
         model.graph.input[0].type.tensor_type

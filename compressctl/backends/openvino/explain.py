@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import openvino
+from pydantic import Field, TypeAdapter, ValidationError
 
 from compressctl.backends.openvino.build import NOTES, NOTES_IN_ONNX
 from compressctl.backends.openvino.macs import macs_at
 from compressctl.backends.openvino.session import compile_model
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
-from compressctl.graph.model_file import parse
+from compressctl.graph.model_file import metadata, parse
 
 _PRECISIONS = {
     "u8": "int8",
@@ -119,14 +119,20 @@ def _reads_float(node: openvino.Node) -> bool:
 
 def _notes(path: Path) -> dict[str, list[Any]]:
     if path.suffix == ".onnx":
-        stored = {entry.key: entry.value for entry in parse(path).model.metadata_props}
-        in_onnx: dict[str, list[Any]] = json.loads(stored.get(NOTES_IN_ONNX, "{}"))
-        return in_onnx
+        return _read(metadata(parse(path).model).get(NOTES_IN_ONNX, "{}"))
     model = openvino.Core().read_model(path)
-    if not model.has_rt_info(NOTES):
+    return _read(model.get_rt_info(NOTES).astype(str)) if model.has_rt_info(NOTES) else {}
+
+
+def _read(text: str) -> dict[str, list[Any]]:
+    """Nothing where anybody else wrote it: these are files, and need not be ours."""
+    try:
+        return {name: list(note) for name, note in _NOTES.validate_json(text, strict=True).items()}
+    except ValidationError:
         return {}
-    found: dict[str, list[Any]] = json.loads(model.get_rt_info(NOTES).astype(str))
-    return found
+
+
+_NOTES = TypeAdapter(dict[str, tuple[str, Annotated[int, Field(ge=0)] | None, str | None]])
 
 
 def _original(names: str, notes: dict[str, list[Any]]) -> tuple[str | None, int | None, str | None]:
