@@ -32,6 +32,8 @@ def json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 def _parsed(line: bytes, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8-sig"), parse_constant=_refused)
+        if b"\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair is no character
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: it is no JSON: {first_line(error)}") from None
     if not isinstance(row, dict):

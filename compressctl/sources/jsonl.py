@@ -20,6 +20,8 @@ from compressctl.sources.splits import choose
 
 VERSION = 1
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def load(params: JsonlParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
     """Inputs: float32, or int64 where all of a field's numbers are whole and written so; samples of equal shapes share a batch.
@@ -73,6 +75,8 @@ def _array(row: Mapping[str, Any], field: str, place: str) -> np.ndarray:
         array = np.array(None)
     if array.dtype.kind not in "biuf" or array.ndim > 16:
         raise UsageError(f"{place}: {field!r} is no number, and no list of numbers, all of one length")
+    if array.dtype == np.uint64 or (array.dtype.kind == "f" and np.abs(array).max(initial=0) > _LARGEST):
+        raise UsageError(f"{place}: {field!r} holds a number that is too large")
     return array
 
 
@@ -91,6 +95,9 @@ def _labels(
     if all(isinstance(label, str) for label in found):
         if params.text:
             return None, np.array(found, object)
+        empty = next((place for label, (_, place) in zip(found, rows, strict=True) if not label.strip()), None)
+        if empty is not None:
+            raise UsageError(f"{empty}: the label is missing")
         names = tuple(sorted(set(found)))
         number = {name: place for place, name in enumerate(names)}
         return names, np.array([number[label] for label in found], np.int64)

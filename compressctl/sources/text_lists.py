@@ -104,7 +104,7 @@ def _of_csv(path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _named(path: Path, name: str, suffix: str, place: str) -> Path:
     """Below the list's folder, or where an absolute path leads."""
-    if not name.strip() or "\0" in name:
+    if not Path(name).name.strip() or "\0" in name:
         raise UsageError(f"{place}: it names no file")
     found = path.parent / name
     return found.with_name(found.name + suffix) if suffix and not found.suffix else found

@@ -69,7 +69,8 @@ def _sound(path: Path, form: bytes, body: bytes) -> Sound:
         raise UsageError(f"{path} says {channels} channels of {bits} bits in {block} bytes, at {rate} samples a second")
     body = body[: len(body) // block * block]
     values = np.frombuffer(body, f"<f{bits // 8}") if kind == _FLOAT else _integers(body, bits)
-    samples = values.astype(np.float32).reshape(-1, channels)
+    with np.errstate(over="ignore"):
+        samples = values.astype(np.float32).reshape(-1, channels)
     if not np.isfinite(samples).all():
         raise UsageError(f"{path} holds sound that is no numbers")
     return Sound(samples, rate)

@@ -68,6 +68,7 @@ def _metadata(path: Path) -> str:
 def _from_json(text: str, path: Path) -> list[str]:
     try:
         found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no character
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON: {error}") from None
     if isinstance(found, list) and found and all(isinstance(token, str) for token in found):

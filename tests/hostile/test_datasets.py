@@ -349,6 +349,7 @@ VOCABULARIES: dict[str, tuple[str, bytes, str]] = {
     "a negative number": ("v.json", b'{"a": -1}', "is no vocabulary"),
     "true for a number": ("v.json", b'{"a": true}', "is no vocabulary"),
     "a list of numbers": ("v.json", b"[1, 2]", "is no vocabulary"),
+    "half of a surrogate pair": ("v.json", b'["a", "\\ud800"]', "is no JSON"),
     "an empty list": ("v.json", b"[]", "is no vocabulary"),
     "no model": ("m.onnx", b"hello", "is not an ONNX model"),
     "metadata of no text": (

@@ -100,12 +100,14 @@ SOUNDS: dict[str, tuple[bytes, str]] = {
     "a block of another size": (riff(form(block=7), SOUND), "in 7 bytes"),
     "65,535 channels": (riff(form(channels=65535, block=1), SOUND), "says 65535 channels"),
     "not a number": (riff(form(kind=3, bits=32), chunk(b"data", struct.pack("<f", float("nan")))), "no numbers"),
+    "a number beyond 32 bits": (riff(form(kind=3, bits=64), chunk(b"data", struct.pack("<d", 1e300))), "no numbers"),
     "no samples": (riff(form(), chunk(b"data", b"")), "holds no samples"),
     "half a sample": (riff(form(), chunk(b"data", b"\1")), "holds no samples"),
     "a chunk of four gigabytes": (riff(chunk(b"junk", b"", 0xFFFF_FFFF), form(), SOUND), "holds no sound"),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("content", "words"), SOUNDS.values(), ids=SOUNDS)
 def test_a_sound(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
@@ -119,6 +121,8 @@ def test_sounds_that_are_not_there(tmp_path: Path) -> None:
 
     refused(lambda: load("folders"), "holds no .wav files")
     refused(lambda: load("transcripts"), "holds no transcripts")
+    (tmp_path / "a.trans.txt").write_text("/ hello\n")
+    refused(lambda: load("transcripts"), "a.trans.txt:1: it names no file")
     (tmp_path / "a.trans.txt").write_text("1-2 hello\n")
     refused(lambda: load("transcripts"), "1-2.wav does not exist")
     (tmp_path / "a.wav").write_bytes(riff(form(), SOUND))
@@ -144,10 +148,19 @@ ROWS: dict[str, tuple[bytes, str]] = {
     "no label": (b'{"x": 1, "y": 1}\n{"x": 1}\n', ":2: there is no field 'y'"),
     "a negative class": (b'{"x": 1, "y": -3}\n', "negative class"),
     "labels of two lengths": (b'{"x": 1, "y": [1]}\n{"x": 1, "y": [1, 2]}\n', ":2: its label"),
+    "a number that 64 bits hold without a sign": (
+        b'{"x": 18446744073709551615, "y": 1}\n',
+        ":1: 'x' holds a number that is",
+    ),
+    "a number beyond 32-bit floats": (b'{"x": 1e300, "y": 1}\n', "a number that is too large"),
+    "a number beyond floats": (b'{"x": [1, -1e999], "y": 1}\n', "a number that is too large"),
+    "an empty class": (b'{"x": 1, "y": "a"}\n{"x": 1, "y": " "}\n', ":2: the label is missing"),
+    "half of a surrogate pair for a class": (b'{"x": 1, "y": "\\ud800"}\n', "it is no JSON"),
     "labels of two kinds": (b'{"x": 1, "y": 1}\n{"x": 1, "y": "a"}\n', ":2: 'y' is no number"),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("content", "words"), ROWS.values(), ids=ROWS)
 def test_json_lines(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_bytes(content)
