@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.only != "own":
         silero(60 * asked.minutes)
     if asked.only != "silero" and asked.data is not None:
-        from tasks_recurrent_own import own
+        from row_networks import own
 
         own(asked.data)
 
@@ -86,7 +86,7 @@ recipe: compressctl/v1
 model: {{source: onnx, path: {model}}}
 target: {{shapes: {shapes}}}
 stages:
-  - {{use: quantize.weights, bits: 8, granularity: channel}}
+  - {{use: quantize.weights, bits: 8, granularity: group, group_size: 64, overrides: [{{match: Conv, granularity: group, group_size: 32}}]}}
 export: [onnxruntime]
 """
 

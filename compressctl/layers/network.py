@@ -67,8 +67,11 @@ class Network(Protocol):
         ...
 
 
-def open_network(model: Model, events: Events, *, embeddings: bool = False, any_order: bool = False) -> Network:
-    """embeddings: whether tables count as layers.
+def open_network(
+    model: Model, events: Events, *, embeddings: bool = False, matrices: bool = False, any_order: bool = False
+) -> Network:
+    """embeddings: whether tables count as layers. matrices: whether recurrent layers, transposed convolutions and stacked products
+    do, each weight as a matrix of its own, whose inputs are not seen.
 
     any_order: whether weights of a graph count that one node reads as a matrix and another as its transpose; their rows are then
     the first reader's outputs. Raises NothingToCompressError when an earlier stage has quantized activations.
@@ -76,10 +79,10 @@ def open_network(model: Model, events: Events, *, embeddings: bool = False, any_
     if isinstance(model, OnnxModel):
         from compressctl.layers.onnx_network import OnnxNetwork
 
-        return OnnxNetwork(model, events, embeddings=embeddings, any_order=any_order)
+        return OnnxNetwork(model, events, embeddings=embeddings, matrices=matrices, any_order=any_order)
     from compressctl.layers.torch_network import TorchNetwork
 
-    return TorchNetwork(model, embeddings=embeddings)
+    return TorchNetwork(model, embeddings=embeddings, matrices=matrices)
 
 
 def split_batches(split: Split, signature: Signature, size: int) -> Iterator[Inputs]:

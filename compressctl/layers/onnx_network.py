@@ -16,8 +16,10 @@ from compressctl.graph.edit import names_in, unused
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.float16 import in_floats_of
 from compressctl.graph.index import all_graphs, all_nodes, attribute, store_what_is_read
+from compressctl.graph.opset import STANDARD
 from compressctl.graph.simplify import simplify
 from compressctl.graph.tensors import from_array, to_array
+from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, weight_positions
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, See
 
@@ -28,12 +30,14 @@ _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 class _Owner:
     """The first node that reads a weight. is_transposed: the weight is stored as (in, out).
 
-    is_inner: it stands in a body of an If, Loop or Scan, where nothing can watch its input.
+    is_inner: it stands in a body of an If, Loop or Scan, where nothing can watch its input. matrix: how a weight that is neither
+    linear nor a convolution's is read as a matrix; its input is not watched.
     """
 
     node: onnx.NodeProto
     is_transposed: bool
     is_inner: bool
+    matrix: WeightNode | None = None
 
 
 class OnnxNetwork:
@@ -42,7 +46,15 @@ class OnnxNetwork:
     batch_size = 8
     """What enters every layer is held at once."""
 
-    def __init__(self, model: OnnxModel, events: Events, *, embeddings: bool = False, any_order: bool = False) -> None:
+    def __init__(
+        self,
+        model: OnnxModel,
+        events: Events,
+        *,
+        embeddings: bool = False,
+        matrices: bool = False,
+        any_order: bool = False,
+    ) -> None:
         carried = carry(model, simplify(model.body), events)
         self._original = model.body
         self.said = carried.said
@@ -51,7 +63,9 @@ class OnnxNetwork:
         self.signature = model.signature
         self._initializers = {tensor.name: tensor for tensor in self.body.graph.initializer}
         self._own_biases: set[str] = set()
-        self._owners, self.skipped = _find(self.body.graph, embeddings, any_order, carried)
+        self._owners, self.skipped = _find(
+            self.body.graph, embeddings, any_order, carried, _matrices(self.body, matrices)
+        )
 
     def layers(self) -> list[Layer]:
         return [self._layer(name, owner) for name, owner in self._owners.items()]
@@ -59,7 +73,10 @@ class OnnxNetwork:
     def write(self, name: str, weight: np.ndarray) -> None:
         tensor = self._initializers[name]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        array = weight.T if self._owners[name].is_transposed else weight
+        owner = self._owners[name]
+        array = (
+            owner.matrix.stored(weight, tensor.dims) if owner.matrix else weight.T if owner.is_transposed else weight
+        )
         tensor.CopyFrom(from_array(np.ascontiguousarray(array).astype(dtype), name))
 
     def shift(self, name: str, change: np.ndarray) -> None:
@@ -68,6 +85,7 @@ class OnnxNetwork:
         shared = sum(name in other.input for other in all_nodes(self.body.graph)) > 1
         if (
             node.op_type in ("MatMul", "Gather")
+            or self._owners[name].matrix is not None
             or shared
             or attribute(node, "alpha", 1.0) != 1.0
             or attribute(node, "beta", 1.0) != 1.0
@@ -91,7 +109,8 @@ class OnnxNetwork:
         self._initializers[own] = self.body.graph.initializer[-1]
 
     def watch(self, names: Sequence[str], batches: Iterable[Inputs], see: See) -> None:
-        nodes = {name: self._owners[name].node for name in names if not self._owners[name].is_inner}
+        owners = {name: self._owners[name] for name in names}
+        nodes = {name: owner.node for name, owner in owners.items() if not owner.is_inner and owner.matrix is None}
         entering = {name: node.input[0] for name, node in nodes.items() if node.op_type != "Gather"}
         tapped = ActivationRecorder(self.body, list(dict.fromkeys(entering.values())))
         for inputs in batches:
@@ -111,6 +130,9 @@ class OnnxNetwork:
 
     def _layer(self, name: str, owner: _Owner) -> Layer:
         array = self._float(name)
+        if owner.matrix is not None:
+            matrix = np.ascontiguousarray(owner.matrix.matrix(array))
+            return Layer(name, owner.node.op_type, Outline(owner.node.name, matrix.shape), matrix)
         weight = array.T if owner.is_transposed else array
         own_bias = (
             owner.node.op_type != "Gather" and len(owner.node.input) > 2 and owner.node.input[2] in self._initializers
@@ -140,8 +162,18 @@ def is_transposed(node: onnx.NodeProto) -> bool:
     return node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
 
 
+def _matrices(body: onnx.ModelProto, wanted: bool) -> dict[tuple[str, str], WeightNode]:
+    """By node and weight: recurrent layers, transposed convolutions and stacked products, where they are wanted."""
+    nodes = find_weighted(body.graph) if wanted else []
+    return {(node.node, node.weight): node for node in nodes if node.stacked or node.op == "ConvTranspose"}
+
+
 def _find(
-    graph: onnx.GraphProto, embeddings: bool, any_order: bool, carried: Carried
+    graph: onnx.GraphProto,
+    embeddings: bool,
+    any_order: bool,
+    carried: Carried,
+    matrices: Mapping[tuple[str, str], WeightNode],
 ) -> tuple[dict[str, _Owner], dict[str, str]]:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     owners: dict[str, _Owner] = {}
@@ -151,24 +183,25 @@ def _find(
         if node.op_type in ("Gemm", "MatMul"):
             ways.setdefault(node.input[1], set()).add(is_transposed(node))
     for place, node in [(part, node) for part in all_graphs(graph) for node in part.node]:
-        if node.op_type not in ("Conv", "Gemm", "MatMul", "ConvTranspose", "Gather") or node.domain not in (
-            "",
-            "ai.onnx",
-        ):
+        if node.op_type not in _OPERATORS or node.domain not in STANDARD:
             continue
-        name = node.input[0] if node.op_type == "Gather" else node.input[1]
-        tensor = stored.get(name)
-        if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
-            continue
-        reason = "quantized already" if name in carried.weights else None
-        reason = reason or _reason(node, tensor, embeddings)
-        if reason is None and len(ways.get(name, ())) > 1 and not any_order:
-            reason = "two nodes read it in different orders"
-        if reason is not None:
-            skipped[name] = reason
-        else:
-            owners.setdefault(name, _Owner(node, is_transposed(node), place is not graph))
+        for name in [node.input[position] for position in weight_positions(node)]:
+            tensor = stored.get(name)
+            if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
+                continue
+            matrix = matrices.get((node.name, name))
+            reason = "quantized already" if name in carried.weights else None
+            reason = reason or (None if matrix is not None else _reason(node, tensor, embeddings))
+            if reason is None and len(ways.get(name, ())) > 1 and not any_order:
+                reason = "two nodes read it in different orders"
+            if reason is not None:
+                skipped[name] = reason
+            else:
+                owners.setdefault(name, _Owner(node, is_transposed(node), place is not graph, matrix))
     return {name: owner for name, owner in owners.items() if name not in skipped}, skipped
+
+
+_OPERATORS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "Gather", *RECURRENT)
 
 
 def _reason(node: onnx.NodeProto, tensor: onnx.TensorProto, embeddings: bool) -> str | None:
@@ -179,6 +212,8 @@ def _reason(node: onnx.NodeProto, tensor: onnx.TensorProto, embeddings: bool) ->
         return None if embeddings else "an embedding table; `embeddings: true` takes it too"
     if node.op_type == "ConvTranspose":
         return "a transposed convolution"
+    if node.op_type in RECURRENT:
+        return "a recurrent layer's: what it multiplies is a state of its own"
     if node.op_type == "MatMul" and len(tensor.dims) != 2:
         return f"a product of {len(tensor.dims)} axes"
     return None

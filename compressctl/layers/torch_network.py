@@ -21,6 +21,8 @@ from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, See
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MATRICES = (nn.RNNBase, nn.modules.conv._ConvTransposeNd)
+"""Layers whose weights are matrices, the rest of each row as it is stored, and whose inputs are not watched."""
 
 
 class TorchNetwork:
@@ -29,11 +31,11 @@ class TorchNetwork:
     said: tuple[str, ...] = ()
     batch_size = 32
 
-    def __init__(self, model: TorchModel, *, embeddings: bool = False) -> None:
+    def __init__(self, model: TorchModel, *, embeddings: bool = False, matrices: bool = False) -> None:
         self._model = replace(model, body=copy.deepcopy(model.body))
         self.body: nn.Module = self._model.body
         self.signature = model.signature
-        self._owners, self.skipped = _find(self.body, embeddings)
+        self._owners, self.skipped = _find(self.body, embeddings, matrices)
         self._order = self._execution_order()
 
     def layers(self) -> list[Layer]:
@@ -42,7 +44,7 @@ class TorchNetwork:
     def write(self, name: str, weight: np.ndarray) -> None:
         parameter = dict(self.body.named_parameters())[name]
         with torch.no_grad():
-            parameter.copy_(torch.from_numpy(weight))
+            parameter.copy_(torch.from_numpy(weight).reshape(parameter.shape))
 
     def shift(self, name: str, change: np.ndarray) -> None:
         bias = _bias(self._owners[name][1])
@@ -98,6 +100,10 @@ def outline_of(path: str, module: Any) -> Outline:
 
 
 def _layer(name: str, path: str, module: nn.Module) -> Layer:
+    if isinstance(module, MATRICES):
+        values = _array(module.get_parameter(name.rpartition(".")[2]))
+        matrix = values.reshape(len(values), -1)
+        return Layer(name, type(module).__name__, Outline(path, matrix.shape), matrix)
     weight = module.in_proj_weight if isinstance(module, nn.MultiheadAttention) else module.weight
     bias = _bias(module)
     return Layer(
@@ -106,6 +112,8 @@ def _layer(name: str, path: str, module: nn.Module) -> Layer:
 
 
 def _bias(module: nn.Module) -> Any:
+    if isinstance(module, MATRICES):
+        return None
     return module.in_proj_bias if isinstance(module, nn.MultiheadAttention) else getattr(module, "bias", None)
 
 
@@ -114,7 +122,9 @@ def _array(parameter: Any) -> np.ndarray:
     return (values if values.dtype == torch.float64 else values.float()).numpy().copy()
 
 
-def _find(network: nn.Module, embeddings: bool) -> tuple[dict[str, tuple[str, nn.Module]], dict[str, str]]:
+def _find(
+    network: nn.Module, embeddings: bool, matrices: bool
+) -> tuple[dict[str, tuple[str, nn.Module]], dict[str, str]]:
     """Weight name to (path, module) of what is a layer, and why other matrices belong to none."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     owners: dict[str, tuple[str, nn.Module]] = {}
@@ -124,7 +134,7 @@ def _find(network: nn.Module, embeddings: bool) -> tuple[dict[str, tuple[str, nn
             name = names[id(parameter)]
             if parameter.ndim < 2:
                 continue
-            reason = _reason(module, key, embeddings)
+            reason = _reason(module, key, embeddings, matrices)
             if reason is not None:
                 skipped[name] = reason
             else:
@@ -133,8 +143,10 @@ def _find(network: nn.Module, embeddings: bool) -> tuple[dict[str, tuple[str, nn
     return {name: owner for name, owner in owners.items() if name not in skipped}, skipped
 
 
-def _reason(module: nn.Module, key: str, embeddings: bool) -> str | None:
+def _reason(module: nn.Module, key: str, embeddings: bool, matrices: bool) -> str | None:
     """Why a weight is no layer's, None where it is one's."""
+    if matrices and isinstance(module, MATRICES) and key.startswith("weight"):
+        return None
     if isinstance(module, nn.Embedding):
         return None if embeddings else "an embedding table; `embeddings: true` takes it too"
     if isinstance(module, nn.MultiheadAttention) and key == "in_proj_weight":
@@ -151,7 +163,7 @@ def _reason(module: nn.Module, key: str, embeddings: bool) -> str | None:
 def _input_of(module: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor | None:
     """What the module multiplies its weight with; None where that is not one tensor."""
     tensors = [value for value in (*given, *named.values()) if isinstance(value, Tensor)]
-    if isinstance(module, nn.Embedding) or not tensors:
+    if isinstance(module, (nn.Embedding, *MATRICES)) or not tensors:
         return None
     if isinstance(module, nn.MultiheadAttention) and any(tensor is not tensors[0] for tensor in tensors[:3]):
         return None  # query, key and value differ: three inputs for one weight

@@ -73,11 +73,9 @@ def warnings_of(heard: list[Event]) -> list[str]:
 @pytest.mark.parametrize(
     ("apply", "params"),
     [
-        (prune, UnstructuredParams(sparsity=0.5)),
-        (kmeans, KmeansParams(clusters=4)),
         (svd, SvdParams(rank=2, skip_slower=False, whitening=False)),
     ],
-    ids=["prune", "share", "factorize"],
+    ids=["factorize"],
 )
 def test_a_recurrent_layer_that_is_left_alone_is_named_with_its_share(
     apply: object, params: object, form: Form, cell: str, tmp_path: Path
@@ -187,7 +185,33 @@ def test_the_sentence_names_the_largest_kinds_and_is_silent_below_a_twentieth() 
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU"])
-def test_weights_of_recurrent_layers_are_treated(cell: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize(
+    ("apply", "params"),
+    [
+        (weights, WeightsParams(bits=8)),
+        (prune, UnstructuredParams(sparsity=0.5, first_and_last="prune", embeddings=True)),
+        (kmeans, KmeansParams(clusters=4, embeddings=True)),
+    ],
+    ids=["quantize", "prune", "share"],
+)
+def test_weights_of_recurrent_layers_are_treated(
+    apply: object, params: object, form: Form, cell: str, tmp_path: Path
+) -> None:
+    if form is Form.TORCH and apply is weights:
+        pytest.skip("takes graphs")
     run, heard = run_in(tmp_path)
-    assert not weights(lowered(cell), WeightsParams(bits=8), run).facts[untouched.KEY]["layers"]
+    model = lowered(cell) if form is Form.ONNX else recurrent(cell)
+    result = apply(model, params, run)  # type: ignore[operator]
+    assert not result.facts[untouched.KEY]["layers"]
     assert not warnings_of(heard)
+    values = (
+        [value.detach().numpy() for value in result.model.body.cell.parameters()]
+        if form is Form.TORCH
+        else [numpy_helper.to_array(tensor) for tensor in result.model.body.graph.initializer]
+    )
+    for matrix in [value for value in values if value.size > 8 * 48]:
+        if apply is prune:
+            assert np.mean(matrix == 0) == pytest.approx(0.5, abs=0.01)
+        elif apply is kmeans:
+            assert all(len(np.unique(row)) <= 4 for row in matrix.reshape(-1, matrix.shape[-1]))

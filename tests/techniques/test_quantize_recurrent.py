@@ -120,6 +120,32 @@ def test_a_layer_that_stays_in_float_keeps_both_weights(tmp_path: Path) -> None:
         assert np.array_equal(numpy_helper.to_array(written[name]), numpy_helper.to_array(before))
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("shape", [(24, 70, 3), (24, 1, 80)])
+def test_an_override_splits_a_convolutions_kernels_into_groups(
+    tmp_path: Path, shape: tuple[int, ...], backend: str
+) -> None:
+    """Inputs of very different sizes: a scale for a whole kernel leaves nothing of the small ones."""
+    node = helper.make_node("Conv", ["x", "w"], ["y"], "layer", pads=[1, 1])
+    model = _model(node, [_weight("w", *shape)], ["N", shape[1], 90], ["N", 24, 92 - shape[2] + 1])
+    [stored] = model.body.graph.initializer
+    sizes = np.logspace(-3, 0, max(shape[1:])).astype(np.float32)
+    values = numpy_helper.to_array(stored) * (sizes[:, None] if shape[1] > 1 else sizes)
+    stored.CopyFrom(numpy_helper.from_array(values, "w"))
+    found = {}
+    for granularity in ("channel", "group"):
+        override = WeightOverride(match="layer", granularity=granularity, group_size=32)  # type: ignore[arg-type]
+        result = apply(model, WeightsParams(bits=8, overrides=(override,)), context(None, tmp_path))
+        written = to_onnx(result.model, Target(backend))
+        assert np.allclose(_run(written), _run(result.model.body), atol=1e-5)
+        rounded = next(tensor for tensor in result.model.body.graph.initializer if tensor.name == "w")
+        small = np.abs(numpy_helper.to_array(rounded) - values)[..., :8, :] if shape[1] > 1 else None
+        small = np.abs(numpy_helper.to_array(rounded) - values)[..., :8] if small is None else small
+        found[granularity] = float(small.max()), written.ByteSize()
+    assert found["group"][0] < 0.1 * found["channel"][0]
+    assert found["group"][1] < 0.4 * 4 * values.size + 2000
+
+
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("name", [name for name in MODELS if name.split()[0] in GATES])
 @pytest.mark.parametrize("form", [Form.DYNAMIC, Form.AT_LOAD])

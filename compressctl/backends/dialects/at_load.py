@@ -38,7 +38,7 @@ def write_at_load(
         return
     editor = GraphEditor(emitted.graph)
 
-    def at_load(name: str, quant: TensorQuant) -> tuple[list[onnx.NodeProto], str]:
+    def at_load(name: str, quant: TensorQuant, *, is_recurrent: bool) -> tuple[list[onnx.NodeProto], str]:
         values = editor.array(name)
         if values is None:
             return [], name
@@ -47,7 +47,9 @@ def write_at_load(
         output = editor.new_name(f"{name}_at_load")
         editor.visible[name] = (output,)
         is_filled = quant.axis is None or not missing_of_block(quant, values.shape[quant.axis], target)
-        with_arithmetic = target.backend == "onnxruntime" or bits_of(quant) == 2 or not is_filled
+        # No runtime is known to read a convolution's kernel in blocks from a DequantizeLinear.
+        in_blocks = quant.block is not None and values.ndim > 2 and not is_recurrent
+        with_arithmetic = target.backend == "onnxruntime" or bits_of(quant) == 2 or not is_filled or in_blocks
         write = _with_arithmetic if with_arithmetic else _with_dequantizing
         return write(name, weight_codes(values, quant), quant, output, editor, target), output
 
@@ -60,7 +62,8 @@ def write_at_load(
             quant = plan.weights.get(node.input[position])
             if quant is not None:
                 quant = _foldable(quant) if node.op_type in RECURRENT and target.backend == "openvino" else quant
-                before, made.input[position] = at_load(node.input[position], quant)
+                is_recurrent = node.op_type in RECURRENT
+                before, made.input[position] = at_load(node.input[position], quant, is_recurrent=is_recurrent)
                 nodes += before
         return [*nodes, made]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compressctl.core.errors import first_line
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.layers.channels.dependency_groups import OUTPUT, Coupling, Group
-from compressctl.layers.channels.surgery import cut, mask, removal
+from compressctl.layers.channels.dependency_groups import OUTPUT, Coupling, Group, Member
+from compressctl.layers.channels.surgery import channels, cut, mask, removal
 
 _ROUNDING = 1e-5
 """Float32 sums in another order differ by some 1e-6 of the largest output."""
@@ -25,20 +25,49 @@ _SHARE = 1e-2
 def proven(coupling: Coupling, network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
     """The groups that can be cut without any other effect; the others become fixed, with what went wrong as the reason.
 
-    All groups are tried at once; only when that fails, one by one.
+    All groups are tried at once; only when that fails, one by one, and one that fails again with its halves tied: what is cut into
+    two and multiplied, as gates are, loses channels from both halves.
     """
     shaken = _shaken(network)
     if not coupling.groups or _fault(shaken, coupling.groups, inputs) is None:
         return coupling
     good: list[Group] = []
     fixed = dict(coupling.fixed)
+
+    def tried(group: Group) -> str | None:
+        return _fault(shaken, [group], inputs) or (_fault(shaken, [*good, group], inputs) if good else None)
+
     for group in coupling.groups:
-        fault = _fault(shaken, [group], inputs) or (_fault(shaken, [*good, group], inputs) if good else None)
+        halves = _in_halves(group, network)
+        fault = tried(group)
+        if fault is not None and halves is not None and tried(halves) is None:
+            group, fault = halves, None
         if fault is None:
             good.append(group)
         else:
             fixed.update(dict.fromkeys(group.layers, fault))
     return replace(coupling, groups=tuple(good), fixed=fixed)
+
+
+def _in_halves(group: Group, network: nn.Module) -> Group | None:
+    """The group with each unit of its first half tied to that of the second; None where it has no halves.
+
+    A trace may take one half for what reads both, so that positions which a reader does not have are left out.
+    """
+    half = group.units // 2
+    if half < 2 or group.units % 2 or group.units != group.width:
+        return None
+    members = []
+    for member in group.members:
+        is_there = member.channels < _size(network, member)
+        members.append(replace(member, channels=member.channels[is_there], units=member.units[is_there] % half))
+    return replace(group, units=half, members=tuple(members))
+
+
+def _size(network: nn.Module, member: Member) -> int:
+    if member.axis == "values":
+        return int(network.get_parameter(member.name).shape[member.dim])
+    return channels(network.get_submodule(member.name), member.axis)
 
 
 Finish = Callable[[nn.Module, Mapping[str, int]], None]

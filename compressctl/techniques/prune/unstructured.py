@@ -19,12 +19,12 @@ from compressctl.techniques.prune._masking import cut
 from compressctl.techniques.prune._sparsity import Sparsities, sparsities
 from compressctl.techniques.prune.params import UnstructuredParams
 
-_READS = "linear layers, convolutions and attention's projections"
+_READS = "linear and recurrent layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: UnstructuredParams, run: RunContext) -> StageResult:
     """Prune, and train where the params say so. Raises NothingToCompressError when nothing can be pruned."""
-    network = open_network(model, run.events, embeddings=params.embeddings)
+    network = open_network(model, run.events, embeddings=params.embeddings, matrices=True)
     chosen = sparsities(network.layers(), params)
     if not chosen.pruned:
         hint = "`first_and_last: prune` takes the first and the last too"

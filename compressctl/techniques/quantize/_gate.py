@@ -13,6 +13,7 @@ from compressctl.core.feeds import Feed, first_feeds
 from compressctl.core.model import OnnxModel
 from compressctl.core.technique import Acceptance, RunContext, StageResult
 from compressctl.graph.untouched import Untouched, planned
+from compressctl.techniques.quantize._no_kernel import no_kernel
 
 if TYPE_CHECKING:
     from compressctl.core.data import Split
@@ -51,7 +52,8 @@ def gated(
     else:
         model, held = hold_gate(rebuild, original, nodes, run, reason)
     floats = {} if model.quant is None else model.quant.float_nodes
-    left = Untouched(use, reads, planned(model), floats).facts(model, run.events)
+    why = floats if use == "quantize.weights" else {**no_kernel(model.body, use), **floats}
+    left = Untouched(use, reads, planned(model), why).facts(model, run.events)
     return StageResult(model, {**facts, **held, "left_in_float": floats, **left})
 
 

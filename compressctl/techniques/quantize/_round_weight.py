@@ -17,7 +17,8 @@ from compressctl.techniques.quantize.params import Bits, Granularity, WeightMeth
 
 @dataclass(frozen=True)
 class Treatment:
-    """How a weight is rounded; see `quantize.weights`."""
+    """How a weight is rounded; see `quantize.weights`. splits_convolutions: whether groups were asked for of this very layer, so that
+    a convolution's kernel is split into them too."""
 
     bits: Bits
     method: WeightMethod
@@ -25,6 +26,7 @@ class Treatment:
     granularity: Granularity
     group_size: int
     clip_search: bool
+    splits_convolutions: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ def round_weight(
     act_order: bool,
 ) -> Rounded:
     """values: as stored. moments: of the node's inputs, None when nothing is known about them."""
+    along = _split_axis(values.shape, node, treatment)
+    if along is not None:
+        return _in_groups_along(values, along, treatment)
     matrix = np.ascontiguousarray(node.matrix(values), np.float32)
     usable = moments if moments is not None and len(moments.magnitude) == matrix.shape[1] else None
     grid = _grid(matrix, node, treatment, None if usable is None else np.diag(usable.second))
@@ -97,6 +102,30 @@ def _granularity(node: WeightNode, treatment: Treatment) -> Granularity:
     return "channel" if is_convolution and treatment.granularity == "group" else treatment.granularity
 
 
+def _split_axis(shape: tuple[int, ...], node: WeightNode, treatment: Treatment) -> int | None:
+    """The axis of a convolution's weight that is split into groups: its input channels, or the kernel where that is longer."""
+    if node.op != "Conv" or not treatment.splits_convolutions or treatment.granularity != "group":
+        return None
+    axis = 1 + int(np.argmax(shape[1:]))
+    return axis if shape[axis] > treatment.group_size else None
+
+
+def _in_groups_along(values: np.ndarray, axis: int, treatment: Treatment) -> Rounded:
+    """To nearest, a scale for each group of neighbours along the axis."""
+    turned = np.ascontiguousarray(np.moveaxis(values, axis, -1), np.float32)
+    matrix = turned.reshape(-1, turned.shape[-1])
+    grid = _fitted(matrix, treatment, None, "group")
+    rounded = grid.values(matrix)
+    sizes = (*turned.shape[:-1], grid.scale.shape[1])
+    dtype, point_dtype, limits = _stored_type(treatment, grid)
+    parts = grid.scale, grid.zero_point.astype(point_dtype)
+    scale, point = (np.ascontiguousarray(np.moveaxis(part.reshape(sizes), -1, axis)) for part in parts)
+    quant = TensorQuant(dtype, scale, point, axis, grid.group, *limits)
+    error = float(np.sum((rounded - matrix) ** 2) / max(float(np.sum(matrix**2)), 1e-30))
+    stored = np.ascontiguousarray(np.moveaxis(rounded.reshape(turned.shape), -1, axis))
+    return Rounded(stored, quant, "rtn", error**0.5, _stored_bits(quant, values))
+
+
 def _fitted(matrix: np.ndarray, treatment: Treatment, power: np.ndarray | None, granularity: Granularity) -> Grid:
     search = treatment.clip_search and treatment.method != "hqq"
     if granularity == "tensor":
@@ -107,11 +136,8 @@ def _fitted(matrix: np.ndarray, treatment: Treatment, power: np.ndarray | None, 
 
 
 def _as_quant(grid: Grid, node: WeightNode, treatment: Treatment, shape: tuple[int, ...]) -> TensorQuant:
-    stored_bits = 4 if treatment.bits == 3 else treatment.bits
-    dtype = f"{'' if treatment.symmetric else 'u'}int{stored_bits}"
-    point_dtype = np.int8 if treatment.symmetric else np.uint8
+    dtype, point_dtype, limits = _stored_type(treatment, grid)
     scale, point = grid.scale, grid.zero_point.astype(point_dtype)
-    limits = (grid.low, grid.high) if treatment.bits == 3 else (None, None)
     if treatment.granularity == "tensor":
         return TensorQuant(dtype, scale[0, 0].reshape(()), point[0, 0].reshape(()), None, None, *limits)
     if _granularity(node, treatment) == "channel" and not node.stacked:
@@ -122,6 +148,14 @@ def _as_quant(grid: Grid, node: WeightNode, treatment: Treatment, shape: tuple[i
         sizes = [scale.shape[1] if place == axis else size for place, size in enumerate(shape)]
         scale, point = node.stored(scale, sizes), node.stored(point, sizes)
     return TensorQuant(dtype, np.ascontiguousarray(scale), np.ascontiguousarray(point), axis, block, *limits)
+
+
+def _stored_type(treatment: Treatment, grid: Grid) -> tuple[str, type[np.generic], tuple[int | None, int | None]]:
+    """Of codes, of zero points, and the codes in use where they are fewer than the type has."""
+    stored_bits = 4 if treatment.bits == 3 else treatment.bits
+    dtype = f"{'' if treatment.symmetric else 'u'}int{stored_bits}"
+    limits = (grid.low, grid.high) if treatment.bits == 3 else (None, None)
+    return dtype, np.int8 if treatment.symmetric else np.uint8, limits
 
 
 def _stored_bits(quant: TensorQuant, values: np.ndarray) -> int:

@@ -26,6 +26,7 @@ from compressctl.numerics.int8_weights import Guard, quantize_weight
 from compressctl.techniques.quantize._before import quantized_before
 from compressctl.techniques.quantize._copies import say_copies
 from compressctl.techniques.quantize._gate import gated
+from compressctl.techniques.quantize._no_kernel import why_no_kernel
 from compressctl.techniques.quantize._round_weight import Treatment, round_weight
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
@@ -55,7 +56,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
             "nothing to quantize: no plain matrix product or recurrent layer has a float matrix as its weight"
             + (", or overrides keep it float" if candidates else "")
             + carried.why_nothing(),
-            hint=f"{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
+            hint=f"{why_no_kernel(body, 'quantize.dynamic')}{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
             "quantize.static",
         )
     new = [node for node in nodes if node.weight not in before.plan]

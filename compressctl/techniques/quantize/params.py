@@ -106,7 +106,10 @@ class WeightOverride(Override):
     bits: Bits | Literal["float"] | None = Field(None, description="another width; float leaves the weight as it is")
     method: WeightMethod | None = Field(None, description="another way to round")
     symmetric: bool | None = Field(None, description="codes around zero, or with a zero point")
-    granularity: Granularity | None = Field(None, description="how many weights share a scale")
+    granularity: Granularity | None = Field(
+        None,
+        description="how many weights share a scale; a convolution's kernels are split into groups only where an override says so",
+    )
     group_size: GroupSize | None = Field(None, description=_GROUP_SIZE)
 
 
@@ -209,7 +212,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=3,
+    version=4,
     summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,

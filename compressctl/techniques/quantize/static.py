@@ -36,6 +36,7 @@ from compressctl.techniques.quantize._copies import say_copies
 from compressctl.techniques.quantize._enough import judge_samples
 from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
+from compressctl.techniques.quantize._no_kernel import why_no_kernel
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 
@@ -104,7 +105,7 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
         raise NothingToCompressError(
             "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight"
             + carried.why_nothing(),
-            hint=f"{layers_hint(model)}, and what is quantized already",
+            hint=f"{why_no_kernel(body, 'quantize.static')}{layers_hint(model)}, and what is quantized already",
         )
     prepared = {**carried.facts, **before.facts, **prepared}
     calibration = calibrate(

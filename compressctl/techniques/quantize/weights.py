@@ -135,7 +135,7 @@ def _overridden(treatment: Treatment, override: WeightOverride) -> Treatment:
         for name in ("bits", "method", "symmetric", "granularity", "group_size")
         if getattr(override, name) is not None
     }
-    return replace(treatment, **said)
+    return replace(treatment, **said, splits_convolutions=override.granularity == "group")
 
 
 def _with_awq_scales(

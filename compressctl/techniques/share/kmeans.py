@@ -29,13 +29,13 @@ _ROWS = 256
 """Inputs of one layer that one batch contributes: means of thousands are known well enough, and cutting patches takes long."""
 
 
-_READS = "linear layers, convolutions and attention's projections"
+_READS = "linear and recurrent layers, convolutions and attention's projections"
 
 
 def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     """Share, and train where the params say so. Raises NothingToCompressError when no layer can be shared."""
     # Few values are few values whichever way a matrix is read.
-    network = open_network(model, run.events, embeddings=params.embeddings, any_order=True)
+    network = open_network(model, run.events, embeddings=params.embeddings, matrices=True, any_order=True)
     layers = network.layers()
     chosen = choose(layers, params)
     if not chosen.shared:

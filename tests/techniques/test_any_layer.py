@@ -1,0 +1,274 @@
+"""Every technique on every kind of layer: it works, and the file computes what the changed weights say, or the reason is said in words."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from compressctl.backends.onnx_file import to_onnx
+from compressctl.core.data import Batch
+from compressctl.core.errors import NothingToCompressError
+from compressctl.core.events import Events
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.target import Target
+from compressctl.core.technique import RunContext
+from compressctl.layers.channels.dependency_groups import find_coupling
+from compressctl.layers.channels.surgery import cut, mask, removal
+from compressctl.layers.channels.verify_group import proven
+from compressctl.techniques.factorize.params import SvdParams
+from compressctl.techniques.factorize.svd import apply as svd
+from compressctl.techniques.prune.params import UnstructuredParams
+from compressctl.techniques.prune.unstructured import apply as unstructured
+from compressctl.techniques.quantize.dynamic import apply as dynamic
+from compressctl.techniques.quantize.params import DynamicParams, StaticParams, WeightsParams
+from compressctl.techniques.quantize.static import apply as static
+from compressctl.techniques.quantize.weights import apply as weights
+from compressctl.techniques.share.kmeans import apply as kmeans
+from compressctl.techniques.share.params import KmeansParams
+
+RNG = np.random.default_rng(0)
+
+
+def _graph(nodes: list[onnx.NodeProto], shape: list[int | str], **constants: np.ndarray | tuple[int, ...]) -> OnnxModel:
+    """constants: integers, or the shape of random weights."""
+    stored = {
+        name: (RNG.standard_normal(value) * 0.2).astype(np.float32) if isinstance(value, tuple) else value
+        for name, value in constants.items()
+    }
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    body = onnx.shape_inference.infer_shapes(body)
+    made = tuple(dim.dim_value or "batch" for dim in body.graph.output[0].type.tensor_type.shape.dim)
+    axis = shape.index("batch")
+    specs = (TensorSpec("x", "float32", tuple(shape), axis),), (TensorSpec("y", "float32", made, axis),)
+    return OnnxModel(body, Signature(*specs))
+
+
+def _recurrent(op: str, gates: int) -> OnnxModel:
+    nodes = [
+        helper.make_node(op, ["x", "w", "r", "b"], ["h"], "layer", hidden_size=24),
+        helper.make_node("Squeeze", ["h", "axes"], ["y"], "squeeze"),
+    ]
+    sizes = {"w": (1, 24 * gates, 40), "r": (1, 24 * gates, 24), "b": (1, 48 * gates)}
+    return _graph(nodes, [5, "batch", 40], **sizes, axes=np.array([1]))
+
+
+node = helper.make_node
+GRAPHS = {
+    "Gemm with factors": _graph(
+        [node("Gemm", ["x", "w", "b"], ["y"], "layer", alpha=0.5, beta=2.0, transB=1)],
+        ["batch", 64],
+        w=(48, 64),
+        b=(48,),
+    ),
+    "Einsum": _graph(
+        [node("Einsum", ["x", "w"], ["y"], "layer", equation="btc,cd->btd")], ["batch", 6, 64], w=(64, 48)
+    ),
+    "stacked MatMul": _graph([node("MatMul", ["x", "w"], ["y"], "layer")], ["batch", 3, 5, 64], w=(3, 64, 48)),
+    "ConvTranspose": _graph(
+        [node("ConvTranspose", ["x", "w", "b"], ["y"], "layer", strides=[2, 2])],
+        ["batch", 32, 5, 5],
+        w=(32, 48, 3, 3),
+        b=(48,),
+    ),
+    "Split with sizes": _graph(
+        [
+            node("MatMul", ["x", "w"], ["h"], "layer"),
+            node("Split", ["h", "sizes"], ["p", "q"], "split", axis=-1),
+            node("Relu", ["p"], ["r"], "relu"),
+            node("MatMul", ["r", "w2"], ["y"], "second"),
+        ],
+        ["batch", 64],
+        w=(64, 48),
+        sizes=np.array([32, 16]),
+        w2=(32, 24),
+    ),
+    "gating": _graph(
+        [
+            node("MatMul", ["x", "w"], ["h"], "layer"),
+            node("Split", ["h", "sizes"], ["p", "q"], "split", axis=-1),
+            node("Sigmoid", ["q"], ["gate"], "sigmoid"),
+            node("Mul", ["p", "gate"], ["m"], "gated"),
+            node("MatMul", ["m", "w2"], ["y"], "second"),
+        ],
+        ["batch", 64],
+        w=(64, 64),
+        sizes=np.array([32, 32]),
+        w2=(32, 24),
+    ),
+    "tied weights": _graph(
+        [
+            node("MatMul", ["x", "w"], ["h"], "layer"),
+            node("Relu", ["h"], ["r"], "relu"),
+            node("Gemm", ["r", "w"], ["y"], "second", transB=1),
+        ],
+        ["batch", 64],
+        w=(64, 48),
+    ),
+    "channel shuffle": _graph(
+        [
+            node("Conv", ["x", "w"], ["h"], "layer"),
+            node("Reshape", ["h", "apart"], ["a"], "apart"),
+            node("Transpose", ["a"], ["t"], "turned", perm=[0, 2, 1, 3, 4]),
+            node("Reshape", ["t", "together"], ["u"], "together"),
+            node("Conv", ["u", "w2"], ["y"], "second"),
+        ],
+        ["batch", 16, 6, 6],
+        w=(32, 16, 1, 1),
+        apart=np.array([0, 2, 16, 6, 6]),
+        together=np.array([0, 32, 6, 6]),
+        w2=(24, 32, 1, 1),
+    ),
+    "LSTM": _recurrent("LSTM", 4),
+    "GRU": _recurrent("GRU", 3),
+}
+
+Apply = Callable[[Any, Any, RunContext], Any]
+TECHNIQUES: dict[str, tuple[Apply, Any]] = {
+    "quantize.static": (static, StaticParams()),
+    "quantize.weights": (weights, WeightsParams(bits=8)),
+    "quantize.dynamic": (dynamic, DynamicParams()),
+    "share.kmeans": (kmeans, KmeansParams(clusters=64)),
+    "factorize.svd": (svd, SvdParams(rank=8, skip_slower=False, whitening=False, round_to=1)),
+    "prune.unstructured": (unstructured, UnstructuredParams(sparsity=0.5, first_and_last="prune")),
+}
+REFUSED = {
+    ("quantize.static", "stacked MatMul"): "integer kernels take one matrix",
+    ("quantize.static", "ConvTranspose"): "no integer kernel for transposed convolutions",
+    ("quantize.static", "LSTM"): "`quantize.dynamic` runs it on integers",
+    ("quantize.static", "GRU"): "no runtime multiplies its weights as integers",
+    ("quantize.dynamic", "stacked MatMul"): "integer kernels take one matrix",
+    ("quantize.dynamic", "ConvTranspose"): "no integer kernel for transposed convolutions",
+    ("quantize.dynamic", "channel shuffle"): "use quantize.static",
+    ("factorize.svd", "stacked MatMul"): "a product of 3 axes",
+    ("factorize.svd", "ConvTranspose"): "a transposed convolution",
+    ("factorize.svd", "tied weights"): "two nodes read it in different orders",
+    ("factorize.svd", "LSTM"): "a recurrent layer's",
+    ("factorize.svd", "GRU"): "a recurrent layer's",
+    ("prune.unstructured", "tied weights"): "two nodes read it in different orders",
+}
+"""By technique and graph, what the refusal says."""
+
+FAR = {"factorize.svd", "prune.unstructured"}
+"""Techniques that change what is computed by more than rounding does."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    spec: TensorSpec
+    classes: None = None
+    fingerprint: str = ""
+
+    def split(self, name: str) -> "Calls":
+        return self
+
+    def __len__(self) -> int:
+        return 8
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        for start in range(0, 8, size):
+            shape = [min(size, 8 - start) if isinstance(dim, str) else dim for dim in self.spec.shape]
+            values = np.random.default_rng(start).standard_normal(shape).astype(np.float32)
+            yield Batch({"x": np.moveaxis(values, self.spec.batch_axis or 0, 0)}, None, np.arange(start, start + size))
+
+
+def _run(body: onnx.ModelProto, spec: TensorSpec) -> np.ndarray:
+    shape = [3 if isinstance(dim, str) else dim for dim in spec.shape]
+    x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
+    session = onnxruntime.InferenceSession(body.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("use", TECHNIQUES)
+def test_a_graphs_layer_is_compressed_or_the_reason_is_said(tmp_path: Path, use: str, name: str, backend: str) -> None:
+    model, (apply, params) = GRAPHS[name], TECHNIQUES[use]
+    [spec] = model.signature.inputs
+    target = Target(backend, profile="x86-vnni")
+    run = RunContext(0, Events(), tmp_path, target, Calls(spec))  # type: ignore[arg-type]
+    if (use, name) in REFUSED:
+        with pytest.raises(NothingToCompressError) as refused:
+            apply(replace(model), params, run)
+        assert REFUSED[use, name] in f"{refused.value} {refused.value.hint}"
+        return
+    result = apply(replace(model), params, run)
+    assert not result.facts.get("untouched", {}).get("layers")
+    written = _run(to_onnx(result.model, target, {}), spec)
+    before = _run(model.body, spec)
+    assert np.mean((written - before) ** 2) < (2.0 if use in FAR else 0.02) * np.mean(before**2)
+    assert not np.array_equal(written, before)
+
+
+class Net(nn.Module):
+    """One kind of layer between two that the network's inputs and outputs fix."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.first = nn.Conv1d(6, 16, 1)
+        self.up = nn.ConvTranspose1d(16, 12, 2, stride=2)
+        self.norm, self.cell = nn.GroupNorm(2, 16), nn.GRU(16, 12, batch_first=True)
+        self.second = nn.Conv1d(8 if kind in ("split", "chunk", "glu") else 16, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        match self.kind:
+            case "ConvTranspose":
+                x = self.up(x)
+            case "split":
+                x, y = torch.split(x, [8, 8], 1)
+                x = self.second(torch.relu(x) + y)
+            case "chunk":
+                x, y = x.chunk(2, 1)
+                x = self.second(x * y)
+            case "glu":
+                x = self.second(nn.functional.glu(x, 1))
+            case "x * sigmoid(y)":
+                x = self.second(x * torch.sigmoid(x))
+            case "GroupNorm before GRU":
+                x = self.cell(self.norm(x).transpose(1, 2))[0].transpose(1, 2)
+            case "channel shuffle":
+                x = self.second(x.unflatten(1, (2, 8)).transpose(1, 2).flatten(1, 2))
+        return self.head(x.mean(2))
+
+
+KINDS = {
+    "ConvTranspose": {"first", "up"},
+    "split": {"second"},  # the sizes are written into the code, which the reason says
+    "chunk": {"first", "second"},
+    "glu": {"first", "second"},
+    "x * sigmoid(y)": {"first", "second"},
+    "GroupNorm before GRU": {"first", "cell"},
+    "channel shuffle": {"second"},
+}
+"""By kind, the layers of which prune.channels removes channels; the others say why not."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_channels_go_or_the_reason_is_said(kind: str) -> None:
+    torch.manual_seed(0)
+    network, given = Net(kind).eval(), (torch.randn(2, 6, 7),)
+    coupling = proven(find_coupling(network, given), network, given)
+    assert {layer for group in coupling.groups for layer in group.layers} >= KINDS[kind]
+    assert all(coupling.fixed.values())
+    gone = removal(coupling.groups, {group.name: np.arange(group.units // 2) for group in coupling.groups})
+    with torch.no_grad():
+        smaller = cut(network, gone)
+        assert torch.allclose(smaller(*given), mask(network, gone)(*given), atol=1e-5)
+    assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
