@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,33 @@ import openvino
 from compressctl.backends.openvino.build import PREPROCESS
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import Preprocess
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.model import Signature, TensorSpec
+from compressctl.core.regular_files import open_regular
 
 
 def signature_of(path: Path) -> Signature:
     """In the terms of a session's `run`: where preprocessing is part of the model, as it is before that.
 
-    Raises UsageError when there is no such file and StageError when OpenVINO cannot read it.
+    Raises UsageError when there is no such file, or it is none that OpenVINO can read.
     """
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+    with open_regular(path) as file:
+        # OpenVINO asks its readers of other formats for what is not its own, and TensorFlow's prints what it thinks of it.
+        if _BEGINS.match(file.read(1 << 16)) is None:
+            raise UsageError(f"{path} is not an OpenVINO model", hint="name the .xml file that OpenVINO wrote")
     try:
-        model = openvino.Core().read_model(path)
+        return _signature(openvino.Core().read_model(path))
+    except CompressctlError:
+        raise
     except Exception as error:
-        raise translated(error, path) from error
+        ours = translated(error, path)
+        raise (UsageError(ours.message, hint=ours.hint) if isinstance(ours, StageError) else ours) from error
+
+
+_BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*\bversion="1[01]"')
+
+
+def _signature(model: openvino.Model) -> Signature:
     inputs = tuple(_spec(port) for port in model.inputs)
     if model.has_rt_info(PREPROCESS):
         steps = Preprocess.model_validate_json(model.get_rt_info(PREPROCESS).astype(str))
