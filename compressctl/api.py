@@ -192,13 +192,13 @@ def carry_out(
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
     from compressctl.pipeline.lock import write_lock
-    from compressctl.pipeline.run import check_backends, run
+    from compressctl.pipeline.run import check_installed, run
     from compressctl.pipeline.signals import signals_restored
     from compressctl.recipe.loader import resolve
     from compressctl.report.from_run import from_result
     from compressctl.report.write import write, written_in
 
-    check_backends(recipe)
+    check_installed(recipe)
     facts = environment()
     folder = make_run_folder(output, recipe.name, plan.digest, _files(resolve(recipe), recipe.base))
     write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)

@@ -66,11 +66,11 @@ def _check(recipe: Recipe, made: Plan) -> None:
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.pipeline.executor import Executor
-    from compressctl.pipeline.run import check_backends
+    from compressctl.pipeline.run import check_installed
     from compressctl.pipeline.workspace import Workspace
     from compressctl.sources.load import libraries
 
-    check_backends(recipe)
+    check_installed(recipe)
     with tempfile.TemporaryDirectory() as folder, using(libraries(recipe.model, recipe.base)):
         workspace = Workspace(recipe, made, Path(folder), stage_cache(), Events(PlainLines(sys.stdout)))
         executor = Executor(workspace)

@@ -108,6 +108,8 @@ class MetricSpec:
 
     by_class: a function of the same arrays that gives the metric by class number, None where it has no classes.
 
+    needs: the package that it is computed by and how to install it, None where it needs none that is optional.
+
     unit: "%" or "" ; a drop is counted in it, positive when the compressed model is worse: in points of a metric in percent,
     else in the metric's own value.
     """
@@ -120,6 +122,7 @@ class MetricSpec:
     implementation: str
     version: int = 1
     by_class: str | None = None
+    needs: tuple[str, str] | None = None
 
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """What it raises has a note with its name."""
@@ -222,6 +225,9 @@ metrics: Registry[MetricSpec] = Registry(
         "cer": "compressctl.tasks.metric_specs:CER",
         "wer": "compressctl.tasks.metric_specs:WER",
         "exact": "compressctl.tasks.metric_specs:EXACT",
+        "map": "compressctl.tasks.metric_specs:MAP",
+        "map50": "compressctl.tasks.metric_specs:MAP50",
+        "map75": "compressctl.tasks.metric_specs:MAP75",
     },
 )
 
@@ -235,5 +241,9 @@ decoders: Registry[DecoderSpec] = Registry(
         "frames": "compressctl.tasks.decoder_specs:FRAMES",
         "ctc": "compressctl.tasks.decoder_specs:CTC",
         "sequence": "compressctl.tasks.decoder_specs:SEQUENCE",
+        "yolo": "compressctl.tasks.decoder_specs:YOLO",
+        "ssd": "compressctl.tasks.decoder_specs:SSD",
+        "detr": "compressctl.tasks.decoder_specs:DETR",
+        "finished": "compressctl.tasks.decoder_specs:FINISHED",
     },
 )

@@ -21,6 +21,7 @@ Task = Literal[
     "frame-classification",
     "segmentation",
     "recognition",
+    "detection",
     "language-model",
     "custom",
 ]
@@ -98,6 +99,12 @@ TASKS: dict[Task, TaskSpec] = {
         "the text in an image, or what is spoken: a string for each sample",
         "cer",
         results="compressctl.tasks.text:STRINGS",
+        has_loss=False,
+    ),
+    "detection": TaskSpec(
+        "for each sample its boxes, (k, 5): x1, y1, x2, y2 in pixels of the model's input, class; a sixth number of 1 marks a crowd",
+        "map",
+        results="compressctl.tasks.detection:BOXES",
         has_loss=False,
     ),
     "custom": TaskSpec("whatever the metric of your own takes", has_loss=False),

@@ -24,6 +24,8 @@ from compressctl.core.errors import (
 )
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import chain, is_interrupt, translated
+from compressctl.core.machine import installed_version
+from compressctl.core.source import metrics
 from compressctl.measure.results import Parity
 from compressctl.pipeline.event_listeners import EventFile, Warnings
 from compressctl.pipeline.executor import Executor
@@ -47,8 +49,9 @@ def check_extras(spec: BackendSpec, options: Mapping[str, Any]) -> None:
             raise MissingDependencyError(f"the option {extra.option} of {spec.name}", extra.package, extra.install)
 
 
-def check_backends(recipe: Recipe) -> None:
-    """Raise MissingDependencyError when a backend that the recipe needs is not installed, before any work."""
+def check_installed(recipe: Recipe) -> None:
+    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work."""
+    _check_metrics(recipe)
     for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export)]):
         spec: BackendSpec = backends.get(name)
         found = open_backend(name).probe()
@@ -59,6 +62,14 @@ def check_backends(recipe: Recipe) -> None:
             reasons = "; ".join(found.missing) or f"{device.upper()}: it has no such device"
             raise MissingDeviceError(f"{name} cannot run on {device} here: {reasons}", hint="set target.device: cpu")
         check_extras(spec, export_options(recipe, name))
+
+
+def _check_metrics(recipe: Recipe) -> None:
+    for where in recipe.judges.values() if recipe.data is not None else ():
+        name = where.metric_name
+        needs = metrics.get(name).needs if name is not None and name in metrics else None
+        if needs is not None and installed_version(needs[0]) is None:
+            raise MissingDependencyError(f"the metric {name}", *needs)
 
 
 def run(

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from compressctl.core.source import DecoderSpec
-from compressctl.tasks.params import ArgmaxParams, CtcParams, PythonDecoderParams, SequenceParams, TokenTextParams
+from compressctl.tasks.params import (
+    ArgmaxParams,
+    CtcParams,
+    DetrParams,
+    FinishedParams,
+    PythonDecoderParams,
+    SequenceParams,
+    SsdParams,
+    TokenTextParams,
+    YoloParams,
+)
 
 PYTHON = DecoderSpec(
     name="python",
@@ -51,4 +61,36 @@ SEQUENCE = DecoderSpec(
     tasks=("recognition",),
     params=TokenTextParams,
     implementation="compressctl.tasks.text:tokens",
+)
+
+YOLO = DecoderSpec(
+    name="yolo",
+    summary="boxes with their classes' scores in one output, as YOLO's, before overlapping ones are dropped",
+    tasks=("detection",),
+    params=YoloParams,
+    implementation="compressctl.tasks.box_decoders:yolo",
+)
+
+SSD = DecoderSpec(
+    name="ssd",
+    summary="boxes and scores in two outputs, as SSD's and TensorFlow's, with or without priors",
+    tasks=("detection",),
+    params=SsdParams,
+    implementation="compressctl.tasks.box_decoders:ssd",
+)
+
+DETR = DecoderSpec(
+    name="detr",
+    summary="boxes and logits of queries in two outputs, as DETR's",
+    tasks=("detection",),
+    params=DetrParams,
+    implementation="compressctl.tasks.box_decoders:detr",
+)
+
+FINISHED = DecoderSpec(
+    name="finished",
+    summary="boxes, score, class in one output, of a file that drops overlapping boxes itself",
+    tasks=("detection",),
+    params=FinishedParams,
+    implementation="compressctl.tasks.box_decoders:finished",
 )

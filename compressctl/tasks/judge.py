@@ -118,8 +118,8 @@ def judged_by(recipe: Recipe) -> list[object]:
             found.append([where.metric_name, metrics.get(where.metric_name).version])
         if where.decode is not None:
             spec = decoders.get(where.decode.use)
-            code = _files(where.decode.params, recipe.base)
-            found.append([spec.name, source_fingerprint("decode", spec.version, where.decode.params, code)])
+            files = _files(where.decode.params, recipe.base)
+            found.append([spec.name, source_fingerprint("decode", spec.version, where.decode.params, files)])
     return found
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from compressctl.core.source import MetricSpec
 
+TEXT_EVALUATOR = ("jiwer", "pip install 'compressctl[recognition]'")
+BOX_EVALUATOR = ("faster-coco-eval", 'pip install "compressctl[detection]"')
+
 ACCURACY = MetricSpec(
     name="accuracy",
     summary="share of samples whose highest output is the label, in percent",
@@ -180,6 +183,7 @@ CER = MetricSpec(
     higher_is_better=False,
     unit="%",
     implementation="compressctl.tasks.text:cer",
+    needs=TEXT_EVALUATOR,
 )
 
 WER = MetricSpec(
@@ -189,6 +193,7 @@ WER = MetricSpec(
     higher_is_better=False,
     unit="%",
     implementation="compressctl.tasks.text:wer",
+    needs=TEXT_EVALUATOR,
 )
 
 EXACT = MetricSpec(
@@ -198,4 +203,37 @@ EXACT = MetricSpec(
     higher_is_better=True,
     unit="%",
     implementation="compressctl.tasks.text:exact",
+)
+
+MAP = MetricSpec(
+    name="map",
+    summary="average precision of boxes by COCO's rules, mean over IoU 0.50 to 0.95 and over classes, in percent",
+    tasks=("detection",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.tasks.detection:average_precision",
+    by_class="compressctl.tasks.detection:by_class",
+    needs=BOX_EVALUATOR,
+)
+
+MAP50 = MetricSpec(
+    name="map50",
+    summary="average precision of boxes by COCO's rules at IoU 0.50",
+    tasks=("detection",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.tasks.detection:average_precision_50",
+    by_class="compressctl.tasks.detection:by_class_50",
+    needs=BOX_EVALUATOR,
+)
+
+MAP75 = MetricSpec(
+    name="map75",
+    summary="average precision of boxes by COCO's rules at IoU 0.75",
+    tasks=("detection",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.tasks.detection:average_precision_75",
+    by_class="compressctl.tasks.detection:by_class_75",
+    needs=BOX_EVALUATOR,
 )

@@ -12,6 +12,7 @@ import numpy as np
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.tasks import Decode, Tally
 from compressctl.tasks.alphabet import letters_of, tokens_of
+from compressctl.tasks.metric_specs import TEXT_EVALUATOR
 from compressctl.tasks.output_named import output_named
 from compressctl.tasks.params import CtcParams, TokenTextParams
 
@@ -142,9 +143,7 @@ def _jiwer() -> Any:
     try:
         import jiwer
     except ImportError as error:
-        raise MissingDependencyError(
-            "character and word error", "jiwer", "pip install 'compressctl[recognition]'"
-        ) from error
+        raise MissingDependencyError("character and word error", *TEXT_EVALUATOR) from error
     return jiwer
 
 
