@@ -27,7 +27,7 @@ def iou(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     common = sides[..., 0] * sides[..., 1]
     union = _areas(a) + _areas(b) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return np.asarray(np.divide(common, union, out=np.zeros_like(common), where=union > 0))
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:

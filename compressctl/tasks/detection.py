@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from compressctl.core.errors import MissingDependencyError
+from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Tally
 from compressctl.tasks.boxes import best_first, iou
 from compressctl.tasks.metric_specs import BOX_EVALUATOR
-from compressctl.tasks.objects import as_objects
 
 _MATCH = 0.5
 """Intersection over union from which on a box counts as the original's."""

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compressctl.core.objects import as_objects
 from compressctl.tasks.boxes import corners, iou, non_maximum_suppression
 from compressctl.tasks.detection import BOXES, average_precision, average_precision_50, average_precision_75, by_class
-from compressctl.tasks.objects import as_objects
 from compressctl.tasks.params import BoxForm
 
 FORMS: tuple[BoxForm, ...] = ("cxcywh", "xyxy", "xywh", "yxyx")
