@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
 def silero(seconds: float) -> None:
     fetch([package for package in PACKAGES if package.name == "silero-vad"])
     heard, share = stream(seconds)
-    heard_at = {RATE: heard, 2 * RATE: resample_poly(heard, 2, 1).astype(np.float32)}
+    heard_at = {RATE: heard, RATE // 2: resample_poly(heard, 1, 2).astype(np.float32)}
     print(
         f"silero-vad, {seconds / 60:.0f} minutes, {share:.0%} of them spoken (as recorded, pauses inside sentences included)\n"
     )

@@ -1,6 +1,6 @@
 """Telephone prompts spoken by people in five languages, and music, from packages of Debian: a stream with pauses between sentences.
 
-All were recorded for telephones, at 8 kHz; for models of 16 kHz they are resampled, so that nothing stands above 4 kHz.
+All are wideband telephone sound, 16 kHz in G.722, which the package g722 decodes.
 """
 
 from __future__ import annotations
@@ -8,21 +8,20 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import wave
 from pathlib import Path
 
 import numpy as np
 
 from published.packages import BUILD
 
-RATE = 8000
+RATE = 16000
 DEBS = {
-    "asterisk-core-sounds-en-wav": ("1.6.1-1", "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d"),
-    "asterisk-core-sounds-es-wav": ("1.6.1-1", "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903"),
-    "asterisk-core-sounds-fr-wav": ("1.6.1-1", "8d4e1bc32ed5ba7fbda40841ca1825ed20cc6232724a473c90f8bb0e53e6073e"),
-    "asterisk-core-sounds-it-wav": ("1.6.1-1", "5a26638089e134b8ac39363fe249c5c93c50cd8bfdc9b2499ae61ec4a35e2fcb"),
-    "asterisk-core-sounds-ru-wav": ("1.6.1-1", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201"),
-    "asterisk-moh-opsound-wav": ("2.03-1.1", "8f9d808a729d305c2d3343993f21ca5e6829e411682618dc8ea7aa8bc24a566c"),
+    "asterisk-core-sounds-en-g722": ("1.6.1-1", "38c5261820b406dcb0ecb37675720da2b0864850690690352ca52707eb623806"),
+    "asterisk-core-sounds-es-g722": ("1.6.1-1", "e4e3b4281057d3b81b779298fd6be705f57411513955c518eed1bcaabbd615b8"),
+    "asterisk-core-sounds-fr-g722": ("1.6.1-1", "7add61d5e42279ecff1bbdf842a5a946ac3644fac9a0fe44384731aa7270c8e0"),
+    "asterisk-core-sounds-it-g722": ("1.6.1-1", "46b4cf7afc508a5fcfc051b7ea233251c0d195dd4ef83cc4b7facb4c6429b016"),
+    "asterisk-core-sounds-ru-g722": ("1.6.1-1", "673b4238a6b8269960f055d868c6a11083f7a0d00979167cb01554046b48ed9b"),
+    "asterisk-moh-opsound-g722": ("2.03-1.1", "8d6b39d6f2e8feff54a042c4a25e1b72f3e2478d05ee372c92f77446fa0b1671"),
 }
 """Debian package to version and SHA-256. apt must know them: `apt-get update` first."""
 
@@ -50,15 +49,17 @@ def fetch_recordings() -> Path:
 
 
 def stream(seconds: float, seed: int = 0) -> tuple[np.ndarray, float]:
-    """(samples,) float32 at 8 kHz in -1 to 1, and the share of it in which somebody speaks.
+    """(samples,) float32 at 16 kHz in -1 to 1, and the share of it in which somebody speaks.
 
     Sentences of all languages in turn, at random; between them pauses of nothing, of noise, or of music; some sentences over noise or music
     of a tenth of their energy.
     """
     root, rng = fetch_recordings(), np.random.default_rng(seed)
     languages = sorted(path for path in (root / "sounds").iterdir() if path.is_dir())
-    spoken = [sorted(path for path in language.rglob("*.wav") if "silence" not in path.parts) for language in languages]
-    music = [_samples(path) for path in sorted((root / "moh").glob("*.wav"))]
+    spoken = [
+        sorted(path for path in language.rglob("*.g722") if "silence" not in path.parts) for language in languages
+    ]
+    music = [_samples(path) for path in sorted((root / "moh").glob("*.g722"))]
     parts: list[np.ndarray] = []
     speech = done = 0
     while done < seconds * RATE:
@@ -89,6 +90,6 @@ def _background(length: int, level: float, music: list[np.ndarray], rng: np.rand
 
 
 def _samples(path: Path) -> np.ndarray:
-    with wave.open(str(path)) as opened:
-        assert (opened.getframerate(), opened.getsampwidth(), opened.getnchannels()) == (RATE, 2, 1), path
-        return np.frombuffer(opened.readframes(opened.getnframes()), np.int16).astype(np.float32) / 32768
+    from G722 import G722
+
+    return np.asarray(G722(RATE, 64000).decode(path.read_bytes()), np.float32) / 32768
