@@ -40,6 +40,41 @@ def share_scales(plan: Mapping[str, TensorQuant], sites: Sequence[Site]) -> dict
     return shared
 
 
+def too_narrow(
+    plan: Mapping[str, TensorQuant], sites: Sequence[Site], macs: Mapping[str, int], most: float
+) -> dict[str, str]:
+    """Sites that stay float, with the reason: a Concat whose codes a much narrower input would lose its signal in, such as scores
+    beside boxes in pixels, and what reads it.
+
+    plan: each tensor by its own range. macs: of sites, by node; readers that take more than the share `most` of these are rounded still.
+    """
+    floats: dict[str, str] = {}
+    for site in sites:
+        if site.op != "Concat" or any(tensor not in plan for tensor in (*site.inputs, site.output)):
+            continue
+        low, high = _bounds(plan[site.output])
+        spans = {tensor: bound[1] - bound[0] for tensor in site.inputs for bound in [_bounds(plan[tensor])]}
+        narrowest = min(spans, key=lambda tensor: spans[tensor])
+        if _WIDEST * spans[narrowest] >= high - low:
+            continue
+        readers = _readers(site.output, sites)
+        if sum(macs.get(reader, 0) for reader in readers) <= most * sum(macs.values()):
+            why = f"shared scale: {narrowest} would have {255 * spans[narrowest] / (high - low):.0f} of the 255 steps of {site.output}"
+            floats |= dict.fromkeys([site.node, *readers], why)
+    return floats
+
+
+def _readers(tensor: str, sites: Sequence[Site]) -> list[str]:
+    """Sites that read a tensor, directly or past others that move its values."""
+    names, found = {tensor}, []
+    for site in sites:
+        if names.intersection(site.inputs):
+            found.append(site.node)
+            if site.kind is Kind.MOVE:
+                names.add(site.output)
+    return found
+
+
 def _groups(sites: Sequence[Site]) -> list[list[str]]:
     """Tensors joined by Concat, and by what moves values and so keeps their scale."""
     parent: dict[str, str] = {}

@@ -47,10 +47,11 @@ class StaticOverride(Override):
 class StaticParams(TechniqueParams):
     """quantize.static: weights of 8 or 4 bits and 8-bit activations with ranges fixed by calibration."""
 
-    ranges: RangeMethod = Field(
-        "percentile",
+    ranges: Literal["auto"] | RangeMethod = Field(
+        "auto",
         description="how an activation's range is chosen from calibration: everything seen (minmax), without the tails "
-        "(percentile), nearest distribution (entropy), least squared error (mse)",
+        "(percentile), nearest distribution (entropy), least squared error (mse); auto is percentile, and minmax in a network "
+        "whose outputs are decoded (boxes and scores), where the rare values are those that count",
     )
     percentile: float = Field(99.999, gt=50, le=100, description="share of values, in percent, that `percentile` keeps")
     weights: Literal["int8", "int4"] = Field(
@@ -66,6 +67,12 @@ class StaticParams(TechniqueParams):
     rounding_steps: int = Field(2000, ge=1, le=1_000_000, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
     saturation_guard: SaturationGuard = "auto"
+    keep_float: Literal["auto", "overrides"] = Field(
+        "auto",
+        description="what stays in float: where several layers' outputs are joined and decoded, with these last layers, and, where "
+        "rounding leaves the outputs less than 20 dB on calibration data, few layers that cost them most for little arithmetic "
+        "(auto); or what overrides say alone",
+    )
     equalize: bool = Field(
         False,
         description="give the channels between two convolutions, or two Gemm, equal weight ranges first; Clip (ReLU6) "

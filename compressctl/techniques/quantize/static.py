@@ -31,12 +31,14 @@ from compressctl.numerics.ranges import find_range
 from compressctl.techniques.quantize._before import quantized_before
 from compressctl.techniques.quantize._bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import Calibration, calibrate
-from compressctl.techniques.quantize._concat import share_scales
+from compressctl.techniques.quantize._concat import share_scales, too_narrow
 from compressctl.techniques.quantize._copies import say_copies
+from compressctl.techniques.quantize._decoding import decoding
 from compressctl.techniques.quantize._enough import judge_samples
 from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize._no_kernel import why_no_kernel
+from compressctl.techniques.quantize._noise import MOST, OutputNoise, macs_of, outlying
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 
@@ -49,6 +51,8 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
     seen = observe(model, params, run)
     body, treated, calibration = seen.body, seen.treated, seen.calibration
     plan = make_plan(body, treated, calibration, params, run.target, seen.fixed)
+    if params.keep_float == "auto":
+        treated, plan = _spared(seen, plan, model, params, run)
     network = Network(body, model.signature, run.data.split("calibration"), plan, frozenset(seen.fixed))
     settled = _settle(network, treated, params, run)
     if _corrects_at_once(params):
@@ -75,11 +79,26 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
     return gated("quantize.static", _READS, with_floats, model, rounding_nodes(treated.sites), facts, run)
 
 
+def _spared(
+    seen: Seen, plan: QuantPlan, model: OnnxModel, params: StaticParams, run: RunContext
+) -> tuple[Treated, QuantPlan]:
+    """With float where a shared scale would lose a signal, and in layers that rounding hurts far more than their work is worth."""
+    assert run.data is not None
+    own = _plan_activations(seen.treated, seen.calibration, params)
+    treated = seen.treated.left_in_float(too_narrow(own, seen.treated.sites, seen.macs, MOST))
+    plan = replace(plan, float_nodes=dict(treated.floats))
+    noise = OutputNoise(seen.body, model.signature, run.data.split("calibration"))
+    layers = [site for site in treated.sites if site.weight and site.node not in treated.decided]
+    treated = treated.left_in_float(outlying(noise, plan, layers, seen.macs, run.events))
+    return treated, replace(plan, float_nodes=dict(treated.floats))
+
+
 @dataclass(frozen=True)
 class Seen:
     """The float graph in the shape that is quantized, its sites, and what calibration saw. prepared: facts, for the report.
 
     copied: the weights that sites read in different ways. fixed: entries of the plan for weights that were quantized before.
+    macs: of the sites with weights, by node.
     """
 
     body: onnx.ModelProto
@@ -88,6 +107,7 @@ class Seen:
     prepared: Mapping[str, Any]
     copied: Copied
     fixed: Mapping[str, TensorQuant]
+    macs: Mapping[str, int]
 
 
 def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
@@ -108,18 +128,28 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
             hint=f"{why_no_kernel(body, 'quantize.static')}{layers_hint(model)}, and what is quantized already",
         )
     prepared = {**carried.facts, **before.facts, **prepared}
+    split = run.data.split("calibration")
+    macs = macs_of(body, model.signature, split, treated.sites)
+    decoded = decoding(body.graph, treated.sites, macs) if params.keep_float == "auto" else {}
+    treated = replace(treated.left_in_float(decoded), ranges=_ranges(params, is_decoded=bool(decoded)))
     calibration = calibrate(
         body,
         model.signature,
-        run.data.split("calibration"),
+        split,
         ranged=activations(treated.sites),
-        counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor, params) != "minmax"],
+        counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor) != "minmax"],
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
-    exact = [tensor for tensor in calibration.histograms if treated.method(tensor, params) == "minmax"]
+    exact = [tensor for tensor in calibration.histograms if treated.method(tensor) == "minmax"]
     prepared.update(judge_samples(calibration, exact, params.percentile, run.events))
-    return Seen(body, treated, calibration, prepared, copied, before.plan)
+    return Seen(body, treated, calibration, prepared, copied, before.plan, macs)
+
+
+def _ranges(params: StaticParams, *, is_decoded: bool) -> RangeMethod:
+    if params.ranges != "auto":
+        return params.ranges
+    return "minmax" if is_decoded else "percentile"
 
 
 def _with_own_copies(body: onnx.ModelProto, treated: Treated) -> Copied:
@@ -191,9 +221,9 @@ def rounding_nodes(sites: Sequence[Site]) -> list[str]:
 
 @dataclass(frozen=True)
 class Treated:
-    """Sites after the overrides. floats: nodes that an override keeps float. methods: ranges by output tensor.
+    """Sites after the overrides. floats: nodes that stay float, with the reason. methods: ranges by output tensor.
 
-    bits: of the weight, by node. decided: nodes whose width an override says.
+    bits: of the weight, by node. decided: nodes whose width an override says. ranges: of the tensors without a method of their own.
     """
 
     sites: tuple[Site, ...]
@@ -201,9 +231,16 @@ class Treated:
     methods: Mapping[str, RangeMethod]
     bits: Mapping[str, int]
     decided: frozenset[str] = frozenset()
+    ranges: RangeMethod = "percentile"
 
-    def method(self, tensor: str, params: StaticParams) -> RangeMethod:
-        return self.methods.get(tensor, params.ranges)
+    def method(self, tensor: str) -> RangeMethod:
+        return self.methods.get(tensor, self.ranges)
+
+    def left_in_float(self, nodes: Mapping[str, str]) -> Treated:
+        """Without these nodes, each with the reason, but for those whose width an override says."""
+        floats = {node: reason for node, reason in nodes.items() if node not in self.decided}
+        sites = tuple(site for site in self.sites if site.node not in floats)
+        return replace(self, sites=sites, floats={**self.floats, **floats})
 
 
 def treat(sites: Sequence[Site], params: StaticParams) -> Treated:
@@ -279,7 +316,7 @@ def _plan_activations(treated: Treated, calibration: Calibration, params: Static
         if site is not None and site.kind is Kind.MOVE:
             plan[tensor] = plan[site.inputs[0]]
             continue
-        low, high = find_range(calibration.histograms[tensor], treated.method(tensor, params), params.percentile)
+        low, high = find_range(calibration.histograms[tensor], treated.method(tensor), params.percentile)
         if site is not None:
             low, high = max(low, site.clip[0]), min(high, site.clip[1])
         if low >= 0.0 >= high:
