@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +27,15 @@ def decoder(params: PythonDecoderParams, base: Path) -> Decode:
     def decode(outputs: Mapping[str, np.ndarray]) -> Sequence[Any]:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
         given = {name: read_only(array) for name, array in outputs.items()}
-        found = _called(params.function, lambda: list(function(given, **params.args)), f"outputs {shapes}")
         samples = len(next(iter(outputs.values())))
+        # One more than there may be: a generator need not end.
+        found = _called(
+            params.function, lambda: list(islice(function(given, **params.args), samples + 1)), f"outputs {shapes}"
+        )
         if len(found) != samples:
+            count = len(found) if len(found) < samples else f"more than {samples}"
             raise UsageError(
-                f"{params.function} gave {len(found)} results for {samples} samples (outputs {shapes})",
+                f"{params.function} gave {count} results for {samples} samples (outputs {shapes})",
                 hint="return one result for each sample: the outputs' first axis counts them",
             )
         return found

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hostile._case import Case, names
+from hostile._in_process import refused
 from hostile._runs import unmeasured
 from support.shell import Finished
+
+from compressctl.tasks.author_functions import decoder
+from compressctl.tasks.params import PythonDecoderParams
 
 NETWORK = """import atexit, os, sys, threading, time
 from torch import nn
@@ -131,3 +136,20 @@ def test_a_fork_of_it_comes_back(comes_back: str, case: Case) -> None:
 def test_it_empties_the_environment(case: Case) -> None:
     applied(case, 0, body="os.environ.clear()")
     assert status(case) == "done"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return iter(int, 1)", "gave more than 4 results for 4 samples"),
+        ("return [0]", "gave 1 results for 4 samples"),
+        ("return None", "failed on outputs y [4, 2]: TypeError"),
+        ("raise SystemExit(0)", "failed on outputs y [4, 2]: SystemExit: 0"),
+        ("outputs['y'][:] = 0", "read-only"),
+    ],
+    ids=["without end", "too few", "nothing", "leaves", "changes what it is given"],
+)
+def test_a_decoder(body: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"def read(outputs):\n    {body}\n")
+    decode = decoder(PythonDecoderParams(function="own.py:read"), tmp_path)
+    refused(lambda: decode({"y": np.zeros((4, 2), np.float32)}), says)
