@@ -95,7 +95,13 @@ def _as_static(params: QatParams) -> StaticParams:
         StaticOverride(match=given.match, weights=_float_or_not(given.weights), ranges=given.ranges)
         for given in params.overrides
     )
-    return StaticParams(ranges=params.ranges, percentile=params.percentile, bias_correction=False, overrides=overrides)
+    return StaticParams(
+        ranges=params.ranges,
+        percentile=params.percentile,
+        keep_float="overrides",
+        bias_correction=False,
+        overrides=overrides,
+    )
 
 
 def _float_or_not(weights: str | None) -> Literal["int8", "float"] | None:
