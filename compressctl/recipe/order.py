@@ -11,7 +11,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import TechniqueParams, declared_problems, declared_products
-from compressctl.core.source import decoders, metrics, model_sources
+from compressctl.core.source import metrics, model_sources
 from compressctl.core.target import Release, Target, resolve_profile
 from compressctl.core.tasks import TASKS
 from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
@@ -36,7 +36,6 @@ def order_problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _unserved(recipe, target)
     yield from _unmeasured_drops(recipe)
     yield from _unjudged_limits(recipe)
-    yield from _undecoded(recipe)
 
 
 def _without_libraries(recipe: Recipe) -> Iterator[Problem]:
@@ -82,16 +81,6 @@ def _unmeasured_drops(recipe: Recipe) -> Iterator[Problem]:
 
 def _has_classes(metric: str) -> bool:
     return metric in metrics and metrics.get(metric).by_class is not None
-
-
-def _undecoded(recipe: Recipe) -> Iterator[Problem]:
-    """Tasks that decode, without a decoder of their own or one that the recipe names."""
-    for name, where in recipe.judges.items():
-        if TASKS[where.task].results is not None and where.decode is None:
-            fitting = [known for known, spec in decoders.usable()[0].items() if where.task in spec.tasks]
-            words = f"the task {where.task} reads its results off the outputs, and the recipe does not say how"
-            path = f"heads.{name}.decode" if name else "decode"
-            yield Problem(words, path, f"set `decode` to {', '.join(fitting)}, or to a function of yours")
 
 
 def _heads_limits(recipe: Recipe, path: str, limit: float | dict[str, float]) -> Iterator[Problem]:
