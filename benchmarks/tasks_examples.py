@@ -12,6 +12,7 @@ figure stands beside where it is installed. Prints a table for Markdown, also wr
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -153,7 +154,8 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 
 def _applied(original: Path, into: Path, example: Example, train: np.ndarray, recipe: Path) -> Path:
     run = DATA / "runs" / example.name
-    command = [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(run), "--overwrite"]
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(run)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     (DATA / f"{example.name}.log").write_text(done.stdout + done.stderr)
     file = run / "artifacts" / "onnxruntime" / "model.onnx"
