@@ -93,6 +93,7 @@ BENCHMARKS = {
     "minilm": Benchmark(["benchmarks/minilm.py"], (DATA, MINILM)),
     "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
     "tasks_segmentation": Benchmark(["benchmarks/tasks.py", "segmentation"]),
+    "tasks_recognition": Benchmark(["benchmarks/tasks.py", "recognition"]),
     "tasks_silero": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "silero"]),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
