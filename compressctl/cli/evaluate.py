@@ -48,6 +48,8 @@ def evaluate(
     recipe = load(data, sets or (), unsets or ())
     if recipe.data is None:
         raise UsageError(f"{data} names no data to score on", hint="add a `data` section")
+    if recipe.pipeline is not None:
+        raise UsageError(f"{data}: a file that works together with others is not scored alone", hint="use `apply`")
     if not any(where.metric_name for where in recipe.judges.values()):
         raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
     chosen: SplitName = "test" if split == "test" else "validation"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from compressctl.core.backend import Session
+    from compressctl.core.data import Batch, Split
     from compressctl.core.source import MetricSpec
 
 Task = Literal[
@@ -163,11 +165,20 @@ class Learning:
         return self.loss is not None or TASKS[self.task].has_loss
 
 
+class EndResults(Protocol):
+    """What a function reads with several files that work together, of which one is judged."""
+
+    def read(self, session: Session, split: Split) -> Iterator[tuple[Batch, list[Any]]]:
+        """Batches of the samples that the function is given, with a result for each sample; session: the file that is judged."""
+        ...
+
+
 @dataclass(frozen=True)
 class Judge:
     """What a model's outputs are judged by. decode: None where the metric takes one output as it is. place: of that output.
 
     heads: by head, each with an output and a metric of its own, where labels have a field for each.
+    together: reads end results with other files' help, which are scored then in place of this file's outputs.
     """
 
     task: Task = "custom"
@@ -175,6 +186,7 @@ class Judge:
     decode: Decode | None = None
     place: int = 0
     heads: Mapping[str, Judge] = field(default_factory=dict)
+    together: EndResults | None = None
 
     @property
     def parts(self) -> Mapping[str, Judge]:
@@ -187,5 +199,5 @@ class Judge:
         from compressctl.core.registry import load
 
         place = TASKS[self.task].results
-        compared: ComparedResults | None = load(place) if place and self.decode else None
+        compared: ComparedResults | None = load(place) if place and (self.decode or self.together) else None
         return compared

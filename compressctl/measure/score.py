@@ -17,10 +17,11 @@ from compressctl.core.objects import as_objects
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.target import Target
-from compressctl.core.tasks import Judge, Task
+from compressctl.core.tasks import EndResults, Judge, Task
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
+from compressctl.sources.called import CalledSplit
 from compressctl.tasks.metrics import classes_of
 
 
@@ -72,6 +73,8 @@ def predict_heads(
     judge: Judge = NOBODY,
 ) -> dict[str, Predictions]:
     """The same by head, an empty name where there are none."""
+    if judge.together is not None:
+        return {"": _end_results(judge.together, session, split)}
     collected = {name: _Collected(signature, part, name) for name, part in judge.parts.items()}
     done = 0
     for feed in feeds(split, signature, batch_size):
@@ -137,18 +140,38 @@ def predict_all(
         for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
             given = session.run(_typed(feed.inputs, model.signature))
             outputs = outputs or given
-            for parts in collected.values():
-                parts[place].add(feed, given)
+            if judge.together is None:
+                for parts in collected.values():
+                    parts[place].add(feed, given)
             comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request, counted=counted)
         done += feed.count
         if events is not None:
             events.progress("scoring", done, len(split))
         if most is not None and done >= most:
             break
+    if judge.together is None:
+        predictions = {name: tuple(one.predictions() for one in parts) for name, parts in collected.items()}
+    else:
+        ends = () if most is not None else (_end_results(judge.together, session, split) for session in sessions)
+        predictions = {"": tuple(ends)}
     return Seen(
-        {name: tuple(one.predictions() for one in parts) for name, parts in collected.items()},
+        predictions,
         tuple(comparison.result() for comparison in comparisons),
         done,
+    )
+
+
+def _end_results(together: EndResults, session: Session, split: Split) -> Predictions:
+    """What the recipe's function reads with all its files, on the samples that it is given."""
+    read = list(together.read(session, split.samples if isinstance(split, CalledSplit) else split))
+    if not read:
+        raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
+    batches = [batch for batch, _ in read]
+    return Predictions(
+        as_objects([result for _, results in read for result in results]),
+        _joined([batch.labels for batch in batches]),
+        np.concatenate([batch.indices for batch in batches]),
+        _joined([batch.groups for batch in batches]),
     )
 
 

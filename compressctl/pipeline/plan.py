@@ -24,7 +24,7 @@ from compressctl.recipe.order import resolve_target
 from compressctl.recipe.schema import IfSlower, MetricSection, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
-from compressctl.tasks.judge import judged_by, taught_by
+from compressctl.tasks.judge import called_by, judged_by, taught_by
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
@@ -73,6 +73,8 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
     source = model_sources.get(recipe.model.source)
     model_key = model_fingerprint(recipe.model, recipe.base)
     data_key = dataset_fingerprint(recipe.data, recipe.base, recipe.seed) if recipe.data else None
+    if recipe.pipeline is not None:
+        data_key = _digest([data_key, model_key, called_by(recipe)])
     form, key = source.form, _digest(["load", model_key, recipe.seed])
     steps = [Step("load", "load", recipe.model.source, None, form)]
 
@@ -124,6 +126,10 @@ def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield from author_code(recipe.model.params, "model")
     if recipe.data is not None:
         yield from author_code(recipe.data.params, "data")
+    if recipe.pipeline is not None:
+        yield from author_code(recipe.pipeline.section, "pipeline")
+        for name, model in recipe.pipeline.models.items():
+            yield from author_code(model.params, f"pipeline.models.{name}")
     for name, where in recipe.judges.items():
         place = f"heads.{name}." if name else ""
         if isinstance(where.metric, MetricSection):

@@ -6,14 +6,14 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from compressctl.core.backend import Backend, backends
+from compressctl.core.backend import Backend, Session, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
 from compressctl.core.errors import in_short
@@ -27,10 +27,13 @@ from compressctl.core.tasks import Judge, Learning
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
 from compressctl.pipeline.acceptance import Timer
-from compressctl.pipeline.evaluator import Evaluator, latency_ms
+from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
 from compressctl.pipeline.plan import Plan, Step
 from compressctl.recipe.schema import Recipe
+from compressctl.sources.called import CalledDataset
+from compressctl.sources.python_code import author_function
 from compressctl.tasks.judge import judge_of, learning_of
+from compressctl.tasks.together import Together
 from compressctl.training.in_memory import HeldDataset
 
 _PARITY_SAMPLES = 16
@@ -53,6 +56,7 @@ class Workspace:
     _data: Dataset | None = None
     _kept_evaluator: Evaluator | None = None
     _is_cache_refused: bool = False
+    _others: dict[str, Session] = field(default_factory=dict)
 
     def loaded(self) -> Model:
         """The recipe's model in its source's form. Raises UsageError when it cannot be loaded."""
@@ -119,7 +123,34 @@ class Workspace:
             )
             look_through(data)
             self._data = HeldDataset(data)
+            if (together := self._together) is not None:
+                session = self._opened(self.original_graph())
+                self._data = CalledDataset(self._data, lambda split: together.calls(session, split))
         return self._data
+
+    @cached_property
+    def _together(self) -> Together | None:
+        """What reads end results, where the model works together with other files."""
+        pipeline = self.recipe.pipeline
+        if pipeline is None:
+            return None
+        from compressctl.graph.lower import as_graph
+        from compressctl.sources.load import load_model
+
+        def others() -> dict[str, Session]:
+            for name, section in pipeline.models.items():
+                if name not in self._others:
+                    self._others[name] = self._opened(as_graph(load_model(section, self.recipe.base, self.recipe.seed)))
+            return self._others
+
+        section = pipeline.section
+        function = author_function(section.function, self.recipe.base)
+        return Together(section.function, function, section.role, others, section.args)
+
+    def _opened(self, model: OnnxModel) -> Session:
+        """The model as it came, in the target's runtime."""
+        target = replace(self.plan.target, threads=0, options=in_float32(self.plan.target.options))
+        return opened(model, open_backend(target.backend), target, self.host)
 
     @cached_property
     def samples(self) -> Samples:
@@ -233,7 +264,7 @@ class Workspace:
     @cached_property
     def judge(self) -> Judge:
         """What scores, and reads results off outputs."""
-        return judge_of(self.recipe, self._outputs())
+        return replace(judge_of(self.recipe, self._outputs()), together=self._together)
 
     def take_one_at_a_time(self) -> OnnxModel:
         """The original from now on as a model of one sample a call; returns it."""

@@ -20,6 +20,7 @@ from compressctl.recipe.schema import (
     HeadWeight,
     IfSlower,
     MetricSection,
+    PipelineSection,
     TargetSection,
 )
 
@@ -60,6 +61,7 @@ def schema() -> dict[str, Any]:
             **judged,
             "heads": {"type": "object", "additionalProperties": _head(judged)},
             "model": {"oneOf": _sources(model_sources, definitions, {})},
+            "pipeline": _pipeline(definitions),
             "data": {"oneOf": _sources(datasets, definitions, split_keys)},
             "target": _object(TargetSection, definitions),
             "stages": {"type": "array", "items": {"oneOf": stages}},
@@ -90,6 +92,12 @@ def _decoders(definitions: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         _variant(spec.params, "use", name, spec.summary, definitions, {}) for name, spec in decoders.usable()[0].items()
     ]
+
+
+def _pipeline(definitions: dict[str, Any]) -> dict[str, Any]:
+    found = _object(PipelineSection, definitions)
+    others = {"type": "object", "additionalProperties": {"oneOf": _sources(model_sources, definitions, {})}}
+    return {**found, "properties": {**found["properties"], "models": others}}
 
 
 _FUNCTION = {"type": "string", "pattern": ":", "description": "a function of your own: file.py:name"}

@@ -36,6 +36,8 @@ from compressctl.recipe.schema import (
     IfSlower,
     MetricSection,
     ModelSection,
+    Pipeline,
+    PipelineSection,
     Recipe,
     Stage,
     TargetSection,
@@ -52,6 +54,7 @@ _SECTIONS = (
     "decode",
     "loss",
     "model",
+    "pipeline",
     "data",
     "target",
     "stages",
@@ -100,7 +103,8 @@ class _Reader:
         if heads and task != "custom":
             self._problem("each of `heads` has a task of its own", ("task",), "leave the recipe's out")
         metric, decode, loss = self._metric(task), self._decode(task), self._loss()
-        model = self._model()
+        model = self._model(("model",))
+        pipeline = self._pipeline()
         data = self._data()
         target = self._section("target", TargetSection)
         stages = self._stages()
@@ -130,6 +134,7 @@ class _Reader:
             decode=decode,
             loss=loss,
             heads=heads,
+            pipeline=pipeline,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
@@ -163,7 +168,7 @@ class _Reader:
 
     def _heads(self) -> dict[str, Head]:
         """By name. Each has a task, and what a recipe says of one output."""
-        node = self._mapping("heads", required=False)
+        node = self._mapping(("heads",), required=False)
         found: dict[str, Head] = {}
         for name, child in (node.entries if node is not None else {}).items():
             at = ("heads", name)
@@ -218,6 +223,8 @@ class _Reader:
         at = (*under, "decode")
         node, usual = find(self.root, list(at)), TASKS[task].decoder
         if node is None or node.value is None:
+            if self.root.child("pipeline") is not None:
+                return None
             if usual is None and TASKS[task].results is not None:
                 fitting = [name for name in decoders.names() if task in decoders.get(name).tasks]
                 hint = f"set `decode` to {', '.join(fitting)}, or to a function of yours: file.py:name"
@@ -240,19 +247,39 @@ class _Reader:
         (params,) = self._parts(node, at, (spec.params,), ("use",))
         return DecodeSection(use.value, params) if params is not None else None
 
-    def _model(self) -> ModelSection | None:
-        node = self._mapping("model", required=True)
-        source = self._source(node, model_sources, "model")
+    def _model(self, at: tuple[Step, ...]) -> ModelSection | None:
+        node = self._mapping(at, required=True)
+        source = self._source(node, model_sources, at)
         if node is None or source is None:
             return None
-        (params,) = self._parts(node, ("model",), (model_sources.get(source).params,), ("source",))
+        (params,) = self._parts(node, at, (model_sources.get(source).params,), ("source",))
         return ModelSection(source, params) if params is not None else None
 
-    def _data(self) -> DataSection | None:
-        node = self._mapping("data", required=False)
+    def _pipeline(self) -> Pipeline | None:
+        """A function, what it calls the model by, and the other files that it calls."""
+        node = self._mapping(("pipeline",), required=False)
         if node is None:
             return None
-        source = self._source(node, datasets, "data")
+        if self.root.child("decode") is not None or self.root.child("heads") is not None:
+            self._problem(
+                "the function gives the results: nothing decodes", ("pipeline",), "leave `decode` and `heads` out"
+            )
+        (section,) = self._parts(node, ("pipeline",), (PipelineSection,), ("models",))
+        others = self._mapping(("pipeline", "models"), required=False)
+        found = {name: self._model(("pipeline", "models", name)) for name in (others.entries if others else {})}
+        if not isinstance(section, PipelineSection):
+            return None
+        if section.role in found:
+            self._problem(
+                f"{section.role} is what the function calls `model` by", ("pipeline", "models", section.role), None
+            )
+        return Pipeline(section, {name: model for name, model in found.items() if model is not None})
+
+    def _data(self) -> DataSection | None:
+        node = self._mapping(("data",), required=False)
+        if node is None:
+            return None
+        source = self._source(node, datasets, ("data",))
         if source is None:
             return None
         params, sizes = self._parts(node, ("data",), (datasets.get(source).params, SplitSizes), ("source",))
@@ -356,28 +383,28 @@ class _Reader:
         (params,) = self._parts(node, at, (backends.get(name.value).params,), ("backend",))
         return None if params is None else Export(name.value, params)
 
-    def _mapping(self, key: str, *, required: bool) -> Node | None:
-        node = self.root.child(key)
+    def _mapping(self, at: tuple[Step, ...], *, required: bool) -> Node | None:
+        node, key = find(self.root, list(at)), at[-1]
         if node is None or node.value is None:
             if required:
-                self._problem(f"`{key}` is missing", (), f"as in `{key}: {{source: ...}}`")
+                self._problem(f"`{key}` is missing", at[:-1], f"as in `{key}: {{source: ...}}`")
             return None
         if not isinstance(node.value, dict):
-            self._problem(f"{key} is a mapping, this is {shown(node.value)}", (key,), f"as in `{key}: {{source: ...}}`")
+            self._problem(f"{key} is a mapping, this is {shown(node.value)}", at, f"as in `{key}: {{source: ...}}`")
             return None
         return node
 
-    def _source(self, node: Node | None, registry: Registry[Any], key: str) -> str | None:
+    def _source(self, node: Node | None, registry: Registry[Any], at: tuple[Step, ...]) -> str | None:
         if node is None:
             return None
         source = node.child("source")
         if source is None:
-            self._problem("`source` is missing", (key,), f"one of: {', '.join(registry.names())}")
+            self._problem("`source` is missing", at, f"one of: {', '.join(registry.names())}")
             return None
         if not isinstance(source.value, str):
-            self._problem(f"source is a name, this is {shown(source.value)}", (key, "source"), registry.nearest(""))
+            self._problem(f"source is a name, this is {shown(source.value)}", (*at, "source"), registry.nearest(""))
             return None
-        return source.value if self._known(registry, source.value, (key, "source")) else None
+        return source.value if self._known(registry, source.value, (*at, "source")) else None
 
     def _known(self, registry: Registry[Any], name: str, at: Sequence[Step]) -> bool:
         if name in registry:
@@ -471,6 +498,7 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         **_judged(recipe),
         **({"heads": {name: _head(head) for name, head in recipe.heads.items()}} if recipe.heads else {}),
         "model": {"source": recipe.model.source, **_set_values(recipe.model.params)},
+        **({"pipeline": _pipeline_values(recipe.pipeline)} if recipe.pipeline else {}),
         **({"data": data} if data else {}),
         "target": recipe.target.model_dump(mode="json"),
         "stages": stages,
@@ -492,6 +520,11 @@ def _judged(where: Recipe | Head) -> dict[str, Any]:
 def _head(head: Head) -> dict[str, Any]:
     output = {} if head.output is None else {"output": head.output}
     return {"task": head.task, **output, **_judged(head), "weight": head.weight}
+
+
+def _pipeline_values(pipeline: Pipeline) -> dict[str, Any]:
+    models = {name: {"source": model.source, **_set_values(model.params)} for name, model in pipeline.models.items()}
+    return {**pipeline.section.model_dump(mode="json"), "models": models}
 
 
 def _escaped(value: Any) -> Any:

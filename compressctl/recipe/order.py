@@ -99,7 +99,10 @@ def _unjudged_limits(recipe: Recipe) -> Iterator[Problem]:
     stages = enumerate(recipe.stages)
     limits = [(f"stages[{position}].gate", stage.gate) for position, stage in stages if stage.enabled and stage.gate]
     for path, section in [*limits, ("budget", recipe.budget)]:
-        if section.decoded and not any(where.decode and TASKS[where.task].results for where in recipe.judges.values()):
+        is_decoded = any(
+            (where.decode or recipe.pipeline) and TASKS[where.task].results for where in recipe.judges.values()
+        )
+        if section.decoded and not is_decoded:
             decoding = ", ".join(name for name, task in TASKS.items() if task.results)
             words = f"nothing that the task {recipe.task} decodes could be kept or added here"
             yield Problem(words, path, f"kept and added are for {decoding}, with `decode` where it has no default")

@@ -211,6 +211,20 @@ class MetricSection(FunctionSection):
     unit: Literal["%", ""] = Field("", description='"%" where a drop counts in points')
 
 
+class PipelineSection(FunctionSection):
+    """A function that calls the model and other files: `function(models, inputs)`, a result for each sample."""
+
+    role: str = Field(min_length=1, description="what the function calls `model` by")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """models: the other files that the function calls, by name."""
+
+    section: PipelineSection
+    models: Mapping[str, ModelSection]
+
+
 @dataclass(frozen=True)
 class DecodeSection:
     """use: a name in the registry of decoders; params: that decoder's, validated."""
@@ -273,6 +287,7 @@ class Recipe:
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
     pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
     task's own where none was given (loss: what training lowers, a function of the author's, likewise); None where the metric takes the first output as it is.
+    pipeline: the function and the files that the model works together with; it then gives the results, and the data are what it is given.
     """
 
     name: str
@@ -291,6 +306,7 @@ class Recipe:
     decode: DecodeSection | None = None
     loss: FunctionSection | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
+    pipeline: Pipeline | None = None
 
     @property
     def metric_name(self) -> str | None:

@@ -29,7 +29,7 @@ def decoder(params: PythonDecoderParams, base: Path) -> Decode:
         given = {name: read_only(array) for name, array in outputs.items()}
         samples = len(next(iter(outputs.values())))
         # One more than there may be: a generator need not end.
-        found = _called(
+        found = called(
             params.function, lambda: list(islice(function(given, **params.args), samples + 1)), f"outputs {shapes}"
         )
         if len(found) != samples:
@@ -50,7 +50,7 @@ def author_loss(section: FunctionSection, base: Path) -> Loss:
     def loss(outputs: Any, labels: Any) -> Any:
         shape = list(labels.shape) if hasattr(labels, "shape") else [len(labels)]
         given = f"outputs {list(outputs.shape)}, labels {shape}"
-        return _called(section.function, lambda: function(outputs, labels, **section.args), given)
+        return called(section.function, lambda: function(outputs, labels, **section.args), given)
 
     return loss
 
@@ -66,12 +66,12 @@ class AuthorMetric(MetricSpec):
     def score(self, outputs: np.ndarray, labels: np.ndarray) -> float:
         """Raises UsageError for whatever the function raises, and for what is no number."""
         shapes = f"outputs {list(outputs.shape)}, labels {list(labels.shape)}"
-        return _called(
+        return called(
             self.place, lambda: float(self.function(read_only(outputs), read_only(labels), **self.args)), shapes
         )
 
 
-def _called(place: str, call: Callable[[], Found], given: str) -> Found:
+def called(place: str, call: Callable[[], Found], given: str) -> Found:
     try:
         return call()
     except (KeyboardInterrupt, MemoryError):

@@ -14,6 +14,7 @@ from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
 from compressctl.core.tasks import Decode, Judge, Learning, Loss
 from compressctl.recipe.schema import Head, MetricSection, Recipe
 from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.load import model_fingerprint
 from compressctl.sources.python_code import author_function, code_files
 from compressctl.tasks.params import DecoderParams, PythonDecoderParams
 
@@ -108,7 +109,7 @@ def taught_by(recipe: Recipe) -> list[object]:
 
 def judged_by(recipe: Recipe) -> list[object]:
     """Everything that decides how outputs are judged, files and functions included, ready for a hash. Runs none of it."""
-    found: list[object] = []
+    found: list[object] = called_by(recipe)
     for name, where in recipe.judges.items():
         found.append([name, where.task, where.output if isinstance(where, Head) else None])
         if isinstance(where.metric, MetricSection):
@@ -121,6 +122,16 @@ def judged_by(recipe: Recipe) -> list[object]:
             files = _files(where.decode.params, recipe.base)
             found.append([spec.name, source_fingerprint("decode", spec.version, where.decode.params, files)])
     return found
+
+
+def called_by(recipe: Recipe) -> list[object]:
+    """Everything that decides what the recipe's function calls the model with, the other files included, ready for a hash."""
+    if recipe.pipeline is None:
+        return []
+    section = recipe.pipeline.section
+    function = source_fingerprint("pipeline", 1, section, code_files(section.function, recipe.base))
+    others = {name: model_fingerprint(model, recipe.base) for name, model in sorted(recipe.pipeline.models.items())}
+    return [function, others]
 
 
 def _files(params: BaseModel, base: Path) -> dict[str, Path]:
