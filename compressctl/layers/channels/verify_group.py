@@ -59,15 +59,22 @@ def _in_halves(group: Group, network: nn.Module) -> Group | None:
         return None
     members = []
     for member in group.members:
-        is_there = member.channels < _size(network, member)
+        size = _size(network, member)
+        if size is None:
+            return None
+        is_there = member.channels < size
         members.append(replace(member, channels=member.channels[is_there], units=member.units[is_there] % half))
     return replace(group, units=half, members=tuple(members))
 
 
-def _size(network: nn.Module, member: Member) -> int:
+def _size(network: nn.Module, member: Member) -> int | None:
+    """How many channels the member's axis has; None of a layer that is one piece, as attention."""
     if member.axis == "values":
         return int(network.get_parameter(member.name).shape[member.dim])
-    return channels(network.get_submodule(member.name), member.axis)
+    try:
+        return channels(network.get_submodule(member.name), member.axis)
+    except ValueError:
+        return None
 
 
 Finish = Callable[[nn.Module, Mapping[str, int]], None]
