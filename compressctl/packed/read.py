@@ -197,7 +197,7 @@ def as_array(entry: Entry, raw: memoryview) -> Array:
     element = ELEMENTS.get(entry.data_type)
     if entry.written_as == VARINTS:
         numbers = _varints(np.frombuffer(raw, np.uint8))
-        if element is None or element.bits < 8:
+        if element is None or not 8 <= element.bits <= 64:
             return numbers
         kept = numbers.astype(UNSIGNED_OF[element.size]).view(element.stored_as)
         return kept.reshape(entry.shape) if len(kept) == entry.parameters else kept

@@ -104,7 +104,7 @@ def put(node: Node, steps: Sequence[Step], value: Node) -> Node:
 def stage_id(stage: Node) -> object:
     """What other recipes and `--set` call a stage by."""
     named = stage.child("id") or stage.child("use")
-    return named.value if named else None
+    return named.value if named and not isinstance(named.value, dict | list) else None
 
 
 def shown(value: Any) -> str:

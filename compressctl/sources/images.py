@@ -29,6 +29,9 @@ _FEW = 8
 _MOST_PIXELS = 1 << 26
 """Of one image: a few hundred bytes can claim a hundred times as many."""
 
+_SMALL_PIXELS = 1 << 20
+"""For so many there is memory wherever this runs."""
+
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -106,16 +109,22 @@ def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarra
 
 
 def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) -> Opened:
+    size: int | None = None
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
             _opened(file) as opened,
         ):
             _check_pixels(opened.height, opened.width, name)
+            size = opened.height * opened.width
             return convert(opened)
-    except (CompressctlError, MemoryError):
+    except CompressctlError:
         raise
-    except Exception as error:  # each of Pillow's decoders has its own
+    except (
+        Exception
+    ) as error:  # each of Pillow's decoders has its own; of a broken stream PNG's says that memory is short
+        if isinstance(error, MemoryError) and (size is None or size > _SMALL_PIXELS):
+            raise
         raise UsageError(f"{name} is not an image that Pillow can read: {first_line(error)}") from error
 
 
