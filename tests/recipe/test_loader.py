@@ -37,7 +37,7 @@ def test_defaults_are_filled_in(tmp_path: Path) -> None:
     recipe = _load(tmp_path)
     assert (recipe.name, recipe.task) == ("recipe", "classification")
     assert [entry.backend for entry in recipe.export] == ["onnxruntime"]
-    assert recipe.stages[0].params.model_dump()["ranges"] == "percentile"
+    assert recipe.stages[0].params.model_dump()["ranges"] == "auto"
     assert recipe.budget.size == 1_572_864
     assert recipe.budget.speedup == 1.0
 

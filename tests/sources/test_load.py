@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import wave
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from compressctl.sources.params import (
     CsvParams,
     DigitsParams,
     ImageFolderParams,
+    JsonlParams,
     MaskFolderParams,
     NpzParams,
     OnnxParams,
@@ -27,6 +29,8 @@ from compressctl.sources.params import (
     RandomParams,
     RequestsParams,
     SentencePairsParams,
+    TextImagesParams,
+    WavFolderParams,
 )
 
 RESNET = ModelSection("builtin", BuiltinParams(name="digits-resnet"))
@@ -52,6 +56,16 @@ def folder(tmp_path):
     for number in range(40):
         (tmp_path / "images" / str(number % 2)).mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), number).save(tmp_path / "images" / str(number % 2) / f"{number}.png")
+    (tmp_path / "texts.tsv").write_text("".join(f"images/{n % 2}/{n}.png\tword {n}\n" for n in range(40)))
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"x": [n, 1.5], "kind": n % 2}) + "\n" for n in range(40)))
+    for number in range(40):
+        path = tmp_path / "sounds" / str(number % 2) / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(8000)
+            sound.writeframes(np.full(80, number, np.int16).tobytes())
     (tmp_path / "calls").mkdir()
     for number in range(40):
         np.savez(tmp_path / "calls" / f"{number:02}.npz", x=np.full((1, 3), number, np.float32))
@@ -71,6 +85,9 @@ SECTIONS = {
     "csv": CsvParams(path="data.csv", label="kind"),
     "image_folder": ImageFolderParams(path="images"),
     "mask_folder": MaskFolderParams(path="images", masks="images"),
+    "text_images": TextImagesParams(path="texts.tsv"),
+    "wav_folder": WavFolderParams(path="sounds", labels="folders"),
+    "jsonl": JsonlParams.model_validate({"path": "data.jsonl", "inputs": ["x"], "label": "kind"}),
     "python": PythonDatasetParams(factory="data.py:make"),
     "sentence_pairs": SentencePairsParams(
         path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", max_length=4
