@@ -1,0 +1,168 @@
+"""A detector in 8 bits: how many of the float file's boxes remain on photographs that nothing was calibrated with, and how fast it is.
+
+python benchmarks/tasks.py detection [--runs N]
+
+The package nudenet's 320n.onnx, as it is published. Boxes are kept where one of the same class overlaps them by an IoU of 0.5. Beside it ONNX
+Runtime's quantize_static with its defaults and set by hand (per channel, U8S8), and a recipe in which boxes and scores share a
+scale, which its gate has to catch. All files are timed in turn, one photograph at a time, one thread. Says what was measured, pass or not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from PIL import Image
+from published.packages import MODELS, PACKAGES, fetch, model_path
+from tasks_images import calibration_photographs, test_photographs
+
+from compressctl.core.objects import as_objects
+from compressctl.tasks.box_decoders import yolo
+from compressctl.tasks.detection import BOXES
+from compressctl.tasks.params import YoloParams
+
+BUILD = Path(__file__).parent / "build" / "tasks_detection"
+SIDE = 320
+HELD_OUT = 20
+"""Of the photographs to calibrate with, those on which gates choose."""
+
+RECIPE = """recipe: compressctl/v1
+task: detection
+decode: yolo
+model: {{source: onnx, path: "{model}"}}
+data: {{source: npz, path: photographs.npz, inputs: calibration, test_inputs: test, labels: null, layout: NHWC, validation: {held_out}, calibration: {calibration}}}
+stages:
+  - {{use: quantize.static{more}, gate: {{kept: 95, added: 5, otherwise: stop}}}}
+budget: {{kept: 97, added: 3}}
+"""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="calls of each file that are timed")
+    runs = parser.parse_args(arguments).runs
+    BUILD.mkdir(parents=True, exist_ok=True)
+    model = _model()
+    test, calibration = _arrays()
+    files = {"float": model, **_by_onnxruntime(model, calibration)}
+    ours = _apply("ours", model, len(calibration), "")
+    if ours is None:
+        print("compressctl: its gate or budget was missed")
+    else:
+        files["compressctl"] = ours
+    is_caught = _apply("shared", model, len(calibration), ", keep_float: overrides, ranges: minmax") is None
+    print(f"a shared scale: {'caught by its gate' if is_caught else 'NOT caught'}")
+    results = {name: _boxes(path, test) for name, path in files.items()}
+    speeds = _speeds(files, test[:1], runs)
+    print(
+        f"{len(test)} photographs, {sum(map(len, results['float']))} boxes of the float file, {len(calibration)} others to calibrate with"
+    )
+    for name, path in files.items():
+        tally = BOXES.tally(results["float"], results[name])
+        print(
+            f"{name}: kept {100 * tally.kept / tally.reference:.2f} %, added {100 * tally.added / tally.reference:.2f} %, "
+            f"{path.stat().st_size / 1e6:.2f} MB, {1000 * speeds[name]:.2f} ms, {speeds['float'] / speeds[name]:.2f}x"
+        )
+
+
+def _model() -> Path:
+    fetch([package for package in PACKAGES if package.name == "nudenet"])
+    return model_path(next(model for model in MODELS if model.name == "nudenet"))
+
+
+def _arrays() -> tuple[np.ndarray, np.ndarray]:
+    """(n, 320, 320, 3) uint8 to test with and to calibrate with, in a file for the recipes too."""
+    test, calibration = (
+        np.stack([_prepared(path) for path in paths]) for paths in (test_photographs(), calibration_photographs())
+    )
+    np.savez(BUILD / "photographs.npz", test=test, calibration=calibration)
+    return test, calibration
+
+
+def _prepared(path: Path) -> np.ndarray:
+    """As the package does it: black to the right and below until it is a square, then resized."""
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side))
+    square.paste(picture, (0, 0))
+    return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.uint8)
+
+
+def _fed(pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    for picture in pictures:
+        yield {"images": (picture.astype(np.float32) / 255).transpose(2, 0, 1)[None]}
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, pictures: np.ndarray) -> None:
+        self.calls = _fed(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.calls, None)
+
+
+def _by_onnxruntime(model: Path, calibration: np.ndarray) -> dict[str, Path]:
+    logging.disable(logging.WARNING)
+    prepared = BUILD / "prepared.onnx"
+    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    files = {"ONNX Runtime, defaults": BUILD / "defaults.onnx", "ONNX Runtime, by hand": BUILD / "by_hand.onnx"}
+    default, by_hand = files.values()
+    quantize_static(str(prepared), str(default), _Reader(calibration))
+    quantize_static(
+        str(prepared), str(by_hand), _Reader(calibration), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    return files
+
+
+def _apply(name: str, model: Path, photographs: int, more: str) -> Path | None:
+    """The compressed file; None where a gate or the budget was missed."""
+    recipe, run = BUILD / f"{name}.yaml", BUILD / name
+    recipe.write_text(RECIPE.format(model=model, held_out=HELD_OUT, calibration=photographs - HELD_OUT, more=more))
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(run)]
+    code = subprocess.run(command, check=False).returncode
+    if code not in (0, 1):
+        sys.exit(f"{recipe} ended with exit code {code}")
+    if code == 1:
+        return None
+    [part] = json.loads((run / "report.json").read_text())["backends"]
+    return run / str(part["compressed"]["path"])
+
+
+def _boxes(path: Path, pictures: np.ndarray) -> np.ndarray:
+    session, decode = _session(path), yolo(YoloParams(), BUILD)
+    name = session.get_outputs()[0].name
+    return as_objects([decode({name: session.run([name], call)[0]})[0] for call in _fed(pictures)])
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _speeds(files: dict[str, Path], picture: np.ndarray, runs: int) -> dict[str, float]:
+    """Median seconds of a call, all files in turn."""
+    sessions = {name: _session(path) for name, path in files.items()}
+    [call] = _fed(picture)
+    seconds: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(runs):
+        for name, session in sessions.items():
+            begin = time.perf_counter()
+            session.run(None, call)
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
