@@ -133,7 +133,7 @@ def _apply(name: str, model: Path, photographs: int, more: str) -> Path | None:
     recipe, run = BUILD / f"{name}.yaml", BUILD / name
     recipe.write_text(RECIPE.format(model=model, held_out=HELD_OUT, calibration=photographs - HELD_OUT, more=more))
     shutil.rmtree(run, ignore_errors=True)
-    command = [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(run)]
+    command = [sys.executable, "-m", "compressctl", "apply", str(recipe), "--measure", "quick", "--output", str(run)]
     code = subprocess.run(command, check=False).returncode
     if code not in (0, 1):
         sys.exit(f"{recipe} ended with exit code {code}")
