@@ -10,7 +10,7 @@ import typer
 def explain(
     name: Annotated[str, typer.Argument(help="A name that `compressctl list` shows, as in quantize.static.")],
 ) -> None:
-    """Explain a technique, backend, metric, model source, dataset or task: parameters, defaults, what it needs, its paper.
+    """Explain a technique, backend, metric, decoder, model source, dataset or task: parameters, defaults, what it needs, its paper.
 
     \b
     Examples:
@@ -38,13 +38,16 @@ def explain(
 
 
 def _print_task(name: str) -> None:
-    from compressctl.core.source import metrics
+    from compressctl.core.source import decoders, metrics
     from compressctl.core.tasks import TASKS
 
     task = next(known for known in TASKS if known == name)
     usual = TASKS[task].metric
     print(f"{task} (task)\n  labels: {TASKS[task].labels}")
     print(f"  metric: {f'{usual}, {metrics.get(usual).summary}' if usual else 'none of its own'}")
+    if TASKS[task].results:
+        fitting = [name for name, spec in decoders.usable()[0].items() if task in spec.tasks or not spec.tasks]
+        print(f"  decoders: {', '.join(fitting)}; {TASKS[task].decoder or 'none'} where a recipe names nothing")
 
 
 def _print_spec(kind: str, spec: Any) -> None:
@@ -116,7 +119,8 @@ def _facts(spec: Any) -> list[tuple[str, str]]:
     if getattr(spec, "refusal", None):
         facts.append(("older releases", 'target: {onnxruntime: ">=1.17"} keeps files within what that one reads'))
     if hasattr(spec, "tasks"):
-        facts.append(("tasks", ", ".join(spec.tasks)))
+        facts.append(("tasks", ", ".join(spec.tasks) or "any"))
+    if hasattr(spec, "higher_is_better"):
         facts.append(("better", "higher" if spec.higher_is_better else "lower"))
     return facts
 

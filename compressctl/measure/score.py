@@ -21,7 +21,7 @@ from compressctl.core.tasks import EndResults, Judge, Task
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
-from compressctl.sources.called import CalledSplit
+from compressctl.sources.called import scored_samples
 from compressctl.tasks.metrics import classes_of
 
 
@@ -163,7 +163,7 @@ def predict_all(
 
 def _end_results(together: EndResults, session: Session, split: Split) -> Predictions:
     """What the recipe's function reads with all its files, on the samples that it is given."""
-    read = list(together.read(session, split.samples if isinstance(split, CalledSplit) else split))
+    read = list(together.read(session, scored_samples(split)))
     if not read:
         raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
     batches = [batch for batch, _ in read]

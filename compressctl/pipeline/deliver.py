@@ -19,7 +19,7 @@ from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Step
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.order import export_options
-from compressctl.sources.called import CalledSplit
+from compressctl.sources.called import scored_samples
 
 _DELIVERABLES_AGREE = 0.3
 """Points between two deliverables of one model beyond which the report says where they part."""
@@ -176,8 +176,7 @@ class Delivery:
         """The data, if there are any; why nothing is scored is said once."""
         if self.workspace.recipe.data is None:
             return None
-        test = self.workspace.dataset().split("test")
-        first = next((test.samples if isinstance(test, CalledSplit) else test).batches(1), None)
+        first = next(scored_samples(self.workspace.dataset().split("test")).batches(1), None)
         if first is None:
             self.workspace.events.warn(
                 f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty"

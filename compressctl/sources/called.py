@@ -13,6 +13,11 @@ from compressctl.core.data import Batch, Split, SplitName, WrappedDataset, parts
 Calls = Callable[[Split], Sequence[Mapping[str, np.ndarray]]]
 
 
+def scored_samples(split: Split) -> Split:
+    """What results are read for: the split's own samples, or those on which a function makes the calls that it holds."""
+    return split.samples if isinstance(split, CalledSplit) else split
+
+
 @dataclass(frozen=True)
 class CalledDataset(WrappedDataset):
     """calls: what the function calls the model with on a split. Each split's are made when they are first asked for."""

@@ -249,3 +249,13 @@ def test_what_labels_of_a_task_are_is_explained_with_it_and_with_what_trains_on_
 def test_a_task_and_its_metric_are_explained() -> None:
     assert "metric: perplexity" in CliRunner().invoke(app, ["explain", "language-model"]).stdout
     assert "accuracy_drop bounds by how much it may rise" in CliRunner().invoke(app, ["explain", "perplexity"]).stdout
+
+
+def test_everything_that_has_a_name_is_explained() -> None:
+    from compressctl.cli.registries import REGISTRIES
+    from compressctl.core.tasks import TASKS
+
+    for name in {*TASKS, *(name for registry in REGISTRIES.values() for name in registry.names())}:
+        found = CliRunner().invoke(app, ["explain", name])
+        assert found.exit_code == 0, found.output
+        assert name in found.stdout

@@ -79,7 +79,7 @@ class OutputNoise:
         for inputs in self._calls:
             for name, values in recorder.run(inputs).items():
                 if values.dtype.kind == "f":
-                    outputs[name].append(np.array(values, dtype=np.float64))
+                    outputs[name].append(np.array(values))
         return outputs
 
 
@@ -104,7 +104,8 @@ _FLOOR = 1e-6
 
 def _decibels(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
     signal = noise = np.zeros(1)
-    for was, now in zip(wanted, found, strict=True):
+    for before, after in zip(wanted, found, strict=True):
+        was, now = before.astype(np.float64), after.astype(np.float64)
         axes = tuple(axis for axis in range(was.ndim) if axis != 1) if was.ndim > 2 else None
         difference = now - was if now.shape == was.shape else was
         signal, noise = signal + np.sum(was**2, axis=axes), noise + np.sum(difference**2, axis=axes)
