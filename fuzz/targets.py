@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import lzma
 import struct
 import warnings
@@ -259,6 +260,62 @@ def _masks() -> list[bytes]:
         image.save(stream, kind)
         found.append(stream.getvalue())
     return found
+
+
+def _coco(data: bytes, folder: Path) -> None:
+    """The JSON file of two images' boxes."""
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.coco import load
+    from compressctl.sources.params import CocoDataParams
+
+    _image_folder(folder)
+    (folder / "a.json").write_bytes(data)
+    params = CocoDataParams(path="images", annotations="a.json", resize=(8, 8), letterbox="center")
+    _use(load(params, SplitSizes(calibration=0, validation=0, test=1), folder, 0))
+
+
+def _annotations() -> list[bytes]:
+    image, box = {"id": 1, "file_name": "0.png"}, {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}
+    categories = [{"id": 2, "name": "a"}, {"id": 5, "name": "b"}]
+    other = {"id": "x", "file_name": "1.png", "height": 9, "width": 7}
+    crowd = {"image_id": "x", "category_id": 5, "bbox": [0.5, 1e-3, 6, 99], "iscrowd": 1}
+    return [
+        json.dumps({"images": [image], "annotations": [box], "categories": categories}).encode(),
+        json.dumps({"categories": categories, "annotations": [box, crowd], "images": [other, image]}).encode(),
+    ]
+
+
+def _yolo(data: bytes, folder: Path) -> None:
+    """A description of the data where it begins as one, else a file of boxes."""
+    from compressctl.core.source import SplitSizes
+    from compressctl.sources.params import YoloDataParams
+    from compressctl.sources.yolo import load
+
+    _image_folder(folder)
+    (folder / "labels").mkdir(exist_ok=True)
+    is_description = data[:1] not in b"0123456789"
+    (folder / "data.yaml").write_bytes(data if is_description else b"train: images\nnames: [a, b]\n")
+    (folder / "labels" / "0.txt").write_bytes(b"0 0.5 0.5 0.5 0.5\n" if is_description else data)
+    (folder / "list.txt").write_bytes(b"./images/0.png\n")
+    params = YoloDataParams(path="data.yaml", resize=8, center_crop=8)
+    _use(load(params, SplitSizes(calibration=0, validation=0, test=1), folder, 0))
+
+
+def _yolo_files() -> list[bytes]:
+    return [
+        b"train: images\nval: [images]\nnames: {0: a, 1: b}\n",
+        b"path: ../x\ntrain: list.txt\nnames:\n- a\n- 'b c'\n",
+        b"0 0.5 0.5 0.25 0.1\n1 0.1 1 0.2 1e-3\n",
+        b"1 0.1 0.2 0.3 0.4 0.5 0.6\n",
+    ]
+
+
+def _image_folder(folder: Path) -> None:
+    """Two images, made once."""
+    (folder / "images").mkdir(exist_ok=True)
+    for name, image in zip(("0.png", "1.png"), _images(), strict=False):
+        if not (folder / "images" / name).exists():
+            (folder / "images" / name).write_bytes(image)
 
 
 def _alphabet(data: bytes, folder: Path) -> None:
@@ -575,6 +632,8 @@ TARGETS = {
     "jsonl": Target(_jsonl, _json_lines),
     "labels": Target(_labels, _label_tables),
     "masks": Target(_mask, _masks),
+    "coco": Target(_coco, _annotations),
+    "yolo": Target(_yolo, _yolo_files),
     "alphabet": Target(_alphabet, _alphabets),
     "safetensors": Target(_safetensors, _weights),
     "structure": Target(_structure, _structures),

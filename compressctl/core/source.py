@@ -191,6 +191,8 @@ datasets: Registry[DatasetSpec] = Registry(
         "random": "compressctl.sources.specs:RANDOM",
         "mask_folder": "compressctl.sources.specs:MASK_FOLDER",
         "image_folder": "compressctl.sources.specs:IMAGE_FOLDER",
+        "coco": "compressctl.sources.specs:COCO",
+        "yolo": "compressctl.sources.specs:YOLO",
         "csv": "compressctl.sources.specs:CSV",
         "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",
         "text_images": "compressctl.sources.specs:TEXT_IMAGES",

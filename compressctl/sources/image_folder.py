@@ -14,8 +14,7 @@ from compressctl.sources.class_names import class_names
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint
 from compressctl.sources.image_files import Labelled, find_parts
-from compressctl.sources.images import Preparation, decode_all
-from compressctl.sources.normalize import Normalization
+from compressctl.sources.images import Preparation, as_inputs, decode_all
 from compressctl.sources.params import ImageFolderParams
 from compressctl.sources.splits import choose
 
@@ -36,15 +35,12 @@ def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) ->
     files = [*parts.rest, *parts.validation, *parts.test]
     classes = None if params.labels is None else _classes(params, base, files)
     labels = None if classes is None else _numbers(files, classes, root)
-    preparation = Preparation(params.color, params.resize, params.center_crop, params.interpolation)
-    normalization = Normalization(params.scale, params.mean, params.std)
+    preparation = Preparation.of(params)
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
         chosen = [files[position].path for position in positions]
-        images = normalization.apply(decode_all(chosen, [str(path) for path in chosen], preparation), axis=3)
-        if params.layout == "NCHW":
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        return {params.input_name: images}, None if labels is None else labels[positions]
+        images = decode_all(chosen, [str(path) for path in chosen], preparation)
+        return {params.input_name: as_inputs(images, params)}, None if labels is None else labels[positions]
 
     return SplitDataset(
         classes=classes,

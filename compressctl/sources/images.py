@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,7 +17,8 @@ from PIL import Image
 from compressctl.core.data import ShapesDifferError
 from compressctl.core.errors import CompressctlError, UsageError, first_line
 from compressctl.core.regular_files import open_regular
-from compressctl.sources.params import ImageSize
+from compressctl.sources.normalize import Normalization
+from compressctl.sources.params import ImageSize, PixelParams
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Opened
@@ -32,6 +33,8 @@ _MOST_PIXELS = 1 << 26
 _SMALL_PIXELS = 1 << 20
 """For so many there is memory wherever this runs."""
 
+Decoded = TypeVar("Decoded")
+
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -44,15 +47,50 @@ _RESAMPLING = {
 class Preparation:
     """What happens to each image, in this order. resize: the shorter side, or (height, width). crop: from the centre.
 
-    height: of the whole image, its width in proportion but no more than most_width.
+    letterbox: an image keeps its ratio within (height, width), and `fill` lies around it, or right and below. height: of the whole
+    image, its width in proportion but no more than most_width.
     """
 
-    color: Literal["rgb", "gray"] = "rgb"
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
     resize: ImageSize | None = None
     crop: ImageSize | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    letterbox: Literal["center", "corner"] | None = None
+    fill: int = 0
     height: int | None = None
     most_width: int | None = None
+
+    @classmethod
+    def of(cls, params: PixelParams) -> Preparation:
+        return cls(params.color, params.resize, params.center_crop, params.interpolation, params.letterbox, params.fill)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies once it is prepared. stored, resized, size: its (height, width) in the file, resized, and of the result.
+
+    top, left: of the resized image in the result, negative where that begins inside the image.
+    """
+
+    stored: tuple[int, int]
+    resized: tuple[int, int]
+    size: tuple[int, int]
+    top: int
+    left: int
+
+    def boxes(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(k, 4) x1, y1, x2, y2 in pixels of the image as in those of the result, cut at its edges, and (k,) whether anything remains."""
+        (height, width), (stored_height, stored_width) = self.size, self.stored
+        inside = np.clip(corners, 0, [stored_width, stored_height] * 2)
+        scale = np.array([self.resized[1] / stored_width, self.resized[0] / stored_height] * 2)
+        moved = np.clip(inside * scale + [self.left, self.top] * 2, 0, [width, height] * 2)
+        return moved, (moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])
+
+
+def as_inputs(images: np.ndarray, params: PixelParams) -> np.ndarray:
+    """(n, height, width, channels) uint8 as a model takes it: float32, normalised, axes in its order."""
+    values = Normalization(params.scale, params.mean, params.std).apply(images, axis=3)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if params.layout == "NCHW" else values
 
 
 def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparation: Preparation) -> np.ndarray:
@@ -60,39 +98,53 @@ def decode_all(sources: Sequence[Path | bytes], names: Sequence[str], preparatio
 
     names: how to call each image in messages. Raises UsageError when one cannot be read, ShapesDifferError when they differ in size.
     """
+    return decode_placed(sources, names, preparation)[0]
 
-    def decode(position: int) -> np.ndarray:
-        return decode_one(sources[position], names[position], preparation)
+
+def decode_placed(
+    sources: Sequence[Path | bytes], names: Sequence[str], preparation: Preparation
+) -> tuple[np.ndarray, list[Placement]]:
+    """The same, and where each image lies in it."""
+
+    def decode(position: int) -> tuple[np.ndarray, Placement]:
+        return _decode(sources[position], names[position], preparation)
 
     decoded = _map(decode, len(sources))
     if not decoded:
-        return np.zeros((0, 0, 0, 3 if preparation.color == "rgb" else 1), np.uint8)
-    for image, name in zip(decoded, names, strict=True):
-        if image.shape != decoded[0].shape:
+        return np.zeros((0, 0, 0, 1 if preparation.color == "gray" else 3), np.uint8), []
+    images = [image for image, _ in decoded]
+    for image, name in zip(images, names, strict=True):
+        if image.shape != images[0].shape:
             raise ShapesDifferError(
-                f"images differ in size: {name} is {_size(image)}, {names[0]} is {_size(decoded[0])}",
+                f"images differ in size: {name} is {_size(image)}, {names[0]} is {_size(images[0])}",
                 hint="set data.resize to [height, width], or resize and center_crop",
             )
-    return np.stack(decoded)
+    return np.stack(images), [placement for _, placement in decoded]
 
 
 def decode_one(source: Path | bytes, name: str, preparation: Preparation) -> np.ndarray:
     """(height, width, channels) uint8. Raises UsageError when it is not a readable image."""
-    image = _read(source, name, lambda opened: opened.convert("RGB" if preparation.color == "rgb" else "L"))
-    array = np.asarray(_prepared(image, name, preparation, preparation.interpolation), np.uint8)
-    return array if array.ndim == 3 else array[..., None]
+    return _decode(source, name, preparation)[0]
+
+
+def _decode(source: Path | bytes, name: str, preparation: Preparation) -> tuple[np.ndarray, Placement]:
+    image = _read(source, name, lambda opened: opened.convert("L" if preparation.color == "gray" else "RGB"))
+    array, placement = _prepared(image, name, preparation, preparation.interpolation, preparation.fill)
+    array = array if array.ndim == 3 else array[..., None]
+    return array[..., ::-1] if preparation.color == "bgr" else array, placement
 
 
 def decode_masks(sources: Sequence[Path], names: Sequence[str], preparation: Preparation) -> np.ndarray:
-    """One batch of masks as (n, height, width) uint16: pixels as they are stored, numbers of a palette's colours included.
+    """One batch of masks as (n, height, width) int32: pixels as they are stored, numbers of a palette's colours included.
 
-    Raises UsageError when one cannot be read or holds colours, ShapesDifferError when they differ in size.
+    -1 where no pixel of the mask is, beside what is letterboxed. Raises UsageError when one cannot be read or holds colours,
+    ShapesDifferError when they differ in size.
     """
     masks = _map(lambda position: _decode_mask(sources[position], names[position], preparation), len(sources))
     for mask, name in zip(masks, names, strict=True):
         if mask.shape != masks[0].shape:
             raise ShapesDifferError(f"masks differ in size: {name} is {_size(mask)}, {names[0]} is {_size(masks[0])}")
-    return np.stack(masks) if masks else np.zeros((0, 0, 0), np.uint16)
+    return np.stack(masks) if masks else np.zeros((0, 0, 0), np.int32)
 
 
 def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarray:
@@ -102,10 +154,10 @@ def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarra
             f"{name} is no mask: it holds colours ({image.mode}), not a number for each pixel",
             hint="masks are grey or palette images whose pixels are classes",
         )
-    array = np.asarray(_prepared(image, name, preparation, "nearest"))
-    if array.size and not 0 <= array.min() <= array.max() <= 65_535:
-        raise UsageError(f"{name} has pixels of {array.max()}: a class is below 65536")
-    return array.astype(np.uint16)
+    pixels = np.asarray(image)
+    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65_535:
+        raise UsageError(f"{name} has pixels of {pixels.max()}: a class is below 65536")
+    return _prepared(image, name, preparation, "nearest", -1)[0]
 
 
 def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) -> Opened:
@@ -128,13 +180,48 @@ def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) 
         raise UsageError(f"{name} is not an image that Pillow can read: {first_line(error)}") from error
 
 
-def _prepared(image: Opened, name: str, preparation: Preparation, interpolation: str) -> Opened:
-    """Resized, then cropped."""
-    if preparation.resize is not None or preparation.height is not None or preparation.most_width is not None:
-        height, width = _resized(image, preparation)
-        _check_pixels(height, width, f"{name}, resized,")
-        image = image.resize((width, height), _RESAMPLING[interpolation])
-    return image if preparation.crop is None else _centre(image, preparation.crop, name)
+def _prepared(
+    image: Opened, name: str, preparation: Preparation, interpolation: str, fill: int
+) -> tuple[np.ndarray, Placement]:
+    """Resized, letterboxed, cropped. fill: what stands beside a letterboxed image; below 0 it makes the result int32."""
+    placed = _placement(image.height, image.width, name, preparation)
+    if placed.resized != placed.stored:
+        image = image.resize(placed.resized[::-1], _RESAMPLING[interpolation])
+    pixels = np.asarray(image)
+    pixels = pixels.astype(np.int32) if fill < 0 else pixels.astype(np.uint8, copy=False)
+    if (placed.top, placed.left, placed.size) == (0, 0, placed.resized):
+        return pixels, placed
+    result = np.full((*placed.size, *pixels.shape[2:]), fill, pixels.dtype)
+    (top, bottom), (left, right) = (
+        (max(0, start), min(size, start + length))
+        for start, size, length in zip((placed.top, placed.left), placed.size, placed.resized, strict=True)
+    )
+    result[top:bottom, left:right] = pixels[
+        top - placed.top : bottom - placed.top, left - placed.left : right - placed.left
+    ]
+    return result, placed
+
+
+def _placement(height: int, width: int, name: str, preparation: Preparation) -> Placement:
+    """Raises UsageError for results that are too large, and crops that are larger than the image."""
+    stored, letterbox, size = (height, width), preparation.letterbox, preparation.resize
+    if letterbox is not None and isinstance(size, tuple):
+        ratio = min(size[0] / height, size[1] / width)
+        resized = min(size[0], max(1, round(height * ratio))), min(size[1], max(1, round(width * ratio)))
+        top, left = ((size[0] - resized[0]) // 2, (size[1] - resized[1]) // 2) if letterbox == "center" else (0, 0)
+    else:
+        size = resized = _resized(height, width, preparation)
+        top = left = 0
+    _check_pixels(*size, f"{name}, resized,")
+    if preparation.crop is not None:
+        crop = (preparation.crop, preparation.crop) if isinstance(preparation.crop, int) else preparation.crop
+        if crop[0] > size[0] or crop[1] > size[1]:
+            raise UsageError(
+                f"{name} is {size[0]}x{size[1]}, smaller than the crop of {crop[0]}x{crop[1]}",
+                hint="set data.resize to at least that",
+            )
+        top, left, size = top - round((size[0] - crop[0]) / 2), left - round((size[1] - crop[1]) / 2), crop
+    return Placement(stored, resized, size, top, left)
 
 
 def _opened(file: BinaryIO) -> Opened:
@@ -148,34 +235,25 @@ def _check_pixels(height: int, width: int, name: str) -> None:
         raise UsageError(f"{name} is {height}x{width}, more than the {_MOST_PIXELS:,} pixels that are read")
 
 
-def _resized(image: Opened, preparation: Preparation) -> tuple[int, int]:
+def _resized(height: int, width: int, preparation: Preparation) -> tuple[int, int]:
     size = preparation.resize
-    if size is None:
-        height = preparation.height or image.height
-        width = max(1, round(image.width * height / image.height))
-        return height, width if preparation.most_width is None else min(width, preparation.most_width)
-    if not isinstance(size, int):
+    if isinstance(size, tuple):
         return size
-    scale = size / min(image.height, image.width)
-    return max(size, round(image.height * scale)), max(size, round(image.width * scale))
-
-
-def _centre(image: Opened, size: ImageSize, name: str) -> Opened:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height > image.height or width > image.width:
-        raise UsageError(
-            f"{name} is {image.height}x{image.width}, smaller than the crop of {height}x{width}",
-            hint="set data.resize to at least that",
-        )
-    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
-    return image.crop((left, top, left + width, top + height))
+    if size is not None:
+        scale = size / min(height, width)
+        return max(size, round(height * scale)), max(size, round(width * scale))
+    if preparation.height is None and preparation.most_width is None:
+        return height, width
+    wanted = preparation.height or height
+    proportional = max(1, round(width * wanted / height))
+    return wanted, proportional if preparation.most_width is None else min(proportional, preparation.most_width)
 
 
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[0]}x{image.shape[1]}"
 
 
-def _map(decode: Callable[[int], np.ndarray], count: int) -> list[np.ndarray]:
+def _map(decode: Callable[[int], Decoded], count: int) -> list[Decoded]:
     if count < _FEW or _DECODERS == 1:
         return [decode(position) for position in range(count)]
     with ThreadPoolExecutor(_DECODERS) as pool:

@@ -1,4 +1,4 @@
-"""A file with a JSON object on each line."""
+"""JSON objects in files: one on each line, or one in all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from compressctl.core.errors import UsageError, first_line
-from compressctl.core.regular_files import open_regular
+from compressctl.core.regular_files import open_regular, read_regular
 
 _LONGEST_LINE = 1 << 26
+_LARGEST_FILE = 1 << 29
 
 
 def json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -25,6 +26,14 @@ def json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
                     raise UsageError(f"{place}: the line holds more than {_LONGEST_LINE:,} bytes")
                 if line.strip():
                     yield _parsed(line, place), place
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The one object that a file holds. Raises UsageError for what is none."""
+    try:
+        return _parsed(read_regular(path, _LARGEST_FILE), str(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -16,8 +16,7 @@ from compressctl.sources.class_names import class_names
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint
 from compressctl.sources.image_files import find_images, split_folders
-from compressctl.sources.images import Preparation, decode_all, decode_masks
-from compressctl.sources.normalize import Normalization
+from compressctl.sources.images import Preparation, as_inputs, decode_all, decode_masks
 from compressctl.sources.params import MaskFolderParams
 from compressctl.sources.splits import choose
 
@@ -33,16 +32,15 @@ class _Pair:
 def load(params: MaskFolderParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
     """Inputs (n, channels, height, width) float32, or channels last; labels (n, height, width) int64, -100 where none counts.
 
-    Files are found now and sorted by path; each is decoded when its batch is read. A mask is resized by its nearest pixels, and cropped,
-    as its image is. Raises UsageError when there is nothing to read, an image has no mask, or sizes do not fit.
+    Files are found now and sorted by path; each is decoded when its batch is read. A mask is resized by its nearest pixels, letterboxed
+    and cropped as its image is. Raises UsageError when there is nothing to read, an image has no mask, or sizes do not fit.
     """
     parts = _pairs(params, base)
     pairs = [pair for part in parts for pair in part]
     classes = (
         None if params.classes is None else class_names(existing(base / params.classes, what="the file of class names"))
     )
-    preparation = Preparation(params.color, params.resize, params.center_crop, params.interpolation)
-    normalization = Normalization(params.scale, params.mean, params.std)
+    preparation = Preparation.of(params)
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         chosen = [pairs[position] for position in positions]
@@ -53,10 +51,7 @@ def load(params: MaskFolderParams, sizes: SplitSizes, base: Path, seed: int) -> 
                 f"{chosen[0].mask} is {_size(masks)} where its image is {_size(images)} (both as prepared)",
                 hint="a mask has its image's height and width",
             )
-        images = normalization.apply(images, axis=3)
-        if params.layout == "NCHW":
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        return {params.input_name: images}, _classes_of(masks, params, classes, chosen)
+        return {params.input_name: as_inputs(images, params)}, _classes_of(masks, params, classes, chosen)
 
     return SplitDataset(
         classes=classes,
@@ -110,7 +105,7 @@ def _mask(image: Path, root: Path, masks: Mapping[str, Path], params: MaskFolder
 def _classes_of(
     masks: np.ndarray, params: MaskFolderParams, classes: tuple[str, ...] | None, chosen: list[_Pair]
 ) -> np.ndarray:
-    """(n, height, width) int64."""
+    """(n, height, width) int64. Pixels beside a letterboxed image do not count."""
     labels = masks.astype(np.int64)
     if params.values is None:
         labels[labels == UNLABELLED[1]] = UNLABELLED[0]
@@ -118,14 +113,16 @@ def _classes_of(
         table = np.full(65_536, -1, np.int64)
         for pixel, number in params.values.items():
             table[int(pixel)] = number
-        labels = table[labels]
-        if (labels == -1).any():
-            sample = int(np.flatnonzero((labels == -1).any(axis=(1, 2)))[0])
-            value = int(masks[sample][labels[sample] == -1][0])
+        labels = table[np.maximum(masks, 0)]
+        unknown = (labels == -1) & (masks >= 0)
+        if unknown.any():
+            sample = int(np.flatnonzero(unknown.any(axis=(1, 2)))[0])
+            value = int(masks[sample][unknown[sample]][0])
             raise UsageError(
                 f"{chosen[sample].mask} has pixels of {value}, which data.values gives no class",
                 hint=f"add `{value}: CLASS`, or `{value}: -100` for pixels that do not count",
             )
+    labels[masks < 0] = UNLABELLED[0]
     limit = None if classes is None else len(classes)
     if limit is not None and labels.max(initial=0) >= limit:
         sample = int(np.flatnonzero((labels >= limit).any(axis=(1, 2)))[0])

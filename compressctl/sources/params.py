@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -241,24 +241,43 @@ class SplitFolders(SourceParams):
     test: str | None = Field(None, description="subfolder of the dataset's own test split")
 
 
-class ImageParams(Normalised):
+class PixelParams(Normalised):
+    """What becomes of an image's pixels: resized, letterboxed, channels ordered, scaled, normalised, axes ordered."""
+
+    resize: ImageSize | None = Field(
+        None, description="pixels of the shorter side, or [height, width]; default: as stored"
+    )
+    letterbox: Literal["center", "corner"] | None = Field(
+        None,
+        description="resize to [height, width] keeps the ratio of an image's sides: what remains is filled on both sides (center, as "
+        "YOLOv5 and v8 do) or right and below (corner); boxes and masks move along",
+    )
+    fill: int = Field(114, ge=0, le=255, description="pixel value, before scale, that letterbox fills with")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
+        "bilinear", description="how resizing computes pixels"
+    )
+    center_crop: ImageSize | None = Field(None, description="pixels of the centre that is kept, or [height, width]")
+    color: Literal["rgb", "bgr", "gray"] = Field("rgb", description="three channels, in OpenCV's order, or one")
+    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
+    scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
+    input_name: str = Field("input", min_length=1, description="the name under which batches carry the images")
+
+    @model_validator(mode="after")
+    def _letterbox_has_a_size(self) -> Self:
+        if self.letterbox is not None and not isinstance(self.resize, tuple):
+            raise ValueError("letterbox fits an image into resize: [height, width]; set that")
+        if self.letterbox is None and "fill" in self.model_fields_set:
+            raise ValueError("fill belongs to letterbox: set that, or leave fill out")
+        return self
+
+
+class ImageParams(PixelParams):
     """How images of a folder are prepared."""
 
     folders: SplitFolders | None = Field(
         None,
         description="subfolders that are splits; default: train, val and test are taken as such when there is nothing else",
     )
-    resize: ImageSize | None = Field(
-        None, description="pixels of the shorter side, or [height, width]; default: as stored"
-    )
-    center_crop: ImageSize | None = Field(None, description="pixels of the centre that is kept, or [height, width]")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
-        "bilinear", description="how resizing computes pixels"
-    )
-    color: Literal["rgb", "gray"] = Field("rgb", description="three channels or one")
-    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
-    scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
-    input_name: str = Field("input", min_length=1, description="the name under which batches carry the images")
 
 
 class MaskFolderParams(ImageParams):
@@ -280,6 +299,41 @@ class MaskFolderParams(ImageParams):
         if wrong:
             raise ValueError(f"values are pixels, 0 to 65535, and {wrong[0]!r} is none")
         return self
+
+
+ClassChoice = tuple[str, ...] | dict[str, Annotated[int, Field(ge=0, le=1_048_576)]]
+CLASS_CHOICE = (
+    "names of the classes whose boxes count, in the order of the model's classes, or {name: the model's class}; default: all, in the "
+    "data's order"
+)
+
+
+class CocoDataParams(PixelParams):
+    path: str = Field(description="the folder of images, relative to the recipe")
+    annotations: str = Field(
+        description="the JSON file with images, annotations (bbox, category_id, iscrowd) and categories, relative to the recipe; categories "
+        "become classes 0, 1, ... in the order of their ids"
+    )
+    test_path: str | None = Field(None, description="the folder of test_annotations' images; default: the same")
+    test_annotations: str | None = Field(None, description="a second such file: the dataset's own test split")
+    classes: ClassChoice | None = Field(None, min_length=1, description=CLASS_CHOICE)
+
+    @model_validator(mode="after")
+    def _test_images_have_annotations(self) -> CocoDataParams:
+        if self.test_path is not None and self.test_annotations is None:
+            raise ValueError("test_path needs test_annotations")
+        return self
+
+
+class YoloDataParams(ImageParams):
+    path: str = Field(
+        description="a folder of images/ and labels/, or a data.yaml with train, val, test and names, relative to the recipe. Boxes stand in "
+        "the .txt file of an image's path below labels/, `class cx cy w h` in shares of the image on each line; without a file there are none"
+    )
+    names: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the classes, in the order of their numbers; default: data.yaml's"
+    )
+    classes: ClassChoice | None = Field(None, min_length=1, description=CLASS_CHOICE)
 
 
 class ImageFolderParams(ImageParams):
@@ -350,7 +404,7 @@ class PythonDatasetParams(SourceParams):
     classes: tuple[str, ...] | None = Field(None, description="class names, in the order of the labels")
 
 
-class TextImagesParams(Normalised):
+class TextImagesParams(PixelParams):
     path: str = Field(
         description="the list, relative to the recipe: `picture<tab>text` on each line, a .csv with the columns file and text, or .jsonl; "
         "pictures are named from the list's folder"
@@ -363,14 +417,13 @@ class TextImagesParams(Normalised):
         None,
         description="pixels: narrower pictures are padded on the right, wider ones squeezed; default: every picture its own",
     )
-    pad: float = Field(0.0, description="what is padded with, after scale, mean and std")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(
-        "bilinear", description="how resizing computes pixels"
-    )
-    color: Literal["rgb", "bgr", "gray"] = Field("rgb", description="three channels, in OpenCV's order, or one")
-    layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
-    scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
-    input_name: str = Field("input", min_length=1, description="the name under which batches carry the pictures")
+    pad: float = Field(0.0, description="what `width` pads with, after scale, mean and std")
+
+    @model_validator(mode="after")
+    def _one_way_to_resize(self) -> TextImagesParams:
+        if self.resize is not None and (self.height is not None or self.width is not None):
+            raise ValueError("pictures are resized by height and width, or by resize: leave one of them out")
+        return self
 
 
 class WavFolderParams(SourceParams):

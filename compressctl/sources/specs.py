@@ -6,6 +6,7 @@ from compressctl.core.model import Form
 from compressctl.core.source import DatasetSpec, ModelSourceSpec
 from compressctl.sources.params import (
     BuiltinParams,
+    CocoDataParams,
     CsvParams,
     DigitsParams,
     ImageFolderParams,
@@ -21,6 +22,7 @@ from compressctl.sources.params import (
     SentencePairsParams,
     TextImagesParams,
     WavFolderParams,
+    YoloDataParams,
 )
 
 BUILTIN = ModelSourceSpec(
@@ -104,6 +106,22 @@ MASK_FOLDER = DatasetSpec(
     params=MaskFolderParams,
     implementation="compressctl.sources.mask_folder:load",
     fingerprint="compressctl.sources.mask_folder:fingerprint",
+)
+
+COCO = DatasetSpec(
+    name="coco",
+    summary="images and the JSON file of their boxes, as COCO has them, for detection",
+    params=CocoDataParams,
+    implementation="compressctl.sources.coco:load",
+    fingerprint="compressctl.sources.coco:fingerprint",
+)
+
+YOLO = DatasetSpec(
+    name="yolo",
+    summary="images with a text file of boxes each, as YOLO's trainers have them, for detection",
+    params=YoloDataParams,
+    implementation="compressctl.sources.yolo:load",
+    fingerprint="compressctl.sources.yolo:fingerprint",
 )
 
 CSV = DatasetSpec(

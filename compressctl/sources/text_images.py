@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +30,15 @@ def load(params: TextImagesParams, sizes: SplitSizes, base: Path, seed: int) -> 
     parts = _parts(params, base)
     lines = [line for part in parts for line in part]
     texts = np.array([line.text for line in lines], object)
-    preparation = Preparation(
-        "gray" if params.color == "gray" else "rgb",
-        interpolation=params.interpolation,
-        height=params.height,
-        most_width=params.width,
-    )
+    preparation = replace(Preparation.of(params), height=params.height, most_width=params.width)
     normalization = Normalization(params.scale, params.mean, params.std)
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         images = [
-            _padded(normalization.apply(_decoded(lines[position], params, preparation), axis=2), params)
+            _padded(
+                normalization.apply(decode_one(lines[position].path, str(lines[position].path), preparation), axis=2),
+                params,
+            )
             for position in positions
         ]
         if len({image.shape for image in images}) > 1:
@@ -70,11 +69,6 @@ def _parts(params: TextImagesParams, base: Path) -> list[list[Texted]]:
     for line in (line for part in parts for line in part):
         existing(line.path, what=f"{line.place}: the picture")
     return parts
-
-
-def _decoded(line: Texted, params: TextImagesParams, preparation: Preparation) -> np.ndarray:
-    image = decode_one(line.path, str(line.path), preparation)
-    return image[..., ::-1] if params.color == "bgr" else image
 
 
 def _padded(image: np.ndarray, params: TextImagesParams) -> np.ndarray:

@@ -47,6 +47,9 @@ def test_what_a_recipe_extends(case: Case) -> None:
         ("labels.csv", "{source: image_folder, path: images, labels: labels.csv}"),
         ("images/a/one.png", "{source: image_folder, path: images}"),
         ("images/a/one.png", "{source: mask_folder, path: images, masks: images}"),
+        ("a.json", "{source: coco, path: images, annotations: a.json}"),
+        ("d.yaml", "{source: yolo, path: d.yaml}"),
+        ("images/a/one.png", "{source: yolo, path: images}"),
         ("calls/one.npz", "{source: requests, path: calls}"),
         ("sets/test_data_set_0/input_0.pb", "{source: onnx_test_data, path: sets}"),
         (
@@ -65,6 +68,7 @@ def test_data(name: str, data: str, case: Case) -> None:
     recipe(case, data)
     (case.folder / "images/a").mkdir(parents=True)
     (case.folder / "images/a/two.png").write_bytes(b"")
+    (case.folder / "images/a/two.txt").write_bytes(b"")
     (case.folder / "sets").mkdir()
     pipe(case, name)
     case.refuses("plan", "recipe.yaml", code=2, says=["is a pipe, not a file", Path(name).name], seconds=20)

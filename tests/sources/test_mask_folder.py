@@ -53,6 +53,19 @@ def test_a_mask_is_cropped_and_resized_as_its_image_by_nearest_pixels(folder: Pa
     assert set(np.unique(found)) <= {0, 1, 2}
 
 
+@pytest.mark.parametrize("values", [None, {"0": 2, "1": 1, "2": 0}], ids=["as stored", "given classes"])
+def test_what_lies_beside_a_letterboxed_mask_does_not_count(folder: Path, values: dict[str, int] | None) -> None:
+    dataset = data(folder, resize=(16, 16), letterbox="center", interpolation="nearest", values=values)
+    (batch,) = dataset.split("train").batches(10)
+    assert batch.labels is not None
+    stored = np.asarray(Image.open(folder / "masks/a.png")).repeat(2, axis=0).repeat(2, axis=1)
+    first = batch.labels[np.argsort(batch.indices)][0]
+    assert np.array_equal(first[:, 2:14], stored if values is None else 2 - stored)
+    assert (first[:, :2] == -100).all()
+    assert (first[:, 14:] == -100).all()
+    assert (batch.inputs["input"][:, :, :, :2] == np.float32(114) * np.float32(1 / 255)).all()
+
+
 def test_colours_of_a_palette_are_their_numbers(folder: Path) -> None:
     mask = Image.fromarray(np.full((8, 6), 2, np.uint8), "P")
     mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])

@@ -62,6 +62,27 @@ def test_narrow_pictures_are_padded_and_wide_ones_squeezed(folder: Path) -> None
     np.testing.assert_allclose(found["three"][2], 1)
 
 
+def test_resize_squeezes_and_letterbox_keeps_the_ratio(folder: Path) -> None:
+    assert samples(folder, resize=[8, 8])["one two"].shape == (3, 8, 8)
+    boxed = samples(folder, resize=[20, 60], letterbox="corner", fill=0)["one two"]
+    assert boxed[0, :, :30].min() == 1
+    assert boxed[0, :, 30:].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"resize": [8, 8], "height": 8}, "leave one of them out"),
+        ({"letterbox": "center"}, "fits an image into resize"),
+        ({"resize": 8, "letterbox": "center"}, "fits an image into resize"),
+        ({"resize": [8, 8], "fill": 3}, "fill belongs to letterbox"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TextImagesParams.model_validate({"path": "l.txt", **fields})
+
+
 def test_channels_as_opencv_orders_them_or_last_or_one(folder: Path) -> None:
     assert samples(folder, color="bgr")["one two"][2].min() == 1
     assert samples(folder, layout="NHWC")["three"].shape == (20, 60, 3)
