@@ -21,6 +21,7 @@ Task = Literal[
     "ranking",
     "token-classification",
     "frame-classification",
+    "frame-multi-label",
     "segmentation",
     "recognition",
     "detection",
@@ -89,6 +90,12 @@ TASKS: dict[Task, TaskSpec] = {
         "frames",
         "compressctl.tasks.sequences:FRAMES",
         class_axis=-1,
+    ),
+    "frame-multi-label": TaskSpec(
+        "(n, frames, classes) of 0 and 1: any number of classes in each frame (notes of music, sounds of a scene)",
+        "active_f1",
+        "active",
+        "compressctl.tasks.active_classes:ACTIVE",
     ),
     "segmentation": TaskSpec(
         "a class for each pixel, (n, height, width) whole numbers from 0; -100 and 255 do not count",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressctl.core.source import DecoderSpec
 from compressctl.tasks.params import (
+    ActiveParams,
     ArgmaxParams,
     CtcParams,
     DetrParams,
@@ -45,6 +46,14 @@ FRAMES = DecoderSpec(
     tasks=("frame-classification",),
     params=SequenceParams,
     implementation="compressctl.tasks.sequences:decoder",
+)
+
+ACTIVE = DecoderSpec(
+    name="active",
+    summary="the classes of each frame whose scores are above a threshold, any number of them",
+    tasks=("frame-multi-label",),
+    params=ActiveParams,
+    implementation="compressctl.tasks.active_classes:decoder",
 )
 
 CTC = DecoderSpec(

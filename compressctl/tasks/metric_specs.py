@@ -140,6 +140,25 @@ FRAME_F1 = MetricSpec(
     by_class="compressctl.tasks.sequences:f1_by_class",
 )
 
+ACTIVE_F1 = MetricSpec(
+    name="active_f1",
+    summary="F1 over the active classes of all frames, in percent",
+    tasks=("frame-multi-label",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.tasks.active_classes:f1",
+    by_class="compressctl.tasks.active_classes:f1_by_class",
+)
+
+EQUAL_FRAMES = MetricSpec(
+    name="equal_frames",
+    summary="share of frames whose active classes are exactly those of the labels, in percent",
+    tasks=("frame-multi-label",),
+    higher_is_better=True,
+    unit="%",
+    implementation="compressctl.tasks.active_classes:equal_frames",
+)
+
 NDCG_AT_10 = MetricSpec(
     name="ndcg_at_10",
     summary="normalised discounted cumulative gain of each query's first ten, in percent",

@@ -42,6 +42,22 @@ class SequenceParams(DecoderParams):
     )
 
 
+class ActiveParams(DecoderParams):
+    outputs: dict[str, float] = Field(
+        default_factory=dict,
+        description="the outputs that hold scores, each with the threshold above which a class is active in a frame; their classes "
+        "stand side by side. Default: the first output, with `threshold`",
+    )
+    threshold: float = Field(0.0, description="of the first output: 0 for logits, 0.5 for probabilities")
+    axis: Literal[1, 2] = Field(2, description="of the outputs that counts classes; the other one counts frames")
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> ActiveParams:
+        if self.outputs and "threshold" in self.model_fields_set:
+            raise ValueError("`outputs` names a threshold for each output, so `threshold` has none to be of")
+        return self
+
+
 Letters = Annotated[list[str], Field(min_length=1, max_length=1 << 21)]
 
 

@@ -72,8 +72,8 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
     """A mean loss of (outputs, labels), samples along axis 0 of both; labels are a tensor, for a function of the author's a `LabelList`
     where they are texts or boxes. Raises UsageError where the task has none, and no function is named.
 
-    classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. multi-label: binary cross-entropy of logits
-    with (n, classes) of 0 and 1. regression: mean squared error. segmentation, token-classification, frame-classification:
+    classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. multi-label, frame-multi-label: binary
+    cross-entropy of logits with as many labels of 0 and 1. regression: mean squared error. segmentation, token-classification, frame-classification:
     cross-entropy at each pixel, token or frame that has a label; binary where there is one score.
     language-model: cross-entropy of each position's output (n, tokens, vocabulary) with the label after it, labels being the
     tokens themselves (n, tokens); -100 does not count. See `numerics/next_token.py`.
@@ -88,7 +88,7 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
             return lambda outputs, labels: functional.cross_entropy(
                 outputs.float(), labels, label_smoothing=label_smoothing
             )
-        case "multi-label":
+        case "multi-label" | "frame-multi-label":
             return lambda outputs, labels: functional.binary_cross_entropy_with_logits(
                 outputs.float().flatten(1), labels.float().flatten(1)
             )
