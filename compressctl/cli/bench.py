@@ -41,17 +41,17 @@ def bench(
       compressctl bench model.onnx smaller.onnx --threads 2
       compressctl bench model.onnx model.xml --data model.yaml --json
     """
-    from compressctl.cli.files import dataset_of, exported_files
+    from compressctl.cli.files import exported_files, timed_samples
     from compressctl.core.target import Target
     from compressctl.measure.latency import BenchmarkSettings, TimingPoint, compare
-    from compressctl.measure.samples import Samples, in_words, parse_shapes
+    from compressctl.measure.samples import in_words, parse_shapes
     from compressctl.measure.speed_words import load_words
 
     with exported_files(files) as found:
         signature = found[0][1]
         _check_inputs(files, [entry for _, entry in found])
         target = Target(found[0][0].backend, threads=threads, batch_size=_batch_of(signature, batch))
-        call = Samples(signature, dataset_of(data), parse_shapes(shape or ())).call(target.batch_size)
+        call = timed_samples(data, signature, parse_shapes(shape or ())).call(target.batch_size)
         at = [TimingPoint(target, call)]
         timing = compare(
             [artifact for artifact, _ in found],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compressctl.core.backend import Artifact
+    from compressctl.core.data import Dataset
     from compressctl.core.model import Signature
     from compressctl.measure.results import OutputFidelity
     from compressctl.measure.samples import Samples
@@ -51,16 +52,21 @@ def diff(
     """
     import tempfile
 
-    from compressctl.cli.files import dataset_of, exported_files
+    from compressctl.cli.files import dataset_of, declared_in, exported_files
     from compressctl.measure.samples import Samples, parse_shapes
     from compressctl.measure.tensor_diff import tensor_fidelity
 
     with exported_files([first, other]) as found, tempfile.TemporaryDirectory() as folder:
         (one, signature), (two, second) = found
         _check_inputs(first, other, signature, second)
+        signature, second = (declared_in(data, known) for known in (signature, second))
         chosen = Samples(signature, dataset_of(data), parse_shapes(shape or ()))
-        calls = [(given, _retyped(given, second)) for given in _calls(chosen, samples)]
-        outputs = _outputs((one, two), signature, calls)
+        if signature.states and chosen.dataset is not None:
+            outputs, steps, count = _sequences((one, two), (signature, second), chosen.dataset, samples)
+            calls = [(given, _retyped(given, second)) for given in steps]
+        else:
+            calls = [(given, _retyped(given, second)) for given in _calls(chosen, samples)]
+            outputs, count = _outputs((one, two), signature, calls), len(calls)
         tensors = tensor_fidelity((one.path, two.path), calls[:_LAYER_CALLS], Path(folder)) if layers else []
     if as_json:
         import json
@@ -68,7 +74,8 @@ def diff(
         entries = [{"layer": tensor.layer, **tensor.found.model_dump()} for tensor in tensors]
         print(json.dumps({"outputs": [output.model_dump() for output in outputs], "tensors": entries}, indent=1))
         return
-    _print(outputs, tensors, layers, data is None, len(calls))
+    what = "steps of sequences, each file with its own states" if signature.states else "samples"
+    _print(outputs, tensors, layers, f"{count} {'call of random values' if data is None else what}", len(calls))
     for file, theirs, ours in ((first, signature, second), (other, second, signature)):
         alone = [spec.name for spec in theirs.outputs if spec.name not in {known.name for known in ours.outputs}]
         if len(theirs.outputs) != len(ours.outputs) and alone:
@@ -119,12 +126,37 @@ def _outputs(
     return comparison.result()
 
 
-def _print(
-    outputs: Sequence[OutputFidelity], tensors: Sequence[Tensor], shown: int, is_random: bool, calls: int
-) -> None:
+def _sequences(
+    artifacts: tuple[Artifact, Artifact], signatures: tuple[Signature, Signature], data: Dataset, most: int
+) -> tuple[tuple[OutputFidelity, ...], list[Inputs], int]:
+    """The outputs of both files, each with its own states; some of the first one's calls; how many steps there were."""
+    from compressctl.core.feeds import first_feeds
+    from compressctl.core.streaming import Unrolled, by_step, of_sequences
+    from compressctl.core.target import Target
+    from compressctl.measure.artifact import scored_split
+    from compressctl.measure.fidelity import Comparison
+    from compressctl.measure.session_host import SessionHost
+    from compressctl.sources.called import Recording
+
+    whole, steps = of_sequences(signatures[0]), 0
+    comparison, name = Comparison(whole), scored_split(data)
+    with SessionHost() as host:
+        sessions = [host.open(artifact, Target(artifact.backend, threads=0)) for artifact in artifacts]
+        recording = Recording(sessions[0])
+        unrolled = [Unrolled(*pair) for pair in zip((recording, sessions[1]), signatures, strict=True)]
+        for feed in first_feeds(data.split(name), whole, most, 1) if name else ():
+            one, two = (by_step(session.run(feed.inputs), whole, feed.count) for session in unrolled)
+            comparison.add(one, two, len(next(iter(one.values()))), is_filled=False)
+            steps += len(next(iter(one.values())))
+    calls = recording.calls[:: max(1, len(recording.calls) // _LAYER_CALLS)]
+    return comparison.result(), calls, steps
+
+
+def _print(outputs: Sequence[OutputFidelity], tensors: Sequence[Tensor], shown: int, on: str, calls: int) -> None:
+    """on: what outputs were compared on, in words."""
     from compressctl.measure.fidelity import nearness, why_uncompared
 
-    print(f"outputs, on {calls} {'call of random values' if is_random else 'samples'}:")
+    print(f"outputs, on {on}:")
     for output in outputs:
         if output.samples == 0:
             print(f"  {output.name}: not compared: {why_uncompared(output)}")

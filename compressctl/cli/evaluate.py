@@ -41,6 +41,8 @@ def evaluate(
     from compressctl.measure.session_host import SessionHost
     from compressctl.recipe.loader import load
     from compressctl.sources.load import libraries, load_dataset
+    from compressctl.sources.onnx_file import declared
+    from compressctl.sources.params import OnnxParams
     from compressctl.tasks.judge import judge_of
 
     if split not in ("test", "validation"):
@@ -57,6 +59,8 @@ def evaluate(
         dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))
+            if isinstance(recipe.model.params, OnnxParams):
+                signature = declared(signature, recipe.model.params)
             judge = judge_of(recipe, [spec.name for spec in signature.outputs])
             seen = predict_heads(session, dataset.split(chosen), signature, 64, judge=judge)
         for head, predictions in seen.items():

@@ -47,14 +47,14 @@ def export(
       compressctl export model.onnx --to openvino
       compressctl export quantized.onnx --to onnxruntime --to tensorrt --data model.yaml --output deliver
     """
-    from compressctl.cli.files import dataset_of
-    from compressctl.measure.samples import Samples, parse_shapes
+    from compressctl.cli.files import timed_samples
+    from compressctl.measure.samples import parse_shapes
     from compressctl.measure.session_host import SessionHost
 
     names = [name for entry in to for name in entry.split(",")]
     targets = [_target(name, options or [], profile, batch) for name in names]
     model = _read(file)
-    samples = Samples(model.signature, dataset_of(data), parse_shapes(shape or ()))
+    samples = timed_samples(data, model.signature, parse_shapes(shape or ()))
     shapes = samples.call(batch).shapes
     with SessionHost() as host:
         reference = _reference(samples, file, host)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from compressctl.core.backend import Artifact
     from compressctl.core.data import Dataset
     from compressctl.core.model import Signature
+    from compressctl.measure.samples import Samples
 
 
 @contextmanager
@@ -67,6 +68,24 @@ def dataset_of(recipe: Path | None) -> Dataset | None:
     if loaded.data is None:
         raise UsageError(f"{recipe} names no data", hint="add a `data` section")
     return load_dataset(loaded.data, loaded.base, loaded.seed)
+
+
+def declared_in(recipe: Path | None, signature: Signature) -> Signature:
+    """With the states and constants that a recipe's model has. Raises UsageError where they do not fit."""
+    from compressctl.recipe.loader import load
+    from compressctl.sources.onnx_file import declared
+    from compressctl.sources.params import OnnxParams
+
+    params = None if recipe is None else load(recipe).model.params
+    return declared(signature, params) if isinstance(params, OnnxParams) else signature
+
+
+def timed_samples(recipe: Path | None, signature: Signature, shapes: Mapping[str, int]) -> Samples:
+    """What a file is timed on: a sample of the recipe's data; of a model with states a step of random values."""
+    from compressctl.measure.samples import Samples
+
+    known = declared_in(recipe, signature)
+    return Samples(known, None if known.states else dataset_of(recipe), shapes)
 
 
 def writable(path: Path, force: bool) -> Path:

@@ -101,16 +101,26 @@ def bind(batch: Batch, signature: Signature) -> dict[str, np.ndarray]:
     By name where the names agree; a single array goes to a single input whatever the names. Numbers get the model's width.
     An input without a batch axis takes a constant, or the only sample's array. Raises UsageError where that does not fit.
     """
-    wanted = [spec.name for spec in signature.inputs]
+    from compressctl.core.streaming import constants, recognised
+
+    given = {name: array for name, array in constants(signature).items() if name not in batch.inputs}
+    specs = [spec for spec in signature.inputs if spec.name not in given]
+    wanted = [spec.name for spec in specs]
     if set(wanted) <= set(batch.inputs):
-        return {spec.name: _placed(batch, spec.name, spec) for spec in signature.inputs}
+        return {**{spec.name: _placed(batch, spec.name, spec) for spec in specs}, **given}
     if len(wanted) == 1 and len(batch.inputs) == 1:
-        return {wanted[0]: _placed(batch, next(iter(batch.inputs)), signature.inputs[0])}
+        return {wanted[0]: _placed(batch, next(iter(batch.inputs)), specs[0]), **given}
     missing = [name for name in wanted if name not in batch.inputs]
+    states = {name: fed for name, fed in recognised(signature).items() if name in missing}
+    told = f"; a state that an output feeds: `model: {{states: {_mapping(states)}}}`" if states else ""
     raise UsageError(
         f"the model takes {', '.join(wanted)} but the data gives {', '.join(batch.inputs)}",
-        hint=f"name the data's arrays like the model's inputs; {', '.join(missing)} is missing",
+        hint=f"name the data's arrays like the model's inputs; {', '.join(missing)} is missing{told}",
     )
+
+
+def _mapping(pairs: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{key}: {value}' for key, value in pairs.items())}}}"
 
 
 def _placed(batch: Batch, name: str, spec: TensorSpec) -> np.ndarray:

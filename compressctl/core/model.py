@@ -26,12 +26,15 @@ class TensorSpec:
     """One input or output. dtype is numpy's name; a str in shape is a named open axis, as in ("batch", 3, 32, 32).
 
     batch_axis: the axis that counts samples, None where there is none: a sampling rate, a table, a length of the whole call.
+    fed_by: of a state, the output that is its value at the next step. value: of an input that has the same one in every call.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     batch_axis: int | None = 0
+    fed_by: str | None = None
+    value: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch_axis is not None and self.batch_axis >= len(self.shape):
@@ -64,6 +67,11 @@ class Signature:
         sizes = [spec.batch for spec in self.inputs if spec.batch is not None]
         fixed = [size for size in sizes if isinstance(size, int)]
         return fixed[0] if fixed else None if sizes else 1
+
+    @property
+    def states(self) -> dict[str, str]:
+        """By input, the output that is its value at the next step; empty for a model that remembers nothing between calls."""
+        return {spec.name: spec.fed_by for spec in self.inputs if spec.fed_by is not None}
 
     @property
     def open_axes(self) -> dict[str, str]:

@@ -42,6 +42,7 @@ from compressctl.measure.score import Predictions, change, decoded_change, predi
 from compressctl.measure.served import threads_of
 from compressctl.measure.session_host import SessionHost
 from compressctl.measure.size import size
+from compressctl.sources.called import scored_samples
 
 SCORING_BATCH = 64
 THROUGHPUT_BATCH = 16
@@ -202,7 +203,11 @@ def _scored(
             if place == 0
             else {
                 "fidelity": Fidelity(
-                    outputs=seen.fidelity[place], split=split, samples=seen.samples, is_random=is_random
+                    outputs=seen.fidelity[place],
+                    split=split,
+                    samples=seen.samples,
+                    steps=seen.steps,
+                    is_random=is_random,
                 )
             }
         )
@@ -256,7 +261,7 @@ def scored_split(dataset: Dataset) -> SplitName | None:
     """The split whose samples files are compared on: the test split, or another that has samples, in order of how little it
     was used for choosing; None where all are empty."""
     names: tuple[SplitName, ...] = ("test", "validation", "calibration", "train")
-    return next((name for name in names if len(dataset.split(name))), None)
+    return next((name for name in names if len(scored_samples(dataset.split(name)))), None)
 
 
 def _with_score(

@@ -256,6 +256,10 @@ class Fidelity(Result):
     outputs: tuple[OutputFidelity, ...]
     split: str | None = Field(description="whose samples")
     samples: int
+    steps: int | None = Field(
+        None,
+        description="of all samples together, where these are sequences, in which each file goes on from its own states",
+    )
     is_random: bool = Field(False, description="random values stood in for data")
     reason: str | None = Field(None, description="why nothing was compared")
 

@@ -13,6 +13,7 @@ from compressctl.core.data import Dataset, SplitName, as_wide
 from compressctl.core.errors import UsageError
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Signature, fits
+from compressctl.core.streaming import constants
 
 Size = Literal["median", "10 %", "90 %"]
 
@@ -166,8 +167,10 @@ def random_inputs(signature: Signature, batch: int, shapes: Mapping[str, int] | 
     asked = asked_sizes(signature, shapes or {})
     _refuse_unknown(signature, asked)
     rng = np.random.default_rng(0)
-    inputs = {}
+    inputs = constants(signature)
     for spec in signature.inputs:
+        if spec.value is not None:
+            continue
         shape = [
             size if isinstance(size, int) else batch if axis == spec.batch_axis else asked[spec.name, axis]
             for axis, size in enumerate(spec.shape)

@@ -16,6 +16,7 @@ from compressctl.core.model import Model, OnnxModel, Signature
 from compressctl.core.objects import as_objects
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
+from compressctl.core.streaming import Unrolled, by_step, of_sequences
 from compressctl.core.target import Target
 from compressctl.core.tasks import EndResults, Judge, Task
 from compressctl.measure.fidelity import Comparison
@@ -75,6 +76,7 @@ def predict_heads(
     """The same by head, an empty name where there are none."""
     if judge.together is not None:
         return {"": _end_results(judge.together, session, split)}
+    session, signature, split = whole_samples(session, signature, split)
     collected = {name: _Collected(signature, part, name) for name, part in judge.parts.items()}
     done = 0
     for feed in feeds(split, signature, batch_size):
@@ -85,6 +87,13 @@ def predict_heads(
         if events is not None:
             events.progress("scoring", done, len(split))
     return {name: _whole(part, signature.outputs[judge.parts[name].place].name) for name, part in collected.items()}
+
+
+def whole_samples(session: Session, signature: Signature, split: Split) -> tuple[Session, Signature, Split]:
+    """What is scored: of a model with states whole sequences, in which it goes on from its own; else the same."""
+    if not signature.states:
+        return session, signature, split
+    return Unrolled(session, signature), of_sequences(signature), scored_samples(split)
 
 
 def _whole(collected: _Collected, output: str) -> Predictions:
@@ -102,12 +111,13 @@ class Seen:
     """What one pass over a split gave. predictions: by head (an empty name where there are none) and model, None where the judged
     output has other shapes for other samples.
 
-    fidelity: by model, every output against the first model's.
+    fidelity: by model, every output against the first model's. steps: of all samples together, where these are sequences.
     """
 
     predictions: Mapping[str, tuple[Predictions | None, ...]]
     fidelity: tuple[tuple[OutputFidelity, ...], ...]
     samples: int
+    steps: int | None = None
 
 
 def predict_all(
@@ -125,28 +135,35 @@ def predict_all(
     dynamic ranges, see `scoring_batch`. most: samples after which to stop; None for all. judge: what reads
     results off outputs; a language model's decisions count where its labels do. Raises UsageError when the split is empty.
     """
-    original = models[0].signature
+    known = [whole_samples(session, model.signature, split) for session, model in zip(sessions, models, strict=True)]
+    _, original, samples = known[0]
     collected = {
-        name: [_Collected(model.signature, part, name) for model in models] for name, part in judge.parts.items()
+        name: [_Collected(signature, part, name) for _, signature, _ in known] for name, part in judge.parts.items()
     }
     has_tokens = judge.task == "language-model"
     axes = {original.outputs[0].name: 2} if has_tokens else None
     comparisons = [Comparison(original, axes) for _ in models]
-    done, size = 0, min(scoring_batch(model, target) for model in models)
-    for feed in feeds(split, original, size if most is None else min(size, most)):
+    done, steps, size = 0, 0, min(scoring_batch(model, target) for model in models)
+    for feed in feeds(samples, original, size if most is None else min(size, most)):
         outputs: dict[str, np.ndarray] = {}
         labels = feed.batch.labels if has_tokens else None
         counted = None if labels is None else counted_positions(labels)
-        for place, (session, model) in enumerate(zip(sessions, models, strict=True)):
-            given = session.run(_typed(feed.inputs, model.signature))
+        for place, (session, signature, _) in enumerate(known):
+            given = session.run(_typed(feed.inputs, signature))
             outputs = outputs or given
             if judge.together is None:
                 for parts in collected.values():
                     parts[place].add(feed, given)
+            if models[0].signature.states:
+                was, now = (by_step(values, original, feed.count) for values in (outputs, given))
+                comparisons[place].add(was, now, len(next(iter(was.values()))), is_filled=False)
+                continue
             comparisons[place].add(outputs, given, feed.count, is_filled=not feed.batch.is_request, counted=counted)
         done += feed.count
+        if models[0].signature.states:
+            steps += feed.count * len(next(iter(outputs.values())))
         if events is not None:
-            events.progress("scoring", done, len(split))
+            events.progress("scoring", done, len(samples))
         if most is not None and done >= most:
             break
     if judge.together is None:
@@ -158,6 +175,7 @@ def predict_all(
         predictions,
         tuple(comparison.result() for comparison in comparisons),
         done,
+        steps if models[0].signature.states else None,
     )
 
 
@@ -239,9 +257,9 @@ def of_head(labels: np.ndarray | None, head: str) -> np.ndarray | None:
 
 def _samples_first(array: np.ndarray, axis: int | None, feed: Feed) -> np.ndarray:
     """(n, ...), without the copies that filled up a fixed batch."""
-    if axis is None or feed.batch.is_request:
-        return array[None] if feed.count == 1 and axis is None else array
-    return np.moveaxis(array, axis, 0)[: feed.count]
+    if axis is None:
+        return array[None] if feed.count == 1 else array
+    return np.moveaxis(array, axis, 0)[: None if feed.batch.is_request else feed.count]
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from compressctl.measure.score import Seen, decoded_change, predict, predict_all
 from compressctl.measure.session_host import HostedSession, SessionHost
 from compressctl.pipeline.sessions import RememberedSession, TorchSession
 from compressctl.recipe.schema import GateSection
+from compressctl.sources.called import scored_samples
 
 
 class Evaluator:
@@ -128,7 +129,7 @@ class Evaluator:
 
         A torch model is run by torch: what lowering changes is compared elsewhere.
         """
-        split = next((name for name in _COMPARED_ON if len(self._data.split(name))), None)
+        split = next((name for name in _COMPARED_ON if len(scored_samples(self._data.split(name)))), None)
         return None if split is None else fidelity_facts(self._seen(model, split, _COMPARED), split)
 
     def _seen(self, model: Model, split: SplitName, most: int | None) -> Seen:
@@ -179,6 +180,7 @@ def fidelity_facts(seen: Seen, split: str) -> dict[str, Any]:
     return {
         "split": split,
         "samples": seen.samples,
+        **({} if seen.steps is None else {"steps": seen.steps}),
         "outputs": {
             output.name: output.model_dump(exclude={"name", "churn"}, exclude_none=True) for output in seen.fidelity[-1]
         },

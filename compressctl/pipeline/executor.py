@@ -12,6 +12,7 @@ from compressctl.core.failures import failed_stage
 from compressctl.core.model import Form, Model, OnnxModel, StageRecord, TorchModel
 from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
 from compressctl.core.registry import load
+from compressctl.core.streaming import in_words as states_in_words
 from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import restricted
 from compressctl.graph.lower import as_graph
@@ -58,6 +59,9 @@ class Executor:
             for stage in self._waiting() if data is not None else ():
                 assert data is not None
                 check_splits(stage.id, declared_needs(stage.params), data)
+            if getattr(self.workspace.recipe.model.params, "states", None) == "auto":
+                found_states = states_in_words(model.signature.states)
+                self.workspace.events.warn(f"states are recognised by equal names and shapes: {found_states}")
             backend = open_backend(self.workspace.plan.target.backend)
             target = replace(self.workspace.target, options=in_float32(self.workspace.target.options))
             session = opened(model, backend, target, self.workspace.host)

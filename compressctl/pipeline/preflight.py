@@ -12,12 +12,13 @@ from compressctl.core.backend import Session
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.feeds import Feed, feeds
-from compressctl.core.model import Model
+from compressctl.core.model import Model, Signature
 from compressctl.core.needs import SPLITS, Needs
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.measure.samples import Samples
-from compressctl.measure.score import of_head, results
+from compressctl.measure.score import of_head, results, whole_samples
+from compressctl.sources.called import scored_samples
 
 SCORED_AT_ONCE = 64
 CALIBRATED_AT_ONCE = 16
@@ -71,17 +72,22 @@ def check_splits(stage: str, needs: Needs, data: Dataset) -> None:
 
 def check_judge(model: Model, session: Session, judge: Judge, data: Dataset) -> None:
     """Raises UsageError where the model's outputs cannot be decoded, or the metric cannot score them with the data's labels."""
-    feed = _first(model, data, "test", "validation", "calibration")
-    if feed is None or not model.signature.outputs:
+    splits: tuple[SplitName, ...] = ("test", "validation", "calibration")
+    split = next((data.split(name) for name in splits if len(scored_samples(data.split(name)))), None)
+    if split is None or not model.signature.outputs:
         return
-    given = session.run(feed.inputs)
-    for head, part in judge.parts.items():
-        if part.decode is not None or part.metric is not None:
-            _check_part(model, given, feed, head, part)
+    # Of sequences, which may be long, one is enough.
+    size = 1 if model.signature.states else SCORED_AT_ONCE
+    session, signature, split = whole_samples(session, model.signature, split)
+    for feed in islice(feeds(split, signature, size), 1):
+        given = session.run(feed.inputs)
+        for head, part in judge.parts.items():
+            if part.decode is not None or part.metric is not None:
+                _check_part(signature, given, feed, head, part)
 
 
-def _check_part(model: Model, given: Mapping[str, np.ndarray], feed: Feed, head: str, judge: Judge) -> None:
-    outputs, metric = results(given, model.signature, feed, judge), judge.metric
+def _check_part(signature: Signature, given: Mapping[str, np.ndarray], feed: Feed, head: str, judge: Judge) -> None:
+    outputs, metric = results(given, signature, feed, judge), judge.metric
     labels = of_head(feed.batch.labels, head)
     if feed.batch.labels is not None and head and labels is None:
         fields = ", ".join(feed.batch.labels.dtype.names or ()) or "no heads"
@@ -91,7 +97,7 @@ def _check_part(model: Model, given: Mapping[str, np.ndarray], feed: Feed, head:
         )
     if metric is None or labels is None:
         return
-    spec = model.signature.outputs[judge.place]
+    spec = signature.outputs[judge.place]
     place = f"outputs {spec.name} {list(given[spec.name].shape)}, labels {list(labels.shape)} {labels.dtype.name}"
     try:
         metric.score(outputs, labels)

@@ -165,8 +165,6 @@ def _read_plan(folder: Path) -> QuantPlan:
 
 def _signature(facts: dict[str, Any]) -> Signature:
     def specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-        return tuple(
-            TensorSpec(entry["name"], entry["dtype"], tuple(entry["shape"]), entry["batch_axis"]) for entry in entries
-        )
+        return tuple(TensorSpec(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
 
     return Signature(specs(facts["inputs"]), specs(facts["outputs"]))

@@ -30,7 +30,7 @@ from compressctl.pipeline.acceptance import Timer
 from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
 from compressctl.pipeline.plan import Plan, Step
 from compressctl.recipe.schema import Recipe
-from compressctl.sources.called import CalledDataset
+from compressctl.sources.called import CalledDataset, steps_of
 from compressctl.sources.python_code import author_function
 from compressctl.tasks.judge import judge_of, learning_of
 from compressctl.tasks.together import Together
@@ -126,6 +126,9 @@ class Workspace:
             if (together := self._together) is not None:
                 session = self._opened(self.original_graph())
                 self._data = CalledDataset(self._data, lambda split: together.calls(session, split))
+            if (signature := self.loaded().signature).states:
+                original = self._opened(self.original_graph())
+                self._data = CalledDataset(self._data, lambda split: steps_of(original, signature, split))
         return self._data
 
     @cached_property

@@ -105,6 +105,10 @@ class _Reader:
         metric, decode, loss = self._metric(task), self._decode(task), self._loss()
         model = self._model(("model",))
         pipeline = self._pipeline()
+        if pipeline is not None and model is not None and getattr(model.params, "states", None):
+            self._problem(
+                "the function that calls the model keeps its states", ("model", "states"), "leave `states` out"
+            )
         data = self._data()
         target = self._section("target", TargetSection)
         stages = self._stages()

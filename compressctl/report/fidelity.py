@@ -61,7 +61,9 @@ def sentences(part: BackendResult) -> list[str]:
     which = "random values" if found.is_random else f"samples of the {found.split} split"
     is_whole = all(output.samples and not output.other_shapes for output in found.outputs)
     what = "Every output was" if is_whole else "Outputs were"
-    lines = [f"{what} compared with the original's on {found.samples:,} {which}, in the same runtime."]
+    lines = [f"{what} compared with the original's {_where(found.samples, found.steps, which)}, in the same runtime."]
+    if found.steps is not None:
+        lines.append("Each file went on from its own states, zeros where a sequence begins; what is timed is one step.")
     for output in found.outputs:
         name = shortened(output.name)
         if output.other_shapes:
@@ -77,6 +79,13 @@ def sentences(part: BackendResult) -> list[str]:
     return lines
 
 
+def _where(samples: int, steps: int | None, which: str) -> str:
+    """As in "on 8 samples of the test split", "at 4,000 steps of 8 sequences of the test split"."""
+    if steps is None:
+        return f"on {samples:,} {which}"
+    return f"at {steps:,} steps of {samples:,} {which.replace('samples', 'sequences')}"
+
+
 def stage_words(facts: Mapping[str, Any]) -> str | None:
     """The worst output after a stage, from the stage's facts; None where nothing was compared."""
     found = facts.get("fidelity")
@@ -90,8 +99,8 @@ def stage_words(facts: Mapping[str, Any]) -> str | None:
     worst = min(compared, key=lambda output: (output.identical, output.sqnr_db if output.sqnr_db is not None else -1e9))
     name = f"worst output {shortened(worst.name)}" if len(compared) > 1 else "output"
     agreement = "" if worst.agreement is None else f", {worst.agreement:.2%} equal decisions"
-    where = f"{found.get('samples'):,} samples of the {found.get('split')} split"
-    return f"{name} {nearness(worst)}{agreement} against the original's, on {where}"
+    where = _where(found["samples"], found.get("steps"), f"samples of the {found.get('split')} split")
+    return f"{name} {nearness(worst)}{agreement} against the original's, {where}"
 
 
 _NOTHING = {"samples": 0, "identical": False, "sqnr_db": None, "cosine": None, "largest_difference": None}

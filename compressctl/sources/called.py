@@ -1,4 +1,4 @@
-"""Calls that a function makes of one of its models on another dataset's samples, as data of that model."""
+"""Calls that are made of a model on another dataset's samples, as data of that model: by a function, or step by step."""
 
 from __future__ import annotations
 
@@ -8,19 +8,55 @@ from functools import cached_property
 
 import numpy as np
 
+from compressctl.core.backend import Session
 from compressctl.core.data import Batch, Split, SplitName, WrappedDataset, parts_of
+from compressctl.core.feeds import feeds
+from compressctl.core.model import Signature
+from compressctl.core.streaming import Unrolled, of_sequences
 
-Calls = Callable[[Split], Sequence[Mapping[str, np.ndarray]]]
+Call = Mapping[str, np.ndarray]
+Calls = Callable[[Split], Sequence[Call]]
+
+_MOST_BYTES = 2 * 1024**3
+
+
+def steps_of(session: Session, signature: Signature, split: Split) -> list[Call]:
+    """The calls that a model with states gets on sequences, with the states that it has itself at each step."""
+    recording = Recording(session)
+    unrolled = Unrolled(recording, signature)
+    for feed in feeds(split, of_sequences(signature), 1):
+        unrolled.run(feed.inputs)
+    return recording.calls
+
+
+class Recording:
+    """Another session that keeps the calls which are made of it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.calls: list[Call] = []
+        self._bytes = 0
+
+    def run(self, inputs: Call) -> dict[str, np.ndarray]:
+        kept = {name: np.array(array) for name, array in inputs.items()}
+        self._bytes += sum(array.nbytes for array in kept.values())
+        if self._bytes > _MOST_BYTES:
+            raise MemoryError("a split's calls take more than 2 GiB; give it fewer samples")
+        self.calls.append(kept)
+        return self._session.run(kept)
+
+    def repeat(self, inputs: Call) -> Callable[[], object]:
+        return self._session.repeat(inputs)
 
 
 def scored_samples(split: Split) -> Split:
-    """What results are read for: the split's own samples, or those on which a function makes the calls that it holds."""
+    """What results are read for: the split's own samples, or those on which the calls that it holds are made."""
     return split.samples if isinstance(split, CalledSplit) else split
 
 
 @dataclass(frozen=True)
 class CalledDataset(WrappedDataset):
-    """calls: what the function calls the model with on a split. Each split's are made when they are first asked for."""
+    """calls: what the model is called with on a split. Each split's are made when they are first asked for."""
 
     calls: Calls
     _splits: dict[SplitName, CalledSplit] = field(default_factory=dict, repr=False)
@@ -33,7 +69,7 @@ class CalledDataset(WrappedDataset):
 
 @dataclass
 class CalledSplit:
-    """samples: what the function is given, and end results are scored on."""
+    """samples: what the calls are made on, and end results are scored on."""
 
     samples: Split
     calls: Calls

@@ -13,6 +13,7 @@ from compressctl.core.custom_ops import EXTENSIONS, known, library, name_of, usi
 from compressctl.core.errors import UsageError, first_line
 from compressctl.core.failures import refusal
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.streaming import with_states
 from compressctl.sources.fingerprint import existing, source_fingerprint
 
 if TYPE_CHECKING:
@@ -46,7 +47,14 @@ def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
     if freed.reason is not None:
         entry = freed.model.metadata_props.add()
         entry.key, entry.value = FIXED_BATCH_NOTE, freed.reason
-    return OnnxModel(freed.model, signature_of(freed.model.graph, path, params.batch_axes))
+    return OnnxModel(freed.model, declared(signature_of(freed.model.graph, path, params.batch_axes), params))
+
+
+def declared(signature: Signature, params: OnnxParams) -> Signature:
+    """With what a recipe says about states and constants. Raises UsageError where it does not fit the file."""
+    if not params.states and not params.constants:
+        return signature
+    return with_states(signature, params.states, params.constants)
 
 
 def fingerprint(params: OnnxParams, base: Path) -> str:

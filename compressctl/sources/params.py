@@ -98,6 +98,14 @@ class OnnxParams(SourceParams):
         description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
         "file's shapes and names otherwise",
     )
+    states: Literal["auto"] | dict[str, str] = Field(
+        default_factory=dict,
+        description="of a streaming model: input to the output that is its value at the next step, as in {state: stateN}; auto: those of equal "
+        "names and shapes. Samples are sequences then, an axis of steps before a step's axes; each file goes on from its own states",
+    )
+    constants: dict[str, float] = Field(
+        default_factory=dict, description="inputs that have the same value in every call, as in {sr: 16000}"
+    )
     custom_ops: tuple[AuthorCode, ...] = Field(
         (),
         description="libraries (.so, .dylib, .dll) of operators that ONNX Runtime does not bring, relative to the recipe, or "
@@ -119,6 +127,11 @@ class RequestsParams(SourceParams):
     )
     labels: str | None = Field(None, description="array of labels in each file")
     classes: tuple[str, ...] | None = Field(None, description="class names, in the order of the labels")
+    sequences: bool = Field(
+        False,
+        description="of a model with states: each subfolder is a sequence, its files by name are the calls one after another; states "
+        "need not be recorded",
+    )
 
 
 class OnnxTestDataParams(SourceParams):
@@ -428,11 +441,11 @@ class TextImagesParams(PixelParams):
 
 class WavFolderParams(SourceParams):
     path: str = Field(description="the folder of .wav files, relative to the recipe")
-    labels: str = Field(
+    labels: str | None = Field(
         "transcripts",
         min_length=1,
         description="`transcripts` (LibriSpeech's *.trans.txt), `folders` (one per class), or a list of files and texts (`file<tab>text`, .csv "
-        "with the columns file and text, .jsonl), relative to the recipe",
+        "with the columns file and text, .jsonl), relative to the recipe; null where there are none",
     )
     sample_rate: int | None = Field(
         None, ge=1, le=10_000_000, description="samples a second; files of another rate are refused"

@@ -1,4 +1,4 @@
-"""Recorded calls of a model: a folder with one .npz each, arrays under the model's input names, as the model takes them."""
+"""Recorded calls of a model: a folder with one .npz each, or one subfolder for each sequence of them; arrays as the model takes them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ def load(params: RequestsParams, sizes: SplitSizes, base: Path, seed: int) -> Da
     files = _files(params, base)
 
     def read(position: int) -> Recorded:
-        return _read(files[position], params.labels)
+        calls = [_read(path, params.labels) for path in files[position]]
+        return _sequence(calls, files[position]) if params.sequences else calls[0]
 
     first = read(0)
     if not first.inputs:
-        raise UsageError(f"{files[0]} holds no inputs", hint="write it with numpy.savez(path, **inputs)")
+        raise UsageError(f"{files[0][0]} holds no inputs", hint="write it with numpy.savez(path, **inputs)")
     return RequestDataset(read, choose(len(files), sizes, seed), classes_of(params.classes, first.labels))
 
 
 def fingerprint(params: RequestsParams, base: Path) -> str:
-    files = {path.name: path for path in _files(params, base)}
+    root = base / params.path
+    files = {str(path.relative_to(root)): path for sequence in _files(params, base) for path in sequence}
     return source_fingerprint("requests", VERSION, params, files)
 
 
@@ -79,12 +81,39 @@ def classes_of(names: Sequence[str] | None, labels: np.ndarray | None) -> tuple[
     return tuple(names) if names is not None and labels is not None else None
 
 
-def _files(params: RequestsParams, base: Path) -> list[Path]:
+def _files(params: RequestsParams, base: Path) -> list[list[Path]]:
+    """Of each sample: a call alone, or those of a sequence."""
     folder = existing_folder(base / params.path, what="the folder of recorded inputs")
+    if not params.sequences:
+        return [[path] for path in _calls(folder)]
+    sequences = sorted(path for path in folder.iterdir() if path.is_dir())
+    if not sequences:
+        raise UsageError(
+            f"{folder} holds no subfolders", hint="with `sequences: true` each subfolder is a sequence of calls"
+        )
+    return [_calls(path) for path in sequences]
+
+
+def _calls(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.glob("*.npz") if not path.is_dir())
     if not files:
         raise UsageError(f"{folder} holds no .npz file", hint="write one for each call: numpy.savez(path, **inputs)")
     return files
+
+
+def _sequence(calls: Sequence[Recorded], files: Sequence[Path]) -> Recorded:
+    """All calls along a first axis of steps; labels (samples, steps, ...)."""
+    first = calls[0]
+    for call, path in zip(calls, files, strict=True):
+        shapes, known = ({name: array.shape for name, array in found.inputs.items()} for found in (call, first))
+        if shapes != known:
+            raise UsageError(
+                f"{path} holds {shapes}, the first call of the sequence {known}",
+                hint="all calls of a sequence have the same arrays in the same shapes",
+            )
+    marks = [call.labels for call in calls if call.labels is not None]
+    labels = np.stack(marks, axis=1) if marks else None
+    return Recorded({name: np.stack([call.inputs[name] for call in calls]) for name in first.inputs}, labels)
 
 
 def _read(path: Path, labels: str | None) -> Recorded:

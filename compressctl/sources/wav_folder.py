@@ -28,21 +28,18 @@ def load(params: WavFolderParams, sizes: SplitSizes, base: Path, seed: int) -> D
     when there are none, one has no transcript, or its rate is another.
     """
     found = _found(params, base)
-    names = None if found.texts else tuple(sorted(set(found.labels)))
-    number = {} if names is None else {name: place for place, name in enumerate(names)}
-    labels = (
-        np.array(found.labels, object)
-        if names is None
-        else np.array([number[label] for label in found.labels], np.int64)
-    )
+    labels = None if found.labels is None else np.array(found.labels, object)
+    names = None
+    if labels is not None and not found.texts:
+        names, labels = np.unique(labels.astype(str), return_inverse=True)
 
-    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
         sounds = [_prepared(found.paths[position], params) for position in positions]
         if len({sound.shape for sound in sounds}) > 1:
             raise ShapesDifferError("sounds differ in length", hint="set data.length to cut and pad them")
-        return {params.input_name: np.stack(sounds)}, labels[positions]
+        return {params.input_name: np.stack(sounds)}, None if labels is None else labels[positions]
 
-    return SplitDataset(names, choose(len(found.paths), sizes, seed), read)
+    return SplitDataset(None if names is None else tuple(names.tolist()), choose(len(found.paths), sizes, seed), read)
 
 
 def fingerprint(params: WavFolderParams, base: Path) -> str:
@@ -51,22 +48,24 @@ def fingerprint(params: WavFolderParams, base: Path) -> str:
     root = base / params.path
     files = {
         f"{label}\0{path.relative_to(root).as_posix() if path.is_relative_to(root) else path}": path
-        for path, label in zip(found.paths, found.labels, strict=True)
+        for path, label in zip(found.paths, found.labels or [""] * len(found.paths), strict=True)
     }
     return source_fingerprint("wav_folder", VERSION, params, files)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """texts: whether labels are what is spoken."""
+    """labels: None where there are none. texts: whether they are what is spoken."""
 
     paths: list[Path]
-    labels: list[str]
+    labels: list[str] | None
     texts: bool
 
 
 def _found(params: WavFolderParams, base: Path) -> _Found:
     root = existing_folder(base / params.path, what="the folder of sounds")
+    if params.labels is None:
+        return _Found(_sounds(root), None, False)
     if params.labels == "folders":
         return _by_folder(root)
     if params.labels == "transcripts":
@@ -83,10 +82,15 @@ def _found(params: WavFolderParams, base: Path) -> _Found:
     return _Found([line.path for line in lines], [line.text for line in lines], True)
 
 
-def _by_folder(root: Path) -> _Found:
+def _sounds(root: Path) -> list[Path]:
     paths = sorted(path for path in root.rglob("*") if path.suffix.lower() == ".wav" and not path.is_dir())
     if not paths:
         raise UsageError(f"{root} holds no .wav files")
+    return paths
+
+
+def _by_folder(root: Path) -> _Found:
+    paths = _sounds(root)
     folders = [path.relative_to(root).parts for path in paths]
     alone = next((path for path, parts in zip(paths, folders, strict=True) if len(parts) < 2), None)
     if alone is not None:

@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from compressctl.core.backend import Session
 from compressctl.core.data import Batch, Split
 from compressctl.core.errors import UsageError
 from compressctl.core.source import read_only
+from compressctl.sources.called import Call, Recording
 from compressctl.tasks.author_functions import called
-
-Call = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Together:
 
     def calls(self, session: Session, split: Split) -> list[Call]:
         """What the function calls the file with. Raises UsageError where it never does."""
-        recorded = _Recording(session)
+        recorded = Recording(session)
         for _ in self.read(recorded, split):
             pass
         if not recorded.calls and len(split):
@@ -56,24 +53,3 @@ class Together:
                 f"{self.place} never calls {self.name!r}", hint="name the file as the function does: pipeline.role"
             )
         return recorded.calls
-
-
-_MOST_BYTES = 2 * 1024**3
-
-
-class _Recording:
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.calls: list[Call] = []
-        self._bytes = 0
-
-    def run(self, inputs: Call) -> dict[str, np.ndarray]:
-        kept = {name: np.array(array) for name, array in inputs.items()}
-        self._bytes += sum(array.nbytes for array in kept.values())
-        if self._bytes > _MOST_BYTES:
-            raise MemoryError("a split's calls take more than 2 GiB; give it fewer samples")
-        self.calls.append(kept)
-        return self._session.run(kept)
-
-    def repeat(self, inputs: Call) -> Callable[[], object]:
-        return self._session.repeat(inputs)
