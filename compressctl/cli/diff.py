@@ -143,7 +143,7 @@ def _sequences(
     with SessionHost() as host:
         sessions = [host.open(artifact, Target(artifact.backend, threads=0)) for artifact in artifacts]
         recording = Recording(sessions[0])
-        unrolled = [Unrolled(*pair) for pair in zip((recording, sessions[1]), signatures, strict=True)]
+        unrolled = (Unrolled(recording, signatures[0]), Unrolled(sessions[1], signatures[1]))
         for feed in first_feeds(data.split(name), whole, most, 1) if name else ():
             one, two = (by_step(session.run(feed.inputs), whole, feed.count) for session in unrolled)
             comparison.add(one, two, len(next(iter(one.values()))), is_filled=False)
