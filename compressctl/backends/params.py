@@ -31,6 +31,11 @@ class OnnxRuntimeParams(StorageParams):
         description="of products whose weights alone are quantized: the fastest here, or always the same; at_load: a small file whose "
         "weights take float's memory once it is loaded",
     )
+    names: Literal["kept", "short"] = Field(
+        "kept",
+        description="short: tensors and nodes between inputs and outputs are called by a letter or two; a smaller file where exporters "
+        "wrote long names, of which errors and profiles then know none",
+    )
     integer_activations: bool = Field(
         True, description="let such products round their inputs to 8 bits inside, where that is faster"
     )

@@ -181,7 +181,7 @@ class Apply(Protocol):
 
 _NAMES = (
     "quantize.static", "quantize.dynamic", "quantize.mixed", "quantize.weights", "quantize.qat", "quantize.binary", "cast",
-    "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
+    "unroll", "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
     "factorize.cp", "share.kmeans", "distill.logits", "distill.features",
 )  # fmt: skip
 

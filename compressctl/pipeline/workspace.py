@@ -288,5 +288,5 @@ def open_backend(name: str) -> Backend:
 
 def in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "float16_constants": False, "weights": None, "storage": "plain"}
+    plain = {"precision": "float32", "float16_constants": False, "weights": None, "storage": "plain", "names": "kept"}
     return {**options, **{name: value for name, value in plain.items() if name in options}}

@@ -134,3 +134,16 @@ def test_a_products_weight_is_folded_too(tmp_path: Path) -> None:
     x = rng.normal(size=(5, 96)).astype(np.float32)
     sessions = [onnxruntime.InferenceSession(proto.SerializeToString()) for proto in (plain, packed)]
     assert np.array_equal(*(session.run(None, {"x": x})[0] for session in sessions))
+
+
+def test_short_names_inside_leave_what_the_file_computes(tmp_path: Path) -> None:
+    implementation = load(backends.get("onnxruntime").implementation)
+    sizes, outputs = [], []
+    for names in ("kept", "short"):
+        target = Target("onnxruntime", threads=1, options={"names": names})
+        (tmp_path / names).mkdir()
+        artifact = implementation.build(model("forty"), target, tmp_path / names)
+        outputs.append(implementation.open(artifact, target).run(X)["y"])
+        sizes.append(_bytes(artifact))
+    assert np.array_equal(*outputs)
+    assert sizes[1] < sizes[0]

@@ -25,7 +25,19 @@ def problems(folder: Path, *stages: str) -> list[Problem]:
     return []
 
 
-@pytest.mark.parametrize("use", [name for name in ON_GRAPHS if techniques.get(name).gives is not Form.TORCH])
+ON_FLOATS = [
+    name
+    for name in ON_GRAPHS
+    if techniques.get(name).gives is not Form.TORCH
+    and not getattr(techniques.get(name).params, "takes_quantized", False)
+]
+
+
+def test_convolutions_that_stayed_float_can_be_unrolled_behind_a_stage_that_quantizes(tmp_path: Path) -> None:
+    assert problems(tmp_path, "{use: cast}", "{use: unroll}") == []
+
+
+@pytest.mark.parametrize("use", ON_FLOATS)
 def test_what_is_quantized_already_is_no_graph_to_work_on(use: str, tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, "{use: quantize.static}", f"{{use: {use}{SIZED.get(use, '')}}}")
     assert problem.message == "the model is already quantized by an earlier stage"

@@ -48,9 +48,12 @@ class OnnxRuntime:
         from compressctl.backends.releases import note
         from compressctl.backends.storage import as_stored
         from compressctl.graph.opset import opset_of
+        from compressctl.graph.short_names import with_short_names
 
         forms, notes = choose_forms(model, target)
         proto, stored = as_stored(to_onnx(model, target, forms), target)
+        if target.options.get("names") == "short":
+            proto = with_short_names(proto)
         served = (*note(model, proto, target), *_libraries(proto))
         files = save_onnx(proto, folder)
         return Artifact("onnxruntime", files[0], files, (*notes, *stored, *served), opset=opset_of(proto))
