@@ -88,14 +88,14 @@ def timed_samples(recipe: Path | None, signature: Signature, shapes: Mapping[str
     return Samples(known, None if known.states else dataset_of(recipe), shapes)
 
 
-def writable(path: Path, force: bool) -> Path:
-    """The path of a file to write. Raises UsageError when one is there and force was not given, or the folder is not."""
+def writable(path: Path, force: bool, option: str = "--output") -> Path:
+    """The path of a file to write. option: that names it. Raises UsageError when one is there and force was not given, or the folder is not."""
     from compressctl.core.errors import UsageError
 
     if path.is_dir():
-        raise UsageError(f"{path} is a folder", hint="name a file with --output")
+        raise UsageError(f"{path} is a folder", hint=f"name a file with {option}")
     if path.exists() and not force:
-        raise UsageError(f"{path} is there already", hint="--force writes over it, --output chooses another name")
+        raise UsageError(f"{path} is there already", hint=f"--force writes over it, {option} chooses another name")
     return path
 
 

@@ -45,6 +45,9 @@ GROUPS = {
     },
     "Look into runs": {
         "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),
+        "diagnose": Command(
+            "compressctl.cli.diagnose:diagnose", "Say what a run lost most, why, and which edit of its recipe mends it."
+        ),
         "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
         "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
         "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),

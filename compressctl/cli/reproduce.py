@@ -38,7 +38,7 @@ def reproduce(
     from compressctl.core.errors import ExitCode, UsageError
     from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.pipeline.plan import make_plan
-    from compressctl.recipe.lock import load_lock
+    from compressctl.recipe.lock import changed_sources, load_lock
     from compressctl.report.read import read_report
 
     before = read_report(run)
@@ -52,7 +52,7 @@ def reproduce(
     if result.error is not None:
         raise result.error
     for line in [
-        *_changed_sources(locked, load_lock(result.folder / "recipe.lock.yaml")[1]),
+        *changed_sources(locked, load_lock(result.folder / "recipe.lock.yaml")[1]),
         *_changed_environment(locked.get("environment", {}), after.environment),
         *_draws(recipe),
     ]:
@@ -64,15 +64,6 @@ def reproduce(
         print(line)
     if differences:
         raise typer.Exit(int(ExitCode.BUDGET_MISSED))
-
-
-def _changed_sources(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Model and data are named by their hashes in the lock, so that a changed file explains a changed score."""
-    return [
-        f"the {name}'s files are not those of the first run (their hashes differ)"
-        for name in ("model", "data")
-        if before.get(f"{name}_sha256") != after.get(f"{name}_sha256")
-    ]
 
 
 def _changed_environment(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

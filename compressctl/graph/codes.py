@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 
 from compressctl.core.quant import TensorQuant
@@ -37,6 +38,13 @@ def spread(part: np.ndarray, quant: TensorQuant, shape: Sequence[int]) -> np.nda
         return along(part, quant.axis, len(shape))
     repeated = np.repeat(part, quant.block, axis=quant.axis)
     return repeated[tuple(slice(size) for size in shape)]
+
+
+def range_of(quant: TensorQuant) -> tuple[float, float]:
+    """The least and the largest number that has a code, of a tensor with one scale."""
+    limits = ml_dtypes.iinfo(np.dtype(quant.dtype))
+    scale, point = float(np.asarray(quant.scale).item()), int(np.asarray(quant.zero_point).item())
+    return (limits.min - point) * scale, (limits.max - point) * scale
 
 
 def bias_scale(activation: TensorQuant, weight: TensorQuant) -> np.ndarray:

@@ -80,6 +80,17 @@ def activations(sites: Iterable[Site]) -> list[str]:
     return list(names)
 
 
+def readers_past_moves(tensor: str, sites: Iterable[Site]) -> list[str]:
+    """Sites that read a tensor, directly or past others that move its values."""
+    names, found = {tensor}, []
+    for site in sites:
+        if names.intersection(site.inputs):
+            found.append(site.node)
+            if site.kind is Kind.MOVE:
+                names.add(site.output)
+    return found
+
+
 def fits_kernel(axis: int, quant: TensorQuant) -> bool:
     """Whether integer kernels multiply with a weight that is quantized so: in 8 bits, one scale, or one for each output.
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.core.data import Dataset, Split
+from compressctl.core.data import Dataset, Split, SplitName
 from compressctl.core.feeds import first_feeds
 from compressctl.core.model import OnnxModel, Signature
 from compressctl.core.quant import TensorQuant
+from compressctl.graph.codes import range_of
 from compressctl.graph.edit import names_in
 from compressctl.graph.execute import ActivationRecorder
 
@@ -51,20 +52,22 @@ class Coverage:
         )
 
 
-def range_coverage(model: OnnxModel, data: Dataset, samples: int = SAMPLES) -> Coverage | None:
-    """The float graph's activations on the first samples of the test split against the plan's ranges.
+def range_coverage(
+    model: OnnxModel, data: Dataset, split: SplitName = "test", samples: int = SAMPLES
+) -> Coverage | None:
+    """The float graph's activations on the first samples of a split against the plan's ranges.
 
-    None where no activation has a fixed range, and where the test or the calibration split is empty. Raises StageError when
+    None where no activation has a fixed range, and where that or the calibration split is empty. Raises StageError when
     the graph does not run.
     """
     fixed = {} if model.quant is None else model.quant.activations
     known = names_in(model.body.graph) if fixed else set()
     ranges = {name: _bounds(quant) for name, quant in fixed.items() if np.size(quant.scale) == 1 and name in known}
-    test, calibration = data.split("test"), data.split("calibration")
-    if not ranges or not len(test) or not len(calibration):
+    asked, calibration = data.split(split), data.split("calibration")
+    if not ranges or not len(asked) or not len(calibration):
         return None
     tapped = ActivationRecorder(model.body, list(ranges))
-    found, seen = _outside(tapped, ranges, test, model.signature, samples)
+    found, seen = _outside(tapped, ranges, asked, model.signature, samples)
     usual, _ = _outside(tapped, ranges, calibration, model.signature, samples)
     if not seen:
         return None
@@ -82,12 +85,8 @@ def range_coverage(model: OnnxModel, data: Dataset, samples: int = SAMPLES) -> C
 
 def _bounds(quant: TensorQuant) -> tuple[float, float]:
     """The least and the largest number that rounding leaves where it is, half a step beyond the outermost codes."""
-    limits, scale, point = (
-        np.iinfo(quant.dtype),
-        float(np.asarray(quant.scale).item()),
-        int(np.asarray(quant.zero_point).item()),
-    )
-    return (limits.min - point - 0.5) * scale, (limits.max - point + 0.5) * scale
+    (low, high), half = range_of(quant), float(np.asarray(quant.scale).item()) / 2
+    return low - half, high + half
 
 
 def _outside(

@@ -93,26 +93,27 @@ class Evaluator:
         """
         if self._accepted is not None and self._accepted[0] is model and self._accepted[1] == gate:
             return self._accepted[2]
-        accepted = self._held_against(model, gate)
+        accepted = self.held_against(model, gate)
         if accepted.holds:
             self._accepted = (model, gate, accepted)
         return accepted
 
-    def _held_against(self, model: Model, gate: GateSection) -> Acceptance:
-        seen = self._seen(as_graph(model), "validation", None)
+    def held_against(self, model: Model, gate: GateSection, split: SplitName = "validation") -> Acceptance:
+        """The gate against a model on any split."""
+        seen = self._seen(as_graph(model), split, None)
         parts = self._judge.parts
         decoded = {
             name: decoded_change(seen.predictions[name][0], seen.predictions[name][1], judge, self._data.classes)
             for name, judge in parts.items()
         }
         checks = list(fidelity_checks(gate, seen.fidelity[1], decoded))
-        facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, "validation")}
+        facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, split)}
         for name, part in decoded.items():
             if part is not None:
                 shown = part.model_dump(exclude={"classes"}, exclude_none=True)
                 facts |= {"decoded": {**facts.get("decoded", {}), name: shown} if name else shown}
         drops = [
-            self._drop(name, judge, seen, limit)
+            self._drop(name, judge, seen, limit, split)
             for name, judge in parts.items()
             if (limit := drop_limit(gate, name)) is not None
         ]
@@ -147,13 +148,13 @@ class Evaluator:
             judge=self._judge,
         )
 
-    def _drop(self, head: str, judge: Judge, seen: Seen, limit: float) -> BudgetCheck:
+    def _drop(self, head: str, judge: Judge, seen: Seen, limit: float, split: SplitName) -> BudgetCheck:
         before, after = with_reference(seen.predictions[head], judge)
         metric, name = judge.metric, f"accuracy_drop of {head}" if head else "accuracy_drop"
         if metric is None or before is None or after is None or before.labels is None:
             return missed(name, limit, "nothing was scored")
-        values = [score(found, metric, self._data.classes, "validation").value for found in (before, after)]
-        if not head:
+        values = [score(found, metric, self._data.classes, split).value for found in (before, after)]
+        if not head and split == "validation":
             self._baseline = values[0]
         drop = metric.drop(*values)
         shown = beside(limit, drop) if metric.unit == "%" else beside(limit, drop, 4, "g")

@@ -126,8 +126,8 @@ class Executor:
                     continue
                 if model is None:
                     model = self.workspace.loaded() if position == 0 else self._previous(steps, position)
-                model = self._perform(step, model)
-                self._keep(step, model)
+                model = self.perform(step, model)
+                self.keep(step, model)
                 self._network = model if step is last_torch else self._network
                 if self._is_between(step, steps):
                     self._set_aside(step, model)
@@ -168,10 +168,11 @@ class Executor:
         """The furthest cached output turned out damaged: start over from the model."""
         model = self.workspace.loaded()
         for step in steps[:position]:
-            model = self._perform(step, model)
+            model = self.perform(step, model)
         return model
 
-    def _perform(self, step: Step, model: Model) -> Model:
+    def perform(self, step: Step, model: Model) -> Model:
+        """What the step makes of the model, which is recorded and not kept."""
         if step.kind == "lower":
             if isinstance(model, OnnxModel):
                 return model  # a stage that would have made a network of the graph was skipped
@@ -307,7 +308,8 @@ class Executor:
         evaluator = self.workspace.evaluator()
         return lambda model: evaluator.accept(model, gate)
 
-    def _keep(self, step: Step, model: Model) -> None:
+    def keep(self, step: Step, model: Model) -> None:
+        """Put the step's output into the cache."""
         if step.key != self.workspace.plan.baseline_key:
             self.workspace.write(step.key, model, step.id)
 

@@ -44,13 +44,15 @@ _PARITY_WARNING = 1e-3
 
 @dataclass
 class Workspace:
-    """folder: the run's. cache: None where nothing is kept."""
+    """folder: the run's. cache: None where nothing is kept. host: the process in which files are opened while stages decide; another
+    one measures what is handed over."""
 
     recipe: Recipe
     plan: Plan
     folder: Path
     cache: Cache | None
     events: Events
+    host: SessionHost = field(default_factory=SessionHost)
     _source: Model | None = None
     _lowered: OnnxModel | None = None
     _data: Dataset | None = None
@@ -167,11 +169,6 @@ class Workspace:
         batch = self.samples.signature.fixed_batch or self.plan.target.batch_size
         return replace(self.plan.target, batch_size=batch, input_shapes=self.samples.call(batch).shapes)
 
-    @cached_property
-    def host(self) -> SessionHost:
-        """The process in which files are opened while stages decide; another one measures what is handed over."""
-        return SessionHost()
-
     def evaluator(self) -> Evaluator:
         if self._kept_evaluator is None:
             backend = open_backend(self.plan.target.backend)
@@ -242,8 +239,7 @@ class Workspace:
     @contextmanager
     def step(self, step: Step) -> Iterator[dict[str, Any]]:
         """Tell that a step begins and ends; what is put into the mapping is told with its end."""
-        if "host" in self.__dict__:
-            self.host.close_unused()
+        self.host.close_unused()
         events, started = self.events.within(step.id), time.perf_counter()
         events.emit("step.started", use=step.use, step_kind=step.kind)
         facts: dict[str, Any] = {}
@@ -252,8 +248,7 @@ class Workspace:
 
     def close(self) -> None:
         """End the child process; it starts again when something is asked of it."""
-        if "host" in self.__dict__:
-            self.host.close()
+        self.host.close()
 
     def _outputs(self) -> list[str]:
         """The original's, by name, where heads ask for them."""

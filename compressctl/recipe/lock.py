@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,15 @@ def _at_home(value: Any) -> Any:
         return [_at_home(inner) for inner in value]
     home = home_folder()
     return f"{home}{value[1:]}" if home and isinstance(value, str) and re.match(r"~(/|$)", value) else value
+
+
+def changed_sources(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Model and data are named by their hashes in the lock, so that a changed file explains a changed figure."""
+    return [
+        f"the {name}'s files are not those of the first run (their hashes differ)"
+        for name in ("model", "data")
+        if before.get(f"{name}_sha256") != after.get(f"{name}_sha256")
+    ]
 
 
 def read_lock(path: Path) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from compressctl.core.quant import TensorQuant
-from compressctl.graph.sites import Kind, Site
+from compressctl.graph.codes import range_of
+from compressctl.graph.sites import Kind, Site, readers_past_moves
 from compressctl.numerics.affine import asymmetric
 
 _WIDEST = 16.0
@@ -26,7 +27,7 @@ def share_scales(plan: Mapping[str, TensorQuant], sites: Sequence[Site]) -> dict
     shared = dict(plan)
     made_by = {site.output: site for site in sites}
     for group in _groups(sites):
-        bounds = {tensor: _bounds(plan[tensor]) for tensor in group if tensor in plan}
+        bounds = {tensor: range_of(plan[tensor]) for tensor in group if tensor in plan}
         if len(bounds) < 2 or any(plan[tensor].dtype != "uint8" for tensor in bounds):
             continue
         low, high = min(bound[0] for bound in bounds.values()), max(bound[1] for bound in bounds.values())
@@ -52,27 +53,16 @@ def too_narrow(
     for site in sites:
         if site.op != "Concat" or any(tensor not in plan for tensor in (*site.inputs, site.output)):
             continue
-        low, high = _bounds(plan[site.output])
-        spans = {tensor: bound[1] - bound[0] for tensor in site.inputs for bound in [_bounds(plan[tensor])]}
+        low, high = range_of(plan[site.output])
+        spans = {tensor: bound[1] - bound[0] for tensor in site.inputs for bound in [range_of(plan[tensor])]}
         narrowest = min(spans, key=lambda tensor: spans[tensor])
         if _WIDEST * spans[narrowest] >= high - low:
             continue
-        readers = _readers(site.output, sites)
+        readers = readers_past_moves(site.output, sites)
         if sum(macs.get(reader, 0) for reader in readers) <= most * sum(macs.values()):
             why = f"shared scale: {narrowest} would have {255 * spans[narrowest] / (high - low):.0f} of the 255 steps of {site.output}"
             floats |= dict.fromkeys([site.node, *readers], why)
     return floats
-
-
-def _readers(tensor: str, sites: Sequence[Site]) -> list[str]:
-    """Sites that read a tensor, directly or past others that move its values."""
-    names, found = {tensor}, []
-    for site in sites:
-        if names.intersection(site.inputs):
-            found.append(site.node)
-            if site.kind is Kind.MOVE:
-                names.add(site.output)
-    return found
 
 
 def _groups(sites: Sequence[Site]) -> list[list[str]]:
@@ -94,8 +84,3 @@ def _groups(sites: Sequence[Site]) -> list[list[str]]:
         if root(name) in joined:
             groups.setdefault(root(name), []).append(name)
     return list(groups.values())
-
-
-def _bounds(quant: TensorQuant) -> tuple[float, float]:
-    scale, point = float(quant.scale), float(quant.zero_point)
-    return -point * scale, (255 - point) * scale

@@ -17,6 +17,7 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import reads
 from compressctl.graph.simulate import leading_to, with_rounded_activations
 from compressctl.graph.sites import Site
+from compressctl.numerics.channel_statistics import ChannelStatistics, channel_statistics, noise_to_signal
 
 _SAMPLES = 16
 
@@ -60,17 +61,17 @@ class OutputNoise:
         """By activation, signal to rounding noise of its channels, the mean over those that vary; outliers take codes from the rest."""
         tensors = list(plan.activations)
         recorder = ActivationRecorder(self.body, tensors)
-        sums: dict[str, np.ndarray] = {}
+        sums: dict[str, ChannelStatistics] = {}
         for inputs in self._calls:
             for tensor, values in recorder.run(inputs).items():
-                sums[tensor] = _added(sums.get(tensor), _moments(values))
+                seen = channel_statistics(values, _channels(values))
+                sums[tensor] = sums[tensor].added(seen) if tensor in sums else seen
         found = {}
-        for tensor, (count, total, squares) in sums.items():
-            variance = squares / count - (total / count) ** 2
+        for tensor, statistics in sums.items():
             noise = float(plan.activations[tensor].scale) ** 2 / 12
-            alive = variance > 1e-12
+            alive = statistics.variance > 1e-12
             if alive.any():
-                found[tensor] = float(np.mean(10 * np.log10(variance[alive] / noise)))
+                found[tensor] = float(np.mean(10 * np.log10(statistics.variance[alive] / noise)))
         return found
 
     def _run(self, body: onnx.ModelProto) -> dict[str, list[np.ndarray]]:
@@ -83,36 +84,19 @@ class OutputNoise:
         return outputs
 
 
-def _moments(values: np.ndarray) -> np.ndarray:
-    """(3, channels): how many values, their sum, the sum of their squares; one channel where axis 1 is none."""
-    rows = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1) if values.ndim > 2 else values.reshape(1, -1)
-    rows = rows.astype(np.float64)
-    return np.stack([np.full(len(rows), rows.shape[1]), rows.sum(axis=1), np.einsum("ij,ij->i", rows, rows)])
-
-
-def _added(known: np.ndarray | None, moments: np.ndarray) -> np.ndarray:
-    """The sum; as one channel where their number changes from call to call."""
-    if known is None:
-        return moments
-    if known.shape != moments.shape:
-        known, moments = known.sum(axis=1, keepdims=True), moments.sum(axis=1, keepdims=True)
-    return np.asarray(known + moments)
-
-
 _FLOOR = 1e-6
 
 
 def _decibels(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    signal = noise = np.zeros(1)
-    for before, after in zip(wanted, found, strict=True):
-        was, now = before.astype(np.float64), after.astype(np.float64)
-        axes = tuple(axis for axis in range(was.ndim) if axis != 1) if was.ndim > 2 else None
-        difference = now - was if now.shape == was.shape else was
-        signal, noise = signal + np.sum(was**2, axis=axes), noise + np.sum(difference**2, axis=axes)
-    heard = signal > 0
+    ratios = noise_to_signal(wanted, found, _channels(wanted[0]))
+    heard = np.isfinite(ratios)
     if not heard.any():
         return float(-10 * np.log10(_FLOOR))
-    return float(np.mean(-10 * np.log10(np.clip(noise[heard] / signal[heard], _FLOOR, 1.0))))
+    return float(np.mean(-10 * np.log10(np.clip(ratios[heard], _FLOOR, 1.0))))
+
+
+def _channels(values: np.ndarray) -> int | None:
+    return 1 if values.ndim > 2 else None
 
 
 def macs_of(body: onnx.ModelProto, signature: Signature, split: Split, sites: Sequence[Site]) -> dict[str, int]:
