@@ -125,7 +125,8 @@ class Tally:
     """What of a model's decoded results is as the original's. reference: what the original gives, of which `kept` is found again;
     added: what the original does not give. equal_samples: whose results are wholly the same.
 
-    by_class: the three by class number. edits: characters of text to change, of `characters` of the original's; both None elsewhere.
+    by_class: the three by class number. edits: characters of text to change, of `characters` of the original's; both None elsewhere,
+    and edits None where texts are too long to count them.
     """
 
     reference: int
@@ -135,6 +136,26 @@ class Tally:
     by_class: Mapping[int, tuple[int, int, int]]
     edits: int | None = None
     characters: int | None = None
+
+    def __add__(self, more: Tally) -> Tally:
+        """Of two groups of samples together."""
+        classes = dict(self.by_class)
+        for number, counts in more.by_class.items():
+            was = classes.get(number, (0, 0, 0))
+            classes[number] = (was[0] + counts[0], was[1] + counts[1], was[2] + counts[2])
+        return Tally(
+            self.reference + more.reference,
+            self.kept + more.kept,
+            self.added + more.added,
+            self.equal_samples + more.equal_samples,
+            dict(sorted(classes.items())),
+            _both(self.edits, more.edits),
+            _both(self.characters, more.characters),
+        )
+
+
+def _both(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 class ComparedResults(Protocol):

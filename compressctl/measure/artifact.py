@@ -294,7 +294,7 @@ def _with_score(
                 changed = change(before, now, metric, classes, "test", task)
                 found = found.model_copy(update={"change": changed})
     if is_last and scored:
-        found = _behaved(found, before, now, by)
+        found = _behaved(found, before, now, by, events)
         _warn_of_groups(found, before, events)
     return found
 
@@ -337,11 +337,13 @@ def _warn_of_groups(found: Measurement, before: Predictions, events: Events) -> 
         )
 
 
-def _behaved(found: Measurement, before: Predictions, after: Predictions, by: MeasurementConfig) -> Measurement:
+def _behaved(
+    found: Measurement, before: Predictions, after: Predictions, by: MeasurementConfig, events: Events
+) -> Measurement:
     """With what changed for single samples, in the terms of the task."""
     assert by.dataset is not None
     classes, task = _classes(by, before), by.judge.task
-    if (decoded := decoded_change(before, after, by.judge, classes)) is not None:
+    if (decoded := decoded_change(before, after, by.judge, classes, events)) is not None:
         return found.model_copy(update={"decoded": decoded})
     if task == "classification" and classes is not None:
         changed = behaviour(before, after, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.streaming import Unrolled, by_step, of_sequences
 from compressctl.core.target import Target
-from compressctl.core.tasks import EndResults, Judge, Task
+from compressctl.core.tasks import ComparedResults, EndResults, Judge, Tally, Task
 from compressctl.measure.fidelity import Comparison
 from compressctl.measure.results import SMALLEST_GROUP, Change, DecodedChange, DecodedClass, OutputFidelity, Score
 from compressctl.numerics.next_token import counted_positions
@@ -295,13 +296,13 @@ def with_reference(predictions: Sequence[Predictions | None], judge: Judge) -> l
 
 
 def decoded_change(
-    before: Predictions | None, after: Predictions | None, judge: Judge, classes: Sequence[str] | None
+    before: Predictions | None, after: Predictions | None, judge: Judge, classes: Sequence[str] | None, events: Events
 ) -> DecodedChange | None:
     """What of the original's decoded results remains; None where nothing is decoded."""
     compared = judge.compared
     if compared is None or before is None or after is None:
         return None
-    found = compared.tally(before.outputs, after.outputs)
+    found = _tallied(compared, before.outputs, after.outputs, events)
     error = 100 * found.edits / found.characters if found.edits is not None and found.characters else None
     return DecodedChange(
         unit=compared.unit,
@@ -317,6 +318,23 @@ def decoded_change(
             for number, counts in found.by_class.items()
         ),
     )
+
+
+_COMPARED_AT_ONCE = 16
+_SECONDS_WITHOUT_EVENT = 1.0
+
+
+def _tallied(compared: ComparedResults, before: np.ndarray, after: np.ndarray, events: Events) -> Tally:
+    """Some samples after the other, since each may take long: with the events a time limit ends it."""
+    found = compared.tally(before[:0], after[:0])
+    last = time.monotonic()
+    for start in range(0, len(before), _COMPARED_AT_ONCE):
+        if time.monotonic() - last > _SECONDS_WITHOUT_EVENT:
+            events.progress("comparing results", start, len(before))
+            last = time.monotonic()
+        end = start + _COMPARED_AT_ONCE
+        found += compared.tally(before[start:end], after[start:end])
+    return found
 
 
 def _labels(predictions: Predictions) -> np.ndarray:

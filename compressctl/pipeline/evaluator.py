@@ -12,6 +12,7 @@ import numpy as np
 
 from compressctl.core.backend import Backend
 from compressctl.core.data import Dataset, SplitName
+from compressctl.core.events import Events
 from compressctl.core.model import Model, OnnxModel, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
@@ -31,7 +32,7 @@ from compressctl.sources.called import scored_samples
 class Evaluator:
     """Builds a model for the target's runtime, opens it in a child process, scores it and compares it with the original.
 
-    original: gives the float model. judge: what scores, and reads results off outputs.
+    original: gives the float model. judge: what scores, and reads results off outputs. events: of the step that asks.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class Evaluator:
         judge: Judge,
         original: Callable[[], OnnxModel],
         host: SessionHost,
+        events: Callable[[], Events],
     ) -> None:
         self.metric = judge.metric
+        self._events = events
         self._judge = judge
         self._backend = backend
         self._target = replace(target, threads=0)
@@ -64,7 +67,7 @@ class Evaluator:
         assert self.metric is not None, "the pipeline lets a technique score only where there is a metric"
         samples, model = self._data.split(split), as_graph(model)
         size = scoring_batch(model, self._target)
-        predictions = predict(self.open(model), samples, model.signature, size, judge=self._judge)
+        predictions = predict(self.open(model), samples, model.signature, size, self._events(), self._judge)
         if predictions.labels is None and self._judge.compared is not None:
             predictions = replace(predictions, labels=self._own_results(split))
         return score(predictions, self.metric, self._data.classes, split).value
@@ -76,7 +79,7 @@ class Evaluator:
             model = self._original()
             size = scoring_batch(model, self._target)
             samples = self._data.split(split)
-            found = predict(self.open(model), samples, model.signature, size, judge=self._judge)
+            found = predict(self.open(model), samples, model.signature, size, self._events(), self._judge)
             self._references[split] = self._judge.compared.as_labels(found.outputs)
         return self._references[split]
 
@@ -103,7 +106,9 @@ class Evaluator:
         seen = self._seen(as_graph(model), split, None)
         parts = self._judge.parts
         decoded = {
-            name: decoded_change(seen.predictions[name][0], seen.predictions[name][1], judge, self._data.classes)
+            name: decoded_change(
+                seen.predictions[name][0], seen.predictions[name][1], judge, self._data.classes, self._events()
+            )
             for name, judge in parts.items()
         }
         checks = list(fidelity_checks(gate, seen.fidelity[1], decoded))
@@ -144,6 +149,7 @@ class Evaluator:
             [original, model],
             self._data.split(split),
             self._target,
+            self._events(),
             most=most,
             judge=self._judge,
         )

@@ -42,7 +42,8 @@ class EventFile:
 
 
 class TimeLimit:
-    """Raises TimeIsUpError with the first event after its end, once. Stages, epochs and steps of searches each tell of theirs."""
+    """Raises TimeIsUpError with the first event after its end, once. Stages, epochs, steps of searches and scored
+    batches each tell of theirs."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds

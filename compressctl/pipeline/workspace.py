@@ -57,6 +57,7 @@ class Workspace:
     _lowered: OnnxModel | None = None
     _data: Dataset | None = None
     _kept_evaluator: Evaluator | None = None
+    _step_events: Events | None = None
     _is_cache_refused: bool = False
     _others: dict[str, Session] = field(default_factory=dict)
 
@@ -173,7 +174,13 @@ class Workspace:
         if self._kept_evaluator is None:
             backend = open_backend(self.plan.target.backend)
             self._kept_evaluator = Evaluator(
-                backend, self.target, self.dataset(), self.judge, self.original_graph, self.host
+                backend,
+                self.target,
+                self.dataset(),
+                self.judge,
+                self.original_graph,
+                self.host,
+                lambda: self._step_events or self.events,
             )
         return self._kept_evaluator
 
@@ -240,11 +247,13 @@ class Workspace:
     def step(self, step: Step) -> Iterator[dict[str, Any]]:
         """Tell that a step begins and ends; what is put into the mapping is told with its end."""
         self.host.close_unused()
-        events, started = self.events.within(step.id), time.perf_counter()
+        self._step_events = events = self.events.within(step.id)
+        started = time.perf_counter()
         events.emit("step.started", use=step.use, step_kind=step.kind)
         facts: dict[str, Any] = {}
         yield facts
         events.emit("step.finished", seconds=time.perf_counter() - started, **facts)
+        self._step_events = None
 
     def close(self) -> None:
         """End the child process; it starts again when something is asked of it."""

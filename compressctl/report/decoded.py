@@ -36,6 +36,8 @@ def sentences(found: DecodedChange, score: Score | None) -> list[str]:
     ]
     if found.character_error is not None:
         lines.append(f"{found.character_error:.2f} % of the original's characters would have to change.")
+    elif found.unit == "strings" and found.reference:
+        lines.append("How many characters would have to change is unknown: texts are too long to count them.")
     if score is not None and score.reference == "original":
         lines.append(f"The data has no labels: {score.metric} is counted against the original's own results.")
     return lines

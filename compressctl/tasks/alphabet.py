@@ -9,6 +9,7 @@ from pathlib import Path
 from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import read_regular
 from compressctl.sources.fingerprint import existing
+from compressctl.tasks.params import LONGEST_LETTER
 
 _LARGEST_FILE = 64 << 20
 _MOST = 1 << 21
@@ -22,17 +23,26 @@ def letters_of(given: str | Sequence[str], base: Path) -> list[str]:
     if not isinstance(given, str):
         return list(given)
     path = existing(base / given, what="the alphabet")
-    if path.suffix == ".onnx":
-        return _lines(_metadata(path), path)
-    return _lines(_text(path), path)
+    return _none_too_long(_lines(_metadata(path) if path.suffix == ".onnx" else _text(path), path), path)
 
 
 def tokens_of(given: str | Sequence[str], base: Path) -> list[str]:
     """The same for tokens; a JSON file holds a list of them, or their numbers by token."""
     if isinstance(given, str) and given.endswith(".json"):
         path = existing(base / given, what="the vocabulary")
-        return _from_json(_text(path), path)
+        return _none_too_long(_from_json(_text(path), path), path)
     return letters_of(given, base)
+
+
+def _none_too_long(letters: list[str], path: Path) -> list[str]:
+    """A letter stands for each step of a result."""
+    for number, letter in enumerate(letters):
+        if len(letter) > LONGEST_LETTER:
+            raise UsageError(
+                f"{path}: letter {number} has {len(letter):,} characters; {LONGEST_LETTER} are read",
+                hint="write one letter or token on each line",
+            )
+    return letters
 
 
 def _text(path: Path) -> str:

@@ -58,7 +58,10 @@ class ActiveParams(DecoderParams):
         return self
 
 
-Letters = Annotated[list[str], Field(min_length=1, max_length=1 << 21)]
+LONGEST_LETTER = 256
+"""Characters. Vocabularies of byte pairs hold runs of 128 blanks."""
+
+Letters = Annotated[list[Annotated[str, Field(max_length=LONGEST_LETTER)]], Field(min_length=1, max_length=1 << 21)]
 
 
 class CtcParams(DecoderParams):

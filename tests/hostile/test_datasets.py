@@ -339,6 +339,12 @@ def test_two_masks_of_one_image(tmp_path: Path) -> None:
 
 VOCABULARIES: dict[str, tuple[str, bytes, str]] = {
     "letters of nothing": ("a.txt", b"", "holds 0 letters"),
+    "a letter of 100,000 characters": (
+        "a.txt",
+        b"a\n" + b"x" * 100_000,
+        "letter 1 has 100,000 characters; 256 are read",
+    ),
+    "a token of a million characters": ("v.json", b'{"' + b"x" * 1_000_000 + b'": 0}', "letter 0 has 1,000,000"),
     "letters in Latin-1": ("a.txt", b"\xe4\n\xf6\n", "is no UTF-8 text"),
     "letters in UTF-16": ("a.txt", "a\nb\n".encode("utf-16"), "is no UTF-8 text"),
     "more letters than there are": ("a.txt", b"\n" * (3 << 20), "3,145,728 letters"),
