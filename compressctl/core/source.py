@@ -153,6 +153,8 @@ class DecoderSpec:
     """What reads results off a model's outputs. tasks: whose results it gives, empty for any.
 
     version: raise it when the same outputs give other results, so that nothing that was judged by them is taken from the cache.
+    loss, distance: "module:attribute" of what makes a `Loss` and a `Distance` of params and the recipe's folder, for training; empty
+    where the task's own serve.
     """
 
     name: str
@@ -161,6 +163,8 @@ class DecoderSpec:
     params: type[BaseModel]
     implementation: str
     version: int = 1
+    loss: str = ""
+    distance: str = ""
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ Task = Literal[
 Loss = Callable[..., Any]
 """A function of a recipe author's, of outputs and labels as tensors, that gives a scalar tensor."""
 
+Distance = Callable[[Any, Any], Any]
+"""A function of a student's and a teacher's outputs as tensors that gives a scalar tensor."""
+
 Decode = Callable[[Mapping[str, "np.ndarray"]], Sequence[Any]]
 """Reads every sample's result off the outputs of one call, by name, (n, ...) samples along axis 0: n results in the task's form."""
 
@@ -75,7 +78,6 @@ TASKS: dict[Task, TaskSpec] = {
     "ranking": TaskSpec(
         "(n, 2): the query that a sample belongs to, and how relevant it is (0 and above); the first output has one score for each sample",
         "ndcg_at_10",
-        has_loss=False,
     ),
     "token-classification": TaskSpec(
         "a class for each token, (n, tokens) whole numbers from 0; -100 does not count",
@@ -175,7 +177,8 @@ class ComparedResults(Protocol):
 
 @dataclass(frozen=True)
 class Learning:
-    """What labels teach. loss: the recipe author's function, None for the task's own.
+    """What labels teach. loss: the recipe author's function, or what the decoder's params define; None for the task's own.
+    distance: how the decoder's params say that a student's outputs are compared with a teacher's, None for what is usual.
 
     heads: by head, where labels have a field for each; place: of the output that it learns, weight: of its loss.
     """
@@ -185,6 +188,7 @@ class Learning:
     heads: Mapping[str, Learning] = field(default_factory=dict)
     place: int = 0
     weight: float = 1.0
+    distance: Distance | None = None
 
     @property
     def has_loss(self) -> bool:

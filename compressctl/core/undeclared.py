@@ -63,6 +63,7 @@ _FIELDS = {
     "open": Need.SESSION,
     "task": Need.TASK,
     "loss": Need.TASK,
+    "distance": Need.TASK,
     "heads": Need.TASK,
     "metric": Need.METRIC,
     "decode": Need.METRIC,

@@ -289,6 +289,7 @@ class Executor:
             accept=self._bisected(stage, spec),
             task=self.workspace.recipe.task,
             loss=self.workspace.learning.loss,
+            distance=self.workspace.learning.distance,
             heads=self.workspace.learning.heads,
             metric=metric,
             decode=self.workspace.judge.decode if metric else None,

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from compressctl.core.errors import Problem
 from compressctl.core.needs import FROM_DATA, Need, Needs, declared_needs
+from compressctl.core.source import decoders
 from compressctl.core.tasks import TASKS
 from compressctl.core.technique import TechniqueSpec
-from compressctl.recipe.schema import Recipe, Stage
+from compressctl.recipe.schema import Head, Recipe, Stage
 
 _BISECTING = Needs.of(Need.CALIBRATION_DATA, reads=(Need.SESSION,))
 """To rank the parts that can be given back by the outputs that each moves; the gate itself is held by the pipeline."""
@@ -40,9 +41,7 @@ def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) ->
 
 def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     requires = declared_needs(stage.params).requires
-    if Need.TASK_LOSS in requires and any(
-        where.loss is None and not TASKS[where.task].has_loss for where in recipe.judges.values()
-    ):
+    if Need.TASK_LOSS in requires and not all(_has_loss(where) for where in recipe.judges.values()):
         hint = (
             "set `task` to what the model does, name a `loss: file.py:name`, or learn from a teacher alone (distill.logits; "
             "`teacher` with `label_weight: 0`)"
@@ -64,6 +63,12 @@ def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     if Need.METRIC in requires and recipe.metric_name is None:
         hint = f"set `metric` to one that fits task {recipe.task}, which has none of its own"
         yield _unmet(stage, path, {Need.METRIC}, "a metric", hint)
+
+
+def _has_loss(where: Recipe | Head) -> bool:
+    """Of the author's, the task's own, or the decoder's."""
+    of_decoder = where.decode is not None and decoders.get(where.decode.use).loss
+    return where.loss is not None or TASKS[where.task].has_loss or bool(of_decoder)
 
 
 def _of_gate(recipe: Recipe, is_bisected: bool, path: str) -> Iterator[Problem]:

@@ -62,6 +62,7 @@ CTC = DecoderSpec(
     tasks=("recognition",),
     params=CtcParams,
     implementation="compressctl.tasks.text:ctc",
+    loss="compressctl.tasks.losses:ctc",
 )
 
 SEQUENCE = DecoderSpec(
@@ -78,6 +79,7 @@ YOLO = DecoderSpec(
     tasks=("detection",),
     params=YoloParams,
     implementation="compressctl.tasks.box_decoders:yolo",
+    distance="compressctl.tasks.losses:yolo",
 )
 
 SSD = DecoderSpec(

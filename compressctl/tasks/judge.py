@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from compressctl.core.errors import UsageError
 from compressctl.core.registry import load
 from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
-from compressctl.core.tasks import Decode, Judge, Learning, Loss
+from compressctl.core.tasks import Decode, Distance, Judge, Learning, Loss
 from compressctl.recipe.schema import Head, MetricSection, Recipe
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.load import model_fingerprint
@@ -35,10 +35,12 @@ def judge_of(recipe: Recipe, outputs: Sequence[str]) -> Judge:
 def learning_of(recipe: Recipe, outputs: Sequence[str]) -> Learning:
     """outputs: the model's, by name. Raises UsageError where a function of the author's, or a head's output, is not there."""
     heads = {
-        name: Learning(head.task, _loss(head, recipe.base), {}, place, head.weight)
+        name: Learning(head.task, _loss(head, recipe.base, outputs[place]), {}, place, head.weight)
         for name, head, place in _places(recipe, outputs)
     }
-    return Learning(recipe.task, _loss(recipe, recipe.base), heads)
+    first = outputs[0] if outputs else None
+    distance = None if heads else _distance(recipe, first)
+    return Learning(recipe.task, _loss(recipe, recipe.base, first), heads, distance=distance)
 
 
 def _places(recipe: Recipe, outputs: Sequence[str]) -> Iterator[tuple[str, Head, int]]:
@@ -88,12 +90,30 @@ def _decode(where: Recipe | Head, base: Path, output: str | None) -> Decode | No
     return make(params, base)
 
 
-def _loss(where: Recipe | Head, base: Path) -> Loss | None:
-    if where.loss is None:
-        return None
-    from compressctl.tasks.author_functions import author_loss
+def _loss(where: Recipe | Head, base: Path, output: str | None) -> Loss | None:
+    """The recipe author's, or the one of the decoder that reads the output that is trained."""
+    if where.loss is not None:
+        from compressctl.tasks.author_functions import author_loss
 
-    return author_loss(where.loss, base)
+        return author_loss(where.loss, base)
+    made = _of_decoder(where, base, output, "loss")
+    return cast("Loss | None", made)
+
+
+def _distance(recipe: Recipe, output: str | None) -> Distance | None:
+    return cast("Distance | None", _of_decoder(recipe, recipe.base, output, "distance"))
+
+
+def _of_decoder(where: Recipe | Head, base: Path, output: str | None, what: str) -> object | None:
+    """None where the decoder defines none, or reads another output, or steps that another output counts."""
+    if where.decode is None:
+        return None
+    place, params = getattr(decoders.get(where.decode.use), what), where.decode.params
+    reads, counts = getattr(params, "output", None), getattr(params, "lengths", None)
+    if not place or counts is not None or reads not in (None, output):
+        return None
+    made: object = load(place)(params, base)
+    return made
 
 
 def taught_by(recipe: Recipe) -> list[object]:
@@ -103,6 +123,10 @@ def taught_by(recipe: Recipe) -> list[object]:
         head = [name, where.output, where.weight] if isinstance(where, Head) else []
         loss = where.loss
         code = [] if loss is None else [source_fingerprint("loss", 1, loss, code_files(loss.function, recipe.base))]
+        if where.decode is not None and any(
+            (decoders.get(where.decode.use).loss, decoders.get(where.decode.use).distance)
+        ):
+            code += _decoder_fingerprint(where, recipe.base)
         found.append([where.task, *head, *code])
     return found
 
@@ -117,11 +141,15 @@ def judged_by(recipe: Recipe) -> list[object]:
             found.append(source_fingerprint("metric", 1, where.metric, files))
         elif where.metric_name:
             found.append([where.metric_name, metrics.get(where.metric_name).version])
-        if where.decode is not None:
-            spec = decoders.get(where.decode.use)
-            files = _files(where.decode.params, recipe.base)
-            found.append([spec.name, source_fingerprint("decode", spec.version, where.decode.params, files)])
+        found += [_decoder_fingerprint(where, recipe.base)] if where.decode is not None else []
     return found
+
+
+def _decoder_fingerprint(where: Recipe | Head, base: Path) -> list[str]:
+    assert where.decode is not None
+    spec = decoders.get(where.decode.use)
+    files = _files(where.decode.params, base)
+    return [spec.name, source_fingerprint("decode", spec.version, where.decode.params, files)]
 
 
 def called_by(recipe: Recipe) -> list[object]:

@@ -16,7 +16,7 @@ from compressctl.tasks.metric_specs import TEXT_EVALUATOR
 from compressctl.tasks.output_named import output_named
 from compressctl.tasks.params import CtcParams, TokenTextParams
 
-_AXES = {"ntc": (0, 1, 2), "tnc": (1, 0, 2), "nct": (0, 2, 1)}
+AXES = {"ntc": (0, 1, 2), "tnc": (1, 0, 2), "nct": (0, 2, 1)}
 
 
 def ctc(params: CtcParams, base: Path) -> Decode:
@@ -24,8 +24,8 @@ def ctc(params: CtcParams, base: Path) -> Decode:
     alphabet = [*letters_of(params.alphabet, base), *([" "] if params.space else [])]
 
     def decode(outputs: Mapping[str, np.ndarray]) -> Sequence[str]:
-        scores = _of_three_axes(output_named(outputs, params.output)).transpose(_AXES[params.axes])
-        letters = _with_blank(alphabet, scores.shape[2], params.blank)
+        scores = _of_three_axes(output_named(outputs, params.output)).transpose(AXES[params.axes])
+        letters = with_blank(alphabet, scores.shape[2], params.blank)
         steps = scores.argmax(axis=2)
         ends = _lengths(outputs, params.lengths, steps)
         blank = params.blank % scores.shape[2]
@@ -80,7 +80,7 @@ def _of_three_axes(scores: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _with_blank(alphabet: list[str], classes: int, blank: int) -> list[str]:
+def with_blank(alphabet: list[str], classes: int, blank: int) -> list[str]:
     """A letter for each class. The alphabet may leave the blank out."""
     if not -classes <= blank < classes:
         raise UsageError(f"the blank is class {blank}, and the output has {classes} classes")

@@ -77,6 +77,8 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
     cross-entropy at each pixel, token or frame that has a label; binary where there is one score.
     language-model: cross-entropy of each position's output (n, tokens, vocabulary) with the label after it, labels being the
     tokens themselves (n, tokens); -100 does not count. See `numerics/next_token.py`.
+    ranking: logistic loss of the differences between scores of samples of one query, of which one is more relevant (Burges et al. 2005,
+    Learning to Rank using Gradient Descent, equation 3).
     embedding: 1 - cosine to wanted vectors where labels are (n, d); where they are classes, each sample is told from the
     batch's others by its own class (Khosla et al. 2020, supervised contrastive learning, equation 2).
     """
@@ -92,6 +94,8 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
             return lambda outputs, labels: functional.binary_cross_entropy_with_logits(
                 outputs.float().flatten(1), labels.float().flatten(1)
             )
+        case "ranking":
+            return _pairwise_loss
         case "regression":
             return lambda outputs, labels: functional.mse_loss(outputs.float().flatten(), labels.float().flatten())
         case "segmentation":
@@ -105,7 +109,8 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
     known = ", ".join(name for name, spec in TASKS.items() if spec.has_loss)
     raise UsageError(
         f"training has no loss for task {task!r}",
-        hint=f"name one of your own, `loss: file.py:name`, a function of outputs and labels; these tasks have one: {known}",
+        hint=f"name one of your own, `loss: file.py:name`, a function of outputs and labels, or learn from a teacher alone "
+        f"(distill.logits with label_weight: 0); recognition has one where `decode: ctc` reads the first output, and these tasks: {known}",
     )
 
 
@@ -140,6 +145,20 @@ def _loss_of_places(outputs: Tensor, labels: Tensor, label_smoothing: float) -> 
     return functional.cross_entropy(
         outputs.float(), wanted, ignore_index=UNLABELLED[0], label_smoothing=label_smoothing
     )
+
+
+def _pairwise_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """outputs: a score for each sample. labels: (n, 2), query and relevance. 0 for a batch without a pair to order."""
+    if labels.ndim != 2 or labels.shape[1] != 2 or outputs.numel() != len(labels):
+        raise UsageError(
+            "ranking takes one score for each sample, and labels of its query and its relevance, (n, 2); here they are "
+            f"{list(outputs.shape)} and {list(labels.shape)}"
+        )
+    scores, (queries, relevance) = outputs.float().flatten(), labels.T
+    comes_before = (queries[:, None] == queries) & (relevance[:, None] > relevance)
+    if not comes_before.any():
+        return outputs.sum() * 0
+    return functional.softplus(scores - scores[:, None])[comes_before].mean()
 
 
 def _embedding_loss(outputs: Tensor, labels: Tensor) -> Tensor:

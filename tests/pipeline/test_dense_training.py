@@ -137,3 +137,55 @@ def test_labels_of_any_number_reach_a_loss_of_one_s_own(folder: Path) -> None:
     train = "stages: [{use: finetune, epochs: 6, batch_size: 16, learning_rate: 0.01}, {use: distill.logits, teacher: original, epochs: 1, label_weight: 1}]\n"
     before, after = _scores(_run(folder, head + scored + model + train))
     assert after < 0.7 * before
+
+
+READER = """
+import numpy as np, torch
+from torch import nn
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.columns = nn.Conv2d(1, 3, (8, 4), stride=(8, 4))
+
+    def forward(self, image):
+        return self.columns(image).squeeze(2).transpose(1, 2)
+
+def make():
+    torch.manual_seed(0)
+    return Reader()
+
+def data():
+    # A column of light at the top says a, at the bottom b, none is no letter.
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(0, 0.1, (160, 1, 8, 24)).astype(np.float32), np.empty(160, dtype=object)
+    for place in range(160):
+        letters = rng.integers(0, 3, 6)
+        for step, letter in enumerate(letters):
+            if letter:
+                images[place, 0, 4 * letter - 4 : 4 * letter, 4 * step : 4 * step + 4] += 1
+        steps = [letter for letter, before in zip(letters, [0, *letters]) if letter != before]
+        texts[place] = "".join("-ab"[letter] for letter in steps if letter)
+    return images, texts
+"""
+
+
+def test_a_recogniser_learns_from_texts_by_its_decoder_s_alphabet(folder: Path) -> None:
+    (folder / "net.py").write_text(READER)
+    head = "recipe: compressctl/v1\ntask: recognition\nmetric: exact\ndecode: {use: ctc, alphabet: [a, b]}\n"
+    model = "model: {source: python, factory: net.py:make, input_shape: [1, 8, 24]}\ndata: {source: python, factory: net.py:data}\n"
+    before, after = _scores(
+        _run(folder, head + model + "stages: [{use: finetune, epochs: 20, batch_size: 16, learning_rate: 0.05}]\n")
+    )
+    assert before < 20
+    assert after > 80
+
+
+def test_where_no_loss_makes_sense_the_message_says_what_does(folder: Path) -> None:
+    head = "recipe: compressctl/v1\ntask: detection\ndecode: {use: yolo}\n"
+    text = head + RECIPE.partition("segmentation\n")[2] + "stages: [{use: finetune, epochs: 1}]\n"
+    (folder / "recipe.yaml").write_text(text)
+    found = CliRunner().invoke(app, ["validate", str(folder / "recipe.yaml")])
+    assert found.exit_code == 2
+    for words in ("the task detection has none", "`loss: file.py:name`", "distill.logits"):
+        assert words in " ".join(found.output.split())

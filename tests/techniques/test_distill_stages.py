@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402
 
 from compressctl.core.errors import RecipeError, UsageError  # noqa: E402
 from compressctl.core.model import Form, StageRecord, TorchModel  # noqa: E402
+from compressctl.core.tasks import Learning  # noqa: E402
 from compressctl.pipeline.plan import make_plan  # noqa: E402
 from compressctl.recipe.loader import load  # noqa: E402
 from compressctl.techniques.distill.features import apply as features  # noqa: E402
@@ -212,7 +213,9 @@ def test_language_models_are_compared_per_token_where_the_mask_allows() -> None:
     tokens, mask = torch.randint(0, 20, (4, 6)), torch.tensor([[1, 1, 1, 1, 0, 0]] * 4)
     student, teacher = Tokens(4)(tokens, mask).detach(), Tokens(16)(tokens, mask).detach()
     spec = [TensorSpec(name, "int64", ("batch", 6)) for name in ("tokens", "attention_mask")]
-    compare = comparison(LogitsParams(temperature=1).teacher_loss, "language-model", Signature(tuple(spec), ()))
+    compare = comparison(
+        LogitsParams(temperature=1).teacher_loss, Learning("language-model"), Signature(tuple(spec), ())
+    )
     batch = TensorBatch((tokens, mask), None)
     hidden = teacher.clone()
     hidden[:, 4:] += 100 * torch.randn(4, 2, 20)

@@ -21,7 +21,7 @@ from compressctl.training.supervision.teacher_loss import comparison, loss_name
 
 def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     """Train the student on the teacher's outputs and, where there are labels, on those too."""
-    loss = loss_name(params.teacher_loss, run.task)
+    loss = loss_name(params.teacher_loss, run.learning)
     if loss in ("kl", "dkd"):
         warn_of_heat(model.history, params.temperature, run.events)
     lesson = prepare(model, params, run)
@@ -33,7 +33,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     teacher = CachedTeacher(lesson.teacher, 0 if varies else REMEMBERED_BYTES)
     objective: Objective = OutputsObjective(
         teacher,
-        comparison(params.teacher_loss, run.task, student.signature),
+        comparison(params.teacher_loss, run.learning, student.signature),
         params.teacher_weight,
         labels,
         label_weight,

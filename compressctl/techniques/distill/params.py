@@ -139,7 +139,8 @@ class LogitsParams(DistillParams):
     loss: LossName | None = Field(
         None,
         description="how outputs are compared: kl and dkd take them as logits; default: kl for classification and language "
-        "models (per token), cosine for embeddings, mse otherwise",
+        "models (per token), cosine for embeddings, boxes where `decode: yolo` reads them (candidate by candidate: scores, and the overlap of "
+        "boxes), mse otherwise",
     )
     temperature: float = Field(4.0, gt=0, le=1e9, description="divides both networks' logits before softmax")
     teacher_weight: float = Field(

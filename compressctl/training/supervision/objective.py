@@ -40,7 +40,7 @@ def objective_of(model: TorchModel, params: SupervisedParams, run: RunContext) -
     ledger = LossHistory()
     objective = OutputsObjective(
         CachedTeacher(teacher, 0 if params.inputs_vary else REMEMBERED_BYTES),
-        comparison(params.teacher_loss, run.task, model.signature),
+        comparison(params.teacher_loss, run.learning, model.signature),
         params.teacher_weight,
         first_loss(run.learning, params.label_smoothing) if weight else None,
         weight,

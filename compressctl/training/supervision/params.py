@@ -34,7 +34,7 @@ def _kind(value: Any) -> str:
 Teaching = Annotated[Annotated[str, Tag("text")] | Annotated[Network, Tag("network")], Discriminator(_kind)]
 
 
-LossName = Literal["kl", "dkd", "mse", "cosine"]
+LossName = Literal["kl", "dkd", "mse", "cosine", "boxes"]
 
 
 @dataclass(frozen=True)

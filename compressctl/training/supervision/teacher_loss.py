@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Signature
-from compressctl.core.tasks import TASKS, Task
+from compressctl.core.tasks import TASKS, Learning, Task
 from compressctl.training.data import TensorBatch
 from compressctl.training.supervision.distances import cosine_distance, squared_difference
 from compressctl.training.supervision.dkd import dkd
@@ -19,9 +19,16 @@ Compare = Callable[[Tensor, Tensor, TensorBatch], Tensor]
 """Student's outputs, teacher's outputs, the batch: a scalar."""
 
 
-def loss_name(loss: TeacherLoss, task: Task) -> LossName:
-    """What the recipe says, or what is usual for the task. Raises UsageError for dkd on a task without classes."""
-    name = loss.name or _usual(task)
+def loss_name(loss: TeacherLoss, learning: Learning) -> LossName:
+    """What the recipe says, or what is usual for the task and its decoder. Raises UsageError for dkd on a task without classes, and for
+    boxes where no decoder reads boxes and scores off the first output."""
+    task = learning.task
+    name = loss.name or ("boxes" if learning.distance is not None else _usual(task))
+    if name == "boxes" and learning.distance is None:
+        raise UsageError(
+            "loss boxes compares boxes and scores that one output, the first, holds for each candidate",
+            hint="name how they are read, `decode: {use: yolo}`; mse compares any outputs",
+        )
     if name == "dkd" and task != "classification":
         raise UsageError(
             f"loss dkd sets one right class against the others, and the task is {task}", hint="use loss: kl"
@@ -39,9 +46,11 @@ def _usual(task: Task) -> LossName:
     return "kl" if TASKS[task].class_axis is not None else "cosine" if task == "embedding" else "mse"
 
 
-def comparison(loss: TeacherLoss, task: Task, signature: Signature) -> Compare:
+def comparison(loss: TeacherLoss, learning: Learning, signature: Signature) -> Compare:
     """The loss without its weight. Language models are compared token by token; those that an attention mask hides, not."""
-    name = loss_name(loss, task)
+    name, task, distance = loss_name(loss, learning), learning.task, learning.distance
+    if name == "boxes" and distance is not None:
+        return lambda student, teacher, batch: distance(student, teacher)
     if name == "mse":
         return lambda student, teacher, batch: squared_difference(student, teacher)
     if name == "cosine":
