@@ -31,21 +31,12 @@ _OLDEST_BITWISE_OPSET = 18
 """BitwiseAnd, which takes packed codes apart where there are no types of few bits."""
 
 
-def write_onnx(
-    model: OnnxModel, target: Target, folder: Path, weight_forms: Mapping[str, WeightForm] | None = None
-) -> tuple[Path, ...]:
-    """Write model.onnx into folder and return its files, that first; over 1.5 GB the weights go to model.onnx.data beside it.
-
-    The quantization plan is emitted in the target's dialect. IR version and opset are pinned and the result is checked,
-    so that a file never depends on which onnx release wrote it. Each file appears whole or not at all.
-    weight_forms: by node, how products with quantized weights alone are written; standard ONNX where it says nothing.
-    Raises StageError when the graph cannot be expressed in an opset that runtimes read.
-    """
-    return save_onnx(to_onnx(model, target, weight_forms), folder)
-
-
 def to_onnx(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightForm] | None = None) -> onnx.ModelProto:
-    """The graph in the target's dialect and in an opset that runtimes read. Raises StageError where there is none."""
+    """The graph with its quantization plan in the target's dialect, in an opset that runtimes read.
+
+    IR version and opset are pinned, so that a file never depends on which onnx release wrote it. weight_forms: by node, how products
+    with quantized weights alone are written; standard ONNX where it says nothing. Raises StageError where no such opset will do.
+    """
     proto = _emit(replace(model, body=_in_supported_opset(model, target)), target, weight_forms or {})
     _stamp(proto, target)
     refuse_newer(proto, target)
@@ -118,7 +109,10 @@ def _stamp(proto: onnx.ModelProto, target: Target) -> None:
 
 
 def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
-    """As write_onnx, from the graph as it shall be written, which is changed: constants that one body alone reads move into it."""
+    """Write model.onnx into folder and return its files, that first; over 1.5 GB the weights go to model.onnx.data beside it.
+
+    Each file appears whole or not at all. The graph is checked, and changed: constants that one body alone reads move into it.
+    """
     constants_beside_readers(proto.graph)
     _check(proto)
     with FolderInWriting(folder) as scratch:

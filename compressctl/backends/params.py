@@ -23,7 +23,42 @@ class StorageParams(BackendParams):
     )
 
 
-class OnnxRuntimeParams(StorageParams):
+class Preprocess(BackendParams):
+    """Images as bytes are what the file takes: what prepares them becomes part of it."""
+
+    input: str | None = Field(None, description="the input that takes images; default: the only one of four axes")
+    layout: Literal["NCHW", "NHWC"] = Field("NHWC", description="axes of the images that the file shall take")
+    color: Literal["rgb", "bgr"] = Field("rgb", description="order of their channels")
+    scale: float | None = Field(
+        None, gt=0, le=1e9, description="multiplies the pixel values first; default: the data's, 1/255 without"
+    )
+    mean: tuple[float, ...] | None = Field(
+        None, description="subtracted per channel, in the model's order; default: the data's"
+    )
+    std: tuple[Annotated[float, Field(gt=0, le=1e9)], ...] | None = Field(
+        None, description="divided by per channel; default: the data's"
+    )
+    model_layout: Literal["NCHW", "NHWC"] | None = Field(
+        None, description="axes of what the model takes; default: the data's layout, NCHW without"
+    )
+    model_color: Literal["rgb", "bgr", "gray"] | None = Field(
+        None, description="channels that the model takes; default: the data's color, rgb without"
+    )
+
+
+class CallParams(BackendParams):
+    """What a file takes and gives."""
+
+    preprocess: Preprocess | Literal[True] | None = Field(
+        None,
+        description="let the file take images as bytes, and prepare them inside as the data say; true, or what is otherwise",
+    )
+    io_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="element type of the file's float inputs and outputs; inside nothing changes"
+    )
+
+
+class OnnxRuntimeParams(StorageParams, CallParams):
     """How products with quantized weights alone are written; everything else follows from the target."""
 
     weight_form: Literal["measured", "matmul_nbits", "qdq", "at_load"] = Field(
@@ -39,17 +74,6 @@ class OnnxRuntimeParams(StorageParams):
     integer_activations: bool = Field(
         True, description="let such products round their inputs to 8 bits inside, where that is faster"
     )
-
-
-class Preprocess(BackendParams):
-    """Steps that become part of the model: it then takes images as a camera or a decoder gives them."""
-
-    layout: Literal["NCHW", "NHWC"] = Field("NHWC", description="axes of what the model shall take")
-    dtype: Literal["uint8", "float32"] = Field("uint8", description="element type of what the model shall take")
-    reverse_channels: bool = Field(False, description="swap red and blue, for BGR images")
-    scale: float | None = Field(None, gt=0, le=1e9, description="divides the values first, as in 255")
-    mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, after scaling")
-    std: tuple[Annotated[float, Field(gt=0, le=1e9)], ...] | None = Field(None, description="divided by per channel")
 
 
 class NncfWeights(BackendParams):
@@ -76,7 +100,7 @@ class NncfWeights(BackendParams):
         return self
 
 
-class OpenVinoParams(StorageParams):
+class OpenVinoParams(StorageParams, CallParams):
     performance_hint: Literal["latency", "throughput"] = Field(
         "latency", description="one request at a time, or many streams at once"
     )
@@ -94,13 +118,11 @@ class OpenVinoParams(StorageParams):
     weights: NncfWeights | None = Field(
         None, description="weights for NNCF to compress (pip install 'compressctl[nncf]')"
     )
-    preprocess: Preprocess | None = Field(None, description="preprocessing to build into the model's single input")
 
     @model_validator(mode="after")
     def _packed_is_onnx(self) -> OpenVinoParams:
         only_in_ir = {
             "weights": self.weights,
-            "preprocess": self.preprocess,
             "float16_constants": self.float16_constants,
         }
         told = [name for name, value in only_in_ir.items() if value]
@@ -119,7 +141,7 @@ class Profile(BackendParams):
     max: tuple[Count, ...] = Field(description="largest shape")
 
 
-class TensorRtParams(StorageParams):
+class TensorRtParams(StorageParams, CallParams):
     precision: Literal["float16", "float32"] = Field(
         "float16", description="of the layers that are not integer, baked into the graph: networks are strongly typed"
     )

@@ -52,25 +52,27 @@ def export(
     from compressctl.measure.session_host import SessionHost
 
     names = [name for entry in to for name in entry.split(",")]
-    targets = [_target(name, options or [], profile, batch) for name in names]
+    targets = [_target(name, options or [], profile, batch, data) for name in names]
     model = _read(file)
     samples = timed_samples(data, model.signature, parse_shapes(shape or ()))
     shapes = samples.call(batch).shapes
     with SessionHost() as host:
-        reference = _reference(samples, file, host)
         for target in targets:
             placed = replace(target, input_shapes=shapes)
+            reference = _reference(samples, file, host, placed)
             _write(model, placed, output / target.backend, reference, host, samples.sample_shapes())
 
 
-def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
+def _target(name: str, options: list[str], profile: str, batch: int, data: Path | None) -> Target:
     from typing import get_args
 
+    from compressctl.cli.files import data_section
     from compressctl.core.backend import backends
     from compressctl.core.errors import UsageError
     from compressctl.core.machine import this_machine
     from compressctl.core.nearest import suggestion
     from compressctl.core.target import Profile, Target, resolve_profile
+    from compressctl.recipe.order import with_image_steps
 
     if name not in backends:
         raise UsageError(f"--to {name}: there is no such backend", hint=backends.nearest(name))
@@ -79,7 +81,7 @@ def _target(name: str, options: list[str], profile: str, batch: int) -> Target:
     given = {key: value for text in options for backend, key, value in [_option(text)] if backend == name}
     params = _checked(name, given)
     resolved = resolve_profile(profile, this_machine(), name)  # type: ignore[arg-type]
-    return Target(name, profile=resolved, batch_size=batch, options=params)
+    return Target(name, profile=resolved, batch_size=batch, options=with_image_steps(params, data_section(data)))
 
 
 def _option(text: str) -> tuple[str, str, Any]:
@@ -184,7 +186,7 @@ def _write(
         for node in [node for node in multiplying if node.rule][:5]:
             kernel = f", {node.kernel}" if node.kernel else ""
             print(f"  in float: {node.name} ({node.op}{kernel}): {node.rule}")
-    print(f"  {_compared(target, artifact, reference, host)}")
+    print(f"  {_compared(model, target, artifact, reference, host)}")
 
 
 @dataclass(frozen=True)
@@ -201,14 +203,17 @@ class _Reference:
     is_random: bool = True
 
 
-def _reference(samples: Samples, original: Path, host: SessionHost) -> _Reference:
+def _reference(samples: Samples, original: Path, host: SessionHost, target: Target) -> _Reference:
+    from compressctl.backends.preprocess import as_prepared, asked_steps
     from compressctl.core.backend import Artifact
     from compressctl.core.errors import CompressctlError
     from compressctl.core.target import Target
 
-    target = Target("onnxruntime", options={"integer_activations": False})
     try:
-        session = host.open(Artifact("onnxruntime", original, (original,)), target)
+        session = host.open(
+            Artifact("onnxruntime", original, (original,)),
+            Target("onnxruntime", options={"integer_activations": False}),
+        )
     except CompressctlError as error:
         return _Reference({}, {}, refused=error)
     problem = None
@@ -216,6 +221,8 @@ def _reference(samples: Samples, original: Path, host: SessionHost) -> _Referenc
         # Some graphs name their batch and hold a Reshape that takes only 1.
         call = samples.call(batch)
         inputs = dict(call.inputs)
+        if call.is_random:
+            inputs = as_prepared(inputs, asked_steps(samples.signature, target))
         try:
             return _Reference(inputs, session.run(inputs), is_random=call.is_random)
         except CompressctlError as error:
@@ -229,17 +236,19 @@ def _reference(samples: Samples, original: Path, host: SessionHost) -> _Referenc
     return _Reference({}, {}, refused=problem)
 
 
-def _compared(target: Target, artifact: Any, reference: _Reference, host: SessionHost) -> str:
+def _compared(model: OnnxModel, target: Target, artifact: Any, reference: _Reference, host: SessionHost) -> str:
     problem = reference.refused or reference.failed
-    if target.options.get("preprocess"):
-        return "not compared with the original: it takes other inputs now"
     if problem is not None:
         return f"not compared with the original: {problem.message}"
+    from compressctl.backends.preprocess import called_signature
+    from compressctl.core.data import as_wide
     from compressctl.core.model import Signature
     from compressctl.measure.fidelity import Comparison, is_far, nearness, why_uncompared
 
     comparison = Comparison(Signature((), ()))
-    comparison.add(reference.outputs, host.open(artifact, target).run(reference.inputs), 1, is_filled=False)
+    types = {spec.name: spec.dtype for spec in called_signature(model.signature, target).inputs}
+    inputs = {name: as_wide(array, types[name]) for name, array in reference.inputs.items()}
+    comparison.add(reference.outputs, host.open(artifact, target).run(inputs), 1, is_filled=False)
     found = comparison.result()
     words = ", ".join(
         f"{output.name} {nearness(output) if output.samples else f'not compared ({why_uncompared(output)})'}"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from compressctl.core.data import Dataset
     from compressctl.core.model import Signature
     from compressctl.measure.samples import Samples
+    from compressctl.recipe.schema import DataSection
 
 
 @contextmanager
@@ -37,9 +38,13 @@ def _exported_file(path: Path) -> tuple[Artifact, Signature]:
     from compressctl.core.backend import Artifact
 
     if path.suffix != ".xml":
+        from compressctl.backends.preprocess import KEY, before_preprocessing, read_steps
+        from compressctl.graph.model_file import metadata
         from compressctl.sources.onnx_file import read_onnx, signature_of
 
-        return Artifact("onnxruntime", path, (path,)), signature_of(read_onnx(path).graph, path)
+        proto = read_onnx(path)
+        signature = before_preprocessing(signature_of(proto.graph, path), read_steps(metadata(proto).get(KEY), path))
+        return Artifact("onnxruntime", path, (path,)), signature
     from compressctl.core.backend import BackendSpec, backends
     from compressctl.core.errors import MissingDependencyError
     from compressctl.pipeline.workspace import open_backend
@@ -56,18 +61,29 @@ def _exported_file(path: Path) -> tuple[Artifact, Signature]:
     return Artifact("openvino", path, files), openvino_signature(path)
 
 
-def dataset_of(recipe: Path | None) -> Dataset | None:
-    """What a recipe's `data` names; None without a recipe. Raises UsageError where it names none."""
+def data_section(recipe: Path | None) -> DataSection | None:
+    """A recipe's `data`; None without a recipe. Raises UsageError where it names none."""
     from compressctl.core.errors import UsageError
     from compressctl.recipe.loader import load
-    from compressctl.sources.load import load_dataset
 
     if recipe is None:
         return None
-    loaded = load(recipe)
-    if loaded.data is None:
+    found = load(recipe).data
+    if found is None:
         raise UsageError(f"{recipe} names no data", hint="add a `data` section")
-    return load_dataset(loaded.data, loaded.base, loaded.seed)
+    return found
+
+
+def dataset_of(recipe: Path | None) -> Dataset | None:
+    """What a recipe's `data` names; None without a recipe. Raises UsageError where it names none."""
+    from compressctl.recipe.loader import load
+    from compressctl.sources.load import load_dataset
+
+    section = data_section(recipe)
+    if section is None or recipe is None:
+        return None
+    loaded = load(recipe)
+    return load_dataset(section, loaded.base, loaded.seed)
 
 
 def declared_in(recipe: Path | None, signature: Signature) -> Signature:

@@ -78,6 +78,15 @@ class SummedMetric(Protocol):
     def value(self, totals: np.ndarray) -> float: ...
 
 
+@runtime_checkable
+class PreparesImages(Protocol):
+    """A dataset's params that say how images become arrays."""
+
+    def image_steps(self) -> dict[str, Any]:
+        """scale, mean, std, model_layout and model_color, as `preprocess` under a recipe's export has them."""
+        ...
+
+
 @dataclass(frozen=True)
 class ModelSourceSpec:
     name: str

@@ -141,7 +141,24 @@ def to_single(model: onnx.ModelProto) -> onnx.ModelProto:
             for value in (*place.input, *place.output):
                 if value.type.tensor_type.elem_type in _HALVES:
                     value.type.tensor_type.elem_type = TensorProto.FLOAT
-    _cast_io(editor)
+    _cast_io(
+        editor, {value.name for value in (*graph.input, *graph.output) if value.type.tensor_type.elem_type in _HALVES}
+    )
+    return made
+
+
+def half_io(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph whose float32 inputs and outputs are float16, behind Casts."""
+    made = copy_of(model)
+    stored = {tensor.name for tensor in made.graph.initializer}
+    floats = [
+        value
+        for value in (*made.graph.input, *made.graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.name not in stored
+    ]
+    for value in floats:
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    _cast_io(GraphEditor(made.graph), {value.name for value in floats})
     return made
 
 
@@ -159,14 +176,10 @@ def in_floats_of(model: onnx.ModelProto, original: onnx.ModelProto) -> onnx.Mode
     return (store_half if widens and not given & set(_HALVES) else to_half)(model, kind=kind)[0]
 
 
-def _cast_io(editor: GraphEditor) -> None:
-    """Let a graph that computes in float32 take and give the 16-bit floats that it says."""
+def _cast_io(editor: GraphEditor, names: Collection[str]) -> None:
+    """Let a graph that computes in float32 take and give the 16-bit floats that it says. names: of those inputs and outputs."""
     graph, casts = editor.graph, []
-    inner = {
-        value.name: editor.name(value.name, "single")
-        for value in (*graph.input, *graph.output)
-        if value.type.tensor_type.elem_type in _HALVES
-    }
+    inner = {name: editor.name(name, "single") for name in names}
     for node in graph.node:
         rename_reads(node, inner)
         node.output[:] = [inner.get(name, name) for name in node.output]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compressctl.backends.preprocess import asked_steps, taken_shapes
 from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
@@ -90,6 +91,7 @@ def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) 
     if others:
         effort = replace(by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4)
         timed += _compared(ends, others, events, effort).points
+    timed = [[*runs[:-1], _as_taken(runs[-1], subjects[-1], by)] for runs in timed]
     with SessionHost() as host:
         found = [
             _measurement(subject, run, by, host, in_full=position in (0, last))
@@ -102,6 +104,13 @@ def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) 
     return _result(subjects, _scored(subjects, found, by, events), by, steps).model_copy(
         update={"noise": headline.noise}
     )
+
+
+def _as_taken(run: LatencyRun, subject: Subject, by: MeasurementConfig) -> LatencyRun:
+    """With the shapes that the file was given, where that is prepared inside: it takes images."""
+    steps = asked_steps(subject.model.signature, by.target)
+    shapes = taken_shapes(run.latency.shapes, steps)
+    return replace(run, latency=run.latency.model_copy(update={"shapes": shapes}))
 
 
 def _result(

@@ -66,6 +66,7 @@ class Delivery:
     def _deliver(self, name: str, model: OnnxModel, dataset: Dataset | None) -> BackendResult:
         """One deliverable, built and measured beside the float model in the same runtime."""
         from compressctl.backends.onnx_file import opset_note
+        from compressctl.backends.preprocess import called_signature
 
         backend = open_backend(name)
         target = replace(self.workspace.target, backend=name, options=export_options(self.workspace.recipe, name))
@@ -78,7 +79,7 @@ class Delivery:
             last = next((record.id for record in reversed(self.records) if record.use != "lower"), "handed over")
             made = backend.build(model, target, root)
             made = replace(made, notes=(*made.notes, *opset_note(source, made)))
-            compressed = Subject(last, made, model)
+            compressed = Subject(last, made, replace(model, signature=called_signature(model.signature, target)))
         self.workspace.close()  # what stages had opened would take memory from what is measured
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:

@@ -29,6 +29,7 @@ from compressctl.measure.session_host import SessionHost
 from compressctl.pipeline.acceptance import Timer
 from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
 from compressctl.pipeline.plan import Plan, Step
+from compressctl.recipe.order import AS_THE_MODEL
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.called import CalledDataset, steps_of
 from compressctl.sources.python_code import author_function
@@ -292,5 +293,12 @@ def open_backend(name: str) -> Backend:
 
 def in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
     """What every comparison begins from: the model as it came, whatever the deliverable's float layers become."""
-    plain = {"precision": "float32", "float16_constants": False, "weights": None, "storage": "plain", "names": "kept"}
+    plain = {
+        "precision": "float32",
+        "float16_constants": False,
+        "weights": None,
+        "storage": "plain",
+        "names": "kept",
+        **AS_THE_MODEL,
+    }
     return {**options, **{name: value for name, value in plain.items() if name in options}}

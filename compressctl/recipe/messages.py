@@ -25,7 +25,9 @@ def problems_of(error: ValidationError, node: Node, at: tuple[Step, ...], kind: 
             found[path] = Problem(_either(found[path].message, message), path, found[path].hint or hint, origin)
         else:
             found[path] = Problem(message, path, hint, origin)
-    return list(found.values())
+    # A member of a union that takes mappings and finds something wrong inside this one is the one that was meant.
+    inside = {path for path in found if any(other.startswith((f"{path}.", f"{path}[")) for other in found)}
+    return [problem for path, problem in found.items() if path not in inside or _REFUSED not in problem.message]
 
 
 def _steps_in(node: Node, location: Sequence[Any]) -> list[Step]:
@@ -85,12 +87,15 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 def _either(first: str, second: str) -> str:
     """Two refusals of one value by the members of a union."""
-    marker = ", not "
+    marker = _REFUSED
     if marker in first and marker in second and second.split(marker)[1] not in first:
         return f"{first} or {second.split(marker, 1)[1]}"
     # A member that did not refuse the type is the one that was meant.
     return second if marker in first and marker not in second else first
 
+
+_REFUSED = ", not "
+"""In what is said of a value of another type."""
 
 _TYPES = (
     ("int", "a whole number"),

@@ -11,12 +11,12 @@ from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import TechniqueParams, declared_problems, declared_products
-from compressctl.core.source import metrics, model_sources
+from compressctl.core.source import PreparesImages, metrics, model_sources
 from compressctl.core.target import Release, Target, resolve_profile
 from compressctl.core.tasks import TASKS
 from compressctl.core.technique import ModelFacts, TechniqueSpec, techniques
 from compressctl.recipe.needs import unmet_needs
-from compressctl.recipe.schema import Recipe, Stage
+from compressctl.recipe.schema import DataSection, Recipe, Stage
 
 
 def order_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -34,6 +34,7 @@ def order_problems(recipe: Recipe) -> Iterator[Problem]:
         form, quantized = spec.gives_from(form), quantized or spec.quantizes
     yield from _without_libraries(recipe)
     yield from _unserved(recipe, target)
+    yield from _unprepared(recipe)
     yield from _unmeasured_drops(recipe)
     yield from _unjudged_limits(recipe)
 
@@ -132,7 +133,7 @@ def resolve_target(recipe: Recipe) -> Target:
         profile=profile,
         oldest_onnxruntime=_release(wanted.onnxruntime),
         watts_per_core=wanted.watts_per_core,
-        options=export_options(recipe, wanted.backend),
+        options={**export_options(recipe, wanted.backend), **AS_THE_MODEL},
     )
 
 
@@ -166,7 +167,40 @@ def export_options(recipe: Recipe, backend: str) -> dict[str, Any]:
     """What the recipe says about a backend, defaults filled in, also when it is only the target and not exported."""
     given = next((entry.params for entry in recipe.export if entry.backend == backend), None)
     params = given if given is not None else backends.get(backend).params()
-    return params.model_dump(mode="json")
+    return with_image_steps(params.model_dump(mode="json"), recipe.data)
+
+
+def with_image_steps(options: dict[str, Any], data: DataSection | None) -> dict[str, Any]:
+    """A backend's options, in which `preprocess` has what only the data say."""
+    steps = options.get("preprocess")
+    if steps is None:
+        return options
+    said = {} if steps is True else steps
+    known = {key: value for key, value in _image_steps(data).items() if said.get(key) is None}
+    return {**options, "preprocess": {**said, **known}}
+
+
+AS_THE_MODEL = {"preprocess": None, "io_dtype": "float32"}
+"""Options of a file that is called as the model is: what stages and comparisons begin from."""
+
+
+def _image_steps(data: DataSection | None) -> dict[str, Any]:
+    """What data do to an image, as `preprocess` under export says it; nothing where they say nothing about images."""
+    params = None if data is None else data.params
+    return params.image_steps() if isinstance(params, PreparesImages) else {}
+
+
+def _unprepared(recipe: Recipe) -> Iterator[Problem]:
+    """Files that shall prepare images as the data do, where the data do not say how."""
+    declared = _image_steps(recipe.data)
+    for position, entry in enumerate(recipe.export):
+        steps = getattr(entry.params, "preprocess", None)
+        if steps is None or getattr(steps, "scale", None) is not None or declared.get("scale", 0) > 0:
+            continue
+        words = "the data do not say how images are prepared" if not declared else "the data's scale is not above 0"
+        yield Problem(
+            words, f"export[{position}].preprocess", "write scale, mean and std there, as in {scale: 0.003921569}"
+        )
 
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> Iterator[Problem]:

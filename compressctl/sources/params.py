@@ -226,6 +226,13 @@ class NpzParams(Normalised):
     scale: float | None = Field(None, description="multiplies the values; default: 1/255 for bytes, otherwise 1")
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the inputs")
 
+    def image_steps(self) -> dict[str, Any]:
+        """See PreparesImages; nothing where the arrays are not said to be images."""
+        if self.layout is None and self.encoded is None:
+            return {}
+        normalised = {"scale": 1 / 255 if self.scale is None else self.scale, "mean": self.mean, "std": self.std}
+        return {**normalised, "model_layout": "NCHW", "model_color": "gray" if self.layout == "NHW" else "rgb"}
+
     @model_validator(mode="after")
     def _one_way_to_store(self) -> NpzParams:
         plain = {"inputs", "labels", "test_inputs", "test_labels", "layout"} & self.model_fields_set
@@ -274,6 +281,11 @@ class PixelParams(Normalised):
     layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
     scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the images")
+
+    def image_steps(self) -> dict[str, Any]:
+        """See PreparesImages."""
+        normalised = {"scale": self.scale, "mean": self.mean, "std": self.std}
+        return {**normalised, "model_layout": self.layout, "model_color": self.color}
 
     @model_validator(mode="after")
     def _letterbox_has_a_size(self) -> Self:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from support.graphs import residual_model
 
 from compressctl.backends.openvino import BACKEND
-from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.backends.params import OpenVinoParams
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
@@ -53,26 +53,6 @@ def test_a_node_in_float_has_a_reason(tmp_path: Path) -> None:
     nodes = {node.name: node for node in BACKEND.explain(artifact, _target())}
     assert nodes["conv1"].precision == "int8"
     assert (nodes["conv2"].precision, nodes["conv2"].rule) == ("float32", "the gate gave it back")
-
-
-def test_preprocessing_becomes_part_of_the_model_and_is_undone_on_normalized_data(tmp_path: Path) -> None:
-    model = residual_model()
-    mean, std = tuple(float(10 * n) for n in range(1, 4)), (50.0, 60.0, 70.0)
-    with pytest.raises(StageError):
-        # Three means for eight channels: OpenVINO's own complaint, in one line.
-        BACKEND.build(model, _target(preprocess=Preprocess(mean=mean, std=std)), tmp_path)
-    assert not list(tmp_path.iterdir())
-    steps = Preprocess(mean=(100.0,) * 8, std=(50.0,) * 8)
-    artifact = BACKEND.build(model, _target(preprocess=steps), tmp_path)
-    session = BACKEND.open(artifact, _target())
-    bytes_ = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 6))
-    normalized = ((bytes_ - 100) / 50).astype(np.float32)
-    (tmp_path / "plain").mkdir()
-    plain = BACKEND.open(BACKEND.build(model, _target(), tmp_path / "plain"), _target()).run({"x": normalized})["y"]
-    assert np.abs(session.run({"x": normalized})["y"] - plain).max() <= 0.06 + 1e-6
-    session.repeat({"x": np.random.default_rng(0).normal(size=(1, 8, 6, 6)).astype(np.float32)})()
-    with pytest.raises(UsageError, match="preprocess does not fit"):
-        session.run({"x": normalized + 0.0071})
 
 
 @pytest.mark.parametrize("options", [{"performance_hint": "throughput", "streams": 2}, {"precision": "bfloat16"}])

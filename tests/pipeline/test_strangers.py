@@ -190,7 +190,7 @@ def test_a_failing_deliverable_leaves_the_others_measured(shell: Shell) -> None:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     _save(shell, nodes, [_value("x", ["N", 64])], [_value("y", ["N", 32])], [_weight("w", 64, 32)])
     np.savez(shell.folder / "d.npz", x=RNG.random((40, 64), np.float32))
-    export = "[{backend: openvino, preprocess: {layout: NHWC, mean: [0.5, 0.5, 0.5]}}, onnxruntime]"
+    export = "[{backend: openvino, preprocess: {layout: NHWC, scale: 1.0, mean: [0.5, 0.5, 0.5]}}, onnxruntime]"
     _recipe(shell, WEIGHTS, NPZ, export=export, budget="{size: 1MB}")
     code, report, said = _run(shell)
     assert code in (2, 4), said

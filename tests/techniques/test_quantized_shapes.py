@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.digit_network import Digits, accuracy, context, digits, fitted_network
 from support.recipes import recipe_of
 
-from compressctl.backends.onnx_file import to_onnx, write_onnx
+from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.onnxruntime import BACKEND as ONNXRUNTIME
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
@@ -147,7 +147,7 @@ def test_a_model_too_large_for_one_file_goes_all_the_way(
     assert (kept / "model.onnx.data").exists()
     assert result.body.SerializeToString() == before
     again = read_model(kept, lambda: model, recipe_of(tmp_path))
-    files = write_onnx(again, VNNI, made)
+    files = save_onnx(to_onnx(again, VNNI), made)
     assert [path.name for path in files] == ["model.onnx", "model.onnx.data"]
     assert files[0].stat().st_size < files[1].stat().st_size
     session = onnxruntime.InferenceSession(str(files[0]), providers=["CPUExecutionProvider"])

@@ -45,6 +45,7 @@ class OnnxRuntime:
         _require()
         from compressctl.backends.onnx_file import save_onnx, to_onnx
         from compressctl.backends.onnxruntime.choose import choose_forms
+        from compressctl.backends.preprocess import as_served
         from compressctl.backends.releases import note
         from compressctl.backends.storage import as_stored
         from compressctl.graph.opset import opset_of
@@ -54,9 +55,10 @@ class OnnxRuntime:
         proto, stored = as_stored(to_onnx(model, target, forms), target)
         if target.options.get("names") == "short":
             proto = with_short_names(proto)
+        proto, called = as_served(proto, model.signature, target)
         served = (*note(model, proto, target), *_libraries(proto))
         files = save_onnx(proto, folder)
-        return Artifact("onnxruntime", files[0], files, (*notes, *stored, *served), opset=opset_of(proto))
+        return Artifact("onnxruntime", files[0], files, (*notes, *stored, *called, *served), opset=opset_of(proto))
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""

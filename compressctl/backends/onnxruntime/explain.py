@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from compressctl.backends.node_names import RENAMED
+from compressctl.backends.preprocess import KEY, PREFIX, read_steps, taken_shapes
 from compressctl.backends.rules import broken_rule
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.custom_ops import register
@@ -17,7 +18,7 @@ from compressctl.core.target import Target
 from compressctl.graph.constants import node_name
 from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.index import attribute, index
-from compressctl.graph.model_file import read_model
+from compressctl.graph.model_file import metadata, read_model
 from compressctl.graph.unpack_constants import is_packed, unpack_constants
 
 _INTEGER = re.compile(r"QLinear|QGemm|QAttention|MatMulInteger|ConvInteger|DynamicQuantizeMatMul|DynamicQuantizeLSTM")
@@ -34,7 +35,8 @@ def explain(path: Path, target: Target, inputs: Mapping[str, Sequence[int]] | No
     if is_packed(artifact.graph):
         artifact = unpack_constants(artifact)
     executed = _optimized(path, target)
-    left = executed_macs(costs(artifact, inputs=inputs))
+    steps = read_steps(metadata(artifact).get(KEY), path)
+    left = executed_macs(costs(artifact, inputs=None if inputs is None else taken_shapes(inputs, steps)))
     producers = index(artifact.graph).producers
     is_quantized = any(node.op_type == "QuantizeLinear" for node in artifact.graph.node)
     found = []
@@ -43,7 +45,12 @@ def explain(path: Path, target: Target, inputs: Mapping[str, Sequence[int]] | No
         precision = "int8" if _INTEGER.search(node.op_type) else _float_precision(node)
         taken = left.pop(name, None if _MULTIPLIES.search(node.op_type) else 0)
         rule = None
-        if is_quantized and precision.startswith("float") and (taken != 0 or node.op_type in _COMPUTES):
+        if (
+            is_quantized
+            and not name.startswith(PREFIX)
+            and precision.startswith("float")
+            and (taken != 0 or node.op_type in _COMPUTES)
+        ):
             rule = broken_rule(artifact, name)
         found.append(ExecutedNode(name, node.op_type, precision, taken, rule))
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 
 from compressctl.backends.node_names import node_name
+from compressctl.backends.preprocess import KEY, images_of, read_steps
 from compressctl.core.custom_ops import EXTENSIONS, register
 from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.failures import refused_in
@@ -22,7 +23,10 @@ _QUIET = 4
 
 
 class OrtSession:
-    """A Session. Arrays go in and come out as they are: a wrong name, type or shape is an error, never a cast."""
+    """A Session. Arrays go in and come out as they are: a wrong name, type or shape is an error, never a cast.
+
+    Of a file with preprocessing inside, what the data prepared is turned back into images first.
+    """
 
     def __init__(self, session: onnxruntime.InferenceSession, path: Path) -> None:
         self._session = session
@@ -33,9 +37,13 @@ class OrtSession:
         )
         self._outputs = [spec.name for spec in self.signature.outputs]
         self._inputs = {spec.name: spec for spec in self.signature.inputs}
+        self._steps = read_steps(session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for one batch. Raises UsageError for inputs that the model does not take."""
+        return self._run(images_of(inputs, self._steps))
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if inputs.keys() != self._inputs.keys():
             raise UsageError(
                 f"{self._path.name} takes {_listed(self._inputs)} but was given {_listed(inputs)}",
@@ -50,9 +58,10 @@ class OrtSession:
         return dict(zip(self._outputs, values, strict=True))
 
     def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
-        """ONNX Runtime's call on these inputs, checked once, here. Raises as `run` does."""
-        self.run(inputs)
-        return partial(self._session.run, self._outputs, dict(inputs))
+        """ONNX Runtime's call on these inputs, checked once, here. Raises as `run` does, but takes any numbers for images."""
+        given = images_of(inputs, self._steps, exact=False)
+        self._run(given)
+        return partial(self._session.run, self._outputs, given)
 
 
 def open_session(path: Path, target: Target) -> OrtSession:

@@ -13,10 +13,11 @@ import openvino
 
 from compressctl.backends.dialects.cpu import active_sites
 from compressctl.backends.dialects.weight_only import weight_only_products
-from compressctl.backends.onnx_file import save_onnx, to_onnx, write_onnx
+from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.openvino.nncf_weights import compress_weights
 from compressctl.backends.openvino.translate import translated
-from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.backends.params import OpenVinoParams
+from compressctl.backends.preprocess import KEY, as_served
 from compressctl.backends.rules import WEIGHT_ONLY
 from compressctl.backends.storage import as_stored
 from compressctl.core.backend import Artifact
@@ -25,6 +26,7 @@ from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.cost import costs, executed_macs
 from compressctl.graph.fuse import fuse_hard_swish
+from compressctl.graph.model_file import metadata
 
 NOTES = ["compressctl", "nodes"]
 """Where in the IR's runtime info each node's MACs and the reason why it is float are kept, for `explain`."""
@@ -48,21 +50,22 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
     with FolderInWriting(folder) as scratch:
         if options.storage == "compressed":
             return _packed(model, target, scratch, folder, options)
-        source = write_onnx(model, target, scratch)
+        proto, called = as_served(to_onnx(model, target), model.signature, target)
+        steps = metadata(proto).get(KEY)
+        source = save_onnx(proto, scratch)
         try:
             converted = openvino.convert_model(str(source[0]))
             _name_inputs(converted, [spec.name for spec in model.signature.inputs])
             if options.weights is not None:
                 converted = compress_weights(converted, options.weights)
-            if options.preprocess is not None:
-                converted = _with_preprocessing(converted, options.preprocess)
-                converted.set_rt_info(options.preprocess.model_dump_json(), PREPROCESS)
+            if steps is not None:
+                converted.set_rt_info(steps, PREPROCESS)
         except Exception as error:
             raise translated(error, source[0]) from error
         converted.set_rt_info(json.dumps(_notes(model)), NOTES)
         openvino.save_model(converted, scratch / "model.xml", compress_to_fp16=options.float16_constants)
         files = [(scratch / name).replace(folder / name) for name in ("model.bin", "model.xml")]
-    return Artifact("openvino", files[1], (files[1], files[0]), _said(options))
+    return Artifact("openvino", files[1], (files[1], files[0]), (*called, *_said(options)))
 
 
 def _name_inputs(converted: openvino.Model, names: Sequence[str]) -> None:
@@ -75,14 +78,15 @@ def _name_inputs(converted: openvino.Model, names: Sequence[str]) -> None:
 
 def _packed(model: OnnxModel, target: Target, scratch: Path, folder: Path, options: OpenVinoParams) -> Artifact:
     proto, stored = as_stored(to_onnx(model, target), target)
-    onnx.helper.set_model_props(proto, {NOTES_IN_ONNX: json.dumps(_notes(model))})
+    proto, called = as_served(proto, model.signature, target)
+    onnx.helper.set_model_props(proto, {**metadata(proto), NOTES_IN_ONNX: json.dumps(_notes(model))})
     written = save_onnx(proto, scratch)
     try:
         openvino.Core().read_model(written[0])
     except Exception as error:
         raise translated(error, written[0]) from error
     files = tuple(file.replace(folder / file.name) for file in reversed(written))
-    return Artifact("openvino", files[-1], tuple(reversed(files)), (*_said(options), *stored))
+    return Artifact("openvino", files[-1], tuple(reversed(files)), (*_said(options), *called, *stored))
 
 
 def _notes(model: OnnxModel) -> dict[str, list[Any]]:
@@ -106,36 +110,12 @@ def _notes(model: OnnxModel) -> dict[str, list[Any]]:
     return notes
 
 
-def _with_preprocessing(model: openvino.Model, steps: Preprocess) -> openvino.Model:
-    from openvino import Layout, Type
-    from openvino.preprocess import PrePostProcessor
-
-    processor = PrePostProcessor(model)
-    processor.input().tensor().set_element_type(getattr(Type, {"uint8": "u8", "float32": "f32"}[steps.dtype]))
-    processor.input().tensor().set_layout(Layout(steps.layout))
-    processor.input().model().set_layout(Layout("NCHW"))
-    done = processor.input().preprocess().convert_element_type(Type.f32)
-    if steps.reverse_channels:
-        done = done.reverse_channels()
-    if steps.scale is not None:
-        done = done.scale(steps.scale)
-    if steps.mean is not None:
-        done = done.mean(list(steps.mean))
-    if steps.std is not None:
-        done.scale(list(steps.std))
-    return processor.build()
-
-
 def _said(options: OpenVinoParams) -> tuple[str, ...]:
     notes = []
     if options.float16_constants:
         notes.append("float constants are stored as float16 in the file")
     if options.weights is not None:
         notes.append(f"weights that were in float are {options.weights.mode}, compressed by NNCF")
-    if options.preprocess is not None:
-        notes.append(
-            f"preprocessing is part of the model: it takes {options.preprocess.dtype} {options.preprocess.layout}"
-        )
     if options.precision != "float32":
         notes.append(f"float layers run in {options.precision} where the processor can, accuracy included")
     return tuple(notes)

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from compressctl.backends.openvino.build import NOTES, NOTES_IN_ONNX
 from compressctl.backends.openvino.macs import macs_at
 from compressctl.backends.openvino.session import compile_model
+from compressctl.backends.preprocess import taken_shapes
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.target import Target
 from compressctl.graph.model_file import metadata, parse
@@ -46,10 +47,11 @@ def explain(path: Path, target: Target, inputs: Mapping[str, Sequence[int]] | No
 
     MACs are those that the file was built with, counted anew for `inputs` where they are given, see `Backend`.
     """
-    compiled, _ = compile_model(path, target, profiled=True)
-    notes, kernels = _notes(path), _kernels(compiled, inputs or {})
-    if inputs:
-        _count_at(notes, path, inputs)
+    compiled, steps = compile_model(path, target, profiled=True)
+    given = taken_shapes(inputs or {}, steps)
+    notes, kernels = _notes(path), _kernels(compiled, given)
+    if given:
+        _count_at(notes, path, given)
     quantized = False
     rounded = "int8" if int(compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE")) > 0 else "float32"
     found = []

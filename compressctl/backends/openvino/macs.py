@@ -12,7 +12,7 @@ import openvino
 def macs_at(path: Path, inputs: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int | None]]:
     """Name and MACs of each operator that multiplies, None where its shapes stay unknown. Nothing where the shapes do not fit.
 
-    inputs: shapes by name of the input; those that the file does not have (a preprocessing step took their place) are left out.
+    inputs: shapes by name of the input; those that the file does not have are left out.
     """
     model = openvino.Core().read_model(path)
     wanted = {

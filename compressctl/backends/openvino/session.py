@@ -13,14 +13,16 @@ import openvino
 from compressctl.backends.openvino.build import PREPROCESS
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams, Preprocess
+from compressctl.backends.preprocess import KEY, images_of, read_steps
 from compressctl.core.errors import UsageError
 from compressctl.core.target import Target
+from compressctl.graph.model_file import metadata, parse
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class OpenVinoSession:
-    """A Session. steps: preprocessing inside the model, which is undone on the arrays that it is given."""
+    """A Session. steps: preprocessing inside the model, for which prepared arrays are turned back into images."""
 
     def __init__(self, compiled: openvino.CompiledModel, path: Path, steps: Preprocess | None) -> None:
         self._request = compiled.create_infer_request()
@@ -53,9 +55,7 @@ class OpenVinoSession:
                 f"{self._path.name} takes {taken} but was given {', '.join(inputs) or 'nothing'}",
                 hint="name the arrays like the model's inputs",
             )
-        given = {
-            name: undo(array, self._steps, exact=exact) if self._steps else array for name, array in inputs.items()
-        }
+        given = images_of(inputs, self._steps, exact=exact)
         for name, array in given.items():
             wanted = ports[name].element_type.to_dtype()
             if array.dtype != wanted:
@@ -85,10 +85,14 @@ def compile_model(
         compiled = core.compile_model(model, "CPU", {**serving_config(target), **more})
     except Exception as error:
         raise translated(error, path) from error
-    steps = None
-    if model.has_rt_info(PREPROCESS):
-        steps = Preprocess.model_validate_json(model.get_rt_info(PREPROCESS).astype(str))
-    return compiled, steps
+    return compiled, steps_inside(path, model)
+
+
+def steps_inside(path: Path, model: openvino.Model) -> Preprocess | None:
+    """The preprocessing that a file says it holds."""
+    if path.suffix == ".onnx":
+        return read_steps(metadata(parse(path).model).get(KEY), path)
+    return read_steps(model.get_rt_info(PREPROCESS).astype(str) if model.has_rt_info(PREPROCESS) else None, path)
 
 
 def serving_config(target: Target) -> dict[str, Any]:
@@ -108,32 +112,3 @@ def serving_config(target: Target) -> dict[str, Any]:
     if options.cache_dir is not None:
         config["CACHE_DIR"] = options.cache_dir
     return config
-
-
-def undo(array: np.ndarray, steps: Preprocess, *, exact: bool = True) -> np.ndarray:
-    """What the built-in preprocessing would turn into this array. array: (n, channels, h, w) float32.
-
-    Raises UsageError when bytes are wanted and undoing does not give whole numbers of 0 to 255; not exact: it rounds and cuts.
-    """
-    values = array.astype(np.float64)
-    if steps.std is not None:
-        values = values * np.reshape(steps.std, (1, -1, 1, 1))
-    if steps.mean is not None:
-        values = values + np.reshape(steps.mean, (1, -1, 1, 1))
-    if steps.scale is not None:
-        values = values * steps.scale
-    if steps.reverse_channels:
-        values = values[:, ::-1]
-    if steps.layout == "NHWC":
-        values = values.transpose(0, 2, 3, 1)
-    if steps.dtype == "float32":
-        return np.ascontiguousarray(values, np.float32)
-    whole = np.rint(values)
-    if not exact:
-        return np.ascontiguousarray(whole.clip(0, 255), np.uint8)
-    if np.abs(whole - values).max(initial=0.0) > 0.02 or whole.min(initial=0) < 0 or whole.max(initial=0) > 255:
-        raise UsageError(
-            "export.preprocess does not fit the data: undoing it on a sample does not give bytes",
-            hint="scale, mean and std must be those with which the data is normalized, in the same units",
-        )
-    return np.ascontiguousarray(whole, np.uint8)

@@ -8,9 +8,9 @@ from typing import Any
 
 import openvino
 
-from compressctl.backends.openvino.build import PREPROCESS
+from compressctl.backends.openvino.session import steps_inside
 from compressctl.backends.openvino.translate import translated
-from compressctl.backends.params import Preprocess
+from compressctl.backends.preprocess import before_preprocessing
 from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.core.regular_files import open_regular
@@ -26,7 +26,8 @@ def signature_of(path: Path) -> Signature:
         if _BEGINS.match(file.read(1 << 16)) is None:
             raise UsageError(f"{path} is not an OpenVINO model", hint="name the .xml file that OpenVINO wrote")
     try:
-        return _signature(openvino.Core().read_model(path))
+        model = openvino.Core().read_model(path)
+        return before_preprocessing(_signature(model), steps_inside(path, model))
     except CompressctlError:
         raise
     except Exception as error:
@@ -38,11 +39,7 @@ _BEGINS = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>\s*)?<net\s[^>]*\bv
 
 
 def _signature(model: openvino.Model) -> Signature:
-    inputs = tuple(_spec(port) for port in model.inputs)
-    if model.has_rt_info(PREPROCESS):
-        steps = Preprocess.model_validate_json(model.get_rt_info(PREPROCESS).astype(str))
-        inputs = tuple(_before(spec, steps) for spec in inputs)
-    return Signature(inputs, tuple(_spec(port) for port in model.outputs))
+    return Signature(tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs)))
 
 
 def _spec(port: Any) -> TensorSpec:
@@ -53,10 +50,3 @@ def _spec(port: Any) -> TensorSpec:
         for axis, size in enumerate(port.get_partial_shape())
     )
     return TensorSpec(port.any_name, port.get_element_type().to_dtype().name, shape)
-
-
-def _before(spec: TensorSpec, steps: Preprocess) -> TensorSpec:
-    shape = spec.shape
-    if steps.layout == "NHWC":
-        shape = (shape[0], shape[3], shape[1], shape[2])
-    return TensorSpec(spec.name, "float32", shape)

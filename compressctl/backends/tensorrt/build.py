@@ -14,11 +14,12 @@ from compressctl.backends.dialects.tensorrt import four_bit_products, four_bits
 from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.params import Profile, TensorRtParams
+from compressctl.backends.preprocess import as_served, file_signature
 from compressctl.backends.storage import as_stored
 from compressctl.backends.tensorrt.rules import Graph, lint, two_of_four
 from compressctl.core.backend import Artifact
 from compressctl.core.errors import StageError, UsageError, first_line
-from compressctl.core.model import OnnxModel, TensorSpec, fits
+from compressctl.core.model import OnnxModel, Signature, TensorSpec, fits
 from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting
 from compressctl.graph.float16 import OLDEST_OPSET, to_half
@@ -37,17 +38,19 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
     that do not fit the model.
     """
     options = TensorRtParams.model_validate_json(json.dumps(dict(target.options)))
-    _check_profiles(model, options.profiles or {})
-    complete = options.model_dump(mode="json")
-    proto = to_onnx(model, replace(target, backend="tensorrt", options=complete))
+    target = replace(target, backend="tensorrt", options=options.model_dump(mode="json"))
+    taken = file_signature(model.signature, target)
+    _check_profiles(taken, options.profiles or {})
+    proto = to_onnx(model, target)
     notes = ["engine not built: it is built on the GPU that serves it, by build_engine.py beside the file"]
-    notes += [*_profile_notes(model, options), *_weight_notes(model)]
+    notes += [*_profile_notes(taken, options), *_weight_notes(model)]
     if options.precision == "float16":
         proto, kept = to_half(_new_enough(proto), options.float32_nodes)
         notes += [f"node {name} stays float32: {why}" for name, why in kept.items() if why != "asked for"]
     sparse = _sparse(proto, options, target)
-    proto, stored = as_stored(proto, replace(target, backend="tensorrt", options=complete))
-    notes += stored
+    proto, stored = as_stored(proto, target)
+    proto, called = as_served(proto, model.signature, target)
+    notes += [*stored, *called]
     findings = lint(proto, sparse=sparse)
     if findings:
         lines = [f"{found.rule}: {found.node}: {found.message}" for found in findings[:5]]
@@ -55,7 +58,7 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
             f"the graph breaks {len(findings)} of TensorRT's rules: " + "; ".join(lines),
             hint=_mend({finding.rule for finding in findings}),
         )
-    settings = _settings(model, options, target, sparse)
+    settings = _settings(taken, options, target, sparse)
     with FolderInWriting(folder) as scratch:
         files = save_onnx(proto, scratch)
         script = scratch / "build_engine.py"
@@ -118,12 +121,12 @@ def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> 
     return target.profile != "nvidia-sm75" and bool(two_of_four(Graph.of(proto, sparse=False)))
 
 
-def _settings(model: OnnxModel, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:
+def _settings(taken: Signature, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:
     given = options.profiles or {}
     return {
         "profiles": {
             spec.name: given[spec.name].model_dump(mode="json") if spec.name in given else _profile(spec, target)
-            for spec in _open_inputs(model)
+            for spec in _open_inputs(taken)
         },
         "workspace_bytes": options.workspace,
         "sparse": sparse,
@@ -132,13 +135,13 @@ def _settings(model: OnnxModel, options: TensorRtParams, target: Target, sparse:
     }
 
 
-def _open_inputs(model: OnnxModel) -> list[TensorSpec]:
-    return [spec for spec in model.signature.inputs if any(isinstance(axis, str) for axis in spec.shape)]
+def _open_inputs(taken: Signature) -> list[TensorSpec]:
+    return [spec for spec in taken.inputs if any(isinstance(axis, str) for axis in spec.shape)]
 
 
-def _check_profiles(model: OnnxModel, given: Mapping[str, Profile]) -> None:
+def _check_profiles(taken: Signature, given: Mapping[str, Profile]) -> None:
     """Raises UsageError for a profile that TensorRT would refuse on the GPU, after the build has begun there."""
-    inputs = {spec.name: spec for spec in model.signature.inputs}
+    inputs = {spec.name: spec for spec in taken.inputs}
     for name, profile in given.items():
         where = f"tensorrt.profiles.{name}"
         if name not in inputs:
@@ -154,11 +157,11 @@ def _check_profiles(model: OnnxModel, given: Mapping[str, Profile]) -> None:
                 raise UsageError(f"{where}.{label}: {told} does not fit {axes}", hint="only the named axes may vary")
 
 
-def _profile_notes(model: OnnxModel, options: TensorRtParams) -> list[str]:
+def _profile_notes(taken: Signature, options: TensorRtParams) -> list[str]:
     """Open axes beyond the batch of which nothing says how long they get."""
     return [
         f"the engine takes 1 to {_LARGEST_BATCH} along the axes {', '.join(axes)} of {spec.name}: set profiles if it shall more"
-        for spec in _open_inputs(model)
+        for spec in _open_inputs(taken)
         if spec.name not in (options.profiles or {})
         and (axes := [axis for axis in spec.shape[1:] if isinstance(axis, str)])
     ]
