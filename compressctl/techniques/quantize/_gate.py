@@ -52,7 +52,7 @@ def gated(
     else:
         model, held = hold_gate(rebuild, original, nodes, run, reason)
     floats = {} if model.quant is None else model.quant.float_nodes
-    why = floats if use == "quantize.weights" else {**no_kernel(model.body, use), **floats}
+    why = floats if use == "quantize.weights" else {**no_kernel(model.body, use, run.target.backend), **floats}
     left = Untouched(use, reads, planned(model), why).facts(model, run.events)
     return StageResult(model, {**facts, **held, "left_in_float": floats, **left})
 

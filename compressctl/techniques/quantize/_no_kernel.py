@@ -13,12 +13,13 @@ _RECURRENT = (
 )
 
 
-def no_kernel(body: onnx.ModelProto, use: str) -> dict[str, str]:
-    """By node, why a stage that runs layers on integers leaves it."""
+def no_kernel(body: onnx.ModelProto, use: str, backend: str) -> dict[str, str]:
+    """By node, why a stage that runs layers on integers leaves it. backend: the target's."""
     reasons: dict[str, str] = {}
     for weighted in find_weighted(body.graph):
         if weighted.op == "ConvTranspose":
-            reasons[weighted.node] = f"ONNX Runtime has no integer kernel for transposed convolutions; {_STORED}"
+            what = "ONNX Runtime has no integer kernel" if backend == "onnxruntime" else f"{use} writes no integers"
+            reasons[weighted.node] = f"{what} for transposed convolutions; {_STORED}"
         elif weighted.op in RECURRENT and use == "quantize.static":
             is_dynamic = weighted.op == "LSTM"
             reasons[weighted.node] = (
@@ -33,10 +34,10 @@ def no_kernel(body: onnx.ModelProto, use: str) -> dict[str, str]:
     return reasons
 
 
-def why_no_kernel(body: onnx.ModelProto, use: str) -> str:
+def why_no_kernel(body: onnx.ModelProto, use: str, backend: str) -> str:
     """The same for a message, one sentence for each reason; empty where there is no such layer."""
     kinds = {node.name: node.op_type for node in all_nodes(body.graph)}
     found: dict[str, str] = {}
-    for node, reason in no_kernel(body, use).items():
+    for node, reason in no_kernel(body, use, backend).items():
         found.setdefault(reason, f"{kinds[node]} {node}")
     return "".join(f"{layer}: {reason}; " for reason, layer in found.items())

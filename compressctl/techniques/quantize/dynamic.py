@@ -56,7 +56,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
             "nothing to quantize: no plain matrix product or recurrent layer has a float matrix as its weight"
             + (", or overrides keep it float" if candidates else "")
             + carried.why_nothing(),
-            hint=f"{why_no_kernel(body, 'quantize.dynamic')}{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
+            hint=f"{why_no_kernel(body, 'quantize.dynamic', run.target.backend)}{where_weights(model.body)}; convolutions run faster with ranges that are fixed beforehand: use "
             "quantize.static",
         )
     new = [node for node in nodes if node.weight not in before.plan]

@@ -129,7 +129,7 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
         raise NothingToCompressError(
             "nothing to quantize: no convolution or plain matrix product has a float32 constant of the main graph as its weight"
             + carried.why_nothing(),
-            hint=f"{why_no_kernel(body, 'quantize.static')}{layers_hint(model)}, and what is quantized already",
+            hint=f"{why_no_kernel(body, 'quantize.static', run.target.backend)}{layers_hint(model)}, and what is quantized already",
         )
     prepared = {**carried.facts, **before.facts, **prepared}
     split = run.data.split("calibration")
