@@ -66,6 +66,7 @@ def _on_digits(name: str, network: str) -> Benchmark:
 BENCHMARKS = {
     "startup": Benchmark(["benchmarks/startup.py"], minutes=True),
     "kills": Benchmark(["benchmarks/kills.py"], minutes=True),
+    "states": Benchmark(["benchmarks/states.py"]),
     "resnet20_int8": Benchmark(["benchmarks/int8_cpu.py", "recipes/int8-cpu.yaml"], (DATA,), minutes=True),
     "efficientnet_lite0_int8": Benchmark(
         ["benchmarks/int8_cpu.py", *_ON_IMAGENET], (IMAGENET,), (EFFICIENTNET,), minutes=True

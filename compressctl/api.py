@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.events import Event
-from compressctl.core.machine import check_system, check_temporary_folder
+from compressctl.core.machine import check_system, ensure_temporary_folder
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
 from compressctl.recipe.loader import load
@@ -187,7 +187,6 @@ def carry_out(
 ) -> tuple[RunResult, Report, list[Path]]:
     """A plan in a folder of its own, with its report written. Whatever stops it is in the result, also when it is a bug."""
     check_system()
-    check_temporary_folder()
     from compressctl.core.failures import translated
     from compressctl.core.run_folder import make_run_folder
     from compressctl.measure.environment import environment
@@ -202,6 +201,7 @@ def carry_out(
     facts = environment()
     folder = make_run_folder(output, recipe.name, plan.digest, _files(resolve(recipe), recipe.base))
     write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
+    ensure_temporary_folder(folder / "temporary")
     with signals_restored():
         result = run(
             recipe,

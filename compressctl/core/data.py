@@ -127,6 +127,12 @@ def _placed(batch: Batch, name: str, spec: TensorSpec) -> np.ndarray:
     import numpy as np
 
     array = as_wide(batch.inputs[name], spec.dtype)
+    if spec.batch_axis is not None and array.ndim <= spec.batch_axis:
+        shape = f"an array of the shape {list(array.shape)}" if array.ndim else "a single number"
+        raise UsageError(
+            f"input {name} of the model has samples along axis {spec.batch_axis}, the data gives {shape} for it",
+            hint="give it an array with a value for each sample",
+        )
     if batch.is_request or name in batch.constants:
         return array
     if spec.batch_axis is not None:

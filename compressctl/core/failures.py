@@ -93,7 +93,21 @@ def refusal(error: BaseException) -> CompressctlError | None:
         return MachineError(words, hint=_REFUSED[error.errno]) if error.errno in _REFUSED else None
     whole = text_of(error)
     said = next((words for words in _LIBRARIES_SAY if words in whole), None)
-    return MachineError(first_line(error), hint=_LIBRARIES_SAY[said]) if said else None
+    if said:
+        return MachineError(first_line(error), hint=_LIBRARIES_SAY[said])
+    # A library may wrap what it met in an error of its own.
+    behind = next((part for part in chain(error) if part is not error and _is_exhaustion(part)), None)
+    return refusal(behind) if behind is not None else None
+
+
+def _is_exhaustion(error: BaseException) -> bool:
+    """Whatever was being done, there was no more of something: other refusals may be what a library tries first."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and _REFUSED.get(error.errno or 0) in _EXHAUSTED
+    )
+
+
+_EXHAUSTED = (_SPACE, _MEMORY, _LIMITS)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import shutil
@@ -13,7 +14,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from compressctl.core.errors import MachineError
-from compressctl.core.failures import refusal
 
 
 def installed_version(*distributions: str) -> str | None:
@@ -60,12 +60,24 @@ def check_system() -> None:
         )
 
 
-def check_temporary_folder() -> None:
-    """Raises MachineError where no folder takes temporary files: libraries that are met later say it in many ways, or not at all."""
+def ensure_temporary_folder(folder: Path) -> None:
+    """Where the system has none, as in a container that may write to its output alone, temporary files lie in this one from now on.
+
+    Child processes have it too. It goes with the process: libraries remove theirs only then. Raises OSError.
+    """
+    if _has_temporary_folder():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder.absolute())
+    atexit.register(shutil.rmtree, folder.absolute(), ignore_errors=True)
+
+
+def _has_temporary_folder() -> bool:
     try:
         tempfile.gettempdir()
-    except OSError as error:
-        raise refusal(error) or MachineError(str(error)) from None
+    except OSError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1)

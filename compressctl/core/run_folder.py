@@ -19,6 +19,7 @@ _MARK = "events.jsonl"
 _LEFT = (
     "artifacts",
     "scratch",
+    "temporary",
     "recipe.lock.yaml",
     *(f"report.{ending}" for ending in ("html", "json", "junit.xml", "md", "sarif")),
     _MARK,

@@ -37,7 +37,7 @@ def is_computed_table(tensor: onnx.TensorProto) -> bool:
     if tensor.data_type not in _FLOATS:
         return False
     shape = [size for size in tensor.dims if size != 1]
-    if len(shape) not in (1, 2) or shape[0] < _ROWS:
+    if len(shape) not in (1, 2) or shape[0] < _ROWS or 0 in shape:
         return False
     try:
         values = to_array(tensor).reshape(shape)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import MissingDependencyError, StageError, text_of
+from compressctl.core.errors import CompressctlError, MissingDependencyError, StageError, text_of
 from compressctl.core.failures import chain, refused_in
 from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
 from compressctl.core.quiet import quiet
@@ -145,8 +145,11 @@ def _check_batch_is_free(proto: onnx.ModelProto, signature: Signature) -> None:
             )
 
 
-def _translated(error: Exception) -> StageError:
+def _translated(error: Exception) -> CompressctlError:
     """The exporter's pages of advice as one sentence that names the operator or the line."""
+    refused = refused_in("the network cannot be exported", error)
+    if refused is not None:
+        return refused
     text = _chain(error)
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
     if operator:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticSerializationError
 
 from compressctl.core.legible import legible, without_commands
 from compressctl.core.whole_files import write_whole
@@ -17,6 +20,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
     Where one cannot be written the others are, before its error is raised.
     """
+    report = _in_text(report)
     paths, errors = [], []
     for name, render in _RENDERED.items():
         try:
@@ -34,6 +38,23 @@ def write(report: Report, folder: Path) -> list[Path]:
 def written_in(folder: Path) -> list[str]:
     """The names of the files of a report that are there."""
     return [name for name in _RENDERED if (folder / name).is_file()]
+
+
+def _in_text(report: Report) -> Report:
+    """Names of files need not be text: bytes that are none are spelled out, as `\\xff`."""
+    try:
+        report.model_dump_json()
+    except PydanticSerializationError:
+        return Report.model_validate(_as_text(report.model_dump()))
+    return report
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return os.fsencode(value).decode(errors="backslashreplace")
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(inner) for key, inner in value.items()}
+    return type(value)(map(_as_text, value)) if isinstance(value, list | tuple) else value
 
 
 _RENDERED: Mapping[str, Callable[[Report], str]] = {

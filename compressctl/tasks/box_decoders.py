@@ -74,9 +74,9 @@ def detr(params: DetrParams, base: Path) -> Decode:
     def decode(outputs: Outputs) -> Sequence[np.ndarray]:
         boxes, logits = _boxes_and_scores(outputs, params.boxes_output, params.logits_output, 3)
         scores = _activated(logits, params.activation)
-        return _selected(
-            corners(boxes, params.boxes), scores[..., :-1] if params.activation == "softmax" else scores, params
-        )
+        if params.activation == "softmax":
+            scores = _left(scores[..., :-1], "softmax takes the last class for no object: set `activation: sigmoid`")
+        return _selected(corners(boxes, params.boxes), scores, params)
 
     return decode
 
@@ -138,7 +138,14 @@ def _without(scores: np.ndarray, background: int | None) -> np.ndarray:
         return scores
     if background >= scores.shape[-1]:
         raise UsageError(f"background: {background} is no class of scores {list(scores.shape)}")
-    return np.delete(scores, background, axis=-1)
+    return _left(np.delete(scores, background, axis=-1), "the only class is the background: set `background: null`")
+
+
+def _left(scores: np.ndarray, hint: str) -> np.ndarray:
+    """The scores themselves. Raises UsageError where no class is among them."""
+    if scores.shape[-1] == 0:
+        raise UsageError("no class is left to which a box could belong", hint=hint)
+    return scores
 
 
 def _activated(scores: np.ndarray, activation: Activation) -> np.ndarray:

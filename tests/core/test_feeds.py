@@ -113,3 +113,13 @@ def test_numbers_get_the_models_width_where_they_fit() -> None:
     assert {name: array.dtype.name for name, array in bind(batch, signature).items()} == {"x": "int32", "y": "float32"}
     large = Batch({"x": np.array([1 << 40]), "y": np.array([0.5])}, None, np.arange(1))
     assert bind(large, signature)["x"].dtype == np.int64  # left for the runtime to refuse, never wrapped
+
+
+@pytest.mark.parametrize("is_request", [False, True])
+@pytest.mark.parametrize("constants", [frozenset(), frozenset({"x"})])
+def test_a_single_number_for_an_input_of_samples_is_refused_in_words(
+    is_request: bool, constants: frozenset[str]
+) -> None:
+    batch = Batch({"x": np.array(3.0, np.float32)}, None, np.array([0]), constants=constants, is_request=is_request)
+    with pytest.raises(UsageError, match="samples along axis 0, the data gives a single number"):
+        bind(batch, Signature((TensorSpec("x", "float32", ("n", 1)),), ()))

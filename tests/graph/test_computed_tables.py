@@ -52,3 +52,8 @@ def test_masks(seed: int, first: float) -> None:
 def test_learned_numbers(seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         assert _agree(np.random.default_rng(seed).normal(size=(30, 5)), patch)
+
+
+@pytest.mark.parametrize("shape", [(64, 0), (0,), (1, 64, 0), (0, 64)])
+def test_a_constant_of_nothing_is_no_table(shape: tuple[int, ...]) -> None:
+    assert not is_computed_table(from_array(np.zeros(shape, np.float32), "table"))

@@ -222,6 +222,32 @@ def test_a_model_that_is_only_odd(
     assert len(done.stderr.encode()) <= 2000
 
 
+def functions_that_call_twice(model: ModelProto) -> None:
+    """Thirty of them, each calling the one before two times: 2^29 nodes where they are written out."""
+    opset = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+    for number in range(30):
+        names = ("Relu", "Neg") if number == 0 else (f"F{number - 1}",) * 2
+        domain = "" if number == 0 else "f"
+        nodes = [
+            helper.make_node(names[0], ["a"], ["b"], domain=domain),
+            helper.make_node(names[1], ["b"], ["c"], domain=domain),
+        ]
+        model.functions.append(helper.make_function("f", f"F{number}", ["a"], ["c"], nodes, opset))
+    model.opset_import.add(domain="f", version=1)
+    model.graph.node.append(helper.make_node("F29", ["x"], ["z"], domain="f"))
+
+
+@pytest.mark.parametrize("command", ["inspect", "init"])
+def test_functions_that_multiply_are_counted_before_they_are_written_out(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = network()
+    functions_that_call_twice(model)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    refuses(tmp_path, command, "m.onnx", says="functions are 1,073,741,826 nodes")
+
+
 def test_the_model_itself_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").write_bytes(network().SerializeToString())

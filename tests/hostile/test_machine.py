@@ -334,9 +334,28 @@ def test_there_is_no_place_for_temporary_files(case: Case) -> None:
 
 
 def test_a_run_without_a_place_for_temporary_files(case: Case) -> None:
-    """It is told before the run begins."""
-    arguments = ("apply", recipe(case), "--output", "out")
-    case.refuses(*arguments, code=5, says="no folder for temporary files", first=no_temporary_folder)
+    """As in a container that may write to its output alone: they lie in the run's folder, for its child processes too."""
+    case.ends("apply", recipe(case), "--output", "out", code=0, first=_unmeasured_without_a_place, leaves=["out"])
+
+
+def test_a_folder_for_temporary_files_goes_with_the_process(tmp_path: Path) -> None:
+    """Not before: libraries that keep theirs there remove them at its end."""
+    script = """import atexit, os, pathlib, sys, tempfile
+tempfile._candidate_tempdir_list = lambda: ["/proc/nowhere"]
+from compressctl.core.machine import ensure_temporary_folder
+ensure_temporary_folder(pathlib.Path("out/temporary"))
+assert tempfile.gettempdir() == os.environ["TMPDIR"] == os.path.abspath("out/temporary")
+library = tempfile.mkdtemp()
+atexit.register(os.rmdir, library)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (tmp_path / "out" / "temporary").exists()
+
+
+def _unmeasured_without_a_place() -> None:
+    unmeasured()
+    no_temporary_folder()
 
 
 def test_the_folder_for_temporary_files_is_not_there(case: Case) -> None:

@@ -185,6 +185,9 @@ def test_boxes_and_scores_that_are_no_numbers_are_no_boxes() -> None:
         (ssd(SsdParams(background=3), HERE), {"a": np.zeros((1, 9, 4)), "b": np.zeros((1, 9, 3))}, "background"),
         (detr(DetrParams(), HERE), {"logits": np.zeros((1, 9, 3))}, "boxes are one output"),
         (finished(FinishedParams(), HERE), {"o": np.zeros((1, 9, 7))}, r"\(n, boxes, 6\)"),
+        (ssd(SsdParams(), HERE), {"a": np.zeros((1, 9, 4)), "b": np.zeros((1, 9, 1))}, "background: null"),
+        (detr(DetrParams(), HERE), {"a": np.zeros((1, 9, 4)), "b": np.zeros((1, 9, 1))}, "activation: sigmoid"),
+        (yolo(YoloParams(), HERE), {"o": np.full((1, 9, 6), "x", object)}, "holds no numbers"),
     ],
 )  # fmt: skip
 def test_outputs_of_another_shape_are_refused_in_words(decode: Any, outputs: Any, words: str) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressctl.techniques.quantize._gate import ranked
+from compressctl.techniques.quantize._gate import _squared, ranked
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=300), st.integers(8, 64))
@@ -31,3 +32,8 @@ def test_one_layer_that_spoils_the_model_is_found_among_many(bad: int, count: in
     nodes = [f"n{place}" for place in range(count)]
     worst = nodes[bad % count]
     assert ranked(nodes, lambda group: 100.0 * (worst in group) + 0.01 * len(group), 64)[0] == worst
+
+
+def test_outputs_that_are_no_numbers_say_nothing_about_a_layer() -> None:
+    labels = np.array(["cat", "dog"], object)
+    assert _squared({"scores": np.array([1.0, 3.0]), "label": labels}, {"scores": np.ones(2), "label": labels}) == 2.0

@@ -182,5 +182,6 @@ def _probed(split: Split, signature: Signature) -> list[Feed]:
 
 
 def _squared(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
-    """The mean squared difference, summed over the outputs."""
-    return sum(float(np.mean((found[name].astype(np.float64) - wanted[name]) ** 2)) for name in wanted)
+    """The mean squared difference, summed over the outputs that are numbers."""
+    numbers = [name for name, array in wanted.items() if array.dtype.kind in "biuf"]
+    return sum(float(np.mean((found[name].astype(np.float64) - wanted[name]) ** 2)) for name in numbers)

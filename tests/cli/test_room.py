@@ -1,0 +1,45 @@
+"""A machine without room for numpy: one message, and an exit code that nothing else has."""
+
+import resource
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from compressctl.cli import room
+from compressctl.core.errors import ExitCode, MachineError
+
+
+@pytest.mark.parametrize("megabytes", [100, 160, 250])
+def test_too_little_address_space_for_numpy_is_the_machines(megabytes: int) -> None:
+    """OpenBLAS would end the process with 1, and with more room send it SIGINT."""
+    most = (megabytes << 20, megabytes << 20)
+    done = subprocess.run(
+        [sys.executable, "-m", "compressctl", "inspect", "model.onnx"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, most),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == ExitCode.MACHINE
+    assert "ulimit -v" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_no_threads_for_numpy_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(MachineError, match="no more threads"):
+        room._check_room()
+
+
+def test_what_needs_no_numpy_works_in_little_space() -> None:
+    most = (100 << 20, 100 << 20)
+    done = subprocess.run(
+        [sys.executable, "-m", "compressctl", "--help"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, most),
+        capture_output=True,
+    )
+    assert done.returncode == 0
