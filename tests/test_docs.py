@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from compressctl.cli.main import app
 from compressctl.recipe.loader import load
+from compressctl.recipe.set_of_files import files_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,7 +46,17 @@ def _commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "text"), _recipes())
 def test_recipes_in_the_documentation_are_valid(page: str, text: str, tmp_path: Path) -> None:
-    load(tmp_path / "recipe.yaml", text=text)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    for name in files_of(path) or (None,):
+        load(path, [] if name is None else [f"pipeline.role={name}"])
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_published_models_are_valid_and_short(example: Path) -> None:
+    for name in files_of(example) or (None,):
+        load(example, [] if name is None else [f"pipeline.role={name}"])
+    assert len(example.read_text().splitlines()) <= 20
 
 
 @pytest.mark.parametrize(("page", "command"), _commands())

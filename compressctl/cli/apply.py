@@ -14,7 +14,7 @@ import typer
 
 from compressctl.cli.boundary import tell
 from compressctl.cli.options import RecipePath, Sets, Shapes, Unsets
-from compressctl.core.errors import RenamedWarning, in_short
+from compressctl.core.errors import RenamedWarning, UsageError, in_short
 from compressctl.pipeline.measure_level import MeasureLevel
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compressctl.pipeline.plan import Plan
     from compressctl.pipeline.process_group import ProcessGroup
     from compressctl.recipe.schema import Recipe
+    from compressctl.report.document import Report
 
 
 class LogFormat(StrEnum):
@@ -82,15 +83,28 @@ def apply(
     from compressctl.pipeline.plan import make_plan
     from compressctl.pipeline.process_group import is_launched, rank
     from compressctl.recipe.loader import load
+    from compressctl.recipe.set_of_files import files_of
 
     limit = TimeLimit(parse_duration(time_limit)) if time_limit is not None else None
     place = stage_cache() if cache else None
 
-    def prepare() -> tuple[Recipe, Plan]:
-        asked = [*(sets or ()), *_shape_sets(recipe, shape or (), sets or (), unsets or ())]
-        loaded = load(recipe, asked, unsets or ())
+    def prepare(more: Sequence[str] = ()) -> tuple[Recipe, Plan]:
+        asked = [*(sets or ()), *more]
+        loaded = load(recipe, [*asked, *_shape_sets(recipe, shape or (), asked, unsets or ())], unsets or ())
         return loaded, make_plan(loaded, place)
 
+    names = files_of(recipe, sets or (), unsets or ())
+    if names and (is_launched() or dry_run):
+        what = "--dry-run shows one plan" if dry_run else "several processes train one model"
+        hint = f"take one after the other: --set pipeline.role={names[0]}"
+        raise UsageError(f"the recipe compresses {', '.join(names)}, and {what}", hint=hint)
+    if names:
+        from compressctl.cli.apply_each import apply_each
+
+        def carry_out(loaded: Recipe, plan: Plan, folder: Path) -> Report:
+            return _run(loaded, plan, folder, place, _resolve(log_format), measure, None, strict, recipe, limit)
+
+        raise typer.Exit(apply_each(names, output, prepare, carry_out))
     if rank() > 0:
         warnings.simplefilter("ignore", RenamedWarning)  # the leader says it
         from compressctl.pipeline.process_group import assemble
@@ -104,9 +118,8 @@ def apply(
 
             show(plan)
             raise typer.Exit
-        raise typer.Exit(
-            _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe, limit)
-        )
+        report = _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe, limit)
+        raise typer.Exit(report.exit_code)
 
 
 def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets: Sequence[str]) -> list[str]:
@@ -160,8 +173,8 @@ def _run(
     strict: bool,
     recipe_file: Path,
     limit: TimeLimit | None,
-) -> int:
-    """Run it, show its progress and its report; the exit code."""
+) -> Report:
+    """Run it, show its progress and its report, which holds the exit code."""
     from compressctl.api import carry_out
     from compressctl.pipeline.event_listeners import JsonLines, PlainLines
     from compressctl.report.write import add_to_job_summary
@@ -199,4 +212,4 @@ def _run(
         tell(f"error: {result.error}")
     elif result.status in ("interrupted", "time limit"):
         tell(report.summary[0])
-    return report.exit_code
+    return report

@@ -16,6 +16,7 @@ from compressctl.cli.streams import below
 from compressctl.core.errors import ExitCode, Problem, RecipeError
 from compressctl.core.legible import legible
 from compressctl.recipe.loader import load, read
+from compressctl.recipe.set_of_files import files_of
 
 
 class Format(StrEnum):
@@ -44,15 +45,22 @@ def validate(
       compressctl validate model.yaml --format github
     """
     if output_format is Format.TEXT:
-        stages = len(load(recipe, sets or (), unsets or ()).stages)
+        stages = sum(len(load(recipe, asked, unsets or ()).stages) for asked in _each(recipe, sets, unsets))
         print(f"{recipe}: valid, {stages} stage{'' if stages == 1 else 's'}")
         return
     try:
-        _, renamed = read(recipe, sets or (), unsets or ())
+        (*_, (_, renamed)) = [read(recipe, asked, unsets or ()) for asked in _each(recipe, sets, unsets)]
     except RecipeError as error:
         _print(output_format, [_plain(problem, "error") for problem in error.problems])
         raise typer.Exit(int(ExitCode.USAGE)) from None
     _print(output_format, [_plain(one.problem, "warning") for one in renamed])
+
+
+def _each(recipe: RecipePath, sets: Sets, unsets: Unsets) -> list[list[str]]:
+    """What is set for each file of a recipe for several, or for the only one."""
+    given = list(sets or ())
+    names = files_of(recipe, given, unsets or ())
+    return [[*given, f"pipeline.role={json.dumps(name)}"] for name in names] or [given]
 
 
 def _print(output_format: Format, findings: Sequence[dict[str, Any]]) -> None:

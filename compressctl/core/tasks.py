@@ -200,8 +200,11 @@ class Learning:
 class EndResults(Protocol):
     """What a function reads with several files that work together, of which one is judged."""
 
-    def read(self, session: Session, split: Split) -> Iterator[tuple[Batch, list[Any]]]:
-        """Batches of the samples that the function is given, with a result for each sample; session: the file that is judged."""
+    def read(self, session: Session, split: Split, *, is_original: bool = False) -> Iterator[tuple[Batch, list[Any]]]:
+        """Batches of the samples that the function is given, with a result for each sample; session: the file that is judged.
+
+        is_original: it is as it came, and so are the other files then.
+        """
         ...
 
 

@@ -58,12 +58,15 @@ def predict(
     batch_size: int,
     events: Events | None = None,
     judge: Judge = NOBODY,
+    *,
+    is_original: bool = False,
 ) -> Predictions:
     """The judged output for a whole split, or what its decoder reads off all of them; of a judge without heads.
 
+    is_original: the session is the original model's, which works together with original files.
     Raises UsageError when the split is empty, or gives outputs of different shapes.
     """
-    return predict_heads(session, split, signature, batch_size, events, judge)[""]
+    return predict_heads(session, split, signature, batch_size, events, judge, is_original=is_original)[""]
 
 
 def predict_heads(
@@ -73,10 +76,12 @@ def predict_heads(
     batch_size: int,
     events: Events | None = None,
     judge: Judge = NOBODY,
+    *,
+    is_original: bool = False,
 ) -> dict[str, Predictions]:
     """The same by head, an empty name where there are none."""
     if judge.together is not None:
-        return {"": _end_results(judge.together, session, split)}
+        return {"": _end_results(judge.together, session, split, is_original=is_original)}
     session, signature, split = whole_samples(session, signature, split)
     collected = {name: _Collected(signature, part, name) for name, part in judge.parts.items()}
     done = 0
@@ -170,7 +175,10 @@ def predict_all(
     if judge.together is None:
         predictions = {name: tuple(one.predictions() for one in parts) for name, parts in collected.items()}
     else:
-        ends = () if most is not None else (_end_results(judge.together, session, split) for session in sessions)
+        ends = [
+            _end_results(judge.together, session, split, is_original=place == 0)
+            for place, session in enumerate(sessions if most is None else ())
+        ]
         predictions = {"": tuple(ends)}
     return Seen(
         predictions,
@@ -180,9 +188,9 @@ def predict_all(
     )
 
 
-def _end_results(together: EndResults, session: Session, split: Split) -> Predictions:
+def _end_results(together: EndResults, session: Session, split: Split, *, is_original: bool) -> Predictions:
     """What the recipe's function reads with all its files, on the samples that it is given."""
-    read = list(together.read(session, scored_samples(split)))
+    read = list(together.read(session, scored_samples(split), is_original=is_original))
     if not read:
         raise UsageError("the split to score is empty", hint="set data.test and data.validation above zero")
     batches = [batch for batch, _ in read]

@@ -67,7 +67,10 @@ class Evaluator:
         assert self.metric is not None, "the pipeline lets a technique score only where there is a metric"
         samples, model = self._data.split(split), as_graph(model)
         size = scoring_batch(model, self._target)
-        predictions = predict(self.open(model), samples, model.signature, size, self._events(), self._judge)
+        is_original = self._judge.together is not None and model is self._original()
+        predictions = predict(
+            self.open(model), samples, model.signature, size, self._events(), self._judge, is_original=is_original
+        )
         if predictions.labels is None and self._judge.compared is not None:
             predictions = replace(predictions, labels=self._own_results(split))
         return score(predictions, self.metric, self._data.classes, split).value
@@ -79,7 +82,9 @@ class Evaluator:
             model = self._original()
             size = scoring_batch(model, self._target)
             samples = self._data.split(split)
-            found = predict(self.open(model), samples, model.signature, size, self._events(), self._judge)
+            found = predict(
+                self.open(model), samples, model.signature, size, self._events(), self._judge, is_original=True
+            )
             self._references[split] = self._judge.compared.as_labels(found.outputs)
         return self._references[split]
 

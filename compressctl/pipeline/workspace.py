@@ -30,7 +30,7 @@ from compressctl.pipeline.acceptance import Timer
 from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
 from compressctl.pipeline.plan import Plan, Step
 from compressctl.recipe.order import AS_THE_MODEL
-from compressctl.recipe.schema import Recipe
+from compressctl.recipe.schema import Recipe, onnx_file
 from compressctl.sources.called import CalledDataset, steps_of
 from compressctl.sources.python_code import author_function
 from compressctl.tasks.judge import judge_of, learning_of
@@ -61,6 +61,7 @@ class Workspace:
     _step_events: Events | None = None
     _is_cache_refused: bool = False
     _others: dict[str, Session] = field(default_factory=dict)
+    _compressed: dict[str, Session] = field(default_factory=dict)
 
     def loaded(self) -> Model:
         """The recipe's model in its source's form. Raises UsageError when it cannot be loaded."""
@@ -150,9 +151,16 @@ class Workspace:
                     self._others[name] = self._opened(as_graph(load_model(section, self.recipe.base, self.recipe.seed)))
             return self._others
 
+        def compressed() -> dict[str, Session]:
+            for name, file in section.compressed.items():
+                if name not in self._compressed:
+                    model = load_model(onnx_file(file), self.recipe.base, self.recipe.seed)
+                    self._compressed[name] = self._opened(as_graph(model))
+            return self._compressed
+
         section = pipeline.section
         function = author_function(section.function, self.recipe.base)
-        return Together(section.function, function, section.role, others, section.args)
+        return Together(section.function, function, section.role, others, section.args, compressed=compressed)
 
     def _opened(self, model: OnnxModel) -> Session:
         """The model as it came, in the target's runtime."""

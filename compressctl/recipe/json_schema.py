@@ -51,7 +51,11 @@ def schema() -> dict[str, Any]:
         "title": "compressctl recipe, version 1",
         "type": "object",
         "additionalProperties": False,
-        "required": ["recipe", "model"],
+        "required": ["recipe"],
+        "anyOf": [
+            {"required": ["model"]},
+            {"properties": {"pipeline": {"required": ["stages"]}}, "required": ["pipeline"]},
+        ],
         "properties": {
             "recipe": {"const": VERSION},
             "name": {"type": "string", "description": "default: the file's name"},
@@ -61,7 +65,7 @@ def schema() -> dict[str, Any]:
             **judged,
             "heads": {"type": "object", "additionalProperties": _head(judged)},
             "model": {"oneOf": _sources(model_sources, definitions, {})},
-            "pipeline": _pipeline(definitions),
+            "pipeline": _pipeline(definitions, stages),
             "data": {"oneOf": _sources(datasets, definitions, split_keys)},
             "target": _object(TargetSection, definitions),
             "stages": {"type": "array", "items": {"oneOf": stages}},
@@ -94,10 +98,16 @@ def _decoders(definitions: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _pipeline(definitions: dict[str, Any]) -> dict[str, Any]:
+def _pipeline(definitions: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
     found = _object(PipelineSection, definitions)
     others = {"type": "object", "additionalProperties": {"oneOf": _sources(model_sources, definitions, {})}}
-    return {**found, "properties": {**found["properties"], "models": others}}
+    each = {
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {"oneOf": stages}},
+        "description": "instead of `model`, `role` and `stages`: by name of `models`, the stages of each file that is compressed",
+    }
+    required = [name for name in found["required"] if name != "role"]
+    return {**found, "properties": {**found["properties"], "models": others, "stages": each}, "required": required}
 
 
 _FUNCTION = {"type": "string", "pattern": ":", "description": "a function of your own: file.py:name"}

@@ -42,6 +42,7 @@ from compressctl.recipe.schema import (
     Stage,
     TargetSection,
 )
+from compressctl.recipe.set_of_files import for_one_file
 from compressctl.recipe.variables import escaped
 
 _SECTIONS = (
@@ -82,7 +83,7 @@ def read(
 ) -> tuple[Recipe, tuple[Renamed, ...]]:
     """The same, with its old names returned."""
     composed = compose(path, sets, unsets, text)
-    return _Reader(composed.root, path).recipe(), composed.renamed
+    return _Reader(for_one_file(composed.root), path).recipe(), composed.renamed
 
 
 class _Reader:
@@ -273,6 +274,10 @@ class _Reader:
         found = {name: self._model(("pipeline", "models", name)) for name in (others.entries if others else {})}
         if not isinstance(section, PipelineSection):
             return None
+        for name in section.compressed.keys() - found.keys():
+            self._problem(
+                f"{name} is none of `models`", ("pipeline", "compressed", name), f"there are: {', '.join(found)}"
+            )
         if section.role in found:
             self._problem(
                 f"{section.role} is what the function calls `model` by", ("pipeline", "models", section.role), None

@@ -31,7 +31,7 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 | `loss` | what training lowers instead of the task's own loss: `file.py:name`, a function of outputs and labels as tensors |
 | `decode` | what reads results off outputs: a decoder's name, `file.py:name`, or `{use: ..., ...}`; default: the task's, see [tasks](tasks.md) |
 | `model`, `data` | a `source` and its keys, see [model sources](#model-sources) and [datasets](#datasets) |
-| `pipeline` | a `function` that calls the model (as its `role`) and other files (`models`, each with a `source`), and gives the results, see [tasks](tasks.md#files-that-work-together) |
+| `pipeline` | a `function` that calls the model (as its `role`) and other files (`models`, each with a `source`), and gives the results; or `stages` for each of several files, by name of `models`; see [tasks](tasks.md#files-that-work-together) |
 | `target` | see [target](#target) |
 | `stages` | a list; each has `use` (see [techniques](#techniques)), `id`, `enabled`, `gate`, `if_slower`, and the technique's keys |
 | `export` | a list of backends, or of `{backend: ..., option: ...}`, see [backends](#backends) |

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from compressctl.core.author_code import AuthorCode
-from compressctl.core.source import SplitSizes
+from compressctl.core.source import SplitSizes, model_sources
 from compressctl.core.target import Profile
 from compressctl.core.tasks import TASKS, Task
 
@@ -215,6 +215,15 @@ class PipelineSection(FunctionSection):
     """A function that calls the model and other files: `function(models, inputs)`, a result for each sample."""
 
     role: str = Field(min_length=1, description="what the function calls `model` by")
+    compressed: dict[str, str] = Field(
+        default_factory=dict,
+        description="ONNX files that earlier runs made of `models`, by name: what is compressed here is judged together with these, the "
+        "original with the original ones, so that what all of them lose is counted together",
+    )
+
+
+def onnx_file(path: str) -> ModelSection:
+    return ModelSection("onnx", model_sources.get("onnx").params.model_validate({"path": path}))
 
 
 @dataclass(frozen=True)

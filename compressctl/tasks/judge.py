@@ -12,7 +12,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.registry import load
 from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
 from compressctl.core.tasks import Decode, Distance, Judge, Learning, Loss
-from compressctl.recipe.schema import Head, MetricSection, Recipe
+from compressctl.recipe.schema import Head, MetricSection, Recipe, onnx_file
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.load import model_fingerprint
 from compressctl.sources.python_code import author_function, code_files
@@ -158,7 +158,14 @@ def called_by(recipe: Recipe) -> list[object]:
         return []
     section = recipe.pipeline.section
     function = source_fingerprint("pipeline", 1, section, code_files(section.function, recipe.base))
-    others = {name: model_fingerprint(model, recipe.base) for name, model in sorted(recipe.pipeline.models.items())}
+    files = {name: onnx_file(file) for name, file in section.compressed.items()}
+    others = {
+        name: model_fingerprint(model, recipe.base)
+        for name, model in (
+            *sorted(recipe.pipeline.models.items()),
+            *sorted((f"compressed.{name}", file) for name, file in files.items()),
+        )
+    }
     return [function, others]
 
 

@@ -17,7 +17,8 @@ from compressctl.tasks.author_functions import called
 
 @dataclass(frozen=True)
 class Together:
-    """place: the function's "file.py:name". name: what it calls the file. others: gives the sessions of the other files, by name."""
+    """place: the function's "file.py:name". name: what it calls the file. others: gives the sessions of the other files, by name;
+    compressed: of those that earlier runs compressed, which stand in their place where a compressed file is judged."""
 
     place: str
     function: Callable[..., Any]
@@ -25,10 +26,12 @@ class Together:
     others: Callable[[], Mapping[str, Session]]
     args: Mapping[str, Any] = field(default_factory=dict)
     batch: int = 8
+    compressed: Callable[[], Mapping[str, Session]] = dict
 
-    def read(self, session: Session, split: Split) -> Iterator[tuple[Batch, list[Any]]]:
+    def read(self, session: Session, split: Split, *, is_original: bool = False) -> Iterator[tuple[Batch, list[Any]]]:
         """The end results of each batch, the file being `session`. Raises UsageError for whatever the function raises."""
-        models = {**{name: other.run for name, other in self.others().items()}, self.name: session.run}
+        others = {**self.others(), **({} if is_original else self.compressed())}
+        models = {**{name: other.run for name, other in others.items()}, self.name: session.run}
         for batch in split.batches(self.batch):
             inputs = {name: read_only(array) for name, array in batch.inputs.items()}
             shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

@@ -143,3 +143,65 @@ def test_the_lock_loads_to_the_same_recipe(folder: Path) -> None:
     recipe = compressctl.load_recipe(folder / "recipe.yaml")
     (folder / "lock.yaml").write_text(json.dumps(recipe.resolved))
     assert compressctl.load_recipe(folder / "lock.yaml").pipeline == recipe.pipeline
+
+
+SET = """recipe: compressctl/v1
+task: recognition
+pipeline:
+  function: both.py:read
+  models: {first: {source: onnx, path: first.onnx}, second: {source: onnx, path: second.onnx}}
+  stages:
+    first: [{use: quantize.static, if_slower: keep, gate: {accuracy_drop: 5}}]
+    second: [{use: quantize.static, if_slower: keep, gate: {accuracy_drop: 5}}]
+data: {source: npz, path: data.npz, inputs: x, labels: texts, calibration: 16, validation: 16, test: 16}
+budget: {kept: 80, accuracy_drop: 5}
+"""
+
+
+def test_one_recipe_compresses_all_files_and_reports_the_end_result_of_all(folder: Path) -> None:
+    code, output, _ = apply(folder, SET)
+    assert code == 0, output
+    first, second = (json.loads((folder / "out" / name / "report.json").read_text()) for name in ("first", "second"))
+    for report in (first, second):
+        assert report["backends"][0]["baseline"]["score"]["value"] == 0  # of original files alone
+    text = (folder / "out" / "report.md").read_text()
+    score = second["backends"][0]["compressed"]["score"]["value"]
+    assert "# recipe: first, second" in text
+    assert f"on 16 test samples: cer 0.00 %, then {score:.2f} %" in text
+    assert [line.split(" | ")[0] for line in text.splitlines()[-3:]] == ["| first", "| second", "| all"]
+
+
+def test_what_the_first_file_loses_counts_where_the_second_is_judged(folder: Path) -> None:
+    """A first file that gives nothing but zeros stands for one that was ruined."""
+    product(folder / "ruined.onnx", np.zeros((4, 4)))
+    spoiled = RECIPE.replace("models:", "compressed: {first: ruined.onnx}, models:")
+    code, output, _ = apply(folder, spoiled)
+    assert code in (1, 4), output
+    assert "lost" in output
+
+
+def test_a_file_of_the_set_is_chosen_where_one_is_asked_for(folder: Path) -> None:
+    (folder / "recipe.yaml").write_text(SET)
+    with pytest.raises(RecipeError, match="compresses first, second one after the other"):
+        compressctl.load_recipe(folder / "recipe.yaml")
+    chosen = compressctl.load_recipe(folder / "recipe.yaml", overrides={"pipeline.role": "second"})
+    assert chosen.pipeline is not None
+    assert list(chosen.pipeline.models) == ["first"]
+    assert chosen.model.params.path == "second.onnx"  # type: ignore[attr-defined]
+    assert CliRunner().invoke(app, ["validate", str(folder / "recipe.yaml")]).output.strip().endswith("valid, 2 stages")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("    second: [{", "    third: [{", "third is none of `pipeline.models`"),
+        ("task: recognition", "task: recognition\nstages: []", "`stages` has no place here"),
+        ("use: quantize.static", "use: quantise.static", "quantise.static"),
+    ],
+)
+def test_what_a_set_says_wrong_is_shown_at_its_line(folder: Path, old: str, new: str, words: str) -> None:
+    (folder / "recipe.yaml").write_text(SET.replace(old, new))
+    found = CliRunner().invoke(app, ["validate", str(folder / "recipe.yaml")])
+    assert found.exit_code == 2
+    assert words in found.output
+    assert "recipe.yaml:" in found.output
