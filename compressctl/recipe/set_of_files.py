@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from compressctl.core.errors import Problem, RecipeError
 from compressctl.recipe.compose import compose
-from compressctl.recipe.nodes import Node, find
+from compressctl.recipe.nodes import Node, find, shown
 
 _STAGES = ["pipeline", "stages"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def files_of(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = ()) -> tuple[str, ...]:
@@ -36,6 +38,11 @@ def for_one_file(root: Node) -> Node:
         for name, node in stages.entries.items()
         if name not in known
     ]
+    problems += [
+        _problem(f"a folder is called {shown(name)}, which should be letters, digits, `.`, `_` and `-`", node)
+        for name, node in stages.entries.items()
+        if not _NAME.fullmatch(name)
+    ]
     if not stages.entries:
         problems.append(
             _problem("`pipeline.stages` names no file", stages, "give each file's stages by its name in `models`")
@@ -45,8 +52,8 @@ def for_one_file(root: Node) -> Node:
         problems.append(
             _problem(f"this recipe compresses {', '.join(stages.entries)} one after the other", stages, hint)
         )
-    elif role.value not in stages.entries:
-        problems.append(_problem(f"{role.value} has no stages", role, f"there are: {', '.join(stages.entries)}"))
+    elif not isinstance(role.value, str) or role.value not in stages.entries:
+        problems.append(_problem(f"{shown(role.value)} has no stages", role, f"there are: {', '.join(stages.entries)}"))
     if problems:
         raise RecipeError(problems)
     assert pipeline is not None

@@ -196,6 +196,9 @@ def test_a_file_of_the_set_is_chosen_where_one_is_asked_for(folder: Path) -> Non
     [
         ("    second: [{", "    third: [{", "third is none of `pipeline.models`"),
         ("task: recognition", "task: recognition\nstages: []", "`stages` has no place here"),
+        ("  stages:", "  role: [first]\n  stages:", "has no stages"),
+        ("first", "../first", "a folder is called"),
+        ("  stages:\n", "  stages: []\n  other:\n", "names no file"),
         ("use: quantize.static", "use: quantise.static", "quantise.static"),
     ],
 )
