@@ -44,6 +44,7 @@ def evaluate(
     from compressctl.sources.onnx_file import declared
     from compressctl.sources.params import OnnxParams
     from compressctl.tasks.judge import judge_of
+    from compressctl.tasks.told_apart import class_count
 
     if split not in ("test", "validation"):
         raise UsageError(f"--split {split}: not a split to score", hint="test or validation")
@@ -56,11 +57,12 @@ def evaluate(
         raise UsageError(f"{data}: the task {recipe.task} has no metric of its own", hint="add a `metric`")
     chosen: SplitName = "test" if split == "test" else "validation"
     with using(libraries(recipe.model, recipe.base)), exported_files([file]) as [(artifact, signature)]:
-        dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task)
+        if isinstance(recipe.model.params, OnnxParams):
+            signature = declared(signature, recipe.model.params)
+        known = class_count(recipe, signature.outputs)
+        dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task, lambda: known)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))
-            if isinstance(recipe.model.params, OnnxParams):
-                signature = declared(signature, recipe.model.params)
             judge = judge_of(recipe, [spec.name for spec in signature.outputs])
             seen = predict_heads(session, dataset.split(chosen), signature, 64, judge=judge)
         for head, predictions in seen.items():
@@ -71,13 +73,7 @@ def evaluate(
                 raise UsageError(
                     f"{file}: outputs are NaN, which no metric can score", hint="look for NaN in its weights"
                 )
-            try:
-                found = score(predictions, metric, dataset.classes, chosen)
-            except (ValueError, TypeError, IndexError) as error:
-                raise UsageError(
-                    f"{file}: the metric {metric.name} cannot score its outputs on the labels of {data}: {error}",
-                    hint="set `task` or `metric` to what the labels are",
-                ) from error
+            found = score(predictions, metric, dataset.classes, chosen)
             if not np.isfinite(found.value):
                 raise UsageError(f"{file}: {found.metric} is {found.value}, which is no score")
             _print_score(file, head, found, metric.unit, as_json=as_json)

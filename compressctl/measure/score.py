@@ -277,15 +277,21 @@ def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
 
 
 def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName) -> Score:
-    """Raises UsageError when the data has no labels."""
+    """Raises UsageError when the data has no labels, or others than the metric takes."""
     labels = _labels(predictions)
-    value = metric.score(predictions.outputs, labels)
     per_class = None
-    if metric.name == "accuracy" and classes is not None:
-        per_class = _per_class(predictions, classes)
-    elif metric.by_class is not None:
-        by_class = load(metric.by_class)(predictions.outputs, labels)
-        per_class = {class_name(number, classes): float(found) for number, found in by_class.items()}
+    try:
+        value = metric.score(predictions.outputs, labels)
+        if metric.name == "accuracy" and classes is not None:
+            per_class = _per_class(predictions, classes)
+        elif metric.by_class is not None:
+            by_class = load(metric.by_class)(predictions.outputs, labels)
+            per_class = {class_name(number, classes): float(found) for number, found in by_class.items()}
+    except (ValueError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"the metric {metric.name} cannot score its outputs on the labels: {error} ({split} split)",
+            hint="set `task` or `metric` to what the labels are",
+        ) from error
     return Score(metric=metric.name, value=value, samples=len(predictions.outputs), split=split, per_class=per_class)
 
 
@@ -333,7 +339,10 @@ _SECONDS_WITHOUT_EVENT = 1.0
 
 
 def _tallied(compared: ComparedResults, before: np.ndarray, after: np.ndarray, events: Events) -> Tally:
-    """Some samples after the other, since each may take long: with the events a time limit ends it."""
+    """Some samples after the other, since each may take long: with the events a time limit ends it.
+
+    Raises UsageError for results, of an author's function, that are not in the task's form.
+    """
     found = compared.tally(before[:0], after[:0])
     last = time.monotonic()
     for start in range(0, len(before), _COMPARED_AT_ONCE):
@@ -341,7 +350,13 @@ def _tallied(compared: ComparedResults, before: np.ndarray, after: np.ndarray, e
             events.progress("comparing results", start, len(before))
             last = time.monotonic()
         end = start + _COMPARED_AT_ONCE
-        found += compared.tally(before[start:end], after[start:end])
+        try:
+            found += compared.tally(before[start:end], after[start:end])
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise UsageError(
+                f"results of samples {start} to {min(end, len(before)) - 1} cannot be compared with the original's: {error}",
+                hint=f"{compared.unit} are compared: let `decode` return them in the task's form",
+            ) from error
     return found
 
 

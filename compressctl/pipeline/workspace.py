@@ -116,7 +116,8 @@ class Workspace:
         """The recipe's data, checked and held in memory where it fits; only where the recipe has some."""
         if self._data is None:
             from compressctl.sources.load import load_dataset
-            from compressctl.sources.sanity import class_count, look_through
+            from compressctl.sources.sanity import look_through
+            from compressctl.tasks.told_apart import class_count
 
             assert self.recipe.data is not None
             data = load_dataset(
@@ -124,7 +125,7 @@ class Workspace:
                 self.recipe.base,
                 self.recipe.seed,
                 self.recipe.task,
-                lambda: class_count(self.loaded().signature.outputs),
+                lambda: class_count(self.recipe, self.loaded().signature.outputs),
             )
             look_through(data)
             self._data = HeldDataset(data)

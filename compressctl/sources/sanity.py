@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from compressctl.core.data import Batch, Dataset, Split, SplitName, WrappedDataset
 from compressctl.core.errors import UsageError
-from compressctl.core.model import Model, TensorSpec, TorchModel
-from compressctl.core.tasks import Task
+from compressctl.core.model import Model, TorchModel
+from compressctl.core.tasks import UNLABELLED, Task
 from compressctl.graph.tensors import to_array
 
 if TYPE_CHECKING:
@@ -110,11 +110,9 @@ class CheckedDataset(WrappedDataset):
     @property
     def limit(self) -> int | None:
         """Classes are below it."""
-        if self.task not in (None, "classification"):
-            return None
-        known = [] if self.classes is None else [len(self.classes)]
-        told_apart = self.outputs() if self.task == "classification" else None
-        return min([*known, *([] if told_apart is None else [told_apart])], default=None)
+        named = None if self.classes is None or self.task not in (None, "classification") else len(self.classes)
+        told_apart = self.outputs() if self.task in _UNCOUNTED else None
+        return min((limit for limit in (named, told_apart) if limit is not None), default=None)
 
 
 @dataclass
@@ -170,6 +168,14 @@ def _check_inputs(batch: Batch, split: SplitName) -> None:
         raise UsageError(f"{place}, {sample}, holds {share} {_kind(row)}", hint=_MEND)
 
 
+_UNCOUNTED: dict[Task | None, tuple[int, ...]] = {
+    "classification": (),
+    "segmentation": UNLABELLED,
+    "token-classification": UNLABELLED[:1],
+    "frame-classification": UNLABELLED[:1],
+}
+"""Tasks whose labels are classes, and which of them do not count."""
+
 _MEND = "leave such samples out, or fill them as the model expects it"
 
 
@@ -186,6 +192,8 @@ def _check_labels(batch: Batch, split: SplitName, dataset: CheckedDataset) -> No
             if bad is not None:
                 hint = "classes are whole numbers from 0; for values set `task: regression`"
                 raise UsageError(_label(batch, split, bad, "is no class"), hint=hint)
+    if dataset.task in _UNCOUNTED and dataset.task != "classification":
+        _check_places(batch, split, dataset)
     if labels.dtype.kind not in "iuf" or labels.ndim != 1 or dataset.task not in (None, "classification"):
         return
     bad = _first(labels < 0)
@@ -203,14 +211,24 @@ def _check_labels(batch: Batch, split: SplitName, dataset: CheckedDataset) -> No
         )
 
 
-def class_count(outputs: Sequence[TensorSpec]) -> int | None:
-    """How many classes a classifier tells apart, from its first output; None where its shape does not say.
-
-    A single score tells two apart. Of more than one axis besides the batch's any may be the classes'.
-    """
-    shape = outputs[0].shape[1:] if outputs else ()
-    sizes = [size for size in shape if isinstance(size, int)]
-    return max(2, *sizes) if sizes and len(sizes) == len(shape) else None
+def _check_places(batch: Batch, split: SplitName, dataset: CheckedDataset) -> None:
+    """Of pixels, tokens or frames: arrays of one shape, or an array of whole numbers for each sample."""
+    assert batch.labels is not None
+    limit = dataset.limit
+    for row, places in enumerate(batch.labels):
+        if not isinstance(places, np.ndarray) or places.dtype.kind not in "iu" or not places.size:
+            continue
+        if places.min() >= 0 and (limit is None or places.max() < limit):
+            continue
+        bad = ~np.isin(places, _UNCOUNTED[dataset.task]) & (
+            places < 0 if limit is None else (places < 0) | (places >= limit)
+        )
+        if bad.any():
+            known = "" if limit is None else f": the model tells {limit} classes apart"
+            raise UsageError(
+                f"the data: label {places[bad][0]} in sample {_index(batch, row)} ({split} split) is no class{known}",
+                hint=f"classes count from 0; what does not count is {' or '.join(map(str, _UNCOUNTED[dataset.task]))}",
+            )
 
 
 def _first(bad: np.ndarray) -> int | None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from compressctl.tasks.metrics import classes_of
+from compressctl.tasks.positions import counts_by_class
 
 
 def macro_f1(outputs: np.ndarray, labels: np.ndarray) -> float:
@@ -33,8 +34,8 @@ def balanced_accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 def recall_by_class(outputs: np.ndarray, labels: np.ndarray) -> dict[int, float]:
     """The share of each class's samples that is classified right."""
-    wanted, found = _filled(labels).reshape(-1), classes_of(outputs)
-    return {int(number): 100 * float(np.mean(found[wanted == number] == number)) for number in np.unique(wanted)}
+    counts = counts_by_class(classes_of(outputs), _filled(labels).reshape(-1))
+    return {int(number): 100 * both / labelled for number, (labelled, both, _) in sorted(counts.items()) if labelled}
 
 
 def roc_auc(outputs: np.ndarray, labels: np.ndarray) -> float:

@@ -8,6 +8,15 @@ from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Tally
 
 
+def counts_by_class(found: np.ndarray, wanted: np.ndarray) -> dict[int, tuple[int, int, int]]:
+    """Of each class that occurs: in how many places it is wanted, is both, is found. Arrays of one shape, of whole numbers of any size."""
+    counts: dict[int, list[int]] = {}
+    for column, places in enumerate((wanted, wanted[found == wanted], found)):
+        for number, count in zip(*np.unique(places, return_counts=True), strict=True):
+            counts.setdefault(int(number), [0, 0, 0])[column] += int(count)
+    return {number: (row[0], row[1], row[2]) for number, row in counts.items()}
+
+
 class Positions:
     """unit: what a place is called."""
 
@@ -20,17 +29,13 @@ class Positions:
         return as_objects([row.astype(np.int64) for row in results])
 
     def tally(self, before: np.ndarray, after: np.ndarray) -> Tally:
-        total, kept, equal = 0, 0, 0
-        classes: dict[int, np.ndarray] = {}
+        total = Tally(0, 0, 0, 0, {})
         for old, new in zip(before, after, strict=True):
-            total += old.size
             if old.shape != new.shape:
+                total += Tally(old.size, 0, 0, 0, {})
                 continue
-            same = old == new
-            kept, equal = kept + int(same.sum()), equal + bool(same.all())
-            for number in np.union1d(old, new):
-                was, now = old == number, new == number
-                counts = np.array([was.sum(), (was & now).sum(), (now & ~was).sum()])
-                classes[int(number)] = classes.get(int(number), np.zeros(3, np.int64)) + counts
-        by_class = {number: (int(row[0]), int(row[1]), int(row[2])) for number, row in sorted(classes.items())}
-        return Tally(total, kept, 0, equal, by_class)
+            classes = counts_by_class(new, old)
+            kept = sum(both for _, both, _ in classes.values())
+            by_class = {number: (was, both, now - both) for number, (was, both, now) in classes.items()}
+            total += Tally(old.size, kept, 0, int(kept == old.size), by_class)
+        return total

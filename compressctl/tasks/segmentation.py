@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.tasks import UNLABELLED, Decode
 from compressctl.tasks.output_named import output_named
 from compressctl.tasks.params import ArgmaxParams
-from compressctl.tasks.positions import Positions
+from compressctl.tasks.positions import Positions, counts_by_class
 
 
 def argmax(params: ArgmaxParams, base: Path) -> Decode:
@@ -39,34 +40,24 @@ def mean_iou(outputs: np.ndarray, labels: np.ndarray) -> float:
 
     outputs, labels: n masks (height, width) of classes; labels of -100 and 255 do not count. NaN where no pixel has a label.
     """
-    union_and_common = _union_and_common(zip(outputs, labels, strict=True))
-    present = union_and_common[:, 0] > 0
-    return (
-        float(100 * np.mean(union_and_common[present, 1] / union_and_common[present, 0])) if present.any() else np.nan
-    )
+    by_class = iou_by_class(outputs, labels)
+    return float(np.mean(list(by_class.values()))) if by_class else np.nan
 
 
 def iou_by_class(outputs: np.ndarray, labels: np.ndarray) -> dict[int, float]:
     """Intersection over union of each class that occurs, in percent."""
-    found = _union_and_common(zip(outputs, labels, strict=True))
-    return {number: float(100 * common / union) for number, (union, common) in enumerate(found) if union}
-
-
-def _union_and_common(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """(classes, 2) pixels."""
-    counts = np.zeros((0, 2), np.int64)
-    for mask, label in pairs:
+    union, common = Counter[int](), Counter[int]()
+    for mask, label in zip(outputs, labels, strict=True):
         if mask.shape != label.shape:
             raise ValueError(f"a mask of {list(mask.shape)} cannot be held against labels of {list(label.shape)}")
         counted = ~np.isin(label, UNLABELLED)
         found, wanted = mask[counted].astype(np.int64), label[counted].astype(np.int64)
         if wanted.size and wanted.min() < 0:
             raise ValueError(f"a pixel's label is {wanted.min()}; classes count from 0, -100 and 255 do not count")
-        classes = max(len(counts), int(found.max(initial=-1)) + 1, int(wanted.max(initial=-1)) + 1)
-        common = np.bincount(found[found == wanted], minlength=classes)
-        either = np.bincount(found, minlength=classes) + np.bincount(wanted, minlength=classes) - common
-        counts = np.pad(counts, ((0, classes - len(counts)), (0, 0))) + np.stack([either, common], axis=1)
-    return counts
+        for number, (labelled, both, given) in counts_by_class(found, wanted).items():
+            union[number] += labelled + given - both
+            common[number] += both
+    return {number: 100 * common[number] / union[number] for number in sorted(union)}
 
 
 PIXELS = Positions("pixels")

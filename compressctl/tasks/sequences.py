@@ -11,7 +11,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.tasks import Decode
 from compressctl.tasks.output_named import output_named
 from compressctl.tasks.params import SequenceParams
-from compressctl.tasks.positions import Positions
+from compressctl.tasks.positions import Positions, counts_by_class
 
 IGNORED = -100
 
@@ -53,13 +53,8 @@ def f1(outputs: np.ndarray, labels: np.ndarray) -> float:
 
 def f1_by_class(outputs: np.ndarray, labels: np.ndarray) -> dict[int, float]:
     """F1 of each class that occurs, in percent."""
-    found, wanted = _counted(outputs, labels)
-    return {
-        int(number): float(
-            200 * np.sum((found == number) & (wanted == number)) / (np.sum(found == number) + np.sum(wanted == number))
-        )
-        for number in np.union1d(found, wanted)
-    }
+    counts = counts_by_class(*_counted(outputs, labels))
+    return {number: 200 * both / (labelled + given) for number, (labelled, both, given) in sorted(counts.items())}
 
 
 def _counted(outputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

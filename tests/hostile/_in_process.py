@@ -27,7 +27,7 @@ def refuses(folder: Path, *arguments: str, says: str, code: int = 2) -> Finished
 def ends(folder: Path, *arguments: str, code: int = 0) -> Finished:
     """The command ends with that code, within bounds, legibly, and leaves nothing. folder: the current one."""
     before = names(folder)
-    with _bounded():
+    with bounded():
         result = CliRunner().invoke(app, list(arguments))
     done = Finished(result.exit_code, result.stdout, result.stderr)
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
@@ -40,7 +40,7 @@ def ends(folder: Path, *arguments: str, code: int = 0) -> Finished:
 def refused(read: Callable[[], object], says: str) -> None:
     """A reader refuses: with one of our own errors, exit code 2, a short message and no memory."""
     error: CompressctlError | None = None
-    with _bounded():
+    with bounded():
         try:
             read()
         except CompressctlError as caught:
@@ -52,7 +52,9 @@ def refused(read: Callable[[], object], says: str) -> None:
 
 
 @contextmanager
-def _bounded() -> Iterator[None]:
+def bounded() -> Iterator[None]:
+    """In time and memory."""
+
     def too_slow(*_: object) -> None:
         raise AssertionError(f"still reading after {MOST_SECONDS} s")
 

@@ -19,9 +19,10 @@ from torch import nn
 
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec, TorchModel
+from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Task
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.sanity import CheckedDataset, check_weights, class_count, look_through
+from compressctl.sources.sanity import CheckedDataset, check_weights, look_through
 from compressctl.sources.splits import Splits
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 4)),), (TensorSpec("y", "float32", ("batch", 3)),))
@@ -169,12 +170,26 @@ def test_a_split_that_passed_once_is_not_looked_at_again(monkeypatch: pytest.Mon
     assert sum(len(batch.indices) for batch in data.split("train").batches(3)) == 10
 
 
-@pytest.mark.parametrize(
-    ("shape", "count"),
-    [(("batch", 10), 10), (("batch", 1), 2), (("batch",), None), (("batch", "n"), None), (("batch", 21, 8, 8), 21)],
-)
-def test_how_many_classes_a_model_tells_apart(shape: tuple[int | str, ...], count: int | None) -> None:
-    assert class_count((TensorSpec("y", "float32", shape),)) == count
+@pytest.mark.parametrize("task", ["segmentation", "token-classification", "frame-classification"])
+@pytest.mark.parametrize(("value", "is_class"), [(2, True), (-100, True), (3, False), (1 << 60, False), (-1, False)])
+def test_a_label_of_a_pixel_token_or_frame_is_a_class(task: Task, value: int, is_class: bool) -> None:
+    labels = np.zeros((40, 5), np.int64)
+    labels[7, 3] = value
+    if is_class:
+        look_through(_dataset(GOOD, labels, task))
+        return
+    with pytest.raises(UsageError, match=rf"label {value} in sample 7 \(train split\) is no class: the model tells 3"):
+        look_through(_dataset(GOOD, labels, task))
+    with pytest.raises(UsageError, match=f"label {value} in sample 7"):
+        look_through(_dataset(GOOD, as_objects(list(labels)), task))
+
+
+def test_pixels_of_255_do_not_count_and_tokens_of_255_are_of_that_class() -> None:
+    labels = np.full((40, 2, 2), 255)
+    look_through(_dataset(GOOD, labels, "segmentation"))
+    look_through(_dataset(GOOD, labels, "token-classification", outputs=None))
+    with pytest.raises(UsageError, match="label 255 in sample"):
+        look_through(_dataset(GOOD, labels, "token-classification"))
 
 
 @pytest.mark.parametrize("case", ["weights", "inputs", "labels", "huge labels"])

@@ -1,0 +1,43 @@
+"""How many classes a model tells apart, from its outputs' shapes and what decodes them."""
+
+from pathlib import Path
+
+import pytest
+
+from compressctl.core.model import TensorSpec
+from compressctl.recipe.loader import load
+from compressctl.tasks.told_apart import class_count
+
+
+def counted(folder: Path, task: str, *shape: int | str, more: str = "") -> int | None:
+    recipe = f"recipe: compressctl/v1\ntask: {task}\nmodel: {{source: onnx, path: m.onnx}}\n{more}\n"
+    (folder / "r.yaml").write_text(f"{recipe}stages: [{{use: quantize.weights}}]\n")
+    return class_count(load(folder / "r.yaml"), (TensorSpec("y", "float32", shape),))
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [(("batch", 10), 10), (("batch", 1), 2), (("batch",), None), (("batch", "n"), None), (("batch", 21, 8, 8), 21)],
+)
+def test_a_classifier(shape: tuple[int | str, ...], count: int | None, tmp_path: Path) -> None:
+    assert counted(tmp_path, "classification", *shape) == count
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "decode", "count"),
+    [
+        ("segmentation", ("n", 3, "h", "w"), "", 3),
+        ("segmentation", ("n", 1, 8, 8), "", 2),
+        ("segmentation", ("n", 8, 8, 5), "decode: {use: argmax, axis: -1}", 5),
+        ("segmentation", ("n", "c", 8, 8), "", None),
+        ("segmentation", ("n", 3, 8, 8), "decode: d.py:f", None),
+        ("segmentation", ("n", 3, 8, 8), "decode: {use: argmax, output: other}", None),
+        ("token-classification", ("n", "t", 9), "", 9),
+        ("frame-classification", ("n", "t"), "", None),
+        ("regression", ("n", 3), "", None),
+    ],
+)
+def test_what_decodes_says_which_axis_counts(
+    task: str, shape: tuple[int | str, ...], decode: str, count: int | None, tmp_path: Path
+) -> None:
+    assert counted(tmp_path, task, *shape, more=decode) == count
