@@ -334,30 +334,28 @@ def decoded_change(
     )
 
 
-_COMPARED_AT_ONCE = 16
 _SECONDS_WITHOUT_EVENT = 1.0
 
 
 def _tallied(compared: ComparedResults, before: np.ndarray, after: np.ndarray, events: Events) -> Tally:
-    """Some samples after the other, since each may take long: with the events a time limit ends it.
+    """A sample after the other, since each may take long: with the events a time limit ends it.
 
     Raises UsageError for results, of an author's function, that are not in the task's form.
     """
-    found = compared.tally(before[:0], after[:0])
+    total = compared.tally(before[:0], after[:0])
     last = time.monotonic()
-    for start in range(0, len(before), _COMPARED_AT_ONCE):
+    for sample in range(len(before)):
         if time.monotonic() - last > _SECONDS_WITHOUT_EVENT:
-            events.progress("comparing results", start, len(before))
+            events.progress("comparing results", sample, len(before))
             last = time.monotonic()
-        end = start + _COMPARED_AT_ONCE
         try:
-            found += compared.tally(before[start:end], after[start:end])
+            total += compared.tally(before[sample : sample + 1], after[sample : sample + 1])
         except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise UsageError(
-                f"results of samples {start} to {min(end, len(before)) - 1} cannot be compared with the original's: {error}",
+                f"the result of sample {sample} cannot be compared with the original's: {error}",
                 hint=f"{compared.unit} are compared: let `decode` return them in the task's form",
             ) from error
-    return found
+    return total
 
 
 def _labels(predictions: Predictions) -> np.ndarray:

@@ -25,6 +25,8 @@ from compressctl.tasks.params import (
 
 Outputs = Mapping[str, np.ndarray]
 
+_LARGEST_CLASS = 1 << 31
+
 
 def yolo(params: YoloParams, base: Path) -> Decode:
     """One output of boxes with their scores: (n, boxes, numbers), or (n, numbers, boxes), told apart by which is longer."""
@@ -124,12 +126,12 @@ def _finished(
 
 
 def _suppressed(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, params: BoxParams) -> np.ndarray:
-    """(k, 6) in pixels of the input. Boxes that are no finite numbers are none."""
+    """(k, 6) in pixels of the input. Boxes that are no finite numbers are none, nor are those of a class that is no sensible number."""
     if params.input_size is not None:
         height, width = params.input_size
         boxes = boxes * np.array([width, height, width, height], np.float64)
     rows = np.concatenate([boxes, scores[:, None], classes[:, None]], axis=1)
-    rows = rows[np.isfinite(rows).all(axis=1)]
+    rows = rows[np.isfinite(rows).all(axis=1) & (np.abs(rows[:, 5]) <= _LARGEST_CLASS)]
     return non_maximum_suppression(rows, params.iou, params.most, class_agnostic=params.class_agnostic)
 
 

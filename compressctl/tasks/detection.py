@@ -10,7 +10,7 @@ import numpy as np
 from compressctl.core.errors import MissingDependencyError
 from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Tally
-from compressctl.tasks.boxes import best_first, iou
+from compressctl.tasks.boxes import best_first, positions_by_class, rows_of_iou
 from compressctl.tasks.metric_specs import BOX_EVALUATOR
 
 _MATCH = 0.5
@@ -18,6 +18,12 @@ _MATCH = 0.5
 
 _MOST = 100
 """Boxes of an image that count, the best ones: COCO's rule."""
+
+_LARGEST_CLASS = 1 << 53
+"""Up to which float64 tells whole numbers apart."""
+
+_MOST_CLASSES = 20_000
+"""With labels: the evaluator keeps a curve for each of them, and at each threshold."""
 
 _COCO = tuple(0.5 + 0.05 * step for step in range(10))
 
@@ -67,8 +73,10 @@ def _by_class(outputs: np.ndarray, labels: np.ndarray, least_iou: Sequence[float
     classes = sorted({int(number) for label in wanted for number in label[:, 4]})
     if not classes:
         return {}
+    if len(classes) > _MOST_CLASSES:
+        raise ValueError(f"labels are of {len(classes):,} classes; {_MOST_CLASSES:,} are scored")
     truth = [row for number, label in enumerate(wanted) for row in _labels(number, label)]
-    given = [row for number, output in enumerate(found) for row in _results(number, output)]
+    given = [row for number, output in enumerate(found) for row in _results(number, output, classes)]
     sets = []
     for boxes in (truth, given):
         coco = COCO()
@@ -97,6 +105,8 @@ def _checked(boxes: np.ndarray, widths: tuple[int, ...], what: str) -> np.ndarra
         raise ValueError(f"{what} of a sample should be (boxes, {widths[0]}): {form}; found {list(boxes.shape)}")
     if not np.isfinite(boxes).all():
         raise ValueError(f"{what} of a sample holds a number that is not finite")
+    if boxes.size and np.abs(boxes[:, widths[0] - 1]).max() > _LARGEST_CLASS:
+        raise ValueError(f"{what} of a sample holds a class beyond {_LARGEST_CLASS:,}")
     return boxes.astype(np.float64)
 
 
@@ -108,10 +118,14 @@ def _labels(image: int, boxes: np.ndarray) -> list[dict[str, object]]:
     ]
 
 
-def _results(image: int, boxes: np.ndarray) -> list[dict[str, object]]:
+def _results(image: int, boxes: np.ndarray, classes: Sequence[int]) -> list[dict[str, object]]:
+    """Those that may count: of classes that have labels, the best of each."""
+    boxes = boxes[np.isin(boxes[:, 5].astype(np.int64), classes)]
+    boxes = boxes[best_first(boxes)]
+    groups = [group[:_MOST] for group in positions_by_class(boxes)]
     return [
         {**_box(image, box), "category_id": int(box[5]), "score": float(box[4]), "iscrowd": 0}
-        for box in boxes[best_first(boxes)]
+        for box in boxes[np.sort(np.concatenate([np.zeros(0, np.int64), *groups]))]
     ]
 
 
@@ -122,13 +136,19 @@ def _box(image: int, box: np.ndarray) -> dict[str, object]:
 
 def matches(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of positions: each box of the first, best first, with the one of its class that it overlaps most, by 0.5 at least."""
-    overlap = np.where(before[:, None, 5] == after[None, :, 5], iou(before, after), 0.0)
+    order = best_first(before)
+    given = {float(after[group[0], 5]): group for group in positions_by_class(after)}
     pairs = []
-    for old in best_first(before) if len(after) else ():
-        new = int(overlap[old].argmax())
-        if overlap[old, new] >= _MATCH:
-            pairs.append((int(old), new))
-            overlap[:, new] = 0
+    for group in positions_by_class(before[order]):
+        old, new = order[group], given.get(float(before[order[group[0]], 5]))
+        if new is None:
+            continue
+        is_free = np.ones(len(new), bool)
+        for position, overlap in zip(old.tolist(), rows_of_iou(before[old], after[new]), strict=True):
+            best = int(np.where(is_free, overlap, 0).argmax())
+            if is_free[best] and overlap[best] >= _MATCH:
+                pairs.append((position, int(new[best])))
+                is_free[best] = False
     return pairs
 
 

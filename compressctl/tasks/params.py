@@ -121,7 +121,7 @@ class BoxParams(DecoderParams):
     iou: float | None = Field(
         0.45, ge=0, le=1, description="a box that overlaps a better one of its class by more is dropped; null: none is"
     )
-    most: int = Field(300, ge=1, le=100_000, description="boxes of a sample, the best ones")
+    most: int = Field(300, ge=1, le=10_000, description="boxes of a sample, the best ones")
     class_agnostic: bool = Field(False, description="a box is dropped for a better one of any class")
     boxes: BoxForm = Field(
         "xyxy",

@@ -8,14 +8,17 @@ import pytest
 from hostile._in_process import bounded, refuses
 from onnx import TensorProto, helper, numpy_helper
 
-from compressctl.core.errors import TimeIsUpError
+from compressctl.core.errors import TimeIsUpError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Judge
 from compressctl.measure import score
 from compressctl.measure.score import Predictions, decoded_change
 from compressctl.pipeline.event_listeners import TimeLimit
+from compressctl.tasks import box_decoders, boxes
 from compressctl.tasks.class_metrics import recall_by_class
+from compressctl.tasks.detection import BOXES, average_precision
+from compressctl.tasks.params import FinishedParams
 from compressctl.tasks.positions import Positions
 from compressctl.tasks.segmentation import iou_by_class
 from compressctl.tasks.sequences import f1_by_class
@@ -91,3 +94,54 @@ def test_a_pixel_of_no_class(
     (tmp_path / "r.yaml").write_text(SEGMENTATION)
     monkeypatch.chdir(tmp_path)
     refuses(tmp_path, *command, says=f"label {label} in sample")
+
+
+def crowd(count: int, classes: int) -> np.ndarray:
+    """Boxes of 2 x 2 in a row, none of which overlaps another."""
+    left = 3.0 * np.arange(count)[:, None]
+    sides = np.concatenate([left, 0 * left, left + 2, 0 * left + 2], axis=1)
+    return np.concatenate([sides, np.linspace(1, 0.1, count)[:, None], np.arange(count)[:, None] % classes], axis=1)
+
+
+def test_boxes_by_the_ten_thousand_against_as_many() -> None:
+    rows = as_objects([crowd(20_000, 80)])
+    with bounded():
+        assert BOXES.tally(rows, rows).kept == 20_000
+
+
+def test_boxes_that_overlap_none_are_suppressed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables: list[int] = []
+    usual = boxes.iou
+    monkeypatch.setattr(boxes, "iou", lambda left, right: tables.append(left.size) or usual(left, right))
+    assert len(boxes.non_maximum_suppression(crowd(3_000, 1), 0.5, 2_500)) == 2_500
+    assert len(tables) < 100
+    tables.clear()
+    assert len(boxes.non_maximum_suppression(crowd(3_000, 1), 1.0, 2_500)) == 2_500
+    assert not tables
+
+
+def test_boxes_of_more_classes_than_are_scored() -> None:
+    every = crowd(20_001, 20_001)
+    with pytest.raises(ValueError, match="labels are of 20,001 classes; 20,000 are scored"):
+        average_precision(as_objects([every]), as_objects([every[:, [0, 1, 2, 3, 5]]]))
+
+
+@pytest.mark.parametrize("number", [1e30, -1e300])
+def test_boxes_of_no_class(number: float) -> None:
+    """A file's own are none; labels are refused."""
+    row = np.array([[0, 0, 2, 2, 1, number]])
+    decode = box_decoders.finished(FinishedParams(), Path())
+    assert [len(found) for found in decode({"y": row[None]})] == [0]
+    with pytest.raises(ValueError, match="holds a class beyond"):
+        average_precision(as_objects([row]), as_objects([row[:, [0, 1, 2, 3, 5]]]))
+
+
+def test_results_of_no_form() -> None:
+    """Of an author's function."""
+    judge = Judge("detection", decode=lambda outputs: [])
+    with pytest.raises(
+        UsageError, match="the result of sample 1 cannot be compared with the original's: a result of a"
+    ):
+        decoded_change(
+            predictions(np.zeros((1, 6)), np.zeros(6)), predictions(*[np.zeros((1, 6))] * 2), judge, None, Events()
+        )

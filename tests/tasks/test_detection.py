@@ -127,6 +127,14 @@ def test_what_is_found_whole_scores_a_hundred_and_nothing_scores_zero() -> None:
     assert np.isnan(average_precision(rows, as_objects([np.zeros((0, 5))] * 2)))
 
 
+def test_the_best_hundred_boxes_of_a_class_count() -> None:
+    labels = as_objects([np.array([[0, 0, 10, 10, 0]])])
+    wrong = [[50, 50, 60, 60, 0.9, 0]] * 99
+    for more, score in ((wrong, 1), (wrong + wrong[:1], 0)):
+        found = np.array([[50, 50, 60, 60, 0.9, 1]] * 200 + more + [[0, 0, 10, 10, 0.5, 0]])
+        assert average_precision(as_objects([found]), labels) == pytest.approx(score, abs=0.01)
+
+
 def test_precision_by_class() -> None:
     labels = as_objects([np.array([[0, 0, 10, 10, 1], [20, 20, 30, 30, 4]])])
     assert by_class(as_objects([np.array([[0, 0, 10, 10, 0.5, 1.0]])]), labels) == {1: 100, 4: 0}
