@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from compressctl.core.count import Count, count
@@ -12,7 +13,8 @@ from compressctl.graph.constants import ConstantTensor, Scope, node_name, parame
 from compressctl.graph.inlined import inlined
 from compressctl.graph.macs import multiplies, node_macs
 from compressctl.graph.packed_sources import is_unpacker
-from compressctl.graph.shapes import Shape, shapes
+from compressctl.graph.runs import Runs, runs_of
+from compressctl.graph.shapes import Shape
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,21 @@ def costs(
     model: onnx.ModelProto,
     sizes: Mapping[str, int] | None = None,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
 ) -> list[NodeCost]:
     """One entry per node, in graph order, those of bodies (If, Loop, Scan) behind the main graph's; nodes that unpack weights have none.
 
     Reads float graphs, graphs with QuantizeLinear and DequantizeLinear, and graphs of integer operators: a weight
-    belongs to the node that computes with it, whatever stands between. How often a body runs, or which branch, is decided
-    when the model runs, so that MACs inside are unknown. sizes, inputs: as in `shapes`.
+    belongs to the node that computes with it, whatever stands between. MACs inside a body are those of all its runs, unknown where
+    only running the model tells how many there are, or which branch is taken. sizes, inputs: as in `shapes`. values: of inputs
+    that have the same one in every call.
     """
-    known = shapes(model, sizes, inputs)
+    plain = inlined(model)
+    runs = runs_of(plain, sizes, inputs, values or {})
     seen: set[str] = set()
     return [
-        _cost(node, scope, known if scope.within is None else {}, seen)
-        for scope in scopes(inlined(model).graph)
+        _cost(node, scope, runs.get(scope.path, Runs({}, None)), seen)
+        for scope in scopes(plain.graph)
         for node in scope.graph.node
         if not is_unpacker(node)
     ]
@@ -60,9 +65,10 @@ def count_macs(
     model: onnx.ModelProto,
     sizes: Mapping[str, int] | None = None,
     inputs: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, np.ndarray] | None = None,
 ) -> Count:
-    """Multiply-accumulates of the whole graph for one sample, as far as they are known. sizes, inputs: as in `shapes`."""
-    return total(costs(model, sizes, inputs))
+    """Multiply-accumulates of the whole graph for one sample, as far as they are known. sizes, inputs, values: as in `costs`."""
+    return total(costs(model, sizes, inputs, values))
 
 
 def total(counted: Sequence[NodeCost]) -> Count:
@@ -73,12 +79,13 @@ def executed_macs(counted: Sequence[NodeCost]) -> dict[str, int | None]:
     """MACs by the main graph's nodes, as a runtime executes them: with those of their bodies."""
     found = {cost.name: cost.macs for cost in counted if cost.within is None}
     for cost in counted:
-        if cost.within in found and cost.macs != 0:
-            found[cost.within] = None
+        if cost.within in found:
+            so_far = found[cost.within]
+            found[cost.within] = None if so_far is None or cost.macs is None else so_far + cost.macs
     return found
 
 
-def _cost(node: onnx.NodeProto, scope: Scope, known: Mapping[str, Shape], seen: set[str]) -> NodeCost:
+def _cost(node: onnx.NodeProto, scope: Scope, runs: Runs, seen: set[str]) -> NodeCost:
     mine = parameter_tensors(node, scope.constants)
     if node.domain == "ai.onnx.ml":
         mine += tuple(_in_attributes(node, scope))
@@ -88,11 +95,15 @@ def _cost(node: onnx.NodeProto, scope: Scope, known: Mapping[str, Shape], seen: 
             seen.add(tensor.name)
             parameters += 0 if tensor.describes else tensor.elements
             size += tensor.size_bytes
-    macs = node_macs(node, known) if scope.within is None else None if multiplies(node) else 0
+    macs = node_macs(node, runs.shapes)
+    if runs.times is None:
+        macs = None if multiplies(node) else 0
+    elif macs is not None or runs.times == 0:
+        macs = runs.times * (macs or 0)
     return NodeCost(
         name=f"{scope.path}/{node_name(node)}" if scope.path else node_name(node),
         op=node.op_type,
-        output_shape=known.get(node.output[0]) if node.output else None,
+        output_shape=runs.shapes.get(node.output[0]) if node.output else None,
         parameters=parameters,
         parameter_bytes=size,
         macs=macs,

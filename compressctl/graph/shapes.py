@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 from onnx import shape_inference
@@ -38,16 +39,39 @@ def shapes(
     not define only where the model states them. Never raises for an odd graph: what cannot be inferred is missing. Raises
     ValueError for inputs that are not the graph's.
     """
-    known = sizes_of(model.graph, sizes, inputs)
-    skeleton = with_stand_ins(_without_weights(model))
-    _fix(skeleton.graph, known, inputs or {})
-    stated = _stated(_infer(skeleton).graph)
+    skeleton = skeleton_of(model)
+    fix(skeleton.graph, sizes_of(model.graph, sizes, inputs), inputs or {})
+    return deduced(skeleton).shapes
+
+
+def skeleton_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the data of large constants, in which ONNX's own inference gets past ONNX Runtime's operators."""
+    return with_stand_ins(_without_weights(model))
+
+
+@dataclass(frozen=True)
+class Deduced:
+    """shapes: by tensor. types: of elements, as ONNX numbers them. skeleton: what is left to compute when the model runs."""
+
+    shapes: dict[str, Shape]
+    types: dict[str, int]
+    skeleton: onnx.ModelProto
+
+
+def deduced(skeleton: onnx.ModelProto) -> Deduced:
+    """What follows from the statements of a skeleton, which is changed: arithmetic on shapes is carried out in it."""
+    inferred = _infer(skeleton)
     for _ in range(_ROUNDS):
+        stated = _stated(inferred.graph)
         if _all_known(skeleton.graph, stated) or not fold_shapes(skeleton, stated, LARGEST_READ):
             break
-        stated = _stated(_infer(skeleton).graph)
+        inferred = _infer(skeleton)
+    infos = (*inferred.graph.output, *inferred.graph.value_info, *inferred.graph.input)
+    types = {info.name: info.type.tensor_type.elem_type for info in infos}
+    types.update((tensor.name, tensor.data_type) for tensor in skeleton.graph.initializer)
+    stated = _stated(inferred.graph)
     stated.update((tensor.name, tuple(tensor.dims)) for tensor in skeleton.graph.initializer)
-    return stated
+    return Deduced(stated, types, skeleton)
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -80,7 +104,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
     return math.prod(tensor.dims) > LARGEST_READ or tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
-def _fix(graph: onnx.GraphProto, known: Mapping[str, int], inputs: Mapping[str, Sequence[int]]) -> None:
+def fix(graph: onnx.GraphProto, known: Mapping[str, int], inputs: Mapping[str, Sequence[int]]) -> None:
     """Write what is known into the statements of the graph, and take out sizes that are none."""
     ours = {value.name for value in graph_inputs(graph)}
     for info in (*graph.input, *graph.output, *graph.value_info):

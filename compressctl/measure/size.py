@@ -9,6 +9,7 @@ from compressctl.core.backend import Artifact, Backend, ExecutedNode
 from compressctl.core.count import count
 from compressctl.core.model import OnnxModel
 from compressctl.core.run_folder import below
+from compressctl.core.streaming import constants
 from compressctl.graph.cost import costs, total
 from compressctl.measure.results import Measurement
 
@@ -37,7 +38,7 @@ def size(
     counted for, see `graph.shapes`. folder: the run's, which the path is told from.
     """
     files = {file.name: file.stat().st_size for file in artifact.files}
-    counted = costs(model.body, inputs=inputs)
+    counted = costs(model.body, inputs=inputs, values=constants(model.signature))
     macs, bits = total(counted), count((node.op, _bits(node)) for node in nodes) if nodes else None
     share, left_out = integer_mac_share(nodes)
     return Measurement(
