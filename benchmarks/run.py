@@ -96,6 +96,7 @@ BENCHMARKS = {
     "tasks_segmentation": Benchmark(["benchmarks/tasks.py", "segmentation"]),
     "tasks_recognition": Benchmark(["benchmarks/tasks.py", "recognition"]),
     "tasks_silero": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "silero"]),
+    "tasks_recurrent": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "own"], (DATA,)),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
     "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),

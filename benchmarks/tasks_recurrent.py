@@ -1,15 +1,16 @@
 """Recurrent networks: silero-vad's files in 8 bits, step by step with their states; a GRU and an LSTM of our own, pruned and in 8 bits.
 
-python benchmarks/tasks.py recurrent [--minutes 12] [--data mnist.npz] [--only silero|own]
+python benchmarks/tasks.py recurrent [--minutes 12] [--data FOLDER] [--only silero|own]
 
 silero-vad (PyPI, pinned by hash) hears people from packages of Debian (published/recordings.py); nothing is calibrated. Each file
 keeps its own states from step to step. Steps of both files are timed in turns, one thread. The two networks of ours read MNIST row by
-row: --data names the .npz with train_images, train_labels, test_images, test_labels.
+row: --data (or COMPRESSCTL_DATA) names the folder with mnist.npz, see README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,15 +41,22 @@ SPEECH = 0.5
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="tasks.py recurrent", description=__doc__)
     parser.add_argument("--minutes", type=float, default=12)
-    parser.add_argument("--data", type=Path, help="MNIST as .npz; without it only silero-vad is measured")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("COMPRESSCTL_DATA"),
+        help="the folder with mnist.npz; without it only silero-vad is measured",
+    )
     parser.add_argument("--only", choices=("silero", "own"))
     asked = parser.parse_args(arguments)
     if asked.only != "own":
         silero(60 * asked.minutes)
+    if asked.only == "own" and asked.data is None:
+        parser.error("--data names the folder with mnist.npz")
     if asked.only != "silero" and asked.data is not None:
         from row_networks import own
 
-        own(asked.data)
+        own(asked.data / "mnist.npz" if asked.data.is_dir() else asked.data)
 
 
 def silero(seconds: float) -> None:

@@ -97,11 +97,14 @@ def declared_in(recipe: Path | None, signature: Signature) -> Signature:
 
 
 def timed_samples(recipe: Path | None, signature: Signature, shapes: Mapping[str, int]) -> Samples:
-    """What a file is timed on: a sample of the recipe's data; of a model with states a step of random values."""
+    """What a file is timed on: a sample of the recipe's data; of a model with states the first step of a sequence."""
     from compressctl.measure.samples import Samples
+    from compressctl.sources.called import CalledDataset, first_step
 
-    known = declared_in(recipe, signature)
-    return Samples(known, None if known.states else dataset_of(recipe), shapes)
+    known, data = declared_in(recipe, signature), dataset_of(recipe)
+    if known.states and data is not None:
+        data = CalledDataset(data, lambda split: first_step(known, split))
+    return Samples(known, data, shapes)
 
 
 def writable(path: Path, force: bool, option: str = "--output") -> Path:

@@ -130,70 +130,80 @@ class Unrolled:
         """Raises UsageError where an input is not of the shape that a step takes, or a state comes back in another one."""
         import numpy as np
 
-        taken = {spec.name: spec for spec in self.signature.inputs}
-        steps = self._steps(inputs, taken)
-        states = self._zeros(inputs, taken)
+        specs = {spec.name: spec for spec in self.signature.inputs}
         kept: dict[str, list[np.ndarray]] = {spec.name: [] for spec in of_sequences(self.signature).outputs}
-        for step in range(steps):
-            given = {
-                name: array if array.ndim == len(taken[name].shape) else array[step] for name, array in inputs.items()
-            }
-            outputs = self.session.run({**given, **constants(self.signature), **states})
+        call = first_call(self.signature, inputs)
+        for step in range(_steps(inputs, specs)):
+            outputs = self.session.run({**call, **_at(inputs, specs, step)})
             for name, values in kept.items():
                 values.append(outputs[name])
-            states = {name: self._next(taken[name], outputs[fed]) for name, fed in self.signature.states.items()}
+            call |= {name: _next(specs[name], outputs[fed]) for name, fed in self.signature.states.items()}
         return {name: np.stack(values) for name, values in kept.items()}
 
     def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
         return lambda: self.run(inputs)
 
-    def _steps(self, inputs: Mapping[str, np.ndarray], taken: Mapping[str, TensorSpec]) -> int:
-        counts = {}
-        for name, array in inputs.items():
-            spec = taken[name]
-            if array.ndim == len(spec.shape):
-                continue
-            if not fits(array.shape[1:], spec.shape):
-                raise UsageError(
-                    f"{name} takes {list(spec.shape)} at each step, the data give {list(array.shape[1:])}",
-                    hint="a sample of a model with states is a sequence: an axis of steps before the axes of a step",
-                )
-            counts[name] = len(array)
-        if len(set(counts.values())) > 1:
-            told = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise UsageError(f"the inputs have sequences of several lengths: {told} steps")
-        if not counts or not next(iter(counts.values())):
+
+def first_call(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a model is given at the first step of sequences. Raises UsageError where an input is not of the shape that a step takes."""
+    specs = {spec.name: spec for spec in signature.inputs}
+    _steps(inputs, specs)
+    return {**_at(inputs, specs, 0), **constants(signature), **_zeros(signature, inputs, specs)}
+
+
+def _at(inputs: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec], step: int) -> dict[str, np.ndarray]:
+    return {name: array if array.ndim == len(specs[name].shape) else array[step] for name, array in inputs.items()}
+
+
+_HINT = "a sample of a model with states is a sequence: an axis of steps before the axes of a step"
+
+
+def _steps(inputs: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]) -> int:
+    counts = {}
+    for name, array in inputs.items():
+        spec = specs[name]
+        if array.ndim == len(spec.shape):
+            continue
+        if not fits(array.shape[1:], spec.shape):
             raise UsageError(
-                "the data have no axis of steps, or none of them",
-                hint="a sample of a model with states is a sequence: an axis of steps before the axes of a step",
+                f"{name} takes {list(spec.shape)} at each step, the data give {list(array.shape[1:])}", hint=_HINT
             )
-        return next(iter(counts.values()))
+        counts[name] = len(array)
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UsageError(f"the inputs have sequences of several lengths: {told} steps")
+    if not counts or not next(iter(counts.values())):
+        raise UsageError("the data have no axis of steps, or none of them", hint=_HINT)
+    return next(iter(counts.values()))
 
-    def _zeros(self, inputs: Mapping[str, np.ndarray], taken: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
-        import numpy as np
 
-        samples = next(
-            (
-                array.shape[axis + array.ndim - len(taken[name].shape)]
-                for name, array in inputs.items()
-                if (axis := taken[name].batch_axis) is not None
-            ),
-            1,
+def _zeros(
+    signature: Signature, inputs: Mapping[str, np.ndarray], specs: Mapping[str, TensorSpec]
+) -> dict[str, np.ndarray]:
+    """The states that sequences begin with."""
+    import numpy as np
+
+    samples = next(
+        (
+            array.shape[axis + array.ndim - len(specs[name].shape)]
+            for name, array in inputs.items()
+            if (axis := specs[name].batch_axis) is not None
+        ),
+        1,
+    )
+    return {
+        name: np.zeros([samples if isinstance(size, str) else size for size in specs[name].shape], specs[name].dtype)
+        for name in signature.states
+    }
+
+
+def _next(spec: TensorSpec, values: np.ndarray) -> np.ndarray:
+    if not fits(values.shape, spec.shape):
+        raise UsageError(
+            f"{spec.fed_by} comes back as {list(values.shape)}, and the state {spec.name} is {list(spec.shape)}",
+            hint="a state is fed by an output of its own shape: look at model.states",
         )
-        return {
-            name: np.zeros(
-                [samples if isinstance(size, str) else size for size in taken[name].shape], taken[name].dtype
-            )
-            for name in self.signature.states
-        }
-
-    def _next(self, spec: TensorSpec, values: np.ndarray) -> np.ndarray:
-        if not fits(values.shape, spec.shape):
-            raise UsageError(
-                f"{spec.fed_by} comes back as {list(values.shape)}, and the state {spec.name} is {list(spec.shape)}",
-                hint="a state is fed by an output of its own shape: look at model.states",
-            )
-        return as_wide(values, spec.dtype)
+    return as_wide(values, spec.dtype)
 
 
 def constants(signature: Signature) -> dict[str, np.ndarray]:

@@ -54,7 +54,9 @@ class OnnxNetwork:
         embeddings: bool = False,
         matrices: bool = False,
         any_order: bool = False,
+        input_weights: bool = False,
     ) -> None:
+        """input_weights: whether what recurrent layers multiply their inputs with is a layer, all directions as one."""
         carried = carry(model, simplify(model.body), events)
         self._original = model.body
         self.said = carried.said
@@ -63,9 +65,9 @@ class OnnxNetwork:
         self.signature = model.signature
         self._initializers = {tensor.name: tensor for tensor in self.body.graph.initializer}
         self._own_biases: set[str] = set()
-        self._owners, self.skipped = _find(
-            self.body.graph, embeddings, any_order, carried, _matrices(self.body, matrices)
-        )
+        self._watches_sequences = input_weights
+        read = _matrices(self.body, matrices) or _input_weights(self.body, input_weights)
+        self._owners, self.skipped = _find(self.body.graph, embeddings, any_order, carried, read)
 
     def layers(self) -> list[Layer]:
         return [self._layer(name, owner) for name, owner in self._owners.items()]
@@ -110,7 +112,11 @@ class OnnxNetwork:
 
     def watch(self, names: Sequence[str], batches: Iterable[Inputs], see: See) -> None:
         owners = {name: self._owners[name] for name in names}
-        nodes = {name: owner.node for name, owner in owners.items() if not owner.is_inner and owner.matrix is None}
+        nodes = {
+            name: owner.node
+            for name, owner in owners.items()
+            if not owner.is_inner and (owner.matrix is None or self._watches_sequences)
+        }
         entering = {name: node.input[0] for name, node in nodes.items() if node.op_type != "Gather"}
         tapped = ActivationRecorder(self.body, list(dict.fromkeys(entering.values())))
         for inputs in batches:
@@ -166,6 +172,14 @@ def _matrices(body: onnx.ModelProto, wanted: bool) -> dict[tuple[str, str], Weig
     """By node and weight: recurrent layers, transposed convolutions and stacked products, where they are wanted."""
     nodes = find_weighted(body.graph) if wanted else []
     return {(node.node, node.weight): node for node in nodes if node.stacked or node.op == "ConvTranspose"}
+
+
+def _input_weights(body: onnx.ModelProto, wanted: bool) -> dict[tuple[str, str], WeightNode]:
+    """By node and weight, the matrices that recurrent layers multiply their inputs with, where they are wanted."""
+    if not wanted:
+        return {}
+    first = {node.name: node.input[1] for node in all_nodes(body.graph) if node.op_type in RECURRENT}
+    return {key: node for key, node in _matrices(body, True).items() if first.get(node.node) == node.weight}
 
 
 def _find(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from compressctl.core.feeds import zeros
 from compressctl.core.model import TorchModel
@@ -21,6 +22,7 @@ from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, See
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+RECURRENT = (nn.LSTM, nn.GRU, nn.RNN)
 MATRICES = (nn.RNNBase, nn.modules.conv._ConvTransposeNd)
 """Layers whose weights are matrices, the rest of each row as it is stored, and whose inputs are not watched."""
 
@@ -31,15 +33,25 @@ class TorchNetwork:
     said: tuple[str, ...] = ()
     batch_size = 32
 
-    def __init__(self, model: TorchModel, *, embeddings: bool = False, matrices: bool = False) -> None:
+    def __init__(
+        self, model: TorchModel, *, embeddings: bool = False, matrices: bool = False, input_weights: bool = False
+    ) -> None:
+        """input_weights: whether what recurrent layers multiply their inputs with is a layer, all directions as one."""
         self._model = replace(model, body=copy.deepcopy(model.body))
         self.body: nn.Module = self._model.body
         self.signature = model.signature
-        self._owners, self.skipped = _find(self.body, embeddings, matrices)
+        self._owners, self.skipped = _find(self.body, embeddings, matrices, input_weights)
+        self._input_weights = input_weights
         self._order = self._execution_order()
 
     def layers(self) -> list[Layer]:
-        return [_layer(name, *self._owners[name]) for name in self._order]
+        return [self._layer(name, *self._owners[name]) for name in self._order]
+
+    def _layer(self, name: str, path: str, module: nn.Module) -> Layer:
+        if self._input_weights and isinstance(module, nn.RNNBase):
+            weight = np.concatenate([_array(module.get_parameter(key)) for key in input_weights(module)])
+            return Layer(name, type(module).__name__, Outline(path, weight.shape), weight)
+        return _layer(name, path, module)
 
     def write(self, name: str, weight: np.ndarray) -> None:
         parameter = dict(self.body.named_parameters())[name]
@@ -54,7 +66,8 @@ class TorchNetwork:
 
     def watch(self, names: Sequence[str], batches: Iterable[Inputs], see: See) -> None:
         def observe(name: str, module: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-            values = _input_of(module, given, named)
+            is_sequence = self._input_weights and isinstance(module, nn.RNNBase)
+            values = _sequence_of(given, named) if is_sequence else _input_of(module, given, named)
             if values is not None:
                 see(name, values.float().numpy())
 
@@ -111,6 +124,18 @@ def _layer(name: str, path: str, module: nn.Module) -> Layer:
     )
 
 
+def input_weights(layer: nn.RNNBase) -> list[str]:
+    """The parameters that a recurrent layer multiplies its inputs with, one for each direction."""
+    return ["weight_ih_l0", "weight_ih_l0_reverse"][: 2 if layer.bidirectional else 1]
+
+
+def _sequence_of(given: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+    """What a recurrent layer goes through, packed or not."""
+    sequence = given[0] if given else named["input"]
+    values: Tensor = sequence.data if isinstance(sequence, PackedSequence) else sequence
+    return values.detach().cpu()
+
+
 def _bias(module: nn.Module) -> Any:
     if isinstance(module, MATRICES):
         return None
@@ -123,7 +148,7 @@ def _array(parameter: Any) -> np.ndarray:
 
 
 def _find(
-    network: nn.Module, embeddings: bool, matrices: bool
+    network: nn.Module, embeddings: bool, matrices: bool, input_weights: bool
 ) -> tuple[dict[str, tuple[str, nn.Module]], dict[str, str]]:
     """Weight name to (path, module) of what is a layer, and why other matrices belong to none."""
     names = {id(parameter): name for name, parameter in network.named_parameters()}
@@ -134,7 +159,8 @@ def _find(
             name = names[id(parameter)]
             if parameter.ndim < 2:
                 continue
-            reason = _reason(module, key, embeddings, matrices)
+            is_input = input_weights and type(module) in RECURRENT and key == "weight_ih_l0"
+            reason = None if is_input else _reason(module, key, embeddings, matrices)
             if reason is not None:
                 skipped[name] = reason
             else:

@@ -64,6 +64,7 @@ def for_onnx(path: Path, written_to: Path, data: Path | None, shapes: Mapping[st
                 f"model: {{source: onnx, path: {_scalar(_relative(path, written_to.parent))}}}",
                 *(f"#  in   {_told(spec)}" for spec in signature.inputs),
                 *(f"#  out  {_told(spec)}" for spec in signature.outputs),
+                *_streaming(signature),
                 "",
                 *section.lines,
                 "",
@@ -74,6 +75,17 @@ def for_onnx(path: Path, written_to: Path, data: Path | None, shapes: Mapping[st
         + "\n",
         section.unsure,
     )
+
+
+def _streaming(signature: Signature) -> list[str]:
+    """What a recipe may say where outputs look like an input's next value."""
+    from compressctl.core.streaming import recognised
+
+    pairs = ", ".join(f"{_scalar(name)}: {_scalar(output)}" for name, output in recognised(signature).items())
+    told = (
+        "# A streaming model? Then samples are sequences, and `model` says which outputs are inputs of the next step:"
+    )
+    return [told, f"#   states: {{{pairs}}}"] if pairs else []
 
 
 def for_python(factory: str) -> Starter:

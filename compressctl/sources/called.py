@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from compressctl.core.backend import Session
 from compressctl.core.data import Batch, Split, SplitName, WrappedDataset, parts_of
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Signature
-from compressctl.core.streaming import Unrolled, of_sequences
+from compressctl.core.streaming import Unrolled, first_call, of_sequences
 
 Call = Mapping[str, np.ndarray]
 Calls = Callable[[Split], Sequence[Call]]
@@ -27,6 +28,12 @@ def steps_of(session: Session, signature: Signature, split: Split) -> list[Call]
     for feed in feeds(split, of_sequences(signature), 1):
         unrolled.run(feed.inputs)
     return recording.calls
+
+
+def first_step(signature: Signature, split: Split) -> list[Call]:
+    """The call that a model with states gets at the beginning of the first sequence."""
+    firsts = islice(feeds(split, of_sequences(signature), 1), 1)
+    return [first_call(signature, feed.inputs) for feed in firsts]
 
 
 class Recording:

@@ -186,6 +186,8 @@ def test_diff_and_evaluate_go_through_the_sequences_too(folder: Path) -> None:
     told = json.loads(found.output)
     assert [(output["name"], output["samples"]) for output in told["outputs"]] == [("output", 180)]
     assert told["tensors"]
+    timed = CliRunner().invoke(app, ["bench", *files, "--data", str(folder / "recipe.yaml"), "--json"])
+    assert timed.exit_code == 0, timed.output
     scored = CliRunner().invoke(app, ["evaluate", files[0], "--data", str(folder / "recipe.yaml"), "--json"])
     assert json.loads(scored.output)["value"] == 100
 
@@ -212,3 +214,9 @@ def test_recorded_calls_of_a_subfolder_are_a_sequence(folder: Path) -> None:
         for file in files
     )
     assert output["largest_difference"] == pytest.approx(np.abs(was - now).max(), rel=1e-5)
+
+
+def test_a_first_recipe_says_which_outputs_look_like_states(folder: Path) -> None:
+    written = CliRunner().invoke(app, ["init", str(folder / "step.onnx"), "--output", str(folder / "first.yaml")])
+    assert written.exit_code == 0, written.output
+    assert "states: {state: stateN}" in (folder / "first.yaml").read_text()

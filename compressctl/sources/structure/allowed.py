@@ -31,6 +31,7 @@ modules: Registry[type[nn.Module]] = Registry(
     {
         "PassThrough": "compressctl.sources.modules.pass_through:PassThrough",
         "Skip": "compressctl.sources.modules.pass_through:PassThrough",  # its name in files that were written before
+        "ProjectedRecurrent": "compressctl.sources.modules.projected_recurrent:ProjectedRecurrent",
         "SplitAttention": "compressctl.sources.modules.split_attention:SplitAttention",
     },
 )

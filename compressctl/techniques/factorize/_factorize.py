@@ -53,9 +53,9 @@ def factorize(model: Model, params: Shared, run: RunContext, make_ways: MakeWays
     for name, reason in {**survey.whole, **chosen.whole}.items():
         run.events.emit("note", message=f"{name} stays whole: {reason}")
     reasons = {**survey.whole, **chosen.whole}
-    left = Untouched("factorize", "convolutions and linear layers", chosen.options, reasons).facts(
-        network.model(), run.events
-    )
+    left = Untouched(
+        "factorize", "convolutions, linear layers and input weights of recurrent layers", chosen.options, reasons
+    ).facts(network.model(), run.events)
     if not chosen.options:
         run.events.warn("no layer was factorized; the report says why for each")
         return StageResult(model, {**facts, **facts_of(survey, chosen), **left})

@@ -37,7 +37,7 @@ def open_factorizable(model: Model, run: RunContext) -> Factorizable:
         return TorchChains(model, _example(model.signature, run))
     from compressctl.techniques.factorize._onnx_network import OnnxChains
 
-    return OnnxChains(model, run.events)
+    return OnnxChains(model, run.events, run.target.input_shapes)
 
 
 def _example(signature: Signature, run: RunContext) -> Mapping[str, np.ndarray]:

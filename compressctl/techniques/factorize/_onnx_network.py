@@ -1,4 +1,4 @@
-"""Factorizing ONNX graphs: Conv, Gemm and MatMul with a constant weight become several of their kind."""
+"""Factorizing ONNX graphs: Conv, Gemm and MatMul with a constant weight become several of their kind, LSTM, GRU and RNN get a product before them."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ from compressctl.graph.float16 import in_floats_of
 from compressctl.graph.index import GraphIndex, all_graphs, attribute, index
 from compressctl.graph.shapes import Shape, shapes
 from compressctl.graph.tensors import copy_of
+from compressctl.graph.weight_nodes import RECURRENT
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.onnx_network import OnnxNetwork
-from compressctl.techniques.factorize._pieces import Piece, Survey, measured
+from compressctl.techniques.factorize._pieces import STATE_WEIGHT, Piece, Survey, measured
 
 _OPS = ("Conv", "Gemm", "MatMul")
 
 
 class OnnxChains:
-    """model: a graph, which stays as it is; what is factorized is its simplified form. See `Factorizable`."""
+    """model: a graph, which stays as it is; what is factorized is its simplified form. inputs: shapes of the call that is timed,
+    empty where nobody knows. See `Factorizable`."""
 
-    def __init__(self, model: OnnxModel, events: Events) -> None:
-        self.network = OnnxNetwork(model, events)
+    def __init__(self, model: OnnxModel, events: Events, inputs: Mapping[str, Sequence[int]]) -> None:
+        self.network = OnnxNetwork(model, events, input_weights=True)
         self._original = model.body
+        self._inputs = inputs if set(inputs) == {spec.name for spec in model.signature.inputs} else {}
 
     def survey(self) -> Survey:
         known = {layer.owner: layer for layer in self.network.layers()}
         graph = self.network.body.graph
-        looked_up, given = index(graph), shapes(self.network.body)
+        looked_up, given = index(graph), shapes(self.network.body, inputs=self._inputs)
         layers, whole = [], {}
         for place, node in [(part, node) for part in all_graphs(graph) for node in part.node]:
-            if node.op_type not in _OPS or node.input[1] not in looked_up.initializers:
+            if node.op_type not in (*_OPS, *RECURRENT) or node.input[1] not in looked_up.initializers:
                 continue
+            if node.op_type in RECURRENT:
+                whole[node.input[2]] = STATE_WEIGHT
             reason = self.network.skipped.get(node.input[1])
             if place is not graph:
                 reason = reason or "it stands in a body of an If, Loop or Scan, where nothing can watch its input"
             reason = reason or _reason(node, looked_up, given)
             if reason is None:
-                sample = tuple(int(size) for size in given[node.input[0]][1:] if size is not None)
-                layers.append(measured(known[node.name], sample))
+                layers.append(measured(known[node.name], _sample(node, given[node.input[0]])))
             else:
                 whole[node.name] = reason
         return Survey(tuple(layers), whole)
@@ -58,10 +62,36 @@ class OnnxChains:
             if node.name not in chains:
                 return None
             dtype = helper.tensor_dtype_to_np_dtype(editor.stored[node.input[1]].data_type)
+            if node.op_type in RECURRENT:
+                return _projected(chains[node.name], node, dtype, editor)
             return write(chains[node.name], node.op_type, node.input[0], node.output[0], dtype, editor)
 
         editor.replace_nodes(written)
         return replace(self.network.model(), body=in_floats_of(body, self._original))
+
+
+def _sample(node: onnx.NodeProto, shape: Shape) -> tuple[int, ...]:
+    """Of a layer's input, for one sample. A recurrent layer's has steps, batch and elements, or (layout 1) the batch first."""
+    sizes = [int(size or 1) for size in shape]
+    if node.op_type in RECURRENT:
+        return sizes[1 if attribute(node, "layout", 0) else 0], sizes[2]
+    return tuple(sizes[1:])
+
+
+def _projected(
+    pieces: Sequence[Piece], whole: onnx.NodeProto, dtype: np.dtype[Any], editor: GraphEditor
+) -> list[onnx.NodeProto]:
+    """A recurrent layer whose inputs are projected first; the second piece has its input weights, those of all directions."""
+    reduce, expand = pieces
+    reduced = editor.name(f"{reduce.outline.name}/output")
+    product = write([reduce], "MatMul", whole.input[0], reduced, dtype, editor)
+    layer = onnx.NodeProto()
+    layer.CopyFrom(whole)
+    directions = editor.stored[whole.input[1]].dims[0]
+    weight = expand.weight.reshape(directions, -1, expand.outline.shape[1])
+    layer.input[0] = reduced
+    layer.input[1] = editor.constant(np.ascontiguousarray(weight, dtype=dtype), f"{expand.outline.name}.weight")
+    return [*product, layer]
 
 
 def write(
@@ -131,9 +161,13 @@ def _reason(node: onnx.NodeProto, looked_up: GraphIndex, known: Mapping[str, Sha
     """Why a node cannot be factorized."""
     if len(looked_up.consumers[node.input[1]]) > 1:
         return "its weight is tied to another layer's"
-    if len(node.input) > 2 and node.input[2] and node.input[2] not in looked_up.initializers:
+    is_recurrent = node.op_type in RECURRENT
+    if not is_recurrent and len(node.input) > 2 and node.input[2] and node.input[2] not in looked_up.initializers:
         return "its bias is computed"
     shape = known.get(node.input[0])
+    if is_recurrent:
+        steps = None if shape is None or len(shape) != 3 else shape[1 if attribute(node, "layout", 0) else 0]
+        return None if steps is not None else "how many steps its input has is not known without running the model"
     if shape is None or None in shape[1:]:
         return "the shape of its input is not known without running the model"
     weight = looked_up.initializers[node.input[1]]

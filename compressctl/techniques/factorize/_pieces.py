@@ -8,6 +8,12 @@ import numpy as np
 
 from compressctl.layers.layer import Layer, Outline
 
+STATE_WEIGHT = (
+    "it multiplies the state inside the layer, at every step: no runtime has a recurrent kernel with two factors there, and the projection "
+    "that torch has (proj_size) changes what the layer gives"
+)
+"""Why what a recurrent layer multiplies its state with stays whole."""
+
 
 @dataclass(frozen=True)
 class Piece:

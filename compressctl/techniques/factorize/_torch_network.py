@@ -1,4 +1,4 @@
-"""Factorizing torch networks: plain layers become `nn.Sequential`s of plain layers."""
+"""Factorizing torch networks: plain layers become `nn.Sequential`s of plain layers, recurrent ones get a projection before them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from compressctl.core.failures import refused_in
 from compressctl.core.model import TorchModel
 from compressctl.graph.torch_outputs import outputs_of
 from compressctl.layers.layer import Layer
-from compressctl.layers.torch_network import CONVOLUTIONS, TorchNetwork
-from compressctl.techniques.factorize._pieces import Piece, Survey, measured
+from compressctl.layers.torch_network import CONVOLUTIONS, RECURRENT, TorchNetwork, input_weights
+from compressctl.sources.modules.projected_recurrent import ProjectedRecurrent
+from compressctl.techniques.factorize._pieces import STATE_WEIGHT, Piece, Survey, measured
 
 _BY_AXES: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -28,7 +29,7 @@ class TorchChains:
     """model: stays as it is. example: a batch by input name. See `Factorizable`."""
 
     def __init__(self, model: TorchModel, example: Mapping[str, np.ndarray]) -> None:
-        self.network = TorchNetwork(model)
+        self.network = TorchNetwork(model, input_weights=True)
         self._example = example
 
     def survey(self) -> Survey:
@@ -46,6 +47,8 @@ class TorchChains:
                 layers.append(_measured(layer, shapes, samples))
             elif reason is not None:
                 whole[name] = reason
+            if isinstance(module, nn.RNNBase):
+                whole |= _inner_weights(name, module)
         read = self._read_elsewhere([layer.owner for layer in layers])
         whole |= dict.fromkeys(sorted(read), "the code around it reads its weight")
         return Survey(tuple(layer for layer in layers if layer.owner not in read), whole)
@@ -53,7 +56,8 @@ class TorchChains:
     def with_pieces(self, chains: Mapping[str, Sequence[Piece]]) -> TorchModel:
         network: nn.Module = copy.deepcopy(self.network.body)
         for name, pieces in chains.items():
-            chain = _chain(network.get_submodule(name), pieces)
+            whole = network.get_submodule(name)
+            chain = _projected(whole, pieces) if isinstance(whole, nn.RNNBase) else _chain(whole, pieces)
             if name:
                 network.set_submodule(name, chain)
             else:
@@ -78,7 +82,7 @@ class TorchChains:
         def runs(wrapped: Sequence[str]) -> bool:
             layers = {name: network.get_submodule(name) for name in wrapped}
             for name, layer in layers.items():
-                network.set_submodule(name, nn.Sequential(layer))
+                network.set_submodule(name, _wrapped(layer))
             try:
                 outputs_of(replace(self.network.model(), body=network), self._example)
             except Exception:
@@ -94,17 +98,52 @@ class TorchChains:
 
     def _reason(self, module: nn.Module, others: Sequence[str], given: Sequence[tuple[int, ...]]) -> str | None:
         """Why a layer cannot be factorized."""
-        if type(module) is not nn.Linear and type(module) not in CONVOLUTIONS:
+        if type(module) not in (nn.Linear, *CONVOLUTIONS, *RECURRENT):
             return f"{type(module).__name__} is not a plain layer: its own code may use the weight otherwise"
         if others:
             return f"it is also used as {', '.join(others)}"
-        if sum(parameter is module.weight for parameter in _parameters(self.network.body)) > 1:
+        keys = input_weights(module) if isinstance(module, nn.RNNBase) else ["weight"]
+        mine = [module.get_parameter(key) for key in keys]
+        if sum(parameter is one for parameter in _parameters(self.network.body) for one in mine) > len(mine):
             return "its weight is tied to another layer's"
         if not given:
             return "the network's forward does not call it"
         if type(module) in CONVOLUTIONS:
             return _conv_reason(module, given)
         return None
+
+
+def _inner_weights(name: str, layer: nn.RNNBase) -> dict[str, str]:
+    """Why the other weights of a recurrent layer stay whole."""
+    found = {}
+    for key, _ in layer.named_parameters():
+        if key.startswith("weight_ih") and key not in input_weights(layer):
+            found[key] = (
+                "it multiplies what the layer before gives inside one module: make each layer a module of its own"
+            )
+        elif key.startswith("weight_hr"):
+            found[key] = "it is a projection of a low rank already"
+        elif key.startswith("weight_hh"):
+            found[key] = STATE_WEIGHT
+    return {f"{name}.{key}" if name else key: reason for key, reason in found.items()}
+
+
+def _wrapped(layer: nn.Module) -> nn.Module:
+    """The layer, called as it was, with attributes of another module."""
+    return ProjectedRecurrent.of(nn.Identity(), layer) if isinstance(layer, nn.RNNBase) else nn.Sequential(layer)
+
+
+def _projected(whole: nn.RNNBase, pieces: Sequence[Piece]) -> ProjectedRecurrent:
+    """A recurrent layer whose inputs are projected first; the second piece has its input weights, those of both directions."""
+    reduce, expand = pieces
+    layer = copy.deepcopy(whole)
+    layer.input_size = expand.outline.shape[1]
+    keys = input_weights(whole)
+    for key, weight in zip(keys, np.split(expand.weight, len(keys)), strict=True):
+        values = torch.from_numpy(np.ascontiguousarray(weight)).to(whole.get_parameter(key))
+        setattr(layer, key, nn.Parameter(values))
+    layer.flatten_parameters()
+    return ProjectedRecurrent.of(_module(reduce, whole.get_parameter(keys[0])), layer)
 
 
 def _conv_reason(module: Any, given: Sequence[tuple[int, ...]]) -> str | None:
@@ -124,10 +163,10 @@ def _reach(module: Any) -> list[tuple[int, int]]:
 
 
 def _names(network: nn.Module) -> dict[Any, list[str]]:
-    """Every linear layer and convolution with all the names that it goes by."""
+    """Every linear layer, convolution and recurrent layer with all the names that it goes by."""
     found: dict[Any, list[str]] = defaultdict(list)
     for name, module in network.named_modules(remove_duplicate=False):
-        if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        if isinstance(module, (nn.Linear, nn.RNNBase, *CONVOLUTIONS)):
             found[module].append(name)
     return found
 
