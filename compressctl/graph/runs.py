@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from compressctl.graph.constants import bodies, node_name
 from compressctl.graph.fold_shapes import fold_shapes
 from compressctl.graph.index import attribute, names_read
 from compressctl.graph.open_axes import sizes_of
 from compressctl.graph.shapes import LARGEST_READ, Deduced, Shape, deduced, fix, skeleton_of
+from compressctl.graph.tensors import from_array, to_array
 
 _Values = Mapping[str, onnx.TensorProto]
 
@@ -35,7 +35,7 @@ def runs_of(
     """By the path of each scope, see `constants.scopes`. sizes, inputs: as in `shapes`. values: of inputs that are always the same."""
     skeleton = skeleton_of(model)
     fix(skeleton.graph, sizes_of(model.graph, sizes, inputs), inputs or {})
-    _set(skeleton.graph, {name: numpy_helper.from_array(array, name) for name, array in values.items()})
+    _set(skeleton.graph, {name: from_array(array, name) for name, array in values.items()})
     known = deduced(skeleton)
     return {"": Runs(known.shapes, 1), **dict(_inside(known, "", 1, {}))}
 
@@ -170,7 +170,7 @@ def _scanned(node: onnx.NodeProto) -> tuple[int, list[int]]:
 def _value(node: onnx.NodeProto, position: int, values: _Values) -> np.ndarray | None:
     tensor = values.get(node.input[position]) if len(node.input) > position else None
     try:
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else to_array(tensor)
     except ValueError:  # a large constant, whose data is not here
         return None
 
@@ -191,7 +191,7 @@ def _never_stops(body: onnx.GraphProto) -> bool:
     tensor = constants.get(name)
     if node is not None and node.op_type == "Constant":
         tensor = attribute(node, "value", None)
-    return isinstance(tensor, onnx.TensorProto) and bool(numpy_helper.to_array(tensor).all())
+    return isinstance(tensor, onnx.TensorProto) and bool(to_array(tensor).all())
 
 
 def _as_each_run_finds_it(
