@@ -48,6 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="the folder with mnist.npz; without it only silero-vad is measured",
     )
     parser.add_argument("--only", choices=("silero", "own"))
+    parser.add_argument(
+        "--cells", nargs="+", choices=("lstm", "gru"), default=("lstm", "gru"), help="of our own networks"
+    )
     asked = parser.parse_args(arguments)
     if asked.only != "own":
         silero(60 * asked.minutes)
@@ -56,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     if asked.only != "silero" and asked.data is not None:
         from row_networks import own
 
-        own(asked.data / "mnist.npz" if asked.data.is_dir() else asked.data)
+        own(asked.data / "mnist.npz" if asked.data.is_dir() else asked.data, asked.cells)
 
 
 def silero(seconds: float) -> None:
