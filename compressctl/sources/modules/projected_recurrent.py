@@ -33,7 +33,9 @@ class ProjectedRecurrent(nn.Module):
     ) -> None:
         """As torch's own, which alone have proj_size (LSTM) and nonlinearity (RNN)."""
         super().__init__()
-        own: dict[str, Any] = {"LSTM": {"proj_size": proj_size}, "RNN": {"nonlinearity": nonlinearity}}.get(cell, {})
+        own: dict[str, Any] = {"proj_size": proj_size} if cell == "LSTM" else {}
+        if cell == "RNN":
+            own["nonlinearity"] = nonlinearity
         self.reduce: nn.Module = nn.Linear(input_size, rank, bias=False)
         self.layer: nn.RNNBase = CELLS[cell](
             rank, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **own
