@@ -189,3 +189,37 @@ def test_where_no_loss_makes_sense_the_message_says_what_does(folder: Path) -> N
     assert found.exit_code == 2
     for words in ("the task detection has none", "`loss: file.py:name`", "distill.logits"):
         assert words in " ".join(found.output.split())
+
+
+DETECTOR = """
+import torch
+from torch import nn
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.Sequential(nn.Conv2d(3, 16, 4, stride=4), nn.ReLU(), nn.Conv2d(16, 6, 1))
+        y, x = torch.meshgrid(torch.arange(3.0), torch.arange(3.0), indexing="ij")
+        self.register_buffer("centre", torch.stack([x, y]).flatten(1) * 4 + 2)
+
+    def forward(self, image):
+        cells = self.cells(image).flatten(2)
+        return torch.cat([self.centre + cells[:, :2], 4 + cells[:, 2:4].abs(), (3 * cells[:, 4:]).sigmoid()], 1)
+
+def make():
+    torch.manual_seed(0)
+    return Detector()
+"""
+
+
+def test_a_detector_learns_from_the_original_s_boxes(folder: Path) -> None:
+    (folder / "net.py").write_text(DETECTOR)
+    head = RECIPE.replace(
+        "task: segmentation", "task: detection\nmetric: null\ndecode: {use: yolo, score: 0.5, iou: null}"
+    )
+    stages = "{use: prune.channels, keep: 0.7}, {use: distill.logits, epochs: 4, batch_size: 8, learning_rate: 0.02}"
+    report = _run(folder, head.replace("labels: labels", "labels: null") + f"stages: [{stages}]\n")
+    (learned,) = [stage["facts"] for stage in report["stages"] if stage["use"] == "distill.logits"]
+    assert learned["loss_between_outputs"] == "boxes"
+    assert learned["validation"] < 0.7 * learned["validation_before"]
+    assert report["backends"][0]["compressed"]["decoded"]["kept"] > 0
