@@ -144,3 +144,25 @@ def test_a_file_of_objects_is_refused_in_words_of_our_own(tmp_path: Path) -> Non
     (tmp_path / "d.npz").rename(tmp_path / "calls" / "0.npz")
     with pytest.raises(UsageError, match="it holds Python objects, which are never read"):
         requests.load(RequestsParams(path="calls"), SIZES, tmp_path, 0)
+
+
+def test_calls_of_a_subfolder_are_the_steps_of_a_sequence_and_have_one_shape(tmp_path: Path) -> None:
+    params = RequestsParams(path=".", sequences=True, labels="y")
+    with pytest.raises(UsageError, match="holds no subfolders"):
+        requests.load(params, SIZES, tmp_path, 0)
+    for place in range(8):
+        (tmp_path / f"{place}").mkdir()
+        for step in range(place + 1):
+            values = {"x": np.full((1, 3), 10 * place + step, np.float32), "y": np.array([step % 2])}
+            np.savez(tmp_path / f"{place}" / f"{step}.npz", **values)
+    found = {int(batch.indices[0]): batch for batch in _all(requests.load(params, SIZES, tmp_path, 0))}
+    assert found[4].inputs["x"].shape == (5, 1, 3)
+    assert found[4].inputs["x"][:, 0, 0].tolist() == [40, 41, 42, 43, 44]
+    assert found[4].labels is not None
+    assert found[4].labels.tolist() == [[0, 1, 0, 1, 0]]
+    np.savez(tmp_path / "4" / "5.npz", x=np.zeros((1, 4), np.float32), y=np.array([0]))
+    with pytest.raises(UsageError, match="the first call of the sequence"):
+        _all(requests.load(params, SIZES, tmp_path, 0))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"holds no \.npz file"):
+        requests.load(params, SIZES, tmp_path, 0)
