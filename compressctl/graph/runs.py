@@ -37,7 +37,7 @@ def runs_of(
     fix(skeleton.graph, sizes_of(model.graph, sizes, inputs), inputs or {})
     _set(skeleton.graph, {name: from_array(array, name) for name, array in values.items()})
     known = deduced(skeleton)
-    return {"": Runs(known.shapes, 1), **dict(_inside(known, "", 1, {}))}
+    return {"": Runs(known.shapes, 1), **dict(_inside(known, "", 1, {}, {}))}
 
 
 def _set(graph: onnx.GraphProto, values: _Values) -> None:
@@ -48,14 +48,18 @@ def _set(graph: onnx.GraphProto, values: _Values) -> None:
     graph.input.extend(kept)
 
 
-def _inside(known: Deduced, path: str, times: int | None, outer: _Values) -> Iterator[tuple[str, Runs]]:
-    """Of the bodies of a graph's nodes, and of theirs. times: of the graph itself. outer: constants around it."""
+def _inside(
+    known: Deduced, path: str, times: int | None, outer: _Values, around: Mapping[str, Shape]
+) -> Iterator[tuple[str, Runs]]:
+    """Of a graph that has bodies, of these, and of theirs. times: of the graph itself. outer, around: constants and shapes around it."""
     if not any(True for node in known.skeleton.graph.node for _ in bodies(node)):
         return
     paths: dict[str, str] = {}
     known, taken = _with_taken_branches(known, path, paths, outer)
+    mine = Runs({**around, **known.shapes}, times)
+    yield path, mine
     for inner, is_taken in taken.items():
-        yield inner, Runs(known.shapes, times) if is_taken else Runs({}, 0)
+        yield inner, mine if is_taken else Runs({}, 0)
     graph = known.skeleton.graph
     values = {**outer, **{tensor.name: tensor for tensor in graph.initializer}}
     for node in graph.node:
@@ -66,8 +70,8 @@ def _inside(known: Deduced, path: str, times: int | None, outer: _Values) -> Ite
                 found = _as_each_run_finds_it(node, body, found, known, values)
             total = 0 if 0 in (here, times) else None if here is None or times is None else here * times
             inner = _path(_place(node, path, paths), node, name)
-            yield inner, Runs({**known.shapes, **found.shapes}, total)
-            yield from _inside(found, inner, total, values)
+            yield inner, Runs({**mine.shapes, **found.shapes}, total)
+            yield from _inside(found, inner, total, values, mine.shapes)
 
 
 def _place(node: onnx.NodeProto, path: str, paths: Mapping[str, str]) -> str:
@@ -112,7 +116,7 @@ def _with_taken_branches(
             paths.update((output, _path(place, node, chosen)) for inside in branch.node for output in inside.output)
             nodes += [
                 onnx.helper.make_node("Identity", [made.name], [output])
-                for made, output in zip(branch.output, node.output, strict=True)
+                for made, output in zip(branch.output, node.output, strict=False)
                 if output
             ]
         if is_new:
@@ -144,6 +148,15 @@ def _model(graph: onnx.GraphProto, like: onnx.ModelProto) -> onnx.ModelProto:
 def _times(
     node: onnx.NodeProto, name: str, body: onnx.GraphProto, known: Mapping[str, Shape], values: _Values
 ) -> int | None:
+    try:
+        return _counted(node, name, body, known, values)
+    except (IndexError, ValueError):  # a node that is not as ONNX says
+        return None
+
+
+def _counted(
+    node: onnx.NodeProto, name: str, body: onnx.GraphProto, known: Mapping[str, Shape], values: _Values
+) -> int | None:
     if node.op_type == "If":
         chosen = _value(node, 0, values)
         return None if chosen is None else int(bool(chosen.reshape(-1)[0]) == (name == "then_branch"))
@@ -152,7 +165,7 @@ def _times(
         if first is not None and not first.reshape(-1)[0]:
             return 0
         goes_on = (not _given(node, 1) or first is not None) and _never_stops(body)
-        return int(most.reshape(-1)[0]) if most is not None and goes_on else None
+        return max(0, int(most.reshape(-1)[0])) if most is not None and goes_on else None
     if node.op_type == "Scan":
         count, axes = _scanned(node)
         shape = known.get(node.input[len(node.input) - count])
@@ -218,8 +231,8 @@ def _formal_shapes(node: onnx.NodeProto, known: Mapping[str, Shape]) -> list[Sha
         count, axes = _scanned(node)
         states, scanned = given[: len(given) - count], given[len(given) - count :]
         without = [
-            None if shape is None else tuple(size for place, size in enumerate(shape) if place != axis % len(shape))
-            for shape, axis in zip(scanned, axes, strict=True)
+            tuple(size for place, size in enumerate(shape) if place != axis % len(shape)) if shape else None
+            for shape, axis in zip(scanned, axes, strict=False)
         ]
         return [*states, *without]
     return []
