@@ -23,6 +23,7 @@ from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import find_coupling
 from compressctl.layers.channels.surgery import cut, mask, removal
 from compressctl.layers.channels.verify_group import proven
+from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.factorize.params import SvdParams
 from compressctl.techniques.factorize.svd import apply as svd
 from compressctl.techniques.prune.params import UnstructuredParams
@@ -252,7 +253,7 @@ class Net(nn.Module):
 
 KINDS = {
     "ConvTranspose": {"first", "up"},
-    "split": {"second"},  # the sizes are written into the code, which the reason says
+    "split": {"second"},  # the sizes are written into the code
     "chunk": {"first", "second"},
     "glu": {"first", "second"},
     "x * sigmoid(y)": {"first", "second"},
@@ -274,3 +275,82 @@ def test_channels_go_or_the_reason_is_said(kind: str) -> None:
         smaller = cut(network, gone)
         assert torch.allclose(smaller(*given), mask(network, gone)(*given), atol=1e-5)
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in network.parameters())
+
+
+class Parts(nn.Module):
+    """A layer whose channels are split by sizes, each part read by another one; the sizes stand in attributes, or in the code."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        sizes = (12, 12) if kind == "one width" else (16, 8)
+        layer = nn.Linear if kind == "tokens" else nn.Conv1d
+        more = () if kind == "tokens" else (1,)
+        self.first = layer(6, 24, *more)
+        self.left, self.right = layer(sizes[0], 10, *more), layer(sizes[1], 10, *more)
+        self.head = layer(10, 5, *more)
+        if kind in ("a list", "tokens"):
+            self.sizes = list(sizes)
+        elif kind == "two numbers":
+            self.wide, self.narrow = sizes
+        elif kind == "one width":
+            self.width = 12
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        match self.kind:
+            case "a list":
+                left, right = torch.split(x, self.sizes, dim=1)
+            case "two numbers":
+                left, right = x.split((self.wide, self.narrow), 1)
+            case "one width":
+                left, right = x.split(self.width, 1)
+            case "tokens":
+                left, right = x.split_with_sizes(self.sizes, dim=-1)
+            case _:
+                left, right = torch.split(x, [16, 8], 1)
+        return self.head(self.left(left) * torch.sigmoid(self.right(right)))
+
+
+@pytest.mark.parametrize("kind", ["a list", "two numbers", "one width", "tokens"])
+def test_sizes_of_a_split_shrink_with_its_channels(kind: str) -> None:
+    torch.manual_seed(0)
+    network, original = Parts(kind).eval(), Parts(kind).eval()
+    given = (torch.randn(2, 7, 6) if kind == "tokens" else torch.randn(2, 6, 7),)
+    coupling = proven(find_coupling(network, given), network, given)
+    group = next(group for group in coupling.groups if "first" in group.layers)
+    gone = removal([group], {group.name: np.arange(group.units // 3)})
+    smaller = cut(network, gone)
+    with torch.no_grad():
+        assert torch.allclose(smaller(*given), mask(network, gone)(*given), atol=1e-5)
+        back = rebuild(original, describe(smaller, network))
+        back.load_state_dict(smaller.state_dict())
+        assert torch.equal(back(*given), smaller(*given))
+    assert smaller.left.weight.shape[1] + smaller.right.weight.shape[1] == smaller.first.weight.shape[0] < 24
+
+
+def test_sizes_that_are_written_into_the_code_are_said() -> None:
+    network, given = Parts("the code").eval(), (torch.randn(2, 6, 7),)
+    coupling = proven(find_coupling(network, given), network, given)
+    assert "the sizes [16, 8] by which its channels are split are written into the code" in coupling.fixed["first"]
+    assert {layer for group in coupling.groups for layer in group.layers} == {"left", "right"}
+
+
+def test_a_split_whose_parts_are_joined_again_hinders_no_other_layer() -> None:
+    """As in YOLOv8's C2f: the trace reads slices less far than torch's own splits, so that both are tried."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width = 8
+            self.first, self.inner, self.second = nn.Conv1d(6, 16, 1), nn.Conv1d(8, 8, 1), nn.Conv1d(24, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = list(self.first(x).split((self.width, self.width), 1))
+            return self.second(torch.cat([*parts, self.inner(parts[-1])], 1))
+
+    torch.manual_seed(0)
+    network, given = Joined().eval(), (torch.randn(2, 6, 7),)
+    coupling = proven(find_coupling(network, given), network, given)
+    assert "inner" in {layer for group in coupling.groups for layer in group.layers}
+    assert coupling.fixed["first"]

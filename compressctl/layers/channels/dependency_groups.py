@@ -17,6 +17,7 @@ from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels import recurrent
 from compressctl.layers.channels.recurrent import Part
 from compressctl.layers.channels.search_bound import Steps, TooFarError, bound_search
+from compressctl.layers.channels.split_sizes import Split, mark_splits, traced_splits
 
 try:
     import torch_pruning
@@ -24,7 +25,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("removing channels", "torch-pruning", "pip install 'compressctl[torch]'") from error
 
-Axis = Literal["out", "in", "values"]
+Axis = Literal["out", "in", "values", "sizes"]
 
 GIVES_CHANNELS = (nn.Linear, nn.modules.conv._ConvNd)
 """Layers that choose how many channels they give; norms and activations follow."""
@@ -36,6 +37,7 @@ class Member:
 
     axis: "out" for what the layer gives (also norms, depthwise convolutions), "in" for what it reads. channels: (n,) positions
     along that axis. units: (n,) the group's unit that each of them goes with. dim: of a parameter, the dimension that is cut.
+    "sizes": an attribute that holds the size of a part of what the network splits; dim: the place in it.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Group:
     """Channels that go together, in `units`: unit u is in every member. name: the first layer that gives these channels.
 
     width: that layer's channels. layers: those whose outputs shrink, without norms. kind: equal for groups of the same
-    structure (layer types, kernels and widths).
+    structure (layer types, kernels and widths). splits: sizes in the network's attributes that shrink with them.
     """
 
     name: str
@@ -63,14 +65,18 @@ class Group:
     members: tuple[Member, ...]
     layers: tuple[str, ...]
     kind: str
+    splits: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True)
 class Coupling:
-    """groups: what can be removed. fixed: layer to the reason why its output channels stay."""
+    """groups: what can be removed. fixed: layer to the reason why its output channels stay. otherwise: groups of another trace, of
+    which each stands for those that it shares layers with where they prove wrong.
+    """
 
     groups: tuple[Group, ...]
     fixed: Mapping[str, str] = field(default_factory=dict)
+    otherwise: tuple[Group, ...] = ()
 
 
 def permitted_widths(group: Group, round_to: int, at_least: float) -> tuple[int, ...]:
@@ -93,9 +99,25 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
     """
     traced = copy.deepcopy(network).eval()
     parts = recurrent.stand_in(traced)
+    splits = mark_splits(traced, inputs)
+    found = _traced_coupling(network, traced, parts, inputs, splits)
+    if not splits:
+        return found
+    # The library follows slices into concatenations less far than torch's own splits.
+    plain = copy.deepcopy(network).eval()
+    others = _traced_coupling(network, plain, recurrent.stand_in(plain), inputs, ())
+    return replace(found, otherwise=others.groups)
+
+
+def _traced_coupling(
+    network: nn.Module, traced: nn.Module, parts: Mapping[str, Part], inputs: Sequence[Tensor], marked: Sequence[Split]
+) -> Coupling:
+    """traced: a copy that may be changed, with stand-ins (parts) for recurrent layers and markers for splits."""
+    splits = {split.marker: split for split in marked}
     traced.requires_grad_(True)
     try:
-        graph = _graph(traced, inputs)
+        with traced_splits(traced, marked):
+            graph = _graph(traced, inputs)
     except Exception as error:
         return Coupling((), _untraceable(network, error))
     steps = bound_search(graph)
@@ -110,7 +132,7 @@ def find_coupling(network: nn.Module, inputs: Sequence[Tensor]) -> Coupling:
         if name in seen:
             continue
         steps.taken = 0
-        found = _group(graph, module, names, traced, steps)
+        found = _group(graph, module, names, traced, steps, splits)
         seen.update([name] if isinstance(found, str) else found.layers)
         if isinstance(found, str):
             fixed[name] = found
@@ -201,7 +223,12 @@ def _joined(groups: Sequence[Group], network: nn.Module) -> Group:
     renamed = tuple(replace(member, units=unit_of[member.units]) for member in members)
     layers = tuple(dict.fromkeys(layer for group in groups for layer in group.layers))
     kind = " ".join(sorted(group.kind for group in groups))
-    return Group(groups[0].name, len(leaders), groups[0].width, renamed, layers, kind)
+    shrunk = tuple(
+        replace(size, units=unit_of[size.units + offset])
+        for group, offset in zip(groups, offsets, strict=False)
+        for size in group.splits
+    )
+    return Group(groups[0].name, len(leaders), groups[0].width, renamed, layers, kind, shrunk)
 
 
 def _not_torchs(network: nn.Module) -> dict[str, str]:
@@ -297,7 +324,12 @@ class _Shift:
 
 
 def _group(
-    graph: Any, module: nn.Module, names: Mapping[nn.Module, str], network: nn.Module, steps: Steps
+    graph: Any,
+    module: nn.Module,
+    names: Mapping[nn.Module, str],
+    network: nn.Module,
+    steps: Steps,
+    splits: Mapping[str, Split],
 ) -> Group | str:
     """The group that begins at a layer's outputs, or why there is none."""
     width = graph.get_out_channels(module)
@@ -323,13 +355,39 @@ def _group(
         axis: Axis = "values" if target.type == OPTYPE.PARAMETER else "out" if is_out else "in"
         dim = target.pruning_dim if axis == "values" else 0
         members.append(Member(name, axis, np.asarray(item.idxs), np.asarray(item.root_idxs), dim))
-    return _in_units(names[module], width, members, network)
+    sizes = []
+    for member in members:
+        if member.name in splits:
+            shrunk = _sizes(splits[member.name], member)
+            if isinstance(shrunk, str):
+                return shrunk
+            sizes += shrunk
+    members = [member for member in members if member.name not in splits]
+    return _in_units(names[module], width, members, network, sizes)
+
+
+def _sizes(split: Split, member: Member) -> list[Member] | str:
+    """The attributes whose numbers shrink with a member's channels, by part; or where the numbers are instead."""
+    found, start = [], 0
+    for size, place in zip(split.sizes, split.attributes, strict=True):
+        inside = (member.channels >= start) & (member.channels < start + size)
+        if inside.any():
+            if place is None:
+                return (
+                    f"the sizes {list(split.sizes)} by which its channels are split are written into the code of "
+                    f"{split.module or 'the network'}: keep them in an attribute, as in self.sizes, or use chunk"
+                )
+            found.append(Member(place[0], "sizes", member.channels[inside] - start, member.units[inside], place[1]))
+        start += size
+    return found
 
 
 OUTPUT = "its channels are the network's outputs"
 
 
-def _in_units(name: str, width: int, members: Sequence[Member], network: nn.Module) -> Group | str:
+def _in_units(
+    name: str, width: int, members: Sequence[Member], network: nn.Module, splits: Sequence[Member]
+) -> Group | str:
     """Join the channels that grouped layers need removed together: the same place in each of the layer's groups."""
     modules = dict(network.named_modules())
     leader = np.arange(width)
@@ -345,7 +403,8 @@ def _in_units(name: str, width: int, members: Sequence[Member], network: nn.Modu
         return "a grouped layer ties all of its channels together"
     renamed = tuple(Member(m.name, m.axis, m.channels, unit_of[m.units], m.dim) for m in members)
     layers = dict.fromkeys(m.name for m in renamed if m.axis == "out" and isinstance(modules[m.name], GIVES_CHANNELS))
-    return Group(name, len(leaders), width, renamed, tuple(layers), _kind(renamed, modules))
+    shrunk = tuple(replace(size, units=unit_of[size.units]) for size in splits)
+    return Group(name, len(leaders), width, renamed, tuple(layers), _kind(renamed, modules), shrunk)
 
 
 def _axis_groups(module: nn.Module | None, axis: Axis) -> tuple[int, int]:

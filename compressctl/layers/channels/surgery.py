@@ -23,7 +23,7 @@ def removal(groups: Sequence[Group], units: Mapping[str, np.ndarray]) -> Removal
     """What goes when these units go. units: by the group's name."""
     gathered: dict[tuple[str, Axis, int], list[np.ndarray]] = {}
     for group in groups:
-        for member in group.members if len(units.get(group.name, ())) else ():
+        for member in (*group.members, *group.splits) if len(units.get(group.name, ())) else ():
             gathered.setdefault((member.name, member.axis, member.dim), []).append(member.removed(units[group.name]))
     found = {key: np.unique(np.concatenate(parts)) for key, parts in gathered.items()}
     return {key: positions for key, positions in found.items() if len(positions)}
@@ -33,13 +33,31 @@ def cut(network: nn.Module, gone: Removal) -> nn.Module:
     """A copy without those channels, a plain module of the same class. Raises ValueError where a layer cannot be cut so."""
     smaller = copy.deepcopy(network)
     for (name, axis, dim), positions in gone.items():
+        if axis == "sizes":
+            continue
         if axis == "values":
             owner, _, attribute = name.rpartition(".")
             _narrow(smaller.get_submodule(owner), attribute, dim, positions)
         else:
             _cut_layer(smaller.get_submodule(name), axis, positions)
     set_widths(smaller.modules())
+    _shrink_sizes(smaller, gone)
     return smaller
+
+
+def _shrink_sizes(network: nn.Module, gone: Removal) -> None:
+    """Sizes of parts in the network's attributes. Raises ValueError where one number is the size of parts that differ now."""
+    for (name, axis, dim), positions in gone.items():
+        if axis != "sizes":
+            continue
+        owner, _, attribute = name.rpartition(".")
+        module = network.get_submodule(owner)
+        held = getattr(module, attribute)
+        if isinstance(held, int):
+            setattr(module, attribute, held - len(positions))
+        else:
+            sizes = [size - len(positions) if place == dim else size for place, size in enumerate(held)]
+            setattr(module, attribute, type(held)(sizes))
 
 
 def mask(network: nn.Module, gone: Removal) -> nn.Module:
@@ -47,6 +65,8 @@ def mask(network: nn.Module, gone: Removal) -> nn.Module:
     masked = copy.deepcopy(network)
     with torch.no_grad():
         for (name, axis, dim), positions in gone.items():
+            if axis == "sizes":
+                continue
             member = Member(name, axis, positions, positions, dim)
             module, parameters = member_weights(masked, member)
             if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):

@@ -29,7 +29,7 @@ def proven(coupling: Coupling, network: nn.Module, inputs: Sequence[Tensor]) -> 
     two and multiplied, as gates are, loses channels from both halves.
     """
     shaken = _shaken(network)
-    if not coupling.groups or _fault(shaken, coupling.groups, inputs) is None:
+    if not coupling.otherwise and (not coupling.groups or _fault(shaken, coupling.groups, inputs) is None):
         return coupling
     good: list[Group] = []
     fixed = dict(coupling.fixed)
@@ -46,7 +46,13 @@ def proven(coupling: Coupling, network: nn.Module, inputs: Sequence[Tensor]) -> 
             good.append(group)
         else:
             fixed.update(dict.fromkeys(group.layers, fault))
-    return replace(coupling, groups=tuple(good), fixed=fixed)
+    layers = {layer for group in good for layer in group.layers}
+    for group in coupling.otherwise:
+        if not layers & set(group.layers) and tried(group) is None:
+            good.append(group)
+            layers.update(group.layers)
+    kept = {layer: reason for layer, reason in fixed.items() if layer not in layers}
+    return replace(coupling, groups=tuple(good), fixed=kept, otherwise=())
 
 
 def _in_halves(group: Group, network: nn.Module) -> Group | None:
@@ -64,7 +70,8 @@ def _in_halves(group: Group, network: nn.Module) -> Group | None:
             return None
         is_there = member.channels < size
         members.append(replace(member, channels=member.channels[is_there], units=member.units[is_there] % half))
-    return replace(group, units=half, members=tuple(members))
+    splits = tuple(replace(size, units=size.units % half) for size in group.splits)
+    return replace(group, units=half, members=tuple(members), splits=splits)
 
 
 def _size(network: nn.Module, member: Member) -> int | None:
