@@ -32,8 +32,8 @@ PREFIX = "preprocess/"
 _OLDEST_OPSET = 7
 """From here on a constant is broadcast along the axes before its own."""
 
-_LARGEST_ERROR = 0.02
-"""Of a pixel value that is computed back, 0 to 255: float32 leaves some 1e-5."""
+_LARGEST_ERROR = {"float16": 0.25}
+"""Of a pixel value, 0 to 255, that is computed back from such arrays, 0.02 from others: float32 leaves some 1e-5, float16 some 0.06."""
 
 
 def as_served(proto: onnx.ModelProto, signature: Signature, target: Target) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -205,7 +205,7 @@ def _image(array: np.ndarray, steps: Preprocess, *, exact: bool) -> np.ndarray:
         values = np.flip(values, _channel_axis(steps))
     values = values.transpose(_axes(steps))
     whole = np.rint(values)
-    is_image = (np.abs(whole - values) <= _LARGEST_ERROR) & (whole >= 0) & (whole <= 255)
+    is_image = (np.abs(whole - values) <= _LARGEST_ERROR.get(array.dtype.name, 0.02)) & (whole >= 0) & (whole <= 255)
     if exact and not is_image.all():
         raise UsageError(
             "preprocess does not fit the data: turned back, a sample is no image of bytes",

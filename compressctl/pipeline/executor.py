@@ -27,11 +27,12 @@ from compressctl.pipeline.handed_model import model_digest, refuse_change
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step, if_slower, stage_seed
-from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_judge, check_splits, fly, unfit_for
+from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_images, check_judge, check_splits, fly, unfit_for
 from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.stage_result import checked
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.needs import bisects, stage_needs
+from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Stage
 
 
@@ -74,6 +75,12 @@ class Executor:
                 model = self.workspace.take_one_at_a_time()
                 session = opened(model, backend, target, self.workspace.host)
             if data is not None:
+                recipe = self.workspace.recipe
+                delivered = [
+                    replace(target, backend=entry.backend, options=export_options(recipe, entry.backend))
+                    for entry in recipe.export
+                ]
+                check_images(model.signature, self.workspace.samples, delivered)
                 check_judge(model, session, self.workspace.judge, data)
             if data is not None and self._trains():
                 from compressctl.training.preflight import check_loss

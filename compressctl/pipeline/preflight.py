@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from compressctl.backends.preprocess import asked_steps, images_of
 from compressctl.core.backend import Session
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import CompressctlError, UsageError
@@ -57,6 +58,20 @@ def fly(model: Model, session: Session, samples: Samples, target: Target, data: 
         except CompressctlError as error:
             return Flight(error.message, _recorded(model, session, data))
     return Flight(notes=_recorded(model, session, data))
+
+
+def check_images(signature: Signature, samples: Samples, targets: Sequence[Target]) -> None:
+    """Raises UsageError where a file shall prepare images inside, and the data hold no images that it could be given.
+
+    targets: the deliverables'. What does not fit the model is left to the delivery, which goes on with the others.
+    """
+    call = samples.call(1)
+    for target in targets if not call.is_random else ():
+        try:
+            steps = asked_steps(signature, target)
+        except UsageError:
+            continue
+        images_of(call.for_model(signature), steps)
 
 
 def check_splits(stage: str, needs: Needs, data: Dataset) -> None:

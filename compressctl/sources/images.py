@@ -128,7 +128,7 @@ def decode_one(source: Path | bytes, name: str, preparation: Preparation) -> np.
 
 
 def _decode(source: Path | bytes, name: str, preparation: Preparation) -> tuple[np.ndarray, Placement]:
-    image = _read(source, name, lambda opened: opened.convert("L" if preparation.color == "gray" else "RGB"))
+    image = _read(source, name, lambda opened: _in_channels(opened, "L" if preparation.color == "gray" else "RGB"))
     array, placement = _prepared(image, name, preparation, preparation.interpolation, preparation.fill)
     array = array if array.ndim == 3 else array[..., None]
     return array[..., ::-1] if preparation.color == "bgr" else array, placement
@@ -158,6 +158,12 @@ def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarra
     if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65_535:
         raise UsageError(f"{name} has pixels of {pixels.max()}: a class is below 65536")
     return _prepared(image, name, preparation, "nearest", -1)[0]
+
+
+def _in_channels(opened: Opened, mode: str) -> Opened:
+    """Without alpha. Pillow warns of palettes in which colours have one each, unless that is asked for first."""
+    has_alpha = opened.mode == "P" and isinstance(opened.info.get("transparency"), bytes)
+    return (opened.convert("RGBA") if has_alpha else opened).convert(mode)
 
 
 def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) -> Opened:

@@ -143,7 +143,7 @@ def test_bytes_in_the_file_are_prepared_arrays_in_the_model(kind: str, wanted: P
     # A value on the border of two codes may fall into the other one: one step of the input, through the weights.
     tolerance = {"half": 0.02, "quantized": 0.03}.get(kind, 2e-5)
     assert np.abs(after - before).max() <= tolerance * max(1, float(np.abs(before).max()))
-    assert np.array_equal(folded.run({"x": floats, **more})["y"].astype(np.float32), after)
+    assert np.array_equal(folded.run({"x": floats.astype(dtype), **more})["y"].astype(np.float32), after)
 
 
 @given(wanted=steps())

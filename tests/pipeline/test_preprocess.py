@@ -97,6 +97,13 @@ def test_export_takes_what_is_said_or_what_the_data_say(shell: Shell, folder: Pa
     assert list(one.graph.initializer) == list(other.graph.initializer)
 
 
+def test_data_that_hold_no_images_are_said_before_any_stage(shell: Shell, folder: Path) -> None:
+    recipe(shell, "[{backend: onnxruntime, preprocess: {scale: 0.01}}]")
+    done = shell.run("plan", "--check", "r.yaml")
+    assert done.code == 2
+    assert "preprocess does not fit the data" in done.err
+
+
 @pytest.mark.parametrize(
     ("export", "data", "words"),
     [

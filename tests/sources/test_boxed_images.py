@@ -149,6 +149,19 @@ def test_an_image_lies_where_yolo_s_own_letterbox_puts_it() -> None:
     assert (image[266:] == 114).all()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+def test_colours_of_a_palette_that_are_transparent_are_read_without_a_word(color: Any) -> None:
+    import io
+
+    stream = io.BytesIO()
+    image = Image.new("P", (4, 3), 1)
+    image.putpalette([0, 0, 0, 200, 200, 200])
+    image.save(stream, "PNG", transparency=bytes([0, 128]))
+    pixels, _ = decode_placed([stream.getvalue()], ["it"], Preparation(color=color))
+    assert (pixels == 200).all()
+
+
 def test_classes_are_those_that_are_named_in_the_models_order(folder: Path) -> None:
     dataset = from_coco(folder, classes=("dog",))
     assert dataset.classes == ("dog",)
