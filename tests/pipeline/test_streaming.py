@@ -220,3 +220,12 @@ def test_a_first_recipe_says_which_outputs_look_like_states(folder: Path) -> Non
     written = CliRunner().invoke(app, ["init", str(folder / "step.onnx"), "--output", str(folder / "first.yaml")])
     assert written.exit_code == 0, written.output
     assert "states: {state: stateN}" in (folder / "first.yaml").read_text()
+
+
+def test_a_function_that_calls_the_model_keeps_its_states_itself(folder: Path) -> None:
+    (folder / "both.py").write_text("def read(models, inputs): ...")
+    text = "\n".join(line for line in RECIPE.splitlines() if not line.startswith("decode:"))
+    (folder / "recipe.yaml").write_text(text + "\npipeline: {function: both.py:read, role: step}\n")
+    found = CliRunner().invoke(app, ["validate", str(folder / "recipe.yaml")])
+    assert found.exit_code == 2
+    assert "keeps its states" in found.output
