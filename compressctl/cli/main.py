@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from compressctl import __version__
 from compressctl.cli.boundary import any_text_can_be_printed, boundary, warnings_are_one_line
 from compressctl.cli.ending import ends_as_decided
-from compressctl.cli.room import ask_for_room_before_numpy
+from compressctl.cli.room import ask_for_room_before_libraries
 from compressctl.core.errors import EXIT_CODES, UsageError
 from compressctl.core.machine import check_system
 from compressctl.core.nearest import suggestion
@@ -91,7 +91,7 @@ def main() -> None:
     gc.disable()
     any_text_can_be_printed()
     warnings_are_one_line()
-    ask_for_room_before_numpy()
+    ask_for_room_before_libraries()
     with ends_as_decided():
         app(prog_name="compressctl")
 

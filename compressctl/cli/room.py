@@ -1,10 +1,10 @@
-"""Room for native libraries, asked for before the first of them is loaded: where there is none, OpenBLAS ends the process with 1, or
-sends it SIGINT as Ctrl-C does, and neither can be told from what these say of a run."""
+"""Room for native libraries, asked for before they are loaded. Where there is none, OpenBLAS ends the process with 1, or sends it SIGINT
+as Ctrl-C does, and torch crashes: none of it can be told from what these say of a run."""
 
 from __future__ import annotations
 
-import mmap
 import os
+import resource
 import sys
 import threading
 from collections.abc import Sequence
@@ -14,29 +14,52 @@ from types import ModuleType
 
 from compressctl.core.errors import MachineError
 
-_NUMPY_BYTES = 256 << 20
+_NEEDS = {"numpy": 256 << 20, "torch": 1400 << 20}
+"""Bytes of address space, to load it and to do a little with it: at 1 GB torch crashes now and then while it exports a small network."""
+
 _MOST_THREADS = 64
 """So many OpenBLAS starts at most, as numpy's wheels are built."""
 
 
-def ask_for_room_before_numpy() -> None:
-    """The first import of numpy in this process raises MachineError where it would not survive it."""
-    sys.meta_path.insert(0, _BeforeNumpy())
+def ask_for_room_before_libraries() -> None:
+    """The first import of one in this process raises MachineError where it would not survive it."""
+    sys.meta_path.insert(0, _BeforeLibraries())
 
 
-class _BeforeNumpy(MetaPathFinder):
+class _BeforeLibraries(MetaPathFinder):
+    def __init__(self) -> None:
+        self._waiting = dict(_NEEDS)
+
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Finds nothing: the next one does."""
-        if fullname == "numpy":
-            sys.meta_path.remove(self)
-            _check_room()
+        needed = self._waiting.pop(fullname, None)
+        if needed is not None:
+            _check_room(fullname, needed)
         return None
 
 
-def _check_room() -> None:
-    """With all threads at once, whose stacks are part of it. Nothing of it is written to."""
+def _check_room(library: str, needed: int) -> None:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit - _taken() < needed:
+        raise MachineError(
+            f"{max(0, limit - _taken()) >> 20} MB of address space are left, and {library} needs {needed >> 20} MB",
+            hint="raise the limit (`ulimit -v`)",
+        )
+    if library == "numpy":
+        _check_threads()
+
+
+def _taken() -> int:
+    """Bytes of this process's address space."""
+    import psutil
+
+    return int(psutil.Process().memory_info().vms)
+
+
+def _check_threads() -> None:
+    """As many as OpenBLAS starts, all at once."""
     end = threading.Event()
     started: list[threading.Thread] = []
     try:
@@ -44,16 +67,10 @@ def _check_room() -> None:
             thread = threading.Thread(target=end.wait, daemon=True)
             thread.start()
             started.append(thread)
-        mmap.mmap(-1, _NUMPY_BYTES).close()
     except RuntimeError:
         raise MachineError(
             "no more threads can be started, or there is no memory for them",
             hint="raise the limit (`ulimit -a` shows it), or close other programs",
-        ) from None
-    except OSError:
-        raise MachineError(
-            f"less than {_NUMPY_BYTES >> 20} MB of address space are left, which numpy alone needs",
-            hint="raise the limit (`ulimit -v`), or close other programs",
         ) from None
     finally:
         end.set()

@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,21 @@ from compressctl.cli import room
 from compressctl.core.errors import ExitCode, MachineError
 
 
-@pytest.mark.parametrize("megabytes", [100, 160, 250])
-def test_too_little_address_space_for_numpy_is_the_machines(megabytes: int) -> None:
-    """OpenBLAS would end the process with 1, and with more room send it SIGINT."""
+@pytest.mark.parametrize(
+    ("megabytes", "command"),
+    [
+        (100, "inspect model.onnx"),
+        (160, "inspect model.onnx"),
+        (250, "inspect model.onnx"),
+        (1000, "apply builtin:quickstart"),
+    ],
+)
+def test_too_little_address_space_is_the_machines(megabytes: int, command: str, tmp_path: Path) -> None:
+    """OpenBLAS would end the process with 1, with more room send it SIGINT, and torch would crash."""
     most = (megabytes << 20, megabytes << 20)
     done = subprocess.run(
-        [sys.executable, "-m", "compressctl", "inspect", "model.onnx"],
+        [sys.executable, "-m", "compressctl", *command.split()],
+        cwd=tmp_path,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, most),
         capture_output=True,
         text=True,
@@ -32,7 +42,7 @@ def test_no_threads_for_numpy_is_the_machines(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(MachineError, match="no more threads"):
-        room._check_room()
+        room._check_threads()
 
 
 def test_what_needs_no_numpy_works_in_little_space() -> None:
