@@ -1,12 +1,13 @@
-"""What the four example recipes calibrate and are tested with: files, photographs, pages and sound of published packages.
+"""What the example recipes calibrate and are tested with: files, photographs, pages and sound of published packages.
 
-Every set is one .npz in build/tasks with two arrays, `train` and `test`, prepared as the model's own package prepares its inputs.
-No package gives to both.
+A set is one .npz in build/tasks with two arrays, `train` and `test`, prepared as the model's own package prepares its inputs; the detector's a
+folder of photographs as they are. No package gives to both.
 """
 
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -96,6 +97,20 @@ def written(name: str) -> Path:
         beside = where.with_suffix(".part")
         with beside.open("wb") as stream:
             np.savez_compressed(stream, train=train, test=test)
+        beside.rename(where)
+    return where
+
+
+def written_photographs(name: str) -> Path:
+    """The folder of an example that takes photographs as they are: `calibration` and `test`. The same on every machine."""
+    where = DATA / name
+    if not where.is_dir():
+        beside = where.with_name(f"{name}.part")
+        shutil.rmtree(beside, ignore_errors=True)
+        for part, paths in (("calibration", calibration_photographs()), ("test", test_photographs())):
+            (beside / part).mkdir(parents=True)
+            for number, path in enumerate(paths):
+                shutil.copyfile(path, beside / part / f"{number:03}{path.suffix}")
         beside.rename(where)
     return where
 

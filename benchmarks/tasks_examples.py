@@ -26,7 +26,7 @@ import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from example_data import DATA, written
+from example_data import DATA, written, written_photographs
 from published.images import IMAGENET
 from published.independent import decide, ratio
 from published.packages import MODELS, PACKAGES, ROOT, fetch, model_path
@@ -59,13 +59,20 @@ EXAMPLES = (
 )
 
 
+DETECTOR = "nudenet"
+"""Fetched here for its recipe; `tasks.py detection` judges what becomes of its boxes."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="*", default=[example.name for example in EXAMPLES])
+    parser.add_argument("--model", nargs="*", default=[*(example.name for example in EXAMPLES), DETECTOR])
     parser.add_argument("--fetch", action="store_true", help="fetch models and data, run nothing")
     parser.add_argument("--recipe", type=Path)
     asked = parser.parse_args(arguments)
     rows = [_HEAD, _LINE]
+    if DETECTOR in asked.model:
+        fetch([package for package in PACKAGES if package.name == DETECTOR])
+        written_photographs(DETECTOR)
     for example in (example for example in EXAMPLES if example.name in asked.model):
         model = next(model for model in MODELS if model.name == example.published)
         fetch([package for package in PACKAGES if package.name == model.package])
