@@ -41,11 +41,11 @@ class Latency(Result):
     runs: int
     batch: int
     threads: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float | None = Field(description="only from 1,000 runs on")
-    mean_ms: float
-    samples_per_second: float
+    p50_ms: float = Field(ge=0)
+    p90_ms: float = Field(ge=0)
+    p99_ms: float | None = Field(ge=0, description="only from 1,000 runs on")
+    mean_ms: float = Field(ge=0)
+    samples_per_second: float = Field(ge=0)
     percentiles_ms: tuple[float, ...] = Field((), description="the distribution: percentiles 0 to 100")
     shapes: dict[str, tuple[int, ...]] = Field({}, description="of the call that was timed, by input")
     values: Literal["data", "stretched", "random"] = Field(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +39,9 @@ _OVERLAP = (40, 16)
 
 _WIDTH = 4.6
 _HEIGHT = 3.1
+_FARTHEST = 1e12
+"""Beyond which an axis has no room for a value: no run measures one."""
+
 _LEVELS = (1, 2, 4, 8, 16, 32)
 """The usual scale of compression: 2x (half precision), 4x (8 bit), 8x (4 bit), 16x and 32x (2 bit, binary)."""
 
@@ -83,6 +88,9 @@ def _tradeoff(
     ]
     if len(points) < 2:
         return None
+    title = f"{(report.metric or 'score').capitalize()} against {label}"
+    if far := _too_far(title, [(name, number) for name, x, y in points for number in (x, y)]):
+        return far
     figure, axes = _figure()
     front = _front(points, higher_is_better=_higher_is_better(report))
     axes.plot([x for x, _ in front], [y for _, y in front], color=_COLOURS["line"], linewidth=1.5, zorder=1)
@@ -93,7 +101,7 @@ def _tradeoff(
         labels.append(("float" if first else name, x, y))
     axes.set_xlabel(f"{label} ({unit})")
     axes.set_ylabel(f"{report.metric or 'score'}{f' ({report.metric_unit})' if report.metric_unit else ''}")
-    axes.set_xlim(left=0, right=max(x for _, x, _ in points) * 1.3)
+    axes.set_xlim(left=0, right=max(x for _, x, _ in points) * 1.3 or 1)
     low, high = min(y for _, _, y in points), max(y for _, _, y in points)
     margin = max(0.25 * (high - low), 0.01 * abs(high), 1e-6)
     axes.set_ylim(low - margin, min(high + margin, 100.4) if report.metric_unit == "%" else high + margin)
@@ -102,7 +110,16 @@ def _tradeoff(
         axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= min(top, 100.001)])
     _label(figure, axes, labels)
     words = "; ".join(f"{name}: {x:.3g} {unit}, {score_text(y, report.metric_unit)}" for name, x, y in points)
-    return Chart(f"{(report.metric or 'score').capitalize()} against {label}", words, _svg(figure))
+    return Chart(title, words, _svg(figure))
+
+
+def _too_far(title: str, values: Sequence[tuple[str, float]]) -> Chart | None:
+    """Words in the place of a picture, where a report of somebody's holds what cannot be drawn. values: with the names of whose they are."""
+    far = dict.fromkeys(name for name, value in values if not abs(value) <= _FARTHEST)
+    if not far:
+        return None
+    words = f"Not drawn, since no axis has room for it: {', '.join(far)}."
+    return Chart(title, words, f"<p>{escape(words)}</p>")
 
 
 def _front(points: Sequence[tuple[str, float, float]], *, higher_is_better: bool) -> list[tuple[float, float]]:
@@ -135,6 +152,8 @@ def _bars(
     points = [(short(point.id), found) for point in part.waterfall if (found := value(point)) is not None]
     if len(points) < 2:
         return None
+    if far := _too_far(title, points):
+        return far
     figure, axes = _figure(height=0.9 + 0.42 * len(points))
     names, values = [name for name, _ in points], [found for _, found in points]
     colours = [_COLOURS["was"]] * (len(points) - 1) + [_COLOURS["bar"]]
@@ -163,20 +182,21 @@ def _distribution(part: BackendResult) -> Chart | None:
     before, after = part.baseline.latency, part.compressed.latency
     if before is None or after is None or len(before.percentiles_ms) != 101 or len(after.percentiles_ms) != 101:
         return None
+    title, parts = "Distribution of latency", ((before, "float", "was"), (after, "compressed", "bar"))
+    if far := _too_far(title, [(name, max(each.p90_ms, *each.percentiles_ms)) for each, name, _ in parts]):
+        return far
     figure, axes = _figure()
-    for latency, name, colour in ((before, "float", "was"), (after, "compressed", "bar")):
+    for latency, name, colour in parts:
         axes.plot(latency.percentiles_ms, range(101), color=_COLOURS[colour], linewidth=2, label=name)
     # On a busy machine the slowest hundredth can be a hundred times slower, which would leave no room for the rest.
     slowest = min(max(before.percentiles_ms[99], after.percentiles_ms[99]), 4 * max(before.p90_ms, after.p90_ms))
-    axes.set_xlim(0, slowest * 1.05)
+    axes.set_xlim(0, slowest * 1.05 or 1)
     axes.set_ylim(0, 101)
     axes.set_xlabel("latency (ms)")
     axes.set_ylabel("% of inferences at most so slow")
     _legend(axes)
     words = f"float: median {before.p50_ms:.3f} ms, 90 % below {before.p90_ms:.3f} ms; compressed: median "
-    return Chart(
-        "Distribution of latency", f"{words}{after.p50_ms:.3f} ms, 90 % below {after.p90_ms:.3f} ms", _svg(figure)
-    )
+    return Chart(title, f"{words}{after.p50_ms:.3f} ms, 90 % below {after.p90_ms:.3f} ms", _svg(figure))
 
 
 def _level(part: BackendResult, report: Report) -> Chart | None:
@@ -184,6 +204,9 @@ def _level(part: BackendResult, report: Report) -> Chart | None:
     after = part.compressed
     if after.speed is None:
         return None
+    title = "Level: smaller, faster, at what loss"
+    if far := _too_far(title, list(_of_level(part))):
+        return far
     figure, axes = _figure()
     axes.set_xscale("log", base=2)
     axes.axhline(1, color=_COLOURS["line"], linewidth=1.2)
@@ -217,7 +240,16 @@ def _level(part: BackendResult, report: Report) -> Chart | None:
     words = f"{part.smaller:.2f}x smaller, {speed_headline(after.speed)}"
     if after.change:
         words += f", {_loss(after.change.drop, report)}{may_be_chance(after)}"
-    return Chart("Level: smaller, faster, at what loss", words, _svg(figure))
+    return Chart(title, words, _svg(figure))
+
+
+def _of_level(part: BackendResult) -> Iterator[tuple[str, float]]:
+    """Each stage's figures with its name; what is a ratio, both ways, since a file of no bytes is no part of one."""
+    for point in part.waterfall[1:]:
+        if point.speed is not None:
+            smaller = part.baseline.total_bytes / max(point.total_bytes, 1)
+            figures = (smaller, 1 / smaller if smaller > 0 else math.inf, point.speed.high, point.drop or 0)
+            yield from ((short(point.id), figure) for figure in figures)
 
 
 def _told(speed: Speedup) -> float:

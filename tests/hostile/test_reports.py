@@ -13,6 +13,9 @@ from support.shell import Finished
 from typer.testing import CliRunner
 
 from compressctl.cli.main import app
+from compressctl.measure.results import Latency, Score, Speedup, WaterfallStep
+from compressctl.report.charts import charts
+from compressctl.report.document import Report
 
 WHOLE = json.loads(named("x").model_dump_json())
 
@@ -208,3 +211,57 @@ def test_a_backend_that_there_is_not(folder: Path) -> None:
         "x" * 5000,
         says="xxx",
     )
+
+
+def with_stages(**changes: Any) -> Report:
+    """Two files of a run, and what the second one's figures are instead."""
+    report = named("x")
+    part = report.backends[0]
+    speed = Speedup(ratio=2.0, low=1.9, high=2.1, verdict="faster")
+    figures = {"total_bytes": 1000, "transport_bytes": 900, "score": part.baseline.score, "drop": 0.0, "speed": speed}
+    usual: dict[str, Any] = {**figures, "latency": timed(p50_ms=1.0), "step": None}
+    steps = (WaterfallStep(id="float", **usual), WaterfallStep(id="second", **{**usual, **changes}))
+    return report.model_copy(update={"backends": (part.model_copy(update={"waterfall": steps}),)})
+
+
+def score_of(value: float) -> Score:
+    return Score(metric="accuracy", value=value, samples=500, split="test", per_class=None)
+
+
+def timed(p50_ms: float) -> Latency:
+    return Latency(runs=9, batch=1, threads=1, p50_ms=p50_ms, p90_ms=0, p99_ms=None, mean_ms=0, samples_per_second=0)
+
+
+FAR: dict[str, dict[str, Any]] = {
+    "a size of 30 digits": {"total_bytes": 10**30},
+    "a negative size": {"total_bytes": -(10**30)},
+    "a score beyond all": {"score": score_of(1e308)},
+    "a score below all": {"score": score_of(-1e308)},
+    "a drop of 300 digits": {"drop": 1e308},
+    "a speed-up of 300 digits": {"speed": Speedup(ratio=1e308, low=1e307, high=1e308, verdict="faster")},
+    "latencies of 300 digits": {"latency": timed(p50_ms=1e308)},
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("changes", FAR.values(), ids=FAR)
+def test_what_no_chart_has_room_for_is_said_in_its_place(changes: dict[str, Any]) -> None:
+    report = with_stages(**changes)
+    drawn = charts(report.backends[0], report)
+    said = [chart for chart in drawn if chart.words == "Not drawn, since no axis has room for it: second."]
+    assert said
+    assert all(chart.svg == f"<p>{chart.words}</p>" for chart in said)
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_that_take_no_time_are_drawn() -> None:
+    none = timed(p50_ms=0.0)
+    report = with_stages(latency=none)
+    steps = tuple(step.model_copy(update={"latency": none}) for step in report.backends[0].waterfall)
+    assert len(charts(report.backends[0].model_copy(update={"waterfall": steps}), report)) > 3
+
+
+def test_a_latency_below_0(folder: Path) -> None:
+    report = with_stages().model_dump_json().replace('"p50_ms":', '"p50_ms":-')
+    a_run(folder, "bad", report.encode())
+    refuses(folder, "report", BAD, says="latency.p50_ms: Input should be greater than or equal to 0")
