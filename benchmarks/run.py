@@ -95,6 +95,7 @@ BENCHMARKS = {
     "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
     "tasks_segmentation": Benchmark(["benchmarks/tasks.py", "segmentation"]),
     "tasks_recognition": Benchmark(["benchmarks/tasks.py", "recognition"]),
+    "tasks_examples": Benchmark(["benchmarks/tasks.py", "examples"]),
     "tasks_silero": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "silero"]),
     "tasks_recurrent": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "own"], (DATA,)),
     "packed": Benchmark(["benchmarks/packed.py"]),
