@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -16,18 +16,20 @@ from compressctl.core.model import Signature
 from compressctl.core.streaming import Unrolled, first_call, of_sequences
 
 Call = Mapping[str, np.ndarray]
-Calls = Callable[[Split], Sequence[Call]]
+Calls = Callable[[Split], Iterable[Call]]
 
 _MOST_BYTES = 2 * 1024**3
 
 
-def steps_of(session: Session, signature: Signature, split: Split) -> list[Call]:
-    """The calls that a model with states gets on sequences, with the states that it has itself at each step."""
+def steps_of(session: Session, signature: Signature, split: Split) -> Iterator[Call]:
+    """The calls that a model with states gets on sequences, with the states that it has itself at each step; a sequence is run when
+    its first one is asked for."""
     recording = Recording(session)
     unrolled = Unrolled(recording, signature)
     for feed in feeds(split, of_sequences(signature), 1):
+        before = len(recording.calls)
         unrolled.run(feed.inputs)
-    return recording.calls
+        yield from recording.calls[before:]
 
 
 def first_step(signature: Signature, split: Split) -> list[Call]:
@@ -63,7 +65,7 @@ def scored_samples(split: Split) -> Split:
 
 @dataclass(frozen=True)
 class CalledDataset(WrappedDataset):
-    """calls: what the model is called with on a split. Each split's are made when they are first asked for."""
+    """calls: what the model is called with on a split. Each is made when it is first asked for."""
 
     calls: Calls
     _splits: dict[SplitName, CalledSplit] = field(default_factory=dict, repr=False)
@@ -80,15 +82,40 @@ class CalledSplit:
 
     samples: Split
     calls: Calls
+    _made: list[Call] = field(default_factory=list, repr=False)
 
     @cached_property
-    def _calls(self) -> Sequence[Mapping[str, np.ndarray]]:
-        return self.calls(self.samples) if len(self.samples) else ()
+    def _rest(self) -> Iterator[Call]:
+        return iter(self.calls(self.samples) if len(self.samples) else ())
+
+    def _each(self) -> Iterator[Call]:
+        """In order; those that were asked for before are not made again."""
+        place = 0
+        while True:
+            if place == len(self._made):
+                self._make_one()
+            if place == len(self._made):
+                return
+            yield self._made[place]
+            place += 1
+
+    def _make_one(self) -> None:
+        try:
+            self._made += islice(self._rest, 1)
+        except BaseException:
+            # Whoever asks again must not take the calls so far for all.
+            self._made.clear()
+            self.__dict__.pop("_rest", None)
+            raise
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return sum(1 for _ in self._each())
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
         """One call each, whatever the size."""
+        if shuffle_seed is None:
+            for place, call in enumerate(self._each()):
+                yield Batch(call, None, np.array([place], np.int64), is_request=True)
+            return
         for chosen in parts_of(np.arange(len(self)), 1, shuffle_seed):
-            yield Batch(self._calls[int(chosen[0])], None, chosen, is_request=True)
+            yield Batch(self._made[int(chosen[0])], None, chosen, is_request=True)
