@@ -183,7 +183,7 @@ class Look:
         return changed_weight_causes(before, after, self.noise, focus, self._progress)
 
     def _progress(self, done: int, total: int) -> None:
-        self.trace.workspace.events.progress("rounding tensors alone", done, total)
+        self.trace.workspace.events.within("diagnose").progress("changing tensors alone", done, total)
 
 
 def _compared_on(data: Dataset) -> SplitName:

@@ -1,5 +1,6 @@
 """What quantize.static leaves in float by itself: what decodes outputs, and few layers that rounding hurts most."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.session import open_graph
+from compressctl.techniques.quantize._noise import OutputNoise
 from compressctl.techniques.quantize.params import StaticOverride, StaticParams
-from compressctl.techniques.quantize.static import apply
+from compressctl.techniques.quantize.static import apply, make_plan, observe
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(48, 1, 12, 12)).astype(np.float32)
@@ -142,3 +144,29 @@ def test_layers_between_which_few_channels_take_all_codes_stay_float() -> None:
     rounded = apply(model, StaticParams(keep_float="overrides"), _context())
     assert set(by_default.facts["left_in_float"]) == {"c0_Conv", "c1_Conv"}
     assert _sqnr_db(model, rounded.model) < 20 < 25 < _sqnr_db(model, by_default.model)
+
+
+def test_noise_is_measured_where_the_outputs_hold_something(detector: OnnxModel) -> None:
+    """A detector finds nothing in most pictures."""
+    empty = np.zeros((40, 1, 12, 12), np.float32)
+    late = Digits({"calibration": Samples(np.concatenate([empty, IMAGES[:16]]), np.zeros(56, int))})
+    seen = observe(detector, StaticParams(keep_float="overrides"), _context())
+    plan = make_plan(seen.body, seen.treated, seen.calibration, StaticParams(), _context().target)
+    noises = [
+        OutputNoise(seen.body, detector.signature, data.split("calibration"), plan.weights).sqnr_db(plan)
+        for data in (late, Digits({"calibration": Samples(IMAGES[:16], np.zeros(16, int))}))
+    ]
+    assert noises[0] == pytest.approx(noises[1], abs=1e-6)
+
+
+def test_noise_holds_that_of_rounded_weights_of_layers_that_are_not_float(detector: OnnxModel) -> None:
+    seen = observe(detector, StaticParams(keep_float="overrides"), _context())
+    fine, coarse = (
+        make_plan(seen.body, seen.treated, seen.calibration, params, _context().target)
+        for params in (StaticParams(), StaticParams(per_channel=False))
+    )
+    split = DATA.split("calibration")
+    noise = OutputNoise(seen.body, detector.signature, split, coarse.weights)
+    assert noise.sqnr_db(fine) < OutputNoise(seen.body, detector.signature, split, fine.weights).sqnr_db(fine)
+    floats = dict.fromkeys((site.node for site in seen.treated.sites), "float")
+    assert noise.sqnr_db(replace(coarse, float_nodes=floats)) == pytest.approx(60)

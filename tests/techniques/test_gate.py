@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressctl.techniques.quantize._gate import _squared, ranked
+from compressctl.techniques.quantize._gate import noise_of, ranked
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=300), st.integers(8, 64))
@@ -36,4 +36,11 @@ def test_one_layer_that_spoils_the_model_is_found_among_many(bad: int, count: in
 
 def test_outputs_that_are_no_numbers_say_nothing_about_a_layer() -> None:
     labels = np.array(["cat", "dog"], object)
-    assert _squared({"scores": np.array([1.0, 3.0]), "label": labels}, {"scores": np.ones(2), "label": labels}) == 2.0
+    found, wanted = ({"scores": scores, "label": labels} for scores in (np.array([1.0, 3.0]), np.ones(2)))
+    assert noise_of([found], [wanted]) == 2.0
+
+
+def test_scores_count_as_much_as_boxes_in_pixels() -> None:
+    wanted = np.stack([np.full((1, 9), 300.0), np.full((1, 9), 0.5)], axis=1)
+    boxes, scores = wanted * np.array([1.01, 1]).reshape(1, 2, 1), wanted * np.array([1, 1.2]).reshape(1, 2, 1)
+    assert noise_of([{"y": scores}], [{"y": wanted}]) > 100 * noise_of([{"y": boxes}], [{"y": wanted}])

@@ -13,6 +13,7 @@ from compressctl.core.feeds import Feed, first_feeds
 from compressctl.core.model import OnnxModel
 from compressctl.core.technique import Acceptance, RunContext, StageResult
 from compressctl.graph.untouched import Untouched, planned
+from compressctl.numerics.channel_statistics import noise_to_signal
 from compressctl.techniques.quantize._no_kernel import no_kernel
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _PROBED_SAMPLES = 64
 
 _PROBED_VALUES = 2_000_000
 """Of large samples fewer: as many as hold this many input values, such as four images of 400x400."""
-
 
 _MOST_PROBES = 64
 """Groups of layers whose cost is measured: each takes two builds of the file."""
@@ -128,7 +128,7 @@ def _rank(rebuild: Rebuild, original: OnnxModel, nodes: Sequence[str], run: RunC
 
     def error(floats: Sequence[str]) -> float:
         session = open_(rebuild(dict.fromkeys(floats, _REASON)))
-        return sum(_squared(session.run(call.inputs), was) for call, was in zip(calls, wanted, strict=True))
+        return noise_of([session.run(call.inputs) for call in calls], wanted)
 
     whole = error([])
     total = min(len(nodes), _MOST_PROBES)
@@ -181,7 +181,11 @@ def _probed(split: Split, signature: Signature) -> list[Feed]:
     return calls
 
 
-def _squared(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
-    """The mean squared difference, summed over the outputs that are numbers."""
-    numbers = [name for name, array in wanted.items() if array.dtype.kind in "biuf"]
-    return sum(float(np.mean((found[name].astype(np.float64) - wanted[name]) ** 2)) for name in numbers)
+def noise_of(found: Sequence[Mapping[str, np.ndarray]], wanted: Sequence[Mapping[str, np.ndarray]]) -> float:
+    """Noise to signal, summed over the outputs that are numbers. Channels count alike, so that scores are not lost beside boxes in pixels."""
+    total = 0.0
+    for name in (name for name, values in wanted[0].items() if values.dtype.kind in "biuf"):
+        was, now = ([np.asarray(outputs[name], np.float64) for outputs in calls] for calls in (wanted, found))
+        ratios = noise_to_signal(was, now, 1 if was[0].ndim > 2 else None)
+        total += float(np.nan_to_num(ratios).mean())
+    return total

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import onnx
 
 from compressctl.core.data import Split
 from compressctl.core.events import Events
-from compressctl.core.feeds import first_feeds
+from compressctl.core.feeds import first_feeds, whole_feeds
 from compressctl.core.model import Signature
-from compressctl.core.quant import QuantPlan
+from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.graph.codes import weight_values
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.index import reads
+from compressctl.graph.index import index, reads
+from compressctl.graph.replace_weights import with_weights
 from compressctl.graph.simulate import leading_to, with_rounded_activations
-from compressctl.graph.sites import Site
-from compressctl.numerics.channel_statistics import ChannelStatistics, channel_statistics, noise_to_signal
+from compressctl.graph.sites import Site, find_sites
+from compressctl.numerics.channel_statistics import ChannelStatistics, channel_rows, channel_statistics, noise_to_signal
 
 _SAMPLES = 16
+_MOST_CALLS = 128
+"""Calibration samples out of which these are chosen."""
 
 _TOLERABLE_DB = 20.0
 """Signal to noise of the outputs from which on every layer is rounded: noise of a tenth of the signal."""
@@ -38,24 +43,37 @@ _SUSPECTS = 24
 
 
 class OutputNoise:
-    """The noise that rounding activations adds to a graph's outputs."""
+    """The noise that a plan's rounding adds to a graph's outputs. weights: how they are rounded, whatever stays float of a plan."""
 
-    def __init__(self, body: onnx.ModelProto, signature: Signature, split: Split) -> None:
+    def __init__(
+        self, body: onnx.ModelProto, signature: Signature, split: Split, weights: Mapping[str, TensorQuant]
+    ) -> None:
         self.body = body
         self._names = [output.name for output in body.graph.output]
-        self._calls = [feed.inputs for feed in first_feeds(split, signature, _SAMPLES, 1)]
-        self._wanted = self._run(body)
+        stored = index(body.graph)
+        self._codes = {
+            name: weight_values(values, quant)
+            for name, quant in weights.items()
+            if (values := stored.array(name)) is not None
+        }
+        chosen = self._telling(signature, split)
+        self._calls = [
+            feed.inputs
+            for place, feed in enumerate(islice(whole_feeds(split, signature, 1), _MOST_CALLS))
+            if place in chosen
+        ]
+        self._wanted = {name: values for name, values in self._run(body).items() if values}
 
     def sqnr_db(self, plan: QuantPlan) -> float:
         """Signal to noise under a plan, in dB: the mean over outputs of the mean over their channels.
 
         Channels count alike: scores below 1 that stand beside boxes in pixels are as much a part of the output.
         """
-        rounded, _ = with_rounded_activations(self.body, plan)
+        weights = {site.weight for site in find_sites(self.body.graph, plan.float_nodes) if site.weight}
+        rounded = with_weights(self.body, {name: self._codes[name] for name in weights if name in self._codes})
+        rounded, _ = with_rounded_activations(rounded, plan)
         found = self._run(leading_to(rounded, self._names))
-        return float(
-            np.mean([_decibels(self._wanted[name], found[name]) for name in self._names if self._wanted[name]])
-        )
+        return float(np.mean([_decibels(wanted, found[name]) for name, wanted in self._wanted.items()]))
 
     def channels_db(self, plan: QuantPlan) -> dict[str, float]:
         """By activation, signal to rounding noise of its channels, the mean over those that vary; outliers take codes from the rest."""
@@ -82,6 +100,30 @@ class OutputNoise:
                 if values.dtype.kind == "f":
                     outputs[name].append(np.array(values))
         return outputs
+
+    def _telling(self, signature: Signature, split: Split) -> set[int]:
+        """Places of the calls in which the outputs' channels hold most of what they hold in all; the first where outputs have no channels.
+
+        A detector finds nothing in most pictures, and what rounding does to its scores shows in the others.
+        """
+        recorder = ActivationRecorder(self.body, self._names)
+        energies: dict[str, list[np.ndarray]] = {}
+        for feed in islice(whole_feeds(split, signature, 1), _MOST_CALLS):
+            for name, values in recorder.run(feed.inputs).items():
+                if values.dtype.kind == "f" and _channels(values) is not None:
+                    rows = channel_rows(values, _channels(values)).astype(np.float64)
+                    energies.setdefault(name, []).append(np.einsum("ij,ij->i", rows, rows))
+            if not energies:
+                return set(range(_SAMPLES))
+        shares: list[np.ndarray] = []
+        for found in energies.values():
+            if len({len(each) for each in found}) == 1:
+                total = np.sum(found, axis=0)
+                shares.append(
+                    np.divide(found, total, out=np.zeros((len(found), len(total))), where=total > 0).sum(axis=1)
+                )
+        order = np.argsort(-np.sum(shares, axis=0), kind="stable") if shares else range(_SAMPLES)
+        return {int(place) for place in order[:_SAMPLES]}
 
 
 _FLOOR = 1e-6
