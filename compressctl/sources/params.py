@@ -462,14 +462,29 @@ class WavFolderParams(SourceParams):
     sample_rate: int | None = Field(
         None, ge=1, le=10_000_000, description="samples a second; files of another rate are refused"
     )
-    length: PositiveInt | None = Field(
-        None, description="samples that every sound is cut or padded to; default: its own"
+    length: int | None = Field(
+        None, ge=1, le=1 << 26, description="samples that every sound is cut or padded to; default: its own"
     )
     frames: tuple[PositiveInt, PositiveInt] | None = Field(
-        None, description="[length, step]: sounds as frames of so many samples, one every `step`"
+        None,
+        description="[length, step]: sounds as frames of so many samples, one every `step`, a 64th of the length at least",
     )
     layout: Literal["NT", "NCT"] = Field("NT", description="whether an axis of one channel stands before the samples")
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the sounds")
+
+    @model_validator(mode="after")
+    def _frames_multiply_little(self) -> WavFolderParams:
+        if self.frames is not None and self.frames[0] > _MOST_FRAMES_OF_A_SAMPLE * self.frames[1]:
+            length, step = self.frames
+            raise ValueError(
+                f"frames of {length} samples every {step}: each sample would stand in {length // step:,} frames, "
+                f"{_MOST_FRAMES_OF_A_SAMPLE} are allowed; take a step of {-(-length // _MOST_FRAMES_OF_A_SAMPLE)} or more"
+            )
+        return self
+
+
+_MOST_FRAMES_OF_A_SAMPLE = 64
+"""All frames are held in memory, and tasks have 2 to 32."""
 
 
 class JsonlParams(SourceParams):

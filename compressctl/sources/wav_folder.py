@@ -114,7 +114,7 @@ def _prepared(path: Path, params: WavFolderParams) -> np.ndarray:
         length, step = params.frames
         if len(samples) < length:
             raise UsageError(f"{path} has {len(samples)} samples, a frame {length}", hint="set data.length to pad it")
-        samples = np.lib.stride_tricks.sliding_window_view(samples, length)[::step].copy()
+        samples = np.lib.stride_tricks.sliding_window_view(samples, length)[::step]
     if not len(samples):
         raise UsageError(f"{path} holds no samples")
     return samples[None] if params.layout == "NCT" else samples

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hostile._in_process import refused
 from PIL import Image
+from pydantic import ValidationError
 
 from compressctl.core.source import SplitSizes
 from compressctl.sources import jsonl, text_images, wav_folder
@@ -113,6 +114,16 @@ def test_a_sound(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "a.wav").write_bytes(content)
     refused(lambda: read(wav_folder.load(WavFolderParams(path=".", labels="folders"), SIZES, tmp_path, 0)), words)
+
+
+def test_frames_that_multiply_sounds() -> None:
+    with pytest.raises(
+        ValidationError, match=r"would stand in 4,096 frames, 64 are allowed; take a step of 64 or more"
+    ):
+        WavFolderParams(path=".", length=48_000, frames=(4096, 1))
+    assert WavFolderParams(path=".", frames=(4096, 64)).frames
+    with pytest.raises(ValidationError, match="less than or equal to 67108864"):
+        WavFolderParams(path=".", length=2_000_000_000)
 
 
 def test_sounds_that_are_not_there(tmp_path: Path) -> None:
