@@ -18,6 +18,7 @@ from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.measure.changed_examples import with_examples
 from compressctl.measure.drift import drift, token_drift
+from compressctl.measure.groups import MOST_GROUPS
 from compressctl.measure.latency import (
     STANDARD,
     BenchmarkSettings,
@@ -342,7 +343,8 @@ def _warn_of_groups(found: Measurement, before: Predictions, events: Events) -> 
     part = found.behaviour or found.drift
     if before.groups is not None and (part is None or part.groups is None):
         events.warn(
-            f"the data's groups are not compared: that takes labels and two groups of {SMALLEST_GROUP} test samples or more"
+            f"the data's groups are not compared: that takes labels and two groups of {SMALLEST_GROUP} test samples or more, and "
+            f"{MOST_GROUPS:,} groups at most"
         )
 
 

@@ -10,16 +10,21 @@ from compressctl.measure.results import SMALLEST_GROUP, ErrorGroups, GroupChange
 
 _RESAMPLES = 2000
 
+MOST_GROUPS = 1000
+"""Each is resampled, and listed in the report: a column of names that are nearly all different is none of groups."""
+
+_DRAWN_AT_ONCE = 1 << 18
+
 
 def group_changes(was_right: np.ndarray, is_right: np.ndarray, groups: np.ndarray) -> Groups | None:
-    """was_right, is_right: (n,) bool. groups: (n,) names. None with fewer than two groups of a sensible size.
+    """was_right, is_right: (n,) bool. groups: (n,) names. None with fewer than two groups of a sensible size, and beyond MOST_GROUPS.
 
     The interval resamples each group's samples, a sample's two outcomes together: drawing samples with replacement is drawing
     the four counts (right or wrong before and after) from a multinomial.
     """
     rng = np.random.default_rng(0)
     found, before, after = [], [], []
-    for name in np.unique(groups):
+    for name in _names(groups):
         was, is_ = was_right[groups == name], is_right[groups == name]
         found.append(one := change(str(name), was, is_))
         count, broken, mended = one.samples, one.right_to_wrong, one.wrong_to_right
@@ -45,24 +50,38 @@ def change(name: str, was_right: np.ndarray, is_right: np.ndarray) -> GroupChang
 
 
 def group_errors(error_before: np.ndarray, error_after: np.ndarray, groups: np.ndarray) -> ErrorGroups | None:
-    """error_before, error_after: (n,) absolute errors. groups: (n,) names. None with fewer than two groups of a sensible size.
+    """error_before, error_after: (n,) absolute errors. groups: (n,) names. None as for `group_changes`.
 
     The interval resamples each group's samples, a sample's two errors together.
     """
     rng = np.random.default_rng(0)
     found, before, after = [], [], []
-    for name in np.unique(groups):
+    for name in _names(groups):
         pairs = np.stack([error_before[groups == name], error_after[groups == name]])
         (was, is_), count = pairs.mean(axis=1), pairs.shape[1]
         found.append(GroupError(name=str(name), samples=count, before=float(was), after=float(is_)))
         if count >= SMALLEST_GROUP:
-            drawn = np.array([pairs[:, rng.integers(count, size=count)].mean(axis=1) for _ in range(_RESAMPLES)])
-            before.append(drawn[:, 0])
-            after.append(drawn[:, 1])
+            drawn = _resampled(pairs, rng)
+            before.append(drawn[0])
+            after.append(drawn[1])
     gap = _gap(found, before, after)
     return (
         None if gap is None else ErrorGroups(groups=sorted(found, key=lambda entry: entry.before - entry.after), **gap)
     )
+
+
+def _names(groups: np.ndarray) -> np.ndarray:
+    """None of them where there are too many."""
+    names = np.unique(groups)
+    return names if len(names) <= MOST_GROUPS else names[:0]
+
+
+def _resampled(pairs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(2, resamples) means. pairs: (2, n)."""
+    count = pairs.shape[1]
+    step = max(1, _DRAWN_AT_ONCE // count)
+    sizes = [min(step, _RESAMPLES - start) for start in range(0, _RESAMPLES, step)]
+    return np.concatenate([pairs[:, rng.integers(count, size=(size, count))].mean(axis=2) for size in sizes], axis=1)
 
 
 def _gap(

@@ -13,6 +13,7 @@ from compressctl.core.events import Events
 from compressctl.core.objects import as_objects
 from compressctl.core.tasks import Judge
 from compressctl.measure import score
+from compressctl.measure.groups import group_changes, group_errors
 from compressctl.measure.score import Predictions, decoded_change
 from compressctl.pipeline.event_listeners import TimeLimit
 from compressctl.tasks import box_decoders, boxes
@@ -30,14 +31,14 @@ model: {source: onnx, path: m.onnx}
 data: {source: npz, path: d.npz, inputs: x, calibration: 2, validation: 2, test: 4}
 stages: [{use: quantize.weights}]
 """
-LONG = "ab" * 500_000
+LONG = "ab" * 100_000
 
 
 def predictions(*results: object) -> Predictions:
     return Predictions(as_objects(results), None, np.arange(len(results)))
 
 
-def test_texts_of_a_million_letters() -> None:
+def test_texts_of_many_thousand_letters() -> None:
     """That they differ is known, and by how much is not; where they do not, it is 0."""
     found = STRINGS.tally(as_objects([LONG, LONG]), as_objects([LONG[::-1], LONG]))
     assert (found.reference, found.kept, found.edits) == (2, 1, None)
@@ -51,7 +52,7 @@ def test_texts_of_thousands_of_different_letters() -> None:
 
 
 def test_texts_too_long_for_their_metric() -> None:
-    with pytest.raises(ValueError, match="sample 1 has 1,000,000 characters, and 1,000,000 in its label: too many"):
+    with pytest.raises(ValueError, match="sample 1 has 200,000 characters, and 200,000 in its label: too many"):
         cer(as_objects(["a", LONG]), as_objects(["a", LONG[::-1]]))
 
 
@@ -145,3 +146,12 @@ def test_results_of_no_form() -> None:
         decoded_change(
             predictions(np.zeros((1, 6)), np.zeros(6)), predictions(*[np.zeros((1, 6))] * 2), judge, None, Events()
         )
+
+
+@pytest.mark.parametrize(("count", "are_compared"), [(1_000, True), (1_001, False)])
+def test_a_column_of_groups_that_are_nearly_all_different(count: int, are_compared: bool) -> None:
+    groups = np.concatenate([np.repeat(["a", "b"], 20), np.arange(count - 2).astype(str)])
+    errors = np.linspace(0, 1, len(groups))
+    found = group_errors(errors, errors, groups)
+    assert (found is not None) is are_compared
+    assert (group_changes(errors > 0.5, errors > 0.5, groups) is not None) is are_compared
