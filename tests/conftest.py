@@ -16,6 +16,8 @@ from compressctl.core.secrets import forget_secrets
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: more threads in each would wait for each other, and they spin while they wait.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Nor do they wait for each other's timings, which no test relies on.
+    os.environ["COMPRESSCTL_TIMING_GROUP"] = os.environ["PYTEST_XDIST_WORKER"]
 
 # No law depends on how busy the machine is, and every machine tries the same examples; `--hypothesis-profile explore` tries others.
 settings.register_profile(

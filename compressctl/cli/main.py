@@ -44,6 +44,9 @@ GROUPS = {
             "compressctl.cli.show:show", "Print a recipe with everything filled in, and where it came from."
         ),
     },
+    "Compress many models": {
+        "zoo": Command("compressctl.cli.zoo:zoo", "Run recipes over a set of models: plan, apply, status."),
+    },
     "Look into runs": {
         "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),
         "diagnose": Command(
@@ -135,9 +138,21 @@ class LazyGroup(TyperGroup):
 
 def _build(name: str) -> Any:
     module, _, function = COMMANDS[name].function.partition(":")
+    found = getattr(import_module(module), function)
+    if isinstance(found, typer.Typer):
+        return _group(found)
     single = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
-    single.command(name)(_after_start_up(getattr(import_module(module), function)))
+    single.command(name)(_after_start_up(found))
     return typer.main.get_command(single)
+
+
+def _group(commands: typer.Typer) -> Any:
+    """Commands of a command."""
+    for command in commands.registered_commands:
+        assert command.callback is not None
+        command.callback = _after_start_up(command.callback)
+        command.context_settings = _CONTEXT
+    return typer.main.get_command(commands)
 
 
 def _after_start_up(command: Callable[..., None]) -> Callable[..., None]:

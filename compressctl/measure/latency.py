@@ -14,6 +14,7 @@ from compressctl.core.backend import Artifact
 from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.core.target import Target
+from compressctl.measure.alone import timing_alone
 from compressctl.measure.results import Energy, Latency, Memory, Noise, Speedup
 from compressctl.measure.samples import Call, Samples, Size
 from compressctl.measure.served import Block, Served, threads_of
@@ -104,8 +105,20 @@ def compare(
 
     signature: of all artifacts, or of each where they differ, as when a cast gives a file inputs of another type.
     at: the operating points, that of the report's headline first; they differ in threads, batch and shapes alone.
-    Raises StageError when a process cannot load or run its artifact.
+    Nothing else of ours is timed meanwhile, and jobs of a zoo stand still. Raises StageError when a process cannot load or run
+    its artifact.
     """
+    with timing_alone():
+        return _compare(artifacts, at, signature, events, effort)
+
+
+def _compare(
+    artifacts: Sequence[Artifact],
+    at: Sequence[TimingPoint],
+    signature: Signature | Sequence[Signature],
+    events: Events | None,
+    effort: BenchmarkSettings,
+) -> Timing:
     signatures = [signature] * len(artifacts) if isinstance(signature, Signature) else signature
     blocks: _Blocks = [[[] for _ in artifacts] for _ in at]
     turns: list[_Turns] = [{pair: ([], []) for pair in _pairs(len(artifacts))} for _ in at]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from compressctl.measure.alone import timing_alone
+
 _SECONDS_EACH = 0.25
 _ROUNDS = 15
 _FEWEST_RUNS = 3
@@ -17,12 +19,13 @@ def medians_ms(calls: Sequence[Callable[[], object]], seconds_each: float = _SEC
 
     seconds_each: about how long each call is run in all. The fastest run of a round is the one that others disturbed least.
     """
-    runs = [_runs_per_round(call, seconds_each) for call in calls]
     found: list[list[float]] = [[] for _ in calls]
-    for round_ in range(_ROUNDS):
-        order = range(len(calls)) if round_ % 2 == 0 else reversed(range(len(calls)))
-        for position in order:
-            found[position].append(min(_seconds(calls[position]) for _ in range(runs[position])))
+    with timing_alone():
+        runs = [_runs_per_round(call, seconds_each) for call in calls]
+        for round_ in range(_ROUNDS):
+            order = range(len(calls)) if round_ % 2 == 0 else reversed(range(len(calls)))
+            for position in order:
+                found[position].append(min(_seconds(calls[position]) for _ in range(runs[position])))
     return tuple(float(np.median(rounds) * 1e3) for rounds in found)
 
 

@@ -33,10 +33,10 @@ def render(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_legible
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
     )
-    template = environment.from_string(_read("report.html.jinja"))
-    script = _read("report.js")
+    template = environment.from_string(page_part("report.html.jinja"))
+    script = page_part("report.js")
     started = datetime.datetime.fromtimestamp(report.started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return template.render(
         report=report,
@@ -54,19 +54,25 @@ def render(report: Report) -> str:
         name=lambda text: shortened(text, _LONGEST_NAME),
         recipe=as_yaml(report.recipe),
         compact=_compact,
-        style=_read("report.css"),
+        style=page_part("report.css"),
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=script_hash(script),
     )
 
 
-def _legible(value: Any) -> Any:
+def script_hash(script: str) -> str:
+    """As a content security policy names a script that may run."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def legible_values(value: Any) -> Any:
     """Every string that the template prints, apart from its own markup."""
     return legible(value) if type(value) is str else value
 
 
-def _read(name: str) -> str:
-    return (_FOLDER / name).read_text(encoding="utf-8")
+def page_part(name: str, folder: Path = _FOLDER) -> str:
+    """A file of the package: what pages are made of."""
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def _sheets(report: Report) -> list[list[Example]]:

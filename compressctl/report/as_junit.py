@@ -16,7 +16,7 @@ def render(report: Report) -> str:
     seconds = f"{max(report.seconds, 0):.3f}"
     suite = ElementTree.Element(
         "testsuite",
-        name=_text(report.name),
+        name=xml_text(report.name),
         tests=str(len(report.budget) + 1),
         failures=str(failures),
         errors=str(int(broken)),
@@ -24,16 +24,16 @@ def render(report: Report) -> str:
     )
     run = ElementTree.SubElement(suite, "testcase", classname="compressctl", name="run", time=seconds)
     if broken:
-        ElementTree.SubElement(run, "error", message=report.status).text = _text(report.error or report.summary[0])
+        ElementTree.SubElement(run, "error", message=report.status).text = xml_text(report.error or report.summary[0])
     for check in report.budget:
         case = ElementTree.SubElement(suite, "testcase", classname="compressctl.budget", name=check.name)
         if not check.holds:
-            words = _text(budget_words(check))
+            words = xml_text(budget_words(check))
             ElementTree.SubElement(case, "failure", message=words).text = words
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _text(value: str) -> str:
+def xml_text(value: str) -> str:
     """Two code points that XML 1.0 cannot hold become question marks; the others that it cannot are none that `legible` leaves."""
     return legible(value).translate({0xFFFE: "?", 0xFFFF: "?"})

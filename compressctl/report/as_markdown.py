@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 
-from compressctl.core.legible import legible, shortened
+from compressctl.core.legible import shortened
 from compressctl.report import decoded, fidelity, sentences
 from compressctl.report.document import Report
+from compressctl.report.markdown import block, folded, table, text
 from compressctl.report.tables import (
     PACKED_HEAD,
     POINTS_HEAD,
@@ -23,31 +22,25 @@ from compressctl.report.tables import (
     waterfall,
 )
 
-_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>#|~&$"})
-
-
-_MENTION = re.compile(r"(?<![\w])@(?=\w)")
-"""Where GitHub and GitLab notify somebody; a backslash does not keep them from it."""
-
 
 def render(report: Report) -> str:
-    lines = [f"## {_text(report.name)}: {report.status}", ""]
-    lines += [f"- {_text(sentence)}" for sentence in report.summary]
+    lines = [f"## {text(report.name)}: {report.status}", ""]
+    lines += [f"- {text(sentence)}" for sentence in report.summary]
     if report.error:
-        lines += ["", "```text", _MENTION.sub("＠", legible(report.error)).replace("```", "'''"), "```"]
+        lines += ["", *block(report.error)]
     if report.budget:
-        lines += ["", f"**{_text(budget_title(report))}**", ""]
-        lines += [f"- {'✅' if check.holds else '❌'} {_text(budget_words(check))}" for check in report.budget]
+        lines += ["", f"**{text(budget_title(report))}**", ""]
+        lines += [f"- {'✅' if check.holds else '❌'} {text(budget_words(check))}" for check in report.budget]
     for part in report.backends:
-        lines += ["", f"### {_text(part.backend)} {_text(part.version or '')}", ""]
+        lines += ["", f"### {text(part.backend)} {text(part.version or '')}", ""]
         rows = [[row.label, row.before, row.after, row.change] for row in comparison(part, report)]
-        lines += _table(["", "float", "compressed", "change"], rows)
+        lines += table(["", "float", "compressed", "change"], rows)
         if stages := waterfall(part, report):
-            lines += ["", "After each stage:", "", *_table(WATERFALL_HEAD, stages)]
+            lines += ["", "After each stage:", "", *table(WATERFALL_HEAD, stages)]
         if rows := decoded.rows(part):
-            lines += ["", "Decoded results by class:", "", *_table(decoded.HEAD, rows)]
+            lines += ["", "Decoded results by class:", "", *table(decoded.HEAD, rows)]
         if rows := fidelity.rows(part):
-            lines += ["", "Against the original:", "", *_table(fidelity.HEAD, rows)]
+            lines += ["", "Against the original:", "", *table(fidelity.HEAD, rows)]
         said = (
             sentences.stages(part, report),
             sentences.zeros(part, report),
@@ -56,15 +49,15 @@ def render(report: Report) -> str:
             sentences.fusion(part),
             sentences.trust(part),
         )
-        lines += ["", *(f"- {_text(line)}" for found in said for line in found)]
+        lines += ["", *(f"- {text(line)}" for found in said for line in found)]
         if rows := packed(part):
-            lines += _folded("Packed for transport", _table(PACKED_HEAD, rows))
+            lines += folded("Packed for transport", table(PACKED_HEAD, rows))
         if rows := points(part):
-            lines += _folded("At other batches and threads", _table(POINTS_HEAD, rows))
+            lines += folded("At other batches and threads", table(POINTS_HEAD, rows))
         found = islands(part)
         if found:
             rows = [[shortened(node.name), node.op, node_macs(node), node.rule or ""] for node in found[:20]]
-            lines += _folded(f"{len(found)} nodes in float", _table(["node", "operator", "MACs", "why"], rows))
+            lines += folded(f"{len(found)} nodes in float", table(["node", "operator", "MACs", "why"], rows))
     if report.stages:
         rows = [
             [
@@ -75,26 +68,8 @@ def render(report: Report) -> str:
             ]
             for stage in report.stages
         ]
-        lines += _folded("Stages", _table(["stage", "technique", "time", "facts"], rows))
+        lines += folded("Stages", table(["stage", "technique", "time", "facts"], rows))
     for warning in report.warnings:
-        lines += ["", f"> ⚠️ {_text(warning)}"]
-    lines += _folded("Environment", _table(["", ""], [[key, str(value)] for key, value in report.environment.items()]))
+        lines += ["", f"> ⚠️ {text(warning)}"]
+    lines += folded("Environment", table(["", ""], [[key, str(value)] for key, value in report.environment.items()]))
     return "\n".join(lines) + "\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(head)} |",
-        f"|{'---|' * len(head)}",
-        *(f"| {' | '.join(_text(cell) for cell in row)} |" for row in rows),
-    ]
-
-
-def _folded(title: str, lines: Sequence[str]) -> list[str]:
-    return ["", f"<details><summary>{_text(title)}</summary>", "", *lines, "", "</details>"]
-
-
-def _text(value: str) -> str:
-    """User strings as they are, whatever Markdown or HTML would make of them, on one line and not endless."""
-    flat = " ".join(legible(value).split())
-    return _MENTION.sub("＠", flat if len(flat) <= 300 else flat[:299] + "…").translate(_SPECIAL)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -53,21 +54,37 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded & set(HEAVY if arguments[0] != "plan" else FRAMEWORKS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_teaches_in_its_help(command: str) -> None:
-    done = CliRunner().invoke(app, [command, "--help"])
+def _command(*names: str) -> Any:
+    found = get_command(app)
+    for name in names:
+        found = found.get_command(None, name)  # type: ignore[attr-defined]
+    return found
+
+
+LINES = [
+    line
+    for name in COMMANDS
+    for line in ([[name, inner] for inner in getattr(_command(name), "commands", ())] or [[name]])
+]
+"""Commands of commands are lines of two names."""
+
+
+@pytest.mark.parametrize("command", LINES, ids=" ".join)
+def test_every_command_teaches_in_its_help(command: list[str]) -> None:
+    done = CliRunner().invoke(app, [*command, "--help"])
     assert done.exit_code == 0
     assert len(done.stdout.splitlines()) > 5
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_examples_of_every_help_are_lines_that_the_command_takes(command: str) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"]).stdout.partition("Examples:\n")[2]
+@pytest.mark.parametrize("command", LINES, ids=" ".join)
+def test_the_examples_of_every_help_are_lines_that_the_command_takes(command: list[str]) -> None:
+    shown = CliRunner().invoke(app, [*command, "--help"]).stdout.partition("Examples:\n")[2]
     examples = [shlex.split(line)[1:] for line in shown.splitlines() if line.startswith("    compressctl ")]
     assert examples
-    for name, *arguments in examples:
-        assert name == command
-        with get_command(app).get_command(None, name).make_context(name, arguments) as context:
+    for example in examples:
+        names, arguments = example[: len(command)], example[len(command) :]
+        assert names == command
+        with _command(*names).make_context(names[-1], arguments) as context:
             assert not context.args
 
 

@@ -1,0 +1,213 @@
+"""compressctl zoo: recipes over whole sets of models."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from compressctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from compressctl.core.cache import Cache
+    from compressctl.zoo.drive import Choice, Standing
+    from compressctl.zoo.results import JobResult
+    from compressctl.zoo.schema import Manifest
+
+zoo = typer.Typer(
+    help="Compress many models: each by the recipe that fits it, in a process of its own, with a row for whatever becomes of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+ManifestPath = Annotated[Path, typer.Argument(help="The manifest: a YAML file.", metavar="MANIFEST")]
+Output = Annotated[Path | None, typer.Option(help="The zoo's folder. [default: runs/zoo-<name>]", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value of the manifest. Repeatable."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="JOB", help="Jobs by id or pattern, or `failed`: those that did not end well. Repeatable."
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="The I-th of N parts, the same jobs each time, as in 2/8.", show_default=False),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="So many jobs at most.", show_default=False)]
+UseCache = Annotated[
+    bool, typer.Option("--resume/--no-cache", help="Take finished stages from the cache, or run everything again.")
+]
+
+
+@zoo.command("plan")
+def plan(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    output: Output = None,
+    only: Only = None,
+    shard: Shard = None,
+    limit: Limit = None,
+) -> None:
+    """Show each job: which recipe and why, what the cache holds of it, what came of it before. Loads no model.
+
+    \b
+    Examples:
+      compressctl zoo plan zoo.yaml
+      compressctl zoo plan zoo.yaml --only 'yolo*'
+    """
+    loaded, folder = _loaded(manifest, sets, output)
+    count = done = 0
+    for standing in _standings(loaded, manifest, folder, _choice(only, shard, limit)):
+        job = standing.planned.job
+        print(f"{job.id}  {job.recipe_id or 'no recipe'} ({job.why})  {_expected(standing)}")
+        count, done = count + 1, done + standing.is_done
+    print(f"{count} job{'' if count == 1 else 's'}, {done} done")
+
+
+@zoo.command("apply")
+def apply(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    output: Output = None,
+    only: Only = None,
+    shard: Shard = None,
+    limit: Limit = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", min=1, max=4096, help="Jobs at a time. [default: as many as there are cores]", show_default=False
+        ),
+    ] = None,
+    cache: UseCache = True,
+) -> None:
+    """Run the jobs that are not done, several at a time; while one is timed, the others stand still.
+
+    Whatever happens to one job is a row of the results, and no other job's end. Started again, it goes on with what is not done.
+    The exit code is 1 where more jobs failed or missed a budget than the manifest's `budget` allows, which is none without one.
+
+    \b
+    Examples:
+      compressctl zoo apply zoo.yaml --jobs 4
+      compressctl zoo apply zoo.yaml --only failed
+      compressctl zoo apply zoo.yaml --shard 2/8
+    """
+    from compressctl.zoo.drive import carry_out, whole
+
+    loaded, folder = _loaded(manifest, sets, output)
+    carry_out(
+        loaded,
+        manifest.parent,
+        folder,
+        _choice(only, shard, limit),
+        workers=jobs or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else jobs or os.cpu_count() or 1,
+        cache=_cache() if cache else None,
+        tell=_tell,
+    )
+    _write_leaderboard(folder, loaded)
+    found = whole(folder, loaded.budget)
+    _print_whole(folder, loaded)
+    raise typer.Exit(int(found.exit_code))
+
+
+@zoo.command("status")
+def status(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> None:
+    """Count what came of the jobs so far, also while they run.
+
+    \b
+    Examples:
+      compressctl zoo status zoo.yaml
+    """
+    loaded, folder = _loaded(manifest, sets, output)
+    _print_whole(folder, loaded)
+
+
+@zoo.command("report")
+def report(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> None:
+    """Write the leaderboard of the results so far: HTML, CSV, JSON Lines, Markdown and JUnit.
+
+    \b
+    Examples:
+      compressctl zoo report zoo.yaml
+    """
+    loaded, folder = _loaded(manifest, sets, output)
+    if not (folder / "results").is_dir():
+        raise UsageError(
+            f"{folder} holds no results", hint="`compressctl zoo apply` makes them; --output names another folder"
+        )
+    _write_leaderboard(folder, loaded)
+
+
+def _write_leaderboard(folder: Path, loaded: Manifest) -> None:
+    from compressctl.zoo.leaderboard import leaderboard, write
+
+    for path in write(leaderboard(loaded.name, folder), folder):
+        print(path)
+
+
+def _loaded(manifest: Path, sets: list[str] | None, output: Path | None) -> tuple[Manifest, Path]:
+    from compressctl.zoo.load import load_manifest
+
+    loaded = load_manifest(manifest, sets or ())
+    return loaded, output or Path("runs") / f"zoo-{loaded.name}"
+
+
+def _choice(only: list[str] | None, shard: str | None, limit: int | None) -> Choice:
+    from compressctl.zoo.drive import Choice
+
+    return Choice(tuple(only or ()), _shard(shard) if shard is not None else None, limit)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard {text}: write which part of how many", hint="as in --shard 2/8")
+    return int(found[1]), int(found[2])
+
+
+def _standings(loaded: Manifest, manifest: Path, folder: Path, choice: Choice) -> list[Standing]:
+    from compressctl.zoo.drive import standings
+
+    return list(standings(loaded, manifest.parent, folder, choice, _cache()))
+
+
+def _cache() -> Cache | None:
+    from compressctl.pipeline.cache_place import stage_cache
+
+    return stage_cache()
+
+
+def _expected(standing: Standing) -> str:
+    planned, result = standing.planned, standing.result
+    if planned.problem is not None:
+        return f"cannot run: {planned.problem.splitlines()[0]}"
+    if result is not None and standing.is_done:
+        return f"done: {result.outcome}"
+    before = f", took {result.seconds:.0f} s before" if result is not None and result.attempts else ""
+    return f"{planned.cached} of {planned.steps} steps in the cache{before}"
+
+
+def _tell(result: JobResult) -> None:
+    what = result.figures.headline if result.figures is not None and result.figures.headline else result.message
+    print(f"{result.job}  {result.outcome}  {result.seconds:.0f} s  {what}", flush=True)
+
+
+def _print_whole(folder: Path, loaded: Manifest) -> None:
+    from compressctl.zoo.drive import whole
+    from compressctl.zoo.results import OUTCOME_WORDS, Outcome
+
+    found = whole(folder, loaded.budget)
+    for outcome in Outcome:
+        if found.counts.get(outcome):
+            print(f"{found.counts[outcome]:>6}  {outcome}: {OUTCOME_WORDS[outcome]}")
+    for broken in found.broken:
+        print(f"missed: {broken}")
+    print(f"results: {folder / 'results'}" if found.counts else f"no results in {folder}")

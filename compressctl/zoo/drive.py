@@ -1,0 +1,184 @@
+"""A zoo from its manifest to its results: what is done already, what runs, and what came of the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressctl.core.cache import Cache
+from compressctl.core.errors import ExitCode, UsageError
+from compressctl.core.failures import refusal
+from compressctl.core.regular_files import read_regular
+from compressctl.core.whole_files import lock, write_whole
+from compressctl.pipeline.cache_place import cache_folder
+from compressctl.zoo.facts import FactsReader
+from compressctl.zoo.jobs import Job, chosen_jobs, jobs_of
+from compressctl.zoo.keys import Planned, planned
+from compressctl.zoo.leaderboard import begin_anew
+from compressctl.zoo.local import run_local, stopping_cleanly
+from compressctl.zoo.pauses import Pauses
+from compressctl.zoo.process import Surroundings
+from compressctl.zoo.results import JobResult, Outcome, all_results, read_result, write_result
+from compressctl.zoo.schema import Manifest, ZooBudget
+
+_MARK = "zoo.json"
+_MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which jobs of a zoo. only: ids, patterns over them, or `failed` for those that did not end well the last time."""
+
+    only: Sequence[str] = ()
+    shard: tuple[int, int] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A job with what is known of it: its result, where the same job ended before."""
+
+    planned: Planned
+    result: JobResult | None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it need not run again. What stopped from outside, or may pass by itself, does."""
+        return (
+            self.result is not None
+            and self.result.key == self.planned.key
+            and self.result.outcome not in (Outcome.INTERRUPTED, Outcome.MACHINE)
+        )
+
+
+def standings(manifest: Manifest, base: Path, folder: Path, choice: Choice, cache: Cache | None) -> Iterator[Standing]:
+    """In the manifest's order, one after the other. Raises UsageError for models that are not there."""
+    failed_alone = "failed" in choice.only
+    patterns = [pattern for pattern in choice.only if pattern != "failed"]
+    place = cache_folder() if cache is not None else None
+    facts = FactsReader(place / "facts" if place is not None else None)
+    try:
+        count = 0
+        for job in chosen_jobs(jobs_of(manifest, base, facts), only=patterns, shard=choice.shard):
+            if failed_alone and not _failed(folder, job):
+                continue
+            if choice.limit is not None and count >= choice.limit:
+                return
+            count += 1
+            yield Standing(planned(job, manifest.defaults.measure, cache), read_result(folder, job.id))
+    finally:
+        facts.close()
+
+
+def carry_out(
+    manifest: Manifest,
+    base: Path,
+    folder: Path,
+    choice: Choice,
+    *,
+    workers: int,
+    cache: Cache | None,
+    tell: Callable[[JobResult], None],
+) -> None:
+    """Run what is not done. Results are written as they come. Raises UsageError where another driver works on the folder."""
+    held = _claim(folder, manifest)
+    try:
+        begin_anew(folder)
+        with Pauses() as pauses:
+            around = Surroundings(
+                folder,
+                str(manifest.defaults.measure),
+                manifest.defaults.retries,
+                pauses,
+                threading.Event(),
+                threading.Event(),
+            )
+            again = "failed" in choice.only
+            waiting = (
+                one.planned for one in standings(manifest, base, folder, choice, cache) if again or not one.is_done
+            )
+
+            def keep(result: JobResult) -> None:
+                write_result(folder, result)
+                tell(result)
+
+            with stopping_cleanly(around):
+                run_local(waiting, around, workers, keep)
+            if around.stop.is_set():
+                raise KeyboardInterrupt
+    finally:
+        os.close(held)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What came of a zoo. broken: limits of its budget that do not hold, in words."""
+
+    counts: dict[Outcome, int]
+    size: int
+    broken: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.broken:
+            return ExitCode.BUDGET_MISSED
+        return ExitCode.INTERRUPTED if self.counts.get(Outcome.INTERRUPTED) else ExitCode.DONE
+
+
+def whole(folder: Path, budget: ZooBudget) -> Whole:
+    """Of all results in the folder. Without limits of its own, no job may fail or miss."""
+    counts: Counter[Outcome] = Counter()
+    size = 0
+    for result in all_results(folder):
+        counts[result.outcome] += 1
+        size += result.figures.size_after if result.figures is not None and result.outcome is Outcome.GOOD else 0
+    total = sum(counts.values())
+    missed = counts[Outcome.MISSED]
+    failed = total - missed - counts[Outcome.GOOD]
+    broken = [
+        *_over("failed", failed, budget.at_most_failed or 0, total),
+        *_over("missed a budget", missed, budget.at_most_missed or 0, total),
+    ]
+    if budget.total_size is not None and size > budget.total_size:
+        broken.append(f"the files are {size:,} bytes together, {budget.total_size:,} are allowed")
+    return Whole(dict(counts), size, tuple(broken))
+
+
+def _over(what: str, count: int, limit: int | str, total: int) -> list[str]:
+    most = float(limit.removesuffix("%")) / 100 * total if isinstance(limit, str) else limit
+    return [f"{count} of {total} jobs {what}, {limit} may"] if count > most else []
+
+
+def _failed(folder: Path, job: Job) -> bool:
+    result = read_result(folder, job.id)
+    return result is not None and result.outcome is not Outcome.GOOD
+
+
+def _claim(folder: Path, manifest: Manifest) -> int:
+    """A lock on the zoo's folder, which is made. Raises UsageError, MachineError."""
+    mark = folder / _MARK
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
+            raise UsageError(f"{folder} is not empty and holds no zoo", hint="name a new or empty folder for --output")
+        folder.mkdir(parents=True, exist_ok=True)
+        if mark.exists():
+            name = json.loads(read_regular(mark, _MOST_BYTES)).get("name")
+            if name != manifest.name:
+                raise UsageError(
+                    f"{folder} holds the zoo {name}, and this one is {manifest.name}", hint="name another --output"
+                )
+        else:
+            write_whole(mark, [json.dumps({"zoo": "compressctl/v1", "name": manifest.name}).encode()])
+    except OSError as error:
+        raise refusal(error) or UsageError(f"cannot write to {folder}: {error.strerror}") from error
+    except (ValueError, AttributeError):
+        raise UsageError(f"{mark} is damaged", hint="remove it to go on with the results that are there") from None
+    held = lock(mark)
+    if held is None:
+        raise UsageError(f"another zoo apply works on {folder}", hint="wait for it, or name another --output")
+    return held

@@ -1,0 +1,48 @@
+"""What decides what a job gives: resuming compares it, so that a changed line of a recipe repeats only what it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import compressctl
+from compressctl.core.cache import Cache
+from compressctl.core.errors import CompressctlError
+from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.pipeline.plan import make_plan
+from compressctl.recipe.loader import load, resolve
+from compressctl.zoo.jobs import Job
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job that was looked at before it runs. cached: steps that the cache holds, of so many.
+
+    problem: why it cannot run; its key is then of what was asked, so that it is looked at again when that changes.
+    """
+
+    job: Job
+    key: str
+    cached: int = 0
+    steps: int = 0
+    problem: str | None = None
+
+
+def planned(job: Job, measure: MeasureLevel, cache: Cache | None) -> Planned:
+    """Reads the recipe and hashes what it names; loads nothing, and raises nothing that is the job's own fault."""
+    if job.recipe is None:
+        return Planned(job, _digest(["no recipe", job.model]), problem=job.problem)
+    try:
+        recipe = load(Path(job.recipe), job.sets)
+        plan = make_plan(recipe, cache)
+    except CompressctlError as error:
+        return Planned(job, _digest([job.recipe, job.sets, str(error)]), problem=str(error))
+    kept = [step for step in plan.steps if step.key is not None]
+    key = _digest([compressctl.__version__, resolve(recipe), plan.digest, str(measure)])
+    return Planned(job, key, sum(step.cached for step in kept), len(kept))
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,251 @@
+"""One job in processes of its own: started, watched, stopped where it takes more than it may, and told what became of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from compressctl.zoo.jobs import Job
+from compressctl.zoo.keys import Planned
+from compressctl.zoo.outcome import figures_of, outcome_of
+from compressctl.zoo.pauses import Pauses
+from compressctl.zoo.results import TRANSIENT, JobResult, Outcome
+
+_THREADS = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+_LOOK, _LOOK_AT_DISK = 0.2, 2.0
+_GRACE = 20.0
+"""Seconds for a report after SIGTERM."""
+
+_SPARE = 1 << 30
+"""Bytes of private memory above the limit that the kernel allows: what is asked for need not be resident. It holds what takes more at once."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all jobs of one driver share. folder: the zoo's. stop: set when nothing more is to be done, and twice when at once."""
+
+    folder: Path
+    measure: str
+    retries: int
+    pauses: Pauses
+    stop: threading.Event
+    stop_at_once: threading.Event
+
+
+@dataclass
+class _Watched:
+    """What was seen of a running job. broken: the limit that it broke."""
+
+    peak: int = 0
+    broken: Outcome | None = None
+    words: str = ""
+
+
+def run_job(planned: Planned, around: Surroundings) -> JobResult:
+    """Until it has ended, and again after what may pass by itself. Raises OSError where the zoo's folder takes nothing."""
+    job, started, began = planned.job, time.time(), time.monotonic()
+    if planned.problem is not None:
+        return _unstarted(planned, started)
+    attempts, paused = 0, 0.0
+    while True:
+        attempts += 1
+        watched, code, paused_now = _attempt(job, around)
+        paused += paused_now
+        report = around.folder / "runs" / job.id / "report.json"
+        outcome, message = outcome_of(code, watched.broken, watched.words, report, _log(around.folder, job))
+        if outcome not in TRANSIENT or attempts > around.retries or around.stop.is_set():
+            break
+    return JobResult(
+        job=job.id,
+        model=job.model,
+        recipe=job.recipe_id,
+        why=job.why,
+        key=planned.key,
+        outcome=outcome,
+        message=message,
+        exit_code=code,
+        attempts=attempts,
+        started=started,
+        seconds=time.monotonic() - began,
+        paused_seconds=paused,
+        peak_memory=watched.peak or None,
+        host=socket.gethostname(),
+        log=f"logs/{job.id}.log",
+        report=f"runs/{job.id}/report.html" if report.with_suffix(".html").exists() else None,
+        figures=figures_of(report),
+        command=tuple(command(job, around)),
+    )
+
+
+def command(job: Job, around: Surroundings) -> list[str]:
+    """What is run, so that anybody can run it again."""
+    assert job.recipe is not None
+    sets = [part for text in job.sets for part in ("--set", text)]
+    output = str((around.folder / "runs" / job.id).absolute())
+    return [
+        "compressctl",
+        "apply",
+        job.recipe,
+        *sets,
+        "--output",
+        output,
+        "--measure",
+        around.measure,
+        "--log-format",
+        "plain",
+    ]
+
+
+def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, float]:
+    """What was seen, the exit code (negative for a signal), and how long it stood still."""
+    temporary = around.folder / "temporary" / job.id
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    log = _log(around.folder, job)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    limits = {"data": job.resources.memory + _SPARE if job.resources.memory is not None else None}
+    start = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(Path(__file__).with_name("_limited.py")),
+        json.dumps(limits),
+        str(os.getpid()),
+    ]
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [*start, sys.executable, "-m", *command(job, around)],
+            stdin=subprocess.DEVNULL,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            env=_environment(job, temporary),
+            process_group=0,
+        )
+        around.pauses.add(process.pid)
+        try:
+            watched = _watch(process, job, around, temporary)
+            return watched, process.wait(), around.pauses.seconds(process.pid)
+        finally:
+            _kill(process)
+            around.pauses.remove(process.pid)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _environment(job: Job, temporary: Path) -> Mapping[str, str]:
+    cores = str(job.resources.cores or 1)
+    return {
+        **os.environ,
+        **dict.fromkeys(_THREADS, cores),
+        "TMPDIR": str(temporary.absolute()),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _watch(process: subprocess.Popen[bytes], job: Job, around: Surroundings, temporary: Path) -> _Watched:
+    """Until it has ended, by itself or because it was told to."""
+    watched, began, looked_at_disk = _Watched(), time.monotonic(), 0.0
+    asked_at: float | None = None
+    while process.poll() is None:
+        now = time.monotonic()
+        watched.peak = max(watched.peak, _resident(process.pid))
+        if now - looked_at_disk > _LOOK_AT_DISK and job.resources.disk is not None:
+            looked_at_disk = now
+            _check_disk(watched, job, (temporary, around.folder / "runs" / job.id))
+        _check(watched, job, now - began - around.pauses.seconds(process.pid))
+        if around.stop.is_set() and watched.broken is None:
+            watched.broken, watched.words = Outcome.INTERRUPTED, "stopped"
+        if watched.broken is Outcome.MEMORY or around.stop_at_once.is_set():
+            _kill(process)
+        elif watched.broken is not None and asked_at is None:
+            asked_at = now
+            _send(process, signal.SIGTERM)
+        elif asked_at is not None and now - asked_at > _GRACE:
+            _kill(process)
+        around.stop_at_once.wait(_LOOK)
+    return watched
+
+
+def _check(watched: _Watched, job: Job, seconds: float) -> None:
+    limits = job.resources
+    if watched.broken is not None:
+        return
+    if limits.memory is not None and watched.peak > limits.memory:
+        watched.broken = Outcome.MEMORY
+        watched.words = f"its processes held {_bytes(watched.peak)}, and may hold {_bytes(limits.memory)}"
+    elif limits.time is not None and seconds > limits.time:
+        watched.broken = Outcome.TIME
+        watched.words = f"it took more than the {limits.time} s that it may"
+
+
+def _check_disk(watched: _Watched, job: Job, folders: tuple[Path, ...]) -> None:
+    taken = sum(_on_disk(folder) for folder in folders)
+    if watched.broken is None and job.resources.disk is not None and taken > job.resources.disk:
+        watched.broken = Outcome.DISK
+        watched.words = f"its files take {_bytes(taken)}, and may take {_bytes(job.resources.disk)}"
+
+
+def _resident(process: int) -> int:
+    """Bytes of the process and its children, each page for each of them."""
+    total = 0
+    with suppress(psutil.Error):
+        leader = psutil.Process(process)
+        for one in (leader, *leader.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
+
+
+def _on_disk(folder: Path) -> int:
+    total = 0
+    for place, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, file)).st_size  # noqa: PTH118
+    return total
+
+
+def _send(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    """To all of its group. One that stands still for a timing must go on to hear it."""
+    with suppress(OSError):
+        os.killpg(process.pid, what)
+        os.killpg(process.pid, signal.SIGCONT)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Whatever is left of its group."""
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _unstarted(planned: Planned, started: float) -> JobResult:
+    job = planned.job
+    return JobResult(
+        job=job.id, model=job.model, recipe=job.recipe_id, why=job.why, key=planned.key,
+        outcome=Outcome.INVALID if job.recipe is not None else Outcome.NOTHING,
+        message=planned.problem or "", exit_code=None, attempts=0, started=started, seconds=0.0, paused_seconds=0.0,
+        peak_memory=None, host=socket.gethostname(), log="", report=None, figures=None, command=(),
+    )  # fmt: skip
+
+
+def _log(folder: Path, job: Job) -> Path:
+    return folder / "logs" / f"{job.id}.log"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"

@@ -1,0 +1,210 @@
+"""The manifest of a zoo as typed data, version 1."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from compressctl.core.tasks import Task
+from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.recipe.schema import ByteSize, Section
+
+VERSION = "compressctl/v1"
+
+
+def parse_seconds(value: Any) -> Any:
+    """Seconds from "90s", "30m", "1h30m" or a number of seconds."""
+    if not isinstance(value, str):
+        return value
+    parts = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", value.strip(), re.ASCII)
+    if parts is None or not value.strip():
+        raise ValueError("not a duration; write it like 90s, 30m or 1h30m")
+    return sum(int(number or 0) * unit for number, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
+
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+Duration = Annotated[int, Field(gt=0, le=366 * 86400), BeforeValidator(parse_seconds, json_schema_input_type=int | str)]
+
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_COMPARED = re.compile(r"\s*(<=|>=|<|>|=)?\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGBT]?)B?\s*", re.ASCII | re.IGNORECASE)
+_COMPARISONS = {
+    "<": float.__lt__,
+    "<=": float.__le__,
+    ">": float.__gt__,
+    ">=": float.__ge__,
+    "=": float.__eq__,
+    None: float.__eq__,
+}
+
+
+def holds(limit: str, value: float) -> bool:
+    """Whether a number is within a written limit such as ">50M", "<=1.5G", "2" or ">1M <10M"."""
+    return all(
+        _COMPARISONS[sign](float(value), float(number) * _FACTORS[unit.upper()])
+        for sign, number, unit in _comparisons(limit)
+    )
+
+
+def _comparisons(limit: str) -> list[tuple[str | None, str, str]]:
+    found, at = [], 0
+    while at < len(limit):
+        part = _COMPARED.match(limit, at)
+        if part is None:
+            break
+        found.append((part[1], part[2], part[3]))
+        at = part.end()
+    if at < len(limit) or not found:
+        raise ValueError('not a limit; write it like ">50M", "<=2", or ">1M <10M" for both')
+    return found
+
+
+def _checked(limit: Any) -> Any:
+    if isinstance(limit, int) and not isinstance(limit, bool):
+        limit = str(limit)
+    if isinstance(limit, str):
+        _comparisons(limit)
+    return limit
+
+
+Limit = Annotated[str, BeforeValidator(_checked, json_schema_input_type=int | str)]
+
+Share = Annotated[float, Field(ge=0, le=100)]
+
+
+def _share(value: Any) -> Any:
+    """Percent from "2 %", "2%" or a number of jobs as it is."""
+    if isinstance(value, str):
+        number = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%\s*", value, re.ASCII)
+        if number is None or float(number[1]) > 100:
+            raise ValueError('not a share; write it like "2 %", or a number of jobs')
+        return f"{float(number[1]):g} %"
+    return value
+
+
+class Resources(Section):
+    """What a job may take. A job that takes more is stopped, and is a row that says so."""
+
+    cores: int | None = Field(
+        None, ge=1, le=4096, description="threads of every library in the job, and what it counts for (default: 1)"
+    )
+    memory: ByteSize | None = Field(None, description="resident memory of its processes together")
+    time: Duration | None = Field(
+        None, description="on the clock, without what it stood still for timings (default: 1h)"
+    )
+    disk: ByteSize | None = Field(None, description="what its folder and its temporary files hold")
+
+
+class When(Section):
+    """What a model must be for a rule: all that is said holds. A fact that is not known fits nothing."""
+
+    id: str | None = Field(None, description="a pattern over the model's id, as in `yolo*`")
+    tags: tuple[str, ...] = Field((), description="all of these among the model's tags")
+    task: Task | None = Field(None, description="what the manifest says of the model")
+    ops: tuple[str, ...] = Field((), description="any of these operators, branches included: [LSTM, GRU]")
+    no_ops: tuple[str, ...] = Field((), description="none of these operators")
+    parameters: Limit | None = Field(None, description='numbers in its weights, as in ">50M"')
+    size: Limit | None = Field(None, description='bytes of the file with its external data, as in "<100M"')
+    inputs: Limit | None = Field(None, description='how many it has, as in "1" or ">1"')
+    open_axes: bool | None = Field(None, description="whether an input has an axis without a size, the first aside")
+    quantized: bool | None = Field(None, description="whether it holds quantization operators already")
+
+    @property
+    def asks_facts(self) -> bool:
+        """Whether the model's file must be looked into."""
+        own = {"id", "tags", "task"}
+        return any(getattr(self, name) not in (None, ()) for name in type(self).model_fields if name not in own)
+
+
+class Rule(Section):
+    """A recipe, and the models that it is for."""
+
+    use: str = Field(description="a recipe's file, or builtin:NAME")
+    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=_NAME)
+    when: When = When()
+    set: dict[str, Any] = Field({}, description="values of the recipe, as in {stages.int8.ranges: mse}")
+    resources: Resources = Resources()
+
+    @property
+    def name(self) -> str:
+        return self.id or re.sub(
+            r"[^A-Za-z0-9._-]+", "-", self.use.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml")
+        )
+
+
+class ModelEntry(Section):
+    """One model, or all that a pattern finds."""
+
+    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=_NAME)
+    path: str | None = Field(None, description="an ONNX file, relative to the manifest")
+    glob: str | None = Field(None, description="ONNX files, as in `models/**/*.onnx`")
+    model: dict[str, Any] | None = Field(None, description="a model of another source, as a recipe has it")
+    task: Task | None = Field(None, description="what its outputs mean; a recipe that says nothing takes it")
+    tags: tuple[str, ...] = ()
+    recipe: str | None = Field(None, description="a recipe for it, whatever the rules say")
+    set: dict[str, Any] = Field({}, description="values of its recipe")
+    budget: dict[str, Any] = Field({}, description="limits beside its recipe's, or instead of them")
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        given = [name for name in ("path", "glob", "model") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "write one of `path`, `glob` and `model`" + (f", not {' and '.join(given)}" if given else "")
+            )
+        if self.glob is not None and self.id is not None:
+            raise ValueError("models that a pattern finds take their files' names: leave `id` out")
+        return self
+
+
+class ZooBudget(Section):
+    """Limits of the whole."""
+
+    at_most_failed: Annotated[int | str, BeforeValidator(_share)] | None = Field(
+        None, description='jobs that end without a good file: a number, or "2 %"'
+    )
+    at_most_missed: Annotated[int | str, BeforeValidator(_share)] | None = Field(
+        None, description="jobs whose file misses a budget or a gate"
+    )
+    total_size: ByteSize | None = Field(None, description="of all files that are handed over")
+
+    @field_validator("at_most_failed", "at_most_missed")
+    @classmethod
+    def _not_below_nothing(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("fewer than none cannot fail")
+        return value
+
+
+class Defaults(Section):
+    """What holds for every job, unless its rule or its model says otherwise."""
+
+    recipe: str | None = Field(None, description="for models that no rule fits")
+    set: dict[str, Any] = Field({}, description="values of every recipe")
+    resources: Resources = Resources()
+    measure: MeasureLevel = Field(MeasureLevel.FINAL, description="as for `compressctl apply --measure`")
+    retries: int = Field(
+        1, ge=0, le=10, description="after what may pass by itself: a full disk, no memory, a lost connection"
+    )
+
+
+class Manifest(Section):
+    """A zoo: models, recipes for them, and limits."""
+
+    name: str = Field("", description="default: the file's name")
+    defaults: Defaults = Defaults()
+    models: tuple[ModelEntry, ...] = Field(min_length=1)
+    recipes: tuple[Rule, ...] = ()
+    match: Literal["first", "all"] = Field(
+        "first", description="the first rule that fits a model, or a job for each of them"
+    )
+    include: tuple[str, ...] = Field((), description="patterns over ids: these models alone")
+    exclude: tuple[str, ...] = Field((), description="patterns over ids: not these")
+    budget: ZooBudget = ZooBudget()
+
+    def is_wanted(self, model_id: str) -> bool:
+        named = not self.include or any(fnmatchcase(model_id, pattern) for pattern in self.include)
+        return named and not any(fnmatchcase(model_id, pattern) for pattern in self.exclude)

@@ -1,0 +1,111 @@
+"""One job in processes of its own: whatever it does, it is a result with its cause, and nothing of it is left."""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from compressctl.zoo import process
+from compressctl.zoo.jobs import Job
+from compressctl.zoo.keys import Planned
+from compressctl.zoo.pauses import Pauses
+from compressctl.zoo.process import Surroundings, run_job
+from compressctl.zoo.results import JobResult, Outcome
+from compressctl.zoo.schema import Resources
+
+MEMORY = 300 << 20
+
+
+@pytest.fixture
+def around(tmp_path: Path) -> Iterator[Surroundings]:
+    with Pauses() as pauses:
+        yield Surroundings(tmp_path, "quick", 1, pauses, threading.Event(), threading.Event())
+
+
+def run(around: Surroundings, monkeypatch: pytest.MonkeyPatch, script: str, **limits: int) -> JobResult:
+    """A job whose process runs this script as a module."""
+    (around.folder / "poison.py").write_text(script)
+    monkeypatch.setattr(process, "command", lambda job, around: ["poison"])
+    monkeypatch.setenv("PYTHONPATH", str(around.folder))
+    job = Job("poison", "poison", "r.yaml", "r", (), Resources(**limits), "")
+    return run_job(Planned(job, "key"), around)
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "outcome", "says"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", {}, Outcome.CRASHED, "SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", {}, Outcome.MEMORY, "killed"),
+        ("while True: pass", {"time": 1}, Outcome.TIME, "more than the 1 s"),
+        ("import signal, time; signal.signal(15, lambda *_: None)\nwhile True: time.sleep(1)", {"time": 1}, Outcome.TIME, "1 s"),
+        ("x = []\nwhile True: x.append(bytearray(b'x') * (1 << 20))", {"memory": MEMORY}, Outcome.MEMORY, "may hold 315 MB"),
+        ("open('/'.join([__import__('tempfile').gettempdir(), 'f']), 'wb').write(bytes(9 << 20)); import time; time.sleep(60)",
+         {"disk": 1 << 20}, Outcome.DISK, "may take 1 MB"),
+        ("print('error: a bug'); raise SystemExit(70)", {}, Outcome.BUG, "a bug"),
+        ("print('what is it'); raise SystemExit(2)", {}, Outcome.INVALID, "what is it"),
+        ("raise SystemExit(42)", {}, Outcome.BUG, "exit code 42"),
+        ("print('no space left'); raise SystemExit(5)", {}, Outcome.MACHINE, "no space left"),
+    ],
+    ids=["crash", "killed", "endless", "deaf", "memory", "disk", "bug", "usage", "odd code", "machine"],
+)  # fmt: skip
+def test_the_cause_is_told(
+    script: str,
+    limits: dict[str, int],
+    outcome: Outcome,
+    says: str,
+    around: Surroundings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "_GRACE", 0.5)
+    result = run(around, monkeypatch, script, **limits)
+    assert (result.outcome, says in result.message) == (outcome, True), result
+    assert result.attempts == (2 if outcome is Outcome.MACHINE else 1)
+    assert not (around.folder / "temporary" / "poison").exists()
+
+
+def test_its_children_end_with_it(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path(__file__).with_name("child").write_text(str(child.pid))
+"""
+    assert run(around, monkeypatch, script).outcome is Outcome.GOOD
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int((around.folder / "child").read_text()))
+        while child.status() != psutil.STATUS_ZOMBIE:  # the signal is on its way
+            time.sleep(0.01)
+
+
+def test_it_is_stopped_with_the_whole(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    threading.Timer(0.5, around.stop.set).start()
+    result = run(around, monkeypatch, "import time; time.sleep(600)")
+    assert result.outcome is Outcome.INTERRUPTED
+
+
+def test_it_dies_with_its_driver(tmp_path: Path) -> None:
+    """Of a driver that was killed nobody else ends the jobs, and the next one would run them beside these."""
+    limited = Path(process.__file__).with_name("_limited.py")
+    driver = f"""import json, os, pathlib, subprocess, sys, time
+python = sys.executable
+job = [python, {str(limited)!r}, json.dumps({{"data": None}}), str(os.getpid()), python, "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(job, process_group=0)
+pathlib.Path("pid").write_text(str(child.pid))
+pathlib.Path("pid").rename("child")
+time.sleep(600)
+"""
+    (tmp_path / "driver.py").write_text(driver)
+    started = psutil.Popen([sys.executable, "driver.py"], cwd=tmp_path)
+    while not (tmp_path / "child").exists():
+        time.sleep(0.02)
+    child = psutil.Process(int((tmp_path / "child").read_text()))
+    while "sleep" not in " ".join(child.cmdline()[:3]):  # it is what it becomes once its limits are set
+        time.sleep(0.02)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    _, alive = psutil.wait_procs([child], timeout=20)
+    assert not alive
