@@ -7,6 +7,7 @@ by a camera: perspective, blur, noise, uneven light, low contrast, JPEG. Ranges 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import time
@@ -33,6 +34,9 @@ FILES = {
 }
 COMPRESSED = ("det", "rec")
 """The classifier takes 1 % of the time, and is left as it is."""
+
+PAGES = 10
+"""To calibrate with."""
 
 
 @dataclass
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     options = parser.parse_args(arguments)
     files = published()
     calls = recorded(files)
-    ours = {name: compressed(name, files, options.again) for name in COMPRESSED}
+    ours = compressed(files["det"].parent, options.again)
     theirs = {name: by_onnxruntime(name, files[name], calls) for name in FILES}
     systems = [
         System("float", {name: Called(path) for name, path in files.items()}),
@@ -106,27 +110,29 @@ def published() -> dict[str, Path]:
 
 
 def recorded(files: Mapping[str, Path]) -> dict[str, list[Mapping[str, np.ndarray]]]:
-    """What the package calls each file with on the calibration pages; one .npz each, as `source: requests` reads them."""
+    """What the package calls each file with on the calibration pages."""
     system = System("float", {name: Called(path, []) for name, path in files.items()})
-    for page in calibration_pages(10):
+    for page in calibration_pages(PAGES):
         system.read(page)
-    for name, model in system.models.items():
-        folder = BUILD / "calls" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, call in enumerate(model.calls or []):
-            np.savez(folder / f"{number:03}.npz", **call)
     return {name: list(model.calls or []) for name, model in system.models.items()}
 
 
-def compressed(name: str, files: Mapping[str, Path], again: bool) -> Path:
-    folder = BUILD / "runs" / name
-    model = folder / "artifacts" / "onnxruntime" / "model.onnx"
-    if again or not model.is_file():
-        sets = [f"vars.model={files[name]}", f"vars.calls={BUILD / 'calls' / name}"]
+def compressed(models: Path, again: bool) -> dict[str, Path]:
+    """What one recipe makes of the files, calibrated on the pages, which are drawn for it. models: the package's folder."""
+    folder, pages = BUILD / "run", BUILD / "pages"
+    files = {name: folder / name / "artifacts" / "onnxruntime" / "model.onnx" for name in COMPRESSED}
+    if again or not all(file.is_file() for file in files.values()):
+        pages.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for number, page in enumerate(calibration_pages(PAGES)):
+            page.image.save(pages / f"{number}.png")
+            lines.append(json.dumps({"file": f"{number}.png", "text": "\n".join(page.lines)}))
+        (pages / "pages.jsonl").write_text("\n".join(lines) + "\n")
+        sets = [f"vars.models={models}", f"vars.pages={pages / 'pages.jsonl'}"]
         command = [sys.executable, "-m", "compressctl", "apply", str(EXAMPLES / "rapidocr.yaml"), "--measure", "quick"]
         command += ["--output", str(folder), *(part for text in sets for part in ("--set", text))]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return model
+        subprocess.run(command, check=True, stdout=sys.stderr)
+    return files
 
 
 def by_onnxruntime(name: str, file: Path, calls: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> Path:
