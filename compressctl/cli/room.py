@@ -1,5 +1,5 @@
-"""Room for native libraries, asked for before they are loaded. Where there is none, OpenBLAS ends the process with 1, or sends it SIGINT
-as Ctrl-C does, and torch crashes: none of it can be told from what these say of a run."""
+"""Room for native libraries, asked for before they are loaded. Where there is none, OpenBLAS ends the process with 1, sends it SIGINT
+as Ctrl-C does, or tries forever, and torch crashes: none of it can be told from what these say of a run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from types import ModuleType
 
 from compressctl.core.errors import MachineError
 
-_NEEDS = {"numpy": 256 << 20, "torch": 1400 << 20}
-"""Bytes of address space, to load it and to do a little with it: at 1 GB torch crashes now and then while it exports a small network."""
-
 _MOST_THREADS = 64
 """So many OpenBLAS starts at most, as numpy's wheels are built."""
+
+_THREADS = min(os.cpu_count() or 1, _MOST_THREADS)
+_OPENBLAS = (256 << 20) + _THREADS * (16 << 20)
+_NEEDS = {"numpy": _OPENBLAS, "scipy": _OPENBLAS, "torch": 1400 << 20}
+"""Bytes of address space, to load it and to do a little with it: at 1 GB torch crashes now and then while it exports a small network.
+numpy and scipy have an OpenBLAS each."""
 
 
 def ask_for_room_before_libraries() -> None:
@@ -63,7 +66,7 @@ def _check_threads() -> None:
     end = threading.Event()
     started: list[threading.Thread] = []
     try:
-        for _ in range(min(os.cpu_count() or 1, _MOST_THREADS)):
+        for _ in range(_THREADS):
             thread = threading.Thread(target=end.wait, daemon=True)
             thread.start()
             started.append(thread)
