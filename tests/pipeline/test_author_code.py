@@ -147,6 +147,7 @@ ALLOWED = {
     "sources/python_code.py": "what this test is about",
     "core/custom_ops.py": "what this test is about",
     "core/freed_memory.py": "the C library",
+    "zoo/_limited.py": "the C library",
     "core/registry.py": "entry points and names of the package itself",
     "cli/main.py": "commands of the package itself",
     "measure/latency_worker.py": "the runtime's module, which its backend names",
