@@ -113,4 +113,4 @@ def _drop_words(before: Score | None, after: Score | None, change: Change, metri
         return f"{metric} unchanged ({was})" if was == now else f"{metric} {was} -> {now}"
     if round(abs(change.drop), 2) == 0:
         return f"{metric} unchanged"
-    return f"{metric} {'down' if change.drop > 0 else 'up'} {abs(change.drop):.2f} points"
+    return f"{metric} {'down' if after.value < before.value else 'up'} {abs(change.drop):.2f} points"
