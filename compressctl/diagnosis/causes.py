@@ -185,7 +185,7 @@ def _activation_cause(
             f"{constant[0]} puts {constant[1]:.3g} into it, so that a step of its codes is {found.step:.3g} while its other values reach "
             f"{found.ordinary:.3g}",
         )
-    joined = _shared_scale(rounded, tensor, here)
+    joined = _shared_scale(rounded, looked_up, tensor, here)
     if joined is not None:
         return named("shared scale", joined[0], joined[1])
     if found.share_cut > _CUT and found.outside:
@@ -199,44 +199,62 @@ def _activation_cause(
             )
         where = "on calibration samples too" if in_calibration else "which calibration samples stay inside"
         return named("saturating range", f"{beyond}, {where}", in_calibration=in_calibration)
+    outliers = named(
+        "outliers",
+        f"its widest channel spans {found.outlying:.0f} times the median's and takes their codes: {found.flat} of {found.alive} channels vary by less "
+        "than half a step",
+    )
     if found.outlying >= _OUTLYING:
-        return named(
-            "outliers",
-            f"its widest channel spans {found.outlying:.0f} times the median's and takes their codes: {found.flat} of {found.alive} "
-            "channels vary by less than half a step",
-        )
+        return outliers
     if found.alive and found.flat >= _FLAT * found.alive:
         return named("dead channels", f"rounding makes {found.flat} of its {found.alive} channels that vary constant")
+    if found.outlying >= _OUTLYING / 2:
+        return outliers
     return named("rounding noise", f"its codes are {found.step:.3g} apart, which the output feels")
 
 
-def _shared_scale(rounded: Rounded, tensor: str, here: Mapping[str, Activation]) -> tuple[str, tuple[str, ...]] | None:
+def _shared_scale(
+    rounded: Rounded, looked_up: GraphIndex, tensor: str, here: Mapping[str, Activation]
+) -> tuple[str, tuple[str, ...]] | None:
     """Where a Concat gives the tensor a scale that is too coarse for one of its inputs: evidence, and the layers that work on it."""
-    for site in rounded.sites:
-        if site.op != "Concat" or site.output not in here:
+    for node in _joins(rounded.sites, looked_up, tensor):
+        inputs = [name for name in node.input if name not in looked_up.initializers]
+        spans = _spans(rounded, inputs)
+        if node.output[0] not in here or len(spans) < 2:
             continue
-        past = readers_past_moves(site.output, rounded.sites)
-        moved = {other.output for other in rounded.sites if other.node in past and other.kind is Kind.MOVE}
-        if tensor not in {site.output, *moved, *site.inputs}:
-            continue
-        spans = {
-            name: float(here[name].channels.high.max() - here[name].channels.low.min())
-            for name in site.inputs
-            if name in here
-        }
-        if len(spans) < 2:
-            continue
-        low, high = range_of(here[site.output].quant)
+        low, high = range_of(here[node.output[0]].quant)
         narrow = min(spans, key=lambda name: spans[name])
         if spans[narrow] * _SHARED > high - low:
             continue
         evidence = (
-            f"{site.node} joins {narrow}, which spans {spans[narrow]:.3g}, with what spans {high - low:.3g}: it has "
-            f"{255 * spans[narrow] / (high - low):.0f} of the 255 steps of {site.output}"
+            f"{node.name} joins {narrow}, which spans {spans[narrow]:.3g}, with what spans {high - low:.3g}: it has "
+            f"{255 * spans[narrow] / (high - low):.0f} of the 255 steps of {node.output[0]}"
         )
-        layers = tuple(node for node in (site.node, *past) if node in {other.node for other in rounded.sites})
-        return evidence, layers
+        here_rounded = {site.node for site in rounded.sites}
+        return evidence, tuple(
+            name for name in (node.name, *readers_past_moves(node.output[0], rounded.sites)) if name in here_rounded
+        )
     return None
+
+
+def _joins(sites: Sequence[Site], looked_up: GraphIndex, tensor: str) -> list[onnx.NodeProto]:
+    """Concat nodes that read the tensor or make it, directly or before others that move its values."""
+    found = [node for node in looked_up.consumers.get(tensor, []) if node.op_type == "Concat"]
+    moves = {site.output: site.inputs[0] for site in sites if site.kind is Kind.MOVE}
+    while tensor in moves:
+        tensor = moves[tensor]
+    maker = looked_up.producers.get(tensor)
+    return [*found, maker] if maker is not None and maker.op_type == "Concat" else found
+
+
+def _spans(rounded: Rounded, tensors: Sequence[str]) -> dict[str, float]:
+    """Between the largest and the least value on the calls that are diagnosed."""
+    recorder = ActivationRecorder(rounded.model.body, tensors)
+    bounds = [
+        {name: (float(values.min()), float(values.max())) for name, values in recorder.run(inputs).items()}
+        for inputs in rounded.noise.calls
+    ]
+    return {name: max(each[name][1] for each in bounds) - min(each[name][0] for each in bounds) for name in tensors}
 
 
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}

@@ -111,6 +111,12 @@ def test_a_planted_cause_is_named_and_its_edit_mends_it(
     assert _number(found.measured[0].after) > 20 + _number(found.measured[0].before)
 
 
+def test_a_few_bits_lost_to_one_channel_are_outliers_too(tmp_path: Path) -> None:
+    found = of_planted(tmp_path, partial(planted.convolutions, outlier=12.0), STATIC, tries=False)
+    assert (found.causes[0].name, found.causes[0].tensor) == ("outliers", "r0")
+    assert "0 of 8 channels vary by less" in found.causes[0].evidence
+
+
 def test_an_infinite_mask_that_no_range_covers_is_named_and_kept_in_float(tmp_path: Path) -> None:
     found = of_planted(tmp_path, partial(planted.masked, constant=-np.inf), STATIC)
     assert "NaN or infinity" in found.stages[0].error
