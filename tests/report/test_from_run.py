@@ -20,7 +20,9 @@ from compressctl.report.from_run import _drop_words
 def test_a_score_goes_where_its_value_does_whichever_way_is_better(
     metric: str, before: float, after: float, drop: float, expected: str
 ) -> None:
-    one, two = (Score(metric=metric, value=value, samples=100, split="test") for value in (before, after))
+    one, two = (
+        Score(metric=metric, value=value, samples=100, split="test", per_class=None) for value in (before, after)
+    )
     change = file_measurement(1000, drop=drop).change
     assert change is not None
     assert _drop_words(one, two, change, metric, "%") == expected
