@@ -113,5 +113,4 @@ def _drop_words(before: Score | None, after: Score | None, change: Change, metri
         return f"{metric} unchanged ({was})" if was == now else f"{metric} {was} -> {now}"
     if round(abs(change.drop), 2) == 0:
         return f"{metric} unchanged"
-    rises = after.value > before.value if after.value != before.value else change.drop < 0
-    return f"{metric} {'up' if rises else 'down'} {abs(change.drop):.2f} points"
+    return f"{metric} {'up' if after.value > before.value else 'down'} {abs(change.drop):.2f} points"

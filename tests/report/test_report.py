@@ -386,7 +386,11 @@ def test_a_score_that_rises_does_not_hide_a_class_that_falls(recipe: Any, tmp_pa
     lost = _class("cat", 100, 90.0, 60.0, 30, 1e-6)
     behaviour = _behaviour().model_copy(update={"classes": (lost, *_behaviour().classes)})
     change = _change(-1.0, ("cat", 30.0), (40, 45, 90))
-    report = from_result(_changed(_result(recipe, tmp_path), change=change, behaviour=behaviour))
+    result = _result(recipe, tmp_path)
+    before = result.backends[0].baseline.score
+    assert before is not None
+    score = before.model_copy(update={"value": before.value + 1})
+    report = from_result(_changed(result, change=change, behaviour=behaviour, score=score))
     assert report.summary[0].endswith("accuracy up 1.00 points (may be chance, p = 0.5).")
     assert report.summary[1] == "onnxruntime: classes that lose accuracy beyond chance: cat (30.00 points)."
     assert "cat loses 30.00 points of accuracy over 100 samples (corrected p = 1e-06)" in as_markdown.render(report)
