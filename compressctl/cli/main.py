@@ -45,7 +45,7 @@ GROUPS = {
         ),
     },
     "Compress many models": {
-        "zoo": Command("compressctl.cli.zoo:zoo", "Run recipes over a set of models: plan, apply, status."),
+        "zoo": Command("compressctl.cli.zoo:zoo", "Run recipes over a set of models: plan, apply, report."),
     },
     "Look into runs": {
         "report": Command("compressctl.cli.report:report", "Show a run's report and write its files again."),

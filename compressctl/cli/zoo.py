@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -144,6 +145,73 @@ def report(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> 
             f"{folder} holds no results", hint="`compressctl zoo apply` makes them; --output names another folder"
         )
     _write_leaderboard(folder, loaded)
+
+
+@zoo.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds the models.", metavar="FOLDER")],
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+) -> None:
+    """Write a manifest for the ONNX files in a folder, and a recipe to begin with.
+
+    \b
+    Examples:
+      compressctl zoo init models/
+    """
+    from compressctl.core.whole_files import write_whole
+    from compressctl.zoo.starter import manifest_for
+
+    texts = {folder / name: text for name, text in manifest_for(folder, "zoo").items()}
+    taken = [path for path in texts if path.exists()]
+    if taken and not force:
+        raise UsageError(f"{taken[0]} exists", hint="write over it with --force")
+    for path, text in texts.items():
+        write_whole(path, [text.encode()])
+        print(f"wrote {path}")
+    print(f"next: compressctl zoo plan {shlex.quote(str(next(iter(texts))))}")
+
+
+@zoo.command("matrix")
+def matrix(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    each: Annotated[int, typer.Option("--each", min=1, help="Jobs of one shard, about.")] = 10,
+) -> None:
+    """Print shards as JSON for a matrix of GitHub Actions, 256 at most: `fromJSON` takes it, `--shard` takes each.
+
+    \b
+    Examples:
+      compressctl zoo matrix zoo.yaml --each 20
+    """
+    import json
+
+    from compressctl.zoo.drive import Choice
+    from compressctl.zoo.merge import shards_of
+
+    loaded, folder = _loaded(manifest, sets, None)
+    jobs = len(_standings(loaded, manifest, folder, Choice()))
+    print(json.dumps({"shard": list(shards_of(jobs, each))}))
+
+
+@zoo.command("merge")
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of the shards.", metavar="FOLDER ...")],
+    output: Annotated[Path, typer.Option(help="The folder for all of it.")],
+) -> None:
+    """Put the results of shards into one folder, and write the leaderboard of the whole.
+
+    \b
+    Examples:
+      compressctl zoo merge shard-1 shard-2 --output all
+    """
+    from compressctl.zoo.leaderboard import leaderboard, write
+    from compressctl.zoo.merge import merge as merge_results
+    from compressctl.zoo.merge import zoo_name
+
+    count = merge_results(folders, output)
+    print(f"{count} jobs")
+    for path in write(leaderboard(zoo_name(output), output), output):
+        print(path)
 
 
 def _write_leaderboard(folder: Path, loaded: Manifest) -> None:

@@ -23,11 +23,8 @@ from compressctl.zoo.leaderboard import begin_anew
 from compressctl.zoo.local import run_local, stopping_cleanly
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings
-from compressctl.zoo.results import JobResult, Outcome, all_results, read_result, write_result
+from compressctl.zoo.results import MARK, MARK_BYTES, JobResult, Outcome, all_results, read_result, write_result
 from compressctl.zoo.schema import Manifest, ZooBudget
-
-_MARK = "zoo.json"
-_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -161,13 +158,13 @@ def _failed(folder: Path, job: Job) -> bool:
 
 def _claim(folder: Path, manifest: Manifest) -> int:
     """A lock on the zoo's folder, which is made. Raises UsageError, MachineError."""
-    mark = folder / _MARK
+    mark = folder / MARK
     try:
         if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
             raise UsageError(f"{folder} is not empty and holds no zoo", hint="name a new or empty folder for --output")
         folder.mkdir(parents=True, exist_ok=True)
         if mark.exists():
-            name = json.loads(read_regular(mark, _MOST_BYTES)).get("name")
+            name = json.loads(read_regular(mark, MARK_BYTES)).get("name")
             if name != manifest.name:
                 raise UsageError(
                     f"{folder} holds the zoo {name}, and this one is {manifest.name}", hint="name another --output"

@@ -12,6 +12,9 @@ from compressctl.core.errors import CompressctlError
 from compressctl.core.regular_files import read_regular
 from compressctl.core.whole_files import write_whole
 
+MARK, MARK_BYTES = "zoo.json", 1 << 16
+"""What every zoo's folder holds: its name."""
+
 _MOST_BYTES = 1 << 20
 
 
