@@ -77,7 +77,7 @@ def warnings_of(heard: list[Event]) -> list[str]:
     ],
     ids=["factorize"],
 )
-def test_a_recurrent_layer_that_is_left_alone_is_named_with_its_share(
+def test_what_is_left_of_a_recurrent_layer_and_beside_it_is_named(
     apply: object, params: object, form: Form, cell: str, tmp_path: Path
 ) -> None:
     model = recurrent(cell)
@@ -86,14 +86,14 @@ def test_a_recurrent_layer_that_is_left_alone_is_named_with_its_share(
     if form is Form.ONNX:
         model = lowered(cell)
     run, heard = run_in(tmp_path)
-    found = apply(model, params, run).facts[untouched.KEY]  # type: ignore[operator]
-    cells = [entry for entry in found["layers"] if entry["kind"] == cell]
-    expected = sum(p.numel() for p in recurrent(cell).body.cell.parameters())
-    assert cells[0]["parameters"] == pytest.approx(expected, rel=0.01)
-    assert cells[0]["share"] == pytest.approx(expected / found["of"], abs=1e-3)
-    assert cells[0]["reason"]
-    is_most = found["share"] > 0.5
-    assert any(cell in message for message in warnings_of(heard)) == is_most
+    facts = apply(model, params, run).facts  # type: ignore[operator]
+    assert ["multiplies the state" in reason for reason in facts["cannot_be_factorized"].values()] == [True]
+    (table,) = facts[untouched.KEY]["layers"]
+    assert table["kind"] == ("Gather" if form is Form.ONNX else "Embedding")
+    assert table["parameters"] == recurrent(cell).body.table.weight.numel()
+    assert table["share"] == pytest.approx(table["parameters"] / facts[untouched.KEY]["of"], abs=1e-3)
+    assert table["reason"]
+    assert not warnings_of(heard)
 
 
 def test_what_was_treated_is_not_among_it_and_norms_are_no_weights(tmp_path: Path) -> None:

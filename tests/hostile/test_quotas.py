@@ -97,8 +97,7 @@ def test_a_schema(case: Case) -> None:
 
 @needs_filters
 def test_a_run_without_a_file_more(case: Case) -> None:
-    says = "no folder for temporary files"
-    case.refuses("apply", recipe(case), "--output", "out", code=5, says=says, first=_unmeasured_without_files)
+    case.refuses("apply", recipe(case), "--output", "out", code=5, says=SAYS, first=_unmeasured_without_files)
 
 
 def _unmeasured_without_files() -> None:

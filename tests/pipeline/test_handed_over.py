@@ -15,6 +15,7 @@ from support.shell import Shell
 pytest.importorskip("torch")
 
 from compressctl.core.cache import Cache
+from compressctl.core.errors import NothingToCompressError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, TechniqueParams
@@ -99,6 +100,7 @@ READS_DATA: Mapping[str, list[str]] = {
     "quantize.qat": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
     "quantize.binary": ["epochs: 1", "epochs: 1, teacher: original"],
     "cast": ["gate: {accuracy_drop: 100}"],
+    "unroll": ["lanes: 64"],
     "finetune": ["epochs: 1", "epochs: 1, mixup: 0.2, recalibrate_bn: true"],
     "prune.channels": [
         "",
@@ -147,6 +149,7 @@ READS_NO_DATA: Mapping[str, list[str]] = {
     "quantize.dynamic": ["", "embeddings: int4"],
     "quantize.weights": ["", "method: hqq", "bits: 8"],
     "cast": ["", "scope: weights"],
+    "unroll": ["positions: {'*stem*': [2, 2]}"],
     "prune.channels": ["bn_samples: 0"],
     "prune.heads": ["criterion: l2", "criterion: random"],
     "prune.unstructured": ["", "method: lamp"],
@@ -221,7 +224,11 @@ def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, t
     (stage,), spec = found.stages, techniques.get(use)
     model: Model = executor.workspace.loaded() if Form.TORCH in spec.forms else executor.workspace.original_graph()
     before = model_digest(model)
-    result = checked(attribute(spec.implementation)(model, stage.params, executor.context(stage, spec, None)))
+    try:
+        result = checked(attribute(spec.implementation)(model, stage.params, executor.context(stage, spec, None)))
+    except NothingToCompressError:
+        assert use == "unroll"  # whose clock finds nothing that is faster on this machine
+        return
     refuse_change(before, model)
     assert result.model.form is spec.gives_from(model.form)
 

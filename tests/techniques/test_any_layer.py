@@ -158,8 +158,6 @@ REFUSED = {
     ("factorize.svd", "stacked MatMul"): "a product of 3 axes",
     ("factorize.svd", "ConvTranspose"): "a transposed convolution",
     ("factorize.svd", "tied weights"): "two nodes read it in different orders",
-    ("factorize.svd", "LSTM"): "a recurrent layer's",
-    ("factorize.svd", "GRU"): "a recurrent layer's",
     ("prune.unstructured", "tied weights"): "two nodes read it in different orders",
 }
 """By technique and graph, what the refusal says."""

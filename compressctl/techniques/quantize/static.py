@@ -87,7 +87,10 @@ def _spared(
     own = _plan_activations(seen.treated, seen.calibration, params)
     treated = seen.treated.left_in_float(too_narrow(own, seen.treated.sites, seen.macs, MOST))
     plan = replace(plan, float_nodes=dict(treated.floats))
-    noise = OutputNoise(seen.body, model.signature, run.data.split("calibration"), plan.weights)
+    # Weights of 4 bits round more because the recipe says so.
+    narrow = {site.weight for site in treated.sites if treated.bits.get(site.node) == 4}
+    weights = {name: quant for name, quant in plan.weights.items() if name not in narrow}
+    noise = OutputNoise(seen.body, model.signature, run.data.split("calibration"), weights)
     layers = [site for site in treated.sites if site.weight and site.node not in treated.decided]
     try:
         treated = treated.left_in_float(outlying(noise, plan, layers, seen.macs, run.events))
