@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,7 +85,7 @@ def jobs_of(manifest: Manifest, base: Path, facts: FactsReader) -> Iterator[Job]
 def _models(entry: ModelEntry, position: int, base: Path, taken: set[str]) -> Iterator[Model]:
     at = f"models[{position}]"
     if entry.glob is not None:
-        files = sorted(glob.glob(str(base / entry.glob), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+        files = _files(str(base / entry.glob))
         if not files:
             raise UsageError(f"{at}: no file fits {entry.glob}", hint="patterns start from the manifest's folder")
         start = _fixed_part(str(base / entry.glob))
@@ -97,6 +99,17 @@ def _models(entry: ModelEntry, position: int, base: Path, taken: set[str]) -> It
     if name in taken:
         raise UsageError(f"{at}: the id {name} is taken", hint="give it an `id` of its own")
     yield Model(name, entry, path)
+
+
+def _files(pattern: str) -> list[str]:
+    """By name; no folders. Raises UsageError for a pattern that finds more than a zoo may have: it may be all of a disk."""
+    found = glob.iglob(pattern, recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
+    files = list(itertools.islice((path for path in found if os.path.isfile(path)), _MOST_MODELS + 1))  # noqa: PTH113
+    if len(files) > _MOST_MODELS:
+        raise UsageError(
+            f"more than {_MOST_MODELS:,} files fit {pattern}", hint="name the ending, as in `models/*.onnx`"
+        )
+    return sorted(files)
 
 
 def _fixed_part(pattern: str) -> str:

@@ -96,6 +96,17 @@ def test_a_pattern_finds_files_by_their_place(tmp_path: Path) -> None:
     assert [model.id for model in models_of(found, tmp_path)] == ["two", "x-one"]
 
 
+def test_a_pattern_that_finds_a_whole_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compressctl.zoo.jobs._MOST_MODELS", 3)
+    for number in range(4):
+        (tmp_path / f"{number}.onnx").touch()
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(UsageError, match="more than 3 files fit"):
+        models_of(manifest(tmp_path, "models: [{glob: '**/*.onnx'}]"), tmp_path)
+    (tmp_path / "3.onnx").unlink()
+    assert len(models_of(manifest(tmp_path, "models: [{glob: '**/*.onnx'}]"), tmp_path)) == 3
+
+
 @pytest.mark.parametrize(
     ("models", "says"),
     [("[{glob: 'm/*.onnx'}]", "no file fits"), ("[{path: a.onnx}, {path: b/a.onnx}]", "the id a is taken")],
