@@ -77,7 +77,7 @@ def apply(
       compressctl apply model.yaml --output run --measure quick --log-format json
       compressctl apply model.yaml --time-limit 30m
     """
-    from compressctl.cli.limits import parse_duration
+    from compressctl.cli.limits import time_limit_of
     from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import TimeLimit
     from compressctl.pipeline.plan import make_plan
@@ -85,7 +85,7 @@ def apply(
     from compressctl.recipe.loader import load
     from compressctl.recipe.set_of_files import files_of
 
-    limit = TimeLimit(parse_duration(time_limit)) if time_limit is not None else None
+    limit = TimeLimit(time_limit_of(time_limit)) if time_limit is not None else None
     place = stage_cache() if cache else None
 
     def prepare(more: Sequence[str] = ()) -> tuple[Recipe, Plan]:

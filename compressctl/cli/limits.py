@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,21 +9,18 @@ from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
 from compressctl.core.nearest import suggestion
-from compressctl.recipe.schema import BudgetSection, FidelityLimits
+from compressctl.recipe.schema import LONGEST_SECONDS, BudgetSection, FidelityLimits, parse_duration
 
 
-def parse_duration(text: str) -> float:
+def time_limit_of(text: str) -> float:
     """Seconds. Raises UsageError."""
-    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text, re.ASCII)
-    seconds = (
-        sum(int(number or 0) * unit for number, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0
-    )
-    if not 0 < seconds <= _LONGEST_SECONDS:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= LONGEST_SECONDS:
         raise UsageError(f"--time-limit {text}: not a duration", hint="write it like 90s, 30m or 1h30m, a year at most")
-    return seconds
-
-
-_LONGEST_SECONDS = 366 * 24 * 3600
+    return float(seconds)
 
 
 def parse_budget(texts: Sequence[str]) -> BudgetSection:

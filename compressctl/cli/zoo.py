@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressctl.core.errors import UsageError
+from compressctl.core.machine import usable_cpus
 
 if TYPE_CHECKING:
     from compressctl.core.cache import Cache
@@ -43,7 +43,11 @@ Shard = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="So many jobs at most.", show_default=False)]
 UseCache = Annotated[
-    bool, typer.Option("--resume/--no-cache", help="Take finished stages from the cache, or run everything again.")
+    bool,
+    typer.Option(
+        "--resume/--no-cache",
+        help="Take finished stages from the cache, or run every stage of the jobs that are not done.",
+    ),
 ]
 
 
@@ -107,9 +111,7 @@ def apply(
         manifest.parent,
         folder,
         _choice(only, shard, limit),
-        workers=jobs or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else jobs or os.cpu_count() or 1,
+        workers=jobs or len(usable_cpus()),
         cache=_cache() if cache else None,
         tell=_tell,
     )

@@ -96,6 +96,11 @@ def nvidia_gpu() -> NvidiaGpu | None:
         return None
 
 
+def usable_cpus() -> list[int]:
+    """The logical processors that this process may use, by number."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 @lru_cache(maxsize=1)
 def this_machine() -> Machine:
     model, flags = _READERS.get(platform.system(), _unknown)()

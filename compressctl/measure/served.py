@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 
 from compressctl.core.backend import Artifact
+from compressctl.core.machine import usable_cpus
 from compressctl.core.target import Target
 from compressctl.measure.child_process import ChildProcess
 from compressctl.measure.results import Memory
@@ -101,13 +102,9 @@ class Served:
 
 def threads_of(target: Target) -> int:
     """Threads that 0, all, means here: the processors that this process may use."""
-    return target.threads or len(_processors()) or os.cpu_count() or 1
+    return target.threads or len(usable_cpus())
 
 
 def _pinned(threads: int) -> list[int]:
-    """As many processors as there are threads; the last ones, which serve fewer interrupts."""
-    return _processors()[-threads:]
-
-
-def _processors() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    """As many processors as there are threads; the last ones, which serve fewer interrupts. None where processes cannot be pinned."""
+    return usable_cpus()[-threads:] if hasattr(os, "sched_setaffinity") else []

@@ -57,6 +57,24 @@ ByteSize = Annotated[
 ]
 
 
+LONGEST_SECONDS = 366 * 24 * 3600
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds from "90s", "30m", "1h30m" or a whole number."""
+    if not isinstance(value, str):
+        return value
+    parts = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", value, re.ASCII)
+    if parts is None or not value:
+        raise ValueError("not a duration; write it like 90s, 30m or 1h30m")
+    return sum(int(number or 0) * unit for number, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
+
+
+Duration = Annotated[
+    int, Field(gt=0, le=LONGEST_SECONDS), BeforeValidator(parse_duration, json_schema_input_type=int | str)
+]
+
+
 class TargetSection(Section):
     backend: str = Field("onnxruntime", description="the runtime that will serve the model")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where it runs")

@@ -90,6 +90,7 @@ def carry_out(
             around = Surroundings(
                 folder,
                 str(manifest.defaults.measure),
+                cache is not None,
                 manifest.defaults.retries,
                 pauses,
                 threading.Event(),

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from compressctl.core.errors import UsageError
+from compressctl.core.secrets import without_secrets
+from compressctl.recipe.variables import escaped
 from compressctl.zoo.facts import FactsReader, ModelFacts
 from compressctl.zoo.schema import Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
 
@@ -33,7 +35,7 @@ class Model:
     def section(self, base: Path) -> dict[str, Any]:
         """As a recipe's `model`."""
         if self.path is not None:
-            return {"source": "onnx", "path": str(self.path)}
+            return {"source": "onnx", "path": escaped(str(self.path))}
         assert self.entry.model is not None
         return {key: _absolute(value, base) for key, value in self.entry.model.items()}
 
@@ -206,12 +208,12 @@ def _recipe(use: str, base: Path) -> str:
 
 
 def _sets(defaults: Defaults, rule: Rule, model: Model, base: Path, job_id: str) -> tuple[str, ...]:
-    """What is nearest to the model counts last."""
+    """What is nearest to the model counts last. Values of the environment stay references, which the job's process reads again."""
     task = {"task": model.entry.task} if model.entry.task is not None else {}
     limits = {f"budget.{name}": value for name, value in model.entry.budget.items()}
     own = {"model": model.section(base), "name": job_id.replace("@", "-")}
     values = {**own, **task, **defaults.set, **rule.set, **model.entry.set, **limits}
-    return tuple(f"{path}={json.dumps(_absolute(value, base))}" for path, value in values.items())
+    return tuple(without_secrets(f"{path}={json.dumps(_absolute(value, base))}") for path, value in values.items())
 
 
 def _absolute(value: Any, base: Path) -> Any:

@@ -13,6 +13,7 @@ from compressctl.core.errors import Origin, Problem, RecipeError
 from compressctl.recipe.compose import compose
 from compressctl.recipe.messages import problems_of
 from compressctl.recipe.nodes import Node, plain, shown
+from compressctl.recipe.variables import escaped
 from compressctl.zoo.schema import VERSION, Manifest
 
 
@@ -23,12 +24,32 @@ def load_manifest(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = 
     body = root.without("zoo", "vars")
     try:
         # As JSON and strictly: a list may be a tuple, but `no` is not false and "3" is not 3.
-        manifest = Manifest.model_validate_json(json.dumps(plain(body)), strict=True)
+        manifest = Manifest.model_validate_json(
+            json.dumps({key: plain(_for_recipes(node)) for key, node in body.entries.items()}), strict=True
+        )
     except ValidationError as error:
         problems += problems_of(error, body, (), Manifest)
     if problems:
         raise RecipeError(sorted(problems, key=_place))
     return manifest if manifest.name else manifest.model_copy(update={"name": _name(path)})
+
+
+_RECIPES_OWN = ("set", "budget", "model")
+
+
+def _for_recipes(node: Node, key: str = "") -> Node:
+    """What is put into recipes keeps its references to the environment: there it is read once more, and told to nobody."""
+    if isinstance(node.value, dict):
+        inner = {
+            name: _for_recipes(child, key or (name if name in _RECIPES_OWN else ""))
+            for name, child in node.value.items()
+        }
+        return node.with_value(inner)
+    if isinstance(node.value, list):
+        return node.with_value([_for_recipes(child, key) for child in node.value])
+    if not key or not isinstance(node.value, str):
+        return node
+    return node.with_value(node.reference if node.reference is not None else escaped(node.value))
 
 
 def _version(root: Node) -> list[Problem]:

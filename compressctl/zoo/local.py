@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from types import FrameType
 
 import psutil
 
+from compressctl.core.machine import usable_cpus
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.process import Surroundings, run_job
 from compressctl.zoo.results import JobResult
@@ -36,14 +36,15 @@ class _Running:
         )
 
 
-def run_local(jobs: Iterator[Planned], around: Surroundings, workers: int, tell: Callable[[JobResult], None]) -> int:
-    """Each job once, in order of their coming; tell: called with each result, from this thread. Returns how many ended.
+def run_local(jobs: Iterator[Planned], around: Surroundings, workers: int, tell: Callable[[JobResult], None]) -> None:
+    """Each job once, in order of their coming; tell: called with each result, from this thread.
 
-    No more jobs are taken than run: a zoo of any size takes the same memory. Stops taking jobs when around.stop is set.
+    No more jobs are taken than run: a zoo of any size takes the same memory. Stops taking jobs when around.stop is set. Raises
+    what `tell` and writing raise, once the jobs that ran have been stopped.
     """
-    cores, memory, ended = max(workers, len(psutil.Process().cpu_affinity() or [0])), psutil.virtual_memory().total, 0
+    cores, memory = max(workers, len(usable_cpus())), psutil.virtual_memory().total
     running, waiting = _Running(), next(jobs, None)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, _stopped_by_errors(around):
         while running.jobs or (waiting is not None and not around.stop.is_set()):
             while (
                 waiting is not None
@@ -55,9 +56,17 @@ def run_local(jobs: Iterator[Planned], around: Surroundings, workers: int, tell:
             done, _ = wait(running.jobs, timeout=_LOOK, return_when=FIRST_COMPLETED)
             for future in done:
                 del running.jobs[future]
-                ended += 1
                 tell(future.result())
-    return ended
+
+
+@contextmanager
+def _stopped_by_errors(around: Surroundings) -> Iterator[None]:
+    """A pool waits for what runs in it, which may be an hour."""
+    try:
+        yield
+    except BaseException:
+        around.stop.set()
+        raise
 
 
 @contextmanager
@@ -76,11 +85,3 @@ def stopping_cleanly(around: Surroundings) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def moments_since(began: float) -> str:
-    """As in 1 h 4 min."""
-    seconds = int(time.monotonic() - began)
-    if seconds < 120:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"

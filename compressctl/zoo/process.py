@@ -37,10 +37,11 @@ _SPARE = 1 << 30
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all jobs of one driver share. folder: the zoo's. stop: set when nothing more is to be done, and twice when at once."""
+    """What all jobs of one driver share. folder: the zoo's. is_cached: whether finished stages come from the cache. stop: set when nothing more is to be done, and twice when at once."""
 
     folder: Path
     measure: str
+    is_cached: bool
     retries: int
     pauses: Pauses
     stop: threading.Event
@@ -102,12 +103,10 @@ def command(job: Job, around: Surroundings) -> list[str]:
         "apply",
         job.recipe,
         *sets,
-        "--output",
-        output,
-        "--measure",
-        around.measure,
-        "--log-format",
-        "plain",
+        *("--output", output),
+        *("--measure", around.measure),
+        *("--log-format", "plain"),
+        *(() if around.is_cached else ("--no-cache",)),
     ]
 
 
@@ -147,9 +146,10 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
 
 
 def _environment(job: Job, temporary: Path) -> Mapping[str, str]:
+    """The driver's, but for what says how much to use and where; a CI job's page has no room for the report of each."""
     cores = str(job.resources.cores or 1)
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "GITHUB_STEP_SUMMARY"},
         **dict.fromkeys(_THREADS, cores),
         "TMPDIR": str(temporary.absolute()),
         "PYTHONUNBUFFERED": "1",

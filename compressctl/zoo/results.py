@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compressctl.core.errors import CompressctlError
 from compressctl.core.regular_files import read_regular
+from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import write_whole
 
 MARK, MARK_BYTES = "zoo.json", 1 << 16
@@ -118,7 +120,7 @@ def write_result(folder: Path, result: JobResult) -> None:
     """Raises what write_whole does."""
     file = result_file(folder, result.job)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, [result.model_dump_json(indent=1).encode(), b"\n"])
+    write_whole(file, [json.dumps(for_others(result.model_dump(mode="json")), indent=1).encode(), b"\n"])
 
 
 def read_result(folder: Path, job_id: str) -> JobResult | None:

@@ -10,23 +10,12 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from compressctl.core.tasks import Task
 from compressctl.pipeline.measure_level import MeasureLevel
-from compressctl.recipe.schema import ByteSize, Section
+from compressctl.recipe.schema import ByteSize, Duration, Section
 
 VERSION = "compressctl/v1"
 
 
-def parse_seconds(value: Any) -> Any:
-    """Seconds from "90s", "30m", "1h30m" or a number of seconds."""
-    if not isinstance(value, str):
-        return value
-    parts = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?", value.strip(), re.ASCII)
-    if parts is None or not value.strip():
-        raise ValueError("not a duration; write it like 90s, 30m or 1h30m")
-    return sum(int(number or 0) * unit for number, unit in zip(parts.groups(), (3600, 60, 1), strict=True))
-
-
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-Duration = Annotated[int, Field(gt=0, le=366 * 86400), BeforeValidator(parse_seconds, json_schema_input_type=int | str)]
 
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _COMPARED = re.compile(r"\s*(<=|>=|<|>|=)?\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGBT]?)B?\s*", re.ASCII | re.IGNORECASE)
@@ -70,8 +59,6 @@ def _checked(limit: Any) -> Any:
 
 
 Limit = Annotated[str, BeforeValidator(_checked, json_schema_input_type=int | str)]
-
-Share = Annotated[float, Field(ge=0, le=100)]
 
 
 def _share(value: Any) -> Any:

@@ -140,3 +140,25 @@ def test_facts_of_a_file_and_of_what_is_none(tmp_path: Path) -> None:
     assert (facts.open_axes, facts.quantized) == (False, False)
     assert damaged.problem is not None
     assert damaged.ops is None
+
+
+def test_values_of_the_environment_stay_references_in_what_a_job_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process reads them again, and knows them for what they are."""
+    monkeypatch.setenv("ROOT", str(tmp_path / "very-secret"))
+    monkeypatch.setenv("SEED", "7")
+    monkeypatch.setenv("TOKEN", "tok-12345")
+    text = """vars: {where: "${env:ROOT}/data"}
+defaults: {recipe: r.yaml}
+models:
+  - {path: "${env:ROOT}/a.onnx", set: {seed: "${env:SEED}", data.path: "${where}", name: "$${kept}"}, budget: {size: "${env:SEED}"}}
+  - {id: b, model: {source: python, factory: "f.py:make", args: {token: "${env:TOKEN}"}}}
+budget: {at_most_failed: 1}"""
+    first, second = jobs_of(manifest(tmp_path, text), tmp_path, Known(**FACTS))
+    sets = dict(text.split("=", 1) for text in first.sets)
+    assert json.loads(sets["model"]) == {"source": "onnx", "path": "${env:ROOT}/a.onnx"}
+    assert json.loads(sets["seed"]) == json.loads(sets["budget.size"]) == "${env:SEED}"
+    assert json.loads(sets["data.path"]) == "${env:ROOT}/data"
+    assert json.loads(sets["name"]) == "$${kept}"
+    assert "tok-12345" not in "".join(second.sets)

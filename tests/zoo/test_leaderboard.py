@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from compressctl.core.errors import ExitCode
+from compressctl.core.secrets import keep_secret
 from compressctl.zoo.as_html import points
 from compressctl.zoo.drive import whole
 from compressctl.zoo.leaderboard import begin_anew, leaderboard, write
@@ -113,3 +114,14 @@ def test_the_picture_marks_what_nothing_beats(tmp_path: Path) -> None:
     found = points(leaderboard("z", tmp_path).rows)
     assert {point.row.job for point in found if point.is_best} == {"slow", "fast"}
     assert all(0 < point.x < 640 and 0 < point.y < 340 for point in found)
+
+
+def test_results_tell_no_secrets_and_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    keep_secret("tok-12345", "${env:TOKEN}")
+    write_result(
+        tmp_path, result("a", message=f"tok-12345 in {tmp_path / 'home' / 'm.onnx'}", command=("x", "tok-12345"))
+    )
+    written = result_file(tmp_path, "a").read_text()
+    assert "tok-12345" not in written
+    assert "${env:TOKEN} in ~/m.onnx" in written

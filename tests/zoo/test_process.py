@@ -1,6 +1,7 @@
 """One job in processes of its own: whatever it does, it is a result with its cause, and nothing of it is left."""
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from compressctl.zoo import process
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
+from compressctl.zoo.local import run_local
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings, run_job
 from compressctl.zoo.results import JobResult, Outcome
@@ -25,7 +27,7 @@ MEMORY = 300 << 20
 @pytest.fixture
 def around(tmp_path: Path) -> Iterator[Surroundings]:
     with Pauses() as pauses:
-        yield Surroundings(tmp_path, "quick", 1, pauses, threading.Event(), threading.Event())
+        yield Surroundings(tmp_path, "quick", True, 1, pauses, threading.Event(), threading.Event())
 
 
 def run(around: Surroundings, monkeypatch: pytest.MonkeyPatch, script: str, **limits: int) -> JobResult:
@@ -109,3 +111,29 @@ time.sleep(600)
     started.wait()
     _, alive = psutil.wait_procs([child], timeout=20)
     assert not alive
+
+
+def test_a_job_does_not_write_to_the_page_of_a_ci_job_and_runs_without_a_cache_when_told(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "page.md")
+    said = run(around, monkeypatch, "import os, sys; print(os.environ.get('GITHUB_STEP_SUMMARY')); sys.exit(2)")
+    assert said.message == "None"
+    monkeypatch.undo()
+    job = Job("a", "a", "r.yaml", "r", (), Resources(), "")
+    assert "--no-cache" not in process.command(job, around)
+    assert "--no-cache" in process.command(job, dataclasses.replace(around, is_cached=False))
+
+
+def test_an_error_of_the_driver_stops_what_runs(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where its folder takes no result: a pool would wait for jobs of an hour."""
+    monkeypatch.setattr(
+        process, "command", lambda job, around: ["timeit", "-n1", "-r1", f"import time; time.sleep({job.id})"]
+    )
+
+    def tell(result: JobResult) -> None:
+        raise OSError("no space")
+
+    jobs = [Planned(Job(seconds, seconds, "r.yaml", "r", (), Resources(), ""), "key") for seconds in ("0", "600")]
+    with pytest.raises(OSError, match="no space"):
+        run_local(iter(jobs), around, 2, tell)
