@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.events import Event
 from compressctl.core.machine import check_system, ensure_temporary_folder
-from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.pipeline.measure_level import MeasureLevel, check_level
 from compressctl.pipeline.plan import Plan
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
@@ -197,6 +197,7 @@ def carry_out(
     from compressctl.report.from_run import from_result
     from compressctl.report.write import write, written_in
 
+    check_level(measure, recipe)
     check_installed(recipe)
     facts = environment()
     folder = make_run_folder(output, recipe.name, plan.digest, _files(resolve(recipe), recipe.base))

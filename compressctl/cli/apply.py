@@ -48,7 +48,9 @@ def apply(
     ] = LogFormat.AUTO,
     measure: Annotated[
         MeasureLevel,
-        typer.Option(help="What is measured: each stage's output too, the exported files alone, or those but briefly."),
+        typer.Option(
+            help="What is measured: each stage's output too, the exported files alone, those but briefly, or those without latency."
+        ),
     ] = MeasureLevel.STAGES,
     shape: Shapes = None,
     strict: Annotated[

@@ -63,7 +63,8 @@ class Subject:
 class MeasurementConfig:
     """What files are measured with. samples: what is timed and counted. dataset: None when there is none.
 
-    judge: what scores. folder: the run's. all_points: also other batches and threads, and samples of other sizes.
+    judge: what scores. folder: the run's. effort: of timing, None for no timing. all_points: also other batches and threads, and
+    samples of other sizes.
     """
 
     backend: Backend
@@ -72,7 +73,7 @@ class MeasurementConfig:
     samples: Samples
     dataset: Dataset | None
     folder: Path = Path()
-    effort: BenchmarkSettings = STANDARD
+    effort: BenchmarkSettings | None = STANDARD
     all_points: bool = True
 
 
@@ -84,7 +85,7 @@ def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) 
     """
     ends = [subjects[0], subjects[-1]]
     last = len(subjects) - 1
-    if subjects[-1].artifact.stand_in:
+    if subjects[-1].artifact.stand_in or by.effort is None:
         return _result(subjects, _scored(subjects, [_size(subject, by) for subject in subjects], by, events), by)
     headline = _compared(subjects, [operating_point(by.target, by.samples)], events, by.effort)
     others = operating_points(by.target, by.samples) if by.all_points else []

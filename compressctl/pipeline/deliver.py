@@ -56,6 +56,8 @@ class Delivery:
                 failures[name] = error
         if self.results:
             self._compare_deliverables(model)
+            if self.measure_level is MeasureLevel.UNTIMED:
+                self.workspace.events.warn("latency, memory and energy were not measured: --measure untimed")
         first = next((found.compressed for found in self.results if found.backend == names[0]), None)
         self.budget.extend(check(self.workspace.recipe.budget, first, metric.name if metric else "accuracy"))
         if self.is_strict:
@@ -100,7 +102,7 @@ class Delivery:
         from compressctl.measure.artifact import MeasurementConfig, measure
         from compressctl.measure.latency import QUICK, STANDARD
 
-        quick = self.measure_level is MeasureLevel.QUICK
+        efforts = {MeasureLevel.UNTIMED: None, MeasureLevel.QUICK: QUICK}
         between = self.between if target.backend == self.workspace.plan.target.backend else []
         found = measure(
             [baseline, *between, compressed],
@@ -111,8 +113,8 @@ class Delivery:
                 self.workspace.samples,
                 dataset,
                 self.workspace.folder,
-                QUICK if quick else STANDARD,
-                not quick,
+                efforts.get(self.measure_level, STANDARD),
+                self.measure_level not in efforts,
             ),
             self.workspace.events.within(f"measure-{target.backend}"),
         )

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from compressctl.core.errors import UsageError
+from compressctl.recipe.schema import Recipe
+
 
 class MeasureLevel(StrEnum):
-    """stages: each stage's output too. final: the exported files alone. quick: those, briefly, with wide intervals."""
+    """stages: each stage's output too. final: the exported files alone. quick: those, briefly, with wide intervals. untimed: those,
+    without latency, memory and energy."""
 
+    UNTIMED = "untimed"
     QUICK = "quick"
     FINAL = "final"
     STAGES = "stages"
+
+
+def check_level(level: MeasureLevel, recipe: Recipe) -> None:
+    """Raises UsageError where the budget limits what is not measured."""
+    if level is MeasureLevel.UNTIMED and recipe.budget.speedup is not None:
+        raise UsageError(
+            "budget.speedup limits what --measure untimed leaves out",
+            hint="measure quick or more, or leave the limit out with --unset budget.speedup",
+        )

@@ -26,6 +26,27 @@ def test_each_stage_is_measured_whether_it_is_made_now_or_comes_from_the_cache(s
     assert "after each stage" in (shell.folder / "out" / "report.md").read_text().lower()
 
 
+def test_an_untimed_run_compares_and_scores_and_says_that_it_did_not_time(shell: Shell) -> None:
+    recipe = shell.recipe("untimed.yaml", "  - {use: quantize.weights, bits: 8, if_slower: keep}")
+    done = shell.run("apply", recipe, "--output", "out", "--measure", "untimed")
+    assert done.code == 0, done.err
+    report = shell.report("out")
+    found = report["backends"][0]["compressed"]
+    assert found["latency"] is None
+    assert found["speed"] is None
+    assert found["score"]["value"] > 90
+    assert found["fidelity"]["outputs"][0]["sqnr_db"] > 20
+    assert any("not measured: --measure untimed" in warning for warning in report["warnings"])
+
+
+def test_an_untimed_run_is_not_held_against_a_limit_of_latency(shell: Shell) -> None:
+    recipe = shell.recipe("limited.yaml", "  - {use: quantize.static}\nbudget: {speedup: 1.1}")
+    refused = shell.run("apply", recipe, "--output", "out", "--measure", "untimed")
+    assert refused.code == 2
+    assert "budget.speedup" in refused.err
+    assert not (shell.folder / "out").exists()
+
+
 def _table(shell: Shell, *, regression: bool) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(400, 4))
