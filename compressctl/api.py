@@ -77,8 +77,8 @@ def plan(recipe: RecipeLike, *, overrides: Mapping[str, Any] | None = None, cach
 
     Raises RecipeError when the recipe is wrong, UsageError when its files are not there.
     """
-    from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.plan import make_plan
+    from compressctl.store.cache_place import stage_cache
 
     return make_plan(load_recipe(recipe, overrides=overrides), stage_cache() if cache else None)
 
@@ -104,9 +104,9 @@ def apply(
     A missed budget is no exception, nor is the end of the time: see Run.holds and Run.report.status. Raises CompressctlError when something stopped the run; what it brought
     until then is in the report of the run folder, which the exception names in a note.
     """
-    from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import TimeLimit
     from compressctl.pipeline.plan import make_plan
+    from compressctl.store.cache_place import stage_cache
 
     loaded = load_recipe(recipe, overrides=overrides)
     told = _Told(progress)

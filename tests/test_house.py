@@ -10,7 +10,7 @@ import compressctl
 
 PACKAGE = Path(compressctl.__file__).parent
 ORDER = [
-    "core", "recipe", "numerics", "packed", "graph", "sources", "tasks", "training", "layers", "techniques", "backends", "measure", "pipeline",
+    "core", "store", "recipe", "numerics", "packed", "graph", "sources", "tasks", "training", "layers", "techniques", "backends", "measure", "pipeline",
     "report", "zoo", "api", "diagnosis", "cli",
 ]  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -85,4 +85,4 @@ def test_durations_come_from_a_clock_that_never_goes_back() -> None:
     asking = {
         str(file.relative_to(PACKAGE)) for file in FILES if re.search(r"\btime\.time\(|datetime\.now", file.read_text())
     }
-    assert asking == {"core/cache.py", "core/events.py", "pipeline/run.py", "zoo/process.py"}
+    assert asking == {"core/cache.py", "core/events.py", "pipeline/run.py", "store/objects.py", "zoo/process.py"}

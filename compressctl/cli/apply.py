@@ -80,12 +80,12 @@ def apply(
       compressctl apply model.yaml --time-limit 30m
     """
     from compressctl.cli.limits import time_limit_of
-    from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import TimeLimit
     from compressctl.pipeline.plan import make_plan
     from compressctl.pipeline.process_group import is_launched, rank
     from compressctl.recipe.loader import load
     from compressctl.recipe.set_of_files import files_of
+    from compressctl.store.cache_place import stage_cache
 
     limit = TimeLimit(time_limit_of(time_limit)) if time_limit is not None else None
     place = stage_cache() if cache else None

@@ -41,8 +41,8 @@ def diagnose(
     from compressctl.cli.files import writable
     from compressctl.core.errors import ExitCode, UsageError
     from compressctl.diagnosis.diagnose import diagnose as look_into
-    from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import PlainLines
+    from compressctl.store.cache_place import stage_cache
 
     if write is not None and not tries:
         raise UsageError("--write writes what mends, and --no-try tries nothing", hint="leave one of them out")

@@ -37,9 +37,9 @@ def plan(
       compressctl plan model.yaml --check
       compressctl plan builtin:quickstart --set seed=1 --json
     """
-    from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.plan import make_plan
     from compressctl.recipe.loader import load
+    from compressctl.store.cache_place import stage_cache
 
     loaded = load(recipe, sets or (), unsets or ())
     made = make_plan(loaded, stage_cache())
@@ -63,12 +63,12 @@ def _check(recipe: Recipe, made: Plan) -> None:
 
     from compressctl.core.custom_ops import using
     from compressctl.core.events import Events
-    from compressctl.pipeline.cache_place import stage_cache
     from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.pipeline.executor import Executor
     from compressctl.pipeline.run import check_installed
     from compressctl.pipeline.workspace import Workspace
     from compressctl.sources.load import libraries
+    from compressctl.store.cache_place import stage_cache
 
     check_installed(recipe)
     with tempfile.TemporaryDirectory() as folder, using(libraries(recipe.model, recipe.base)):

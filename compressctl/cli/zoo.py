@@ -250,7 +250,7 @@ def _standings(loaded: Manifest, manifest: Path, folder: Path, choice: Choice) -
 
 
 def _cache() -> Cache | None:
-    from compressctl.pipeline.cache_place import stage_cache
+    from compressctl.store.cache_place import stage_cache
 
     return stage_cache()
 

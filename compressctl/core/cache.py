@@ -27,19 +27,19 @@ class Cache:
 
     def __init__(self, root: Path, *, trusts_others: bool = False) -> None:
         """trusts_others: entries are taken that other users wrote or can write to."""
-        self._root = root
+        self.root = root
         self._trusts_others = trusts_others
 
     def __contains__(self, key: str) -> bool:
         """Whether something stands there; `read` may still find it damaged."""
-        return os.path.lexists(self._root / key)
+        return os.path.lexists(self.root / key)
 
     def read(self, key: str) -> Path | None:
         """The entry's folder when it is this key's, holds what was written and is only its owner's to change; None otherwise.
 
         An entry that is not is removed.
         """
-        folder = self._root / key
+        folder = self.root / key
         if key not in self:
             return None
         if not self._is_whole(folder, key):
@@ -67,7 +67,7 @@ class Cache:
 
     def remove(self, key: str) -> None:
         """Whatever stands there, as far as it can be removed."""
-        path = self._root / key
+        path = self.root / key
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -80,8 +80,8 @@ class Cache:
         When another process was faster, its entry stays and this one is dropped: they hold the same. Raises what `fill`
         raises, and OSError where the place takes nothing.
         """
-        make_private(self._root)
-        with FolderInWriting(self._root) as temporary:
+        make_private(self.root)
+        with FolderInWriting(self.root) as temporary:
             fill(temporary)
             manifest = {
                 "key": key,
@@ -91,7 +91,7 @@ class Cache:
             for path in temporary.rglob("*"):
                 path.chmod(stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR)
             try:
-                temporary.rename(self._root / key)
+                temporary.rename(self.root / key)
             except OSError:
                 if key not in self:
                     raise
@@ -101,35 +101,35 @@ class Cache:
 
         Raises OSError where the place takes nothing.
         """
-        folder = self._root / _UNFINISHED / key
+        folder = self.root / _UNFINISHED / key
         make_private(folder)
         return folder
 
     def finish(self, key: str) -> None:
         """Remove what `unfinished` kept."""
-        shutil.rmtree(self._root / _UNFINISHED / key, ignore_errors=True)
+        shutil.rmtree(self.root / _UNFINISHED / key, ignore_errors=True)
 
-    def trim(self, limit_bytes: int) -> None:
+    def trim(self, limit_bytes: int, unused_seconds: float = 0.0) -> None:
         """Remove the entries that were used longest ago until the rest fits, and what was left unfinished weeks ago.
 
-        What cannot be read or removed stays.
+        What was used within the last unused_seconds stays, and what cannot be read or removed.
         """
         with suppress(OSError):
-            self._trim(limit_bytes)
+            self._trim(limit_bytes, unused_seconds)
 
-    def _trim(self, limit_bytes: int) -> None:
-        if not self._root.is_dir():
+    def _trim(self, limit_bytes: int, unused_seconds: float) -> None:
+        if not self.root.is_dir():
             return
-        sweep(self._root)
-        for folder in (self._root / _UNFINISHED).glob("*"):
+        sweep(self.root)
+        for folder in (self.root / _UNFINISHED).glob("*"):
             used = _last_used(folder)
             if used is not None and time.time() - used > _UNFINISHED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-        ages = [(used, entry) for entry in self._root.iterdir() if (used := _last_used(entry, _MANIFEST)) is not None]
+        ages = [(used, entry) for entry in self.root.iterdir() if (used := _last_used(entry, _MANIFEST)) is not None]
         total = 0
-        for _, entry in sorted(ages, reverse=True):
+        for used, entry in sorted(ages, reverse=True):
             total += _size_bytes(entry)
-            if total > limit_bytes:
+            if total > limit_bytes and time.time() - used >= unused_seconds:
                 shutil.rmtree(entry, ignore_errors=True)
 
 

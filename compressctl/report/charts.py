@@ -17,9 +17,9 @@ import numpy as np
 
 from compressctl.measure.results import BackendResult, Speedup, WaterfallStep
 from compressctl.measure.speed_words import is_wide, verdict
-from compressctl.pipeline.cache_place import cache_folder
 from compressctl.report.document import Report
 from compressctl.report.tables import may_be_chance, milliseconds, score_text, short, size, speed_headline
+from compressctl.store.cache_place import cache_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

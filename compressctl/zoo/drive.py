@@ -15,7 +15,7 @@ from compressctl.core.errors import ExitCode, UsageError
 from compressctl.core.failures import refusal
 from compressctl.core.regular_files import read_regular
 from compressctl.core.whole_files import lock, write_whole
-from compressctl.pipeline.cache_place import cache_folder
+from compressctl.store.cache_place import cache_folder
 from compressctl.zoo.facts import FactsReader
 from compressctl.zoo.jobs import Job, chosen_jobs, jobs_of
 from compressctl.zoo.keys import Planned, planned

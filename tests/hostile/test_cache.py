@@ -16,12 +16,12 @@ from compressctl.core.errors import NoCacheWarning
 from compressctl.core.events import Event, Events
 from compressctl.core.model import Factory, Signature, StageRecord, TorchModel
 from compressctl.core.private_folders import who_else_may_change
-from compressctl.pipeline.cache_place import stage_cache
 from compressctl.pipeline.plan import make_plan
 from compressctl.pipeline.serialization import UntrustedError, read_model, write_model
 from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
+from compressctl.store.cache_place import stage_cache
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 
