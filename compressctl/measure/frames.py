@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
+
+_LOOK_SECONDS = 2.0
 
 
 def send(stream: IO[bytes], message: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> None:
@@ -48,7 +52,18 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarray]] |
 
 
 def answers() -> IO[bytes]:
-    """The child's channel for answers; what a runtime prints goes to standard error from now on."""
+    """The child's channel for answers; what a runtime prints goes to standard error from now on.
+
+    The child ends with its parent, also in the middle of an answer that never comes: a model may loop forever, and whoever asked
+    be killed.
+    """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return channel
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)

@@ -3,10 +3,14 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -95,3 +99,59 @@ def test_how_a_process_ended_is_said_in_words() -> None:
     said = "Traceback:\n  File x\ncompressctl.core.errors.StageError: no kernel\n   a hint"
     assert died(1, said, "opening m.onnx", "onnxruntime").endswith("StageError: no kernel")
     assert "no message" in died(3, "", "opening m.onnx", "onnxruntime")
+
+
+_ASKS_FOREVER = """
+import sys
+from pathlib import Path
+import numpy as np
+from compressctl.core.backend import Artifact
+from compressctl.core.target import Target
+from compressctl.measure.session_host import SessionHost
+path = Path(sys.argv[1])
+with SessionHost() as host:
+    session = host.open(Artifact("onnxruntime", path, (path,)), Target("onnxruntime"))
+    print(host._process.pid, flush=True)
+    session.run({"x": np.ones((1, 3), np.float32)})
+"""
+
+
+def test_a_model_that_loops_forever_ends_with_whoever_asked(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("value", TensorProto.FLOAT, None)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["value"], ["next"])],
+        "step",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            value,
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
+        ],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["steps", "yes", "x"], ["y"], body=body)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [
+            numpy_helper.from_array(np.array(10**15), "steps"),
+            numpy_helper.from_array(np.array(True), "yes"),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "loop.onnx"
+    )
+    command = [sys.executable, "-c", _ASKS_FOREVER, str(tmp_path / "loop.onnx")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        worker = psutil.Process(int(asking.stdout.readline()))
+        time.sleep(1)  # it is in the loop by then, or will be
+        asking.kill()
+    try:
+        worker.wait(timeout=60)
+    finally:
+        if worker.is_running():
+            worker.kill()
