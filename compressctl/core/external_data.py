@@ -46,12 +46,8 @@ def _external_file(model: Path, location: str) -> Path:
     Raises UsageError for a location that is no relative path downwards, that leads out of the model's folder by links, or to
     no regular file.
     """
-    place = f"{model} keeps weights in a second file, {location!r}"
-    steps = PurePosixPath(location).parts
-    if not steps or "\0" in location or "\\" in location:
-        raise UsageError(f"{place}, which is no path of a file", hint=_AGAIN)
-    if location.startswith("/") or ".." in steps:
-        raise UsageError(f"{place}, which is outside the model's folder", hint="such a path is never followed")
+    check_location(model, location)
+    place = _said(model, location)
     file = model.parent / location
     try:
         folder, real = (os.path.realpath(path, strict=True) for path in (model.parent, file))
@@ -68,6 +64,21 @@ def _external_file(model: Path, location: str) -> Path:
     except OSError as error:
         raise UsageError(f"{place}: {file} cannot be read: {error.strerror}", hint=_AGAIN) from None
     return file
+
+
+def check_location(model: Path, location: str) -> None:
+    """Raises UsageError for what is no relative path downwards. Nothing is looked at."""
+    steps = PurePosixPath(location).parts
+    if not steps or "\0" in location or "\\" in location:
+        raise UsageError(f"{_said(model, location)}, which is no path of a file", hint=_AGAIN)
+    if location.startswith("/") or ".." in steps:
+        raise UsageError(
+            f"{_said(model, location)}, which is outside the model's folder", hint="such a path is never followed"
+        )
+
+
+def _said(model: Path, location: str) -> str:
+    return f"{model} keeps weights in a second file, {location!r}"
 
 
 def _whole(text: str) -> int | None:

@@ -11,7 +11,7 @@ import onnx
 from onnx import GraphProto, ModelProto, TensorProto
 
 from compressctl.core.errors import UsageError
-from compressctl.core.external_data import ExternalPlace, external_place
+from compressctl.core.external_data import ExternalPlace, check_location, external_place
 from compressctl.core.regular_files import check_regular, read_regular
 from compressctl.graph.index import all_graphs
 from compressctl.graph.tensors import (
@@ -89,6 +89,21 @@ def external_files(parsed: Parsed) -> dict[str, Path]:
         if is_in_file(tensor)
         for place in [_external_place(tensor, parsed.path)]
     }
+
+
+def external_names(parsed: Parsed) -> list[str]:
+    """What the model calls the files of its external data, each once. Raises UsageError for what is no path downwards."""
+    places = (
+        entry.value
+        for tensor in all_tensors(parsed.model)
+        if is_in_file(tensor)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    )
+    names = list(dict.fromkeys(places))
+    for name in names:
+        check_location(parsed.path, name)
+    return names
 
 
 def check(parsed: Parsed) -> None:

@@ -11,12 +11,15 @@ from compressctl.core.whole_files import write_whole
 from compressctl.pipeline.plan import Plan, stage_seed, used_plugins
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.schema import Recipe
+from compressctl.sources.addressed import pinned
+from compressctl.sources.params import OnnxParams
+from compressctl.store.address import is_address
 
 
 def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str, Any]) -> None:
     """The resolved recipe, seeds, hashes of model and data, plugins, packages and hardware."""
     lock = {
-        "recipe": recipe.resolved,
+        "recipe": _pinned(recipe),
         "base": str(recipe.base.resolve()),
         "target_profile": plan.target.profile,
         "stage_seeds": {stage.id: stage_seed(recipe.seed, stage.id) for stage in recipe.stages},
@@ -29,3 +32,15 @@ def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str,
         "environment": dict(environment),
     }
     write_whole(path, [as_yaml(for_others(lock)).encode()])
+
+
+def _pinned(recipe: Recipe) -> Mapping[str, Any]:
+    """The recipe with checksums of what it takes from addresses, so that another file there is not taken for it."""
+    params = recipe.model.params
+    if not isinstance(params, OnnxParams) or not is_address(params.path):
+        return recipe.resolved
+    found = pinned(params)
+    return {
+        **recipe.resolved,
+        "model": {**recipe.resolved["model"], "sha256": found.sha256, "external": found.external},
+    }

@@ -14,8 +14,9 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import open_regular_text
 from compressctl.core.source import SplitSizes
+from compressctl.sources.addressed import local_file
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import CsvParams
 from compressctl.sources.splits import choose
 
@@ -70,8 +71,8 @@ class _Table:
 
 
 def _paths(params: CsvParams, base: Path) -> list[Path]:
-    names = [params.path, *([params.test_path] if params.test_path is not None else [])]
-    return [existing(base / name, what="the table") for name in names]
+    named = [(params.path, params.sha256), *([(params.test_path, None)] if params.test_path is not None else [])]
+    return [local_file(name, sha256, base, "the table") for name, sha256 in named]
 
 
 def _read(path: Path, params: CsvParams) -> _Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,15 @@ def source_fingerprint(kind: str, version: int, params: BaseModel, files: Mappin
 
     files: by a name that does not depend on where the files lie. Raises UsageError when one cannot be read.
     """
-    contents = {name: hash_file(path) for name, path in sorted(files.items())}
-    return _hash_json(["source", kind, version, params.model_dump(mode="json"), contents])
+    return contents_fingerprint(kind, version, params, {name: hash_file(path) for name, path in files.items()})
+
+
+def contents_fingerprint(
+    kind: str, version: int, params: BaseModel, contents: Mapping[str, str], decides_nothing: Iterable[str] = ()
+) -> str:
+    """The same of files whose SHA-256 are known. decides_nothing: parameters beside the checksums, which refuse files and choose none."""
+    words = params.model_dump(mode="json", exclude={"sha256", "external", *decides_nothing})
+    return _hash_json(["source", kind, version, words, dict(sorted(contents.items()))])
 
 
 def splits_fingerprint(source: str, sizes: SplitSizes, seed: int) -> str:

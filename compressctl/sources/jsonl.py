@@ -11,8 +11,9 @@ import numpy as np
 from compressctl.core.data import Dataset, ShapesDifferError
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
+from compressctl.sources.addressed import local_file
 from compressctl.sources.dataset import SplitDataset
-from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.json_lines import json_rows
 from compressctl.sources.labels import as_labels
 from compressctl.sources.params import JsonlParams
@@ -31,7 +32,7 @@ def load(params: JsonlParams, sizes: SplitSizes, base: Path, seed: int) -> Datas
     parts = [list(json_rows(path)) for path in _paths(params, base)]
     rows = [row for part in parts for row in part]
     if not rows:
-        raise UsageError(f"{base / params.path} holds no lines")
+        raise UsageError(f"{params.path} holds no lines")
     inputs = {
         name: _same_kind([_array(row, field, place) for row, place in rows]) for name, field in _fields(params).items()
     }
@@ -54,8 +55,8 @@ def fingerprint(params: JsonlParams, base: Path) -> str:
 
 
 def _paths(params: JsonlParams, base: Path) -> list[Path]:
-    names = [params.path, *([params.test_path] if params.test_path is not None else [])]
-    return [existing(base / name, what="the JSON lines") for name in names]
+    named = [(params.path, params.sha256), *([(params.test_path, None)] if params.test_path is not None else [])]
+    return [local_file(name, sha256, base, "the JSON lines") for name, sha256 in named]
 
 
 def _fields(params: JsonlParams) -> dict[str, str]:

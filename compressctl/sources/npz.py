@@ -10,8 +10,9 @@ import numpy as np
 from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
+from compressctl.sources.addressed import local_file
 from compressctl.sources.dataset import Part, SplitDataset, read_parts
-from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.head_labels import join_heads
 from compressctl.sources.images import Preparation, decode_all
 from compressctl.sources.labels import as_labels
@@ -30,7 +31,7 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     The arrays stay as they are stored; a batch is converted, or decoded, when it is read.
     Raises UsageError when the file lacks an array or the arrays do not fit each other.
     """
-    arrays = NpzFile(existing(base / params.path, what="the .npz file"))
+    arrays = NpzFile(_path(params, base))
     if params.encoded is None and (several := _several(arrays, params.inputs, params)) is not None:
         train = _named(arrays, params, several, params.labels)
         own = None if params.test_inputs is None else _several(arrays, params.test_inputs, params)
@@ -56,7 +57,11 @@ def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
 
 
 def fingerprint(params: NpzParams, base: Path) -> str:
-    return source_fingerprint("npz", VERSION, params, {"data": existing(base / params.path, what="the .npz file")})
+    return source_fingerprint("npz", VERSION, params, {"data": _path(params, base)})
+
+
+def _path(params: NpzParams, base: Path) -> Path:
+    return local_file(params.path, params.sha256, base, "the .npz file")
 
 
 def _several(

@@ -14,7 +14,9 @@ from compressctl.core.errors import UsageError, first_line
 from compressctl.core.failures import refusal
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.streaming import with_states
-from compressctl.sources.fingerprint import existing, source_fingerprint
+from compressctl.sources.addressed import local_model, pinned
+from compressctl.sources.fingerprint import contents_fingerprint, existing, hash_file, source_fingerprint
+from compressctl.store.address import is_address
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +42,7 @@ def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
     from compressctl.graph.dynamic_batch import free_batch
     from compressctl.graph.unpack_constants import unpack_constants
 
-    path = existing(base / params.path, what="the ONNX file")
+    path = local_model(params, base)
     proto = read_onnx(path)
     with using([library(name, base) for name in params.custom_ops]):
         freed = free_batch(_with_custom_operators(canonical(unpack_constants(proto)), path))
@@ -58,13 +60,17 @@ def declared(signature: Signature, params: OnnxParams) -> Signature:
 
 
 def fingerprint(params: OnnxParams, base: Path) -> str:
-    """Covers the file and the files of its external data."""
+    """Covers the file and the files of its external data, and not where they lie if that is an address."""
     from compressctl.graph.model_file import external_files
 
-    path = base / params.path
-    files = {"model": path, **external_files(_parsed(path))}
-    files |= {f"custom_ops/{name}": library(name, base) for name in params.custom_ops}
-    return source_fingerprint("onnx", VERSION, params, files)
+    libraries = {f"custom_ops/{name}": library(name, base) for name in params.custom_ops}
+    if is_address(params.path):
+        params = pinned(params)
+        contents = {"model": str(params.sha256).lower(), **{name: one.lower() for name, one in params.external.items()}}
+        contents |= {name: hash_file(path) for name, path in libraries.items()}
+        return contents_fingerprint("onnx", VERSION, params, contents, ["path"])
+    path = local_model(params, base)
+    return source_fingerprint("onnx", VERSION, params, {"model": path, **external_files(_parsed(path)), **libraries})
 
 
 def signature_of(graph: onnx.GraphProto, path: Path, batch_axes: Mapping[str, int | None] | None = None) -> Signature:

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from compressctl.core.author_code import AuthorCode
+from compressctl.core.errors import UsageError
+from compressctl.store.address import SecretInAddressError, is_address, parse
 
 PositiveInt = Annotated[int, Field(ge=1, le=2_147_483_647)]
 Pixels = Annotated[int, Field(ge=1, le=65_536)]
 ImageSize = Pixels | tuple[Pixels, Pixels]
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
+
+
+def _followed(text: str) -> str:
+    """Wrong addresses are told with their line of the recipe, but for those that nobody should read there."""
+    try:
+        if is_address(text):
+            parse(text)
+    except SecretInAddressError:
+        pass
+    except UsageError as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+FilePath = Annotated[str, AfterValidator(_followed)]
+"""A path, or an address that `store` reads."""
 
 
 class SourceParams(BaseModel):
@@ -92,7 +113,14 @@ class PythonModelParams(SourceParams):
 
 
 class OnnxParams(SourceParams):
-    path: str = Field(description="the .onnx file, relative to the recipe; external data is found next to it")
+    path: FilePath = Field(
+        description="the .onnx file, relative to the recipe, or its address (s3://, gs://, hf://, https://); external data is found next to it"
+    )
+    sha256: Sha256 | None = Field(None, description="what the file must have; https:// needs it")
+    external: dict[str, Sha256] = Field(
+        default_factory=dict,
+        description="the same for files of external data, by what the model calls them; needed beside sha256 where the model lies at an address",
+    )
     batch_axes: dict[str, Annotated[int, Field(ge=0, le=63)] | None] = Field(
         default_factory=dict,
         description="by input, the axis that counts samples, null where none does, as in {state: 1, sr: null}; read from the "
@@ -197,7 +225,8 @@ class Normalised(SourceParams):
 
 
 class NpzParams(Normalised):
-    path: str = Field(description="the .npz file, relative to the recipe")
+    path: FilePath = Field(description="the .npz file, relative to the recipe, or its address")
+    sha256: Sha256 | None = Field(None, description="what the file must have; https:// needs it")
     inputs: str | tuple[str, ...] | dict[str, str] = Field(
         "inputs",
         description="array of inputs, samples along axis 0; for several inputs a list of arrays that are called like the model's "
@@ -377,8 +406,13 @@ class ImageFolderParams(ImageParams):
 
 
 class CsvParams(SourceParams):
-    path: str = Field(description="the file, relative to the recipe; its first line names the columns")
-    test_path: str | None = Field(None, description="a second file with the same columns: the dataset's own test split")
+    path: FilePath = Field(
+        description="the file, relative to the recipe, or its address; its first line names the columns"
+    )
+    sha256: Sha256 | None = Field(None, description="what the file must have; https:// needs it")
+    test_path: FilePath | None = Field(
+        None, description="a second file with the same columns: the dataset's own test split"
+    )
     label: str = Field(description="the column to predict")
     features: tuple[str, ...] | None = Field(
         None, min_length=1, description="the columns to predict from, all numbers; default: all but the label"
@@ -488,8 +522,9 @@ _MOST_FRAMES_OF_A_SAMPLE = 64
 
 
 class JsonlParams(SourceParams):
-    path: str = Field(description="the file, relative to the recipe: a JSON object on each line")
-    test_path: str | None = Field(None, description="a second file: the dataset's own test split")
+    path: FilePath = Field(description="the file, relative to the recipe, or its address: a JSON object on each line")
+    sha256: Sha256 | None = Field(None, description="what the file must have; https:// needs it")
+    test_path: FilePath | None = Field(None, description="a second file: the dataset's own test split")
     inputs: tuple[str, ...] | dict[str, str] = Field(
         min_length=1,
         description="fields of numbers or lists of them that are called like the model's inputs, or {input: field}",

@@ -19,6 +19,10 @@ _SIGNING = re.compile(r"sig|token|secret|password|passwd|credential|key|auth", r
 """In the name of a query's value: it lets in whoever has the address."""
 
 
+class SecretInAddressError(UsageError):
+    """An address lets in whoever reads it. The message does not repeat it."""
+
+
 @dataclass(frozen=True)
 class Address:
     """text: all of it. scheme, place: what stands before and after `://`, without a query."""
@@ -82,13 +86,13 @@ def _check_secrets(scheme: str, text: str) -> None:
         return
     host, _, query = told.partition("://")[2].partition("?")
     if scheme != "hf" and "@" in host.partition("/")[0]:
-        raise UsageError(
+        raise SecretInAddressError(
             f"{scheme}://...: a name or password stands in the address",
             hint="credentials come from the environment or from the files of the library, see docs/stores.md",
         )
     for name, value in parse_qsl(query, keep_blank_values=True):
         if _SIGNING.search(name) and not value.startswith("${env:"):
-            raise UsageError(
+            raise SecretInAddressError(
                 f"{scheme}://{host}?...: {name} in an address lets in whoever reads it",
                 hint="put it into a variable of the environment, and write ${env:NAME} in its place",
             )

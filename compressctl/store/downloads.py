@@ -93,6 +93,11 @@ def known(address: Address) -> str | None:
     return _noted(ask(address)) if address.scheme != "https" else None
 
 
+def is_kept(sha256: str) -> bool:
+    """Whether it can be had without asking anybody."""
+    return sha256 in downloads()
+
+
 def note(found: Found, sha256: str) -> None:
     """Remember which content an address has, for as long as its store says the same of it."""
     place = _note_of(found.address)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -19,14 +18,8 @@ PLACE = "memory://bucket/a.onnx"
 
 
 @pytest.fixture(autouse=True)
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
-    monkeypatch.setenv("COMPRESSCTL_CACHE", str(tmp_path / "cache"))
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    system.pipe_file("bucket/a.onnx", CONTENT)
-    yield system
-    system.store.clear()
+def model(bucket: fsspec.AbstractFileSystem) -> None:
+    bucket.pipe_file("bucket/a.onnx", CONTENT)
 
 
 def forbid(*_: object, **__: object) -> None:
