@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.errors import CompressctlError, MachineError
+from compressctl.core.errors import CompressctlError, MachineError, UsageError
 
 SEEDS = Path(__file__).parent / "corpus"
 """A folder per target: past finds, and small files to begin with."""
@@ -618,6 +618,114 @@ def _json_lines() -> list[bytes]:
     ]
 
 
+def _zoo_manifest(data: bytes, folder: Path) -> None:
+    """A manifest, and the jobs that it makes of three files about which something is known."""
+    from compressctl.zoo.facts import FactsReader, ModelFacts
+    from compressctl.zoo.jobs import jobs_of
+    from compressctl.zoo.load import load_manifest
+
+    class Known(FactsReader):
+        def read(self, path: Path) -> ModelFacts:
+            return ModelFacts(ops=("Conv", "LSTM"), parameters=10**9, size=10**9, inputs=2, open_axes=True)
+
+    (folder / "models").mkdir(exist_ok=True)
+    for name in ("a.onnx", "b.onnx", "models/c.onnx"):
+        (folder / name).touch()
+    (folder / "zoo.yaml").write_bytes(data)
+    manifest = load_manifest(folder / "zoo.yaml")
+    if not any(entry.glob and (entry.glob.startswith("/") or ".." in entry.glob) for entry in manifest.models):
+        list(jobs_of(manifest, folder, Known()))  # a whole disk is nobody's small input
+
+
+def _manifests() -> list[bytes]:
+    return [
+        b"zoo: compressctl/v1\nvars: {m: 2GiB}\ndefaults: {recipe: r.yaml, resources: {memory: '${m}', time: 30m, cores: 2}}\n"
+        b"recipes:\n  - {when: {ops: [LSTM], parameters: '>50M <2G', id: 'a*'}, use: s.yaml, set: {seed: 1}}\n"
+        b"models:\n  - {id: a, path: a.onnx, budget: {speedup: 1.2}, tags: [x]}\n  - {glob: 'models/**/*.onnx'}\n"
+        b"budget: {at_most_failed: 2 %, total_size: 2GB}\n",
+        b"zoo: compressctl/v1\nname: n\nmatch: all\nrecipes: [{use: r.yaml}, {use: s.yaml, id: t, when: {no_ops: [GRU], tags: []}}]\n"
+        b"models: [{path: b.onnx, task: detection, recipe: own.yaml}, {id: c, model: {source: builtin, name: digits-resnet}}]\n"
+        b"include: ['[a-c]*']\nexclude: [d]\n",
+    ]
+
+
+def _zoo_results(data: bytes, folder: Path) -> None:
+    """A job's result, or rows of the leaderboard before: merged, counted, and shown in all forms."""
+    from compressctl.zoo.drive import whole
+    from compressctl.zoo.leaderboard import leaderboard, write
+    from compressctl.zoo.merge import merge
+    from compressctl.zoo.results import write_mark
+    from compressctl.zoo.schema import ZooBudget
+
+    (folder / "shard" / "results").mkdir(parents=True, exist_ok=True)
+    write_mark(folder / "shard", "z")
+    is_result = not data.startswith(b'{"row')
+    (folder / "shard" / "results" / "a.json").write_bytes(data if is_result else _zoo_files()[0])
+    (folder / "all" / "results" / "a.json").unlink(missing_ok=True)
+    (folder / "all").mkdir(exist_ok=True)
+    write_mark(folder / "all", "z")
+    (folder / "all" / "leaderboard.before.jsonl").write_bytes(b"" if is_result else data[5:])
+    merge([folder / "shard"], folder / "all")
+    whole(folder / "all", ZooBudget(at_most_failed="2 %", total_size=1000))
+    write(leaderboard("z", folder / "all"), folder / "all")
+
+
+@cache
+def _zoo_files() -> list[bytes]:
+    from dataclasses import asdict
+
+    from compressctl.zoo.leaderboard import row_of
+    from compressctl.zoo.results import Figures, JobResult, Outcome
+
+    figures = Figures(
+        backend="onnxruntime", size_before=1000, size_after=250, speed=1.5, speed_low=1.4, speed_high=1.6, metric="accuracy",
+        score_before=90.0, score_after=89.5, sqnr_db=30.0, cosine=0.99, headline="smaller",
+    )  # fmt: skip
+    good = JobResult(
+        job="a", model="a", recipe="int8", why="the default", key="k", outcome=Outcome.GOOD, message="so it is", exit_code=0,
+        attempts=1, started=1.7e9, seconds=3.0, paused_seconds=0.5, peak_memory=1 << 30, host="h", log="logs/a.log",
+        report="runs/a/report.html", figures=figures, command=("compressctl", "apply"),
+    )  # fmt: skip
+    failed = good.model_copy(update={"outcome": Outcome.FAILED, "figures": None, "message": "stage x failed"})
+    results = [one.model_dump_json().encode() for one in (good, failed)]
+    rows = b"\n".join(
+        json.dumps({**asdict(row_of(good)), "job": job, **changes}).encode()
+        for job, changes in (("a", {"size_after": 300, "faster_low": 0.1, "faster_high": 0.2}), ("b", {}))
+    )
+    return [*results, b'{"row' + rows]
+
+
+def _lock(data: bytes, folder: Path) -> None:
+    """What `diagnose` and `reproduce` read of a run beside its report."""
+    from compressctl.recipe.lock import load_lock
+
+    (folder / "recipe.lock.yaml").write_bytes(data)
+    load_lock(folder / "recipe.lock.yaml")
+
+
+def _locks() -> list[bytes]:
+    return [
+        b"recipe:\n  recipe: compressctl/v1\n  name: x\n  model: {source: builtin, name: digits-resnet}\n  data: {source: digits}\n"
+        b"  stages:\n  - {id: q, use: quantize.static, ranges: mse}\nbase: ~/x\nmodel_sha256: '0'\nstage_seeds: {q: 3}\n",
+        b"base: /tmp\nenvironment: {cpu: x, packages: {numpy: 1.0.0}}\nrecipe: {recipe: compressctl/v1, model: {source: onnx, path: ~/m.onnx},"
+        b" data: {source: npz, path: d.npz}, stages: [{use: quantize.weights, bits: 4}]}\n",
+    ]
+
+
+def _facts(data: bytes, folder: Path) -> None:
+    """A model's file as rules of a zoo ask for it. Whatever is wrong is a fact, too."""
+    from compressctl.zoo.facts_worker import facts_of
+    from compressctl.zoo.schema import holds
+
+    (folder / "m.onnx").write_bytes(data)
+    facts = facts_of(folder / "m.onnx")
+    if facts.problem is not None:
+        raise UsageError(facts.problem)
+    for number in (facts.parameters, facts.size, facts.inputs):
+        assert number is not None
+        holds(">1M <=2G", number)
+
+
 TARGETS = {
     "recipe": Target(_recipe, _recipes),
     "set": Target(_set, _sets),
@@ -640,6 +748,10 @@ TARGETS = {
     "onnx": Target(_onnx, _models),
     "packed": Target(_packed, _packed_files),
     "report": Target(_report, _reports),
+    "lock": Target(_lock, _locks),
+    "zoo_manifest": Target(_zoo_manifest, _manifests),
+    "zoo_results": Target(_zoo_results, _zoo_files),
+    "model_facts": Target(_facts, _models),
 }
 
 warnings.simplefilter("ignore")

@@ -208,11 +208,10 @@ def merge(
     """
     from compressctl.zoo.leaderboard import leaderboard, write
     from compressctl.zoo.merge import merge as merge_results
-    from compressctl.zoo.merge import zoo_name
 
-    count = merge_results(folders, output)
+    name, count = merge_results(folders, output)
     print(f"{count} jobs")
-    for path in write(leaderboard(zoo_name(output), output), output):
+    for path in write(leaderboard(name, output), output):
         print(path)
 
 

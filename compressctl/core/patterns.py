@@ -23,11 +23,16 @@ class Override(Section):
 
 _Part = TypeVar("_Part")
 _Given = TypeVar("_Given", bound=Override)
-_SHOWN = 8
+_SHOWN, _LONGEST_PATTERN = 8, 1000
 
 
 def matches(pattern: str, names: Iterable[str | None]) -> bool:
-    """Whether a shell pattern (`*`, `?`, `[...]`; case counts) fits one of the names under which a part is known."""
+    """Whether a shell pattern (`*`, `?`, `[...]`; case counts) fits one of the names under which a part is known.
+
+    Raises UsageError for one that takes minutes to be understood.
+    """
+    if len(pattern) > _LONGEST_PATTERN:
+        raise UsageError(f"a pattern of {len(pattern):,} letters; {_LONGEST_PATTERN:,} are allowed")
     return any(fnmatch.fnmatchcase(name, pattern) for name in names if name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from compressctl.zoo import row_words
 from compressctl.zoo.results import OUTCOME_WORDS, Outcome
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from compressctl.zoo.leaderboard import Row
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 340, 46
@@ -31,19 +34,23 @@ class Point:
 
 
 def render(name: str, rows: Sequence[Row], causes: Mapping[Outcome, int], changes: Sequence[str]) -> str:
+    script = page_part("report.js")
+    return _template().render(
+        name=name, rows=rows, causes=causes, words=OUTCOME_WORDS, changes=changes, cells=row_words, good=Outcome.GOOD,
+        points=points(rows), width=_WIDTH, height=_HEIGHT, margin=_MARGIN, ticks=_ticks(rows), at_db=_at_db,
+        style=page_part("report.css"), script=script, script_hash=script_hash(script),
+    )  # fmt: skip
+
+
+@cache
+def _template() -> Template:
     """Every string is escaped by the template engine; nothing is fetched from anywhere."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
     )
-    template = environment.from_string(page_part("leaderboard.html.jinja", Path(__file__).parent))
-    script = page_part("report.js")
-    return template.render(
-        name=name, rows=rows, causes=causes, words=OUTCOME_WORDS, changes=changes, cells=row_words, good=Outcome.GOOD,
-        points=points(rows), width=_WIDTH, height=_HEIGHT, margin=_MARGIN, ticks=_ticks(rows), at_db=_at_db,
-        style=page_part("report.css"), script=script, script_hash=script_hash(script),
-    )  # fmt: skip
+    return environment.from_string(page_part("leaderboard.html.jinja", Path(__file__).parent))
 
 
 def points(rows: Sequence[Row]) -> list[Point]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from compressctl.core.cache import Cache
 from compressctl.core.errors import ExitCode, UsageError
 from compressctl.core.failures import refusal
-from compressctl.core.regular_files import read_regular
-from compressctl.core.whole_files import lock, write_whole
+from compressctl.core.whole_files import lock
 from compressctl.store.cache_place import cache_folder
 from compressctl.zoo.facts import FactsReader
 from compressctl.zoo.jobs import Job, chosen_jobs, jobs_of
@@ -23,7 +22,17 @@ from compressctl.zoo.leaderboard import begin_anew
 from compressctl.zoo.local import run_local, stopping_cleanly
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings
-from compressctl.zoo.results import MARK, MARK_BYTES, JobResult, Outcome, all_results, read_result, write_result
+from compressctl.zoo.results import (
+    MARK,
+    JobResult,
+    Outcome,
+    all_results,
+    check_own,
+    read_result,
+    write_mark,
+    write_result,
+    zoo_name,
+)
 from compressctl.zoo.schema import Manifest, ZooBudget
 
 
@@ -161,21 +170,23 @@ def _claim(folder: Path, manifest: Manifest) -> int:
     """A lock on the zoo's folder, which is made. Raises UsageError, MachineError."""
     mark = folder / MARK
     try:
-        if folder.is_dir() and any(folder.iterdir()) and not mark.exists():
+        if folder.is_dir() and any(folder.iterdir()) and not os.path.lexists(mark):
             raise UsageError(f"{folder} is not empty and holds no zoo", hint="name a new or empty folder for --output")
         folder.mkdir(parents=True, exist_ok=True)
-        if mark.exists():
-            name = json.loads(read_regular(mark, MARK_BYTES)).get("name")
+        if os.path.lexists(mark):
+            name = zoo_name(folder)
+            if name is None:
+                whole = json.dumps({"name": manifest.name})
+                raise UsageError(f"{mark} is damaged", hint=f"with {whole} in it, the results that are there count")
             if name != manifest.name:
                 raise UsageError(
                     f"{folder} holds the zoo {name}, and this one is {manifest.name}", hint="name another --output"
                 )
         else:
-            write_whole(mark, [json.dumps({"zoo": "compressctl/v1", "name": manifest.name}).encode()])
+            write_mark(folder, manifest.name)
     except OSError as error:
         raise refusal(error) or UsageError(f"cannot write to {folder}: {error.strerror}") from error
-    except (ValueError, AttributeError):
-        raise UsageError(f"{mark} is damaged", hint="remove it to go on with the results that are there") from None
+    check_own(folder)
     held = lock(mark)
     if held is None:
         raise UsageError(f"another zoo apply works on {folder}", hint="wait for it, or name another --output")

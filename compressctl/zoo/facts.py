@@ -83,7 +83,7 @@ class FactsReader:
     def _kept_at(self, path: Path) -> Path | None:
         try:
             found = path.stat()
-        except OSError:
+        except (OSError, ValueError):
             return None
         if self.folder is None:
             return None

@@ -22,7 +22,7 @@ def main() -> None:
 
 def facts_of(path: Path) -> ModelFacts:
     """Weights stay in their files. Whatever is wrong is a fact, too."""
-    from compressctl.core.errors import CompressctlError, in_short
+    from compressctl.core.errors import CompressctlError, UsageError, in_short
     from compressctl.graph.index import all_graphs
     from compressctl.graph.model_file import parse
     from compressctl.graph.open_axes import graph_inputs, open_axes
@@ -32,9 +32,15 @@ def facts_of(path: Path) -> ModelFacts:
     try:
         parsed = parse(path)
         model = parsed.model
+        tensors = list(all_tensors(model))
+        if any(size < 0 for tensor in tensors for size in tensor.dims):
+            raise UsageError(f"{path} has a tensor of fewer than no values")
+        parameters = sum(math.prod(tensor.dims) for tensor in tensors)
+        if parameters >= 1 << 63:
+            raise UsageError(f"{path} says that it holds more numbers than any file")
         return ModelFacts(
             ops=tuple(sorted({node.op_type for graph in all_graphs(model.graph) for node in graph.node})),
-            parameters=sum(math.prod(tensor.dims) for tensor in all_tensors(model)),
+            parameters=parameters,
             size=_bytes(parsed),
             inputs=len(graph_inputs(model.graph)),
             open_axes=any(not axis.counts_samples for axis in open_axes(model.graph)),

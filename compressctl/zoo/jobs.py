@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
-import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from compressctl.core.errors import UsageError
+from compressctl.core.legible import shortened
+from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
 from compressctl.recipe.variables import escaped
 from compressctl.zoo.facts import FactsReader, ModelFacts
+from compressctl.zoo.model_files import MOST_FILES, files_for, fixed_part
 from compressctl.zoo.schema import Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
 
-_DEFAULT_TIME, _DEFAULT_CORES = 3600, 1
-_MOST_MODELS = 100_000
+_DEFAULT_TIME, _DEFAULT_CORES, _LONGEST_WHY = 3600, 1, 300
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,11 @@ def models_of(manifest: Manifest, base: Path) -> list[Model]:
     Raises UsageError for ids that are taken, and patterns that find nothing.
     """
     found: list[Model] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for position, entry in enumerate(manifest.models):
         for model in _models(entry, position, base, taken):
-            if len(found) >= _MOST_MODELS:
-                raise UsageError(f"the manifest names more than {_MOST_MODELS:,} models", hint="divide it")
-            taken.add(model.id)
+            if len(found) >= MOST_FILES:
+                raise UsageError(f"the manifest names more than {MOST_FILES:,} models", hint="divide it")
             if manifest.is_wanted(model.id):
                 found.append(model)
     return found
@@ -84,53 +81,37 @@ def jobs_of(manifest: Manifest, base: Path, facts: FactsReader) -> Iterator[Job]
         yield from _jobs(manifest, model, base, facts)
 
 
-def _models(entry: ModelEntry, position: int, base: Path, taken: set[str]) -> Iterator[Model]:
+def _models(entry: ModelEntry, position: int, base: Path, taken: dict[str, int]) -> Iterator[Model]:
+    """taken: ids of other models in small letters, since there are disks that know no others; see _unused."""
     at = f"models[{position}]"
     if entry.glob is not None:
-        files = _files(str(base / entry.glob))
+        pattern = str(base / entry.glob)
+        files = files_for(pattern)
         if not files:
             raise UsageError(f"{at}: no file fits {entry.glob}", hint="patterns start from the manifest's folder")
-        start = _fixed_part(str(base / entry.glob))
+        start = fixed_part(pattern)
         for file in files:
-            model_id = _unused(_legal(str(Path(file).relative_to(start).with_suffix(""))), taken)
-            yield Model(model_id, entry, Path(file).absolute())
-            taken.add(model_id)
+            yield Model(_unused(_legal(str(file.relative_to(start).with_suffix(""))), taken), entry, file.absolute())
         return
     path = (base / entry.path).absolute() if entry.path is not None else None
     name = entry.id or _legal(path.stem if path is not None else _name_of(entry.model or {}))
-    if name in taken:
-        raise UsageError(f"{at}: the id {name} is taken", hint="give it an `id` of its own")
-    yield Model(name, entry, path)
-
-
-def _files(pattern: str) -> list[str]:
-    """By name; no folders. Raises UsageError for a pattern that finds more than a zoo may have: it may be all of a disk."""
-    found = glob.iglob(pattern, recursive=True)  # noqa: PTH207  Path.glob takes no absolute pattern
-    files = list(itertools.islice((path for path in found if os.path.isfile(path)), _MOST_MODELS + 1))  # noqa: PTH113
-    if len(files) > _MOST_MODELS:
-        raise UsageError(
-            f"more than {_MOST_MODELS:,} files fit {pattern}", hint="name the ending, as in `models/*.onnx`"
-        )
-    return sorted(files)
-
-
-def _fixed_part(pattern: str) -> str:
-    """The folder before the first step with a wildcard."""
-    steps = Path(pattern).parts
-    first = next((number for number, step in enumerate(steps) if glob.has_magic(step)), len(steps) - 1)
-    return str(Path(*steps[:first]))
+    if name.lower() in taken:
+        raise UsageError(f"{at}: the id {name} is taken", hint="give it an `id` of its own, in whatever letters")
+    yield Model(_unused(name, taken), entry, path)
 
 
 def _legal(text: str) -> str:
-    """As an id, which becomes a file's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "model"
+    """As an id, which becomes a file's name, and so tells nobody what the environment gave."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", without_secrets(text)).strip("-.")[:80] or "model"
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    number = 2
-    chosen = name
-    while chosen in taken:
-        chosen, number = f"{name}-{number}", number + 1
+def _unused(name: str, taken: dict[str, int]) -> str:
+    """The name, or the first after it that is free; taken: names, each with the number that was tried last."""
+    number, chosen = taken.get(name.lower(), 1), name
+    while chosen.lower() in taken:
+        number += 1
+        chosen = f"{name}-{number}"
+    taken[name.lower()], taken[chosen.lower()] = number, 1
     return chosen
 
 
@@ -144,8 +125,18 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader) -> I
         why = "no rule fits it, and `defaults` names no recipe"
         yield Job(model.id, model.id, None, "", (), _resources(manifest.defaults, None, model.entry), why, why)
         return
+    names = [rule.name.lower() for rule, _ in chosen]
+    if len(set(names)) < len(names):
+        raise UsageError(
+            f"two rules that fit {model.id} have one name: {', '.join(names)}", hint="give each an `id` of its own"
+        )
     for rule, why in chosen:
         job_id = model.id if len(chosen) == 1 and manifest.match == "first" else f"{model.id}@{rule.name}"
+        if without_secrets(job_id) != job_id:
+            raise UsageError(
+                f"the id {job_id} holds what the environment gave, and becomes a file's name",
+                hint="write an `id` that anybody may read",
+            )
         sets = _sets(manifest.defaults, rule, model, base, job_id)
         yield Job(
             job_id,
@@ -178,7 +169,7 @@ def _chosen(manifest: Manifest, model: Model, facts: FactsReader) -> Iterator[tu
 def _fits(when: When, model: Model, facts: ModelFacts) -> bool:
     ops = set(facts.ops) if facts.ops is not None else None
     claims = (
-        when.id is None or fnmatchcase(model.id, when.id),
+        when.id is None or matches(when.id, (model.id,)),
         set(when.tags) <= set(model.entry.tags),
         when.task is None or model.entry.task == when.task,
         not when.ops or (ops is not None and bool(ops & set(when.ops))),
@@ -200,7 +191,7 @@ def _fits(when: When, model: Model, facts: ModelFacts) -> bool:
 def _why(when: When, position: int) -> str:
     said = when.model_dump(mode="json", exclude_defaults=True)
     words = ", ".join(f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in said.items())
-    return f"recipes[{position}]: {words or 'every model'}"
+    return f"recipes[{position}]: {shortened(words, _LONGEST_WHY) or 'every model'}"
 
 
 def _recipe(use: str, base: Path) -> str:
@@ -238,7 +229,7 @@ def chosen_jobs(
     """only: ids, or patterns over them. limit: so many at most."""
     count = 0
     for job in jobs:
-        if only and not any(fnmatchcase(job.id, pattern) or fnmatchcase(job.model, pattern) for pattern in only):
+        if only and not any(matches(pattern, (job.id, job.model)) for pattern in only):
             continue
         if shard is not None and not job.is_in(*shard):
             continue

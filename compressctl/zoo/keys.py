@@ -15,6 +15,9 @@ from compressctl.pipeline.plan import make_plan
 from compressctl.recipe.loader import load, resolve
 from compressctl.zoo.jobs import Job
 
+_LONGEST_SETS = 100_000
+"""What fits into a command line. Linux takes 131,072 bytes of an argument, MAX_ARG_STRLEN of binfmts.h."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -34,6 +37,9 @@ def planned(job: Job, measure: MeasureLevel, cache: Cache | None) -> Planned:
     """Reads the recipe and hashes what it names; loads nothing, and raises nothing that is the job's own fault."""
     if job.recipe is None:
         return Planned(job, _digest(["no recipe", job.model]), problem=job.problem)
+    if sum(map(len, job.sets)) > _LONGEST_SETS:
+        what = f"the values that the manifest puts into its recipe take more than {_LONGEST_SETS:,} letters"
+        return Planned(job, _digest([job.recipe, job.sets]), problem=what)
     try:
         recipe = load(Path(job.recipe), job.sets)
         plan = make_plan(recipe, cache)

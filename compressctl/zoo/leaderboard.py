@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from compressctl.core.errors import CompressctlError
 from compressctl.core.legible import legible, without_commands
-from compressctl.core.regular_files import open_regular
+from compressctl.core.regular_files import read_regular
 from compressctl.core.whole_files import write_whole
 from compressctl.zoo import as_html, as_junit, as_markdown
-from compressctl.zoo.results import JobResult, Outcome, all_results
+from compressctl.zoo.results import Count, Figure, JobResult, Outcome, Ratio, all_results
 
 _ROWS, _BEFORE = "leaderboard.jsonl", "leaderboard.before.jsonl"
+_MOST_BYTES = 1 << 28
+"""Of rows: 100,000 with a line each of what was said."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +35,24 @@ class Row:
     model: str
     recipe: str
     outcome: str
-    smaller: float | None
-    faster: float | None
-    faster_low: float | None
-    faster_high: float | None
+    smaller: Ratio | None
+    faster: Ratio | None
+    faster_low: Ratio | None
+    faster_high: Ratio | None
     metric: str | None
-    score_before: float | None
-    score_after: float | None
-    sqnr_db: float | None
-    cosine: float | None
-    size_before: int | None
-    size_after: int | None
-    seconds: float
+    score_before: Figure | None
+    score_after: Figure | None
+    sqnr_db: Figure | None
+    cosine: Figure | None
+    size_before: Count | None
+    size_after: Count | None
+    seconds: Ratio
     message: str
     report: str | None
     log: str
+
+
+_ROW = TypeAdapter(Row)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def leaderboard(name: str, folder: Path) -> Leaderboard:
 
 def begin_anew(folder: Path) -> None:
     """What stands on the leaderboard now is what the next one is compared with."""
-    if (folder / _ROWS).exists():
+    if (folder / _ROWS).is_file():
         (folder / _ROWS).replace(folder / _BEFORE)
 
 
@@ -131,7 +138,8 @@ def _changes(before: Mapping[str, Row], after: Iterable[Row]) -> Iterator[str]:
 def _differences(old: Row, row: Row) -> Iterator[str]:
     if old.size_after != row.size_after and old.size_after and row.size_after:
         yield f"{row.job}: {old.size_after:,} bytes before, {row.size_after:,} now"
-    if None not in (old.faster_low, old.faster_high, row.faster_low, row.faster_high) and (
+    speeds = (old.faster, old.faster_low, old.faster_high, row.faster, row.faster_low, row.faster_high)
+    if None not in speeds and (
         (row.faster_low or 0) > (old.faster_high or 0) or (row.faster_high or 0) < (old.faster_low or 0)
     ):
         yield f"{row.job}: {old.faster:.2f}x as fast before, {row.faster:.2f}x now"
@@ -140,9 +148,9 @@ def _differences(old: Row, row: Row) -> Iterator[str]:
 def _read(file: Path) -> dict[str, Row]:
     """Rows of another time; none where they cannot be read."""
     try:
-        with open_regular(file) as lines:
-            return {row.job: row for row in (Row(**json.loads(line)) for line in lines)}
-    except (OSError, CompressctlError, ValueError, TypeError):
+        lines = read_regular(file, _MOST_BYTES).splitlines()
+        return {row.job: row for row in map(_ROW.validate_json, lines)}
+    except (OSError, CompressctlError, ValidationError):
         return {}
 
 

@@ -29,6 +29,9 @@ def load_manifest(path: Path, sets: Sequence[str] = (), unsets: Sequence[str] = 
         )
     except ValidationError as error:
         problems += problems_of(error, body, (), Manifest)
+    name = body.child("name")
+    if name is not None and name.reference is not None:
+        problems.append(Problem("a name from the environment would be told to others", "name", origin=name.origin))
     if problems:
         raise RecipeError(sorted(problems, key=_place))
     return manifest if manifest.name else manifest.model_copy(update={"name": _name(path)})
@@ -67,7 +70,7 @@ def _version(root: Node) -> list[Problem]:
 
 
 def _name(path: Path) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "zoo"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")[:100] or "zoo"
 
 
 def _place(problem: Problem) -> tuple[str, int, int]:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from compressctl.core.errors import CompressctlError, UsageError
-from compressctl.core.regular_files import read_regular
-from compressctl.core.whole_files import write_whole
-from compressctl.zoo.results import MARK, MARK_BYTES, JobResult, all_results, read_result, write_result
+from compressctl.core.errors import UsageError
+from compressctl.zoo.results import JobResult, all_results, check_own, read_result, write_mark, write_result, zoo_name
 
 MOST_SHARDS = 256
 """Jobs of one matrix on GitHub."""
 
 
-def merge(folders: Sequence[Path], into: Path) -> int:
-    """Copy all results; of a job that several folders have, the one that began last. Returns how many jobs there are.
+def merge(folders: Sequence[Path], into: Path) -> tuple[str, int]:
+    """Copy all results; of a job that several folders have, the one that began last. Returns the zoo's name, and how many jobs there are.
 
     Reports and logs stay where they are, and the results' paths lead there. Raises UsageError for folders of different zoos.
     """
-    names = {zoo_name(folder) for folder in (*folders, *([into] if into.exists() else []))}
+    names = {_name(folder) for folder in (*folders, *([into] if into.exists() else []))}
     if len(names) > 1:
         raise UsageError(f"these are different zoos: {', '.join(sorted(names))}", hint="merge the shards of one")
+    (name,) = names
+    check_own(into)
     jobs = set()
     for folder in folders:
         for result in all_results(folder):
@@ -33,16 +32,15 @@ def merge(folders: Sequence[Path], into: Path) -> int:
                 write_result(into, _moved(result, folder, into))
     if not jobs:
         raise UsageError("there are no results to merge")
-    write_whole(into / MARK, [read_regular(folders[0] / MARK, MARK_BYTES)])
-    return len(jobs)
+    write_mark(into, name)
+    return name, len(jobs)
 
 
-def zoo_name(folder: Path) -> str:
-    """Raises UsageError for a folder that holds no zoo."""
-    try:
-        return str(json.loads(read_regular(folder / MARK, MARK_BYTES))["name"])
-    except (OSError, CompressctlError, ValueError, KeyError, TypeError):
-        raise UsageError(f"{folder} holds no zoo", hint="name folders that `compressctl zoo apply` wrote") from None
+def _name(folder: Path) -> str:
+    name = zoo_name(folder)
+    if name is None:
+        raise UsageError(f"{folder} holds no zoo", hint="name folders that `compressctl zoo apply` wrote")
+    return name
 
 
 def shards_of(jobs: int, each: int) -> Iterator[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 
-from compressctl.core.errors import CompressctlError, ExitCode
+from pydantic import ValidationError
+
+from compressctl.core.errors import LONGEST_MESSAGE, CompressctlError, ExitCode
 from compressctl.core.regular_files import open_regular
+from compressctl.measure.results import Score
 from compressctl.report.document import Report
 from compressctl.report.read import read_report
 from compressctl.zoo.results import Figures, Outcome
@@ -53,16 +57,17 @@ def outcome_of(code: int | None, broken: Outcome | None, words: str, report: Pat
 
 
 def figures_of(report: Path) -> Figures | None:
-    """Of the first deliverable that was measured."""
+    """Of the first deliverable that was measured; None, too, where they are none that a run measures."""
     found = _read(report)
-    if found is None:
+    if found is None or not found.backends:
         return None
-    for backend in found.backends:
-        before, after = backend.baseline, backend.compressed
-        speed = after.speed
-        outputs = after.fidelity.outputs if after.fidelity is not None else ()
-        compared = [one for one in outputs if one.sqnr_db is not None]
-        worst = min(compared, key=lambda one: one.sqnr_db or 0.0, default=None)
+    backend = found.backends[0]
+    before, after = backend.baseline, backend.compressed
+    speed = after.speed
+    outputs = after.fidelity.outputs if after.fidelity is not None else ()
+    compared = [one for one in outputs if one.sqnr_db is not None]
+    worst = min(compared, key=lambda one: one.sqnr_db or 0.0, default=None)
+    try:
         return Figures(
             backend=backend.backend,
             size_before=before.total_bytes,
@@ -71,23 +76,28 @@ def figures_of(report: Path) -> Figures | None:
             speed_low=speed.low if speed is not None else None,
             speed_high=speed.high if speed is not None else None,
             metric=after.score.metric if after.score is not None else None,
-            score_before=before.score.value if before.score is not None else None,
-            score_after=after.score.value if after.score is not None else None,
+            score_before=_finite(before.score),
+            score_after=_finite(after.score),
             sqnr_db=worst.sqnr_db if worst is not None else None,
             cosine=worst.cosine if worst is not None else None,
-            headline=found.summary[0] if found.summary else "",
+            headline=found.summary[0][:LONGEST_MESSAGE] if found.summary else "",
         )
-    return None
+    except ValidationError:
+        return None
+
+
+def _finite(score: Score | None) -> float | None:
+    """A perplexity may be infinite."""
+    return score.value if score is not None and math.isfinite(score.value) else None
 
 
 def _message(report: Path, log: Path) -> str:
-    """What the report says stopped the run or came out, else what was printed last."""
+    """What the report says stopped the run or came out, else what was printed last; as much as a result has room for."""
     found = _read(report)
     if found is not None:
-        if found.error:
-            return found.error.splitlines()[0]
         missed = [check.explanation or check.name for check in found.budget if not check.holds]
-        return "; ".join(missed) or (found.summary[0] if found.summary else "")
+        said = found.error.splitlines()[0] if found.error else "; ".join(missed) or next(iter(found.summary), "")
+        return said[:LONGEST_MESSAGE]
     lines = [line for line in _tail(log).splitlines() if line.strip() == line != ""]
     return lines[-1].removeprefix("error: ") if lines else "it said nothing"
 
@@ -105,5 +115,5 @@ def _tail(log: Path) -> str:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - _TAIL))
             return file.read().decode(errors="replace")
-    except OSError:
+    except (OSError, CompressctlError):
         return ""

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import psutil
 
+from compressctl.core.errors import LONGEST_MESSAGE
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.outcome import figures_of, outcome_of
 from compressctl.zoo.pauses import Pauses
-from compressctl.zoo.results import TRANSIENT, JobResult, Outcome
+from compressctl.zoo.results import LOGS, RUNS, TEMPORARY, TRANSIENT, JobResult, Outcome
 
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -67,7 +68,7 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
         attempts += 1
         watched, code, paused_now = _attempt(job, around)
         paused += paused_now
-        report = around.folder / "runs" / job.id / "report.json"
+        report = around.folder / RUNS / job.id / "report.json"
         outcome, message = outcome_of(code, watched.broken, watched.words, report, _log(around.folder, job))
         if outcome not in TRANSIENT or attempts > around.retries or around.stop.is_set():
             break
@@ -86,8 +87,8 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
         paused_seconds=paused,
         peak_memory=watched.peak or None,
         host=socket.gethostname(),
-        log=f"logs/{job.id}.log",
-        report=f"runs/{job.id}/report.html" if report.with_suffix(".html").exists() else None,
+        log=f"{LOGS}/{job.id}.log",
+        report=f"{RUNS}/{job.id}/report.html" if report.with_suffix(".html").exists() else None,
         figures=figures_of(report),
         command=tuple(command(job, around)),
     )
@@ -97,7 +98,7 @@ def command(job: Job, around: Surroundings) -> list[str]:
     """What is run, so that anybody can run it again."""
     assert job.recipe is not None
     sets = [part for text in job.sets for part in ("--set", text)]
-    output = str((around.folder / "runs" / job.id).absolute())
+    output = str((around.folder / RUNS / job.id).absolute())
     return [
         "compressctl",
         "apply",
@@ -112,11 +113,12 @@ def command(job: Job, around: Surroundings) -> list[str]:
 
 def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, float]:
     """What was seen, the exit code (negative for a signal), and how long it stood still."""
-    temporary = around.folder / "temporary" / job.id
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = around.folder / TEMPORARY / job.id
     log = _log(around.folder, job)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    for path in (temporary, log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(path)
+    temporary.mkdir()
     limits = {"data": job.resources.memory + _SPARE if job.resources.memory is not None else None}
     start = [
         sys.executable,
@@ -126,7 +128,7 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
         json.dumps(limits),
         str(os.getpid()),
     ]
-    with log.open("wb") as written:
+    with log.open("xb") as written:
         process = subprocess.Popen(
             [*start, sys.executable, "-m", *command(job, around)],
             stdin=subprocess.DEVNULL,
@@ -142,7 +144,15 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
         finally:
             _kill(process)
             around.pauses.remove(process.pid)
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    """Whatever is there, and nothing that a link leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _environment(job: Job, temporary: Path) -> Mapping[str, str]:
@@ -165,7 +175,7 @@ def _watch(process: subprocess.Popen[bytes], job: Job, around: Surroundings, tem
         watched.peak = max(watched.peak, _resident(process.pid))
         if now - looked_at_disk > _LOOK_AT_DISK and job.resources.disk is not None:
             looked_at_disk = now
-            _check_disk(watched, job, (temporary, around.folder / "runs" / job.id))
+            _check_disk(watched, job, (temporary, around.folder / RUNS / job.id))
         _check(watched, job, now - began - around.pauses.seconds(process.pid))
         if around.stop.is_set() and watched.broken is None:
             watched.broken, watched.words = Outcome.INTERRUPTED, "stopped"
@@ -238,13 +248,13 @@ def _unstarted(planned: Planned, started: float) -> JobResult:
     return JobResult(
         job=job.id, model=job.model, recipe=job.recipe_id, why=job.why, key=planned.key,
         outcome=Outcome.INVALID if job.recipe is not None else Outcome.NOTHING,
-        message=planned.problem or "", exit_code=None, attempts=0, started=started, seconds=0.0, paused_seconds=0.0,
+        message=(planned.problem or "")[:LONGEST_MESSAGE], exit_code=None, attempts=0, started=started, seconds=0.0, paused_seconds=0.0,
         peak_memory=None, host=socket.gethostname(), log="", report=None, figures=None, command=(),
     )  # fmt: skip
 
 
 def _log(folder: Path, job: Job) -> Path:
-    return folder / "logs" / f"{job.id}.log"
+    return folder / LOGS / f"{job.id}.log"
 
 
 def _bytes(count: int) -> str:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compressctl.core.errors import CompressctlError
+from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.regular_files import read_regular
 from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import write_whole
 
-MARK, MARK_BYTES = "zoo.json", 1 << 16
+MARK = "zoo.json"
 """What every zoo's folder holds: its name."""
 
+FOLDERS = RESULTS, LOGS, RUNS, TEMPORARY = "results", "logs", "runs", "temporary"
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""Of zoos, models and recipes: they become names of files."""
+
+JOB = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(@[A-Za-z0-9._-]{0,100})?$"
 _MOST_BYTES = 1 << 20
+
+Figure = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 class Outcome(StrEnum):
@@ -67,16 +78,16 @@ class Figures(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     backend: str
-    size_before: int
-    size_after: int
-    speed: float | None = None
-    speed_low: float | None = None
-    speed_high: float | None = None
+    size_before: Count
+    size_after: Count
+    speed: Ratio | None = None
+    speed_low: Ratio | None = None
+    speed_high: Ratio | None = None
     metric: str | None = None
-    score_before: float | None = None
-    score_after: float | None = None
-    sqnr_db: float | None = None
-    cosine: float | None = None
+    score_before: Figure | None = None
+    score_after: Figure | None = None
+    sqnr_db: Figure | None = None
+    cosine: Figure | None = None
     headline: str = ""
 
     @property
@@ -92,7 +103,7 @@ class JobResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    job: str
+    job: str = Field(pattern=JOB)
     model: str
     recipe: str
     why: str
@@ -100,20 +111,55 @@ class JobResult(BaseModel):
     outcome: Outcome
     message: str
     exit_code: int | None
-    attempts: int
-    started: float
-    seconds: float
-    paused_seconds: float
-    peak_memory: int | None
+    attempts: Count
+    started: Figure
+    seconds: Ratio
+    paused_seconds: Ratio
+    peak_memory: Count | None
     host: str
     log: str
     report: str | None
     figures: Figures | None
     command: tuple[str, ...]
 
+    @model_validator(mode="after")
+    def _leads_to_its_own_report(self) -> Self:
+        """A page links to it, and whoever merged the results named folders before it."""
+        place = PurePosixPath(self.report or f"{RUNS}/{self.job}/report.html")
+        if place.is_absolute() or place.parts[-3:] != (RUNS, self.job, "report.html"):
+            raise ValueError("not a report of this job")
+        return self
+
+
+class _Mark(BaseModel):
+    name: str = Field(pattern=NAME)
+
+
+def zoo_name(folder: Path) -> str | None:
+    """None for a folder that holds no zoo, or none whose name can be read."""
+    try:
+        return _Mark.model_validate_json(read_regular(folder / MARK, _MOST_BYTES)).name
+    except (OSError, CompressctlError, ValidationError):
+        return None
+
+
+def write_mark(folder: Path, name: str) -> None:
+    """Raises what write_whole does."""
+    write_whole(folder / MARK, [json.dumps({"zoo": "compressctl/v1", "name": name}).encode()])
+
+
+def check_own(folder: Path) -> None:
+    """Raises UsageError where what is written into a zoo's folder would land elsewhere, or cannot be there."""
+    for place in map(folder.joinpath, (*FOLDERS, MARK)):
+        if place.is_symlink() or (place.name in FOLDERS and place.exists() and not place.is_dir()):
+            raise UsageError(
+                f"{place} is a link, or a file, and a zoo writes over what is in its folders",
+                hint="remove it; a zoo that is to lie on another disk has --output there",
+            )
+
 
 def result_file(folder: Path, job_id: str) -> Path:
-    return folder / "results" / f"{job_id}.json"
+    return folder / RESULTS / f"{job_id}.json"
 
 
 def write_result(folder: Path, result: JobResult) -> None:
@@ -124,16 +170,17 @@ def write_result(folder: Path, result: JobResult) -> None:
 
 
 def read_result(folder: Path, job_id: str) -> JobResult | None:
-    """None where there is none, or none that can be read: the job is then run again."""
+    """None where there is none, or none of this job that can be read: it is then run again."""
     try:
-        return JobResult.model_validate_json(read_regular(result_file(folder, job_id), _MOST_BYTES))
+        found = JobResult.model_validate_json(read_regular(result_file(folder, job_id), _MOST_BYTES))
     except (OSError, CompressctlError, ValidationError):
         return None
+    return found if found.job == job_id else None
 
 
 def all_results(folder: Path) -> Iterator[JobResult]:
     """One after the other, by name: as many as there are need not be in memory."""
-    for file in sorted((folder / "results").glob("*.json")):
+    for file in sorted((folder / RESULTS).glob("*.json")):
         found = read_result(folder, file.stem)
         if found is not None:
             yield found

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from compressctl.core.patterns import matches
+from compressctl.core.secrets import without_secrets
 from compressctl.core.tasks import Task
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.recipe.schema import ByteSize, Duration, Section
+from compressctl.zoo.results import NAME
 
 VERSION = "compressctl/v1"
-
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _COMPARED = re.compile(r"\s*(<=|>=|<|>|=)?\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGBT]?)B?\s*", re.ASCII | re.IGNORECASE)
@@ -109,22 +108,21 @@ class Rule(Section):
     """A recipe, and the models that it is for."""
 
     use: str = Field(description="a recipe's file, or builtin:NAME")
-    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=_NAME)
+    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=NAME)
     when: When = When()
     set: dict[str, Any] = Field({}, description="values of the recipe, as in {stages.int8.ranges: mse}")
     resources: Resources = Resources()
 
     @property
     def name(self) -> str:
-        return self.id or re.sub(
-            r"[^A-Za-z0-9._-]+", "-", self.use.rpartition("/")[2].removesuffix(".yaml").removesuffix(".yml")
-        )
+        file = without_secrets(self.use).rpartition("/")[2]
+        return self.id or re.sub(r"[^A-Za-z0-9._-]+", "-", file.removesuffix(".yaml").removesuffix(".yml"))[:100]
 
 
 class ModelEntry(Section):
     """One model, or all that a pattern finds."""
 
-    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=_NAME)
+    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=NAME)
     path: str | None = Field(None, description="an ONNX file, relative to the manifest")
     glob: str | None = Field(None, description="ONNX files, as in `models/**/*.onnx`")
     model: dict[str, Any] | None = Field(None, description="a model of another source, as a recipe has it")
@@ -181,7 +179,7 @@ class Defaults(Section):
 class Manifest(Section):
     """A zoo: models, recipes for them, and limits."""
 
-    name: str = Field("", description="default: the file's name")
+    name: str = Field("", description="default: the file's name", pattern=f"{NAME}|^$")
     defaults: Defaults = Defaults()
     models: tuple[ModelEntry, ...] = Field(min_length=1)
     recipes: tuple[Rule, ...] = ()
@@ -193,5 +191,5 @@ class Manifest(Section):
     budget: ZooBudget = ZooBudget()
 
     def is_wanted(self, model_id: str) -> bool:
-        named = not self.include or any(fnmatchcase(model_id, pattern) for pattern in self.include)
-        return named and not any(fnmatchcase(model_id, pattern) for pattern in self.exclude)
+        named = not self.include or any(matches(pattern, (model_id,)) for pattern in self.include)
+        return named and not any(matches(pattern, (model_id,)) for pattern in self.exclude)

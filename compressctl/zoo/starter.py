@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from compressctl.core.errors import UsageError
+from compressctl.zoo.model_files import files_for
 
 _RECIPE = """# For models that no rule of the manifest fits. Without `data` nothing but random values is compared: name yours.
 recipe: compressctl/v1
@@ -20,7 +21,7 @@ def manifest_for(folder: Path, name: str) -> Mapping[str, str]:
     """The texts of two files by name, which are to lie beside the folder's models. Raises UsageError for a folder without any."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="name one that holds .onnx files")
-    files = sorted(path.relative_to(folder) for path in folder.rglob("*.onnx"))
+    files = [path.relative_to(folder) for path in files_for(str(folder / "**" / "*.onnx"))]
     if not files:
         raise UsageError(
             f"{folder} holds no .onnx file", hint="models of other sources are named one by one, see docs/zoo.md"

@@ -97,7 +97,7 @@ def test_a_pattern_finds_files_by_their_place(tmp_path: Path) -> None:
 
 
 def test_a_pattern_that_finds_a_whole_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compressctl.zoo.jobs._MOST_MODELS", 3)
+    monkeypatch.setattr("compressctl.zoo.model_files.MOST_FILES", 3)
     for number in range(4):
         (tmp_path / f"{number}.onnx").touch()
     (tmp_path / "folder.onnx").mkdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -69,6 +70,24 @@ def test_the_cause_is_told(
     assert (result.outcome, says in result.message) == (outcome, True), result
     assert result.attempts == (2 if outcome is Outcome.MACHINE else 1)
     assert not (around.folder / "temporary" / "poison").exists()
+
+
+def test_links_and_pipes_in_its_place_are_replaced(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of somebody's: nothing is written, waited for or removed where its links lead."""
+    mine = around.folder / "mine"
+    mine.mkdir()
+    (mine / "file").write_text("mine")
+    for name, target in (("temporary", mine), ("logs", mine / "file")):
+        (around.folder / name).mkdir()
+        (around.folder / name / ("poison" if name == "temporary" else "poison.log")).symlink_to(target)
+    assert run(around, monkeypatch, "print('said')").outcome is Outcome.GOOD
+    assert (mine / "file").read_text() == "mine"
+    log = around.folder / "logs" / "poison.log"
+    assert log.read_text() == "said\n"
+    log.unlink()
+    os.mkfifo(log)
+    assert run(around, monkeypatch, "print('again')").outcome is Outcome.GOOD
+    assert log.read_text() == "again\n"
 
 
 def test_its_children_end_with_it(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,14 @@ def shard(folder: Path, name: str, *results: JobResult) -> Path:
 def test_results_of_shards_come_together_and_lead_to_their_reports(tmp_path: Path) -> None:
     one = shard(tmp_path / "one", "z", result("a", 1), result("b", 5))
     two = shard(tmp_path / "two", "z", result("b", 2), result("c", 1))
-    assert merge([one, two], tmp_path / "all") == 3
+    assert merge([one, two], tmp_path / "all") == ("z", 3)
     found = {one.job: (one.message, one.report) for one in all_results(tmp_path / "all")}
     assert found == {
         "a": ("1", "../one/runs/a/report.html"),
         "b": ("5", "../one/runs/b/report.html"),
         "c": ("1", "../two/runs/c/report.html"),
     }
-    assert merge([one, two], tmp_path / "all") == 3
+    assert merge([one, two], tmp_path / "all") == ("z", 3)
     assert len(leaderboard("z", tmp_path / "all").rows) == 3
 
 
