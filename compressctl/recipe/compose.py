@@ -85,7 +85,8 @@ def _read(path: Path, chain: tuple[Path, ...], reading: _Reading, text: str | No
             [Problem("the file is empty", hint="start with `recipe: compressctl/v1`", origin=Origin(str(path), 1, 1))]
         )
     if not isinstance(root.value, dict):
-        raise RecipeError([Problem(f"a recipe is a mapping, this is {shown(root.value)}", origin=root.origin)])
+        what = shown(root.value) if source.is_quoted or isinstance(root.value, list) else "a single value"
+        raise RecipeError([Problem(f"a recipe is a mapping, this is {what}", origin=root.origin)])
     _check_lengths(root)
     extends = root.child("extends")
     if extends is None:

@@ -182,7 +182,8 @@ def _take_key(event: Any, mapping: _Open, source: Source, problems: list[Problem
         key = 0.0
     if not isinstance(key, str):
         hint = f'write "{event.value}" if it is meant' if event.value else "write a key before the colon"
-        problems.append(Problem(f"keys are text, this one is {shown(key)}", mapping.path, hint, origin))
+        what, hint = (shown(key), hint) if source.is_quoted else ("none", "put it in quotes")
+        problems.append(Problem(f"keys are text, this one is {what}", mapping.path, hint, origin))
         mapping.keyed = (None, origin)
     elif key == "<<" and event.implicit[0]:
         problems.append(Problem("merge keys (`<<`) are not supported", mapping.path, _ALIAS_HINT, origin))
@@ -230,7 +231,8 @@ def _refuse_marks(event: Any, stack: list[_Open], source: Source, problems: list
         problems.append(Problem("anchors (`&name`) are not supported", _path(stack), _ALIAS_HINT, origin))
     if event.tag is not None:
         hint = "write the value alone; quotes make it text"
-        problems.append(Problem(f"tags are not supported (`{event.tag}`)", _path(stack), hint, origin))
+        named = f" (`{event.tag}`)" if source.is_quoted else ""
+        problems.append(Problem(f"tags are not supported{named}", _path(stack), hint, origin))
 
 
 def _origin(event: Any, source: Source) -> Origin:

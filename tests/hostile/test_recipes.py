@@ -130,6 +130,17 @@ def test_files_that_extend_two_each(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     refuses(tmp_path, "validate", "0.yaml", says="more than 64 files")
 
 
+@pytest.mark.parametrize(
+    "content", ["tok-12345-of-mine", "tok-12345: {", "[tok-12345", "a\ttok-12345: b: c", "!tok-12345 x", "12345: x"]
+)
+def test_what_extends_names_is_told_to_nobody(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be any file: a key, a token."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text("extends: token\n" + HEAD)
+    (tmp_path / "token").write_text(content)
+    assert "12345" not in refuses(tmp_path, "validate", "r.yaml", says="token:1:").err
+
+
 @pytest.mark.parametrize("form", ["json", "sarif", "github"])
 def test_findings_for_machines_are_counted_too(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
