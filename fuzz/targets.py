@@ -633,6 +633,8 @@ def _zoo_manifest(data: bytes, folder: Path) -> None:
         (folder / name).touch()
     (folder / "zoo.yaml").write_bytes(data)
     manifest = load_manifest(folder / "zoo.yaml")
+    if b"://" in data:
+        return  # nothing is asked of others' machines
     if not any(entry.glob and (entry.glob.startswith("/") or ".." in entry.glob) for entry in manifest.models):
         list(jobs_of(manifest, folder, Known()))  # a whole disk is nobody's small input
 

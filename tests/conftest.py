@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -227,3 +228,15 @@ def _no_secrets() -> Iterator[None]:
     """What one test takes from the environment is no secret of the next."""
     yield
     forget_secrets()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What lies at memory:// addresses, empty at first, and a cache of the test's own."""
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv("COMPRESSCTL_CACHE", str(tmp_path / "cache"))
+    system = fsspec.filesystem("memory")
+    system.store.clear()
+    system.pseudo_dirs[:] = [""]
+    yield system
+    system.store.clear()

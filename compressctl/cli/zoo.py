@@ -260,6 +260,8 @@ def _expected(standing: Standing) -> str:
         return f"cannot run: {planned.problem.splitlines()[0]}"
     if result is not None and standing.is_done:
         return f"done: {result.outcome}"
+    if planned.job.is_unfetched:
+        return "its model was not brought yet"
     before = f", took {result.seconds:.0f} s before" if result is not None and result.attempts else ""
     return f"{planned.cached} of {planned.steps} steps in the cache{before}"
 

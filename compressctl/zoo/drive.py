@@ -16,7 +16,7 @@ from compressctl.core.failures import refusal
 from compressctl.core.whole_files import lock
 from compressctl.store.cache_place import cache_folder
 from compressctl.zoo.facts import FactsReader
-from compressctl.zoo.jobs import Job, chosen_jobs, jobs_of
+from compressctl.zoo.jobs import is_selected, jobs_of
 from compressctl.zoo.keys import Planned, planned
 from compressctl.zoo.leaderboard import begin_anew
 from compressctl.zoo.local import run_local, stopping_cleanly
@@ -62,17 +62,24 @@ class Standing:
         )
 
 
-def standings(manifest: Manifest, base: Path, folder: Path, choice: Choice, cache: Cache | None) -> Iterator[Standing]:
-    """In the manifest's order, one after the other. Raises UsageError for models that are not there."""
-    failed_alone = "failed" in choice.only
+def standings(
+    manifest: Manifest, base: Path, folder: Path, choice: Choice, cache: Cache | None, *, fetches: bool = False
+) -> Iterator[Standing]:
+    """In the manifest's order, one after the other. fetches: whether models at addresses are brought, each when it is its turn.
+
+    Raises UsageError for models that are not there.
+    """
     patterns = [pattern for pattern in choice.only if pattern != "failed"]
     place = cache_folder() if cache is not None else None
     facts = FactsReader(place / "facts" if place is not None else None)
+
+    def selected(job: str, model: str) -> bool:
+        is_wanted = is_selected(job, model, only=patterns, shard=choice.shard)
+        return is_wanted and ("failed" not in choice.only or _failed(folder, job))
+
+    count = 0
     try:
-        count = 0
-        for job in chosen_jobs(jobs_of(manifest, base, facts), only=patterns, shard=choice.shard):
-            if failed_alone and not _failed(folder, job):
-                continue
+        for job in jobs_of(manifest, base, facts, selected, fetches=fetches):
             if choice.limit is not None and count >= choice.limit:
                 return
             count += 1
@@ -107,7 +114,9 @@ def carry_out(
             )
             again = "failed" in choice.only
             waiting = (
-                one.planned for one in standings(manifest, base, folder, choice, cache) if again or not one.is_done
+                one.planned
+                for one in standings(manifest, base, folder, choice, cache, fetches=True)
+                if again or not one.is_done
             )
 
             def keep(result: JobResult) -> None:
@@ -161,8 +170,8 @@ def _over(what: str, count: int, limit: int | str, total: int) -> list[str]:
     return [f"{count} of {total} jobs {what}, {limit} may"] if count > most else []
 
 
-def _failed(folder: Path, job: Job) -> bool:
-    result = read_result(folder, job.id)
+def _failed(folder: Path, job: str) -> bool:
+    result = read_result(folder, job)
     return result is not None and result.outcome is not Outcome.GOOD
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,17 +42,28 @@ class ModelFacts(BaseModel):
 
 @dataclass
 class FactsReader:
-    """Facts of one file after the other. folder: where what was read is kept, by the file's place, size and time of change."""
+    """Facts of one file after the other. folder: where what was read is kept, by the file's place, size and time of change, or by its content."""
 
     folder: Path | None = None
     _process: ChildProcess | None = field(default=None, init=False)
 
     def read(self, path: Path) -> ModelFacts:
         """Raises nothing for what is wrong with the file: see ModelFacts.problem."""
-        kept = self._kept_at(path)
-        if kept is not None and (found := _read(kept)) is not None:
-            return found
-        facts = self._ask(path)
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            return self._ask(path)
+        return self._read(f"{os.path.realpath(path)}\0{found.st_size}\0{found.st_mtime_ns}", lambda: path)
+
+    def read_content(self, sha256: str | None, fetch: Callable[[], Path]) -> ModelFacts:
+        """The same of a file whose content is known. fetch: brings it where nothing is kept of it; what it raises is raised."""
+        return self._read(sha256, fetch) if sha256 is not None else self.read(fetch())
+
+    def _read(self, mark: str, find: Callable[[], Path]) -> ModelFacts:
+        kept = self._kept_at(mark)
+        if kept is not None and (known := _read(kept)) is not None:
+            return known
+        facts = self._ask(find())
         if kept is not None and facts.problem is None:
             with suppress(OSError, CompressctlError):  # a cache that takes nothing is none
                 make_private(kept.parent)
@@ -80,15 +92,11 @@ class FactsReader:
             too_long.cancel()
         return ModelFacts.model_validate(answer)
 
-    def _kept_at(self, path: Path) -> Path | None:
-        try:
-            found = path.stat()
-        except (OSError, ValueError):
-            return None
+    def _kept_at(self, mark: str) -> Path | None:
         if self.folder is None:
             return None
-        mark = f"{_VERSION}\0{os.path.realpath(path)}\0{found.st_size}\0{found.st_mtime_ns}"
-        return self.folder / f"{hashlib.sha256(mark.encode(errors='surrogatepass')).hexdigest()[:32]}.json"
+        named = f"{_VERSION}\0{mark}"
+        return self.folder / f"{hashlib.sha256(named.encode(errors='surrogatepass')).hexdigest()[:32]}.json"
 
 
 def _read(kept: Path) -> ModelFacts | None:

@@ -4,45 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, ExitCode, MachineError, UsageError
 from compressctl.core.legible import shortened
 from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
-from compressctl.recipe.variables import escaped
 from compressctl.zoo.facts import FactsReader, ModelFacts
-from compressctl.zoo.model_files import MOST_FILES, files_for, fixed_part
+from compressctl.zoo.models import Model, absolute, models_of
 from compressctl.zoo.schema import Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
 
 _DEFAULT_TIME, _DEFAULT_CORES, _LONGEST_WHY = 3600, 1, 300
 
 
 @dataclass(frozen=True)
-class Model:
-    """path: the ONNX file; None for a model of another source, about which nothing is known before it is loaded."""
-
-    id: str
-    entry: ModelEntry
-    path: Path | None
-
-    def section(self, base: Path) -> dict[str, Any]:
-        """As a recipe's `model`."""
-        if self.path is not None:
-            return {"source": "onnx", "path": escaped(str(self.path))}
-        assert self.entry.model is not None
-        return {key: _absolute(value, base) for key, value in self.entry.model.items()}
-
-
-@dataclass(frozen=True)
 class Job:
     """One model under one recipe. sets: what is changed in the recipe, as `--set` writes it. why: which rule chose it.
 
-    recipe: None where there is none, which `problem` says.
+    recipe: None where there is none, which `problem` says. problem, code: why it cannot run, and what a run of its own would end with.
+    is_unfetched: its model lies elsewhere and was not brought, so that nothing is known of its content.
     """
 
     id: str
@@ -53,77 +36,50 @@ class Job:
     resources: Resources
     why: str
     problem: str | None = None
-
-    def is_in(self, index: int, count: int) -> bool:
-        """Whether it belongs to one of so many shards, counted from 1. The same id is always in the same one."""
-        return int(hashlib.sha256(self.id.encode()).hexdigest()[:12], 16) % count == index - 1
+    code: ExitCode = ExitCode.USAGE
+    is_unfetched: bool = False
 
 
-def models_of(manifest: Manifest, base: Path) -> list[Model]:
-    """In the manifest's order, and by path within a pattern. base: the manifest's folder.
-
-    Raises UsageError for ids that are taken, and patterns that find nothing.
-    """
-    found: list[Model] = []
-    taken: dict[str, int] = {}
-    for position, entry in enumerate(manifest.models):
-        for model in _models(entry, position, base, taken):
-            if len(found) >= MOST_FILES:
-                raise UsageError(f"the manifest names more than {MOST_FILES:,} models", hint="divide it")
-            if manifest.is_wanted(model.id):
-                found.append(model)
-    return found
+IsSelected = Callable[[str, str], bool]
+"""Whether a job is asked for, by its id and its model's."""
 
 
-def jobs_of(manifest: Manifest, base: Path, facts: FactsReader) -> Iterator[Job]:
-    """facts: asked for models that a rule looks into, and no others."""
+def is_selected(job: str, model: str, *, only: Sequence[str] = (), shard: tuple[int, int] | None = None) -> bool:
+    """only: ids, or patterns over them. shard: one of so many, counted from 1. The same id is always in the same one."""
+    named = not only or any(matches(pattern, (job, model)) for pattern in only)
+    if shard is None or not named:
+        return named
+    index, count = shard
+    return int(hashlib.sha256(job.encode()).hexdigest()[:12], 16) % count == index - 1
+
+
+def jobs_of(
+    manifest: Manifest,
+    base: Path,
+    facts: FactsReader,
+    selected: IsSelected = lambda job, model: True,
+    *,
+    fetches: bool = False,
+) -> Iterator[Job]:
+    """facts: asked for models that a rule looks into, and no others. fetches: whether models at addresses are brought."""
     for model in models_of(manifest, base):
-        yield from _jobs(manifest, model, base, facts)
+        # Where each model has one job, its id is known before the model is looked at, which may have to be brought for that.
+        if manifest.match == "all" or selected(model.id, model.id):
+            yield from (job for job in _jobs(manifest, model, base, facts, fetches) if selected(job.id, job.model))
 
 
-def _models(entry: ModelEntry, position: int, base: Path, taken: dict[str, int]) -> Iterator[Model]:
-    """taken: ids of other models in small letters, since there are disks that know no others; see _unused."""
-    at = f"models[{position}]"
-    if entry.glob is not None:
-        pattern = str(base / entry.glob)
-        files = files_for(pattern)
-        if not files:
-            raise UsageError(f"{at}: no file fits {entry.glob}", hint="patterns start from the manifest's folder")
-        start = fixed_part(pattern)
-        for file in files:
-            yield Model(_unused(_legal(str(file.relative_to(start).with_suffix(""))), taken), entry, file.absolute())
+def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader, fetches: bool) -> Iterator[Job]:
+    resources = _resources(manifest.defaults, None, model.entry)
+    try:
+        pinned = _pinned(model, manifest.defaults.retries) if fetches else model.pinned(fetches=False)
+    except CompressctlError as error:
+        why = "it cannot be brought"
+        yield Job(model.id, model.id, None, "", (), resources, why, str(error), error.exit_code)
         return
-    path = (base / entry.path).absolute() if entry.path is not None else None
-    name = entry.id or _legal(path.stem if path is not None else _name_of(entry.model or {}))
-    if name.lower() in taken:
-        raise UsageError(f"{at}: the id {name} is taken", hint="give it an `id` of its own, in whatever letters")
-    yield Model(_unused(name, taken), entry, path)
-
-
-def _legal(text: str) -> str:
-    """As an id, which becomes a file's name, and so tells nobody what the environment gave."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", without_secrets(text)).strip("-.")[:80] or "model"
-
-
-def _unused(name: str, taken: dict[str, int]) -> str:
-    """The name, or the first after it that is free; taken: names, each with the number that was tried last."""
-    number, chosen = taken.get(name.lower(), 1), name
-    while chosen.lower() in taken:
-        number += 1
-        chosen = f"{name}-{number}"
-    taken[name.lower()], taken[chosen.lower()] = number, 1
-    return chosen
-
-
-def _name_of(model: dict[str, Any]) -> str:
-    return str(next((model[key] for key in ("name", "path", "factory") if key in model), model.get("source", "model")))
-
-
-def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader) -> Iterator[Job]:
-    chosen = list(_chosen(manifest, model, facts))
+    chosen = list(_chosen(manifest, pinned or model, facts))
     if not chosen:
         why = "no rule fits it, and `defaults` names no recipe"
-        yield Job(model.id, model.id, None, "", (), _resources(manifest.defaults, None, model.entry), why, why)
+        yield Job(model.id, model.id, None, "", (), resources, why, why, ExitCode.NOTHING_TO_COMPRESS)
         return
     names = [rule.name.lower() for rule, _ in chosen]
     if len(set(names)) < len(names):
@@ -137,7 +93,7 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader) -> I
                 f"the id {job_id} holds what the environment gave, and becomes a file's name",
                 hint="write an `id` that anybody may read",
             )
-        sets = _sets(manifest.defaults, rule, model, base, job_id)
+        sets = _sets(manifest.defaults, rule, pinned or model, base, job_id)
         yield Job(
             job_id,
             model.id,
@@ -146,7 +102,18 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader) -> I
             sets,
             _resources(manifest.defaults, rule, model.entry),
             why,
+            is_unfetched=pinned is None,
         )
+
+
+def _pinned(model: Model, retries: int) -> Model | None:
+    """Brought, and again after what may pass by itself."""
+    for _ in range(retries):
+        try:
+            return model.pinned(fetches=True)
+        except MachineError:
+            continue
+    return model.pinned(fetches=True)
 
 
 def _chosen(manifest: Manifest, model: Model, facts: FactsReader) -> Iterator[tuple[Rule, str]]:
@@ -156,7 +123,7 @@ def _chosen(manifest: Manifest, model: Model, facts: FactsReader) -> Iterator[tu
         return
     is_chosen = False
     for position, rule in enumerate(manifest.recipes):
-        known = facts.read(model.path) if model.path is not None and rule.when.asks_facts else ModelFacts()
+        known = _facts(model, facts) if rule.when.asks_facts else ModelFacts()
         if _fits(rule.when, model, known):
             yield rule, _why(rule.when, position)
             is_chosen = True
@@ -164,6 +131,15 @@ def _chosen(manifest: Manifest, model: Model, facts: FactsReader) -> Iterator[tu
                 return
     if not is_chosen and manifest.defaults.recipe is not None:
         yield Rule(use=manifest.defaults.recipe), "the default"
+
+
+def _facts(model: Model, facts: FactsReader) -> ModelFacts:
+    if model.at is not None:
+        try:
+            return facts.read_content(model.at.sha256, model.fetch)
+        except CompressctlError as error:
+            return ModelFacts(problem=str(error))
+    return facts.read(model.path) if model.path is not None else ModelFacts()
 
 
 def _fits(when: When, model: Model, facts: ModelFacts) -> bool:
@@ -204,16 +180,7 @@ def _sets(defaults: Defaults, rule: Rule, model: Model, base: Path, job_id: str)
     limits = {f"budget.{name}": value for name, value in model.entry.budget.items()}
     own = {"model": model.section(base), "name": job_id.replace("@", "-")}
     values = {**own, **task, **defaults.set, **rule.set, **model.entry.set, **limits}
-    return tuple(without_secrets(f"{path}={json.dumps(_absolute(value, base))}") for path, value in values.items())
-
-
-def _absolute(value: Any, base: Path) -> Any:
-    """A path that begins with `./` is one of the manifest's; others belong to the recipe."""
-    if isinstance(value, str) and value.startswith(("./", "../")):
-        return str((base / value).absolute())
-    if isinstance(value, dict):
-        return {key: _absolute(inner, base) for key, inner in value.items()}
-    return [_absolute(inner, base) for inner in value] if isinstance(value, list) else value
+    return tuple(without_secrets(f"{path}={json.dumps(absolute(value, base))}") for path, value in values.items())
 
 
 def _resources(defaults: Defaults, rule: Rule | None, entry: ModelEntry) -> Resources:
@@ -221,19 +188,3 @@ def _resources(defaults: Defaults, rule: Rule | None, entry: ModelEntry) -> Reso
     for given in (defaults.resources, rule.resources if rule is not None else Resources(), entry.resources):
         found |= given.model_dump(exclude_none=True)
     return Resources(**found)
-
-
-def chosen_jobs(
-    jobs: Iterable[Job], *, only: Sequence[str] = (), shard: tuple[int, int] | None = None, limit: int | None = None
-) -> Iterator[Job]:
-    """only: ids, or patterns over them. limit: so many at most."""
-    count = 0
-    for job in jobs:
-        if only and not any(matches(pattern, (job.id, job.model)) for pattern in only):
-            continue
-        if shard is not None and not job.is_in(*shard):
-            continue
-        if limit is not None and count >= limit:
-            return
-        count += 1
-        yield job

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import compressctl
 from compressctl.core.cache import Cache
-from compressctl.core.errors import CompressctlError
+from compressctl.core.errors import CompressctlError, ExitCode
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import make_plan
 from compressctl.recipe.loader import load, resolve
@@ -23,7 +23,8 @@ _LONGEST_SETS = 100_000
 class Planned:
     """A job that was looked at before it runs. cached: steps that the cache holds, of so many.
 
-    problem: why it cannot run; its key is then of what was asked, so that it is looked at again when that changes.
+    problem: why it cannot run, code: what a run of its own would end with; its key is then of what was asked, so that it is looked
+    at again when that changes.
     """
 
     job: Job
@@ -31,12 +32,15 @@ class Planned:
     cached: int = 0
     steps: int = 0
     problem: str | None = None
+    code: ExitCode = ExitCode.USAGE
 
 
 def planned(job: Job, measure: MeasureLevel, cache: Cache | None) -> Planned:
     """Reads the recipe and hashes what it names; loads nothing, and raises nothing that is the job's own fault."""
     if job.recipe is None:
-        return Planned(job, _digest(["no recipe", job.model]), problem=job.problem)
+        return Planned(job, _digest(["no recipe", job.model]), problem=job.problem, code=job.code)
+    if job.is_unfetched:
+        return Planned(job, _digest(["its model was not brought", job.recipe, job.sets]))
     if sum(map(len, job.sets)) > _LONGEST_SETS:
         what = f"the values that the manifest puts into its recipe take more than {_LONGEST_SETS:,} letters"
         return Planned(job, _digest([job.recipe, job.sets]), problem=what)
@@ -44,7 +48,7 @@ def planned(job: Job, measure: MeasureLevel, cache: Cache | None) -> Planned:
         recipe = load(Path(job.recipe), job.sets)
         plan = make_plan(recipe, cache)
     except CompressctlError as error:
-        return Planned(job, _digest([job.recipe, job.sets, str(error)]), problem=str(error))
+        return Planned(job, _digest([job.recipe, job.sets, str(error)]), problem=str(error), code=error.exit_code)
     kept = [step for step in plan.steps if step.key is not None]
     key = _digest([compressctl.__version__, resolve(recipe), plan.digest, str(measure)])
     return Planned(job, key, sum(step.cached for step in kept), len(kept))

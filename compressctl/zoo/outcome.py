@@ -15,7 +15,7 @@ from compressctl.report.document import Report
 from compressctl.report.read import read_report
 from compressctl.zoo.results import Figures, Outcome
 
-_BY_CODE = {
+BY_CODE = {
     ExitCode.DONE: Outcome.GOOD,
     ExitCode.BUDGET_MISSED: Outcome.MISSED,
     ExitCode.USAGE: Outcome.INVALID,
@@ -46,7 +46,7 @@ def outcome_of(code: int | None, broken: Outcome | None, words: str, report: Pat
         )
         return (Outcome.MEMORY if name == "SIGKILL" else Outcome.CRASHED), what
     try:
-        outcome = _BY_CODE[ExitCode(code)]
+        outcome = BY_CODE[ExitCode(code)]
     except ValueError:
         return Outcome.BUG, f"exit code {code}: {said}"
     if outcome is Outcome.MACHINE and "memory" in said.lower():

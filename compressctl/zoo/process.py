@@ -21,7 +21,7 @@ import psutil
 from compressctl.core.errors import LONGEST_MESSAGE
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
-from compressctl.zoo.outcome import figures_of, outcome_of
+from compressctl.zoo.outcome import BY_CODE, figures_of, outcome_of
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.results import LOGS, RUNS, TEMPORARY, TRANSIENT, JobResult, Outcome
 
@@ -247,7 +247,7 @@ def _unstarted(planned: Planned, started: float) -> JobResult:
     job = planned.job
     return JobResult(
         job=job.id, model=job.model, recipe=job.recipe_id, why=job.why, key=planned.key,
-        outcome=Outcome.INVALID if job.recipe is not None else Outcome.NOTHING,
+        outcome=BY_CODE[planned.code],
         message=(planned.problem or "")[:LONGEST_MESSAGE], exit_code=None, attempts=0, started=started, seconds=0.0, paused_seconds=0.0,
         peak_memory=None, host=socket.gethostname(), log="", report=None, figures=None, command=(),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from compressctl.core.secrets import without_secrets
 from compressctl.core.tasks import Task
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.recipe.schema import ByteSize, Duration, Section
+from compressctl.sources.params import FilePath, Sha256
 from compressctl.zoo.results import NAME
 
 VERSION = "compressctl/v1"
@@ -123,8 +124,14 @@ class ModelEntry(Section):
     """One model, or all that a pattern finds."""
 
     id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=NAME)
-    path: str | None = Field(None, description="an ONNX file, relative to the manifest")
-    glob: str | None = Field(None, description="ONNX files, as in `models/**/*.onnx`")
+    path: FilePath | None = Field(
+        None, description="an ONNX file, relative to the manifest, or its address: s3://, gs://, hf://, https://"
+    )
+    sha256: Sha256 | None = Field(None, description="what the file must have; https:// needs it")
+    external: dict[str, Sha256] = Field(
+        {}, description="the same for files of external data, by what the model calls them"
+    )
+    glob: FilePath | None = Field(None, description="ONNX files, as in `models/**/*.onnx` or `s3://bucket/**/*.onnx`")
     model: dict[str, Any] | None = Field(None, description="a model of another source, as a recipe has it")
     task: Task | None = Field(None, description="what its outputs mean; a recipe that says nothing takes it")
     tags: tuple[str, ...] = ()
@@ -140,6 +147,8 @@ class ModelEntry(Section):
             raise ValueError(
                 "write one of `path`, `glob` and `model`" + (f", not {' and '.join(given)}" if given else "")
             )
+        if self.path is None and (self.sha256 is not None or self.external):
+            raise ValueError("checksums are of the file that `path` names; a recipe's `model` holds its own")
         if self.glob is not None and self.id is not None:
             raise ValueError("models that a pattern finds take their files' names: leave `id` out")
         return self
