@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +18,15 @@ from compressctl.core.machine import usable_cpus
 
 if TYPE_CHECKING:
     from compressctl.core.cache import Cache
-    from compressctl.zoo.drive import Choice, Standing
+    from compressctl.zoo.drive import Choice, Execute, Standing
     from compressctl.zoo.results import JobResult
     from compressctl.zoo.schema import Manifest
+
+
+class Executor(StrEnum):
+    LOCAL = "local"
+    RAY = "ray"
+
 
 zoo = typer.Typer(
     help="Compress many models: each by the recipe that fits it, in a process of its own, with a row for whatever becomes of it.",
@@ -90,6 +100,16 @@ def apply(
             "--jobs", min=1, max=4096, help="Jobs at a time. [default: as many as there are cores]", show_default=False
         ),
     ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Where jobs run: on this machine, or on a Ray cluster whose nodes share its files.")
+    ] = Executor.LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster, as in 10.0.0.1:6379; `auto`: the one that this machine belongs to. [default: RAY_ADDRESS, else one of this machine for this run]",
+            show_default=False,
+        ),
+    ] = None,
     cache: UseCache = True,
 ) -> None:
     """Run the jobs that are not done, several at a time; while one is timed, the others stand still.
@@ -102,16 +122,18 @@ def apply(
       compressctl zoo apply zoo.yaml --jobs 4
       compressctl zoo apply zoo.yaml --only failed
       compressctl zoo apply zoo.yaml --shard 2/8
+      compressctl zoo apply zoo.yaml --executor ray --ray-address auto
     """
     from compressctl.zoo.drive import carry_out, whole
 
+    execute = _execution(executor, jobs, ray_address)
     loaded, folder = _loaded(manifest, sets, output)
     carry_out(
         loaded,
         manifest.parent,
         folder,
         _choice(only, shard, limit),
-        workers=jobs or len(usable_cpus()),
+        execute=execute,
         cache=_cache() if cache else None,
         tell=_tell,
     )
@@ -215,6 +237,22 @@ def merge(
         print(path)
 
 
+def _execution(executor: Executor, jobs: int | None, ray_address: str | None) -> Execute:
+    if executor is Executor.RAY:
+        from compressctl.zoo.ray_cluster import Cluster
+
+        return Cluster(ray_address or os.environ.get("RAY_ADDRESS") or None, jobs, _say).run
+    if ray_address is not None:
+        raise UsageError("--ray-address is for --executor ray")
+    from compressctl.zoo.local import run_local
+
+    return partial(run_local, workers=jobs or len(usable_cpus()))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _write_leaderboard(folder: Path, loaded: Manifest) -> None:
     from compressctl.zoo.leaderboard import leaderboard, write
 
@@ -268,7 +306,8 @@ def _expected(standing: Standing) -> str:
 
 def _tell(result: JobResult) -> None:
     what = result.figures.headline if result.figures is not None and result.figures.headline else result.message
-    print(f"{result.job}  {result.outcome}  {result.seconds:.0f} s  {what}", flush=True)
+    again = f"  (sent again: {'; '.join(result.lost)})" if result.lost else ""
+    print(f"{result.job}  {result.outcome}  {result.seconds:.0f} s  {what}{again}", flush=True)
 
 
 def _print_whole(folder: Path, loaded: Manifest) -> None:

@@ -8,6 +8,7 @@ _OFF = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime: also keeps a database under ~/.cache/Microsoft, and files in TMPDIR
     "HF_HUB_DISABLE_TELEMETRY": "1",  # Hugging Face: hub, transformers, datasets
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "DO_NOT_TRACK": "1",  # a convention that many tools follow
 }
 """Environment variables, which child processes inherit. OpenVINO reads none: see `backends/openvino`."""

@@ -19,7 +19,6 @@ from compressctl.zoo.facts import FactsReader
 from compressctl.zoo.jobs import is_selected, jobs_of
 from compressctl.zoo.keys import Planned, planned
 from compressctl.zoo.leaderboard import begin_anew
-from compressctl.zoo.local import run_local, stopping_cleanly
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings
 from compressctl.zoo.results import (
@@ -34,6 +33,9 @@ from compressctl.zoo.results import (
     zoo_name,
 )
 from compressctl.zoo.schema import Manifest, ZooBudget
+
+Execute = Callable[[Iterator[Planned], Surroundings, Callable[[JobResult], None]], None]
+"""Runs each job once, and tells its result: see local.py and ray_cluster.py."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def carry_out(
     folder: Path,
     choice: Choice,
     *,
-    workers: int,
+    execute: Execute,
     cache: Cache | None,
     tell: Callable[[JobResult], None],
 ) -> None:
@@ -123,8 +125,7 @@ def carry_out(
                 write_result(folder, result)
                 tell(result)
 
-            with stopping_cleanly(around):
-                run_local(waiting, around, workers, keep)
+            execute(waiting, around, keep)
             if around.stop.is_set():
                 raise KeyboardInterrupt
     finally:

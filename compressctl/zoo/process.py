@@ -62,7 +62,7 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
     """Until it has ended, and again after what may pass by itself. Raises OSError where the zoo's folder takes nothing."""
     job, started, began = planned.job, time.time(), time.monotonic()
     if planned.problem is not None:
-        return _unstarted(planned, started)
+        return unstarted(planned, BY_CODE[planned.code], planned.problem)
     attempts, paused = 0, 0.0
     while True:
         attempts += 1
@@ -243,13 +243,13 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _unstarted(planned: Planned, started: float) -> JobResult:
+def unstarted(planned: Planned, outcome: Outcome, message: str) -> JobResult:
+    """The result of a job that no process was started for."""
     job = planned.job
     return JobResult(
-        job=job.id, model=job.model, recipe=job.recipe_id, why=job.why, key=planned.key,
-        outcome=BY_CODE[planned.code],
-        message=(planned.problem or "")[:LONGEST_MESSAGE], exit_code=None, attempts=0, started=started, seconds=0.0, paused_seconds=0.0,
-        peak_memory=None, host=socket.gethostname(), log="", report=None, figures=None, command=(),
+        job=job.id, model=job.model, recipe=job.recipe_id, why=job.why, key=planned.key, outcome=outcome, message=message[:LONGEST_MESSAGE],
+        exit_code=None, attempts=0, started=time.time(), seconds=0.0, paused_seconds=0.0, peak_memory=None,
+        host=socket.gethostname(), log="", report=None, figures=None, command=(),
     )  # fmt: skip
 
 

@@ -98,7 +98,7 @@ class Figures(BaseModel):
 class JobResult(BaseModel):
     """key: what decided the run, see keys.py; a result under another key is not this job's any more.
 
-    report, log: relative to the zoo's folder. seconds: on the clock; paused_seconds of them it stood still for others' timings.
+    report, log: relative to the zoo's folder. lost: what became of nodes or workers of a cluster that it ran on before. seconds: on the clock; paused_seconds of them it stood still for others' timings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -121,6 +121,7 @@ class JobResult(BaseModel):
     report: str | None
     figures: Figures | None
     command: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _leads_to_its_own_report(self) -> Self:

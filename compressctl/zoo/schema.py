@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
@@ -82,6 +82,9 @@ class Resources(Section):
         None, description="on the clock, without what it stood still for timings (default: 1h)"
     )
     disk: ByteSize | None = Field(None, description="what its folder and its temporary files hold")
+    ray: dict[str, PositiveFloat] | None = Field(
+        None, description="what it takes of a Ray cluster's own resources, as in {timing: 1}; other executors ignore it"
+    )
 
 
 class When(Section):

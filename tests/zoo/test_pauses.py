@@ -1,5 +1,6 @@
 """One timing at a time, and jobs that stand still meanwhile."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -77,6 +78,17 @@ def test_others_stand_still_while_one_times_and_go_on(tmp_path: Path, start: Sta
         wait_until_it(psutil.Process(late.pid), psutil.STATUS_RUNNING)
         assert pauses.seconds(idle.pid) > 0
         assert pauses.seconds(one.pid) == 0
+
+
+def test_all_who_have_jobs_stop_them(tmp_path: Path, start: Start) -> None:
+    """On a node of a cluster each job has a worker of its own, and the worker knows no other job."""
+    with contextlib.ExitStack() as stack:
+        idle = [start("import time; time.sleep(600)") for _ in range(12)]
+        for process in idle:
+            stack.enter_context(Pauses()).add(process.pid)
+        start(TIMING, str(tmp_path), "one")
+        wait_for(tmp_path / "one-begins")
+        assert {psutil.Process(process.pid).status() for process in idle} == {psutil.STATUS_STOPPED}
 
 
 def test_one_that_is_killed_while_it_times_holds_nobody(tmp_path: Path, start: Start) -> None:

@@ -132,6 +132,16 @@ time.sleep(600)
     assert not alive
 
 
+def test_signals_that_its_parent_blocks_reach_it(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers block Ctrl-C, and what a process starts inherits that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        said = run(around, monkeypatch, "import signal; print(signal.pthread_sigmask(0, ())); raise SystemExit(2)")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert said.message == "set()"
+
+
 def test_a_job_does_not_write_to_the_page_of_a_ci_job_and_runs_without_a_cache_when_told(
     around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,4 +165,4 @@ def test_an_error_of_the_driver_stops_what_runs(around: Surroundings, monkeypatc
 
     jobs = [Planned(Job(seconds, seconds, "r.yaml", "r", (), Resources(), ""), "key") for seconds in ("0", "600")]
     with pytest.raises(OSError, match="no space"):
-        run_local(iter(jobs), around, 2, tell)
+        run_local(iter(jobs), around, tell, workers=2)
