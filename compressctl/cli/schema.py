@@ -1,4 +1,4 @@
-"""compressctl schema: the JSON schemas of recipes and reports."""
+"""compressctl schema: the JSON schemas of recipes, of zoos and of reports."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ def schema(
     report: Annotated[
         bool, typer.Option("--report", help="The schema of report.json instead of the recipe's.")
     ] = False,
+    zoo: Annotated[bool, typer.Option("--zoo", help="The schema of a zoo's manifest instead of the recipe's.")] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The recipe reference in Markdown instead: every key, as docs/recipe.md.")
     ] = False,
 ) -> None:
-    """Write the recipe's JSON schema, for completion and checks in an editor, or that of report.json, for programs.
+    """Write the recipe's JSON schema, or a zoo's, for completion and checks in an editor, or that of report.json, for programs.
 
     Put `# yaml-language-server: $schema=recipe.v1.json` on a recipe's first line.
 
     \b
     Examples:
       compressctl schema --output recipe.v1.json
+      compressctl schema --zoo --output zoo.v1.json
       compressctl schema --report
     """
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
 
-    if report and markdown:
-        raise UsageError("--report and --markdown exclude each other")
+    if report + markdown + zoo > 1:
+        raise UsageError("--report, --zoo and --markdown exclude each other")
     if report:
         from compressctl.report.document import json_schema as make
+    elif zoo:
+        from compressctl.zoo.json_schema import json_schema as make
     else:
         from compressctl.recipe.json_schema import schema as make
     if markdown:
@@ -44,7 +48,7 @@ def schema(
         text = render()
     else:
         text = json.dumps(make(), indent=1) + "\n"
-    if not report:
+    if not report and not zoo:
         for error in (error for registry in REGISTRIES.values() for error in registry.usable()[1]):
             typer.echo(f"left out: {error}", err=True)
     if output is None:

@@ -17,6 +17,8 @@ from compressctl.zoo.results import NAME
 
 VERSION = "compressctl/v1"
 
+PLACES = ("path", "glob", "model")
+"""Keys that say where a model is."""
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _COMPARED = re.compile(r"\s*(<=|>=|<|>|=)?\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGBT]?)B?\s*", re.ASCII | re.IGNORECASE)
 _COMPARISONS = {
@@ -145,7 +147,7 @@ class ModelEntry(Section):
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        given = [name for name in ("path", "glob", "model") if getattr(self, name) is not None]
+        given = [name for name in PLACES if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 "write one of `path`, `glob` and `model`" + (f", not {' and '.join(given)}" if given else "")

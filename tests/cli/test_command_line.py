@@ -43,6 +43,7 @@ print("LOADED", *sys.modules)
         ["show", QUICKSTART],
         ["list"],
         ["schema"],
+        ["schema", "--zoo"],
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from compressctl.core.errors import RecipeError
+from compressctl.zoo.json_schema import json_schema
 from compressctl.zoo.load import load_manifest
 from compressctl.zoo.schema import Manifest, holds
 
@@ -80,3 +83,26 @@ def test_limits_compare_as_they_are_written(value: float, sign: str, number: int
 
 def test_two_limits_are_both_held() -> None:
     assert [holds(">1M <10M", value) for value in (1e6, 5e6, 1e7)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("op", "op"),
+        ("ops: [LSTM]", "op: [LSTM]"),
+        ("path: a.onnx", "path: a.onnx, glob: b"),
+        ("zoo: compressctl/v1", "zoo: 7"),
+        ("cores: 2", "cores: 0"),
+        ("use: recurrent.yaml", "set: {}"),
+        ("speedup: 1.2", "speedup: ~"),
+    ],
+)
+def test_the_schema_refuses_what_the_loader_refuses(old: str, new: str, tmp_path: Path) -> None:
+    text = GOOD.replace(old, new).replace("${memory}", "2GiB")
+    problems = list(jsonschema.Draft202012Validator(json_schema()).iter_errors(yaml.safe_load(text)))
+    try:
+        read(tmp_path, text)
+    except RecipeError:
+        assert problems
+    else:
+        assert not problems
