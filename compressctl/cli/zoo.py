@@ -70,20 +70,30 @@ def plan(
     shard: Shard = None,
     limit: Limit = None,
 ) -> None:
-    """Show each job: which recipe and why, what the cache holds of it, what came of it before. Loads no model.
+    """Show each job: which recipe and why, what the cache holds of it, how long it or others of its recipe took. Loads no model.
 
     \b
     Examples:
       compressctl zoo plan zoo.yaml
       compressctl zoo plan zoo.yaml --only 'yolo*'
     """
+    from compressctl.zoo.estimates import Estimates, in_words
+    from compressctl.zoo.results import all_results
+
     loaded, folder = _loaded(manifest, sets, output)
-    count = done = 0
+    estimates = Estimates.of(all_results(folder))
+    count = done = unknown = 0
+    seconds = 0.0
     for standing in _standings(loaded, manifest, folder, _choice(only, shard, limit)):
         job = standing.planned.job
-        print(f"{job.id}  {job.recipe_id or 'no recipe'} ({job.why})  {_expected(standing)}")
+        takes = estimates.seconds(job)
+        print(f"{job.id}  {job.recipe_id or 'no recipe'} ({job.why})  {_expected(standing, takes)}")
         count, done = count + 1, done + standing.is_done
-    print(f"{count} job{'' if count == 1 else 's'}, {done} done")
+        if standing.is_waiting:
+            seconds, unknown = seconds + (takes or 0.0), unknown + (takes is None)
+    left = f", {in_words(seconds)} of work left" if seconds else ""
+    others = f" beside {unknown} of which nothing is known" if seconds and unknown else ""
+    print(f"{count} job{'' if count == 1 else 's'}, {done} done{left}{others}")
 
 
 @zoo.command("apply")
@@ -128,15 +138,19 @@ def apply(
 
     execute = _execution(executor, jobs, ray_address)
     loaded, folder = _loaded(manifest, sets, output)
-    carry_out(
-        loaded,
-        manifest.parent,
-        folder,
-        _choice(only, shard, limit),
-        execute=execute,
-        cache=_cache() if cache else None,
-        tell=_tell,
-    )
+    try:
+        carry_out(
+            loaded,
+            manifest.parent,
+            folder,
+            _choice(only, shard, limit),
+            execute=execute,
+            cache=_cache() if cache else None,
+            tell=_tell,
+        )
+    except KeyboardInterrupt:
+        _write_leaderboard(folder, loaded)
+        raise
     _write_leaderboard(folder, loaded)
     found = whole(folder, loaded.budget)
     _print_whole(folder, loaded)
@@ -292,7 +306,9 @@ def _cache() -> Cache | None:
     return stage_cache()
 
 
-def _expected(standing: Standing) -> str:
+def _expected(standing: Standing, seconds: float | None) -> str:
+    from compressctl.zoo.estimates import in_words
+
     planned, result = standing.planned, standing.result
     if planned.problem is not None:
         return f"cannot run: {planned.problem.splitlines()[0]}"
@@ -300,8 +316,8 @@ def _expected(standing: Standing) -> str:
         return f"done: {result.outcome}"
     if planned.job.is_unfetched:
         return "its model was not brought yet"
-    before = f", took {result.seconds:.0f} s before" if result is not None and result.attempts else ""
-    return f"{planned.cached} of {planned.steps} steps in the cache{before}"
+    takes = f", {in_words(seconds)}" if seconds is not None else ""
+    return f"{planned.cached} of {planned.steps} steps in the cache{takes}"
 
 
 def _tell(result: JobResult) -> None:

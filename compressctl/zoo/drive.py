@@ -63,6 +63,10 @@ class Standing:
             and self.result.outcome not in (Outcome.INTERRUPTED, Outcome.MACHINE)
         )
 
+    @property
+    def is_waiting(self) -> bool:
+        return not self.is_done and self.planned.problem is None
+
 
 def standings(
     manifest: Manifest, base: Path, folder: Path, choice: Choice, cache: Cache | None, *, fetches: bool = False
