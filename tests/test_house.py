@@ -11,7 +11,7 @@ import compressctl
 PACKAGE = Path(compressctl.__file__).parent
 ORDER = [
     "core", "store", "recipe", "numerics", "packed", "graph", "sources", "tasks", "training", "layers", "techniques", "backends", "measure", "pipeline",
-    "report", "zoo", "api", "diagnosis", "cli",
+    "report", "publish", "zoo", "api", "diagnosis", "cli",
 ]  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

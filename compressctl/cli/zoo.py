@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressctl.core.errors import UsageError
+from compressctl.cli.publish import DryRun, Private
+from compressctl.core.errors import CompressctlError, MissingDependencyError, UsageError
 from compressctl.core.machine import usable_cpus
 
 if TYPE_CHECKING:
@@ -265,6 +266,48 @@ def _execution(executor: Executor, jobs: int | None, ray_address: str | None) ->
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+@zoo.command("publish")
+def publish(
+    manifest: ManifestPath,
+    owner: Annotated[str, typer.Option(metavar="NAME", help="Whose repositories: a user or an organisation.")],
+    sets: Sets = None,
+    output: Output = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="JOB", help="Jobs by id or pattern. Repeatable.")] = None,
+    private: Private = False,
+    dry_run: DryRun = None,
+) -> None:
+    """Publish the file of each job that ended well on the Hugging Face Hub, in a repository that is called like the job.
+
+    What cards say beside what was measured stands in the manifest: `card: {base_model: ..., license: ..., dataset: ...}` of a
+    model or of `defaults`. What cannot be published does not keep the others from it.
+
+    \b
+    Examples:
+      compressctl zoo publish zoo.yaml --owner my-team --dry-run cards/
+      compressctl zoo publish zoo.yaml --owner my-team --only 'yolo*' --private
+    """
+    from compressctl.publish.hub import check_name, publish_run
+    from compressctl.zoo.publish import cards
+
+    loaded, folder = _loaded(manifest, sets, output)
+    found = list(cards(loaded, manifest.parent, folder, only or ()))
+    if not found:
+        raise UsageError(f"no job in {folder} ended well", hint="`compressctl zoo status` says how they ended")
+    failed: list[CompressctlError] = []
+    for card in found:
+        try:
+            repo = check_name(f"{owner}/{card.about.name}")
+            into = dry_run / card.about.name if dry_run is not None else None
+            print(f"{card.job}  {publish_run(card.run, repo, card.about, into, private=private)}")
+        except MissingDependencyError:
+            raise
+        except CompressctlError as error:
+            typer.echo(f"{card.job}  {error}", err=True)
+            failed.append(error)
+    if failed:
+        raise type(failed[0])(f"{len(failed)} of {len(found)} could not be published")
 
 
 def _write_leaderboard(folder: Path, loaded: Manifest) -> None:

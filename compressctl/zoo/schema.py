@@ -110,6 +110,15 @@ class When(Section):
         return any(getattr(self, name) not in (None, ()) for name in type(self).model_fields if name not in own)
 
 
+class CardSection(Section):
+    """What only its publisher knows of a model, for `zoo publish`."""
+
+    base_model: str | None = Field(None, description="what it was made of, as owner/name on the Hub")
+    license: str | None = Field(None, description="as the Hub names it, as in apache-2.0")
+    dataset: str | None = Field(None, description="what it was scored on")
+    pipeline_tag: str | None = Field(None, description="the Hub's name of the task")
+
+
 class Rule(Section):
     """A recipe, and the models that it is for."""
 
@@ -144,6 +153,7 @@ class ModelEntry(Section):
     set: dict[str, Any] = Field({}, description="values of its recipe")
     budget: dict[str, Any] = Field({}, description="limits beside its recipe's, or instead of them")
     resources: Resources = Resources()
+    card: CardSection = CardSection()
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -184,6 +194,7 @@ class Defaults(Section):
     recipe: str | None = Field(None, description="for models that no rule fits")
     set: dict[str, Any] = Field({}, description="values of every recipe")
     resources: Resources = Resources()
+    card: CardSection = CardSection()
     measure: MeasureLevel = Field(MeasureLevel.FINAL, description="as for `compressctl apply --measure`")
     retries: int = Field(
         1, ge=0, le=10, description="after what may pass by itself: a full disk, no memory, a lost connection"
