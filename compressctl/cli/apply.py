@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressctl.cli.boundary import tell
-from compressctl.cli.options import RecipePath, Sets, Shapes, Unsets
+from compressctl.cli.options import RecipePath, Sets, Shapes, SharedCacheAddress, SharedCacheMode, Unsets
 from compressctl.core.errors import RenamedWarning, UsageError, in_short
 from compressctl.pipeline.measure_level import MeasureLevel
 
@@ -65,6 +65,8 @@ def apply(
             show_default=False,
         ),
     ] = None,
+    shared_cache: SharedCacheAddress = None,
+    shared_cache_mode: SharedCacheMode = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and plan, then stop.")] = False,
 ) -> None:
     """Run a recipe: compress, export, measure the exported file, and report.
@@ -85,9 +87,10 @@ def apply(
     from compressctl.pipeline.process_group import is_launched, rank
     from compressctl.recipe.loader import load
     from compressctl.recipe.set_of_files import files_of
-    from compressctl.store.cache_place import stage_cache
+    from compressctl.store.cache_place import stage_cache, use_shared_cache
 
     limit = TimeLimit(time_limit_of(time_limit)) if time_limit is not None else None
+    use_shared_cache(shared_cache, shared_cache_mode)
     place = stage_cache() if cache else None
 
     def prepare(more: Sequence[str] = ()) -> tuple[Recipe, Plan]:

@@ -57,6 +57,7 @@ GROUPS = {
         "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
         "runs": Command("compressctl.cli.runs:runs", "List earlier runs, show, pin or clean them up."),
         "publish": Command("compressctl.cli.publish:publish", "Publish a run's file with a model card on the Hub."),
+        "cache": Command("compressctl.cli.cache:cache", "Say what the caches hold, and remove what is too much."),
     },
     "Work on files, without a recipe": {
         "inspect": Command("compressctl.cli.inspect:inspect", "Show a model's layers, parameters and cost."),

@@ -19,3 +19,21 @@ Shapes = Annotated[
     ),
 ]
 Unsets = Annotated[list[str] | None, typer.Option("--unset", metavar="PATH", help="Remove a value. Repeatable.")]
+SharedCacheAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--shared-cache",
+        metavar="ADDRESS",
+        help="A cache that a team shares, behind this machine's, as in s3://bucket/cache. [env: COMPRESSCTL_SHARED_CACHE]",
+        show_default=False,
+    ),
+]
+SharedCacheMode = Annotated[
+    str | None,
+    typer.Option(
+        "--shared-cache-mode",
+        metavar="MODE",
+        help="write: what is made is put there, too; read: entries are taken alone. [env: COMPRESSCTL_SHARED_CACHE_MODE] [default: write]",
+        show_default=False,
+    ),
+]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressctl.cli.options import RecipePath, Sets, Unsets
+from compressctl.cli.options import RecipePath, Sets, SharedCacheAddress, Unsets
 from compressctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def plan(
             "--check", help="Also load the model and fly one real batch through it, as `apply` does before any stage."
         ),
     ] = False,
+    shared_cache: SharedCacheAddress = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the steps as JSON.")] = False,
 ) -> None:
     """Show the steps that a recipe would take: forms, what the cache holds already, and every impossible order.
@@ -39,8 +40,9 @@ def plan(
     """
     from compressctl.pipeline.plan import make_plan
     from compressctl.recipe.loader import load
-    from compressctl.store.cache_place import stage_cache
+    from compressctl.store.cache_place import stage_cache, use_shared_cache
 
+    use_shared_cache(shared_cache, None)
     loaded = load(recipe, sets or (), unsets or ())
     made = make_plan(loaded, stage_cache())
     if not as_json:

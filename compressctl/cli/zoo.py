@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressctl.cli.options import SharedCacheAddress, SharedCacheMode
 from compressctl.cli.publish import DryRun, Private
 from compressctl.core.errors import CompressctlError, MissingDependencyError, UsageError
 from compressctl.core.machine import usable_cpus
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from compressctl.zoo.drive import Choice, Execute, Standing
     from compressctl.zoo.results import JobResult
     from compressctl.zoo.schema import Manifest
+    from compressctl.zoo.stored import ZooStore
 
 
 class Executor(StrEnum):
@@ -53,6 +55,15 @@ Shard = Annotated[
     typer.Option(metavar="I/N", help="The I-th of N parts, the same jobs each time, as in 2/8.", show_default=False),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="So many jobs at most.", show_default=False)]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="ADDRESS",
+        help="Where results are too, as in s3://bucket/zoo. [default: the manifest's]",
+        show_default=False,
+    ),
+]
 UseCache = Annotated[
     bool,
     typer.Option(
@@ -70,6 +81,8 @@ def plan(
     only: Only = None,
     shard: Shard = None,
     limit: Limit = None,
+    store: Store = None,
+    shared_cache: SharedCacheAddress = None,
 ) -> None:
     """Show each job: which recipe and why, what the cache holds of it, how long it or others of its recipe took. Loads no model.
 
@@ -82,10 +95,11 @@ def plan(
     from compressctl.zoo.results import all_results
 
     loaded, folder = _loaded(manifest, sets, output)
+    _use_shared_cache(loaded, shared_cache, None)
     estimates = Estimates.of(all_results(folder))
     count = done = unknown = 0
     seconds = 0.0
-    for standing in _standings(loaded, manifest, folder, _choice(only, shard, limit)):
+    for standing in _standings(loaded, manifest, folder, _choice(only, shard, limit), _store(loaded, store, folder)):
         job = standing.planned.job
         takes = estimates.seconds(job)
         print(f"{job.id}  {job.recipe_id or 'no recipe'} ({job.why})  {_expected(standing, takes)}")
@@ -122,6 +136,9 @@ def apply(
         ),
     ] = None,
     cache: UseCache = True,
+    store: Store = None,
+    shared_cache: SharedCacheAddress = None,
+    shared_cache_mode: SharedCacheMode = None,
 ) -> None:
     """Run the jobs that are not done, several at a time; while one is timed, the others stand still.
 
@@ -139,6 +156,7 @@ def apply(
 
     execute = _execution(executor, jobs, ray_address)
     loaded, folder = _loaded(manifest, sets, output)
+    _use_shared_cache(loaded, shared_cache, shared_cache_mode)
     try:
         carry_out(
             loaded,
@@ -147,6 +165,7 @@ def apply(
             _choice(only, shard, limit),
             execute=execute,
             cache=_cache() if cache else None,
+            store=_store(loaded, store, folder),
             tell=_tell,
         )
     except KeyboardInterrupt:
@@ -159,7 +178,7 @@ def apply(
 
 
 @zoo.command("status")
-def status(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> None:
+def status(manifest: ManifestPath, sets: Sets = None, output: Output = None, store: Store = None) -> None:
     """Count what came of the jobs so far, also while they run.
 
     \b
@@ -167,11 +186,12 @@ def status(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> 
       compressctl zoo status zoo.yaml
     """
     loaded, folder = _loaded(manifest, sets, output)
+    _bring_results(loaded, store, folder)
     _print_whole(folder, loaded)
 
 
 @zoo.command("report")
-def report(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> None:
+def report(manifest: ManifestPath, sets: Sets = None, output: Output = None, store: Store = None) -> None:
     """Write the leaderboard of the results so far: HTML, CSV, JSON Lines, Markdown and JUnit.
 
     \b
@@ -179,6 +199,7 @@ def report(manifest: ManifestPath, sets: Sets = None, output: Output = None) -> 
       compressctl zoo report zoo.yaml
     """
     loaded, folder = _loaded(manifest, sets, output)
+    _bring_results(loaded, store, folder)
     if not (folder / "results").is_dir():
         raise UsageError(
             f"{folder} holds no results", hint="`compressctl zoo apply` makes them; --output names another folder"
@@ -337,10 +358,36 @@ def _shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _standings(loaded: Manifest, manifest: Path, folder: Path, choice: Choice) -> list[Standing]:
+def _standings(
+    loaded: Manifest, manifest: Path, folder: Path, choice: Choice, store: ZooStore | None = None
+) -> list[Standing]:
     from compressctl.zoo.drive import standings
 
-    return list(standings(loaded, manifest.parent, folder, choice, _cache()))
+    return list(standings(loaded, manifest.parent, folder, choice, _cache(), store=store))
+
+
+def _store(loaded: Manifest, given: str | None, folder: Path) -> ZooStore | None:
+    """The address that is given, else the manifest's."""
+    from compressctl.store.address import parse
+    from compressctl.zoo.stored import ZooStore
+
+    text = given or loaded.store
+    return ZooStore(parse(text), folder) if text is not None else None
+
+
+def _bring_results(loaded: Manifest, given: str | None, folder: Path) -> None:
+    from compressctl.zoo.drive import bring_results
+
+    store = _store(loaded, given, folder)
+    if store is not None:
+        bring_results(loaded, folder, store)
+
+
+def _use_shared_cache(loaded: Manifest, address: str | None, mode: str | None) -> None:
+    """Whoever starts it decides before the manifest does."""
+    from compressctl.store.cache_place import shared_place, use_shared_cache
+
+    use_shared_cache(address or (None if shared_place() is not None else loaded.shared_cache), mode)
 
 
 def _cache() -> Cache | None:

@@ -16,7 +16,7 @@ from compressctl.core.private_folders import is_private, make_private
 from compressctl.core.regular_files import NotRegularError, open_regular, read_regular
 from compressctl.core.whole_files import FolderInWriting, sweep
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _UNFINISHED = "unfinished"
 _UNFINISHED_SECONDS = 14 * 24 * 3600
 """Nobody resumes a run that was killed two weeks ago."""
@@ -57,8 +57,8 @@ class Cache:
                 return False
             if not self._trusts_others and not all(map(is_private, found)):
                 return False
-            manifest = json.loads(read_regular(folder / _MANIFEST))
-            files = {str(path.relative_to(folder)) for path in paths if not path.is_dir()} - {_MANIFEST}
+            manifest = json.loads(read_regular(folder / MANIFEST))
+            files = {str(path.relative_to(folder)) for path in paths if not path.is_dir()} - {MANIFEST}
             if manifest["key"] != key or files != manifest["files"].keys():
                 return False
             return all(_digest(folder / name) == digest for name, digest in manifest["files"].items())
@@ -87,7 +87,7 @@ class Cache:
                 "key": key,
                 "files": {str(file.relative_to(temporary)): _digest(file) for file in _files(temporary)},
             }
-            _write_durably(temporary / _MANIFEST, json.dumps(manifest))
+            _write_durably(temporary / MANIFEST, json.dumps(manifest))
             for path in temporary.rglob("*"):
                 path.chmod(stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR)
             try:
@@ -109,6 +109,11 @@ class Cache:
         """Remove what `unfinished` kept."""
         shutil.rmtree(self.root / _UNFINISHED / key, ignore_errors=True)
 
+    def taken(self) -> tuple[int, int]:
+        """How many entries there are, and their bytes."""
+        sizes = [_size_bytes(entry) for entry in self.root.glob("*") if (entry / MANIFEST).exists()]
+        return len(sizes), sum(sizes)
+
     def trim(self, limit_bytes: int, unused_seconds: float = 0.0) -> None:
         """Remove the entries that were used longest ago until the rest fits, and what was left unfinished weeks ago.
 
@@ -125,7 +130,7 @@ class Cache:
             used = _last_used(folder)
             if used is not None and time.time() - used > _UNFINISHED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-        ages = [(used, entry) for entry in self.root.iterdir() if (used := _last_used(entry, _MANIFEST)) is not None]
+        ages = [(used, entry) for entry in self.root.iterdir() if (used := _last_used(entry, MANIFEST)) is not None]
         total = 0
         for used, entry in sorted(ages, reverse=True):
             total += _size_bytes(entry)

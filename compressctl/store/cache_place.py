@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import os
 import tempfile
 import warnings
 from pathlib import Path
 
 from compressctl.core.cache import Cache
-from compressctl.core.errors import NoCacheWarning
+from compressctl.core.errors import NoCacheWarning, UsageError
 from compressctl.core.private_folders import who_else_may_change
+from compressctl.store.address import parse
+from compressctl.store.shared_cache import SharedCache, SharedPlace
 
 TRUST = "COMPRESSCTL_TRUST_CACHE"
 """The environment variable that lets a cache be used which others can write to, when it is 1."""
 
+
+SHARED, SHARED_MODE = "COMPRESSCTL_SHARED_CACHE", "COMPRESSCTL_SHARED_CACHE_MODE"
+"""The environment variables that name a cache which several machines share, and say whether entries are put there."""
 
 DOWNLOADS_LIMIT_BYTES = 20 * 1024**3
 IN_USE_SECONDS = 24 * 3600
@@ -23,8 +29,39 @@ IN_USE_SECONDS = 24 * 3600
 
 
 def stage_cache() -> Cache | None:
-    """The cache of stages' outputs; None, with a warning, where no folder could hold one, or others can write to it."""
-    return _cache("stages", "nothing is kept in a cache")
+    """The cache of stages' outputs; None, with a warning, where no folder could hold one, or others can write to it.
+
+    Where the environment names a shared cache, it stands behind a folder of its own: what others put there is no part of runs that do
+    not name it. Raises UsageError for a shared cache that is none.
+    """
+    place = shared_place()
+    if place is None:
+        return _cache("stages", "nothing is kept in a cache")
+    own = hashlib.sha256(place.address.text.encode()).hexdigest()[:32]
+    local = _cache(f"shared/{own}", "nothing is kept in a cache, and the shared one is not used")
+    return SharedCache(local.root, place, trusts_others=trusts_others()) if local is not None else None
+
+
+def shared_place() -> SharedPlace | None:
+    """What the environment says of a shared cache. Raises UsageError."""
+    address, mode = os.environ.get(SHARED), os.environ.get(SHARED_MODE) or "write"
+    if not address:
+        return None
+    if mode not in ("read", "write"):
+        raise UsageError(f"{SHARED_MODE} is {mode!r}", hint="write read or write")
+    return SharedPlace(parse(address), "read" if mode == "read" else "write")
+
+
+def use_shared_cache(address: str | None, mode: str | None) -> None:
+    """For this process and all that it starts. Raises UsageError for a shared cache that is none."""
+    for name, value in ((SHARED, address), (SHARED_MODE, mode)):
+        if value is not None:
+            os.environ[name] = value
+    shared_place()
+
+
+def trusts_others() -> bool:
+    return os.environ.get(TRUST) == "1"
 
 
 def downloads() -> Cache:
@@ -47,8 +84,7 @@ def _cache(name: str, otherwise: str) -> Cache | None:
         warnings.warn(message, NoCacheWarning, stacklevel=3)
         return None
     folder = root / name
-    trusts_others = os.environ.get(TRUST) == "1"
-    reason = None if trusts_others else who_else_may_change(folder)
+    reason = None if trusts_others() else who_else_may_change(folder)
     if reason is not None:
         message = (
             f"nothing is read from the cache or kept in it: {reason}, and whoever can write there decides what a run gives; "
@@ -56,7 +92,7 @@ def _cache(name: str, otherwise: str) -> Cache | None:
         )
         warnings.warn(message, NoCacheWarning, stacklevel=3)
         return None
-    return Cache(folder, trusts_others=trusts_others)
+    return Cache(folder, trusts_others=trusts_others())
 
 
 def cache_folder() -> Path | None:

@@ -32,7 +32,9 @@ _LIBRARIES = {
 _PARTS: Mapping[str, Any] = {"chunksize": 16 * 1024**2, "max_concurrency": 2}
 """Of large files to S3: what is in memory at once."""
 
-_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}
+_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 60}
+"""Seconds."""
+
 _MARKS = (
     "ETag", "etag", "version_id", "VersionId", "generation", "blob_id", "lfs", "LastModified", "updated", "mtime", "created",
 )  # fmt: skip
@@ -72,7 +74,10 @@ def ask(address: Address) -> Found:
 def exists(address: Address) -> bool:
     """Raises what `ask` does where it cannot be said."""
     with _told(address):
-        return bool(_system(address).isfile(address.place))
+        try:
+            return bool(_system(address).info(_path(address))["type"] == "file")
+        except FileNotFoundError:
+            return False
 
 
 def read_into(address: Address, stream: BinaryIO, most_bytes: int = LARGEST) -> str:
@@ -207,7 +212,7 @@ def _system_of(scheme: str) -> Any:
 
 def _options(scheme: str) -> dict[str, Any]:
     if scheme == "s3":
-        return {"use_listings_cache": False, "config_kwargs": dict(_TIMEOUTS)}
+        return {"use_listings_cache": False, "config_kwargs": {**_TIMEOUTS, "retries": {"max_attempts": 3}}}
     if scheme == "https":
         import aiohttp
 

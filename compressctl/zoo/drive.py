@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from compressctl.core.cache import Cache
-from compressctl.core.errors import ExitCode, UsageError
+from compressctl.core.errors import CompressctlError, ExitCode, UsageError
 from compressctl.core.failures import refusal
 from compressctl.core.whole_files import lock
 from compressctl.store.cache_place import cache_folder
@@ -33,6 +34,7 @@ from compressctl.zoo.results import (
     zoo_name,
 )
 from compressctl.zoo.schema import Manifest, ZooBudget
+from compressctl.zoo.stored import ZooStore
 
 Execute = Callable[[Iterator[Planned], Surroundings, Callable[[JobResult], None]], None]
 """Runs each job once, and tells its result: see local.py and ray_cluster.py."""
@@ -69,9 +71,17 @@ class Standing:
 
 
 def standings(
-    manifest: Manifest, base: Path, folder: Path, choice: Choice, cache: Cache | None, *, fetches: bool = False
+    manifest: Manifest,
+    base: Path,
+    folder: Path,
+    choice: Choice,
+    cache: Cache | None,
+    *,
+    store: ZooStore | None = None,
+    fetches: bool = False,
 ) -> Iterator[Standing]:
-    """In the manifest's order, one after the other. fetches: whether models at addresses are brought, each when it is its turn.
+    """In the manifest's order, one after the other. store: where results are too. fetches: whether models at addresses, and results of
+    jobs that are done there, are brought, each when it is its turn.
 
     Raises UsageError for models that are not there.
     """
@@ -89,9 +99,30 @@ def standings(
             if choice.limit is not None and count >= choice.limit:
                 return
             count += 1
-            yield Standing(planned(job, manifest.defaults.measure, cache), read_result(folder, job.id))
+            here = Standing(planned(job, manifest.defaults.measure, cache), read_result(folder, job.id))
+            yield here if store is None else _with_stored(here, store, brings=fetches)
     finally:
         facts.close()
+
+
+def _with_stored(here: Standing, store: ZooStore, *, brings: bool) -> Standing:
+    """With what the store knows, where that is newer; what is done here and not there is put there."""
+    job = here.planned.job.id
+    if here.is_done:
+        if brings and here.result is not None and not store.has(job):
+            _put(store, here.result)
+        return here
+    try:
+        stored = store.look(job)
+        if stored is None or (here.result is not None and here.result.started >= stored.result.started):
+            return here
+        there = Standing(here.planned, stored.result)
+        if brings and there.is_done:
+            store.bring(stored)
+    except CompressctlError as error:
+        warnings.warn(f"what the store has of {job} does not count: {error.message}", stacklevel=2)
+        return here
+    return there
 
 
 def carry_out(
@@ -102,11 +133,17 @@ def carry_out(
     *,
     execute: Execute,
     cache: Cache | None,
+    store: ZooStore | None,
     tell: Callable[[JobResult], None],
 ) -> None:
-    """Run what is not done. Results are written as they come. Raises UsageError where another driver works on the folder."""
+    """Run what is not done. Results are written as they come, and put into the store.
+
+    Raises UsageError where another driver works on the folder, and what asking the store raises before anything runs.
+    """
     held = _claim(folder, manifest)
     try:
+        if store is not None:
+            store.claim(manifest.name)
         begin_anew(folder)
         with Pauses() as pauses:
             around = Surroundings(
@@ -121,12 +158,14 @@ def carry_out(
             again = "failed" in choice.only
             waiting = (
                 one.planned
-                for one in standings(manifest, base, folder, choice, cache, fetches=True)
+                for one in standings(manifest, base, folder, choice, cache, store=store, fetches=True)
                 if again or not one.is_done
             )
 
             def keep(result: JobResult) -> None:
                 write_result(folder, result)
+                if store is not None:
+                    _put(store, result)
                 tell(result)
 
             execute(waiting, around, keep)
@@ -134,6 +173,22 @@ def carry_out(
                 raise KeyboardInterrupt
     finally:
         os.close(held)
+
+
+def bring_results(manifest: Manifest, folder: Path, store: ZooStore) -> None:
+    """All results that the store has and this machine has not, also while jobs run. Raises what asking the store raises."""
+    _prepare(folder, manifest)
+    store.claim(manifest.name)
+    store.bring_all()
+
+
+def _put(store: ZooStore, result: JobResult) -> None:
+    """The other jobs go on where the store takes nothing: what is here and not there is put there by the next run."""
+    try:
+        store.put(result)
+    except CompressctlError as error:
+        what = f"the result of {result.job} is not in the store, and the next zoo apply puts it there: {error.message}"
+        warnings.warn(what, stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -182,6 +237,15 @@ def _failed(folder: Path, job: str) -> bool:
 
 def _claim(folder: Path, manifest: Manifest) -> int:
     """A lock on the zoo's folder, which is made. Raises UsageError, MachineError."""
+    _prepare(folder, manifest)
+    held = lock(folder / MARK)
+    if held is None:
+        raise UsageError(f"another zoo apply works on {folder}", hint="wait for it, or name another --output")
+    return held
+
+
+def _prepare(folder: Path, manifest: Manifest) -> None:
+    """Make the zoo's folder, or find it. Raises UsageError, MachineError."""
     mark = folder / MARK
     try:
         if folder.is_dir() and any(folder.iterdir()) and not os.path.lexists(mark):
@@ -201,7 +265,3 @@ def _claim(folder: Path, manifest: Manifest) -> int:
     except OSError as error:
         raise refusal(error) or UsageError(f"cannot write to {folder}: {error.strerror}") from error
     check_own(folder)
-    held = lock(mark)
-    if held is None:
-        raise UsageError(f"another zoo apply works on {folder}", hint="wait for it, or name another --output")
-    return held

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from compressctl.core.errors import LONGEST_MESSAGE
+from compressctl.store.cache_place import shared_place
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.outcome import BY_CODE, figures_of, outcome_of
@@ -107,8 +108,15 @@ def command(job: Job, around: Surroundings) -> list[str]:
         *("--output", output),
         *("--measure", around.measure),
         *("--log-format", "plain"),
-        *(() if around.is_cached else ("--no-cache",)),
+        *(_shared_cache() if around.is_cached else ("--no-cache",)),
     ]
+
+
+def _shared_cache() -> Iterator[str]:
+    """For a job that may run elsewhere, and for whoever runs it again."""
+    place = shared_place()
+    if place is not None:
+        yield from ("--shared-cache", place.address.text, "--shared-cache-mode", place.mode)
 
 
 def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, float]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
+from compressctl.core.errors import UsageError
 from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
 from compressctl.core.tasks import Task
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.recipe.schema import ByteSize, Duration, Section
 from compressctl.sources.params import FilePath, Sha256
+from compressctl.store.address import parse
 from compressctl.zoo.results import NAME
 
 VERSION = "compressctl/v1"
@@ -71,6 +73,19 @@ def _share(value: Any) -> Any:
             raise ValueError('not a share; write it like "2 %", or a number of jobs')
         return f"{float(number[1]):g} %"
     return value
+
+
+def _takes_files(text: str) -> str:
+    try:
+        address = parse(text)
+    except UsageError as error:
+        raise ValueError(error.message) from None
+    if not address.is_writable:
+        raise ValueError("nothing is written there: name a folder of s3://, gs:// or file://")
+    return text
+
+
+FolderAddress = Annotated[str, AfterValidator(_takes_files)]
 
 
 class Resources(Section):
@@ -214,6 +229,14 @@ class Manifest(Section):
     include: tuple[str, ...] = Field((), description="patterns over ids: these models alone")
     exclude: tuple[str, ...] = Field((), description="patterns over ids: not these")
     budget: ZooBudget = ZooBudget()
+    store: FolderAddress | None = Field(
+        None,
+        description="where results, reports and artifacts are put, too, as in s3://bucket/zoo; jobs that are done there are not repeated",
+    )
+    shared_cache: FolderAddress | None = Field(
+        None,
+        description="a cache that a team shares, behind this machine's, as in s3://bucket/cache; the environment's counts before it",
+    )
 
     def is_wanted(self, model_id: str) -> bool:
         named = not self.include or any(matches(pattern, (model_id,)) for pattern in self.include)
