@@ -108,13 +108,20 @@ def timed_samples(recipe: Path | None, signature: Signature, shapes: Mapping[str
 
 
 def writable(path: Path, force: bool, option: str = "--output") -> Path:
-    """The path of a file to write. option: that names it. Raises UsageError when one is there and force was not given, or the folder is not."""
+    """The path of a file to write. option: that names it.
+
+    Raises UsageError when one is there and force was not given, when it is no file, and when its folder is not there.
+    """
     from compressctl.core.errors import UsageError
 
     if path.is_dir():
         raise UsageError(f"{path} is a folder", hint=f"name a file with {option}")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already", hint=f"--force writes over it, {option} chooses another name")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a device or a pipe", hint=f"name a file with {option}")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: {path.parent} is no folder", hint="make it, or name another")
     return path
 
 

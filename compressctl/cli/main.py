@@ -23,6 +23,7 @@ from compressctl.cli.room import ask_for_room_before_libraries
 from compressctl.core.errors import EXIT_CODES, UsageError
 from compressctl.core.machine import check_system
 from compressctl.core.nearest import suggestion
+from compressctl.pipeline.signals import ending_signals_interrupt
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def main() -> None:
     any_text_can_be_printed()
     warnings_are_one_line()
     ask_for_room_before_libraries()
-    with ends_as_decided():
+    with ends_as_decided(), ending_signals_interrupt():
         app(prog_name="compressctl")
 
 

@@ -1,4 +1,4 @@
-"""Signals that end a process, in a run: Ctrl-C's equals while it works, without effect once its end is decided."""
+"""Signals that end a process: Ctrl-C's equals while it works, without effect once its end is decided."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasat
 
 @contextmanager
 def ending_signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a run like Ctrl-C does, so that its partial report is left.
+    """SIGTERM and SIGHUP end a command like Ctrl-C does: a run leaves its partial report, and all of them nothing temporary.
 
     The first one decides its end, and so does the end of this block: from then on they are ignored. A signal that this
     process was started to ignore, as `nohup` does, stays ignored.

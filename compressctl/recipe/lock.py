@@ -16,8 +16,12 @@ from compressctl.core.regular_files import read_regular
 from compressctl.core.secrets import home_folder
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.loader import read
+from compressctl.recipe.nodes import MAX_DEPTH
 from compressctl.recipe.schema import Recipe
 from compressctl.recipe.strict_yaml import MAX_BYTES
+
+_MAX_DEPTH = MAX_DEPTH + 5
+"""A recipe, and what the lock has around it."""
 
 
 def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
@@ -63,8 +67,11 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 
 def _loaded(text: str) -> Any:
-    """Without aliases, which no lock has: in eight lines they say more than a machine holds. Raises what yaml does."""
+    """Raises what yaml does, also for aliases, which no lock has and which say in eight lines more than a machine holds."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
-        raise yaml.YAMLError
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError
     return yaml.load(text, Loader=loader)

@@ -4,7 +4,10 @@ import ctypes
 import errno
 import os
 import platform
+import resource
+import signal
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,6 +55,14 @@ def _refuse(calls: Sequence[int], body: Sequence[tuple[int, ...]]) -> None:
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(buffer)))
     _ok(_LIBC.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0))
     _ok(_LIBC.prctl(_SECCOMP, _FILTER, header, 0, 0))
+
+
+def room_for(size: int) -> None:
+    """No file grows beyond so many bytes, as on a disk that is nearly full. Python would leave its own compiled files cut in half."""
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 def without_shared_memory() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from hostile import _kernel
 from hostile._case import Case, names
 from hostile._in_process import ends, refuses
 from hostile._models import network
@@ -355,9 +356,4 @@ def test_a_first_manifest_that_a_disk_has_no_room_for(case: Case) -> None:
 
 
 def _little_room() -> None:
-    """What any disk without room does to whoever writes."""
-    import resource
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+    _kernel.room_for(300)

@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hostile import _kernel
 from hostile._case import Case, names
 from hostile._in_process import ends, refuses
 from hostile._models import network
@@ -339,21 +338,16 @@ def test_a_leaderboard_that_a_disk_has_no_room_for(case: Case) -> None:
 
 def test_a_first_result_that_a_disk_has_no_room_for(case: Case) -> None:
     write(case)
-    case.refuses("zoo", "apply", "zoo.yaml", "--output", "z", code=5, says="File too large", first=_hundred_bytes)
+    case.refuses("zoo", "apply", "zoo.yaml", "--output", "z", code=5, says="File too large", first=_little_room)
     assert names(case.folder / "z" / "results") == {"good.json"}
 
 
 def _two_kilobytes() -> None:
-    _room(2000)
+    _kernel.room_for(2000)
 
 
-def _hundred_bytes() -> None:
-    _room(300)
-
-
-def _room(size: int) -> None:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+def _little_room() -> None:
+    _kernel.room_for(300)
 
 
 # zoo merge.

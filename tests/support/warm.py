@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +132,10 @@ def _become(
     import torch
 
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
-    function(*arguments)
+    try:
+        function(*arguments)
+    finally:
+        weakref.finalize._exitfunc()  # type: ignore[attr-defined]  as at any process's end, but not at a fork's
 
 
 def _warm_up() -> None:
