@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -157,6 +158,7 @@ def apply(
     execute = _execution(executor, jobs, ray_address)
     loaded, folder = _loaded(manifest, sets, output)
     _use_shared_cache(loaded, shared_cache, shared_cache_mode)
+    tell = _telling(loaded, folder)
     try:
         carry_out(
             loaded,
@@ -166,7 +168,7 @@ def apply(
             execute=execute,
             cache=_cache() if cache else None,
             store=_store(loaded, store, folder),
-            tell=_tell,
+            tell=tell,
         )
     except KeyboardInterrupt:
         _write_leaderboard(folder, loaded)
@@ -408,6 +410,21 @@ def _expected(standing: Standing, seconds: float | None) -> str:
         return "its model was not brought yet"
     takes = f", {in_words(seconds)}" if seconds is not None else ""
     return f"{planned.cached} of {planned.steps} steps in the cache{takes}"
+
+
+def _telling(loaded: Manifest, folder: Path) -> Callable[[JobResult], None]:
+    """What is done with each result, beside keeping it."""
+    if loaded.track is None:
+        return _tell
+    from compressctl.zoo.track import Tracker
+
+    tracker = Tracker(loaded.name, folder, lambda words: typer.echo(f"warning: {words}", err=True))
+
+    def tell(result: JobResult) -> None:
+        _tell(result)
+        tracker.log(result)
+
+    return tell
 
 
 def _tell(result: JobResult) -> None:

@@ -9,6 +9,7 @@ _OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # Hugging Face: hub, transformers, datasets
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",  # a convention that many tools follow
 }
 """Environment variables, which child processes inherit. OpenVINO reads none: see `backends/openvino`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from compressctl.zoo.leaderboard import Row
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 340, 46
+_MOST_MESSAGES = 20
 _MOST_DB, _LEAST_GAIN = 60.0, 0.5
 """Above that many decibels nobody sees a difference; identical outputs stand there too."""
 
@@ -33,11 +35,21 @@ class Point:
     is_best: bool
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A cause, and what its jobs said: (message, jobs), the most frequent first. unsaid: jobs whose messages are not among them."""
+
+    outcome: Outcome
+    jobs: int
+    messages: list[tuple[str, list[str]]]
+    unsaid: int
+
+
 def render(name: str, rows: Sequence[Row], causes: Mapping[Outcome, int], changes: Sequence[str]) -> str:
     script = page_part("report.js")
     return _template().render(
         name=name, rows=rows, causes=causes, words=OUTCOME_WORDS, changes=changes, cells=row_words, good=Outcome.GOOD,
-        points=points(rows), width=_WIDTH, height=_HEIGHT, margin=_MARGIN, ticks=_ticks(rows), at_db=_at_db,
+        points=points(rows), failures=failures(rows, causes), width=_WIDTH, height=_HEIGHT, margin=_MARGIN, ticks=_ticks(rows), at_db=_at_db,
         style=page_part("report.css"), script=script, script_hash=script_hash(script),
     )  # fmt: skip
 
@@ -51,6 +63,20 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
     )
     return environment.from_string(page_part("leaderboard.html.jinja", Path(__file__).parent))
+
+
+def failures(rows: Sequence[Row], causes: Mapping[Outcome, int]) -> list[Failure]:
+    """By cause, and within one by message: a hundred models often fail in one way. A message is told without its own job's name."""
+    found = []
+    for outcome in (cause for cause in causes if cause is not Outcome.GOOD):
+        said: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row.outcome == outcome:
+                said[row.message.replace(row.job, "...")].append(row.job)
+        messages = sorted(said.items(), key=lambda one: -len(one[1]))
+        unsaid = sum(len(names) for _, names in messages[_MOST_MESSAGES:])
+        found.append(Failure(outcome, causes[outcome], messages[:_MOST_MESSAGES], unsaid))
+    return found
 
 
 def points(rows: Sequence[Row]) -> list[Point]:

@@ -237,6 +237,9 @@ class Manifest(Section):
         None,
         description="a cache that a team shares, behind this machine's, as in s3://bucket/cache; the environment's counts before it",
     )
+    track: Literal["mlflow"] | None = Field(
+        None, description="where each job's result is told as well; see docs/zoo.md"
+    )
 
     def is_wanted(self, model_id: str) -> bool:
         named = not self.include or any(matches(pattern, (model_id,)) for pattern in self.include)

@@ -1,11 +1,9 @@
 """The HTML report in a real browser: no errors, pictures there, tables that sort and filter. Skipped without Chromium."""
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from support.browser import BROWSER, answer_of, opened
 from support.reports import file_measurement
 
 from compressctl.core.backend import ExecutedNode
@@ -13,12 +11,9 @@ from compressctl.measure.results import BackendResult, Latency, Speedup, Waterfa
 from compressctl.report import as_html
 from compressctl.report.document import Report
 
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 
-_ASK = """<script>
+_ASK = """
 const table = document.getElementById("nodes-1");
 const macs = [...table.querySelectorAll("thead button")].find((button) => button.textContent === "MACs");
 macs.click(); macs.click();
@@ -32,7 +27,7 @@ const answer = {
   colour: getComputedStyle(document.querySelector("figure svg text")).fill,
 };
 document.title = JSON.stringify(answer);
-</script></body>"""
+"""
 
 
 def _report() -> Report:
@@ -61,31 +56,12 @@ def _report() -> Report:
     )  # fmt: skip
 
 
-def _open(page: Path, folder: Path) -> tuple[str, str]:
-    """The page's document after its scripts ran, and what the browser logged."""
-    assert BROWSER is not None
-    command = [
-        BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={folder / 'profile'}", "--window-size=500,900",
-        "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout, done.stderr
-
-
 def test_the_page_has_no_errors_and_its_tables_sort_and_filter(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(as_html.render(_report()))
-    _, log = _open(page, tmp_path)
+    _, log = opened(page, tmp_path)
     assert "CONSOLE" not in log
-    # The page's policy runs no script but its own, so that the one that asks needs a copy without the policy.
-    asked = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
-    page.write_text(asked.replace("</body>", _ASK))
-    document, log = _open(page, tmp_path)
-    assert "CONSOLE" not in log
-    title = re.search(r"<title>(.*?)</title>", document)
-    assert title is not None
-    answer = title[1].replace("&quot;", '"')
+    answer = answer_of(page, tmp_path, _ASK)
     assert '"first":"conv10"' in answer
     assert '"sorted":"descending"' in answer
     assert '"shown":1' in answer
