@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -53,7 +55,7 @@ def _arithmetic(node: onnx.NodeProto, axis: int, editor: GraphEditor, opset: int
         editor.name(result, part) for part in ("max", "without_max", "exponential", "sum")
     )
 
-    def made(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+    def made(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(op, inputs, [output], editor.name(node.name or result, op), **attributes)
 
     maximum = (
