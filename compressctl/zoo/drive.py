@@ -99,7 +99,10 @@ def standings(
             if choice.limit is not None and count >= choice.limit:
                 return
             count += 1
-            here = Standing(planned(job, manifest.defaults.measure, cache), read_result(folder, job.id))
+            here = Standing(
+                planned(job, manifest.defaults.measure, cache, strict=manifest.defaults.strict),
+                read_result(folder, job.id),
+            )
             yield here if store is None else _with_stored(here, store, brings=fetches)
     finally:
         facts.close()
@@ -154,6 +157,7 @@ def carry_out(
                 pauses,
                 threading.Event(),
                 threading.Event(),
+                manifest.defaults.strict,
             )
             again = "failed" in choice.only
             waiting = (

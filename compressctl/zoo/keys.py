@@ -35,7 +35,7 @@ class Planned:
     code: ExitCode = ExitCode.USAGE
 
 
-def planned(job: Job, measure: MeasureLevel, cache: Cache | None) -> Planned:
+def planned(job: Job, measure: MeasureLevel, cache: Cache | None, *, strict: bool = False) -> Planned:
     """Reads the recipe and hashes what it names; loads nothing, and raises nothing that is the job's own fault."""
     if job.recipe is None:
         return Planned(job, _digest(["no recipe", job.model]), problem=job.problem, code=job.code)
@@ -50,7 +50,7 @@ def planned(job: Job, measure: MeasureLevel, cache: Cache | None) -> Planned:
     except CompressctlError as error:
         return Planned(job, _digest([job.recipe, job.sets, str(error)]), problem=str(error), code=error.exit_code)
     kept = [step for step in plan.steps if step.key is not None]
-    key = _digest([compressctl.__version__, resolve(recipe), plan.digest, str(measure)])
+    key = _digest([compressctl.__version__, resolve(recipe), plan.digest, str(measure), strict])
     return Planned(job, key, sum(step.cached for step in kept), len(kept))
 
 

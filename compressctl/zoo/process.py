@@ -39,7 +39,8 @@ _SPARE = 1 << 30
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all jobs of one driver share. folder: the zoo's. is_cached: whether finished stages come from the cache. stop: set when nothing more is to be done, and twice when at once."""
+    """What all jobs of one driver share. folder: the zoo's. is_cached: whether finished stages come from the cache. is_strict: as for
+    `apply --strict`. stop: set when nothing more is to be done, and twice when at once."""
 
     folder: Path
     measure: str
@@ -48,6 +49,7 @@ class Surroundings:
     pauses: Pauses
     stop: threading.Event
     stop_at_once: threading.Event
+    is_strict: bool = False
 
 
 @dataclass
@@ -107,6 +109,7 @@ def command(job: Job, around: Surroundings) -> list[str]:
         *sets,
         *("--output", output),
         *("--measure", around.measure),
+        *(("--strict",) if around.is_strict else ()),
         *("--log-format", "plain"),
         *(_shared_cache() if around.is_cached else ("--no-cache",)),
     ]

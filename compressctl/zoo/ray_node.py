@@ -31,6 +31,7 @@ def question(planned: Planned, around: Surroundings) -> str:
             "folder": str(around.folder.absolute()),
             "measure": around.measure,
             "is_cached": around.is_cached,
+            "is_strict": around.is_strict,
             "retries": around.retries,
             "planned": _PLANNED.dump_python(planned, mode="json"),
         }
@@ -60,6 +61,7 @@ def run_on_node(asked: str) -> str:
             pauses,
             threading.Event(),
             threading.Event(),
+            read["is_strict"],
         )
         try:
             result = _interruptible(_PLANNED.validate_python(read["planned"]), around)

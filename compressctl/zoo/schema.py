@@ -211,6 +211,10 @@ class Defaults(Section):
     resources: Resources = Resources()
     card: CardSection = CardSection()
     measure: MeasureLevel = Field(MeasureLevel.FINAL, description="as for `compressctl apply --measure`")
+    strict: bool = Field(
+        False,
+        description="whether a file counts as missed where outputs are far from the original's or were not compared",
+    )
     retries: int = Field(
         1, ge=0, le=10, description="after what may pass by itself: a full disk, no memory, a lost connection"
     )

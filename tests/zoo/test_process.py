@@ -142,7 +142,7 @@ def test_signals_that_its_parent_blocks_reach_it(around: Surroundings, monkeypat
     assert said.message == "set()"
 
 
-def test_a_job_does_not_write_to_the_page_of_a_ci_job_and_runs_without_a_cache_when_told(
+def test_a_job_does_not_write_to_the_page_of_a_ci_job_and_runs_without_a_cache_or_strictly_when_told(
     around: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "page.md")
@@ -152,6 +152,8 @@ def test_a_job_does_not_write_to_the_page_of_a_ci_job_and_runs_without_a_cache_w
     job = Job("a", "a", "r.yaml", "r", (), Resources(), "")
     assert "--no-cache" not in process.command(job, around)
     assert "--no-cache" in process.command(job, dataclasses.replace(around, is_cached=False))
+    assert "--strict" not in process.command(job, around)
+    assert "--strict" in process.command(job, dataclasses.replace(around, is_strict=True))
 
 
 def test_an_error_of_the_driver_stops_what_runs(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
