@@ -101,6 +101,12 @@ def usable_cpus() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+def library_threads() -> int:
+    """Threads for what is computed and not timed: as OMP_NUM_THREADS says, which some libraries read and others must be told. 0: all."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isascii() and first.isdecimal() and len(first) < 5 else 0
+
+
 @lru_cache(maxsize=1)
 def this_machine() -> Machine:
     model, flags = _READERS.get(platform.system(), _unknown)()

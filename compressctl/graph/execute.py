@@ -20,7 +20,7 @@ class ActivationRecorder:
     when ONNX Runtime cannot load the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int = 0) -> None:
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int | None = None) -> None:
         tapped = copy_of(model)
         given = {tensor.name for tensor in tapped.graph.input}
         self._inputs = [name for name in tensors if name in given]
@@ -28,7 +28,8 @@ class ActivationRecorder:
         del tapped.graph.output[:]
         tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._tensors)
         options = quiet_options()
-        options.intra_op_num_threads = threads
+        if threads is not None:
+            options.intra_op_num_threads = threads
         # What stands between Q and DQ is to be computed as it is written: ONNX Runtime would round float weights there.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session, self._session_inputs = None, []

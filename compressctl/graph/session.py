@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 
 from compressctl.core.custom_ops import register
+from compressctl.core.machine import library_threads
 from compressctl.graph.tensors import ROOT, all_tensors, bring_in, copy_of, is_in_file, move_to_files, numbers
 
 _LARGEST_MESSAGE = 1_800_000_000
@@ -17,6 +18,7 @@ _LARGEST_MESSAGE = 1_800_000_000
 def quiet_options() -> onnxruntime.SessionOptions:
     """What goes wrong is raised, and not printed too."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = library_threads()
     options.log_severity_level = 4
     return options
 

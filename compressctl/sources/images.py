@@ -16,6 +16,7 @@ from PIL import Image
 
 from compressctl.core.data import ShapesDifferError
 from compressctl.core.errors import CompressctlError, UsageError, first_line
+from compressctl.core.machine import library_threads
 from compressctl.core.regular_files import open_regular
 from compressctl.sources.normalize import Normalization
 from compressctl.sources.params import ImageSize, PixelParams
@@ -23,7 +24,7 @@ from compressctl.sources.params import ImageSize, PixelParams
 if TYPE_CHECKING:
     from PIL.Image import Image as Opened
 
-_DECODERS = min(4, os.cpu_count() or 1)
+_MOST_DECODERS = 4
 _FEW = 8
 """Below this many images, starting threads costs more than it saves."""
 
@@ -260,7 +261,8 @@ def _size(image: np.ndarray) -> str:
 
 
 def _map(decode: Callable[[int], Decoded], count: int) -> list[Decoded]:
-    if count < _FEW or _DECODERS == 1:
+    decoders = min(_MOST_DECODERS, library_threads() or os.cpu_count() or 1)
+    if count < _FEW or decoders == 1:
         return [decode(position) for position in range(count)]
-    with ThreadPoolExecutor(_DECODERS) as pool:
+    with ThreadPoolExecutor(decoders) as pool:
         return list(pool.map(decode, range(count)))

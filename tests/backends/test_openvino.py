@@ -168,3 +168,14 @@ def test_an_input_behind_a_cast_that_does_nothing_keeps_its_name(tmp_path: Path)
         assert np.array_equal(BACKEND.open(artifact, _target()).run({"x": x})["y"], x)
         with pytest.raises(UsageError, match="was given"):
             BACKEND.open(artifact, _target()).run({"z": x})
+
+
+def test_what_is_not_timed_computes_on_as_many_threads_as_openmp_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO does not read the variable that a zoo sets for its jobs."""
+    from compressctl.backends.openvino.session import serving_config
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert serving_config(replace(_target(), threads=0))["INFERENCE_NUM_THREADS"] == 3
+    assert serving_config(replace(_target(), threads=2))["INFERENCE_NUM_THREADS"] == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    assert "INFERENCE_NUM_THREADS" not in serving_config(replace(_target(), threads=0))

@@ -132,6 +132,35 @@ time.sleep(600)
     assert not alive
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not list threads")
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_runtime_computes_on_as_many_threads_as_it_may_have(
+    cores: int, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime does not read what others do; its caller is one of the threads."""
+    script = """import os
+from onnx import TensorProto, helper
+from compressctl.backends.onnxruntime.session import serving_options
+from compressctl.core.target import Target
+from compressctl.graph.session import open_graph
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", sides[:1], sides[1:]))
+model.ir_version, counts = 8, [threads()]
+sessions = [open_graph(model)]
+counts.append(threads())
+sessions.append(open_graph(model, serving_options(Target("onnxruntime", threads=0))))
+counts.append(threads())
+print(counts[1] - counts[0] + 1, counts[2] - counts[1] + 1)
+raise SystemExit(2)
+"""
+    said = run(around, monkeypatch, script, cores=cores)
+    assert said.message == f"{cores} {cores}"
+
+
 def test_signals_that_its_parent_blocks_reach_it(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray's workers block Ctrl-C, and what a process starts inherits that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

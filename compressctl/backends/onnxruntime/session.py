@@ -15,6 +15,7 @@ from compressctl.backends.preprocess import KEY, images_of, read_steps
 from compressctl.core.custom_ops import EXTENSIONS, register
 from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.failures import refused_in
+from compressctl.core.machine import library_threads
 from compressctl.core.model import Signature, TensorSpec, fits
 from compressctl.core.target import Target
 
@@ -93,7 +94,7 @@ def serving_options(target: Target) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = target.threads
+    options.intra_op_num_threads = target.threads or library_threads()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = _QUIET

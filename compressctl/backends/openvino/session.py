@@ -15,6 +15,7 @@ from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams, Preprocess
 from compressctl.backends.preprocess import KEY, images_of, read_steps
 from compressctl.core.errors import UsageError
+from compressctl.core.machine import library_threads
 from compressctl.core.target import Target
 from compressctl.graph.model_file import metadata, parse
 
@@ -103,8 +104,8 @@ def serving_config(target: Target) -> dict[str, Any]:
         config["NUM_STREAMS"] = options.streams
     elif options.performance_hint == "latency":
         config["NUM_STREAMS"] = 1
-    if target.threads:
-        config["INFERENCE_NUM_THREADS"] = target.threads
+    if threads := target.threads or library_threads():
+        config["INFERENCE_NUM_THREADS"] = threads
     if options.precision in _HINTS:
         config["INFERENCE_PRECISION_HINT"] = _HINTS[options.precision]
     if not options.integer_activations:

@@ -15,6 +15,7 @@ from compressctl.core.data import Split
 from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import first_feeds, whole_feeds
+from compressctl.core.machine import library_threads
 from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.numerics.histogram import StreamingHistogram
@@ -65,7 +66,7 @@ def calibrate(
     tapped = ActivationRecorder(model, list(dict.fromkeys([*ranged, *averaging])))
     done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=min(8, library_threads() or os.cpu_count() or 1)) as pool:
         for inputs, samples in calibration_batches(split, signature, tapped, events, most=-(-len(split) // 4)):
             if early is None and done >= _EARLY * len(split):
                 early = copy.deepcopy(histograms)
