@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.s3_server import s3_server
 from support.shell import Shell
 
 from compressctl.core.secrets import forget_secrets
@@ -240,3 +241,30 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     system.pseudo_dirs[:] = [""]
     yield system
     system.store.clear()
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """A server that speaks S3, for processes that are started with this environment."""
+    pytest.importorskip("moto")
+    with s3_server() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What lies at s3:// addresses, with the empty bucket `team`; for this process."""
+    from compressctl.store import objects
+
+    for name, value in {**s3_environment, "COMPRESSCTL_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    fsspec = pytest.importorskip("fsspec")
+    objects._system_of.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    system = fsspec.filesystem("s3", use_listings_cache=False)
+    if system.exists("team"):
+        system.rm("team", recursive=True)
+    system.mkdir("team")
+    yield system
+    objects._system_of.cache_clear()
+    fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -18,6 +18,7 @@ from compressctl.core.failures import chain, refusal
 from compressctl.core.regular_files import check_regular, open_regular
 from compressctl.core.whole_files import FileInWriting
 from compressctl.store.address import WRITABLE, Address, parse
+from compressctl.store.web import open_https
 
 LARGEST = 64 * 1024**3
 """Bytes of a file that is brought from elsewhere."""
@@ -27,7 +28,6 @@ _LIBRARIES = {
     "s3": ("s3fs", "s3"),
     "gs": ("gcsfs", "gcs"),
     "hf": ("huggingface_hub", "hub"),
-    "https": ("aiohttp", "https"),
 }
 _PARTS: Mapping[str, Any] = {"chunksize": 16 * 1024**2, "max_concurrency": 2}
 """Of large files to S3: what is in memory at once."""
@@ -35,10 +35,11 @@ _PARTS: Mapping[str, Any] = {"chunksize": 16 * 1024**2, "max_concurrency": 2}
 _TIMEOUTS = {"connect_timeout": 5, "read_timeout": 60}
 """Seconds."""
 
-_MARKS = (
-    "ETag", "etag", "version_id", "VersionId", "generation", "blob_id", "lfs", "LastModified", "updated", "mtime", "created",
-)  # fmt: skip
-"""What file systems say of a file that is another when it has changed."""
+_MARKS, _WEAK_MARKS = (
+    ("ETag", "etag", "blob_id", "generation"),
+    ("version_id", "LastModified", "updated", "mtime", "created"),
+)
+"""What file systems say of a file that is another when it has changed: one of the first says all, else all of the second."""
 
 _MOMENTS = ("LastModified", "updated", "mtime", "created")
 _LATER = (408, 425, 429)
@@ -65,7 +66,7 @@ class Found:
 def ask(address: Address) -> Found:
     """Raises UsageError where there is no such file or nobody lets us in, MachineError where nobody answers."""
     with _told(address):
-        said = _system(address).info(_path(address))
+        said = _system(address).info(address.place)
     if said.get("type") == "directory":
         raise UsageError(f"{address} is a folder", hint="name a file in it")
     return _found(address, said)
@@ -75,7 +76,7 @@ def exists(address: Address) -> bool:
     """Raises what `ask` does where it cannot be said."""
     with _told(address):
         try:
-            return bool(_system(address).info(_path(address))["type"] == "file")
+            return bool(_system(address).info(address.place)["type"] == "file")
         except FileNotFoundError:
             return False
 
@@ -87,13 +88,11 @@ def read_into(address: Address, stream: BinaryIO, most_bytes: int = LARGEST) -> 
     """
     if address.scheme == "file":
         check_regular(Path(address.place))
-    expected = ask(address).size if address.scheme != "https" else None
+    source, expected = _opened(address)
     if expected is not None and expected > most_bytes:
+        source.close()
         raise _too_large(address, most_bytes)
     digest, count = hashlib.sha256(), 0
-    with _told(address):
-        # https is read from one answer, without asking for parts of the file: not every server gives them.
-        source = _system(address).open(_path(address), "rb", **({"block_size": 0} if address.scheme == "https" else {}))
     try:
         while True:
             with _told(address):
@@ -111,6 +110,16 @@ def read_into(address: Address, stream: BinaryIO, most_bytes: int = LARGEST) -> 
     if expected is not None and count != expected:
         raise MachineError(f"{address}: {count:,} of {expected:,} bytes came", hint="try again")
     return digest.hexdigest()
+
+
+def _opened(address: Address) -> tuple[Any, int | None]:
+    """A stream, and how many bytes it should have where somebody says so."""
+    if address.scheme == "https":
+        with _told(address):
+            return open_https(address.text)
+    expected = ask(address).size
+    with _told(address):
+        return _system(address).open(address.place, "rb"), expected
 
 
 def read(address: Address, most_bytes: int) -> bytes:
@@ -186,11 +195,6 @@ def abort_unfinished(folder: Address, older_seconds: float = 0.0) -> int:
     return count
 
 
-def _path(address: Address) -> str:
-    """As the library's file system wants it."""
-    return address.text if address.scheme == "https" else address.place
-
-
 def _system(address: Address) -> Any:
     return _system_of(address.scheme)
 
@@ -198,7 +202,7 @@ def _system(address: Address) -> Any:
 @cache
 def _system_of(scheme: str) -> Any:
     """The library's file system. Raises MissingDependencyError."""
-    library, extra = _LIBRARIES.get(scheme, ("fsspec", "https"))
+    library, extra = _LIBRARIES.get(scheme, ("fsspec", "s3"))
     try:
         import fsspec
 
@@ -213,21 +217,17 @@ def _system_of(scheme: str) -> Any:
 def _options(scheme: str) -> dict[str, Any]:
     if scheme == "s3":
         return {"use_listings_cache": False, "config_kwargs": {**_TIMEOUTS, "retries": {"max_attempts": 3}}}
-    if scheme == "https":
-        import aiohttp
-
-        timeout = aiohttp.ClientTimeout(sock_connect=_TIMEOUTS["connect_timeout"], sock_read=_TIMEOUTS["read_timeout"])
-        return {"use_listings_cache": False, "client_kwargs": {"timeout": timeout}}
     return {"use_listings_cache": False} if scheme in ("gs", "hf") else {}
 
 
 def _found(address: Address, said: Mapping[str, Any]) -> Found:
     size = said.get("size")
-    marks = {name: str(said[name]) for name in _MARKS if said.get(name) is not None}
+    strong = [str(said[name]) for name in _MARKS if said.get(name) is not None]
+    marks = strong[:1] or [f"{name} {said[name]}" for name in _WEAK_MARKS if said.get(name) is not None]
     return Found(
         address,
         int(size) if size is not None else None,
-        json.dumps([size, marks], sort_keys=True) if marks else None,
+        json.dumps([size, marks]) if marks else None,
         next((moment for name in _MOMENTS if (moment := _seconds(said.get(name))) is not None), None),
     )
 
