@@ -155,9 +155,9 @@ def apply(
     """
     from compressctl.zoo.drive import carry_out, whole
 
-    execute = _execution(executor, jobs, ray_address)
     loaded, folder = _loaded(manifest, sets, output)
     _use_shared_cache(loaded, shared_cache, shared_cache_mode)
+    results = _store(loaded, store, folder)
     tell = _telling(loaded, folder)
     try:
         carry_out(
@@ -165,9 +165,9 @@ def apply(
             manifest.parent,
             folder,
             _choice(only, shard, limit),
-            execute=execute,
+            execute=_execution(executor, jobs, ray_address, results),
             cache=_cache() if cache else None,
-            store=_store(loaded, store, folder),
+            store=results,
             tell=tell,
         )
     except KeyboardInterrupt:
@@ -275,11 +275,11 @@ def merge(
         print(path)
 
 
-def _execution(executor: Executor, jobs: int | None, ray_address: str | None) -> Execute:
+def _execution(executor: Executor, jobs: int | None, ray_address: str | None, store: ZooStore | None) -> Execute:
     if executor is Executor.RAY:
         from compressctl.zoo.ray_cluster import Cluster
 
-        return Cluster(ray_address or os.environ.get("RAY_ADDRESS") or None, jobs, _say).run
+        return Cluster(ray_address or os.environ.get("RAY_ADDRESS") or None, jobs, store, _say).run
     if ray_address is not None:
         raise UsageError("--ray-address is for --executor ray")
     from compressctl.zoo.local import run_local

@@ -11,21 +11,22 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 import compressctl
-from compressctl.core.errors import MachineError, MissingDependencyError, first_line, in_short
+from compressctl.core.errors import CompressctlError, MachineError, MissingDependencyError, first_line, in_short
 from compressctl.core.machine import usable_cpus
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.process import Surroundings, run_job, unstarted
-from compressctl.zoo.ray_node import question, result_in, run_on_node
+from compressctl.zoo.ray_node import question, read_answer, run_on_node
 from compressctl.zoo.results import JobResult, Outcome
 from compressctl.zoo.schema import Resources
 from compressctl.zoo.stopping import stopping_cleanly
+from compressctl.zoo.stored import ZooStore
 
 MOST_LOST = 3
 """So many nodes or workers are lost under one job at most: it may be what takes them along."""
@@ -49,10 +50,12 @@ class Cluster:
     """Where jobs run. address: of a cluster that there is; None for one on this machine that lives as long as the zoo runs.
 
     most: jobs that are handed over at a time; None: enough that nodes have something to do and a cluster that grows sees why.
+    store: where nodes put results that do not see the zoo's folder.
     """
 
     address: str | None
     most: int | None
+    store: ZooStore | None
     say: Callable[[str], None]
 
     def run(self, jobs: Iterator[Planned], around: Surroundings, tell: Callable[[JobResult], None]) -> None:
@@ -64,7 +67,7 @@ class Cluster:
         if waiting is None:
             return
         with self._connected() as ray, stopping_cleanly(around):
-            running = _Running(ray, around, self.address is not None)
+            running = _Running(ray, around, self.store, can_grow=self.address is not None)
             while not around.stop_at_once.is_set() and (
                 running.sent or (waiting is not None and not around.stop.is_set())
             ):
@@ -137,8 +140,8 @@ class _Sent:
 class _Running:
     """What was handed to the cluster and has not ended. Its memory does not grow with the zoo."""
 
-    def __init__(self, ray: Any, around: Surroundings, can_grow: bool) -> None:
-        self._ray, self._around, self._can_grow = ray, around, can_grow
+    def __init__(self, ray: Any, around: Surroundings, store: ZooStore | None, *, can_grow: bool) -> None:
+        self._ray, self._around, self._store, self._can_grow = ray, around, store, can_grow
         self._task = ray.remote(run_on_node)
         self._nodes: list[dict[str, float]] = []
         self._looked_at_nodes = -_LOOK_AT_NODES
@@ -161,7 +164,8 @@ class _Running:
             max_retries=0,
             name=planned.job.id,
         )
-        self.sent[task.remote(question(planned, self._around))] = _Sent(planned, lost)
+        asked = question(planned, self._around, self._store.address if self._store is not None else None)
+        self.sent[task.remote(asked)] = _Sent(planned, lost)
 
     def finished(self) -> Iterator[JobResult]:
         """Results that have come, after a short wait for some. What was cancelled before it began has none."""
@@ -177,7 +181,7 @@ class _Running:
         """None where it was cancelled, or sent again. Raises MachineError for a node that cannot run jobs."""
         errors = self._ray.exceptions
         try:
-            return result_in(self._ray.get(one)).model_copy(update={"lost": sent.lost})
+            answer = read_answer(self._ray.get(one))
         except errors.TaskCancelledError:
             return None
         except errors.RayTaskError as error:
@@ -194,6 +198,10 @@ class _Running:
                 return None
             message = f"{len(lost)} nodes or workers were lost under it; the last time: {lost[-1]}"
             return unstarted(sent.planned, Outcome.MACHINE, message).model_copy(update={"lost": lost})
+        if answer.is_stored and self._store is not None:
+            with suppress(CompressctlError):  # its pages stay where they are
+                self._store.take(answer.result)
+        return answer.result.model_copy(update={"lost": sent.lost})
 
     def _cancel(self) -> None:
         """Once when the whole stops. What runs then writes what it has, and its result still comes."""

@@ -61,6 +61,8 @@ class ZooStore:
     address: Address
     folder: Path
     _jobs: set[str] | None = field(default=None, init=False)
+    _taken: dict[str, float] = field(default_factory=dict, init=False)
+    """When jobs started whose results other machines put there while this one drives."""
 
     def claim(self, name: str) -> None:
         """Raises UsageError where another zoo's results lie there, and what asking the store raises."""
@@ -76,6 +78,8 @@ class ZooStore:
 
     def put(self, result: JobResult) -> None:
         """A job's files, then its result: whoever reads finds the one before or all of this one. Raises what putting raises."""
+        if self._taken.get(result.job) == result.started:
+            return
         words = for_others(result.model_dump(mode="json"))
         own = f"{RUNS}/{result.job}/{hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]}"
         runs = self.address.below(f"{RUNS}/{result.job}")
@@ -94,6 +98,14 @@ class ZooStore:
         for one in listed(runs):
             if not one.address.place.startswith(kept):
                 remove(one.address)
+
+    def take(self, result: JobResult) -> None:
+        """One that another machine put there, with the pages that it leads to. Raises what asking the store raises."""
+        self._names().add(result.job)
+        self._taken[result.job] = result.started
+        stored = self.look(result.job)
+        if stored is not None:
+            self.bring(stored)
 
     def has(self, job: str) -> bool:
         return job in self._names()

@@ -17,15 +17,17 @@ import psutil
 import pytest
 
 from compressctl.core.errors import ExitCode, MachineError
+from compressctl.store.address import Address, parse
 from compressctl.zoo import process, ray_cluster, ray_node
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings
 from compressctl.zoo.ray_cluster import MOST_LOST, Cluster
-from compressctl.zoo.ray_node import question, result_in, run_on_node
-from compressctl.zoo.results import MARK, JobResult, Outcome
+from compressctl.zoo.ray_node import question, read_answer, run_on_node
+from compressctl.zoo.results import MARK, JobResult, Outcome, read_result
 from compressctl.zoo.schema import Resources
+from compressctl.zoo.stored import ZooStore
 
 
 @pytest.fixture
@@ -44,11 +46,13 @@ class TestOnANode:
     def no_cluster(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ray_node, "_node", lambda: "here")
 
-    def run(self, around: Surroundings, monkeypatch: pytest.MonkeyPatch, script: str) -> JobResult:
+    def run(
+        self, around: Surroundings, monkeypatch: pytest.MonkeyPatch, script: str, store: Address | None = None
+    ) -> JobResult:
         (around.folder / "job.py").write_text(script)
         monkeypatch.setattr(process, "command", lambda job, around: ["job"])
         monkeypatch.setenv("PYTHONPATH", str(around.folder))
-        return result_in(run_on_node(question(planned(memory=1 << 30, ray={"timing": 1}), around)))
+        return read_answer(run_on_node(question(planned(memory=1 << 30, ray={"timing": 1}), around, store))).result
 
     def test_a_job_is_the_same_as_on_any_machine(self, around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
         result = self.run(around, monkeypatch, "print('error: what is it'); raise SystemExit(2)")
@@ -69,16 +73,42 @@ class TestOnANode:
         assert self.run(around, monkeypatch, script).outcome is Outcome.INTERRUPTED
 
     def test_another_version_is_refused(self, around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = question(planned(), around)
+        asked = question(planned(), around, None)
         monkeypatch.setattr(ray_node.compressctl, "__version__", "0.0.9")
         with pytest.raises(MachineError, match=r"here: it has compressctl 0\.0\.9"):
-            result_in(run_on_node(asked))
+            read_answer(run_on_node(asked))
 
     def test_a_folder_that_it_does_not_see_is_refused(self, around: Surroundings) -> None:
-        asked = question(planned(), around)
+        asked = question(planned(), around, None)
         (around.folder / MARK).unlink()
         with pytest.raises(MachineError, match="does not see"):
-            result_in(run_on_node(asked))
+            read_answer(run_on_node(asked))
+
+    def test_one_that_does_not_see_the_folder_puts_what_it_made_into_the_store(
+        self, around: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (around.folder / MARK).unlink()
+        store = parse(f"file://{tmp_path}/store")
+        result = self.run(around, monkeypatch, "print('error: what is it'); raise SystemExit(2)", store)
+        here = ZooStore(store, around.folder)
+        here.take(result)
+        here.put(result)  # as a driver does with every result; its own folder does not hold the files
+        assert read_result(around.folder, "a") == result
+        assert (around.folder / "logs/a.log").read_text() == "error: what is it\n"
+        stored = ZooStore(store, around.folder).look("a")
+        assert stored is not None
+        assert [file.name for file in stored.files] == ["logs/a.log"]
+
+    def test_the_shared_cache_is_the_drivers(self, around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COMPRESSCTL_SHARED_CACHE", "file:///shared")
+        asked = question(planned(), around, None)
+        monkeypatch.setenv("COMPRESSCTL_SHARED_CACHE", "file:///other")
+        monkeypatch.setattr(
+            ray_node,
+            "run_job",
+            lambda planned, around: process.unstarted(planned, Outcome.GOOD, os.environ["COMPRESSCTL_SHARED_CACHE"]),
+        )
+        assert read_answer(run_on_node(asked)).result.message == "file:///shared"
 
 
 class FakeRay:
@@ -131,7 +161,7 @@ class FakeRay:
             raise answer
         job = json.loads(self.tasks[task][0])["planned"]["job"]["id"]
         result = process.unstarted(planned(job), answer, "")
-        return json.dumps({"result": result.model_dump(mode="json")})
+        return json.dumps({"result": result.model_dump(mode="json"), "is_stored": False})
 
 
 @pytest.fixture
@@ -140,7 +170,7 @@ def drive(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setitem(sys.modules, "ray", ray)
         monkeypatch.setattr(ray_cluster, "_LOOK", 0.0)
         told: list[JobResult] = []
-        Cluster("auto", most, lambda text: None).run(iter(jobs), around, told.append)
+        Cluster("auto", most, None, lambda text: None).run(iter(jobs), around, told.append)
         return told
 
     return driven
