@@ -18,7 +18,15 @@ from typing import Any
 import psutil
 
 import compressctl
-from compressctl.core.errors import CompressctlError, MachineError, MissingDependencyError, first_line, in_short
+from compressctl.core.errors import (
+    CompressctlError,
+    MachineError,
+    MissingDependencyError,
+    UsageError,
+    in_short,
+    shortened,
+    text_of,
+)
 from compressctl.core.machine import usable_cpus
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.process import Surroundings, run_job, unstarted
@@ -40,6 +48,7 @@ _HINT = (
     "`ray status` shows the cluster that this machine belongs to; its token, where it asks for one, comes from RAY_AUTH_TOKEN, "
     "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, with RAY_AUTH_MODE=token"
 )
+_LONGEST_WORDS = 600
 _FEWEST_SENT = 16
 _SMALLEST_STORE = 80 << 20
 """Bytes of Ray's object memory, through which nothing goes: the least that it takes."""
@@ -61,7 +70,7 @@ class Cluster:
     def run(self, jobs: Iterator[Planned], around: Surroundings, tell: Callable[[JobResult], None]) -> None:
         """As run_local does. Whoever leaves at once disconnects: Ray then ends its workers, and with each its job.
 
-        Raises MissingDependencyError, MachineError.
+        Raises MissingDependencyError, UsageError, MachineError.
         """
         waiting = next(jobs, None)
         if waiting is None:
@@ -119,7 +128,10 @@ class Cluster:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             hint = _HINT if self.address is not None else None
-            raise MachineError(f"no connection to {self._where}: {first_line(error)}", hint=hint) from error
+            said = shortened(
+                " ".join(text_of(error).split()), _LONGEST_WORDS
+            )  # which versions differ stands on several lines
+            raise MachineError(f"no connection to {self._where}: {said}", hint=hint) from error
         except SystemExit:  # of Ray's handler of SIGTERM
             raise KeyboardInterrupt from None
 
@@ -253,7 +265,12 @@ def _lost(error: BaseException) -> str:
 
 
 def _knock(address: str) -> None:
-    """Raises MachineError where nothing answers: Ray would try for a quarter of an hour."""
+    """Raises UsageError for an address of Ray's client, MachineError where nothing answers: Ray would try for a quarter of an hour."""
+    if "://" in address:
+        raise UsageError(
+            f"{address}: zoos run from a node of the cluster, not through Ray's client or its page",
+            hint="there, `--ray-address auto`; `ray job submit` starts it there",
+        )
     host, _, port = address.rpartition(":")
     if not port.isdecimal():
         return

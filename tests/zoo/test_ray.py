@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from compressctl.core.errors import ExitCode, MachineError
+from compressctl.core.errors import ExitCode, MachineError, UsageError
 from compressctl.store.address import Address, parse
 from compressctl.zoo import process, ray_cluster, ray_node
 from compressctl.zoo.jobs import Job
@@ -291,6 +291,23 @@ def test_without_the_library_the_command_says_what_to_install(zoo: Path) -> None
     driver = start(zoo, "--executor", "ray")
     _, said = driver.communicate()
     assert (driver.returncode, "pip install 'compressctl[ray]'" in said) == (ExitCode.MISSING_DEPENDENCY, True), said
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "says"),
+    [
+        ("ray://10.0.0.1:10001", UsageError, "from a node of the cluster"),
+        ("http://10.0.0.1:8265", UsageError, "from a node of the cluster"),
+        ("127.0.0.1:1", MachineError, "nothing answers at 127.0.0.1:1"),
+        ("127.0.0.1:999999", MachineError, "nothing answers"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once(
+    address: str, error: type[Exception], says: str, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay([]))
+    with pytest.raises(error, match=says):
+        Cluster(address, None, None, print).run(iter([planned()]), around, print)
 
 
 def test_an_address_is_for_ray_alone(zoo: Path) -> None:
