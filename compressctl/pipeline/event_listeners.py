@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from compressctl.core.errors import MachineError, TimeIsUpError
-from compressctl.core.events import Event
+from compressctl.core.events import Event, Listener
 from compressctl.core.secrets import for_others, without_secrets
 
 
@@ -50,9 +52,48 @@ class TimeLimit:
         self._is_over = False
 
     def __call__(self, event: Event) -> None:
-        if not self._is_over and time.monotonic() > self._end:
+        if time.monotonic() > self._end:
+            self._raise()
+
+    @contextmanager
+    def ends_silence(self) -> Iterator[None]:
+        """Raise it within the block, too, where nothing tells of its work: an author's function that does not come back.
+
+        In the main thread, where signals arrive, and once; native code is left to come back.
+        """
+        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+            yield
+            return
+
+        def ring(number: int, frame: object) -> None:
+            self._raise()
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, max(self._end - time.monotonic(), 0) + _SILENT_SECONDS)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+
+    def _raise(self) -> None:
+        if not self._is_over:
             self._is_over = True
             raise TimeIsUpError
+
+
+_SILENT_SECONDS = 5.0
+"""Beyond its end, for what is about to tell that it is done."""
+
+
+@contextmanager
+def ends_silence(listeners: Sequence[Listener]) -> Iterator[None]:
+    """As TimeLimit's, where one of them is one."""
+    with ExitStack() as limits:
+        for listener in listeners:
+            if isinstance(listener, TimeLimit):
+                limits.enter_context(listener.ends_silence())
+        yield
 
 
 class Warnings:

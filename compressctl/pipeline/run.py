@@ -27,7 +27,7 @@ from compressctl.core.failures import chain, is_interrupt, translated
 from compressctl.core.machine import installed_version
 from compressctl.core.source import metrics
 from compressctl.measure.results import Parity
-from compressctl.pipeline.event_listeners import EventFile, Warnings
+from compressctl.pipeline.event_listeners import EventFile, Warnings, ends_silence
 from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
@@ -100,6 +100,7 @@ def run(
         # Overflow shows where it matters: weights, outputs and scores are checked for what is no number.
         with (
             ending_signals_interrupt(),
+            ends_silence(listeners),
             using(libraries(recipe.model, recipe.base)),
             np.errstate(over="ignore", invalid="ignore"),
         ):

@@ -16,7 +16,7 @@ import numpy as np
 from compressctl.core.backend import Backend, Session, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
-from compressctl.core.errors import in_short
+from compressctl.core.errors import UsageError, in_short
 from compressctl.core.events import Events
 from compressctl.core.failures import unusable
 from compressctl.core.feeds import feeds
@@ -66,9 +66,13 @@ class Workspace:
     def loaded(self) -> Model:
         """The recipe's model in its source's form. Raises UsageError when it cannot be loaded."""
         if self._source is None:
-            from compressctl.sources.load import load_model
+            from compressctl.sources.load import load_model, model_fingerprint
 
-            self._source = load_model(self.recipe.model, self.recipe.base, self.recipe.seed)
+            source = load_model(self.recipe.model, self.recipe.base, self.recipe.seed)
+            _check_unchanged(
+                "model", self.plan.model_fingerprint, model_fingerprint(self.recipe.model, self.recipe.base)
+            )
+            self._source = source
         return self._source
 
     def fresh_copy(self) -> Model:
@@ -115,7 +119,7 @@ class Workspace:
     def dataset(self) -> Dataset:
         """The recipe's data, checked and held in memory where it fits; only where the recipe has some."""
         if self._data is None:
-            from compressctl.sources.load import load_dataset
+            from compressctl.sources.load import dataset_fingerprint, load_dataset
             from compressctl.sources.sanity import look_through
             from compressctl.tasks.told_apart import class_count
 
@@ -128,6 +132,9 @@ class Workspace:
                 lambda: class_count(self.recipe, self.loaded().signature.outputs),
             )
             look_through(data)
+            if self.recipe.pipeline is None:
+                found = dataset_fingerprint(self.recipe.data, self.recipe.base, self.recipe.seed)
+                _check_unchanged("data", self.plan.data_fingerprint, found)
             self._data = HeldDataset(data)
             if (together := self._together) is not None:
                 session = self._opened(self.original_graph())
@@ -293,6 +300,15 @@ class Workspace:
         for cached in ("samples", "target"):
             self.__dict__.pop(cached, None)
         return fixed
+
+
+def _check_unchanged(what: str, planned: str | None, found: str) -> None:
+    """What was loaded is what the run's keys and its lock name, or its results would be kept as those of other files."""
+    if found != planned:
+        raise UsageError(
+            f"the {what}'s files changed between the plan and their loading",
+            hint="run it again when nothing writes them",
+        )
 
 
 def open_backend(name: str) -> Backend:

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hostile._case import Case, names
 from hostile._in_process import refused
+from hostile._models import network
 from hostile._runs import unmeasured
 from support.shell import Finished
 
@@ -36,11 +38,18 @@ stages: [{use: quantize.dynamic, if_slower: keep}]
 """
 
 
-def applied(case: Case, code: int, *, body: str = "pass", forward: str = "pass") -> Finished:
+def applied(
+    case: Case,
+    code: int,
+    *more: str,
+    body: str = "pass",
+    forward: str = "pass",
+    first: Callable[[], None] = unmeasured,
+) -> Finished:
     (case.folder / "net.py").write_text(NETWORK.format(body=body, forward=forward))
     (case.folder / "recipe.yaml").write_text(RECIPE)
     leaves = ["net.py", "recipe.yaml", "out", "__pycache__"]
-    return case.ends("apply", "recipe.yaml", "--output", "out", code=code, first=unmeasured, leaves=leaves)
+    return case.ends("apply", "recipe.yaml", "--output", "out", *more, code=code, first=first, leaves=leaves)
 
 
 def status(case: Case) -> str:
@@ -62,6 +71,54 @@ def test_a_thread_leaves_at_once_with_0(case: Case) -> None:
 
 def test_it_would_leave_with_0_at_the_end(case: Case) -> None:
     applied(case, 2, body="atexit.register(os._exit, 0); raise ValueError('no')")
+    assert status(case) == "failed"
+
+
+@pytest.mark.parametrize("how", ["while True: pass", "time.sleep(1e6)", "threading.Event().wait()"])
+@pytest.mark.parametrize("place", ["body", "forward"])
+def test_it_does_not_come_back(place: str, how: str, case: Case) -> None:
+    """A time limit ends it although it tells of nothing."""
+    done = applied(case, 124, "--time-limit", "1s", first=_hardly_patient, **{place: how})
+    assert "came to its time limit" in done.err
+    assert status(case) == "time limit"
+
+
+def _hardly_patient() -> None:
+    from compressctl.pipeline import event_listeners
+
+    event_listeners._SILENT_SECONDS = 0.5
+    unmeasured()
+
+
+DECODED = """recipe: compressctl/v1
+name: r
+task: recognition
+model: {source: onnx, path: model.onnx}
+data: {source: npz, path: d.npz, inputs: x, labels: null, calibration: 8, validation: 8, test: 8}
+decode: "own.py:read"
+stages: [{use: quantize.dynamic, id: q, if_slower: keep, gate: {kept: 1}}]
+"""
+
+
+def test_a_decoder_that_does_not_come_back(case: Case) -> None:
+    (case.folder / "model.onnx").write_bytes(network().SerializeToString())
+    np.savez(case.folder / "d.npz", x=np.ones((24, 8), np.float32))
+    (case.folder / "recipe.yaml").write_text(DECODED)
+    (case.folder / "own.py").write_text("import time\n\ndef read(outputs):\n    time.sleep(1e6)\n")
+    arguments = ("apply", "recipe.yaml", "--output", "out", "--time-limit", "1s")
+    case.refuses(*arguments, code=124, says="time limit", first=_hardly_patient, leaves=["out", "__pycache__"])
+    assert status(case) == "time limit"
+
+
+def test_a_decoder_of_enormous_results(case: Case) -> None:
+    (case.folder / "model.onnx").write_bytes(network().SerializeToString())
+    np.savez(case.folder / "d.npz", x=np.ones((24, 8), np.float32))
+    (case.folder / "recipe.yaml").write_text(DECODED)
+    (case.folder / "own.py").write_text(
+        "import numpy\n\ndef read(outputs):\n    return [numpy.zeros(1 << 33) for _ in outputs['y']]\n"
+    )
+    arguments = ("apply", "recipe.yaml", "--output", "out")
+    case.refuses(*arguments, code=5, says="memory", first=unmeasured, leaves=["out", "__pycache__"])
     assert status(case) == "failed"
 
 
