@@ -14,6 +14,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
+from compressctl.graph.codes import range_of
 from compressctl.graph.session import open_graph
 from compressctl.techniques.quantize._noise import OutputNoise
 from compressctl.techniques.quantize.params import StaticOverride, StaticParams
@@ -170,3 +171,19 @@ def test_noise_holds_that_of_rounded_weights_of_layers_that_are_not_float(detect
     assert noise.sqnr_db(fine) < OutputNoise(seen.body, detector.signature, split, fine.weights).sqnr_db(fine)
     floats = dict.fromkeys((site.node for site in seen.treated.sites), "float")
     assert noise.sqnr_db(replace(coarse, float_nodes=floats)) == pytest.approx(60)
+
+
+@pytest.mark.parametrize("is_read_elsewhere", [False, True])
+def test_no_codes_are_spent_where_a_swish_gives_nothing(is_read_elsewhere: bool) -> None:
+    builder = Builder()
+    steep = builder.conv("image", "steep", 20 * _weight(8, 1))
+    swish = builder.node("Mul", [steep, builder.node("Sigmoid", [steep], "gate")], "swish")
+    both = builder.node("Add", [swish, steep if is_read_elsewhere else swish], "both")
+    model = builder.model(builder.conv(both, "y", _weight(4, 8)), 4)
+
+    result = apply(model, StaticParams(), _context())
+
+    low, high = range_of(result.model.quant.activations["steep"])
+    step = (high - low) / 255
+    assert high > 20
+    assert (low < -20) if is_read_elsewhere else (-10 - step <= low <= -10 + step)

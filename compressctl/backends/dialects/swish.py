@@ -8,17 +8,18 @@ from onnx import helper
 from compressctl.backends.dialects.weight_only import import_microsoft
 from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.index import GraphIndex
+from compressctl.graph.swish import gated
 
 
 def write_swish(emitted: onnx.ModelProto) -> None:
-    """Change in place every such product that is left in float.
+    """Change in place every such product.
 
     ONNX Runtime fuses it on its own where both factors read one tensor. Of a DequantizeLinear it makes a copy for each reader first.
     """
     editor = GraphEditor(emitted.graph)
 
     def written(node: onnx.NodeProto) -> Replacement:
-        source = _gated(node, editor.here)
+        source = _swished(node, editor.here)
         if source is None:
             return None
         return [helper.make_node("QuickGelu", [source], node.output, node.name, domain="com.microsoft", alpha=1.0)]
@@ -28,17 +29,13 @@ def write_swish(emitted: onnx.ModelProto) -> None:
     import_microsoft(emitted)
 
 
-def _gated(node: onnx.NodeProto, looked_up: GraphIndex) -> str | None:
+def _swished(node: onnx.NodeProto, looked_up: GraphIndex) -> str | None:
     """The x of a Mul that gives x * sigmoid(x), where both x are the same codes."""
-    if node.op_type != "Mul" or node.domain:
+    factors = gated(node, looked_up)
+    if factors is None:
         return None
-    for gate, value in (node.input, reversed(node.input)):
-        sigmoid = looked_up.producers.get(gate)
-        if sigmoid is None or sigmoid.op_type != "Sigmoid" or looked_up.only_consumer(gate) is None:
-            continue
-        ways = [looked_up.producers.get(name) for name in (sigmoid.input[0], value)]
-        if all(way is not None and way.op_type == "DequantizeLinear" for way in ways):
-            one, other = (list(way.input) for way in ways if way is not None)
-            if one == other:
-                return str(value)
-    return None
+    sigmoid, value = factors
+    one, other = (looked_up.producers.get(name) for name in (sigmoid.input[0], value))
+    if one is None or other is None or {one.op_type, other.op_type} != {"DequantizeLinear"}:
+        return None
+    return value if list(one.input) == list(other.input) else None

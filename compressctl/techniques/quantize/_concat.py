@@ -12,18 +12,21 @@ from compressctl.graph.sites import Kind, Site, readers_past_moves
 from compressctl.numerics.affine import asymmetric
 
 _WIDEST = 16.0
-"""Narrower tensors than a sixteenth keep their own scales: four bits are what sharing may cost.
+"""Sharing may cost four bits: the error that a tensor gains by it is then still the one that its neighbours' codes have, which it meets
+in the same products."""
 
-The error that a tensor gains by it is then still the one that its neighbours' codes have: they meet in the same products.
-"""
+_WIDEST_TO_JOIN = 2.0
+"""In ONNX Runtime one bit, since it joins tensors of several scales nearly as fast, and what reads a tensor before it is joined would
+meet the error too."""
 
 
-def share_scales(plan: Mapping[str, TensorQuant], sites: Sequence[Site]) -> dict[str, TensorQuant]:
+def share_scales(plan: Mapping[str, TensorQuant], sites: Sequence[Site], backend: str) -> dict[str, TensorQuant]:
     """The plan with uint8 tensors that meet in Concat, directly or through one another, quantized alike.
 
     A tensor keeps its own scale when it is much narrower than the group, and all do when the common range would let through
     what a folded Relu cuts off.
     """
+    widest = _WIDEST_TO_JOIN if backend == "onnxruntime" else _WIDEST
     shared = dict(plan)
     made_by = {site.output: site for site in sites}
     for group in _groups(sites):
@@ -31,7 +34,7 @@ def share_scales(plan: Mapping[str, TensorQuant], sites: Sequence[Site]) -> dict
         if len(bounds) < 2 or any(plan[tensor].dtype != "uint8" for tensor in bounds):
             continue
         low, high = min(bound[0] for bound in bounds.values()), max(bound[1] for bound in bounds.values())
-        members = [tensor for tensor, bound in bounds.items() if _WIDEST * (bound[1] - bound[0]) >= high - low]
+        members = [tensor for tensor, bound in bounds.items() if widest * (bound[1] - bound[0]) >= high - low]
         cut = [made_by[tensor].clip[0] for tensor in members if tensor in made_by and made_by[tensor].folded]
         if any(low < bound for bound in cut):
             continue

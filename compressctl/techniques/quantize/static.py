@@ -23,6 +23,7 @@ from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.requantize import readers
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, activations, find_sites, is_depthwise
+from compressctl.graph.swish import swish_inputs
 from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.affine import asymmetric
@@ -138,7 +139,11 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
     split = run.data.split("calibration")
     macs = macs_of(body, model.signature, split, treated.sites)
     decoded = decoding(body.graph, treated.sites, macs) if params.keep_float == "auto" else {}
-    treated = replace(treated.left_in_float(decoded), ranges=_ranges(params, is_decoded=bool(decoded)))
+    treated = replace(
+        treated.left_in_float(decoded),
+        ranges=_ranges(params, is_decoded=bool(decoded)),
+        swished=frozenset(swish_inputs(body.graph)),
+    )
     calibration = calibrate(
         body,
         model.signature,
@@ -231,6 +236,7 @@ class Treated:
     """Sites after the overrides. floats: nodes that stay float, with the reason. methods: ranges by output tensor.
 
     bits: of the weight, by node. decided: nodes whose width an override says. ranges: of the tensors without a method of their own.
+    swished: tensors that only x * sigmoid(x) reads.
     """
 
     sites: tuple[Site, ...]
@@ -239,6 +245,7 @@ class Treated:
     bits: Mapping[str, int]
     decided: frozenset[str] = frozenset()
     ranges: RangeMethod = "percentile"
+    swished: frozenset[str] = frozenset()
 
     def method(self, tensor: str) -> RangeMethod:
         return self.methods.get(tensor, self.ranges)
@@ -287,7 +294,7 @@ def make_plan(
     fixed: Mapping[str, TensorQuant] | None = None,
 ) -> QuantPlan:
     """Every tensor's quantization from what calibration saw. fixed: weights whose quantization is given."""
-    tensors = share_scales(_plan_activations(treated, calibration, params), treated.sites)
+    tensors = share_scales(_plan_activations(treated, calibration, params), treated.sites, target.backend)
     weights = dict(fixed or {})
     looked_up = index(model.graph)
     # A weight that a depthwise convolution shares with another layer must hold in both.
@@ -315,6 +322,10 @@ def _weight_quant(values: np.ndarray, site: Site, bits: int, params: StaticParam
     return quantize_weight(values, site.weight_axis, per_channel=params.per_channel, guard=guard, goes_up=goes_up)
 
 
+_SWISHED_AWAY = -10.0
+"""Below it x * sigmoid(x) is less than 0.0005 from 0, so that no code is spent there."""
+
+
 def _plan_activations(treated: Treated, calibration: Calibration, params: StaticParams) -> dict[str, TensorQuant]:
     made_by = {site.output: site for site in treated.sites}
     plan: dict[str, TensorQuant] = {}
@@ -326,6 +337,8 @@ def _plan_activations(treated: Treated, calibration: Calibration, params: Static
         low, high = find_range(calibration.histograms[tensor], treated.method(tensor), params.percentile)
         if site is not None:
             low, high = max(low, site.clip[0]), min(high, site.clip[1])
+        if tensor in treated.swished:
+            low = max(low, _SWISHED_AWAY)
         if low >= 0.0 >= high:
             # Never anything but zero on the calibration data: any scale is as good, and a tiny one would overflow biases.
             low, high = 0.0, 1.0
