@@ -93,6 +93,7 @@ BENCHMARKS = {
     "third_party": Benchmark(["benchmarks/third_party.py"]),
     "minilm": Benchmark(["benchmarks/minilm.py"], (DATA, MINILM)),
     "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
+    "tasks_detection": Benchmark(["benchmarks/tasks.py", "detection"]),
     "tasks_segmentation": Benchmark(["benchmarks/tasks.py", "segmentation"]),
     "tasks_recognition": Benchmark(["benchmarks/tasks.py", "recognition"]),
     "tasks_examples": Benchmark(["benchmarks/tasks.py", "examples"]),

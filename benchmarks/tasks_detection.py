@@ -4,7 +4,8 @@ python benchmarks/tasks.py detection [--runs N] [--seed N]
 
 The package nudenet's 320n.onnx, as it is published, calibrated with photographs of other packages and crops around what it finds in them. Boxes
 are kept where one of the same class overlaps them by an IoU of 0.5. Beside it ONNX Runtime's quantize_static with its defaults and set by
-hand (per channel, U8S8), and a file in which boxes and scores share a scale, which the gate has to catch. All files are timed in turn, one photograph at a time, one thread. Says what was measured, pass or not.
+hand (per channel, U8S8), and a file in which boxes and scores share a scale, which the gate has to catch and `diagnose` to name and mend.
+All files are timed in turn, one photograph at a time, in processor time of one thread. Says what was measured, pass or not.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ def main(arguments: list[str]) -> None:
             f"{name}: kept {100 * tally.kept / tally.reference:.2f} %, added {100 * tally.added / tally.reference:.2f} %, "
             f"{path.stat().st_size / 1e6:.2f} MB, {1000 * speeds[name]:.2f} ms, {speeds['float'] / speeds[name]:.2f}x"
         )
+    print(f"diagnose, of the shared scale:\n{_diagnosis('shared')}")
 
 
 def _model() -> Path:
@@ -189,6 +191,15 @@ def _apply(name: str, model: Path, pictures: int, seed: int, more: str) -> tuple
     return run / "artifacts" / "onnxruntime" / "model.onnx", code == 0
 
 
+def _diagnosis(name: str) -> str:
+    """What diagnose says of a run, its edits tried and measured."""
+    command = [sys.executable, "-m", "compressctl", "diagnose", str(BUILD / name)]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode not in (0, 1):
+        sys.exit(f"diagnose ended with exit code {done.returncode}")
+    return done.stdout.strip()
+
+
 def _boxes(path: Path, pictures: np.ndarray) -> np.ndarray:
     session, decode = _session(path), yolo(YoloParams(), BUILD)
     name = session.get_outputs()[0].name
@@ -202,13 +213,13 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _speeds(files: dict[str, Path], picture: np.ndarray, runs: int) -> dict[str, float]:
-    """Median seconds of a call, all files in turn."""
+    """Median processor seconds of a call, all files in turn."""
     sessions = {name: _session(path) for name, path in files.items()}
     [call] = _fed(picture)
     seconds: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(runs):
         for name, session in sessions.items():
-            begin = time.perf_counter()
+            begin = time.process_time()
             session.run(None, call)
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(time.process_time() - begin)
     return {name: statistics.median(values) for name, values in seconds.items()}
