@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,7 @@ def evaluate(
     from compressctl.sources.onnx_file import declared
     from compressctl.sources.params import OnnxParams
     from compressctl.tasks.judge import judge_of
-    from compressctl.tasks.told_apart import class_count
+    from compressctl.tasks.told_apart import class_count, class_counts
 
     if split not in ("test", "validation"):
         raise UsageError(f"--split {split}: not a split to score", hint="test or validation")
@@ -59,8 +60,9 @@ def evaluate(
     with using(libraries(recipe.model, recipe.base)), exported_files([file]) as [(artifact, signature)]:
         if isinstance(recipe.model.params, OnnxParams):
             signature = declared(signature, recipe.model.params)
-        known = class_count(recipe, signature.outputs)
-        dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task, lambda: known)
+        known, of_heads = class_count(recipe, signature.outputs), class_counts(recipe, signature.outputs)
+        heads = {name: (head.task, partial(of_heads.get, name)) for name, head in recipe.heads.items()}
+        dataset = load_dataset(recipe.data, recipe.base, recipe.seed, recipe.task, lambda: known, heads)
         with SessionHost() as host:
             session = host.open(artifact, Target(artifact.backend, threads=0))
             judge = judge_of(recipe, [spec.name for spec in signature.outputs])

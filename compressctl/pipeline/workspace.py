@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,7 @@ class Workspace:
                 self.recipe.seed,
                 self.recipe.task,
                 lambda: class_count(self.recipe, self.loaded().signature.outputs),
+                {name: (head.task, partial(self._classes_of, name)) for name, head in self.recipe.heads.items()},
             )
             look_through(data)
             if self.recipe.pipeline is None:
@@ -143,6 +144,11 @@ class Workspace:
                 original = self._opened(self.original_graph())
                 self._data = CalledDataset(self._data, lambda split: steps_of(original, signature, split))
         return self._data
+
+    def _classes_of(self, head: str) -> int | None:
+        from compressctl.tasks.told_apart import class_counts
+
+        return class_counts(self.recipe, self.loaded().signature.outputs)[head]
 
     @cached_property
     def _together(self) -> Together | None:

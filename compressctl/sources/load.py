@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -49,10 +49,12 @@ def load_dataset(
     seed: int,
     task: Task | None = None,
     outputs: Callable[[], int | None] = lambda: None,
+    heads: Mapping[str, tuple[Task, Callable[[], int | None]]] | None = None,
 ) -> Dataset:
     """The dataset, its splits dealt by seed. task: the recipe's; for a language model the labels are checked and completed.
 
     Samples are checked when they are first read: see `sanity.CheckedDataset`. outputs: how many classes the model tells apart.
+    heads: task and outputs of each, where there are several.
     Raises UsageError when it cannot be read, the sizes do not fit, or a language model's labels are not its tokens.
     """
     from compressctl.sources.sanity import CheckedDataset
@@ -63,7 +65,7 @@ def load_dataset(
         from compressctl.sources.language_model import language_model_data
 
         dataset = language_model_data(dataset)
-    return CheckedDataset(dataset, task, outputs)
+    return CheckedDataset(dataset, task, outputs, heads or {})
 
 
 def dataset_fingerprint(section: DataSection, base: Path, seed: int) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -96,10 +96,12 @@ class CheckedDataset(WrappedDataset):
     """A dataset whose samples are looked at when they are first read: inputs are finite, labels are what the task takes.
 
     outputs: how many classes the model tells apart, asked when the first labels are read; None where nobody knows.
+    heads: task and outputs of each head, whose labels are a field of its name.
     """
 
     task: Task | None = None
     outputs: Callable[[], int | None] = lambda: None
+    heads: Mapping[str, tuple[Task, Callable[[], int | None]]] = field(default_factory=dict)
     _splits: dict[SplitName, CheckedSplit] = field(default_factory=dict, repr=False)
 
     def split(self, name: SplitName) -> Split:
@@ -133,6 +135,10 @@ class CheckedSplit:
         for batch in self.own.batches(size, shuffle_seed=shuffle_seed):
             _check_inputs(batch, self.name)
             _check_labels(batch, self.name, self.dataset)
+            for head, (task, outputs) in self.dataset.heads.items():
+                if batch.labels is not None and head in (batch.labels.dtype.names or ()):
+                    own = replace(batch, labels=batch.labels[head])
+                    _check_labels(own, self.name, CheckedDataset(self.dataset.own, task, outputs))
             yield batch
         self._is_checked = True
 

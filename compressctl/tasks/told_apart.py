@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compressctl.core.model import TensorSpec
-from compressctl.recipe.schema import Recipe
+from compressctl.recipe.schema import Head, Recipe
 from compressctl.tasks.params import ArgmaxParams, SequenceParams
 
 
 def class_count(recipe: Recipe, outputs: Sequence[TensorSpec]) -> int | None:
-    """None where shapes do not say, where a function of the author's decides, and for tasks and heads without such labels."""
-    if recipe.heads or not outputs:
+    """None where shapes do not say, where a function of the author's decides, and for tasks without such labels, or with heads."""
+    return None if recipe.heads else _count(recipe, outputs)
+
+
+def class_counts(recipe: Recipe, outputs: Sequence[TensorSpec]) -> Mapping[str, int | None]:
+    """The same by head, of the output that each judges."""
+    return {
+        name: _count(head, [spec for spec in outputs if spec.name == (head.output or name)])
+        for name, head in recipe.heads.items()
+    }
+
+
+def _count(where: Recipe | Head, outputs: Sequence[TensorSpec]) -> int | None:
+    if not outputs:
         return None
-    if recipe.task == "classification":
+    if where.task == "classification":
         return _of_scores(outputs[0])
-    params = recipe.decode.params if recipe.decode is not None else None
+    params = where.decode.params if where.decode is not None else None
     if not isinstance(params, ArgmaxParams | SequenceParams):
         return None
     decoded = next((spec for spec in outputs if params.output in (None, spec.name)), None)

@@ -138,6 +138,20 @@ def test_a_report_that_is_written_again(case: Case) -> None:
     assert {name: (case.folder / "out" / name).read_bytes() for name in before} == before
 
 
+@needs_filters
+def test_timing_a_packed_file(case: Case, noise: str) -> None:
+    case.finish(case.start("pack", noise), 0)
+    case.refuses("bench", "noise.cctl", "noise.cctl", code=5, says=SAYS, first=four_kilobytes)
+
+
+@needs_filters
+def test_a_recipe_in_new_names(case: Case) -> None:
+    old = "recipe: compressctl/v1\nmodel: {source: builtin, name: digits-resnet}\ntarget: {batch: 1}\nstages: []\n"
+    (case.folder / "old.yaml").write_text(old)
+    case.refuses("migrate", "old.yaml", code=5, says=SAYS, first=no_byte)
+    assert (case.folder / "old.yaml").read_text() == old
+
+
 # Shared memory.
 
 

@@ -1,6 +1,7 @@
 """Networks with several heads: each judged by its own metric, gated, bounded and trained by its own labels."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,24 @@ def test_heads_that_nothing_fits_are_refused_before_work(folder: Path, old: str,
     found = CliRunner().invoke(app, ["apply", str(folder / "recipe.yaml")])
     assert found.exit_code == 2
     assert words in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("head", "value", "words"),
+    [
+        ("kind", 3, "label 3 of sample 7 .* is no class: the model tells 3 classes apart"),
+        ("kind", -1, "'kind' holds a negative class, -1"),
+        ("years", float("nan"), "'years' holds labels that are not finite"),
+    ],
+)
+def test_labels_that_are_none_of_a_heads_are_refused_before_work(
+    head: str, value: float, words: str, folder: Path
+) -> None:
+    arrays = dict(np.load(folder / "data.npz"))
+    arrays[head][7] = value
+    np.savez(folder / "data.npz", **{name: array[:200] for name, array in arrays.items()})
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.replace("test: 64", "test: 64") + f"stages: [{TRAIN}]\n")
+    found = CliRunner().invoke(app, ["plan", str(recipe), "--check"])
+    assert found.exit_code == 2
+    assert re.search(words, found.stderr), found.stderr
