@@ -6,10 +6,13 @@ import hashlib
 import io
 import json
 import lzma
+import shutil
 import struct
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -728,6 +731,66 @@ def _facts(data: bytes, folder: Path) -> None:
         holds(">1M <=2G", number)
 
 
+def _cache_entry(data: bytes, folder: Path) -> None:
+    """An entry of a shared cache, unpacked as every machine does."""
+    from compressctl.store.archive import DamagedError, unpack
+
+    if data.startswith(b"{"):  # what it says of itself, around which the rest is built
+        data = b"compressctl cache entry 1\n" + len(data).to_bytes(8) + data + b"{}weights"
+    (folder / "archive").write_bytes(data)
+    into = folder / "into" / "entry"
+    shutil.rmtree(folder / "into", ignore_errors=True)
+    into.mkdir(parents=True)
+    with suppress(DamagedError):
+        unpack(folder / "archive", _ENTRY, into)
+    outside = {path.name for path in folder.iterdir()} - {"archive", "into"}
+    assert not outside, outside
+    assert sum(path.stat().st_size for path in into.rglob("*") if path.is_file()) <= len(data)
+
+
+_ENTRY = "ab" * 32
+
+
+def _cache_entries() -> list[bytes]:
+    from compressctl.store.archive import pack
+
+    with tempfile.TemporaryDirectory() as made:
+        (Path(made) / "part").mkdir()
+        (Path(made) / "part" / "model.onnx").write_bytes(b"weights")
+        (Path(made) / "model.json").write_text("{}")
+        packed = io.BytesIO()
+        pack(Path(made), _ENTRY, packed, without="manifest.json")
+    whole = packed.getvalue()
+    return [whole, whole[whole.index(b"{") :].removesuffix(b"{}weights")]
+
+
+def _stored_result(data: bytes, folder: Path) -> None:
+    """What a zoo's store says of a job, brought as another machine does."""
+    from compressctl.store.address import parse
+    from compressctl.zoo.stored import ZooStore
+
+    store, here = folder / "store", folder / "here"
+    (store / "results").mkdir(parents=True, exist_ok=True)
+    (store / "results" / "a.json").write_bytes(data)
+    run = store / "runs" / "a" / "0123456789abcdef" / "runs" / "a"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "report.html").write_bytes(b"x")
+    shutil.rmtree(here, ignore_errors=True)
+    ZooStore(parse(f"file://{store.absolute()}"), here).bring_all()
+
+
+def _stored_results() -> list[bytes]:
+    from compressctl.zoo.results import JobResult, Outcome
+
+    result = JobResult(
+        job="a", model="a", recipe="r", why="", key="k", outcome=Outcome.GOOD, message="", exit_code=0, attempts=1, started=1.0, seconds=1.0,
+        paused_seconds=0.0, peak_memory=None, host="h", log="logs/a.log", report="runs/a/report.html", figures=None, command=(),
+    )  # fmt: skip
+    files = [{"name": "runs/a/report.html", "size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}]
+    said = {"result": result.model_dump(mode="json"), "folder": "runs/a/0123456789abcdef", "files": files}
+    return [json.dumps(said).encode()]
+
+
 TARGETS = {
     "recipe": Target(_recipe, _recipes),
     "set": Target(_set, _sets),
@@ -754,6 +817,8 @@ TARGETS = {
     "zoo_manifest": Target(_zoo_manifest, _manifests),
     "zoo_results": Target(_zoo_results, _zoo_files),
     "model_facts": Target(_facts, _models),
+    "cache_entry": Target(_cache_entry, _cache_entries),
+    "stored_result": Target(_stored_result, _stored_results),
 }
 
 warnings.simplefilter("ignore")

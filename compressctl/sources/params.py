@@ -26,7 +26,7 @@ def _followed(text: str) -> str:
     except SecretInAddressError:
         pass
     except UsageError as error:
-        raise ValueError(error.message) from None
+        raise ValueError("; ".join(filter(None, (error.message, error.hint)))) from None
     return text
 
 

@@ -65,7 +65,7 @@ def parse(text: str) -> Address:
     if scheme not in SCHEMES:
         raise UsageError(f"{text} is no address that can be read", hint=f"there are {', '.join(SCHEMES[:-1])}")
     if len(text) > _LONGEST or legible(text) != text or "\n" in text:
-        raise UsageError(f"{text[:200]} is no address: it is too long, or holds control characters")
+        raise UsageError(f"{text[:200]!r} is no address: it is too long, or holds control characters")
     rest = text[len(scheme) + 3 :]
     place = rest.partition("?")[0] if scheme == "https" else rest
     _check_secrets(scheme, text)

@@ -87,7 +87,8 @@ def read_into(address: Address, stream: BinaryIO, most_bytes: int = LARGEST) -> 
     Raises what `ask` does, UsageError for what is larger, MachineError for what was cut short, and OSError of the stream's.
     """
     if address.scheme == "file":
-        check_regular(Path(address.place))
+        with _told(address):
+            check_regular(Path(address.place))
     source, expected = _opened(address)
     if expected is not None and expected > most_bytes:
         source.close()

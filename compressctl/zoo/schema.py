@@ -79,7 +79,7 @@ def _takes_files(text: str) -> str:
     try:
         address = parse(text)
     except UsageError as error:
-        raise ValueError(error.message) from None
+        raise ValueError("; ".join(filter(None, (error.message, error.hint)))) from None
     if not address.is_writable:
         raise ValueError("nothing is written there: name a folder of s3://, gs:// or file://")
     return text

@@ -271,3 +271,13 @@ def test_a_store_that_takes_nothing_has_its_place_in_the_manifest(address: str, 
     (tmp_path / "zoo.yaml").write_text(f"zoo: compressctl/v1\nstore: '{address}'\nmodels: [{{path: a.onnx}}]\n")
     with pytest.raises(UsageError, match=r"zoo\.yaml:2:8 +store: "):
         load_manifest(tmp_path / "zoo.yaml")
+
+
+def test_a_folder_without_the_files_that_its_result_names_is_told_as_that(tmp_path: Path) -> None:
+    finished(tmp_path / "here", "a")
+    place = parse(f"file://{tmp_path}/store")
+    ZooStore(place, tmp_path / "here").put(result("a"))
+    (page,) = (tmp_path / "store").rglob("report.html")
+    page.unlink()
+    with pytest.raises(UsageError, match=r"report\.html does not exist"):
+        ZooStore(place, tmp_path / "elsewhere").bring_all()
