@@ -1,6 +1,7 @@
 """Files and folders that others remove, cut, replace or fill while a command works on them."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -185,3 +186,60 @@ def test_packing_that_is_stopped_leaves_nothing(number: signal.Signals, case: Ca
     process.send_signal(number)
     case.finish(process, 130)
     case.is_clean(names(case.folder) - {"model.onnx", "recipe.yaml"}, 130)
+
+
+# Of zoos, whose one job is a row at once: its recipe is not there.
+
+MANIFEST = "zoo: compressctl/v1\nname: z\ndefaults: {recipe: nowhere.yaml}\nmodels: [{path: model.onnx}]\nbudget: {at_most_failed: 1}\n"
+
+
+def before_a_job(does: Callable[[], object]) -> None:
+    from compressctl.zoo import local
+
+    usual = local.run_job
+
+    def run_job(*given: Any) -> Any:
+        does()
+        return usual(*given)
+
+    local.run_job = run_job
+
+
+def _zoo_goes() -> None:
+    before_a_job(lambda: shutil.rmtree("z"))
+
+
+def _results_become_a_file() -> None:
+    before_a_job(lambda: Path("z/results").write_text("mine"))
+
+
+def _result_becomes_a_pipe() -> None:
+    def pipe() -> None:
+        Path("z/results").mkdir()
+        os.mkfifo("z/results/model.json")
+
+    before_a_job(pipe)
+
+
+def _zoo_may_only_be_read() -> None:
+    before_a_job(lambda: Path("z").chmod(0o555))
+
+
+def _manifest_goes() -> None:
+    before_a_job(lambda: (Path("zoo.yaml").unlink(), Path("model.onnx").unlink()))
+
+
+ZOO_RACES: dict[str, tuple[Callable[[], None], int, str]] = {
+    "the zoo's folder goes": (_zoo_goes, 0, ""),
+    "the manifest and the model go": (_manifest_goes, 0, ""),
+    "a file takes the place of the results": (_results_become_a_file, 2, "z/results"),
+    "a pipe takes the place of a result": (_result_becomes_a_pipe, 2, "z/results/model.json is a device or a pipe"),
+    "the folder may only be read from then on": (_zoo_may_only_be_read, 5, "Permission denied: z/results"),
+}
+
+
+@pytest.mark.parametrize(("first", "code", "says"), ZOO_RACES.values(), ids=ZOO_RACES)
+def test_a_zoo_changes_while_a_job_runs(first: Callable[[], None], code: int, says: str, case: Case) -> None:
+    recipe(case)
+    (case.folder / "zoo.yaml").write_text(MANIFEST)
+    case.refuses("zoo", "apply", "zoo.yaml", "--output", "z", code=code, says=says, first=first, leaves=["z"])
