@@ -126,11 +126,10 @@ class Cluster:
             }
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except Exception as error:
             hint = _HINT if self.address is not None else None
-            said = shortened(
-                " ".join(text_of(error).split()), _LONGEST_WORDS
-            )  # which versions differ stands on several lines
+            # Which versions differ stands on several lines.
+            said = shortened(" ".join(text_of(error).split()), _LONGEST_WORDS)
             raise MachineError(f"no connection to {self._where}: {said}", hint=hint) from error
         except SystemExit:  # of Ray's handler of SIGTERM
             raise KeyboardInterrupt from None
@@ -155,15 +154,13 @@ class _Running:
     def __init__(self, ray: Any, around: Surroundings, store: ZooStore | None, *, can_grow: bool) -> None:
         self._ray, self._around, self._store, self._can_grow = ray, around, store, can_grow
         self._task = ray.remote(run_on_node)
-        self._nodes: list[dict[str, float]] = []
-        self._looked_at_nodes = -_LOOK_AT_NODES
+        self._nodes, self._looked_at_nodes = self._alive(), time.monotonic()
         self._is_cancelled = False
         self.sent: dict[Any, _Sent] = {}
 
     @property
     def enough(self) -> int:
         """Jobs that keep all nodes busy. None that waits here costs a node anything."""
-        self._look_at_nodes()
         return max(_FEWEST_SENT, 2 * int(sum(node.get("CPU", 0) for node in self._nodes)))
 
     def send(self, planned: Planned, lost: tuple[str, ...] = ()) -> None:
@@ -224,9 +221,10 @@ class _Running:
 
     def _without_room(self) -> Iterator[JobResult]:
         """Jobs for which no node is large enough, and none came."""
-        if not self._look_at_nodes():
-            return
         now = time.monotonic()
+        if now - self._looked_at_nodes < _LOOK_AT_NODES:
+            return
+        self._nodes, self._looked_at_nodes = self._alive(), now
         for one, sent in list(self.sent.items()):
             wanted = _wanted(sent.planned.job.resources)
             if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in self._nodes):
@@ -242,14 +240,9 @@ class _Running:
                     sent.planned, Outcome.MACHINE, f"no node of the cluster is large enough: it asks for {asked}"
                 )
 
-    def _look_at_nodes(self) -> bool:
-        """Whether it was time to."""
-        now = time.monotonic()
-        if now - self._looked_at_nodes < _LOOK_AT_NODES:
-            return False
-        self._looked_at_nodes = now
-        self._nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        return True
+    def _alive(self) -> list[dict[str, float]]:
+        """What each node has, in use or not."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
 
 
 def _wanted(resources: Resources) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from compressctl.core.errors import UsageError
 from compressctl.core.patterns import matches
@@ -99,9 +99,19 @@ class Resources(Section):
         None, description="on the clock, without what it stood still for timings (default: 1h)"
     )
     disk: ByteSize | None = Field(None, description="what its folder and its temporary files hold")
-    ray: dict[str, PositiveFloat] | None = Field(
+    ray: dict[str, Annotated[float, Field(ge=0.0001, le=1e9)]] | None = Field(
         None, description="what it takes of a Ray cluster's own resources, as in {timing: 1}; other executors ignore it"
     )
+
+    @field_validator("ray")
+    @classmethod
+    def _as_ray_counts(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        for name, amount in (value or {}).items():
+            if name in ("CPU", "memory", "object_store_memory"):
+                raise ValueError(f"{name} is none of them: `cores` and `memory` say what a job takes of these")
+            if amount > 1 and not amount.is_integer():
+                raise ValueError(f"{name}: Ray counts whole ones, or a part of one")
+        return value
 
 
 class When(Section):

@@ -52,6 +52,9 @@ def test_a_manifest_is_read_with_its_units(tmp_path: Path) -> None:
         ("2 %", "200 %", "not a share"),
         ("id: a", "id: ../a", "models[0].id"),
         ("cores: 2", "cores: 0", "is less than 1"),
+        ("cores: 2", "ray: {memory: 5}", "`cores` and `memory`"),
+        ("cores: 2", "ray: {timing: 1.5}", "whole ones, or a part of one"),
+        ("cores: 2", "ray: {timing: .inf}", "resources.ray.timing"),
         ("use: recurrent.yaml", "when2: 1", "`use` is missing"),
     ],
 )

@@ -215,12 +215,11 @@ class TestDriver:
         monkeypatch.setattr(ray_cluster, "_LOOK_AT_NODES", 0.0)
         ray = FakeRay([])
         monkeypatch.setattr(ray, "wait", lambda tasks, timeout: ([], tasks))
-        (result,) = drive(ray, [planned(cores=64)])
-        assert (result.outcome, result.message) == (
-            Outcome.MACHINE,
-            "no node of the cluster is large enough: it asks for CPU 64",
-        )
-        assert ray.cancelled == [0]
+        results = drive(ray, [planned(f"j{number}", cores=64) for number in range(30)])
+        assert {(result.outcome, result.message) for result in results} == {
+            (Outcome.MACHINE, "no node of the cluster is large enough: it asks for CPU 64")
+        }
+        assert ray.cancelled == list(range(30))
 
     def test_what_had_not_begun_when_all_was_stopped_has_no_row(
         self, drive: Any, around: Surroundings, monkeypatch: pytest.MonkeyPatch
