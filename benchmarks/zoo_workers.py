@@ -10,6 +10,7 @@ else works shows nothing.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import secrets
 import signal
@@ -71,6 +72,8 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=list(_PARTS))
     parser.add_argument("--folder", type=Path, help="where to work [default: a temporary folder]")
     chosen = parser.parse_args()
+    if {"ray", "lost"} & set(chosen.parts) and importlib.util.find_spec("ray") is None:
+        parser.error("`ray` and `lost` need Ray: pip install 'compressctl[ray]', or leave them out of --parts")
     bench = Bench(chosen.folder or Path(tempfile.mkdtemp(prefix="zoo-workers-")), chosen.jobs, chosen.timed)
     bench.prepare(chosen.epochs)
     went_well = [_PARTS[part](bench) for part in chosen.parts]
