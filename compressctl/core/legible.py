@@ -32,6 +32,9 @@ _BLANK_PLANE = range(0xE0000, 0xE1000)
 _JOINERS = {0x200C, 0x200D, 0xFE0F}
 """Zero-width, and part of how some scripts and pictures are written: kept behind such a letter or picture."""
 
+_UNUSUAL = re.compile(r"[^ -~\n\t]")
+"""All others are legible, and pages of many megabytes are made of them."""
+
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
 _AGENT_COMMAND = re.compile(r"##(?=\w*\[)")
 
@@ -43,8 +46,9 @@ def legible(text: str) -> str:
     """
     if text.isascii() and text.replace("\n", "").isprintable():
         return text
-    return "".join(
-        _escape(char) if _is_hidden(char, text[place - 1] if place else "") else char for place, char in enumerate(text)
+    return _UNUSUAL.sub(
+        lambda found: _escape(found[0]) if _is_hidden(found[0], text[found.start() - 1 : found.start()]) else found[0],
+        text,
     )
 
 
