@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,17 +17,20 @@ def ending_signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end a command like Ctrl-C does: a run leaves its partial report, and all of them nothing temporary.
 
     The first one decides its end, and so does the end of this block: from then on they are ignored. A signal that this
-    process was started to ignore, as `nohup` does, stays ignored.
+    process was started to ignore, as `nohup` does, stays ignored. Forks of it, as a data loader's, end by such a signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    is_decided = False
+    is_decided, process = False, os.getpid()
 
     def interrupt(signum: int, frame: object) -> None:
         nonlocal is_decided
-        if not is_decided:
+        if os.getpid() != process:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        elif not is_decided:
             is_decided = True
             raise KeyboardInterrupt
 

@@ -190,6 +190,15 @@ def test_a_fork_of_it_comes_back(comes_back: str, case: Case) -> None:
     assert [json.loads(event)["kind"] for event in events].count("run.finished") == 1
 
 
+def test_a_fork_of_it_is_ended(case: Case) -> None:
+    """As those of a data loader, in silence and by the signal."""
+    body = (
+        "process = os.fork()\n    if process == 0: time.sleep(600)\n    time.sleep(0.1)\n    os.kill(process, 15)\n"
+        "    assert os.waitpid(process, 0)[1] == 15"
+    )
+    assert "Interrupt" not in applied(case, 0, body=body).err
+
+
 def test_it_empties_the_environment(case: Case) -> None:
     applied(case, 0, body="os.environ.clear()")
     assert status(case) == "done"
