@@ -1,6 +1,6 @@
 """A zoo whose models, results and cache lie in a store that speaks S3, and uploads that are killed.
 
-    python benchmarks/zoo_store.py [--models 8] [--kills 20] [--layers 9] [--seed 0] [--folder FOLDER]
+    python benchmarks/zoo_store.py [--models 6] [--kills 10] [--layers 5] [--seed 0] [--folder FOLDER]
 
 Starts moto's server (`pip install 'moto[s3]' flask flask-cors s3fs`), puts generated models into a bucket, and runs their zoo with `store` and
 `shared_cache` there; then the same on a machine that has nothing: once with the results, once with the cache alone. Then a driver and a run are killed
@@ -59,9 +59,9 @@ store: s3://{BUCKET}/large-zoo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=8)
-    parser.add_argument("--kills", type=int, default=20, help="of each of the two")
-    parser.add_argument("--layers", type=int, default=9, help="of the large model, 16.8 MB each")
+    parser.add_argument("--models", type=int, default=6)
+    parser.add_argument("--kills", type=int, default=10, help="of each of the two")
+    parser.add_argument("--layers", type=int, default=5, help="of the large model, 16.8 MB each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work [default: a temporary folder]")
     chosen = parser.parse_args()
