@@ -243,16 +243,16 @@ class _Cluster:
 
 @contextmanager
 def _cluster() -> Iterator[_Cluster]:
-    """With a token of its own."""
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ.update(token)
+    """With a token of its own, and workers that do not give way to other programs."""
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
+    os.environ.update(variables)
     cluster = _Cluster()
     try:
         yield cluster
     finally:
         for node in reversed(cluster.nodes):
             _kill_all(node)
-        for name in token:
+        for name in variables:
             del os.environ[name]
 
 
