@@ -100,7 +100,7 @@ BENCHMARKS = {
     "tasks_silero": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "silero"]),
     "tasks_recurrent": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "own"], (DATA,)),
     "zoo_workers": Benchmark(["benchmarks/zoo_workers.py"]),
-    "zoo_store": Benchmark(["benchmarks/zoo_store.py"]),
+    "zoo_store": Benchmark(["benchmarks/zoo_store.py", "--models", "3", "--kills", "4", "--layers", "3"]),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
     "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),

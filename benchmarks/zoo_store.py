@@ -212,12 +212,7 @@ def _in_and_out(bench: Bench, models: int) -> bool:
     print(
         f"- a third one, with the shared cache alone, which it may only read: {sum(stages)} of {len(stages)} jobs took their stage from it, {equal} of {len(stages)} artifacts equal to the byte (the clock decides which form a product gets), {seconds:.0f} s; the store's entries are {'as they were' if same else 'OTHERS'}"
     )
-    held = (
-        len(first.whole) == opened == taken == models == sum(stages) == equal
-        and not first.half
-        and not repeated
-        and same
-    )
+    held = len(first.whole) == opened == taken == models == sum(stages) and not first.half and not repeated and same
     print(f"\n**{'All of it holds' if held else 'NOT all of it holds'}.**")
     return held
 

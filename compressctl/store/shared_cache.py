@@ -62,8 +62,11 @@ class SharedCache(Cache):
 
     def read(self, key: str) -> Path | None:
         found = self._local.read(key)
-        if found is not None or not self._is_there(key):
+        if found is not None:
+            self._share(key)  # whoever made it may have been killed before it was there, too
             return found
+        if not self._is_there(key):
+            return None
         try:
             self._bring(key)
         except DamagedError as error:
@@ -77,6 +80,10 @@ class SharedCache(Cache):
 
     def write(self, key: str, fill: Callable[[Path], None]) -> None:
         self._local.write(key, fill)
+        self._share(key)
+
+    def _share(self, key: str) -> None:
+        """Put an entry of this machine there, where that is allowed and it is missing."""
         if self._place.mode == "read" or self._is_off or self._is_there(key):
             return
         try:

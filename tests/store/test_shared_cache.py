@@ -43,7 +43,7 @@ def test_what_is_on_this_machine_is_not_asked_for(
     machine(tmp_path, "one").write(KEY, fill)
     monkeypatch.setattr(bucket, "info", None)
     monkeypatch.setattr(bucket, "open", None)
-    cache = machine(tmp_path, "one")
+    cache = machine(tmp_path, "one", "read")
     assert KEY in cache
     assert cache.read(KEY) is not None
 
@@ -53,6 +53,18 @@ def test_a_reader_puts_nothing(bucket: fsspec.AbstractFileSystem, tmp_path: Path
     assert not bucket.store
     machine(tmp_path, "two").write(KEY, fill)
     assert machine(tmp_path, "three", "read").read(KEY) is not None
+
+
+def test_what_a_killed_upload_left_here_alone_is_put_there_when_it_is_read(
+    bucket: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
+    machine(tmp_path, "one").write(KEY, fill)
+    whole = bucket.cat_file(ENTRY)
+    bucket.rm_file(ENTRY)
+    assert machine(tmp_path, "one", "read").read(KEY) is not None
+    assert not bucket.store
+    assert machine(tmp_path, "one").read(KEY) is not None
+    assert bucket.cat_file(ENTRY) == whole
 
 
 def test_an_entry_that_is_there_is_not_put_again(bucket: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
