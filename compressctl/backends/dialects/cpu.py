@@ -20,7 +20,6 @@ from compressctl.graph.codes import bias_codes, bias_scale, stored_as, weight_co
 from compressctl.graph.edit import GraphEditor
 from compressctl.graph.index import GraphIndex, copied, index, reads, rename_reads
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
-from compressctl.graph.swish import swishes
 from compressctl.graph.tensors import copy_of
 
 
@@ -57,7 +56,6 @@ def emit(model: OnnxModel, target: Target) -> onnx.ModelProto:
 def active_sites(model: OnnxModel, target: Target) -> list[Site]:
     """What runs on integers under the model's plan.
 
-    ONNX Runtime computes x * sigmoid(x) on floats in as much time, conversions included, as on integers, which round twice.
     OpenVINO moves Q and DQ through the graph on its own and fuses any activation behind a convolution into it. So its outputs
     need no Q, a gate such as x * sigmoid(x) is better left to that fusion, and so is a product of two activations, whose
     transpositions it would otherwise do in float between conversions.
@@ -67,8 +65,7 @@ def active_sites(model: OnnxModel, target: Target) -> list[Site]:
     found = find_sites(model.body.graph, model.quant.float_nodes)
     sites = [site for site in found if is_active(site, model.quant)]
     if target.backend != "openvino":
-        gates = {node.name for pair in swishes(model.body.graph) for node in pair}
-        return [site for site in sites if site.node not in gates]
+        return sites
     return [replace(site, needs_output=False) for site in sites if not _left_to_openvino(site)]
 
 

@@ -12,7 +12,7 @@ from compressctl.graph.swish import gated
 
 
 def write_swish(emitted: onnx.ModelProto) -> None:
-    """Change in place every such product.
+    """Change in place every such product that is left in float.
 
     ONNX Runtime fuses it on its own where both factors read one tensor. Of a DequantizeLinear it makes a copy for each reader first.
     """
