@@ -57,6 +57,7 @@ def wait_for(path: Path) -> None:
 
 
 def wait_until_it(process: psutil.Process, *statuses: str) -> None:
+    """A signal that was sent is heard when the process is next given a processor."""
     while process.status() not in statuses:
         time.sleep(0.01)
 
@@ -68,7 +69,7 @@ def test_others_stand_still_while_one_times_and_go_on(tmp_path: Path, start: Sta
         one = start(TIMING, str(tmp_path), "one")
         pauses.add(one.pid)
         wait_for(tmp_path / "one-begins")
-        assert psutil.Process(idle.pid).status() == psutil.STATUS_STOPPED
+        wait_until_it(psutil.Process(idle.pid), psutil.STATUS_STOPPED)
         assert psutil.Process(one.pid).status() != psutil.STATUS_STOPPED
         late = start(BUSY)
         pauses.add(late.pid)
@@ -88,7 +89,8 @@ def test_all_who_have_jobs_stop_them(tmp_path: Path, start: Start) -> None:
             stack.enter_context(Pauses()).add(process.pid)
         start(TIMING, str(tmp_path), "one")
         wait_for(tmp_path / "one-begins")
-        assert {psutil.Process(process.pid).status() for process in idle} == {psutil.STATUS_STOPPED}
+        for process in idle:
+            wait_until_it(psutil.Process(process.pid), psutil.STATUS_STOPPED)
 
 
 def test_one_that_is_killed_while_it_times_holds_nobody(tmp_path: Path, start: Start) -> None:
