@@ -167,6 +167,10 @@ def _in_channels(opened: Opened, mode: str) -> Opened:
     return (opened.convert("RGBA") if has_alpha else opened).convert(mode)
 
 
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
+"""Pillow would try forty more, some of which believe any length that a file says (GIMP's brushes)."""
+
+
 def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) -> Opened:
     size: int | None = None
     try:
@@ -234,7 +238,7 @@ def _placement(height: int, width: int, name: str, preparation: Preparation) -> 
 def _opened(file: BinaryIO) -> Opened:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused below
-        return Image.open(file)
+        return Image.open(file, formats=_FORMATS)
 
 
 def _check_pixels(height: int, width: int, name: str) -> None:

@@ -327,6 +327,12 @@ def test_a_pixel_that_has_no_class(tmp_path: Path) -> None:
     refused(lambda: next(mask_folder.load(params, sizes, tmp_path, 0).split("test").batches(1)), words)
 
 
+def test_a_brush_that_says_that_it_is_gigabytes(tmp_path: Path) -> None:
+    """No image's format: Pillow reads as many bytes as it says before anything else."""
+    brush = struct.pack(">IIIII4sI", 1 << 31, 2, 4, 4, 1, b"GIMP", 10)
+    refused(lambda: decode_all([brush], ["b"], Preparation()), "is not an image that Pillow can read")
+
+
 def test_two_masks_of_one_image(tmp_path: Path) -> None:
     for name in ("images/0.png", "masks/0.png", "masks/0.bmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
