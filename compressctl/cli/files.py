@@ -107,8 +107,8 @@ def timed_samples(recipe: Path | None, signature: Signature, shapes: Mapping[str
     return Samples(known, data, shapes)
 
 
-def writable(path: Path, force: bool, option: str = "--output") -> Path:
-    """The path of a file to write. option: that names it.
+def writable(path: Path, force: bool, option: str = "--output", *, makes_folder: bool = False) -> Path:
+    """The path of a file to write. option: that names it. makes_folder: its folder need not be there.
 
     Raises UsageError when one is there and force was not given, when it is no file, and when its folder is not there.
     """
@@ -120,7 +120,7 @@ def writable(path: Path, force: bool, option: str = "--output") -> Path:
         raise UsageError(f"{path} is there already", hint=f"--force writes over it, {option} chooses another name")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is a device or a pipe", hint=f"name a file with {option}")
-    if not path.parent.is_dir():
+    if not path.parent.is_dir() and (path.parent.exists() or not makes_folder):
         raise UsageError(f"cannot write {path}: {path.parent} is no folder", hint="make it, or name another")
     return path
 

@@ -35,6 +35,6 @@ def unpack(
     target = output or packed.with_suffix(".onnx")
     with PackedModel(packed, parsed_size("--limit", limit)) as model:
         for file in model.ledger.files:
-            writable(target.parent / file.name if file.name else target, force)
+            writable(target.parent / file.name if file.name else target, force, makes_folder=True)
         for path in model.write(target):
             print(f"{path}: {path.stat().st_size:,} bytes")

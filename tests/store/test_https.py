@@ -5,6 +5,7 @@ import hashlib
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
@@ -33,9 +34,10 @@ class _Answers(BaseHTTPRequestHandler):
         if self.path == "/short":
             self.send_header("Content-Length", str(len(CONTENT) + 1))
         self.end_headers()
-        self.wfile.write(CONTENT)
-        while self.path == "/endless":
+        with suppress(OSError):  # the reader has had enough
             self.wfile.write(CONTENT)
+            while self.path == "/endless":
+                self.wfile.write(CONTENT)
 
     def log_message(self, *_: object) -> None:
         pass

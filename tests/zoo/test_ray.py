@@ -68,9 +68,13 @@ class TestOnANode:
                 time.sleep(0.02)
             _thread.interrupt_main()
 
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         threading.Thread(target=interrupt).start()
         script = "import pathlib, time; pathlib.Path(__file__).with_name('runs').mkdir(); time.sleep(600)"
-        assert self.run(around, monkeypatch, script).outcome is Outcome.INTERRUPTED
+        try:
+            assert self.run(around, monkeypatch, script).outcome is Outcome.INTERRUPTED
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_another_version_is_refused(self, around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = question(planned(), around, None)
