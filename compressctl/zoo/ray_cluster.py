@@ -99,7 +99,9 @@ class Cluster:
         os.environ["RAY_COLOR_PREFIX"] = "0"
         if self.address is None:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # else Ray writes one into the home folder
-            os.environ.setdefault("RAY_worker_niceness", "0")  # else jobs give way to all other programs, also when timed
+            os.environ.setdefault(
+                "RAY_worker_niceness", "0"
+            )  # else jobs give way to all other programs, also when timed
         try:
             import ray
         except ImportError as error:
