@@ -15,6 +15,7 @@ from compressctl.core.regular_files import open_regular
 _MAGIC = b"compressctl cache entry 1\n"
 _LENGTH_BYTES = 8
 _LONGEST_HEADER = 1 << 20
+_LONGEST_STEP = 255
 _BLOCK = 1 << 20
 
 _Size = Annotated[int, Field(strict=True, ge=0, le=1 << 50)]
@@ -91,6 +92,12 @@ def _header(stream: BinaryIO, size: int) -> _Header:
 
 def _check_name(name: str) -> None:
     steps = PurePosixPath(name).parts
+    try:
+        longest = max((len(step.encode()) for step in steps), default=0)
+    except UnicodeEncodeError:  # half a character
+        raise DamagedError(f"a file of it is called {name!r}") from None
+    if longest > _LONGEST_STEP:
+        raise DamagedError("a file of it has a longer name than files have")
     if name != "/".join(steps) or name.startswith("/") or ".." in steps or "\\" in name or "\0" in name:
         raise DamagedError(f"a file of it is called {name!r}")
 

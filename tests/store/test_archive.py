@@ -64,6 +64,8 @@ GOOD = {"name": "a", "size": 1, "sha256": DIGEST}
         (raw({"key": KEY, "files": [{**GOOD, "size": 1 << 60}]}), "cannot be read"),
         (raw({"key": KEY, "files": [{**GOOD, "sha256": "x"}]}, b"x"), "cannot be read"),
         (raw({"key": KEY, "files": [{**GOOD, "name": "x" * 2000}]}, b"x"), "cannot be read"),
+        (raw({"key": KEY, "files": [{**GOOD, "name": "x" * 300}]}, b"x"), "longer name than files have"),
+        (raw({"key": KEY, "files": [{**GOOD, "name": "a\ud800"}]}, b"x"), "cannot be read"),
         (archive("cd" * 32, a=b"x"), "another entry's"),
         (archive(a=b"x")[:-1], "another length"),
         (archive(a=b"x") + b"more", "another length"),
