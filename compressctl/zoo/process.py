@@ -49,7 +49,7 @@ class Surroundings:
     pauses: Pauses
     stop: threading.Event
     stop_at_once: threading.Event
-    is_strict: bool = False
+    is_strict: bool
 
 
 @dataclass

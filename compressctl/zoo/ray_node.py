@@ -48,6 +48,7 @@ def question(planned: Planned, around: Surroundings, store: Address | None) -> s
             "shared_cache": [os.environ.get(SHARED), os.environ.get(SHARED_MODE)],
             "measure": around.measure,
             "is_cached": around.is_cached,
+            "is_strict": around.is_strict,
             "retries": around.retries,
             "planned": _PLANNED.dump_python(planned, mode="json"),
         }
@@ -103,6 +104,7 @@ def _result(read: dict[str, Any], folder: Path) -> JobResult:
             pauses,
             threading.Event(),
             threading.Event(),
+            read["is_strict"],
         )
         result = _interruptible(_PLANNED.validate_python(read["planned"]), around)
     return result.model_copy(update={"host": _node()})

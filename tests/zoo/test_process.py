@@ -28,7 +28,7 @@ MEMORY = 300 << 20
 @pytest.fixture
 def around(tmp_path: Path) -> Iterator[Surroundings]:
     with Pauses() as pauses:
-        yield Surroundings(tmp_path, "quick", True, 1, pauses, threading.Event(), threading.Event())
+        yield Surroundings(tmp_path, "quick", True, 1, pauses, threading.Event(), threading.Event(), False)
 
 
 def run(around: Surroundings, monkeypatch: pytest.MonkeyPatch, script: str, **limits: int) -> JobResult:

@@ -1,6 +1,7 @@
 """Jobs on a Ray cluster: the same rows as anywhere, on another node where theirs is lost."""
 
 import _thread
+import dataclasses
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ from compressctl.zoo.stored import ZooStore
 def around(tmp_path: Path) -> Iterator[Surroundings]:
     (tmp_path / MARK).write_text("{}")
     with Pauses() as pauses:
-        yield Surroundings(tmp_path, "quick", True, 0, pauses, threading.Event(), threading.Event())
+        yield Surroundings(tmp_path, "quick", True, 0, pauses, threading.Event(), threading.Event(), False)
 
 
 def planned(name: str = "a", **resources: Any) -> Planned:
@@ -57,6 +58,21 @@ class TestOnANode:
     def test_a_job_is_the_same_as_on_any_machine(self, around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
         result = self.run(around, monkeypatch, "print('error: what is it'); raise SystemExit(2)")
         assert (result.outcome, result.message, result.host) == (Outcome.INVALID, "what is it", "here")
+
+    def test_what_the_driver_asks_of_every_job_is_asked_on_the_node(
+        self, around: Surroundings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = dataclasses.replace(around, measure="untimed", is_cached=False, is_strict=True, retries=7)
+
+        def told(planned: Planned, here: Surroundings) -> JobResult:
+            return process.unstarted(
+                planned, Outcome.GOOD, f"{here.retries} {' '.join(process.command(planned.job, here))}"
+            )
+
+        monkeypatch.setattr(ray_node, "run_job", told)
+        message = read_answer(run_on_node(question(planned(), asked, None))).result.message
+        assert message == f"7 {' '.join(process.command(planned().job, asked))}"
+        assert "--strict" in message
 
     def test_one_that_ray_interrupts_writes_what_it_has(
         self, around: Surroundings, monkeypatch: pytest.MonkeyPatch
