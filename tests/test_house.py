@@ -1,10 +1,13 @@
 """The rules of the house that code can check: who imports whom, and what stays out of start-up."""
 
 import ast
+import importlib.metadata
 import re
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import compressctl
 
@@ -86,3 +89,29 @@ def test_durations_come_from_a_clock_that_never_goes_back() -> None:
         str(file.relative_to(PACKAGE)) for file in FILES if re.search(r"\btime\.time\(|datetime\.now", file.read_text())
     }
     assert asking == {"core/cache.py", "core/events.py", "pipeline/run.py", "store/objects.py", "zoo/process.py"}
+
+
+def test_the_versions_that_the_makefile_installs_go_together() -> None:
+    """pip refuses constraints that contradict what one of the packages asks for, but only where it has something left to install."""
+    lines = [line.split("#")[0].strip() for line in (PACKAGE.parent / "constraints.txt").read_text().splitlines()]
+    pinned = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines if line)}
+    asked = [
+        (package, Requirement(text))
+        for package in pinned
+        for text in (importlib.metadata.requires(package) if _is_installed(package) else None) or []
+    ]
+    against = [
+        f"{package} asks for {needed}, pinned is {pinned[canonicalize_name(needed.name)]}"
+        for package, needed in asked
+        if canonicalize_name(needed.name) in pinned
+        and (needed.marker is None or needed.marker.evaluate({"extra": ""}))
+        and not needed.specifier.contains(pinned[canonicalize_name(needed.name)], prereleases=True)
+    ]
+    assert not against
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(package))
+    except importlib.metadata.PackageNotFoundError:
+        return False
