@@ -210,7 +210,7 @@ def _ours() -> Iterator[Ours]:
 
     for name in NAMES:
         section = {"source": "builtin", "name": name}
-        yield Ours(name, section, load_builtin(BuiltinParams.model_validate(section), Path()).eval())
+        yield Ours(name, section, load_builtin(BuiltinParams(name=name), Path()).module.eval())
     for name, factory in (("attention", networks.Attention), ("concat", networks.Concat)):
         weights = ROOT / "build" / f"{name}.safetensors"
         network = factory()
@@ -225,7 +225,7 @@ def _ours() -> Iterator[Ours]:
 
 def _write_digits(folder: Path) -> None:
     """What the recipe tests with, each image by itself."""
-    data = digits.load(DigitsParams(source="digits"), SplitSizes(calibration=200), Path(), 0)
+    data = digits.load(DigitsParams(), SplitSizes(calibration=200), Path(), 0)
     folder.mkdir()
     for index, image in enumerate(data.batch("test", slice(None))[0]["input"]):
         np.savez(folder / f"{index:04}.npz", input=image[None])
