@@ -99,7 +99,9 @@ BENCHMARKS = {
     "tasks_examples": Benchmark(["benchmarks/tasks.py", "examples"]),
     "tasks_silero": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "silero"]),
     "tasks_recurrent": Benchmark(["benchmarks/tasks.py", "recurrent", "--only", "own"], (DATA,)),
-    "zoo_published": Benchmark(["benchmarks/zoo.py", "published"], (), ("build/attention.safetensors", "build/concat.safetensors")),
+    "zoo_published": Benchmark(
+        ["benchmarks/zoo.py", "published"], (), ("build/attention.safetensors", "build/concat.safetensors")
+    ),
     "zoo_poison": Benchmark(["benchmarks/zoo.py", "poison"]),
     "zoo_workers": Benchmark(["benchmarks/zoo_workers.py"]),
     "zoo_store": Benchmark(["benchmarks/zoo_store.py", "--models", "3", "--kills", "4", "--layers", "3"]),

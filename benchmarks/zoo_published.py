@@ -166,7 +166,13 @@ class Bench:
             file.parent.mkdir(exist_ok=True)
             sample = torch.zeros(1, 1, 8, 8)
             torch.onnx.export(
-                self.ours[name].network, (sample,), str(file), dynamo=True, external_data=False, verbose=False
+                self.ours[name].network,
+                (sample,),
+                str(file),
+                input_names=["input"],
+                dynamo=True,
+                external_data=False,
+                verbose=False,
             )
         return file, inputs, []
 
@@ -210,7 +216,7 @@ def _ours() -> Iterator[Ours]:
 
     for name in NAMES:
         section = {"source": "builtin", "name": name}
-        yield Ours(name, section, load_builtin(BuiltinParams(name=name), Path()).module.eval())
+        yield Ours(name, section, load_builtin(BuiltinParams(name=name), Path(), 0).body.eval())
     for name, factory in (("attention", networks.Attention), ("concat", networks.Concat)):
         weights = ROOT / "build" / f"{name}.safetensors"
         network = factory()
@@ -227,8 +233,8 @@ def _write_digits(folder: Path) -> None:
     """What the recipe tests with, each image by itself."""
     data = digits.load(DigitsParams(), SplitSizes(calibration=200), Path(), 0)
     folder.mkdir()
-    for index, image in enumerate(data.batch("test", slice(None))[0]["input"]):
-        np.savez(folder / f"{index:04}.npz", input=image[None])
+    for index, batch in enumerate(data.split("test").batches(1)):
+        np.savez(folder / f"{index:04}.npz", input=batch.inputs["input"])
 
 
 def _handed_over(run: Path) -> Path | None:
@@ -236,9 +242,9 @@ def _handed_over(run: Path) -> Path | None:
 
 
 def _bytes(figures: Figures, seen: dict[str, Any], is_ours: bool) -> Iterator[str]:
-    """A torch network has no file of its own before: ours is exported here and there in other words."""
+    """What a row calls before is the original as it would be handed over uncompressed, at most as large as the published file, but for what is written around the weights."""
     before, after = seen["bytes"]
-    if figures.size_after != after or (figures.size_before != before and not is_ours):
+    if figures.size_after != after or (figures.size_before > 1.01 * before and not is_ours):
         yield f"{figures.size_before:,} to {figures.size_after:,} bytes, it has {before:,} and {after:,}"
 
 
@@ -296,7 +302,7 @@ def _table(bench: Bench, rows: dict[str, JobResult], judged: dict[str, Judged]) 
     )
     print(
         f"\nGood: each output of a published file has 20 dB or decides the same in every sample, our networks are inside their budget of accuracy; not slower, and smaller or faster by 2 %. "
-        f"Contradicted: other bytes, a ratio more than {DB_APART} dB away, intervals of speed more than {100 * (SPEED_APART - 1):.0f} % apart, a refusal although there are weights for it."
+        f"Contradicted: other bytes than the file has, an original larger than it is, a ratio more than {DB_APART} dB away, intervals of speed more than {100 * (SPEED_APART - 1):.0f} % apart, a refusal although there are weights for it."
     )
     return not contradicted and good >= LEAST_GOOD * len(rows)
 

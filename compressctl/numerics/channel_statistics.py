@@ -62,8 +62,11 @@ def channel_rows(values: np.ndarray, axis: int | None) -> np.ndarray:
 def noise_to_signal(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray], axis: int | None) -> np.ndarray:
     """(channels,): squared difference over squared signal, all calls together; NaN of a channel that is zero throughout.
 
-    A call whose result has another shape, or is no number, counts as all noise.
+    A call whose result has another shape, or is no number, counts as all noise. Where calls differ in how many channels they have, as
+    along an open axis, all are one.
     """
+    if axis is not None and len({before.shape[axis] for before in wanted}) > 1:
+        axis = None
     signal, noise = np.zeros(1), np.zeros(1)
     for before, after in zip(wanted, found, strict=True):
         was, now = channel_rows(before, axis).astype(np.float64), after.astype(np.float64)
