@@ -103,7 +103,7 @@ BENCHMARKS = {
         ["benchmarks/zoo.py", "published"], (), ("build/attention.safetensors", "build/concat.safetensors")
     ),
     "zoo_poison": Benchmark(["benchmarks/zoo.py", "poison"]),
-    "zoo_workers": Benchmark(["benchmarks/zoo_workers.py"]),
+    "zoo_workers": Benchmark(["benchmarks/zoo_workers.py", "--epochs", "15"]),
     "zoo_store": Benchmark(["benchmarks/zoo_store.py", "--models", "3", "--kills", "4", "--layers", "3"]),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
+from support.exact import exact_output
 
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
@@ -83,8 +84,7 @@ def _range(*, rectified: bool) -> TensorQuant:
 
 
 def _run(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": x})[0])
+    return exact_output(model, {"x": x})
 
 
 def _executed(model: onnx.ModelProto, folder: Path) -> Counter:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from support.exact import exact_output
 from support.graphs import residual_model
 
 from compressctl.backends.onnx_file import to_onnx
@@ -26,11 +27,7 @@ INPUTS = {"x": np.random.default_rng(3).normal(0, 1, (4, 8, 6, 6)).astype(np.flo
 
 
 def _run(proto: onnx.ModelProto) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(None, INPUTS)[0]
-    return found
+    return exact_output(proto, INPUTS)
 
 
 def test_our_own_file_comes_back_as_the_same_file() -> None:

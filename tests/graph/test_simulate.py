@@ -2,9 +2,9 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.exact import exact_output
 from support.graphs import residual_model
 
 from compressctl.backends.dialects.cpu import emit
@@ -14,11 +14,6 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index
 from compressctl.graph.replace_weights import with_weights
 from compressctl.graph.simulate import leading_to, with_rounded_activations
-
-
-def outputs_of(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, feed)[0])
 
 
 @pytest.mark.parametrize("floats", [{}, {"conv2": "asked for"}], ids=["all integer", "one float"])
@@ -33,7 +28,7 @@ def test_it_computes_what_the_emitted_file_computes(floats: dict[str, str]) -> N
     }
     simulated, _ = with_rounded_activations(with_weights(model.body, weights), model.quant)
     feed = {"x": np.random.default_rng(0).normal(size=(2, 8, 6, 6)).astype(np.float32)}
-    file = outputs_of(emit(model, Target("onnxruntime")), feed)
+    file = exact_output(emit(model, Target("onnxruntime")), feed)
     difference = np.abs(ActivationRecorder(simulated, ["y"]).run(feed)["y"] - file)
     without = np.abs(ActivationRecorder(model.body, ["y"]).run(feed)["y"] - file)
     step = float(model.quant.activations["c2"].scale)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from support.exact import exact_output
 from torch import Tensor, nn
 
 from compressctl.backends.onnx_file import to_onnx
@@ -188,8 +188,7 @@ class Calls:
 def _run(body: onnx.ModelProto, spec: TensorSpec) -> np.ndarray:
     shape = [3 if isinstance(dim, str) else dim for dim in spec.shape]
     x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
-    session = onnxruntime.InferenceSession(body.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": x})[0])
+    return exact_output(body, {"x": x})
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

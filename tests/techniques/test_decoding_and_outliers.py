@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from support.digit_network import Digits, Samples
+from support.exact import exact_session
 
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.events import Events
@@ -15,7 +16,6 @@ from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.codes import range_of
-from compressctl.graph.session import open_graph
 from compressctl.techniques.quantize._noise import OutputNoise
 from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply, make_plan, observe
@@ -79,7 +79,7 @@ def _context() -> RunContext:
 
 def _sqnr_db(model: OnnxModel, quantized: OnnxModel, channels: slice = slice(None)) -> float:
     files = (emit(each, Target("onnxruntime", profile="x86-vnni")) for each in (model, quantized))
-    was, now = (open_graph(file).run(None, {"image": IMAGES[32:]})[0][:, channels] for file in files)
+    was, now = (exact_session(file).run(None, {"image": IMAGES[32:]})[0][:, channels] for file in files)
     return float(10 * np.log10(np.sum(was**2) / np.sum((now - was) ** 2)))
 
 
