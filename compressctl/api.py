@@ -33,7 +33,7 @@ RecipeLike = Recipe | Mapping[str, Any] | str | os.PathLike[str]
 """A recipe that was loaded, its content as a mapping, or the path of its file. Paths inside a mapping start from the working
 folder."""
 
-Level = Literal["stages", "final", "quick", "untimed"]
+Level = Literal["stages", "final", "headline", "quick", "untimed"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def apply(
     """Run a recipe: compress, export, measure the exported files, and write the report.
 
     output: the run's folder; an earlier run of the same recipe in it is replaced (default: runs/<name>/<time>-<hash>).
-    cache: take finished stages from the cache. measure: each stage's output too, the exported files alone, those briefly, or those without latency. strict: outputs
+    cache: take finished stages from the cache. measure: each stage's output too, the exported files alone, those at the target's batch and threads alone, so briefly, or without latency. strict: outputs
     that differ from the original's, or were not compared, count as a missed budget. progress: called with each event; what
     it raises stops the run and is raised here. time_limit: seconds after which the run ends with what is finished.
 

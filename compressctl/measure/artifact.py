@@ -64,7 +64,7 @@ class MeasurementConfig:
     """What files are measured with. samples: what is timed and counted. dataset: None when there is none.
 
     judge: what scores. folder: the run's. effort: of timing, None for no timing. all_points: also other batches and threads, and
-    samples of other sizes.
+    samples of other sizes. judged_on: the split whose samples files are scored and compared on.
     """
 
     backend: Backend
@@ -75,6 +75,7 @@ class MeasurementConfig:
     folder: Path = Path()
     effort: BenchmarkSettings | None = STANDARD
     all_points: bool = True
+    judged_on: SplitName = "test"
 
 
 def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) -> BackendResult:
@@ -193,7 +194,7 @@ def _scored(
     subjects: Sequence[Subject], found: list[Measurement], by: MeasurementConfig, events: Events
 ) -> list[Measurement]:
     """With scores, and what changed against the first: every output of every file, one pass over the data."""
-    split = None if by.dataset is None else scored_split(by.dataset)
+    split = None if by.dataset is None else scored_split(by.dataset, by.judged_on)
     if by.dataset is None or split is None:
         why = "the recipe has no data" if by.dataset is None else "the data have no samples"
         nothing = Fidelity(outputs=(), split=None, samples=0, reason=why)
@@ -224,7 +225,7 @@ def _scored(
         )
         for place, measured in enumerate(found)
     ]
-    if split != "test":
+    if split != by.judged_on:
         return compared
     if not by.judge.heads:
         return _judged(subjects, compared, seen.predictions[""], by, events)
@@ -260,7 +261,7 @@ def _judged(
         result = measured
         if now is not None and before is not None:
             name = "the float model" if subject is subjects[0] else subject.artifact.path.name
-            _warn_of_nothing(now, name, events)
+            _warn_of_nothing(now, name, by.judged_on, events)
             result = _with_score(
                 result, before, now, by, scored, events, is_last=subject is subjects[-1], has_reference=has_reference
             )
@@ -268,10 +269,11 @@ def _judged(
     return scored
 
 
-def scored_split(dataset: Dataset) -> SplitName | None:
+def scored_split(dataset: Dataset, judged_on: SplitName = "test") -> SplitName | None:
     """The split whose samples files are compared on: the test split, or another that has samples, in order of how little it
-    was used for choosing; None where all are empty."""
-    names: tuple[SplitName, ...] = ("test", "validation", "calibration", "train")
+    was used for choosing; None where all are empty. Who asks for another one than the test split gets that or nothing."""
+    others: tuple[SplitName, ...] = ("validation", "calibration", "train") if judged_on == "test" else ()
+    names = (judged_on, *others)
     return next((name for name in names if len(scored_samples(dataset.split(name)))), None)
 
 
@@ -291,7 +293,7 @@ def _with_score(
     classes = _classes(by, before)
     metric, task = by.judge.metric, by.judge.task
     if metric is not None and now.labels is not None:
-        value = score(now, metric, classes, "test")
+        value = score(now, metric, classes, by.judged_on)
         if has_reference:
             value = value.model_copy(update={"reference": "original"})
         if not math.isfinite(value.value):
@@ -302,7 +304,7 @@ def _with_score(
         else:
             found = found.model_copy(update={"score": value})
             if scored and scored[0].score is not None:
-                changed = change(before, now, metric, classes, "test", task)
+                changed = change(before, now, metric, classes, by.judged_on, task)
                 found = found.model_copy(update={"change": changed})
     if is_last and scored:
         found = _behaved(found, before, now, by, events)
@@ -327,7 +329,7 @@ def _classes(by: MeasurementConfig, before: Predictions) -> Sequence[str] | None
     return tuple(str(number) for number in range(int(labels.max()) + 1))
 
 
-def _warn_of_nothing(found: Predictions, name: str, events: Events) -> None:
+def _warn_of_nothing(found: Predictions, name: str, split: SplitName, events: Events) -> None:
     """NaN and infinity reach no figure quietly: what is computed from samples is left out where one has them."""
     if found.outputs.dtype == object:
         return  # decoded; every value of the outputs themselves is compared anyway
@@ -335,7 +337,7 @@ def _warn_of_nothing(found: Predictions, name: str, events: Events) -> None:
     broken = int((~np.isfinite(outputs)).any(axis=1).sum())
     if broken:
         events.warn(
-            f"{name} gives NaN or infinity for {broken:,} of {len(outputs):,} test samples; what changed for single samples "
+            f"{name} gives NaN or infinity for {broken:,} of {len(outputs):,} {split} samples; what changed for single samples "
             f"is not compared"
         )
 
@@ -360,7 +362,7 @@ def _behaved(
     if task == "classification" and classes is not None:
         changed = behaviour(before, after, classes)
         if changed is not None:
-            changed = with_examples(changed, before, after, by.dataset, SCORING_BATCH)
+            changed = with_examples(changed, before, after, by.dataset, SCORING_BATCH, by.judged_on)
         return found.model_copy(update={"behaviour": changed})
     if task == "language-model":
         return found.model_copy(update={"tokens": token_drift(before, after)})

@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from compressctl.core.data import Dataset
+from compressctl.core.data import Dataset, SplitName
 from compressctl.measure.results import Behaviour, Example
 from compressctl.measure.score import Predictions
 from compressctl.tasks.metrics import classes_of
@@ -17,13 +17,15 @@ _LARGEST_SIDE = 96
 _SMALLEST_SIDE = 4
 
 
-def with_examples(found: Behaviour, before: Predictions, after: Predictions, dataset: Dataset, batch: int) -> Behaviour:
-    """The first changed samples, those that went from right to wrong before the others."""
+def with_examples(
+    found: Behaviour, before: Predictions, after: Predictions, dataset: Dataset, batch: int, split: SplitName
+) -> Behaviour:
+    """The first changed samples, those that went from right to wrong before the others. split: that both were predicted on."""
     assert before.labels is not None
     old, new, labels = classes_of(before.outputs), classes_of(after.outputs), before.labels.reshape(-1)
     changed = np.flatnonzero(old != new)
     chosen = sorted(changed, key=lambda position: (old[position] != labels[position], position))[:_SHOWN]
-    pictures = _pictures(dataset, {int(before.indices[position]) for position in chosen}, batch)
+    pictures = _pictures(dataset, {int(before.indices[position]) for position in chosen}, batch, split)
     names = list(dataset.classes or ())
 
     def name(label: int) -> str:
@@ -42,11 +44,11 @@ def with_examples(found: Behaviour, before: Predictions, after: Predictions, dat
     return found.model_copy(update={"examples": examples})
 
 
-def _pictures(dataset: Dataset, wanted: set[int], batch_size: int) -> dict[int, str]:
+def _pictures(dataset: Dataset, wanted: set[int], batch_size: int, split: SplitName) -> dict[int, str]:
     found: dict[int, str] = {}
     if not wanted:
         return found
-    for batch in dataset.split("test").batches(batch_size):
+    for batch in dataset.split(split).batches(batch_size):
         if len(batch.inputs) != 1:
             break
         values = next(iter(batch.inputs.values()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compressctl.core.backend import Artifact, Backend
-from compressctl.core.data import Dataset
+from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.model import OnnxModel, StageRecord
 from compressctl.core.source import MetricSpec
@@ -29,7 +29,7 @@ _DELIVERABLES_AGREE = 0.3
 class Delivery:
     """records, results, budget: the run's, which grow here. between: what stages before the last made, to be measured too.
 
-    is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
+    judged_on: the split whose samples files are scored and compared on. is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
     """
 
     workspace: Workspace
@@ -39,6 +39,7 @@ class Delivery:
     between: Sequence[Subject]
     measure_level: MeasureLevel
     is_strict: bool
+    judged_on: SplitName = "test"
 
     def all(self, model: OnnxModel) -> None:
         """Every deliverable of the recipe, and its budget. Raises what failed after the others were measured."""
@@ -114,7 +115,8 @@ class Delivery:
                 dataset,
                 self.workspace.folder,
                 efforts.get(self.measure_level, STANDARD),
-                self.measure_level not in efforts,
+                self.measure_level in (MeasureLevel.FINAL, MeasureLevel.STAGES),
+                self.judged_on,
             ),
             self.workspace.events.within(f"measure-{target.backend}"),
         )
@@ -138,7 +140,7 @@ class Delivery:
         """Say, and record with the stage that fixed them, whether ranges of activations fit the test data too."""
         from compressctl.measure.range_coverage import range_coverage
 
-        if self.workspace.recipe.data is None or model.quant is None:
+        if self.judged_on != "test" or self.workspace.recipe.data is None or model.quant is None:
             return
         found = range_coverage(model, self.workspace.dataset())
         stage = next((n for n, record in enumerate(self.records) if "calibration_samples" in record.facts), None)
@@ -179,16 +181,16 @@ class Delivery:
         """The data, if there are any; why nothing is scored is said once."""
         if self.workspace.recipe.data is None:
             return None
-        first = next(scored_samples(self.workspace.dataset().split("test")).batches(1), None)
+        first = next(scored_samples(self.workspace.dataset().split(self.judged_on)).batches(1), None)
         if first is None:
             self.workspace.events.warn(
-                f"{metric.name if metric else 'accuracy'} is not measured: the test split is empty"
+                f"{metric.name if metric else 'accuracy'} is not measured: the {self.judged_on} split is empty"
             )
         elif first.labels is None and metric is not None:
             if self.workspace.judge.compared is not None:
-                words = ": the test split has no labels; the original's own results stand for them"
+                words = f": the {self.judged_on} split has no labels; the original's own results stand for them"
             else:
-                words = " is not measured: the test split has no labels"
+                words = f" is not measured: the {self.judged_on} split has no labels"
             self.workspace.events.warn(f"{metric.name}{words}")
         return self.workspace.dataset()
 

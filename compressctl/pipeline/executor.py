@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from compressctl.core.data import SplitName
 from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.failures import failed_stage
 from compressctl.core.model import Form, Model, OnnxModel, StageRecord, TorchModel
@@ -38,12 +39,13 @@ from compressctl.recipe.schema import Stage
 
 @dataclass
 class Executor:
-    """One run in progress. records, results, budget: what it has found so far. is_strict: see Delivery."""
+    """One run in progress. records, results, budget: what it has found so far. is_strict, judged_on: see Delivery."""
 
     workspace: Workspace
     measure_level: MeasureLevel = MeasureLevel.STAGES
     process_group: ProcessGroup | None = None
     is_strict: bool = False
+    judged_on: SplitName = "test"
     records: list[StageRecord] = field(default_factory=list)
     results: list[BackendResult] = field(default_factory=list)
     budget: list[BudgetCheck] = field(default_factory=list)
@@ -142,7 +144,14 @@ class Executor:
             self._deliver_network(last_torch)
         write_pinned(self.workspace.folder, self.workspace.recipe, self.records)
         delivery = Delivery(
-            self.workspace, self.records, self.results, self.budget, self._between, self.measure_level, self.is_strict
+            self.workspace,
+            self.records,
+            self.results,
+            self.budget,
+            self._between,
+            self.measure_level,
+            self.is_strict,
+            self.judged_on,
         )
         delivery.all(as_graph(model) if model is not None else self.workspace.original_graph())
 

@@ -9,11 +9,12 @@ from compressctl.recipe.schema import Recipe
 
 
 class MeasureLevel(StrEnum):
-    """stages: each stage's output too. final: the exported files alone. quick: those, briefly, with wide intervals. untimed: those,
-    without latency, memory and energy."""
+    """stages: each stage's output too. final: the exported files alone. headline: those, at the target's batch and threads alone. quick:
+    the same briefly, with wide intervals. untimed: the exported files, without latency, memory and energy."""
 
     UNTIMED = "untimed"
     QUICK = "quick"
+    HEADLINE = "headline"
     FINAL = "final"
     STAGES = "stages"
 

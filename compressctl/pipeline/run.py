@@ -15,6 +15,7 @@ import numpy as np
 from compressctl.core.backend import BackendSpec, backends
 from compressctl.core.cache import Cache
 from compressctl.core.custom_ops import using
+from compressctl.core.data import SplitName
 from compressctl.core.errors import (
     CompressctlError,
     MachineError,
@@ -83,16 +84,18 @@ def run(
     measure: MeasureLevel = MeasureLevel.STAGES,
     process_group: ProcessGroup | None = None,
     strict: bool = False,
+    judged_on: SplitName = "test",
 ) -> RunResult:
     """Carry out the plan in a run folder that exists. What stops it is RunResult.error, also when it is a bug of ours.
 
+    judged_on: the split whose samples files are scored and compared on; who chooses among runs leaves the test split alone.
     Raises OSError when the run folder cannot be written to at the start.
     """
     started, clock = time.time(), time.monotonic()
     warnings, event_file = Warnings(), EventFile(folder / "events.jsonl")
     events = Events(event_file, warnings, *listeners)
     workspace = Workspace(recipe, plan, folder, cache, events)
-    executor = Executor(workspace, measure, process_group, strict)
+    executor = Executor(workspace, measure, process_group, strict, judged_on)
     error: CompressctlError | None = None
     status: Status = "done"
     try:
