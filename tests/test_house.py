@@ -14,7 +14,7 @@ import compressctl
 PACKAGE = Path(compressctl.__file__).parent
 ORDER = [
     "core", "store", "recipe", "numerics", "packed", "graph", "sources", "tasks", "training", "layers", "techniques", "backends", "measure", "pipeline",
-    "report", "publish", "zoo", "api", "diagnosis", "cli",
+    "report", "publish", "zoo", "api", "diagnosis", "search", "cli",
 ]  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

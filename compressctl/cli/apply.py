@@ -49,7 +49,8 @@ def apply(
     measure: Annotated[
         MeasureLevel,
         typer.Option(
-            help="What is measured: each stage's output too, the exported files alone, those but briefly, or those without latency."
+            help="What is measured: each stage's output too, the exported files alone, those at the target's batch and threads alone, so but "
+            "briefly, or the files without latency."
         ),
     ] = MeasureLevel.STAGES,
     shape: Shapes = None,

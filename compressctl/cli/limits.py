@@ -12,14 +12,14 @@ from compressctl.core.nearest import suggestion
 from compressctl.recipe.schema import LONGEST_SECONDS, BudgetSection, FidelityLimits, parse_duration
 
 
-def time_limit_of(text: str) -> float:
-    """Seconds. Raises UsageError."""
+def time_limit_of(text: str, option: str = "--time-limit") -> float:
+    """Seconds. Raises UsageError that names the option."""
     try:
         seconds = parse_duration(text)
     except ValueError:
         seconds = 0
     if not 0 < seconds <= LONGEST_SECONDS:
-        raise UsageError(f"--time-limit {text}: not a duration", hint="write it like 90s, 30m or 1h30m, a year at most")
+        raise UsageError(f"{option} {text}: not a duration", hint="write it like 90s, 30m or 1h30m, a year at most")
     return float(seconds)
 
 

@@ -36,6 +36,7 @@ class Command:
 
 GROUPS = {
     "Compress a model": {
+        "auto": Command("compressctl.cli.auto:auto", "Find what makes a model as small and fast as asked: no recipe."),
         "init": Command("compressctl.cli.init:init", "Write a starter recipe for a model."),
         "validate": Command("compressctl.cli.validate:validate", "Check a recipe and name everything wrong with it."),
         "migrate": Command("compressctl.cli.migrate:migrate", "Write recipes in the names that their keys have now."),

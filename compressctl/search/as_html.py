@@ -1,0 +1,34 @@
+"""A search as one HTML file that opens offline: the verdict, the front as a picture, a table that sorts, and what was left out."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressctl.recipe.as_yaml import as_yaml
+from compressctl.report.as_html import legible_values, page_part, script_hash
+from compressctl.search import picture, words
+from compressctl.search.document import Search
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def render(found: Search) -> str:
+    script = page_part("report.js")
+    return _template().render(
+        search=found, words=words, pictures=picture.pictures(found), as_yaml=as_yaml, sizes=(picture.WIDTH, picture.HEIGHT, picture.MARGIN),
+        environment=[[name, str(value)] for name, value in found.environment.items()], style=page_part("report.css"), script=script, script_hash=script_hash(script),
+    )  # fmt: skip
+
+
+@cache
+def _template() -> Template:
+    """Every string is escaped by the template engine; nothing is fetched from anywhere."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
+    )
+    return environment.from_string(page_part("search.html.jinja", Path(__file__).parent))

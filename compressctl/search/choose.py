@@ -1,0 +1,47 @@
+"""Which of the measured files is handed over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from compressctl.search.document import Figures, Point
+from compressctl.search.front import shortfalls, speed_of
+from compressctl.search.request import Goal, Prefer
+
+
+def choose(
+    points: Sequence[Point], goal: Goal, limit_bytes: int | None, prefer: Prefer, *, is_judged: bool
+) -> Point | None:
+    """The best by preference of those that keep every limit; else, of those that keep the loss, the one that comes nearest. None
+    where none keeps the loss. Of equals the one with the name that comes first, whatever order they were tried in.
+
+    is_judged: whether the loss is known at all. Where it is not, of those that keep the limits the least risky is chosen.
+    """
+    measured = [(point, point.figures) for point in points if point.figures is not None]
+    missed = {point.name: shortfalls(figures, goal, limit_bytes, is_judged=is_judged) for point, figures in measured}
+    holding = [(point, figures) for point, figures in measured if not missed[point.name]]
+    if holding:
+        risk = min(point.risk for point, _ in holding) if not is_judged else None
+        able = [(point, figures) for point, figures in holding if risk is None or point.risk == risk]
+        return min(able, key=lambda entry: (_rank(entry[1], prefer), entry[0].name))[0]
+    keeping = [point for point, _ in measured if "drop" not in missed[point.name]]
+    return min(keeping, key=lambda point: (sum(missed[point.name].values()), point.name), default=None)
+
+
+def _rank(figures: Figures, prefer: Prefer) -> tuple[float, ...]:
+    """The less the better."""
+    speed = speed_of(figures.speed)
+    faster = math.log(speed) if speed is not None and speed > 0 else 0.0
+    smaller = math.log(figures.smaller) if figures.smaller > 0 else 0.0
+    loss = figures.loss.value if figures.loss is not None else math.inf
+    balanced = -(faster + smaller)
+    match prefer:
+        case "size":
+            return (figures.total_bytes, balanced)
+        case "speed":
+            return (-faster, balanced)
+        case "quality":
+            return (loss, balanced)
+        case _:
+            return (balanced, loss)

@@ -1,0 +1,129 @@
+"""What a search found, as search.json holds it. Fields are only ever added within one major version."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from compressctl.measure.results import Result, Speedup
+
+SCHEMA_VERSION = "1.0"
+
+LossKind = Literal["metric", "decoded results", "outputs"]
+
+
+class Loss(Result):
+    """Against the original on the same samples; below 0 where the file is better."""
+
+    value: float = Field(
+        description="of a metric in percent points, else in the metric's unit; of decoded results and outputs percent"
+    )
+    kind: LossKind = Field(
+        description="metric: the task's own, on labels; decoded results: those of the original that are missing or those that it does "
+        "not give, whichever are more; outputs: changed decisions or 100 x (1 - cosine), whichever is more, of the worst output"
+    )
+    what: str = Field(description="the metric, or the output that lost most and how that was seen")
+    unit: str = Field(description='"points", "%", or empty for a metric without a unit')
+    split: str
+    samples: int
+    sqnr_db: float | None = Field(None, description="of the worst output; null where identical or not compared")
+
+
+class Figures(Result):
+    """One exported file."""
+
+    total_bytes: int
+    smaller: float = Field(description="the float file's bytes over this file's")
+    transport_bytes: int
+    speed: Speedup | None = Field(description="against the float file, same runtime; null where it was not timed")
+    latency_ms: float | None = Field(None, description="median of one call")
+    loss: Loss | None = Field(description="null where nothing can tell")
+    loss_unknown: str = Field("", description="why loss is null")
+    has_decisions: bool = Field(False, description="whether any output looks like scores of classes")
+    original_score: float | None = Field(None, description="of the float file, where a metric scores")
+    score: float | None = None
+
+
+class Point(Result):
+    """One recipe that was tried."""
+
+    name: str
+    family: str
+    words: str = Field(description="what it does")
+    key: str = Field(description="of everything that decides what it gives")
+    state: Literal["measured", "failed"]
+    figures: Figures | None = Field(None, description="on the validation split, timed briefly; null where it failed")
+    confirmed: Figures | None = Field(
+        None, description="of the file that was handed over: on the test split, timed in full; null for all others"
+    )
+    confirmed_run: str | None = Field(None, description="folder of that run")
+    reason: str = Field("", description="why it failed")
+    seconds: float
+    measure_seconds: float = Field(description="of these, what exporting and measuring took")
+    weight: float = Field(description="how much work it is beside others of its kind, for estimates")
+    kind: str = Field(description="plain, calibrated, searched, trained or learned: the cheap ones are tried first")
+    risk: int = Field(description="0 float16, 1 eight bits, 2 fewer: what counts where quality cannot be judged")
+    recipe: dict[str, Any]
+    recipe_file: str | None = None
+    is_on_front: bool = Field(
+        False, description="no other file is at least as good in size, speed and loss, and better in one"
+    )
+    holds: bool = Field(False, description="keeps every limit, as far as was measured")
+
+
+class NotTried(Result):
+    """A recipe that was left out."""
+
+    name: str
+    family: str
+    words: str
+    reason: str
+
+
+class Limit(Result):
+    """One line of what was asked."""
+
+    name: Literal["drop", "speedup", "size"]
+    asked: float = Field(description="points or percent, a ratio, bytes")
+    words: str
+
+
+class Nearest(Result):
+    """A file that would do if one limit were another."""
+
+    point: str
+    limit: str = Field(description="the one that stands in the way")
+    needed: float = Field(description="what that limit would have to be")
+    words: str
+
+
+class Search(Result):
+    schema_version: str = SCHEMA_VERSION
+    name: str
+    status: Literal["met", "not met", "interrupted"]
+    exit_code: int
+    summary: list[str] = Field(description="what came out, in sentences, the most important first")
+    goal: tuple[Limit, ...]
+    level: str | None
+    prefer: str
+    judged: str = Field(description="what the loss was seen by, or why nothing judged it")
+    chosen: str | None = Field(description="the point that is handed over")
+    files: tuple[str, ...] = Field((), description="of the chosen point, relative to the folder")
+    nearest: tuple[Nearest, ...] = ()
+    points: tuple[Point, ...]
+    not_tried: tuple[NotTried, ...]
+    notes: tuple[str, ...] = ()
+    original_bytes: int | None
+    seconds: float = Field(description="of this start")
+    seconds_by_kind: dict[str, float] = Field({}, description="of this start")
+    environment: dict[str, Any] = Field({}, description="machine and packages")
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of search.json (JSON Schema 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"compressctl search {SCHEMA_VERSION}",
+        **Search.model_json_schema(mode="serialization"),
+    }

@@ -1,0 +1,149 @@
+"""One candidate, carried out as `compressctl apply` carries out its recipe, and measured on samples that nothing was fitted to."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressctl.core.cache import Cache
+from compressctl.core.errors import CompressctlError, ExitCode
+from compressctl.core.events import Event, Listener
+from compressctl.core.machine import ensure_temporary_folder
+from compressctl.core.run_folder import make_run_folder
+from compressctl.core.secrets import for_others
+from compressctl.measure.results import BackendResult
+from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.pipeline.plan import make_plan
+from compressctl.pipeline.run import run
+from compressctl.pipeline.signals import signals_restored
+from compressctl.recipe.schema import Recipe
+from compressctl.search.document import Figures, Point
+from compressctl.search.facts import Facts
+from compressctl.search.journal import key_of
+from compressctl.search.losses import loss_of
+from compressctl.search.space import Candidate
+from compressctl.search.subject import Subject
+
+_MEASURED_AS = 1
+"""Raise when a point's figures come to mean something else."""
+
+_PASSES = (ExitCode.MACHINE, ExitCode.INTERRUPTED, ExitCode.BUG)
+"""Failures that say nothing about the candidate: the next start tries it again."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What candidates are carried out on. folder: the search's. environment: as a report has it."""
+
+    subject: Subject
+    facts: Facts
+    folder: Path
+    cache: Cache | None
+    environment: Mapping[str, Any]
+
+    def recipe(self, candidate: Candidate, budget: Mapping[str, Any] | None = None) -> Recipe:
+        """Raises RecipeError where it cannot be one of this model's."""
+        backend = self.subject.content["target"]["backend"]
+        export = {"backend": backend, **({"storage": "compressed"} if candidate.compressed else {})}
+        sections: dict[str, Any] = {"export": [export]}
+        if budget is not None:
+            sections["budget"] = dict(budget)
+        return self.subject.recipe(candidate.stages, **sections)
+
+    def key(self, recipe: Recipe) -> str:
+        """Of everything that decides the point."""
+        packages = [self.environment.get(name) for name in ("cpu", "compressctl", "onnxruntime", "openvino", "torch")]
+        sections = {
+            name: recipe.resolved.get(name) for name in ("export", "target", "task", "metric", "decode", "heads")
+        }
+        return key_of(_MEASURED_AS, make_plan(recipe, None).digest, sections, packages)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """point: None where it was stopped before it was measured. status: the run's."""
+
+    point: Point | None
+    status: str
+    is_lasting: bool = True
+
+
+def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, listeners: Sequence[Listener]) -> Tried:
+    """Carry it out and measure it. What it fails with is a point's reason, never raised."""
+    began = time.monotonic()
+    place, measuring = bench.folder / "work" / candidate.name, _Measuring()
+    try:
+        plan = make_plan(recipe, bench.cache)
+        folder = make_run_folder(place, recipe.name, plan.digest)
+        ensure_temporary_folder(folder / "temporary")
+        with signals_restored():
+            result = run(
+                recipe,
+                plan,
+                folder,
+                cache=bench.cache,
+                listeners=[measuring, *listeners],
+                environment=bench.environment,
+                measure=MeasureLevel.QUICK,
+                judged_on="validation",
+            )
+        status, error = result.status, result.error
+        measured = result.backends[0] if result.backends else None
+    except CompressctlError as raised:
+        status, error, measured = "failed", raised, None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    if status in ("interrupted", "time limit"):
+        return Tried(None, status)
+    figures = figures_of(measured, bench.facts) if measured is not None and error is None else None
+    point = Point(
+        name=candidate.name,
+        family=candidate.family,
+        words=candidate.words,
+        key=key,
+        state="measured" if figures is not None else "failed",
+        figures=figures,
+        reason=for_others(str(error)) if error is not None else "",
+        seconds=time.monotonic() - began,
+        measure_seconds=measuring.seconds,
+        weight=candidate.weight,
+        kind=candidate.kind,
+        risk=candidate.risk,
+        recipe=recipe.resolved,
+    )
+    return Tried(point, status, error is None or error.exit_code not in _PASSES)
+
+
+class _Measuring:
+    """Adds up what exporting and measuring take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "step.finished" and (event.step or "").startswith(("export-", "measure-")):
+            self.seconds += float(event.fields["seconds"])
+
+
+def figures_of(found: BackendResult, facts: Facts) -> Figures:
+    """Of one deliverable."""
+    after, before = found.compressed, found.baseline
+    loss, unknown = loss_of(after, facts)
+    return Figures(
+        total_bytes=after.total_bytes,
+        smaller=found.smaller,
+        transport_bytes=after.transport_bytes,
+        speed=after.speed,
+        latency_ms=after.latency.p50_ms if after.latency else None,
+        loss=loss,
+        loss_unknown=unknown,
+        has_decisions=any(output.agreement is not None for output in after.fidelity.outputs)
+        if after.fidelity
+        else False,
+        original_score=before.score.value if before.score else None,
+        score=after.score.value if after.score else None,
+    )

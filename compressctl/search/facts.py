@@ -1,0 +1,154 @@
+"""What decides which techniques fit: the model's form and layers, its data, and what can judge a file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.cache import Cache
+from compressctl.core.custom_ops import using
+from compressctl.core.data import SplitName
+from compressctl.core.events import Events, Listener
+from compressctl.core.model import OnnxModel, TorchModel
+from compressctl.core.tasks import TASKS
+from compressctl.graph.summary import Summary, summarize
+from compressctl.measure.session_host import SessionHost
+from compressctl.pipeline.event_listeners import Warnings
+from compressctl.pipeline.executor import Executor
+from compressctl.pipeline.plan import make_plan
+from compressctl.pipeline.run import check_installed
+from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
+from compressctl.recipe.schema import Recipe
+from compressctl.sources.called import scored_samples
+from compressctl.sources.load import libraries
+
+_SPLITS: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
+_KINDS: Mapping[str, tuple[str, ...]] = {
+    "convolutions": ("Conv", "ConvTranspose"),
+    "products": ("Gemm", "MatMul"),
+    "recurrent": ("LSTM", "GRU", "RNN"),
+    "embeddings": ("Gather",),
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """shares: of all parameters, by kind of layer that holds them in float32. quantized: what is rounded already, in words.
+
+    samples: by split; empty without data. metric: its name where labels and a metric score files, with the unit of a drop; heads:
+    several of them do. decodes: whether results are read off outputs and compared. decided: outputs that look like scores of
+    classes, whose decisions can be compared. original_bytes: of the float file as the target's runtime takes it.
+    """
+
+    is_torch: bool
+    parameters: int
+    shares: Mapping[str, float]
+    original_bytes: int
+    quantized: tuple[str, ...] = ()
+    samples: Mapping[str, int] = field(default_factory=dict)
+    is_random: bool = False
+    has_labels: bool = False
+    metric: str | None = None
+    unit: str = ""
+    has_heads: bool = False
+    decodes: bool = False
+    task: str = "custom"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def has_data(self) -> bool:
+        """Real samples."""
+        return bool(self.samples) and not self.is_random
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether any sample that nothing else looks at tells what a file lost."""
+        return self.has_data and self.samples.get("validation", 0) > 0
+
+    @property
+    def can_calibrate(self) -> bool:
+        return self.has_data and self.samples.get("calibration", 0) > 0
+
+    @property
+    def can_train(self) -> bool:
+        """Whether a network can be trained, and is told when it is better: without labels the original would teach it alone."""
+        return self.is_torch and self.is_judged and self.has_labels and self.samples.get("train", 0) > 0
+
+    @property
+    def scores(self) -> bool:
+        """Whether labels decide what is lost."""
+        return self.has_labels and (self.metric is not None or self.has_heads)
+
+    def dealt(self, validation: int, calibration: int) -> Facts:
+        """With other numbers of samples in these splits, and the rest of the same ones to train on."""
+        pool = sum(self.samples[name] for name in ("train", "validation", "calibration"))
+        others = {"validation": validation, "calibration": calibration, "train": pool - validation - calibration}
+        return replace(self, samples={**self.samples, **others})
+
+    def share(self, *kinds: str) -> float:
+        return sum(self.shares.get(kind, 0.0) for kind in kinds)
+
+
+def read_facts(recipe: Recipe, cache: Cache | None, listeners: Sequence[Listener] = ()) -> Facts:
+    """Load model and data, and try one batch, as every run does before its stages. Raises what that raises."""
+    check_installed(recipe)
+    plan, warnings = make_plan(recipe, cache), Warnings()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SessionHost() as host,
+        using(libraries(recipe.model, recipe.base)),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
+        workspace = Workspace(recipe, plan, Path(folder), cache, Events(warnings, *listeners), host)
+        Executor(workspace).preflight()
+        original = workspace.original_graph()
+        summary = summarize(original.body)
+        return Facts(
+            is_torch=isinstance(workspace.loaded(), TorchModel),
+            parameters=summary.parameters,
+            shares=_shares(summary),
+            original_bytes=_bytes(original, workspace, Path(folder)),
+            quantized=tuple(map(str, summary.quantized)),
+            task=recipe.task,
+            has_heads=bool(recipe.heads),
+            decodes=recipe.decode is not None or TASKS[recipe.task].decoder is not None,
+            **_of_data(recipe, workspace),
+            warnings=tuple(warnings.messages),
+        )
+
+
+def _of_data(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:
+    if recipe.data is None:
+        return {}
+    data, metric = workspace.dataset(), workspace.judge.metric
+    first = next(scored_samples(data.split("validation")).batches(1), None)
+    return {
+        "samples": {name: len(scored_samples(data.split(name))) for name in _SPLITS},
+        "is_random": bool(getattr(data, "is_random", False)),
+        "has_labels": first is not None and first.labels is not None,
+        "metric": metric.name if metric else None,
+        "unit": metric.unit if metric else "",
+    }
+
+
+def _shares(summary: Summary) -> dict[str, float]:
+    found = dict.fromkeys(_KINDS, 0)
+    for layer in summary.layers:
+        for kind, operators in _KINDS.items():
+            if layer.op in operators and layer.parameter_bytes == 4 * layer.parameters:
+                found[kind] += layer.parameters
+    return {kind: count / max(summary.parameters, 1) for kind, count in found.items()}
+
+
+def _bytes(original: OnnxModel, workspace: Workspace, folder: Path) -> int:
+    """Of the file that every other one is held against."""
+    target = replace(workspace.target, options=in_float32(workspace.target.options))
+    place = folder / "float"
+    place.mkdir()
+    built = open_backend(target.backend).build(original, target, place)
+    return sum(file.stat().st_size for file in built.files)

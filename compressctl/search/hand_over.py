@@ -1,0 +1,109 @@
+"""The chosen recipe carried out once more, measured in full on the test split, and its file put where it is looked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressctl.core.events import Listener
+from compressctl.core.run_folder import below
+from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.pipeline.plan import make_plan
+from compressctl.report.document import Report
+from compressctl.search.document import Point
+from compressctl.search.evaluate import Bench, figures_of
+from compressctl.search.facts import Facts
+from compressctl.search.recipes import write_chosen, write_pinned
+from compressctl.search.request import Goal
+from compressctl.search.space import Candidate
+
+RUN = "best"
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """point: with what the file measured. missed: names of the limits that it does not keep. files: below the search's folder."""
+
+    point: Point
+    missed: tuple[str, ...]
+    files: tuple[str, ...]
+    status: str
+    error: str = ""
+
+
+def hand_over(
+    point: Point,
+    candidate: Candidate,
+    bench: Bench,
+    goal: Goal,
+    limit_bytes: int | None,
+    listeners: Sequence[Listener],
+    measure: MeasureLevel,
+) -> HandedOver:
+    """The run lies in `best`, its file and recipes in the search's folder. Raises what keeps a run from being begun."""
+    from compressctl.api import carry_out
+
+    budget = budget_of(goal, bench.facts, limit_bytes, point)
+    recipe = bench.recipe(candidate, budget)
+    _, report, _ = carry_out(
+        recipe,
+        make_plan(recipe, bench.cache),
+        listeners,
+        output=bench.folder / RUN,
+        cache=bench.cache,
+        measure=measure,
+        recipe_file=bench.folder / "recipe.yaml",
+    )
+    write_chosen(bench.folder, bench.subject, candidate, budget)
+    write_pinned(bench.folder, recipe, bench.folder / RUN / "recipe.pinned.yaml")
+    missed = tuple(check.name for check in report.budget if not check.holds)
+    if report.status not in ("done", "budget missed") or not report.backends:
+        return HandedOver(point, missed, (), report.status, report.error or "")
+    confirmed = figures_of(report.backends[0], bench.facts)
+    return HandedOver(
+        point.model_copy(update={"confirmed": confirmed, "confirmed_run": RUN}),
+        missed,
+        files_of(report, bench.folder),
+        report.status,
+    )
+
+
+def files_of(report: Report, folder: Path) -> tuple[str, ...]:
+    """The file that was handed over, and what belongs to it, linked or copied into the search's folder."""
+    made = report.backends[0].compressed
+    place = (folder / RUN / made.path).parent
+    found = []
+    for name in made.files:
+        target, source = folder / name, place / name
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+        found.append(below(target, folder))
+    return tuple(found)
+
+
+def budget_of(goal: Goal, facts: Facts, limit_bytes: int | None, point: Point) -> dict[str, Any]:
+    """The goal as a recipe's budget. What cannot be judged is not bounded."""
+    found: dict[str, Any] = {}
+    if facts.scores:
+        found["accuracy_drop"] = goal.drop
+    elif facts.is_judged and point.figures is not None and point.figures.loss is not None:
+        found |= _of_outputs(goal.drop, point.figures.loss.kind == "decoded results", point.figures.has_decisions)
+    if limit_bytes is not None:
+        found["size"] = limit_bytes
+    if goal.speedup is not None:
+        found["speedup"] = goal.speedup
+    return found
+
+
+def _of_outputs(drop: float, is_decoded: bool, has_decisions: bool) -> Mapping[str, float]:
+    share = max(0.0, 100.0 - drop)
+    if is_decoded:
+        return {"kept": share, "added": drop}
+    return {"cosine": share / 100, **({"agreement": share} if has_decisions else {})}

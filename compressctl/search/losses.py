@@ -1,0 +1,108 @@
+"""What a measured file lost against the original, as one number that a limit can be held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compressctl.measure.results import Measurement, OutputFidelity
+from compressctl.search.document import Loss
+from compressctl.search.facts import Facts
+
+
+def loss_of(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
+    """The loss, or None and why nothing can tell. By labels where they score; else by decoded results; else by outputs."""
+    if facts.is_random:
+        return None, "there are no samples, only random values"
+    if not facts.has_data:
+        return None, "there are no samples"
+    if facts.scores:
+        return _of_metric(found, facts)
+    if found.decoded is not None:
+        return _of_decoded(found)
+    return _of_outputs(found)
+
+
+def _of_metric(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
+    if found.heads:
+        changes = [
+            (head.change.drop, head) for head in found.heads if head.change is not None and head.score is not None
+        ]
+        if len(changes) < len(found.heads):
+            return None, "not every head was scored"
+        drop, head = max(changes, key=lambda entry: entry[0])
+        assert head.score is not None
+        unit, what, score = head.unit, f"{head.score.metric} of {head.name}", head.score
+    else:
+        if found.change is None or found.score is None:
+            return None, "it was not scored"
+        drop, unit, what, score = found.change.drop, facts.unit, found.score.metric, found.score
+    loss = Loss(
+        value=drop,
+        kind="metric",
+        what=what,
+        unit="points" if unit == "%" else "",
+        split=score.split,
+        samples=score.samples,
+        sqnr_db=_worst_db(found),
+    )
+    return loss, ""
+
+
+def _of_decoded(found: Measurement) -> tuple[Loss | None, str]:
+    decoded, fidelity = found.decoded, found.fidelity
+    assert decoded is not None
+    kept, added = decoded.kept_percent, decoded.added_percent
+    if kept is None or added is None or fidelity is None:
+        return None, f"the original gives no {decoded.unit} for these samples"
+    value, what = max((100 - kept, "missing"), (added, "not the original's"))
+    loss = Loss(
+        value=value,
+        kind="decoded results",
+        what=f"{decoded.unit} {what}",
+        unit="%",
+        split=fidelity.split or "",
+        samples=decoded.samples,
+        sqnr_db=_worst_db(found),
+    )
+    return loss, ""
+
+
+def _of_outputs(found: Measurement) -> tuple[Loss | None, str]:
+    fidelity = found.fidelity
+    if fidelity is None or not fidelity.outputs:
+        return None, (fidelity.reason if fidelity else None) or "its outputs were not compared"
+    losses: list[tuple[float, str]] = []
+    for output in fidelity.outputs:
+        if not output.samples or output.other_shapes:
+            return None, f"the output {output.name} could not be compared on every sample"
+        if output.broken:
+            return None, f"the output {output.name} has NaN or infinity where the original has numbers"
+        losses += _of_output(output)
+    if not losses:
+        return None, "no output has a figure to compare"
+    value, what = max(losses)
+    loss = Loss(
+        value=value,
+        kind="outputs",
+        what=what,
+        unit="%",
+        split=fidelity.split or "",
+        samples=fidelity.samples,
+        sqnr_db=_worst_db(found),
+    )
+    return loss, ""
+
+
+def _of_output(output: OutputFidelity) -> Iterator[tuple[float, str]]:
+    if output.identical:
+        yield 0.0, f"{output.name}, identical"
+        return
+    if output.churn is not None:
+        yield 100 * output.churn, f"changed decisions of {output.name}"
+    if output.cosine is not None:
+        yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}"
+
+
+def _worst_db(found: Measurement) -> float | None:
+    outputs = found.fidelity.outputs if found.fidelity else ()
+    return min((output.sqnr_db for output in outputs if output.sqnr_db is not None), default=None)

@@ -1,0 +1,305 @@
+"""A search: what fits a model is tried, cheap before dear, until what was asked is known to be met, or not to be."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from compressctl.core.cache import Cache
+from compressctl.core.errors import CompressctlError, ExitCode
+from compressctl.core.events import Listener
+from compressctl.measure.environment import environment
+from compressctl.pipeline.event_listeners import TimeLimit
+from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.search import front, recipes, words
+from compressctl.search.choose import choose
+from compressctl.search.clock import Clock
+from compressctl.search.document import NotTried, Point, Search
+from compressctl.search.evaluate import Bench, evaluate
+from compressctl.search.facts import Facts, read_facts
+from compressctl.search.hand_over import HandedOver, hand_over
+from compressctl.search.journal import Journal, claim
+from compressctl.search.request import Request
+from compressctl.search.space import Candidate, Tree, candidates, left_out
+from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subject_of
+from compressctl.search.write import write
+
+_MOST_CONFIRMED = 3
+"""Files that are measured in full before the search says that none holds: brief timings are wide."""
+
+_FULL_OVER_BRIEF = 4.0
+"""How much longer a file is measured in the end than a candidate is."""
+
+
+def search(
+    request: Request,
+    asked: Asked,
+    output: Path,
+    *,
+    cache: Cache | None,
+    listeners: Sequence[Listener] = (),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Search:
+    """output: the search's folder; what one left there is gone on from. listeners: hear of the work within each candidate. tell: takes
+    a line for each step.
+
+    Writes the chosen file and its recipes, and search.json, .md and .html. Raises UsageError and what loading the model and the data
+    raises; what a candidate fails with is a row of the result.
+    """
+    clock = Clock(request.seconds)
+    claim(output)
+    subject = subject_of(asked, output)
+    facts = read_facts(subject.recipe(), cache, listeners)
+    if facts.samples and subject.deals_samples and not facts.can_train:
+        sizes = sizes_to_choose_by(facts.samples)
+        subject, facts = subject.dealt(*sizes), facts.dealt(*sizes)
+    bench = Bench(subject, facts, output, cache, environment())
+    tell(_told(facts, subject))
+    running = _Running(request, bench, clock, Journal(output), listeners, tell)
+    running.spent["looked"] = clock.elapsed
+    try:
+        running.widen()
+        running.confirm()
+    except KeyboardInterrupt:
+        running.status = "interrupted"
+    found = running.result()
+    shutil.rmtree(output / "work", ignore_errors=True)
+    write(found, output)
+    return found
+
+
+@dataclass
+class _Running:
+    """One start of a search. points: by candidate, in the order in which they were tried."""
+
+    request: Request
+    bench: Bench
+    clock: Clock
+    journal: Journal
+    listeners: Sequence[Listener]
+    tell: Callable[[str], None]
+    points: dict[str, Point] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    status: str = "running"
+    chosen: str | None = None
+    handed: HandedOver | None = None
+
+    def __post_init__(self) -> None:
+        facts, goal = self.bench.facts, self.request.goal
+        self.limit_bytes = goal.limit_bytes(facts.original_bytes)
+        self.tree = Tree(candidates(facts, goal, self.request.training))
+        self.by_name = {one.name: one for one in self.tree.candidates}
+        for one in self.tree.candidates:
+            if goal.speedup is not None and goal.speedup > 1 and one.kind != "plain" and not one.gains_speed:
+                self.tree.refuse(one.name, f"it computes as float does, and {goal.speedup:g}x as fast is asked for")
+
+    @property
+    def is_judged(self) -> bool:
+        return self.bench.facts.is_judged
+
+    def widen(self) -> None:
+        """Try one candidate after the other."""
+        while (one := self.tree.next()) is not None:
+            point = self._point(one)
+            if point is None:
+                continue
+            self.points[one.name] = point
+            self.tree.lost[one.name] = self._lost(point)
+            self.clock.add(one, point.seconds)
+            if point.figures is not None:
+                self.clock.reserved = max(self.clock.reserved, _FULL_OVER_BRIEF * point.measure_seconds)
+
+    def _lost(self, point: Point) -> float | None:
+        """Times what is allowed. Where nothing can tell, a family is gone on with."""
+        if point.figures is None:
+            return None
+        if not self.is_judged:
+            return 0.0
+        loss = point.figures.loss
+        return None if loss is None else max(loss.value, 0.0) / max(self.request.goal.drop, 0.1)
+
+    def _point(self, one: Candidate) -> Point | None:
+        """From the journal, or tried now; None where it was left out, which the tree then knows."""
+        try:
+            recipe = self.bench.recipe(one)
+            key = self.bench.key(recipe)
+        except CompressctlError as error:
+            self.tree.refuse(one.name, f"no recipe for this model: {error.message}")
+            return None
+        known = self.journal.read(key)
+        if known is not None:
+            self._say(one, known, "from the journal")
+            return known.model_copy(update={"name": one.name, "words": one.words, "family": one.family})
+        if not self.clock.allows(one):
+            wanted, left = self.clock.estimate(one), max(self.clock.left or 0.0, 0.0)
+            takes = "" if wanted is None else f", and it would take about {words.duration(wanted)}"
+            self.tree.refuse(one.name, f"{words.duration(left)} were left{takes}")
+            return None
+        self.tell(f"{self._place(one)}: {one.words}")
+        most = self.clock.limit(one)
+        limit = [] if most is None else [TimeLimit(most)]
+        tried = evaluate(one, recipe, key, self.bench, [*self.listeners, *limit])
+        if tried.status == "interrupted":
+            raise KeyboardInterrupt
+        if tried.point is None:
+            assert most is not None
+            self.clock.add(one, most)
+            self.tree.refuse(one.name, f"it was not done after {words.duration(most)}")
+            return None
+        if tried.is_lasting:
+            self.journal.write(tried.point)
+        self._say(one, tried.point, words.duration(tried.point.seconds))
+        self.spent[one.kind] += tried.point.seconds
+        return tried.point
+
+    def _place(self, one: Candidate) -> str:
+        done, waiting = len(self.points), len(self.tree.waiting())
+        return f"[{done + 1}/{done + waiting}] {one.name}"
+
+    def _say(self, one: Candidate, point: Point, how: str) -> None:
+        result = point.reason.splitlines()[0] if point.figures is None else words.in_short(point.figures)
+        others = [other for other in self.tree.waiting() if other.name != one.name]
+        left = self.clock.estimate_of(others)
+        if self.clock.left is not None:
+            left = min(left, max(self.clock.left, 0.0))
+        more = f"; at most about {words.duration(left)} left" if left >= 1 else ""
+        self.tell(f"{self._place(one)}: {result} ({how}{more})")
+
+    def confirm(self) -> None:
+        """Measure the best in full. Where that is slower than the brief timing said, the next best may be better."""
+        goal = self.request.goal
+        for _ in range(_MOST_CONFIRMED):
+            best = choose(
+                list(self.points.values()), goal, self.limit_bytes, self.request.prefer, is_judged=self.is_judged
+            )
+            if best is None or best.name == self.chosen:
+                return
+            self.chosen = best.name
+            self.tell(f"measuring {best.name} in full")
+            began = self.clock.elapsed
+            self.handed = hand_over(
+                best, self.by_name[best.name], self.bench, goal, self.limit_bytes, self.listeners, self._effort()
+            )
+            self.spent["confirmed"] += self.clock.elapsed - began
+            if self.handed.status == "interrupted":
+                raise KeyboardInterrupt
+            point = self.handed.point
+            if point.confirmed is not None and point.figures is not None and point.confirmed.speed is not None:
+                # What is chosen by is the better timing from now on, the next start's too.
+                better = {"speed": point.confirmed.speed, "latency_ms": point.confirmed.latency_ms}
+                point = point.model_copy(update={"figures": point.figures.model_copy(update=better)})
+                self.journal.write(point)
+            self.points[best.name] = point
+            if "speedup" not in self.handed.missed:
+                return
+
+    def _effort(self) -> MeasureLevel:
+        """Briefly where the time that was kept for it is gone."""
+        left = self.clock.left
+        is_late = left is not None and left + self.clock.reserved / 2 < 0
+        return MeasureLevel.QUICK if is_late else MeasureLevel.HEADLINE
+
+    def result(self) -> Search:
+        """The document, whatever came of it."""
+        goal, facts = self.request.goal, self.bench.facts
+        points = self._finished()
+        best = choose(points, goal, self.limit_bytes, self.request.prefer, is_judged=self.is_judged)
+        chosen = self.chosen if self.handed is not None else best.name if best else None
+        is_met = self.handed is not None and self.handed.status == "done" and self._holds(self.handed.point)
+        status = "interrupted" if self.status == "interrupted" else "met" if is_met else "not met"
+        code = {"interrupted": ExitCode.INTERRUPTED, "met": ExitCode.DONE, "not met": self._why_not(points)}[status]
+        found = Search(
+            name=self.bench.subject.content["name"],
+            status=status,
+            exit_code=int(code),
+            summary=[],
+            goal=front.limits(goal, self.limit_bytes, _unit(facts), is_judged=self.is_judged),
+            level=self.request.level,
+            prefer=self.request.prefer,
+            judged=_judged(facts),
+            chosen=chosen,
+            files=self.handed.files if self.handed is not None else (),
+            nearest=() if status == "met" else front.nearest(points, goal, self.limit_bytes, is_judged=self.is_judged),
+            points=tuple(points),
+            not_tried=tuple(self._not_tried()),
+            notes=(*self.bench.subject.notes, *facts.warnings),
+            original_bytes=facts.original_bytes,
+            seconds=self.clock.elapsed,
+            seconds_by_kind=dict(self.spent),
+            environment=dict(self.bench.environment),
+        )
+        return found.model_copy(update={"summary": words.summary(found, found.files)})
+
+    def _finished(self) -> list[Point]:
+        """With what the others make of each, and its recipe as a file."""
+        points = list(self.points.values())
+        best = {point.name for point in front.front(points)}
+        return [
+            point.model_copy(
+                update={
+                    "is_on_front": point.name in best,
+                    "holds": self._holds(point),
+                    "recipe_file": recipes.write_point(self.bench.folder, self.bench.subject, self.by_name[point.name]),
+                }
+            )
+            for point in points
+        ]
+
+    def _holds(self, point: Point) -> bool:
+        return point.figures is not None and not front.shortfalls(
+            point.figures, self.request.goal, self.limit_bytes, is_judged=self.is_judged
+        )
+
+    def _why_not(self, points: Sequence[Point]) -> ExitCode:
+        if self.handed is not None and self.handed.error:
+            return ExitCode.STAGE_FAILED
+        has_any = any(point.figures is not None for point in points)
+        return ExitCode.BUDGET_MISSED if has_any else ExitCode.NOTHING_TO_COMPRESS
+
+    def _not_tried(self) -> list[NotTried]:
+        found = [
+            NotTried(name=one.name, family=one.family, words=one.words, reason=self.tree.refused[one.name])
+            for one in self.tree.candidates
+            if one.name in self.tree.refused
+        ]
+        found += [
+            NotTried(name=one.name, family=one.family, words=one.words, reason="the search was stopped before it")
+            for one in self.tree.waiting()
+        ]
+        return found + [
+            NotTried(name=family, family=family, words="", reason=why) for family, why in left_out(self.bench.facts)
+        ]
+
+
+def _told(facts: Facts, subject: Subject) -> str:
+    """What was found of the model and its data."""
+    kinds = ", ".join(f"{share:.0%} in {kind}" for kind, share in facts.shares.items() if share >= 0.01)
+    samples = ", ".join(f"{count:,} {name}" for name, count in facts.samples.items() if count)
+    values = "random values" if facts.is_random else f"samples: {samples}"
+    return f"{subject.content['name']}: {facts.parameters:,} parameters ({kinds}), {facts.original_bytes:,} bytes; {values if samples else 'no samples'}"
+
+
+def _unit(facts: Facts) -> str:
+    if not facts.scores:
+        return "%"
+    return "points" if facts.unit == "%" or facts.has_heads else facts.metric or ""
+
+
+def _judged(facts: Facts) -> str:
+    """What the loss was seen by."""
+    if not facts.has_data:
+        return "Quality is not judged: there are no samples. Sizes and speeds are measured; name samples with --data."
+    if not facts.is_judged:
+        return "Quality is not judged: no samples are left to choose by."
+    samples = f"{facts.samples['validation']:,} validation samples"
+    used = "calibration and training never saw" if facts.can_train else "nothing was calibrated with"
+    if facts.scores:
+        how = f"{facts.metric or 'each head by its metric'} on labels"
+    elif facts.decodes:
+        how = "decoded results against the original's own"
+    else:
+        how = "every output against the original's: changed decisions, and cosine"
+    return f"Chosen by {how}, on {samples} that {used}; the test split was looked at for the file that is handed over."

@@ -1,0 +1,386 @@
+"""Recipes that may fit a model, from the cheapest to the dearest, and what has to be seen before the next of a family is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from compressctl.search.facts import Facts
+from compressctl.search.request import Goal
+
+Kind = Literal["plain", "calibrated", "searched", "trained", "learned"]
+KINDS: tuple[Kind, ...] = ("plain", "calibrated", "searched", "trained", "learned")
+"""In the order in which they are tried: without samples, from samples, from many runs, from epochs, from learning of each layer's
+roundings, which takes longest for what it brings."""
+
+Stage = Mapping[str, Any]
+
+FLOAT16, EIGHT_BITS, FEWER_BITS = 0, 1, 2
+"""Risks, where no sample can tell what is lost."""
+
+
+@dataclass(frozen=True)
+class After:
+    """Another candidate that has to be measured first. `near`: it lost little enough that more may be asked of the family;
+    `misses`: it lost more than is allowed, which a gentler or dearer way may mend."""
+
+    candidate: str
+    was: Literal["near", "misses"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """stages: as in a recipe. weight: work beside others of its kind. compressed: whether constants lie in the file as indices and
+    codebooks. after: every one must hold."""
+
+    name: str
+    family: str
+    words: str
+    kind: Kind
+    stages: tuple[Stage, ...]
+    weight: float = 1.0
+    compressed: bool = False
+    risk: int = EIGHT_BITS
+    after: tuple[After, ...] = ()
+
+    @property
+    def gains_speed(self) -> bool:
+        """Whether it can be faster than float at all: codes that are made float again at load are not."""
+        return self.family not in ("float16", "shared values")
+
+
+def candidates(facts: Facts, goal: Goal, training: Mapping[str, Any] | None = None) -> list[Candidate]:
+    """In the order in which they are tried. training: values that every training takes.
+
+    Where nothing can judge a file there are 16-bit floats and rounded weights alone.
+    """
+    found = [*_plain(facts), *_calibrated(facts), *_searched(facts, goal), *_trained(facts, goal, training or {})]
+    return sorted(found, key=lambda one: (KINDS.index(one.kind), one.weight))
+
+
+def left_out(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Families that this model or its data leave no room for, each with why."""
+    if not facts.can_calibrate:
+        why = (
+            "nothing calibrates it: the data are random values"
+            if facts.is_random
+            else "there are no samples that could calibrate it"
+        )
+        yield "8-bit activations", why
+    if not facts.is_torch:
+        yield "training", "the model is an ONNX graph: pruning and training take a network (`model: {source: python}`)"
+    elif not facts.can_train:
+        yield "training", "it takes labels, samples to train on, and samples to choose by"
+
+
+def _plain(facts: Facts) -> Iterator[Candidate]:
+    """Without samples."""
+    if not facts.quantized:
+        yield Candidate("float16", "float16", "weights in 16-bit floats", "plain", ({"use": "cast"},), risk=FLOAT16)
+    if facts.share("convolutions", "products", "recurrent", "embeddings") <= 0:
+        return
+    yield Candidate(
+        "weights8",
+        "weights",
+        "weights alone in 8 bits",
+        "plain",
+        ({"use": "quantize.weights", "bits": 8, "granularity": "channel"},),
+    )
+    yield Candidate(
+        "weights4",
+        "weights",
+        "weights alone in 4 bits",
+        "plain",
+        ({"use": "quantize.weights", "bits": 4, "method": "hqq"},),
+        compressed=_packs(facts),
+        risk=FEWER_BITS,
+        after=(After("weights8", "near"),),
+    )
+
+
+def _packs(facts: Facts) -> bool:
+    """Whether 4-bit codes of convolutions would lie in bytes of a plain file."""
+    return facts.share("convolutions") > facts.share("products")
+
+
+def _calibrated(facts: Facts) -> Iterator[Candidate]:
+    """From samples, in one pass."""
+    if not facts.can_calibrate or facts.quantized:
+        return
+    if facts.share("products", "recurrent") > 0.3:
+        stage = {"use": "quantize.dynamic", "if_slower": "keep"}
+        yield Candidate("dynamic", "dynamic", "8 bits, activations as they come", "calibrated", (stage,))
+    if facts.share("convolutions", "products") > 0.05:
+        yield Candidate("int8", "int8", "weights and activations in 8 bits", "calibrated", (_static(),))
+
+
+def _static(**params: Any) -> dict[str, Any]:
+    """The clock is the search's own, so that a stage is never undone for being slower."""
+    return {"id": "int8", "use": "quantize.static", "if_slower": "keep", **params}
+
+
+def _searched(facts: Facts, goal: Goal) -> Iterator[Candidate]:
+    """From samples, layer by layer, or by many runs."""
+    if not facts.can_calibrate or facts.quantized:
+        return
+    if facts.share("convolutions", "products") > 0.05:
+        yield from _int8(facts, goal)
+    if facts.share("convolutions", "products", "recurrent") > 0.05:
+        yield from _shared()
+        yield from _low_rank()
+    if facts.share("products") > 0.3:
+        yield Candidate(
+            "weights4-gptq",
+            "weights",
+            "weights alone in 4 bits, errors made good column by column (GPTQ)",
+            "searched",
+            ({"use": "quantize.weights", "bits": 4, "method": "gptq"},),
+            compressed=_packs(facts),
+            risk=FEWER_BITS,
+            after=(After("weights4", "misses"),),
+        )
+
+
+def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
+    gate = _gate(facts, goal)
+    if gate is not None:
+        yield Candidate(
+            "int8-gated",
+            "int8",
+            "8 bits, layers that cost too much back in float",
+            "searched",
+            (_static(gate={**gate, "otherwise": "bisect"}),),
+            after=(After("int8", "misses"),),
+        )
+    yield Candidate(
+        "int8-adaround",
+        "int8",
+        "8 bits, roundings learned layer by layer (AdaRound)",
+        "learned",
+        (_static(rounding="adaround"),),
+        after=(After("int8", "misses"),),
+    )
+    yield Candidate(
+        "w4a8",
+        "int8",
+        "4-bit weights, 8-bit activations",
+        "searched",
+        (_static(weights="int4"),),
+        compressed=True,
+        risk=FEWER_BITS,
+        after=(After("int8", "near"),),
+    )
+    for percent in (20, 16):
+        harder = (After("mixed20", "near"),) if percent == 16 else ()
+        yield Candidate(
+            f"mixed{percent}",
+            "int8",
+            f"8 or 4 bits for each layer, chosen exactly by measured sensitivity: weights in {percent} % of float's bytes",
+            "searched",
+            (_mixed(percent / 100),),
+            weight=3,
+            compressed=True,
+            risk=FEWER_BITS,
+            after=(After("int8", "near"), After("w4a8", "misses"), *harder),
+        )
+    yield Candidate(
+        "w4a8-adaround",
+        "int8",
+        "4-bit weights, 8-bit activations, roundings learned layer by layer (AdaRound)",
+        "learned",
+        (_static(weights="int4", rounding="adaround"),),
+        compressed=True,
+        risk=FEWER_BITS,
+        after=(After("w4a8", "misses"),),
+    )
+
+
+def _mixed(share: float) -> Stage:
+    return {"id": "mixed", "use": "quantize.mixed", "if_slower": "keep", "size": share, "widths": ["int8", "int4"]}
+
+
+def _gate(facts: Facts, goal: Goal) -> dict[str, Any] | None:
+    """What gives layers back to float: three quarters of what may be lost, since the samples that choose are few."""
+    if facts.scores:
+        return {"accuracy_drop": 0.75 * goal.drop}
+    return {"cosine": 1 - 0.0075 * goal.drop} if goal.drop < 100 else None
+
+
+def _shared() -> Iterator[Candidate]:
+    for clusters in (16, 8):
+        yield Candidate(
+            f"shared{clusters}",
+            "shared values",
+            f"{clusters} values for the weights of a layer, errors made good by later weights",
+            "searched",
+            ({"use": "share.kmeans", "clusters": clusters, "compensate": True},),
+            compressed=True,
+            risk=FEWER_BITS,
+            after=(After("shared16", "near"),) if clusters == 8 else (),
+        )
+
+
+def _low_rank() -> Iterator[Candidate]:
+    for percent in (70, 50):
+        yield Candidate(
+            f"rank{percent}-int8",
+            "low rank",
+            f"layers in two thinner ones with {percent} % of the arithmetic where that is faster, then 8 bits",
+            "searched",
+            ({"id": "split", "use": "factorize.svd", "if_slower": "keep", "rank": {"ratio": percent / 100}}, _static()),
+            weight=1.5,
+            after=(After("int8", "near"), *((After("rank70-int8", "near"),) if percent == 50 else ())),
+        )
+
+
+_SHORT, _LONG = "short", "long"
+_SAMPLES_SEEN = 400_000
+"""That a whole training sees, epochs times samples, as far as 10 to 40 epochs do."""
+
+
+def _trained(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterator[Candidate]:
+    """Narrower networks, taught by the original, then 8 bits. Few epochs show which widths are worth the rest."""
+    if not facts.can_train or facts.quantized:
+        return
+    epochs = training.get("epochs") or min(40, max(10, round(_SAMPLES_SEEN / facts.samples["train"])))
+    of = "parameters" if _size_is_harder(goal) else "macs"
+    for place, percent in enumerate((60, 40, 25, 15)):
+        harder = (After(f"narrow{_PERCENTS[place - 1]}", "near"),) if place else ()
+        name = f"narrow{percent}"
+        lengths = ((_SHORT, max(2, epochs // 4)), (_LONG, epochs))
+        for length, count in lengths:
+            taught = _taught(percent, of, count, training)
+            is_long = length == _LONG
+            yield Candidate(
+                f"{name}-long" if is_long else name,
+                "narrower",
+                f"{percent} % of the {'parameters' if of == 'parameters' else 'arithmetic'}, {count} epochs with the original as teacher, then 8 bits",
+                "trained",
+                (*taught, _static()),
+                weight=float(count) * (0.4 + percent / 100),
+                after=(After(name, "near"), After(name, "misses")) if is_long else harder,
+            )
+        yield Candidate(
+            f"{name}-qat",
+            "narrower",
+            f"the same {percent} %, {epochs} epochs, then trained with the roundings in place",
+            "trained",
+            (*_taught(percent, of, epochs, training), _qat(max(2, epochs // 4), training)),
+            weight=float(epochs) * (0.4 + percent / 100) / 2,
+            after=(After(f"{name}-long", "misses"), After(f"{name}-long", "near")),
+        )
+        yield Candidate(
+            f"{name}-w4a8",
+            "narrower",
+            f"the same {percent} %, {epochs} epochs, then trained with 4-bit weights and 8-bit activations in place",
+            "trained",
+            (*_taught(percent, of, epochs, training), _qat(max(2, epochs // 2), training, weights="int4")),
+            weight=float(epochs) * (0.4 + percent / 100) / 2,
+            compressed=True,
+            risk=FEWER_BITS,
+            after=(After(name, "near"),),
+        )
+
+
+_PERCENTS = (60, 40, 25, 15)
+
+
+def _size_is_harder(goal: Goal) -> bool:
+    """Whether size asks for more than speed does. 8 bits give four and two."""
+    return (goal.smaller or (4 if goal.size_bytes else 1)) / 4 > (goal.speedup or 1) / 2
+
+
+def _taught(percent: int, of: str, epochs: int, training: Mapping[str, Any]) -> Sequence[Stage]:
+    scope = {"macs": "measured", "parameters": "isomorphic"}[of]
+    cut = {
+        "id": "narrow",
+        "use": "prune.channels",
+        "keep": percent / 100,
+        "of": of,
+        "scope": scope,
+        "if_slower": "keep",
+    }
+    taught = {
+        "id": "recover",
+        "use": "distill.logits",
+        "teacher": "original",
+        "learning_rate": 0.02,
+        **training,
+        "epochs": epochs,
+    }
+    return cut, taught
+
+
+def _qat(epochs: int, training: Mapping[str, Any], **params: Any) -> Stage:
+    rate = float(training.get("learning_rate", 0.02)) / 10
+    return {
+        "id": "int8", "use": "quantize.qat", "if_slower": "keep", "teacher": "original", **training, "learning_rate": rate, "epochs": epochs, **params,
+    }  # fmt: skip
+
+
+@dataclass
+class Tree:
+    """Which candidates can be tried now, which never will be, by what was measured so far.
+
+    lost: by candidate, the loss against what is allowed: 1 is all of it; None where it failed or nothing can tell.
+    """
+
+    candidates: Sequence[Candidate]
+    lost: dict[str, float | None] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def next(self) -> Candidate | None:
+        """The first whose conditions hold. Those whose conditions can no longer hold are refused, with why."""
+        self._refuse()
+        for one in self.candidates:
+            if (
+                one.name not in self.lost
+                and one.name not in self.refused
+                and all(self._holds(each) for each in one.after)
+            ):
+                return one
+        return None
+
+    def waiting(self) -> list[Candidate]:
+        """All that may still be tried."""
+        return [one for one in self.candidates if one.name not in self.lost and one.name not in self.refused]
+
+    def refuse(self, name: str, why: str) -> None:
+        self.refused[name] = why
+
+    def _refuse(self) -> None:
+        """Until nothing changes: what waits for one that is refused is refused too."""
+        is_changed = True
+        while is_changed:
+            is_changed = False
+            for one in self.waiting():
+                why = next((found for each in one.after if (found := self._never(each)) is not None), None)
+                if why is not None:
+                    self.refused[one.name] = why
+                    is_changed = True
+
+    def _holds(self, after: After) -> bool:
+        return after.candidate in self.lost and self._never(after) is None
+
+    def _never(self, after: After) -> str | None:
+        """Why a condition cannot hold any more; None while it may, or does."""
+        name = after.candidate
+        if name in self.refused:
+            return f"{name} was not tried"
+        if name not in {one.name for one in self.candidates}:
+            return f"{name} is not for this model"
+        if name not in self.lost:
+            return None
+        lost = self.lost[name]
+        if lost is None:
+            return f"{name} gave nothing to go on from"
+        if after.was == "near" and lost > _NEAR:
+            return f"{name}, which is gentler, already lost {lost:.1f} times what is allowed"
+        if after.was == "misses" and lost <= 1:
+            return f"{name}, which is cheaper, already keeps what is allowed"
+        return None
+
+
+_NEAR = 3.0
+"""Times what may be lost, up to which a family is continued."""

@@ -1,0 +1,55 @@
+"""Which file is handed over."""
+
+import itertools
+
+import pytest
+from support.searching import figures, point
+
+from compressctl.search.choose import choose
+from compressctl.search.request import Goal, Prefer
+
+POINTS = [
+    point("small", figures(400, 1.5, 0.8), risk=2),
+    point("fast", figures(1000, 3.0, 0.9)),
+    point("near", figures(2000, 1.0, 0.0), risk=0),
+    point("lossy", figures(200, 4.0, 9.0), risk=2),
+    point("failed", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "name"), [("balanced", "small"), ("size", "small"), ("speed", "fast"), ("quality", "near")]
+)
+def test_of_files_that_keep_the_limits_the_preferred_one_is_chosen(prefer: Prefer, name: str) -> None:
+    found = choose(POINTS, Goal(drop=1.0), None, prefer, is_judged=True)
+    assert found is not None
+    assert found.name == name
+
+
+def test_the_order_in_which_files_were_tried_does_not_matter() -> None:
+    names = {
+        found.name
+        for order in itertools.permutations([*POINTS, point("twin", figures(400, 1.5, 0.8))])
+        if (found := choose(order, Goal(), None, "balanced", is_judged=True)) is not None
+    }
+    assert names == {"small"}
+
+
+def test_where_no_file_keeps_all_limits_the_nearest_that_keeps_the_loss_is_chosen() -> None:
+    found = choose(POINTS, Goal(drop=1.0, speedup=4.0), None, "balanced", is_judged=True)
+    assert found is not None
+    assert found.name == "fast"
+
+
+def test_nothing_is_chosen_where_every_file_loses_more_than_is_allowed() -> None:
+    assert choose(POINTS[3:], Goal(drop=1.0), None, "balanced", is_judged=True) is None
+
+
+def test_where_quality_is_not_judged_the_least_risky_file_that_is_small_enough_is_chosen() -> None:
+    unjudged = [
+        point("float16", figures(2000, 1.0, None), risk=0),
+        point("weights8", figures(1000, 1.0, None), risk=1),
+        point("weights4", figures(500, 1.0, None), risk=2),
+    ]
+    chosen = [choose(unjudged, Goal(), limit, "size", is_judged=False) for limit in (None, 1500, 600)]
+    assert [each.name for each in chosen if each] == ["float16", "weights8", "weights4"]

@@ -1,0 +1,106 @@
+"""What is tried for which model, and what has to be seen before more of a family is."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from compressctl.search.facts import Facts
+from compressctl.search.request import Goal
+from compressctl.search.space import KINDS, After, Candidate, Tree, candidates
+from compressctl.search.subject import Asked, subject_of
+
+SPLITS = {"train": 1000, "validation": 200, "calibration": 300, "test": 300}
+CONVOLUTIONAL = Facts(
+    is_torch=True, parameters=100_000, shares={"convolutions": 0.99, "products": 0.01}, original_bytes=400_000, samples=SPLITS,
+    has_labels=True, metric="accuracy", unit="%", task="classification",
+)  # fmt: skip
+NOTHING = Facts(
+    is_torch=False, parameters=100_000, shares={"convolutions": 0.5, "products": 0.5}, original_bytes=400_000,
+    samples=SPLITS, is_random=True,
+)  # fmt: skip
+
+
+def names(facts: Facts, goal: Goal | None = None) -> list[str]:
+    return [one.name for one in candidates(facts, goal or Goal())]
+
+
+def test_without_samples_there_are_floats_of_16_bits_and_rounded_weights_alone() -> None:
+    assert names(NOTHING) == ["float16", "weights8", "weights4"]
+
+
+def test_a_graph_with_samples_is_calibrated_and_not_trained() -> None:
+    found = candidates(replace(CONVOLUTIONAL, is_torch=False), Goal())
+    assert {"int8", "w4a8", "mixed20", "shared16", "rank70-int8"} <= {one.name for one in found}
+    assert not [one for one in found if one.kind == "trained"]
+
+
+def test_dynamic_ranges_are_for_products() -> None:
+    assert "dynamic" not in names(CONVOLUTIONAL)
+    assert "dynamic" in names(replace(CONVOLUTIONAL, shares={"products": 0.9}))
+
+
+def test_training_takes_labels() -> None:
+    assert "narrow40" in names(CONVOLUTIONAL)
+    assert not [name for name in names(replace(CONVOLUTIONAL, has_labels=False)) if name.startswith("narrow")]
+
+
+def test_cheap_ones_come_first() -> None:
+    kinds = [KINDS.index(one.kind) for one in candidates(CONVOLUTIONAL, Goal())]
+    assert kinds == sorted(kinds)
+
+
+def test_names_are_unique_and_conditions_name_candidates() -> None:
+    for facts in (CONVOLUTIONAL, replace(CONVOLUTIONAL, is_torch=False, shares={"products": 0.9})):
+        found = candidates(facts, Goal())
+        known = [one.name for one in found]
+        assert len(set(known)) == len(known)
+        assert {each.candidate for one in found for each in one.after} <= set(known)
+
+
+@pytest.mark.parametrize("level", [Goal(), Goal(drop=3, smaller=8, speedup=4), Goal(drop=0)])
+def test_every_candidate_is_a_recipe_that_is_valid(level: Goal, tmp_path: Any) -> None:
+    subject = subject_of(Asked("builtin:digits-resnet"), tmp_path)
+    for one in candidates(CONVOLUTIONAL, level, {"epochs": 8}):
+        made = subject.recipe(one.stages, export=[{"backend": "onnxruntime"}])
+        assert [stage.use for stage in made.stages] == [stage["use"] for stage in one.stages]
+
+
+def candidate(name: str, *after: After) -> Candidate:
+    return Candidate(name, "family", name, "plain", (), after=after)
+
+
+def tried(tree: Tree, losses: dict[str, float | None]) -> list[str]:
+    """In order, each losing so many times what is allowed."""
+    found = []
+    while (one := tree.next()) is not None:
+        found.append(one.name)
+        tree.lost[one.name] = losses[one.name]
+    return found
+
+
+FAMILY = [
+    candidate("first"),
+    candidate("gentler", After("first", "misses")),
+    candidate("harder", After("first", "near")),
+    candidate("hardest", After("harder", "near")),
+]
+
+
+def test_a_family_that_keeps_its_loss_is_continued_and_not_made_gentler() -> None:
+    tree = Tree(FAMILY)
+    assert tried(tree, {"first": 0.2, "harder": 0.9, "hardest": 1.1}) == ["first", "harder", "hardest"]
+    assert "already keeps" in tree.refused["gentler"]
+
+
+def test_a_family_whose_gentlest_already_loses_far_too_much_is_not_continued() -> None:
+    tree = Tree(FAMILY)
+    assert tried(tree, {"first": 7.0, "gentler": 0.5}) == ["first", "gentler"]
+    assert tree.refused["harder"] == "first, which is gentler, already lost 7.0 times what is allowed"
+    assert tree.refused["hardest"] == "harder was not tried"
+
+
+def test_nothing_is_built_on_what_failed() -> None:
+    tree = Tree(FAMILY)
+    assert tried(tree, {"first": None}) == ["first"]
+    assert set(tree.refused) == {"gentler", "harder", "hardest"}
