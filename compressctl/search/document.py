@@ -38,6 +38,7 @@ class Figures(Result):
     transport_bytes: int
     speed: Speedup | None = Field(description="against the float file, same runtime; null where it was not timed")
     latency_ms: float | None = Field(None, description="median of one call")
+    is_noisy: bool = Field(False, description="whether the machine was busy meanwhile")
     loss: Loss | None = Field(description="null where nothing can tell")
     loss_unknown: str = Field("", description="why loss is null")
     has_decisions: bool = Field(False, description="whether any output looks like scores of classes")
@@ -59,6 +60,7 @@ class Point(Result):
     )
     confirmed_run: str | None = Field(None, description="folder of that run")
     reason: str = Field("", description="why it failed")
+    exit_code: int = Field(0, description="what a run of its own would end with")
     seconds: float
     measure_seconds: float = Field(description="of these, what exporting and measuring took")
     weight: float = Field(description="how much work it is beside others of its kind, for estimates")
@@ -110,6 +112,7 @@ class Search(Result):
     judged: str = Field(description="what the loss was seen by, or why nothing judged it")
     chosen: str | None = Field(description="the point that is handed over")
     files: tuple[str, ...] = Field((), description="of the chosen point, relative to the folder")
+    missed: tuple[str, ...] = Field((), description="limits that the file in the end does not keep, measured in full")
     nearest: tuple[Nearest, ...] = ()
     points: tuple[Point, ...]
     not_tried: tuple[NotTried, ...]

@@ -96,6 +96,7 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
     except CompressctlError as raised:
         status, error, measured = "failed", raised, None
     finally:
+        log = _kept_log(place / "error.log", bench.folder / "errors" / f"{candidate.name}.log")
         shutil.rmtree(place, ignore_errors=True)
     if status in ("interrupted", "time limit"):
         return Tried(None, status)
@@ -107,7 +108,8 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
         key=key,
         state="measured" if figures is not None else "failed",
         figures=figures,
-        reason=for_others(str(error)) if error is not None else "",
+        reason="" if error is None else for_others(str(error).replace(str(place / "error.log"), str(log))),
+        exit_code=int(error.exit_code) if error is not None else 0,
         seconds=time.monotonic() - began,
         measure_seconds=measuring.seconds,
         weight=candidate.weight,
@@ -116,6 +118,14 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
         recipe=recipe.resolved,
     )
     return Tried(point, status, error is None or error.exit_code not in _PASSES)
+
+
+def _kept_log(written: Path, kept: Path) -> Path:
+    """A traceback that a message names outlives the folder that it was written to."""
+    if written.is_file():
+        kept.parent.mkdir(exist_ok=True)
+        written.replace(kept)
+    return kept
 
 
 class _Measuring:
@@ -139,6 +149,7 @@ def figures_of(found: BackendResult, facts: Facts) -> Figures:
         transport_bytes=after.transport_bytes,
         speed=after.speed,
         latency_ms=after.latency.p50_ms if after.latency else None,
+        is_noisy=found.noise is not None and found.noise.noisy,
         loss=loss,
         loss_unknown=unknown,
         has_decisions=any(output.agreement is not None for output in after.fidelity.outputs)

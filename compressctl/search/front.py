@@ -106,7 +106,7 @@ def _would_do(name: str, point: Point, figures: Figures, limit_bytes: int | None
 
 def amount(loss: float, unit: str) -> str:
     """As in "0.56 points", "1.2 %"."""
-    shown = f"{loss:.2f}" if abs(loss) >= 0.005 or loss == 0 else f"{loss:.1g}"
+    shown = f"{loss:.2f}" if abs(loss) >= 0.005 or loss == 0 else "less than 0.01"
     return f"{shown} {unit}".strip()
 
 

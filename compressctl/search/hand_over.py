@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressctl.core.errors import UsageError
 from compressctl.core.events import Listener
 from compressctl.core.run_folder import below
+from compressctl.core.secrets import for_others
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import make_plan
+from compressctl.recipe.schema import Recipe
 from compressctl.report.document import Report
+from compressctl.report.read import read_report
 from compressctl.search.document import Point
 from compressctl.search.evaluate import Bench, figures_of
 from compressctl.search.facts import Facts
-from compressctl.search.recipes import write_chosen, write_pinned
+from compressctl.search.recipes import READABLE, write_chosen, write_pinned
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
 
@@ -45,19 +49,11 @@ def hand_over(
     measure: MeasureLevel,
 ) -> HandedOver:
     """The run lies in `best`, its file and recipes in the search's folder. Raises what keeps a run from being begun."""
-    from compressctl.api import carry_out
-
     budget = budget_of(goal, bench.facts, limit_bytes, point)
     recipe = bench.recipe(candidate, budget)
-    _, report, _ = carry_out(
-        recipe,
-        make_plan(recipe, bench.cache),
-        listeners,
-        output=bench.folder / RUN,
-        cache=bench.cache,
-        measure=measure,
-        recipe_file=bench.folder / "recipe.yaml",
-    )
+    report = _known(recipe, bench.folder / RUN) if point.confirmed is not None else None
+    if report is None:
+        report = _measured(recipe, bench, listeners, measure)
     write_chosen(bench.folder, bench.subject, candidate, budget)
     write_pinned(bench.folder, recipe, bench.folder / RUN / "recipe.pinned.yaml")
     missed = tuple(check.name for check in report.budget if not check.holds)
@@ -70,6 +66,31 @@ def hand_over(
         files_of(report, bench.folder),
         report.status,
     )
+
+
+def _measured(recipe: Recipe, bench: Bench, listeners: Sequence[Listener], measure: MeasureLevel) -> Report:
+    from compressctl.api import carry_out
+
+    _, report, _ = carry_out(
+        recipe,
+        make_plan(recipe, bench.cache),
+        listeners,
+        output=bench.folder / RUN,
+        cache=bench.cache,
+        measure=measure,
+        recipe_file=bench.folder / READABLE,
+    )
+    return report
+
+
+def _known(recipe: Recipe, run: Path) -> Report | None:
+    """What an earlier start measured of the same recipe, under the same goal; None where that is not there, or was not finished."""
+    try:
+        report = read_report(run)
+    except UsageError:
+        return None
+    is_same = report.recipe == for_others(recipe.resolved) and report.status in ("done", "budget missed")
+    return report if is_same and report.backends and (run / report.backends[0].compressed.path).is_file() else None
 
 
 def files_of(report: Report, folder: Path) -> tuple[str, ...]:

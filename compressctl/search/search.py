@@ -169,44 +169,43 @@ class _Running:
         self.tell(f"{self._place(one)}: {result} ({how}{more})")
 
     def confirm(self) -> None:
-        """Measure the best in full. Where that is slower than the brief timing said, the next best may be better."""
-        goal = self.request.goal
+        """Measure the best in full, until it stays the best by that: brief timings are wide. Every start ends at the same file."""
         for _ in range(_MOST_CONFIRMED):
-            best = choose(
-                list(self.points.values()), goal, self.limit_bytes, self.request.prefer, is_judged=self.is_judged
-            )
-            if best is None or best.name == self.chosen:
+            best = self._best()
+            if best is None or best.name == self.chosen or (self.handed is not None and self._is_late()):
                 return
-            self.chosen = best.name
-            self.tell(f"measuring {best.name} in full")
-            began = self.clock.elapsed
-            self.handed = hand_over(
-                best, self.by_name[best.name], self.bench, goal, self.limit_bytes, self.listeners, self._effort()
-            )
-            self.spent["confirmed"] += self.clock.elapsed - began
-            if self.handed.status == "interrupted":
-                raise KeyboardInterrupt
-            point = self.handed.point
-            if point.confirmed is not None and point.figures is not None and point.confirmed.speed is not None:
-                # What is chosen by is the better timing from now on, the next start's too.
-                better = {"speed": point.confirmed.speed, "latency_ms": point.confirmed.latency_ms}
-                point = point.model_copy(update={"figures": point.figures.model_copy(update=better)})
-                self.journal.write(point)
-            self.points[best.name] = point
-            if "speedup" not in self.handed.missed:
-                return
+            self._confirm(best)
 
-    def _effort(self) -> MeasureLevel:
-        """Briefly where the time that was kept for it is gone."""
+    def _best(self) -> Point | None:
+        points, goal = list(self.points.values()), self.request.goal
+        return choose(points, goal, self.limit_bytes, self.request.prefer, is_judged=self.is_judged)
+
+    def _confirm(self, best: Point) -> None:
+        self.chosen, began = best.name, self.clock.elapsed
+        self.tell(f"measuring {best.name} in full")
+        candidate, goal = self.by_name[best.name], self.request.goal
+        measure = MeasureLevel.QUICK if self._is_late() else MeasureLevel.HEADLINE
+        self.handed = hand_over(best, candidate, self.bench, goal, self.limit_bytes, self.listeners, measure)
+        self.spent["confirmed"] += self.clock.elapsed - began
+        if self.handed.status == "interrupted":
+            raise KeyboardInterrupt
+        point = self.handed.point
+        if point.confirmed is not None and point.figures is not None and point.confirmed.speed is not None:
+            # What is chosen by is the better timing from now on, the next start's too.
+            better = {name: getattr(point.confirmed, name) for name in ("speed", "latency_ms", "is_noisy")}
+            point = point.model_copy(update={"figures": point.figures.model_copy(update=better)})
+            self.journal.write(point)
+        self.points[best.name] = point
+
+    def _is_late(self) -> bool:
+        """Whether even the time that was kept for the end is half gone."""
         left = self.clock.left
-        is_late = left is not None and left + self.clock.reserved / 2 < 0
-        return MeasureLevel.QUICK if is_late else MeasureLevel.HEADLINE
+        return left is not None and left + self.clock.reserved / 2 < 0
 
     def result(self) -> Search:
         """The document, whatever came of it."""
         goal, facts = self.request.goal, self.bench.facts
-        points = self._finished()
-        best = choose(points, goal, self.limit_bytes, self.request.prefer, is_judged=self.is_judged)
+        points, best = self._finished(), self._best()
         chosen = self.chosen if self.handed is not None else best.name if best else None
         is_met = self.handed is not None and self.handed.status == "done" and self._holds(self.handed.point)
         status = "interrupted" if self.status == "interrupted" else "met" if is_met else "not met"
@@ -222,10 +221,11 @@ class _Running:
             judged=_judged(facts),
             chosen=chosen,
             files=self.handed.files if self.handed is not None else (),
+            missed=self.handed.missed if self.handed is not None else (),
             nearest=() if status == "met" else front.nearest(points, goal, self.limit_bytes, is_judged=self.is_judged),
             points=tuple(points),
             not_tried=tuple(self._not_tried()),
-            notes=(*self.bench.subject.notes, *facts.warnings),
+            notes=(*self.bench.subject.notes, *facts.warnings, *_noise(points)),
             original_bytes=facts.original_bytes,
             seconds=self.clock.elapsed,
             seconds_by_kind=dict(self.spent),
@@ -256,8 +256,10 @@ class _Running:
     def _why_not(self, points: Sequence[Point]) -> ExitCode:
         if self.handed is not None and self.handed.error:
             return ExitCode.STAGE_FAILED
-        has_any = any(point.figures is not None for point in points)
-        return ExitCode.BUDGET_MISSED if has_any else ExitCode.NOTHING_TO_COMPRESS
+        if any(point.figures is not None for point in points):
+            return ExitCode.BUDGET_MISSED
+        codes = {ExitCode(point.exit_code) for point in points} - {ExitCode.NOTHING_TO_COMPRESS}
+        return min(codes, default=ExitCode.NOTHING_TO_COMPRESS)
 
     def _not_tried(self) -> list[NotTried]:
         found = [
@@ -280,6 +282,16 @@ def _told(facts: Facts, subject: Subject) -> str:
     samples = ", ".join(f"{count:,} {name}" for name, count in facts.samples.items() if count)
     values = "random values" if facts.is_random else f"samples: {samples}"
     return f"{subject.content['name']}: {facts.parameters:,} parameters ({kinds}), {facts.original_bytes:,} bytes; {values if samples else 'no samples'}"
+
+
+def _noise(points: Sequence[Point]) -> list[str]:
+    noisy = [point.name for point in points if point.figures is not None and point.figures.is_noisy]
+    if not noisy:
+        return []
+    which = ", ".join(noisy[:4]) + (f" and {len(noisy) - 4} more" if len(noisy) > 4 else "")
+    return [
+        f"The machine was busy while {which} {'was' if len(noisy) == 1 else 'were'} timed: a speed that matters should be measured again."
+    ]
 
 
 def _unit(facts: Facts) -> str:

@@ -77,6 +77,9 @@ def subject_of(asked: Asked, output: Path) -> Subject:
             content = {key: value for key, value in content.items() if key not in ("task", "metric")}
     if asked.backend is not None:
         content["target"] = {**content.get("target", {}), "backend": asked.backend}
+    if asked.shapes and Path(asked.model).suffix.lower() != ".onnx":
+        target = content.get("target", {})
+        content["target"] = {**target, "shapes": {**target.get("shapes", {}), **asked.shapes}}
     if asked.seed is not None:
         content["seed"] = asked.seed
     data = content.get("data") or {}

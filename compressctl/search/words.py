@@ -134,6 +134,10 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
         lines.append(
             f"Handed over{name}: {point.name}, {point.words}: {in_short(point.confirmed)}{_where(point.confirmed)}."
         )
+        if found.status == "not met" and point.holds:
+            lines.append(
+                f"It kept all of that on the samples that it was chosen by, and misses it in the end: {', '.join(found.missed)}."
+            )
         if point.figures is not None and point.figures.loss is not None:
             lines.append(
                 f"It was chosen by what it lost on {point.figures.loss.samples:,} {point.figures.loss.split} samples: {lost(point.figures)}."

@@ -233,6 +233,28 @@ def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, t
     assert result.model.form is spec.gives_from(model.form)
 
 
+ON_GRAPHS = [
+    (use, params)
+    for use, params in [*CASES, *BARE]
+    if len(techniques.get(use).forms) > 1
+    and not any(word in params for word in ("epochs", "fisher", "recalibrate_bn: true"))
+]
+"""Of techniques that take both forms, what graphs can be told: nothing that trains."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("use", "params"), ON_GRAPHS)
+def test_a_technique_that_takes_graphs_too_reads_no_more_of_them(
+    use: str, params: str, tmp_path: Path, graphs: Cache
+) -> None:
+    found = recipe(tmp_path, use, params)
+    executor = Executor(Workspace(found, make_plan(found, None), tmp_path / "out", graphs, Events()))
+    (stage,), spec = found.stages, techniques.get(use)
+    graph = executor.workspace.original_graph()
+    result = checked(attribute(spec.implementation)(graph, stage.params, executor.context(stage, spec, None)))
+    assert result.model.form is Form.ONNX
+
+
 class Asking(TechniqueParams):
     """What a technique of another package might declare."""
 

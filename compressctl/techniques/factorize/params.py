@@ -114,14 +114,13 @@ class Shared(TechniqueParams):
     finetune: SupervisedParams | None = Field(None, description="training of the pieces afterwards; torch models only")
 
     def needs(self) -> Needs:
-        """Two samples, where there are any, show which layers are called with which shapes."""
-        found = super().needs() | Needs.of(reads=(Need.CALIBRATION_DATA, Need.TRAINING_DATA))
+        """Two samples, where there are any, show which layers of a network are called with which shapes; of a graph the call that is
+        timed does."""
+        found = super().needs() | Needs.of(reads=(Need.CALIBRATION_DATA, Need.TRAINING_DATA, Need.LATENCY, Need.TARGET))
         if self.whitening:
             found |= Needs.of(Need.CALIBRATION_DATA)
         if self.is_scored:
             found |= Needs.of(Need.VALIDATION_DATA, Need.LABELS, Need.METRIC, Need.SCORE)
-        if self.skip_slower:
-            found |= Needs.of(reads=(Need.LATENCY,))
         return found
 
     @property

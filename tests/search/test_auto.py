@@ -1,0 +1,144 @@
+"""compressctl auto, end to end on small real models: budget in, recipe out, and nothing done twice."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from support.digit_network import digits, fitted_network
+from support.shell import Shell
+
+from compressctl.search.document import Search
+
+pytestmark = pytest.mark.slow
+
+
+def searched(shell: Shell, output: str) -> Search:
+    return Search.model_validate_json((shell.folder / output / "search.json").read_text())
+
+
+def journaled(shell: Shell, output: str) -> dict[str, float]:
+    """By point, when it was written."""
+    files = (shell.folder / output / "journal").glob("*.json")
+    return {json.loads(file.read_text())["point"]["name"]: file.stat().st_mtime_ns for file in files}
+
+
+@pytest.fixture
+def network(shell: Shell) -> Path:
+    """A classifier of digits as a file, and recorded calls of it."""
+    data = digits()
+    model = fitted_network(data)
+    onnx.save(model.body, shell.folder / "net.onnx")
+    (shell.folder / "recorded").mkdir()
+    name, images = model.signature.inputs[0].name, data.split("train").inputs
+    for number in range(40):
+        call: Any = {name: np.asarray(images[number : number + 1])}
+        np.savez(shell.folder / "recorded" / f"{number:02}.npz", **call)
+    return shell.folder / "net.onnx"
+
+
+def test_recorded_calls_are_enough_for_a_smaller_file_and_the_recipe_that_makes_it_again(
+    shell: Shell, network: Path
+) -> None:
+    arguments = (
+        "auto",
+        "net.onnx",
+        "--data",
+        "recorded",
+        "--smaller",
+        "1.5",
+        "--drop",
+        "5",
+        "--time",
+        "unlimited",
+        "--output",
+        "out",
+    )
+    done = shell.run(*arguments)
+    assert done.code == 0, done.err
+    found = searched(shell, "out")
+    chosen = next(point for point in found.points if point.name == found.chosen)
+    assert chosen.confirmed is not None
+    assert chosen.confirmed.loss is not None
+    assert (chosen.confirmed.loss.split, chosen.confirmed.loss.kind) == ("test", "outputs")
+    assert {point.figures.loss.split for point in found.points if point.figures and point.figures.loss} == {
+        "validation"
+    }
+    assert (shell.folder / "out" / found.files[0]).stat().st_size == chosen.confirmed.total_bytes
+
+    before = journaled(shell, "out")
+    again = shell.run(*arguments)
+    assert again.code == 0, again.err
+    assert searched(shell, "out").chosen == found.chosen
+    assert journaled(shell, "out").keys() == before.keys()
+    assert "from the journal" in again.err
+
+    for recipe in ("recipe.yaml", "recipe.pinned.yaml"):
+        repeated = shell.run("apply", f"out/{recipe}", "--output", recipe.removesuffix(".yaml"))
+        assert repeated.code == 0, repeated.err
+        report = shell.report(recipe.removesuffix(".yaml"))
+        assert report["backends"][0]["compressed"]["total_bytes"] == chosen.confirmed.total_bytes
+    assert shell.run("reproduce", "out/best", "--measure", "untimed").code == 0
+
+
+def test_what_cannot_be_is_said_with_what_stands_in_the_way(shell: Shell, network: Path) -> None:
+    done = shell.run("auto", "net.onnx", "--smaller", "1000", "--time", "unlimited", "--output", "out")
+    assert done.code == 1, done.err
+    found = searched(shell, "out")
+    assert found.status == "not met"
+    assert [near.limit for near in found.nearest] == ["size"]
+    assert "Not found" in done.out
+    assert "not judged" in done.out
+
+
+def test_a_search_that_is_stopped_leaves_what_it_has_and_goes_on_from_there(shell: Shell, network: Path) -> None:
+    arguments = ("auto", "net.onnx", "--data", "recorded", "--drop", "5", "--time", "unlimited", "--output", "out")
+    process = shell.start_until(lambda: len(list((shell.folder / "out" / "journal").glob("*.json"))) >= 2, *arguments)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.wait() == 130
+    first = searched(shell, "out")
+    assert first.status == "interrupted"
+    assert first.points
+    before = journaled(shell, "out")
+    time.sleep(0.01)
+    assert shell.run(*arguments).code == 0
+    after = journaled(shell, "out")
+    kept = [name for name in before if after[name] == before[name]]
+    assert len(kept) >= len(before) - 1, "all but the chosen one, whose full timing is written"
+
+
+def test_a_network_with_labels_is_trained_too(shell: Shell) -> None:
+    done = shell.run(
+        "auto",
+        "builtin:digits-resnet",
+        "--smaller",
+        "5",
+        "--drop",
+        "3",
+        "--train",
+        "epochs=4",
+        "--time",
+        "4m",
+        "--output",
+        "out",
+    )
+    assert done.code in (0, 1), done.err
+    found = searched(shell, "out")
+    trained = [point for point in found.points if point.kind == "trained"]
+    assert trained, found.not_tried
+    assert all(
+        point.figures is None or point.figures.loss is None or point.figures.loss.kind == "metric" for point in trained
+    )
+
+
+def test_a_folder_of_something_else_is_refused_before_any_work(shell: Shell, network: Path) -> None:
+    (shell.folder / "out").mkdir()
+    (shell.folder / "out" / "thesis.tex").touch()
+    done = shell.run("auto", "net.onnx", "--output", "out")
+    assert done.code == 2
+    assert "holds no search" in done.err
