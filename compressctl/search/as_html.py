@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.report.as_html import legible_values, page_part, script_hash
 from compressctl.search import picture, words
-from compressctl.search.document import Search
+from compressctl.search.document import Point, Search
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 def render(found: Search) -> str:
     script = page_part("report.js")
     return _template().render(
-        search=found, words=words, pictures=picture.pictures(found), as_yaml=as_yaml, sizes=(picture.WIDTH, picture.HEIGHT, picture.MARGIN),
+        search=found, words=words, pictures=picture.pictures(found), stages=_stages, sizes=(picture.WIDTH, picture.HEIGHT, picture.MARGIN),
         environment=[[name, str(value)] for name, value in found.environment.items()], style=page_part("report.css"), script=script, script_hash=script_hash(script),
     )  # fmt: skip
+
+
+def _stages(point: Point) -> str:
+    """What is a point's own of its recipe."""
+    return as_yaml({name: point.recipe[name] for name in ("stages", "export") if name in point.recipe})
 
 
 @cache
