@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Listener
+from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.core.run_folder import below
 from compressctl.core.secrets import for_others
 from compressctl.pipeline.measure_level import MeasureLevel
@@ -21,7 +23,7 @@ from compressctl.report.read import read_report
 from compressctl.search.document import Point
 from compressctl.search.evaluate import Bench, figures_of
 from compressctl.search.facts import Facts
-from compressctl.search.recipes import READABLE, write_chosen, write_pinned
+from compressctl.search.recipes import PINNED, READABLE, write_chosen, write_pinned
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
 
@@ -107,6 +109,17 @@ def files_of(report: Report, folder: Path) -> tuple[str, ...]:
             shutil.copy2(source, target)
         found.append(below(target, folder))
     return tuple(found)
+
+
+def take_back(folder: Path) -> None:
+    """What an earlier start handed over, and this one does not: nothing there is taken for its result."""
+    try:
+        content = json.loads(read_regular(folder / "search.json"))
+        names = [name for name in content["files"] if isinstance(name, str) and Path(name).name == name]
+    except (OSError, NotRegularError, ValueError, LookupError, TypeError, RecursionError):
+        names = []
+    for name in (*names, READABLE, PINNED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def budget_of(goal: Goal, facts: Facts, limit_bytes: int | None, point: Point) -> dict[str, Any]:

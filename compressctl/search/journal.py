@@ -32,7 +32,16 @@ class Journal:
             if content["schema_version"] != SCHEMA_VERSION or content["point"]["key"] != key:
                 return None
             return Point.model_validate(content["point"])
-        except (OSError, NotRegularError, ValueError, LookupError, TypeError, ValidationError, RecursionError):
+        except (
+            OSError,
+            NotRegularError,
+            UsageError,
+            ValueError,
+            LookupError,
+            TypeError,
+            ValidationError,
+            RecursionError,
+        ):
             return None
 
     def write(self, point: Point) -> None:

@@ -20,7 +20,7 @@ from compressctl.search.clock import Clock
 from compressctl.search.document import NotTried, Point, Search
 from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
-from compressctl.search.hand_over import HandedOver, hand_over
+from compressctl.search.hand_over import HandedOver, hand_over, take_back
 from compressctl.search.journal import Journal, claim
 from compressctl.search.request import Request
 from compressctl.search.space import Candidate, Tree, candidates, left_out
@@ -66,6 +66,8 @@ def search(
     except KeyboardInterrupt:
         running.status = "interrupted"
     found = running.result()
+    if found.status == "not met" and not found.files:
+        take_back(output)
     shutil.rmtree(output / "work", ignore_errors=True)
     write(found, output)
     return found
@@ -207,7 +209,11 @@ class _Running:
         goal, facts = self.request.goal, self.bench.facts
         points, best = self._finished(), self._best()
         chosen = self.chosen if self.handed is not None else best.name if best else None
-        is_met = self.handed is not None and self.handed.status == "done" and self._holds(self.handed.point)
+        is_met = (
+            self.handed is not None
+            and self.handed.status == "done"
+            and self._holds(self.points[self.handed.point.name])
+        )
         status = "interrupted" if self.status == "interrupted" else "met" if is_met else "not met"
         code = {"interrupted": ExitCode.INTERRUPTED, "met": ExitCode.DONE, "not met": self._why_not(points)}[status]
         found = Search(
@@ -235,7 +241,10 @@ class _Running:
 
     def _finished(self) -> list[Point]:
         """With what the others make of each, and its recipe as a file."""
-        points = list(self.points.values())
+        no_more = {"confirmed": None, "confirmed_run": None}  # what was handed over for another goal
+        points = [
+            point if point.name == self.chosen else point.model_copy(update=no_more) for point in self.points.values()
+        ]
         best = {point.name for point in front.front(points)}
         return [
             point.model_copy(

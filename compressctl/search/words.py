@@ -129,10 +129,9 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
     if point is None:
         if found.status != "interrupted":
             lines.append("No file keeps the loss that is allowed: the original stays.")
-    elif point.confirmed is not None:
-        name = f" ({', '.join(files)})" if files else ""
+    elif files and point.confirmed is not None:
         lines.append(
-            f"Handed over{name}: {point.name}, {point.words}: {in_short(point.confirmed)}{_where(point.confirmed)}."
+            f"Handed over ({', '.join(files)}): {point.name}, {point.words}: {in_short(point.confirmed)}{_where(point.confirmed)}."
         )
         if found.status == "not met" and point.holds:
             lines.append(
