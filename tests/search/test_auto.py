@@ -1,5 +1,6 @@
 """compressctl auto, end to end on small real models: budget in, recipe out, and nothing done twice."""
 
+import itertools
 import json
 import signal
 import time
@@ -34,9 +35,8 @@ def network(shell: Shell) -> Path:
     model = fitted_network(data)
     onnx.save(model.body, shell.folder / "net.onnx")
     (shell.folder / "recorded").mkdir()
-    name, images = model.signature.inputs[0].name, data.split("train").inputs
-    for number in range(40):
-        call: Any = {name: np.asarray(images[number : number + 1])}
+    for number, batch in enumerate(itertools.islice(data.split("train").batches(1), 40)):
+        call: Any = {model.signature.inputs[0].name: next(iter(batch.inputs.values()))}
         np.savez(shell.folder / "recorded" / f"{number:02}.npz", **call)
     return shell.folder / "net.onnx"
 
