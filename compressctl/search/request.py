@@ -38,7 +38,7 @@ class Goal:
         """The tighter of the two limits on size."""
         limits = [
             *([self.size_bytes] if self.size_bytes is not None else []),
-            *([math.floor(original_bytes / self.smaller)] if self.smaller is not None else []),
+            *([max(1, math.floor(original_bytes / self.smaller))] if self.smaller is not None else []),
         ]
         return min(limits, default=None)
 
@@ -71,6 +71,8 @@ def goal_of(
             raise UsageError(
                 f"--{name} {value:g}: {'0 or more' if least is not None else 'a ratio above 0'} is asked for"
             )
+    if size_bytes is not None and size_bytes < 1:
+        raise UsageError("--size: a file of no bytes is asked for", hint="write it like 5MB or 800KB")
     of_size = smaller is None and size_bytes is None
     return Goal(
         drop=base.drop if drop is None else drop,

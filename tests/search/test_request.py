@@ -42,3 +42,9 @@ def test_values_for_training_are_read_as_a_recipe_has_them() -> None:
 def test_values_that_no_training_takes_are_refused_by_name(text: str) -> None:
     with pytest.raises(UsageError, match="--train"):
         training_of([text])
+
+
+def test_no_limit_is_a_file_of_nothing() -> None:
+    with pytest.raises(UsageError, match="no bytes"):
+        goal_of(None, None, None, 0)
+    assert goal_of(None, None, None, None, 1e300).limit_bytes(1000) == 1
