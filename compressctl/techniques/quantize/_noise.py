@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -19,7 +19,7 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index, reads
 from compressctl.graph.replace_weights import with_weights
 from compressctl.graph.simulate import leading_to, with_rounded_activations
-from compressctl.graph.sites import Site, find_sites
+from compressctl.graph.sites import Site, activations, find_sites
 from compressctl.numerics.channel_statistics import ChannelStatistics, channel_rows, channel_statistics, noise_to_signal
 
 _SAMPLES = 16
@@ -38,8 +38,11 @@ _GAIN_DB = 0.4
 MOST = 0.1
 """Of all multiply-accumulates, what may stay float."""
 
-_SUSPECTS = 24
-"""Tensors whose layers are tried: those with the fewest codes for an ordinary channel's values."""
+_SUSPECTS = 32
+"""Tensors that are rounded alone: those with the fewest codes for an ordinary channel's values."""
+
+Ratios = tuple[np.ndarray, ...]
+"""Noise to signal by output, (channels,) each; NaN of channels that are zero throughout."""
 
 
 class OutputNoise:
@@ -69,11 +72,22 @@ class OutputNoise:
 
         Channels count alike: scores below 1 that stand beside boxes in pixels are as much a part of the output.
         """
+        return decibels(self.ratios(plan))
+
+    def ratios(self, plan: QuantPlan) -> Ratios:
         weights = {site.weight for site in find_sites(self.body.graph, plan.float_nodes) if site.weight}
-        rounded = with_weights(self.body, {name: self._codes[name] for name in weights if name in self._codes})
-        rounded, _ = with_rounded_activations(rounded, plan)
+        return self._ratios(
+            plan, with_weights(self.body, {name: self._codes[name] for name in weights if name in self._codes})
+        )
+
+    def alone(self, plan: QuantPlan, tensor: str) -> Ratios:
+        """Where nothing but one activation is rounded."""
+        return self._ratios(replace(plan, activations={tensor: plan.activations[tensor]}), self.body)
+
+    def _ratios(self, plan: QuantPlan, body: onnx.ModelProto) -> Ratios:
+        rounded, _ = with_rounded_activations(body, plan)
         found = self._run(leading_to(rounded, self._names))
-        return float(np.mean([_decibels(wanted, found[name]) for name, wanted in self._wanted.items()]))
+        return tuple(noise_to_signal(wanted, found[name], _channels(wanted[0])) for name, wanted in self._wanted.items())
 
     def channels_db(self, plan: QuantPlan) -> dict[str, float]:
         """By activation, signal to rounding noise of its channels, the mean over those that vary; outliers take codes from the rest."""
@@ -129,8 +143,12 @@ class OutputNoise:
 _FLOOR = 1e-6
 
 
-def _decibels(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
-    ratios = noise_to_signal(wanted, found, _channels(wanted[0]))
+def decibels(ratios: Ratios) -> float:
+    """Signal to noise, the mean over outputs of the mean over their channels."""
+    return float(np.mean([_mean_db(found) for found in ratios]))
+
+
+def _mean_db(ratios: np.ndarray) -> float:
     heard = np.isfinite(ratios)
     if not heard.any():
         return float(-10 * np.log10(_FLOOR))
@@ -167,32 +185,78 @@ def outlying(
     before = noise.sqnr_db(plan)
     if before >= _TOLERABLE_DB or len(layers) < 2:
         return {}
+    floats, share = _noisy(_measured(noise, plan, events), layers, macs)
     total = max(sum(macs.values()), 1)
-    floats: dict[str, str] = {}
-    now, work = before, 0.0
-    gains = {}
-    suspects = _suspects(noise, plan, layers)
-    for done, group in enumerate(suspects, start=1):
-        gains[group] = noise.sqnr_db(_with_floats(plan, group)) - before
-        events.progress("looking for layers that rounding hurts most", done, len(suspects))
-    for group in sorted(suspects, key=lambda group: -gains[group]):
-        left = [layer for layer in group if layer not in floats]
-        share = sum(macs.get(layer, 0) for layer in left) / total
-        if not left or now >= _ENOUGH_DB or work + share > MOST:
-            continue
-        found = noise.sqnr_db(_with_floats(plan, [*floats, *left]))
-        if found - now >= _GAIN_DB * max(1.0, 100 * share):
-            why = f"rounding costs the outputs {found - now:.1f} dB here, in {share:.1%} of the arithmetic"
-            floats.update(dict.fromkeys(left, why))
-            now, work = found, work + share
     for layer in _enclosed(noise.body.graph, [layer.node for layer in layers], floats, macs) if floats else ():
-        share = macs.get(layer, 0) / total
-        if work + share <= MOST:
+        if share + macs.get(layer, 0) / total <= MOST:
             floats[layer] = (
                 "it stands between layers that stay float, so that integers would cost a conversion on both sides"
             )
-            work += share
-    return floats
+            share += macs.get(layer, 0) / total
+    # Noises add up only as far as they do not meet; what is decided is the network.
+    return floats if floats and noise.sqnr_db(_with_floats(plan, floats)) >= before + _GAIN_DB else {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Noise of activations, each rounded `alone`, and of all `others` and the weights together. Independent noises add up in power.
+
+    Source: Lin, Talathi and Annapureddy 2016, Fixed Point Quantization of Deep Convolutional Networks, section 3.
+    """
+
+    graph: onnx.GraphProto
+    plan: QuantPlan
+    alone: Mapping[str, Ratios]
+    others: Ratios
+
+    def sqnr_db(self, floats: Collection[str]) -> float:
+        """With these nodes in float: of the measured tensors those count that are rounded still."""
+        left = activations(find_sites(self.graph, {*self.plan.float_nodes, *floats}))
+        parts = [self.others, *(self.alone[tensor] for tensor in left if tensor in self.alone)]
+        return decibels(tuple(np.sum(ratios, axis=0) for ratios in zip(*parts, strict=True)))
+
+
+def _measured(noise: OutputNoise, plan: QuantPlan, events: Events) -> Measured:
+    """The tensors with the least signal to noise of their own, each rounded alone."""
+    own = noise.channels_db(plan)
+    suspects = sorted(own, key=lambda tensor: own[tensor])[:_SUSPECTS]
+    others = {tensor: quant for tensor, quant in plan.activations.items() if tensor not in suspects}
+    alone = {}
+    for done, tensor in enumerate(suspects, start=1):
+        alone[tensor] = noise.alone(plan, tensor)
+        events.progress("looking for layers that rounding hurts most", done, len(suspects))
+    return Measured(noise.body.graph, plan, alone, noise.ratios(replace(plan, activations=others)))
+
+
+def _noisy(measured: Measured, layers: Sequence[Site], macs: Mapping[str, int]) -> tuple[dict[str, str], float]:
+    """Layers to leave in float, and their share of the arithmetic: those that take most noise away for their work come first.
+
+    The layers that read or make a tensor are float together, or not at all.
+    """
+    total = max(sum(macs.values()), 1)
+    groups = dict.fromkeys(
+        tuple(layer.node for layer in layers if tensor in (*layer.inputs, layer.output)) for tensor in measured.alone
+    )
+    floats: dict[str, str] = {}
+    now, work = measured.sqnr_db(()), 0.0
+    while now < _ENOUGH_DB:
+        best: tuple[float, float, float, list[str]] | None = None
+        for group in groups:
+            left = [layer for layer in group if layer not in floats]
+            share = sum(macs.get(layer, 0) for layer in left) / total
+            if not left or work + share > MOST:
+                continue
+            gain = measured.sqnr_db([*floats, *left]) - now
+            worth = gain / max(1.0, 100 * share)
+            if worth >= _GAIN_DB and (best is None or worth > best[0]):
+                best = worth, gain, share, left
+        if best is None:
+            break
+        _, gain, share, left = best
+        why = f"rounding costs the outputs {gain:.1f} dB here, in {share:.1%} of the arithmetic"
+        floats.update(dict.fromkeys(left, why))
+        now, work = now + gain, work + share
+    return floats, work
 
 
 def _enclosed(
@@ -211,16 +275,6 @@ def _enclosed(
         sources.update(dict.fromkeys(node.output, made))
     largest = max(groups.values(), key=lambda group: sum(macs.get(layer, 0) for layer in group), default=set[str]())
     return [layer for layer in layers if layer in groups and layer not in largest]
-
-
-def _suspects(noise: OutputNoise, plan: QuantPlan, layers: Sequence[Site]) -> list[tuple[str, ...]]:
-    """The layers that read or make a tensor, for the tensors with the least signal to noise: they are float together or not at all."""
-    groups: dict[tuple[str, ...], None] = {}
-    decibels = noise.channels_db(plan)
-    for tensor in sorted(decibels, key=lambda tensor: decibels[tensor]):
-        touching = tuple(layer.node for layer in layers if tensor in (*layer.inputs, layer.output))
-        groups.update(dict.fromkeys([touching] if touching else []))
-    return list(groups)[:_SUSPECTS]
 
 
 def _with_floats(plan: QuantPlan, nodes: Collection[str]) -> QuantPlan:

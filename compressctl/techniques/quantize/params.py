@@ -200,7 +200,7 @@ class DynamicParams(TechniqueParams):
 
 STATIC = TechniqueSpec(
     name="quantize.static",
-    version=5,
+    version=6,
     summary="integers for weights (8 or 4 bits) and activations (8 bits), ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,
@@ -311,7 +311,7 @@ class QatParams(TrainedParams):
 
 QAT = TechniqueSpec(
     name="quantize.qat",
-    version=3,
+    version=4,
     summary="training with weights and activations rounded as the exported file will round them, in 8, 4 or 2 bits",
     params=QatParams,
     takes=Form.TORCH,
@@ -454,7 +454,7 @@ class MixedParams(TechniqueParams):
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=3,
+    version=4,
     summary="8 bits, 4 bits or float for each layer, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,

@@ -28,7 +28,7 @@ from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.int8_weights import Guard, fit_bias, narrow_weight, quantize_weight
-from compressctl.numerics.ranges import find_range
+from compressctl.numerics.ranges import find_range, swish_low
 from compressctl.techniques.quantize._before import quantized_before
 from compressctl.techniques.quantize._bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import Calibration, calibrate
@@ -149,7 +149,11 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
         model.signature,
         split,
         ranged=activations(treated.sites),
-        counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor) != "minmax"],
+        counted=[
+            tensor
+            for tensor in activations(treated.sites)
+            if treated.method(tensor) != "minmax" or tensor in treated.swished
+        ],
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
@@ -322,10 +326,6 @@ def _weight_quant(values: np.ndarray, site: Site, bits: int, params: StaticParam
     return quantize_weight(values, site.weight_axis, per_channel=params.per_channel, guard=guard, goes_up=goes_up)
 
 
-_SWISHED_AWAY = -10.0
-"""Below it x * sigmoid(x) is less than 0.0005 from 0, so that no code is spent there."""
-
-
 def _plan_activations(treated: Treated, calibration: Calibration, params: StaticParams) -> dict[str, TensorQuant]:
     made_by = {site.output: site for site in treated.sites}
     plan: dict[str, TensorQuant] = {}
@@ -338,7 +338,7 @@ def _plan_activations(treated: Treated, calibration: Calibration, params: Static
         if site is not None:
             low, high = max(low, site.clip[0]), min(high, site.clip[1])
         if tensor in treated.swished:
-            low = max(low, _SWISHED_AWAY)
+            low = swish_low(calibration.histograms[tensor], low, high)
         if low >= 0.0 >= high:
             # Never anything but zero on the calibration data: any scale is as good, and a tiny one would overflow biases.
             low, high = 0.0, 1.0
