@@ -28,6 +28,9 @@ from compressctl.report.read import read_report
 _MENDS_DB = 1.0
 _MOST_TRIALS = 6
 
+_FINE_DECODED = 99.0
+"""Percent of decoded results kept, less those that are added: noise that changes one in a hundred is not worth speed."""
+
 
 def diagnose(
     folder: Path, cache: Cache | None, listeners: Sequence[Listener] = (), *, tries: bool = True
@@ -124,8 +127,12 @@ class _Tried:
 
 
 def is_fine(figures: Figures | None) -> bool:
-    """Whether nothing needs mending."""
-    return figures is not None and not figures.refused and (figures.sqnr_db is None or figures.sqnr_db >= FINE_DB)
+    """Whether nothing needs mending: nothing is refused, and decoded results remain, or else outputs as a whole."""
+    if figures is None or figures.refused:
+        return False
+    if figures.kept is not None and figures.added is not None:
+        return figures.kept - figures.added >= _FINE_DECODED
+    return figures.sqnr_db is None or figures.sqnr_db >= FINE_DB
 
 
 def is_better(before: Figures | None, after: Figures | None) -> bool:

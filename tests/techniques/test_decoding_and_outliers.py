@@ -206,9 +206,9 @@ def test_noises_of_tensors_that_are_rounded_alone_add_up_to_that_of_all() -> Non
 
 def test_what_is_predicted_of_layers_in_float_is_what_they_bring() -> None:
     builder = Builder()
-    _, plan, noise = _noisy_plan(builder.model(_trunk(builder, outlier=30.0), 32))
+    seen, plan, noise = _noisy_plan(builder.model(_trunk(builder, outlier=30.0), 32))
     floats = dict.fromkeys(("c0_Conv", "c1_Conv"), "float")
-    measured = _measured(noise, plan, Events())
+    measured = _measured(noise, plan, seen.treated.sites, Events())
     assert measured.sqnr_db(()) == pytest.approx(noise.sqnr_db(plan), abs=1.5)
     found = noise.sqnr_db(replace(plan, float_nodes=floats))
     assert found > noise.sqnr_db(plan) + 5

@@ -38,8 +38,8 @@ _GAIN_DB = 0.4
 MOST = 0.1
 """Of all multiply-accumulates, what may stay float."""
 
-_SUSPECTS = 32
-"""Tensors that are rounded alone: those with the fewest codes for an ordinary channel's values."""
+_SUSPECTS = 24
+"""Activations that are rounded alone: those with the fewest codes for an ordinary channel's values."""
 
 Ratios = tuple[np.ndarray, ...]
 """Noise to signal by output, (channels,) each; NaN of channels that are zero throughout."""
@@ -74,15 +74,22 @@ class OutputNoise:
         """
         return decibels(self.ratios(plan))
 
-    def ratios(self, plan: QuantPlan) -> Ratios:
-        weights = {site.weight for site in find_sites(self.body.graph, plan.float_nodes) if site.weight}
+    def ratios(self, plan: QuantPlan, exact: Collection[str] = ()) -> Ratios:
+        """exact: weights that are not rounded."""
+        weights = {site.weight for site in find_sites(self.body.graph, plan.float_nodes) if site.weight not in exact}
         return self._ratios(
-            plan, with_weights(self.body, {name: self._codes[name] for name in weights if name in self._codes})
+            plan, with_weights(self.body, {name: codes for name, codes in self._codes.items() if name in weights})
         )
 
     def alone(self, plan: QuantPlan, tensor: str) -> Ratios:
-        """Where nothing but one activation is rounded."""
-        return self._ratios(replace(plan, activations={tensor: plan.activations[tensor]}), self.body)
+        """Where nothing but one activation, or one weight, is rounded."""
+        quant = plan.activations.get(tensor)
+        if quant is not None:
+            return self._ratios(replace(plan, activations={tensor: quant}), self.body)
+        return self._ratios(replace(plan, activations={}), with_weights(self.body, {tensor: self._codes[tensor]}))
+
+    def rounds(self, weight: str | None) -> bool:
+        return weight in self._codes
 
     def _ratios(self, plan: QuantPlan, body: onnx.ModelProto) -> Ratios:
         rounded, _ = with_rounded_activations(body, plan)
@@ -185,7 +192,7 @@ def outlying(
     before = noise.sqnr_db(plan)
     if before >= _TOLERABLE_DB or len(layers) < 2:
         return {}
-    floats, share = _noisy(_measured(noise, plan, events), layers, macs)
+    floats, share = _noisy(_measured(noise, plan, layers, events), layers, macs)
     total = max(sum(macs.values()), 1)
     for layer in _enclosed(noise.body.graph, [layer.node for layer in layers], floats, macs) if floats else ():
         if share + macs.get(layer, 0) / total <= MOST:
@@ -199,7 +206,7 @@ def outlying(
 
 @dataclass(frozen=True)
 class Measured:
-    """Noise of activations, each rounded `alone`, and of all `others` and the weights together. Independent noises add up in power.
+    """Noise of tensors, each rounded `alone`, and of all `others` together. Independent noises add up in power.
 
     Source: Lin, Talathi and Annapureddy 2016, Fixed Point Quantization of Deep Convolutional Networks, section 3.
     """
@@ -211,31 +218,35 @@ class Measured:
 
     def sqnr_db(self, floats: Collection[str]) -> float:
         """With these nodes in float: of the measured tensors those count that are rounded still."""
-        left = activations(find_sites(self.graph, {*self.plan.float_nodes, *floats}))
-        parts = [self.others, *(self.alone[tensor] for tensor in left if tensor in self.alone)]
+        sites = find_sites(self.graph, {*self.plan.float_nodes, *floats})
+        rounded = dict.fromkeys([*activations(sites), *(site.weight for site in sites if site.weight)])
+        parts = [self.others, *(self.alone[tensor] for tensor in rounded if tensor in self.alone)]
         return decibels(tuple(np.sum(ratios, axis=0) for ratios in zip(*parts, strict=True)))
 
 
-def _measured(noise: OutputNoise, plan: QuantPlan, events: Events) -> Measured:
-    """The tensors with the least signal to noise of their own, each rounded alone."""
+def _measured(noise: OutputNoise, plan: QuantPlan, layers: Sequence[Site], events: Events) -> Measured:
+    """The activations with the least signal to noise of their own, and the weights of the layers that read or make one."""
     own = noise.channels_db(plan)
     suspects = sorted(own, key=lambda tensor: own[tensor])[:_SUSPECTS]
+    touching = [layer for layer in layers if {*layer.inputs, layer.output}.intersection(suspects)]
+    weights = dict.fromkeys(layer.weight for layer in touching if layer.weight and noise.rounds(layer.weight))
     others = {tensor: quant for tensor, quant in plan.activations.items() if tensor not in suspects}
     alone = {}
-    for done, tensor in enumerate(suspects, start=1):
+    for done, tensor in enumerate([*suspects, *weights], start=1):
         alone[tensor] = noise.alone(plan, tensor)
-        events.progress("looking for layers that rounding hurts most", done, len(suspects))
-    return Measured(noise.body.graph, plan, alone, noise.ratios(replace(plan, activations=others)))
+        events.progress("looking for layers that rounding hurts most", done, len(suspects) + len(weights))
+    return Measured(noise.body.graph, plan, alone, noise.ratios(replace(plan, activations=others), exact=weights))
 
 
 def _noisy(measured: Measured, layers: Sequence[Site], macs: Mapping[str, int]) -> tuple[dict[str, str], float]:
     """Layers to leave in float, and their share of the arithmetic: those that take most noise away for their work come first.
 
-    The layers that read or make a tensor are float together, or not at all.
+    The layers that read or make an activation are float together, or not at all.
     """
     total = max(sum(macs.values()), 1)
     groups = dict.fromkeys(
-        tuple(layer.node for layer in layers if tensor in (*layer.inputs, layer.output)) for tensor in measured.alone
+        tuple(layer.node for layer in layers if tensor in (*layer.inputs, layer.output, layer.weight))
+        for tensor in measured.alone
     )
     floats: dict[str, str] = {}
     now, work = measured.sqnr_db(()), 0.0
