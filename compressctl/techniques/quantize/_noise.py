@@ -94,7 +94,9 @@ class OutputNoise:
     def _ratios(self, plan: QuantPlan, body: onnx.ModelProto) -> Ratios:
         rounded, _ = with_rounded_activations(body, plan)
         found = self._run(leading_to(rounded, self._names))
-        return tuple(noise_to_signal(wanted, found[name], _channels(wanted[0])) for name, wanted in self._wanted.items())
+        return tuple(
+            noise_to_signal(wanted, found[name], _channels(wanted[0])) for name, wanted in self._wanted.items()
+        )
 
     def channels_db(self, plan: QuantPlan) -> dict[str, float]:
         """By activation, signal to rounding noise of its channels, the mean over those that vary; outliers take codes from the rest."""
