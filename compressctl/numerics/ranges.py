@@ -44,39 +44,16 @@ def entropy(histogram: StreamingHistogram, levels: int = 256) -> tuple[float, fl
     return _search(histogram, lambda counts, edges, low, high: _divergence(counts, edges, low, high, levels))
 
 
-def swish_low(histogram: StreamingHistogram, low: float, high: float, levels: int = 256) -> float:
+def swish_low(high: float, levels: int = 256) -> float:
     """From where on x needs codes, up to `high`, that only x * sigmoid(x) reads: that product is nearly 0 far below zero.
 
-    The bound, `low` or above, with the least mean squared error of the product: of clipping below it, and of rounding x above it, which
-    the product's slope makes larger or smaller.
+    The product changes there by at most what rounding changes all others by in the mean, step / sqrt(12). Not by least squared error:
+    what clipping changes has one sign in all channels, and adds up. -10 to -1.28, where x * sigmoid(x) is least.
     """
-    counts, edges = histogram.trimmed()
-    centres, shares = np.clip((edges[:-1] + edges[1:]) / 2, low, high), counts / counts.sum()
-    product, slope = _swish(centres), _swish_slope(centres)
-    high = max(high, 0.0)
-
-    def error(bound: float) -> float:
-        step = (high - bound) / (levels - 1)
-        return float(shares @ np.where(centres < bound, (product - _swish(bound)) ** 2, (slope * step) ** 2 / 12))
-
-    first = max(low, _SWISH_LOWS[0])
-    return float(min((first, *_SWISH_LOWS[first < _SWISH_LOWS]), key=error))
-
-
-_SWISH_LOWS = np.linspace(-10.0, -1.28, 110)
-"""Below the first x * sigmoid(x) is less than 0.0005 from 0, so that no code is ever needed there; at the last it is least."""
-
-
-def _swish(x: np.ndarray | float) -> np.ndarray:
-    return np.asarray(x * _sigmoid(x))
-
-
-def _swish_slope(x: np.ndarray) -> np.ndarray:
-    return np.asarray(_sigmoid(x) * (1 + x * (1 - _sigmoid(x))))
-
-
-def _sigmoid(x: np.ndarray | float) -> np.ndarray:
-    return np.asarray((1 + np.tanh(np.asarray(x) / 2)) / 2)
+    lows = np.linspace(-1.28, -10.0, 437)
+    product = -lows / (1 + np.exp(-lows))
+    step = (max(high, 0.0) - lows) / (levels - 1)
+    return float(lows[np.argmax((product <= step / np.sqrt(12)) | (lows == lows[-1]))])
 
 
 def find_range(histogram: StreamingHistogram, method: RangeMethod, percent: float = 99.999) -> tuple[float, float]:

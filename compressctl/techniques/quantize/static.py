@@ -149,11 +149,7 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
         model.signature,
         split,
         ranged=activations(treated.sites),
-        counted=[
-            tensor
-            for tensor in activations(treated.sites)
-            if treated.method(tensor) != "minmax" or tensor in treated.swished
-        ],
+        counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor) != "minmax"],
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
@@ -338,7 +334,7 @@ def _plan_activations(treated: Treated, calibration: Calibration, params: Static
         if site is not None:
             low, high = max(low, site.clip[0]), min(high, site.clip[1])
         if tensor in treated.swished:
-            low = swish_low(calibration.histograms[tensor], low, high)
+            low = max(low, swish_low(high))
         if low >= 0.0 >= high:
             # Never anything but zero on the calibration data: any scale is as good, and a tiny one would overflow biases.
             low, high = 0.0, 1.0
