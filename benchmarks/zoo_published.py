@@ -91,7 +91,7 @@ class Bench:
         self.folder = folder
         self.published = {model.name: model for model in MODELS}
         self.ours = {own.name: own for own in _ours()}
-        self.seconds = 0.0
+        self.seconds, self.done_before = 0.0, 0
 
     def prepare(self, chosen: list[str] | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class Bench:
             "defaults": {"measure": "quick", "resources": {"cores": 1, "memory": "6GiB", "time": "15m"}},
             "recipes": [
                 {"use": str(RECIPES / "own.yaml"), "when": {"tags": ["own"]}},
-                {"use": str(RECIPES / "recurrent.yaml"), "when": {"ops": ["LSTM", "GRU", "RNN"]}},
+                {"use": str(RECIPES / "recurrent.yaml"), "when": {"ops": ["LSTM", "GRU", "RNN", "If"]}},
                 {"use": str(RECIPES / "convolutions.yaml"), "when": {"ops": ["Conv", "MatMul", "Gemm"]}},
             ],
             "models": [entry for entry in models if not chosen or entry["id"] in chosen],
@@ -114,9 +114,10 @@ class Bench:
         (self.folder / "zoo.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
 
     def apply(self) -> None:
-        began = time.monotonic()
+        began, before = time.time(), time.monotonic()
         _compressctl("zoo", "apply", "zoo.yaml", "--output", "run", "--no-cache", cwd=self.folder)
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - before
+        self.done_before = sum(row.started < began for row in self.rows().values())
 
     def rows(self) -> dict[str, JobResult]:
         files = sorted((self.folder / "run/results").glob("*.json"))
@@ -127,11 +128,19 @@ class Bench:
         if row.outcome in (Outcome.GOOD, Outcome.MISSED) and file is not None and row.figures is not None:
             return self._file(row, row.figures, file)
         if row.outcome is Outcome.NOTHING:
-            technique = TECHNIQUES.get(row.recipe)
-            model = self.published.get(row.model)
-            something = model is None or technique is None or has_something(onnx.load(model_path(model)), technique)
-            return Judged("refused", ("there are weights for it",) if something else (), "no weights for it")
+            return self._refusal(row)
         return Judged("refused", (f"ended as {row.outcome}",), "")
+
+    def _refusal(self, row: JobResult) -> Judged:
+        """True where the file holds no weights of what its recipe takes; where no rule fits it, of what any takes."""
+        model = self.published.get(row.model)
+        if model is None:
+            return Judged("refused", ("a network of ours holds weights",), "")
+        original = onnx.load(model_path(model))
+        techniques = [TECHNIQUES[row.recipe]] if row.recipe else list(TECHNIQUES.values())
+        if any(has_something(original, technique) for technique in techniques):
+            return Judged("refused", ("there are weights for it",), "")
+        return Judged("refused", (), "no float weights for it")
 
     def _file(self, row: JobResult, figures: Figures, file: Path) -> Judged:
         original, inputs, more = self._original(row.model)
@@ -275,15 +284,20 @@ def _word(row: JobResult, seen: dict[str, Any], smaller: float, kept: bool) -> s
     return "good" if row.outcome is Outcome.GOOD else str(row.outcome)
 
 
+def _took(bench: Bench) -> str:
+    minutes = f"{bench.seconds / 60:.0f} minutes"
+    return minutes if not bench.done_before else f"{minutes}, {bench.done_before} jobs were done by an earlier start"
+
+
 def _db(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f}"
 
 
 def _table(bench: Bench, rows: dict[str, JobResult], judged: dict[str, Judged]) -> bool:
-    recipes = Counter(row.recipe for row in rows.values())
+    recipes = Counter(row.recipe or "no recipe" for row in rows.values())
     print(
         f"{len(rows)} models: {sum(name in bench.published for name in rows)} published files and {sum(name in bench.ours for name in rows)} torch networks of ours; "
-        f"{', '.join(f'{name} for {count}' for name, count in recipes.items())}; one `zoo apply`, {bench.seconds / 60:.0f} minutes.\n"
+        f"{', '.join(f'{name} for {count}' for name, count in recipes.items())}; one `zoo apply`, {_took(bench)}.\n"
     )
     print(
         "| model | recipe | row | it says | seen by independent.py | called | contradicted |\n|---|---|---|---|---|---|---|"

@@ -1,4 +1,4 @@
-"""compressctl schema: the JSON schemas of recipes, of zoos and of reports."""
+"""compressctl schema: the JSON schemas of recipes, of zoos, of reports and of searches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ def schema(
         bool, typer.Option("--report", help="The schema of report.json instead of the recipe's.")
     ] = False,
     zoo: Annotated[bool, typer.Option("--zoo", help="The schema of a zoo's manifest instead of the recipe's.")] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="The schema of search.json, which `auto` writes, instead of the recipe's.")
+    ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The recipe reference in Markdown instead: every key, as docs/recipe.md.")
     ] = False,
 ) -> None:
-    """Write the recipe's JSON schema, or a zoo's, for completion and checks in an editor, or that of report.json, for programs.
+    """Write the recipe's JSON schema, or a zoo's, for completion and checks in an editor, or that of report.json or search.json, for programs.
 
     Put `# yaml-language-server: $schema=recipe.v1.json` on a recipe's first line.
 
@@ -34,10 +37,12 @@ def schema(
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
 
-    if report + markdown + zoo > 1:
-        raise UsageError("--report, --zoo and --markdown exclude each other")
+    if report + markdown + zoo + search > 1:
+        raise UsageError("--report, --zoo, --search and --markdown exclude each other")
     if report:
         from compressctl.report.document import json_schema as make
+    elif search:
+        from compressctl.search.document import json_schema as make
     elif zoo:
         from compressctl.zoo.json_schema import json_schema as make
     else:
@@ -48,7 +53,7 @@ def schema(
         text = render()
     else:
         text = json.dumps(make(), indent=1) + "\n"
-    if not report and not zoo:
+    if not report and not zoo and not search:
         for error in (error for registry in REGISTRIES.values() for error in registry.usable()[1]):
             typer.echo(f"left out: {error}", err=True)
     if output is None:

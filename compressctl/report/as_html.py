@@ -7,8 +7,9 @@ import datetime
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.legible import legible, shortened
@@ -17,6 +18,9 @@ from compressctl.recipe.as_yaml import as_yaml
 from compressctl.report import decoded, fidelity, sentences, tables
 from compressctl.report.charts import charts
 from compressctl.report.document import Report
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _FOLDER = Path(__file__).parent
 _MOST_ROWS = 2400
@@ -30,15 +34,9 @@ keep the page under 2 MB, which a browser opens at once and a mail takes. What i
 
 def render(report: Report) -> str:
     """Every user string is escaped by the template engine or by matplotlib; nothing is fetched from anywhere."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
-    )
-    template = environment.from_string(page_part("report.html.jinja"))
     script = page_part("report.js")
     started = datetime.datetime.fromtimestamp(report.started, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return template.render(
+    return page_template("report.html.jinja").render(
         report=report,
         started=started,
         tables=tables,
@@ -68,6 +66,17 @@ def script_hash(script: str) -> str:
 def legible_values(value: Any) -> Any:
     """Every string that the template prints, apart from its own markup."""
     return legible(value) if type(value) is str else value
+
+
+@cache
+def page_template(name: str, folder: Path = _FOLDER) -> Template:
+    """Of a page of ours. The engine escapes every string; nothing is fetched from anywhere."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
+    )
+    return environment.from_string(page_part(name, folder))
 
 
 def page_part(name: str, folder: Path = _FOLDER) -> str:

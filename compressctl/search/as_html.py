@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compressctl.recipe.as_yaml import as_yaml
-from compressctl.report.as_html import legible_values, page_part, script_hash
+from compressctl.report.as_html import page_part, page_template, script_hash
 from compressctl.search import picture, words
 from compressctl.search.document import Point, Search
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 
 def render(found: Search) -> str:
     script = page_part("report.js")
-    return _template().render(
+    return page_template("search.html.jinja", Path(__file__).parent).render(
         search=found, words=words, pictures=picture.pictures(found), stages=_stages, sizes=(picture.WIDTH, picture.HEIGHT, picture.MARGIN),
         environment=[[name, str(value)] for name, value in found.environment.items()], style=page_part("report.css"), script=script, script_hash=script_hash(script),
     )  # fmt: skip
@@ -26,14 +21,3 @@ def render(found: Search) -> str:
 def _stages(point: Point) -> str:
     """What is a point's own of its recipe."""
     return as_yaml({name: point.recipe[name] for name in ("stages", "export") if name in point.recipe})
-
-
-@cache
-def _template() -> Template:
-    """Every string is escaped by the template engine; nothing is fetched from anywhere."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
-    )
-    return environment.from_string(page_part("search.html.jinja", Path(__file__).parent))

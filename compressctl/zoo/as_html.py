@@ -6,17 +6,14 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressctl.report.as_html import legible_values, page_part, script_hash
+from compressctl.report.as_html import page_part, page_template, script_hash
 from compressctl.zoo import row_words
 from compressctl.zoo.results import OUTCOME_WORDS, Outcome
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from compressctl.zoo.leaderboard import Row
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 340, 46
@@ -47,22 +44,11 @@ class Failure:
 
 def render(name: str, rows: Sequence[Row], causes: Mapping[Outcome, int], changes: Sequence[str]) -> str:
     script = page_part("report.js")
-    return _template().render(
+    return page_template("leaderboard.html.jinja", Path(__file__).parent).render(
         name=name, rows=rows, causes=causes, words=OUTCOME_WORDS, changes=changes, cells=row_words, good=Outcome.GOOD,
         points=points(rows), failures=failures(rows, causes), width=_WIDTH, height=_HEIGHT, margin=_MARGIN, ticks=_ticks(rows), at_db=_at_db,
         style=page_part("report.css"), script=script, script_hash=script_hash(script),
     )  # fmt: skip
-
-
-@cache
-def _template() -> Template:
-    """Every string is escaped by the template engine; nothing is fetched from anywhere."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=legible_values
-    )
-    return environment.from_string(page_part("leaderboard.html.jinja", Path(__file__).parent))
 
 
 def failures(rows: Sequence[Row], causes: Mapping[Outcome, int]) -> list[Failure]:

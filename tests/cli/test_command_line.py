@@ -44,6 +44,7 @@ print("LOADED", *sys.modules)
         ["list"],
         ["schema"],
         ["schema", "--zoo"],
+        ["schema", "--search"],
         ["auto", "--help"],
     ],
     ids=lambda arguments: arguments[0],
