@@ -105,6 +105,7 @@ BENCHMARKS = {
     "zoo_poison": Benchmark(["benchmarks/zoo.py", "poison"]),
     "zoo_workers": Benchmark(["benchmarks/zoo_workers.py", "--epochs", "15"]),
     "zoo_store": Benchmark(["benchmarks/zoo_store.py", "--models", "3", "--kills", "4", "--layers", "3"]),
+    "search_strangers": Benchmark(["benchmarks/search.py", "strangers"]),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
     "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),

@@ -12,6 +12,9 @@ def render(found: Search) -> str:
     lines += ["", text(found.judged)]
     if rows := words.rows(found):
         lines += ["", *table(words.HEAD, rows)]
+    if rows := words.predicted_rows(found):
+        told = ["", text(words.prediction_error(found)), "", *table(words.PREDICTED_HEAD, rows)]
+        lines += folded("Foretold before training, and measured", told)
     if rows := words.failed_rows(found):
         lines += folded(f"{len(rows)} that gave nothing", table(words.FAILED_HEAD, rows))
     if rows := words.not_tried_rows(found):

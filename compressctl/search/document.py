@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import Result, Speedup
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 LossKind = Literal["metric", "decoded results", "outputs"]
 
@@ -46,6 +46,14 @@ class Figures(Result):
     score: float | None = None
 
 
+class Predicted(Result):
+    """What a file was expected to be before it was made."""
+
+    by: str = Field(description="what told it: a network that was cut in the same way and not trained")
+    total_bytes: int
+    speed: Speedup | None
+
+
 class Point(Result):
     """One recipe that was tried."""
 
@@ -64,7 +72,10 @@ class Point(Result):
     seconds: float
     measure_seconds: float = Field(description="of these, what exporting and measuring took")
     weight: float = Field(description="how much work it is beside others of its kind, for estimates")
-    kind: str = Field(description="plain, calibrated, searched, trained or learned: the cheap ones are tried first")
+    kind: str = Field(
+        description="plain, calibrated, searched, shaped (cut and not trained), trained or learned: the cheap ones are tried first"
+    )
+    predicted: Predicted | None = Field(None, description="before it was made; null where nothing told (1.1)")
     risk: int = Field(description="0 float16, 1 eight bits, 2 fewer: what counts where quality cannot be judged")
     recipe: dict[str, Any]
     recipe_file: str | None = None
@@ -115,6 +126,9 @@ class Search(Result):
     missed: tuple[str, ...] = Field((), description="limits that the file in the end does not keep, measured in full")
     nearest: tuple[Nearest, ...] = ()
     points: tuple[Point, ...]
+    shaped: tuple[Point, ...] = Field(
+        (), description="networks that were cut and not trained, to see how large and fast they will be (1.1)"
+    )
     not_tried: tuple[NotTried, ...]
     notes: tuple[str, ...] = ()
     original_bytes: int | None

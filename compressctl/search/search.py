@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
 from compressctl.pipeline.event_listeners import TimeLimit
 from compressctl.pipeline.measure_level import MeasureLevel
-from compressctl.search import front, recipes, words
+from compressctl.search import fit, front, narrow, recipes, words
 from compressctl.search.choose import choose
 from compressctl.search.clock import Clock
-from compressctl.search.document import NotTried, Point, Search
+from compressctl.search.document import NotTried, Point, Predicted, Search
 from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
 from compressctl.search.journal import Journal, claim
 from compressctl.search.request import Request
-from compressctl.search.space import Candidate, Tree, candidates, left_out
+from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
 from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subject_of
 from compressctl.search.write import write
 
@@ -75,7 +75,8 @@ def search(
 
 @dataclass
 class _Running:
-    """One start of a search. points: by candidate, in the order in which they were tried."""
+    """One start of a search. points: by candidate, in the order in which they were tried. shaped: networks that were cut and not
+    trained, to see how large and fast they are; nothing is handed over of them. too_wide: kinds of them of which none is small and fast enough."""
 
     request: Request
     bench: Bench
@@ -84,6 +85,8 @@ class _Running:
     listeners: Sequence[Listener]
     tell: Callable[[str], None]
     points: dict[str, Point] = field(default_factory=dict)
+    shaped: dict[str, Point] = field(default_factory=dict)
+    too_wide: dict[str, str] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     status: str = "running"
     chosen: str | None = None
@@ -92,9 +95,15 @@ class _Running:
     def __post_init__(self) -> None:
         facts, goal = self.bench.facts, self.request.goal
         self.limit_bytes = goal.limit_bytes(facts.original_bytes)
-        self.tree = Tree(candidates(facts, goal, self.request.training))
-        self.by_name = {one.name: one for one in self.tree.candidates}
-        for one in self.tree.candidates:
+        self.tree = Tree([])
+        self._offer(untrained(facts, goal))
+        self.can_train = facts.can_train and not facts.quantized
+
+    def _offer(self, found: Iterable[Candidate]) -> None:
+        """More that may be tried, in its order among the others."""
+        goal, new = self.request.goal, list(found)
+        self.tree.candidates = in_order([*self.tree.candidates, *new])
+        for one in new:
             if goal.speedup is not None and goal.speedup > 1 and one.kind != "plain" and not one.gains_speed:
                 self.tree.refuse(one.name, f"it computes as float does, and {goal.speedup:g}x as fast is asked for")
 
@@ -103,8 +112,8 @@ class _Running:
         return self.bench.facts.is_judged
 
     def widen(self) -> None:
-        """Try one candidate after the other."""
-        while (one := self.tree.next()) is not None:
+        """Try one candidate after the other. What trains is made up once all that does not has been seen."""
+        while (one := self._next()) is not None:
             point = self._point(one)
             if point is None:
                 continue
@@ -113,6 +122,33 @@ class _Running:
             self.clock.add(one, point.seconds)
             if point.figures is not None:
                 self.clock.reserved = max(self.clock.reserved, _FULL_OVER_BRIEF * point.measure_seconds)
+
+    def _next(self) -> Candidate | None:
+        one = self.tree.next()
+        if self.can_train and (one is None or KINDS.index(one.kind) > KINDS.index("shaped")):
+            self.can_train = False
+            self._offer(self._trained())
+            one = self.tree.next()
+        return one
+
+    def _trained(self) -> Iterator[Candidate]:
+        """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths."""
+        goal, facts, training = self.request.goal, self.bench.facts, self.request.training
+        if not goal.asks_for_gain or any(self._holds(point) for point in self.points.values()):
+            yield from narrow.on_a_scale(facts, goal, training)
+            return
+        fitted = fit.fit(goal, self.limit_bytes, self.points, self._as_cut)
+        self.too_wide.update(fitted.refused)
+        yield from narrow.of_shapes(fitted.shapes, facts, training)
+
+    def _as_cut(self, one: Candidate) -> Point | None:
+        if one.name not in self.shaped and (point := self._point(one)) is not None:
+            self.shaped[one.name] = point
+            self.clock.add(one, point.seconds)
+        return self.shaped.get(one.name)
+
+    def _named(self, name: str) -> Candidate:
+        return next(one for one in self.tree.candidates if one.name == name)
 
     def _lost(self, point: Point) -> float | None:
         """Times what is allowed. Where nothing can tell, a family is gone on with."""
@@ -185,7 +221,7 @@ class _Running:
     def _confirm(self, best: Point) -> None:
         self.chosen, began = best.name, self.clock.elapsed
         self.tell(f"measuring {best.name} in full")
-        candidate, goal = self.by_name[best.name], self.request.goal
+        candidate, goal = self._named(best.name), self.request.goal
         measure = MeasureLevel.QUICK if self._is_late() else MeasureLevel.HEADLINE
         self.handed = hand_over(best, candidate, self.bench, goal, self.limit_bytes, self.listeners, measure)
         self.spent["confirmed"] += self.clock.elapsed - began
@@ -230,6 +266,7 @@ class _Running:
             missed=self.handed.missed if self.handed is not None else (),
             nearest=() if status == "met" else front.nearest(points, goal, self.limit_bytes, is_judged=self.is_judged),
             points=tuple(points),
+            shaped=tuple(self.shaped.values()),
             not_tried=tuple(self._not_tried()),
             notes=(*self.bench.subject.notes, *facts.warnings, *_noise(points)),
             original_bytes=facts.original_bytes,
@@ -246,16 +283,22 @@ class _Running:
             point if point.name == self.chosen else point.model_copy(update=no_more) for point in self.points.values()
         ]
         best = {point.name for point in front.front(points)}
-        return [
-            point.model_copy(
-                update={
-                    "is_on_front": point.name in best,
-                    "holds": self._holds(point),
-                    "recipe_file": recipes.write_point(self.bench.folder, self.bench.subject, self.by_name[point.name]),
-                }
-            )
-            for point in points
-        ]
+        return [self._with_place(point, is_on_front=point.name in best) for point in points]
+
+    def _with_place(self, point: Point, *, is_on_front: bool) -> Point:
+        candidate = self._named(point.name)
+        cut = self.shaped.get(candidate.shape or "")
+        predicted = None
+        if cut is not None and cut.figures is not None and point.figures is not None:
+            predicted = Predicted(by=cut.name, total_bytes=cut.figures.total_bytes, speed=cut.figures.speed)
+        return point.model_copy(
+            update={
+                "is_on_front": is_on_front,
+                "holds": self._holds(point),
+                "predicted": predicted,
+                "recipe_file": recipes.write_point(self.bench.folder, self.bench.subject, candidate),
+            }
+        )
 
     def _holds(self, point: Point) -> bool:
         return point.figures is not None and not front.shortfalls(
@@ -279,6 +322,9 @@ class _Running:
         found += [
             NotTried(name=one.name, family=one.family, words=one.words, reason="the search was stopped before it")
             for one in self.tree.waiting()
+        ]
+        found += [
+            NotTried(name=name, family=narrow.FAMILY, words="", reason=why) for name, why in self.too_wide.items()
         ]
         return found + [
             NotTried(name=family, family=family, words="", reason=why) for family, why in left_out(self.bench.facts)

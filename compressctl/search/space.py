@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
 
-Kind = Literal["plain", "calibrated", "searched", "trained", "learned"]
-KINDS: tuple[Kind, ...] = ("plain", "calibrated", "searched", "trained", "learned")
-"""In the order in which they are tried: without samples, from samples, from many runs, from epochs, from learning of each layer's
-roundings, which takes longest for what it brings."""
+Kind = Literal["plain", "calibrated", "searched", "shaped", "trained", "learned"]
+KINDS: tuple[Kind, ...] = ("plain", "calibrated", "searched", "shaped", "trained", "learned")
+"""In the order in which they are tried: without samples, from samples, from many runs, networks that nothing has trained yet, from
+epochs, from learning of each layer's roundings, which takes longest for what it brings."""
 
 Stage = Mapping[str, Any]
 
@@ -23,16 +23,18 @@ FLOAT16, EIGHT_BITS, FEWER_BITS = 0, 1, 2
 @dataclass(frozen=True)
 class After:
     """Another candidate that has to be measured first. `near`: it lost little enough that more may be asked of the family;
-    `misses`: it lost more than is allowed, which a gentler or dearer way may mend."""
+    `misses`: it lost more than is allowed, which a gentler or dearer way may mend; `leads`: it is one of the two that lost least
+    of its rivals (successive halving)."""
 
     candidate: str
-    was: Literal["near", "misses"]
+    was: Literal["near", "misses", "leads"]
+    rivals: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Candidate:
     """stages: as in a recipe. weight: work beside others of its kind. compressed: whether constants lie in the file as indices and
-    codebooks. after: every one must hold."""
+    codebooks. after: every one must hold. shape: the candidate that has the same shapes and is not trained."""
 
     name: str
     family: str
@@ -43,6 +45,7 @@ class Candidate:
     compressed: bool = False
     risk: int = EIGHT_BITS
     after: tuple[After, ...] = ()
+    shape: str | None = None
 
     @property
     def gains_speed(self) -> bool:
@@ -50,13 +53,16 @@ class Candidate:
         return self.family not in ("float16", "shared values")
 
 
-def candidates(facts: Facts, goal: Goal, training: Mapping[str, Any] | None = None) -> list[Candidate]:
-    """In the order in which they are tried. training: values that every training takes.
+def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """As they are tried."""
+    return sorted(candidates, key=lambda one: (KINDS.index(one.kind), one.weight))
 
-    Where nothing can judge a file there are 16-bit floats and rounded weights alone.
-    """
-    found = [*_plain(facts), *_calibrated(facts), *_searched(facts, goal), *_trained(facts, goal, training or {})]
-    return sorted(found, key=lambda one: (KINDS.index(one.kind), one.weight))
+
+def untrained(facts: Facts, goal: Goal) -> Iterator[Candidate]:
+    """All that need no training. Where nothing can judge a file there are 16-bit floats and rounded weights alone."""
+    yield from _plain(facts)
+    yield from _calibrated(facts)
+    yield from _searched(facts, goal)
 
 
 def left_out(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -112,10 +118,10 @@ def _calibrated(facts: Facts) -> Iterator[Candidate]:
         stage = {"use": "quantize.dynamic", "if_slower": "keep"}
         yield Candidate("dynamic", "dynamic", "8 bits, activations as they come", "calibrated", (stage,))
     if facts.share("convolutions", "products") > 0.05:
-        yield Candidate("int8", "int8", "weights and activations in 8 bits", "calibrated", (_static(),))
+        yield Candidate("int8", "int8", "weights and activations in 8 bits", "calibrated", (static(),))
 
 
-def _static(**params: Any) -> dict[str, Any]:
+def static(**params: Any) -> dict[str, Any]:
     """The clock is the search's own, so that a stage is never undone for being slower."""
     return {"id": "int8", "use": "quantize.static", "if_slower": "keep", **params}
 
@@ -150,7 +156,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
             "int8",
             "8 bits, layers that cost too much back in float",
             "searched",
-            (_static(gate={**gate, "otherwise": "bisect"}),),
+            (static(gate={**gate, "otherwise": "bisect"}),),
             after=(After("int8", "misses"),),
         )
     yield Candidate(
@@ -158,7 +164,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         "int8",
         "8 bits, roundings learned layer by layer (AdaRound)",
         "learned",
-        (_static(rounding="adaround"),),
+        (static(rounding="adaround"),),
         after=(After("int8", "misses"),),
     )
     yield Candidate(
@@ -166,7 +172,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         "int8",
         "4-bit weights, 8-bit activations",
         "searched",
-        (_static(weights="int4"),),
+        (static(weights="int4"),),
         compressed=True,
         risk=FEWER_BITS,
         after=(After("int8", "near"),),
@@ -189,7 +195,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         "int8",
         "4-bit weights, 8-bit activations, roundings learned layer by layer (AdaRound)",
         "learned",
-        (_static(weights="int4", rounding="adaround"),),
+        (static(weights="int4", rounding="adaround"),),
         compressed=True,
         risk=FEWER_BITS,
         after=(After("w4a8", "misses"),),
@@ -228,95 +234,10 @@ def _low_rank() -> Iterator[Candidate]:
             "low rank",
             f"layers in two thinner ones with {percent} % of the arithmetic where that is faster, then 8 bits",
             "searched",
-            ({"id": "split", "use": "factorize.svd", "if_slower": "keep", "rank": {"ratio": percent / 100}}, _static()),
+            ({"id": "split", "use": "factorize.svd", "if_slower": "keep", "rank": {"ratio": percent / 100}}, static()),
             weight=1.5,
             after=(After("int8", "near"), *((After("rank70-int8", "near"),) if percent == 50 else ())),
         )
-
-
-_SHORT, _LONG = "short", "long"
-_SAMPLES_SEEN = 400_000
-"""That a whole training sees, epochs times samples, as far as 10 to 40 epochs do."""
-
-
-def _trained(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterator[Candidate]:
-    """Narrower networks, taught by the original, then 8 bits. Few epochs show which widths are worth the rest."""
-    if not facts.can_train or facts.quantized:
-        return
-    epochs = training.get("epochs") or min(40, max(10, round(_SAMPLES_SEEN / facts.samples["train"])))
-    of = "parameters" if _size_is_harder(goal) else "macs"
-    for place, percent in enumerate((60, 40, 25, 15)):
-        harder = (After(f"narrow{_PERCENTS[place - 1]}", "near"),) if place else ()
-        name = f"narrow{percent}"
-        lengths = ((_SHORT, max(2, epochs // 4)), (_LONG, epochs))
-        for length, count in lengths:
-            taught = _taught(percent, of, count, training)
-            is_long = length == _LONG
-            yield Candidate(
-                f"{name}-long" if is_long else name,
-                "narrower",
-                f"{percent} % of the {'parameters' if of == 'parameters' else 'arithmetic'}, {count} epochs with the original as teacher, then 8 bits",
-                "trained",
-                (*taught, _static()),
-                weight=float(count) * (0.4 + percent / 100),
-                after=(After(name, "near"), After(name, "misses")) if is_long else harder,
-            )
-        yield Candidate(
-            f"{name}-qat",
-            "narrower",
-            f"the same {percent} %, {epochs} epochs, then trained with the roundings in place",
-            "trained",
-            (*_taught(percent, of, epochs, training), _qat(max(2, epochs // 4), training)),
-            weight=float(epochs) * (0.4 + percent / 100) / 2,
-            after=(After(f"{name}-long", "misses"), After(f"{name}-long", "near")),
-        )
-        yield Candidate(
-            f"{name}-w4a8",
-            "narrower",
-            f"the same {percent} %, {epochs} epochs, then trained with 4-bit weights and 8-bit activations in place",
-            "trained",
-            (*_taught(percent, of, epochs, training), _qat(max(2, epochs // 2), training, weights="int4")),
-            weight=float(epochs) * (0.4 + percent / 100) / 2,
-            compressed=True,
-            risk=FEWER_BITS,
-            after=(After(name, "near"),),
-        )
-
-
-_PERCENTS = (60, 40, 25, 15)
-
-
-def _size_is_harder(goal: Goal) -> bool:
-    """Whether size asks for more than speed does. 8 bits give four and two."""
-    return (goal.smaller or (4 if goal.size_bytes else 1)) / 4 > (goal.speedup or 1) / 2
-
-
-def _taught(percent: int, of: str, epochs: int, training: Mapping[str, Any]) -> Sequence[Stage]:
-    scope = {"macs": "measured", "parameters": "isomorphic"}[of]
-    cut = {
-        "id": "narrow",
-        "use": "prune.channels",
-        "keep": percent / 100,
-        "of": of,
-        "scope": scope,
-        "if_slower": "keep",
-    }
-    taught = {
-        "id": "recover",
-        "use": "distill.logits",
-        "teacher": "original",
-        "learning_rate": 0.02,
-        **training,
-        "epochs": epochs,
-    }
-    return cut, taught
-
-
-def _qat(epochs: int, training: Mapping[str, Any], **params: Any) -> Stage:
-    rate = float(training.get("learning_rate", 0.02)) / 10
-    return {
-        "id": "int8", "use": "quantize.qat", "if_slower": "keep", "teacher": "original", **training, "learning_rate": rate, "epochs": epochs, **params,
-    }  # fmt: skip
 
 
 @dataclass
@@ -326,7 +247,7 @@ class Tree:
     lost: by candidate, the loss against what is allowed: 1 is all of it; None where it failed or nothing can tell.
     """
 
-    candidates: Sequence[Candidate]
+    candidates: list[Candidate]
     lost: dict[str, float | None] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -361,7 +282,8 @@ class Tree:
                     is_changed = True
 
     def _holds(self, after: After) -> bool:
-        return after.candidate in self.lost and self._never(after) is None
+        is_seen = all(name in self.lost or name in self.refused for name in after.rivals)
+        return after.candidate in self.lost and is_seen and self._never(after) is None
 
     def _never(self, after: After) -> str | None:
         """Why a condition cannot hold any more; None while it may, or does."""
@@ -379,8 +301,21 @@ class Tree:
             return f"{name}, which is gentler, already lost {lost:.1f} times what is allowed"
         if after.was == "misses" and lost <= 1:
             return f"{name}, which is cheaper, already keeps what is allowed"
+        if after.was == "leads" and (ahead := self._ahead(after)) is not None:
+            return f"{ahead} lost less after as many epochs"
         return None
+
+    def _ahead(self, after: After) -> str | None:
+        """The rivals that go on instead; None while some are still to be seen, or it is one of those that go on."""
+        if any(name not in self.lost and name not in self.refused for name in after.rivals):
+            return None
+        seen = {name: lost for name in after.rivals if (lost := self.lost.get(name)) is not None}
+        best = sorted(seen, key=lambda name: (seen[name], name))[:_GO_ON]
+        return None if after.candidate in best else " and ".join(best)
 
 
 _NEAR = 3.0
 """Times what may be lost, up to which a family is continued."""
+
+_GO_ON = 2
+"""Of networks that were trained briefly, how many are trained to the end."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compressctl.measure.results import Speedup
 from compressctl.measure.speed_words import headline
 from compressctl.report.tables import size
-from compressctl.search.document import Figures, Loss, Point, Search
+from compressctl.search.document import Figures, Loss, Point, Predicted, Search
 from compressctl.search.front import amount, speed_of
 
 HEAD = ("recipe", "size", "smaller", "speed", "lost", "on the front", "holds")
@@ -40,7 +42,7 @@ def _row(point: Point, figures: Figures, found: Search) -> list[Cell]:
         Cell(f"{point.name}{mark}"),
         Cell(size(figures.total_bytes), figures.total_bytes),
         Cell(f"{figures.smaller:.2f}x", figures.smaller),
-        Cell("not timed" if figures.speed is None else headline(figures.speed), -1.0 if speed is None else speed),
+        Cell(_headline(figures.speed), -1.0 if speed is None else speed),
         Cell(lost(figures), math.inf if figures.loss is None else figures.loss.value),
         Cell("yes" if point.is_on_front else ""),
         Cell("yes" if point.holds else ""),
@@ -74,6 +76,7 @@ def in_short(figures: Figures) -> str:
 
 FAILED_HEAD = ("recipe", "what it does", "why it gave nothing")
 NOT_TRIED_HEAD = ("recipe", "what it does", "why it was left out")
+PREDICTED_HEAD = ("recipe", "size before training", "size", "speed before training", "speed")
 TIME_HEAD = ("recipes", "tried", "time")
 
 
@@ -85,18 +88,61 @@ def not_tried_rows(found: Search) -> list[list[str]]:
     return [[one.name, one.words, one.reason] for one in found.not_tried]
 
 
+def predicted_rows(found: Search) -> list[list[str]]:
+    """Of every file that was foretold, what was said and what came."""
+    return [
+        [
+            point.name,
+            size(predicted.total_bytes),
+            size(figures.total_bytes),
+            _headline(predicted.speed),
+            _headline(figures.speed),
+        ]
+        for point, predicted, figures in _foretold(found)
+    ]
+
+
+def prediction_error(found: Search) -> str:
+    """How far what was foretold was off, as medians; empty where nothing was."""
+    told = _foretold(found)
+    if not told:
+        return ""
+    of_size = [abs(said.total_bytes / came.total_bytes - 1) for _, said, came in told]
+    pairs = [(speed_of(said.speed), speed_of(came.speed)) for _, said, came in told]
+    of_time = [abs(one / other - 1) for one, other in pairs if one and other]
+    time = f", of their time {statistics.median(of_time):.1%}" if of_time else ""
+    return (
+        f"{len(told)} trained file{'s were' if len(told) > 1 else ' was'} foretold by the same network before training; median error of their size "
+        f"{statistics.median(of_size):.1%}{time}."
+    )
+
+
+def _foretold(found: Search) -> list[tuple[Point, Predicted, Figures]]:
+    return [
+        (point, point.predicted, point.figures)
+        for point in found.points
+        if point.predicted is not None and point.figures is not None
+    ]
+
+
+def _headline(speed: Speedup | None) -> str:
+    return "not timed" if speed is None else headline(speed)
+
+
 def time_rows(found: Search) -> list[list[str]]:
     """By kind of recipe, cheap ones first."""
     words = {
         "plain": "without samples",
         "calibrated": "from samples",
         "searched": "layer by layer, or by many runs",
+        "shaped": "cut and not trained, to see sizes and speeds",
         "trained": "with training",
         "learned": "with roundings learned layer by layer",
         "confirmed": "the file that is handed over, measured in full",
         "looked": "model and data, looked at",
     }
-    count = {kind: sum(point.kind == kind for point in found.points) for kind in words}
+    tried = (*found.points, *found.shaped)
+    count = {kind: sum(point.kind == kind for point in tried) for kind in words}
     return [
         [words.get(kind, kind), str(count.get(kind) or ""), duration(seconds)]
         for kind, seconds in found.seconds_by_kind.items()

@@ -16,7 +16,7 @@ def test_a_point_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"schema_version": "1.0", "point": {"key": "int8"}}', b"\xff\x00"]
+    "content", [b"", b"{", b"[]", b'{"schema_version": "1.1", "point": {"key": "int8"}}', b"\xff\x00"]
 )
 def test_a_damaged_file_counts_as_not_there(content: bytes, tmp_path: Path) -> None:
     Journal(tmp_path).write(point("int8", figures()))

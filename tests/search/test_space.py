@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from compressctl.search.facts import Facts
+from compressctl.search.narrow import Shape, as_cut, of_shapes, on_a_scale
 from compressctl.search.request import Goal
-from compressctl.search.space import KINDS, After, Candidate, Tree, candidates
+from compressctl.search.space import KINDS, After, Candidate, Tree, in_order, untrained
 from compressctl.search.subject import Asked, subject_of
 
 SPLITS = {"train": 1000, "validation": 200, "calibration": 300, "test": 300}
@@ -19,6 +20,12 @@ NOTHING = Facts(
     is_torch=False, parameters=100_000, shares={"convolutions": 0.5, "products": 0.5}, original_bytes=400_000,
     samples=SPLITS, is_random=True,
 )  # fmt: skip
+
+
+def candidates(facts: Facts, goal: Goal, training: dict[str, Any] | None = None) -> list[Candidate]:
+    """All that a search may try."""
+    trained = on_a_scale(facts, goal, training or {}) if facts.can_train else ()
+    return in_order([*untrained(facts, goal), *trained])
 
 
 def names(facts: Facts, goal: Goal | None = None) -> list[str]:
@@ -104,3 +111,51 @@ def test_nothing_is_built_on_what_failed() -> None:
     tree = Tree(FAMILY)
     assert tried(tree, {"first": None}) == ["first"]
     assert set(tree.refused) == {"gentler", "harder", "hardest"}
+
+
+def test_of_networks_that_were_trained_briefly_two_go_on() -> None:
+    names_ = ("a", "b", "c", "d")
+    tree = Tree(
+        [
+            *(candidate(name) for name in names_),
+            *(candidate(f"{name}-long", After(name, "leads", names_)) for name in names_),
+        ]
+    )
+    found = tried(tree, {"a": 3.0, "b": 9.0, "c": 1.0, "d": None} | {f"{name}-long": 0.0 for name in names_})
+    assert found == ["a", "b", "c", "d", "a-long", "c-long"]
+    assert tree.refused["b-long"] == "c and a lost less after as many epochs"
+    assert "gave nothing" in tree.refused["d-long"]
+
+
+def test_rivals_that_are_left_out_are_not_waited_for() -> None:
+    tree = Tree([candidate("a"), candidate("a-long", After("a", "leads", ("a", "b")))])
+    tree.refuse("b", "no time")
+    assert tried(tree, {"a": 1.0, "a-long": 0.0}) == ["a", "a-long"]
+
+
+SHAPES = (
+    Shape(100, "macs"),
+    Shape(43, "macs"),
+    Shape(70, "parameters", blocks=1),
+    Shape(100, "macs", bits=4),
+    Shape(60, "macs", bits=4),
+)
+
+
+def test_shapes_are_recipes_that_are_valid_and_name_what_foretells_them(tmp_path: Any) -> None:
+    subject = subject_of(Asked("builtin:digits-resnet"), tmp_path)
+    cut = {as_cut(shape).name for shape in SHAPES}
+    assert len(cut) == len(SHAPES)
+    found = list(of_shapes(SHAPES, CONVOLUTIONAL, {"epochs": 8}))
+    assert {one.shape for one in found} == cut
+    for one in [*found, *map(as_cut, SHAPES)]:
+        made = subject.recipe(one.stages, export=[{"backend": "onnxruntime"}])
+        assert [stage.use for stage in made.stages] == [stage["use"] for stage in one.stages]
+
+
+def test_briefly_trained_ones_come_before_those_that_wait_for_them() -> None:
+    found = in_order(of_shapes(SHAPES, CONVOLUTIONAL, {"epochs": 8}))
+    tree = Tree(found)
+    order = tried(tree, {one.name: 1.0 for one in found})
+    assert all(name.endswith("-brief") for name in order[: len(SHAPES)])
+    assert len(order) == len(SHAPES) + 2

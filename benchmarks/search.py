@@ -1,0 +1,22 @@
+"""What `compressctl auto` must show: each part is a script of its own, with its own --help.
+
+python benchmarks/search.py strangers     six published files without labels, one command and a folder of samples each
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PARTS = ("strangers",)
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
+        print(__doc__)
+        return int(sys.argv[1:] not in (["-h"], ["--help"]))
+    script = Path(__file__).parent / f"search_{sys.argv[1]}.py"
+    return subprocess.run([sys.executable, str(script), *sys.argv[2:]], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Networks with fewer channels and blocks, taught by the original, then rounded: how wide they are, and what is tried of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compressctl.search.facts import Facts
+from compressctl.search.request import Goal
+from compressctl.search.space import FEWER_BITS, After, Candidate, Stage, static
+
+Bits = Literal[8, 4]
+Of = Literal["macs", "parameters"]
+
+FAMILY = "narrower"
+WHOLE = 100
+"""Per cent of a network that nothing was cut from."""
+
+_SCALE = (60, 40, 25, 15)
+"""Per cent that stay where no limit says how much has to go."""
+
+_SAMPLES_SEEN = 400_000
+"""That a whole training sees, epochs times samples, as far as 10 to 40 epochs do."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """blocks: how many residual ones go. percent: of what `of` names that stays. bits: of weights; activations have 8."""
+
+    percent: int
+    of: Of
+    blocks: int = 0
+    bits: Bits = 8
+
+    @property
+    def name(self) -> str:
+        cut = [f"narrow{self.percent}"] if self.percent < WHOLE else []
+        return "-".join([*([f"shorter{self.blocks}"] if self.blocks else []), *cut]) or "whole"
+
+    @property
+    def words(self) -> str:
+        gone = f"{self.blocks} residual block{'s' if self.blocks > 1 else ''} fewer" if self.blocks else ""
+        what = "parameters" if self.of == "parameters" else "arithmetic"
+        left = f"{self.percent} % of the {what}" if self.percent < WHOLE else ""
+        return ", ".join(part for part in (gone, left) if part) or "the whole network"
+
+    @property
+    def cuts(self) -> Iterator[Stage]:
+        if self.blocks:
+            criterion = "latency" if self.of == "macs" else "loss_increase"
+            yield {
+                "id": "shorter",
+                "use": "prune.layers",
+                "remove": self.blocks,
+                "criterion": criterion,
+                "if_slower": "keep",
+            }
+        if self.percent < WHOLE:
+            scope = {"macs": "measured", "parameters": "isomorphic"}[self.of]
+            yield {
+                "id": "narrow", "use": "prune.channels", "keep": self.percent / 100, "of": self.of, "scope": scope, "if_slower": "keep",
+            }  # fmt: skip
+
+
+def as_cut(shape: Shape) -> Candidate:
+    """The network as it is before anything trains it: as large and as fast as it will be then."""
+    rounded = static() if shape.bits == 8 else static(weights="int4")
+    return Candidate(
+        f"{shape.name}{_of_bits(shape)}-untrained",
+        FAMILY,
+        f"{shape.words}, not trained, then {_bits_words(shape)}",
+        "shaped",
+        (*shape.cuts, rounded),
+        compressed=shape.bits == 4,
+        risk=FEWER_BITS,
+    )
+
+
+def on_a_scale(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterator[Candidate]:
+    """Where no limit says how narrow a network has to be: what is harder follows where its gentler one is near."""
+    epochs = epochs_of(facts, training)
+    of: Of = "parameters" if size_is_harder(goal) else "macs"
+    for place, percent in enumerate(_SCALE):
+        harder = (After(f"narrow{_SCALE[place - 1]}", "near"),) if place else ()
+        shape = Shape(percent, of)
+        name = shape.name
+        yield _eight(shape, name, max(2, epochs // 4), training, harder)
+        yield _eight(shape, f"{name}-long", epochs, training, _mendable(name))
+        yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(f"{name}-long"))
+        yield _four(Shape(percent, of, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
+
+
+def of_shapes(shapes: Sequence[Shape], facts: Facts, training: Mapping[str, Any]) -> Iterator[Candidate]:
+    """Of networks that are small and fast enough: each is trained briefly, and those that lose least are trained to the end."""
+    epochs = epochs_of(facts, training)
+    brief = max(2, epochs // 4)
+    names = {shape: f"{shape.name}{_of_bits(shape)}" for shape in shapes}
+    rivals = tuple(f"{name}-brief" for name in names.values())
+    for shape, name in names.items():
+        leads = (After(f"{name}-brief", "leads", rivals),)
+        if shape.bits == 4:
+            yield _four(shape, f"{name}-brief", brief, training, ())
+            yield _four(shape, name, epochs, training, leads)
+        elif shape.percent == WHOLE and not shape.blocks:
+            yield _eight_trained(shape, f"{name}-brief", brief, training, ())
+            yield _eight_trained(shape, name, epochs, training, leads)
+        else:
+            yield _eight(shape, f"{name}-brief", brief, training, ())
+            yield _eight(shape, name, epochs, training, leads)
+            yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(name))
+
+
+def _mendable(name: str) -> tuple[After, ...]:
+    """It lost too much, but not so much that nothing helps."""
+    return After(name, "near"), After(name, "misses")
+
+
+def epochs_of(facts: Facts, training: Mapping[str, Any]) -> int:
+    """Of a whole training."""
+    return int(training.get("epochs") or min(40, max(10, round(_SAMPLES_SEEN / facts.samples["train"]))))
+
+
+def size_is_harder(goal: Goal) -> bool:
+    """Whether size asks for more than speed does. 8 bits give four and two."""
+    return (goal.smaller or (4 if goal.size_bytes else 1)) / 4 > (goal.speedup or 1) / 2
+
+
+def _eight(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
+    """Taught, then rounded."""
+    return Candidate(
+        name,
+        FAMILY,
+        f"{shape.words}, {epochs} epochs with the original as teacher, then {_bits_words(shape)}",
+        "trained",
+        (*shape.cuts, _taught(epochs, training), static()),
+        weight=_work(shape, epochs),
+        after=after,
+        shape=as_cut(shape).name,
+    )
+
+
+def _eight_trained(
+    shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]
+) -> Candidate:
+    """Taught, then trained with the roundings in place."""
+    stages: tuple[Stage, ...]
+    if not list(shape.cuts):
+        words, stages = f"8 bits, {epochs} epochs with the roundings in place", (_qat(epochs, training),)
+    else:
+        words = f"{shape.words}, {epochs} epochs with the original as teacher, then trained with the roundings in place"
+        stages = (*shape.cuts, _taught(epochs, training), _qat(max(2, epochs // 4), training))
+    return Candidate(
+        name, FAMILY, words, "trained", stages, weight=_work(shape, epochs) / 2, after=after, shape=as_cut(shape).name
+    )
+
+
+def _four(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
+    """Taught, then trained with 4-bit weights and 8-bit activations in place."""
+    cuts = [*shape.cuts]
+    taught = [_taught(epochs, training)] if cuts else []
+    rounded = _qat(max(1, epochs // 2) if cuts else epochs, training, weights="int4")
+    return Candidate(
+        name,
+        FAMILY,
+        f"{shape.words}, {epochs} epochs, then trained with 4-bit weights and 8-bit activations in place"
+        if cuts
+        else f"4-bit weights and 8-bit activations, {epochs} epochs with the roundings in place",
+        "trained",
+        (*cuts, *taught, rounded),
+        weight=1.5 * _work(shape, epochs),
+        compressed=True,
+        risk=FEWER_BITS,
+        after=after,
+        shape=as_cut(shape).name,
+    )
+
+
+def _work(shape: Shape, epochs: int) -> float:
+    return float(epochs) * (0.4 + shape.percent / 100)
+
+
+def _of_bits(shape: Shape) -> str:
+    return "" if shape.bits == 8 else "-w4a8"
+
+
+def _bits_words(shape: Shape) -> str:
+    return "8 bits" if shape.bits == 8 else "4-bit weights and 8-bit activations"
+
+
+def _taught(epochs: int, training: Mapping[str, Any]) -> Stage:
+    return {
+        "id": "recover",
+        "use": "distill.logits",
+        "teacher": "original",
+        "learning_rate": 0.02,
+        **training,
+        "epochs": epochs,
+    }
+
+
+def _qat(epochs: int, training: Mapping[str, Any], **params: Any) -> Stage:
+    rate = float(training.get("learning_rate", 0.02)) / 10
+    return {
+        "id": "int8", "use": "quantize.qat", "if_slower": "keep", "teacher": "original", **training, "learning_rate": rate, "epochs": epochs, **params,
+    }  # fmt: skip
