@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from compressctl.search.document import Figures, Point
-from compressctl.search.front import speed_of
 from compressctl.search.narrow import WHOLE, Of, Shape, as_cut, size_is_harder
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
@@ -101,7 +100,10 @@ def _aimed(over: Mapping[int, float], holds: int, too_wide: int) -> int:
 
 
 def too_much(figures: Figures, goal: Goal, limit_bytes: int | None) -> float:
-    """The logarithm of how many times a file is larger or slower than asked, whichever is more; at most 0 where it is neither."""
+    """The logarithm of how many times a file is larger or slower than asked, whichever is more; at most 0 where it is neither.
+
+    By the speed that is most likely, however wide its interval: that only decides what is trained.
+    """
     over = [-math.inf]
     if limit_bytes is not None:
         over.append(math.log(_SPARE_SIZE * figures.total_bytes / limit_bytes))
@@ -111,8 +113,8 @@ def too_much(figures: Figures, goal: Goal, limit_bytes: int | None) -> float:
 
 
 def _slow(figures: Figures, wanted: float) -> float:
-    speed = speed_of(figures.speed)
-    return math.inf if speed is None or speed <= 0 else math.log(_SPARE_SPEED * wanted / speed)
+    speed = figures.speed
+    return math.inf if speed is None or speed.ratio <= 0 else math.log(_SPARE_SPEED * wanted / speed.ratio)
 
 
 def _harder(rounded: Point | None, goal: Goal, limit_bytes: int | None) -> Of:

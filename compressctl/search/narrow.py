@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from compressctl.search.facts import Facts
@@ -26,12 +26,17 @@ _SAMPLES_SEEN = 400_000
 
 @dataclass(frozen=True)
 class Shape:
-    """blocks: how many residual ones go. percent: of what `of` names that stays. bits: of weights; activations have 8."""
+    """blocks: how many residual ones go. percent: of what `of` names that stays. bits: of weights; activations have 8.
+
+    scope: of prune.channels. `measured` times widths in the runtime, which takes minutes: it is for networks of which no limit says how
+    fast they must be, since those that are fitted to a limit are timed whole.
+    """
 
     percent: int
     of: Of
     blocks: int = 0
     bits: Bits = 8
+    scope: Literal["isomorphic", "measured"] = "isomorphic"
 
     @property
     def name(self) -> str:
@@ -57,9 +62,8 @@ class Shape:
                 "if_slower": "keep",
             }
         if self.percent < WHOLE:
-            scope = {"macs": "measured", "parameters": "isomorphic"}[self.of]
             yield {
-                "id": "narrow", "use": "prune.channels", "keep": self.percent / 100, "of": self.of, "scope": scope, "if_slower": "keep",
+                "id": "narrow", "use": "prune.channels", "keep": self.percent / 100, "of": self.of, "scope": self.scope, "if_slower": "keep",
             }  # fmt: skip
 
 
@@ -80,15 +84,15 @@ def as_cut(shape: Shape) -> Candidate:
 def on_a_scale(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterator[Candidate]:
     """Where no limit says how narrow a network has to be: what is harder follows where its gentler one is near."""
     epochs = epochs_of(facts, training)
-    of: Of = "parameters" if size_is_harder(goal) else "macs"
+    whole = Shape(WHOLE, "parameters") if size_is_harder(goal) else Shape(WHOLE, "macs", scope="measured")
     for place, percent in enumerate(_SCALE):
         harder = (After(f"narrow{_SCALE[place - 1]}", "near"),) if place else ()
-        shape = Shape(percent, of)
+        shape = replace(whole, percent=percent)
         name = shape.name
         yield _eight(shape, name, max(2, epochs // 4), training, harder)
         yield _eight(shape, f"{name}-long", epochs, training, _mendable(name))
         yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(f"{name}-long"))
-        yield _four(Shape(percent, of, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
+        yield _four(replace(shape, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
 
 
 def of_shapes(shapes: Sequence[Shape], facts: Facts, training: Mapping[str, Any]) -> Iterator[Candidate]:

@@ -194,6 +194,8 @@ class _Running:
         return tried.point
 
     def _place(self, one: Candidate) -> str:
+        if one.kind == "shaped":
+            return f"[how wide: {len(self.shaped) + 1}] {one.name}"
         done, waiting = len(self.points), len(self.tree.waiting())
         return f"[{done + 1}/{done + waiting}] {one.name}"
 
