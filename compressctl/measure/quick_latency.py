@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,8 +15,17 @@ _ROUNDS = 15
 _FEWEST_RUNS = 3
 
 
-def medians_ms(calls: Sequence[Callable[[], object]], seconds_each: float = _SECONDS_EACH) -> tuple[float, ...]:
-    """The median over rounds of each call's fastest run, in milliseconds; the calls take turns in every round.
+@dataclass(frozen=True)
+class Timing:
+    """ms: of each call the median over rounds of its fastest run, in milliseconds. spread: half the distance of the quartiles of the
+    rounds against their median, of the call where that is most: how restless the machine was."""
+
+    ms: tuple[float, ...]
+    spread: float
+
+
+def time_in_turn(calls: Sequence[Callable[[], object]], seconds_each: float = _SECONDS_EACH) -> Timing:
+    """The calls take turns in every round.
 
     seconds_each: about how long each call is run in all. The fastest run of a round is the one that others disturbed least.
     """
@@ -26,7 +36,8 @@ def medians_ms(calls: Sequence[Callable[[], object]], seconds_each: float = _SEC
             order = range(len(calls)) if round_ % 2 == 0 else reversed(range(len(calls)))
             for position in order:
                 found[position].append(min(_seconds(calls[position]) for _ in range(runs[position])))
-    return tuple(float(np.median(rounds) * 1e3) for rounds in found)
+    low, middle, high = np.quantile(np.array(found), [0.25, 0.5, 0.75], axis=1)
+    return Timing(tuple((middle * 1e3).tolist()), float(np.max((high - low) / (2 * middle))))
 
 
 def _runs_per_round(call: Callable[[], object], seconds: float) -> int:

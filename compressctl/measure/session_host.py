@@ -14,6 +14,7 @@ from compressctl.core.backend import Artifact, ExecutedNode
 from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.target import Target
 from compressctl.measure.child_process import ChildProcess
+from compressctl.measure.quick_latency import Timing
 
 
 class SessionHost:
@@ -47,16 +48,14 @@ class SessionHost:
             raise self.located(error, artifact, target, None) from None
         return [ExecutedNode(**node) for node in answer["nodes"]]
 
-    def medians_ms(
-        self, sessions: Sequence[HostedSession], inputs: Sequence[Mapping[str, np.ndarray]]
-    ) -> tuple[float, ...]:
+    def time_in_turn(self, sessions: Sequence[HostedSession], inputs: Sequence[Mapping[str, np.ndarray]]) -> Timing:
         """The sessions' latencies, interleaved in the child process; see quick_latency. Raises CrashError."""
         numbers = [session.number() for session in sessions]
         for session, number, given in zip(sessions, numbers, inputs, strict=True):
             session.ask({"repeat": number}, given)
         names = " and ".join(dict.fromkeys(session.name for session in sessions))
-        answer, _ = self.ask({"medians": numbers}, f"timing {names}", backend=sessions[0].backend)
-        return tuple(answer["ms"])
+        answer, _ = self.ask({"time": numbers}, f"timing {names}", backend=sessions[0].backend)
+        return Timing(tuple(answer["ms"]), answer["spread"])
 
     @property
     def generation(self) -> int:
@@ -158,7 +157,7 @@ class HostedSession:
             raise self._host.located(error, self._artifact, self._target, inputs) from None
 
     def repeat(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
-        """The call with its way to the child process and back; `SessionHost.medians_ms` times the runtime alone."""
+        """The call with its way to the child process and back; `SessionHost.time_in_turn` times the runtime alone."""
         return lambda: self.run(inputs)
 
 

@@ -21,7 +21,7 @@ from compressctl.core.freed_memory import give_back
 from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.measure.frames import answers, receive, send
-from compressctl.measure.quick_latency import medians_ms
+from compressctl.measure.quick_latency import time_in_turn
 
 
 class _Worker:
@@ -43,8 +43,8 @@ class _Worker:
         if "repeat" in asked:
             self._calls[asked["repeat"]] = self._sessions[asked["repeat"]].repeat(arrays)
             return {}, {}
-        if "medians" in asked:
-            return {"ms": medians_ms([self._calls[number] for number in asked["medians"]])}, {}
+        if "time" in asked:
+            return asdict(time_in_turn([self._calls[number] for number in asked["time"]])), {}
         if "explain" in asked:
             backend, artifact, target = _named(asked["explain"], asked["target"])
             return {"nodes": [asdict(node) for node in backend.explain(artifact, target, asked["inputs"])]}, {}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compressctl.core.backend import Backend
+from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
 from compressctl.core.model import Model, OnnxModel, TorchModel
@@ -20,11 +21,13 @@ from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
 from compressctl.measure.budget import at_most, beside, drop_limit
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
+from compressctl.measure.quick_latency import Timing
 from compressctl.measure.results import BudgetCheck
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.score import Seen, decoded_change, predict, predict_all, score, scoring_batch, with_reference
 from compressctl.measure.session_host import HostedSession, SessionHost
 from compressctl.pipeline.sessions import RememberedSession, TorchSession
+from compressctl.pipeline.timings import timed
 from compressctl.recipe.schema import GateSection
 from compressctl.sources.called import scored_samples
 
@@ -206,9 +209,16 @@ def opened(model: OnnxModel, backend: Backend, target: Target, host: SessionHost
 
 
 def latency_ms(
-    backend: Backend, target: Target, models: Sequence[Model], samples: Samples, host: SessionHost
+    backend: Backend,
+    target: Target,
+    models: Sequence[Model],
+    samples: Samples,
+    host: SessionHost,
+    cache: Cache | None = None,
 ) -> tuple[float, ...]:
     """Medians on the target's runtime at its own batch and threads, the models in turn, on the sample that reports time.
+
+    cache: where timings are kept and found; None measures.
 
     Torch models are lowered first. A model that takes other inputs than the recipe's, a layer alone, is given random ones.
     """
@@ -220,4 +230,8 @@ def latency_ms(
         else random_inputs(graph.signature, target.batch_size)
         for graph in graphs
     ]
-    return host.medians_ms([opened(graph, backend, target, host) for graph in graphs], given)
+
+    def measure() -> Timing:
+        return host.time_in_turn([opened(graph, backend, target, host) for graph in graphs], given)
+
+    return timed(graphs, given, target, cache if target.device == "cpu" else None, measure)

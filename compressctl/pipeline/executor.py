@@ -310,7 +310,7 @@ class Executor:
             metric=metric,
             decode=self.workspace.judge.decode if metric else None,
             base=self.workspace.recipe.base,
-            latency_ms=self.workspace.latency_ms,
+            latency_ms=self.workspace.kept_latency_ms,
             original=self.workspace.fresh_copy,
             checkpoint=self.workspace.checkpoint(key),
             processes=self.process_group.count if self.process_group is not None and _is_shared(spec) else 1,

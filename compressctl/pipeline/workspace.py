@@ -213,6 +213,12 @@ class Workspace:
         backend = open_backend(self.plan.target.backend)
         return lambda models: latency_ms(backend, self.target, models, self.samples, self.host)
 
+    @property
+    def kept_latency_ms(self) -> Timer:
+        """The same, where what was timed before is not timed again: for tables of costs, not for a verdict on one file."""
+        backend = open_backend(self.plan.target.backend)
+        return lambda models: latency_ms(backend, self.target, models, self.samples, self.host, self.cache)
+
     def read(self, key: str | None, step: str) -> Model | None:
         """What the cache keeps of a step under a key; None where that is nothing, or damaged, of which it warns."""
         if self.cache is None or key is None or key not in self.cache:

@@ -101,7 +101,7 @@ def test_each_number_of_blocks_and_width_of_weights_has_its_own_width() -> None:
             return as_point(one, None)
         return as_point(one, figures(round((250_000 if not one.compressed else 125_000) * share_of(one)), 2.0))
 
-    found = fit(Goal(smaller=10), 100_000, {}, build)
+    found = fit(Goal(smaller=10, speedup=1.5), 100_000, {}, build)
     assert [(shape.bits, shape.blocks, shape.of) for shape in found.shapes] == [
         (8, 0, "parameters"),
         (4, 0, "parameters"),
