@@ -57,7 +57,7 @@ def fit(
             if found is not None:
                 shapes.append(replace(widths.shape, percent=found))
             else:
-                refused[as_cut(widths.shape).name] = widths.why
+                refused[widths.shape.kind] = widths.why
                 if blocks and widths.is_failed:
                     break
     return Fitted(tuple(shapes), refused)

@@ -44,6 +44,11 @@ class Shape:
         return "-".join([*([f"shorter{self.blocks}"] if self.blocks else []), *cut]) or "whole"
 
     @property
+    def kind(self) -> str:
+        """Of all its widths."""
+        return "-".join([*([f"shorter{self.blocks}"] if self.blocks else []), "narrow"]) + _of_bits(self)
+
+    @property
     def words(self) -> str:
         gone = f"{self.blocks} residual block{'s' if self.blocks > 1 else ''} fewer" if self.blocks else ""
         what = "parameters" if self.of == "parameters" else "arithmetic"
