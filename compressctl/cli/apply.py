@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
@@ -99,6 +99,20 @@ def apply(
         loaded = load(recipe, [*asked, *_shape_sets(recipe, shape or (), asked, unsets or ())], unsets or ())
         return loaded, make_plan(loaded, place)
 
+    if _searches(recipe, sets or (), unsets or ()):
+        from compressctl.cli.auto import apply_search
+        from compressctl.measure.samples import parse_shapes
+
+        _refuse_beside_search(
+            {
+                "--strict": strict,
+                "--dry-run": dry_run,
+                "--measure": measure is not MeasureLevel.STAGES,
+                "--log-format json": log_format is LogFormat.JSON,
+            },
+        )
+        shapes = parse_shapes(shape or ())
+        raise typer.Exit(apply_search(recipe, sets or (), unsets or (), shapes, output, time_limit, cache=cache))
     names = files_of(recipe, sets or (), unsets or ())
     if names and (is_launched() or dry_run):
         what = "--dry-run shows one plan" if dry_run else "several processes train one model"
@@ -126,6 +140,23 @@ def apply(
             raise typer.Exit
         report = _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe, limit)
         raise typer.Exit(report.exit_code)
+
+
+def _searches(recipe: Path, sets: Sequence[str], unsets: Sequence[str]) -> bool:
+    """Whether the recipe says what to look for instead of stages."""
+    from compressctl.recipe.compose import compose
+
+    return compose(recipe, sets, unsets).root.child("search") is not None
+
+
+def _refuse_beside_search(given: Mapping[str, bool]) -> None:
+    """Raises UsageError for options that say nothing to a search."""
+    named = [option for option, is_given in given.items() if is_given]
+    if named:
+        raise UsageError(
+            f"{', '.join(named)}: the recipe has a section `search`, which no such option is for",
+            hint="leave it out; the run that the search hands over is in `best`, in its folder",
+        )
 
 
 def _shape_sets(recipe: Path, shapes: Sequence[str], sets: Sequence[str], unsets: Sequence[str]) -> list[str]:

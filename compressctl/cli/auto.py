@@ -11,11 +11,14 @@ import typer
 from compressctl.cli.options import Sets, Shapes, SharedCacheAddress, SharedCacheMode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from compressctl.core.events import Event, Listener
+    from compressctl.recipe.schema import SearchSection
     from compressctl.search.document import Search
     from compressctl.search.request import Request
+    from compressctl.search.subject import Asked
 
 
 class Level(StrEnum):
@@ -71,14 +74,18 @@ def auto(
             show_default=False,
         ),
     ] = None,
-    prefer: Annotated[Prefer, typer.Option(help="What counts among files that keep all limits.")] = Prefer.BALANCED,
+    prefer: Annotated[
+        Prefer | None,
+        typer.Option(help="What counts among files that keep all limits. [default: balanced]", show_default=False),
+    ] = None,
     time: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="DURATION",
-            help="How long it may take, as in 90s, 30m or 2h; or unlimited, until nothing is left to try.",
+            help="How long it may take, as in 90s, 30m or 2h; or unlimited, until nothing is left to try. [default: 30m]",
+            show_default=False,
         ),
-    ] = "30m",
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option(
@@ -116,6 +123,7 @@ def auto(
 
     Samples that nothing was fitted to choose (the validation split); the test split is looked at for the file that is handed over.
     Exit code 1 where no file keeps what was asked: the nearest are named, with the limit that stands in the way.
+    A recipe may say what is asked itself, in a section `search`; `compressctl apply` then does the same.
 
     \b
     Examples:
@@ -124,18 +132,51 @@ def auto(
       compressctl auto model.onnx
       compressctl auto net.yaml --size 200KB --drop 2 --train epochs=10 --set target.threads=2
     """
-    import sys
-
     from compressctl.measure.samples import parse_shapes
-    from compressctl.pipeline.event_listeners import PlainLines
-    from compressctl.search.search import search
     from compressctl.search.subject import Asked
-    from compressctl.store.cache_place import stage_cache, use_shared_cache
+    from compressctl.store.cache_place import use_shared_cache
 
-    request = _request(drop, speedup, size, smaller, level, prefer, time, train or ())
+    given = {
+        "drop": drop,
+        "speedup": speedup,
+        "size": size,
+        "smaller": smaller,
+        "level": level,
+        "prefer": prefer,
+        "time": time,
+    }
+    request = _request(_section(model, sets or (), ()), given, train or ())
     use_shared_cache(shared_cache, shared_cache_mode)
     asked = Asked(model, data, backend, seed, parse_shapes(shape or ()), tuple(sets or ()))
-    folder = output or Path("auto") / _name(model)
+    raise typer.Exit(carry_out(request, asked, output or Path("auto") / _name(model), cache=cache, as_json=as_json))
+
+
+def apply_search(
+    recipe: Path,
+    sets: Sequence[str],
+    unsets: Sequence[str],
+    shapes: Mapping[str, int],
+    output: Path | None,
+    time_limit: str | None,
+    *,
+    cache: bool,
+) -> int:
+    """What `apply` does with a recipe that has a section `search`. Returns the exit code."""
+    from compressctl.search.subject import Asked
+
+    request = _request(_section(str(recipe), sets, unsets), {"time": time_limit}, ())
+    asked = Asked(str(recipe), shapes=shapes, sets=tuple(sets), unsets=tuple(unsets))
+    return carry_out(request, asked, output or Path("auto") / recipe.stem, cache=cache)
+
+
+def carry_out(request: Request, asked: Asked, folder: Path, *, cache: bool, as_json: bool = False) -> int:
+    """Search, and show what was found. Returns the exit code."""
+    import sys
+
+    from compressctl.pipeline.event_listeners import PlainLines
+    from compressctl.search.search import search
+    from compressctl.store.cache_place import stage_cache
+
     found = search(
         request,
         asked,
@@ -148,7 +189,7 @@ def auto(
         print(found.model_dump_json(indent=1))
     else:
         _show(found, folder)
-    raise typer.Exit(found.exit_code)
+    return found.exit_code
 
 
 class _OnlyProgress:
@@ -166,25 +207,39 @@ def _name(model: str) -> str:
     return model.removeprefix("builtin:") if model.startswith("builtin:") else Path(model).stem or "model"
 
 
-def _request(
-    drop: float | None,
-    speedup: float | None,
-    size: str | None,
-    smaller: float | None,
-    level: Level | None,
-    prefer: Prefer,
-    time: str,
-    train: Sequence[str],
-) -> Request:
-    """Raises UsageError that names the option."""
+def _section(model: str, sets: Sequence[str], unsets: Sequence[str]) -> SearchSection:
+    """A recipe's own; an empty one where it has none, or the model is no recipe."""
+    from compressctl.recipe.loader import read
+    from compressctl.recipe.schema import SearchSection
+
+    if Path(model).suffix.lower() not in (".yaml", ".yml"):
+        return SearchSection()
+    own = [entry for entry in sets if entry.lstrip().startswith("search.")]
+    return read(Path(model), own, unsets)[0].search or SearchSection()
+
+
+def _request(section: SearchSection, given: Mapping[str, Any], train: Sequence[str]) -> Request:
+    """given: what the command line says instead. Raises UsageError that names the option."""
+    from dataclasses import replace
+
     from compressctl.cli.files import parsed_size
     from compressctl.cli.limits import time_limit_of
-    from compressctl.search.request import Request, goal_of, training_of
+    from compressctl.search.request import goal_of, request_of, training_of
 
-    most = None if size is None else parsed_size("--size", size)
-    goal = goal_of(level and level.value, drop, speedup, most, smaller)
-    seconds = None if time == "unlimited" else time_limit_of(time, "--time")
-    return Request(goal, prefer.value, seconds, level and level.value, training_of(train))
+    asked = request_of(section)
+    own = section.model_dump()
+    texts = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
+    if "size" in texts:
+        texts["size"] = parsed_size("--size", texts["size"])
+        own["smaller"] = None
+    elif "smaller" in texts:
+        own["size"] = None
+    limits = {name: texts.get(name, own[name]) for name in ("level", "drop", "speedup", "size", "smaller")}
+    goal = goal_of(limits["level"], limits["drop"], limits["speedup"], limits["size"], limits["smaller"])
+    found = replace(asked, goal=goal, level=limits["level"], prefer=texts.get("prefer", asked.prefer))
+    if "time" in texts:
+        found = replace(found, seconds=None if texts["time"] == "unlimited" else time_limit_of(texts["time"], "--time"))
+    return replace(found, training={**found.training, **training_of(train)})
 
 
 def _show(found: Search, folder: Path) -> None:

@@ -45,8 +45,10 @@ def validate(
       compressctl validate model.yaml --format github
     """
     if output_format is Format.TEXT:
-        stages = sum(len(load(recipe, asked, unsets or ()).stages) for asked in _each(recipe, sets, unsets))
-        print(f"{recipe}: valid, {stages} stage{'' if stages == 1 else 's'}")
+        loaded = [load(recipe, asked, unsets or ()) for asked in _each(recipe, sets, unsets)]
+        stages = sum(len(one.stages) for one in loaded)
+        what = "a search" if loaded[0].search else f"{stages} stage{'' if stages == 1 else 's'}"
+        print(f"{recipe}: valid, {what}")
         return
     try:
         (*_, (_, renamed)) = [read(recipe, asked, unsets or ()) for asked in _each(recipe, sets, unsets)]

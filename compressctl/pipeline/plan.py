@@ -12,6 +12,7 @@ from typing import Any, Literal
 from compressctl.core.author_code import author_code
 from compressctl.core.backend import backends
 from compressctl.core.cache import Cache
+from compressctl.core.errors import UsageError
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files
@@ -68,7 +69,12 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
-    """Every step in order. recipe: as the loader gave it, which refuses impossible orders."""
+    """Every step in order. recipe: as the loader gave it, which refuses impossible orders. Raises UsageError for one that searches its stages."""
+    if recipe.search is not None:
+        raise UsageError(
+            "this recipe has no stages yet: its `search` says what is looked for",
+            hint="compressctl apply and compressctl auto carry a search out and write the recipe that it finds",
+        )
     target = resolve_target(recipe)
     source = model_sources.get(recipe.model.source)
     model_key = model_fingerprint(recipe.model, recipe.base)

@@ -21,6 +21,7 @@ from compressctl.recipe.schema import (
     IfSlower,
     MetricSection,
     PipelineSection,
+    SearchSection,
     TargetSection,
 )
 
@@ -69,6 +70,7 @@ def schema() -> dict[str, Any]:
             "data": {"oneOf": _sources(datasets, definitions, split_keys)},
             "target": _object(TargetSection, definitions),
             "stages": {"type": "array", "items": {"oneOf": stages}},
+            "search": _object(SearchSection, definitions),
             "export": {"type": "array", "items": {"anyOf": [{"enum": backends.names()}, *_exports(definitions)]}},
             "pack": {
                 "type": "boolean",

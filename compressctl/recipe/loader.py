@@ -39,6 +39,7 @@ from compressctl.recipe.schema import (
     Pipeline,
     PipelineSection,
     Recipe,
+    SearchSection,
     Stage,
     TargetSection,
 )
@@ -59,6 +60,7 @@ _SECTIONS = (
     "data",
     "target",
     "stages",
+    "search",
     "export",
     "pack",
     "budget",
@@ -118,6 +120,7 @@ class _Reader:
         pack = self._value("pack", bool, False)
         if isinstance(budget, BudgetSection) and budget.packed_size is not None and not pack:
             self._problem("nothing is packed that this could bound", ("budget", "packed_size"), "add `pack: true`")
+        search = self._search()
         self._raise()
         assert model is not None
         assert target is not None
@@ -140,6 +143,7 @@ class _Reader:
             loss=loss,
             heads=heads,
             pipeline=pipeline,
+            search=search,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
@@ -296,6 +300,18 @@ class _Reader:
             return None
         assert isinstance(sizes, SplitSizes)
         return DataSection(source, params, sizes)
+
+    def _search(self) -> SearchSection | None:
+        node = self.root.child("search")
+        if node is None:
+            return None
+        for key in ("stages", "export", "budget", "pack"):
+            if (other := self.root.child(key)) is not None and other.value:
+                self._problem("a search chooses this itself", (key,), "leave it out, or leave `search` out")
+        if (train := node.child("train")) is not None and isinstance(train.value, dict):
+            self._parts(train, ("search", "train"), (techniques.get("finetune").params,))
+        found: SearchSection | None = self._section("search", SearchSection)
+        return found
 
     def _stages(self) -> tuple[Stage, ...]:
         node = self.root.child("stages")
@@ -487,14 +503,6 @@ class _Reader:
 
 def resolve(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain data with every default filled in; it loads to an equal recipe."""
-    stages = []
-    for stage in recipe.stages:
-        entry: dict[str, Any] = {"id": stage.id, "use": stage.use, "enabled": stage.enabled}
-        if stage.gate is not None:
-            entry["gate"] = stage.gate.model_dump(mode="json")
-        if stage.if_slower is not None:
-            entry["if_slower"] = stage.if_slower
-        stages.append({**entry, **stage.params.model_dump(mode="json")})
     data = None
     if recipe.data is not None:
         sizes = recipe.data.sizes.model_dump(mode="json")
@@ -510,6 +518,23 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
         **({"pipeline": _pipeline_values(recipe.pipeline)} if recipe.pipeline else {}),
         **({"data": data} if data else {}),
         "target": recipe.target.model_dump(mode="json"),
+        **_treatment(recipe),
+    }
+
+
+def _treatment(recipe: Recipe) -> dict[str, Any]:
+    """Stages, deliverables and limits, or what is searched instead."""
+    if recipe.search is not None:
+        return {"search": recipe.search.model_dump(mode="json")}
+    stages = []
+    for stage in recipe.stages:
+        entry: dict[str, Any] = {"id": stage.id, "use": stage.use, "enabled": stage.enabled}
+        if stage.gate is not None:
+            entry["gate"] = stage.gate.model_dump(mode="json")
+        if stage.if_slower is not None:
+            entry["if_slower"] = stage.if_slower
+        stages.append({**entry, **stage.params.model_dump(mode="json")})
+    return {
         "stages": stages,
         "export": [{"backend": entry.backend, **_set_values(entry.params)} for entry in recipe.export],
         "pack": recipe.pack,

@@ -11,7 +11,7 @@ from compressctl.core.source import SplitSizes, datasets, decoders, metrics, mod
 from compressctl.core.tasks import TASKS
 from compressctl.core.technique import techniques
 from compressctl.recipe.describe import models_in, shown_default, type_name
-from compressctl.recipe.schema import IF_SLOWER, BudgetSection, GateSection, TargetSection
+from compressctl.recipe.schema import IF_SLOWER, BudgetSection, GateSection, SearchSection, TargetSection
 
 _HEAD = """# Recipe reference
 
@@ -34,6 +34,7 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 | `pipeline` | a `function` that calls the model (as its `role`) and other files (`models`, each with a `source`), and gives the results; or `stages` for each of several files, by name of `models`; see [tasks](tasks.md#files-that-work-together) |
 | `target` | see [target](#target) |
 | `stages` | a list; each has `use` (see [techniques](#techniques)), `id`, `enabled`, `gate`, `if_slower`, and the technique's keys |
+| `search` | instead of `stages`, `export` and `budget`: what is asked of the file, see [search](#search) |
 | `export` | a list of backends, or of `{backend: ..., option: ...}`, see [backends](#backends) |
 | `pack` | whether ONNX files are packed for transport too; default false |
 | `budget` | decides the exit code, see [budget](#budget) |
@@ -43,7 +44,12 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 def render() -> str:
     """Markdown."""
     parts = [_HEAD]
-    for title, params in (("target", TargetSection), ("gate", GateSection), ("budget", BudgetSection)):
+    for title, params in (
+        ("target", TargetSection),
+        ("gate", GateSection),
+        ("budget", BudgetSection),
+        ("search", SearchSection),
+    ):
         parts += [f"## {title}\n", *_table(params)]
     parts += ["## if_slower\n", f"{IF_SLOWER}.\n"]
     parts += ["## Tasks\n", "| task | labels |", "|---|---|"]

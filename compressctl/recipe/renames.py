@@ -18,7 +18,7 @@ from compressctl.core.source import SplitSizes, datasets, model_sources
 from compressctl.core.technique import techniques
 from compressctl.recipe.describe import literals_in, models_in
 from compressctl.recipe.nodes import Node, Scalar, Step, find, join, plain, put, stage_id
-from compressctl.recipe.schema import BudgetSection, GateSection, TargetSection
+from compressctl.recipe.schema import BudgetSection, GateSection, SearchSection, TargetSection
 from compressctl.recipe.strict_yaml import Source, parse
 
 
@@ -184,6 +184,7 @@ def _sections(root: Node, below: Node | None = None) -> Iterator[tuple[tuple[Ste
     """Every part of a recipe whose keys a model checks, parts that are not there included."""
     yield ("target",), _Section("target", (TargetSection,))
     yield ("budget",), _Section("budget", (BudgetSection,))
+    yield ("search",), _Section("search", (SearchSection,))
     for key, registry, more in (("model", model_sources, ()), ("data", datasets, (SplitSizes,))):
         named = [node.entries.get("source") for tree in (root, below) if tree and (node := tree.child(key))]
         yield (key,), _registered(registry, named, more)

@@ -193,6 +193,39 @@ class BudgetSection(FidelityLimits):
     )
 
 
+Level = Literal["low", "medium", "high", "extreme"]
+Prefer = Literal["balanced", "size", "speed", "quality"]
+
+
+class SearchSection(Section):
+    """What is asked of a search instead of stages."""
+
+    level: Level | None = Field(
+        None,
+        description="the usual scale: low is 2x smaller and 0.5 lost; medium 4x, 2x faster, 1; high 8x, 4x, 3; extreme 16x, 8x, 8; limits that "
+        "are given replace its own",
+    )
+    drop: float | None = Field(
+        None,
+        ge=0,
+        le=1e9,
+        description="most that may be lost: points of the metric; without labels per cent of changed decisions and of 1 - cosine; default: the "
+        "level's, else 1",
+    )
+    speedup: float | None = Field(
+        None, gt=0, le=1e9, description="least ratio of latency, original / found, same runtime"
+    )
+    size: ByteSize | None = Field(None, description="most bytes of the exported file, as in 5MB")
+    smaller: float | None = Field(None, gt=0, le=1e9, description="least ratio of bytes, original / found")
+    prefer: Prefer = Field("balanced", description="what counts among files that keep all limits")
+    time: Duration | Literal["unlimited"] = Field(
+        1800, description="how long it may take, as in 30m; or unlimited, until nothing is left to try"
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="values for whatever trains, as in {epochs: 10, augment: {crop_padding: 4}}"
+    )
+
+
 @dataclass(frozen=True)
 class ModelSection:
     """source: a name in the registry of model sources; params: that source's, validated."""
@@ -315,6 +348,7 @@ class Recipe:
     pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
     task's own where none was given (loss: what training lowers, a function of the author's, likewise); None where the metric takes the first output as it is.
     pipeline: the function and the files that the model works together with; it then gives the results, and the data are what it is given.
+    search: what stages are looked for by; there are none then.
     """
 
     name: str
@@ -334,6 +368,7 @@ class Recipe:
     loss: FunctionSection | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
     pipeline: Pipeline | None = None
+    search: SearchSection | None = None
 
     @property
     def metric_name(self) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from compressctl.recipe.schema import Prefer
 from compressctl.search.document import Figures, Point
 from compressctl.search.front import shortfalls, speed_of
-from compressctl.search.request import Goal, Prefer
+from compressctl.search.request import Goal
 
 
 def choose(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from compressctl.core.errors import UsageError
-
-Level = Literal["low", "medium", "high", "extreme"]
-Prefer = Literal["balanced", "size", "speed", "quality"]
+from compressctl.recipe.schema import Level, Prefer, SearchSection
 
 PREFERENCES: dict[Prefer, str] = {
     "balanced": "the largest product of times smaller and times faster",
@@ -92,6 +90,13 @@ class Request:
     seconds: float | None = None
     level: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def request_of(section: SearchSection) -> Request:
+    """What a recipe's section asks."""
+    goal = goal_of(section.level, section.drop, section.speedup, section.size, section.smaller)
+    seconds = None if section.time == "unlimited" else float(section.time)
+    return Request(goal, section.prefer, seconds, section.level, section.train)
 
 
 def training_of(texts: Sequence[str]) -> dict[str, Any]:

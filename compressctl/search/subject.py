@@ -20,6 +20,9 @@ from compressctl.search.paths import moved
 _BUILTIN = "builtin:"
 _YAML = (".yaml", ".yml")
 _JUDGING = ("task", "metric", "decode", "loss", "heads", "data")
+_OWN = ("stages", "search", "export", "budget")
+"""What a search makes itself."""
+
 _SIZES = tuple(SplitSizes.model_fields)
 _MOST_CALIBRATION, _MOST_VALIDATION = 300, 1000
 
@@ -58,7 +61,7 @@ def sizes_to_choose_by(samples: Mapping[str, int]) -> tuple[int, int]:
 @dataclass(frozen=True)
 class Asked:
     """What the command line says beside the goal. data: samples, `digits`, or a YAML file with a `data` section; None for the
-    model's own. shapes: sizes of open axes. sets: as `apply --set` takes them."""
+    model's own. shapes: sizes of open axes. sets, unsets: as `apply` takes them, unsets of a recipe alone."""
 
     model: str
     data: str | None = None
@@ -66,6 +69,7 @@ class Asked:
     seed: int | None = None
     shapes: Mapping[str, int] | None = None
     sets: Sequence[str] = ()
+    unsets: Sequence[str] = ()
 
 
 def subject_of(asked: Asked, output: Path) -> Subject:
@@ -86,13 +90,14 @@ def subject_of(asked: Asked, output: Path) -> Subject:
     is_dealt = any(size in data for size in _SIZES) or any(
         entry.split("=")[0].strip() in {f"data.{size}" for size in _SIZES} for entry in asked.sets
     )
-    made, _ = read(output / "recipe.yaml", asked.sets, text=as_yaml({**content, "stages": []}))
+    sets = [entry for entry in asked.sets if not entry.lstrip().startswith("search.")]
+    made, _ = read(output / "recipe.yaml", sets, text=as_yaml({**content, "stages": []}))
     if made.pipeline is not None:
         raise UsageError(
             "auto takes one model, and this recipe compresses one that works together with others",
             hint="compressctl apply takes such recipes",
         )
-    kept = {key: value for key, value in made.resolved.items() if key not in ("stages", "export", "budget")}
+    kept = {key: value for key, value in made.resolved.items() if key not in _OWN}
     return Subject(kept, output, not is_dealt and data.get("source") != "digits", notes)
 
 
@@ -106,7 +111,7 @@ def _of_model(asked: Asked, output: Path) -> tuple[dict[str, Any], tuple[str, ..
     if model.startswith(_BUILTIN) and name in builtin.NAMES:
         return _without_stages(starter.for_builtin(name).text, output), (), asked.data
     if model.startswith(_BUILTIN) or file.suffix.lower() in _YAML:
-        return *_of_recipe(file, output), asked.data
+        return *_of_recipe(file, output, asked.unsets), asked.data
     if file.suffix.lower() != ".onnx":
         raise UsageError(
             f"{model!r} is no model that auto takes",
@@ -126,16 +131,16 @@ def _is_section(data: str) -> bool:
 
 def _without_stages(text: str, output: Path) -> dict[str, Any]:
     content: dict[str, Any] = plain(compose(output / "recipe.yaml", (), (), text).root)
-    return {key: value for key, value in content.items() if key not in ("stages", "budget", "export")}
+    return {key: value for key, value in content.items() if key not in _OWN}
 
 
-def _of_recipe(path: Path, output: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _of_recipe(path: Path, output: Path, unsets: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What a recipe says of the model, its data and the target, with paths that start from the output."""
-    made, _ = read(path)
-    raw: dict[str, Any] = plain(compose(path, (), ()).root)
-    left = [name for name in ("stages", "budget", "export") if raw.get(name)]
+    made, _ = read(path, (), unsets)
+    raw: dict[str, Any] = plain(compose(path, (), unsets).root)
+    left = [name for name in _OWN if name != "search" and raw.get(name)]
     notes = (f"{path}: {', '.join(left)} not used: auto makes its own",) if left else ()
-    content = {key: value for key, value in raw.items() if key not in ("stages", "budget", "export")}
+    content = {key: value for key, value in raw.items() if key not in _OWN}
     return moved({**content, "name": made.name}, made.base, output), notes
 
 

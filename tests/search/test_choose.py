@@ -5,8 +5,9 @@ import itertools
 import pytest
 from support.searching import figures, point
 
+from compressctl.recipe.schema import Prefer
 from compressctl.search.choose import choose
-from compressctl.search.request import Goal, Prefer
+from compressctl.search.request import Goal
 
 POINTS = [
     point("small", figures(400, 1.5, 0.8), risk=2),
