@@ -147,14 +147,14 @@ def test_a_folder_of_something_else_is_refused_before_any_work(shell: Shell, net
 def test_a_recipe_that_searches_is_applied(shell: Shell, network: Path) -> None:
     (shell.folder / "found.yaml").write_text("""recipe: compressctl/v1
 model: {source: onnx, path: net.onnx}
-data: {source: requests, path: recorded}
 task: custom
-search: {drop: 5, smaller: 1.5, time: unlimited}
+search: {smaller: 1.5, time: unlimited}
 """)
     refused = shell.run("apply", "found.yaml", "--output", "out", "--dry-run")
     assert refused.code == 2
     assert "--dry-run" in refused.err
-    done = shell.run("apply", "found.yaml", "--output", "out", "--set", "search.smaller=1.6")
+    asked = ("--set", "search.smaller=1.6", "--measure", "stages")
+    done = shell.run("apply", "found.yaml", "--output", "out", *asked)
     assert done.code == 0, done.err
     found = searched(shell, "out")
     assert found.chosen is not None
