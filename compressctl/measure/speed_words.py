@@ -54,6 +54,17 @@ def headline(speed: Speedup, scale: Scale = SPEED) -> str:
     return f"at least {_rounded_down(lower)}x {word}" if is_wide(speed.low, speed.high) else f"{times(ratio)}x {word}"
 
 
+def in_a_cell(speed: Speedup) -> str:
+    """What `headline` says where there is little room, always as original / compressed: `1.72x`, `from 1.79x`, `to 0.91x`, `no change`,
+    `too noisy`."""
+    found = verdict(speed.low, speed.high)
+    if found in ("no measurable change", "too noisy to say"):
+        return {"no measurable change": "no change", "too noisy to say": "too noisy"}[found]
+    if not is_wide(speed.low, speed.high):
+        return f"{times(speed.ratio)}x"
+    return f"from {_rounded_down(speed.low)}x" if found == "faster" else f"to {times(speed.high)}x"
+
+
 def interval(speed: Speedup) -> str:
     """`1.39 to 1.41`, in the sense of `headline`: of 1 / ratio where that says slower."""
     _, lower, upper = _turned(speed)

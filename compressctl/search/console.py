@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from compressctl.core.legible import legible
+from compressctl.measure.speed_words import in_a_cell
+from compressctl.report.tables import size
 from compressctl.search import words
-from compressctl.search.document import Search
+from compressctl.search.document import Figures, Point, Search
 
 _SHOWN = 12
 
 
 def render(found: Search) -> RenderableType:
     parts: list[RenderableType] = []
-    rows = words.rows(found)
-    if rows:
-        table = Table(title=_text(found.name), title_justify="left")
-        for position, name in enumerate(words.HEAD):
-            table.add_column(name, justify="right" if 0 < position < 5 else "left")
-        for row in rows[:_SHOWN]:
-            table.add_row(*map(_text, row))
-        parts.append(table)
-    if len(rows) > _SHOWN:
-        parts.append(_text(f"and {len(rows) - _SHOWN} more in search.md"))
+    measured = words.ordered(found)
+    if measured:
+        parts.append(_table(found, measured[:_SHOWN]))
+        more = f"; {len(measured) - _SHOWN} more in search.md" if len(measured) > _SHOWN else ""
+        parts.append(_text(f"* on the front: no other file is as good in size, speed and loss{more}"))
     failed = words.failed_rows(found)
     parts += [_text(f"{name}: {reason.splitlines()[0] if reason else 'it gave nothing'}") for name, _, reason in failed]
     parts += [_text(note) for note in found.notes]
     parts.append(_text(found.judged))
     parts += [_text(line, style="bold") for line in found.summary]
     return Group(*parts)
+
+
+def _table(found: Search, measured: Sequence[tuple[Point, Figures]]) -> Table:
+    """Within 80 columns, for names of up to 26 letters."""
+    units = {figures.loss.unit or figures.loss.what for _, figures in measured if figures.loss is not None}
+    unit = units.pop() if len(units) == 1 else ""
+    table = Table(title=_text(found.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("recipe", "size", "smaller", "speed", f"lost, {unit}" if unit else "lost", "holds"):
+        table.add_column(name, justify="left" if name in ("recipe", "holds") else "right")
+    for point, figures in measured:
+        mark = "* " if point.is_on_front else "  "
+        cells = (
+            mark + point.name,
+            size(figures.total_bytes),
+            f"{figures.smaller:.2f}x",
+            "not timed" if figures.speed is None else in_a_cell(figures.speed),
+            "not judged" if figures.loss is None else f"{figures.loss.value:.2f}" if unit else words.lost(figures),
+            "yes" if point.holds else "",
+        )
+        table.add_row(*map(_text, cells), style="bold" if point.name == found.chosen else None)
+    return table
 
 
 def _text(value: str, style: str = "") -> Text:

@@ -30,9 +30,13 @@ def rows(found: Search) -> list[list[str]]:
 
 
 def cells(found: Search) -> list[list[Cell]]:
+    return [_row(point, figures, found) for point, figures in ordered(found)]
+
+
+def ordered(found: Search) -> list[tuple[Point, Figures]]:
+    """Every measured point, those on the front first, and the smallest last."""
     measured = [(point, point.figures) for point in found.points if point.figures is not None]
-    ordered = sorted(measured, key=lambda entry: (not entry[0].is_on_front, -entry[1].total_bytes, entry[0].name))
-    return [_row(point, figures, found) for point, figures in ordered]
+    return sorted(measured, key=lambda entry: (not entry[0].is_on_front, -entry[1].total_bytes, entry[0].name))
 
 
 def _row(point: Point, figures: Figures, found: Search) -> list[Cell]:

@@ -12,6 +12,7 @@ from compressctl.measure.speed_words import (
     WIDEST,
     Scale,
     headline,
+    in_a_cell,
     interval,
     sentence,
     speedup_of,
@@ -56,6 +57,19 @@ def test_the_words_match_the_sign(ratio: float, below: float, above: float) -> N
     assert ("faster" in said) <= (low > 1)
     assert ("slower" in said) <= (high < 1)
     assert said.endswith(verdict(low, high))
+
+
+@given(RATIOS, PARTS, PARTS)
+def test_a_cell_says_no_more_than_the_headline(ratio: float, below: float, above: float) -> None:
+    speed = speedup_of(ratio, *_ends(ratio, below, above))
+    cell, words = in_a_cell(speed), headline(speed)
+    if not words.endswith(("faster", "slower")):
+        assert cell == {"no measurable change": "no change", "too noisy to say": "too noisy"}[words]
+        return
+    told = re.fullmatch(r"(from |to )?([\d.]+)x", cell)
+    assert told is not None
+    assert bool(told[1]) == words.startswith("at least")
+    assert float(told[2]) >= 1 if "faster" in words else float(told[2]) <= 1
 
 
 @given(RATIOS, PARTS, PARTS)
