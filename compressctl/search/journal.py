@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from pydantic import ValidationError
 from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.core.secrets import for_others
-from compressctl.core.whole_files import write_whole
+from compressctl.core.whole_files import lock, write_whole
 from compressctl.search.document import SCHEMA_VERSION, Point
 
 _FOLDER = "journal"
@@ -59,8 +62,21 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def claim(folder: Path) -> None:
-    """Make the search's folder. Raises UsageError where it holds something else, or cannot be made."""
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make the search's folder, and keep other searches out of it meanwhile. Raises UsageError where it holds something else, cannot be
+    made, or is another search's now."""
+    _make(folder)
+    held = lock(folder / _FOLDER)
+    if held is None:
+        raise UsageError(f"another search works in {folder}", hint="wait for it, or name another --output")
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def _make(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file", hint="name a new or empty folder for --output")
     try:

@@ -21,7 +21,7 @@ from compressctl.search.document import NotTried, Point, Predicted, Search
 from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
-from compressctl.search.journal import Journal, claim
+from compressctl.search.journal import Journal, claimed
 from compressctl.search.request import Request
 from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
 from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subject_of
@@ -49,8 +49,19 @@ def search(
     Writes the chosen file and its recipes, and search.json, .md and .html. Raises UsageError and what loading the model and the data
     raises; what a candidate fails with is a row of the result.
     """
+    with claimed(output):
+        return _search(request, asked, output, cache, listeners, tell)
+
+
+def _search(
+    request: Request,
+    asked: Asked,
+    output: Path,
+    cache: Cache | None,
+    listeners: Sequence[Listener],
+    tell: Callable[[str], None],
+) -> Search:
     clock = Clock(request.seconds)
-    claim(output)
     subject = subject_of(asked, output)
     facts = read_facts(subject.recipe(), cache, listeners)
     if facts.samples and subject.deals_samples and not facts.can_train:

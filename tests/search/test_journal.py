@@ -6,7 +6,7 @@ import pytest
 from support.searching import figures, point
 
 from compressctl.core.errors import UsageError
-from compressctl.search.journal import Journal, claim
+from compressctl.search.journal import Journal, claimed
 
 
 def test_a_point_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -34,7 +34,14 @@ def test_a_point_under_another_key_counts_as_not_there(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="holds no search"):
-        claim(tmp_path)
-    claim(tmp_path / "new")
-    claim(tmp_path / "new")
+    with pytest.raises(UsageError, match="holds no search"), claimed(tmp_path):
+        pass
+    for _ in range(2):
+        with claimed(tmp_path / "new"):
+            assert (tmp_path / "new").is_dir()
+
+
+def test_two_searches_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    with claimed(tmp_path / "one"), claimed(tmp_path / "two"):  # noqa: SIM117
+        with pytest.raises(UsageError, match="another search works in"), claimed(tmp_path / "one"):
+            pass
