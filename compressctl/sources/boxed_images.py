@@ -84,7 +84,7 @@ def detection_dataset(
         )
         labels = []
         for image, placement in zip(chosen, placements, strict=True):
-            boxes = classes.of(image.boxes(*placement.stored))
+            boxes = classes.of(image.boxes(*placement.original))
             corners, remains = placement.boxes(boxes[:, :4])
             labels.append(np.concatenate([corners, boxes[:, 4:]], axis=1)[remains].astype(np.float32))
         return {params.input_name: as_inputs(pixels, params)}, as_objects(labels)

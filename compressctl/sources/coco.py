@@ -17,7 +17,7 @@ from compressctl.sources.fingerprint import existing, existing_folder, source_fi
 from compressctl.sources.json_lines import json_object
 from compressctl.sources.params import CocoDataParams
 
-VERSION = 1
+VERSION = 2
 
 _LARGEST = 1e9
 """Of a box's numbers: beyond it they are no pixels."""
@@ -79,7 +79,8 @@ class _Boxes:
         if self.size is not None and self.size != (height, width):
             raise UsageError(
                 f"{self.place}: {self.path} is {height}x{width}, and the annotations say {self.size[0]}x{self.size[1]}",
-                hint="boxes count pixels of the image as it was annotated; take that one",
+                hint="boxes count pixels of the image as it was annotated; take that one"
+                + (", or set data.orientation" if self.size == (width, height) else ""),
             )
         return self.rows.copy()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from compressctl.core.data import ShapesDifferError
 from compressctl.core.errors import CompressctlError, UsageError, first_line
@@ -49,7 +49,7 @@ class Preparation:
     """What happens to each image, in this order. resize: the shorter side, or (height, width). crop: from the centre.
 
     letterbox: an image keeps its ratio within (height, width), and `fill` lies around it, or right and below. height: of the whole
-    image, its width in proportion but no more than most_width.
+    image, its width in proportion but no more than most_width. orientation: whether an image is turned as its EXIF data say.
     """
 
     color: Literal["rgb", "bgr", "gray"] = "rgb"
@@ -60,20 +60,29 @@ class Preparation:
     fill: int = 0
     height: int | None = None
     most_width: int | None = None
+    orientation: Literal["displayed", "stored"] = "displayed"
 
     @classmethod
     def of(cls, params: PixelParams) -> Preparation:
-        return cls(params.color, params.resize, params.center_crop, params.interpolation, params.letterbox, params.fill)
+        return cls(
+            params.color,
+            params.resize,
+            params.center_crop,
+            params.interpolation,
+            params.letterbox,
+            params.fill,
+            orientation=params.orientation,
+        )
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image lies once it is prepared. stored, resized, size: its (height, width) in the file, resized, and of the result.
+    """Where an image lies once it is prepared. original, resized, size: its (height, width) as it is read, resized, and of the result.
 
     top, left: of the resized image in the result, negative where that begins inside the image.
     """
 
-    stored: tuple[int, int]
+    original: tuple[int, int]
     resized: tuple[int, int]
     size: tuple[int, int]
     top: int
@@ -81,9 +90,9 @@ class Placement:
 
     def boxes(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(k, 4) x1, y1, x2, y2 in pixels of the image as in those of the result, cut at its edges, and (k,) whether anything remains."""
-        (height, width), (stored_height, stored_width) = self.size, self.stored
-        inside = np.clip(corners, 0, [stored_width, stored_height] * 2)
-        scale = np.array([self.resized[1] / stored_width, self.resized[0] / stored_height] * 2)
+        (height, width), (original_height, original_width) = self.size, self.original
+        inside = np.clip(corners, 0, [original_width, original_height] * 2)
+        scale = np.array([self.resized[1] / original_width, self.resized[0] / original_height] * 2)
         moved = np.clip(inside * scale + [self.left, self.top] * 2, 0, [width, height] * 2)
         return moved, (moved[:, 2] > moved[:, 0]) & (moved[:, 3] > moved[:, 1])
 
@@ -129,7 +138,9 @@ def decode_one(source: Path | bytes, name: str, preparation: Preparation) -> np.
 
 
 def _decode(source: Path | bytes, name: str, preparation: Preparation) -> tuple[np.ndarray, Placement]:
-    image = _read(source, name, lambda opened: _in_channels(opened, "L" if preparation.color == "gray" else "RGB"))
+    image = _read(
+        source, name, preparation, lambda opened: _in_channels(opened, "L" if preparation.color == "gray" else "RGB")
+    )
     array, placement = _prepared(image, name, preparation, preparation.interpolation, preparation.fill)
     array = array if array.ndim == 3 else array[..., None]
     return array[..., ::-1] if preparation.color == "bgr" else array, placement
@@ -149,7 +160,9 @@ def decode_masks(sources: Sequence[Path], names: Sequence[str], preparation: Pre
 
 
 def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarray:
-    image = _read(source, name, lambda opened: opened.convert("L") if opened.mode == "1" else opened.copy())
+    image = _read(
+        source, name, preparation, lambda opened: opened.convert("L") if opened.mode == "1" else opened.copy()
+    )
     if image.mode not in ("P", "L", "I", "I;16"):
         raise UsageError(
             f"{name} is no mask: it holds colours ({image.mode}), not a number for each pixel",
@@ -171,7 +184,7 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
 """Pillow would try forty more, some of which believe any length that a file says (GIMP's brushes)."""
 
 
-def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) -> Opened:
+def _read(source: Path | bytes, name: str, preparation: Preparation, convert: Callable[[Opened], Opened]) -> Opened:
     size: int | None = None
     try:
         with (
@@ -180,7 +193,8 @@ def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) 
         ):
             _check_pixels(opened.height, opened.width, name)
             size = opened.height * opened.width
-            return convert(opened)
+            image = convert(opened)
+            return _turned(image, opened) if preparation.orientation == "displayed" else image
     except CompressctlError:
         raise
     except (
@@ -191,12 +205,38 @@ def _read(source: Path | bytes, name: str, convert: Callable[[Opened], Opened]) 
         raise UsageError(f"{name} is not an image that Pillow can read: {first_line(error)}") from error
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's number of an orientation (CIPA DC-008, Exif 2.32, section 4.6.4): what shows the image upright."""
+
+
+def _turned(image: Opened, opened: Opened) -> Opened:
+    """Upright, as viewers, OpenCV and the tools that boxes are drawn in show it. EXIF data that cannot be read turn nothing.
+
+    Pillow turns a TIFF itself when it loads it, and takes the number out.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        try:
+            turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation))
+        except Exception:  # of the data beside the pixels: whatever stands there, the pixels were read
+            return image
+    return image if turn is None else image.transpose(turn)
+
+
 def _prepared(
     image: Opened, name: str, preparation: Preparation, interpolation: str, fill: int
 ) -> tuple[np.ndarray, Placement]:
     """Resized, letterboxed, cropped. fill: what stands beside a letterboxed image; below 0 it makes the result int32."""
     placed = _placement(image.height, image.width, name, preparation)
-    if placed.resized != placed.stored:
+    if placed.resized != placed.original:
         image = image.resize(placed.resized[::-1], _RESAMPLING[interpolation])
     pixels = np.asarray(image)
     pixels = pixels.astype(np.int32) if fill < 0 else pixels.astype(np.uint8, copy=False)
@@ -215,7 +255,7 @@ def _prepared(
 
 def _placement(height: int, width: int, name: str, preparation: Preparation) -> Placement:
     """Raises UsageError for results that are too large, and crops that are larger than the image."""
-    stored, letterbox, size = (height, width), preparation.letterbox, preparation.resize
+    original, letterbox, size = (height, width), preparation.letterbox, preparation.resize
     if letterbox is not None and isinstance(size, tuple):
         ratio = min(size[0] / height, size[1] / width)
         resized = min(size[0], max(1, round(height * ratio))), min(size[1], max(1, round(width * ratio)))
@@ -232,12 +272,13 @@ def _placement(height: int, width: int, name: str, preparation: Preparation) -> 
                 hint="set data.resize to at least that",
             )
         top, left, size = top - round((size[0] - crop[0]) / 2), left - round((size[1] - crop[1]) / 2), crop
-    return Placement(stored, resized, size, top, left)
+    return Placement(original, resized, size, top, left)
 
 
 def _opened(file: BinaryIO) -> Opened:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused below
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of data beside the pixels
         return Image.open(file, formats=_FORMATS)
 
 

@@ -20,7 +20,7 @@ from compressctl.sources.images import Preparation, as_inputs, decode_all, decod
 from compressctl.sources.params import MaskFolderParams
 from compressctl.sources.splits import choose
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load(params: MaskFolderParams, sizes: SplitSizes, base: Path, seed: int) -> 
         if masks.shape != images.shape[:3]:
             raise UsageError(
                 f"{chosen[0].mask} is {_size(masks)} where its image is {_size(images)} (both as prepared)",
-                hint="a mask has its image's height and width",
+                hint="a mask has its image's height and width, both as data.orientation says",
             )
         return {params.input_name: as_inputs(images, params)}, _classes_of(masks, params, classes, chosen)
 

@@ -22,7 +22,7 @@ from compressctl.sources.npz_file import NpzFile
 from compressctl.sources.params import EncodedSplit, NpzParams
 from compressctl.sources.splits import choose
 
-VERSION = 2
+VERSION = 3
 
 
 def load(params: NpzParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:

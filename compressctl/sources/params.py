@@ -306,6 +306,10 @@ class PixelParams(Normalised):
         "bilinear", description="how resizing computes pixels"
     )
     center_crop: ImageSize | None = Field(None, description="pixels of the centre that is kept, or [height, width]")
+    orientation: Literal["displayed", "stored"] = Field(
+        "displayed",
+        description="images lie as their EXIF data say, as viewers and OpenCV show them, or as their pixels are stored",
+    )
     color: Literal["rgb", "bgr", "gray"] = Field("rgb", description="three channels, in OpenCV's order, or one")
     layout: Literal["NCHW", "NHWC"] = Field("NCHW", description="the order of axes that the model takes")
     scale: float = Field(1 / 255, description="multiplies the pixel values 0 to 255, before mean and std")

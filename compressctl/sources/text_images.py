@@ -18,7 +18,7 @@ from compressctl.sources.params import TextImagesParams
 from compressctl.sources.splits import choose
 from compressctl.sources.text_lists import Texted, read_list
 
-VERSION = 1
+VERSION = 2
 
 
 def load(params: TextImagesParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
