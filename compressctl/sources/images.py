@@ -225,7 +225,7 @@ def _turned(image: Opened, opened: Opened) -> Opened:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         try:
-            turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation))
+            turn = _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
         except Exception:  # of the data beside the pixels: whatever stands there, the pixels were read
             return image
     return image if turn is None else image.transpose(turn)
