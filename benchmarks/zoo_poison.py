@@ -43,6 +43,7 @@ defaults:
 budget: {at_most_failed: 3 %}
 models:
 """
+_AT_MOST_FAILED = 0.03
 _HARM = '''"""Network code that does harm."""
 
 import ctypes
@@ -111,6 +112,7 @@ def main() -> int:
             [
                 _causes(kinds, results),
                 _killed(len(before), code, left, kept, len(results) - len(before), first, second),
+                _gated(second, chosen.poison / chosen.models),
                 _memory(first, second),
             ]
         )
@@ -318,7 +320,12 @@ def _killed(before: int, code: int, left: int, kept: int, later: int, first: Dri
         f"- SIGKILL of the driver after {first.seconds:.0f} s with {before} results (it ended with {code}): {left} of its processes left "
         f"after five seconds; started again, it ran {later} jobs in {second.seconds:.0f} s and repeated {before - kept} of {before}, exit code {second.process.returncode}"
     )
-    return code == -signal.SIGKILL and left == 0 and kept == before and second.process.returncode == 0
+    return code == -signal.SIGKILL and left == 0 and kept == before
+
+
+def _gated(second: Driver, poisoned: float) -> bool:
+    """Whether the driver's exit code says what the manifest's budget does: 0 within `at_most_failed`, else 1."""
+    return second.process.returncode == int(poisoned > _AT_MOST_FAILED)
 
 
 def _memory(first: Driver, second: Driver) -> bool:
