@@ -1,13 +1,14 @@
 """What `compressctl auto` must show: each part is a script of its own, with its own --help.
 
 python benchmarks/search.py strangers     six published files without labels, one command and a folder of samples each
+python benchmarks/search.py resnet20      ResNet-20 beside the recipe that people made for it
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("strangers",)
+PARTS = ("strangers", "resnet20")
 
 
 def main() -> int:
