@@ -12,9 +12,10 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.model import OnnxModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.numerics.knapsack import Limit, choose
+from compressctl.techniques.quantize._as_overrides import ambiguous, as_overrides
 from compressctl.techniques.quantize._candidates import Candidates, Layer, find_layers
 from compressctl.techniques.quantize._sensitivity import Kind, hessian_trace, outputs, probe
-from compressctl.techniques.quantize.params import MixedParams, StaticOverride, StaticParams, Width
+from compressctl.techniques.quantize.params import MixedParams, StaticParams, Width
 from compressctl.techniques.quantize.static import Seen, observe
 from compressctl.techniques.quantize.static import apply as apply_static
 
@@ -151,21 +152,10 @@ def _nothing_fits(layers: Sequence[Layer], limit: float | None, clock: _Clock | 
 
 def _as_static(params: StaticParams, chosen: Chosen, seen: Seen) -> StaticParams:
     """What the choice is in terms of quantize.static: an override for each node, behind the recipe's own."""
-    names = [name for site in seen.treated.sites for name in (site.node, site.op, site.weight, site.output)]
-    own = []
-    for layer, width in chosen.items():
-        for node in layer.nodes:
-            if names.count(node) > 1:
-                raise UsageError(
-                    f"{node} names more than one thing in this graph, so that no override can mean it alone"
-                )
-            own.append(StaticOverride(match=_literal(node), weights=width, ranges=None))
-    return params.model_copy(update={"overrides": (*params.overrides, *own)})
-
-
-def _literal(name: str) -> str:
-    """A shell-style pattern that matches this name alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+    widths = {node: width for layer, width in chosen.items() for node in layer.nodes}
+    for node in ambiguous(widths, seen.treated.sites):
+        raise UsageError(f"{node} names more than one thing in this graph, so that no override can mean it alone")
+    return params.model_copy(update={"overrides": (*params.overrides, *as_overrides(widths))})
 
 
 def _why(layer: Layer, width: Width, costs: Mapping[Width, float], clock: _Clock | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.patterns import Override
 from compressctl.core.technique import ModelFacts, TechniqueSpec
-from compressctl.recipe.schema import WrittenSize, parse_size
+from compressctl.recipe.schema import Duration, WrittenSize, parse_size
 from compressctl.training.supervision.params import SupervisedParams
 
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
@@ -73,6 +73,15 @@ class StaticParams(TechniqueParams):
         "rounding leaves the outputs less than 20 dB on calibration data, few layers that cost them most for little arithmetic "
         "(auto); or what overrides say alone",
     )
+    placement: Literal["all", "measured"] = Field(
+        "all",
+        description="which of the other layers compute in integers: all that can, or those that are not faster in float where they "
+        "stand, by the clock (measured): placements are timed as whole files in turn in the target's runtime, and float is taken "
+        "only where the file is faster beyond the noise. The file is larger then",
+    )
+    placement_time: Duration = Field(
+        300, description="`placement: measured`: about how long placements are timed, as in 90s or 5m"
+    )
     equalize: bool = Field(
         False,
         description="give the channels between two convolutions, or two Gemm, equal weight ranges first; Clip (ReLU6) "
@@ -88,7 +97,8 @@ class StaticParams(TechniqueParams):
 
     def needs(self) -> Needs:
         """The target decides the saturation guard."""
-        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET,))
+        timed = (Need.LATENCY,) if self.placement == "measured" else ()
+        return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, *timed))
 
 
 Bits = Literal[8, 4, 3, 2]
@@ -449,6 +459,12 @@ class MixedParams(TechniqueParams):
                 "the width of each layer is what this stage chooses",
                 "static.weights",
                 "leave it out; say what may be chosen in `widths`",
+            )
+        if self.static.placement != "all":
+            yield Problem(
+                "the width of each layer is what this stage chooses",
+                "static.placement",
+                "leave it out; `speedup` is what the clock decides here",
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.int8_weights import Guard, fit_bias, narrow_weight, quantize_weight
 from compressctl.numerics.ranges import find_range, swish_low
+from compressctl.techniques.quantize._as_overrides import ambiguous, as_overrides
 from compressctl.techniques.quantize._before import quantized_before
 from compressctl.techniques.quantize._bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import Calibration, calibrate
@@ -40,6 +41,7 @@ from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize._no_kernel import why_no_kernel
 from compressctl.techniques.quantize._noise import MOST, OutputNoise, macs_of, outlying
+from compressctl.techniques.quantize._placed import Placed, placed
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
 
@@ -47,7 +49,7 @@ _READS = "convolutions and matrix products, with stored weights"
 
 
 def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResult:
-    """Calibrate, plan, round, correct biases, and hold the gate. Raises NothingToCompressError when nothing can be quantized."""
+    """Calibrate, plan, round, correct biases, place by the clock, and hold the gate. Raises NothingToCompressError when nothing can be quantized."""
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     seen = observe(model, params, run)
     body, treated, calibration = seen.body, seen.treated, seen.calibration
@@ -69,15 +71,57 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
         restored = rejoined(restored, seen.copied, floats)
         return replace(model, body=with_biases(restored, corrected), quant=replace(plan, float_nodes=floats))
 
+    by_clock = _placed(body, treated, plan, with_floats, params, run)
+    left = [site for site in treated.sites if site.node not in by_clock.floats]
     facts: dict[str, Any] = {
         "calibration_samples": calibration.samples,
-        "quantized_nodes": len(treated.sites),
+        "quantized_nodes": len(left),
         "saturation_guard": _guard(params, run.target),
         **seen.prepared,
         **_rounding_facts(body, treated, settled),
         **say_copies(seen.copied, plan, run.events),
+        **by_clock.facts,
     }
-    return gated("quantize.static", _READS, with_floats, model, rounding_nodes(treated.sites), facts, run)
+
+    def with_more_floats(given_back: Mapping[str, str]) -> OnnxModel:
+        return with_floats({**by_clock.floats, **given_back})
+
+    result = gated("quantize.static", _READS, with_more_floats, model, rounding_nodes(left), facts, run)
+    return result if params.placement == "all" else replace(result, pinned=_pinned(result.model, seen, params, run))
+
+
+def _placed(
+    body: onnx.ModelProto,
+    treated: Treated,
+    plan: QuantPlan,
+    rebuild: Callable[[Mapping[str, str]], OnnxModel],
+    params: StaticParams,
+    run: RunContext,
+) -> Placed:
+    """What the clock puts in float. Nodes whose width an override says are not up for it."""
+    if params.placement == "all":
+        return Placed()
+    sites = [site for site in treated.sites if site.node not in treated.decided]
+    return placed(body, sites, plan.float_nodes, rebuild, params.placement_time, run)
+
+
+def _pinned(model: OnnxModel, seen: Seen, params: StaticParams, run: RunContext) -> dict[str, Any] | None:
+    """The stage as a recipe says it that searches nothing: an override for each layer in float. None where a name is not its node's alone."""
+    assert model.quant is not None
+    sites = find_sites(seen.body.graph)
+    floats = [site.node for site in sites if site.node in model.quant.float_nodes]
+    if unclear := ambiguous(floats, sites):
+        message = f"the placement is not written out as a recipe: {', '.join(unclear[:4])} names more than one thing in this graph"
+        run.events.emit("note", message=message)
+        return None
+    explicit = {
+        "ranges": seen.treated.ranges,
+        "placement": "all",
+        "keep_float": "overrides",
+        "overrides": (*params.overrides, *as_overrides(dict.fromkeys(floats, "float"))),
+    }
+    written = params.model_copy(update=explicit).model_dump(mode="json")
+    return {"use": "quantize.static", **{key: value for key, value in written.items() if key != "placement_time"}}
 
 
 def _spared(
