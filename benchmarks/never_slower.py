@@ -19,7 +19,7 @@ import numpy as np
 
 _HERE = Path(__file__).parent
 _IMAGE = "[3, 64, 64]"
-_GRAPHS = {
+GRAPHS = {
     "residual (digits)": ("{source: builtin, name: digits-resnet}", "digits"),
     "depthwise (digits)": ("{source: builtin, name: digits-depthwise}", "digits"),
     "attention (digits)": ("{source: python, factory: 'networks.py:Attention', input_shape: [1, 8, 8]}", "digits"),
@@ -51,9 +51,9 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        _write_images(folder / "images.npz")
+        write_images(folder / "images.npz")
         for backend in asked.backend:
-            for name, (model, data) in _GRAPHS.items():
+            for name, (model, data) in GRAPHS.items():
                 found.append({"graph": name, "backend": backend, **_run(folder, model, data, backend, asked.threads)})
                 print(_row(found[-1]), flush=True)
     if asked.json:
@@ -63,7 +63,7 @@ def main() -> None:
     sys.exit(bool(worse))
 
 
-def _write_images(path: Path) -> None:
+def write_images(path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(path, inputs=rng.normal(size=(400, 3, 64, 64)).astype(np.float32), labels=rng.integers(0, 10, 400))
 

@@ -78,6 +78,7 @@ BENCHMARKS = {
     "openvino_attention": _on_digits("attention", "Attention"),
     "openvino_concat": _on_digits("concat", "Concat"),
     "never_slower": Benchmark(["benchmarks/never_slower.py", "--backend", "onnxruntime"]),
+    "placement": Benchmark(["benchmarks/placement.py"]),
     "small_resnet20": _stages("small-resnet20"),
     "binary_resnet20": _stages("binary-resnet20"),
     "qat_resnet20": _stages("qat-resnet20"),

@@ -28,6 +28,7 @@ from compressctl.measure.results import (
 from compressctl.measure.speed_words import sentence, times, verdict
 from compressctl.report import decoded, fidelity
 from compressctl.report.document import Report
+from compressctl.report.placement import placement_words
 from compressctl.report.tables import first_island, islands, size_change, zero_share
 
 _NAMED = 10
@@ -278,6 +279,9 @@ def stages(part: BackendResult, report: Report) -> list[str]:
         left = untouched.words(stage.facts)
         if left is not None and "skipped" not in stage.facts:
             lines.append(f"Stage {stage.id} left {left}.")
+        placed = placement_words(stage.facts)
+        if placed is not None and "skipped" not in stage.facts:
+            lines.append(f"Stage {stage.id} {placed}.")
         near = fidelity.stage_words(stage.facts)
         if near is not None and "skipped" not in stage.facts:
             lines.append(f"After stage {stage.id}: {near}.")
