@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 import pytest
 import yaml
+from support.digit_network import digits, fitted_network
 
 import compressctl
 from compressctl.backends.dialects.cpu import active_sites
@@ -30,10 +31,11 @@ def by_a_table(backend: object, target: Target, models: Sequence[Model], *_: Any
     return tuple(takes(model) for model in models)
 
 
-def recipe(backend: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+def recipe(folder: Path, backend: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    onnx.save(fitted_network(digits()).body, folder / "digits.onnx")
     return {
         "recipe": "compressctl/v1",
-        "model": {"source": "builtin", "name": "digits-resnet"},
+        "model": {"source": "onnx", "path": str(folder / "digits.onnx")},
         "data": {"source": "digits", "calibration": 100},
         "target": {"backend": backend},
         "stages": [{"use": "quantize.static", "id": "int8", **stage}],
@@ -48,7 +50,7 @@ def test_the_clock_of_the_targets_runtime_decides_which_layer_stays_float(
         pytest.importorskip("openvino")
     monkeypatch.setattr(workspace, "latency_ms", by_a_table)
     run = compressctl.apply(
-        recipe(backend, {"placement": "measured"}), output=tmp_path / "out", measure="untimed", cache=False
+        recipe(tmp_path, backend, {"placement": "measured"}), output=tmp_path / "out", measure="untimed", cache=False
     )
     facts = run.report.stages[-1].facts
     (part,) = facts["placement"]["float_by_the_clock"]
@@ -68,7 +70,10 @@ def test_the_clock_of_the_targets_runtime_decides_which_layer_stays_float(
 def test_the_pinned_recipe_hands_over_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace, "latency_ms", by_a_table)
     compressctl.apply(
-        recipe("onnxruntime", {"placement": "measured"}), output=tmp_path / "out", measure="untimed", cache=False
+        recipe(tmp_path, "onnxruntime", {"placement": "measured"}),
+        output=tmp_path / "out",
+        measure="untimed",
+        cache=False,
     )
     pinned = yaml.safe_load((tmp_path / "out" / "recipe.pinned.yaml").read_text())
     compressctl.apply(pinned, output=tmp_path / "again", measure="untimed", cache=False)
