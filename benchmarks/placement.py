@@ -136,15 +136,16 @@ def _run(name: str, recipe: Mapping[str, Any], folder: Path, backend: str, secon
             **recipe,
             "target": {"backend": backend, "threads": 1},
             "stages": [stage],
+            # The float graph as ONNX says what the inputs are.
+            "export": [{"backend": each} for each in dict.fromkeys((backend, "onnxruntime"))],
         }
         made[which], facts[which] = _applied(written, folder / which)
         took[which] = time.monotonic() - began
-    path = folder / DEFAULT / "artifacts" / backend / "baseline"
-    floats = next(path.glob("model.onnx"), None) or next(path.glob("*.xml"))
+    floats = _baseline(folder / DEFAULT, backend)
     files = {"float": floats, **made}
     if backend == "onnxruntime":
-        files[THEIRS] = _theirs(floats, folder / "theirs.onnx", folder / DEFAULT / "recipe.yaml")
-    runs = _timed(files, backend, folder / DEFAULT / "recipe.yaml")
+        files[THEIRS] = _theirs(floats, folder / "theirs.onnx", folder / f"{DEFAULT}.yaml")
+    runs = _timed(files, _baseline(folder / DEFAULT, "onnxruntime"), backend, folder / f"{DEFAULT}.yaml")
     return {
         "graph": name,
         "cpu": this_machine().cpu,
@@ -167,11 +168,17 @@ def _applied(recipe: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Any]
     done = subprocess.run([*command, "--no-cache", "--measure", "untimed"], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr or done.stdout)
-    (folder / "recipe.yaml").write_text(source.read_text())
     report = json.loads((folder / "report.json").read_text())
-    artifacts = folder / "artifacts" / report["backends"][0]["backend"]
-    file = next(path for path in artifacts.iterdir() if path.suffix in (".onnx", ".xml"))
-    return file, report["stages"][-1]["facts"]
+    return _file(folder / "artifacts" / recipe["target"]["backend"]), report["stages"][-1]["facts"]
+
+
+def _baseline(run: Path, backend: str) -> Path:
+    """The float model as it was exported."""
+    return _file(run / "artifacts" / backend / "baseline")
+
+
+def _file(folder: Path) -> Path:
+    return next(path for path in folder.iterdir() if path.suffix in (".onnx", ".xml"))
 
 
 def _theirs(source: Path, path: Path, recipe: Path) -> Path:
@@ -202,15 +209,10 @@ def _signature(model: Path) -> Signature:
     return signature_of(onnx.load(model).graph, model)
 
 
-def _timed(files: Mapping[str, Path], backend: str, recipe: Path) -> dict[str, LatencyRun]:
+def _timed(files: Mapping[str, Path], floats: Path, backend: str, recipe: Path) -> dict[str, LatencyRun]:
     loaded = load(recipe, [], [])
     assert loaded.data is not None
-    model = next(
-        path
-        for path in (files["float"], Path(str(loaded.model.params.model_dump().get("path"))))
-        if path.suffix == ".onnx"
-    )
-    signature = _signature(model)
+    signature = _signature(floats)
     samples = Samples(signature, load_dataset(loaded.data, loaded.base, loaded.seed))
     target = Target(backend, threads=1, batch_size=1, profile=resolve_profile("auto", this_machine(), backend))
     artifacts = [Artifact(backend, path, (path,)) for path in files.values()]

@@ -19,7 +19,7 @@ from compressctl.techniques.quantize._regions import Placement, Regions, find_re
 
 REASON = "faster in float where it stands, by the clock"
 
-_MOST_BYTES = 1 << 30
+_MOST_BYTES = 512 << 20
 """Of weights in all files that are open in one go: each session holds a copy."""
 
 _FEWEST, _MOST = 5, 12
@@ -88,7 +88,7 @@ def _untimed(reason: str, run: RunContext) -> Placed:
 
 
 def _together(body: onnx.ModelProto) -> int:
-    size = sum(len(tensor.raw_data) for tensor in body.graph.initializer)
+    size = sum(tensor.ByteSize() for tensor in body.graph.initializer)
     return max(_FEWEST, min(_MOST, _MOST_BYTES // max(size, 1)))
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 import onnx
 
 from compressctl.graph.macs import node_macs
-from compressctl.graph.shapes import Shape, shapes
+from compressctl.graph.shapes import LARGEST_READ, Shape, shapes
 from compressctl.graph.sites import Kind, Site, find_sites
 
 Placement = frozenset[str]
@@ -44,7 +44,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Regions:
-    """units: by node, in graph order. floats: nodes that stay float whatever is chosen."""
+    """units: by node, in graph order. graph: whose sites they are. floats: nodes that stay float whatever is chosen."""
 
     units: Mapping[str, Unit]
     links: tuple[Link, ...]
@@ -110,7 +110,20 @@ def find_regions(
     active = {site.node for site in find_sites(body.graph, floats)}
     rounding = [site for site in sites if site.kind is not Kind.MOVE and site.node in active]
     units = _units(body.graph, rounding, known)
-    return Regions(units, _links(sites, units, known), body.graph, frozenset(floats))
+    return Regions(units, _links(sites, units, known), _without_weights(body.graph), frozenset(floats))
+
+
+def _without_weights(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """With large constants of no elements and their rank, which is all that finding sites asks of them, many times."""
+    light = onnx.GraphProto(node=graph.node, input=graph.input, output=graph.output)
+    for tensor in graph.initializer:
+        is_large = math.prod(tensor.dims) > LARGEST_READ
+        light.initializer.append(
+            onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0] * len(tensor.dims))
+            if is_large
+            else tensor
+        )
+    return light
 
 
 def _units(graph: onnx.GraphProto, sites: Sequence[Site], known: Mapping[str, Shape]) -> dict[str, Unit]:
