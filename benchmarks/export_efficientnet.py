@@ -13,6 +13,7 @@ from efficientnet_lite_pytorch import EfficientNet
 
 from compressctl.core.model import Signature, TensorSpec, TorchModel
 from compressctl.graph.lower import lower
+from compressctl.graph.tensors import all_tensors, bring_in, is_in_file
 
 
 def main(path: Path) -> None:
@@ -23,7 +24,10 @@ def main(path: Path) -> None:
         outputs=(TensorSpec("output", "float32", ("batch", 1000)),),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(lower(TorchModel(network.eval(), signature)).body, path)
+    made = lower(TorchModel(network.eval(), signature)).body
+    for tensor in filter(is_in_file, all_tensors(made)):
+        bring_in(tensor)
+    onnx.save(made, path)
     print(path)
 
 

@@ -14,6 +14,7 @@ from compressctl.core.model import OnnxModel
 from compressctl.core.target import resolve_profile
 from compressctl.core.technique import RunContext
 from compressctl.graph.sites import Site
+from compressctl.graph.tensors import size_bytes
 from compressctl.techniques.quantize._placement import Found, search
 from compressctl.techniques.quantize._regions import Placement, Regions, find_regions
 
@@ -88,7 +89,7 @@ def _untimed(reason: str, run: RunContext) -> Placed:
 
 
 def _together(body: onnx.ModelProto) -> int:
-    size = sum(tensor.ByteSize() for tensor in body.graph.initializer)
+    size = sum(map(size_bytes, body.graph.initializer))
     return max(_FEWEST, min(_MOST, _MOST_BYTES // max(size, 1)))
 
 
