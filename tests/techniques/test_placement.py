@@ -296,6 +296,28 @@ def test_a_runtime_that_is_not_installed_leaves_the_default(data: Digits, model:
     assert found.facts["left_in_float"] == {}
 
 
+def test_a_placement_that_the_runtime_does_not_run_is_none(data: Digits, model: Model) -> None:
+    """It would be the fastest."""
+    table = clock({"stem": -2.0, "body": -3.0})
+
+    def latency_ms(models: Sequence[Model]) -> tuple[float, ...]:
+        if any("body" in floats(each) for each in models):
+            raise StageError("the runtime has no kernel for this")
+        return table(models)
+
+    found = apply(model, MEASURED, own(data, model, latency_ms=latency_ms))
+    assert "stem" in floats(found.model)
+    assert "body" not in floats(found.model)
+
+
+def test_a_runtime_that_runs_nothing_ends_the_stage(data: Digits, model: Model) -> None:
+    def latency_ms(_: Sequence[Model]) -> tuple[float, ...]:
+        raise StageError("the runtime has no kernel for this")
+
+    with pytest.raises(StageError, match="no kernel for this"):
+        apply(model, MEASURED, own(data, model, latency_ms=latency_ms))
+
+
 def test_without_a_clock_it_is_refused(data: Digits, model: Model) -> None:
     with pytest.raises(StageError, match="no runtime to time placements"):
         apply(model, MEASURED, own(data, model))

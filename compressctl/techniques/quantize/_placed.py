@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import onnx
@@ -15,7 +16,7 @@ from compressctl.core.target import resolve_profile
 from compressctl.core.technique import RunContext
 from compressctl.graph.sites import Site
 from compressctl.graph.tensors import size_bytes
-from compressctl.techniques.quantize._placement import Found, search
+from compressctl.techniques.quantize._placement import Found, Timed, search
 from compressctl.techniques.quantize._regions import Placement, Regions, find_regions
 
 REASON = "faster in float where it stands, by the clock"
@@ -56,9 +57,10 @@ def placed(
         raise StageError("there is no runtime to time placements in", hint="leave `placement` out")
     latency_ms = run.latency_ms
 
-    def timed(placements: Sequence[Placement]) -> Sequence[float]:
+    def time_all(placements: Sequence[Placement]) -> Sequence[float]:
         return latency_ms([rebuild(dict.fromkeys(regions.ordered(each), REASON)) for each in placements])
 
+    timed = _without_broken(time_all)
     try:
         found = search(
             regions,
@@ -73,6 +75,32 @@ def placed(
     return Placed(
         dict.fromkeys(regions.ordered(found.placement), REASON), {"placement": _facts(found, regions, seconds, run)}
     )
+
+
+def _without_broken(time_all: Timed) -> Timed:
+    """The same, where a file that the runtime refuses, or crashes on, takes forever (a CrashError is a StageError). Raises what it raises for everything in integers."""
+    broken: set[Placement] = set()
+
+    def is_broken(placement: Placement) -> bool:
+        try:
+            time_all([placement])
+        except StageError:
+            if not placement:
+                raise
+            return True
+        return False
+
+    def timed(placements: Sequence[Placement]) -> Sequence[float]:
+        left = [each for each in placements if each not in broken]
+        try:
+            found = list(time_all(left))
+        except StageError:
+            broken.update(each for each in dict.fromkeys(left) if is_broken(each))
+            left = [each for each in placements if each not in broken]
+            found = list(time_all(left))
+        return [inf if each in broken else found.pop(0) for each in placements]
+
+    return timed
 
 
 def _other_machine(run: RunContext) -> str | None:

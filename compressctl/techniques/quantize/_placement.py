@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import exp, log
+from math import exp, inf, isfinite, log
 from statistics import mean, median
 
 from compressctl.techniques.quantize._placement_costs import fit
 from compressctl.techniques.quantize._regions import Placement, Regions
 
 Timed = Callable[[Sequence[Placement]], Sequence[float]]
-"""Latencies of files with these placements, in turn in one process, in milliseconds."""
+"""Latencies of files with these placements, in turn in one process, in milliseconds; infinite for a file that the runtime does not run."""
 
 NOTHING: Placement = frozenset()
 
@@ -166,8 +166,8 @@ class _Search:
         self.twins.append(abs(log(first) - log(last)))
         gains = [middle - log(one) for one in others]
         level = self.levels[reference]
-        for placement, gain in zip(candidates, gains, strict=True):
-            self.times.append((placement, exp(level - gain)))
+        known = [(placement, exp(level - gain)) for placement, gain in zip(candidates, gains, strict=True)]
+        self.times += [entry for entry in known if isfinite(entry[1])]
         if reference == NOTHING:
             self.integer_ms = exp(middle)
         self.seen |= {reference, *candidates}
@@ -247,7 +247,8 @@ class _Search:
                 best = fewer
         took = self._level(best) * self.integer_ms
         return best, [
-            (part, took * (exp(brings[part]) - 1.0) if part in brings else None) for part in self.regions.parts(best)
+            (part, took * (exp(brings[part]) - 1.0) if isfinite(brings.get(part, inf)) else None)
+            for part in self.regions.parts(best)
         ]
 
     def confirmed(self, best: Placement) -> tuple[float, ...]:

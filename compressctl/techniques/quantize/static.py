@@ -87,7 +87,10 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
         return with_floats({**by_clock.floats, **given_back})
 
     result = gated("quantize.static", _READS, with_more_floats, model, rounding_nodes(left), facts, run)
-    return result if params.placement == "all" else replace(result, pinned=_pinned(result.model, seen, params, run))
+    if params.placement == "all":
+        return result
+    assert isinstance(result.model, OnnxModel)
+    return replace(result, pinned=_pinned(result.model, seen, params, run))
 
 
 def _placed(
