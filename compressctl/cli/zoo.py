@@ -55,7 +55,9 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="The I-th of N parts, the same jobs each time, as in 2/8.", show_default=False),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="So many jobs at most.", show_default=False)]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="So many at most of the jobs that are not done.", show_default=False)
+]
 Store = Annotated[
     str | None,
     typer.Option(
@@ -100,10 +102,16 @@ def plan(
     estimates = Estimates.of(all_results(folder))
     count = done = unknown = 0
     seconds = 0.0
-    for standing in _standings(loaded, manifest, folder, _choice(only, shard, limit), _store(loaded, store, folder)):
+    found = _standings(loaded, manifest, folder, _choice(only, shard, limit), _store(loaded, store, folder))
+    chosen = [f"{one.planned.job.recipe_id or 'no recipe'} ({one.planned.job.why})" for one in found]
+    widths = [
+        min(most, max(map(len, words), default=0))
+        for most, words in ((40, [one.planned.job.id for one in found]), (60, chosen))
+    ]
+    for standing, recipe in zip(found, chosen, strict=True):
         job = standing.planned.job
         takes = estimates.seconds(job)
-        print(f"{job.id}  {job.recipe_id or 'no recipe'} ({job.why})  {_expected(standing, takes)}")
+        print(f"{job.id:<{widths[0]}}  {recipe:<{widths[1]}}  {_expected(standing, takes)}")
         count, done = count + 1, done + standing.is_done
         if standing.is_waiting:
             seconds, unknown = seconds + (takes or 0.0), unknown + (takes is None)
@@ -153,7 +161,7 @@ def apply(
       compressctl zoo apply zoo.yaml --shard 2/8
       compressctl zoo apply zoo.yaml --executor ray --ray-address auto
     """
-    from compressctl.zoo.drive import carry_out, whole
+    from compressctl.zoo.drive import carry_out
 
     loaded, folder = _loaded(manifest, sets, output)
     _use_shared_cache(loaded, shared_cache, shared_cache_mode)
@@ -171,17 +179,16 @@ def apply(
             tell=tell,
         )
     except KeyboardInterrupt:
-        _write_leaderboard(folder, loaded)
+        _write_leaderboard(folder, loaded, _jobs(loaded, manifest))
         raise
-    _write_leaderboard(folder, loaded)
-    found = whole(folder, loaded.budget)
-    _print_whole(folder, loaded)
-    raise typer.Exit(int(found.exit_code))
+    jobs_there = _jobs(loaded, manifest)
+    _write_leaderboard(folder, loaded, jobs_there)
+    raise typer.Exit(_print_whole(folder, loaded, jobs_there))
 
 
 @zoo.command("status")
 def status(manifest: ManifestPath, sets: Sets = None, output: Output = None, store: Store = None) -> None:
-    """Count what came of the jobs so far, also while they run.
+    """Count what came of the jobs so far, also while they run, and those that were not run yet.
 
     \b
     Examples:
@@ -189,16 +196,26 @@ def status(manifest: ManifestPath, sets: Sets = None, output: Output = None, sto
     """
     loaded, folder = _loaded(manifest, sets, output)
     _bring_results(loaded, store, folder)
-    _print_whole(folder, loaded)
+    _print_whole(folder, loaded, _jobs(loaded, manifest))
 
 
 @zoo.command("report")
-def report(manifest: ManifestPath, sets: Sets = None, output: Output = None, store: Store = None) -> None:
+def report(
+    manifest: ManifestPath,
+    sets: Sets = None,
+    output: Output = None,
+    store: Store = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="End as `zoo apply` would: with 1 where the manifest's `budget` does not hold."),
+    ] = False,
+) -> None:
     """Write the leaderboard of the results so far: HTML, CSV, JSON Lines, Markdown and JUnit.
 
     \b
     Examples:
       compressctl zoo report zoo.yaml
+      compressctl zoo report zoo.yaml --output all --check
     """
     loaded, folder = _loaded(manifest, sets, output)
     _bring_results(loaded, store, folder)
@@ -206,7 +223,10 @@ def report(manifest: ManifestPath, sets: Sets = None, output: Output = None, sto
         raise UsageError(
             f"{folder} holds no results", hint="`compressctl zoo apply` makes them; --output names another folder"
         )
-    _write_leaderboard(folder, loaded)
+    jobs = _jobs(loaded, manifest)
+    _write_leaderboard(folder, loaded, jobs)
+    if check:
+        raise typer.Exit(_print_whole(folder, loaded, jobs))
 
 
 @zoo.command("init")
@@ -333,10 +353,16 @@ def publish(
         raise type(failed[0])(f"{len(failed)} of {len(found)} could not be published")
 
 
-def _write_leaderboard(folder: Path, loaded: Manifest) -> None:
+def _jobs(loaded: Manifest, manifest: Path) -> frozenset[str] | None:
+    from compressctl.zoo.drive import own_jobs
+
+    return own_jobs(loaded, manifest.parent)
+
+
+def _write_leaderboard(folder: Path, loaded: Manifest, jobs: frozenset[str] | None) -> None:
     from compressctl.zoo.leaderboard import leaderboard, write
 
-    for path in write(leaderboard(loaded.name, folder), folder):
+    for path in write(leaderboard(loaded.name, folder, jobs), folder):
         print(path)
 
 
@@ -433,14 +459,22 @@ def _tell(result: JobResult) -> None:
     print(f"{result.job}  {result.outcome}  {result.seconds:.0f} s  {what}{again}", flush=True)
 
 
-def _print_whole(folder: Path, loaded: Manifest) -> None:
+def _print_whole(folder: Path, loaded: Manifest, jobs: frozenset[str] | None) -> int:
+    """The exit code."""
     from compressctl.zoo.drive import whole
     from compressctl.zoo.results import OUTCOME_WORDS, Outcome
 
-    found = whole(folder, loaded.budget)
+    found = whole(folder, loaded.budget, jobs)
     for outcome in Outcome:
         if found.counts.get(outcome):
             print(f"{found.counts[outcome]:>6}  {outcome}: {OUTCOME_WORDS[outcome]}")
+    if found.unreadable:
+        shown = ", ".join(found.unreadable[:5]) + (", ..." if len(found.unreadable) > 5 else "")
+        print(f"{len(found.unreadable):>6}  cannot be read, and run again with the next `zoo apply`: {shown}")
+    waiting = len(jobs) - sum(found.counts.values()) - len(found.unreadable) if jobs is not None else 0
+    if waiting and loaded.match == "first":  # else rules that fit several decide how many there are
+        print(f"{waiting:>6}  not run yet")
     for broken in found.broken:
         print(f"missed: {broken}")
     print(f"results: {folder / 'results'}" if found.counts else f"no results in {folder}")
+    return int(found.exit_code)

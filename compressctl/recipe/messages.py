@@ -15,7 +15,10 @@ from compressctl.recipe.nodes import Node, Step, find, join, shown
 def problems_of(error: ValidationError, node: Node, at: tuple[Step, ...], kind: type[BaseModel]) -> list[Problem]:
     """One problem per value: several members of a union that all refuse it are one finding."""
     found: dict[str, Problem] = {}
-    for entry in error.errors():
+    entries = error.errors()
+    for entry in entries:
+        if entry["type"] == "too_short" and any(_is_inside(other["loc"], entry["loc"]) for other in entries):
+            continue  # pydantic counts those that are right, and says of each other what is wrong
         steps = _steps_in(node, entry["loc"])
         here = find(node, steps) or node
         path = join("", *at, *steps)
@@ -28,6 +31,10 @@ def problems_of(error: ValidationError, node: Node, at: tuple[Step, ...], kind: 
     # A member of a union that takes mappings and finds something wrong inside this one is the one that was meant.
     inside = {path for path in found if any(other.startswith((f"{path}.", f"{path}[")) for other in found)}
     return [problem for path, problem in found.items() if path not in inside or _REFUSED not in problem.message]
+
+
+def _is_inside(location: Sequence[Any], of: Sequence[Any]) -> bool:
+    return len(location) > len(of) and location[: len(of)] == of
 
 
 def _steps_in(node: Node, location: Sequence[Any]) -> list[Step]:
@@ -63,6 +70,8 @@ def _words(entry: Any, node: Node, steps: list[Step], kind: type[BaseModel]) -> 
             return f"{value} is more than {context['le']:g}", None
         case "less_than":
             return f"{value} is not below {context['lt']:g}", None
+        case "string_pattern_mismatch":
+            return f"{value} is not of the form {context['pattern']}", None
         case "string_too_short" | "too_short":
             return "this is empty", None
         case other:

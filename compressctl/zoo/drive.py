@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +17,22 @@ from compressctl.core.failures import refusal
 from compressctl.core.whole_files import lock
 from compressctl.store.cache_place import cache_folder
 from compressctl.zoo.facts import FactsReader
-from compressctl.zoo.jobs import is_selected, jobs_of
+from compressctl.zoo.jobs import check_only, ids_of, is_selected, jobs_of
 from compressctl.zoo.keys import Planned, planned
 from compressctl.zoo.leaderboard import begin_anew
+from compressctl.zoo.models import models_of
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings
 from compressctl.zoo.results import (
+    LIMITED,
     MARK,
+    UNSETTLED,
     JobResult,
     Outcome,
     all_results,
     check_own,
     read_result,
+    unreadable,
     write_mark,
     write_result,
     zoo_name,
@@ -42,11 +46,17 @@ Execute = Callable[[Iterator[Planned], Surroundings, Callable[[JobResult], None]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which jobs of a zoo. only: ids, patterns over them, or `failed` for those that did not end well the last time."""
+    """Which jobs of a zoo. only: ids, patterns over them, or `failed` for those that did not end well the last time. limit: so many of
+    those that are to run."""
 
     only: Sequence[str] = ()
     shard: tuple[int, int] | None = None
     limit: int | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether jobs run again whose result still counts."""
+        return "failed" in self.only
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,21 @@ class Standing:
 
     @property
     def is_done(self) -> bool:
-        """Whether it need not run again. What stopped from outside, or may pass by itself, does."""
+        """Whether it need not run again. What stopped from outside, or may pass by itself, does, and what may now take more of what it had too little of."""
         return (
             self.result is not None
             and self.result.key == self.planned.key
-            and self.result.outcome not in (Outcome.INTERRUPTED, Outcome.MACHINE)
+            and self.result.outcome not in UNSETTLED
+            and not self._may_take_more
         )
+
+    @property
+    def _may_take_more(self) -> bool:
+        """A job without a limit that the system ended for want of memory may be given one, so that others leave it room."""
+        if self.result is None or self.result.outcome not in LIMITED:
+            return False
+        before, now = self.result.allowed, getattr(self.planned.job.resources, LIMITED[self.result.outcome])
+        return before != now and (before is None or now is None or now > before)
 
     @property
     def is_waiting(self) -> bool:
@@ -83,7 +102,7 @@ def standings(
     """In the manifest's order, one after the other. store: where results are too. fetches: whether models at addresses, and results of
     jobs that are done there, are brought, each when it is its turn.
 
-    Raises UsageError for models that are not there.
+    Raises UsageError for models that are not there, and for a choice of none.
     """
     patterns = [pattern for pattern in choice.only if pattern != "failed"]
     place = cache_folder() if cache is not None else None
@@ -93,17 +112,20 @@ def standings(
         is_wanted = is_selected(job, model, only=patterns, shard=choice.shard)
         return is_wanted and ("failed" not in choice.only or _failed(folder, job))
 
+    models = models_of(manifest, base)
+    check_only(manifest, models, patterns)
     count = 0
     try:
-        for job in jobs_of(manifest, base, facts, selected, fetches=fetches):
+        for job in jobs_of(manifest, base, facts, selected, fetches=fetches, models=models):
             if choice.limit is not None and count >= choice.limit:
                 return
-            count += 1
             here = Standing(
                 planned(job, manifest.defaults.measure, cache, strict=manifest.defaults.strict),
                 read_result(folder, job.id),
             )
-            yield here if store is None else _with_stored(here, store, brings=fetches)
+            standing = here if store is None else _with_stored(here, store, brings=fetches)
+            count += choice.repeats or not standing.is_done
+            yield standing
     finally:
         facts.close()
 
@@ -159,11 +181,10 @@ def carry_out(
                 threading.Event(),
                 manifest.defaults.strict,
             )
-            again = "failed" in choice.only
             waiting = (
                 one.planned
                 for one in standings(manifest, base, folder, choice, cache, store=store, fetches=True)
-                if again or not one.is_done
+                if choice.repeats or not one.is_done
             )
 
             def keep(result: JobResult) -> None:
@@ -197,11 +218,12 @@ def _put(store: ZooStore, result: JobResult) -> None:
 
 @dataclass(frozen=True)
 class Whole:
-    """What came of a zoo. broken: limits of its budget that do not hold, in words."""
+    """What came of a zoo. broken: limits of its budget that do not hold, in words. unreadable: jobs whose results say nothing."""
 
     counts: dict[Outcome, int]
     size: int
     broken: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -210,14 +232,27 @@ class Whole:
         return ExitCode.INTERRUPTED if self.counts.get(Outcome.INTERRUPTED) else ExitCode.DONE
 
 
-def whole(folder: Path, budget: ZooBudget) -> Whole:
-    """Of all results in the folder. Without limits of its own, no job may fail or miss."""
+def own_jobs(manifest: Manifest, base: Path) -> frozenset[str] | None:
+    """What the manifest's jobs may be called: results of models that it has no more do not count. None, and a warning, where its models
+    cannot be listed here; then all results do."""
+    try:
+        return frozenset(name for model in models_of(manifest, base) for name in ids_of(manifest, model))
+    except CompressctlError as error:
+        warnings.warn(
+            f"all results in the folder count, also of models that the manifest has no more: {error}", stacklevel=2
+        )
+        return None
+
+
+def whole(folder: Path, budget: ZooBudget, jobs: Container[str] | None = None) -> Whole:
+    """Of all results in the folder, or of these jobs'. Without limits of its own, no job may fail or miss; one whose result cannot be read has failed."""
     counts: Counter[Outcome] = Counter()
     size = 0
-    for result in all_results(folder):
+    for result in all_results(folder, jobs):
         counts[result.outcome] += 1
         size += result.figures.size_after if result.figures is not None and result.outcome is Outcome.GOOD else 0
-    total = sum(counts.values())
+    unknown = tuple(unreadable(folder, jobs))
+    total = sum(counts.values()) + len(unknown)
     missed = counts[Outcome.MISSED]
     failed = total - missed - counts[Outcome.GOOD]
     broken = [
@@ -226,7 +261,7 @@ def whole(folder: Path, budget: ZooBudget) -> Whole:
     ]
     if budget.total_size is not None and size > budget.total_size:
         broken.append(f"the files are {size:,} bytes together, {budget.total_size:,} are allowed")
-    return Whole(dict(counts), size, tuple(broken))
+    return Whole(dict(counts), size, tuple(broken), unknown)
 
 
 def _over(what: str, count: int, limit: int | str, total: int) -> list[str]:

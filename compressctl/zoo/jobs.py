@@ -53,6 +53,23 @@ def is_selected(job: str, model: str, *, only: Sequence[str] = (), shard: tuple[
     return int(hashlib.sha256(job.encode()).hexdigest()[:12], 16) % count == index - 1
 
 
+def ids_of(manifest: Manifest, model: Model) -> frozenset[str]:
+    """What a model's jobs may be called, whatever its rules ask of it."""
+    if manifest.match == "first":
+        return frozenset([model.id])
+    uses = (model.entry.recipe, manifest.defaults.recipe)
+    rules = [*manifest.recipes, *(Rule(use=use) for use in uses if use is not None)]
+    return frozenset([model.id, *(f"{model.id}@{rule.name}" for rule in rules)])
+
+
+def check_only(manifest: Manifest, models: Sequence[Model], only: Sequence[str]) -> None:
+    """Raises UsageError for a pattern that no job may be called by: a slip, after which nothing would run and nothing would be said."""
+    for pattern in only:
+        if not any(matches(pattern, (model.id, *ids_of(manifest, model))) for model in models):
+            shown = ", ".join(model.id for model in models[:8]) + (", ..." if len(models) > 8 else "")
+            raise UsageError(f"--only: no job fits {shortened(pattern, 100)!r}", hint=f"there are: {shown}")
+
+
 def jobs_of(
     manifest: Manifest,
     base: Path,
@@ -60,9 +77,10 @@ def jobs_of(
     selected: IsSelected = lambda job, model: True,
     *,
     fetches: bool = False,
+    models: Sequence[Model] | None = None,
 ) -> Iterator[Job]:
-    """facts: asked for models that a rule looks into, and no others. fetches: whether models at addresses are brought."""
-    for model in models_of(manifest, base):
+    """models: where they were found already. facts: asked for models that a rule looks into, and no others. fetches: whether models at addresses are brought."""
+    for model in models_of(manifest, base) if models is None else models:
         # Where each model has one job, its id is known before the model is looked at, which may have to be brought for that.
         if manifest.match == "all" or selected(model.id, model.id):
             yield from (job for job in _jobs(manifest, model, base, facts, fetches) if selected(job.id, job.model))

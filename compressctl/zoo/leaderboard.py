@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,9 +69,9 @@ class Leaderboard:
         return {outcome: counts[outcome] for outcome in Outcome if counts[outcome]}
 
 
-def leaderboard(name: str, folder: Path) -> Leaderboard:
-    """Of all results in a zoo's folder."""
-    rows = [row_of(result) for result in all_results(folder)]
+def leaderboard(name: str, folder: Path, jobs: Container[str] | None = None) -> Leaderboard:
+    """Of all results in a zoo's folder. jobs: of these alone."""
+    rows = [row_of(result) for result in all_results(folder, jobs)]
     return Leaderboard(name, rows, list(_changes(_read(folder / _BEFORE), rows)))
 
 

@@ -10,20 +10,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from compressctl.core.errors import UsageError
+from compressctl.zoo.results import zoo_name
 
 MOST_FILES, _MOST_ENTRIES = 100_000, 2_000_000
 _ANY_FOLDERS = "**"
 
 
-def files_for(pattern: str) -> list[Path]:
-    """By name; no folders, nothing hidden that the pattern does not name. `**` follows no link, other steps do.
+def files_for(base: Path, pattern: str) -> list[Path]:
+    """By name; no folders, nothing hidden that the pattern does not name. base: where a relative pattern starts, whose name is no pattern.
 
+    `**` follows no link, other steps do, and enters no folder that zoos, runs and searches wrote: what they export are no models of a zoo.
     Raises UsageError for a pattern that finds more than a zoo may have, or looks through a whole disk.
     """
-    start = fixed_part(pattern)
-    steps = tuple(Path(pattern).parts[len(start.parts) :])
+    steps = tuple(Path(pattern).parts[len(_fixed(pattern)) :])
     found = []
-    for file in _found(start, steps, pattern):
+    for file in _found(fixed_part(base, pattern), steps, pattern):
         found.append(file)
         if len(found) > MOST_FILES:
             raise UsageError(
@@ -32,11 +33,15 @@ def files_for(pattern: str) -> list[Path]:
     return sorted(found)
 
 
-def fixed_part(pattern: str) -> Path:
+def fixed_part(base: Path, pattern: str) -> Path:
     """The folder before the first step with a wildcard."""
+    return base.joinpath(*_fixed(pattern))
+
+
+def _fixed(pattern: str) -> tuple[str, ...]:
     steps = Path(pattern).parts
     first = next((number for number, step in enumerate(steps) if glob.has_magic(step)), len(steps) - 1)
-    return Path(*steps[:first])
+    return steps[: max(first, 0)]
 
 
 def _found(start: Path, steps: tuple[str, ...], pattern: str) -> Iterator[Path]:
@@ -55,7 +60,18 @@ def _found(start: Path, steps: tuple[str, ...], pattern: str) -> Iterator[Path]:
                 if len(steps) in reached and entry.is_file():
                     yield folder / entry.name
                 elif reached - {len(steps)} and entry.is_dir():
+                    if _is_written(folder / entry.name):
+                        reached = _reached(entry, places, steps, by_any=False)
                     folders.append((folder / entry.name, reached))
+
+
+def _is_written(folder: Path) -> bool:
+    """Whether a zoo, a run or a search of ours lies there."""
+    return (
+        zoo_name(folder) is not None
+        or all((folder / name).is_file() for name in ("events.jsonl", "recipe.lock.yaml"))
+        or ((folder / "search.json").is_file() and (folder / "journal").is_dir())
+    )
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -64,8 +80,10 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def _reached(entry: os.DirEntry[str], places: frozenset[int], steps: tuple[str, ...]) -> frozenset[int]:
-    """Where in the pattern one stands behind this entry."""
+def _reached(
+    entry: os.DirEntry[str], places: frozenset[int], steps: tuple[str, ...], *, by_any: bool = True
+) -> frozenset[int]:
+    """Where in the pattern one stands behind this entry. by_any: whether `**` may mean it."""
     reached = set()
     for place in places:
         if place == len(steps):
@@ -75,7 +93,7 @@ def _reached(entry: os.DirEntry[str], places: frozenset[int], steps: tuple[str, 
             continue
         if step != _ANY_FOLDERS:
             reached |= {place + 1} if fnmatchcase(entry.name, step) else set()
-        elif not entry.is_symlink():
+        elif by_any and not entry.is_symlink():
             reached.add(place)
     return _with_none_skipped(reached, steps)
 

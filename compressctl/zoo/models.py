@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
+from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
 from compressctl.recipe.variables import escaped
 from compressctl.sources.addressed import pinned, pinned_if_known
@@ -55,36 +59,50 @@ class Model:
 def models_of(manifest: Manifest, base: Path) -> list[Model]:
     """In the manifest's order, and by path within a pattern. base: the manifest's folder.
 
-    Raises UsageError for ids that are taken, and patterns that find nothing.
+    Raises UsageError for ids that are taken, and patterns that find nothing. Patterns of `include` and `exclude` that fit no id are warnings.
     """
     found: list[Model] = []
     taken: dict[str, int] = {}
+    unused = {(key, pattern) for key in ("include", "exclude") for pattern in getattr(manifest, key)}
     for position, entry in enumerate(manifest.models):
-        for model in _models(entry, position, base, taken):
+        for model in _models(entry, position, base, taken, manifest.store):
             if len(found) >= MOST_FILES:
                 raise UsageError(f"the manifest names more than {MOST_FILES:,} models", hint="divide it")
+            unused -= {one for one in unused if matches(one[1], (model.id,))}
             if manifest.is_wanted(model.id):
                 found.append(model)
+    for key, pattern in sorted(unused):
+        warnings.warn(f"{key}: no model's id fits {pattern}", stacklevel=2)
+    if not found:
+        raise UsageError(
+            "`include` and `exclude` leave no model", hint="they are patterns over ids, as `zoo plan` shows them"
+        )
     return found
 
 
-def _models(entry: ModelEntry, position: int, base: Path, taken: dict[str, int]) -> Iterator[Model]:
-    """taken: ids of other models in small letters, since there are disks that know no others; see _unused."""
+def _models(entry: ModelEntry, position: int, base: Path, taken: dict[str, int], own: str | None) -> Iterator[Model]:
+    """taken: ids of other models in small letters, since there are disks that know no others; see _unused. own: the address of the
+    zoo's results, which are no models."""
     at = f"models[{position}]"
     if entry.glob is not None and is_address(entry.glob):
         address = parse(entry.glob)
         start_place = fixed_place(address).place
-        for one in find(address, MOST_FILES):
+        found = [one for one in find(address, MOST_FILES) if not _is_below(own, one.address.text)]
+        if not found:
+            raise UsageError(f"{at}: no file fits {entry.glob}", hint="patterns name a bucket, folders and an ending")
+        for one in found:
             name = one.address.place.removeprefix(start_place)
             model_id = _unused(_legal(str(Path(name).with_suffix(""))), taken)
             yield Model(model_id, entry, at=OnnxParams(path=one.address.text))
         return
     if entry.glob is not None:
-        pattern = str(base / entry.glob)
-        files = files_for(pattern)
+        files = files_for(base, entry.glob)
         if not files:
-            raise UsageError(f"{at}: no file fits {entry.glob}", hint="patterns start from the manifest's folder")
-        start = fixed_part(pattern)
+            raise UsageError(
+                f"{at}: no file fits {entry.glob or 'a pattern of nothing'}",
+                hint="patterns start from the manifest's folder, and `**` enters no folder that a zoo or a run wrote",
+            )
+        start = fixed_part(base, entry.glob)
         for file in files:
             yield Model(_unused(_legal(str(file.relative_to(start).with_suffix(""))), taken), entry, file.absolute())
         return
@@ -96,9 +114,21 @@ def _models(entry: ModelEntry, position: int, base: Path, taken: dict[str, int])
     yield Model(_unused(name, taken), entry, path, params)
 
 
+def _is_below(folder: str | None, address: str) -> bool:
+    return folder is not None and address.startswith(f"{folder.rstrip('/')}/")
+
+
 def _legal(text: str) -> str:
-    """As an id, which becomes a file's name, and so tells nobody what the environment gave."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", without_secrets(text)).strip("-.")[:80] or "model"
+    """As an id, which becomes a file's name, and so tells nobody what the environment gave.
+
+    Of names in other scripts, which all would be one, a digest stays: an id must not depend on which other files there are.
+    """
+    told = without_secrets(text)
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", told).strip("-.")[:80]
+    if not any(letter.isalnum() and not letter.isascii() for letter in told):
+        return plain or "model"
+    normal = unicodedata.normalize("NFC", told).encode(errors="surrogatepass")
+    return f"{plain or 'model'}-{hashlib.sha256(normal).hexdigest()[:8]}"
 
 
 def _unused(name: str, taken: dict[str, int]) -> str:

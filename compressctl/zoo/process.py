@@ -24,7 +24,7 @@ from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.outcome import BY_CODE, figures_of, outcome_of
 from compressctl.zoo.pauses import Pauses
-from compressctl.zoo.results import LOGS, RUNS, TEMPORARY, TRANSIENT, JobResult, Outcome
+from compressctl.zoo.results import LIMITED, LOGS, RUNS, TEMPORARY, TRANSIENT, JobResult, Outcome
 
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -94,6 +94,7 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
         report=f"{RUNS}/{job.id}/report.html" if report.with_suffix(".html").exists() else None,
         figures=figures_of(report),
         command=tuple(command(job, around)),
+        allowed=getattr(job.resources, LIMITED[outcome]) if outcome in LIMITED else None,
     )
 
 
@@ -129,6 +130,7 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
     for path in (temporary, log):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(path)
+    _remove_reports(around.folder / RUNS / job.id)
     temporary.mkdir()
     limits = {"data": job.resources.memory + _SPARE if job.resources.memory is not None else None}
     start = [
@@ -156,6 +158,13 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
             _kill(process)
             around.pauses.remove(process.pid)
             _remove(temporary)
+
+
+def _remove_reports(run: Path) -> None:
+    """What says how the job ended: of another attempt, or under another recipe, it would speak for one that was killed."""
+    if run.is_dir() and not run.is_symlink():
+        for name in ("report.json", "report.html"):
+            _remove(run / name)
 
 
 def _remove(path: Path) -> None:

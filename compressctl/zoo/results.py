@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Self
@@ -52,6 +52,12 @@ class Outcome(StrEnum):
 TRANSIENT = frozenset({Outcome.MACHINE})
 """What may pass by itself. A job that took more than it may will do so again."""
 
+UNSETTLED = TRANSIENT | {Outcome.INTERRUPTED, Outcome.MISSING}
+"""How a job ends that the next `zoo apply` tries again: nothing of the job need have changed for it to end otherwise."""
+
+LIMITED = {Outcome.MEMORY: "memory", Outcome.TIME: "time", Outcome.DISK: "disk"}
+"""Which of a job's resources it took too much of."""
+
 OUTCOME_WORDS = {
     Outcome.GOOD: "inside their budgets",
     Outcome.MISSED: "a budget or gate missed",
@@ -98,6 +104,7 @@ class Figures(BaseModel):
 class JobResult(BaseModel):
     """key: what decided the run, see keys.py; a result under another key is not this job's any more.
 
+    allowed: how much it might take, bytes or seconds, of what it took too much of (see LIMITED); None: it had no limit, or ended otherwise.
     report, log: relative to the zoo's folder. lost: what became of nodes or workers of a cluster that it ran on before. seconds: on the clock; paused_seconds of them it stood still for others' timings.
     """
 
@@ -122,6 +129,7 @@ class JobResult(BaseModel):
     figures: Figures | None
     command: tuple[str, ...]
     lost: tuple[str, ...] = ()
+    allowed: Count | None = None
 
     @model_validator(mode="after")
     def _leads_to_its_own_report(self) -> Self:
@@ -179,9 +187,20 @@ def read_result(folder: Path, job_id: str) -> JobResult | None:
     return found if found.job == job_id else None
 
 
-def all_results(folder: Path) -> Iterator[JobResult]:
-    """One after the other, by name: as many as there are need not be in memory."""
-    for file in sorted((folder / RESULTS).glob("*.json")):
-        found = read_result(folder, file.stem)
+def all_results(folder: Path, jobs: Container[str] | None = None) -> Iterator[JobResult]:
+    """One after the other, by name: as many as there are need not be in memory. jobs: of these alone, where a manifest has others no more."""
+    for file in _files(folder):
+        found = read_result(folder, file.stem) if jobs is None or file.stem in jobs else None
         if found is not None:
             yield found
+
+
+def unreadable(folder: Path, jobs: Container[str] | None = None) -> list[str]:
+    """Jobs whose results are there and say nothing: damaged, or of a version to come."""
+    names = (file.stem for file in _files(folder) if jobs is None or file.stem in jobs)
+    return [name for name in names if read_result(folder, name) is None]
+
+
+def _files(folder: Path) -> list[Path]:
+    """None that is still being written."""
+    return sorted(file for file in (folder / RESULTS).glob("*.json") if not file.name.startswith("."))

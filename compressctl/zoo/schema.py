@@ -88,6 +88,17 @@ def _takes_files(text: str) -> str:
 FolderAddress = Annotated[str, AfterValidator(_takes_files)]
 
 
+def _name(text: str) -> str:
+    if text and not re.fullmatch(NAME, text):
+        raise ValueError(
+            "a name has letters (a to z), digits, `.`, `_` and `-`, at most 100, and begins with one of the first two: it becomes a file's"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
 class Resources(Section):
     """What a job may take. A job that takes more is stopped, and is a row that says so."""
 
@@ -148,7 +159,12 @@ class Rule(Section):
     """A recipe, and the models that it is for."""
 
     use: str = Field(description="a recipe's file, or builtin:NAME")
-    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=NAME)
+    id: Name | None = Field(
+        None,
+        description="what results call it (default: the file's name)",
+        min_length=1,
+        json_schema_extra={"pattern": NAME},
+    )
     when: When = When()
     set: dict[str, Any] = Field({}, description="values of the recipe, as in {stages.int8.ranges: mse}")
     resources: Resources = Resources()
@@ -162,7 +178,12 @@ class Rule(Section):
 class ModelEntry(Section):
     """One model, or all that a pattern finds."""
 
-    id: str | None = Field(None, description="what results call it (default: the file's name)", pattern=NAME)
+    id: Name | None = Field(
+        None,
+        description="what results call it (default: the file's name)",
+        min_length=1,
+        json_schema_extra={"pattern": NAME},
+    )
     path: FilePath | None = Field(
         None, description="an ONNX file, relative to the manifest, or its address: s3://, gs://, hf://, https://"
     )
@@ -172,7 +193,7 @@ class ModelEntry(Section):
     )
     glob: FilePath | None = Field(None, description="ONNX files, as in `models/**/*.onnx` or `s3://bucket/**/*.onnx`")
     model: dict[str, Any] | None = Field(None, description="a model of another source, as a recipe has it")
-    task: Task | None = Field(None, description="what its outputs mean; a recipe that says nothing takes it")
+    task: Task | None = Field(None, description="what its outputs mean, whatever its recipe says")
     tags: tuple[str, ...] = ()
     recipe: str | None = Field(None, description="a recipe for it, whatever the rules say")
     set: dict[str, Any] = Field({}, description="values of its recipe")
@@ -233,7 +254,7 @@ class Defaults(Section):
 class Manifest(Section):
     """A zoo: models, recipes for them, and limits."""
 
-    name: str = Field("", description="default: the file's name", pattern=f"{NAME}|^$")
+    name: Name = Field("", description="default: the file's name", json_schema_extra={"pattern": f"{NAME}|^$"})
     defaults: Defaults = Defaults()
     models: tuple[ModelEntry, ...] = Field(min_length=1)
     recipes: tuple[Rule, ...] = ()

@@ -21,7 +21,7 @@ def manifest_for(folder: Path, name: str) -> Mapping[str, str]:
     """The texts of two files by name, which are to lie beside the folder's models. Raises UsageError for a folder without any."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="name one that holds .onnx files")
-    files = [path.relative_to(folder) for path in files_for(str(folder / "**" / "*.onnx"))]
+    files = [path.relative_to(folder) for path in files_for(folder, "**/*.onnx")]
     if not files:
         raise UsageError(
             f"{folder} holds no .onnx file", hint="models of other sources are named one by one, see docs/zoo.md"

@@ -108,6 +108,59 @@ def test_a_pattern_that_finds_a_whole_disk_is_refused(tmp_path: Path, monkeypatc
     assert len(models_of(manifest(tmp_path, "models: [{glob: '**/*.onnx'}]"), tmp_path)) == 3
 
 
+def test_what_zoos_runs_and_searches_export_is_no_model_of_a_zoo(tmp_path: Path) -> None:
+    """A manifest that lies beside its models, where `runs/` lies too once it was applied."""
+    files = {
+        "a.onnx": "", "runs/zoo-z/zoo.json": '{"name": "z"}', "runs/zoo-z/runs/a/artifacts/model.onnx": "", "runs/b.onnx": "",
+        "run/events.jsonl": "", "run/recipe.lock.yaml": "", "run/artifacts/model.onnx": "", "found/search.json": "{}",
+        "found/journal/1.json": "", "found/model.onnx": "", "mine/zoo.json": "an animal park", "mine/c.onnx": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def ids(pattern: str) -> list[str]:
+        found = manifest(tmp_path, f"models: [{{glob: '{pattern}'}}]")
+        return [model.id for model in models_of(found, tmp_path)]
+
+    assert ids("**/*.onnx") == ["a", "mine-c", "runs-b"]
+    assert ids("runs/zoo-z/runs/*/**/*.onnx") == ["a-artifacts-model"]
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "models[v2]*"
+    folder.mkdir()
+    (folder / "a.onnx").touch()
+    assert [model.id for model in models_of(manifest(folder, "models: [{glob: '**/*.onnx'}]"), folder)] == ["a"]
+
+
+def test_ids_of_names_in_other_scripts_do_not_depend_on_other_files(tmp_path: Path) -> None:
+    found = manifest(tmp_path, "models: [{glob: '*.onnx'}]")
+
+    def ids() -> dict[str, str]:
+        return {model.path.name: model.id for model in models_of(found, tmp_path) if model.path is not None}
+
+    (tmp_path / "模型.onnx").touch()
+    alone = ids()
+    for name in ("数据.onnx", "модель 5.onnx", "a.onnx"):
+        (tmp_path / name).touch()
+    assert ids()["模型.onnx"] == alone["模型.onnx"]
+    assert ids()["a.onnx"] == "a"
+    assert ids()["модель 5.onnx"].startswith("5-")
+    assert len(set(ids().values())) == 4
+
+
+def test_patterns_that_choose_no_model_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").touch()
+    with (
+        pytest.warns(UserWarning, match="include: no model's id fits typo"),
+        pytest.raises(UsageError, match="leave no model"),
+    ):
+        models_of(manifest(tmp_path, "models: [{glob: '*.onnx'}]\ninclude: ['typo*']"), tmp_path)
+    with pytest.warns(UserWarning, match="exclude: no model's id fits typo"):
+        assert len(models_of(manifest(tmp_path, "models: [{glob: '*.onnx'}]\nexclude: ['typo*']"), tmp_path)) == 1
+
+
 @pytest.mark.parametrize(
     ("models", "says"),
     [("[{glob: 'm/*.onnx'}]", "no file fits"), ("[{path: a.onnx}, {path: b/a.onnx}]", "the id a is taken")],

@@ -50,7 +50,7 @@ def test_a_manifest_is_read_with_its_units(tmp_path: Path) -> None:
         ("2GiB", "much", "not a size"),
         ("path: a.onnx", "path: a.onnx, glob: b", "one of `path`, `glob` and `model`"),
         ("2 %", "200 %", "not a share"),
-        ("id: a", "id: ../a", "models[0].id"),
+        ("id: a", "id: ../a", "models[0].id: a name has letters"),
         ("cores: 2", "cores: 0", "is less than 1"),
         ("cores: 2", "ray: {memory: 5}", "`cores` and `memory`"),
         ("cores: 2", "ray: {timing: 1.5}", "whole ones, or a part of one"),
@@ -64,6 +64,12 @@ def test_what_is_wrong_is_said_with_its_place(old: str, new: str, says: str, tmp
         read(tmp_path, GOOD.replace(old, new))
     assert says in str(refused.value)
     assert "all.yaml:" in str(refused.value)
+
+
+def test_what_is_wrong_with_the_only_model_is_all_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as refused:
+        read(tmp_path, "zoo: compressctl/v1\nmodels: [{path: a.onnx, id: a/b}]\n")
+    assert [problem.path for problem in refused.value.problems] == ["models[0].id"]
 
 
 def test_everything_is_said_at_once(tmp_path: Path) -> None:

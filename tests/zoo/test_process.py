@@ -197,3 +197,16 @@ def test_an_error_of_the_driver_stops_what_runs(around: Surroundings, monkeypatc
     jobs = [Planned(Job(seconds, seconds, "r.yaml", "r", (), Resources(), ""), "key") for seconds in ("0", "600")]
     with pytest.raises(OSError, match="no space"):
         run_local(iter(jobs), around, tell, workers=2)
+
+
+def test_what_an_attempt_before_reported_is_not_told_of_one_that_was_killed(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_folder = around.folder / "runs/poison"
+    run_folder.mkdir(parents=True)
+    for name in ("report.json", "report.html"):
+        (run_folder / name).write_text("of another recipe")
+    (run_folder / "mine.txt").write_text("mine")
+    result = run(around, monkeypatch, "import os; os.kill(os.getpid(), 9)")
+    assert (result.outcome, result.report) == (Outcome.MEMORY, None)
+    assert [file.name for file in run_folder.iterdir()] == ["mine.txt"]
