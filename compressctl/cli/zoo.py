@@ -456,7 +456,8 @@ def _telling(loaded: Manifest, folder: Path) -> Callable[[JobResult], None]:
 def _tell(result: JobResult) -> None:
     what = result.figures.headline if result.figures is not None and result.figures.headline else result.message
     again = f"  (sent again: {'; '.join(result.lost)})" if result.lost else ""
-    print(f"{result.job}  {result.outcome}  {result.seconds:.0f} s  {what}{again}", flush=True)
+    notes = f"  ({'; '.join(result.notes)})" if result.notes else ""
+    print(f"{result.job}  {result.outcome}  {result.seconds:.0f} s  {what}{notes}{again}", flush=True)
 
 
 def _print_whole(folder: Path, loaded: Manifest, jobs: frozenset[str] | None) -> int:

@@ -12,11 +12,19 @@ from compressctl.core.errors import UsageError
 from compressctl.core.needs import Section
 
 
+class UnmatchedPatternError(UsageError):
+    """A pattern that fits nothing in the model."""
+
+    def __init__(self, message: str, pattern: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.pattern = pattern
+
+
 class Override(Section):
     """Another treatment for the parts of a model that a pattern matches."""
 
     match: str = Field(
-        description="shell-style pattern over names of layers, nodes and weights and over their types; matching nothing is an error",
+        description="shell-style pattern over names of layers, nodes and weights and over their types; matching nothing is an error, see `unmatched`",
         min_length=1,
     )
 
@@ -47,14 +55,16 @@ def matching(
 ) -> list[_Part]:
     """The parts that a pattern of a recipe means. names: of a part, the one to show first. also: names that it may mean besides.
 
-    Raises UsageError for a pattern that means nothing: a slip, which would otherwise change nothing without a word.
+    Raises UnmatchedPatternError for a pattern that means nothing: a slip, which would otherwise change nothing without a word.
     """
     found = [part for part in parts if matches(pattern, names(part))]
     if found or matches(pattern, also):
         return found
     shown = ", ".join(next((name for name in names(part) if name), "") for part in parts[:_SHOWN])
     more = ", ..." if len(parts) > _SHOWN else ""
-    raise UsageError(f"{key}: {pattern!r} matches no {what}", hint=f"there are: {shown}{more}" if parts else None)
+    raise UnmatchedPatternError(
+        f"{key}: {pattern!r} matches no {what}", pattern, hint=f"there are: {shown}{more}" if parts else None
+    )
 
 
 def last_overrides(overrides: Sequence[_Given], parts: Mapping[str, Sequence[str | None]]) -> dict[str, _Given]:

@@ -12,7 +12,6 @@ from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.failures import failed_stage
 from compressctl.core.model import Form, Model, OnnxModel, StageRecord, TorchModel
 from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
-from compressctl.core.registry import load
 from compressctl.core.streaming import in_words as states_in_words
 from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import restricted
@@ -31,6 +30,7 @@ from compressctl.pipeline.plan import Step, if_slower, stage_seed
 from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_images, check_judge, check_splits, fly, unfit_for
 from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.stage_result import checked
+from compressctl.pipeline.unmatched import carried_out
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.order import export_options
@@ -125,7 +125,7 @@ class Executor:
                         self._set_aside(step, self.workspace.read(step.key, step.id))
                     continue
                 cached = self.workspace.read(step.key, step.id) if position == resume_at else None
-                if cached is not None:
+                if cached is not None and not self._is_refused(cached):
                     model = cached
                     done.update(cached=True)
                     self.records = [replace(record, cached=True) for record in model.history]
@@ -170,6 +170,12 @@ class Executor:
         lowered = as_graph(model)
         backend = open_backend(self.workspace.plan.target.backend)
         self._between.append(Subject(step.id, backend.build(lowered, self.workspace.target, folder), lowered))
+
+    def _is_refused(self, model: Model) -> bool:
+        """Whether a run that left patterns out made it, and this one does not."""
+        return self.workspace.recipe.unmatched == "error" and any(
+            "unmatched" in record.facts for record in model.history
+        )
 
     def _furthest_cached(self, steps: Sequence[Step]) -> int:
         """The last step whose output is cached: everything before it need not even be read."""
@@ -216,7 +222,8 @@ class Executor:
             context = telling(context, self.process_group)
         before = model_digest(model)
         try:
-            result = checked(load(spec.implementation)(model, stage.params, context))
+            result, left_out = carried_out(spec, model, stage.params, context, self.workspace.recipe.unmatched)
+            result = checked(result)
             refuse_change(before, model)
         except CompressctlError as error:
             error.message = f"stage {stage.id} ({stage.use}): {error.message}"
@@ -225,7 +232,7 @@ class Executor:
             raise
         except BaseException as error:
             raise failed_stage(f"stage {stage.id} ({stage.use})", error, self.workspace.folder) from error
-        facts = dict(result.facts)
+        facts = {**result.facts, **({"unmatched": list(left_out)} if left_out else {})}
         kept = self._is_kept(stage, spec, (model, result.model), facts)
         if kept and "fidelity" not in facts:
             facts |= self._fidelity(stage, result.model)

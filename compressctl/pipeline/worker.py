@@ -14,7 +14,6 @@ from compressctl.core.cache import Cache
 from compressctl.core.custom_ops import using
 from compressctl.core.errors import CompressctlError, ExitCode
 from compressctl.core.events import Events
-from compressctl.core.registry import load
 from compressctl.core.technique import RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import Undeclared
 from compressctl.pipeline.executor import Executor
@@ -22,6 +21,7 @@ from compressctl.pipeline.plan import Plan
 from compressctl.pipeline.process_group import ProcessGroup
 from compressctl.pipeline.serialization import read_model
 from compressctl.pipeline.signals import ending_signals_interrupt, ignore_ending_signals
+from compressctl.pipeline.unmatched import carried_out
 from compressctl.pipeline.workspace import Workspace
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.load import libraries
@@ -71,7 +71,8 @@ def _take_part(executor: Executor, order: dict[str, Any], process_group: Process
     spec: TechniqueSpec = techniques.get(stage.use)
     key = next(step.key for step in executor.workspace.plan.steps if step.id == order["stage"])
     model = read_model(Path(order["folder"]), executor.workspace.fresh_copy, executor.workspace.recipe)
-    load(spec.implementation)(model, stage.params, _listening(executor.context(stage, spec, key), process_group))
+    run = _listening(executor.context(stage, spec, key), process_group)
+    carried_out(spec, model, stage.params, run, executor.workspace.recipe.unmatched)
 
 
 def _end_after(failure: Exception, process_group: ProcessGroup) -> int:

@@ -23,6 +23,7 @@ from compressctl.recipe.schema import (
     PipelineSection,
     SearchSection,
     TargetSection,
+    Unmatched,
 )
 
 
@@ -76,6 +77,11 @@ def schema() -> dict[str, Any]:
                 "type": "boolean",
                 "default": False,
                 "description": "write each exported ONNX file packed for transport too, decode it again and compare",
+            },
+            "unmatched": {
+                "enum": list(get_args(Unmatched)),
+                "default": "error",
+                "description": "what becomes of a pattern in overrides and lists of a stage that fits nothing in the model: note, for a recipe of many models, leaves it out",
             },
             "budget": _object(BudgetSection, definitions),
         },

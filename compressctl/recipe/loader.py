@@ -42,6 +42,7 @@ from compressctl.recipe.schema import (
     SearchSection,
     Stage,
     TargetSection,
+    Unmatched,
 )
 from compressctl.recipe.set_of_files import for_one_file
 from compressctl.recipe.variables import escaped
@@ -63,6 +64,7 @@ _SECTIONS = (
     "search",
     "export",
     "pack",
+    "unmatched",
     "budget",
 )
 _STAGE_KEYS = ("use", "id", "enabled", "gate", "if_slower")
@@ -118,6 +120,7 @@ class _Reader:
         budget = self._section("budget", BudgetSection)
         export = self._export(target)
         pack = self._value("pack", bool, False)
+        unmatched: Unmatched = self._choice(("unmatched",), get_args(Unmatched), "error")
         if isinstance(budget, BudgetSection) and budget.packed_size is not None and not pack:
             self._problem("nothing is packed that this could bound", ("budget", "packed_size"), "add `pack: true`")
         search = self._search()
@@ -139,6 +142,7 @@ class _Reader:
             base=self.path.parent,
             resolved={},
             pack=pack,
+            unmatched=unmatched,
             decode=decode,
             loss=loss,
             heads=heads,
@@ -538,6 +542,7 @@ def _treatment(recipe: Recipe) -> dict[str, Any]:
         "stages": stages,
         "export": [{"backend": entry.backend, **_set_values(entry.params)} for entry in recipe.export],
         "pack": recipe.pack,
+        **({"unmatched": recipe.unmatched} if recipe.unmatched != "error" else {}),
         "budget": recipe.budget.model_dump(mode="json"),
     }
 

@@ -37,6 +37,7 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 | `search` | instead of `stages`, `export` and `budget`: what is asked of the file, see [search](#search) |
 | `export` | a list of backends, or of `{backend: ..., option: ...}`, see [backends](#backends) |
 | `pack` | whether ONNX files are packed for transport too; default false |
+| `unmatched` | what becomes of a pattern in `overrides`, and in other lists of a stage, that fits nothing in the model: `error`, or `note`, which leaves it out with a warning, for a recipe of many models; default error, in a [zoo](zoo.md) note |
 | `budget` | decides the exit code, see [budget](#budget) |
 """
 

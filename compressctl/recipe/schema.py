@@ -164,6 +164,9 @@ class GateSection(FidelityLimits):
         return self
 
 
+Unmatched = Literal["error", "note"]
+"""What becomes of a pattern that fits nothing in the model."""
+
 IfSlower = Literal["undo", "keep", "stop"]
 IF_SLOWER = (
     "when the stage's file is slower on the target than what the stage was given: undo the stage, keep its result, or stop "
@@ -345,7 +348,7 @@ class Recipe:
 
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
-    pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
+    unmatched: what becomes of a pattern in a stage's lists that fits nothing in the model. pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
     task's own where none was given (loss: what training lowers, a function of the author's, likewise); None where the metric takes the first output as it is.
     pipeline: the function and the files that the model works together with; it then gives the results, and the data are what it is given.
     search: what stages are looked for by; there are none then.
@@ -364,6 +367,7 @@ class Recipe:
     base: Path
     resolved: dict[str, Any]
     pack: bool = False
+    unmatched: Unmatched = "error"
     decode: DecodeSection | None = None
     loss: FunctionSection | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)

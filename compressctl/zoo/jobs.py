@@ -13,6 +13,7 @@ from compressctl.core.errors import CompressctlError, ExitCode, MachineError, Us
 from compressctl.core.legible import shortened
 from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
+from compressctl.recipe.compose import merged
 from compressctl.zoo.facts import FactsReader, ModelFacts
 from compressctl.zoo.models import Model, absolute, models_of
 from compressctl.zoo.schema import Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
@@ -111,11 +112,12 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader, fetc
                 f"the id {job_id} holds what the environment gave, and becomes a file's name",
                 hint="write an `id` that anybody may read",
             )
-        sets = _sets(manifest.defaults, rule, pinned or model, base, job_id)
+        recipe = _recipe(rule.use, base)
+        sets = _sets(manifest.defaults, rule, pinned or model, base, job_id, _unsaid(recipe))
         yield Job(
             job_id,
             model.id,
-            _recipe(rule.use, base),
+            recipe,
             rule.name,
             sets,
             _resources(manifest.defaults, rule, model.entry),
@@ -192,12 +194,23 @@ def _recipe(use: str, base: Path) -> str:
     return use if use.startswith("builtin:") else str((base / use).absolute())
 
 
-def _sets(defaults: Defaults, rule: Rule, model: Model, base: Path, job_id: str) -> tuple[str, ...]:
+def _unsaid(recipe: str) -> dict[str, Any]:
+    """What a zoo puts into a recipe that says nothing of it: what one model has, another of the same recipe has not."""
+    try:
+        root = merged(Path(recipe)).root
+    except CompressctlError:  # told when the job is planned
+        return {}
+    return {"unmatched": "note"} if root.child("unmatched") is None else {}
+
+
+def _sets(
+    defaults: Defaults, rule: Rule, model: Model, base: Path, job_id: str, unsaid: dict[str, Any]
+) -> tuple[str, ...]:
     """What is nearest to the model counts last. Values of the environment stay references, which the job's process reads again."""
     task = {"task": model.entry.task} if model.entry.task is not None else {}
     limits = {f"budget.{name}": value for name, value in model.entry.budget.items()}
     own = {"model": model.section(base), "name": job_id.replace("@", "-")}
-    values = {**own, **task, **defaults.set, **rule.set, **model.entry.set, **limits}
+    values = {**own, **unsaid, **task, **defaults.set, **rule.set, **model.entry.set, **limits}
     return tuple(without_secrets(f"{path}={json.dumps(absolute(value, base))}") for path, value in values.items())
 
 

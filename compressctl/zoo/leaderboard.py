@@ -50,6 +50,7 @@ class Row:
     message: str
     report: str | None
     log: str
+    notes: str = ""
 
 
 _ROW = TypeAdapter(Row)
@@ -114,6 +115,7 @@ def row_of(result: JobResult) -> Row:
         message=next(iter((headline or result.message).splitlines()), ""),
         report=result.report,
         log=result.log,
+        notes="; ".join(result.notes),
     )
 
 

@@ -86,6 +86,16 @@ def figures_of(report: Path) -> Figures | None:
         return None
 
 
+def notes_of(report: Path) -> tuple[str, ...]:
+    """What the row of a job says beside its figures."""
+    found = _read(report)
+    return tuple(
+        f"{stage.id}: {', '.join(map(str, left_out))} fit nothing in this model, and were left out"[:LONGEST_MESSAGE]
+        for stage in (found.stages if found is not None else ())
+        if isinstance(left_out := stage.facts.get("unmatched"), list) and left_out
+    )
+
+
 def _finite(score: Score | None) -> float | None:
     """A perplexity may be infinite."""
     return score.value if score is not None and math.isfinite(score.value) else None

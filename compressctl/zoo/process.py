@@ -22,7 +22,7 @@ from compressctl.core.errors import LONGEST_MESSAGE
 from compressctl.store.cache_place import shared_place
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
-from compressctl.zoo.outcome import BY_CODE, figures_of, outcome_of
+from compressctl.zoo.outcome import BY_CODE, figures_of, notes_of, outcome_of
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.results import LIMITED, LOGS, RUNS, TEMPORARY, TRANSIENT, JobResult, Outcome
 
@@ -94,6 +94,7 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
         report=f"{RUNS}/{job.id}/report.html" if report.with_suffix(".html").exists() else None,
         figures=figures_of(report),
         command=tuple(command(job, around)),
+        notes=notes_of(report),
         allowed=getattr(job.resources, LIMITED[outcome]) if outcome in LIMITED else None,
     )
 

@@ -104,7 +104,7 @@ class Figures(BaseModel):
 class JobResult(BaseModel):
     """key: what decided the run, see keys.py; a result under another key is not this job's any more.
 
-    allowed: how much it might take, bytes or seconds, of what it took too much of (see LIMITED); None: it had no limit, or ended otherwise.
+    notes: what else is to be known, such as patterns of the recipe that fit nothing in this model. allowed: how much it might take, bytes or seconds, of what it took too much of (see LIMITED); None: it had no limit, or ended otherwise.
     report, log: relative to the zoo's folder. lost: what became of nodes or workers of a cluster that it ran on before. seconds: on the clock; paused_seconds of them it stood still for others' timings.
     """
 
@@ -130,6 +130,7 @@ class JobResult(BaseModel):
     command: tuple[str, ...]
     lost: tuple[str, ...] = ()
     allowed: Count | None = None
+    notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _leads_to_its_own_report(self) -> Self:

@@ -216,3 +216,14 @@ budget: {at_most_failed: 1}"""
     assert json.loads(sets["data.path"]) == "${env:ROOT}/data"
     assert json.loads(sets["name"]) == "$${kept}"
     assert "tok-12345" not in "".join(second.sets)
+
+
+def test_a_recipe_of_many_models_may_name_what_one_of_them_has_not(tmp_path: Path) -> None:
+    """Unless it says itself what such a pattern is."""
+    (tmp_path / "r.yaml").write_text("recipe: compressctl/v1\nstages: []\n")
+    (tmp_path / "strict.yaml").write_text("recipe: compressctl/v1\nunmatched: error\nstages: []\n")
+    models = "models: [{path: a.onnx, recipe: r.yaml}, {path: b.onnx, recipe: strict.yaml}, {path: c.onnx, recipe: r.yaml, set: {unmatched: error}}]"
+    first, second, third = jobs_of(manifest(tmp_path, models), tmp_path, Known(**FACTS))
+    assert 'unmatched="note"' in first.sets
+    assert not any("unmatched" in text for text in second.sets)
+    assert 'unmatched="error"' in third.sets
