@@ -14,7 +14,7 @@ import compressctl
 PACKAGE = Path(compressctl.__file__).parent
 ORDER = [
     "core", "store", "recipe", "numerics", "packed", "graph", "sources", "tasks", "training", "layers", "techniques", "backends", "measure", "pipeline",
-    "report", "publish", "zoo", "api", "diagnosis", "search", "cli",
+    "report", "publish", "api", "diagnosis", "search", "zoo", "cli",
 ]  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

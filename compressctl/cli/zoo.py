@@ -425,6 +425,7 @@ def _cache() -> Cache | None:
 
 
 def _expected(standing: Standing, seconds: float | None) -> str:
+    from compressctl.search.words import duration
     from compressctl.zoo.estimates import in_words
 
     planned, result = standing.planned, standing.result
@@ -435,6 +436,8 @@ def _expected(standing: Standing, seconds: float | None) -> str:
     if planned.job.is_unfetched:
         return "its model was not brought yet"
     takes = f", {in_words(seconds)}" if seconds is not None else ""
+    if planned.job.searching is not None:
+        return f"a search of at most {duration(planned.job.searching.seconds)}{takes}"
     return f"{planned.cached} of {planned.steps} steps in the cache{takes}"
 
 

@@ -76,7 +76,7 @@ def subject_of(asked: Asked, output: Path) -> Subject:
     """output: the folder that paths shall start from. Raises UsageError for a model or data that no recipe can be made of."""
     content, notes, rest = _of_model(asked, output)
     if rest is not None:
-        content = {**content, **_of_data(rest, output)}
+        content = {**content, **data_sections(rest, output)}
         if "heads" in content:
             content = {key: value for key, value in content.items() if key not in ("task", "metric")}
     if asked.backend is not None:
@@ -111,7 +111,7 @@ def _of_model(asked: Asked, output: Path) -> tuple[dict[str, Any], tuple[str, ..
     if model.startswith(_BUILTIN) and name in builtin.NAMES:
         return _without_stages(starter.for_builtin(name).text, output), (), asked.data
     if model.startswith(_BUILTIN) or file.suffix.lower() in _YAML:
-        return *_of_recipe(file, output, asked.unsets), asked.data
+        return *_of_recipe(file, output, asked), asked.data
     if file.suffix.lower() != ".onnx":
         raise UsageError(
             f"{model!r} is no model that auto takes",
@@ -134,18 +134,18 @@ def _without_stages(text: str, output: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in _OWN}
 
 
-def _of_recipe(path: Path, output: Path, unsets: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What a recipe says of the model, its data and the target, with paths that start from the output."""
-    made, _ = read(path, (), unsets)
-    raw: dict[str, Any] = plain(compose(path, (), unsets).root)
+def _of_recipe(path: Path, output: Path, asked: Asked) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a recipe says of the model, its data and the target, with paths that start from the output. asked: its sets may name the model."""
+    made, _ = read(path, asked.sets, asked.unsets)
+    raw: dict[str, Any] = plain(compose(path, asked.sets, asked.unsets).root)
     left = [name for name in _OWN if name != "search" and raw.get(name)]
     notes = (f"{path}: {', '.join(left)} not used: auto makes its own",) if left else ()
     content = {key: value for key, value in raw.items() if key not in _OWN}
     return moved({**content, "name": made.name}, made.base, output), notes
 
 
-def _of_data(data: str, output: Path) -> dict[str, Any]:
-    """Sections of a recipe for data that were named on the command line."""
+def data_sections(data: str, output: Path) -> dict[str, Any]:
+    """Sections of a recipe for data that were named on the command line. output: the folder that paths shall start from."""
     path = Path(data)
     if data == "digits":
         return {"data": {"source": "digits"}, "task": "classification"}

@@ -16,7 +16,8 @@ from compressctl.core.secrets import without_secrets
 from compressctl.recipe.compose import merged
 from compressctl.zoo.facts import FactsReader, ModelFacts
 from compressctl.zoo.models import Model, absolute, models_of
-from compressctl.zoo.schema import Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
+from compressctl.zoo.schema import AUTO, AutoSection, Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
+from compressctl.zoo.searches import Searching, searching
 
 _DEFAULT_TIME, _DEFAULT_CORES, _LONGEST_WHY = 3600, 1, 300
 
@@ -26,7 +27,7 @@ class Job:
     """One model under one recipe. sets: what is changed in the recipe, as `--set` writes it. why: which rule chose it.
 
     recipe: None where there is none, which `problem` says. problem, code: why it cannot run, and what a run of its own would end with.
-    is_unfetched: its model lies elsewhere and was not brought, so that nothing is known of its content.
+    searching: what is asked where the job searches for its recipe, which `recipe` then does not name. is_unfetched: its model lies elsewhere and was not brought, so that nothing is known of its content.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Job:
     problem: str | None = None
     code: ExitCode = ExitCode.USAGE
     is_unfetched: bool = False
+    searching: Searching | None = None
 
 
 IsSelected = Callable[[str, str], bool]
@@ -112,6 +114,9 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader, fetc
                 f"the id {job_id} holds what the environment gave, and becomes a file's name",
                 hint="write an `id` that anybody may read",
             )
+        if rule.use == AUTO:
+            yield _search(manifest, model, pinned, rule, base, job_id, why)
+            continue
         recipe = _recipe(rule.use, base)
         sets = _sets(manifest.defaults, rule, pinned or model, base, job_id, _unsaid(recipe))
         yield Job(
@@ -124,6 +129,33 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader, fetc
             why,
             is_unfetched=pinned is None,
         )
+
+
+def _search(
+    manifest: Manifest, model: Model, pinned: Model | None, rule: Rule, base: Path, job_id: str, why: str
+) -> Job:
+    """The model goes into the recipe that the search begins with, where there is one; else it is that file."""
+    asked = _asked(manifest.defaults.auto, rule.auto, model.entry.auto)
+    resources = _resources(manifest.defaults, rule, model.entry)
+    if all(one.resources.time is None for one in (manifest.defaults, rule, model.entry)):
+        resources = resources.model_copy(update={"time": max(_DEFAULT_TIME, 3 * (asked.time or 0) // 2)})
+    assert resources.time is not None
+    try:
+        one = searching(asked, pinned or model, base, resources.time)
+    except CompressctlError as error:
+        return Job(job_id, model.id, None, rule.name, (), resources, why, str(error), error.exit_code)
+    sets = _sets(manifest.defaults, rule, pinned or model, base, job_id, {})
+    if one.probe is not None:
+        sets = tuple(text for text in sets if not text.startswith("model="))
+    return Job(job_id, model.id, AUTO, rule.name, sets, resources, why, is_unfetched=pinned is None, searching=one)
+
+
+def _asked(*sections: AutoSection) -> AutoSection:
+    """Of all that is said, what is nearest to the model."""
+    said: dict[str, Any] = {}
+    for section in sections:
+        said |= section.model_dump(exclude_unset=True)
+    return AutoSection(**said)
 
 
 def _pinned(model: Model, retries: int) -> Model | None:

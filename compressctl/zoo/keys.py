@@ -14,6 +14,8 @@ from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import make_plan
 from compressctl.recipe.loader import load, resolve
 from compressctl.zoo.jobs import Job
+from compressctl.zoo.schema import AUTO
+from compressctl.zoo.searches import recipe_of
 
 _LONGEST_SETS = 100_000
 """What fits into a command line. Linux takes 131,072 bytes of an argument, MAX_ARG_STRLEN of binfmts.h."""
@@ -45,6 +47,8 @@ def planned(job: Job, measure: MeasureLevel, cache: Cache | None, *, strict: boo
         what = f"the values that the manifest puts into its recipe take more than {_LONGEST_SETS:,} letters"
         return Planned(job, _digest([job.recipe, job.sets]), problem=what)
     try:
+        if job.searching is not None:
+            return _searched(job, strict=strict)
         recipe = load(Path(job.recipe), job.sets)
         plan = make_plan(recipe, cache)
     except CompressctlError as error:
@@ -52,6 +56,14 @@ def planned(job: Job, measure: MeasureLevel, cache: Cache | None, *, strict: boo
     kept = [step for step in plan.steps if step.key is not None]
     key = _digest([compressctl.__version__, resolve(recipe), plan.digest, str(measure), strict])
     return Planned(job, key, sum(step.cached for step in kept), len(kept))
+
+
+def _searched(job: Job, *, strict: bool) -> Planned:
+    """A search goes on where it was stopped: its own journal knows what was measured. Raises what is wrong with its model and data."""
+    assert job.searching is not None
+    recipe = recipe_of(job.searching, job.sets)
+    made = make_plan(recipe, None).digest
+    return Planned(job, _digest([compressctl.__version__, AUTO, job.searching.options, resolve(recipe), made, strict]))
 
 
 def _digest(parts: object) -> str:

@@ -28,7 +28,7 @@ _MOST_BYTES = 1 << 28
 class Row:
     """smaller, faster: ratios, with the interval of the second. sqnr_db, cosine: of the worst output against the original's.
 
-    None: not measured. report, log: relative to the zoo's folder.
+    None: not measured. report, log, found_recipe: relative to the zoo's folder.
     """
 
     job: str
@@ -51,6 +51,7 @@ class Row:
     report: str | None
     log: str
     notes: str = ""
+    found_recipe: str | None = None
 
 
 _ROW = TypeAdapter(Row)
@@ -116,6 +117,7 @@ def row_of(result: JobResult) -> Row:
         report=result.report,
         log=result.log,
         notes="; ".join(result.notes),
+        found_recipe=result.found_recipe,
     )
 
 

@@ -53,4 +53,6 @@ def _moved(result: JobResult, folder: Path, into: Path) -> JobResult:
     def path(text: str | None) -> str | None:
         return Path(os.path.relpath(folder / text, into)).as_posix() if text else text
 
-    return result.model_copy(update={"report": path(result.report), "log": path(result.log) or ""})
+    return result.model_copy(
+        update={"found_recipe": path(result.found_recipe), "report": path(result.report), "log": path(result.log) or ""}
+    )

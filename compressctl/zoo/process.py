@@ -25,6 +25,7 @@ from compressctl.zoo.keys import Planned
 from compressctl.zoo.outcome import BY_CODE, figures_of, notes_of, outcome_of
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.results import LIMITED, LOGS, RUNS, TEMPORARY, TRANSIENT, JobResult, Outcome
+from compressctl.zoo.searches import Found, found_by, written
 
 _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -66,14 +67,14 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
     job, started, began = planned.job, time.time(), time.monotonic()
     if planned.problem is not None:
         return unstarted(planned, BY_CODE[planned.code], planned.problem)
-    attempts, paused = 0, 0.0
+    attempts, paused, run = 0, 0.0, around.folder / RUNS / job.id
     while True:
         attempts += 1
+        before = written(run)
         watched, code, paused_now = _attempt(job, around)
         paused += paused_now
-        report = around.folder / RUNS / job.id / "report.json"
-        outcome, message = outcome_of(code, watched.broken, watched.words, report, _log(around.folder, job))
-        if outcome not in TRANSIENT or attempts > around.retries or around.stop.is_set():
+        found = _found(job, around, watched, code, is_written=written(run) != before)
+        if found.outcome not in TRANSIENT or attempts > around.retries or around.stop.is_set():
             break
     return JobResult(
         job=job.id,
@@ -81,8 +82,8 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
         recipe=job.recipe_id,
         why=job.why,
         key=planned.key,
-        outcome=outcome,
-        message=message,
+        outcome=found.outcome,
+        message=found.message,
         exit_code=code,
         attempts=attempts,
         started=started,
@@ -91,12 +92,24 @@ def run_job(planned: Planned, around: Surroundings) -> JobResult:
         peak_memory=watched.peak or None,
         host=socket.gethostname(),
         log=f"{LOGS}/{job.id}.log",
-        report=f"{RUNS}/{job.id}/report.html" if report.with_suffix(".html").exists() else None,
-        figures=figures_of(report),
+        report=f"{RUNS}/{job.id}/{found.report}" if found.report is not None else None,
+        figures=found.figures,
         command=tuple(command(job, around)),
-        notes=notes_of(report),
-        allowed=getattr(job.resources, LIMITED[outcome]) if outcome in LIMITED else None,
+        notes=notes_of(run / "report.json") if job.searching is None else (),
+        allowed=getattr(job.resources, LIMITED[found.outcome]) if found.outcome in LIMITED else None,
+        found_recipe=f"{RUNS}/{job.id}/{found.recipe}" if found.recipe is not None else None,
     )
+
+
+def _found(job: Job, around: Surroundings, watched: _Watched, code: int | None, *, is_written: bool) -> Found:
+    run, log = around.folder / RUNS / job.id, _log(around.folder, job)
+    if job.searching is not None:
+        return found_by(
+            code, watched.broken, watched.words, run, log, is_written=is_written, is_strict=around.is_strict
+        )
+    outcome, message = outcome_of(code, watched.broken, watched.words, run / "report.json", log)
+    page = "report.html" if (run / "report.html").exists() else None
+    return Found(outcome, message, figures_of(run / "report.json"), page, None)
 
 
 def command(job: Job, around: Surroundings) -> list[str]:
@@ -104,6 +117,10 @@ def command(job: Job, around: Surroundings) -> list[str]:
     assert job.recipe is not None
     sets = [part for text in job.sets for part in ("--set", text)]
     output = str((around.folder / RUNS / job.id).absolute())
+    if job.searching is not None:
+        one = job.searching
+        cached = _shared_cache() if around.is_cached else ("--no-cache",)
+        return ["compressctl", "auto", one.subject, *one.options, *sets, "--output", output, *cached]
     return [
         "compressctl",
         "apply",
@@ -131,7 +148,7 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
     for path in (temporary, log):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(path)
-    _remove_reports(around.folder / RUNS / job.id)
+    _make_room(around.folder / RUNS / job.id, searches=job.searching is not None)
     temporary.mkdir()
     limits = {"data": job.resources.memory + _SPARE if job.resources.memory is not None else None}
     start = [
@@ -161,9 +178,14 @@ def _attempt(job: Job, around: Surroundings) -> tuple[_Watched, int | None, floa
             _remove(temporary)
 
 
-def _remove_reports(run: Path) -> None:
-    """What says how the job ended: of another attempt, or under another recipe, it would speak for one that was killed."""
-    if run.is_dir() and not run.is_symlink():
+def _make_room(run: Path, *, searches: bool) -> None:
+    """Remove what says how the job ended: of another attempt, or under another recipe, it would speak for one that was killed. Neither a
+    run nor a search begins in a folder of the other; a search goes on in its own."""
+    if not run.is_dir() or run.is_symlink():
+        return
+    if (run / ("events.jsonl" if searches else "journal")).exists():
+        _remove(run)
+    elif not searches:
         for name in ("report.json", "report.html"):
             _remove(run / name)
 

@@ -30,8 +30,8 @@ def cards(manifest: Manifest, base: Path, folder: Path, only: Sequence[str]) -> 
     entries = {model.id: model.entry for model in models_of(manifest, base)}
     for result in _good(all_results(folder), only):
         entry = entries.get(result.model)
-        if entry is not None and result.report is not None:
-            yield Card(result.job, (folder / result.report).parent, _about(result, manifest.defaults.card, entry))
+        if entry is not None and result.run is not None:
+            yield Card(result.job, folder / result.run, _about(result, manifest.defaults.card, entry))
 
 
 def _good(results: Iterable[JobResult], only: Sequence[str]) -> Iterator[JobResult]:

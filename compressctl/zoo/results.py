@@ -25,6 +25,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 
 JOB = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(@[A-Za-z0-9._-]{0,100})?$"
 _MOST_BYTES = 1 << 20
+_REPORT, SEARCH = "report.html", "search.html"
 
 Figure = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
@@ -105,7 +106,7 @@ class JobResult(BaseModel):
     """key: what decided the run, see keys.py; a result under another key is not this job's any more.
 
     notes: what else is to be known, such as patterns of the recipe that fit nothing in this model. allowed: how much it might take, bytes or seconds, of what it took too much of (see LIMITED); None: it had no limit, or ended otherwise.
-    report, log: relative to the zoo's folder. lost: what became of nodes or workers of a cluster that it ran on before. seconds: on the clock; paused_seconds of them it stood still for others' timings.
+    found_recipe: the one that a search found. report, log: relative to the zoo's folder. lost: what became of nodes or workers of a cluster that it ran on before. seconds: on the clock; paused_seconds of them it stood still for others' timings.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -131,14 +132,26 @@ class JobResult(BaseModel):
     lost: tuple[str, ...] = ()
     allowed: Count | None = None
     notes: tuple[str, ...] = ()
+    found_recipe: str | None = None
 
     @model_validator(mode="after")
-    def _leads_to_its_own_report(self) -> Self:
-        """A page links to it, and whoever merged the results named folders before it."""
-        place = PurePosixPath(self.report or f"{RUNS}/{self.job}/report.html")
-        if place.is_absolute() or place.parts[-3:] != (RUNS, self.job, "report.html"):
-            raise ValueError("not a report of this job")
+    def _leads_to_its_own_files(self) -> Self:
+        """A page links to them, and whoever merged the results named folders before them."""
+        for path, names in ((self.report, (_REPORT, SEARCH)), (self.found_recipe, ("recipe.yaml",))):
+            place = PurePosixPath(path) if path is not None else None
+            if place is not None and (
+                place.is_absolute() or place.parts[-3:] not in [(RUNS, self.job, name) for name in names]
+            ):
+                raise ValueError("not a file of this job")
         return self
+
+    @property
+    def run(self) -> str | None:
+        """The folder of the run that measured its file, relative to the zoo's; None for one that has none."""
+        if self.report is None:
+            return None
+        folder = PurePosixPath(self.report).parent
+        return (folder / "best" if self.report.endswith(SEARCH) else folder).as_posix()
 
 
 class _Mark(BaseModel):

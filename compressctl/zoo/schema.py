@@ -13,6 +13,7 @@ from compressctl.core.secrets import without_secrets
 from compressctl.core.tasks import Task
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.recipe.schema import ByteSize, Duration, Section
+from compressctl.search.request import Level, Prefer
 from compressctl.sources.params import FilePath, Sha256
 from compressctl.store.address import parse
 from compressctl.zoo.results import NAME
@@ -146,6 +147,32 @@ class When(Section):
         return any(getattr(self, name) not in (None, ()) for name in type(self).model_fields if name not in own)
 
 
+AUTO = "auto"
+"""In the place of a recipe: the job searches for one."""
+
+
+class AutoSection(Section):
+    """What a search is asked, as options of `compressctl auto`."""
+
+    drop: float | None = Field(None, ge=0, description="most that may be lost: points of the metric, else per cent")
+    speedup: float | None = Field(None, gt=0, description="at least so many times as fast as the float file")
+    size: ByteSize | None = Field(None, description="at most so large a file")
+    smaller: float | None = Field(None, gt=0, description="at least so many times smaller than the float file")
+    level: Level | None = Field(None, description="the usual scale; limits that are given replace its own")
+    prefer: Prefer | None = Field(None, description="what counts among files that keep all limits")
+    time: Duration | None = Field(
+        None, description="how long the search may take (default: 30m), at most four fifths of the job's time"
+    )
+    data: FilePath | None = Field(
+        None,
+        description="samples, relative to the manifest: a folder of recorded calls, or a YAML file with a `data` section",
+    )
+    base: FilePath | None = Field(
+        None, description="a recipe whose data, task, metric and target count; its `model` is replaced"
+    )
+    train: dict[str, Any] = Field({}, description="values for whatever trains, as in {epochs: 10}")
+
+
 class CardSection(Section):
     """What only its publisher knows of a model, for `zoo publish`."""
 
@@ -158,7 +185,8 @@ class CardSection(Section):
 class Rule(Section):
     """A recipe, and the models that it is for."""
 
-    use: str = Field(description="a recipe's file, or builtin:NAME")
+    use: str = Field(description="a recipe's file, builtin:NAME, or `auto`, which searches for a recipe")
+    auto: AutoSection = Field(AutoSection(), description="what the search is asked")
     id: Name | None = Field(
         None,
         description="what results call it (default: the file's name)",
@@ -168,6 +196,12 @@ class Rule(Section):
     when: When = When()
     set: dict[str, Any] = Field({}, description="values of the recipe, as in {stages.int8.ranges: mse}")
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _asks_a_search(self) -> Self:
+        if "auto" in self.model_fields_set and self.use != AUTO:
+            raise ValueError(f"`auto` says what a search is asked, and `use` names {self.use}: write `use: auto`")
+        return self
 
     @property
     def name(self) -> str:
@@ -195,7 +229,8 @@ class ModelEntry(Section):
     model: dict[str, Any] | None = Field(None, description="a model of another source, as a recipe has it")
     task: Task | None = Field(None, description="what its outputs mean, whatever its recipe says")
     tags: tuple[str, ...] = ()
-    recipe: str | None = Field(None, description="a recipe for it, whatever the rules say")
+    recipe: str | None = Field(None, description="a recipe for it, or `auto`, whatever the rules say")
+    auto: AutoSection = Field(AutoSection(), description="what a search for its recipe is asked")
     set: dict[str, Any] = Field({}, description="values of its recipe")
     budget: dict[str, Any] = Field({}, description="limits beside its recipe's, or instead of them")
     resources: Resources = Resources()
@@ -237,7 +272,8 @@ class ZooBudget(Section):
 class Defaults(Section):
     """What holds for every job, unless its rule or its model says otherwise."""
 
-    recipe: str | None = Field(None, description="for models that no rule fits")
+    recipe: str | None = Field(None, description="for models that no rule fits; `auto` searches for one")
+    auto: AutoSection = Field(AutoSection(), description="what every search is asked")
     set: dict[str, Any] = Field({}, description="values of every recipe")
     resources: Resources = Resources()
     card: CardSection = CardSection()

@@ -32,7 +32,10 @@ from compressctl.zoo.results import (
 
 _MOST_BYTES = 8 << 20
 _LARGEST_PAGE = 64 << 20
-_PAGES = ("report.html", "report.json", "report.md")
+_PAGES = (
+    *("report.html", "report.json", "report.md"),
+    *("search.html", "search.json", "search.md", "recipe.yaml", "recipe.pinned.yaml"),
+)
 """What a leaderboard leads to, and what is brought with a result; artifacts stay where they are."""
 
 

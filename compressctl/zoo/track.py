@@ -67,9 +67,9 @@ class Tracker:
             Metric(name, float(value), ended, 0) for name, value in _metrics(result).items() if value is not None
         ]
         client.log_batch(run, metrics, params)
-        if result.report is not None:
+        if result.run is not None:
             for name in _ARTIFACTS:
-                file = (self._folder / result.report).parent / name
+                file = self._folder / result.run / name
                 if file.is_file():
                     client.log_artifact(run, str(file))
         client.set_terminated(run, "FINISHED" if result.outcome in (Outcome.GOOD, Outcome.MISSED) else "FAILED", ended)
