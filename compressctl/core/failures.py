@@ -26,7 +26,7 @@ _SPACE = "free some space where the run, the cache (COMPRESSCTL_CACHE) and tempo
 _RIGHTS = (
     "choose a place where you may write: --output for the run, COMPRESSCTL_CACHE for the cache, TMPDIR for the rest"
 )
-_MEMORY = "close other programs, use smaller batches, or run it on a machine with more memory"
+MEMORY_HINT = "close other programs, use smaller batches, or run it on a machine with more memory"
 _LIMITS = "raise the limit (`ulimit -a` shows it)"
 
 _REFUSED = {
@@ -39,7 +39,7 @@ _REFUSED = {
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
     errno.EROFS: _RIGHTS,
-    errno.ENOMEM: _MEMORY,
+    errno.ENOMEM: MEMORY_HINT,
     errno.EIO: "the disk or its connection fails: look into the system's log",
     errno.EPIPE: "what reads the output is gone",
 }
@@ -60,13 +60,13 @@ _LIBRARIES_SAY = {
     "Read-only file system": _RIGHTS,
     "Permission denied": _RIGHTS,
     "File too large": _LIMITS,
-    "out of memory": _MEMORY,
-    "can't allocate memory": _MEMORY,
-    "Failed to allocate memory": _MEMORY,
-    "bad_alloc": _MEMORY,
-    "Cannot allocate memory": _MEMORY,
-    "cannot allocate memory": _MEMORY,
-    "failed to map segment from shared object": _MEMORY,
+    "out of memory": MEMORY_HINT,
+    "can't allocate memory": MEMORY_HINT,
+    "Failed to allocate memory": MEMORY_HINT,
+    "bad_alloc": MEMORY_HINT,
+    "Cannot allocate memory": MEMORY_HINT,
+    "cannot allocate memory": MEMORY_HINT,
+    "failed to map segment from shared object": MEMORY_HINT,
     "can't start new thread": _LIMITS,
 }
 """Words of libraries in C++ and Rust (ONNX Runtime, torch, safetensors) whose errors are of no type that says it."""
@@ -82,7 +82,7 @@ def translated(error: BaseException, folder: Path | None = None) -> CompressctlE
 def refusal(error: BaseException) -> CompressctlError | None:
     """What the machine refused, or which path cannot be one; None when the error is about something else."""
     if isinstance(error, MemoryError):
-        return MachineError(f"not enough memory{f': {first_line(error)}' if text_of(error) else ''}", hint=_MEMORY)
+        return MachineError(f"not enough memory{f': {first_line(error)}' if text_of(error) else ''}", hint=MEMORY_HINT)
     if isinstance(error, FileNotFoundError) and (gone := _gone(error)) is not None:
         return gone
     if isinstance(error, OSError) and error.errno is not None:
@@ -107,7 +107,7 @@ def _is_exhaustion(error: BaseException) -> bool:
     )
 
 
-_EXHAUSTED = (_SPACE, _MEMORY, _LIMITS)
+_EXHAUSTED = (_SPACE, MEMORY_HINT, _LIMITS)
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -14,6 +14,7 @@ import psutil
 from numpy.lib import format as npy
 
 from compressctl.core.errors import CompressctlError, MachineError, UsageError, first_line
+from compressctl.core.failures import MEMORY_HINT
 from compressctl.core.regular_files import open_regular
 
 _HEADERS: dict[tuple[int, int], Any] = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -83,7 +84,9 @@ class NpzFile:
                 order: Literal["F", "C"] = "F" if is_fortran else "C"
                 return np.memmap(self._stream, dtype, "r", self._begin(info) + start, shape, order)
             if size > psutil.virtual_memory().available:
-                raise MachineError(f"{place} takes {size:,} bytes of memory, more than this machine has left")
+                raise MachineError(
+                    f"{place} takes {size:,} bytes of memory, more than this machine has left", hint=MEMORY_HINT
+                )
             content = bytearray(size)
             if _filled(stream, content) != size:
                 raise UsageError(f"{place} is not all there: the file ends early")

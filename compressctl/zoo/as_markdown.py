@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from compressctl.zoo.leaderboard import Row
 
 _MOST_ROWS, _MOST_CHANGES = 200, 30
-"""GitHub takes 65,536 letters of a comment."""
+_MOST_LETTERS = {"not good": 36_000, "good": 14_000}
+"""GitHub takes 65,536 letters of a comment; changes take 10,000 at most."""
 
 
 def render(name: str, rows: Sequence[Row], causes: Mapping[Outcome, int], changes: Sequence[str]) -> str:
@@ -26,13 +27,26 @@ def render(name: str, rows: Sequence[Row], causes: Mapping[Outcome, int], change
     good = [row for row in rows if row.outcome == Outcome.GOOD]
     others = [row for row in rows if row.outcome != Outcome.GOOD]
     if others:
-        shown_rows = [[row.job, row.recipe, row.outcome, row.message] for row in others[:_MOST_ROWS]]
-        lines += folded(_title("not good", others), table(["job", "recipe", "outcome", "message"], shown_rows))
+        cells = [[row.job, row.recipe, row.outcome, _with_notes(row)] for row in others]
+        lines += _folded_table("not good", ["job", "recipe", "outcome", "message"], cells)
     if good:
-        shown_rows = [[row.job, row.recipe, smaller(row), faster(row), worst_output(row)] for row in good[:_MOST_ROWS]]
-        lines += folded(_title("good", good), table(["job", "recipe", "smaller", "faster", "worst output"], shown_rows))
+        cells = [[row.job, row.recipe, smaller(row), faster(row), worst_output(row), row.notes] for row in good]
+        lines += _folded_table("good", ["job", "recipe", "smaller", "faster", "worst output", "notes"], cells)
     return "\n".join(lines) + "\n"
 
 
-def _title(what: str, rows: Sequence[Row]) -> str:
-    return f"{len(rows)} {what}" + (f", {_MOST_ROWS} shown" if len(rows) > _MOST_ROWS else "")
+def _folded_table(what: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """As many of the rows as there is room for."""
+    lines = table(head, rows[:_MOST_ROWS])
+    shown, letters = 0, 0
+    for line in lines[2:]:
+        letters += len(line) + 1
+        if letters > _MOST_LETTERS[what]:
+            break
+        shown += 1
+    title = f"{len(rows)} {what}" + (f", {shown} shown" if shown < len(rows) else "")
+    return folded(title, lines[: 2 + shown])
+
+
+def _with_notes(row: Row) -> str:
+    return f"{row.message} ({row.notes})" if row.notes else row.message

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from compressctl.core.errors import LONGEST_MESSAGE, CompressctlError, ExitCode
+from compressctl.core.failures import MEMORY_HINT
 from compressctl.core.regular_files import open_regular
 from compressctl.measure.results import Score
 from compressctl.report.document import Report
@@ -49,7 +50,7 @@ def outcome_of(code: int | None, broken: Outcome | None, words: str, report: Pat
         outcome = BY_CODE[ExitCode(code)]
     except ValueError:
         return Outcome.BUG, f"exit code {code}: {said}"
-    if outcome is Outcome.MACHINE and "memory" in said.lower():
+    if outcome is Outcome.MACHINE and MEMORY_HINT in _whole(report, log):
         return Outcome.MEMORY, said
     if outcome is Outcome.FAILED and any(words in said for words in _CRASHED):
         return Outcome.CRASHED, said
@@ -94,6 +95,12 @@ def notes_of(report: Path) -> tuple[str, ...]:
         for stage in (found.stages if found is not None else ())
         if isinstance(left_out := stage.facts.get("unmatched"), list) and left_out
     )
+
+
+def _whole(report: Path, log: Path) -> str:
+    """Message and hint: names of files stand in messages, and may be any words."""
+    found = _read(report)
+    return (found.error or "") if found is not None else _tail(log)
 
 
 def _finite(score: Score | None) -> float | None:

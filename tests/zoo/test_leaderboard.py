@@ -125,3 +125,25 @@ def test_results_tell_no_secrets_and_no_home(tmp_path: Path, monkeypatch: pytest
     written = result_file(tmp_path, "a").read_text()
     assert "tok-12345" not in written
     assert "${env:TOKEN} in ~/m.onnx" in written
+
+
+def test_a_comment_of_a_pull_request_has_room_for_it(tmp_path: Path) -> None:
+    """65,536 letters, whatever jobs say."""
+    for number in range(450):
+        outcome = Outcome.FAILED if number % 2 else Outcome.GOOD
+        write_result(tmp_path, result(f"{'n' * 60}-{number}", outcome, message="<|>" * 200, notes=("note " * 40,)))
+    text = "".join(one.read_text() for one in write(leaderboard("z", tmp_path), tmp_path) if one.suffix == ".md")
+    assert 20_000 < len(text) < 65_536
+    assert re.search(r"225 not good, \d+ shown", text)
+    assert re.search(r"225 good, \d+ shown", text)
+
+
+def test_notes_and_found_recipes_stand_in_the_row(tmp_path: Path) -> None:
+    note = "eight: Conv fit nothing in this model, and were left out"
+    write_result(tmp_path, result("a", notes=(note,), found_recipe="runs/a/recipe.yaml"))
+    paths = {path.suffix: path.read_text() for path in write(leaderboard("z", tmp_path), tmp_path)}
+    assert note in paths[".html"]
+    assert '<a href="runs/a/recipe.yaml">int8</a>' in paths[".html"]
+    assert all(note in paths[suffix] for suffix in (".csv", ".jsonl", ".md"))
+    with pytest.raises(ValueError, match="not a file of this job"):
+        result("a", found_recipe="../../etc/runs/b/recipe.yaml")
