@@ -17,7 +17,7 @@ from compressctl.recipe.compose import merged
 from compressctl.zoo.facts import FactsReader, ModelFacts
 from compressctl.zoo.models import Model, absolute, models_of
 from compressctl.zoo.schema import AUTO, AutoSection, Defaults, Manifest, ModelEntry, Resources, Rule, When, holds
-from compressctl.zoo.searches import Searching, searching
+from compressctl.zoo.searches import Searching, recipe_place, searching
 
 _DEFAULT_TIME, _DEFAULT_CORES, _LONGEST_WHY = 3600, 1, 300
 
@@ -114,10 +114,10 @@ def _jobs(manifest: Manifest, model: Model, base: Path, facts: FactsReader, fetc
                 f"the id {job_id} holds what the environment gave, and becomes a file's name",
                 hint="write an `id` that anybody may read",
             )
-        if rule.use == AUTO:
+        recipe = recipe_place(rule.use, base)
+        if rule.use == AUTO or _says(recipe, "search"):
             yield _search(manifest, model, pinned, rule, base, job_id, why)
             continue
-        recipe = _recipe(rule.use, base)
         sets = _sets(manifest.defaults, rule, pinned or model, base, job_id, _unsaid(recipe))
         yield Job(
             job_id,
@@ -136,6 +136,8 @@ def _search(
 ) -> Job:
     """The model goes into the recipe that the search begins with, where there is one; else it is that file."""
     asked = _asked(manifest.defaults.auto, rule.auto, model.entry.auto)
+    if rule.use != AUTO:
+        asked = AutoSection(base=rule.use)
     resources = _resources(manifest.defaults, rule, model.entry)
     if all(one.resources.time is None for one in (manifest.defaults, rule, model.entry)):
         resources = resources.model_copy(update={"time": max(_DEFAULT_TIME, 3 * (asked.time or 0) // 2)})
@@ -222,17 +224,17 @@ def _why(when: When, position: int) -> str:
     return f"recipes[{position}]: {shortened(words, _LONGEST_WHY) or 'every model'}"
 
 
-def _recipe(use: str, base: Path) -> str:
-    return use if use.startswith("builtin:") else str((base / use).absolute())
-
-
 def _unsaid(recipe: str) -> dict[str, Any]:
     """What a zoo puts into a recipe that says nothing of it: what one model has, another of the same recipe has not."""
+    return {"unmatched": "note"} if _says(recipe, "unmatched") is False else {}
+
+
+def _says(recipe: str, key: str) -> bool | None:
+    """Whether a recipe's file, or one that it extends, holds the key; None for one that cannot be read."""
     try:
-        root = merged(Path(recipe)).root
+        return merged(Path(recipe)).root.child(key) is not None
     except CompressctlError:  # told when the job is planned
-        return {}
-    return {"unmatched": "note"} if root.child("unmatched") is None else {}
+        return None
 
 
 def _sets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import compressctl
@@ -62,7 +62,7 @@ def _searched(job: Job, *, strict: bool) -> Planned:
     """A search goes on where it was stopped: its own journal knows what was measured. Raises what is wrong with its model and data."""
     assert job.searching is not None
     recipe = recipe_of(job.searching, job.sets)
-    made = make_plan(recipe, None).digest
+    made = make_plan(replace(recipe, search=None), None).digest
     return Planned(job, _digest([compressctl.__version__, AUTO, job.searching.options, resolve(recipe), made, strict]))
 
 

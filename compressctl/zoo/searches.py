@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from pydantic import ValidationError
 from compressctl.core.errors import LONGEST_MESSAGE, CompressctlError, UsageError
 from compressctl.core.regular_files import read_regular
 from compressctl.recipe.as_yaml import as_yaml
+from compressctl.recipe.compose import merged
 from compressctl.recipe.loader import load, read
-from compressctl.recipe.schema import VERSION, Recipe
+from compressctl.recipe.nodes import plain
+from compressctl.recipe.schema import VERSION, Recipe, SearchSection
 from compressctl.search.document import Search
 from compressctl.search.subject import data_sections
 from compressctl.store.address import is_address
@@ -45,11 +48,12 @@ def searching(asked: AutoSection, model: Model, base: Path, seconds: int) -> Sea
         raise UsageError(
             "a search's limits stand in `auto`, not in `budget`", hint="as in `auto: {drop: 1, size: 5MB}`"
         )
-    limit = min(asked.time or DEFAULT_SECONDS, max(1, int(_SHARE * seconds)))
+    start = None if asked.base is None else recipe_place(asked.base, base)
+    limit = int(min(asked.time or _own_seconds(start) or DEFAULT_SECONDS, max(1, _SHARE * seconds)))
     data = _place(asked.data, base) if asked.data is not None else None
     options = tuple(_options(asked, limit, data))
-    if asked.base is not None:
-        return Searching(str((base / asked.base).absolute()), options, None, limit)
+    if start is not None:
+        return Searching(start, options, None, limit)
     section = model.section(base)
     is_builtin = section.get("source") == "builtin" and set(section) == {"source", "name"}
     if model.path is None and not is_builtin:
@@ -60,6 +64,25 @@ def searching(asked: AutoSection, model: Model, base: Path, seconds: int) -> Sea
     found = data_sections(data, Path.cwd()) if data is not None else {}
     probe = as_yaml({"recipe": VERSION, "task": "custom", "model": section, "stages": [], **found})
     return Searching(f"builtin:{section['name']}" if is_builtin else str(model.path), options, probe, limit)
+
+
+def recipe_place(use: str, base: Path) -> str:
+    """A recipe as a manifest names it. base: the manifest's folder."""
+    return use if use.startswith("builtin:") else str((base / use).absolute())
+
+
+def _own_seconds(recipe: str | None) -> float | None:
+    """What the recipe's own section `search` says; None without one."""
+    if recipe is None:
+        return None
+    try:
+        section = merged(Path(recipe)).root.child("search")
+        if section is None:
+            return None
+        time = SearchSection.model_validate_json(json.dumps(plain(section.only("time")))).time
+    except (CompressctlError, ValidationError):  # told when the job is planned
+        return None
+    return math.inf if time == "unlimited" else time
 
 
 def _options(asked: AutoSection, seconds: int, data: str | None) -> Iterator[str]:

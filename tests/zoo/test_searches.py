@@ -88,6 +88,23 @@ def test_each_search_is_asked_what_is_said_nearest_to_its_model(folder: Path, ar
     assert any(text.startswith('model={"source": "onnx", "path": ') for text in based)
 
 
+def test_a_recipe_that_searches_is_a_search(folder: Path, around: Surroundings) -> None:
+    """With what it says itself; the manifest's `auto` is of other searches."""
+    text = "recipe: compressctl/v1\ntask: custom\nsearch: {smaller: 3, time: 90s}\n"
+    Path("search.yaml").write_text(text)
+    Path("zoo.yaml").write_text(
+        "zoo: compressctl/v1\ndefaults: {recipe: search.yaml, auto: {drop: 9}}\nmodels: [{path: m.onnx}]\n"
+    )
+    job = jobs(folder)["m"]
+    assert said(job, around)[1:5] == ["auto", "search.yaml", "--time", "90s"]
+    first = planned(job, MeasureLevel.FINAL, None)
+    assert (first.problem, job.recipe_id) == (None, "search")
+    Path("search.yaml").write_text(text.replace("smaller: 3", "smaller: 4"))
+    assert planned(jobs(folder)["m"], MeasureLevel.FINAL, None).key != first.key
+    Path("search.yaml").write_text(text.replace("90s", "unlimited"))
+    assert said(jobs(folder)["m"], around)[3:5] == ["--time", "2880s"]
+
+
 def test_a_search_has_time_to_end_within_its_job(folder: Path) -> None:
     resources = jobs(folder, "defaults.auto.time=2h")["plain"].resources
     assert resources.time == 3 * 3600
