@@ -12,8 +12,7 @@ from compressctl.core.patterns import matches
 from compressctl.core.secrets import without_secrets
 from compressctl.core.tasks import Task
 from compressctl.pipeline.measure_level import MeasureLevel
-from compressctl.recipe.schema import ByteSize, Duration, Section
-from compressctl.search.request import Level, Prefer
+from compressctl.recipe.schema import ByteSize, Duration, Level, Prefer, Section
 from compressctl.sources.params import FilePath, Sha256
 from compressctl.store.address import parse
 from compressctl.zoo.results import NAME
