@@ -80,8 +80,12 @@ class FolderInWriting:
 def write_whole(target: Path, parts: Iterable[bytes | memoryview], mode: int = 0o644) -> None:
     """Raises what FileInWriting raises; the target is then what it was before."""
     with FileInWriting(target, mode) as written:
-        written.stream.writelines(parts)
-        written.keep()
+        try:
+            written.stream.writelines(parts)
+            written.keep()
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk does not say of which file it took nothing
+            raise
 
 
 def sweep(folder: Path) -> None:

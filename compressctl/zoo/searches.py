@@ -28,7 +28,7 @@ from compressctl.zoo.schema import AutoSection
 DEFAULT_SECONDS = 1800
 _SHARE = 0.8
 """Of a job's time that its search may take: the last measurement and the report come after it."""
-_MOST_BYTES = 1 << 26
+_MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
