@@ -102,6 +102,7 @@ class _Running:
     status: str = "running"
     chosen: str | None = None
     handed: HandedOver | None = None
+    is_out_of_time: bool = False
 
     def __post_init__(self) -> None:
         facts, goal = self.bench.facts, self.request.goal
@@ -185,6 +186,7 @@ class _Running:
         if not self.clock.allows(one):
             wanted, left = self.clock.estimate(one), max(self.clock.left or 0.0, 0.0)
             takes = "" if wanted is None else f", and it would take about {words.duration(wanted)}"
+            self.is_out_of_time = True
             self.tree.refuse(one.name, f"{words.duration(left)} were left{takes}")
             return None
         self.tell(f"{self._place(one)}: {one.words}")
@@ -196,6 +198,7 @@ class _Running:
         if tried.point is None:
             assert most is not None
             self.clock.add(one, most)
+            self.is_out_of_time = True
             self.tree.refuse(one.name, f"it was not done after {words.duration(most)}")
             return None
         if tried.is_lasting:
@@ -324,7 +327,8 @@ class _Running:
         if any(point.figures is not None for point in points):
             return ExitCode.BUDGET_MISSED
         codes = {ExitCode(point.exit_code) for point in points} - {ExitCode.NOTHING_TO_COMPRESS}
-        return min(codes, default=ExitCode.NOTHING_TO_COMPRESS)
+        nothing = ExitCode.TIME_LIMIT if self.is_out_of_time else ExitCode.NOTHING_TO_COMPRESS
+        return min(codes, default=nothing)
 
     def _not_tried(self) -> list[NotTried]:
         found = [

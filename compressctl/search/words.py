@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compressctl.core.errors import ExitCode
 from compressctl.measure.results import Speedup
 from compressctl.measure.speed_words import headline
 from compressctl.report.tables import size
@@ -177,7 +178,9 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
     else:
         lines.append(f"Not found: {asked}.")
     if point is None:
-        if found.status != "interrupted":
+        if found.exit_code == ExitCode.TIME_LIMIT:
+            lines.append("The time was over before any recipe was measured: give it more, the same command goes on.")
+        elif found.status != "interrupted":
             lines.append("No file keeps the loss that is allowed: the original stays.")
     elif files and point.confirmed is not None:
         lines.append(

@@ -130,7 +130,7 @@ def found_by(
     if search is None:
         return Found(outcome, message, None, None, None)
     figures = figures_of(run / "best" / "report.json") if search.files else None
-    said = next(iter(search.summary), "")[:LONGEST_MESSAGE]
+    said = " ".join(search.summary[:2]).replace("\n", " ")[:LONGEST_MESSAGE]
     if figures is not None:
         figures = figures.model_copy(update={"headline": said})
     if outcome is Outcome.GOOD and is_strict and _is_unjudged(search):

@@ -160,3 +160,11 @@ search: {smaller: 1.5, time: unlimited}
     assert found.chosen is not None
     assert any("1.6x smaller" in limit.words for limit in found.goal)
     assert (shell.folder / "out" / "best" / "report.json").is_file()
+
+
+def test_a_search_whose_time_was_over_says_that_and_not_that_there_is_nothing(shell: Shell, network: Path) -> None:
+    done = shell.run("auto", "net.onnx", "--smaller", "3", "--time", "1s", "--output", "out")
+    assert done.code == 124, done.err
+    found = searched(shell, "out")
+    assert (found.exit_code, found.points, found.status) == (124, (), "not met")
+    assert "The time was over before any recipe was measured" in found.summary[1]

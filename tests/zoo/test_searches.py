@@ -168,7 +168,7 @@ def test_a_search_counts_until_what_decides_it_changes(folder: Path) -> None:
 
 def document(**changes: Any) -> Search:
     values: dict[str, Any] = {
-        "name": "m", "status": "met", "exit_code": 0, "summary": ["four times smaller"], "goal": (), "level": None, "prefer": "balanced",
+        "name": "m", "status": "met", "exit_code": 0, "summary": ["Found: 4x smaller.", "Handed over: int8."], "goal": (), "level": None, "prefer": "balanced",
         "judged": "", "chosen": "int8", "files": ("model.onnx",), "points": (point("int8", figures(loss=0.1)),), "not_tried": (),
         "original_bytes": 4000, "seconds": 1.0,
     }  # fmt: skip
@@ -187,7 +187,7 @@ def found(run: Path, code: int = 0, search: Search | None = None, **changes: Any
 def test_a_row_says_what_the_search_said(tmp_path: Path) -> None:
     met = found(tmp_path, search=document())
     assert (met.outcome, met.message, met.report, met.recipe) == (
-        Outcome.GOOD, "four times smaller", "search.html", "recipe.yaml",
+        Outcome.GOOD, "Found: 4x smaller. Handed over: int8.", "search.html", "recipe.yaml",
     )  # fmt: skip
     missed = found(tmp_path, 1, document(status="not met", summary=["nothing is small enough"], files=()))
     assert (missed.outcome, missed.message, missed.recipe) == (Outcome.MISSED, "nothing is small enough", None)
