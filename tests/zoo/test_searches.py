@@ -222,7 +222,7 @@ def test_a_search_goes_on_in_its_folder_and_takes_none_of_a_run(
 
 @pytest.mark.slow
 def test_a_search_of_a_zoo_ends_with_a_row_and_its_recipe(folder: Path, around: Surroundings) -> None:
-    job = jobs(folder, "defaults.auto={smaller: 3, prefer: size, time: 2m}")["plain"]
+    job = jobs(folder, "defaults.auto={smaller: 3, prefer: size, time: 20m}")["plain"]
     result = run_job(planned(job, MeasureLevel.FINAL, None), around)
     assert (result.outcome, result.report) == (Outcome.GOOD, "runs/plain/search.html"), result.message
     assert result.figures is not None
