@@ -17,8 +17,8 @@ from compressctl.core.whole_files import lock
 from compressctl.zoo.outcome import figures_of, outcome_of
 from compressctl.zoo.results import Figures, JobResult, Outcome, all_results, read_result, write_mark, write_result
 
-MANIFEST = "zoo: compressctl/v1\nname: z\ndefaults: {recipe: nowhere.yaml}\nmodels: [{path: m.onnx}]\nbudget: {at_most_failed: 1}\n"
-"""Whose one job is a row at once: its recipe is not there."""
+MANIFEST = "zoo: compressctl/v1\nname: z\ndefaults: {recipe: nowhere.yaml}\nmodels: [{path: m.onnx}, {id: good, path: m.onnx}, {id: bad, path: m.onnx}]\nbudget: {at_most_failed: 3}\n"
+"""Whose jobs are rows at once: their recipe is not there."""
 
 
 def result(job: str, **changes: Any) -> JobResult:
@@ -140,9 +140,9 @@ def test_results_by_another_version_are_read_as_far_as_they_are_known(folder: Pa
 def test_texts_of_a_result_give_no_orders(folder: Path) -> None:
     evil = "\x1b[31m @bob\n::error::x ##vso[task] \u202e</td><script>alert(1)</script>|`=cmd()"
     for job, changes in {
-        "words": {"message": evil},
-        "log": {"log": evil},
-        "names": {"model": evil, "recipe": evil},
+        "m": {"message": evil},
+        "bad": {"log": evil},
+        "good": {"model": evil, "recipe": evil, "notes": (evil,)},
     }.items():
         write_result(folder / "z", result(job, outcome=Outcome.FAILED, figures=None, **changes))
     ends(folder, "zoo", "report", "zoo.yaml", "--output", "z")
