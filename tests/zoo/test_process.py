@@ -13,10 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from compressctl.core.failures import MEMORY_HINT
 from compressctl.zoo import process
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.local import run_local
+from compressctl.zoo.outcome import outcome_of
 from compressctl.zoo.pauses import Pauses
 from compressctl.zoo.process import Surroundings, run_job
 from compressctl.zoo.results import JobResult, Outcome
@@ -210,3 +212,17 @@ def test_what_an_attempt_before_reported_is_not_told_of_one_that_was_killed(
     result = run(around, monkeypatch, "import os; os.kill(os.getpid(), 9)")
     assert (result.outcome, result.report) == (Outcome.MEMORY, None)
     assert [file.name for file in run_folder.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ("error: No space left on device: runs/memory-net/f\n   free some space", Outcome.MACHINE),
+        (f"error: not enough memory\n   {MEMORY_HINT}", Outcome.MEMORY),
+    ],
+    ids=["a name", "the system's"],
+)
+def test_want_of_memory_is_told_by_the_kind_of_error(said: str, outcome: Outcome, tmp_path: Path) -> None:
+    """Names of files stand in messages."""
+    (tmp_path / "log").write_text(f"{said}\n")
+    assert outcome_of(5, None, "", tmp_path / "report.json", tmp_path / "log")[0] is outcome
