@@ -150,6 +150,15 @@ def _searched(facts: Facts, goal: Goal) -> Iterator[Candidate]:
 
 def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
     gate = _gate(facts, goal)
+    yield Candidate(
+        "int8-placed",
+        "int8",
+        "8 bits, layers that the clock finds faster in float where they stand in float",
+        "searched",
+        (static(placement="measured", placement_time="2m"),),
+        weight=2,
+        after=(After("int8", "near"),),
+    )
     if gate is not None:
         yield Candidate(
             "int8-gated",
