@@ -103,7 +103,7 @@ def _annotated(path: Path, folder: Path) -> _Annotated:
             raise UsageError(f"{place}: its category_id is that of no category")
         x, y, width, height = _bbox(entry, place)
         if width > 0 and height > 0:
-            crowd = float(entry.get("iscrowd") in (1, True))
+            crowd = float(_is_crowd(entry, place))
             rows[image].append((x, y, x + width, y + height, number[category], crowd))
     found: dict[Path, str] = {}
     boxed = []
@@ -156,6 +156,13 @@ def _size(entry: Mapping[str, Any], place: str) -> tuple[int, int] | None:
     if not all(isinstance(side, int) and 0 < side < _LARGEST for side in (height, width)):
         raise UsageError(f"{place}: its height and width are no numbers of pixels")
     return height, width
+
+
+def _is_crowd(entry: Mapping[str, Any], place: str) -> bool:
+    mark = entry.get("iscrowd", 0)
+    if not isinstance(mark, int) or mark not in (0, 1):
+        raise UsageError(f"{place}: its iscrowd is neither 0 nor 1")
+    return bool(mark)
 
 
 def _bbox(entry: Mapping[str, Any], place: str) -> list[float]:

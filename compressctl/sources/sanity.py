@@ -113,7 +113,7 @@ class CheckedDataset(WrappedDataset):
     def limit(self) -> int | None:
         """Classes are below it."""
         named = None if self.classes is None or self.task not in (None, "classification") else len(self.classes)
-        told_apart = self.outputs() if self.task in _UNCOUNTED else None
+        told_apart = self.outputs() if self.task in (*_UNCOUNTED, "detection") else None
         return min((limit for limit in (named, told_apart) if limit is not None), default=None)
 
 
@@ -200,6 +200,8 @@ def _check_labels(batch: Batch, split: SplitName, dataset: CheckedDataset) -> No
                 raise UsageError(_label(batch, split, bad, "is no class"), hint=hint)
     if dataset.task in _UNCOUNTED and dataset.task != "classification":
         _check_places(batch, split, dataset)
+    if dataset.task == "detection":
+        _check_boxes(batch, split, dataset)
     if labels.dtype.kind not in "iuf" or labels.ndim != 1 or dataset.task not in (None, "classification"):
         return
     bad = _first(labels < 0)
@@ -234,6 +236,29 @@ def _check_places(batch: Batch, split: SplitName, dataset: CheckedDataset) -> No
             raise UsageError(
                 f"the data: label {places[bad][0]} in sample {_index(batch, row)} ({split} split) is no class{known}",
                 hint=f"classes count from 0; what does not count is {' or '.join(map(str, _UNCOUNTED[dataset.task]))}",
+            )
+
+
+def _check_boxes(batch: Batch, split: SplitName, dataset: CheckedDataset) -> None:
+    """Of arrays that are boxes; the metric says what is none."""
+    assert batch.labels is not None
+    for row, boxes in enumerate(batch.labels):
+        if not isinstance(boxes, np.ndarray) or boxes.ndim != 2 or boxes.shape[1] < 5 or boxes.dtype.kind not in "iuf":
+            continue
+        place = f"in sample {_index(batch, row)} ({split} split)"
+        if not np.isfinite(boxes).all():
+            raise UsageError(f"the data: a box {place} holds a number that is not finite")
+        if (boxes[:, 2:4] < boxes[:, :2]).any():
+            raise UsageError(
+                f"the data: a box {place} ends before it begins", hint="boxes are x1, y1, x2, y2, class, in pixels"
+            )
+        classes, limit = boxes[:, 4], dataset.limit
+        bad = (classes < 0) | (classes != np.rint(classes)) | (classes >= (np.inf if limit is None else limit))
+        if bad.any():
+            known = "" if limit is None else f": the model tells {limit} classes apart"
+            raise UsageError(
+                f"the data: class {classes[bad][0]:g} of a box {place} is no class{known}",
+                hint="classes count from 0; `data.classes` chooses among the data's, by the model's numbers",
             )
 
 

@@ -63,7 +63,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str, str]]:
                 name, found, text = line.rstrip("\r\n").partition(separator)
                 place = f"{path}:{number}"
                 if line.strip() and (not found or not name):
-                    what = "a blank" if separator == " " else "a tab"
+                    what = "blank" if separator == " " else "tab"
                     raise UsageError(f"{place}: there is no {what} between a file and its text")
                 if line.strip() and (
                     number > 1 or (name, text) not in [(file, text) for file in _FILE for text in _TEXT]

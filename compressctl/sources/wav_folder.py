@@ -108,6 +108,8 @@ def _prepared(path: Path, params: WavFolderParams) -> np.ndarray:
             hint=f"convert it, as in `ffmpeg -i in.wav -ar {params.sample_rate} out.wav`",
         )
     samples: np.ndarray = sound.samples.mean(axis=1)
+    if not len(samples):
+        raise UsageError(f"{path} holds no samples")
     if params.length is not None:
         samples = np.pad(samples[: params.length], (0, max(0, params.length - len(samples))))
     if params.frames is not None:
@@ -115,6 +117,4 @@ def _prepared(path: Path, params: WavFolderParams) -> np.ndarray:
         if len(samples) < length:
             raise UsageError(f"{path} has {len(samples)} samples, a frame {length}", hint="set data.length to pad it")
         samples = np.lib.stride_tricks.sliding_window_view(samples, length)[::step]
-    if not len(samples):
-        raise UsageError(f"{path} holds no samples")
     return samples[None] if params.layout == "NCT" else samples

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -120,19 +120,29 @@ _LARGEST_SCORED = 1 << 34
 
 
 def cer(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """Characters to change, add and remove, in percent of the labels' characters, over all samples together."""
-    return float(100 * _jiwer().cer(*_not_too_long(_strings(labels, "label"), _strings(outputs, "result"))))
+    """Characters to change, add and remove, in percent of the labels' characters, over all samples together.
+
+    NaN where labels hold none, and results do: there is nothing of which they would be a share.
+    """
+    return _error_rate(_jiwer().cer, outputs, labels)
 
 
 def wer(outputs: np.ndarray, labels: np.ndarray) -> float:
     """The same of words, which blanks separate."""
-    return float(100 * _jiwer().wer(*_not_too_long(_strings(labels, "label"), _strings(outputs, "result"))))
+    return _error_rate(_jiwer().wer, outputs, labels)
 
 
 def exact(outputs: np.ndarray, labels: np.ndarray) -> float:
     """Percent of samples whose string is the label's."""
     pairs = zip(_strings(outputs, "result"), _strings(labels, "label"), strict=True)
     return float(100 * np.mean([found == wanted for found, wanted in pairs])) if len(labels) else np.nan
+
+
+def _error_rate(rate: Callable[[list[str], list[str]], float], outputs: np.ndarray, labels: np.ndarray) -> float:
+    wanted, found = _not_too_long(_strings(labels, "label"), _strings(outputs, "result"))
+    if not any(map(str.strip, wanted)) and any(map(str.strip, found)):
+        return np.nan
+    return float(100 * rate(wanted, found))
 
 
 def _strings(values: np.ndarray, what: str) -> list[str]:

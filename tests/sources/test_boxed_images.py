@@ -281,3 +281,12 @@ def test_average_precision_of_boxes_on_their_labels_is_whole(folder: Path) -> No
     ]
     found = as_objects([np.insert(label[label[:, 5] == 0][:, :5], 4, 0.9, axis=1) for label in labels])
     assert average_precision(found, as_objects(labels)) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("mark", ["1", 2, None, [1]])
+def test_a_mark_of_a_crowd_that_is_neither_0_nor_1_is_refused(folder: Path, mark: Any) -> None:
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"][0]["iscrowd"] = mark
+    (folder / "instances.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"annotations\[0\]: its iscrowd is neither 0 nor 1"):
+        from_coco(folder)

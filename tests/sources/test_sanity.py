@@ -222,3 +222,28 @@ def test_the_command_line_refuses_with_one_message(tmp_path: Path, case: str) ->
     }[case]
     assert said in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def boxes(*rows: list[float]) -> np.ndarray:
+    """Labels of forty samples; the eighth has these boxes, and the rest one that is good."""
+    good = np.array([[1, 2, 5, 6, 2]], np.float32)
+    return as_objects([np.array(rows, np.float32) if sample == 7 else good for sample in range(40)])
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ([1, 2, 5, 6, 3], "class 3 of a box in sample 7 .train split. is no class: the model tells 3 classes apart"),
+        ([1, 2, 5, 6, -1], "class -1 of a box in sample 7"),
+        ([1, 2, 5, 6, 0.5], "class 0.5 of a box"),
+        ([5, 2, 1, 6, 0], "ends before it begins"),
+        ([1, np.nan, 5, 6, 0], "not finite"),
+    ],
+)
+def test_boxes_that_cannot_be_meant_are_refused_before_they_make_a_score(row: list[float], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        look_through(_dataset(GOOD, boxes([0, 0, 1, 1, 0], row), "detection"))
+
+
+def test_boxes_of_any_class_are_taken_where_nobody_knows_how_many_there_are() -> None:
+    look_through(_dataset(GOOD, boxes([1, 2, 5, 6, 99], [1, 2, 1, 2, 0]), "detection", outputs=None))

@@ -106,3 +106,10 @@ def test_transcripts_decide_the_fingerprint(tmp_path: Path) -> None:
         (tmp_path / "l.txt").write_text(f"a.wav\t{text}\n")
         found.add(fingerprint(WavFolderParams(path=".", labels="l.txt"), tmp_path))
     assert len(found) == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"length": 100}, {"length": 600, "frames": [512, 256]}], ids=str)
+def test_a_file_without_sound_is_refused_and_not_filled_with_silence(fields: dict[str, object], tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", np.zeros(0, np.int16))
+    with pytest.raises(UsageError, match=r"a\.wav holds no samples"):
+        read(tmp_path, labels=None, **fields)

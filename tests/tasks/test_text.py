@@ -142,3 +142,10 @@ def test_edits_are_those_that_jiwer_counts(data: st.DataObject, texts: list[str]
     assert found.edits == count.substitutions + count.insertions + count.deletions
     assert found.characters == sum(map(len, texts))
     assert found.kept <= found.reference <= len(texts)
+
+
+@pytest.mark.parametrize("rate", [cer, wer])
+def test_errors_are_no_share_of_labels_that_hold_nothing(rate: Any) -> None:
+    nothing = as_objects(["", " "])
+    assert np.isnan(rate(as_objects(["a b c", ""]), nothing))
+    assert rate(as_objects(["", ""]), nothing) == 0

@@ -41,3 +41,26 @@ def test_what_decodes_says_which_axis_counts(
     task: str, shape: tuple[int | str, ...], decode: str, count: int | None, tmp_path: Path
 ) -> None:
     assert counted(tmp_path, task, *shape, more=decode) == count
+
+
+@pytest.mark.parametrize(
+    ("decode", "shape", "count"),
+    [
+        ("{use: yolo}", ("n", 84, 8400), 80),
+        ("{use: yolo}", ("n", 8400, 84), 80),
+        ("{use: yolo, objectness: true}", ("n", 8400, 85), 80),
+        ("{use: yolo, boxes_axis: 2}", ("n", 84, "boxes"), 80),
+        ("{use: yolo, boxes_axis: 1}", ("n", 10, 84), 80),
+        ("{use: yolo}", ("n", 84, "boxes"), None),
+        ("{use: yolo, output: other}", ("n", 84, 8400), None),
+        ("{use: ssd}", ("n", 100, 21), 20),
+        ("{use: ssd, background: null}", ("n", "boxes", 21), 21),
+        ("{use: ssd, classes_output: c}", ("n", 100, 21), None),
+        ("{use: detr}", ("n", 100, 92), 91),
+        ("{use: detr, activation: sigmoid}", ("n", 100, 91), 91),
+        ("{use: finished}", ("n", 100, 6), None),
+        ("d.py:f", ("n", 84, 8400), None),
+    ],
+)
+def test_a_detector_s_classes(decode: str, shape: tuple[int | str, ...], count: int | None, tmp_path: Path) -> None:
+    assert counted(tmp_path, "detection", *shape, more=f"decode: {decode}") == count
