@@ -348,14 +348,24 @@ def _tallied(compared: ComparedResults, before: np.ndarray, after: np.ndarray, e
         if time.monotonic() - last > _SECONDS_WITHOUT_EVENT:
             events.progress("comparing results", sample, len(before))
             last = time.monotonic()
-        try:
-            total += compared.tally(before[sample : sample + 1], after[sample : sample + 1])
-        except (ValueError, TypeError, IndexError, AttributeError) as error:
-            raise UsageError(
-                f"the result of sample {sample} cannot be compared with the original's: {error}",
-                hint=f"{compared.unit} are compared: let `decode` return them in the task's form",
-            ) from error
+        total += _tally_of(compared, before, after, sample)
     return total
+
+
+def check_form(compared: ComparedResults, results: np.ndarray) -> None:
+    """Raises UsageError where the first result, of an author's function, is not in the task's form."""
+    if len(results):
+        _tally_of(compared, results, results, 0)
+
+
+def _tally_of(compared: ComparedResults, before: np.ndarray, after: np.ndarray, sample: int) -> Tally:
+    try:
+        return compared.tally(before[sample : sample + 1], after[sample : sample + 1])
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise UsageError(
+            f"the result of sample {sample} cannot be compared with the original's: {error}",
+            hint=f"{compared.unit} are compared: let `decode` return them in the task's form",
+        ) from error
 
 
 def _labels(predictions: Predictions) -> np.ndarray:

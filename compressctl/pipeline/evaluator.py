@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -171,6 +172,11 @@ class Evaluator:
         if not head and split == "validation":
             self._baseline = values[0]
         drop = metric.drop(*values)
+        if not math.isfinite(drop):
+            values_shown = f"{values[0]:g} for the original and {values[1]:g} for the stage's model"
+            return missed(
+                name, limit, f"{metric.name} is {values_shown} on the {split} split: no drop follows from that"
+            )
         shown = beside(limit, drop) if metric.unit == "%" else beside(limit, drop, 4, "g")
         return at_most(name, limit, drop, f"{head and f'{head}: '}{metric.drop_words(shown)}")
 

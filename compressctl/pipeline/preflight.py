@@ -18,7 +18,7 @@ from compressctl.core.needs import SPLITS, Needs
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.measure.samples import Samples
-from compressctl.measure.score import of_head, results, whole_samples
+from compressctl.measure.score import check_form, of_head, results, whole_samples
 from compressctl.sources.called import scored_samples
 
 SCORED_AT_ONCE = 64
@@ -103,6 +103,8 @@ def check_judge(model: Model, session: Session, judge: Judge, data: Dataset) -> 
 
 def _check_part(signature: Signature, given: Mapping[str, np.ndarray], feed: Feed, head: str, judge: Judge) -> None:
     outputs, metric = results(given, signature, feed, judge), judge.metric
+    if judge.compared is not None:
+        check_form(judge.compared, outputs)
     labels = of_head(feed.batch.labels, head)
     if feed.batch.labels is not None and head and labels is None:
         fields = ", ".join(feed.batch.labels.dtype.names or ()) or "no heads"

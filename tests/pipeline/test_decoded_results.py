@@ -124,3 +124,23 @@ def _written(folder: Path, text: str) -> Path:
 def test_what_does_not_fit_is_refused(folder: Path, line: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         compressctl.load_recipe(_written(folder, RECIPE.replace("task: segmentation", line)))
+
+
+@pytest.mark.parametrize("body", ["['x' for _ in outputs['scores']]", "[s.max(0) * np.nan for s in outputs['scores']]"])
+def test_results_that_are_not_in_the_task_s_form_are_refused_before_any_stage(folder: Path, body: str) -> None:
+    (folder / "own.py").write_text(f"import numpy as np\ndef read(outputs): return {body}\n")
+    own = RECIPE.replace("task: segmentation", "task: segmentation\ndecode: own.py:read")
+    found = CliRunner().invoke(
+        app, ["plan", "--check", str(_written(folder, own + "stages: [{use: quantize.static}]\n"))]
+    )
+    assert found.exit_code == 2
+    assert "pixels are compared: let `decode` return them in the task's form" in found.stderr
+
+
+def test_a_gate_on_a_metric_that_is_no_number_says_what_it_is(folder: Path) -> None:
+    (folder / "own.py").write_text("def right(outputs, labels): return float('nan')\n")
+    own = RECIPE.replace("task: segmentation", "task: segmentation\nmetric: own.py:right")
+    gated = "stages: [{use: prune.unstructured, sparsity: 0.5, gate: {accuracy_drop: 5}}]\n"
+    found = CliRunner().invoke(app, ["apply", str(_written(folder, own + gated)), "--output", str(folder / "out")])
+    assert found.exit_code == 1
+    assert "right is nan for the original and nan for the stage's model" in " ".join(found.stderr.split())
