@@ -107,7 +107,7 @@ def _efficientnet() -> dict[str, Any] | None:
     if images is None or not path.exists():
         return None
     prepared = {"resize": 256, "center_crop": 224, "interpolation": "bicubic", "scale": 1, "mean": [127], "std": [128]}
-    splits = {"calibration": 300, "validation": 0, "test": 700}
+    splits = {"calibration": 100, "validation": 0, "test": 200}
     data = {"source": "image_folder", "path": images, "labels": "prefix", **prepared, **splits}
     return {"model": {"source": "onnx", "path": str(path)}, "data": data}
 
