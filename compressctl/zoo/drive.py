@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import warnings
 from collections import Counter
@@ -26,6 +27,7 @@ from compressctl.zoo.process import Surroundings
 from compressctl.zoo.results import (
     LIMITED,
     MARK,
+    TEMPORARY,
     UNSETTLED,
     JobResult,
     Outcome,
@@ -275,11 +277,12 @@ def _failed(folder: Path, job: str) -> bool:
 
 
 def _claim(folder: Path, manifest: Manifest) -> int:
-    """A lock on the zoo's folder, which is made. Raises UsageError, MachineError."""
+    """A lock on the zoo's folder, which is made. Temporary files of a driver that was killed go. Raises UsageError, MachineError."""
     _prepare(folder, manifest)
     held = lock(folder / MARK)
     if held is None:
         raise UsageError(f"another zoo apply works on {folder}", hint="wait for it, or name another --output")
+    shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
     return held
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from compressctl.cli.main import app
 from compressctl.core.errors import UsageError
-from compressctl.zoo.drive import Choice, Standing, own_jobs, standings
+from compressctl.zoo.drive import Choice, Standing, carry_out, own_jobs, standings
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.keys import Planned
 from compressctl.zoo.load import load_manifest
@@ -152,3 +152,22 @@ def test_a_result_that_cannot_be_read_is_told_and_is_not_good(zoo: Manifest) -> 
     assert "1  cannot be read, and run again with the next `zoo apply`: b" in printed
     assert "1 of 2 jobs failed, 0 may" in printed
     assert zoo_command("report", "zoo.yaml")[0] == 0
+
+
+def test_temporary_files_of_a_driver_that_was_killed_go(zoo: Manifest) -> None:
+    """Also those of jobs that the manifest has no more."""
+    Path("out").mkdir()
+    write_mark(Path("out"), "z")
+    Path("out/temporary/gone").mkdir(parents=True)
+    Path("out/temporary/gone/file").touch()
+    carry_out(
+        zoo,
+        Path(),
+        Path("out"),
+        Choice(),
+        execute=lambda jobs, around, keep: None,
+        cache=None,
+        store=None,
+        tell=lambda result: None,
+    )
+    assert not Path("out/temporary").exists()
