@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from compressctl.publish.card import About
+from compressctl.zoo.jobs import check_only
 from compressctl.zoo.models import models_of
 from compressctl.zoo.results import JobResult, Outcome, all_results
 from compressctl.zoo.schema import CardSection, Manifest, ModelEntry
@@ -26,8 +27,10 @@ class Card:
 
 
 def cards(manifest: Manifest, base: Path, folder: Path, only: Sequence[str]) -> Iterator[Card]:
-    """only: ids of jobs, or patterns over them. Raises UsageError for models that are not there."""
-    entries = {model.id: model.entry for model in models_of(manifest, base)}
+    """only: ids of jobs, or patterns over them. Raises UsageError for models that are not there, and for patterns of no job."""
+    models = models_of(manifest, base)
+    check_only(manifest, models, only)
+    entries = {model.id: model.entry for model in models}
     for result in _good(all_results(folder), only):
         entry = entries.get(result.model)
         if entry is not None and result.run is not None:

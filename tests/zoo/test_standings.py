@@ -97,6 +97,8 @@ def test_a_name_that_no_job_has_is_refused(zoo: Manifest) -> None:
     with pytest.raises(UsageError, match="no job fits 'typo"):
         found(zoo, "a", "typo*")
     assert waiting(zoo, "failed") == []
+    code, printed = zoo_command("publish", "zoo.yaml", "--owner", "me", "--only", "typo")
+    assert (code, "no job fits 'typo'" in printed) == (2, True)
 
 
 def test_where_rules_all_count_jobs_are_named_by_model_or_with_their_rule(zoo: Manifest) -> None:
