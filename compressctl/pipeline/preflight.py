@@ -103,7 +103,7 @@ def check_judge(model: Model, session: Session, judge: Judge, data: Dataset) -> 
 
 def _check_part(signature: Signature, given: Mapping[str, np.ndarray], feed: Feed, head: str, judge: Judge) -> None:
     outputs, metric = results(given, signature, feed, judge), judge.metric
-    if judge.compared is not None:
+    if judge.decode is not None and judge.compared is not None:
         check_form(judge.compared, outputs)
     labels = of_head(feed.batch.labels, head)
     if feed.batch.labels is not None and head and labels is None:
