@@ -48,7 +48,11 @@ def for_one_file(root: Node) -> Node:
             _problem("`pipeline.stages` names no file", stages, "give each file's stages by its name in `models`")
         )
     elif role is None:
-        hint = f"compressctl apply does; everything else takes one: --set pipeline.role={next(iter(stages.entries))}"
+        first = next(iter(stages.entries))
+        hint = (
+            f"the command `compressctl apply` takes all; everything else takes one: --set pipeline.role={first}, in Python "
+            f'overrides={{"pipeline.role": "{first}"}}'
+        )
         problems.append(
             _problem(f"this recipe compresses {', '.join(stages.entries)} one after the other", stages, hint)
         )

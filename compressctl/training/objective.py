@@ -122,6 +122,11 @@ def _authors(function: Loss) -> Callable[[Tensor, Any], Tensor]:
             raise UsageError(
                 f"the recipe's loss gave {shown}, and training lowers one number", hint="return a scalar tensor"
             )
+        if outputs.requires_grad and not found.requires_grad:
+            raise UsageError(
+                "the recipe's loss gave a number that has no gradient, and training follows it",
+                hint="compute it of the outputs with torch alone: numpy, detach, rounding and comparisons lose the gradient",
+            )
         return found.reshape(())
 
     return loss

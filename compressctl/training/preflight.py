@@ -68,8 +68,6 @@ def check_loss(model: Model, data: Dataset, learning: Learning) -> None:
 
     Raises UsageError where the labels do not fit the outputs, whatever the loss says about it.
     """
-    import torch
-
     from compressctl.graph.torch_outputs import device_of
     from compressctl.training.data import tensor_batches
     from compressctl.training.objective import task_objective
@@ -81,8 +79,8 @@ def check_loss(model: Model, data: Dataset, learning: Learning) -> None:
     task = ", ".join(head.task for head in learning.heads.values()) or learning.task
     tensors = next(tensor_batches(data.split("train"), model.signature, _FEW))
     try:
-        with torch.no_grad():
-            loss = float(task_objective(learning)(model.body.eval(), tensors.to(device_of(model.body))))
+        # With gradients, so that an author's loss that has none is refused here.
+        loss = float(task_objective(learning)(model.body.eval(), tensors.to(device_of(model.body))).detach())
     except UsageError:
         raise
     except Exception as error:

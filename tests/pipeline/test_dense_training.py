@@ -139,6 +139,63 @@ def test_labels_of_any_number_reach_a_loss_of_one_s_own(folder: Path) -> None:
     assert after < 0.7 * before
 
 
+def test_a_loss_without_a_gradient_is_refused_before_any_stage(folder: Path) -> None:
+    (folder / "net.py").write_text(NET.replace("** power * losses).mean()", "** power * losses).mean().detach()"))
+    (folder / "recipe.yaml").write_text(RECIPE + "loss: net.py:focal\nstages: [{use: finetune, epochs: 1}]\n")
+    found = CliRunner().invoke(app, ["plan", "--check", str(folder / "recipe.yaml")])
+    assert found.exit_code == 2
+    assert "the recipe's loss gave a number that has no gradient" in found.stderr
+
+
+LABELLED = """
+import numpy as np, torch
+from torch import nn
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(432, 16), nn.ReLU()), nn.Linear(16, 6 * 8)
+
+    def forward(self, image):
+        rows = self.head(self.body(image)).reshape(-1, 6, 8)
+        return torch.cat([12 * torch.sigmoid(rows[:, :4]), torch.sigmoid(rows[:, 4:])], 1)
+
+def make():
+    torch.manual_seed(0)
+    return Detector()
+
+def data():
+    rng = np.random.default_rng(0)
+    bright = rng.integers(0, 2, 160)
+    boxes = np.empty(160, dtype=object)
+    for place in range(160):
+        boxes[place] = np.array([[1, 2, 7, 8, bright[place]]], np.float32)
+    return (bright[:, None, None, None] + rng.normal(0, 0.1, (160, 3, 12, 12))).astype(np.float32), boxes
+
+def first_candidate(outputs, labels):
+    wanted = torch.stack([label[0] for label in labels])
+    corners = wanted[:, :4]
+    middle = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1)
+    scores = torch.zeros_like(outputs[:, 4:])
+    scores[torch.arange(len(wanted)), wanted[:, 4].long(), 0] = 1
+    return (outputs[:, :4, 0] - middle).abs().mean() + 10 * nn.functional.binary_cross_entropy(outputs[:, 4:], scores)
+"""
+
+
+def test_a_detector_learns_its_boxes_by_a_loss_of_one_s_own(folder: Path) -> None:
+    (folder / "net.py").write_text(LABELLED)
+    report = _run(
+        folder,
+        "recipe: compressctl/v1\ntask: detection\ndecode: {use: yolo}\nmetric: map50\nloss: net.py:first_candidate\n"
+        "model: {source: python, factory: net.py:make, input_shape: [3, 12, 12]}\n"
+        "data: {source: python, factory: net.py:data, calibration: 16, validation: 16, test: 16}\n"
+        "stages: [{use: finetune, epochs: 20, batch_size: 16, optimizer: adam, learning_rate: 0.01}]\n",
+    )
+    before, after = _scores(report)
+    assert before < 50
+    assert after > 90
+
+
 READER = """
 import numpy as np, torch
 from torch import nn

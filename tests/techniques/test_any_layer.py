@@ -1,6 +1,6 @@
 """Every technique on every kind of layer: it works, and the file computes what the changed weights say, or the reason is said in words."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -331,6 +331,48 @@ def test_sizes_that_are_written_into_the_code_are_said() -> None:
     coupling = proven(find_coupling(network, given), network, given)
     assert "the sizes [16, 8] by which its channels are split are written into the code" in coupling.fixed["first"]
     assert {layer for group in coupling.groups for layer in group.layers} == {"left", "right"}
+
+
+WAYS: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
+    "chunk": lambda x: x.chunk(2, 1),
+    "chunk, axis from the end": lambda x: torch.chunk(x, 2, dim=-3),
+    "tensor_split": lambda x: torch.tensor_split(x, 2, 1),
+    "half of the width": lambda x: (x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]),
+    "split by a size": lambda x: x.split(12, 1),
+    "split by sizes": lambda x: torch.split(x, [12, 12], dim=-3),
+    "tensor_split at a place": lambda x: torch.tensor_split(x, [12], 1),
+    "slices": lambda x: (x[:, :12], x[:, 12:]),
+    "narrow": lambda x: (x.narrow(1, 0, 12), x.narrow(1, 12, 12)),
+    "unflatten": lambda x: x.unflatten(1, (2, 12)).unbind(1),
+}
+"""Ways to take two halves of 24 channels; the first four hold no number of channels."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_halves_are_cut_right_or_the_code_that_holds_their_size_is_said(way: str) -> None:
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Conv2d(3, 24, 3), nn.Conv2d(10, 5, 1)
+            self.left, self.right = nn.Conv2d(12, 10, 1), nn.Conv2d(12, 10, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            left, right = WAYS[way](torch.relu(self.first(x)))
+            return self.head(self.left(left) * torch.sigmoid(self.right(right)))
+
+    torch.manual_seed(0)
+    network, given = Halves().eval(), (torch.randn(2, 3, 8, 8),)
+    coupling = proven(find_coupling(network, given), network, given)
+    groups = [group for group in coupling.groups if "first" in group.layers]
+    if list(WAYS).index(way) >= 4:
+        assert not groups
+        assert "written into the" in coupling.fixed["first"]
+        return
+    gone = removal(groups, {group.name: np.arange(group.units // 3) for group in groups})
+    with torch.no_grad():
+        smaller = cut(network, gone)
+        assert torch.allclose(smaller(*given), mask(network, gone)(*given), atol=1e-5)
+    assert smaller.left.weight.shape[1] == smaller.right.weight.shape[1] == 8
 
 
 def test_a_split_whose_parts_are_joined_again_hinders_no_other_layer() -> None:
