@@ -49,7 +49,8 @@ class TimeLimit:
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
-        self._is_over = False
+        self.is_over = False
+        """Whether it has ended something."""
 
     def __call__(self, event: Event) -> None:
         if time.monotonic() > self._end:
@@ -77,9 +78,14 @@ class TimeLimit:
             signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
     def _raise(self) -> None:
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             raise TimeIsUpError
+
+
+def is_time_over(listeners: Sequence[Listener]) -> bool:
+    """Whether a limit among them has raised: what it raised may come out as something else."""
+    return any(isinstance(one, TimeLimit) and one.is_over for one in listeners)
 
 
 _SILENT_SECONDS = 5.0

@@ -28,7 +28,7 @@ from compressctl.core.failures import chain, is_interrupt, translated
 from compressctl.core.machine import installed_version
 from compressctl.core.source import metrics
 from compressctl.measure.results import Parity
-from compressctl.pipeline.event_listeners import EventFile, Warnings, ends_silence
+from compressctl.pipeline.event_listeners import EventFile, Warnings, ends_silence, is_time_over
 from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import Plan
@@ -110,13 +110,13 @@ def run(
             executor.carry_out()
         if any(not check.holds for check in executor.budget):
             status = "budget missed"
-    except TimeIsUpError:
-        status = "time limit"
-    except KeyboardInterrupt:
-        status = "interrupted"
+    except KeyboardInterrupt as raised:
+        status = _stopped(raised, listeners)
     except BaseException as raised:
         # Author code raises anything: SystemExit, asyncio.CancelledError.
-        status, error = ("interrupted", None) if is_interrupt(raised) else ("failed", _translated(raised, folder))
+        status, error = (
+            (_stopped(raised, listeners), None) if is_interrupt(raised) else ("failed", _translated(raised, folder))
+        )
     workspace.close()
     shutil.rmtree(folder / "scratch", ignore_errors=True)
     try:
@@ -141,6 +141,11 @@ def run(
         warnings=tuple(warnings.messages),
         error=error,
     )
+
+
+def _stopped(raised: BaseException, listeners: Sequence[Listener]) -> Status:
+    """By its limit, or by Ctrl-C."""
+    return "time limit" if isinstance(raised, TimeIsUpError) or is_time_over(listeners) else "interrupted"
 
 
 def _translated(error: BaseException, folder: Path) -> CompressctlError:

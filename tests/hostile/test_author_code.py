@@ -83,6 +83,15 @@ def test_it_does_not_come_back(place: str, how: str, case: Case) -> None:
     assert status(case) == "time limit"
 
 
+@pytest.mark.parametrize("instead", ["KeyboardInterrupt()", "ImportError('half loaded')"])
+def test_what_the_limit_raises_comes_out_as_something_else(instead: str, case: Case) -> None:
+    """It is the limit all the same, and no Ctrl-C: a search goes on with the next candidate."""
+    how = f'exec("try:\\n while True: pass\\nexcept BaseException as over:\\n raise {instead} from over")'
+    done = applied(case, 124, "--time-limit", "1s", first=_hardly_patient, body=how)
+    assert "came to its time limit" in done.err
+    assert status(case) == "time limit"
+
+
 def _hardly_patient() -> None:
     from compressctl.pipeline import event_listeners
 
