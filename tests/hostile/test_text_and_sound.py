@@ -25,8 +25,8 @@ def read(dataset: object) -> None:
 LISTS: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("l.txt", b"", "names no files"),
     "blank lines": ("l.txt", b"\n  \n\n", "names no files"),
-    "no tab": ("l.txt", b"a.png one\n", ":1: there is no a tab"),
-    "a text without a file": ("l.txt", b"a.png\tx\n\tone\n", ":2: there is no a tab"),
+    "no tab": ("l.txt", b"a.png one\n", ":1: there is no tab between"),
+    "a text without a file": ("l.txt", b"a.png\tx\n\tone\n", ":2: there is no tab between"),
     "a file twice": ("l.txt", b"a.png\tx\na.png\ty\n", ":2: a.png is named above, too"),
     "no such file": ("l.txt", b"b.png\tx\n", "b.png does not exist"),
     "a null byte": ("l.txt", b"a\0.png\tx\n", "it names no file"),
