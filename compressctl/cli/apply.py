@@ -73,7 +73,7 @@ def apply(
     """Run a recipe: compress, export, measure the exported file, and report.
 
     The exit code says how it went: `compressctl --help` lists the codes. A run that was stopped continues where it was
-    when it is started again.
+    when it is started again. A recipe with a section `search` instead of stages searches, in auto/<recipe>, as `compressctl auto` does.
 
     \b
     Examples:
@@ -109,6 +109,7 @@ def apply(
                 "--dry-run": dry_run,
                 "--measure": measure is not MeasureLevel.STAGES,
                 "--log-format json": log_format is LogFormat.JSON,
+                "several processes": is_launched(),
             },
         )
         shapes = parse_shapes(shape or ())
@@ -150,11 +151,11 @@ def _searches(recipe: Path, sets: Sequence[str], unsets: Sequence[str]) -> bool:
 
 
 def _refuse_beside_search(given: Mapping[str, bool]) -> None:
-    """Raises UsageError for options that say nothing to a search."""
-    named = [option for option, is_given in given.items() if is_given]
+    """Raises UsageError for what says nothing to a search."""
+    named = [what for what, is_given in given.items() if is_given]
     if named:
         raise UsageError(
-            f"{', '.join(named)}: the recipe has a section `search`, which no such option is for",
+            f"{', '.join(named)}: not for a recipe with a section `search`",
             hint="leave it out; the run that the search hands over is in `best`, in its folder",
         )
 

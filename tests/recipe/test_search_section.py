@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.shell import Shell
 
 from compressctl.core.errors import RecipeError, UsageError
 from compressctl.pipeline.plan import make_plan
@@ -72,3 +73,24 @@ def test_nothing_takes_it_for_a_recipe_without_stages(tmp_path: Path) -> None:
     """It would export the original, and call that a result."""
     with pytest.raises(UsageError, match="has no stages yet"):
         make_plan(load(recipe(tmp_path, "search: {drop: 1}")), None)
+
+
+@pytest.mark.parametrize(
+    ("options", "launched", "named"),
+    [
+        (("--dry-run",), {}, "--dry-run"),
+        (("--strict",), {}, "--strict"),
+        (("--measure", "quick"), {}, "--measure"),
+        (("--log-format", "json"), {}, "--log-format json"),
+        ((), {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "several processes"),
+    ],
+)
+def test_apply_refuses_what_says_nothing_to_a_search(
+    shell: Shell, options: tuple[str, ...], launched: dict[str, str], named: str
+) -> None:
+    recipe(shell.folder, "search: {drop: 1}")
+    measured = () if "--measure" in options else ("--measure", "stages")
+    done = shell.run("apply", "found.yaml", *options, *measured, **launched)
+    assert done.code == 2
+    assert f"{named}: not for a recipe with a section `search`" in done.err
+    assert not (shell.folder / "auto").exists()
