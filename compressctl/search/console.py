@@ -25,6 +25,10 @@ def render(found: Search) -> RenderableType:
         parts.append(_table(found, measured[:_SHOWN]))
         more = f"; {len(measured) - _SHOWN} more in search.md" if len(measured) > _SHOWN else ""
         parts.append(_text(f"* on the front: no other file is as good in size, speed and loss{more}"))
+    if found.not_tried:
+        parts.append(
+            _text(f"not tried, each for a reason in search.md: {', '.join(one.name for one in found.not_tried)}")
+        )
     failed = words.failed_rows(found)
     parts += [_text(f"{name}: {reason.splitlines()[0] if reason else 'it gave nothing'}") for name, _, reason in failed]
     parts += [_text(note) for note in found.notes]
@@ -35,8 +39,8 @@ def render(found: Search) -> RenderableType:
 
 def _table(found: Search, measured: Sequence[tuple[Point, Figures]]) -> Table:
     """Within 80 columns, for names of up to 26 letters."""
-    units = {figures.loss.unit or figures.loss.what for _, figures in measured if figures.loss is not None}
-    unit = units.pop() if len(units) == 1 else ""
+    units = {figures.loss.unit for _, figures in measured if figures.loss is not None}
+    unit = units.pop() if len(units) == 1 and units <= {"points", "%"} else ""
     table = Table(title=_text(found.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("recipe", "size", "smaller", "speed", f"lost, {unit}" if unit else "lost", "holds"):
         table.add_column(name, justify="left" if name in ("recipe", "holds") else "right")
@@ -47,11 +51,18 @@ def _table(found: Search, measured: Sequence[tuple[Point, Figures]]) -> Table:
             size(figures.total_bytes),
             f"{figures.smaller:.2f}x",
             "not timed" if figures.speed is None else in_a_cell(figures.speed),
-            "not judged" if figures.loss is None else f"{figures.loss.value:.2f}" if unit else words.lost(figures),
+            _lost(figures, unit),
             "yes" if point.holds else "",
         )
         table.add_row(*map(_text, cells), style="bold" if point.name == found.chosen else None)
     return table
+
+
+def _lost(figures: Figures, unit: str) -> str:
+    """unit: where the column's head says it."""
+    if figures.loss is None or not unit:
+        return words.lost(figures)
+    return f"{round(figures.loss.value, 2) + 0.0:.2f}"  # never "-0.00"
 
 
 def _text(value: str, style: str = "") -> Text:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from compressctl.core.errors import ExitCode
 from compressctl.measure.results import Speedup
-from compressctl.measure.speed_words import headline
+from compressctl.measure.speed_words import headline, times
 from compressctl.report.tables import size
 from compressctl.search.document import Figures, Loss, Point, Predicted, Search
 from compressctl.search.front import amount, speed_of
@@ -100,21 +100,21 @@ def predicted_rows(found: Search) -> list[list[str]]:
             point.name,
             size(predicted.total_bytes),
             size(figures.total_bytes),
-            _headline(predicted.speed),
-            _headline(figures.speed),
+            _in_full(predicted.speed),
+            _in_full(figures.speed),
         ]
         for point, predicted, figures in _foretold(found)
     ]
 
 
 def prediction_error(found: Search) -> str:
-    """How far what was foretold was off, as medians; empty where nothing was."""
+    """How far what was foretold was off, as medians; empty where nothing was. Of ratios as they were measured, however wide their
+    intervals: bounds of two timings cannot be held against each other."""
     told = _foretold(found)
     if not told:
         return ""
     of_size = [abs(said.total_bytes / came.total_bytes - 1) for _, said, came in told]
-    pairs = [(speed_of(said.speed), speed_of(came.speed)) for _, said, came in told]
-    of_time = [abs(one / other - 1) for one, other in pairs if one and other]
+    of_time = [abs(said.speed.ratio / came.speed.ratio - 1) for _, said, came in told if said.speed and came.speed]
     time = f", of their time {statistics.median(of_time):.1%}" if of_time else ""
     return (
         f"{len(told)} trained file{'s were' if len(told) > 1 else ' was'} foretold by the same network before training; median error of their size "
@@ -128,6 +128,10 @@ def _foretold(found: Search) -> list[tuple[Point, Predicted, Figures]]:
         for point in found.points
         if point.predicted is not None and point.figures is not None
     ]
+
+
+def _in_full(speed: Speedup | None) -> str:
+    return "not timed" if speed is None else f"{times(speed.ratio)}x ({times(speed.low)} to {times(speed.high)})"
 
 
 def _headline(speed: Speedup | None) -> str:

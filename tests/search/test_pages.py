@@ -1,14 +1,16 @@
 """What a search looks like: the same figures in every form, nothing that a name could smuggle in."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support.browser import BROWSER, answer_of, opened
 from support.searching import figures, point
 
-from compressctl.search import as_html, as_markdown, picture, words
-from compressctl.search.document import Limit, NotTried, Point, Search
+from compressctl.search import as_html, as_markdown, console, picture, words
+from compressctl.search.document import Limit, NotTried, Point, Predicted, Search
 
 POINTS = [
     point("float16", figures(2000, 1.0, 0.0), is_on_front=True),
@@ -100,3 +102,25 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     _, log = opened(page, tmp_path)
     assert not re.search("CONSOLE", log), log
     assert answer_of(page, tmp_path, _ASK) == '{"first":"tiny","pictures":2,"wide":false}'
+
+
+def test_what_was_foretold_is_held_against_what_came_by_ratios_not_by_bounds() -> None:
+    """A wide interval's bound says how little is sure, not what was expected."""
+    wide, sure = figures(speed=2.0), figures(speed=2.2)
+    assert wide.speed is not None
+    wide = wide.model_copy(update={"speed": wide.speed.model_copy(update={"low": 1.0, "high": 4.0})})
+    told = Predicted(by="narrow40-untrained", total_bytes=wide.total_bytes, speed=wide.speed)
+    one = point("narrow40", sure).model_copy(update={"predicted": told})
+    search = found([one])
+    assert words.prediction_error(search).endswith("median error of their size 0.0%, of their time 9.1%.")
+    assert words.predicted_rows(search)[0][3] == "2.00x (1.00 to 4.00)"
+    assert words.prediction_error(found([point("int8", sure)])) == ""
+
+
+def test_the_terminal_names_what_was_not_tried_and_knows_no_negative_zero() -> None:
+    shown = io.StringIO()
+    gained = point("int8", figures(1100, 2.0, -0.001), is_on_front=True)
+    Console(file=shown, width=80).print(console.render(found([gained])))
+    assert "not tried, each for a reason in search.md: w4a8" in shown.getvalue()
+    assert "-0.00" not in shown.getvalue()
+    assert max(map(len, shown.getvalue().splitlines())) <= 80
