@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -265,7 +265,8 @@ class _Reader:
         source = self._source(node, model_sources, at)
         if node is None or source is None:
             return None
-        (params,) = self._parts(node, at, (model_sources.get(source).params,), ("source",))
+        elsewhere = _keys_of_others(model_sources, source)
+        (params,) = self._parts(node, at, (model_sources.get(source).params,), ("source",), elsewhere)
         return ModelSection(source, params) if params is not None else None
 
     def _pipeline(self) -> Pipeline | None:
@@ -299,7 +300,8 @@ class _Reader:
         source = self._source(node, datasets, ("data",))
         if source is None:
             return None
-        params, sizes = self._parts(node, ("data",), (datasets.get(source).params, SplitSizes), ("source",))
+        kinds, elsewhere = (datasets.get(source).params, SplitSizes), _keys_of_others(datasets, source)
+        params, sizes = self._parts(node, ("data",), kinds, ("source",), elsewhere)
         if params is None or sizes is None:
             return None
         assert isinstance(sizes, SplitSizes)
@@ -451,10 +453,18 @@ class _Reader:
         return self._parts(node, (key,), (kind,))[0]
 
     def _parts(
-        self, node: Node, at: tuple[Step, ...], kinds: Sequence[type[BaseModel]], own: Sequence[str] = ()
+        self,
+        node: Node,
+        at: tuple[Step, ...],
+        kinds: Sequence[type[BaseModel]],
+        own: Sequence[str] = (),
+        elsewhere: Callable[[str], str | None] = lambda key: None,
     ) -> list[BaseModel | None]:
-        """A mapping whose keys belong to these models, or are the recipe's own; None for what is wrong with its part."""
-        self._unknown_keys(node, at, [*own, *(key for kind in kinds for key in kind.model_fields)])
+        """A mapping whose keys belong to these models, or are the recipe's own; None for what is wrong with its part.
+
+        elsewhere: what to say of a key that is none of these.
+        """
+        self._unknown_keys(node, at, [*own, *(key for kind in kinds for key in kind.model_fields)], elsewhere)
         return [self._params(node, kind, at) for kind in kinds]
 
     def _params(self, node: Node, kind: type[BaseModel], at: tuple[Step, ...]) -> BaseModel | None:
@@ -466,11 +476,17 @@ class _Reader:
             self.problems += problems_of(error, known, at, kind)
             return None
 
-    def _unknown_keys(self, node: Node, at: tuple[Step, ...], known: Sequence[str]) -> None:
+    def _unknown_keys(
+        self,
+        node: Node,
+        at: tuple[Step, ...],
+        known: Sequence[str],
+        elsewhere: Callable[[str], str | None] = lambda key: None,
+    ) -> None:
         for key, child in node.entries.items():
             if key not in known:
-                problem = Problem("unknown key", join("", *at, key), suggestion(key, known), child.key or child.origin)
-                self.problems.append(problem)
+                hint = elsewhere(key) or suggestion(key, known)
+                self.problems.append(Problem("unknown key", join("", *at, key), hint, child.key or child.origin))
 
     def _value(self, key: str, kind: type, default: Any) -> Any:
         return self._value_at((key,), kind, default)
@@ -584,6 +600,27 @@ def _with_references(resolved: Any, node: Node) -> Any:
     if isinstance(resolved, list) and len(node.items) == len(resolved):
         return [_with_references(value, item) for value, item in zip(resolved, node.items, strict=True)]
     return resolved
+
+
+def _keys_of_others(sources: Registry[Any], source: str) -> Callable[[str], str | None]:
+    """What to say of a key that another source of models or data has, None where none has it."""
+
+    def of_others(key: str) -> str | None:
+        having = [name for name in sources.names() if name != source and key in sources.get(name).params.model_fields]
+        why = f"; {_ONLY_FILES[key]}" if sources is model_sources and key in _ONLY_FILES else ""
+        return (
+            f"{source} has none, {', '.join(having)} {'has' if len(having) == 1 else 'have'} it{why}"
+            if having
+            else None
+        )
+
+    return of_others
+
+
+_ONLY_FILES = {
+    "states": "stages that train or cut a network know no sequence of steps: export one step of it, states as inputs and outputs"
+}
+"""Why a key is of models in files alone."""
 
 
 def _is_function(value: Any) -> bool:

@@ -28,6 +28,11 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "unknown source": ("recipe: compressctl/v1\nmodel: {source: buildin}\n", "2:17", "did you mean builtin"),
     "source is a list": ("recipe: compressctl/v1\nmodel: {source: [onnx]}\n", "2:17", "source is a name"),
     "unknown model key": (HEAD.replace("name:", "nmae:"), "2:26", "did you mean name"),
+    "states of a network in torch": (
+        "recipe: compressctl/v1\nmodel: {source: python, factory: 'n.py:f', input_shape: [8], states: {s: t}}\n", "2:62",
+        "python has none, onnx has it; stages that train or cut a network know no sequence of steps",
+    ),
+    "a key of other data": (HEAD + "data: {source: digits, sample_rate: 8000}\n", "3:24", "digits has none, wav_folder has it"),
     "unknown builtin": (HEAD.replace("digits-resnet", "digits-resent"), "2:32", "did you mean digits-resnet"),
     "unknown top key": (HEAD + "stagse: []\n", "3:1", "did you mean stages"),
     "unknown data key": (HEAD + "data: {source: digits, calibratoin: 3}\n", "3:24", "did you mean calibration"),
