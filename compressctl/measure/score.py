@@ -353,9 +353,13 @@ def _tallied(compared: ComparedResults, before: np.ndarray, after: np.ndarray, e
 
 
 def check_form(compared: ComparedResults, results: np.ndarray) -> None:
-    """Raises UsageError where the first result, of an author's function, is not in the task's form."""
-    if len(results):
-        _tally_of(compared, results, results, 0)
+    """Raises UsageError where results are not in the task's form, and where they do not even keep themselves, as boxes without area."""
+    tallies = [_tally_of(compared, results, results, sample) for sample in range(len(results))]
+    if (whole := sum(tally.reference for tally in tallies)) and not any(tally.kept for tally in tallies):
+        raise UsageError(
+            f"none of {whole} {compared.unit} is found again in the very same results: {compared.rule}",
+            hint="let `decode` return them in the task's form; a box's x2, y2 is the corner below and right of x1, y1",
+        )
 
 
 def _tally_of(compared: ComparedResults, before: np.ndarray, after: np.ndarray, sample: int) -> Tally:

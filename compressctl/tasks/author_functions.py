@@ -38,9 +38,15 @@ def decoder(params: PythonDecoderParams, base: Path) -> Decode:
                 f"{params.function} gave {count} results for {samples} samples (outputs {shapes})",
                 hint="return one result for each sample: the outputs' first axis counts them",
             )
-        return found
+        return [_as_array(one) for one in found]
 
     return decode
+
+
+def _as_array(result: Any) -> Any:
+    """A tensor of a framework as an array; what is none stays what it is."""
+    is_tensor = hasattr(result, "__array__") and not isinstance(result, np.ndarray | np.generic)
+    return np.asarray(result) if is_tensor else result
 
 
 def author_loss(section: FunctionSection, base: Path) -> Loss:

@@ -100,6 +100,8 @@ def _by_class(outputs: np.ndarray, labels: np.ndarray, least_iou: Sequence[float
 
 def _checked(boxes: np.ndarray, widths: tuple[int, ...], what: str) -> np.ndarray:
     boxes = np.asarray(boxes)
+    if boxes.size == 0 and boxes.ndim < 2:  # as an empty list is
+        return np.zeros((0, widths[0]))
     if boxes.ndim != 2 or boxes.shape[1] not in widths or boxes.dtype.kind not in "iuf":
         form = "x1, y1, x2, y2, class" if 5 in widths else "x1, y1, x2, y2, score, class"
         raise ValueError(f"{what} of a sample should be (boxes, {widths[0]}): {form}; found {list(boxes.shape)}")

@@ -29,8 +29,10 @@ class Positions:
         return as_objects([row.astype(np.int64) for row in results])
 
     def tally(self, before: np.ndarray, after: np.ndarray) -> Tally:
+        """Raises ValueError where a result is of no classes."""
         total = Tally(0, 0, 0, 0, {})
         for old, new in zip(before, after, strict=True):
+            _check_classes(old)
             if old.shape != new.shape:
                 total += Tally(old.size, 0, 0, 0, {})
                 continue
@@ -39,3 +41,9 @@ class Positions:
             by_class = {number: (was, both, now - both) for number, (was, both, now) in classes.items()}
             total += Tally(old.size, kept, 0, int(kept == old.size), by_class)
         return total
+
+
+def _check_classes(result: np.ndarray) -> None:
+    """Scores in place of classes would all be cut to the class below them."""
+    if result.dtype.kind == "f" and (broken := result[result % 1 != 0]).size:
+        raise ValueError(f"{broken.flat[0]:g} is no class: classes are whole numbers")

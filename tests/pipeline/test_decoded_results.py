@@ -126,7 +126,14 @@ def test_what_does_not_fit_is_refused(folder: Path, line: str, words: str) -> No
         compressctl.load_recipe(_written(folder, RECIPE.replace("task: segmentation", line)))
 
 
-@pytest.mark.parametrize("body", ["['x' for _ in outputs['scores']]", "[s.max(0) * np.nan for s in outputs['scores']]"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "['x' for _ in outputs['scores']]",
+        "[s.max(0) * np.nan for s in outputs['scores']]",
+        "[np.full((12, 12), 0.37) for _ in outputs['scores']]",
+    ],
+)
 def test_results_that_are_not_in_the_task_s_form_are_refused_before_any_stage(folder: Path, body: str) -> None:
     (folder / "own.py").write_text(f"import numpy as np\ndef read(outputs): return {body}\n")
     own = RECIPE.replace("task: segmentation", "task: segmentation\ndecode: own.py:read")
@@ -144,3 +151,30 @@ def test_a_gate_on_a_metric_that_is_no_number_says_what_it_is(folder: Path) -> N
     found = CliRunner().invoke(app, ["apply", str(_written(folder, own + gated)), "--output", str(folder / "out")])
     assert found.exit_code == 1
     assert "right is nan for the original and nan for the stage's model" in " ".join(found.stderr.split())
+
+
+def test_tensors_of_a_decoder_are_taken_as_arrays(folder: Path) -> None:
+    body = "[torch.tensor(scores).argmax(0) for scores in outputs['scores']]"
+    (folder / "own.py").write_text(f"import torch\ndef read(outputs): return {body}\n")
+    own = RECIPE.replace("task: segmentation", "task: segmentation\ndecode: own.py:read")
+    found = CliRunner().invoke(
+        app, ["plan", "--check", str(_written(folder, own + "stages: [{use: quantize.static}]\n"))]
+    )
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.parametrize(
+    ("box", "code"),
+    [("[[1, 1, 9, 9, 0.9, 0]]", 0), ("[]", 0), ("[[9, 9, 1, 1, 0.9, 0]]", 2)],
+    ids=["a box", "none", "corners in turn"],
+)
+def test_boxes_that_do_not_overlap_themselves_are_refused_before_any_stage(folder: Path, box: str, code: int) -> None:
+    (folder / "own.py").write_text(f"def read(outputs): return [{box} for _ in outputs['scores']]\n")
+    own = RECIPE.replace("task: segmentation", "task: detection\ndecode: own.py:read").replace(
+        "labels: labels", "labels: null"
+    )
+    found = CliRunner().invoke(
+        app, ["plan", "--check", str(_written(folder, own + "stages: [{use: quantize.static}]\n"))]
+    )
+    assert found.exit_code == code, found.output
+    assert ("boxes is found again in the very same results" in " ".join(found.stderr.split())) == (code == 2)
