@@ -17,7 +17,7 @@ from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.images import Preparation, as_inputs, decode_placed
 from compressctl.sources.params import ClassChoice, PixelParams
-from compressctl.sources.splits import choose
+from compressctl.sources.splits import check_apart, choose
 
 Boxes = Callable[[int, int], np.ndarray]
 """Of an image of this height and width: (k, 5) x1, y1, x2, y2 in its pixels and class; (k, 6) with the mark of a crowd."""
@@ -74,6 +74,7 @@ def detection_dataset(
 
     parts: what the splits share, an own validation split's, an own test split's. Images and their boxes are read with their batch.
     """
+    check_apart(*([image.path for image in part] for part in parts))
     images = [image for part in parts for image in part]
     preparation = Preparation.of(params)
 

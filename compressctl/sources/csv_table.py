@@ -18,7 +18,7 @@ from compressctl.sources.addressed import local_file
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import CsvParams
-from compressctl.sources.splits import choose
+from compressctl.sources.splits import check_apart, choose
 
 VERSION = 1
 
@@ -29,7 +29,9 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     Classes are sorted as numbers when all of them are, as text otherwise. Features are standardized by the train split
     alone. Raises UsageError with file:line:column for a value that is missing or not a number.
     """
-    first, *rest = [_read(path, params) for path in _paths(params, base)]
+    paths = _paths(params, base)
+    check_apart(*([path] for path in paths))
+    first, *rest = [_read(path, params) for path in paths]
     for table in rest:
         if table.columns != first.columns:
             raise UsageError(f"{table.path}:1: its feature columns differ from those of {first.path}")

@@ -16,7 +16,7 @@ from compressctl.sources.fingerprint import existing, existing_folder, source_fi
 from compressctl.sources.image_files import Labelled, find_parts
 from compressctl.sources.images import Preparation, as_inputs, decode_all
 from compressctl.sources.params import ImageFolderParams
-from compressctl.sources.splits import choose
+from compressctl.sources.splits import check_apart, choose
 
 VERSION = 2
 
@@ -32,6 +32,7 @@ def load(params: ImageFolderParams, sizes: SplitSizes, base: Path, seed: int) ->
     """
     root = _folder(params, base)
     parts = find_parts(root, params, base)
+    check_apart(*([file.path for file in part] for part in (parts.rest, parts.validation, parts.test)))
     files = [*parts.rest, *parts.validation, *parts.test]
     classes = None if params.labels is None else _classes(params, base, files)
     labels = None if classes is None else _numbers(files, classes, root)

@@ -146,20 +146,24 @@ def _decode(source: Path | bytes, name: str, preparation: Preparation) -> tuple[
     return array[..., ::-1] if preparation.color == "bgr" else array, placement
 
 
-def decode_masks(sources: Sequence[Path], names: Sequence[str], preparation: Preparation) -> np.ndarray:
-    """One batch of masks as (n, height, width) int32: pixels as they are stored, numbers of a palette's colours included.
+def decode_masks(
+    sources: Sequence[Path], names: Sequence[str], preparation: Preparation
+) -> tuple[np.ndarray, list[Placement]]:
+    """One batch of masks as (n, height, width) int32: pixels as they are stored, numbers of a palette's colours included; where each lies.
 
     -1 where no pixel of the mask is, beside what is letterboxed. Raises UsageError when one cannot be read or holds colours,
     ShapesDifferError when they differ in size.
     """
-    masks = _map(lambda position: _decode_mask(sources[position], names[position], preparation), len(sources))
+    decoded = _map(lambda position: _decode_mask(sources[position], names[position], preparation), len(sources))
+    masks = [mask for mask, _ in decoded]
     for mask, name in zip(masks, names, strict=True):
         if mask.shape != masks[0].shape:
             raise ShapesDifferError(f"masks differ in size: {name} is {_size(mask)}, {names[0]} is {_size(masks[0])}")
-    return np.stack(masks) if masks else np.zeros((0, 0, 0), np.int32)
+    stacked = np.stack(masks) if masks else np.zeros((0, 0, 0), np.int32)
+    return stacked, [placement for _, placement in decoded]
 
 
-def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarray:
+def _decode_mask(source: Path, name: str, preparation: Preparation) -> tuple[np.ndarray, Placement]:
     image = _read(
         source, name, preparation, lambda opened: opened.convert("L") if opened.mode == "1" else opened.copy()
     )
@@ -171,7 +175,7 @@ def _decode_mask(source: Path, name: str, preparation: Preparation) -> np.ndarra
     pixels = np.asarray(image)
     if pixels.size and not 0 <= pixels.min() <= pixels.max() <= 65_535:
         raise UsageError(f"{name} has pixels of {pixels.max()}: a class is below 65536")
-    return _prepared(image, name, preparation, "nearest", -1)[0]
+    return _prepared(image, name, preparation, "nearest", -1)
 
 
 def _in_channels(opened: Opened, mode: str) -> Opened:

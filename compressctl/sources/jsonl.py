@@ -17,7 +17,7 @@ from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.json_lines import json_rows
 from compressctl.sources.labels import as_labels
 from compressctl.sources.params import JsonlParams
-from compressctl.sources.splits import choose
+from compressctl.sources.splits import check_apart, choose
 
 VERSION = 1
 
@@ -29,7 +29,9 @@ def load(params: JsonlParams, sizes: SplitSizes, base: Path, seed: int) -> Datas
 
     Raises UsageError with file:line where a field is missing, or is no number or list of them.
     """
-    parts = [list(json_rows(path)) for path in _paths(params, base)]
+    paths = _paths(params, base)
+    check_apart(*([path] for path in paths))
+    parts = [list(json_rows(path)) for path in paths]
     rows = [row for part in parts for row in part]
     if not rows:
         raise UsageError(f"{params.path} holds no lines")

@@ -16,9 +16,9 @@ from compressctl.sources.class_names import class_names
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, existing_folder, source_fingerprint
 from compressctl.sources.image_files import find_images, split_folders
-from compressctl.sources.images import Preparation, as_inputs, decode_all, decode_masks
+from compressctl.sources.images import Preparation, as_inputs, decode_masks, decode_placed
 from compressctl.sources.params import MaskFolderParams
-from compressctl.sources.splits import choose
+from compressctl.sources.splits import check_apart, choose
 
 VERSION = 2
 
@@ -36,6 +36,7 @@ def load(params: MaskFolderParams, sizes: SplitSizes, base: Path, seed: int) -> 
     and cropped as its image is. Raises UsageError when there is nothing to read, an image has no mask, or sizes do not fit.
     """
     parts = _pairs(params, base)
+    check_apart(*([pair.image for pair in part] for part in parts))
     pairs = [pair for part in parts for pair in part]
     classes = (
         None if params.classes is None else class_names(existing(base / params.classes, what="the file of class names"))
@@ -44,13 +45,12 @@ def load(params: MaskFolderParams, sizes: SplitSizes, base: Path, seed: int) -> 
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         chosen = [pairs[position] for position in positions]
-        images = decode_all([pair.image for pair in chosen], [str(pair.image) for pair in chosen], preparation)
-        masks = decode_masks([pair.mask for pair in chosen], [str(pair.mask) for pair in chosen], preparation)
-        if masks.shape != images.shape[:3]:
-            raise UsageError(
-                f"{chosen[0].mask} is {_size(masks)} where its image is {_size(images)} (both as prepared)",
-                hint="a mask has its image's height and width, both as data.orientation says",
-            )
+        images, lying = decode_placed(
+            [pair.image for pair in chosen], [str(pair.image) for pair in chosen], preparation
+        )
+        masks, beside = decode_masks([pair.mask for pair in chosen], [str(pair.mask) for pair in chosen], preparation)
+        for pair, image, mask in zip(chosen, lying, beside, strict=True):
+            _check_sizes(pair, image.original, mask.original)
         return {params.input_name: as_inputs(images, params)}, _classes_of(masks, params, classes, chosen)
 
     return SplitDataset(
@@ -134,5 +134,10 @@ def _classes_of(
     return labels
 
 
-def _size(images: np.ndarray) -> str:
-    return f"{images.shape[1]}x{images.shape[2]}"
+def _check_sizes(pair: _Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
+    """Of (height, width) before anything is resized: a mask that lies across its image would fit it afterwards."""
+    if mask != image:
+        raise UsageError(
+            f"{pair.mask} is {mask[0]}x{mask[1]} where its image is {image[0]}x{image[1]}",
+            hint="a mask has its image's height and width, both as data.orientation says",
+        )

@@ -498,7 +498,10 @@ class WavFolderParams(SourceParams):
         "with the columns file and text, .jsonl), relative to the recipe; null where there are none",
     )
     sample_rate: int | None = Field(
-        None, ge=1, le=10_000_000, description="samples a second; files of another rate are refused"
+        None,
+        ge=1,
+        le=10_000_000,
+        description="samples a second; files of another rate are refused. Default: the first file's",
     )
     length: int | None = Field(
         None, ge=1, le=1 << 26, description="samples that every sound is cut or padded to; default: its own"

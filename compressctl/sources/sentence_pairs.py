@@ -18,7 +18,7 @@ from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import Column, SentencePairsParams
-from compressctl.sources.splits import Splits, choose
+from compressctl.sources.splits import Splits, check_apart, choose
 
 VERSION = 1
 
@@ -29,7 +29,9 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
     Splits hold whole pairs, and their sizes count pairs. Raises UsageError with file:line for a row that lacks a column or whose
     label is no number, MissingDependencyError without the library `tokenizers`.
     """
-    tables = [_read(path, params) for path in _paths(params, base)]
+    paths = _paths(params, base)
+    check_apart(*([path] for path in paths))
+    tables = [_read(path, params) for path in paths]
     texts = [text for table in tables for pair in table for text in pair[:2]]
     labels = np.repeat(np.array([pair[2] for table in tables for pair in table], np.float32), 2)
     encoded = _encoded(texts, existing(base / params.tokenizer, what="the tokenizer"), params.max_length)

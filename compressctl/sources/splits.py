@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -78,6 +81,21 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
         calibration=order[ends[1] : ends[2]],
         test=test,
     )
+
+
+def check_apart(*parts: Sequence[Path]) -> None:
+    """parts: the files that the splits share, those of a validation split of its own, of a test split of its own.
+
+    Raises UsageError where a file is in two: what is reported would be of samples that stages saw.
+    """
+    where: dict[str, int] = {}
+    for part, paths in enumerate(parts):
+        for path in paths:
+            if where.setdefault(os.path.normpath(path), part) != part:
+                raise UsageError(
+                    f"{path} is in two of the data's own splits: scores would be of what stages saw",
+                    hint="give them different files, or name those for training alone: test and validation are taken out of them",
+                )
 
 
 def _count(name: str, size: int | float, samples: int) -> int:

@@ -15,7 +15,7 @@ from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.images import Preparation, decode_one
 from compressctl.sources.normalize import Normalization
 from compressctl.sources.params import TextImagesParams
-from compressctl.sources.splits import choose
+from compressctl.sources.splits import check_apart, choose
 from compressctl.sources.text_lists import Texted, read_list
 
 VERSION = 2
@@ -28,6 +28,7 @@ def load(params: TextImagesParams, sizes: SplitSizes, base: Path, seed: int) -> 
     are not there.
     """
     parts = _parts(params, base)
+    check_apart(*([line.path for line in part] for part in parts))
     lines = [line for part in parts for line in part]
     texts = np.array([line.text for line in lines], object)
     preparation = replace(Preparation.of(params), height=params.height, most_width=params.width)

@@ -25,16 +25,17 @@ def load(params: WavFolderParams, sizes: SplitSizes, base: Path, seed: int) -> D
     """Inputs (n, samples) float32 from -1 to 1, (n, 1, samples) or (n, frames, samples of one); labels (n,) strings, or int64 classes.
 
     Files are found now and sorted by path; each is read when its batch is. Sounds of one length share a batch. Raises UsageError
-    when there are none, one has no transcript, or its rate is another.
+    when there are none, one has no transcript, the first cannot be read, or one's rate is another.
     """
     found = _found(params, base)
     labels = None if found.labels is None else np.array(found.labels, object)
     names = None
+    rate = params.sample_rate or read_wav(found.paths[0]).rate
     if labels is not None and not found.texts:
         names, labels = np.unique(labels.astype(str), return_inverse=True)
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
-        sounds = [_prepared(found.paths[position], params) for position in positions]
+        sounds = [_prepared(found.paths[position], params, rate) for position in positions]
         if len({sound.shape for sound in sounds}) > 1:
             raise ShapesDifferError("sounds differ in length", hint="set data.length to cut and pad them")
         return {params.input_name: np.stack(sounds)}, None if labels is None else labels[positions]
@@ -100,12 +101,14 @@ def _by_folder(root: Path) -> _Found:
     return _Found(paths, [parts[0] for parts in folders], False)
 
 
-def _prepared(path: Path, params: WavFolderParams) -> np.ndarray:
+def _prepared(path: Path, params: WavFolderParams, rate: int) -> np.ndarray:
+    """rate: of all sounds, since a model counts samples, not seconds."""
     sound = read_wav(path)
-    if params.sample_rate is not None and sound.rate != params.sample_rate:
+    if sound.rate != rate:
+        wanted = f"data.sample_rate is {rate}" if params.sample_rate else f"the first sound has {rate}"
         raise UsageError(
-            f"{path} has {sound.rate} samples a second, data.sample_rate is {params.sample_rate}",
-            hint=f"convert it, as in `ffmpeg -i in.wav -ar {params.sample_rate} out.wav`",
+            f"{path} has {sound.rate} samples a second, {wanted}",
+            hint=f"convert it, as in `ffmpeg -i in.wav -ar {rate} out.wav`",
         )
     samples: np.ndarray = sound.samples.mean(axis=1)
     if not len(samples):

@@ -216,7 +216,11 @@ def test_an_own_test_split_and_a_limit_on_each(folder: Path) -> None:
     dataset = from_yolo(folder, SplitSizes(validation=1, calibration=2, train=1, test=4), path="t")
     splits = ("train", "validation", "calibration", "test")
     assert [len(dataset.split(name)) for name in splits] == [1, 1, 2, 4]  # type: ignore[arg-type]
-    more = from_coco(folder, SplitSizes(validation=0, calibration=0, test=1), test_annotations="instances.json")
+    picture(folder / "other" / "a.png", 40, 80)
+    picture(folder / "other" / "b/c.jpg", 60, 20)
+    more = from_coco(
+        folder, SplitSizes(validation=0, calibration=0, test=1), test_annotations="instances.json", test_path="other"
+    )
     assert len(more.split("train")) == 2
     assert len(more.split("test")) == 1
 
@@ -290,3 +294,16 @@ def test_a_mark_of_a_crowd_that_is_neither_0_nor_1_is_refused(folder: Path, mark
     (folder / "instances.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"annotations\[0\]: its iscrowd is neither 0 nor 1"):
         from_coco(folder)
+
+
+def test_images_that_are_tested_and_trained_on_are_refused(folder: Path) -> None:
+    """As coco128.yaml has it: one folder under train and val."""
+    (folder / "data.yaml").write_text("train: images\nval: images\nnames: [cat, dog]\n")
+    with pytest.raises(UsageError, match=r"is in two of the data's own splits"):
+        yolo.load(YoloDataParams(path="data.yaml"), ALL, folder, 0)
+
+
+def test_annotations_that_are_tested_and_trained_on_are_refused(folder: Path) -> None:
+    params = CocoDataParams(path="images", annotations="instances.json", test_annotations="instances.json")
+    with pytest.raises(UsageError, match=r"is in two of the data's own splits"):
+        coco.load(params, ALL, folder, 0)

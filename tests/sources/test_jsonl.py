@@ -54,3 +54,10 @@ def test_contents_decide_the_fingerprint(tmp_path: Path) -> None:
         (tmp_path / "d.jsonl").write_text(text)
         found.add(fingerprint(JsonlParams(path="d.jsonl", inputs=("x",)), tmp_path))
     assert len(found) == 2
+
+
+def test_a_file_that_is_tested_and_trained_on_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"x": [1, 2], "label": 0}\n' * 20)
+    params = JsonlParams(path="rows.jsonl", test_path="./rows.jsonl", inputs=("x",))
+    with pytest.raises(UsageError, match=r"rows\.jsonl is in two of the data's own splits"):
+        load(params, SplitSizes(), tmp_path, 0)

@@ -11,7 +11,7 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.mask_folder import fingerprint, load
-from compressctl.sources.params import MaskFolderParams
+from compressctl.sources.params import MaskFolderParams, SplitFolders
 
 ALL = SplitSizes(validation=0, calibration=0, test=0)
 
@@ -132,3 +132,14 @@ def test_the_fingerprint_covers_masks(folder: Path) -> None:
     before = fingerprint(params, folder)
     write(folder / "masks/a.png", np.zeros((8, 6), np.uint8))
     assert fingerprint(params, folder) != before
+
+
+def test_a_mask_that_lies_across_its_image_is_refused_though_both_are_resized_alike(folder: Path) -> None:
+    write(folder / "masks/a.png", np.zeros((6, 8), np.uint8))
+    with pytest.raises(UsageError, match=r"a\.png is 6x8 where its image is 8x6"):
+        labels(data(folder, resize=(12, 12)))
+
+
+def test_an_image_in_two_splits_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.jpg is in two of the data's own splits"):
+        data(folder, folders=SplitFolders(train=".", test="."))

@@ -145,7 +145,7 @@ def test_a_mask_is_turned_as_its_own_data_say(tmp_path: Path) -> None:
     tags = Image.Exif()
     tags[0x0112] = 6
     Image.fromarray(mask).save(tmp_path / "mask.png", exif=tags.tobytes())
-    np.testing.assert_array_equal(decode_masks([tmp_path / "mask.png"], ["m"], Preparation())[0], displayed() // 255)
+    np.testing.assert_array_equal(decode_masks([tmp_path / "mask.png"], ["m"], Preparation())[0][0], displayed() // 255)
 
 
 @pytest.mark.parametrize("source", [from_image_folder, from_text_images])

@@ -90,7 +90,8 @@ def test_channels_as_opencv_orders_them_or_last_or_one(folder: Path) -> None:
 
 
 def test_a_second_list_is_the_test_split(folder: Path) -> None:
-    (folder / "t.txt").write_text("b.png\tthree\n")
+    Image.new("RGB", (60, 20)).save(folder / "c.png")
+    (folder / "t.txt").write_text("c.png\tthree\n")
     dataset = load(
         TextImagesParams(path="l.txt", test_path="t.txt"), SplitSizes(validation=0, calibration=1), folder, 0
     )

@@ -113,3 +113,10 @@ def test_a_file_without_sound_is_refused_and_not_filled_with_silence(fields: dic
     write(tmp_path / "a.wav", np.zeros(0, np.int16))
     with pytest.raises(UsageError, match=r"a\.wav holds no samples"):
         read(tmp_path, labels=None, **fields)
+
+
+def test_sounds_of_two_rates_are_refused_where_no_rate_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "high" / "a.wav")
+    write(tmp_path / "low" / "b.wav", rate=8_000)
+    with pytest.raises(UsageError, match=r"b\.wav has 8000 samples a second, the first sound has 16000"):
+        read(tmp_path, labels="folders")
