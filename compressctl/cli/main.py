@@ -54,6 +54,10 @@ GROUPS = {
         "diagnose": Command(
             "compressctl.cli.diagnose:diagnose", "Say what a run lost most, why, and which edit of its recipe mends it."
         ),
+        "explain-search": Command(
+            "compressctl.cli.explain_search:explain_search",
+            "Show what a search knows of every layer, and what it chose.",
+        ),
         "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
         "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
         "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),

@@ -20,6 +20,12 @@ def schema(
     search: Annotated[
         bool, typer.Option("--search", help="The schema of search.json, which `auto` writes, instead of the recipe's.")
     ] = False,
+    tables: Annotated[
+        bool,
+        typer.Option(
+            "--tables", help="The schema of tables.json, what a search knows of layers, instead of the recipe's."
+        ),
+    ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The recipe reference in Markdown instead: every key, as docs/recipe.md.")
     ] = False,
@@ -37,12 +43,14 @@ def schema(
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
 
-    if report + markdown + zoo + search > 1:
-        raise UsageError("--report, --zoo, --search and --markdown exclude each other")
+    if report + markdown + zoo + search + tables > 1:
+        raise UsageError("--report, --zoo, --search, --tables and --markdown exclude each other")
     if report:
         from compressctl.report.document import json_schema as make
     elif search:
         from compressctl.search.document import json_schema as make
+    elif tables:
+        from compressctl.search.tables import json_schema as make
     elif zoo:
         from compressctl.zoo.json_schema import json_schema as make
     else:
@@ -53,7 +61,7 @@ def schema(
         text = render()
     else:
         text = json.dumps(make(), indent=1) + "\n"
-    if not report and not zoo and not search:
+    if not (report or zoo or search or tables):
         for error in (error for registry in REGISTRIES.values() for error in registry.usable()[1]):
             typer.echo(f"left out: {error}", err=True)
     if output is None:

@@ -29,6 +29,11 @@ class Override(Section):
     )
 
 
+def literal(name: str) -> str:
+    """The pattern that fits a name alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
 _Part = TypeVar("_Part")
 _Given = TypeVar("_Given", bound=Override)
 _SHOWN, _LONGEST_PATTERN = 8, 1000

@@ -20,6 +20,14 @@ def squared_distance(wanted: np.ndarray, found: np.ndarray) -> float:
     return float(np.mean(np.square(np.asarray(found, np.float64) - wanted)))
 
 
+def relative_squared_distance(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Sum of the squared difference over that of what is wanted around its mean, computed in float64; of a constant the mean difference."""
+    first, second = np.asarray(wanted, np.float64), np.asarray(found, np.float64)
+    spread = float(np.sum(np.square(first - np.mean(first)))) if first.size else 0.0
+    lost = float(np.sum(np.square(second - first)))
+    return lost / spread if spread > 0 else lost / max(first.size, 1)
+
+
 def _log_probabilities(scores: np.ndarray) -> np.ndarray:
     values = np.asarray(scores, np.float64)
     if values.size and values.min() >= 0 and np.allclose(values.sum(axis=-1), 1, atol=1e-3):

@@ -14,7 +14,7 @@ def render(found: Search) -> str:
         lines += ["", *table(words.HEAD, rows)]
     if rows := words.predicted_rows(found):
         told = ["", text(words.prediction_error(found)), "", *table(words.PREDICTED_HEAD, rows)]
-        lines += folded("Foretold before training, and measured", told)
+        lines += folded("Foretold, and measured", told)
     if rows := words.failed_rows(found):
         lines += folded(f"{len(rows)} that gave nothing", table(words.FAILED_HEAD, rows))
     if rows := words.not_tried_rows(found):

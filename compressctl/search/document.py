@@ -8,7 +8,10 @@ from pydantic import Field
 
 from compressctl.measure.results import Result, Speedup
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
+
+BY_TABLES = "tables"
+"""What told a file whose layers were chosen one by one."""
 
 LossKind = Literal["metric", "decoded results", "outputs"]
 
@@ -49,9 +52,13 @@ class Figures(Result):
 class Predicted(Result):
     """What a file was expected to be before it was made."""
 
-    by: str = Field(description="what told it: a network that was cut in the same way and not trained")
+    by: str = Field(
+        description="what told it: a network that was cut in the same way and not trained, or `tables`, summed over layers (1.2)"
+    )
     total_bytes: int
-    speed: Speedup | None
+    speed: Speedup | None = Field(None, description="of that network, timed; null where tables told it")
+    times_faster: float | None = Field(None, description="by tables, which have no interval (1.2)")
+    loss: float | None = Field(None, description="by tables, in the unit of the measured one (1.2)")
 
 
 class Point(Result):
@@ -73,7 +80,8 @@ class Point(Result):
     measure_seconds: float = Field(description="of these, what exporting and measuring took")
     weight: float = Field(description="how much work it is beside others of its kind, for estimates")
     kind: str = Field(
-        description="plain, calibrated, searched, shaped (cut and not trained), trained or learned: the cheap ones are tried first"
+        description="plain, calibrated, searched, planned (chosen layer by layer by tables), shaped (cut and not trained), trained or learned: "
+        "the cheap ones are tried first"
     )
     predicted: Predicted | None = Field(None, description="before it was made; null where nothing told (1.1)")
     risk: int = Field(description="0 float16, 1 eight bits, 2 fewer: what counts where quality cannot be judged")
@@ -131,6 +139,7 @@ class Search(Result):
     )
     not_tried: tuple[NotTried, ...]
     notes: tuple[str, ...] = ()
+    tables: str | None = Field(None, description="file of the tables that planned files were chosen by (1.2)")
     original_bytes: int | None
     seconds: float = Field(description="of this start")
     seconds_by_kind: dict[str, float] = Field({}, description="of this start")

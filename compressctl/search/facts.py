@@ -8,24 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compressctl.core.cache import Cache
-from compressctl.core.custom_ops import using
 from compressctl.core.data import SplitName
-from compressctl.core.events import Events, Listener
+from compressctl.core.events import Listener
 from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.tasks import TASKS
 from compressctl.graph.summary import Summary, summarize
-from compressctl.measure.session_host import SessionHost
 from compressctl.pipeline.event_listeners import Warnings
-from compressctl.pipeline.executor import Executor
-from compressctl.pipeline.plan import make_plan
-from compressctl.pipeline.run import check_installed
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.schema import Recipe
+from compressctl.search.opened import opened
 from compressctl.sources.called import scored_samples
-from compressctl.sources.load import libraries
 
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
 _KINDS: Mapping[str, tuple[str, ...]] = {
@@ -96,16 +89,9 @@ class Facts:
 
 def read_facts(recipe: Recipe, cache: Cache | None, listeners: Sequence[Listener] = ()) -> Facts:
     """Load model and data, and try one batch, as every run does before its stages. Raises what that raises."""
-    check_installed(recipe)
-    plan, warnings = make_plan(recipe, cache), Warnings()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        SessionHost() as host,
-        using(libraries(recipe.model, recipe.base)),
-        np.errstate(over="ignore", invalid="ignore"),
-    ):
-        workspace = Workspace(recipe, plan, Path(folder), cache, Events(warnings, *listeners), host)
-        Executor(workspace).preflight()
+    warnings = Warnings()
+    with opened(recipe, cache, (warnings, *listeners)) as executor, tempfile.TemporaryDirectory() as folder:
+        workspace = executor.workspace
         original = workspace.original_graph()
         summary = summarize(original.body)
         return Facts(

@@ -22,13 +22,19 @@ from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
 from compressctl.search.journal import Journal, claimed
+from compressctl.search.kept_tables import TABLES, tables_of
+from compressctl.search.planned import Planner
 from compressctl.search.request import Request
 from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
 from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subject_of
+from compressctl.search.tables import Tables
 from compressctl.search.write import write
 
 _MOST_CONFIRMED = 3
 """Files that are measured in full before the search says that none holds: brief timings are wide."""
+
+_FOR_TABLES, _LEAST_FOR_TABLES = 0.35, 20.0
+"""Share of the time left that looking at layers one by one may take, and the seconds that have to be left for it."""
 
 _FULL_OVER_BRIEF = 4.0
 """How much longer a file is measured in the end than a candidate is."""
@@ -99,6 +105,8 @@ class _Running:
     shaped: dict[str, Point] = field(default_factory=dict)
     too_wide: dict[str, str] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    planner: Planner | None = None
+    notes: list[str] = field(default_factory=list)
     status: str = "running"
     chosen: str | None = None
     handed: HandedOver | None = None
@@ -110,6 +118,7 @@ class _Running:
         self.tree = Tree([])
         self._offer(untrained(facts, goal))
         self.can_train = facts.can_train and not facts.quantized
+        self.can_plan = facts.can_calibrate and facts.is_judged and not facts.quantized
 
     def _offer(self, found: Iterable[Candidate]) -> None:
         """More that may be tried, in its order among the others."""
@@ -137,11 +146,43 @@ class _Running:
 
     def _next(self) -> Candidate | None:
         one = self.tree.next()
+        while self.can_plan and (one is None or KINDS.index(one.kind) > KINDS.index("planned")):
+            found = self._planned()
+            self.can_plan = bool(found)
+            self._offer(found)
+            one = self.tree.next()
         if self.can_train and (one is None or KINDS.index(one.kind) > KINDS.index("shaped")):
             self.can_train = False
             self._offer(self._trained())
             one = self.tree.next()
         return one
+
+    def _planned(self) -> list[Candidate]:
+        """The next ones that the tables foresee. They are measured when they are first asked for."""
+        known = self.points.get("int8")
+        if known is None or known.figures is None:
+            return []
+        if self.planner is None:
+            began = self.clock.elapsed
+            found = self._tables()
+            self.spent["tables"] += self.clock.elapsed - began
+            if found is None:
+                return []
+            goal = self.request.goal
+            self.planner = Planner(found, goal, self.limit_bytes, self.request.prefer)
+        return self.planner.more(self.points)
+
+    def _tables(self) -> Tables | None:
+        """Those of the folder, or measured now; None where there is no time for them, or nothing that they could be of."""
+        left = self.clock.left
+        if left is not None and left < _LEAST_FOR_TABLES:
+            self.notes.append("Layers were not looked at one by one: there was no time left.")
+            return None
+        try:
+            return tables_of(self.bench, None if left is None else _FOR_TABLES * left, self.listeners, self.tell)
+        except CompressctlError as error:
+            self.notes.append(f"Layers were not looked at one by one: {error.message}")
+            return None
 
     def _trained(self) -> Iterator[Candidate]:
         """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths."""
@@ -284,7 +325,8 @@ class _Running:
             points=tuple(points),
             shaped=tuple(self.shaped.values()),
             not_tried=tuple(self._not_tried()),
-            notes=(*self.bench.subject.notes, *facts.warnings, *_noise(points)),
+            notes=(*self.bench.subject.notes, *facts.warnings, *self.notes, *_noise(points)),
+            tables=TABLES if self.planner is not None else None,
             original_bytes=facts.original_bytes,
             seconds=self.clock.elapsed,
             seconds_by_kind=dict(self.spent),
@@ -304,7 +346,7 @@ class _Running:
     def _with_place(self, point: Point, *, is_on_front: bool) -> Point:
         candidate = self._named(point.name)
         cut = self.shaped.get(candidate.shape or "")
-        predicted = None
+        predicted = self.planner.predicted(point.name) if self.planner is not None else None
         if cut is not None and cut.figures is not None and point.figures is not None:
             predicted = Predicted(by=cut.name, total_bytes=cut.figures.total_bytes, speed=cut.figures.speed)
         return point.model_copy(

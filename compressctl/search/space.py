@@ -9,10 +9,10 @@ from typing import Any, Literal
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
 
-Kind = Literal["plain", "calibrated", "searched", "shaped", "trained", "learned"]
-KINDS: tuple[Kind, ...] = ("plain", "calibrated", "searched", "shaped", "trained", "learned")
-"""In the order in which they are tried: without samples, from samples, from many runs, networks that nothing has trained yet, from
-epochs, from learning of each layer's roundings, which takes longest for what it brings."""
+Kind = Literal["plain", "calibrated", "searched", "planned", "shaped", "trained", "learned"]
+KINDS: tuple[Kind, ...] = ("plain", "calibrated", "searched", "planned", "shaped", "trained", "learned")
+"""In the order in which they are tried: without samples, from samples, from many runs, by tables of what every layer costs, networks that
+nothing has trained yet, from epochs, from learning of each layer's roundings, which takes longest for what it brings."""
 
 Stage = Mapping[str, Any]
 
@@ -186,19 +186,6 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         risk=FEWER_BITS,
         after=(After("int8", "near"),),
     )
-    for percent in (20, 16):
-        harder = (After("mixed20", "near"),) if percent == 16 else ()
-        yield Candidate(
-            f"mixed{percent}",
-            "int8",
-            f"8 or 4 bits for each layer, chosen exactly by measured sensitivity: weights in {percent} % of float's bytes",
-            "searched",
-            (_mixed(percent / 100),),
-            weight=3,
-            compressed=True,
-            risk=FEWER_BITS,
-            after=(After("int8", "near"), After("w4a8", "misses"), *harder),
-        )
     yield Candidate(
         "w4a8-adaround",
         "int8",
@@ -209,10 +196,6 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         risk=FEWER_BITS,
         after=(After("w4a8", "misses"),),
     )
-
-
-def _mixed(share: float) -> Stage:
-    return {"id": "mixed", "use": "quantize.mixed", "if_slower": "keep", "size": share, "widths": ["int8", "int4"]}
 
 
 def _gate(facts: Facts, goal: Goal) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from compressctl.core.errors import ExitCode
 from compressctl.measure.results import Speedup
 from compressctl.measure.speed_words import headline, times
 from compressctl.report.tables import size
-from compressctl.search.document import Figures, Loss, Point, Predicted, Search
+from compressctl.search.document import BY_TABLES, Figures, Loss, Point, Predicted, Search
 from compressctl.search.front import amount, speed_of
 
 HEAD = ("recipe", "size", "smaller", "speed", "lost", "on the front", "holds")
@@ -81,7 +81,7 @@ def in_short(figures: Figures) -> str:
 
 FAILED_HEAD = ("recipe", "what it does", "why it gave nothing")
 NOT_TRIED_HEAD = ("recipe", "what it does", "why it was left out")
-PREDICTED_HEAD = ("recipe", "size before training", "size", "speed before training", "speed")
+PREDICTED_HEAD = ("recipe", "size foretold", "size", "speed foretold", "speed", "loss foretold", "lost")
 TIME_HEAD = ("recipes", "tried", "time")
 
 
@@ -98,12 +98,14 @@ def predicted_rows(found: Search) -> list[list[str]]:
     return [
         [
             point.name,
-            size(predicted.total_bytes),
-            size(figures.total_bytes),
-            _in_full(predicted.speed),
-            _in_full(figures.speed),
+            size(said.total_bytes),
+            size(came.total_bytes),
+            _in_full(said.speed) if said.times_faster is None else f"{times(said.times_faster)}x",
+            _in_full(came.speed),
+            "" if said.loss is None else f"{said.loss:.2f}",
+            lost(came),
         ]
-        for point, predicted, figures in _foretold(found)
+        for point, said, came in _foretold(found)
     ]
 
 
@@ -111,15 +113,46 @@ def prediction_error(found: Search) -> str:
     """How far what was foretold was off, as medians; empty where nothing was. Of ratios as they were measured, however wide their
     intervals: bounds of two timings cannot be held against each other."""
     told = _foretold(found)
-    if not told:
-        return ""
-    of_size = [abs(said.total_bytes / came.total_bytes - 1) for _, said, came in told]
-    of_time = [abs(said.speed.ratio / came.speed.ratio - 1) for _, said, came in told if said.speed and came.speed]
+    cut = [(said, came) for _, said, came in told if said.by != BY_TABLES]
+    planned = [(said, came) for _, said, came in told if said.by == BY_TABLES]
+    lines = []
+    if cut:
+        whose = "trained files were" if len(cut) > 1 else "trained file was"
+        lines.append(f"{len(cut)} {whose} foretold by the same network before training; {_errors(cut)}.")
+    if planned:
+        whose = "files were" if len(planned) > 1 else "file was"
+        lines.append(
+            f"{len(planned)} {whose} foretold by the tables of single layers; {_errors(planned)}{_order(planned)}."
+        )
+    return " ".join(lines)
+
+
+def _errors(told: Sequence[tuple[Predicted, Figures]]) -> str:
+    of_size = [abs(said.total_bytes / came.total_bytes - 1) for said, came in told]
+    of_time = [
+        abs(ratio / came.speed.ratio - 1)
+        for said, came in told
+        if came.speed is not None and (ratio := said.speed.ratio if said.speed else said.times_faster) is not None
+    ]
     time = f", of their time {statistics.median(of_time):.1%}" if of_time else ""
-    return (
-        f"{len(told)} trained file{'s were' if len(told) > 1 else ' was'} foretold by the same network before training; median error of their size "
-        f"{statistics.median(of_size):.1%}{time}."
-    )
+    return f"median error of their size {statistics.median(of_size):.1%}{time}"
+
+
+def _order(told: Sequence[tuple[Predicted, Figures]]) -> str:
+    """How alike the order of the losses is (Spearman's rank correlation, ties sharing their ranks); empty for fewer than three, or equal ones."""
+    pairs = [(said.loss, came.loss.value) for said, came in told if said.loss is not None and came.loss is not None]
+    if len(pairs) < 3:
+        return ""
+    said, came = (_ranks(values) for values in zip(*pairs, strict=True))
+    if len(set(said)) == 1 or len(set(came)) == 1:
+        return ""
+    return f", rank correlation of their losses {statistics.correlation(said, came):.2f}"
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """From 1; equal values share the mean of theirs."""
+    order = sorted(values)
+    return [order.index(value) + (order.count(value) + 1) / 2 for value in values]
 
 
 def _foretold(found: Search) -> list[tuple[Point, Predicted, Figures]]:
@@ -144,6 +177,8 @@ def time_rows(found: Search) -> list[list[str]]:
         "plain": "without samples",
         "calibrated": "from samples",
         "searched": "layer by layer, or by many runs",
+        "tables": "tables of what each layer costs and loses",
+        "planned": "chosen layer by layer by those tables",
         "shaped": "cut and not trained, to see sizes and speeds",
         "trained": "with training",
         "learned": "with roundings learned layer by layer",

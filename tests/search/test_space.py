@@ -38,7 +38,7 @@ def test_without_samples_there_are_floats_of_16_bits_and_rounded_weights_alone()
 
 def test_a_graph_with_samples_is_calibrated_and_not_trained() -> None:
     found = candidates(replace(CONVOLUTIONAL, is_torch=False), Goal())
-    assert {"int8", "w4a8", "mixed20", "shared16", "rank70-int8"} <= {one.name for one in found}
+    assert {"int8", "w4a8", "shared16", "rank70-int8"} <= {one.name for one in found}
     assert not [one for one in found if one.kind == "trained"]
 
 

@@ -21,10 +21,10 @@ from compressctl.techniques.factorize.params import SvdParams
 
 
 def apply(model: Model, params: SvdParams, run: RunContext) -> StageResult:
-    return factorize(model, params, run, lambda one: _ways(one.layer, one.conv or "auto"))
+    return factorize(model, params, run, lambda one: ways_of(one.layer, one.conv or "auto"))
 
 
-def _ways(layer: Layer, conv: str) -> list[Way]:
+def ways_of(layer: Layer, conv: str) -> list[Way]:
     kernel = layer.outline.kernel
     if layer.is_linear:
         return [Way(layer, "channel", ChannelSplit.of)]

@@ -1,0 +1,67 @@
+"""compressctl explain-search: what every option of every layer takes and loses, and which of them a file has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explain_search(
+    run: Annotated[Path, typer.Argument(help="A search's folder, which `compressctl auto` wrote.", metavar="RUN")],
+    point: Annotated[
+        str | None,
+        typer.Option(
+            help="The file whose choices are marked. [default: the one that was handed over, or the best that was planned]",
+            show_default=False,
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only these layers, as in 'layer3*' or Conv, by name or operator.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the tables as JSON (`compressctl schema --tables`).")
+    ] = False,
+) -> None:
+    """Show the tables that a search chose by: what each width and rank of each layer takes, adds and loses.
+
+    A search with samples measures every layer alone, in place: 8 and 4 bits, float, two thinner layers. One exact program then
+    chooses for all layers at once. What it foretold of each file stands beside what was measured in search.html.
+
+    \b
+    Examples:
+      compressctl explain-search auto/model
+      compressctl explain-search auto/model --layer 'Conv_1*' --point layers2-1
+      compressctl explain-search auto/model --json
+    """
+    from compressctl.search.explained import point_of, read, rows, said
+
+    found, tables = read(run)
+    marked = point_of(found, point)
+    shown = list(rows(tables, marked, layer))
+    if as_json:
+        print(tables.model_dump_json(indent=1))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from compressctl.cli.screen import Screen
+    from compressctl.core.legible import legible
+    from compressctl.search.explained import HEAD
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in HEAD:
+        table.add_column(name, justify="right" if name in ("size", "adds", "far alone") else "left")
+    for row in shown:
+        table.add_row(*(Text(legible(cell)) for cell in row), style="bold" if row[-1] else None)
+    console = Screen()
+    console.print(table)
+    for line in said(tables, found, marked):
+        console.print(Text(legible(line)))

@@ -1,0 +1,50 @@
+"""The tables of a search in its folder: measured once, read again by every start, and by whoever explains it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from compressctl.core.errors import UsageError
+from compressctl.core.events import Listener
+from compressctl.core.regular_files import NotRegularError, read_regular
+from compressctl.core.secrets import for_others
+from compressctl.core.whole_files import write_whole
+from compressctl.search.evaluate import Bench
+from compressctl.search.measure_tables import STAGE, measure
+from compressctl.search.opened import opened
+from compressctl.search.tables import TABLES_VERSION, Tables
+
+TABLES = "tables.json"
+_MOST_BYTES = 1 << 26
+
+
+def tables_of(
+    bench: Bench, seconds: float | None, listeners: Sequence[Listener], tell: Callable[[str], None]
+) -> Tables:
+    """seconds: that measuring may take, about. Raises what loading raises, NothingToCompressError and StageError."""
+    recipe = bench.subject.recipe([STAGE])
+    key = bench.key(recipe)
+    known = read_tables(bench.folder)
+    if known is not None and known.key == key:
+        tell(f"what each of {len(known.layers)} layers costs and loses: from {TABLES}")
+        return known
+    tell("measuring what each layer costs and loses, in every width and rank")
+    with opened(recipe, bench.cache, listeners) as executor:
+        found = measure(executor, key, bench.facts, seconds, bench.environment)
+    write_whole(bench.folder / TABLES, [json.dumps(for_others(found.model_dump(mode="json")), indent=1).encode()])
+    return found
+
+
+def read_tables(folder: Path) -> Tables | None:
+    """Of a search's folder; None where there are none, or those of another version, or what is there is damaged."""
+    try:
+        content = json.loads(read_regular(folder / TABLES, _MOST_BYTES))
+        if content["schema_version"] != TABLES_VERSION:
+            return None
+        return Tables.model_validate(content)
+    except (OSError, NotRegularError, UsageError, ValueError, LookupError, TypeError, ValidationError, RecursionError):
+        return None

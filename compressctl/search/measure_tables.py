@@ -1,0 +1,228 @@
+"""Measuring what each option of each layer takes and loses: one calibration, one decomposition, then layer by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.data import Split
+from compressctl.core.errors import CompressctlError
+from compressctl.core.feeds import Feed, first_feeds
+from compressctl.core.model import OnnxModel
+from compressctl.core.technique import RunContext, techniques
+from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
+from compressctl.pipeline.executor import Executor
+from compressctl.search.facts import Facts
+from compressctl.search.tables import LayerOption, LayerTable, Tables
+from compressctl.techniques.factorize.layer_ranks import LayerRanks
+from compressctl.techniques.quantize.layer_widths import LayerWidths
+
+STAGE: Mapping[str, Any] = {"id": "tables", "use": "quantize.mixed", "size": 1.0, "speedup": 1.0}
+"""What declares the needs of whoever measures: samples to calibrate with, the target's runtime and its clock."""
+
+_SHARES = (0.7, 0.5, 0.35)
+"""Of a layer's arithmetic, that its two thinner ones keep at most."""
+
+_MOST_SAMPLES, _LEAST_SAMPLES, _AT_ONCE = 256, 16, 16
+_PASS = 1.0
+"""Seconds that one model's outputs may take; fewer samples are looked at where more would take longer."""
+
+_TOGETHER = 12
+"""Models that are timed in one go: each holds a session."""
+
+_HOPELESS = 3.0
+"""Times the distance of a file in 8 bits from which a low rank of one layer is not timed."""
+
+
+def measure(
+    executor: Executor, key: str, facts: Facts, seconds: float | None, environment: Mapping[str, Any]
+) -> Tables:
+    """executor: of a recipe whose only stage is `STAGE`. seconds: after which the layers that are left keep 8 bits.
+
+    A network in torch gets no low ranks: its stages would name its modules, and the tables know the graph's nodes.
+
+    Raises NothingToCompressError where no layer has an integer kernel, StageError where the graph is quantized already.
+    """
+    workspace = executor.workspace
+    stage = workspace.recipe.stages[0]
+    run = executor.context(stage, techniques.get(stage.use), None)
+    shares = () if facts.is_torch else _SHARES
+    return _Measuring(workspace.original_graph(), run, seconds, shares).tables(key, facts.original_bytes, environment)
+
+
+@dataclass
+class _Measuring:
+    model: OnnxModel
+    run: RunContext
+    seconds: float | None
+    shares: Sequence[float]
+    _rows: dict[str, dict[str, LayerOption]] = field(default_factory=dict)
+    _left_out: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._began = time.monotonic()
+        assert self.run.data is not None
+        self._widths = LayerWidths(self.model, self.run)
+        self._ranks = self._decomposed()
+        by_classes = self.run.task in ("classification", "language-model")
+        self._distance = kl_divergence if by_classes else relative_squared_distance
+        self._words = (
+            "KL divergence of the classes, nats"
+            if by_classes
+            else "squared difference over the output's own variance, summed over outputs"
+        )
+        self._feeds = self._some_feeds(self.run.data.split("calibration"))
+        self._wanted = self._outputs(self.model)
+
+    def _decomposed(self) -> LayerRanks | None:
+        if not self.shares:
+            return None
+        try:
+            return LayerRanks(self.model, self.run, self.shares)
+        except CompressctlError as error:
+            self._left_out.append(f"low rank: {error.message}")
+            return None
+
+    def _some_feeds(self, split: Split) -> list[Feed]:
+        """As many samples as go through in `_PASS`."""
+        feeds = first_feeds(split, self.model.signature, _MOST_SAMPLES, _AT_ONCE)
+        session = self._session(self.model)
+        began, found, count = time.monotonic(), [], 0
+        for feed in feeds:
+            if count >= _LEAST_SAMPLES and time.monotonic() - began > _PASS:
+                break
+            session.run(dict(feed.inputs))
+            found.append(feed)
+            count += feed.count
+        return found
+
+    def _session(self, model: OnnxModel) -> Any:
+        assert self.run.open is not None
+        return self.run.open(model)
+
+    def _outputs(self, model: OnnxModel) -> list[Mapping[str, np.ndarray]]:
+        session = self._session(model)
+        return [dict(session.run(dict(feed.inputs))) for feed in self._feeds]
+
+    def _far(self, model: OnnxModel) -> float:
+        """A model's distance from the original, over the samples."""
+        each = [
+            sum(self._distance(first[name], second[name]) for name in first)
+            for first, second in zip(self._wanted, self._outputs(model), strict=True)
+        ]
+        return float(np.average(each, weights=[feed.count for feed in self._feeds]))
+
+    def _is_late(self, share: float) -> bool:
+        return self.seconds is not None and time.monotonic() - self._began > share * self.seconds
+
+    def tables(self, key: str, float_bytes: int, environment: Mapping[str, Any]) -> Tables:
+        layers = self._widths.layers
+        order = sorted(layers, key=lambda name: -layers[name].float_bytes)
+        for done, name in enumerate(order):
+            self._rows[name] = dict(self._of_widths(name))
+            if not self._is_late(0.6):
+                self._rows[name].update(self._of_ranks(name))
+            elif "float" not in self._rows[name]:
+                self._left_out.append(f"{name}: there was no time to look at it; it keeps 8 bits")
+            self.run.events.progress("measuring what each layer loses", done + 1, len(order))
+        float_ms, integer_ms = self._timed()
+        return Tables(
+            key=key,
+            distance=self._words,
+            samples=sum(feed.count for feed in self._feeds),
+            float_ms=float_ms,
+            integer_ms=integer_ms,
+            float_bytes=float_bytes,
+            layers=tuple(
+                LayerTable(
+                    name=name,
+                    nodes=layers[name].nodes,
+                    op=self._op(name),
+                    parameters=layers[name].float_bytes // 4,
+                    options=tuple(self._rows[name].values()),
+                )
+                for name in layers
+            ),
+            left_out=tuple(self._left_out),
+            seconds=time.monotonic() - self._began,
+            environment=dict(environment),
+        )
+
+    def _op(self, name: str) -> str:
+        return next((node.op_type for node in self.model.body.graph.node if node.name == name), "")
+
+    def _of_widths(self, name: str) -> Iterator[tuple[str, LayerOption]]:
+        """Distances are measured while there is time; where there is none, the first width alone."""
+        layer = self._widths.layers[name]
+        for width, size in layer.bytes.items():
+            if width != next(iter(layer.bytes)) and self._is_late(0.6):
+                return
+            far = 0.0 if width == "float" else self._far(self._widths.alone(name, width))
+            yield width, LayerOption(name=width, width=width, bytes=size, distance={width: far})
+
+    def _of_ranks(self, name: str) -> Iterator[tuple[str, LayerOption]]:
+        """Two thinner layers in 8 bits: how far the ranks alone are, and what 8 bits of the whole layer lose."""
+        rounded = self._rows[name].get("int8")
+        if self._ranks is None or rounded is None:
+            return
+        for rank, option in self._ranks.layers.get(name, {}).items():
+            far = self._far(self._ranks.together({name: rank}))
+            size = option.parameters + 4 * sum(outline.shape[0] for outline in option.split.outlines(option.rank))
+            distance = {"low rank": far, "int8": rounded.distance["int8"]}
+            yield rank, LayerOption(name=rank, rank=rank, width="int8", bytes=size, distance=distance)
+
+    def _timed(self) -> tuple[float | None, float | None]:
+        if self.run.latency_ms is None:
+            return None, None
+        float_ms, integer_ms = self.run.latency_ms([self.model, self._widths.together({})])
+        can_be_float = [name for name, row in self._rows.items() if "float" in row and len(row) > 1]
+        self._time(
+            [(name, "float") for name in can_be_float],
+            self._widths.together({}),
+            lambda name, _: self._widths.together({name: "float"}),
+            1.0,
+        )
+        self._time(self._worth_timing(), self.model, self._in_pieces, integer_ms / float_ms)
+        for row in self._rows.values():
+            for name in ("int8", "int4"):
+                if name in row:
+                    row[name] = row[name].model_copy(update={"adds_ms": 0.0})
+        return float_ms, integer_ms
+
+    def _in_pieces(self, name: str, rank: str) -> OnnxModel:
+        assert self._ranks is not None
+        return self._ranks.together({name: rank})
+
+    def _worth_timing(self) -> list[tuple[str, str]]:
+        """Low ranks that do not lose more alone than the whole file may."""
+        whole = sum(row["int8"].distance["int8"] for row in self._rows.values() if "int8" in row)
+        return [
+            (name, option.name)
+            for name, row in self._rows.items()
+            for option in row.values()
+            if option.rank is not None and option.distance["low rank"] <= _HOPELESS * whole
+        ]
+
+    def _time(
+        self,
+        options: Sequence[tuple[str, str]],
+        base: OnnxModel,
+        build: Callable[[str, str], OnnxModel],
+        scale: float,
+    ) -> None:
+        """What each adds to the base's time in the same rounds, scaled."""
+        assert self.run.latency_ms is not None
+        for start in range(0, len(options), _TOGETHER):
+            if self._is_late(1.0):
+                self._left_out.append(f"{len(options) - start} options: there was no time to time them")
+                return
+            part = options[start : start + _TOGETHER]
+            reference, *times = self.run.latency_ms([base, *(build(*one) for one in part)])
+            for (name, option), took in zip(part, times, strict=True):
+                row = self._rows[name]
+                row[option] = row[option].model_copy(update={"adds_ms": scale * (took - reference)})
+            self.run.events.progress("timing layers in place", start + len(part), len(options))

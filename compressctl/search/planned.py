@@ -1,0 +1,107 @@
+"""Candidates that the program over layers foresees: some for each share of the loss that is allowed, in rounds that learn from what came of the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from compressctl.recipe.schema import Prefer
+from compressctl.search.document import BY_TABLES, Point, Predicted
+from compressctl.search.program import Choice, Foreseen, Program, Scales, Seen
+from compressctl.search.program import words_of as _words_of
+from compressctl.search.request import Goal
+from compressctl.search.space import EIGHT_BITS, FEWER_BITS, Candidate
+from compressctl.search.tables import Tables
+
+FAMILY = "layer by layer"
+
+_ROUNDS: tuple[tuple[float, ...], ...] = ((0.8, 0.4, 0.15), (0.9, 0.5), (0.9, 0.6))
+"""Of the loss that is allowed, what each round's choices are expected to lose."""
+
+_WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4"}
+"""Candidates that have one width everywhere, and tell what a technique's distances come to."""
+
+
+@dataclass
+class Planner:
+    """limit_bytes: most that the file may take. choices, foreseen: by candidate."""
+
+    tables: Tables
+    goal: Goal
+    limit_bytes: int | None
+    prefer: Prefer
+    choices: dict[str, Choice] = field(default_factory=dict)
+    foreseen: dict[str, Foreseen] = field(default_factory=dict)
+    scales: list[Scales] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._program = Program(self.tables)
+
+    def more(self, points: Mapping[str, Point]) -> list[Candidate]:
+        """The next round's candidates, by what was measured so far; none where all rounds are over, or nothing new would come."""
+        if len(self.scales) == len(_ROUNDS):
+            return []
+        scales = self._program.fitted(list(self._seen(points)), self.goal.drop)
+        round_ = len(self.scales) + 1
+        self.scales.append(scales)
+        known = [_key(choice) for choice in (*self._whole().values(), *self.choices.values())]
+        found: list[Candidate] = []
+        for place, choice in enumerate(self._solved(scales, _ROUNDS[round_ - 1]), 1):
+            if _key(choice) in known:
+                continue
+            known.append(_key(choice))
+            name = f"layers{round_}-{place}"
+            self.choices[name], self.foreseen[name] = choice, self._program.foreseen(choice, scales)
+            found.append(self._candidate(name, choice))
+        return found
+
+    def predicted(self, name: str) -> Predicted | None:
+        """What was expected of a candidate when it was made up; None where it is none of these."""
+        told = self.foreseen.get(name)
+        if told is None:
+            return None
+        return Predicted(by=BY_TABLES, total_bytes=told.total_bytes, times_faster=told.times_faster, loss=told.loss)
+
+    def _solved(self, scales: Scales, shares: tuple[float, ...]) -> Iterator[Choice]:
+        """Within all limits for each share of the loss; where there is nothing, what loses least within the others, then what the loss alone allows."""
+        limits = {"most_bytes": self.limit_bytes, "least_faster": self.goal.speedup}
+        is_any = False
+        for share in shares:
+            choice = self._program.solve(scales, self.prefer, most_loss=share * self.goal.drop, **limits)
+            if choice is not None:
+                is_any = True
+                yield choice
+        if not is_any:
+            for choice in (
+                self._program.solve(scales, self.prefer, **limits),
+                self._program.solve(scales, self.prefer, most_loss=self.goal.drop),
+            ):
+                if choice is not None:
+                    yield choice
+
+    def _whole(self) -> dict[str, Choice]:
+        return {name: self._program.all_at(width) for name, width in _WHOLE.items()}
+
+    def _seen(self, points: Mapping[str, Point]) -> Iterator[Seen]:
+        for name, choice in {**self._whole(), **self.choices}.items():
+            point = points.get(name)
+            if point is not None and point.figures is not None:
+                figures = point.figures
+                faster = figures.speed.ratio if figures.speed is not None else None
+                yield Seen(choice, figures.total_bytes, faster, figures.loss.value if figures.loss else None)
+
+    def _candidate(self, name: str, choice: Choice) -> Candidate:
+        has_four = any(one.width == "int4" for one in choice.values())
+        return Candidate(
+            name,
+            FAMILY,
+            f"every layer by itself: {_words_of(choice)}",
+            "planned",
+            self._program.stages(choice),
+            compressed=has_four,
+            risk=FEWER_BITS if has_four else EIGHT_BITS,
+        )
+
+
+def _key(choice: Choice) -> tuple[str, ...]:
+    return tuple(one.name for one in choice.values())

@@ -1,0 +1,206 @@
+"""One exact program over what each layer may be: widths, ranks and float at once, by tables of what each takes and loses."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from compressctl.core.patterns import literal
+from compressctl.numerics.knapsack import Limit, choose
+from compressctl.recipe.schema import Prefer
+from compressctl.search.tables import LayerOption, Tables, Technique
+
+Choice = Mapping[str, LayerOption]
+"""An option for every layer of the tables."""
+
+TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
+
+_PRIOR = 0.5
+"""How far a technique's scale is expected from the common one, in natural logarithms' first order: few files tell."""
+
+_LEAST_SEEN = 0.05
+"""Share of the allowed loss below which a measured loss says no more: few samples cannot tell less."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a choice is expected to be. times_faster: than the float file, None where nothing timed it. loss: in the search's unit."""
+
+    total_bytes: int
+    times_faster: float | None
+    loss: float
+
+
+@dataclass(frozen=True)
+class Scales:
+    """loss: by technique, the search's loss for one of the tables' distance. time: by technique other than 8 bits, how many times what it
+    adds alone it adds among others. bytes: of a file beside its weights."""
+
+    loss: Mapping[Technique, float]
+    bytes: float
+    time: float = 1.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A choice that was made and measured. loss: None where nothing told it."""
+
+    choice: Choice
+    total_bytes: int
+    times_faster: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Program:
+    tables: Tables
+    _options: tuple[tuple[LayerOption, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_options", tuple(self._usable(layer.options) for layer in self.tables.layers))
+
+    def _usable(self, options: Sequence[LayerOption]) -> tuple[LayerOption, ...]:
+        """Without those that nothing timed, where others were."""
+        timed = tuple(one for one in options if one.adds_ms is not None)
+        return tuple(options) if self.tables.float_ms is None or not timed else timed
+
+    def all_at(self, width: str) -> Choice:
+        """Every layer whole, in this width where it may have it, else in its first."""
+        return {
+            layer.name: next((one for one in options if one.width == width and one.rank is None), options[0])
+            for layer, options in zip(self.tables.layers, self._options, strict=True)
+        }
+
+    def foreseen(self, choice: Choice, scales: Scales) -> Foreseen:
+        faster = None
+        if self.tables.float_ms is not None and self.tables.integer_ms is not None:
+            added = scales.time * sum(one.adds_ms or 0.0 for one in choice.values())
+            faster = self.tables.float_ms / max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
+        size = scales.bytes + sum(one.bytes for one in choice.values())
+        return Foreseen(round(size), faster, sum(_loss(one, scales) for one in choice.values()))
+
+    def solve(
+        self,
+        scales: Scales,
+        prefer: Prefer,
+        *,
+        most_loss: float | None = None,
+        most_bytes: float | None = None,
+        least_faster: float | None = None,
+    ) -> Choice | None:
+        """The best by preference within the limits; None where there is none. Without a limit on the loss, the least loss within the others."""
+        limits = []
+        losses = [[_loss(one, scales) for one in options] for options in self._options]
+        sizes = [[float(one.bytes) for one in options] for options in self._options]
+        added = [[scales.time * (one.adds_ms or 0.0) for one in options] for options in self._options]
+        if most_loss is not None:
+            limits.append(Limit(losses, most_loss))
+        if most_bytes is not None:
+            limits.append(Limit(sizes, most_bytes - scales.bytes))
+        if least_faster is not None:
+            if self.tables.float_ms is None or self.tables.integer_ms is None:
+                return None
+            limits.append(Limit(added, self.tables.float_ms / least_faster - self.tables.integer_ms))
+        costs = losses if most_loss is None else self._costs(prefer, losses, sizes, added, scales)
+        found = choose(costs, limits)
+        if found is None:
+            return None
+        return {
+            layer.name: options[place]
+            for layer, options, place in zip(self.tables.layers, self._options, found, strict=True)
+        }
+
+    def stages(self, choice: Choice) -> tuple[dict[str, Any], ...]:
+        """As a recipe says it."""
+        stages: list[dict[str, Any]] = []
+        thin = {name: one.rank for name, one in choice.items() if one.rank is not None}
+        if thin:
+            overrides: list[dict[str, Any]] = [{"match": "*", "rank": "full"}]
+            for name, option in thin.items():
+                scheme, _, rank = option.partition(" rank ")
+                overrides.append({"match": literal(name), "rank": int(rank), "conv": scheme})
+            split = {"id": "split", "use": "factorize.svd", "if_slower": "keep", "skip_slower": False}
+            stages.append({**split, "overrides": overrides})
+        widths = [
+            {"match": literal(node), "weights": choice[layer.name].width}
+            for layer in self.tables.layers
+            if layer.name not in thin
+            for node in layer.nodes
+        ]
+        stages.append({"id": "int8", "use": "quantize.static", "if_slower": "keep", "overrides": widths})
+        return tuple(stages)
+
+    def _costs(
+        self,
+        prefer: Prefer,
+        losses: list[list[float]],
+        sizes: list[list[float]],
+        added: list[list[float]],
+        scales: Scales,
+    ) -> list[list[float]]:
+        """Balanced: the product of bytes and time, in first order around everything in 8 bits. A loss breaks ties."""
+        whole = self.foreseen(self.all_at("int8"), scales)
+        of_size = 0.0 if prefer in ("speed", "quality") else 1.0 / max(whole.total_bytes, 1)
+        of_time = 0.0 if prefer in ("size", "quality") or not self.tables.integer_ms else 1.0 / self.tables.integer_ms
+        most = max(math.fsum(max(options) for options in losses), 1e-12)
+        of_loss = (1.0 if prefer == "quality" else 1e-3) / most
+        return [
+            [of_size * size + of_time * ms + of_loss * loss for size, ms, loss in zip(*rows, strict=True)]
+            for rows in zip(sizes, added, losses, strict=True)
+        ]
+
+    def fitted(self, seen: Sequence[Seen], drop: float) -> Scales:
+        """Scales by what was measured: least squares of relative errors with a prior of one common scale for all techniques."""
+        beside = [one.total_bytes - sum(option.bytes for option in one.choice.values()) for one in seen]
+        weights = sum(layer.parameters * 4 for layer in self.tables.layers)
+        size = float(np.median(beside)) if beside else float(self.tables.float_bytes - weights)
+        return Scales(self._loss_scales(seen, drop), size, self._time_scale(seen))
+
+    def _loss_scales(self, seen: Sequence[Seen], drop: float) -> dict[Technique, float]:
+        least = max(_LEAST_SEEN * drop, 1e-6)
+        known = [(_distances(one.choice), max(one.loss, least)) for one in seen if one.loss is not None]
+        known = [(far, loss) for far, loss in known if far.sum() > 0]
+        if not known:
+            return dict.fromkeys(TECHNIQUES, 1.0)
+        common = float(np.exp(np.mean([math.log(loss / far.sum()) for far, loss in known])))
+        rows = np.array([far * common / loss for far, loss in known])
+        matrix = np.vstack([rows, np.eye(len(TECHNIQUES)) * _PRIOR])
+        wanted = np.concatenate([np.ones(len(known)), np.full(len(TECHNIQUES), _PRIOR)])
+        found = lsq_linear(matrix, wanted, (0.02, 50.0)).x
+        return {name: float(common * scale) for name, scale in zip(TECHNIQUES, found, strict=True)}
+
+    def _time_scale(self, seen: Sequence[Seen]) -> float:
+        """How many times what options add alone they add together: of the files in which they add much, at the median."""
+        float_ms, integer_ms = self.tables.float_ms, self.tables.integer_ms
+        if float_ms is None or integer_ms is None:
+            return 1.0
+        found = []
+        for one in seen:
+            added = sum(option.adds_ms or 0.0 for option in one.choice.values())
+            if one.times_faster and abs(added) > 0.05 * integer_ms:
+                found.append((float_ms / one.times_faster - integer_ms) / added)
+        return min(max(float(np.median(found)), 0.25), 4.0) if found else 1.0
+
+
+def _loss(option: LayerOption, scales: Scales) -> float:
+    return sum(scales.loss[name] * far for name, far in option.distance.items())
+
+
+def _distances(choice: Choice) -> np.ndarray:
+    """Summed over layers, by technique."""
+    return np.array([sum(one.distance.get(name, 0.0) for one in choice.values()) for name in TECHNIQUES])
+
+
+def words_of(choice: Choice) -> str:
+    """As in "12 layers in 8 bits, 5 in 4, 2 in float"."""
+    kinds = Counter("in two thinner ones, 8 bits" if one.rank else _WORDS[one.width] for one in choice.values())
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+_WORDS = {"int8": "in 8 bits", "int4": "in 4 bits", "float": "in float"}

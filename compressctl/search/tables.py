@@ -1,0 +1,65 @@
+"""What each way to store and compute each layer takes and loses, as tables.json holds it. Fields are only ever added within one major version."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from compressctl.measure.results import Result
+
+TABLES_VERSION = "1.0"
+
+Technique = Literal["float", "int8", "int4", "low rank"]
+
+
+class LayerOption(Result):
+    """One way of one layer."""
+
+    name: str = Field(description="as in int8, or channel rank 24")
+    rank: str | None = Field(None, description="the option of factorize.svd; null where the layer stays whole")
+    width: Literal["float", "int8", "int4"] = Field(description="of the layer's weights, or of its pieces'")
+    bytes: int = Field(description="of its weights, scales included, codes of 4 bits two to a byte")
+    adds_ms: float | None = Field(
+        None,
+        description="to one call of a file in which every layer has 8 bits, timed in place; of thinner layers what they change "
+        "of the float file's time, scaled to the other's; null where nothing timed it",
+    )
+    distance: dict[Technique, float] = Field(
+        description="how far the outputs are from the original's when this alone is changed, by what changes it"
+    )
+
+
+class LayerTable(Result):
+    """options: the first is 8 bits wherever those are possible."""
+
+    name: str = Field(description="of the first node that reads its weight")
+    nodes: tuple[str, ...] = Field(description="all that do: they get one option")
+    op: str
+    parameters: int
+    options: tuple[LayerOption, ...]
+
+
+class Tables(Result):
+    """Of one model, its calibration samples and one target."""
+
+    schema_version: str = TABLES_VERSION
+    key: str = Field(description="of everything that decides them")
+    distance: str = Field(description="what tells outputs apart")
+    samples: int = Field(description="calibration samples by which distances were measured")
+    float_ms: float | None = Field(None, description="of one call of the float file, in the same rounds as the next")
+    integer_ms: float | None = Field(None, description="with every layer in 8 bits; what `adds_ms` are added to")
+    float_bytes: int = Field(description="of the float file")
+    layers: tuple[LayerTable, ...]
+    left_out: tuple[str, ...] = Field((), description="layers that nothing was measured of, each with why")
+    seconds: float
+    environment: dict[str, Any] = Field({}, description="machine and packages")
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of tables.json (JSON Schema 2020-12)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"compressctl tables {TABLES_VERSION}",
+        **Tables.model_json_schema(mode="serialization"),
+    }

@@ -1,0 +1,81 @@
+"""Rounds of choices: each learns from what was measured, none is tried twice, and they end."""
+
+import pytest
+from search.test_program import layer, tables
+from support.searching import figures, point
+
+from compressctl.search.document import Point
+from compressctl.search.planned import Planner
+from compressctl.search.request import Goal
+
+TABLES = tables(*(layer(1000 + 10 * n, 0.01 * n, 0.4 * n, 0.05 * n) for n in range(1, 8)))
+
+
+def planner(goal: Goal, limit: int | None = None) -> Planner:
+    return Planner(TABLES, goal, limit, "balanced")
+
+
+def measured(loss8: float = 0.3, loss4: float = 12.0) -> dict[str, Point]:
+    return {"int8": point("int8", figures(7400, 2.0, loss8)), "w4a8": point("w4a8", figures(3800, 2.0, loss4))}
+
+
+def all_rounds(one: Planner, points: dict[str, Point]) -> list[list[str]]:
+    found = []
+    while more := one.more(points):
+        found.append([candidate.name for candidate in more])
+        points |= {candidate.name: point(candidate.name, figures(5000, 2.0, 0.5)) for candidate in more}
+        assert len(found) < 10
+    return found
+
+
+def test_rounds_end_and_nothing_is_chosen_twice() -> None:
+    one = planner(Goal(drop=2.0))
+    rounds = all_rounds(one, measured())
+    assert 1 <= len(rounds) <= 3
+    choices = [tuple(option.name for option in choice.values()) for choice in one.choices.values()]
+    assert len(set(choices)) == len(choices)
+    assert ("int8",) * 7 not in choices
+
+
+def test_what_is_expected_keeps_what_is_asked() -> None:
+    one = planner(Goal(drop=2.0, speedup=1.5), 5500)
+    assert one.more(measured())
+    for told in one.foreseen.values():
+        assert told.loss <= 2.0
+        assert told.total_bytes <= 5500
+        assert told.times_faster is not None
+        assert told.times_faster >= 1.5
+
+
+def test_where_not_everything_can_be_kept_the_least_loss_within_the_other_limits_is_tried() -> None:
+    one = planner(Goal(drop=0.001), 4200)
+    found = one.more(measured())
+    assert found
+    assert min(told.total_bytes for told in one.foreseen.values()) <= 4200
+
+
+def test_scales_follow_what_came() -> None:
+    one = planner(Goal(drop=2.0))
+    points = measured()
+    names = [candidate.name for candidate in one.more(points)]
+    before = {name: one.foreseen[name].loss for name in names}
+    points |= {name: point(name, figures(5000, 2.0, 4 * before[name])) for name in names}
+    one.more(points)
+    assert one.scales[1].loss["int4"] > one.scales[0].loss["int4"]
+
+
+def test_candidates_say_what_they_are_and_were_foretold() -> None:
+    one = planner(Goal(drop=2.0))
+    (first, *_) = one.more(measured())
+    assert first.kind == "planned"
+    assert "every layer by itself: " in first.words
+    told = one.predicted(first.name)
+    assert told is not None
+    assert told.loss == pytest.approx(one.foreseen[first.name].loss)
+    assert one.predicted("int8") is None
+
+
+def test_a_failed_point_teaches_nothing() -> None:
+    one = planner(Goal(drop=2.0))
+    points = {**measured(), "w4a8": point("w4a8", None, reason="broke")}
+    assert one.more(points)
