@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ _PASS = 1.0
 
 _TOGETHER = 12
 """Models that are timed in one go: each holds a session."""
+
+_NO_NUMBERS = 1e6
+"""Distance of an option that a layer has alone, where it gives no numbers."""
 
 _HOPELESS = 3.0
 """Times the distance of a file in 8 bits from which a low rank of one layer is not timed."""
@@ -109,12 +113,21 @@ class _Measuring:
         return [dict(session.run(dict(feed.inputs))) for feed in self._feeds]
 
     def _far(self, model: OnnxModel) -> float:
-        """A model's distance from the original, over the samples."""
+        """A model's distance from the original, over the samples; infinite where it gives no numbers."""
         each = [
-            sum(self._distance(first[name], second[name]) for name in first)
+            sum(self._between(first[name], second[name]) for name in first)
             for first, second in zip(self._wanted, self._outputs(model), strict=True)
         ]
-        return float(np.average(each, weights=[feed.count for feed in self._feeds]))
+        far = float(np.average(each, weights=[feed.count for feed in self._feeds]))
+        return far if math.isfinite(far) else math.inf
+
+    def _between(self, wanted: np.ndarray, found: np.ndarray) -> float:
+        """What are no numbers, or not as many, as of detectors that decode, differ or not: the share that does."""
+        if wanted.shape != found.shape:
+            return 1.0
+        if not np.issubdtype(wanted.dtype, np.floating):
+            return float(np.mean(wanted != found)) if wanted.size else 0.0
+        return self._distance(wanted, found)
 
     def _is_late(self, share: float) -> bool:
         return self.seconds is not None and time.monotonic() - self._began > share * self.seconds
@@ -162,7 +175,10 @@ class _Measuring:
             if width != next(iter(layer.bytes)) and self._is_late(0.6):
                 return
             far = 0.0 if width == "float" else self._far(self._widths.alone(name, width))
-            yield width, LayerOption(name=width, width=width, bytes=size, distance={width: far})
+            if math.isinf(far) and len(layer.bytes) > 1:
+                self._left_out.append(f"{name}: in {width} the outputs are no numbers")
+                continue
+            yield width, LayerOption(name=width, width=width, bytes=size, distance={width: min(far, _NO_NUMBERS)})
 
     def _of_ranks(self, name: str) -> Iterator[tuple[str, LayerOption]]:
         """Two thinner layers in 8 bits: how far the ranks alone are, and what 8 bits of the whole layer lose."""
@@ -171,6 +187,9 @@ class _Measuring:
             return
         for rank, option in self._ranks.layers.get(name, {}).items():
             far = self._far(self._ranks.together({name: rank}))
+            if math.isinf(far):
+                self._left_out.append(f"{name}: as {rank} the outputs are no numbers")
+                continue
             size = option.parameters + 4 * sum(outline.shape[0] for outline in option.split.outlines(option.rank))
             distance = {"low rank": far, "int8": rounded.distance["int8"]}
             yield rank, LayerOption(name=rank, rank=rank, width="int8", bytes=size, distance=distance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from compressctl.measure.results import Result
 
@@ -19,13 +19,13 @@ class LayerOption(Result):
     name: str = Field(description="as in int8, or channel rank 24")
     rank: str | None = Field(None, description="the option of factorize.svd; null where the layer stays whole")
     width: Literal["float", "int8", "int4"] = Field(description="of the layer's weights, or of its pieces'")
-    bytes: int = Field(description="of its weights, scales included, codes of 4 bits two to a byte")
-    adds_ms: float | None = Field(
+    bytes: int = Field(ge=0, description="of its weights, scales included, codes of 4 bits two to a byte")
+    adds_ms: FiniteFloat | None = Field(
         None,
         description="to one call of a file in which every layer has 8 bits, timed in place; of thinner layers what they change "
         "of the float file's time, scaled to the other's; null where nothing timed it",
     )
-    distance: dict[Technique, float] = Field(
+    distance: dict[Technique, FiniteFloat] = Field(
         description="how far the outputs are from the original's when this alone is changed, by what changes it"
     )
 
@@ -47,8 +47,12 @@ class Tables(Result):
     key: str = Field(description="of everything that decides them")
     distance: str = Field(description="what tells outputs apart")
     samples: int = Field(description="calibration samples by which distances were measured")
-    float_ms: float | None = Field(None, description="of one call of the float file, in the same rounds as the next")
-    integer_ms: float | None = Field(None, description="with every layer in 8 bits; what `adds_ms` are added to")
+    float_ms: FiniteFloat | None = Field(
+        None, gt=0, description="of one call of the float file, in the same rounds as the next"
+    )
+    integer_ms: FiniteFloat | None = Field(
+        None, gt=0, description="with every layer in 8 bits; what `adds_ms` are added to"
+    )
     float_bytes: int = Field(description="of the float file")
     layers: tuple[LayerTable, ...]
     left_out: tuple[str, ...] = Field((), description="layers that nothing was measured of, each with why")

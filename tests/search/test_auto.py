@@ -70,9 +70,20 @@ def test_recorded_calls_are_enough_for_a_smaller_file_and_the_recipe_that_makes_
     }
     assert (shell.folder / "out" / found.files[0]).stat().st_size == chosen.confirmed.total_bytes
 
+    planned = [point for point in found.points if point.kind == "planned"]
+    assert planned
+    assert all(
+        point.figures is not None and point.predicted is not None and point.predicted.loss is not None
+        for point in planned
+    )
+    tables = (shell.folder / "out" / "tables.json").read_bytes()
+    assert "stem (Conv" in shell.run("explain-search", "out").out
+
     before = journaled(shell, "out")
     again = shell.run(*arguments)
     assert again.code == 0, again.err
+    assert (shell.folder / "out" / "tables.json").read_bytes() == tables
+    assert "costs and loses: from tables.json" in again.err
     assert searched(shell, "out").chosen == found.chosen
     assert journaled(shell, "out").keys() == before.keys()
     assert "from the journal" in again.err

@@ -124,3 +124,17 @@ def test_the_terminal_names_what_was_not_tried_and_knows_no_negative_zero() -> N
     assert "not tried, each for a reason in search.md: w4a8" in shown.getvalue()
     assert "-0.00" not in shown.getvalue()
     assert max(map(len, shown.getvalue().splitlines())) <= 80
+
+
+def test_what_tables_foretold_is_held_against_what_came_with_the_order_of_the_losses() -> None:
+    told = [(900, 2.0, 0.2, 0.3), (800, 2.2, 0.5, 0.4), (700, 2.0, 0.9, 2.0)]
+    points = [
+        point(f"layers1-{n}", figures(1000, 2.0, came), predicted=Predicted(by="tables", total_bytes=size, times_faster=faster, loss=said))
+        for n, (size, faster, said, came) in enumerate(told)
+    ]  # fmt: skip
+    error = words.prediction_error(found(points))
+    assert "3 files were foretold by the tables of single layers" in error
+    assert "size 20.0%, of their time 0.0%, rank correlation of their losses 1.00" in error
+    for page in (as_html.render(found(points)), as_markdown.render(found(points))):
+        assert "2.20x" in page
+        assert "0.90" in page

@@ -470,7 +470,7 @@ class MixedParams(TechniqueParams):
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=4,
+    version=5,
     summary="8 bits, 4 bits or float for each layer, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,
