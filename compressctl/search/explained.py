@@ -78,15 +78,22 @@ def _far(option: LayerOption) -> str:
 
 
 def _decided(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """By the pattern of an override: a rank, or a width."""
+    """By the pattern of an override: a rank, or a width. Whoever wrote the folder may have written anything."""
     found: dict[str, str] = {}
-    for stage in recipe.get("stages", ()):
-        for override in stage.get("overrides") or stage.get("params", {}).get("overrides") or ():
-            if stage.get("use") == "factorize.svd" and isinstance(override.get("rank"), int):
-                found[override["match"]] = f"{override.get('conv')} rank {override['rank']}"
-            elif stage.get("use") == "quantize.static" and override.get("weights"):
-                found[override["match"]] = override["weights"]
+    for stage in _mappings(recipe.get("stages")):
+        for override in _mappings(stage.get("overrides")):
+            pattern, width, rank = (override.get(key) for key in ("match", "weights", "rank"))
+            if not isinstance(pattern, str):
+                continue
+            if stage.get("use") == "factorize.svd" and isinstance(rank, int):
+                found[pattern] = f"{override.get('conv')} rank {rank}"
+            elif stage.get("use") == "quantize.static" and isinstance(width, str):
+                found[pattern] = width
     return found
+
+
+def _mappings(values: Any) -> list[Mapping[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list | tuple) else []
 
 
 def _chosen(layer: LayerTable, decided: Mapping[str, str]) -> LayerOption | None:

@@ -15,6 +15,7 @@ from compressctl.core.errors import CompressctlError
 from compressctl.core.feeds import Feed, first_feeds
 from compressctl.core.model import OnnxModel
 from compressctl.core.technique import RunContext, techniques
+from compressctl.graph.tensors import size_bytes
 from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
 from compressctl.pipeline.executor import Executor
 from compressctl.search.facts import Facts
@@ -32,8 +33,8 @@ _MOST_SAMPLES, _LEAST_SAMPLES, _AT_ONCE = 256, 16, 16
 _PASS = 1.0
 """Seconds that one model's outputs may take; fewer samples are looked at where more would take longer."""
 
-_TOGETHER = 12
-"""Models that are timed in one go: each holds a session."""
+_TOGETHER, _MOST_BYTES = 12, 512 << 20
+"""Models that are timed in one go, and what their weights may take together: each session holds a copy."""
 
 _NO_NUMBERS = 1e6
 """Distance of an option that a layer has alone, where it gives no numbers."""
@@ -235,11 +236,13 @@ class _Measuring:
     ) -> None:
         """What each adds to the base's time in the same rounds, scaled."""
         assert self.run.latency_ms is not None
-        for start in range(0, len(options), _TOGETHER):
+        size = sum(map(size_bytes, self.model.body.graph.initializer))
+        together = max(1, min(_TOGETHER, _MOST_BYTES // max(size, 1)))
+        for start in range(0, len(options), together):
             if self._is_late(1.0):
                 self._left_out.append(f"{len(options) - start} options: there was no time to time them")
                 return
-            part = options[start : start + _TOGETHER]
+            part = options[start : start + together]
             reference, *times = self.run.latency_ms([base, *(build(*one) for one in part)])
             for (name, option), took in zip(part, times, strict=True):
                 row = self._rows[name]

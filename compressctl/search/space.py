@@ -9,9 +9,9 @@ from typing import Any, Literal
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
 
-Kind = Literal["plain", "calibrated", "searched", "planned", "shaped", "trained", "learned"]
-KINDS: tuple[Kind, ...] = ("plain", "calibrated", "searched", "planned", "shaped", "trained", "learned")
-"""In the order in which they are tried: without samples, from samples, from many runs, by tables of what every layer costs, networks that
+Kind = Literal["plain", "calibrated", "planned", "searched", "shaped", "trained", "learned"]
+KINDS: tuple[Kind, ...] = ("plain", "calibrated", "planned", "searched", "shaped", "trained", "learned")
+"""In the order in which they are tried: without samples, from samples, by tables of what every layer costs, from many runs, networks that
 nothing has trained yet, from epochs, from learning of each layer's roundings, which takes longest for what it brings."""
 
 Stage = Mapping[str, Any]
@@ -119,6 +119,16 @@ def _calibrated(facts: Facts) -> Iterator[Candidate]:
         yield Candidate("dynamic", "dynamic", "8 bits, activations as they come", "calibrated", (stage,))
     if facts.share("convolutions", "products") > 0.05:
         yield Candidate("int8", "int8", "weights and activations in 8 bits", "calibrated", (static(),))
+        yield Candidate(
+            "w4a8",
+            "int8",
+            "4-bit weights, 8-bit activations",
+            "calibrated",
+            (static(weights="int4"),),
+            compressed=True,
+            risk=FEWER_BITS,
+            after=(After("int8", "near"),),
+        )
 
 
 def static(**params: Any) -> dict[str, Any]:
@@ -175,16 +185,6 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         "learned",
         (static(rounding="adaround"),),
         after=(After("int8", "misses"),),
-    )
-    yield Candidate(
-        "w4a8",
-        "int8",
-        "4-bit weights, 8-bit activations",
-        "searched",
-        (static(weights="int4"),),
-        compressed=True,
-        risk=FEWER_BITS,
-        after=(After("int8", "near"),),
     )
     yield Candidate(
         "w4a8-adaround",

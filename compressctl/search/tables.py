@@ -34,10 +34,10 @@ class LayerTable(Result):
     """options: the first is 8 bits wherever those are possible."""
 
     name: str = Field(description="of the first node that reads its weight")
-    nodes: tuple[str, ...] = Field(description="all that do: they get one option")
+    nodes: tuple[str, ...] = Field(min_length=1, description="all that do: they get one option")
     op: str
     parameters: int
-    options: tuple[LayerOption, ...]
+    options: tuple[LayerOption, ...] = Field(min_length=1)
 
 
 class Tables(Result):

@@ -27,7 +27,7 @@ def written(folder: Path, **changes: Any) -> Search:
             one.name, figures(5000, 2.0, 0.5), kind="planned", holds=True, recipe={"stages": list(one.stages)},
             predicted=Predicted(by="tables", total_bytes=5100, times_faster=1.9, loss=0.4),
         )  # fmt: skip
-    chosen = list(planner.choices)[0]
+    chosen = next(iter(planner.choices))
     result = found(list(points.values()), **{"tables": "tables.json", "chosen": chosen, **changes})
     (folder / "search.json").write_text(result.model_dump_json())
     (folder / "tables.json").write_text(TABLES.model_dump_json())

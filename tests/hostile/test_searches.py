@@ -1,0 +1,124 @@
+"""Folders of searches that no search wrote, or that changed since, and what `explain-search` makes of them."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile._in_process import ends, refuses
+from search.test_explained import TABLES, written
+
+from compressctl.search.kept_tables import read_tables
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    written(tmp_path / "run")
+    return tmp_path
+
+
+def a_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_text(text: str | bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: None,
+    "a pipe": a_pipe,
+    "a device": a_device,
+    "a folder": a_folder,
+    "an empty file": a_text(""),
+    "bytes": a_text(bytes(range(256))),
+    "brackets in brackets": a_text("[" * 200_000),
+    "a list": a_text("[]"),
+    "a number of 100,000 digits": a_text('{"schema_version": "1.0", "seconds": ' + "9" * 100_000 + "}"),
+    "half of it": a_text(TABLES.model_dump_json()[:400]),
+    "a version to come": a_text(TABLES.model_dump_json().replace('"1.0"', '"9.0"', 1)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_search_that_is_none(damage: Callable[[Path], object], folder: Path) -> None:
+    (folder / "run/search.json").unlink()
+    damage(folder / "run/search.json")
+    refuses(folder, "explain-search", "run", says="run holds no search")
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_tables_that_are_none(damage: Callable[[Path], object], folder: Path) -> None:
+    (folder / "run/tables.json").unlink()
+    damage(folder / "run/tables.json")
+    refuses(folder, "explain-search", "run", says="run has no tables.json")
+
+
+def of_tables(path: tuple[str | int, ...], value: Any) -> str:
+    found = json.loads(TABLES.model_dump_json())
+    inner = found
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    return json.dumps(found)
+
+
+OPTION = ("layers", 0, "options", 0)
+WRONG: dict[str, tuple[tuple[str | int, ...], Any]] = {
+    "a layer without options": (("layers", 0, "options"), []),
+    "a layer without nodes": (("layers", 0, "nodes"), []),
+    "bytes below nothing": ((*OPTION, "bytes"), -1),
+    "a time that is no number": ((*OPTION, "adds_ms"), float("nan")),
+    "a distance without an end": ((*OPTION, "distance"), {"int8": float("inf")}),
+    "a technique that there is not": ((*OPTION, "distance"), {"magic": 1.0}),
+    "a call that takes no time": (("integer_ms",), 0.0),
+}
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG.values(), ids=WRONG)
+def test_tables_that_could_not_have_been_measured(path: tuple[str | int, ...], value: Any, folder: Path) -> None:
+    (folder / "run/tables.json").write_text(of_tables(path, value))
+    assert read_tables(folder / "run") is None
+    refuses(folder, "explain-search", "run", says="run has no tables.json")
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\nb", "::error::x", "\u202eevil", "x" * 100_000, "*", "[a"])
+def test_layers_of_any_name(name: str, folder: Path) -> None:
+    (folder / "run/tables.json").write_text(of_tables(("layers", 0, "name"), name))
+    done = ends(folder, "explain-search", "run")
+    assert "int8" in done.out
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        "x",
+        [1, None, "y"],
+        [{"use": ["quantize.static"], "overrides": {"match": "a"}}],
+        [{"use": "quantize.static", "overrides": [[], {"match": ["a"], "weights": {}}, {"weights": "int8"}]}],
+        [{"use": "factorize.svd", "overrides": [{"match": "conv0", "rank": 1e300, "conv": []}]}],
+    ],
+)
+def test_recipes_of_any_form(stages: Any, folder: Path) -> None:
+    found = json.loads((folder / "run/search.json").read_text())
+    for point in found["points"]:
+        point["recipe"] = {"stages": stages}
+    (folder / "run/search.json").write_text(json.dumps(found))
+    assert "chosen" not in ends(folder, "explain-search", "run").out
+
+
+@pytest.mark.parametrize("pattern", ["[", "a" * 2000, "?" * 999])
+def test_patterns_of_any_form(pattern: str, folder: Path) -> None:
+    refuses(folder, "explain-search", "run", "--layer", pattern, says="")
