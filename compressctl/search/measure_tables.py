@@ -19,14 +19,15 @@ from compressctl.graph.tensors import size_bytes
 from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
 from compressctl.pipeline.executor import Executor
 from compressctl.search.facts import Facts
-from compressctl.search.tables import LayerOption, LayerTable, Tables
+from compressctl.search.tables import LayerOption, LayerTable, Tables, Technique, Width
 from compressctl.techniques.factorize.layer_ranks import LayerRanks
+from compressctl.techniques.quantize.layer_weights import LayerWeights
 from compressctl.techniques.quantize.layer_widths import LayerWidths
 
 STAGE: Mapping[str, Any] = {"id": "tables", "use": "quantize.mixed", "size": 1.0, "speedup": 1.0}
 """What declares the needs of whoever measures: samples to calibrate with, the target's runtime and its clock."""
 
-_SHARES = (0.7, 0.5, 0.35)
+SHARES = (0.7, 0.5, 0.35)
 """Of a layer's arithmetic, that its two thinner ones keep at most."""
 
 _MOST_SAMPLES, _LEAST_SAMPLES, _AT_ONCE = 256, 16, 16
@@ -55,12 +56,21 @@ def measure(
     workspace = executor.workspace
     stage = workspace.recipe.stages[0]
     run = executor.context(stage, techniques.get(stage.use), None)
-    shares = () if facts.is_torch else _SHARES
-    return _Measuring(workspace.original_graph(), run, seconds, shares).tables(key, facts.original_bytes, environment)
+    measuring = Measuring(workspace.original_graph(), run, seconds, () if facts.is_torch else SHARES)
+    return measuring.tables(key, facts.original_bytes, environment)
+
+
+@dataclass(frozen=True)
+class _Known:
+    nodes: tuple[str, ...]
+    op: str
+    float_bytes: int
 
 
 @dataclass
-class _Measuring:
+class Measuring:
+    """model: the original graph. shares: of a layer's arithmetic that its two thinner ones keep at most; none for no low ranks."""
+
     model: OnnxModel
     run: RunContext
     seconds: float | None
@@ -73,6 +83,7 @@ class _Measuring:
         assert self.run.data is not None
         self._widths = LayerWidths(self.model, self.run)
         self._ranks = self._decomposed()
+        self._weights = self._rounded()
         by_classes = self.run.task in ("classification", "language-model")
         self._distance = kl_divergence if by_classes else relative_squared_distance
         self._words = (
@@ -90,6 +101,13 @@ class _Measuring:
             return LayerRanks(self.model, self.run, self.shares)
         except CompressctlError as error:
             self._left_out.append(f"low rank: {error.message}")
+            return None
+
+    def _rounded(self) -> LayerWeights | None:
+        try:
+            return LayerWeights(self.model, self.run, None if self.seconds is None else 0.2 * self.seconds)
+        except CompressctlError as error:
+            self._left_out.append(f"weights alone: {error.message}")
             return None
 
     def _some_feeds(self, split: Split) -> list[Feed]:
@@ -134,14 +152,15 @@ class _Measuring:
         return self.seconds is not None and time.monotonic() - self._began > share * self.seconds
 
     def tables(self, key: str, float_bytes: int, environment: Mapping[str, Any]) -> Tables:
-        layers = self._widths.layers
+        layers = self._known()
         order = sorted(layers, key=lambda name: -layers[name].float_bytes)
         for done, name in enumerate(order):
-            self._rows[name] = dict(self._of_widths(name))
-            if not self._is_late(0.6):
-                self._rows[name].update(self._of_ranks(name))
-            elif "float" not in self._rows[name]:
-                self._left_out.append(f"{name}: there was no time to look at it; it keeps 8 bits")
+            self._rows[name] = {}
+            for options in (self._of_widths, self._of_weights, self._of_ranks):
+                for option in options(name):
+                    self._rows[name][option.name] = option
+            if self._is_late(0.6):
+                self._left_out.append(f"{name}: there was no time to look at all of it")
             self.run.events.progress("measuring what each layer loses", done + 1, len(order))
         float_ms, integer_ms = self._timed()
         return Tables(
@@ -154,24 +173,43 @@ class _Measuring:
             layers=tuple(
                 LayerTable(
                     name=name,
-                    nodes=layers[name].nodes,
-                    op=self._op(name),
-                    parameters=layers[name].float_bytes // 4,
+                    nodes=known.nodes,
+                    op=known.op,
+                    parameters=known.float_bytes // 4,
                     options=tuple(self._rows[name].values()),
                 )
-                for name in layers
+                for name, known in layers.items()
+                if self._rows[name]
             ),
             left_out=tuple(self._left_out),
+            weights4=dict(self._weights.four) if self._weights is not None else {},
             seconds=time.monotonic() - self._began,
             environment=dict(environment),
         )
 
+    def _known(self) -> dict[str, _Known]:
+        """In the graph's order: layers with an integer kernel, and those whose weights alone are rounded."""
+        place = {node.name: number for number, node in enumerate(self.model.body.graph.node)}
+        found = {
+            name: _Known(layer.nodes, self._op(name), layer.float_bytes) for name, layer in self._widths.layers.items()
+        }
+        of_widths = {node for layer in self._widths.every for node in layer.nodes}
+        for name, alone in (self._weights.layers if self._weights is not None else {}).items():
+            if not of_widths.intersection(alone.nodes):
+                found[name] = _Known(alone.nodes, alone.op, alone.float_bytes)
+        return dict(sorted(found.items(), key=lambda entry: place.get(entry[0], len(place))))
+
     def _op(self, name: str) -> str:
         return next((node.op_type for node in self.model.body.graph.node if node.name == name), "")
 
-    def _of_widths(self, name: str) -> Iterator[tuple[str, LayerOption]]:
-        """Distances are measured while there is time; where there is none, the first width alone."""
-        layer = self._widths.layers[name]
+    def _of_widths(self, name: str) -> Iterator[LayerOption]:
+        """Distances are measured while there is time; where there is none, the first width alone. A layer without an integer kernel is float."""
+        layer = self._widths.layers.get(name)
+        if layer is None:
+            assert self._weights is not None
+            size = self._weights.layers[name].float_bytes
+            yield LayerOption(name="float", width="float", bytes=size, adds_ms=0.0, distance={"float": 0.0})
+            return
         for width, size in layer.bytes.items():
             if width != next(iter(layer.bytes)) and self._is_late(0.6):
                 return
@@ -179,38 +217,61 @@ class _Measuring:
             if math.isinf(far) and len(layer.bytes) > 1:
                 self._left_out.append(f"{name}: in {width} the outputs are no numbers")
                 continue
-            yield width, LayerOption(name=width, width=width, bytes=size, distance={width: min(far, _NO_NUMBERS)})
+            yield LayerOption(name=width, width=width, bytes=size, distance={width: min(far, _NO_NUMBERS)})
 
-    def _of_ranks(self, name: str) -> Iterator[tuple[str, LayerOption]]:
+    def _of_weights(self, name: str) -> Iterator[LayerOption]:
+        """Of a layer that may be float: rounded weights compute as it does."""
+        alone = self._weights.layers.get(name) if self._weights is not None else None
+        is_float = "float" in self._rows[name]
+        if self._weights is None or alone is None or not is_float or self._nodes(name) != alone.nodes:
+            return
+        for option, size in alone.bytes.items():
+            if self._is_late(0.6):
+                return
+            far = self._far(self._weights.alone(name, option))
+            if math.isfinite(far):
+                width: Width = "weights8" if option == "weights8" else "weights4"
+                yield LayerOption(name=option, width=width, bytes=size, distance={width: far})
+
+    def _nodes(self, name: str) -> tuple[str, ...]:
+        layer = self._widths.layers.get(name)
+        return (
+            layer.nodes if layer is not None else (name,) if self._weights is None else self._weights.layers[name].nodes
+        )
+
+    def _of_ranks(self, name: str) -> Iterator[LayerOption]:
         """Two thinner layers in 8 bits: how far the ranks alone are, and what 8 bits of the whole layer lose."""
         rounded = self._rows[name].get("int8")
         if self._ranks is None or rounded is None:
             return
         for rank, option in self._ranks.layers.get(name, {}).items():
+            if self._is_late(0.6):
+                return
             far = self._far(self._ranks.together({name: rank}))
             if math.isinf(far):
-                self._left_out.append(f"{name}: as {rank} the outputs are no numbers")
                 continue
             size = option.parameters + 4 * sum(outline.shape[0] for outline in option.split.outlines(option.rank))
-            distance = {"low rank": far, "int8": rounded.distance["int8"]}
-            yield rank, LayerOption(name=rank, rank=rank, width="int8", bytes=size, distance=distance)
+            distance: dict[Technique, float] = {"low rank": far, "int8": rounded.distance["int8"]}
+            yield LayerOption(name=rank, rank=rank, width="int8", bytes=size, distance=distance)
 
     def _timed(self) -> tuple[float | None, float | None]:
         if self.run.latency_ms is None:
             return None, None
         float_ms, integer_ms = self.run.latency_ms([self.model, self._widths.together({})])
-        can_be_float = [name for name, row in self._rows.items() if "float" in row and len(row) > 1]
+        integers = self._widths.together({})
+        can_be_float = [(name, "float") for name in self._widths.layers if len(self._rows[name]) > 1]
         self._time(
-            [(name, "float") for name in can_be_float],
-            self._widths.together({}),
+            [one for one in can_be_float if "float" in self._rows[one[0]]],
+            integers,
             lambda name, _: self._widths.together({name: "float"}),
             1.0,
         )
         self._time(self._worth_timing(), self.model, self._in_pieces, integer_ms / float_ms)
         for row in self._rows.values():
-            for name in ("int8", "int4"):
+            for name, like in (("int8", None), ("int4", None), ("weights8", "float"), ("weights4", "float")):
                 if name in row:
-                    row[name] = row[name].model_copy(update={"adds_ms": 0.0})
+                    adds = row[like].adds_ms if like is not None else 0.0
+                    row[name] = row[name].model_copy(update={"adds_ms": adds})
         return float_ms, integer_ms
 
     def _in_pieces(self, name: str, rank: str) -> OnnxModel:

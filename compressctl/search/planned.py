@@ -18,7 +18,7 @@ FAMILY = "layer by layer"
 _ROUNDS: tuple[tuple[float, ...], ...] = ((0.8, 0.4, 0.15), (0.9, 0.5), (0.9, 0.6))
 """Of the loss that is allowed, what each round's choices are expected to lose."""
 
-_WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4"}
+_WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4", "weights8": "weights8"}
 """Candidates that have one width everywhere, and tell what a technique's distances come to."""
 
 
@@ -91,14 +91,20 @@ class Planner:
                 yield Seen(choice, figures.total_bytes, faster, figures.loss.value if figures.loss else None)
 
     def _candidate(self, name: str, choice: Choice) -> Candidate:
-        has_four = any(one.width == "int4" for one in choice.values())
+        has_four = any(one.width in ("int4", "weights4") for one in choice.values())
+        ops = {layer.name: layer.op for layer in self.tables.layers}
+        # Kernels for blocks of 4-bit weights read products as they are stored; everything else lies in bytes of a plain file.
+        packs = any(
+            one.width == "int4" or (one.width == "weights4" and ops[name] not in ("MatMul", "Gemm"))
+            for name, one in choice.items()
+        )
         return Candidate(
             name,
             FAMILY,
             f"every layer by itself: {_words_of(choice)}",
             "planned",
             self._program.stages(choice),
-            compressed=has_four,
+            compressed=packs,
             risk=FEWER_BITS if has_four else EIGHT_BITS,
         )
 

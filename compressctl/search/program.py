@@ -127,14 +127,26 @@ class Program:
                 overrides.append({"match": literal(name), "rank": int(rank), "conv": scheme})
             split = {"id": "split", "use": "factorize.svd", "if_slower": "keep", "skip_slower": False}
             stages.append({**split, "overrides": overrides})
-        widths = [
-            {"match": literal(node), "weights": choice[layer.name].width}
-            for layer in self.tables.layers
-            if layer.name not in thin
-            for node in layer.nodes
-        ]
-        stages.append({"id": "int8", "use": "quantize.static", "if_slower": "keep", "overrides": widths})
+        nodes = {node: choice[layer.name] for layer in self.tables.layers for node in layer.nodes}
+        alone = {node: one for node, one in nodes.items() if one.width in _ALONE}
+        if alone:
+            rounded = [{"match": literal(node), **self._rounded(one)} for node, one in alone.items()]
+            weights = {"id": "weights", "use": "quantize.weights", "bits": 4, "if_slower": "keep"}
+            stages.append({**weights, "overrides": [{"match": "*", "bits": "float"}, *rounded]})
+        if any(one.width in ("int8", "int4") for one in choice.values()):
+            widths = [
+                {"match": literal(node), "weights": "float" if one.width in _ALONE else one.width}
+                for node, one in nodes.items()
+                if one.rank is None and "int8" in {other.width for other in self._of(node)}
+            ]
+            stages.append({"id": "int8", "use": "quantize.static", "if_slower": "keep", "overrides": widths})
         return tuple(stages)
+
+    def _of(self, node: str) -> Sequence[LayerOption]:
+        return next(layer.options for layer in self.tables.layers if node in layer.nodes)
+
+    def _rounded(self, option: LayerOption) -> Mapping[str, Any]:
+        return {"bits": 8, "granularity": "channel"} if option.width == "weights8" else self.tables.weights4
 
     def _costs(
         self,
@@ -203,4 +215,8 @@ def words_of(choice: Choice) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
-_WORDS = {"int8": "in 8 bits", "int4": "in 4 bits", "float": "in float"}
+_ALONE = ("weights8", "weights4")
+_WORDS = {
+    "int8": "in 8 bits", "int4": "in 4 bits", "float": "in float", "weights8": "with weights alone in 8 bits",
+    "weights4": "with weights alone in 4 bits",
+}  # fmt: skip

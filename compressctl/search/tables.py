@@ -10,7 +10,9 @@ from compressctl.measure.results import Result
 
 TABLES_VERSION = "1.0"
 
-Technique = Literal["float", "int8", "int4", "low rank"]
+Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank"]
+Width = Literal["float", "int8", "int4", "weights8", "weights4"]
+"""8 and 4 bits with activations in 8, or of weights alone."""
 
 
 class LayerOption(Result):
@@ -18,7 +20,9 @@ class LayerOption(Result):
 
     name: str = Field(description="as in int8, or channel rank 24")
     rank: str | None = Field(None, description="the option of factorize.svd; null where the layer stays whole")
-    width: Literal["float", "int8", "int4"] = Field(description="of the layer's weights, or of its pieces'")
+    width: Width = Field(
+        description="of the layer's weights, or of its pieces': beside activations of 8 bits, or alone"
+    )
     bytes: int = Field(ge=0, description="of its weights, scales included, codes of 4 bits two to a byte")
     adds_ms: FiniteFloat | None = Field(
         None,
@@ -31,7 +35,7 @@ class LayerOption(Result):
 
 
 class LayerTable(Result):
-    """options: the first is 8 bits wherever those are possible."""
+    """options: the first is 8 bits wherever those are possible, else float."""
 
     name: str = Field(description="of the first node that reads its weight")
     nodes: tuple[str, ...] = Field(min_length=1, description="all that do: they get one option")
@@ -56,6 +60,7 @@ class Tables(Result):
     float_bytes: int = Field(description="of the float file")
     layers: tuple[LayerTable, ...]
     left_out: tuple[str, ...] = Field((), description="layers that nothing was measured of, each with why")
+    weights4: dict[str, Any] = Field({}, description="how quantize.weights rounds to 4 bits here")
     seconds: float
     environment: dict[str, Any] = Field({}, description="machine and packages")
 

@@ -148,3 +148,20 @@ def test_a_choice_is_written_as_stages_and_words() -> None:
     assert static["overrides"] == [{"match": "conv1", "weights": "int4"}]
     assert words_of(choice) == "1 in two thinner ones, 8 bits, 1 in 4 bits"
     assert [stage["use"] for stage in program.stages(program.all_at("int8"))] == ["quantize.static"]
+
+
+def test_weights_alone_are_a_stage_before_integers_that_leaves_them_float() -> None:
+    options = (*layer(1000, 0.1, 0.5, 0.5)[:3], option("weights8", 1000, 0.5, 0.05), option("weights4", 500, 0.5, 0.2))
+    only = (option("float", 4000, 0.0, 0.0), option("weights4", 500, 0.0, 0.2))
+    program = Program(tables(options, options, only).model_copy(update={"weights4": {"bits": 4, "method": "gptq"}}))
+    first, second, third = (one.options for one in program.tables.layers)
+    weights, static = program.stages({"conv0": first[3], "conv1": second[0], "conv2": third[1]})
+    assert weights["overrides"] == [
+        {"match": "*", "bits": "float"},
+        {"match": "conv0", "bits": 8, "granularity": "channel"},
+        {"match": "conv2", "bits": 4, "method": "gptq"},
+    ]
+    assert static["overrides"] == [{"match": "conv0", "weights": "float"}, {"match": "conv1", "weights": "int8"}]
+    (alone,) = program.stages({"conv0": first[4], "conv1": second[2], "conv2": third[0]})
+    assert alone["use"] == "quantize.weights"
+    assert [one["match"] for one in alone["overrides"]] == ["*", "conv0"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from compressctl.core.errors import StageError
 from compressctl.core.model import OnnxModel
@@ -37,6 +37,12 @@ class LayerWidths:
     def layers(self) -> Mapping[str, Layer]:
         """By the name of its first node: those that an override can name."""
         return self._layers
+
+    @property
+    def every(self) -> Iterator[Layer]:
+        """Those that no override can name, too."""
+        yield from self._layers.values()
+        yield from self._others
 
     def alone(self, layer: str, width: Width) -> OnnxModel:
         """One layer at a width, everything else in float."""

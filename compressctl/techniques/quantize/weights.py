@@ -40,7 +40,7 @@ _READS = "convolutions, matrix products, recurrent layers and embeddings, with s
 def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResult:
     """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
     carried = carry(model, simplify(model.body), run.events)
-    treated, copied = _treat(carried.model, params, carried.weights)
+    treated, copied = treat(carried.model, params, carried.weights)
     body = copied.model
     if not treated.weights:
         raise NothingToCompressError(
@@ -50,7 +50,7 @@ def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResu
             hint=layers_hint(model),
         )
     scaled, places = _with_awq_scales(body, model, treated, run)
-    done = _round_all(scaled, model, treated, params, run)
+    done = round_all(scaled, model, treated, params, run)
     rounded = with_weights(scaled, {name: part.values for name, part in done.items()})
     new = {name: part.quant for name, part in done.items()}
     plan = QuantPlan({}, {**carried.weights, **new}, treated.floats)
@@ -82,7 +82,7 @@ class Treated:
     tied: Mapping[str, str]
 
 
-def _treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = ()) -> tuple[Treated, Copied]:
+def treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = ()) -> tuple[Treated, Copied]:
     """Apply every override in order, and give a weight that is read as a matrix and as its transpose a copy for each.
 
     before: weights that are quantized already, which are left alone. Raises UsageError for a pattern that matches nothing.
@@ -164,7 +164,7 @@ def _with_awq_scales(
 _PRODUCTS = ("MatMul", "Gemm")
 
 
-def _round_all(
+def round_all(
     body: onnx.ModelProto, model: OnnxModel, treated: Treated, params: WeightsParams, run: RunContext
 ) -> dict[str, Rounded]:
     """By weight. Those that need data are calibrated in graph order, behind what is rounded already when asked."""
