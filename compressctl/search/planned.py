@@ -63,21 +63,15 @@ class Planner:
         return Predicted(by=BY_TABLES, total_bytes=told.total_bytes, times_faster=told.times_faster, loss=told.loss)
 
     def _solved(self, scales: Scales, shares: tuple[float, ...]) -> Iterator[Choice]:
-        """Within all limits for each share of the loss; where there is nothing, what loses least within the others, then what the loss alone allows."""
+        """Within all limits for each share of the loss, and for the first of them without integers, too, where their times are least sure; where there
+        is nothing, what loses least within the others, then what the loss alone allows."""
         limits = {"most_bytes": self.limit_bytes, "least_faster": self.goal.speedup}
-        is_any = False
-        for share in shares:
-            choice = self._program.solve(scales, self.prefer, most_loss=share * self.goal.drop, **limits)
-            if choice is not None:
-                is_any = True
-                yield choice
-        if not is_any:
-            for choice in (
-                self._program.solve(scales, self.prefer, **limits),
-                self._program.solve(scales, self.prefer, most_loss=self.goal.drop),
-            ):
-                if choice is not None:
-                    yield choice
+        drop, solve = self.goal.drop, self._program.solve
+        found = [solve(scales, self.prefer, most_loss=share * drop, **limits) for share in shares]
+        found.insert(1, solve(scales, self.prefer, most_loss=shares[0] * drop, computes_in_float=True, **limits))
+        if not any(choice is not None for choice in found):
+            found = [solve(scales, self.prefer, **limits), solve(scales, self.prefer, most_loss=drop)]
+        yield from (choice for choice in found if choice is not None)
 
     def _whole(self) -> dict[str, Choice]:
         return {name: self._program.all_at(width) for name, width in _WHOLE.items()}

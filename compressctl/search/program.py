@@ -19,6 +19,9 @@ from compressctl.search.tables import LayerOption, Tables, Technique
 Choice = Mapping[str, LayerOption]
 """An option for every layer of the tables."""
 
+INTEGERS = ("int8", "int4")
+"""Widths of layers that compute in integers."""
+
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
 
 _PRIOR = 0.5
@@ -39,12 +42,18 @@ class Foreseen:
 
 @dataclass(frozen=True)
 class Scales:
-    """loss: by technique, the search's loss for one of the tables' distance. time: by technique other than 8 bits, how many times what it
-    adds alone it adds among others. bytes: of a file beside its weights."""
+    """loss: by technique, the search's loss for one of the tables' distance. time: how many times what an option adds alone it adds among
+    others. bytes: of a file beside its weights; per_integer, per_rounded: what a layer in integers, or with weights alone, adds to those."""
 
     loss: Mapping[Technique, float]
     bytes: float
     time: float = 1.0
+    per_integer: float = 0.0
+    per_rounded: float = 0.0
+
+    def size(self, option: LayerOption) -> float:
+        beside = {"int8": self.per_integer, "int4": self.per_integer, "float": 0.0}.get(option.width, self.per_rounded)
+        return option.bytes + beside
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,18 @@ class Program:
     def foreseen(self, choice: Choice, scales: Scales) -> Foreseen:
         faster = None
         if self.tables.float_ms is not None and self.tables.integer_ms is not None:
-            added = scales.time * sum(one.adds_ms or 0.0 for one in choice.values())
-            faster = self.tables.float_ms / max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
-        size = scales.bytes + sum(one.bytes for one in choice.values())
+            faster = self.tables.float_ms / self._ms(choice, scales)
+        size = scales.bytes + sum(map(scales.size, choice.values()))
         return Foreseen(round(size), faster, sum(_loss(one, scales) for one in choice.values()))
+
+    def _ms(self, choice: Choice, scales: Scales) -> float:
+        """Of a call. Without any layer in integers nothing is converted, so that it is the float file's, whatever single layers add among integers."""
+        assert self.tables.float_ms is not None
+        assert self.tables.integer_ms is not None
+        if not any(one.width in INTEGERS for one in choice.values()):
+            return self.tables.float_ms
+        added = scales.time * sum(one.adds_ms or 0.0 for one in choice.values())
+        return max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
 
     def solve(
         self,
@@ -93,12 +110,24 @@ class Program:
         most_loss: float | None = None,
         most_bytes: float | None = None,
         least_faster: float | None = None,
+        computes_in_float: bool = False,
     ) -> Choice | None:
-        """The best by preference within the limits; None where there is none. Without a limit on the loss, the least loss within the others."""
+        """The best by preference within the limits; None where there is none. Without a limit on the loss, the least loss within the others.
+
+        computes_in_float: with no layer in integers.
+        """
         limits = []
-        losses = [[_loss(one, scales) for one in options] for options in self._options]
-        sizes = [[float(one.bytes) for one in options] for options in self._options]
-        added = [[scales.time * (one.adds_ms or 0.0) for one in options] for options in self._options]
+        offered = self._options
+        if computes_in_float:
+            offered = tuple(tuple(one for one in options if one.width not in INTEGERS) for options in offered)
+            if not all(offered) or (least_faster or 0.0) > 1.0:
+                return None
+            least_faster = None
+        losses = [[_loss(one, scales) for one in options] for options in offered]
+        sizes = [[scales.size(one) for one in options] for options in offered]
+        added = [
+            [0.0 if computes_in_float else scales.time * (one.adds_ms or 0.0) for one in options] for options in offered
+        ]
         if most_loss is not None:
             limits.append(Limit(losses, most_loss))
         if most_bytes is not None:
@@ -112,8 +141,7 @@ class Program:
         if found is None:
             return None
         return {
-            layer.name: options[place]
-            for layer, options, place in zip(self.tables.layers, self._options, found, strict=True)
+            layer.name: options[place] for layer, options, place in zip(self.tables.layers, offered, found, strict=True)
         }
 
     def stages(self, choice: Choice) -> tuple[dict[str, Any], ...]:
@@ -133,7 +161,7 @@ class Program:
             rounded = [{"match": literal(node), **self._rounded(one)} for node, one in alone.items()]
             weights = {"id": "weights", "use": "quantize.weights", "bits": 4, "if_slower": "keep"}
             stages.append({**weights, "overrides": [{"match": "*", "bits": "float"}, *rounded]})
-        if any(one.width in ("int8", "int4") for one in choice.values()):
+        if any(one.width in INTEGERS for one in choice.values()):
             widths = [
                 {"match": literal(node), "weights": "float" if one.width in _ALONE else one.width}
                 for node, one in nodes.items()
@@ -169,10 +197,10 @@ class Program:
 
     def fitted(self, seen: Sequence[Seen], drop: float) -> Scales:
         """Scales by what was measured: least squares of relative errors with a prior of one common scale for all techniques."""
-        beside = [one.total_bytes - sum(option.bytes for option in one.choice.values()) for one in seen]
         weights = sum(layer.parameters * 4 for layer in self.tables.layers)
-        size = float(np.median(beside)) if beside else float(self.tables.float_bytes - weights)
-        return Scales(self._loss_scales(seen, drop), size, self._time_scale(seen))
+        base = float(self.tables.float_bytes - weights)
+        per = {is_integer: _beside(seen, base, is_integer=is_integer) for is_integer in (True, False)}
+        return Scales(self._loss_scales(seen, drop), base, self._time_scale(seen), per[True], per[False])
 
     def _loss_scales(self, seen: Sequence[Seen], drop: float) -> dict[Technique, float]:
         least = max(_LEAST_SEEN * drop, 1e-6)
@@ -195,13 +223,24 @@ class Program:
         found = []
         for one in seen:
             added = sum(option.adds_ms or 0.0 for option in one.choice.values())
-            if one.times_faster and abs(added) > 0.05 * integer_ms:
+            has_integers = any(option.width in INTEGERS for option in one.choice.values())
+            if one.times_faster and has_integers and abs(added) > 0.05 * integer_ms:
                 found.append((float_ms / one.times_faster - integer_ms) / added)
         return min(max(float(np.median(found)), 0.25), 4.0) if found else 1.0
 
 
 def _loss(option: LayerOption, scales: Scales) -> float:
     return sum(scales.loss[name] * far for name, far in option.distance.items())
+
+
+def _beside(seen: Sequence[Seen], base: float, *, is_integer: bool) -> float:
+    """What each such layer adds to a file beside its weights, at the median of the files in which all that is rounded is of that kind."""
+    found = []
+    for one in seen:
+        kinds = [option.width in INTEGERS for option in one.choice.values() if option.width != "float"]
+        if kinds and all(kind is is_integer for kind in kinds):
+            found.append((one.total_bytes - sum(option.bytes for option in one.choice.values()) - base) / len(kinds))
+    return float(np.median(found)) if found else 0.0
 
 
 def _distances(choice: Choice) -> np.ndarray:

@@ -121,7 +121,7 @@ def test_scales_come_near_those_that_losses_were_made_with(of_int8: float, of_in
         for told in [program.foreseen(choice, true)]
     ]
     found = program.fitted(seen, drop=1e-6)
-    assert found.bytes == pytest.approx(321, abs=1)
+    assert program.foreseen(mixed, found).total_bytes == pytest.approx(program.foreseen(mixed, true).total_bytes, abs=2)
     for choice in (whole8, whole4, {**whole8, "conv0": whole4["conv0"]}):
         assert program.foreseen(choice, found).loss == pytest.approx(program.foreseen(choice, true).loss, rel=0.25)
 
@@ -134,10 +134,33 @@ def test_a_file_that_lost_nothing_measurable_does_not_make_everything_free() -> 
 
 def test_times_that_do_not_add_up_are_scaled() -> None:
     program = Program(tables(layer(1000, 0.1, 0.5, 0.5), layer(1000, 0.1, 0.5, 0.5)))
-    whole = program.all_at("float")
-    found = program.fitted([Seen(whole, 8100, 4.0 / 2.5, 0.0)], drop=1.0)
+    half = {**program.all_at("int8"), "conv1": program.all_at("float")["conv1"]}
+    found = program.fitted([Seen(half, 8100, 4.0 / 2.25, 0.0)], drop=1.0)
     assert found.time == pytest.approx(0.5)
-    assert program.foreseen(whole, found).times_faster == pytest.approx(4.0 / 2.5)
+    assert program.foreseen(half, found).times_faster == pytest.approx(4.0 / 2.25)
+
+
+def test_a_file_without_integers_is_as_fast_as_float_whatever_single_layers_add() -> None:
+    program = Program(tables(layer(1000, 0.1, 0.5, 1.5), layer(1000, 0.1, 0.5, 1.5)))
+    assert program.foreseen(program.all_at("float"), ONE).times_faster == 1.0
+    found = program.solve(ONE, "size", most_loss=0.0, computes_in_float=True)
+    assert found is not None
+    assert {one.name for one in found.values()} == {"float"}
+    assert program.solve(ONE, "size", most_loss=9.0, least_faster=1.1, computes_in_float=True) is None
+
+
+def test_what_layers_add_beside_their_weights_is_learned_by_kind() -> None:
+    rounded = option("weights8", 1000, 0.5, 0.05)
+    program = Program(tables(*[(*layer(1000, 0.1, 0.5, 0.5), rounded) for _ in range(4)]))
+    base = 10_000 - 4 * 4000
+    seen = [
+        Seen(program.all_at("int8"), base + 4 * 1000 + 4 * 300, 2.0, 0.1),
+        Seen(program.all_at("weights8"), base + 4 * 1000 + 4 * 50, 1.0, 0.1),
+    ]
+    found = program.fitted(seen, drop=1.0)
+    assert (found.per_integer, found.per_rounded) == (300, 50)
+    mixed = {**program.all_at("int8"), "conv0": rounded}
+    assert program.foreseen(mixed, found).total_bytes == base + 4000 + 3 * 300 + 50
 
 
 def test_a_choice_is_written_as_stages_and_words() -> None:
