@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,33 +11,54 @@ from compressctl.core.quant import TensorQuant
 from compressctl.numerics.affine import SMALLEST_SCALE
 from compressctl.numerics.grid import fit_grid, one_grid
 
-Guard = Literal["pairs", "reduce_range", "off"]
+Guard = Literal["pairs", "calibrated", "reduce_range", "off"]
 
 _LARGEST = 127
 _LARGEST_REDUCED = 64
 _LARGEST_PAIR = 127
 """Two rounded codes sum to at most one more, 128; 128 x 255 = 32,640 fits the 16 bits of VPMADDUBSW, 129 x 255 does not."""
 
+_LARGEST_SUM = 2**15 - 1
+"""Of two products, in the 16 bits of VPMADDUBSW."""
+
 _LARGEST_BIAS = 2**30
 """Half of int32's range, so that the accumulated products have the other half."""
 
 
+@dataclass(frozen=True)
+class PairsSeen:
+    """The largest codes of a layer's inputs, columns in the order of `channel_rows`. alone: (columns,). together: (columns - 1,), of the sums of
+    two neighbours in one row."""
+
+    alone: np.ndarray
+    together: np.ndarray
+
+
 def quantize_weight(
-    values: np.ndarray, axis: int, *, per_channel: bool, guard: Guard, goes_up: bool = False
+    values: np.ndarray,
+    axis: int,
+    *,
+    per_channel: bool,
+    guard: Guard,
+    goes_up: bool = False,
+    seen: PairsSeen | None = None,
 ) -> TensorQuant:
     """Symmetric int8 for a weight of any rank whose output channels lie along axis.
 
-    guard: "pairs" limits a channel only as far as two neighbouring products can overflow 16 bits; "reduce_range" halves
-    every channel's codes; "off" uses all of -127 .. 127. Scales are (channels,), or () when not per_channel. goes_up: codes
+    guard: "pairs" limits a channel only as far as two neighbouring products can overflow 16 bits; "calibrated" as far as they can with the
+    inputs that were seen, without any as "pairs" does; "reduce_range" halves every channel's codes; "off" uses all of -127 .. 127. Scales are (channels,), or () when not per_channel. goes_up: codes
     may be the next above or below (AdaRound), not only the nearest.
     """
     rows = channel_rows(values, axis)
     largest = np.abs(rows).max(axis=1) if rows.shape[1] else np.zeros(len(rows), dtype=np.float32)
     limit = _LARGEST_REDUCED if guard == "reduce_range" else _LARGEST
     scale = largest / limit
-    if guard == "pairs":
+    if guard in ("pairs", "calibrated"):
         limits = _LARGEST_PAIR - 1 if goes_up else _pair_limit(rows, largest)
-        scale = np.maximum(scale, largest_pair(rows) / limits)
+        needed = largest_pair(rows) / limits
+        if guard == "calibrated" and seen is not None:
+            needed = np.minimum(needed, _needed_for(rows, seen, rounding=1.0 if goes_up else 0.5))
+        scale = np.maximum(scale, needed)
     if not per_channel:
         scale = np.asarray(scale.max())
     scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
@@ -49,6 +70,28 @@ def quantize_weight(
         quantized_min=-limit,
         quantized_max=limit,
     )
+
+
+def _needed_for(rows: np.ndarray, seen: PairsSeen, rounding: float) -> np.ndarray:
+    """(channels,): the least scales at which no two neighbouring products of one sign overflow with codes up to those that were seen.
+
+    rounding: by how much a code may differ from the weight over its scale. Products of two signs cannot overflow.
+    """
+    if rows.shape[1] < 2:
+        return np.zeros(len(rows), dtype=rows.dtype)
+    first, second = seen.alone[:-1], seen.alone[1:]
+    both = np.minimum(seen.together, first + second)
+    room = _LARGEST_SUM - rounding * both
+    needed = np.zeros(len(rows))
+    for part in (np.maximum(rows, 0), np.maximum(-rows, 0)):
+        left, right = part[:, :-1], part[:, 1:]
+        # A linear function has its largest value in a corner: one of the two codes as large as it comes, the other with what is left of their sum.
+        sums = np.maximum(
+            left * np.minimum(first, both) + right * np.clip(both - first, 0, second),
+            right * np.minimum(second, both) + left * np.clip(both - second, 0, first),
+        )
+        needed = np.maximum(needed, (np.where((left > 0) & (right > 0), sums, 0) / room).max(axis=1))
+    return needed
 
 
 def _pair_limit(rows: np.ndarray, largest: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from compressctl.recipe.schema import Prefer
 from compressctl.search.document import BY_TABLES, Point, Predicted
@@ -65,12 +66,12 @@ class Planner:
     def _solved(self, scales: Scales, shares: tuple[float, ...]) -> Iterator[Choice]:
         """Within all limits for each share of the loss, and for the first of them without integers, too, where their times are least sure; where there
         is nothing, what loses least within the others, then what the loss alone allows."""
-        limits = {"most_bytes": self.limit_bytes, "least_faster": self.goal.speedup}
-        drop, solve = self.goal.drop, self._program.solve
-        found = [solve(scales, self.prefer, most_loss=share * drop, **limits) for share in shares]
-        found.insert(1, solve(scales, self.prefer, most_loss=shares[0] * drop, computes_in_float=True, **limits))
+        drop, solve = self.goal.drop, partial(self._program.solve, scales, self.prefer)
+        within = partial(solve, most_bytes=self.limit_bytes, least_faster=self.goal.speedup)
+        found = [within(most_loss=share * drop) for share in shares]
+        found.insert(1, within(most_loss=shares[0] * drop, computes_in_float=True))
         if not any(choice is not None for choice in found):
-            found = [solve(scales, self.prefer, **limits), solve(scales, self.prefer, most_loss=drop)]
+            found = [within(), solve(most_loss=drop)]
         yield from (choice for choice in found if choice is not None)
 
     def _whole(self) -> dict[str, Choice]:

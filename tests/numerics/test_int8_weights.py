@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.codes import bias_codes, bias_scale, weight_codes, weight_values
-from compressctl.numerics.int8_weights import channel_rows, fit_bias, quantize_weight
+from compressctl.numerics.int8_weights import PairsSeen, channel_rows, fit_bias, quantize_weight
 
 weights = arrays(np.float32, array_shapes(min_dims=2, max_dims=4, max_side=7), elements=st.floats(-4, 4, width=32))
 
@@ -22,6 +22,37 @@ def test_neighbouring_products_of_a_guarded_weight_fit_16_bits(values: np.ndarra
         for right in activation:
             pairs = codes[:, :-1] * left + codes[:, 1:] * right
             assert np.all((pairs >= -(2**15)) & (pairs < 2**15))
+
+
+@given(weights, st.integers(0, 2**32 - 1), st.booleans(), st.floats(0.05, 1))
+def test_no_pair_of_inputs_that_were_seen_overflows(
+    values: np.ndarray, seed: int, goes_up: bool, loudness: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    columns = channel_rows(values, 0).shape[1]
+    inputs = np.rint(255 * loudness * rng.beta(0.3, 0.3, size=(40, columns))).astype(np.int64)
+    pairs = (inputs[:, :-1] + inputs[:, 1:]).max(axis=0, initial=0)
+    seen = PairsSeen(inputs.max(axis=0).astype(float), pairs.astype(float))
+    quant = quantize_weight(values, 0, per_channel=True, guard="calibrated", goes_up=goes_up, seen=seen)
+    codes = channel_rows(weight_codes(values, quant), 0).astype(np.int64)
+    if goes_up:
+        exact = channel_rows(values, 0) / quant.scale[:, None].astype(np.float64)
+        codes = np.clip(np.floor(exact) + rng.integers(0, 2, size=exact.shape), -127, 127).astype(np.int64)
+    products = codes[None] * inputs[:, None]
+    sums = products[..., :-1] + products[..., 1:]
+    assert np.all((sums >= -(2**15)) & (sums < 2**15))
+    guarded = quantize_weight(values, 0, per_channel=True, guard="pairs", goes_up=goes_up)
+    assert np.all(quant.scale <= guarded.scale * (1 + 1e-6)), "never coarser than what fits any input"
+
+
+def test_quiet_inputs_need_no_guard_and_unknown_ones_the_whole() -> None:
+    values = np.ones((1, 4), np.float32)
+    quiet = PairsSeen(np.full(4, 60.0), np.full(3, 120.0))
+    assert quantize_weight(values, 0, per_channel=True, guard="calibrated", seen=quiet).scale == pytest.approx(1 / 127)
+    loud = PairsSeen(np.full(4, 255.0), np.full(3, 510.0))
+    at_most = quantize_weight(values, 0, per_channel=True, guard="pairs").scale
+    assert quantize_weight(values, 0, per_channel=True, guard="calibrated", seen=loud).scale == pytest.approx(at_most)
+    assert quantize_weight(values, 0, per_channel=True, guard="calibrated").scale == pytest.approx(at_most)
 
 
 def test_guarded_weights_of_two_or_three_values_are_exact() -> None:

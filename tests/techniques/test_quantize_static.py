@@ -24,13 +24,18 @@ from support.gates import drop_at_most
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.events import Events
-from compressctl.core.model import Model
+from compressctl.core.model import Model, OnnxModel
+from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.core.technique import Acceptance
+from compressctl.graph.codes import weight_codes
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.sites import find_sites
+from compressctl.graph.sites import Site, find_sites
+from compressctl.layers.onnx_network import outline_of
+from compressctl.numerics.int8_weights import channel_rows
 from compressctl.techniques.quantize._bias import corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import calibrate
+from compressctl.techniques.quantize._pairs import Largest, largest_pairs
 from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply
 
@@ -199,3 +204,44 @@ def test_a_graph_without_weights_says_that_there_is_nothing_to_do(data: Digits) 
     bare = as_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
     with pytest.raises(NothingToCompressError, match="nothing to quantize"):
         apply(bare, StaticParams(), context(data, bare))
+
+
+def test_a_processor_that_adds_pairs_is_guarded_as_far_as_calibration_needs(data: Digits, model: Model) -> None:
+    """Never coarser than for any inputs, finer where inputs are quiet, and no pair of the calibration samples overflows."""
+    assert isinstance(model, OnnxModel)
+    run = context(data, model, target=Target("onnxruntime", profile="x86-avx2"))
+    assert run.target.saturates
+    plans = {}
+    for guard in ("auto", "pairs", "off"):
+        result = apply(model, StaticParams(saturation_guard=guard, keep_float="overrides"), run)  # type: ignore[arg-type]
+        plans[guard] = result.model.quant
+        assert result.facts["saturation_guard"] == {"auto": "calibrated"}.get(guard, guard)
+    finer = 0
+    for weight, quant in plans["auto"].weights.items():
+        scales = {guard: np.asarray(plan.weights[weight].scale) for guard, plan in plans.items()}
+        assert np.all(scales["off"] <= quant.scale * (1 + 1e-6))
+        assert np.all(quant.scale <= scales["pairs"] * (1 + 1e-6))
+        finer += int(np.sum(quant.scale < 0.99 * scales["pairs"]))
+    assert finer > 0
+    seen = largest_pairs(model.body, model.signature, data.split("calibration"), find_sites(model.body.graph), Events())
+    for site in (site for site in find_sites(model.body.graph) if site.weight):
+        _no_pair_overflows(model, site, seen[site.node], plans["auto"], data.split("calibration").images)
+
+
+def _no_pair_overflows(model: OnnxModel, site: Site, seen: Largest, plan: QuantPlan, images: np.ndarray) -> None:
+    """Of a layer's inputs on samples, in the order of its kernel."""
+    assert site.weight is not None
+    node = next(node for node in model.body.graph.node if node.name == site.node)
+    weight = numpy_helper.to_array(next(one for one in model.body.graph.initializer if one.name == site.weight))
+    values = ActivationRecorder(model.body, [site.inputs[0]]).run({"image": images})[site.inputs[0]]
+    activation = plan.activations[site.inputs[0]]
+    codes = np.clip(np.rint(values / activation.scale) + int(activation.zero_point), 0, 255).astype(np.int64)
+    outline = outline_of(node, weight.shape if node.op_type == "Conv" else (len(weight), weight.shape[1]))
+    rows = outline.rows(codes, lambda count: np.arange(0, count, 7)).reshape(-1, seen.positions * codes.shape[1])
+    weights = weight_codes(weight, plan.weights[site.weight])
+    kernels = (
+        channel_rows(weights, site.weight_axis) if node.op_type == "Conv" else np.moveaxis(weights, site.weight_axis, 0)
+    )
+    for kernel in kernels.astype(np.int64):
+        products = rows * kernel
+        assert np.abs(products[:, :-1] + products[:, 1:]).max() < 2**15

@@ -18,6 +18,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
 from compressctl.numerics.int8_weights import Guard, quantize_weight
+from compressctl.techniques.quantize._pairs import Largest
 
 EMULATOR = shutil.which("valgrind")
 needs_processor = pytest.mark.skipif(
@@ -43,6 +44,7 @@ for model, inputs, output in json.loads(sys.argv[1]):
 def test_guarded_weights_lose_nothing_where_full_ones_overflow(tmp_path: Path) -> None:
     cases = [
         *((shape, "pairs") for shape in SHAPES),
+        *((shape, "calibrated") for shape in SHAPES),
         *((shape, "reduce_range") for shape in SHAPES),
         *((shape, "off") for shape in SHAPES),
     ]
@@ -63,9 +65,12 @@ def _prepare(shape: tuple[int, int, int, int], guard: Guard, folder: Path) -> li
     x = rng.uniform(0.8, 1.0, size=(1, channels, 9, 9)).astype(np.float32)
     body = _convolution(weight, groups)
     largest = float(np.abs(weight).sum(axis=(1, 2, 3)).max())
+    quant, seen = _quant(1 / 255, 0), None
+    if guard == "calibrated" and groups == 1:
+        seen = Largest.of(x, 1, kernel * kernel).codes(quant)
     plan = QuantPlan(
-        activations={"x": _quant(1 / 255, 0), "y": _quant(2 * largest / 255, 128)},
-        weights={"w": quantize_weight(weight, 0, per_channel=True, guard=guard)},
+        activations={"x": quant, "y": _quant(2 * largest / 255, 128)},
+        weights={"w": quantize_weight(weight, 0, per_channel=True, guard=guard, seen=seen)},
     )
     signature = Signature((TensorSpec("x", "float32", x.shape),), (TensorSpec("y", "float32", (1, filters, 9, 9)),))
     onnx.save(emit(OnnxModel(body, signature, plan), Target("onnxruntime")), folder / "model.onnx")

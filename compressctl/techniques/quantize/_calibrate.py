@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -19,6 +20,9 @@ from compressctl.core.machine import library_threads
 from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.numerics.histogram import StreamingHistogram
+
+if TYPE_CHECKING:
+    from compressctl.techniques.quantize._pairs import Largest
 
 _TAPPED_BYTES = 192 * 1024**2
 """What the tapped tensors of one batch may take; decides how many samples run at once."""
@@ -37,13 +41,15 @@ _COUNTED_PER_TENSOR = 65_536
 class Calibration:
     """histograms: by tensor. means: the mean over samples of chosen tensors, float32, without the batch axis.
 
-    early: the histograms after about three quarters of the samples, None where they came in fewer than two calls.
+    early: the histograms after about three quarters of the samples, None where they came in fewer than two calls. pairs: by node, how large two
+    neighbours of its inputs become together, where somebody looked.
     """
 
     histograms: dict[str, StreamingHistogram]
     means: dict[str, np.ndarray]
     samples: int
     early: dict[str, StreamingHistogram] | None = None
+    pairs: Mapping[str, Largest] = field(default_factory=dict)
 
 
 def calibrate(

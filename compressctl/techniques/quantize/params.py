@@ -24,6 +24,14 @@ SaturationGuard = Annotated[
         "can overflow (pairs), or store weights in 7 bits (reduce_range); auto is pairs where the target needs it"
     ),
 ]
+CalibratedGuard = Annotated[
+    Literal["auto", "calibrated", "pairs", "reduce_range", "off"],
+    Field(
+        description="on processors that add pairs of 8-bit products in 16 bits: limit each channel just so that no pair can overflow with the "
+        "inputs of the calibration samples and a margin (calibrated), or with any (pairs), or store weights in 7 bits (reduce_range); auto is "
+        "calibrated where the target needs it"
+    ),
+]
 SmoothquantAlpha = Annotated[
     float | None,
     Field(
@@ -66,7 +74,7 @@ class StaticParams(TechniqueParams):
     )
     rounding_steps: int = Field(2000, ge=1, le=1_000_000, description="adaround: steps of learning per layer")
     per_channel: bool = Field(True, description="a scale for each output channel of a weight instead of one for all")
-    saturation_guard: SaturationGuard = "auto"
+    saturation_guard: CalibratedGuard = "auto"
     keep_float: Literal["auto", "overrides"] = Field(
         "auto",
         description="what stays in float: where several layers' outputs are joined and decoded, with these last layers, and, where "
@@ -210,7 +218,7 @@ class DynamicParams(TechniqueParams):
 
 STATIC = TechniqueSpec(
     name="quantize.static",
-    version=6,
+    version=7,
     summary="integers for weights (8 or 4 bits) and activations (8 bits), ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,
@@ -470,7 +478,7 @@ class MixedParams(TechniqueParams):
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=5,
+    version=6,
     summary="8 bits, 4 bits or float for each layer, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,

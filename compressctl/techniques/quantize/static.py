@@ -27,7 +27,7 @@ from compressctl.graph.swish import swish_inputs
 from compressctl.graph.weight_nodes import find_weighted
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.affine import asymmetric
-from compressctl.numerics.int8_weights import Guard, fit_bias, narrow_weight, quantize_weight
+from compressctl.numerics.int8_weights import Guard, PairsSeen, fit_bias, narrow_weight, quantize_weight
 from compressctl.numerics.ranges import find_range, swish_low
 from compressctl.techniques.quantize._as_overrides import ambiguous, as_overrides
 from compressctl.techniques.quantize._before import quantized_before
@@ -41,6 +41,7 @@ from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize._no_kernel import why_no_kernel
 from compressctl.techniques.quantize._noise import MOST, OutputNoise, macs_of, outlying
+from compressctl.techniques.quantize._pairs import largest_pairs
 from compressctl.techniques.quantize._placed import Placed, placed
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
@@ -200,6 +201,9 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
     )
+    if _guard(params, run.target) == "calibrated":
+        pairs = largest_pairs(body, model.signature, split, treated.sites, run.events)
+        calibration = replace(calibration, pairs=pairs)
     exact = [tensor for tensor in calibration.histograms if treated.method(tensor) == "minmax"]
     prepared.update(judge_samples(calibration, exact, params.percentile, run.events))
     return Seen(body, treated, calibration, prepared, copied, before.plan, macs)
@@ -350,23 +354,43 @@ def make_plan(
         for site in treated.sites
         if site.weight and not is_depthwise(site, looked_up.initializers[site.weight].dims, model.graph)
     }
+    seen = _pairs_seen(treated.sites, calibration, tensors)
     for site in treated.sites:
         if site.weight is None:
             continue
         values = looked_up.array(site.weight)
         assert values is not None
         guard: Guard = _guard(params, target) if site.weight in guarded else "off"
-        quant = weights.get(site.weight) or _weight_quant(values, site, treated.bits.get(site.node, 8), params, guard)
+        bits, pairs = treated.bits.get(site.node, 8), seen.get(site.weight)
+        quant = weights.get(site.weight) or _weight_quant(values, site, bits, params, guard, pairs)
         bias = looked_up.array(site.bias) if site.bias else None
         weights[site.weight] = quant if bias is None else fit_bias(quant, tensors[site.inputs[0]], bias)
     return QuantPlan(tensors, weights, dict(treated.floats))
 
 
-def _weight_quant(values: np.ndarray, site: Site, bits: int, params: StaticParams, guard: Guard) -> TensorQuant:
+def _pairs_seen(
+    sites: Sequence[Site], calibration: Calibration, tensors: Mapping[str, TensorQuant]
+) -> dict[str, PairsSeen]:
+    """By weight, in codes; none of a weight of which a reader was not watched."""
+    found: dict[str, PairsSeen] = {}
+    for weight, of_weight in readers(sites).items():
+        known = [(calibration.pairs.get(site.node), tensors.get(site.inputs[0])) for site in of_weight]
+        parts = [pairs.codes(quant) for pairs, quant in known if pairs is not None and quant is not None]
+        if len(parts) == len(known) and len({part.alone.shape for part in parts}) == 1:
+            alone = np.max([part.alone for part in parts], axis=0)
+            found[weight] = PairsSeen(alone, np.max([part.together for part in parts], axis=0))
+    return found
+
+
+def _weight_quant(
+    values: np.ndarray, site: Site, bits: int, params: StaticParams, guard: Guard, seen: PairsSeen | None
+) -> TensorQuant:
     if bits < 8:
         return narrow_weight(values, site.weight_axis, bits, per_channel=params.per_channel)
     goes_up = params.rounding == "adaround"
-    return quantize_weight(values, site.weight_axis, per_channel=params.per_channel, guard=guard, goes_up=goes_up)
+    return quantize_weight(
+        values, site.weight_axis, per_channel=params.per_channel, guard=guard, goes_up=goes_up, seen=seen
+    )
 
 
 def _plan_activations(treated: Treated, calibration: Calibration, params: StaticParams) -> dict[str, TensorQuant]:
@@ -392,5 +416,5 @@ def _plan_activations(treated: Treated, calibration: Calibration, params: Static
 
 def _guard(params: StaticParams, target: Target) -> Guard:
     if params.saturation_guard == "auto":
-        return "pairs" if target.saturates else "off"
+        return "calibrated" if target.saturates else "off"
     return params.saturation_guard
