@@ -19,6 +19,8 @@ from compressctl.search.tables import LayerOption, LayerTable, Tables
 
 HEAD = ("layer", "option", "size", "adds", "far alone", "")
 _MOST_BYTES = 1 << 28
+_SHOWN = 6
+"""Lines of what was left out."""
 
 
 def read(folder: Path) -> tuple[Search, Tables]:
@@ -112,7 +114,8 @@ def said(tables: Tables, found: Search, point: Point | None) -> list[str]:
     lines = [
         f"{len(tables.layers)} layers on {tables.samples} calibration samples. {timed}",
         f"`far alone`: {tables.distance}, with that layer alone changed. Files that were planned add them up, scaled to what was measured.",
-        *tables.left_out,
+        *tables.left_out[:_SHOWN],
+        *([f"and {len(tables.left_out) - _SHOWN} more in {TABLES}"] if len(tables.left_out) > _SHOWN else []),
     ]
     if point is not None:
         told = point.predicted

@@ -12,7 +12,7 @@ from compressctl.core.cache import Cache
 from compressctl.core.errors import CompressctlError, ExitCode
 from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
-from compressctl.pipeline.event_listeners import TimeLimit
+from compressctl.pipeline.event_listeners import TimeLimit, is_time_over
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.search import fit, front, narrow, recipes, words
 from compressctl.search.choose import choose
@@ -33,8 +33,8 @@ from compressctl.search.write import write
 _MOST_CONFIRMED = 3
 """Files that are measured in full before the search says that none holds: brief timings are wide."""
 
-_FOR_TABLES, _LEAST_FOR_TABLES = 0.35, 20.0
-"""Share of the time left that looking at layers one by one may take, and the seconds that have to be left for it."""
+_FOR_TABLES, _LATEST_TABLES, _LEAST_FOR_TABLES = 0.35, 0.6, 20.0
+"""Share of the time left after which no further layer is looked at, after which all of it is given up, and the seconds that have to be left."""
 
 _FULL_OVER_BRIEF = 4.0
 """How much longer a file is measured in the end than a candidate is."""
@@ -178,10 +178,19 @@ class _Running:
         if left is not None and left < _LEAST_FOR_TABLES:
             self.notes.append("Layers were not looked at one by one: there was no time left.")
             return None
+        limit = [] if left is None else [TimeLimit(_LATEST_TABLES * left)]
         try:
-            return tables_of(self.bench, None if left is None else _FOR_TABLES * left, self.listeners, self.tell)
-        except CompressctlError as error:
-            self.notes.append(f"Layers were not looked at one by one: {error.message}")
+            return tables_of(
+                self.bench, None if left is None else _FOR_TABLES * left, [*self.listeners, *limit], self.tell
+            )
+        except (CompressctlError, KeyboardInterrupt) as error:
+            if not is_time_over(limit):
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                why = error.message
+            else:
+                why = f"it was not done after {words.duration(_LATEST_TABLES * (left or 0.0))}"
+            self.notes.append(f"Layers were not looked at one by one: {why}")
             return None
 
     def _trained(self) -> Iterator[Candidate]:

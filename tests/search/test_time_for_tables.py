@@ -1,0 +1,55 @@
+"""Looking at layers never takes a search's time: it is given up at its limit, and Ctrl-C is still Ctrl-C."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from compressctl.core.errors import StageError
+from compressctl.core.events import Event
+from compressctl.search import search as searching
+
+
+def running(left: float | None) -> Any:
+    told: list[str] = []
+    return SimpleNamespace(clock=SimpleNamespace(left=left), notes=told, listeners=[], bench=None, tell=told.append)
+
+
+def test_without_time_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "tables_of", lambda *_: pytest.fail("begun"))
+    one = running(3.0)
+    assert searching._Running._tables(one) is None
+    assert "there was no time left" in one.notes[0]
+
+
+def test_at_its_limit_it_is_given_up_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(bench: object, seconds: float, listeners: list[Any], tell: object) -> None:
+        assert seconds == pytest.approx(0.35 * 30)
+        for listener in listeners:
+            listener._end = 0.0  # the clock went on
+            listener(Event("step.progress", 0.0, "tables"))
+
+    monkeypatch.setattr(searching, "tables_of", slow)
+    one = running(30.0)
+    assert searching._Running._tables(one) is None
+    assert "it was not done after 18 s" in one.notes[0]
+
+
+def test_ctrl_c_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(searching, "tables_of", stopped)
+    for left in (None, 30.0):
+        with pytest.raises(KeyboardInterrupt):
+            searching._Running._tables(running(left))
+
+
+def test_a_model_that_cannot_be_looked_at_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise StageError("quantized before")
+
+    monkeypatch.setattr(searching, "tables_of", refused)
+    one = running(None)
+    assert searching._Running._tables(one) is None
+    assert one.notes == ["Layers were not looked at one by one: quantized before"]
