@@ -25,12 +25,14 @@ _WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4", "weights8": "weight
 
 @dataclass
 class Planner:
-    """limit_bytes: most that the file may take. choices, foreseen: by candidate."""
+    """limit_bytes: most that the file may take. is_brief: one choice of each kind in one round alone, where training is still to come, which
+    reaches farther. choices, foreseen: by candidate."""
 
     tables: Tables
     goal: Goal
     limit_bytes: int | None
     prefer: Prefer
+    is_brief: bool = False
     choices: dict[str, Choice] = field(default_factory=dict)
     foreseen: dict[str, Foreseen] = field(default_factory=dict)
     scales: list[Scales] = field(default_factory=list)
@@ -40,14 +42,15 @@ class Planner:
 
     def more(self, points: Mapping[str, Point]) -> list[Candidate]:
         """The next round's candidates, by what was measured so far; none where all rounds are over, or nothing new would come."""
-        if len(self.scales) == len(_ROUNDS):
+        rounds = (_ROUNDS[0][:1],) if self.is_brief else _ROUNDS
+        if len(self.scales) == len(rounds):
             return []
         scales = self._program.fitted(list(self._seen(points)), self.goal.drop)
         round_ = len(self.scales) + 1
         self.scales.append(scales)
         known = [_key(choice) for choice in (*self._whole().values(), *self.choices.values())]
         found: list[Candidate] = []
-        for place, choice in enumerate(self._solved(scales, _ROUNDS[round_ - 1]), 1):
+        for place, choice in enumerate(self._solved(scales, rounds[round_ - 1]), 1):
             if _key(choice) in known:
                 continue
             known.append(_key(choice))

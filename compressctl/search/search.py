@@ -169,7 +169,7 @@ class _Running:
             if found is None:
                 return []
             goal = self.request.goal
-            self.planner = Planner(found, goal, self.limit_bytes, self.request.prefer)
+            self.planner = Planner(found, goal, self.limit_bytes, self.request.prefer, is_brief=self.can_train)
         return self.planner.more(self.points)
 
     def _tables(self) -> Tables | None:
@@ -178,11 +178,10 @@ class _Running:
         if left is not None and left < _LEAST_FOR_TABLES:
             self.notes.append("Layers were not looked at one by one: there was no time left.")
             return None
+        share = _FOR_TABLES / 3 if self.can_train else _FOR_TABLES
         limit = [] if left is None else [TimeLimit(_LATEST_TABLES * left)]
         try:
-            return tables_of(
-                self.bench, None if left is None else _FOR_TABLES * left, [*self.listeners, *limit], self.tell
-            )
+            return tables_of(self.bench, None if left is None else share * left, [*self.listeners, *limit], self.tell)
         except (CompressctlError, KeyboardInterrupt) as error:
             if not is_time_over(limit):
                 if isinstance(error, KeyboardInterrupt):

@@ -134,7 +134,7 @@ def test_a_network_with_labels_is_trained_too(shell: Shell) -> None:
         "--train",
         "epochs=4",
         "--time",
-        "4m",
+        "6m",
         "--output",
         "out",
     )

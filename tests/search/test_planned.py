@@ -79,3 +79,10 @@ def test_a_failed_point_teaches_nothing() -> None:
     one = planner(Goal(drop=2.0))
     points = {**measured(), "w4a8": point("w4a8", None, reason="broke")}
     assert one.more(points)
+
+
+def test_where_training_is_to_come_there_is_one_round_of_one_choice_of_each_kind() -> None:
+    one = Planner(TABLES, Goal(drop=2.0), None, "balanced", is_brief=True)
+    rounds = all_rounds(one, measured())
+    assert len(rounds) == 1
+    assert len(rounds[0]) <= 2

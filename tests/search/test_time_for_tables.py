@@ -12,7 +12,9 @@ from compressctl.search import search as searching
 
 def running(left: float | None) -> Any:
     told: list[str] = []
-    return SimpleNamespace(clock=SimpleNamespace(left=left), notes=told, listeners=[], bench=None, tell=told.append)
+    return SimpleNamespace(
+        clock=SimpleNamespace(left=left), notes=told, listeners=[], bench=None, tell=told.append, can_train=False
+    )
 
 
 def test_without_time_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:

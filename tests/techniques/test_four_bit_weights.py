@@ -138,7 +138,7 @@ def test_an_override_gives_one_layer_another_width(data: Digits, model: Model) -
 
 def test_four_bits_and_learning_work_on_8_bit_layers_too_without_overflow(data: Digits, model: Model) -> None:
     """A learned code may be the next above: two neighbours still fit the 16 bits of a processor without VNNI."""
-    params = StaticParams(rounding="adaround", rounding_steps=50)
+    params = StaticParams(rounding="adaround", rounding_steps=50, saturation_guard="pairs")
     result = apply(model, params, context(data, model, target=Target("onnxruntime", profile="x86-avx2")))
     for codes in codes_of(result.model).values():
         if codes.shape[1:2] == (1,):
