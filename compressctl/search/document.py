@@ -73,6 +73,10 @@ class Point(Result):
     confirmed: Figures | None = Field(
         None, description="of the file that was handed over: on the test split, timed in full; null for all others"
     )
+    briefly: Speedup | None = Field(
+        None,
+        description="of the file that was handed over, as it was timed first: what later choices were made by (1.2)",
+    )
     confirmed_run: str | None = Field(None, description="folder of that run")
     reason: str = Field("", description="why it failed")
     exit_code: int = Field(0, description="what a run of its own would end with")

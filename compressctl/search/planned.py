@@ -41,7 +41,8 @@ class Planner:
         self._program = Program(self.tables)
 
     def more(self, points: Mapping[str, Point]) -> list[Candidate]:
-        """The next round's candidates, by what was measured so far; none where all rounds are over, or nothing new would come."""
+        """The next round's candidates, by what was measured so far; none where all rounds are over, or nothing new would come: everything in
+        float is the original."""
         rounds = (_ROUNDS[0][:1],) if self.is_brief else _ROUNDS
         if len(self.scales) == len(rounds):
             return []
@@ -51,7 +52,7 @@ class Planner:
         known = [_key(choice) for choice in (*self._whole().values(), *self.choices.values())]
         found: list[Candidate] = []
         for place, choice in enumerate(self._solved(scales, rounds[round_ - 1]), 1):
-            if _key(choice) in known:
+            if _key(choice) in known or not self._program.stages(choice):
                 continue
             known.append(_key(choice))
             name = f"layers{round_}-{place}"
@@ -85,7 +86,8 @@ class Planner:
             point = points.get(name)
             if point is not None and point.figures is not None:
                 figures = point.figures
-                faster = figures.speed.ratio if figures.speed is not None else None
+                speed = point.briefly or figures.speed  # what every start knows at this place
+                faster = speed.ratio if speed is not None else None
                 yield Seen(choice, figures.total_bytes, faster, figures.loss.value if figures.loss else None)
 
     def _candidate(self, name: str, choice: Choice) -> Candidate:

@@ -296,7 +296,8 @@ class _Running:
         if point.confirmed is not None and point.figures is not None and point.confirmed.speed is not None:
             # What is chosen by is the better timing from now on, the next start's too.
             better = {name: getattr(point.confirmed, name) for name in ("speed", "latency_ms", "is_noisy")}
-            point = point.model_copy(update={"figures": point.figures.model_copy(update=better)})
+            first = point.briefly or point.figures.speed
+            point = point.model_copy(update={"briefly": first, "figures": point.figures.model_copy(update=better)})
             self.journal.write(point)
         self.points[best.name] = point
 

@@ -86,3 +86,25 @@ def test_where_training_is_to_come_there_is_one_round_of_one_choice_of_each_kind
     rounds = all_rounds(one, measured())
     assert len(rounds) == 1
     assert len(rounds[0]) <= 2
+
+
+def test_everything_in_float_is_no_candidate() -> None:
+    """What loses least is the original itself, which nothing has to make."""
+    one = Planner(TABLES, Goal(drop=2.0), None, "quality")
+    assert all(candidate.stages for candidate in one.more(measured()))
+    assert not [choice for choice in one.choices.values() if {option.width for option in choice.values()} == {"float"}]
+
+
+def test_a_file_that_was_timed_again_in_full_changes_no_later_choice() -> None:
+    """Else the next start would make up other candidates than the one that wrote the journal."""
+    first, second = planner(Goal(drop=2.0)), planner(Goal(drop=2.0))
+    names = [candidate.name for candidate in first.more(measured())]
+    second.more(measured())
+    seen = {**measured(), **{name: point(name, figures(5000, 2.5, 0.5)) for name in names}}
+    again = {
+        name: one.model_copy(update={"figures": figures(5000, 0.7, 0.5), "briefly": one.figures.speed})
+        for name, one in seen.items()
+        if name in names and one.figures is not None
+    }
+    assert first.more(seen) == second.more({**seen, **again})
+    assert first.scales == second.scales
