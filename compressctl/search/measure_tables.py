@@ -84,6 +84,7 @@ class Measuring:
         self._widths = LayerWidths(self.model, self.run)
         self._ranks = self._decomposed()
         self._weights = self._rounded()
+        self._layers = self._known()
         by_classes = self.run.task in ("classification", "language-model")
         self._distance = kl_divergence if by_classes else relative_squared_distance
         self._words = (
@@ -152,7 +153,7 @@ class Measuring:
         return self.seconds is not None and time.monotonic() - self._began > share * self.seconds
 
     def tables(self, key: str, float_bytes: int, environment: Mapping[str, Any]) -> Tables:
-        layers = self._known()
+        layers = self._layers
         order = sorted(layers, key=lambda name: -layers[name].float_bytes)
         for done, name in enumerate(order):
             self._rows[name] = {}
@@ -163,6 +164,7 @@ class Measuring:
                 self._left_out.append(f"{name}: there was no time to look at all of it")
             self.run.events.progress("measuring what each layer loses", done + 1, len(order))
         float_ms, integer_ms = self._timed()
+        rounding = self._weights.rounding if self._weights is not None else {}
         return Tables(
             key=key,
             distance=self._words,
@@ -182,7 +184,7 @@ class Measuring:
                 if self._rows[name]
             ),
             left_out=tuple(self._left_out),
-            weights4=dict(self._weights.four) if self._weights is not None else {},
+            rounding={name: dict(given) for name, given in rounding.items()},
             seconds=time.monotonic() - self._began,
             environment=dict(environment),
         )
@@ -206,8 +208,7 @@ class Measuring:
         """Distances are measured while there is time; where there is none, the first width alone. A layer without an integer kernel is float."""
         layer = self._widths.layers.get(name)
         if layer is None:
-            assert self._weights is not None
-            size = self._weights.layers[name].float_bytes
+            size = self._layers[name].float_bytes
             yield LayerOption(name="float", width="float", bytes=size, adds_ms=0.0, distance={"float": 0.0})
             return
         for width, size in layer.bytes.items():
@@ -222,8 +223,8 @@ class Measuring:
     def _of_weights(self, name: str) -> Iterator[LayerOption]:
         """Of a layer that may be float: rounded weights compute as it does."""
         alone = self._weights.layers.get(name) if self._weights is not None else None
-        is_float = "float" in self._rows[name]
-        if self._weights is None or alone is None or not is_float or self._nodes(name) != alone.nodes:
+        may_be_float = "float" in self._rows[name]
+        if self._weights is None or alone is None or not may_be_float or self._layers[name].nodes != alone.nodes:
             return
         for option, size in alone.bytes.items():
             if self._is_late(0.6):
@@ -232,12 +233,6 @@ class Measuring:
             if math.isfinite(far):
                 width: Width = "weights8" if option == "weights8" else "weights4"
                 yield LayerOption(name=option, width=width, bytes=size, distance={width: far})
-
-    def _nodes(self, name: str) -> tuple[str, ...]:
-        layer = self._widths.layers.get(name)
-        return (
-            layer.nodes if layer is not None else (name,) if self._weights is None else self._weights.layers[name].nodes
-        )
 
     def _of_ranks(self, name: str) -> Iterator[LayerOption]:
         """Two thinner layers in 8 bits: how far the ranks alone are, and what 8 bits of the whole layer lose."""
@@ -257,11 +252,11 @@ class Measuring:
     def _timed(self) -> tuple[float | None, float | None]:
         if self.run.latency_ms is None:
             return None, None
-        float_ms, integer_ms = self.run.latency_ms([self.model, self._widths.together({})])
         integers = self._widths.together({})
-        can_be_float = [(name, "float") for name in self._widths.layers if len(self._rows[name]) > 1]
+        float_ms, integer_ms = self.run.latency_ms([self.model, integers])
+        can_be_float = [name for name in self._widths.layers if {"int8", "float"} <= self._rows[name].keys()]
         self._time(
-            [one for one in can_be_float if "float" in self._rows[one[0]]],
+            [(name, "float") for name in can_be_float],
             integers,
             lambda name, _: self._widths.together({name: "float"}),
             1.0,

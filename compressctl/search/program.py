@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, get_args
 
 import numpy as np
@@ -69,10 +70,11 @@ class Seen:
 @dataclass(frozen=True)
 class Program:
     tables: Tables
-    _options: tuple[tuple[LayerOption, ...], ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_options", tuple(self._usable(layer.options) for layer in self.tables.layers))
+    @cached_property
+    def _options(self) -> tuple[tuple[LayerOption, ...], ...]:
+        """By layer."""
+        return tuple(self._usable(layer.options) for layer in self.tables.layers)
 
     def _usable(self, options: Sequence[LayerOption]) -> tuple[LayerOption, ...]:
         """Without those that nothing timed, where others were."""
@@ -116,13 +118,13 @@ class Program:
 
         computes_in_float: with no layer in integers.
         """
-        limits = []
         offered = self._options
         if computes_in_float:
             offered = tuple(tuple(one for one in options if one.width not in INTEGERS) for options in offered)
             if not all(offered) or (least_faster or 0.0) > 1.0:
                 return None
             least_faster = None
+        limits = []
         losses = [[_loss(one, scales) for one in options] for options in offered]
         sizes = [[scales.size(one) for one in options] for options in offered]
         added = [
@@ -158,7 +160,7 @@ class Program:
         nodes = {node: choice[layer.name] for layer in self.tables.layers for node in layer.nodes}
         alone = {node: one for node, one in nodes.items() if one.width in _ALONE}
         if alone:
-            rounded = [{"match": literal(node), **self._rounded(one)} for node, one in alone.items()]
+            rounded = [{"match": literal(node), **self.tables.rounding[one.width]} for node, one in alone.items()]
             weights = {"id": "weights", "use": "quantize.weights", "bits": 4, "if_slower": "keep"}
             stages.append({**weights, "overrides": [{"match": "*", "bits": "float"}, *rounded]})
         if any(one.width in INTEGERS for one in choice.values()):
@@ -172,9 +174,6 @@ class Program:
 
     def _of(self, node: str) -> Sequence[LayerOption]:
         return next(layer.options for layer in self.tables.layers if node in layer.nodes)
-
-    def _rounded(self, option: LayerOption) -> Mapping[str, Any]:
-        return {"bits": 8, "granularity": "channel"} if option.width == "weights8" else self.tables.weights4
 
     def _costs(
         self,

@@ -60,7 +60,7 @@ class Tables(Result):
     float_bytes: int = Field(description="of the float file")
     layers: tuple[LayerTable, ...]
     left_out: tuple[str, ...] = Field((), description="layers that nothing was measured of, each with why")
-    weights4: dict[str, Any] = Field({}, description="how quantize.weights rounds to 4 bits here")
+    rounding: dict[str, dict[str, Any]] = Field({}, description="of weights8 and weights4, as quantize.weights is told")
     seconds: float
     environment: dict[str, Any] = Field({}, description="machine and packages")
 

@@ -173,10 +173,13 @@ def test_a_choice_is_written_as_stages_and_words() -> None:
     assert [stage["use"] for stage in program.stages(program.all_at("int8"))] == ["quantize.static"]
 
 
+ROUNDING = {"weights8": {"bits": 8, "granularity": "channel"}, "weights4": {"bits": 4, "method": "gptq"}}
+
+
 def test_weights_alone_are_a_stage_before_integers_that_leaves_them_float() -> None:
     options = (*layer(1000, 0.1, 0.5, 0.5)[:3], option("weights8", 1000, 0.5, 0.05), option("weights4", 500, 0.5, 0.2))
     only = (option("float", 4000, 0.0, 0.0), option("weights4", 500, 0.0, 0.2))
-    program = Program(tables(options, options, only).model_copy(update={"weights4": {"bits": 4, "method": "gptq"}}))
+    program = Program(tables(options, options, only).model_copy(update={"rounding": ROUNDING}))
     first, second, third = (one.options for one in program.tables.layers)
     weights, static = program.stages({"conv0": first[3], "conv1": second[0], "conv2": third[1]})
     assert weights["overrides"] == [

@@ -1,5 +1,6 @@
 """quantize.static on a small real classifier."""
 
+import math
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +36,6 @@ from compressctl.layers.onnx_network import outline_of
 from compressctl.numerics.int8_weights import channel_rows
 from compressctl.techniques.quantize._bias import corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import calibrate
-from compressctl.techniques.quantize._pairs import Largest, largest_pairs
 from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import apply
 
@@ -223,12 +223,11 @@ def test_a_processor_that_adds_pairs_is_guarded_as_far_as_calibration_needs(data
         assert np.all(quant.scale <= scales["pairs"] * (1 + 1e-6))
         finer += int(np.sum(quant.scale < 0.99 * scales["pairs"]))
     assert finer > 0
-    seen = largest_pairs(model.body, model.signature, data.split("calibration"), find_sites(model.body.graph), Events())
     for site in (site for site in find_sites(model.body.graph) if site.weight):
-        _no_pair_overflows(model, site, seen[site.node], plans["auto"], data.split("calibration").images)
+        _no_pair_overflows(model, site, plans["auto"], data.split("calibration").images)
 
 
-def _no_pair_overflows(model: OnnxModel, site: Site, seen: Largest, plan: QuantPlan, images: np.ndarray) -> None:
+def _no_pair_overflows(model: OnnxModel, site: Site, plan: QuantPlan, images: np.ndarray) -> None:
     """Of a layer's inputs on samples, in the order of its kernel."""
     assert site.weight is not None
     node = next(node for node in model.body.graph.node if node.name == site.node)
@@ -237,7 +236,9 @@ def _no_pair_overflows(model: OnnxModel, site: Site, seen: Largest, plan: QuantP
     activation = plan.activations[site.inputs[0]]
     codes = np.clip(np.rint(values / activation.scale) + int(activation.zero_point), 0, 255).astype(np.int64)
     outline = outline_of(node, weight.shape if node.op_type == "Conv" else (len(weight), weight.shape[1]))
-    rows = outline.rows(codes, lambda count: np.arange(0, count, 7)).reshape(-1, seen.positions * codes.shape[1])
+    rows = outline.rows(codes, lambda count: np.arange(0, count, 7)).reshape(
+        -1, math.prod(weight.shape[2:]) * codes.shape[1]
+    )
     weights = weight_codes(weight, plan.weights[site.weight])
     kernels = (
         channel_rows(weights, site.weight_axis) if node.op_type == "Conv" else np.moveaxis(weights, site.weight_axis, 0)

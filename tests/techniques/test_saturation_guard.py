@@ -67,7 +67,7 @@ def _prepare(shape: tuple[int, int, int, int], guard: Guard, folder: Path) -> li
     largest = float(np.abs(weight).sum(axis=(1, 2, 3)).max())
     quant, seen = _quant(1 / 255, 0), None
     if guard == "calibrated" and groups == 1:
-        seen = Largest.of(x, 1, kernel * kernel).codes(quant)
+        seen = Largest.of(x, 1).codes(quant, kernel * kernel)
     plan = QuantPlan(
         activations={"x": quant, "y": _quant(2 * largest / 255, 128)},
         weights={"w": quantize_weight(weight, 0, per_channel=True, guard=guard, seen=seen)},

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -20,9 +19,7 @@ from compressctl.core.machine import library_threads
 from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.numerics.histogram import StreamingHistogram
-
-if TYPE_CHECKING:
-    from compressctl.techniques.quantize._pairs import Largest
+from compressctl.techniques.quantize._pairs import Largest, Way
 
 _TAPPED_BYTES = 192 * 1024**2
 """What the tapped tensors of one batch may take; decides how many samples run at once."""
@@ -41,15 +38,15 @@ _COUNTED_PER_TENSOR = 65_536
 class Calibration:
     """histograms: by tensor. means: the mean over samples of chosen tensors, float32, without the batch axis.
 
-    early: the histograms after about three quarters of the samples, None where they came in fewer than two calls. pairs: by node, how large two
-    neighbours of its inputs become together, where somebody looked.
+    early: the histograms after about three quarters of the samples, None where they came in fewer than two calls. pairs: how large two neighbouring
+    channels become together, of the tensors that were asked for.
     """
 
     histograms: dict[str, StreamingHistogram]
     means: dict[str, np.ndarray]
     samples: int
     early: dict[str, StreamingHistogram] | None = None
-    pairs: Mapping[str, Largest] = field(default_factory=dict)
+    pairs: dict[Way, Largest] = field(default_factory=dict)
 
 
 def calibrate(
@@ -60,16 +57,19 @@ def calibrate(
     counted: Iterable[str],
     averaged: Iterable[str],
     events: Events,
+    paired: Iterable[Way] = (),
 ) -> Calibration:
     """Run the whole split once.
 
     ranged: tensors whose bounds are wanted; counted: those of them that need a histogram too; averaged: tensors whose mean
-    over samples is wanted. Raises UsageError without a call's samples, StageError when a tensor holds NaN or infinity.
+    over samples is wanted; paired: those whose neighbouring channels are looked at. Raises UsageError without a call's samples, StageError when a tensor holds NaN or infinity.
     """
     histograms = {tensor: StreamingHistogram() for tensor in ranged}
     sums: dict[str, np.ndarray] = {}
     counting, averaging = frozenset(counted), frozenset(averaged)
-    tapped = ActivationRecorder(model, list(dict.fromkeys([*ranged, *averaging])))
+    pairs: dict[Way, Largest] = {}
+    ways = dict.fromkeys(paired)
+    tapped = ActivationRecorder(model, list(dict.fromkeys([*ranged, *averaging, *(tensor for tensor, _ in ways)])))
     done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, library_threads() or os.cpu_count() or 1)) as pool:
@@ -82,11 +82,12 @@ def calibrate(
                 for tensor, histogram in histograms.items()
             ]
             watching += [pool.submit(_add_to_mean, sums, tensor, values[tensor], samples) for tensor in averaging]
+            watching += [pool.submit(_add_to_pairs, pairs, way, values[way[0]]) for way in ways]
             for watched in watching:
                 watched.result()
             del values, watching
             done += samples
-    return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done, early)
+    return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done, early, pairs)
 
 
 def _observe(histogram: StreamingHistogram, tensor: str, values: np.ndarray, *, count: bool) -> None:
@@ -101,6 +102,11 @@ def _observe(histogram: StreamingHistogram, tensor: str, values: np.ndarray, *, 
         # An odd stride visits every row and column of a feature map in turn.
         stride = max(1, values.size // _COUNTED_PER_TENSOR) | 1
         histogram.count(values.reshape(-1)[::stride])
+
+
+def _add_to_pairs(pairs: dict[Way, Largest], way: Way, values: np.ndarray) -> None:
+    here = Largest.of(values, way[1])
+    pairs[way] = here if way not in pairs else pairs[way].with_those_of(here)
 
 
 def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, samples: int) -> None:

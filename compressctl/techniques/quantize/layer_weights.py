@@ -19,7 +19,7 @@ from compressctl.techniques.quantize._round_weight import Rounded
 from compressctl.techniques.quantize.params import WeightMethod, WeightsParams
 from compressctl.techniques.quantize.weights import round_all, treat
 
-EIGHT: Mapping[str, Any] = {"bits": 8, "granularity": "channel"}
+_EIGHT: Mapping[str, Any] = {"bits": 8, "granularity": "channel"}
 _FLOPS = 5e9
 """A second's float64 operations of GPTQ on one slow core."""
 
@@ -37,17 +37,18 @@ class WeightLayer:
 
 class LayerWeights:
     """A float graph whose weights were all rounded once for each option: "weights8" to nearest, "weights4" by GPTQ, by HQQ where that would take
-    longer than `seconds` (None for no limit)."""
+    longer than `seconds` (None for no limit). rounding: by option, what quantize.weights is told."""
 
     def __init__(self, model: OnnxModel, run: RunContext, seconds: float | None) -> None:
         """Raises StageError for calibration data that GPTQ cannot look at."""
         self._model = model
         carried = carry(model, simplify(model.body), run.events)
         nodes = [node for node in find_weighted(carried.model.graph) if node.weight not in carried.weights]
-        self.four: Mapping[str, Any] = {"bits": 4, "method": _method(carried.model, nodes, seconds)}
+        four = {"bits": 4, "method": _method(carried.model, nodes, seconds)}
+        self.rounding: Mapping[str, Mapping[str, Any]] = {"weights8": _EIGHT, "weights4": four}
         self._layers = {layer.nodes[0]: layer for layer in _layers(carried.model, nodes)}
         self._rounded: dict[str, tuple[onnx.ModelProto, dict[str, Rounded]]] = {}
-        for name, given in (("weights8", EIGHT), ("weights4", self.four)):
+        for name, given in self.rounding.items():
             params = WeightsParams(**given)
             treated, copied = treat(carried.model, params, carried.weights)
             done = round_all(copied.model, model, treated, params, run)

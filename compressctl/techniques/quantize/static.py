@@ -41,7 +41,7 @@ from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize._no_kernel import why_no_kernel
 from compressctl.techniques.quantize._noise import MOST, OutputNoise, macs_of, outlying
-from compressctl.techniques.quantize._pairs import largest_pairs
+from compressctl.techniques.quantize._pairs import positions_of, ways_of
 from compressctl.techniques.quantize._placed import Placed, placed
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import RangeMethod, StaticParams
@@ -200,10 +200,8 @@ def observe(model: OnnxModel, params: StaticParams, run: RunContext) -> Seen:
         counted=[tensor for tensor in activations(treated.sites) if treated.method(tensor) != "minmax"],
         averaged=[site.inputs[0] for site in treated.sites if correctable(site)] if _corrects_at_once(params) else [],
         events=run.events,
+        paired=ways_of(body, treated.sites).values() if _guard(params, run.target) == "calibrated" else (),
     )
-    if _guard(params, run.target) == "calibrated":
-        pairs = largest_pairs(body, model.signature, split, treated.sites, run.events)
-        calibration = replace(calibration, pairs=pairs)
     exact = [tensor for tensor in calibration.histograms if treated.method(tensor) == "minmax"]
     prepared.update(judge_samples(calibration, exact, params.percentile, run.events))
     return Seen(body, treated, calibration, prepared, copied, before.plan, macs)
@@ -354,7 +352,7 @@ def make_plan(
         for site in treated.sites
         if site.weight and not is_depthwise(site, looked_up.initializers[site.weight].dims, model.graph)
     }
-    seen = _pairs_seen(treated.sites, calibration, tensors)
+    seen = _pairs_seen(model, treated.sites, calibration, tensors)
     for site in treated.sites:
         if site.weight is None:
             continue
@@ -369,13 +367,20 @@ def make_plan(
 
 
 def _pairs_seen(
-    sites: Sequence[Site], calibration: Calibration, tensors: Mapping[str, TensorQuant]
+    model: onnx.ModelProto, sites: Sequence[Site], calibration: Calibration, tensors: Mapping[str, TensorQuant]
 ) -> dict[str, PairsSeen]:
     """By weight, in codes; none of a weight of which a reader was not watched."""
+    if not calibration.pairs:
+        return {}
     found: dict[str, PairsSeen] = {}
+    ways, shapes = ways_of(model, sites), index(model.graph).initializers
     for weight, of_weight in readers(sites).items():
-        known = [(calibration.pairs.get(site.node), tensors.get(site.inputs[0])) for site in of_weight]
-        parts = [pairs.codes(quant) for pairs, quant in known if pairs is not None and quant is not None]
+        known = [(ways.get(site.node), tensors.get(site.inputs[0])) for site in of_weight]
+        parts = [
+            calibration.pairs[way].codes(quant, positions_of(shapes[weight].dims))
+            for way, quant in known
+            if way in calibration.pairs and quant is not None
+        ]
         if len(parts) == len(known) and len({part.alone.shape for part in parts}) == 1:
             alone = np.max([part.alone for part in parts], axis=0)
             found[weight] = PairsSeen(alone, np.max([part.together for part in parts], axis=0))
