@@ -51,11 +51,11 @@ class Planner:
         self.scales.append(scales)
         known = [_key(choice) for choice in (*self._whole().values(), *self.choices.values())]
         found: list[Candidate] = []
-        for place, choice in enumerate(self._solved(scales, rounds[round_ - 1]), 1):
+        for choice in self._solved(scales, rounds[round_ - 1]):
             if _key(choice) in known or not self._program.stages(choice):
                 continue
             known.append(_key(choice))
-            name = f"layers{round_}-{place}"
+            name = f"layers{round_}-{len(found) + 1}"
             self.choices[name], self.foreseen[name] = choice, self._program.foreseen(choice, scales)
             found.append(self._candidate(name, choice))
         return found

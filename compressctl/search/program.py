@@ -116,7 +116,8 @@ class Program:
     ) -> Choice | None:
         """The best by preference within the limits; None where there is none. Without a limit on the loss, the least loss within the others.
 
-        computes_in_float: with no layer in integers.
+        computes_in_float: with no layer in integers; otherwise with one at least: times add up to those of a file in integers, and without
+        any they are the float file's.
         """
         offered = self._options
         if computes_in_float:
@@ -124,7 +125,8 @@ class Program:
             if not all(offered) or (least_faster or 0.0) > 1.0:
                 return None
             least_faster = None
-        limits = []
+        integers = [[-1.0 if one.width in INTEGERS else 0.0 for one in options] for options in offered]
+        limits = [] if computes_in_float else [Limit(integers, -1.0)]
         losses = [[_loss(one, scales) for one in options] for options in offered]
         sizes = [[scales.size(one) for one in options] for options in offered]
         added = [
