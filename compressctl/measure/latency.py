@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -36,8 +37,8 @@ class BenchmarkSettings:
     """launches: times that each artifact's process is started anew; more, up to most_launches, while an interval at the first
     operating point is wider than `_WIDE`, as it is on a noisy machine. rounds: turns of each artifact in a launch.
 
-    seconds, runs: at least that much of each artifact at each operating point, over all launches. warm_up_seconds: in each
-    launch and point.
+    seconds, runs: at least that much of each artifact at each operating point, over all launches; but of one that is slow no more
+    runs than fit into most_seconds, and one a turn. warm_up_seconds: in each launch and point.
     """
 
     launches: int = 5
@@ -46,10 +47,13 @@ class BenchmarkSettings:
     warm_up_seconds: float = 0.1
     seconds: float = 2.5
     runs: int = 100
+    most_seconds: float = math.inf
 
 
 STANDARD = BenchmarkSettings()
-QUICK = BenchmarkSettings(launches=3, most_launches=3, rounds=4, warm_up_seconds=0.03, seconds=0.3, runs=30)
+QUICK = BenchmarkSettings(
+    launches=3, most_launches=3, rounds=4, warm_up_seconds=0.03, seconds=0.3, runs=30, most_seconds=3.0
+)
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,8 @@ def _warm_up(served: Served, effort: BenchmarkSettings) -> int:
     while spent < effort.warm_up_seconds or runs < 2:
         block = served.run(max(1, min(runs, 50)))
         spent, runs = spent + sum(block.seconds), runs + len(block.seconds)
-    wanted = max(effort.runs, effort.seconds / (spent / runs))
+    each = spent / runs
+    wanted = max(min(effort.runs, effort.most_seconds / each), effort.seconds / each)
     return max(1, int(np.ceil(wanted / effort.launches / effort.rounds)))
 
 
