@@ -92,6 +92,14 @@ def auto(
             help="The runtime that will serve the file. [default: the recipe's, else onnxruntime]", show_default=False
         ),
     ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What layers take on another machine, as `compressctl tables measure` wrote it there: speeds are foretold for that one.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of splits and training.", show_default=False)] = None,
     shape: Shapes = None,
     train: Annotated[
@@ -144,8 +152,9 @@ def auto(
         "level": level,
         "prefer": prefer,
         "time": time,
+        "costs": costs,
     }
-    request = _request(_section(model, sets or (), ()), given, train or ())
+    request = _request(_section(model, sets or (), ()), Path(model).parent, given, train or ())
     use_shared_cache(shared_cache, shared_cache_mode)
     asked = Asked(model, data, backend, seed, parse_shapes(shape or ()), tuple(sets or ()))
     raise typer.Exit(carry_out(request, asked, output or Path("auto") / _name(model), cache=cache, as_json=as_json))
@@ -164,7 +173,7 @@ def apply_search(
     """What `apply` does with a recipe that has a section `search`. Returns the exit code."""
     from compressctl.search.subject import Asked
 
-    request = _request(_section(str(recipe), sets, unsets), {"time": time_limit}, ())
+    request = _request(_section(str(recipe), sets, unsets), recipe.parent, {"time": time_limit}, ())
     asked = Asked(str(recipe), shapes=shapes, sets=tuple(sets), unsets=tuple(unsets))
     return carry_out(request, asked, output or Path("auto") / recipe.stem, cache=cache)
 
@@ -218,15 +227,15 @@ def _section(model: str, sets: Sequence[str], unsets: Sequence[str]) -> SearchSe
     return read(Path(model), own, unsets)[0].search or SearchSection()
 
 
-def _request(section: SearchSection, given: Mapping[str, Any], train: Sequence[str]) -> Request:
-    """given: what the command line says instead. Raises UsageError that names the option."""
+def _request(section: SearchSection, base: Path, given: Mapping[str, Any], train: Sequence[str]) -> Request:
+    """base: the recipe's folder. given: what the command line says instead. Raises UsageError that names the option."""
     from dataclasses import replace
 
     from compressctl.cli.files import parsed_size
     from compressctl.cli.limits import time_limit_of
     from compressctl.search.request import goal_of, request_of, training_of
 
-    asked = request_of(section)
+    asked = request_of(section, base)
     own = section.model_dump()
     texts = {name: getattr(value, "value", value) for name, value in given.items() if value is not None}
     if "size" in texts:
@@ -237,6 +246,8 @@ def _request(section: SearchSection, given: Mapping[str, Any], train: Sequence[s
     limits = {name: texts.get(name, own[name]) for name in ("level", "drop", "speedup", "size", "smaller")}
     goal = goal_of(limits["level"], limits["drop"], limits["speedup"], limits["size"], limits["smaller"])
     found = replace(asked, goal=goal, level=limits["level"], prefer=texts.get("prefer", asked.prefer))
+    if "costs" in texts:
+        found = replace(found, costs=texts["costs"])
     if "time" in texts:
         found = replace(found, seconds=None if texts["time"] == "unlimited" else time_limit_of(texts["time"], "--time"))
     return replace(found, training={**found.training, **training_of(train)})

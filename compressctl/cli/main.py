@@ -63,6 +63,9 @@ GROUPS = {
         "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
         "runs": Command("compressctl.cli.runs:runs", "List earlier runs, show, pin or clean them up."),
         "publish": Command("compressctl.cli.publish:publish", "Publish a run's file with a model card on the Hub."),
+        "tables": Command(
+            "compressctl.cli.tables:tables", "Time a model's layers on this machine, for searches on another one."
+        ),
         "cache": Command("compressctl.cli.cache:cache", "Say what the caches hold, and remove what is too much."),
     },
     "Work on files, without a recipe": {

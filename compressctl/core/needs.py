@@ -98,11 +98,13 @@ class TechniqueParams(Section):
     """Params of a technique, or a section of them. They say what their stage reads; what they do not say it is not handed.
 
     A section that is TechniqueParams itself speaks for itself: what it needs, its files and problems are found by its field.
-    takes_quantized: whether a model that an earlier stage has quantized is no problem. is_training: as a section, works on
+    takes_quantized: whether a model that an earlier stage has quantized is no problem; takes_rounded_weights: whether one is none of which weights alone
+    were, which keep their codes. is_training: as a section, works on
     torch models alone.
     """
 
     takes_quantized: ClassVar[bool] = False
+    takes_rounded_weights: ClassVar[bool] = False
     is_training: ClassVar[bool] = False
 
     def needs(self) -> Needs:

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's."""
+    """What a check may know before a weight is loaded. form: what the stage would receive. original_form: the recipe's model's.
+    weights_alone: whether nothing but weights was quantized."""
 
     form: Form
     target: Target
     signature: Signature | None = None
     quantized: bool = False
+    weights_alone: bool = False
     original_form: Form | None = None
 
 
@@ -45,7 +47,7 @@ class TechniqueSpec:
     given. implementation: `"module:function"`, an `Apply`, imported when the stage runs; by default `apply` in the file of the
     technique's name in this package. version: raise it when the same
     parameters give another result; it is part of the cache key. sources: papers, with the section or equation.
-    quantizes: its result is quantized. destroys: what is no longer possible after it, in words. bisects: whether it can give
+    quantizes: its result is quantized; of_weights_alone: activations stay float. destroys: what is no longer possible after it, in words. bisects: whether it can give
     parts of its work back until `run.accept` holds. promises_speed: whoever uses it expects a faster file, so a result that is slower than
     what the stage was given is undone.
     """
@@ -58,6 +60,7 @@ class TechniqueSpec:
     gives: Form | None
     destroys: tuple[str, ...] = ()
     quantizes: bool = False
+    of_weights_alone: bool = False
     bisects: bool = False
     sources: tuple[str, ...] = ()
     promises_speed: bool = False

@@ -22,16 +22,23 @@ from compressctl.recipe.schema import DataSection, Recipe, Stage
 def order_problems(recipe: Recipe) -> Iterator[Problem]:
     """All impossible orders and unmet needs, each with its path. No file is opened."""
     target, source = resolve_target(recipe), model_sources.get(recipe.model.source)
-    form, quantized = source.form, False
+    form, quantizers = source.form, list[TechniqueSpec]()
     for position, stage in enumerate(recipe.stages):
         if not stage.enabled:
             continue
         spec = techniques.get(stage.use)
         if form not in spec.forms:
             form = Form.ONNX  # a network is lowered for stages that work on graphs
-        facts = ModelFacts(form, target, quantized=quantized, original_form=source.form)
+        facts = ModelFacts(
+            form,
+            target,
+            quantized=bool(quantizers),
+            weights_alone=all(one.of_weights_alone for one in quantizers),
+            original_form=source.form,
+        )
         yield from _problems(recipe, stage, spec, f"stages[{position}]", facts)
-        form, quantized = spec.gives_from(form), quantized or spec.quantizes
+        form = spec.gives_from(form)
+        quantizers += [spec] if spec.quantizes else []
     yield from _without_libraries(recipe)
     yield from _unserved(recipe, target)
     yield from _unprepared(recipe)
@@ -210,13 +217,17 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
             f"{path}.use",
             "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
         )
-    elif facts.quantized and isinstance(stage.params, TechniqueParams) and not stage.params.takes_quantized:
+    elif facts.quantized and isinstance(stage.params, TechniqueParams) and not _takes_it(stage.params, facts):
         yield Problem("the model is already quantized by an earlier stage", f"{path}.use", _quantize_once(spec))
     yield from unmet_needs(recipe, stage, spec, path)
     yield from (
         replace(problem, path=f"{path}.{problem.path}" if problem.path else path)
         for problem in declared_problems(stage.params, facts)
     )
+
+
+def _takes_it(params: TechniqueParams, facts: ModelFacts) -> bool:
+    return params.takes_quantized or (facts.weights_alone and params.takes_rounded_weights)
 
 
 def _quantize_once(spec: TechniqueSpec) -> str:

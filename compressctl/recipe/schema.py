@@ -224,6 +224,12 @@ class SearchSection(Section):
     time: Duration | Literal["unlimited"] = Field(
         1800, description="how long it may take, as in 30m; or unlimited, until nothing is left to try"
     )
+    costs: str | None = Field(
+        None,
+        min_length=1,
+        description="file of what layers take on the machine that will serve the file, as `compressctl tables measure` wrote it there: speeds are "
+        "then foretold for it, and nothing is timed here",
+    )
     train: dict[str, Any] = Field(
         default_factory=dict, description="values for whatever trains, as in {epochs: 10, augment: {crop_padding: 4}}"
     )

@@ -32,7 +32,7 @@ def choose(
 
 def _rank(figures: Figures, prefer: Prefer) -> tuple[float, ...]:
     """The less the better."""
-    speed = speed_of(figures.speed)
+    speed = speed_of(figures)
     faster = math.log(speed) if speed is not None and speed > 0 else 0.0
     smaller = math.log(figures.smaller) if figures.smaller > 0 else 0.0
     loss = figures.loss.value if figures.loss is not None else math.inf

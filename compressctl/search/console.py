@@ -50,12 +50,19 @@ def _table(found: Search, measured: Sequence[tuple[Point, Figures]]) -> Table:
             mark + point.name,
             size(figures.total_bytes),
             f"{figures.smaller:.2f}x",
-            "not timed" if figures.speed is None else in_a_cell(figures.speed),
+            _speed(figures),
             _lost(figures, unit),
             "yes" if point.holds else "",
         )
         table.add_row(*map(_text, cells), style="bold" if point.name == found.chosen else None)
     return table
+
+
+def _speed(figures: Figures) -> str:
+    if figures.on_target is not None:
+        faster = figures.on_target.times_faster
+        return "not foretold" if faster is None else f"~{faster:.2f}x"
+    return "not timed" if figures.speed is None else in_a_cell(figures.speed)
 
 
 def _lost(figures: Figures, unit: str) -> str:

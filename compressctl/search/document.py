@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import Result, Speedup
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 BY_TABLES = "tables"
 """What told a file whose layers were chosen one by one."""
@@ -33,6 +33,22 @@ class Loss(Result):
     sqnr_db: float | None = Field(None, description="of the worst output; null where identical or not compared")
 
 
+class OnTarget(Result):
+    """What a file is foretold to take on the machine that will serve it, by that machine's costs of single layers."""
+
+    times_faster: float | None = Field(description="than the float file; null where the costs tell nothing of it")
+    why: str = Field("", description="why that is null")
+
+
+class CostsOf(Result):
+    """Where speeds come from that were not timed here."""
+
+    file: str
+    machine: str = Field(description="its processor")
+    threads: int | None = None
+    float_ms: float | None = Field(None, description="of one call of the float file there")
+
+
 class Figures(Result):
     """One exported file."""
 
@@ -40,6 +56,9 @@ class Figures(Result):
     smaller: float = Field(description="the float file's bytes over this file's")
     transport_bytes: int
     speed: Speedup | None = Field(description="against the float file, same runtime; null where it was not timed")
+    on_target: OnTarget | None = Field(
+        None, description="instead of speed, where costs of another machine were given; null where none were (1.3)"
+    )
     latency_ms: float | None = Field(None, description="median of one call")
     is_noisy: bool = Field(False, description="whether the machine was busy meanwhile")
     loss: Loss | None = Field(description="null where nothing can tell")
@@ -144,6 +163,9 @@ class Search(Result):
     not_tried: tuple[NotTried, ...]
     notes: tuple[str, ...] = ()
     tables: str | None = Field(None, description="file of the tables that planned files were chosen by (1.2)")
+    costs: CostsOf | None = Field(
+        None, description="of the machine that all speeds are foretold for; null where they were timed here (1.3)"
+    )
     original_bytes: int | None
     seconds: float = Field(description="of this start")
     seconds_by_kind: dict[str, float] = Field({}, description="of this start")

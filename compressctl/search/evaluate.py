@@ -37,13 +37,14 @@ _PASSES = (ExitCode.MACHINE, ExitCode.INTERRUPTED, ExitCode.BUG)
 
 @dataclass(frozen=True)
 class Bench:
-    """What candidates are carried out on. folder: the search's. environment: as a report has it."""
+    """What candidates are carried out on. folder: the search's. environment: as a report has it. is_timed: whether this machine's clock counts."""
 
     subject: Subject
     facts: Facts
     folder: Path
     cache: Cache | None
     environment: Mapping[str, Any]
+    is_timed: bool = True
 
     def recipe(self, candidate: Candidate, budget: Mapping[str, Any] | None = None) -> Recipe:
         """Raises RecipeError where it cannot be one of this model's."""
@@ -60,7 +61,8 @@ class Bench:
         sections = {
             name: recipe.resolved.get(name) for name in ("export", "target", "task", "metric", "decode", "heads")
         }
-        return key_of(_MEASURED_AS, make_plan(recipe, None).digest, sections, packages)
+        untimed = () if self.is_timed else ("untimed",)
+        return key_of(_MEASURED_AS, make_plan(recipe, None).digest, sections, packages, *untimed)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
                 cache=bench.cache,
                 listeners=[measuring, *listeners],
                 environment=bench.environment,
-                measure=MeasureLevel.QUICK,
+                measure=MeasureLevel.QUICK if bench.is_timed else MeasureLevel.UNTIMED,
                 judged_on="validation",
             )
         status, error = result.status, result.error

@@ -14,7 +14,7 @@ from compressctl.core.patterns import literal, matches
 from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.report.tables import size
 from compressctl.search.document import Point, Search
-from compressctl.search.kept_tables import TABLES, read_tables
+from compressctl.search.kept_tables import TABLES, read_table
 from compressctl.search.tables import LayerOption, LayerTable, Tables
 
 HEAD = ("layer", "option", "size", "adds", "far alone", "")
@@ -31,7 +31,7 @@ def read(folder: Path) -> tuple[Search, Tables]:
         raise UsageError(
             f"{folder} holds no search", hint="name the folder that `compressctl auto` wrote, as in auto/model"
         ) from None
-    tables = read_tables(folder) if found.tables is not None else None
+    tables = read_table(folder / TABLES) if found.tables is not None else None
     if tables is None:
         why = next((note for note in found.notes if "one by one" in note), "")
         raise UsageError(
@@ -76,7 +76,7 @@ def _adds(option: LayerOption) -> str:
 
 
 def _far(option: LayerOption) -> str:
-    return f"{sum(option.distance.values()):.2g}"
+    return f"{sum(option.distance.values()):.2g}" if option.distance else "not compared"
 
 
 def _decided(recipe: Mapping[str, Any]) -> dict[str, str]:

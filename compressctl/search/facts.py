@@ -31,7 +31,8 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """shares: of all parameters, by kind of layer that holds them in float32. quantized: what is rounded already, in words.
+    """shares: of all parameters, by kind of layer that holds them in float32. operators: by the graph's node. quantized: what is rounded already, in
+    words.
 
     samples: by split; empty without data. metric: its name where labels and a metric score files, with the unit of a drop; heads:
     several of them do. decodes: whether results are read off outputs and compared. decided: outputs that look like scores of
@@ -42,6 +43,7 @@ class Facts:
     parameters: int
     shares: Mapping[str, float]
     original_bytes: int
+    operators: Mapping[str, str] = field(default_factory=dict)
     quantized: tuple[str, ...] = ()
     samples: Mapping[str, int] = field(default_factory=dict)
     is_random: bool = False
@@ -99,6 +101,7 @@ def read_facts(recipe: Recipe, cache: Cache | None, listeners: Sequence[Listener
             parameters=summary.parameters,
             shares=_shares(summary),
             original_bytes=_bytes(original, workspace, Path(folder)),
+            operators={layer.name: layer.op for layer in summary.layers},
             quantized=tuple(map(str, summary.quantized)),
             task=recipe.task,
             has_heads=bool(recipe.heads),

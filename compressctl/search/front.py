@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from compressctl.measure.results import Speedup
 from compressctl.measure.speed_words import is_wide
 from compressctl.search.document import Figures, Limit, Nearest, Point
 from compressctl.search.request import Goal
@@ -13,8 +12,12 @@ from compressctl.search.request import Goal
 _ROUNDING = 1e-9
 
 
-def speed_of(speed: Speedup | None) -> float | None:
-    """The ratio, or the lower end of an interval that is too wide for one: what a budget counts."""
+def speed_of(figures: Figures) -> float | None:
+    """The ratio, or the lower end of an interval that is too wide for one: what a budget counts. Where the file is for another machine, what is
+    foretold of it there."""
+    if figures.on_target is not None:
+        return figures.on_target.times_faster
+    speed = figures.speed
     if speed is None:
         return None
     return speed.low if is_wide(speed.low, speed.high) else speed.ratio
@@ -40,7 +43,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 def _costs(figures: Figures) -> tuple[float, float, float]:
     """All the less the better."""
-    speed = speed_of(figures.speed)
+    speed = speed_of(figures)
     return (
         float(figures.total_bytes),
         math.inf if speed is None else -speed,
@@ -66,7 +69,7 @@ def shortfalls(figures: Figures, goal: Goal, limit_bytes: int | None, *, is_judg
     if limit_bytes is not None and figures.total_bytes > limit_bytes:
         found["size"] = math.log(figures.total_bytes / max(limit_bytes, 1))
     if goal.speedup is not None:
-        speed = speed_of(figures.speed)
+        speed = speed_of(figures)
         if speed is None or speed < goal.speedup - _ROUNDING:
             found["speedup"] = math.inf if speed is None or speed <= 0 else math.log(goal.speedup / speed)
     return found
@@ -96,7 +99,7 @@ def _would_do(name: str, point: Point, figures: Figures, limit_bytes: int | None
         needed = figures.loss.value
         words = f"if {amount(needed, figures.loss.unit)} could be lost instead of {goal.drop:g}"
     elif name == "speedup":
-        needed = speed_of(figures.speed) or 0.0
+        needed = speed_of(figures) or 0.0
         words = f"if {needed:.2f}x as fast were enough instead of {goal.speedup:g}x"
     else:
         needed = float(figures.total_bytes)

@@ -51,7 +51,7 @@ def hand_over(
     measure: MeasureLevel,
 ) -> HandedOver:
     """The run lies in `best`, its file and recipes in the search's folder. Raises what keeps a run from being begun."""
-    budget = budget_of(goal, bench.facts, limit_bytes, point)
+    budget = budget_of(goal, bench.facts, limit_bytes, point, is_timed=bench.is_timed)
     recipe = bench.recipe(candidate, budget)
     report = _known(recipe, bench.folder / RUN) if point.confirmed is not None else None
     if report is None:
@@ -122,8 +122,8 @@ def take_back(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def budget_of(goal: Goal, facts: Facts, limit_bytes: int | None, point: Point) -> dict[str, Any]:
-    """The goal as a recipe's budget. What cannot be judged is not bounded."""
+def budget_of(goal: Goal, facts: Facts, limit_bytes: int | None, point: Point, *, is_timed: bool) -> dict[str, Any]:
+    """The goal as a recipe's budget. What cannot be judged is not bounded, nor a speed that this machine does not have."""
     found: dict[str, Any] = {}
     if facts.scores:
         found["accuracy_drop"] = goal.drop
@@ -131,7 +131,7 @@ def budget_of(goal: Goal, facts: Facts, limit_bytes: int | None, point: Point) -
         found |= _of_outputs(goal.drop, point.figures.loss.kind == "decoded results", point.figures.has_decisions)
     if limit_bytes is not None:
         found["size"] = limit_bytes
-    if goal.speedup is not None:
+    if goal.speedup is not None and is_timed:
         found["speedup"] = goal.speedup
     return found
 

@@ -23,26 +23,32 @@ _MOST_BYTES = 1 << 26
 
 
 def tables_of(
-    bench: Bench, seconds: float | None, listeners: Sequence[Listener], tell: Callable[[str], None]
+    bench: Bench, seconds: float | None, listeners: Sequence[Listener], tell: Callable[[str], None], *, is_timed: bool
 ) -> Tables:
-    """seconds: that measuring may take, about. Raises what loading raises, NothingToCompressError and StageError."""
+    """seconds: that measuring may take, about. is_timed: whether this machine's clock counts. Raises what loading raises,
+    NothingToCompressError and StageError."""
     recipe = bench.subject.recipe([STAGE])
     key = bench.key(recipe)
-    known = read_tables(bench.folder)
+    known = read_table(bench.folder / TABLES)
     if known is not None and known.key == key:
         tell(f"what each of {len(known.layers)} layers costs and loses: from {TABLES}")
         return known
     tell("measuring what each layer costs and loses, in every width and rank")
     with opened(recipe, bench.cache, listeners) as executor:
-        found = measure(executor, key, bench.facts, seconds, bench.environment)
-    write_whole(bench.folder / TABLES, [json.dumps(for_others(found.model_dump(mode="json")), indent=1).encode()])
+        found = measure(executor, key, bench.facts, seconds, bench.environment, is_timed=is_timed)
+    write_tables(found, bench.folder / TABLES)
     return found
 
 
-def read_tables(folder: Path) -> Tables | None:
-    """Of a search's folder; None where there are none, or those of another version, or what is there is damaged."""
+def write_tables(found: Tables, path: Path) -> None:
+    """Whole or not at all. Raises MachineError where the folder takes nothing."""
+    write_whole(path, [json.dumps(for_others(found.model_dump(mode="json")), indent=1).encode()])
+
+
+def read_table(path: Path) -> Tables | None:
+    """None where there is none, or one of another version, or what is there is damaged."""
     try:
-        content = json.loads(read_regular(folder / TABLES, _MOST_BYTES))
+        content = json.loads(read_regular(path, _MOST_BYTES))
         if content["schema_version"] != TABLES_VERSION:
             return None
         return Tables.model_validate(content)

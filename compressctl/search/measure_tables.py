@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from compressctl.core.data import Split
 from compressctl.core.errors import CompressctlError
 from compressctl.core.feeds import Feed, first_feeds
 from compressctl.core.model import OnnxModel
+from compressctl.core.target import Target
 from compressctl.core.technique import RunContext, techniques
 from compressctl.graph.tensors import size_bytes
 from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
@@ -45,9 +46,16 @@ _HOPELESS = 3.0
 
 
 def measure(
-    executor: Executor, key: str, facts: Facts, seconds: float | None, environment: Mapping[str, Any]
+    executor: Executor,
+    key: str,
+    facts: Facts,
+    seconds: float | None,
+    environment: Mapping[str, Any],
+    *,
+    is_timed: bool = True,
 ) -> Tables:
-    """executor: of a recipe whose only stage is `STAGE`. seconds: after which the layers that are left keep 8 bits.
+    """executor: of a recipe whose only stage is `STAGE`. seconds: after which the layers that are left keep 8 bits. is_timed: whether this machine's
+    clock counts. Random values tell times alone: nothing is compared.
 
     A network in torch gets no low ranks: its stages would name its modules, and the tables know the graph's nodes.
 
@@ -56,7 +64,10 @@ def measure(
     workspace = executor.workspace
     stage = workspace.recipe.stages[0]
     run = executor.context(stage, techniques.get(stage.use), None)
-    measuring = Measuring(workspace.original_graph(), run, seconds, () if facts.is_torch else SHARES)
+    if not is_timed:
+        run = replace(run, latency_ms=None)
+    shares = () if facts.is_torch else SHARES
+    measuring = Measuring(workspace.original_graph(), run, seconds, shares, compares=not facts.is_random)
     return measuring.tables(key, facts.original_bytes, environment)
 
 
@@ -69,12 +80,14 @@ class _Known:
 
 @dataclass
 class Measuring:
-    """model: the original graph. shares: of a layer's arithmetic that its two thinner ones keep at most; none for no low ranks."""
+    """model: the original graph. shares: of a layer's arithmetic that its two thinner ones keep at most; none for no low ranks. compares: whether
+    outputs are told apart; without it there are times alone."""
 
     model: OnnxModel
     run: RunContext
     seconds: float | None
     shares: Sequence[float]
+    compares: bool = True
     _rows: dict[str, dict[str, LayerOption]] = field(default_factory=dict)
     _left_out: list[str] = field(default_factory=list)
 
@@ -92,7 +105,7 @@ class Measuring:
             if by_classes
             else "squared difference over the output's own variance, summed over outputs"
         )
-        self._feeds = self._some_feeds(self.run.data.split("calibration"))
+        self._feeds = self._some_feeds(self.run.data.split("calibration")) if self.compares else []
         self._wanted = self._outputs(self.model)
 
     def _decomposed(self) -> LayerRanks | None:
@@ -105,6 +118,9 @@ class Measuring:
             return None
 
     def _rounded(self) -> LayerWeights | None:
+        """Not where nothing is compared: they take as long as float."""
+        if not self.compares:
+            return None
         try:
             return LayerWeights(self.model, self.run, None if self.seconds is None else 0.2 * self.seconds)
         except CompressctlError as error:
@@ -167,8 +183,9 @@ class Measuring:
         rounding = self._weights.rounding if self._weights is not None else {}
         return Tables(
             key=key,
-            distance=self._words,
+            distance=self._words if self.compares else "",
             samples=sum(feed.count for feed in self._feeds),
+            target=_target(self.run.target),
             float_ms=float_ms,
             integer_ms=integer_ms,
             float_bytes=float_bytes,
@@ -212,6 +229,9 @@ class Measuring:
             yield LayerOption(name="float", width="float", bytes=size, adds_ms=0.0, distance={"float": 0.0})
             return
         for width, size in layer.bytes.items():
+            if not self.compares:
+                yield LayerOption(name=width, width=width, bytes=size, distance={})
+                continue
             if width != next(iter(layer.bytes)) and self._is_late(0.6):
                 return
             far = 0.0 if width == "float" else self._far(self._widths.alone(name, width))
@@ -242,10 +262,13 @@ class Measuring:
         for rank, option in self._ranks.layers.get(name, {}).items():
             if self._is_late(0.6):
                 return
+            size = option.parameters + 4 * sum(outline.shape[0] for outline in option.split.outlines(option.rank))
+            if not self.compares:
+                yield LayerOption(name=rank, rank=rank, width="int8", bytes=size, distance={})
+                continue
             far = self._far(self._ranks.together({name: rank}))
             if math.isinf(far):
                 continue
-            size = option.parameters + 4 * sum(outline.shape[0] for outline in option.split.outlines(option.rank))
             distance: dict[Technique, float] = {"low rank": far, "int8": rounded.distance["int8"]}
             yield LayerOption(name=rank, rank=rank, width="int8", bytes=size, distance=distance)
 
@@ -274,7 +297,11 @@ class Measuring:
         return self._ranks.together({name: rank})
 
     def _worth_timing(self) -> list[tuple[str, str]]:
-        """Low ranks that do not lose more alone than the whole file may."""
+        """Low ranks that do not lose more alone than the whole file may; all of them where nothing was compared."""
+        if not self.compares:
+            return [
+                (name, one.name) for name, row in self._rows.items() for one in row.values() if one.rank is not None
+            ]
         whole = sum(row["int8"].distance["int8"] for row in self._rows.values() if "int8" in row)
         return [
             (name, option.name)
@@ -304,3 +331,16 @@ class Measuring:
                 row = self._rows[name]
                 row[option] = row[option].model_copy(update={"adds_ms": scale * (took - reference)})
             self.run.events.progress("timing layers in place", start + len(part), len(options))
+
+
+def _target(target: Target) -> dict[str, Any]:
+    """What decides times."""
+    shapes = {name: list(shape) for name, shape in target.input_shapes.items()}
+    return {
+        "backend": target.backend,
+        "device": target.device,
+        "profile": target.profile,
+        "threads": target.threads,
+        "batch_size": target.batch_size,
+        "shapes": shapes,
+    }

@@ -64,7 +64,7 @@ Measured = Sequence[tuple[Point, Figures]]
 
 
 def _speeds(measured: Measured, found: Search) -> Picture | None:
-    placed = [(point, figures.smaller, speed) for point, figures in measured if (speed := speed_of(figures.speed))]
+    placed = [(point, figures.smaller, speed) for point, figures in measured if (speed := speed_of(figures))]
     if len(placed) < 2:
         return None
     x, y = _factors([1.0, *(smaller for _, smaller, _ in placed)]), _factors([1.0, *(speed for _, _, speed in placed)])

@@ -105,6 +105,7 @@ class Planner:
             "planned",
             self._program.stages(choice),
             compressed=packs,
+            choice=choice,
             risk=FEWER_BITS if has_four else EIGHT_BITS,
         )
 

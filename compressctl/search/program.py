@@ -88,20 +88,24 @@ class Program:
             for layer, options in zip(self.tables.layers, self._options, strict=True)
         }
 
+    def times_faster(self, choice: Choice, scale: float = 1.0) -> float | None:
+        """Than the float file; None where nothing was timed. scale: as in `Scales.time`."""
+        if self.tables.float_ms is None or self.tables.integer_ms is None:
+            return None
+        return self.tables.float_ms / self._ms(choice, scale)
+
     def foreseen(self, choice: Choice, scales: Scales) -> Foreseen:
-        faster = None
-        if self.tables.float_ms is not None and self.tables.integer_ms is not None:
-            faster = self.tables.float_ms / self._ms(choice, scales)
+        faster = self.times_faster(choice, scales.time)
         size = scales.bytes + sum(map(scales.size, choice.values()))
         return Foreseen(round(size), faster, sum(_loss(one, scales) for one in choice.values()))
 
-    def _ms(self, choice: Choice, scales: Scales) -> float:
+    def _ms(self, choice: Choice, scale: float) -> float:
         """Of a call. Without any layer in integers nothing is converted, so that it is the float file's, whatever single layers add among integers."""
         assert self.tables.float_ms is not None
         assert self.tables.integer_ms is not None
         if not any(one.width in INTEGERS for one in choice.values()):
             return self.tables.float_ms
-        added = scales.time * sum(one.adds_ms or 0.0 for one in choice.values())
+        added = scale * sum(one.adds_ms or 0.0 for one in choice.values())
         return max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
 
     def solve(

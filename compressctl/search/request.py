@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 
 from compressctl.core.errors import UsageError
@@ -83,20 +84,22 @@ def goal_of(
 @dataclass(frozen=True)
 class Request:
     """seconds: that the search may take, None without an end. training: of every candidate that trains, over what the search
-    would take."""
+    would take. costs: file of the times that layers take on another machine, which will serve the file; None for this one."""
 
     goal: Goal = Goal()
     prefer: Prefer = "balanced"
     seconds: float | None = None
     level: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    costs: Path | None = None
 
 
-def request_of(section: SearchSection) -> Request:
-    """What a recipe's section asks."""
+def request_of(section: SearchSection, base: Path) -> Request:
+    """What a recipe's section asks. base: the recipe's folder."""
     goal = goal_of(section.level, section.drop, section.speedup, section.size, section.smaller)
     seconds = None if section.time == "unlimited" else float(section.time)
-    return Request(goal, section.prefer, seconds, section.level, section.train)
+    costs = None if section.costs is None else base / section.costs
+    return Request(goal, section.prefer, seconds, section.level, section.train, costs)
 
 
 def training_of(texts: Sequence[str]) -> dict[str, Any]:

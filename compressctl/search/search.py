@@ -17,12 +17,13 @@ from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.search import fit, front, narrow, recipes, words
 from compressctl.search.choose import choose
 from compressctl.search.clock import Clock
+from compressctl.search.costs import Costs, read_costs
 from compressctl.search.document import NotTried, Point, Predicted, Search
 from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
 from compressctl.search.journal import Journal, claimed
-from compressctl.search.kept_tables import TABLES, tables_of
+from compressctl.search.kept_tables import TABLES, tables_of, write_tables
 from compressctl.search.planned import Planner
 from compressctl.search.request import Request
 from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
@@ -35,6 +36,9 @@ _MOST_CONFIRMED = 3
 
 _FOR_TABLES, _LATEST_TABLES, _LEAST_FOR_TABLES = 0.35, 0.6, 20.0
 """Share of the time left after which no further layer is looked at, after which all of it is given up, and the seconds that have to be left."""
+
+_FILES_AFTERWARDS = 15
+"""About as many are made once layers have been looked at, each in about the time of the first in 8 bits."""
 
 _FULL_OVER_BRIEF = 4.0
 """How much longer a file is measured in the end than a candidate is."""
@@ -69,13 +73,19 @@ def _search(
 ) -> Search:
     clock = Clock(request.seconds)
     subject = subject_of(asked, output)
+    costs = None
+    if request.costs is not None:
+        costs = read_costs(request.costs, subject.content["target"])
+        subject = subject.on(costs.tables.target)
     facts = read_facts(subject.recipe(), cache, listeners)
     if facts.samples and subject.deals_samples and not facts.can_train:
         sizes = sizes_to_choose_by(facts.samples)
         subject, facts = subject.dealt(*sizes), facts.dealt(*sizes)
-    bench = Bench(subject, facts, output, cache, environment())
+    if costs is not None:
+        costs.check(facts)
+    bench = Bench(subject, facts, output, cache, environment(), is_timed=costs is None)
     tell(_told(facts, subject))
-    running = _Running(request, bench, clock, Journal(output), listeners, tell)
+    running = _Running(request, bench, clock, Journal(output), listeners, tell, costs)
     running.spent["looked"] = clock.elapsed
     try:
         running.widen()
@@ -93,7 +103,8 @@ def _search(
 @dataclass
 class _Running:
     """One start of a search. points: by candidate, in the order in which they were tried. shaped: networks that were cut and not
-    trained, to see how large and fast they are; nothing is handed over of them. too_wide: kinds of them of which none is small and fast enough."""
+    trained, to see how large and fast they are; nothing is handed over of them. too_wide: kinds of them of which none is small and fast enough.
+    costs: of the machine that the file is for; None for this one."""
 
     request: Request
     bench: Bench
@@ -101,6 +112,7 @@ class _Running:
     journal: Journal
     listeners: Sequence[Listener]
     tell: Callable[[str], None]
+    costs: Costs | None = None
     points: dict[str, Point] = field(default_factory=dict)
     shaped: dict[str, Point] = field(default_factory=dict)
     too_wide: dict[str, str] = field(default_factory=dict)
@@ -118,6 +130,9 @@ class _Running:
         self.tree = Tree([])
         self._offer(untrained(facts, goal))
         self.can_train = facts.can_train and not facts.quantized
+        if self.can_train and self.costs is not None and goal.speedup is not None:
+            self.can_train = False
+            self.notes.append(f"No network was cut and trained: {self.costs.file} does not tell how fast one is there.")
         self.can_plan = facts.can_calibrate and facts.is_judged and not facts.quantized
 
     def _offer(self, found: Iterable[Candidate]) -> None:
@@ -127,6 +142,8 @@ class _Running:
         for one in new:
             if goal.speedup is not None and goal.speedup > 1 and one.kind != "plain" and not one.gains_speed:
                 self.tree.refuse(one.name, f"it computes as float does, and {goal.speedup:g}x as fast is asked for")
+            if self.costs is not None and one.is_clocked:
+                self.tree.refuse(one.name, "this machine's clock decides it, and the file is for another one")
 
     @property
     def is_judged(self) -> bool:
@@ -178,19 +195,37 @@ class _Running:
         if left is not None and left < _LEAST_FOR_TABLES:
             self.notes.append("Layers were not looked at one by one: there was no time left.")
             return None
-        share = _FOR_TABLES / 3 if self.can_train else _FOR_TABLES
-        limit = [] if left is None else [TimeLimit(_LATEST_TABLES * left)]
+        most = None if left is None else self._for_tables(left)
+        latest = None if left is None or most is None else max(_LATEST_TABLES * left, min(1.2 * most, 0.9 * left))
+        limit = [] if latest is None else [TimeLimit(latest)]
         try:
-            return tables_of(self.bench, None if left is None else share * left, [*self.listeners, *limit], self.tell)
+            found = tables_of(
+                self.bench,
+                most,
+                [*self.listeners, *limit],
+                self.tell,
+                is_timed=self.costs is None,
+            )
         except (CompressctlError, KeyboardInterrupt) as error:
             if not is_time_over(limit):
                 if isinstance(error, KeyboardInterrupt):
                     raise
                 why = error.message
             else:
-                why = f"it was not done after {words.duration(_LATEST_TABLES * (left or 0.0))}"
+                why = f"it was not done after {words.duration(latest or 0.0)}"
             self.notes.append(f"Layers were not looked at one by one: {why}")
             return None
+        if self.costs is not None:
+            found = self.costs.with_times(found)
+            write_tables(found, self.bench.folder / TABLES)
+        return found
+
+    def _for_tables(self, left: float) -> float:
+        """Seconds: a share of what is left, or all that the files that come afterwards are not expected to need, where nothing is trained."""
+        if self.can_train:
+            return _FOR_TABLES / 3 * left
+        each = self.points["int8"].seconds
+        return max(_FOR_TABLES * left, left - self.clock.reserved - _FILES_AFTERWARDS * each)
 
     def _trained(self) -> Iterator[Candidate]:
         """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths."""
@@ -230,8 +265,10 @@ class _Running:
             return None
         known = self.journal.read(key)
         if known is not None:
-            self._say(one, known, "from the journal")
-            return known.model_copy(update={"name": one.name, "words": one.words, "family": one.family})
+            named = known.model_copy(update={"name": one.name, "words": one.words, "family": one.family})
+            point = self._on_target(one, named)
+            self._say(one, point, "from the journal")
+            return point
         if not self.clock.allows(one):
             wanted, left = self.clock.estimate(one), max(self.clock.left or 0.0, 0.0)
             takes = "" if wanted is None else f", and it would take about {words.duration(wanted)}"
@@ -252,9 +289,22 @@ class _Running:
             return None
         if tried.is_lasting:
             self.journal.write(tried.point)
-        self._say(one, tried.point, words.duration(tried.point.seconds))
-        self.spent[one.kind] += tried.point.seconds
-        return tried.point
+        point = self._on_target(one, tried.point)
+        self._say(one, point, words.duration(point.seconds))
+        self.spent[one.kind] += point.seconds
+        return point
+
+    def _on_target(self, one: Candidate, point: Point) -> Point:
+        """With what is foretold of it on the machine that it is for, where that is another one."""
+        if self.costs is None:
+            return point
+        told = {"on_target": self.costs.on_target(one)}
+        update = {
+            name: figures.model_copy(update=told)
+            for name in ("figures", "confirmed")
+            if (figures := getattr(point, name)) is not None
+        }
+        return point.model_copy(update=update)
 
     def _place(self, one: Candidate) -> str:
         if one.kind == "shaped":
@@ -288,11 +338,13 @@ class _Running:
         self.tell(f"measuring {best.name} in full")
         candidate, goal = self._named(best.name), self.request.goal
         measure = MeasureLevel.QUICK if self._is_late() else MeasureLevel.HEADLINE
+        if self.costs is not None:
+            measure = MeasureLevel.UNTIMED
         self.handed = hand_over(best, candidate, self.bench, goal, self.limit_bytes, self.listeners, measure)
         self.spent["confirmed"] += self.clock.elapsed - began
         if self.handed.status == "interrupted":
             raise KeyboardInterrupt
-        point = self.handed.point
+        point = self._on_target(candidate, self.handed.point)
         if point.confirmed is not None and point.figures is not None and point.confirmed.speed is not None:
             # What is chosen by is the better timing from now on, the next start's too.
             better = {name: getattr(point.confirmed, name) for name in ("speed", "latency_ms", "is_noisy")}
@@ -334,14 +386,18 @@ class _Running:
             points=tuple(points),
             shaped=tuple(self.shaped.values()),
             not_tried=tuple(self._not_tried()),
-            notes=(*self.bench.subject.notes, *facts.warnings, *self.notes, *_noise(points)),
+            notes=(*self._of_costs(), *self.bench.subject.notes, *facts.warnings, *self.notes, *_noise(points)),
             tables=TABLES if self.planner is not None else None,
+            costs=self.costs.used if self.costs is not None else None,
             original_bytes=facts.original_bytes,
             seconds=self.clock.elapsed,
             seconds_by_kind=dict(self.spent),
             environment=dict(self.bench.environment),
         )
         return found.model_copy(update={"summary": words.summary(found, found.files)})
+
+    def _of_costs(self) -> list[str]:
+        return [] if self.costs is None else [words.costs_note(self.costs.used)]
 
     def _finished(self) -> list[Point]:
         """With what the others make of each, and its recipe as a file."""

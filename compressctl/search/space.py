@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
+from compressctl.search.tables import LayerOption, Width
 
 Kind = Literal["plain", "calibrated", "planned", "searched", "shaped", "trained", "learned"]
 KINDS: tuple[Kind, ...] = ("plain", "calibrated", "planned", "searched", "shaped", "trained", "learned")
@@ -34,7 +35,9 @@ class After:
 @dataclass(frozen=True)
 class Candidate:
     """stages: as in a recipe. weight: work beside others of its kind. compressed: whether constants lie in the file as indices and
-    codebooks. after: every one must hold. shape: the candidate that has the same shapes and is not trained."""
+    codebooks. after: every one must hold. shape: the candidate that has the same shapes and is not trained. width: that all layers have which may; None
+    where they have several, or something else is done. choice: by layer, of one that tables foresaw. is_clocked: whether this machine's clock decides
+    what it is."""
 
     name: str
     family: str
@@ -46,6 +49,9 @@ class Candidate:
     risk: int = EIGHT_BITS
     after: tuple[After, ...] = ()
     shape: str | None = None
+    width: Width | None = None
+    choice: Mapping[str, LayerOption] | None = None
+    is_clocked: bool = False
 
     @property
     def gains_speed(self) -> bool:
@@ -92,6 +98,7 @@ def _plain(facts: Facts) -> Iterator[Candidate]:
         "weights alone in 8 bits",
         "plain",
         ({"use": "quantize.weights", "bits": 8, "granularity": "channel"},),
+        width="weights8",
     )
     yield Candidate(
         "weights4",
@@ -102,6 +109,7 @@ def _plain(facts: Facts) -> Iterator[Candidate]:
         compressed=_packs(facts),
         risk=FEWER_BITS,
         after=(After("weights8", "near"),),
+        width="weights4",
     )
 
 
@@ -118,7 +126,7 @@ def _calibrated(facts: Facts) -> Iterator[Candidate]:
         stage = {"use": "quantize.dynamic", "if_slower": "keep"}
         yield Candidate("dynamic", "dynamic", "8 bits, activations as they come", "calibrated", (stage,))
     if facts.share("convolutions", "products") > 0.05:
-        yield Candidate("int8", "int8", "weights and activations in 8 bits", "calibrated", (static(),))
+        yield Candidate("int8", "int8", "weights and activations in 8 bits", "calibrated", (static(),), width="int8")
         yield Candidate(
             "w4a8",
             "int8",
@@ -128,6 +136,7 @@ def _calibrated(facts: Facts) -> Iterator[Candidate]:
             compressed=True,
             risk=FEWER_BITS,
             after=(After("int8", "near"),),
+            width="int4",
         )
 
 
@@ -155,6 +164,7 @@ def _searched(facts: Facts, goal: Goal) -> Iterator[Candidate]:
             compressed=_packs(facts),
             risk=FEWER_BITS,
             after=(After("weights4", "misses"),),
+            width="weights4",
         )
 
 
@@ -168,6 +178,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         (static(placement="measured", placement_time="2m"),),
         weight=2,
         after=(After("int8", "near"),),
+        is_clocked=True,
     )
     if gate is not None:
         yield Candidate(
@@ -185,6 +196,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         "learned",
         (static(rounding="adaround"),),
         after=(After("int8", "misses"),),
+        width="int8",
     )
     yield Candidate(
         "w4a8-adaround",
@@ -195,6 +207,7 @@ def _int8(facts: Facts, goal: Goal) -> Iterator[Candidate]:
         compressed=True,
         risk=FEWER_BITS,
         after=(After("w4a8", "misses"),),
+        width="int4",
     )
 
 
@@ -216,6 +229,7 @@ def _shared() -> Iterator[Candidate]:
             compressed=True,
             risk=FEWER_BITS,
             after=(After("shared16", "near"),) if clusters == 8 else (),
+            width="float",
         )
 
 
@@ -229,6 +243,7 @@ def _low_rank() -> Iterator[Candidate]:
             ({"id": "split", "use": "factorize.svd", "if_slower": "keep", "rank": {"ratio": percent / 100}}, static()),
             weight=1.5,
             after=(After("int8", "near"), *((After("rank70-int8", "near"),) if percent == 50 else ())),
+            is_clocked=True,
         )
 
 

@@ -44,6 +44,13 @@ class Subject:
         content = {**copy.deepcopy(self.content), **sections, "stages": [dict(stage) for stage in stages]}
         return read(self.base / "recipe.yaml", text=as_yaml(content))[0]
 
+    def on(self, target: Mapping[str, Any]) -> Subject:
+        """For a machine of this profile, unless the recipe says which. target: as tables of its costs name it."""
+        own = self.content["target"]
+        if own.get("profile", "auto") != "auto" or "profile" not in target:
+            return self
+        return replace(self, content={**self.content, "target": {**own, "profile": target["profile"]}})
+
     def dealt(self, validation: int, calibration: int) -> Subject:
         """With other sizes of splits."""
         sizes = {"validation": validation, "calibration": calibration}

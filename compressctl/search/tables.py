@@ -8,7 +8,7 @@ from pydantic import Field, FiniteFloat
 
 from compressctl.measure.results import Result
 
-TABLES_VERSION = "1.0"
+TABLES_VERSION = "1.1"
 
 Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank"]
 Width = Literal["float", "int8", "int4", "weights8", "weights4"]
@@ -30,7 +30,8 @@ class LayerOption(Result):
         "of the float file's time, scaled to the other's; null where nothing timed it",
     )
     distance: dict[Technique, FiniteFloat] = Field(
-        description="how far the outputs are from the original's when this alone is changed, by what changes it"
+        description="how far the outputs are from the original's when this alone is changed, by what changes it; empty where nothing was "
+        "compared: tables of times alone"
     )
 
 
@@ -49,8 +50,11 @@ class Tables(Result):
 
     schema_version: str = TABLES_VERSION
     key: str = Field(description="of everything that decides them")
-    distance: str = Field(description="what tells outputs apart")
+    distance: str = Field(description="what tells outputs apart; empty where nothing was compared")
     samples: int = Field(description="calibration samples by which distances were measured")
+    target: dict[str, Any] = Field(
+        {}, description="what was timed: backend, device, profile, threads, batch and the inputs' shapes (1.1)"
+    )
     float_ms: FiniteFloat | None = Field(
         None, gt=0, description="of one call of the float file, in the same rounds as the next"
     )

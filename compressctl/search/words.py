@@ -11,7 +11,7 @@ from compressctl.core.errors import ExitCode
 from compressctl.measure.results import Speedup
 from compressctl.measure.speed_words import headline, times
 from compressctl.report.tables import size
-from compressctl.search.document import BY_TABLES, Figures, Loss, Point, Predicted, Search
+from compressctl.search.document import BY_TABLES, CostsOf, Figures, Loss, Point, Predicted, Search
 from compressctl.search.front import amount, speed_of
 
 HEAD = ("recipe", "size", "smaller", "speed", "lost", "on the front", "holds")
@@ -42,12 +42,12 @@ def ordered(found: Search) -> list[tuple[Point, Figures]]:
 
 def _row(point: Point, figures: Figures, found: Search) -> list[Cell]:
     mark = " (chosen)" if point.name == found.chosen else ""
-    speed = speed_of(figures.speed)
+    speed = speed_of(figures)
     return [
         Cell(f"{point.name}{mark}"),
         Cell(size(figures.total_bytes), figures.total_bytes),
         Cell(f"{figures.smaller:.2f}x", figures.smaller),
-        Cell(_headline(figures.speed), -1.0 if speed is None else speed),
+        Cell(speed_words(figures), -1.0 if speed is None else speed),
         Cell(lost(figures), math.inf if figures.loss is None else figures.loss.value),
         Cell("yes" if point.is_on_front else ""),
         Cell("yes" if point.holds else ""),
@@ -68,8 +68,8 @@ def loss_words(loss: Loss) -> str:
 def in_short(figures: Figures) -> str:
     """As in "3.92x smaller, 1.72x faster, 0.56 points lost"."""
     parts = [f"{figures.smaller:.2f}x smaller" if figures.smaller >= 1 else f"{1 / figures.smaller:.2f}x larger"]
-    if figures.speed is not None:
-        parts.append(headline(figures.speed))
+    if figures.speed is not None or figures.on_target is not None:
+        parts.append(speed_words(figures))
     if figures.loss is None:
         parts.append(f"quality not judged: {figures.loss_unknown}")
     elif figures.loss.value < 0 and figures.loss.kind == "metric":
@@ -167,8 +167,21 @@ def _in_full(speed: Speedup | None) -> str:
     return "not timed" if speed is None else f"{times(speed.ratio)}x ({times(speed.low)} to {times(speed.high)})"
 
 
-def _headline(speed: Speedup | None) -> str:
-    return "not timed" if speed is None else headline(speed)
+def speed_words(figures: Figures) -> str:
+    """As in "1.72x faster", "foretold 1.72x there"."""
+    there = figures.on_target
+    if there is not None:
+        return "not foretold" if there.times_faster is None else f"foretold {times(there.times_faster)}x there"
+    return "not timed" if figures.speed is None else headline(figures.speed)
+
+
+def costs_note(costs: CostsOf) -> str:
+    """That nothing was timed here, and what every speed is instead."""
+    threads = "" if costs.threads is None else f", {costs.threads or 'all'} threads"
+    return (
+        f"Every speed is foretold for {costs.machine}{threads}, by what each layer takes there ({costs.file}); nothing was timed on this machine. "
+        "`compressctl bench` says there what the file takes."
+    )
 
 
 def time_rows(found: Search) -> list[list[str]]:

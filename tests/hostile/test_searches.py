@@ -10,7 +10,7 @@ import pytest
 from hostile._in_process import ends, refuses
 from search.test_explained import TABLES, written
 
-from compressctl.search.kept_tables import read_tables
+from compressctl.search.kept_tables import read_table
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "bytes": a_text(bytes(range(256))),
     "brackets in brackets": a_text("[" * 200_000),
     "a list": a_text("[]"),
-    "a number of 100,000 digits": a_text('{"schema_version": "1.0", "seconds": ' + "9" * 100_000 + "}"),
+    "a number of 100,000 digits": a_text('{"schema_version": "1.1", "seconds": ' + "9" * 100_000 + "}"),
     "half of it": a_text(TABLES.model_dump_json()[:400]),
-    "a version to come": a_text(TABLES.model_dump_json().replace('"1.0"', '"9.0"', 1)),
+    "a version to come": a_text(TABLES.model_dump_json().replace(f'"{TABLES.schema_version}"', '"9.0"', 1)),
 }
 
 
@@ -90,7 +90,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any]] = {
 @pytest.mark.parametrize(("path", "value"), WRONG.values(), ids=WRONG)
 def test_tables_that_could_not_have_been_measured(path: tuple[str | int, ...], value: Any, folder: Path) -> None:
     (folder / "run/tables.json").write_text(of_tables(path, value))
-    assert read_tables(folder / "run") is None
+    assert read_table(folder / "run" / "tables.json") is None
     refuses(folder, "explain-search", "run", says="run has no tables.json")
 
 

@@ -65,3 +65,20 @@ def test_a_graph_is_not_trained(use: str, tmp_path: Path) -> None:
     ) as caught:
         make_plan(load(path), None)
     assert [problem.path for problem in caught.value.problems] == ["stages[0].finetune"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_fine"),
+    [
+        ("quantize.weights", "quantize.static", True),
+        ("quantize.static", "quantize.weights", False),
+        ("quantize.static", "quantize.static", False),
+        ("quantize.dynamic", "quantize.static", False),
+        ("quantize.weights", "quantize.weights", False),
+    ],
+)
+def test_integers_come_after_weights_that_were_rounded_alone(
+    first: str, second: str, tmp_path: Path, *, is_fine: bool
+) -> None:
+    found = [problem.message for problem in problems(tmp_path, f"{{use: {first}}}", f"{{use: {second}}}")]
+    assert found == ([] if is_fine else ["the model is already quantized by an earlier stage"])

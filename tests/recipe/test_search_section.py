@@ -27,7 +27,7 @@ def test_every_limit_reaches_the_search(tmp_path: Path) -> None:
     text = "search: {drop: 2, speedup: 1.5, size: 80KB, prefer: size, time: 1h30m, train: {epochs: 6, learning_rate: 0.01}}"
     section = load(recipe(tmp_path, text)).search
     assert section is not None
-    request = request_of(section)
+    request = request_of(section, Path())
     assert request.goal == Goal(drop=2, speedup=1.5, size_bytes=80_000)
     assert (request.prefer, request.seconds, request.training) == ("size", 5400, {"epochs": 6, "learning_rate": 0.01})
 
@@ -35,7 +35,7 @@ def test_every_limit_reaches_the_search(tmp_path: Path) -> None:
 def test_a_level_gives_what_is_not_said_and_time_may_have_no_end(tmp_path: Path) -> None:
     section = load(recipe(tmp_path, "search: {level: high, drop: 1, time: unlimited}")).search
     assert section is not None
-    request = request_of(section)
+    request = request_of(section, Path())
     assert request.goal == Goal(drop=1, smaller=8, speedup=4)
     assert (request.level, request.seconds) == ("high", None)
 

@@ -74,8 +74,8 @@ def test_limits_hold_up_to_their_own_value(found: Figures, missed: set[str]) -> 
 
 
 def test_an_interval_that_is_too_wide_counts_by_its_lower_end() -> None:
-    assert speed_of(speedup_of(2.0, 1.2, 3.0)) == 1.2
-    assert speed_of(speedup_of(2.0, 1.9, 2.1)) == 2.0
+    assert speed_of(figures(speed=2.0).model_copy(update={"speed": speedup_of(2.0, 1.2, 3.0)})) == 1.2
+    assert speed_of(figures(speed=2.0).model_copy(update={"speed": speedup_of(2.0, 1.9, 2.1)})) == 2.0
 
 
 def test_each_limit_that_alone_stands_in_the_way_is_named_with_the_nearest_file() -> None:

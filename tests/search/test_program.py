@@ -2,11 +2,15 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compressctl.recipe.as_yaml import as_yaml
+from compressctl.recipe.loader import read
+from compressctl.recipe.order import order_problems
 from compressctl.recipe.schema import Prefer
 from compressctl.search.program import INTEGERS, TECHNIQUES, Program, Scales, Seen, words_of
 from compressctl.search.tables import LayerOption, LayerTable, Tables
@@ -193,3 +197,25 @@ def test_weights_alone_are_a_stage_before_integers_that_leaves_them_float() -> N
     (alone,) = program.stages({"conv0": first[4], "conv1": second[2], "conv2": third[0]})
     assert alone["use"] == "quantize.weights"
     assert [one["match"] for one in alone["overrides"]] == ["*", "conv0"]
+
+
+@given(st.data())
+def test_every_choice_is_a_recipe(data: st.DataObject) -> None:
+    """As the search makes it of them: whatever the program mixes, no stage refuses what the one before it made."""
+    full = (
+        *layer(1000, 0.1, 0.5, 0.5),
+        option("weights8", 1000, 0.5, 0.05),
+        option("weights4", 500, 0.5, 0.2),
+    )
+    only = (option("float", 4000, 0.0, 0.0), option("weights4", 500, 0.0, 0.2))
+    program = Program(tables(full, full, full, only).model_copy(update={"rounding": ROUNDING}))
+    choice = {one.name: data.draw(st.sampled_from(one.options)) for one in program.tables.layers}
+    content = {
+        "recipe": "compressctl/v1",
+        "model": {"source": "onnx", "path": "model.onnx"},
+        "data": {"source": "requests", "path": "recorded"},
+        "task": "custom",
+        "stages": [dict(stage) for stage in program.stages(choice)],
+    }
+    recipe, _ = read(Path("recipe.yaml"), text=as_yaml(content))
+    assert list(order_problems(recipe)) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -54,6 +54,8 @@ class StaticOverride(Override):
 
 class StaticParams(TechniqueParams):
     """quantize.static: weights of 8 or 4 bits and 8-bit activations with ranges fixed by calibration."""
+
+    takes_rounded_weights: ClassVar[bool] = True
 
     ranges: Literal["auto"] | RangeMethod = Field(
         "auto",
@@ -244,6 +246,7 @@ WEIGHTS = TechniqueSpec(
     gives=Form.ONNX,
     destroys=("trainability: the weights are integers from here on",),
     quantizes=True,
+    of_weights_alone=True,
     bisects=True,
     sources=(
         "Frantar et al. 2022, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
