@@ -16,8 +16,8 @@ from compressctl.search.program import Program
 from compressctl.search.space import Candidate
 from compressctl.search.tables import LayerOption, LayerTable, Tables
 
-_LIKE = {"weights8": "float", "weights4": "float"}
-"""Widths that compute as another does: weights alone are made float again when the file is loaded, or as they are read."""
+_LIKE = {"weights8": "float", "weights4": "float", "shared16": "int8", "shared8": "int8"}
+"""Options that compute as another does: weights alone are made float again when the file is loaded, or as they are read; shared values are codes of 8 bits."""
 
 
 @dataclass(frozen=True)

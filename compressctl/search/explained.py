@@ -84,13 +84,21 @@ def _decided(recipe: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for stage in _mappings(recipe.get("stages")):
         for override in _mappings(stage.get("overrides")):
-            pattern, width, rank = (override.get(key) for key in ("match", "weights", "rank"))
+            pattern, width, rank, clusters, bits = (
+                override.get(key) for key in ("match", "weights", "rank", "clusters", "bits")
+            )
             if not isinstance(pattern, str):
                 continue
             if stage.get("use") == "factorize.svd" and isinstance(rank, int):
                 found[pattern] = f"{override.get('conv')} rank {rank}"
+            elif stage.get("use") == "share.kmeans" and isinstance(clusters, int):
+                found[pattern] = f"shared{clusters}"
+            elif stage.get("use") == "quantize.weights" and isinstance(bits, int):
+                found[pattern] = f"weights{bits}"
             elif stage.get("use") == "quantize.static" and isinstance(width, str):
-                found[pattern] = width
+                found.setdefault(
+                    pattern, width
+                )  # what is shared has 8 bits too, and weights alone are float to this stage
     return found
 
 

@@ -24,12 +24,16 @@ from compressctl.search.tables import LayerOption, LayerTable, Tables, Technique
 from compressctl.techniques.factorize.layer_ranks import LayerRanks
 from compressctl.techniques.quantize.layer_weights import LayerWeights
 from compressctl.techniques.quantize.layer_widths import LayerWidths
+from compressctl.techniques.share.layer_shares import SHARING, LayerShares
 
 STAGE: Mapping[str, Any] = {"id": "tables", "use": "quantize.mixed", "size": 1.0, "speedup": 1.0}
 """What declares the needs of whoever measures: samples to calibrate with, the target's runtime and its clock."""
 
 SHARES = (0.7, 0.5, 0.35)
 """Of a layer's arithmetic, that its two thinner ones keep at most."""
+
+CLUSTERS = (16, 8)
+"""Different weights that a layer may have."""
 
 _MOST_SAMPLES, _LEAST_SAMPLES, _AT_ONCE = 256, 16, 16
 _PASS = 1.0
@@ -97,6 +101,7 @@ class Measuring:
         self._widths = LayerWidths(self.model, self.run)
         self._ranks = self._decomposed()
         self._weights = self._rounded()
+        self._shares = self._shared()
         self._layers = self._known()
         by_classes = self.run.task in ("classification", "language-model")
         self._distance = kl_divergence if by_classes else relative_squared_distance
@@ -125,6 +130,16 @@ class Measuring:
             return LayerWeights(self.model, self.run, None if self.seconds is None else 0.2 * self.seconds)
         except CompressctlError as error:
             self._left_out.append(f"weights alone: {error.message}")
+            return None
+
+    def _shared(self) -> LayerShares | None:
+        """With what names layers of the graph."""
+        if not self.compares or not self.shares:
+            return None
+        try:
+            return LayerShares(self.model, self.run, CLUSTERS, lambda: self._is_late(0.3))
+        except CompressctlError as error:
+            self._left_out.append(f"shared values: {error.message}")
             return None
 
     def _some_feeds(self, split: Split) -> list[Feed]:
@@ -173,7 +188,7 @@ class Measuring:
         order = sorted(layers, key=lambda name: -layers[name].float_bytes)
         for done, name in enumerate(order):
             self._rows[name] = {}
-            for options in (self._of_widths, self._of_weights, self._of_ranks):
+            for options in (self._of_widths, self._of_weights, self._of_shares, self._of_ranks):
                 for option in options(name):
                     self._rows[name][option.name] = option
             if self._is_late(0.6):
@@ -202,6 +217,7 @@ class Measuring:
             ),
             left_out=tuple(self._left_out),
             rounding={name: dict(given) for name, given in rounding.items()},
+            sharing=dict(SHARING),
             seconds=time.monotonic() - self._began,
             environment=dict(environment),
         )
@@ -254,6 +270,22 @@ class Measuring:
                 width: Width = "weights8" if option == "weights8" else "weights4"
                 yield LayerOption(name=option, width=width, bytes=size, distance={width: far})
 
+    def _of_shares(self, name: str) -> Iterator[LayerOption]:
+        """Few values in 8 bits: how far the sharing alone is, and what 8 bits of the whole layer lose."""
+        rounded = self._rows[name].get("int8")
+        if self._shares is None or rounded is None or self._layers[name].nodes != (name,):
+            return
+        for option, found in self._shares.layers.get(name, {}).items():
+            if self._is_late(0.6):
+                return
+            if found.bytes >= rounded.bytes:
+                continue  # as of depthwise convolutions, whose outputs have nine weights each
+            far = self._far(self._shares.alone(name, option))
+            if math.isfinite(far):
+                distance: dict[Technique, float] = {"shared": far, "int8": rounded.distance["int8"]}
+                clusters = int(option.removeprefix("shared"))
+                yield LayerOption(name=option, clusters=clusters, width="int8", bytes=found.bytes, distance=distance)
+
     def _of_ranks(self, name: str) -> Iterator[LayerOption]:
         """Two thinner layers in 8 bits: how far the ranks alone are, and what 8 bits of the whole layer lose."""
         rounded = self._rows[name].get("int8")
@@ -286,10 +318,11 @@ class Measuring:
         )
         self._time(self._worth_timing(), self.model, self._in_pieces, integer_ms / float_ms)
         for row in self._rows.values():
-            for name, like in (("int8", None), ("int4", None), ("weights8", "float"), ("weights4", "float")):
-                if name in row:
-                    adds = row[like].adds_ms if like is not None else 0.0
-                    row[name] = row[name].model_copy(update={"adds_ms": adds})
+            for name, option in row.items():
+                if option.width in ("weights8", "weights4"):
+                    row[name] = option.model_copy(update={"adds_ms": row["float"].adds_ms})
+                elif option.width in ("int8", "int4") and option.rank is None:
+                    row[name] = option.model_copy(update={"adds_ms": 0.0})
         return float_ms, integer_ms
 
     def _in_pieces(self, name: str, rank: str) -> OnnxModel:

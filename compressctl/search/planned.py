@@ -19,8 +19,8 @@ FAMILY = "layer by layer"
 _ROUNDS: tuple[tuple[float, ...], ...] = ((0.8, 0.4, 0.15), (0.9, 0.5), (0.9, 0.6))
 """Of the loss that is allowed, what each round's choices are expected to lose."""
 
-_WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4", "weights8": "weights8"}
-"""Candidates that have one width everywhere, and tell what a technique's distances come to."""
+_WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4", "weights8": "weights8", "shared16-int8": "shared16"}
+"""Candidates that have one option everywhere, and tell what a technique's distances come to."""
 
 
 @dataclass
@@ -82,7 +82,9 @@ class Planner:
         return {name: self._program.all_at(width) for name, width in _WHOLE.items()}
 
     def _seen(self, points: Mapping[str, Point]) -> Iterator[Seen]:
-        for name, choice in {**self._whole(), **self.choices}.items():
+        offered = {option.name for layer in self.tables.layers for option in layer.options}
+        whole = {name: choice for name, choice in self._whole().items() if _WHOLE[name] in offered}
+        for name, choice in {**whole, **self.choices}.items():
             point = points.get(name)
             if point is not None and point.figures is not None:
                 figures = point.figures
@@ -91,11 +93,13 @@ class Planner:
                 yield Seen(choice, figures.total_bytes, faster, figures.loss.value if figures.loss else None)
 
     def _candidate(self, name: str, choice: Choice) -> Candidate:
-        has_four = any(one.width in ("int4", "weights4") for one in choice.values())
+        has_four = any(one.width in ("int4", "weights4") or one.clusters is not None for one in choice.values())
         ops = {layer.name: layer.op for layer in self.tables.layers}
         # Kernels for blocks of 4-bit weights read products as they are stored; everything else lies in bytes of a plain file.
         packs = any(
-            one.width == "int4" or (one.width == "weights4" and ops[name] not in ("MatMul", "Gemm"))
+            one.width == "int4"
+            or one.clusters is not None
+            or (one.width == "weights4" and ops[name] not in ("MatMul", "Gemm"))
             for name, one in choice.items()
         )
         return Candidate(

@@ -44,17 +44,22 @@ class Foreseen:
 @dataclass(frozen=True)
 class Scales:
     """loss: by technique, the search's loss for one of the tables' distance. time: how many times what an option adds alone it adds among
-    others. bytes: of a file beside its weights; per_integer, per_rounded: what a layer in integers, or with weights alone, adds to those."""
+    others. bytes: of a file beside its weights; of_integers: what conversions add to those of a file in which any layer has integers; per_kept: what a
+    float layer among integers adds beside, which is converted before and after; per_rounded: what a layer with weights alone adds."""
 
     loss: Mapping[Technique, float]
     bytes: float
     time: float = 1.0
-    per_integer: float = 0.0
+    of_integers: float = 0.0
+    per_kept: float = 0.0
     per_rounded: float = 0.0
 
-    def size(self, option: LayerOption) -> float:
-        beside = {"int8": self.per_integer, "int4": self.per_integer, "float": 0.0}.get(option.width, self.per_rounded)
-        return option.bytes + beside
+    def size(self, option: LayerOption, *, has_integers: bool) -> float:
+        kept = self.per_kept if has_integers and option.width not in INTEGERS else 0.0
+        return option.bytes + kept + (self.per_rounded if option.width in _ALONE else 0.0)
+
+    def beside(self, *, has_integers: bool) -> float:
+        return self.bytes + (self.of_integers if has_integers else 0.0)
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,9 @@ class Program:
         return tuple(options) if self.tables.float_ms is None or not timed else timed
 
     def all_at(self, width: str) -> Choice:
-        """Every layer whole, in this width where it may have it, else in its first."""
+        """Every layer in the option of this name where it has it, else in its first."""
         return {
-            layer.name: next((one for one in options if one.width == width and one.rank is None), options[0])
+            layer.name: next((one for one in options if one.name == width), options[0])
             for layer, options in zip(self.tables.layers, self._options, strict=True)
         }
 
@@ -96,14 +101,16 @@ class Program:
 
     def foreseen(self, choice: Choice, scales: Scales) -> Foreseen:
         faster = self.times_faster(choice, scales.time)
-        size = scales.bytes + sum(map(scales.size, choice.values()))
+        has_integers = _has_integers(choice)
+        sizes = (scales.size(one, has_integers=has_integers) for one in choice.values())
+        size = scales.beside(has_integers=has_integers) + sum(sizes)
         return Foreseen(round(size), faster, sum(_loss(one, scales) for one in choice.values()))
 
     def _ms(self, choice: Choice, scale: float) -> float:
         """Of a call. Without any layer in integers nothing is converted, so that it is the float file's, whatever single layers add among integers."""
         assert self.tables.float_ms is not None
         assert self.tables.integer_ms is not None
-        if not any(one.width in INTEGERS for one in choice.values()):
+        if not _has_integers(choice):
             return self.tables.float_ms
         added = scale * sum(one.adds_ms or 0.0 for one in choice.values())
         return max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
@@ -132,14 +139,15 @@ class Program:
         integers = [[-1.0 if one.width in INTEGERS else 0.0 for one in options] for options in offered]
         limits = [] if computes_in_float else [Limit(integers, -1.0)]
         losses = [[_loss(one, scales) for one in options] for options in offered]
-        sizes = [[scales.size(one) for one in options] for options in offered]
+        has_integers = not computes_in_float
+        sizes = [[scales.size(one, has_integers=has_integers) for one in options] for options in offered]
         added = [
             [0.0 if computes_in_float else scales.time * (one.adds_ms or 0.0) for one in options] for options in offered
         ]
         if most_loss is not None:
             limits.append(Limit(losses, most_loss))
         if most_bytes is not None:
-            limits.append(Limit(sizes, most_bytes - scales.bytes))
+            limits.append(Limit(sizes, most_bytes - scales.beside(has_integers=has_integers)))
         if least_faster is not None:
             if self.tables.float_ms is None or self.tables.integer_ms is None:
                 return None
@@ -163,13 +171,19 @@ class Program:
                 overrides.append({"match": literal(name), "rank": int(rank), "conv": scheme})
             split = {"id": "split", "use": "factorize.svd", "if_slower": "keep", "skip_slower": False}
             stages.append({**split, "overrides": overrides})
+        few = {name: one.clusters for name, one in choice.items() if one.clusters is not None}
+        if few:
+            shared: list[dict[str, Any]] = [{"match": "*", "clusters": 0}]
+            shared += [{"match": literal(name), "clusters": clusters} for name, clusters in few.items()]
+            sharing = {"id": "share", "use": "share.kmeans", "if_slower": "keep", **self.tables.sharing}
+            stages.append({**sharing, "overrides": shared})
         nodes = {node: choice[layer.name] for layer in self.tables.layers for node in layer.nodes}
         alone = {node: one for node, one in nodes.items() if one.width in _ALONE}
         if alone:
             rounded = [{"match": literal(node), **self.tables.rounding[one.width]} for node, one in alone.items()]
             weights = {"id": "weights", "use": "quantize.weights", "bits": 4, "if_slower": "keep"}
             stages.append({**weights, "overrides": [{"match": "*", "bits": "float"}, *rounded]})
-        if any(one.width in INTEGERS for one in choice.values()):
+        if _has_integers(choice):
             widths = [
                 {"match": literal(node), "weights": "float" if one.width in _ALONE else one.width}
                 for node, one in nodes.items()
@@ -204,8 +218,7 @@ class Program:
         """Scales by what was measured: least squares of relative errors with a prior of one common scale for all techniques."""
         weights = sum(layer.parameters * 4 for layer in self.tables.layers)
         base = float(self.tables.float_bytes - weights)
-        per = {is_integer: _beside(seen, base, is_integer=is_integer) for is_integer in (True, False)}
-        return Scales(self._loss_scales(seen, drop), base, self._time_scale(seen), per[True], per[False])
+        return Scales(self._loss_scales(seen, drop), base, self._time_scale(seen), *_beside(seen, base))
 
     def _loss_scales(self, seen: Sequence[Seen], drop: float) -> dict[Technique, float]:
         least = max(_LEAST_SEEN * drop, 1e-6)
@@ -228,8 +241,7 @@ class Program:
         found = []
         for one in seen:
             added = sum(option.adds_ms or 0.0 for option in one.choice.values())
-            has_integers = any(option.width in INTEGERS for option in one.choice.values())
-            if one.times_faster and has_integers and abs(added) > 0.05 * integer_ms:
+            if one.times_faster and _has_integers(one.choice) and abs(added) > 0.05 * integer_ms:
                 found.append((float_ms / one.times_faster - integer_ms) / added)
         return min(max(float(np.median(found)), 0.25), 4.0) if found else 1.0
 
@@ -238,14 +250,28 @@ def _loss(option: LayerOption, scales: Scales) -> float:
     return sum(scales.loss[name] * far for name, far in option.distance.items())
 
 
-def _beside(seen: Sequence[Seen], base: float, *, is_integer: bool) -> float:
-    """What each such layer adds to a file beside its weights, at the median of the files in which all that is rounded is of that kind."""
-    found = []
-    for one in seen:
-        kinds = [option.width in INTEGERS for option in one.choice.values() if option.width != "float"]
-        if kinds and all(kind is is_integer for kind in kinds):
-            found.append((one.total_bytes - sum(option.bytes for option in one.choice.values()) - base) / len(kinds))
-    return float(np.median(found)) if found else 0.0
+def _has_integers(choice: Choice) -> bool:
+    return any(one.width in INTEGERS for one in choice.values())
+
+
+def _beside(seen: Sequence[Seen], base: float) -> tuple[float, float, float]:
+    """`of_integers`, `per_kept` and `per_rounded`, each at the median of the files that tell it alone. Where none tells what a float layer adds among
+    integers, it is taken for a layer's share of the first."""
+    extra = [one.total_bytes - base - sum(option.bytes for option in one.choice.values()) for one in seen]
+    rounded = [sum(option.width in _ALONE for option in one.choice.values()) for one in seen]
+    kept = [sum(option.width not in INTEGERS for option in one.choice.values()) for one in seen]
+    files = list(zip(seen, extra, rounded, kept, strict=True))
+    each = _median([more / few for one, more, few, _ in files if few and not _has_integers(one.choice)])
+    whole = _median([more - each * few for _, more, few, floats in files if not floats])
+    share = whole / max(len(seen[0].choice), 1) if seen else 0.0
+    mixed = [
+        (more - whole - each * few) / floats for one, more, few, floats in files if floats and _has_integers(one.choice)
+    ]
+    return whole, _median(mixed) if mixed else share, each
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else 0.0
 
 
 def _distances(choice: Choice) -> np.ndarray:
@@ -255,8 +281,14 @@ def _distances(choice: Choice) -> np.ndarray:
 
 def words_of(choice: Choice) -> str:
     """As in "12 layers in 8 bits, 5 in 4, 2 in float"."""
-    kinds = Counter("in two thinner ones, 8 bits" if one.rank else _WORDS[one.width] for one in choice.values())
+    kinds = Counter(map(_in_words, choice.values()))
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _in_words(option: LayerOption) -> str:
+    if option.rank is not None:
+        return "in two thinner ones, 8 bits"
+    return _WORDS[option.width] if option.clusters is None else f"of {option.clusters} shared values, 8 bits"
 
 
 _ALONE = ("weights8", "weights4")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
-from compressctl.search.tables import LayerOption, Width
+from compressctl.search.tables import LayerOption
 
 Kind = Literal["plain", "calibrated", "planned", "searched", "shaped", "trained", "learned"]
 KINDS: tuple[Kind, ...] = ("plain", "calibrated", "planned", "searched", "shaped", "trained", "learned")
@@ -35,8 +35,8 @@ class After:
 @dataclass(frozen=True)
 class Candidate:
     """stages: as in a recipe. weight: work beside others of its kind. compressed: whether constants lie in the file as indices and
-    codebooks. after: every one must hold. shape: the candidate that has the same shapes and is not trained. width: that all layers have which may; None
-    where they have several, or something else is done. choice: by layer, of one that tables foresaw. is_clocked: whether this machine's clock decides
+    codebooks. after: every one must hold. shape: the candidate that has the same shapes and is not trained. width: the option
+    of tables that all layers have which may; None where they have several, or something else is done. choice: by layer, of one that tables foresaw. is_clocked: whether this machine's clock decides
     what it is."""
 
     name: str
@@ -49,7 +49,7 @@ class Candidate:
     risk: int = EIGHT_BITS
     after: tuple[After, ...] = ()
     shape: str | None = None
-    width: Width | None = None
+    width: str | None = None
     choice: Mapping[str, LayerOption] | None = None
     is_clocked: bool = False
 
@@ -230,6 +230,18 @@ def _shared() -> Iterator[Candidate]:
             risk=FEWER_BITS,
             after=(After("shared16", "near"),) if clusters == 8 else (),
             width="float",
+        )
+        share = {"id": "share", "use": "share.kmeans", "clusters": clusters, "compensate": True, "if_slower": "keep"}
+        yield Candidate(
+            f"shared{clusters}-int8",
+            "int8",
+            f"{clusters} values for the weights of a layer, errors made good by later weights, then 8 bits",
+            "searched",
+            (share, static()),
+            compressed=True,
+            risk=FEWER_BITS,
+            after=(After("int8", "near"), *((After("shared16-int8", "near"),) if clusters == 8 else ())),
+            width=f"shared{clusters}",
         )
 
 

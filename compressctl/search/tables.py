@@ -10,7 +10,7 @@ from compressctl.measure.results import Result
 
 TABLES_VERSION = "1.1"
 
-Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank"]
+Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank", "shared"]
 Width = Literal["float", "int8", "int4", "weights8", "weights4"]
 """8 and 4 bits with activations in 8, or of weights alone."""
 
@@ -18,8 +18,12 @@ Width = Literal["float", "int8", "int4", "weights8", "weights4"]
 class LayerOption(Result):
     """One way of one layer."""
 
-    name: str = Field(description="as in int8, or channel rank 24")
+    name: str = Field(description="as in int8, channel rank 24, or shared16")
     rank: str | None = Field(None, description="the option of factorize.svd; null where the layer stays whole")
+    clusters: int | None = Field(
+        None,
+        description="different weights, up to a scale per output, which share.kmeans chooses; null where it does not",
+    )
     width: Width = Field(
         description="of the layer's weights, or of its pieces': beside activations of 8 bits, or alone"
     )
@@ -65,6 +69,7 @@ class Tables(Result):
     layers: tuple[LayerTable, ...]
     left_out: tuple[str, ...] = Field((), description="layers that nothing was measured of, each with why")
     rounding: dict[str, dict[str, Any]] = Field({}, description="of weights8 and weights4, as quantize.weights is told")
+    sharing: dict[str, Any] = Field({}, description="beside clusters, as share.kmeans is told (1.1)")
     seconds: float
     environment: dict[str, Any] = Field({}, description="machine and packages")
 

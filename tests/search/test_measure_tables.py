@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx.numpy_helper import to_array
 from support.digit_network import context, digits, fitted_network
 
 from compressctl.core.model import OnnxModel
@@ -16,6 +17,8 @@ from compressctl.search.program import Choice, Program
 from compressctl.search.tables import LayerOption, Tables
 
 LAYERS = ("stem", "body", "head")
+WIDE = ("body", "head")
+"""With more weights to an output than a codebook has entries."""
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +72,10 @@ def test_every_layer_has_every_option(tables: Tables) -> None:
     assert [layer.name for layer in tables.layers] == list(LAYERS)
     for layer in tables.layers:
         names = [one.name for one in layer.options]
-        assert names[:5] == ["int8", "int4", "float", "weights8", "weights4"]
-        assert all("rank" in name for name in names[5:])
+        shared = ["shared16", "shared8"] if layer.name in WIDE else []
+        expected = ["int8", "int4", "float", "weights8", "weights4", *shared]
+        assert names[: len(expected)] == expected
+        assert all("rank" in name for name in names[len(expected) :])
     assert any(one.rank for one in _layer(tables, "body").options)
     assert not tables.left_out
 
@@ -89,12 +94,46 @@ def test_a_distance_is_that_of_the_file_that_the_recipe_makes(
     assert option(tables, layer, name).distance[choice[layer].width] == pytest.approx(far, rel=0.05, abs=1e-6)
 
 
+@pytest.mark.parametrize("layer", WIDE)
+@pytest.mark.parametrize("name", ["shared16", "shared8"])
+def test_a_distance_of_shared_values_is_that_of_the_float_file_that_the_stage_makes(
+    layer: str, name: str, tables: Tables, model: OnnxModel, run: RunContext
+) -> None:
+    """What 8 bits lose on top is the layer's own in 8 bits."""
+    assert run.data is not None
+    one = option(tables, layer, name)
+    share, static = Program(tables).stages({**all_float(tables), layer: one})
+    assert static["use"] == "quantize.static"
+    made = applied(model, run, (share,))
+    batch = next(run.data.split("calibration").batches(tables.samples))
+    inputs = {model.signature.inputs[0].name: next(iter(batch.inputs.values()))}
+    far = kl_divergence(outputs(model, run, inputs), outputs(made, run, inputs))
+    # The stage draws other rows of the layer's inputs where it looks at fewer layers.
+    assert one.distance["shared"] == pytest.approx(far, rel=0.3, abs=1e-6)
+    assert one.distance["int8"] == option(tables, layer, "int8").distance["int8"]
+    assert one.adds_ms == option(tables, layer, "int8").adds_ms
+
+
+def test_shared_values_in_8_bits_are_few_in_the_file(tables: Tables, model: OnnxModel, run: RunContext) -> None:
+    choice = {**all_float(tables), **{name: option(tables, name, "shared8") for name in WIDE}}
+    made = applied(model, run, Program(tables).stages(choice))
+    assert made.quant is not None
+    for name in WIDE:
+        weight = next(weight for weight in made.quant.weights if weight.startswith(name))
+        values = to_array(next(tensor for tensor in made.body.graph.initializer if tensor.name == weight))
+        quant = made.quant.weights[weight]
+        by_output = np.moveaxis(values, quant.axis or 0, 0).reshape(values.shape[quant.axis or 0], -1)
+        codes = np.rint(by_output / np.asarray(quant.scale).reshape(-1, 1))
+        assert max(len(np.unique(row)) for row in codes) <= 8
+
+
 def test_what_is_rounded_more_is_farther(tables: Tables) -> None:
     for layer in LAYERS:
         far = {one.name: sum(one.distance.values()) for one in _layer(tables, layer).options}
         assert far["float"] == 0
         assert far["int8"] < far["int4"]
         assert far["weights8"] < far["weights4"]
+        assert layer not in WIDE or far["shared16"] < far["shared8"]
 
 
 def test_a_choice_of_everything_at_once_is_a_recipe_that_runs(

@@ -108,3 +108,12 @@ def test_a_file_that_was_timed_again_in_full_changes_no_later_choice() -> None:
     }
     assert first.more(seen) == second.more({**seen, **again})
     assert first.scales == second.scales
+
+
+def test_a_file_whose_option_no_layer_has_tells_nothing() -> None:
+    """As shared values of a network in torch, which the tables of its graph do not have."""
+    points = measured()
+    first, second = planner(Goal(drop=2.0)), planner(Goal(drop=2.0))
+    first.more(points)
+    second.more({**points, "shared16-int8": point("shared16-int8", figures(100, 50.0, 0.0))})
+    assert first.scales == second.scales

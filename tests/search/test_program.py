@@ -45,6 +45,8 @@ def layer(size: int, far8: float, far4: float, float_adds: float) -> tuple[Layer
     )
 
 
+LAYER = layer(1000, 0.1, 0.5, 0.5)
+
 LAYERS = st.lists(
     st.builds(
         layer,
@@ -164,9 +166,14 @@ def test_what_layers_add_beside_their_weights_is_learned_by_kind() -> None:
         Seen(program.all_at("weights8"), base + 4 * 1000 + 4 * 50, 1.0, 0.1),
     ]
     found = program.fitted(seen, drop=1.0)
-    assert (found.per_integer, found.per_rounded) == (300, 50)
+    assert (found.of_integers, found.per_kept, found.per_rounded) == (4 * 300, 300, 50)
     mixed = {**program.all_at("int8"), "conv0": rounded}
-    assert program.foreseen(mixed, found).total_bytes == base + 4000 + 3 * 300 + 50
+    assert program.foreseen(mixed, found).total_bytes == base + 4 * 1000 + 4 * 300 + 300 + 50
+    # What a file tells in which both are is believed.
+    found = program.fitted([*seen, Seen(mixed, base + 4 * 1000 + 4 * 300 + 450 + 50, 1.5, 0.1)], drop=1.0)
+    assert (found.of_integers, found.per_kept, found.per_rounded) == (4 * 300, 450, 50)
+    for one in (*seen, Seen(mixed, base + 4 * 1000 + 4 * 300 + 450 + 50, 1.5, 0.1)):
+        assert program.foreseen(one.choice, found).total_bytes == one.total_bytes
 
 
 def test_a_choice_is_written_as_stages_and_words() -> None:
@@ -177,6 +184,17 @@ def test_a_choice_is_written_as_stages_and_words() -> None:
     assert static["overrides"] == [{"match": "conv1", "weights": "int4"}]
     assert words_of(choice) == "1 in two thinner ones, 8 bits, 1 in 4 bits"
     assert [stage["use"] for stage in program.stages(program.all_at("int8"))] == ["quantize.static"]
+
+
+def test_shared_values_are_a_stage_before_integers() -> None:
+    few = option("int8", 500, 0.0, 0.2).model_copy(update={"name": "shared8", "clusters": 8})
+    program = Program(tables((*LAYER, few), LAYER).model_copy(update={"sharing": {"compensate": True}}))
+    choice = {"conv0": few, "conv1": program.tables.layers[1].options[1]}
+    share, static = program.stages(choice)
+    assert share["compensate"]
+    assert share["overrides"] == [{"match": "*", "clusters": 0}, {"match": "conv0", "clusters": 8}]
+    assert static["overrides"] == [{"match": "conv0", "weights": "int8"}, {"match": "conv1", "weights": "int4"}]
+    assert words_of(choice) == "1 of 8 shared values, 8 bits, 1 in 4 bits"
 
 
 ROUNDING = {"weights8": {"bits": 8, "granularity": "channel"}, "weights4": {"bits": 4, "method": "gptq"}}
@@ -206,6 +224,7 @@ def test_every_choice_is_a_recipe(data: st.DataObject) -> None:
         *layer(1000, 0.1, 0.5, 0.5),
         option("weights8", 1000, 0.5, 0.05),
         option("weights4", 500, 0.5, 0.2),
+        option("int8", 500, 0.0, 0.2).model_copy(update={"name": "shared16", "clusters": 16}),
     )
     only = (option("float", 4000, 0.0, 0.0), option("weights4", 500, 0.0, 0.2))
     program = Program(tables(full, full, full, only).model_copy(update={"rounding": ROUNDING}))

@@ -41,14 +41,14 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     if not chosen.shared:
         raise nothing_to("share", model, network, chosen.left)
     layers = [layer for layer in layers if layer.name in chosen.shared]
-    moments, grams = _inputs(network, layers, params, run)
+    moments, grams = inputs_of(network, layers, params, run)
     heavy = _importance(model, network, layers, moments, params, run)
     facts: dict[str, Any] = facts_of(network)
     if params.budget is not None:
         from compressctl.techniques.share._budget import within_budget
 
         chosen, facts["budget"] = within_budget(network, layers, chosen, heavy, params, run)
-    found = {layer.name: _shared(layer, chosen.shared[layer.name], params, heavy, run) for layer in layers}
+    found = {layer.name: shared_of(layer, chosen.shared[layer.name], params, heavy, run) for layer in layers}
     for number, layer in enumerate(layers):
         if layer.name in grams:
             found[layer.name] = compensate(as_rows(layer.weight), found[layer.name], grams.pop(layer.name))
@@ -70,9 +70,10 @@ def apply(model: Model, params: KmeansParams, run: RunContext) -> StageResult:
     return StageResult(ours, {**_facts(layers, found, chosen, network, before), **unshared, **facts})
 
 
-def _shared(
+def shared_of(
     layer: Layer, codebooks: Codebooks, params: KmeansParams, heavy: Mapping[str, np.ndarray], run: RunContext
 ) -> Shared:
+    """Each weight at the entry that is nearest. heavy: by layer, what an error counts. Raises StageError for weights that are not finite."""
     rng = np.random.default_rng([run.seed, layer.weight.size])
     try:
         return share(as_rows(layer.weight), codebooks, params, heavy.get(layer.name), rng)
@@ -80,7 +81,7 @@ def _shared(
         raise StageError(f"{layer.name}: {error}", hint="check the weights that the model was loaded with") from error
 
 
-def _inputs(
+def inputs_of(
     network: Network, layers: Sequence[Layer], params: KmeansParams, run: RunContext
 ) -> tuple[dict[str, Moments], dict[str, np.ndarray]]:
     """What enters each layer, where anything asks for it: moments, and (groups, columns, columns) sums of products."""
