@@ -717,6 +717,87 @@ def _locks() -> list[bytes]:
     ]
 
 
+def _search_tables(data: bytes, folder: Path) -> None:
+    """What layers lose and take, of a search or of another machine: shown, put together with times, and chosen by."""
+    from compressctl.search.costs import Costs
+    from compressctl.search.explained import rows
+    from compressctl.search.kept_tables import read_table
+    from compressctl.search.planned import Planner
+    from compressctl.search.request import Goal
+
+    (folder / "tables.json").write_bytes(data)
+    found = read_table(folder / "tables.json")
+    if found is None:
+        raise UsageError("no tables")
+    list(rows(found, None, None))
+    merged = Costs(found, folder / "tables.json").with_times(found)
+    planner = Planner(merged, Goal(drop=2.0, speedup=1.2), 4000, "balanced")
+    for one in planner.more({}):
+        Costs(found, folder / "tables.json").on_target(one)
+
+
+def _search_results(data: bytes, folder: Path) -> None:
+    """search.json as explain-search reads it and pages show it."""
+    from compressctl.search import as_html, as_markdown
+    from compressctl.search.explained import point_of, read
+
+    (folder / "search.json").write_bytes(data)
+    (folder / "tables.json").write_bytes(_layer_tables()[0])
+    found, _ = read(folder)
+    point_of(found, None)
+    as_html.render(found)
+    as_markdown.render(found)
+
+
+def _layer_tables() -> list[bytes]:
+    options = [
+        {"name": "int8", "width": "int8", "bytes": 900, "adds_ms": 0.0, "distance": {"int8": 0.1}},
+        {"name": "float", "width": "float", "bytes": 3600, "adds_ms": 0.2, "distance": {"float": 0.0}},
+        {"name": "shared8", "clusters": 8, "width": "int8", "bytes": 400, "adds_ms": 0.0, "distance": {"shared": 0.2}},
+        {
+            "name": "channel rank 4",
+            "rank": "channel rank 4",
+            "width": "int8",
+            "bytes": 500,
+            "distance": {"low rank": 1.0},
+        },
+    ]
+    target = {
+        "backend": "onnxruntime",
+        "device": "cpu",
+        "profile": "arm64",
+        "threads": 4,
+        "batch_size": 1,
+        "shapes": {},
+    }
+    layers = [
+        {"name": name, "nodes": [name], "op": "Conv", "parameters": 900, "options": options[:count]}
+        for name, count in (("a", 4), ("b", 2))
+    ]
+    content = {
+        "schema_version": "1.1", "key": "k", "distance": "d", "samples": 9, "target": target, "float_ms": 4.0, "integer_ms": 2.0,
+        "float_bytes": 9000, "layers": layers, "seconds": 1.0, "sharing": {"compensate": True},
+    }  # fmt: skip
+    return [json.dumps(content).encode()]
+
+
+def _searches() -> list[bytes]:
+    loss = {"value": 0.5, "kind": "metric", "what": "accuracy", "unit": "points", "split": "validation", "samples": 9}
+    speed = {"ratio": 2.0, "low": 1.9, "high": 2.1, "verdict": "faster"}
+    figures = {"total_bytes": 900, "smaller": 4.0, "transport_bytes": 800, "speed": speed, "loss": loss}
+    point = {
+        "name": "int8", "family": "int8", "words": "8 bits", "key": "k", "state": "measured", "figures": figures, "seconds": 1.0,
+        "measure_seconds": 0.5, "weight": 1.0, "kind": "planned", "risk": 1, "recipe": {"stages": [{"use": "quantize.static"}]},
+        "predicted": {"by": "tables", "total_bytes": 950, "times_faster": 2.2, "loss": 0.4},
+    }  # fmt: skip
+    content = {
+        "schema_version": "1.3", "name": "net", "status": "met", "exit_code": 0, "summary": ["Found."], "level": None, "prefer": "balanced",
+        "goal": [{"name": "drop", "asked": 1.0, "words": "at most 1 lost"}], "judged": "by labels", "chosen": "int8", "points": [point],
+        "not_tried": [{"name": "x", "family": "y", "words": "z", "reason": "w"}], "original_bytes": 3600, "seconds": 2.0, "tables": "tables.json",
+    }  # fmt: skip
+    return [json.dumps(content).encode()]
+
+
 def _facts(data: bytes, folder: Path) -> None:
     """A model's file as rules of a zoo ask for it. Whatever is wrong is a fact, too."""
     from compressctl.zoo.facts_worker import facts_of
@@ -814,6 +895,8 @@ TARGETS = {
     "packed": Target(_packed, _packed_files),
     "report": Target(_report, _reports),
     "lock": Target(_lock, _locks),
+    "search_tables": Target(_search_tables, _layer_tables),
+    "search_results": Target(_search_results, _searches),
     "zoo_manifest": Target(_zoo_manifest, _manifests),
     "zoo_results": Target(_zoo_results, _zoo_files),
     "model_facts": Target(_facts, _models),

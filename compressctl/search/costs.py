@@ -20,6 +20,9 @@ _LIKE = {"weights8": "float", "weights4": "float", "shared16": "int8", "shared8"
 """Options that compute as another does: weights alone are made float again when the file is loaded, or as they are read; shared values are codes of 8 bits."""
 
 
+_LONGEST_NAME = 100
+
+
 @dataclass(frozen=True)
 class Costs:
     """tables: of the same model, in which float and integer files were timed. file: as it was named."""
@@ -61,11 +64,11 @@ class Costs:
 
     @property
     def used(self) -> CostsOf:
-        target = self.tables.target
+        target, machine = self.tables.target, self.tables.environment.get("cpu")
         return CostsOf(
             file=str(self.file),
-            machine=str(self.tables.environment.get("cpu", "a machine that the file does not name")),
-            threads=target.get("threads"),
+            machine=str(machine)[:_LONGEST_NAME] if machine else "a machine that the file does not name",
+            threads=target.threads if target is not None else None,
             float_ms=self.tables.float_ms,
         )
 
@@ -94,12 +97,13 @@ def read_costs(file: Path, target: Mapping[str, Any]) -> Costs:
             f"--costs {file}: no table of layers that this version reads",
             hint="`compressctl tables measure MODEL --output tables.json` writes one on the machine that will serve the file",
         )
-    if found.float_ms is None or found.integer_ms is None:
+    timed = found.target
+    if timed is None or found.float_ms is None or found.integer_ms is None:
         raise UsageError(
             f"--costs {file}: nothing in it was timed", hint="run `compressctl tables measure` on that machine"
         )
-    for name, default in (("backend", "onnxruntime"), ("batch_size", 1)):
-        there, here = found.target.get(name), target.get(name, default)
+    for name, there, default in (("backend", timed.backend, "onnxruntime"), ("batch_size", timed.batch_size, 1)):
+        here = target.get(name, default)
         if there != here:
             raise UsageError(
                 f"--costs {file}: measured for {name} {there}, and this search is for {name} {here}",

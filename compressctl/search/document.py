@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,12 @@ SCHEMA_VERSION = "1.3"
 BY_TABLES = "tables"
 """What told a file whose layers were chosen one by one."""
 
+_MOST, _MOST_BYTES = 1e9, 1 << 50
+Seconds = Annotated[float, Field(ge=0, le=_MOST)]
+Ratio = Annotated[float, Field(gt=0, le=_MOST)]
+Bytes = Annotated[int, Field(ge=1, le=_MOST_BYTES)]
+"""Bounded, since files of other machines are read, too."""
+
 LossKind = Literal["metric", "decoded results", "outputs"]
 
 
@@ -20,7 +26,7 @@ class Loss(Result):
     """Against the original on the same samples; below 0 where the file is better."""
 
     value: float = Field(
-        description="of a metric in percent points, else in the metric's unit; of decoded results and outputs percent"
+        description="of a metric in percent points, else in the metric's unit; of decoded results and outputs percent",
     )
     kind: LossKind = Field(
         description="metric: the task's own, on labels; decoded results: those of the original that are missing or those that it does "
@@ -36,7 +42,7 @@ class Loss(Result):
 class OnTarget(Result):
     """What a file is foretold to take on the machine that will serve it, by that machine's costs of single layers."""
 
-    times_faster: float | None = Field(description="than the float file; null where the costs tell nothing of it")
+    times_faster: Ratio | None = Field(description="than the float file; null where the costs tell nothing of it")
     why: str = Field("", description="why that is null")
 
 
@@ -52,9 +58,9 @@ class CostsOf(Result):
 class Figures(Result):
     """One exported file."""
 
-    total_bytes: int
-    smaller: float = Field(description="the float file's bytes over this file's")
-    transport_bytes: int
+    total_bytes: Bytes
+    smaller: Ratio = Field(description="the float file's bytes over this file's")
+    transport_bytes: Bytes
     speed: Speedup | None = Field(description="against the float file, same runtime; null where it was not timed")
     on_target: OnTarget | None = Field(
         None, description="instead of speed, where costs of another machine were given; null where none were (1.3)"
@@ -74,9 +80,9 @@ class Predicted(Result):
     by: str = Field(
         description="what told it: a network that was cut in the same way and not trained, or `tables`, summed over layers (1.2)"
     )
-    total_bytes: int
+    total_bytes: Bytes
     speed: Speedup | None = Field(None, description="of that network, timed; null where tables told it")
-    times_faster: float | None = Field(None, description="by tables, which have no interval (1.2)")
+    times_faster: Ratio | None = Field(None, description="by tables, which have no interval (1.2)")
     loss: float | None = Field(None, description="by tables, in the unit of the measured one (1.2)")
 
 
@@ -99,8 +105,8 @@ class Point(Result):
     confirmed_run: str | None = Field(None, description="folder of that run")
     reason: str = Field("", description="why it failed")
     exit_code: int = Field(0, description="what a run of its own would end with")
-    seconds: float
-    measure_seconds: float = Field(description="of these, what exporting and measuring took")
+    seconds: Seconds
+    measure_seconds: Seconds = Field(description="of these, what exporting and measuring took")
     weight: float = Field(description="how much work it is beside others of its kind, for estimates")
     kind: str = Field(
         description="plain, calibrated, searched, planned (chosen layer by layer by tables), shaped (cut and not trained), trained or learned: "
@@ -166,9 +172,9 @@ class Search(Result):
     costs: CostsOf | None = Field(
         None, description="of the machine that all speeds are foretold for; null where they were timed here (1.3)"
     )
-    original_bytes: int | None
-    seconds: float = Field(description="of this start")
-    seconds_by_kind: dict[str, float] = Field({}, description="of this start")
+    original_bytes: Bytes | None
+    seconds: Seconds = Field(description="of this start")
+    seconds_by_kind: dict[str, Seconds] = Field({}, description="of this start")
     environment: dict[str, Any] = Field({}, description="machine and packages")
 
 

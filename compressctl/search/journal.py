@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, UsageError
 from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import lock, write_whole
@@ -64,14 +64,20 @@ def key_of(*parts: Any) -> str:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Make the search's folder, and keep other searches out of it meanwhile. Raises UsageError where it holds something else, cannot be
-    made, or is another search's now."""
+    """Make the search's folder, and keep other searches out of it meanwhile. A search that was refused leaves no new folder. Raises UsageError
+    where it holds something else, cannot be made, or is another search's now."""
+    new = [place for place in (folder / _FOLDER, folder, *folder.parents) if not place.exists()]
     _make(folder)
     held = lock(folder / _FOLDER)
     if held is None:
         raise UsageError(f"another search works in {folder}", hint="wait for it, or name another --output")
     try:
         yield
+    except CompressctlError:
+        for place in new:
+            with suppress(OSError):  # something was written to it
+                place.rmdir()
+        raise
     finally:
         os.close(held)
 

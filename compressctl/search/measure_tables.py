@@ -20,7 +20,7 @@ from compressctl.graph.tensors import size_bytes
 from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
 from compressctl.pipeline.executor import Executor
 from compressctl.search.facts import Facts
-from compressctl.search.tables import LayerOption, LayerTable, Tables, Technique, Width
+from compressctl.search.tables import LayerOption, LayerTable, Tables, Technique, TimedTarget, Width
 from compressctl.techniques.factorize.layer_ranks import LayerRanks
 from compressctl.techniques.quantize.layer_weights import LayerWeights
 from compressctl.techniques.quantize.layer_widths import LayerWidths
@@ -366,14 +366,13 @@ class Measuring:
             self.run.events.progress("timing layers in place", start + len(part), len(options))
 
 
-def _target(target: Target) -> dict[str, Any]:
+def _target(target: Target) -> TimedTarget:
     """What decides times."""
-    shapes = {name: list(shape) for name, shape in target.input_shapes.items()}
-    return {
-        "backend": target.backend,
-        "device": target.device,
-        "profile": target.profile,
-        "threads": target.threads,
-        "batch_size": target.batch_size,
-        "shapes": shapes,
-    }
+    return TimedTarget(
+        backend=target.backend,
+        device=target.device,
+        profile=target.profile,
+        threads=target.threads,
+        batch_size=target.batch_size,
+        shapes=dict(target.input_shapes),
+    )

@@ -65,7 +65,9 @@ class Planner:
         told = self.foreseen.get(name)
         if told is None:
             return None
-        return Predicted(by=BY_TABLES, total_bytes=told.total_bytes, times_faster=told.times_faster, loss=told.loss)
+        return Predicted(
+            by=BY_TABLES, total_bytes=max(1, told.total_bytes), times_faster=told.times_faster, loss=told.loss
+        )
 
     def _solved(self, scales: Scales, shares: tuple[float, ...]) -> Iterator[Choice]:
         """Within all limits for each share of the loss, and for the first of them without integers, too, where their times are least sure; where there

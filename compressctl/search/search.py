@@ -76,7 +76,8 @@ def _search(
     costs = None
     if request.costs is not None:
         costs = read_costs(request.costs, subject.content["target"])
-        subject = subject.on(costs.tables.target)
+        if costs.tables.target is not None:
+            subject = subject.on(costs.tables.target.profile)
     facts = read_facts(subject.recipe(), cache, listeners)
     if facts.samples and subject.deals_samples and not facts.can_train:
         sizes = sizes_to_choose_by(facts.samples)

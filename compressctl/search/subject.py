@@ -10,6 +10,7 @@ from typing import Any
 
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
+from compressctl.core.target import Profile
 from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.compose import compose
 from compressctl.recipe.loader import read
@@ -44,12 +45,12 @@ class Subject:
         content = {**copy.deepcopy(self.content), **sections, "stages": [dict(stage) for stage in stages]}
         return read(self.base / "recipe.yaml", text=as_yaml(content))[0]
 
-    def on(self, target: Mapping[str, Any]) -> Subject:
-        """For a machine of this profile, unless the recipe says which. target: as tables of its costs name it."""
+    def on(self, profile: Profile) -> Subject:
+        """For a machine of this profile, unless the recipe says which."""
         own = self.content["target"]
-        if own.get("profile", "auto") != "auto" or "profile" not in target:
+        if own.get("profile", "auto") != "auto":
             return self
-        return replace(self, content={**self.content, "target": {**own, "profile": target["profile"]}})
+        return replace(self, content={**self.content, "target": {**own, "profile": profile}})
 
     def dealt(self, validation: int, calibration: int) -> Subject:
         """With other sizes of splits."""

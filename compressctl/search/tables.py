@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field
 
+from compressctl.core.target import Profile
 from compressctl.measure.results import Result
 
 TABLES_VERSION = "1.1"
@@ -13,6 +14,13 @@ TABLES_VERSION = "1.1"
 Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank", "shared"]
 Width = Literal["float", "int8", "int4", "weights8", "weights4"]
 """8 and 4 bits with activations in 8, or of weights alone."""
+
+
+_MOST = 1e9
+_MOST_BYTES = 1 << 50
+Figure = Annotated[float, Field(ge=-_MOST, le=_MOST)]
+"""Whoever wrote the file: sums of what it holds stay numbers."""
+Milliseconds = Annotated[float, Field(ge=1e-6, le=_MOST)]
 
 
 class LayerOption(Result):
@@ -27,13 +35,15 @@ class LayerOption(Result):
     width: Width = Field(
         description="of the layer's weights, or of its pieces': beside activations of 8 bits, or alone"
     )
-    bytes: int = Field(ge=0, description="of its weights, scales included, codes of 4 bits two to a byte")
-    adds_ms: FiniteFloat | None = Field(
+    bytes: int = Field(
+        ge=0, le=_MOST_BYTES, description="of its weights, scales included, codes of 4 bits two to a byte"
+    )
+    adds_ms: Figure | None = Field(
         None,
         description="to one call of a file in which every layer has 8 bits, timed in place; of thinner layers what they change "
         "of the float file's time, scaled to the other's; null where nothing timed it",
     )
-    distance: dict[Technique, FiniteFloat] = Field(
+    distance: dict[Technique, Figure] = Field(
         description="how far the outputs are from the original's when this alone is changed, by what changes it; empty where nothing was "
         "compared: tables of times alone"
     )
@@ -45,8 +55,19 @@ class LayerTable(Result):
     name: str = Field(description="of the first node that reads its weight")
     nodes: tuple[str, ...] = Field(min_length=1, description="all that do: they get one option")
     op: str
-    parameters: int
+    parameters: int = Field(ge=0, le=_MOST_BYTES)
     options: tuple[LayerOption, ...] = Field(min_length=1)
+
+
+class TimedTarget(Result):
+    """What was timed."""
+
+    backend: str = Field(max_length=100)
+    device: str = Field(max_length=100)
+    profile: Profile
+    threads: int = Field(ge=0, description="0 is all")
+    batch_size: int = Field(ge=1)
+    shapes: dict[str, tuple[int, ...]] = Field(description="of the call's inputs, by name")
 
 
 class Tables(Result):
@@ -56,16 +77,12 @@ class Tables(Result):
     key: str = Field(description="of everything that decides them")
     distance: str = Field(description="what tells outputs apart; empty where nothing was compared")
     samples: int = Field(description="calibration samples by which distances were measured")
-    target: dict[str, Any] = Field(
-        {}, description="what was timed: backend, device, profile, threads, batch and the inputs' shapes (1.1)"
+    target: TimedTarget | None = Field(None, description="what was timed (1.1)")
+    float_ms: Milliseconds | None = Field(
+        None, description="of one call of the float file, in the same rounds as the next"
     )
-    float_ms: FiniteFloat | None = Field(
-        None, gt=0, description="of one call of the float file, in the same rounds as the next"
-    )
-    integer_ms: FiniteFloat | None = Field(
-        None, gt=0, description="with every layer in 8 bits; what `adds_ms` are added to"
-    )
-    float_bytes: int = Field(description="of the float file")
+    integer_ms: Milliseconds | None = Field(None, description="with every layer in 8 bits; what `adds_ms` are added to")
+    float_bytes: int = Field(ge=0, le=_MOST_BYTES, description="of the float file")
     layers: tuple[LayerTable, ...]
     left_out: tuple[str, ...] = Field((), description="layers that nothing was measured of, each with why")
     rounding: dict[str, dict[str, Any]] = Field({}, description="of weights8 and weights4, as quantize.weights is told")

@@ -132,7 +132,9 @@ def _errors(told: Sequence[tuple[Predicted, Figures]]) -> str:
     of_time = [
         abs(ratio / came.speed.ratio - 1)
         for said, came in told
-        if came.speed is not None and (ratio := said.speed.ratio if said.speed else said.times_faster) is not None
+        if came.speed is not None
+        and came.speed.ratio > 0
+        and (ratio := said.speed.ratio if said.speed else said.times_faster) is not None
     ]
     time = f", of their time {statistics.median(of_time):.1%}" if of_time else ""
     return f"median error of their size {statistics.median(of_size):.1%}{time}"

@@ -75,6 +75,7 @@ def of_tables(path: tuple[str | int, ...], value: Any) -> str:
     return json.dumps(found)
 
 
+TARGET = {"backend": "onnxruntime", "device": "cpu", "profile": "arm64", "threads": 4, "batch_size": 1, "shapes": {}}
 OPTION = ("layers", 0, "options", 0)
 WRONG: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "a layer without options": (("layers", 0, "options"), []),
@@ -84,6 +85,13 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any]] = {
     "a distance without an end": ((*OPTION, "distance"), {"int8": float("inf")}),
     "a technique that there is not": ((*OPTION, "distance"), {"magic": 1.0}),
     "a call that takes no time": (("integer_ms",), 0.0),
+    "a call that takes for ever": (("float_ms",), 1e300),
+    "times that do not add up": ((*OPTION, "adds_ms"), -1e308),
+    "more bytes than there are": ((*OPTION, "bytes"), 10**30),
+    "a target that is a word": (("target",), "this one"),
+    "a backend of any length": (("target",), {**TARGET, "backend": "x" * 100_000}),
+    "a processor that there is not": (("target",), {**TARGET, "profile": "z80"}),
+    "shapes of words": (("target",), {**TARGET, "shapes": {"x": ["a"]}}),
 }
 
 
@@ -122,3 +130,40 @@ def test_recipes_of_any_form(stages: Any, folder: Path) -> None:
 @pytest.mark.parametrize("pattern", ["[", "a" * 2000, "?" * 999])
 def test_patterns_of_any_form(pattern: str, folder: Path) -> None:
     refuses(folder, "explain-search", "run", "--layer", pattern, says="")
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_costs_that_are_none(damage: Callable[[Path], object], folder: Path) -> None:
+    damage(folder / "costs.json")
+    refuses(folder, "auto", "builtin:digits-resnet", "--costs", "costs.json", says="costs.json")
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG.values(), ids=WRONG)
+def test_costs_that_could_not_have_been_measured(path: tuple[str | int, ...], value: Any, folder: Path) -> None:
+    (folder / "costs.json").write_text(of_tables(path, value))
+    refuses(folder, "auto", "builtin:digits-resnet", "--costs", "costs.json", says="no table of layers")
+
+
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\nb", "::error::x", "\u202eevil", "x" * 100_000])
+def test_costs_of_layers_that_this_model_does_not_have(name: str, folder: Path) -> None:
+    found = json.loads(of_tables(("target",), TARGET))
+    found["layers"][0]["name"] = name
+    (folder / "costs.json").write_text(json.dumps(found))
+    refuses(folder, "auto", "builtin:digits-resnet", "--costs", "costs.json", says="measured of another model")
+
+
+def test_tables_are_not_written_over_what_is_there(folder: Path) -> None:
+    (folder / "kept.json").write_text("kept")
+    refuses(
+        folder, "tables", "measure", "builtin:digits-resnet", "--output", "kept.json", says="kept.json is there already"
+    )
+    assert (folder / "kept.json").read_text() == "kept"
+
+
+@pytest.mark.parametrize("model", ["nothing.onnx", "folder.onnx", "empty.onnx", "text.txt", "builtin:nothing"])
+def test_tables_of_what_is_no_model(model: str, folder: Path) -> None:
+    (folder / "folder.onnx").mkdir()
+    (folder / "empty.onnx").write_bytes(b"")
+    (folder / "text.txt").write_text("x")
+    refuses(folder, "tables", "measure", model, says=model.removeprefix("builtin:"))
+    assert not (folder / "tables.json").exists()

@@ -23,14 +23,16 @@ from compressctl.search.kept_tables import write_tables
 from compressctl.search.planned import Planner
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
-from compressctl.search.tables import Tables
+from compressctl.search.tables import Tables, TimedTarget
 
 __all__ = ["network"]
 
 THERE = tables(layer(1000, 0.0, 0.0, 0.7), layer(500, 0.0, 0.0, -0.4)).model_copy(
     update={
         "integer_ms": 1.0,
-        "target": {"backend": "onnxruntime", "batch_size": 1, "threads": 4, "profile": "arm64"},
+        "target": TimedTarget(
+            backend="onnxruntime", device="cpu", profile="arm64", threads=4, batch_size=1, shapes={"x": (1, 8)}
+        ),
         "environment": {"cpu": "Cortex-A76"},
     }
 )
@@ -121,7 +123,7 @@ def test_tables_of_another_model_are_refused() -> None:
         ({"float_ms": None}, TARGET, "nothing in it was timed"),
         ({}, {**TARGET, "backend": "openvino"}, "measured for backend onnxruntime"),
         ({}, {**TARGET, "batch_size": 8}, "measured for batch_size 1"),
-        ({"target": {}}, TARGET, "measured for backend None"),
+        ({"target": None}, TARGET, "nothing in it was timed"),
     ],
 )
 def test_tables_that_tell_nothing_of_the_target_are_refused(
