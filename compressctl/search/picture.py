@@ -69,7 +69,16 @@ def _speeds(measured: Measured, found: Search) -> Picture | None:
         return None
     x, y = _factors([1.0, *(smaller for _, smaller, _ in placed)]), _factors([1.0, *(speed for _, _, speed in placed)])
     speed = next((limit.asked for limit in found.goal if limit.name == "speedup"), None)
-    return _picture("Size and speed", "times smaller", "times as fast", placed, x, y, found, (_smaller(found), speed))
+    return _picture(
+        "Size and speed",
+        "times smaller",
+        "times as fast" if found.costs is None else "times as fast, foretold",
+        placed,
+        x,
+        y,
+        found,
+        (_smaller(found), speed),
+    )
 
 
 def _losses(measured: Measured, found: Search) -> Picture | None:

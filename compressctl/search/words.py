@@ -228,7 +228,8 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
             "The search was stopped; what it found until then is below, and the same command goes on from there."
         )
     elif found.status == "met":
-        lines.append(f"Found: {asked}.")
+        is_foretold = found.costs is not None and any(limit.name == "speedup" for limit in found.goal)
+        lines.append(f"Found{', as far as the speed is foretold' if is_foretold else ''}: {asked}.")
     else:
         lines.append(f"Not found: {asked}.")
     if point is None:

@@ -164,6 +164,7 @@ def test_a_search_for_another_machine_is_decided_by_what_layers_take_there(shell
     found = searched(shell, "out")
     assert found.costs is not None
     assert found.costs.machine == "Cortex-A76"
+    assert found.summary[0].startswith("Found, as far as the speed is foretold: ")
     assert any("nothing was timed on this machine" in note for note in found.notes)
     measured = {one.name: one.figures for one in found.points if one.figures is not None}
     assert all(each.speed is None and each.latency_ms is None and each.on_target for each in measured.values())
