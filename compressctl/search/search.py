@@ -346,11 +346,12 @@ class _Running:
         if self.handed.status == "interrupted":
             raise KeyboardInterrupt
         point = self._on_target(candidate, self.handed.point)
-        if point.confirmed is not None and point.figures is not None and point.confirmed.speed is not None:
-            # What is chosen by is the better timing from now on, the next start's too.
-            better = {name: getattr(point.confirmed, name) for name in ("speed", "latency_ms", "is_noisy")}
-            first = point.briefly or point.figures.speed
-            point = point.model_copy(update={"briefly": first, "figures": point.figures.model_copy(update=better)})
+        if point.confirmed is not None and point.figures is not None:
+            if point.confirmed.speed is not None:
+                # What is chosen by is the better timing from now on, the next start's too.
+                better = {name: getattr(point.confirmed, name) for name in ("speed", "latency_ms", "is_noisy")}
+                first = point.briefly or point.figures.speed
+                point = point.model_copy(update={"briefly": first, "figures": point.figures.model_copy(update=better)})
             self.journal.write(point)
         self.points[best.name] = point
 
