@@ -15,6 +15,7 @@ from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.tasks import TASKS
 from compressctl.graph.summary import Summary, summarize
 from compressctl.pipeline.event_listeners import Warnings
+from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.schema import Recipe
 from compressctl.search.opened import opened
@@ -92,23 +93,29 @@ class Facts:
 def read_facts(recipe: Recipe, cache: Cache | None, listeners: Sequence[Listener] = ()) -> Facts:
     """Load model and data, and try one batch, as every run does before its stages. Raises what that raises."""
     warnings = Warnings()
-    with opened(recipe, cache, (warnings, *listeners)) as executor, tempfile.TemporaryDirectory() as folder:
-        workspace = executor.workspace
-        original = workspace.original_graph()
-        summary = summarize(original.body)
-        return Facts(
-            is_torch=isinstance(workspace.loaded(), TorchModel),
-            parameters=summary.parameters,
-            shares=_shares(summary),
-            original_bytes=_bytes(original, workspace, Path(folder)),
-            operators={layer.name: layer.op for layer in summary.layers},
-            quantized=tuple(map(str, summary.quantized)),
-            task=recipe.task,
-            has_heads=bool(recipe.heads),
-            decodes=recipe.decode is not None or TASKS[recipe.task].decoder is not None,
-            **_of_data(recipe, workspace),
-            warnings=tuple(warnings.messages),
-        )
+    with opened(recipe, cache, (warnings, *listeners)) as executor:
+        return replace(facts_of(executor), warnings=tuple(warnings.messages))
+
+
+def facts_of(executor: Executor) -> Facts:
+    """Of what is opened already, without warnings."""
+    workspace = executor.workspace
+    recipe, original = workspace.recipe, workspace.original_graph()
+    summary = summarize(original.body)
+    with tempfile.TemporaryDirectory() as folder:
+        size = _bytes(original, workspace, Path(folder))
+    return Facts(
+        is_torch=isinstance(workspace.loaded(), TorchModel),
+        parameters=summary.parameters,
+        shares=_shares(summary),
+        original_bytes=size,
+        operators={layer.name: layer.op for layer in summary.layers},
+        quantized=tuple(map(str, summary.quantized)),
+        task=recipe.task,
+        has_heads=bool(recipe.heads),
+        decodes=recipe.decode is not None or TASKS[recipe.task].decoder is not None,
+        **_of_data(recipe, workspace),
+    )
 
 
 def _of_data(recipe: Recipe, workspace: Workspace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
 from compressctl.pipeline.plan import make_plan
-from compressctl.search.facts import read_facts
+from compressctl.search.facts import facts_of
 from compressctl.search.journal import key_of
 from compressctl.search.measure_tables import STAGE, measure
 from compressctl.search.opened import opened
@@ -26,9 +26,9 @@ def costs_here(asked: Asked, seconds: float, cache: Cache | None, listeners: Seq
     with tempfile.TemporaryDirectory() as folder:
         subject = subject_of(asked, Path(folder))
         recipe = subject.recipe([STAGE])
-        facts = replace(read_facts(recipe, cache, listeners), is_random=True)
         key = key_of(make_plan(recipe, None).digest)
         with opened(recipe, cache, listeners) as executor:
+            facts = replace(facts_of(executor), is_random=True)
             found = measure(executor, key, facts, seconds, environment())
     if found.float_ms is None or found.integer_ms is None:
         raise StageError(f"{subject.content['target']['backend']} cannot be timed here")
