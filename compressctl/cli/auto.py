@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressctl.cli.options import Sets, Shapes, SharedCacheAddress, SharedCacheMode
+from compressctl.cli.options import ServedBy, Sets, Shapes, SharedCacheAddress, SharedCacheMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,12 +86,7 @@ def auto(
             show_default=False,
         ),
     ] = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="The runtime that will serve the file. [default: the recipe's, else onnxruntime]", show_default=False
-        ),
-    ] = None,
+    backend: ServedBy = None,
     costs: Annotated[
         Path | None,
         typer.Option(

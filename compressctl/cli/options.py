@@ -37,3 +37,10 @@ SharedCacheMode = Annotated[
         show_default=False,
     ),
 ]
+
+ServedBy = Annotated[
+    str | None,
+    typer.Option(
+        help="The runtime that will serve the file. [default: the recipe's, else onnxruntime]", show_default=False
+    ),
+]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from compressctl.cli.options import Sets, Shapes
+from compressctl.cli.options import ServedBy, Sets, Shapes
 
 
 class Action(StrEnum):
@@ -19,12 +19,7 @@ def tables(
     action: Annotated[Action, typer.Argument(help="measure.")],
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, or a recipe whose `model` is taken.")],
     output: Annotated[Path, typer.Option(help="The file that is written.")] = Path("tables.json"),
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help="The runtime that will serve the file. [default: the recipe's, else onnxruntime]", show_default=False
-        ),
-    ] = None,
+    backend: ServedBy = None,
     time: Annotated[
         str,
         typer.Option(metavar="DURATION", help="After which the layers that are left are not timed, as in 90s or 30m."),
