@@ -15,7 +15,7 @@ from compressctl.measure.environment import environment
 from compressctl.pipeline.event_listeners import TimeLimit, is_time_over
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.search import fit, front, narrow, recipes, words
-from compressctl.search.choose import choose
+from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.clock import Clock
 from compressctl.search.costs import Costs, read_costs
 from compressctl.search.document import NotTried, Point, Predicted, Search
@@ -346,12 +346,8 @@ class _Running:
         if self.handed.status == "interrupted":
             raise KeyboardInterrupt
         point = self._on_target(candidate, self.handed.point)
-        if point.confirmed is not None and point.figures is not None:
-            if point.confirmed.speed is not None:
-                # What is chosen by is the better timing from now on, the next start's too.
-                better = {name: getattr(point.confirmed, name) for name in ("speed", "latency_ms", "is_noisy")}
-                first = point.briefly or point.figures.speed
-                point = point.model_copy(update={"briefly": first, "figures": point.figures.model_copy(update=better)})
+        if point.confirmed is not None:
+            point = as_handed_over(point)
             self.journal.write(point)
         self.points[best.name] = point
 

@@ -6,7 +6,7 @@ import pytest
 from support.searching import figures, point
 
 from compressctl.recipe.schema import Prefer
-from compressctl.search.choose import choose
+from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.request import Goal
 
 POINTS = [
@@ -54,3 +54,31 @@ def test_where_quality_is_not_judged_the_least_risky_file_that_is_small_enough_i
     ]
     chosen = [choose(unjudged, Goal(), limit, "size", is_judged=False) for limit in (None, 1500, 600)]
     assert [each.name for each in chosen if each] == ["float16", "weights8", "weights4"]
+
+
+def test_a_file_that_came_out_larger_than_it_was_tried_gives_way_to_one_that_holds() -> None:
+    first, second = (
+        point("weights8", figures(1300, 1.0, None), risk=1),
+        point("weights4", figures(800, 1.0, None), risk=2),
+    )
+    by_size = Goal(smaller=3.0)
+    before = choose([first, second], by_size, 1333, "size", is_judged=False)
+    larger = as_handed_over(first.model_copy(update={"confirmed": figures(1400, 0.8, None)}))
+    after = choose([larger, second], by_size, 1333, "size", is_judged=False)
+    assert (before and before.name, after and after.name) == ("weights8", "weights4")
+
+
+@pytest.mark.parametrize("speed", [None, 1.5])
+def test_what_was_measured_in_full_counts_but_for_the_loss(speed: float | None) -> None:
+    brief = point("int8", figures(1300, 1.2, 0.3))
+    full = as_handed_over(brief.model_copy(update={"confirmed": figures(1400, speed, 0.9)}))
+    assert full.figures is not None
+    assert full.figures.loss == figures(1300, 1.2, 0.3).loss
+    assert (full.figures.total_bytes, full.figures.smaller) == (1400, 4000 / 1400)
+    counted = full.figures.speed
+    assert counted is not None
+    assert counted.ratio == (speed or 1.2)
+    assert (full.briefly and full.briefly.ratio) == (1.2 if speed else None)
+    again = as_handed_over(full)
+    assert again == full
+    assert as_handed_over(brief) == brief
