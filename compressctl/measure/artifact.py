@@ -17,6 +17,7 @@ from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.measure.changed_examples import with_examples
+from compressctl.measure.draws import with_draws
 from compressctl.measure.drift import drift, token_drift
 from compressctl.measure.groups import MOST_GROUPS
 from compressctl.measure.latency import (
@@ -40,7 +41,7 @@ from compressctl.measure.results import (
     WaterfallStep,
 )
 from compressctl.measure.samples import Samples
-from compressctl.measure.score import Predictions, change, decoded_change, predict_all, score, with_reference
+from compressctl.measure.score import Predictions, Seen, change, decoded_change, predict_all, score, with_reference
 from compressctl.measure.served import threads_of
 from compressctl.measure.session_host import SessionHost
 from compressctl.measure.size import size
@@ -227,8 +228,16 @@ def _scored(
     ]
     if split != by.judged_on:
         return compared
+    judged = _by_heads(subjects, compared, seen, by, events)
+    return [*judged[:-1], _drawn(subjects[-1], judged[-1], seen, by, events)]
+
+
+def _by_heads(
+    subjects: Sequence[Subject], found: Sequence[Measurement], seen: Seen, by: MeasurementConfig, events: Events
+) -> list[Measurement]:
+    """With what the metric of each head says of each file; of the task's own where there are no heads."""
     if not by.judge.heads:
-        return _judged(subjects, compared, seen.predictions[""], by, events)
+        return _judged(subjects, found, seen.predictions[""], by, events)
     unscored = [measured.model_copy(update={"score": None}) for measured in found]
     heads: list[list[HeadResult]] = [[] for _ in subjects]
     for name, judge in by.judge.heads.items():
@@ -236,8 +245,30 @@ def _scored(
         for results, measured in zip(heads, judged, strict=True):
             results.append(_head_result(name, judge, measured))
     return [
-        measured.model_copy(update={"heads": tuple(results)}) for measured, results in zip(compared, heads, strict=True)
+        measured.model_copy(update={"heads": tuple(results)}) for measured, results in zip(found, heads, strict=True)
     ]
+
+
+def _drawn(subject: Subject, found: Measurement, seen: Seen, by: MeasurementConfig, events: Events) -> Measurement:
+    """With the decoded results of the file that is handed over counted on several inputs; see draws.py."""
+    assert by.dataset is not None
+    decoded = {"": found.decoded, **{head.name: head.decoded for head in found.heads}}
+    decoded = {name: part for name, part in decoded.items() if part is not None}
+    before = {name: predictions[0] for name, predictions in seen.predictions.items()}
+    target = replace(by.target, threads=0)
+    with SessionHost() as host:
+        drawn = with_draws(
+            decoded,
+            before,
+            subject.model,
+            lambda: host.open(subject.artifact, target),
+            by.dataset.split(by.judged_on),
+            by.target,
+            by.judge,
+            events,
+        )
+    heads = tuple(head.model_copy(update={"decoded": drawn.get(head.name)}) for head in found.heads)
+    return found.model_copy(update={"decoded": drawn.get(""), "heads": heads})
 
 
 def _head_result(name: str, judge: Judge, found: Measurement) -> HeadResult:

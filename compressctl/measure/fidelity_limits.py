@@ -52,13 +52,18 @@ def _decoded(limits: FidelityLimits, head: str, decoded: DecodedChange | None) -
         if limit is None:
             continue
         name = f"{figure} of {head}" if head else figure
-        if decoded is None or not decoded.reference:
+        actual = None if decoded is None else getattr(decoded, f"{figure}_percent")
+        if decoded is None or actual is None:
             why = "not measured" if decoded is None else f"the original gives no {decoded.unit}"
             yield missed(name, limit, why)
             continue
-        actual = 100 * getattr(decoded, figure) / decoded.reference
         holds = actual >= limit - 1e-9 if figure == "kept" else actual <= limit + 1e-9
         words = f"per cent of the original's {decoded.unit}, {decoded.rule}"
+        if decoded.draws is not None:
+            low, high = getattr(decoded.draws, f"{figure}_low"), getattr(decoded.draws, f"{figure}_high")
+            words += (
+                f"; the mean of {low:.2f} to {high:.2f} on {decoded.draws.inputs} inputs that differ in their last bits"
+            )
         yield BudgetCheck(name=name, limit=limit, actual=actual, holds=holds, explanation=words)
 
 

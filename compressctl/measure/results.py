@@ -203,6 +203,18 @@ class DecodedClass(Result):
     added: int
 
 
+class DecodedDraws(Result):
+    """How many results remain on the same samples with inputs that differ by a hundred-thousandth at most, the first of them as they are."""
+
+    inputs: int = Field(description="of each sample")
+    kept_percent: float = Field(description="the mean, which limits are held against")
+    kept_low: float
+    kept_high: float
+    added_percent: float
+    added_low: float
+    added_high: float
+
+
 class DecodedChange(Result):
     """Decoded results (boxes, strings, masks) against the original's own on the same samples; no labels are needed."""
 
@@ -217,14 +229,22 @@ class DecodedChange(Result):
         None, description="characters to change, in percent of the original's, where results are text"
     )
     classes: tuple[DecodedClass, ...] = ()
+    draws: DecodedDraws | None = Field(
+        None,
+        description="counted on several inputs; null where no result changed, or many are counted, or inputs are no floats (1.7)",
+    )
 
     @property
     def kept_percent(self) -> float | None:
-        """None where the original gives nothing."""
+        """The mean over draws. None where the original gives nothing."""
+        if self.draws is not None:
+            return self.draws.kept_percent
         return 100 * self.kept / self.reference if self.reference else None
 
     @property
     def added_percent(self) -> float | None:
+        if self.draws is not None:
+            return self.draws.added_percent
         return 100 * self.added / self.reference if self.reference else None
 
 

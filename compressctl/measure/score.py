@@ -155,7 +155,7 @@ def predict_all(
         labels = feed.batch.labels if has_tokens else None
         counted = None if labels is None else counted_positions(labels)
         for place, (session, signature, _) in enumerate(known):
-            given = session.run(_typed(feed.inputs, signature))
+            given = session.run(typed(feed.inputs, signature))
             outputs = outputs or given
             if judge.together is None:
                 for parts in collected.values():
@@ -202,7 +202,7 @@ def _end_results(together: EndResults, session: Session, split: Split, *, is_ori
     )
 
 
-def _typed(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, np.ndarray]:
+def typed(inputs: Mapping[str, np.ndarray], signature: Signature) -> dict[str, np.ndarray]:
     """A stage may have given a file inputs of another width."""
     types = {spec.name: spec.dtype for spec in signature.inputs}
     if len(inputs) == 1 and len(types) == 1:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compressctl.core.backend import Backend
+from compressctl.core.backend import Backend, Session
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.events import Events
@@ -21,6 +21,7 @@ from compressctl.core.tasks import Judge
 from compressctl.core.technique import Acceptance
 from compressctl.graph.lower import as_graph
 from compressctl.measure.budget import at_most, beside, drop_limit
+from compressctl.measure.draws import with_draws
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
 from compressctl.measure.quick_latency import Timing
 from compressctl.measure.results import BudgetCheck
@@ -112,7 +113,10 @@ class Evaluator:
 
     def held_against(self, model: Model, gate: GateSection, split: SplitName = "validation") -> Acceptance:
         """The gate against a model on any split."""
-        seen = self._seen(as_graph(model), split, None)
+        graph, session = as_graph(model), None
+        if gate.kept is not None or gate.added is not None:
+            session = self.open(graph)
+        seen = self._seen(graph, split, None, session)
         parts = self._judge.parts
         decoded = {
             name: decoded_change(
@@ -120,6 +124,17 @@ class Evaluator:
             )
             for name, judge in parts.items()
         }
+        if session is not None:
+            decoded = with_draws(
+                decoded,
+                {name: found[0] for name, found in seen.predictions.items()},
+                graph,
+                lambda: session,
+                self._data.split(split),
+                self._target,
+                self._judge,
+                self._events(),
+            )
         checks = list(fidelity_checks(gate, seen.fidelity[1], decoded))
         facts: dict[str, Any] = {"fidelity": fidelity_facts(seen, split)}
         for name, part in decoded.items():
@@ -147,12 +162,14 @@ class Evaluator:
         split = next((name for name in _COMPARED_ON if len(scored_samples(self._data.split(name)))), None)
         return None if split is None else fidelity_facts(self._seen(model, split, _COMPARED), split)
 
-    def _seen(self, model: Model, split: SplitName, most: int | None) -> Seen:
+    def _seen(self, model: Model, split: SplitName, most: int | None, session: Session | None = None) -> Seen:
+        """session: the model's, where it is open already."""
         original = self._original()
         if self._reference is None:
             self._reference = RememberedSession(self.open(original))
         self._reference.begin((split, most))
-        session = TorchSession(model) if isinstance(model, TorchModel) else self.open(model)
+        if session is None:
+            session = TorchSession(model) if isinstance(model, TorchModel) else self.open(model)
         return predict_all(
             [self._reference, session],
             [original, model],

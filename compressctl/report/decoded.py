@@ -34,6 +34,12 @@ def sentences(found: DecodedChange, score: Score | None) -> list[str]:
         f"Decoded results against the original's own on {found.samples:,} test samples: of {found.reference:,} {found.unit} "
         f"{found.kept:,} are kept ({found.rule}), {found.added:,} are added; {found.equal_samples:,} samples are wholly the same."
     ]
+    if (draws := found.draws) is not None:
+        lines.append(
+            f"What lies beside a threshold comes and goes with the last bits of the inputs: on {draws.inputs} inputs that differ by a "
+            f"hundred-thousandth at most, {draws.kept_percent:.2f} % are kept ({draws.kept_low:.2f} to {draws.kept_high:.2f}) and "
+            f"{draws.added_percent:.2f} % added ({draws.added_low:.2f} to {draws.added_high:.2f}); limits are held against the means."
+        )
     if found.character_error is not None:
         lines.append(f"{found.character_error:.2f} % of the original's characters would have to change.")
     elif found.unit == "strings" and found.reference:
