@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from compressctl.core.model import Signature
+from compressctl.measure.class_scores import class_axis, is_probability
+from compressctl.measure.margins import Margins, expected_churn
 from compressctl.measure.results import Fidelity, OutputFidelity
 
 FAR_SQNR_DB = 20.0
@@ -17,8 +18,6 @@ FAR_COSINE = 0.99
 """An output below both computes something else than the original: 20 dB is an error of a tenth of the signal."""
 
 _NAMED = 3
-_SUM_TOLERANCE = 0.01
-_SCORES = re.compile(r"logit|prob|score|softmax|class|label|(^|[_./])(cls|pred)", re.IGNORECASE)
 
 
 def is_far(found: OutputFidelity) -> bool:
@@ -96,6 +95,11 @@ class Comparison:
         """In the order of the outputs."""
         return tuple(sums.result() for sums in self._sums.values())
 
+    def margins(self) -> dict[str, tuple[float, ...]]:
+        """By output, of each of the original's decisions, in nats; without outputs that decide nothing, or more often than margins are kept."""
+        found = {name: sums.margins.of_original for name, sums in self._sums.items() if sums.margins is not None}
+        return {name: margins for name, margins in found.items() if margins}
+
 
 def _valid(values: np.ndarray, axis: int | None, count: int) -> np.ndarray:
     if axis is None or values.ndim <= axis or values.shape[axis] <= count:
@@ -121,6 +125,7 @@ class _Sums:
     undefined: int = 0
     values: int = 0
     counted: np.ndarray | None = field(default=None, repr=False)
+    margins: Margins | None = field(default=None, repr=False)
     _is_first: bool = field(default=True, repr=False)
 
     def add(self, wanted: np.ndarray, found: np.ndarray | None, count: int) -> None:
@@ -157,13 +162,18 @@ class _Sums:
         if self._is_first:
             self._is_first = False
             self.class_axis = self.class_axis if self.class_axis is not None else class_axis(self.name, wanted)
-            if self.class_axis is None and _is_probability(wanted):
+            if self.class_axis is None and is_probability(wanted):
                 self.rule = "above 0.5"
+            self.margins = Margins(self.class_axis)
         if self.class_axis is not None and wanted.ndim > self.class_axis:
             axis = self.class_axis
             self._decide(f"highest along axis {axis}", wanted.argmax(axis=axis), found.argmax(axis=axis))
         elif self.rule == "above 0.5":
             self._decide(self.rule, wanted > 0.5, found > 0.5)
+        else:
+            return
+        if self.margins is not None and self.counted is None:
+            self.margins.add(wanted, found)
 
     def _decide(self, rule: str, wanted: np.ndarray, found: np.ndarray) -> None:
         self.rule = rule
@@ -185,6 +195,7 @@ class _Sums:
                 undefined=self.undefined,
             )
         is_clean, agreement = self.broken == 0, self.equal / self.decisions if self.decisions else None
+        change, expected = self._expected() if is_clean else (None, None)
         return OutputFidelity(
             name=self.name,
             samples=self.samples,
@@ -195,10 +206,21 @@ class _Sums:
             agreement=agreement,
             churn=None if agreement is None else 1 - agreement,
             decided_by=self.rule if self.decisions else None,
+            decisions=self.decisions,
+            score_change=change,
+            expected_churn=expected,
             broken=self.broken,
             other_shapes=self.other_shapes,
             undefined=self.undefined,
         )
+
+    def _expected(self) -> tuple[float | None, float | None]:
+        """How far scores moved, and the share of decisions that is expected to change; None where those are many, and counted."""
+        margins = self.margins.of_original if self.margins is not None else None
+        if self.margins is None or not margins:
+            return None, None
+        change = self.margins.change
+        return change, None if change is None else expected_churn(margins, change, len(margins))
 
     def _sqnr_db(self) -> float | None:
         return None if self.noise == 0 or self.signal == 0 else 10 * math.log10(self.signal / self.noise)
@@ -210,31 +232,3 @@ class _Sums:
         if self.signal == 0 or self.power == 0:
             return 1.0 if self.signal == self.power else 0.0
         return self.product / math.sqrt(self.signal * self.power)
-
-
-def class_axis(name: str, values: np.ndarray) -> int | None:
-    """The axis along which an output looks like scores of classes: shares that add up to 1, or their logarithms, along any
-    axis but the first; or, where the output is called so (logits, scores, ...), the last axis, and axis 1 of a map.
-    """
-    if values.ndim < 2 or values.size == 0 or not np.isfinite(values).all():
-        return None
-    order: list[int] = [values.ndim - 1, *range(1, values.ndim - 1)]
-    for axis in order:
-        if values.shape[axis] > 1 and (_adds_up(values, axis) or _adds_up(np.exp(np.minimum(values, 1.0)), axis)):
-            return axis
-    if _SCORES.search(name):
-        axis = 1 if values.ndim >= 4 else int(values.ndim) - 1
-        return axis if values.shape[axis] > 1 else None
-    return None
-
-
-def _adds_up(values: np.ndarray, axis: int) -> bool:
-    if values.min() < 0:
-        return False
-    return bool(np.all(np.abs(values.astype(np.float64).sum(axis=axis) - 1) < _SUM_TOLERANCE))
-
-
-def _is_probability(values: np.ndarray) -> bool:
-    """One number per sample, all between 0 and 1 and not all the same."""
-    is_single = values.ndim == 1 or all(size == 1 for size in values.shape[1:])
-    return bool(is_single and values.size > 1 and values.min() >= 0 and values.max() <= 1 and np.ptp(values) > 0)

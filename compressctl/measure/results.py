@@ -265,6 +265,16 @@ class OutputFidelity(Result):
     )
     churn: float | None = Field(None, description="share of changed decisions")
     decided_by: str | None = Field(None, description="how a decision is read from the output")
+    decisions: int = Field(0, description="that were compared (1.8)")
+    score_change: float | None = Field(
+        None,
+        description="nats: root mean square of how far the winning score moved against the next four; null with more than 300 decisions (1.8)",
+    )
+    expected_churn: float | None = Field(
+        None,
+        description="share of decisions that would change among more samples like these, told from that change and the distance of the "
+        "original's winning scores from the next ones; null with more than 300 decisions, where churn says it (1.8)",
+    )
     broken: int = Field(0, description="values that are NaN or infinite on one side alone")
     other_shapes: int = Field(0, description="samples of calls in which the output has another shape")
     undefined: int = Field(0, description="values that are NaN or infinite in both; where all are, samples is 0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -117,13 +117,15 @@ class Seen:
     """What one pass over a split gave. predictions: by head (an empty name where there are none) and model, None where the judged
     output has other shapes for other samples.
 
-    fidelity: by model, every output against the first model's. steps: of all samples together, where these are sequences.
+    fidelity: by model, every output against the first model's. steps: of all samples together, where these are sequences. margins: of the
+    first model's decisions, by output; see margins.py.
     """
 
     predictions: Mapping[str, tuple[Predictions | None, ...]]
     fidelity: tuple[tuple[OutputFidelity, ...], ...]
     samples: int
     steps: int | None = None
+    margins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def predict_all(
@@ -185,6 +187,7 @@ def predict_all(
         tuple(comparison.result() for comparison in comparisons),
         done,
         steps if models[0].signature.states else None,
+        comparisons[0].margins(),
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import BackendResult, BudgetCheck, Parity, Result
 
-SCHEMA_VERSION = "1.7"
+SCHEMA_VERSION = "1.8"
 
 
 class Stage(Result):

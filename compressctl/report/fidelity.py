@@ -73,10 +73,22 @@ def sentences(part: BackendResult) -> list[str]:
             lines.append(f"{name} has another shape than the original's in {which}, which are not compared.")
         if output.broken:
             lines.append(f"{name}: {output.broken:,} values are NaN or infinite on one side alone.")
+        if output.expected_churn is not None and not output.identical:
+            lines.append(_expected(name, output))
         if output.undefined:
             whole = "all that it was compared on" if not output.samples else "which are in no figure"
             lines.append(f"{name}: {output.undefined:,} values are NaN or infinite in the original too, {whole}.")
     return lines
+
+
+def _expected(name: str, output: OutputFidelity) -> str:
+    """What few decisions can tell of many."""
+    share = output.expected_churn or 0.0
+    about = f"about {share:.2%}" if share >= 0.00005 else "less than 0.01%"
+    return (
+        f"{name}: {output.decisions:,} decisions are few to count changes of; by how far scores moved, {about} would change among more "
+        "samples like these."
+    )
 
 
 def _where(samples: int, steps: int | None, which: str) -> str:

@@ -30,7 +30,8 @@ class Loss(Result):
     )
     kind: LossKind = Field(
         description="metric: the task's own, on labels; decoded results: those of the original that are missing or those that it does "
-        "not give, whichever are more; outputs: changed decisions or 100 x (1 - cosine), whichever is more, of the worst output"
+        "not give, whichever are more; outputs: decisions that changed, or with at most 300 of them that are expected to among more samples, or 100 x (1 - cosine), "
+        "whichever is most, of the worst output"
     )
     what: str = Field(description="the metric, or the output that lost most and how that was seen")
     unit: str = Field(description='"points", "%", or empty for a metric without a unit')

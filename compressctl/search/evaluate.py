@@ -28,7 +28,7 @@ from compressctl.search.losses import loss_of
 from compressctl.search.space import Candidate
 from compressctl.search.subject import Subject
 
-_MEASURED_AS = 1
+_MEASURED_AS = 2
 """Raise when a point's figures come to mean something else."""
 
 _PASSES = (ExitCode.MACHINE, ExitCode.INTERRUPTED, ExitCode.BUG)

@@ -14,6 +14,8 @@ from compressctl.core.events import Listener
 from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.tasks import TASKS
 from compressctl.graph.summary import Summary, summarize
+from compressctl.measure.score import predict_all
+from compressctl.pipeline.evaluator import opened as session_of
 from compressctl.pipeline.event_listeners import Warnings
 from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
@@ -22,6 +24,9 @@ from compressctl.search.opened import opened
 from compressctl.sources.called import scored_samples
 
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
+_MOST_SAMPLES = 200
+"""That margins are told from."""
+
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "convolutions": ("Conv", "ConvTranspose"),
     "products": ("Gemm", "MatMul"),
@@ -37,7 +42,8 @@ class Facts:
 
     samples: by split; empty without data. metric: its name where labels and a metric score files, with the unit of a drop; heads:
     several of them do. decodes: whether results are read off outputs and compared. decided: outputs that look like scores of
-    classes, whose decisions can be compared. original_bytes: of the float file as the target's runtime takes it.
+    classes, whose decisions can be compared. original_bytes: of the float file as the target's runtime takes it. margins: where outputs judge, by
+    output how far each of the original's decisions is from being another one, on all samples but those of the test split; see margins.py.
     """
 
     is_torch: bool
@@ -54,6 +60,7 @@ class Facts:
     has_heads: bool = False
     decodes: bool = False
     task: str = "custom"
+    margins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -94,7 +101,28 @@ def read_facts(recipe: Recipe, cache: Cache | None, listeners: Sequence[Listener
     """Load model and data, and try one batch, as every run does before its stages. Raises what that raises."""
     warnings = Warnings()
     with opened(recipe, cache, (warnings, *listeners)) as executor:
-        return replace(facts_of(executor), warnings=tuple(warnings.messages))
+        found = facts_of(executor)
+        judged_by_outputs = found.has_data and not found.scores and not found.decodes
+        margins = _margins(executor) if judged_by_outputs else {}
+        return replace(found, margins=margins, warnings=tuple(warnings.messages))
+
+
+def _margins(executor: Executor) -> dict[str, tuple[float, ...]]:
+    """On the first samples of every split but the test's: the original is fitted to none of them."""
+    workspace, model = executor.workspace, executor.workspace.original_graph()
+    target = replace(workspace.target, options=in_float32(workspace.target.options))
+    session = session_of(model, open_backend(target.backend), target, workspace.host)
+    found: dict[str, tuple[float, ...]] = {}
+    left = _MOST_SAMPLES
+    for name in ("validation", "calibration", "train"):
+        split = scored_samples(workspace.dataset().split(name))
+        if left <= 0 or not len(split):
+            continue
+        seen = predict_all([session], [model], split, target, most=left)
+        left -= seen.samples
+        for output, margins in seen.margins.items():
+            found[output] = (*found.get(output, ()), *margins)
+    return found
 
 
 def facts_of(executor: Executor) -> Facts:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from compressctl.measure.margins import expected_churn
 from compressctl.measure.results import Measurement, OutputFidelity
 from compressctl.search.document import Loss
 from compressctl.search.facts import Facts
@@ -19,7 +20,7 @@ def loss_of(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         return _of_metric(found, facts)
     if found.decoded is not None:
         return _of_decoded(found)
-    return _of_outputs(found)
+    return _of_outputs(found, facts)
 
 
 def _of_metric(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
@@ -67,7 +68,7 @@ def _of_decoded(found: Measurement) -> tuple[Loss | None, str]:
     return loss, ""
 
 
-def _of_outputs(found: Measurement) -> tuple[Loss | None, str]:
+def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     fidelity = found.fidelity
     if fidelity is None or not fidelity.outputs:
         return None, (fidelity.reason if fidelity else None) or "its outputs were not compared"
@@ -77,7 +78,7 @@ def _of_outputs(found: Measurement) -> tuple[Loss | None, str]:
             return None, f"the output {output.name} could not be compared on every sample"
         if output.broken:
             return None, f"the output {output.name} has NaN or infinity where the original has numbers"
-        losses += _of_output(output)
+        losses += _of_output(output, facts.margins.get(output.name, ()))
     if not losses:
         return None, "no output has a figure to compare"
     value, what = max(losses)
@@ -93,12 +94,16 @@ def _of_outputs(found: Measurement) -> tuple[Loss | None, str]:
     return loss, ""
 
 
-def _of_output(output: OutputFidelity) -> Iterator[tuple[float, str]]:
+def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[tuple[float, str]]:
+    """margins: of more of the original's decisions than were compared, where they are known."""
     if output.identical:
         yield 0.0, f"{output.name}, identical"
         return
     if output.churn is not None:
         yield 100 * output.churn, f"changed decisions of {output.name}"
+    if output.score_change is not None and output.decisions:
+        expected = expected_churn(margins, output.score_change, output.decisions) if margins else output.expected_churn
+        yield 100 * (expected or 0.0), f"changed decisions of {output.name} that are expected of more samples"
     if output.cosine is not None:
         yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}"
 

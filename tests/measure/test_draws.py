@@ -37,7 +37,9 @@ class Fake:
 
 def _boxes(outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """A box where a sample's value is 1 or more."""
-    return [np.array([[0.0, 0.0, 9.0, 9.0, value, 0.0]] * int(value >= 1)).reshape(-1, 6) for value in outputs["y"][:, 0]]
+    return [
+        np.array([[0.0, 0.0, 9.0, 9.0, value, 0.0]] * int(value >= 1)).reshape(-1, 6) for value in outputs["y"][:, 0]
+    ]
 
 
 JUDGE = Judge("detection", decode=_boxes)

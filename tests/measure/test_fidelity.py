@@ -15,7 +15,8 @@ from compressctl.core.data import Batch
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
-from compressctl.measure.fidelity import Comparison, class_axis, is_far, nearness, verdict
+from compressctl.measure.class_scores import class_axis
+from compressctl.measure.fidelity import Comparison, is_far, nearness, verdict
 from compressctl.measure.fidelity_limits import fidelity_checks, strict_checks
 from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.measure.score import predict_all
