@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 _SUM_TOLERANCE = 0.01
-_SCORES = re.compile(r"logit|prob|score|softmax|class|label|(^|[_./])(cls|pred)", re.IGNORECASE)
+_SCORES = re.compile(r"logit|prob|score|softmax|class|label|emission|(^|[_./])(cls|pred)", re.IGNORECASE)
 
 
 def class_axis(name: str, values: np.ndarray) -> int | None:

@@ -12,12 +12,15 @@ from compressctl.core.model import Signature
 from compressctl.measure.class_scores import class_axis, is_probability
 from compressctl.measure.margins import Margins, expected_churn
 from compressctl.measure.results import Fidelity, OutputFidelity
+from compressctl.measure.spread import Spread
 
 FAR_SQNR_DB = 20.0
 FAR_COSINE = 0.99
 """An output below both computes something else than the original: 20 dB is an error of a tenth of the signal."""
 
 _NAMED = 3
+_MOST_ALIKE = 100
+"""Calls whose one number is the same in all, from which it is no probability that decides."""
 
 
 def is_far(found: OutputFidelity) -> bool:
@@ -126,13 +129,23 @@ class _Sums:
     values: int = 0
     counted: np.ndarray | None = field(default=None, repr=False)
     margins: Margins | None = field(default=None, repr=False)
+    spread: Spread = field(default_factory=Spread, repr=False)
     _is_first: bool = field(default=True, repr=False)
+    _single: list[tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
 
     def add(self, wanted: np.ndarray, found: np.ndarray | None, count: int) -> None:
         if found is None or wanted.shape != found.shape:
             self.other_shapes += count
             return
         self.samples += count
+        before = self._totals()
+        self._compare(wanted, found)
+        self.spread.add(*(now - was for was, now in zip(before, self._totals(), strict=True)))
+
+    def _totals(self) -> tuple[float, ...]:
+        return self.signal, self.power, self.product, self.decisions, self.equal
+
+    def _compare(self, wanted: np.ndarray, found: np.ndarray) -> None:
         if wanted.dtype.kind not in "fiub" or found.dtype.kind not in "fiub":
             self.values += wanted.size
             self._decide("equal values", wanted, found)
@@ -164,7 +177,11 @@ class _Sums:
             self.class_axis = self.class_axis if self.class_axis is not None else class_axis(self.name, wanted)
             if self.class_axis is None and is_probability(wanted):
                 self.rule = "above 0.5"
+            self._single = [] if self.class_axis is None and wanted.size == 1 else None
             self.margins = Margins(self.class_axis)
+        if self._single is not None:
+            self._wait(wanted, found)
+            return
         if self.class_axis is not None and wanted.ndim > self.class_axis:
             axis = self.class_axis
             self._decide(f"highest along axis {axis}", wanted.argmax(axis=axis), found.argmax(axis=axis))
@@ -174,6 +191,18 @@ class _Sums:
             return
         if self.margins is not None and self.counted is None:
             self.margins.add(wanted, found)
+
+    def _wait(self, wanted: np.ndarray, found: np.ndarray) -> None:
+        """With one number a call several calls tell whether it is a probability."""
+        assert self._single is not None
+        self._single.append((wanted, found))
+        values = np.concatenate([part.reshape(-1) for part, _ in self._single])
+        if is_probability(values):
+            waiting, self._single, self.rule = self._single, None, "above 0.5"
+            for pair in waiting:
+                self._classes(*pair)
+        elif not 0 <= values.min() <= values.max() <= 1 or len(values) >= _MOST_ALIKE:
+            self._single = None
 
     def _decide(self, rule: str, wanted: np.ndarray, found: np.ndarray) -> None:
         self.rule = rule
@@ -209,6 +238,8 @@ class _Sums:
             decisions=self.decisions,
             score_change=change,
             expected_churn=expected,
+            cosine_error=self.spread.of_cosine() if is_clean else None,
+            churn_error=self.spread.of_churn(),
             broken=self.broken,
             other_shapes=self.other_shapes,
             undefined=self.undefined,

@@ -275,6 +275,13 @@ class OutputFidelity(Result):
         description="share of decisions that would change among more samples like these, told from that change and the distance of the "
         "original's winning scores from the next ones; null with more than 300 decisions, where churn says it (1.8)",
     )
+    cosine_error: float | None = Field(
+        None,
+        description="standard error of cosine (jackknife over calls); null with fewer than 5 or more than 10,000 calls (1.8)",
+    )
+    churn_error: float | None = Field(
+        None, description="standard error of churn, of single decisions or, where more, over calls (1.8)"
+    )
     broken: int = Field(0, description="values that are NaN or infinite on one side alone")
     other_shapes: int = Field(0, description="samples of calls in which the output has another shape")
     undefined: int = Field(0, description="values that are NaN or infinite in both; where all are, samples is 0")

@@ -14,7 +14,8 @@ from compressctl.search.request import Goal
 def choose(
     points: Sequence[Point], goal: Goal, limit_bytes: int | None, prefer: Prefer, *, is_judged: bool
 ) -> Point | None:
-    """The best by preference of those that keep every limit; else, of those that keep the loss, the one that comes nearest. None
+    """The best by preference of those that keep every limit, and of these first of those that keep the loss with a standard error to spare: the best
+    of many by a figure that strays is seldom as good as that figure. Else, of those that keep the loss, the one that comes nearest. None
     where none keeps the loss. Of equals the one with the name that comes first, whatever order they were tried in.
 
     is_judged: whether the loss is known at all. Where it is not, of those that keep the limits the least risky is chosen.
@@ -25,9 +26,14 @@ def choose(
     if holding:
         risk = min(point.risk for point, _ in holding) if not is_judged else None
         able = [(point, figures) for point, figures in holding if risk is None or point.risk == risk]
-        return min(able, key=lambda entry: (_rank(entry[1], prefer), entry[0].name))[0]
+        sure = [entry for entry in able if _is_sure(entry[1], goal)] if is_judged else []
+        return min(sure or able, key=lambda entry: (_rank(entry[1], prefer), entry[0].name))[0]
     keeping = [point for point, _ in measured if "drop" not in missed[point.name]]
     return min(keeping, key=lambda point: (sum(missed[point.name].values()), point.name), default=None)
+
+
+def _is_sure(figures: Figures, goal: Goal) -> bool:
+    return figures.loss is not None and figures.loss.value + figures.loss.error <= goal.drop
 
 
 def _rank(figures: Figures, prefer: Prefer) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import Result, Speedup
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 BY_TABLES = "tables"
 """What told a file whose layers were chosen one by one."""
@@ -37,6 +37,10 @@ class Loss(Result):
     unit: str = Field(description='"points", "%", or empty for a metric without a unit')
     split: str
     samples: int
+    error: float = Field(
+        0.0,
+        description="standard error of value, in its unit, as far as the samples tell it; 0 where they do not (1.4)",
+    )
     sqnr_db: float | None = Field(None, description="of the worst output; null where identical or not compared")
 
 

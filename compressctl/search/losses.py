@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from compressctl.measure.margins import expected_churn
-from compressctl.measure.results import Measurement, OutputFidelity
+from compressctl.measure.results import Change, Measurement, OutputFidelity
 from compressctl.search.document import Loss
 from compressctl.search.facts import Facts
 
@@ -39,6 +40,7 @@ def _of_metric(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         drop, unit, what, score = found.change.drop, facts.unit, found.score.metric, found.score
     loss = Loss(
         value=drop,
+        error=_error_of(found.change, score.samples),
         kind="metric",
         what=what,
         unit="points" if unit == "%" else "",
@@ -47,6 +49,13 @@ def _of_metric(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         sqnr_db=_worst_db(found),
     )
     return loss, ""
+
+
+def _error_of(change: Change | None, samples: int) -> float:
+    """Standard error of a difference of two shares of the same samples, in points: of those that only one of the two has right."""
+    if change is None or change.right_to_wrong is None or change.wrong_to_right is None:
+        return 0.0
+    return 100 * math.sqrt(change.right_to_wrong + change.wrong_to_right) / max(samples, 1)
 
 
 def _of_decoded(found: Measurement) -> tuple[Loss | None, str]:
@@ -72,7 +81,7 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     fidelity = found.fidelity
     if fidelity is None or not fidelity.outputs:
         return None, (fidelity.reason if fidelity else None) or "its outputs were not compared"
-    losses: list[tuple[float, str]] = []
+    losses: list[tuple[float, str, float]] = []
     for output in fidelity.outputs:
         if not output.samples or output.other_shapes:
             return None, f"the output {output.name} could not be compared on every sample"
@@ -81,9 +90,10 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         losses += _of_output(output, facts.margins.get(output.name, ()))
     if not losses:
         return None, "no output has a figure to compare"
-    value, what = max(losses)
+    value, what, error = max(losses)
     loss = Loss(
         value=value,
+        error=error,
         kind="outputs",
         what=what,
         unit="%",
@@ -94,18 +104,22 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     return loss, ""
 
 
-def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[tuple[float, str]]:
-    """margins: of more of the original's decisions than were compared, where they are known."""
+def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[tuple[float, str, float]]:
+    """Each loss, what it is, and its standard error. margins: of more of the original's decisions than were compared, where they are known."""
     if output.identical:
-        yield 0.0, f"{output.name}, identical"
+        yield 0.0, f"{output.name}, identical", 0.0
         return
+    few = output.score_change is not None and output.decisions
     if output.churn is not None:
-        yield 100 * output.churn, f"changed decisions of {output.name}"
+        yield 100 * output.churn, f"changed decisions of {output.name}", 0.0 if few else 100 * (output.churn_error or 0)
     if output.score_change is not None and output.decisions:
         expected = expected_churn(margins, output.score_change, output.decisions) if margins else output.expected_churn
-        yield 100 * (expected or 0.0), f"changed decisions of {output.name} that are expected of more samples"
+        value = 100 * (expected or 0.0)
+        # What is known of the change: a root mean square of so many values is right to 1 / sqrt(2 n), and a share of tails moves about twice as far.
+        error = value * math.sqrt(2 / output.decisions)
+        yield value, f"changed decisions of {output.name} that are expected of more samples", error
     if output.cosine is not None:
-        yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}"
+        yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}", 100 * (output.cosine_error or 0)
 
 
 def _worst_db(found: Measurement) -> float | None:

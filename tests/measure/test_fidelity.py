@@ -275,3 +275,25 @@ def test_padding_decides_nothing() -> None:
     comparison = Comparison(Signature((), ()), {"logits": 2})
     comparison.add({"logits": logits}, {"logits": other}, 2, counted=counted_positions(labels))
     assert comparison.result()[0].agreement == 3 / 4
+
+
+def test_one_number_a_call_is_a_probability_once_calls_say_so() -> None:
+    """As of a network that is called for one sample at a time."""
+    before, after = np.array([0.4, 0.4, 0.9, 0.2, 0.51]), np.array([0.4, 0.6, 0.9, 0.2, 0.49])
+    signature = Signature((), (TensorSpec("p", "float32", ("N", 1)),))
+    comparison = Comparison(signature)
+    for was, now in zip(before, after, strict=True):
+        comparison.add({"p": np.full((1, 1), was)}, {"p": np.full((1, 1), now)}, 1)
+    [found] = comparison.result()
+    assert (found.decided_by, found.decisions, found.agreement) == ("above 0.5", 5, pytest.approx(0.6))
+    assert found.expected_churn is not None
+
+
+@pytest.mark.parametrize("values", [[0.5, 7.0, 0.3], [1.0] * 150, [-0.5, 0.5, 0.7]])
+def test_one_number_a_call_that_is_no_probability_decides_nothing(values: list[float]) -> None:
+    comparison = Comparison(Signature((), (TensorSpec("y", "float32", ("N", 1)),)))
+    for value in values:
+        comparison.add({"y": np.full((1, 1), value)}, {"y": np.full((1, 1), value + 0.1)}, 1)
+    [found] = comparison.result()
+    assert found.decisions == 0
+    assert found.samples == len(values)

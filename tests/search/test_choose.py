@@ -7,6 +7,7 @@ from support.searching import figures, point
 
 from compressctl.recipe.schema import Prefer
 from compressctl.search.choose import as_handed_over, choose
+from compressctl.search.document import Figures
 from compressctl.search.request import Goal
 
 POINTS = [
@@ -44,6 +45,22 @@ def test_where_no_file_keeps_all_limits_the_nearest_that_keeps_the_loss_is_chose
 
 def test_nothing_is_chosen_where_every_file_loses_more_than_is_allowed() -> None:
     assert choose(POINTS[3:], Goal(drop=1.0), None, "balanced", is_judged=True) is None
+
+
+def _with_error(loss: float, error: float, size: int) -> Figures:
+    found = figures(size, 1.5, loss)
+    assert found.loss is not None
+    return found.model_copy(update={"loss": found.loss.model_copy(update={"error": error})})
+
+
+def test_a_file_that_keeps_the_loss_by_a_hair_comes_behind_one_that_surely_does() -> None:
+    hair, sure = point("hair", _with_error(0.9, 0.4, 300)), point("sure", _with_error(0.3, 0.4, 600))
+    found = choose([hair, sure], Goal(drop=1.0), None, "balanced", is_judged=True)
+    assert found is not None
+    assert found.name == "sure"
+    alone = choose([hair], Goal(drop=1.0), None, "balanced", is_judged=True)
+    assert alone is not None
+    assert alone.name == "hair"
 
 
 def test_where_quality_is_not_judged_the_least_risky_file_that_is_small_enough_is_chosen() -> None:
