@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +25,8 @@ from compressctl.search.opened import opened
 from compressctl.sources.called import scored_samples
 
 _SPLITS: tuple[SplitName, ...] = ("train", "validation", "calibration", "test")
-_MOST_SAMPLES = 200
-"""That margins are told from."""
+_MOST_SAMPLES, _FIRST_SAMPLES, _SECONDS = 200, 4, 10.0
+"""That margins are told from, of which the first tell whether there are any, and for how many more there is time."""
 
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "convolutions": ("Conv", "ConvTranspose"),
@@ -112,16 +113,23 @@ def _margins(executor: Executor) -> dict[str, tuple[float, ...]]:
     workspace, model = executor.workspace, executor.workspace.original_graph()
     target = replace(workspace.target, options=in_float32(workspace.target.options))
     session = session_of(model, open_backend(target.backend), target, workspace.host)
+    splits = [scored_samples(workspace.dataset().split(name)) for name in ("validation", "calibration", "train")]
+    splits = [split for split in splits if len(split)]
     found: dict[str, tuple[float, ...]] = {}
-    left = _MOST_SAMPLES
-    for name in ("validation", "calibration", "train"):
-        split = scored_samples(workspace.dataset().split(name))
-        if left <= 0 or not len(split):
-            continue
-        seen = predict_all([session], [model], split, target, most=left)
-        left -= seen.samples
-        for output, margins in seen.margins.items():
-            found[output] = (*found.get(output, ()), *margins)
+    if not splits:
+        return found
+    began = time.monotonic()
+    first = predict_all([session], [model], splits[0], target, most=_FIRST_SAMPLES)
+    if not first.margins:
+        return found
+    each = (time.monotonic() - began) / first.samples
+    left = min(_MOST_SAMPLES, max(_FIRST_SAMPLES, int(_SECONDS / each)))
+    for split in splits:
+        if left > 0:
+            seen = predict_all([session], [model], split, target, most=left)
+            left -= seen.samples
+            for output, margins in seen.margins.items():
+                found[output] = (*found.get(output, ()), *margins)
     return found
 
 
