@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from compressctl.core.model import Signature
 from compressctl.measure.class_scores import class_axis, is_probability
-from compressctl.measure.margins import Margins, expected_churn
+from compressctl.measure.margins import Margins, expected_churn, most_churn
 from compressctl.measure.results import Fidelity, OutputFidelity
 from compressctl.measure.spread import Spread
 
@@ -19,8 +20,6 @@ FAR_COSINE = 0.99
 """An output below both computes something else than the original: 20 dB is an error of a tenth of the signal."""
 
 _NAMED = 3
-_MOST_ALIKE = 100
-"""Calls whose one number is the same in all, from which it is no probability that decides."""
 
 
 def is_far(found: OutputFidelity) -> bool:
@@ -96,11 +95,12 @@ class Comparison:
 
     def result(self) -> tuple[OutputFidelity, ...]:
         """In the order of the outputs."""
-        return tuple(sums.result() for sums in self._sums.values())
+        return tuple(sums.settled().result() for sums in self._sums.values())
 
     def margins(self) -> dict[str, tuple[float, ...]]:
         """By output, of each of the original's decisions, in nats; without outputs that decide nothing, or more often than margins are kept."""
-        found = {name: sums.margins.of_original for name, sums in self._sums.items() if sums.margins is not None}
+        settled = {name: sums.settled() for name, sums in self._sums.items()}
+        found = {name: sums.margins.of_original for name, sums in settled.items() if sums.margins is not None}
         return {name: margins for name, margins in found.items() if margins}
 
 
@@ -131,7 +131,7 @@ class _Sums:
     margins: Margins | None = field(default=None, repr=False)
     spread: Spread = field(default_factory=Spread, repr=False)
     _is_first: bool = field(default=True, repr=False)
-    _single: list[tuple[np.ndarray, np.ndarray]] | None = field(default=None, repr=False)
+    singles: list[tuple[float, float]] | None = field(default=None, repr=False)
 
     def add(self, wanted: np.ndarray, found: np.ndarray | None, count: int) -> None:
         if found is None or wanted.shape != found.shape:
@@ -148,11 +148,11 @@ class _Sums:
     def _compare(self, wanted: np.ndarray, found: np.ndarray) -> None:
         if wanted.dtype.kind not in "fiub" or found.dtype.kind not in "fiub":
             self.values += wanted.size
-            self._decide("equal values", wanted, found)
+            self.decide("equal values", wanted, found)
             self.noise += float(np.sum(wanted != found))
             return
         if wanted.dtype.kind != "f":
-            self._decide("equal values", wanted, found)
+            self.decide("equal values", wanted, found)
         else:
             self._classes(wanted, found)
         was, now = wanted.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
@@ -177,34 +177,44 @@ class _Sums:
             self.class_axis = self.class_axis if self.class_axis is not None else class_axis(self.name, wanted)
             if self.class_axis is None and is_probability(wanted):
                 self.rule = "above 0.5"
-            self._single = [] if self.class_axis is None and wanted.size == 1 else None
+            if self.class_axis is None and wanted.size == 1:
+                self.singles = []
             self.margins = Margins(self.class_axis)
-        if self._single is not None:
+        if self.singles is not None:
             self._wait(wanted, found)
-            return
-        if self.class_axis is not None and wanted.ndim > self.class_axis:
+        elif self.class_axis is not None and wanted.ndim > self.class_axis and wanted.shape[self.class_axis]:
             axis = self.class_axis
-            self._decide(f"highest along axis {axis}", wanted.argmax(axis=axis), found.argmax(axis=axis))
+            self.decide(f"highest along axis {axis}", wanted.argmax(axis=axis), found.argmax(axis=axis))
+            self.see(wanted, found)
         elif self.rule == "above 0.5":
-            self._decide(self.rule, wanted > 0.5, found > 0.5)
-        else:
-            return
+            self.decide(self.rule, wanted > 0.5, found > 0.5)
+            self.see(wanted, found)
+
+    def see(self, wanted: np.ndarray, found: np.ndarray) -> None:
         if self.margins is not None and self.counted is None:
             self.margins.add(wanted, found)
 
     def _wait(self, wanted: np.ndarray, found: np.ndarray) -> None:
-        """With one number a call several calls tell whether it is a probability."""
-        assert self._single is not None
-        self._single.append((wanted, found))
-        values = np.concatenate([part.reshape(-1) for part, _ in self._single])
-        if is_probability(values):
-            waiting, self._single, self.rule = self._single, None, "above 0.5"
-            for pair in waiting:
-                self._classes(*pair)
-        elif not 0 <= values.min() <= values.max() <= 1 or len(values) >= _MOST_ALIKE:
-            self._single = None
+        """One number a call: only all of them tell whether it is a probability, which decides at 0.5."""
+        assert self.singles is not None
+        if wanted.size != 1 or wanted.min() < 0 or wanted.max() > 1:
+            self.singles, self.rule, self.margins = None, None, None
+            return
+        if np.isfinite(wanted).all():
+            self.singles.append((float(wanted.reshape(-1)[0]), float(found.reshape(-1)[0])))
 
-    def _decide(self, rule: str, wanted: np.ndarray, found: np.ndarray) -> None:
+    def settled(self) -> _Sums:
+        """With the decisions of calls of one number each, where they are probabilities that differ."""
+        if not self.singles:
+            return self
+        wanted, found = np.array(self.singles).T
+        settled = replace(self, singles=None, margins=Margins(None))
+        if is_probability(wanted):
+            settled.decide("above 0.5", wanted > 0.5, found > 0.5)
+            settled.see(wanted, found)
+        return settled
+
+    def decide(self, rule: str, wanted: np.ndarray, found: np.ndarray) -> None:
         self.rule = rule
         if self.counted is not None and self.counted.shape == wanted.shape:
             wanted, found = wanted[self.counted], found[self.counted]
@@ -224,7 +234,6 @@ class _Sums:
                 undefined=self.undefined,
             )
         is_clean, agreement = self.broken == 0, self.equal / self.decisions if self.decisions else None
-        change, expected = self._expected() if is_clean else (None, None)
         return OutputFidelity(
             name=self.name,
             samples=self.samples,
@@ -236,22 +245,22 @@ class _Sums:
             churn=None if agreement is None else 1 - agreement,
             decided_by=self.rule if self.decisions else None,
             decisions=self.decisions,
-            score_change=change,
-            expected_churn=expected,
             cosine_error=self.spread.of_cosine() if is_clean else None,
-            churn_error=self.spread.of_churn(),
+            churn_error=self.spread.of_churn(self.decisions, self.equal),
+            **(self._expected() if is_clean else {}),
             broken=self.broken,
             other_shapes=self.other_shapes,
             undefined=self.undefined,
         )
 
-    def _expected(self) -> tuple[float | None, float | None]:
-        """How far scores moved, and the share of decisions that is expected to change; None where those are many, and counted."""
-        margins = self.margins.of_original if self.margins is not None else None
-        if self.margins is None or not margins:
-            return None, None
-        change = self.margins.change
-        return change, None if change is None else expected_churn(margins, change, len(margins))
+    def _expected(self) -> dict[str, Any]:
+        """What few decisions tell of many; nothing where there are many, which are counted."""
+        margins, moved = (self.margins.of_original, self.margins.moved) if self.margins is not None else (None, None)
+        if not margins or moved is None:
+            return {}
+        changed = self.decisions - self.equal
+        expected = min(expected_churn(margins, moved), most_churn(changed, self.decisions))
+        return {"score_change": moved.change, "score_change_decisions": moved.seen, "expected_churn": expected}
 
     def _sqnr_db(self) -> float | None:
         return None if self.noise == 0 or self.signal == 0 else 10 * math.log10(self.signal / self.noise)

@@ -268,12 +268,17 @@ class OutputFidelity(Result):
     decisions: int = Field(0, description="that were compared (1.8)")
     score_change: float | None = Field(
         None,
-        description="nats: root mean square of how far the winning score moved against the next four; null with more than 300 decisions (1.8)",
+        description="root mean square of how far the winning score moved against the next four, beside what scales them all; nats for shares and "
+        "logits, else the scores' unit; null with more than 300 decisions (1.8)",
+    )
+    score_change_decisions: int = Field(
+        0, description="that it was told from: no end of a range stands among their scores (1.8)"
     )
     expected_churn: float | None = Field(
         None,
         description="share of decisions that would change among more samples like these, told from that change and the distance of the "
-        "original's winning scores from the next ones; null with more than 300 decisions, where churn says it (1.8)",
+        "original's winning scores from the next ones, and at most what the count allows with 95 % confidence; null with more than 300 decisions, "
+        "where churn says it (1.8)",
     )
     cosine_error: float | None = Field(
         None,

@@ -34,10 +34,8 @@ class Spread:
         known = (signal > 0) & (power > 0)
         return _jackknife(product[known] / np.sqrt(signal[known] * power[known]))
 
-    def of_churn(self) -> float | None:
-        """Standard error of the share of changed decisions: what single decisions would have, or calls that stray more; None without decisions."""
-        sums = np.asarray(self._sums, dtype=np.float64).reshape(-1, 5)
-        decisions, equal = sums[:, 3].sum(), sums[:, 4].sum()
+    def of_churn(self, decisions: int, equal: int) -> float | None:
+        """Standard error of the share of changed ones among these decisions: what single ones would have, or calls that stray more; None without any."""
         if decisions == 0:
             return None
         share = (decisions - equal + 0.5) / (decisions + 1)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from compressctl.recipe.schema import Prefer
 from compressctl.search.document import Figures, Point
-from compressctl.search.front import shortfalls, speed_of
+from compressctl.search.front import ROUNDING, shortfalls, speed_of
 from compressctl.search.request import Goal
 
 
 def choose(
     points: Sequence[Point], goal: Goal, limit_bytes: int | None, prefer: Prefer, *, is_judged: bool
 ) -> Point | None:
-    """The best by preference of those that keep every limit, and of these first of those that keep the loss with a standard error to spare: the best
-    of many by a figure that strays is seldom as good as that figure. Else, of those that keep the loss, the one that comes nearest. None
+    """The best by preference of those that keep every limit, and of these first of those that keep the loss with a standard error to spare, or lose
+    half of it at most: the best of many by a figure that strays is seldom as good as that figure. Else, of those that keep the loss, the one that comes nearest. None
     where none keeps the loss. Of equals the one with the name that comes first, whatever order they were tried in.
 
     is_judged: whether the loss is known at all. Where it is not, of those that keep the limits the least risky is chosen.
@@ -33,7 +33,11 @@ def choose(
 
 
 def _is_sure(figures: Figures, goal: Goal) -> bool:
-    return figures.loss is not None and figures.loss.value + figures.loss.error <= goal.drop
+    """Whether the loss strays no further than the limit. With few samples it may stray further than any limit, so half of that is enough."""
+    if figures.loss is None:
+        return False
+    strays = min(figures.loss.error or 0.0, goal.drop / 2)
+    return figures.loss.value + strays <= goal.drop + ROUNDING
 
 
 def _rank(figures: Figures, prefer: Prefer) -> tuple[float, ...]:

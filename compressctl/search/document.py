@@ -37,9 +37,8 @@ class Loss(Result):
     unit: str = Field(description='"points", "%", or empty for a metric without a unit')
     split: str
     samples: int
-    error: float = Field(
-        0.0,
-        description="standard error of value, in its unit, as far as the samples tell it; 0 where they do not (1.4)",
+    error: float | None = Field(
+        None, description="standard error of value, in its unit; null where the samples do not tell it (1.4)"
     )
     sqnr_db: float | None = Field(None, description="of the worst output; null where identical or not compared")
 

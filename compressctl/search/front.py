@@ -9,7 +9,7 @@ from compressctl.measure.speed_words import is_wide
 from compressctl.search.document import Figures, Limit, Nearest, Point
 from compressctl.search.request import Goal
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 def speed_of(figures: Figures) -> float | None:
@@ -64,13 +64,13 @@ def shortfalls(figures: Figures, goal: Goal, limit_bytes: int | None, *, is_judg
     found: dict[str, float] = {}
     if is_judged:
         lost = math.inf if figures.loss is None else figures.loss.value - goal.drop
-        if lost > _ROUNDING:
+        if lost > ROUNDING:
             found["drop"] = lost / max(goal.drop, 1.0)
     if limit_bytes is not None and figures.total_bytes > limit_bytes:
         found["size"] = math.log(figures.total_bytes / max(limit_bytes, 1))
     if goal.speedup is not None:
         speed = speed_of(figures)
-        if speed is None or speed < goal.speedup - _ROUNDING:
+        if speed is None or speed < goal.speedup - ROUNDING:
             found["speedup"] = math.inf if speed is None or speed <= 0 else math.log(goal.speedup / speed)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from compressctl.measure.margins import expected_churn
+from compressctl.measure.margins import Moved, expected_churn, most_churn
 from compressctl.measure.results import Change, Measurement, OutputFidelity
 from compressctl.search.document import Loss
 from compressctl.search.facts import Facts
@@ -34,13 +34,14 @@ def _of_metric(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         drop, head = max(changes, key=lambda entry: entry[0])
         assert head.score is not None
         unit, what, score = head.unit, f"{head.score.metric} of {head.name}", head.score
+        change = head.change
     else:
         if found.change is None or found.score is None:
             return None, "it was not scored"
-        drop, unit, what, score = found.change.drop, facts.unit, found.score.metric, found.score
+        drop, unit, what, score, change = found.change.drop, facts.unit, found.score.metric, found.score, found.change
     loss = Loss(
         value=drop,
-        error=_error_of(found.change, score.samples),
+        error=_error_of(change, score.samples),
         kind="metric",
         what=what,
         unit="points" if unit == "%" else "",
@@ -51,10 +52,10 @@ def _of_metric(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     return loss, ""
 
 
-def _error_of(change: Change | None, samples: int) -> float:
+def _error_of(change: Change | None, samples: int) -> float | None:
     """Standard error of a difference of two shares of the same samples, in points: of those that only one of the two has right."""
     if change is None or change.right_to_wrong is None or change.wrong_to_right is None:
-        return 0.0
+        return None
     return 100 * math.sqrt(change.right_to_wrong + change.wrong_to_right) / max(samples, 1)
 
 
@@ -81,7 +82,7 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     fidelity = found.fidelity
     if fidelity is None or not fidelity.outputs:
         return None, (fidelity.reason if fidelity else None) or "its outputs were not compared"
-    losses: list[tuple[float, str, float]] = []
+    losses: list[tuple[float, str, float | None]] = []
     for output in fidelity.outputs:
         if not output.samples or output.other_shapes:
             return None, f"the output {output.name} could not be compared on every sample"
@@ -90,7 +91,9 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         losses += _of_output(output, facts.margins.get(output.name, ()))
     if not losses:
         return None, "no output has a figure to compare"
-    value, what, error = max(losses)
+    value, what, error = max(losses, key=lambda entry: entry[0])
+    most = max(other + (strays or 0.0) for other, _, strays in losses)
+    error = None if error is None and most <= value else most - value
     loss = Loss(
         value=value,
         error=error,
@@ -104,22 +107,26 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     return loss, ""
 
 
-def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[tuple[float, str, float]]:
+def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[tuple[float, str, float | None]]:
     """Each loss, what it is, and its standard error. margins: of more of the original's decisions than were compared, where they are known."""
     if output.identical:
         yield 0.0, f"{output.name}, identical", 0.0
         return
-    few = output.score_change is not None and output.decisions
     if output.churn is not None:
-        yield 100 * output.churn, f"changed decisions of {output.name}", 0.0 if few else 100 * (output.churn_error or 0)
-    if output.score_change is not None and output.decisions:
-        expected = expected_churn(margins, output.score_change, output.decisions) if margins else output.expected_churn
-        value = 100 * (expected or 0.0)
-        # What is known of the change: a root mean square of so many values is right to 1 / sqrt(2 n), and a share of tails moves about twice as far.
-        error = value * math.sqrt(2 / output.decisions)
+        is_few = output.score_change is not None
+        error = None if output.churn_error is None or is_few else 100 * output.churn_error
+        yield 100 * output.churn, f"changed decisions of {output.name}", error
+    if output.score_change is not None and output.churn is not None:
+        moved = Moved(output.score_change, output.score_change_decisions)
+        changed = round(output.churn * output.decisions)
+        told = expected_churn(margins, moved) if margins else output.expected_churn or 0.0
+        value = 100 * min(told, most_churn(changed, output.decisions))
+        # A root mean square of n values is right to 1 / sqrt(2 n), and what lies in a tail moves about twice as far.
+        error = value * math.sqrt(2 / moved.seen)
         yield value, f"changed decisions of {output.name} that are expected of more samples", error
     if output.cosine is not None:
-        yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}", 100 * (output.cosine_error or 0)
+        error = None if output.cosine_error is None else 100 * output.cosine_error
+        yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}", error
 
 
 def _worst_db(found: Measurement) -> float | None:

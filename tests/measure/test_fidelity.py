@@ -289,7 +289,7 @@ def test_one_number_a_call_is_a_probability_once_calls_say_so() -> None:
     assert found.expected_churn is not None
 
 
-@pytest.mark.parametrize("values", [[0.5, 7.0, 0.3], [1.0] * 150, [-0.5, 0.5, 0.7]])
+@pytest.mark.parametrize("values", [[0.5, 0.3, 7.0], [1.0] * 150, [-0.5, 0.5, 0.7], [0.3, 0.45, 0.48, -3.0]])
 def test_one_number_a_call_that_is_no_probability_decides_nothing(values: list[float]) -> None:
     comparison = Comparison(Signature((), (TensorSpec("y", "float32", ("N", 1)),)))
     for value in values:

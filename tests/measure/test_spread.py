@@ -30,22 +30,25 @@ def test_it_is_about_what_other_samples_show() -> None:
     cosines = [_cosine(*draw) for draw in draws]
     churns = [float(np.mean((was > 0) != (now > 0))) for was, now in draws]
     told = [_spread(*draw) for draw in draws]
+    counts = [(600, 600 * (1 - churn)) for churn in churns]
     assert np.median([one.of_cosine() for one in told]) == pytest.approx(np.std(cosines), rel=0.25)
-    assert np.median([one.of_churn() for one in told]) == pytest.approx(np.std(churns), rel=0.25)
+    assert np.median([one.of_churn(*count) for one, count in zip(told, counts, strict=True)]) == pytest.approx(
+        np.std(churns), rel=0.25
+    )
 
 
 def test_few_calls_tell_no_spread_of_cosines_and_that_of_single_decisions() -> None:
     before = np.ones((2, 50))
     found = _spread(before, before)
     assert found.of_cosine() is None
-    assert found.of_churn() == pytest.approx(0.0070, abs=5e-4)
+    assert found.of_churn(100, 100) == pytest.approx(0.0070, abs=5e-4)
 
 
 def test_without_decisions_there_is_no_churn() -> None:
     found = Spread()
     for _ in range(8):
         found.add(1.0, 1.0, 1.0, 0, 0)
-    assert found.of_churn() is None
+    assert found.of_churn(0, 0) is None
     assert found.of_cosine() == 0
 
 

@@ -58,6 +58,8 @@ def test_a_file_that_keeps_the_loss_by_a_hair_comes_behind_one_that_surely_does(
     found = choose([hair, sure], Goal(drop=1.0), None, "balanced", is_judged=True)
     assert found is not None
     assert found.name == "sure"
+    good = point("good", _with_error(0.0, 3.0, 300))
+    assert choose([good, sure], Goal(drop=1.0), None, "balanced", is_judged=True) == good
     alone = choose([hair], Goal(drop=1.0), None, "balanced", is_judged=True)
     assert alone is not None
     assert alone.name == "hair"

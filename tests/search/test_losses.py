@@ -69,7 +69,15 @@ def test_without_labels_the_worst_output_decides(outputs: list[OutputFidelity], 
 
 
 def test_of_few_decisions_those_count_that_are_expected_to_change() -> None:
-    few = output(cosine=0.9999, churn=0.0, agreement=1.0, decisions=9, score_change=1.3, expected_churn=0.0)
+    few = output(
+        cosine=0.9999,
+        churn=0.0,
+        agreement=1.0,
+        decisions=9,
+        score_change=1.3,
+        score_change_decisions=9,
+        expected_churn=0.0,
+    )
     found, _ = loss_of(measured(few), facts(margins={"y": (0.2, 0.5, 8.0, 9.0)}))
     assert found is not None
     assert 15 < found.value < 25
@@ -80,7 +88,15 @@ def test_of_few_decisions_those_count_that_are_expected_to_change() -> None:
 
 
 def test_seen_changes_count_even_where_fewer_are_expected() -> None:
-    few = output(cosine=0.9999, churn=1 / 9, agreement=8 / 9, decisions=9, score_change=0.1, expected_churn=0.001)
+    few = output(
+        cosine=0.9999,
+        churn=1 / 9,
+        agreement=8 / 9,
+        decisions=9,
+        score_change=0.1,
+        score_change_decisions=9,
+        expected_churn=0.001,
+    )
     found, _ = loss_of(measured(few), facts())
     assert found is not None
     assert found.value == pytest.approx(100 / 9)
