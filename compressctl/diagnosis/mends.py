@@ -12,6 +12,9 @@ from compressctl.techniques.quantize.params import StaticParams
 _MORE = 8
 """Times as many calibration samples, where there are so many."""
 
+_MORE_FLOAT = 0.2
+"""Of the arithmetic, twice what stays float by itself."""
+
 
 def candidates(why: Why) -> Iterator[list[Edit]]:
     """What is tried, in this order, until something mends."""
@@ -46,6 +49,8 @@ def _static(why: Why, params: StaticParams) -> Iterator[list[Edit]]:
         yield [change(stage, "weights", "int8")]
     if name in ("shared scale", "outliers", "dead channels", "rounding noise") and params.keep_float != "auto":
         yield [change(stage, "keep_float", "auto")]
+    if name in ("outliers", "rounding noise") and params.keep_float == "auto" and params.float_macs is None:
+        yield [change(stage, "float_macs", _MORE_FLOAT)]
     if name == "outliers" and not params.equalize:
         yield [change(stage, "equalize", True)]
 

@@ -17,7 +17,15 @@ from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.codes import range_of
-from compressctl.techniques.quantize._noise import Measured, OutputNoise, _measured, _noisy, decibels
+from compressctl.techniques.quantize._noise import (
+    Allowance,
+    Measured,
+    OutputNoise,
+    _measured,
+    _noisy,
+    allowance,
+    decibels,
+)
 from compressctl.techniques.quantize.params import StaticOverride, StaticParams
 from compressctl.techniques.quantize.static import Seen, apply, make_plan, observe
 
@@ -208,7 +216,7 @@ def test_what_is_predicted_of_layers_in_float_is_what_they_bring() -> None:
     builder = Builder()
     seen, plan, noise = _noisy_plan(builder.model(_trunk(builder, outlier=30.0), 32))
     floats = dict.fromkeys(("c0_Conv", "c1_Conv"), "float")
-    measured = _measured(noise, plan, seen.treated.sites, Events())
+    measured = _measured(noise, plan, seen.treated.sites, 24, Events())
     assert measured.sqnr_db(()) == pytest.approx(noise.sqnr_db(plan), abs=1.5)
     found = noise.sqnr_db(replace(plan, float_nodes=floats))
     assert found > noise.sqnr_db(plan) + 5
@@ -222,5 +230,32 @@ def test_of_layers_that_bring_as_much_the_one_with_less_work_stays_float() -> No
     loud = tuple(np.full_like(ratios, 0.01) for ratios in silent)
     measured = Measured(seen.body.graph, plan, {"r1": loud, "r3": loud}, silent)
     macs = {"c0_Conv": 1, "c1_Conv": 1, "c2_Conv": 2, "c3_Conv": 4, "c4_Conv": 4, "rest": 88}
-    floats, share = _noisy(measured, seen.treated.sites, macs)
+    floats, share = _noisy(measured, seen.treated.sites, macs, Allowance())
     assert (set(floats), share) == ({"c1_Conv", "c2_Conv"}, 0.03)
+
+
+@pytest.mark.parametrize(("asked", "floats"), [(None, set()), (0.1, set()), (0.2, {"c1_Conv", "c2_Conv"})])
+def test_what_is_allowed_is_spent_and_no_more(asked: float | None, floats: set[str]) -> None:
+    builder = Builder()
+    seen, plan, noise = _noisy_plan(builder.model(_trunk(builder), 32))
+    silent = tuple(np.zeros_like(ratios) for ratios in noise.alone(plan, "r1"))
+    loud = tuple(np.full_like(ratios, 0.01) for ratios in silent)
+    measured = Measured(seen.body.graph, plan, {"r1": loud}, silent)
+    macs = {"c1_Conv": 6, "c2_Conv": 6, "rest": 88}
+    found, share = _noisy(measured, seen.treated.sites, macs, allowance(asked))
+    assert (set(found), share) == (floats, 0.12 if floats else 0.0)
+
+
+def test_a_larger_share_in_float_has_less_noise() -> None:
+    builder = Builder()
+    model = builder.model(_trunk(builder, outlier=300.0), 32)
+    small, large = (
+        apply(model, StaticParams(float_macs=share, saturation_guard="off"), _context()) for share in (0.01, 0.9)
+    )
+    assert set(small.facts["left_in_float"]) < set(large.facts["left_in_float"])
+    assert _sqnr_db(model, small.model) < _sqnr_db(model, large.model) - 5
+
+
+def test_a_share_without_somebody_who_spends_it_is_refused() -> None:
+    with pytest.raises(ValueError, match="say the layers themselves"):
+        StaticParams(float_macs=0.2, keep_float="overrides")

@@ -32,14 +32,21 @@ _TOLERABLE_DB = 20.0
 _ENOUGH_DB = 26.0
 """Where layers are left in float, they are until here: noise of a twentieth."""
 
-_GAIN_DB = 0.4
-"""What a layer in float must bring at least; by each hundredth of the arithmetic that it takes."""
 
-MOST = 0.1
-"""Of all multiply-accumulates, what may stay float."""
+@dataclass(frozen=True)
+class Allowance:
+    """What may stay float. most: of all multiply-accumulates. gain_db: what a layer in float must bring at least, by each hundredth of the arithmetic
+    that it takes. suspects: activations that are rounded alone, those with the fewest codes for an ordinary channel's values."""
 
-_SUSPECTS = 24
-"""Activations that are rounded alone: those with the fewest codes for an ordinary channel's values."""
+    most: float = 0.1
+    gain_db: float = 0.4
+    suspects: int = 24
+
+
+def allowance(asked: float | None) -> Allowance:
+    """Few layers that stand out, unless somebody says how much may be spent: then those that bring most for it, as long as they bring anything."""
+    return Allowance() if asked is None else Allowance(asked, gain_db=0.05, suspects=100)
+
 
 Ratios = tuple[np.ndarray, ...]
 """Noise to signal by output, (channels,) each; NaN of channels that are zero throughout."""
@@ -184,7 +191,12 @@ def macs_of(body: onnx.ModelProto, signature: Signature, split: Split, sites: Se
 
 
 def outlying(
-    noise: OutputNoise, plan: QuantPlan, layers: Sequence[Site], macs: Mapping[str, int], events: Events
+    noise: OutputNoise,
+    plan: QuantPlan,
+    layers: Sequence[Site],
+    macs: Mapping[str, int],
+    allowed: Allowance,
+    events: Events,
 ) -> dict[str, str]:
     """The few layers that are better left in float, with the reason; none where the outputs' noise is tolerable.
 
@@ -194,16 +206,16 @@ def outlying(
     before = noise.sqnr_db(plan)
     if before >= _TOLERABLE_DB or len(layers) < 2:
         return {}
-    floats, share = _noisy(_measured(noise, plan, layers, events), layers, macs)
+    floats, share = _noisy(_measured(noise, plan, layers, allowed.suspects, events), layers, macs, allowed)
     total = max(sum(macs.values()), 1)
     for layer in _enclosed(noise.body.graph, [layer.node for layer in layers], floats, macs) if floats else ():
-        if share + macs.get(layer, 0) / total <= MOST:
+        if share + macs.get(layer, 0) / total <= allowed.most:
             floats[layer] = (
                 "it stands between layers that stay float, so that integers would cost a conversion on both sides"
             )
             share += macs.get(layer, 0) / total
     # Noises add up only as far as they do not meet; what is decided is the network.
-    return floats if floats and noise.sqnr_db(_with_floats(plan, floats)) >= before + _GAIN_DB else {}
+    return floats if floats and noise.sqnr_db(_with_floats(plan, floats)) >= before + allowed.gain_db else {}
 
 
 @dataclass(frozen=True)
@@ -226,10 +238,10 @@ class Measured:
         return decibels(tuple(np.sum(ratios, axis=0) for ratios in zip(*parts, strict=True)))
 
 
-def _measured(noise: OutputNoise, plan: QuantPlan, layers: Sequence[Site], events: Events) -> Measured:
+def _measured(noise: OutputNoise, plan: QuantPlan, layers: Sequence[Site], most: int, events: Events) -> Measured:
     """The activations with the least signal to noise of their own, and the weights of the layers that read or make one."""
     own = noise.channels_db(plan)
-    suspects = sorted(own, key=lambda tensor: own[tensor])[:_SUSPECTS]
+    suspects = sorted(own, key=lambda tensor: own[tensor])[:most]
     touching = [layer for layer in layers if {*layer.inputs, layer.output}.intersection(suspects)]
     weights = dict.fromkeys(layer.weight for layer in touching if layer.weight and noise.rounds(layer.weight))
     others = {tensor: quant for tensor, quant in plan.activations.items() if tensor not in suspects}
@@ -240,7 +252,9 @@ def _measured(noise: OutputNoise, plan: QuantPlan, layers: Sequence[Site], event
     return Measured(noise.body.graph, plan, alone, noise.ratios(replace(plan, activations=others), exact=weights))
 
 
-def _noisy(measured: Measured, layers: Sequence[Site], macs: Mapping[str, int]) -> tuple[dict[str, str], float]:
+def _noisy(
+    measured: Measured, layers: Sequence[Site], macs: Mapping[str, int], allowed: Allowance
+) -> tuple[dict[str, str], float]:
     """Layers to leave in float, and their share of the arithmetic: those that take most noise away for their work come first.
 
     The layers that read or make an activation are float together, or not at all.
@@ -257,11 +271,11 @@ def _noisy(measured: Measured, layers: Sequence[Site], macs: Mapping[str, int]) 
         for group in groups:
             left = [layer for layer in group if layer not in floats]
             share = sum(macs.get(layer, 0) for layer in left) / total
-            if not left or work + share > MOST:
+            if not left or work + share > allowed.most:
                 continue
             gain = measured.sqnr_db([*floats, *left]) - now
             worth = gain / max(1.0, 100 * share)
-            if worth >= _GAIN_DB and (best is None or worth > best[0]):
+            if worth >= allowed.gain_db and (best is None or worth > best[0]):
                 best = worth, gain, share, left
         if best is None:
             break

@@ -83,6 +83,13 @@ class StaticParams(TechniqueParams):
         "rounding leaves the outputs less than 20 dB on calibration data, few layers that cost them most for little arithmetic "
         "(auto); or what overrides say alone",
     )
+    float_macs: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="keep_float: auto: of all multiply-accumulates, the share that may stay in float for the outputs' sake, in the layers that bring "
+        "most for it, until outputs have 26 dB. Default: 0.1, and only in layers that stand out",
+    )
     placement: Literal["all", "measured"] = Field(
         "all",
         description="which of the other layers compute in integers: all that can, or those that are not faster in float where they "
@@ -104,6 +111,14 @@ class StaticParams(TechniqueParams):
         "(true), or layer by layer with the inputs that the quantized network has there (layerwise, what adaround always does)",
     )
     overrides: tuple[StaticOverride, ...] = Field((), description="exceptions by pattern, later ones win")
+
+    @model_validator(mode="after")
+    def _somebody_spends_it(self) -> StaticParams:
+        if self.float_macs is not None and self.keep_float != "auto":
+            raise ValueError(
+                "float_macs says how much `keep_float: auto` may leave in float; with `overrides` say the layers themselves"
+            )
+        return self
 
     def needs(self) -> Needs:
         """The target decides the saturation guard."""

@@ -40,7 +40,7 @@ from compressctl.techniques.quantize._enough import judge_samples
 from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._layerwise import Learning, Network, Settled, settle
 from compressctl.techniques.quantize._no_kernel import why_no_kernel
-from compressctl.techniques.quantize._noise import MOST, OutputNoise, macs_of, outlying
+from compressctl.techniques.quantize._noise import OutputNoise, allowance, macs_of, outlying
 from compressctl.techniques.quantize._pairs import positions_of, ways_of
 from compressctl.techniques.quantize._placed import Placed, placed
 from compressctl.techniques.quantize._smooth import smoothed
@@ -133,8 +133,8 @@ def _spared(
 ) -> tuple[Treated, QuantPlan]:
     """With float where a shared scale would lose a signal, and in layers that rounding hurts far more than their work is worth."""
     assert run.data is not None
-    own = _plan_activations(seen.treated, seen.calibration, params)
-    treated = seen.treated.left_in_float(too_narrow(own, seen.treated.sites, seen.macs, MOST))
+    own, allowed = _plan_activations(seen.treated, seen.calibration, params), allowance(params.float_macs)
+    treated = seen.treated.left_in_float(too_narrow(own, seen.treated.sites, seen.macs, allowed.most))
     plan = replace(plan, float_nodes=dict(treated.floats))
     # Weights of 4 bits round more because the recipe says so.
     narrow = {site.weight for site in treated.sites if treated.bits.get(site.node) == 4}
@@ -142,7 +142,7 @@ def _spared(
     noise = OutputNoise(seen.body, model.signature, run.data.split("calibration"), weights)
     layers = [site for site in treated.sites if site.weight and site.node not in treated.decided]
     try:
-        treated = treated.left_in_float(outlying(noise, plan, layers, seen.macs, run.events))
+        treated = treated.left_in_float(outlying(noise, plan, layers, seen.macs, allowed, run.events))
     except StageError as error:  # as of operators that are newer than the runtime that simulates
         message = f"which layers rounding hurts most is not measured: {error.message}"
         run.events.emit("note", message=message)
