@@ -75,10 +75,13 @@ def main(arguments: list[str]) -> None:
     model = _model()
     test, calibration = _arrays(model)
     files = {"float": model, **_by_onnxruntime(model, calibration)}
-    ours, holds = _apply("ours", model, len(calibration), asked.seed, "")
-    print(f"compressctl: gate and budget {'hold' if holds else 'MISSED'}")
-    if ours.exists():
-        files["compressctl"] = ours
+    ours = {}
+    for name, more in (("compressctl", ", float_macs: 0.2"), ("compressctl, defaults", "")):
+        made, holds = _apply("ours" if more else "ours-defaults", model, len(calibration), asked.seed, more)
+        print(f"{name}: gate and budget {'hold' if holds else 'MISSED'}")
+        if made.exists():
+            ours[name] = made
+    files |= ours
     _, holds = _apply(
         "shared", _planted(model), len(calibration), asked.seed, ", keep_float: overrides, ranges: minmax"
     )
@@ -94,8 +97,8 @@ def main(arguments: list[str]) -> None:
             f"{name}: kept {100 * tally.kept / tally.reference:.2f} %, added {100 * tally.added / tally.reference:.2f} %, "
             f"{path.stat().st_size / 1e6:.2f} MB, {1000 * speeds[name]:.2f} ms, {speeds['float'] / speeds[name]:.2f}x"
         )
-    if ours.exists():
-        print(f"compressctl, on inputs times {_NUDGES}: {_nudged(model, ours, test)}")
+    for name, made in ours.items():
+        print(f"{name}, on inputs times {_NUDGES}: {_nudged(model, made, test)}")
     print(f"diagnose, of the shared scale:\n{_diagnosis('shared')}")
 
 
