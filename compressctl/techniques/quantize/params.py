@@ -87,8 +87,8 @@ class StaticParams(TechniqueParams):
         None,
         gt=0,
         le=1,
-        description="keep_float: auto: of all multiply-accumulates, the share that may stay in float for the outputs' sake, in the layers that bring "
-        "most for it, until outputs have 26 dB. Default: 0.1, and only in layers that stand out",
+        description="keep_float: auto, where rounding leaves the outputs less than 20 dB: of all multiply-accumulates, the share that may stay in "
+        "float, in the layers that bring most for it, until outputs have 26 dB. Default: 0.1, and only in layers that stand out",
     )
     placement: Literal["all", "measured"] = Field(
         "all",
