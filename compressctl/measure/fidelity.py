@@ -98,7 +98,7 @@ class Comparison:
         return tuple(sums.settled().result() for sums in self._sums.values())
 
     def margins(self) -> dict[str, tuple[float, ...]]:
-        """By output, of each of the original's decisions, in nats; without outputs that decide nothing, or more often than margins are kept."""
+        """By output, of each of the original's decisions, as margins.py has them; without outputs that decide nothing, or more often than margins are kept."""
         settled = {name: sums.settled() for name, sums in self._sums.items()}
         found = {name: sums.margins.of_original for name, sums in settled.items() if sums.margins is not None}
         return {name: margins for name, margins in found.items() if margins}

@@ -40,6 +40,9 @@ class Loss(Result):
     error: float | None = Field(
         None, description="standard error of value, in its unit; null where the samples do not tell it (1.4)"
     )
+    is_expected: bool = Field(
+        False, description="of more samples like these, of which too few were seen to count (1.4)"
+    )
     sqnr_db: float | None = Field(None, description="of the worst output; null where identical or not compared")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from compressctl.measure.margins import Moved, expected_churn, most_churn
 from compressctl.measure.results import Change, Measurement, OutputFidelity
@@ -82,7 +83,7 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     fidelity = found.fidelity
     if fidelity is None or not fidelity.outputs:
         return None, (fidelity.reason if fidelity else None) or "its outputs were not compared"
-    losses: list[tuple[float, str, float | None]] = []
+    losses: list[_OfOutput] = []
     for output in fidelity.outputs:
         if not output.samples or output.other_shapes:
             return None, f"the output {output.name} could not be compared on every sample"
@@ -91,14 +92,14 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
         losses += _of_output(output, facts.margins.get(output.name, ()))
     if not losses:
         return None, "no output has a figure to compare"
-    value, what, error = max(losses, key=lambda entry: entry[0])
-    most = max(other + (strays or 0.0) for other, _, strays in losses)
-    error = None if error is None and most <= value else most - value
+    worst = max(losses, key=lambda found: found.value)
+    most = max(found.value + (found.error or 0.0) for found in losses)
     loss = Loss(
-        value=value,
-        error=error,
+        value=worst.value,
+        error=None if worst.error is None and most <= worst.value else most - worst.value,
+        is_expected=worst.is_expected,
         kind="outputs",
-        what=what,
+        what=worst.what,
         unit="%",
         split=fidelity.split or "",
         samples=fidelity.samples,
@@ -107,26 +108,36 @@ def _of_outputs(found: Measurement, facts: Facts) -> tuple[Loss | None, str]:
     return loss, ""
 
 
-def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[tuple[float, str, float | None]]:
-    """Each loss, what it is, and its standard error. margins: of more of the original's decisions than were compared, where they are known."""
+class _OfOutput(NamedTuple):
+    """What one figure of an output says of its loss, in percent. error: its standard error, None where the samples do not tell it."""
+
+    value: float
+    what: str
+    error: float | None
+    is_expected: bool = False
+
+
+def _of_output(output: OutputFidelity, margins: Sequence[float]) -> Iterator[_OfOutput]:
+    """margins: of more of the original's decisions than were compared, where they are known."""
     if output.identical:
-        yield 0.0, f"{output.name}, identical", 0.0
+        yield _OfOutput(0.0, f"{output.name}, identical", 0.0)
         return
     if output.churn is not None:
         is_few = output.score_change is not None
         error = None if output.churn_error is None or is_few else 100 * output.churn_error
-        yield 100 * output.churn, f"changed decisions of {output.name}", error
+        yield _OfOutput(100 * output.churn, f"changed decisions of {output.name}", error)
     if output.score_change is not None and output.churn is not None:
-        moved = Moved(output.score_change, output.score_change_decisions)
+        moved = Moved(output.score_change, max(output.score_change_decisions, 1))
         changed = round(output.churn * output.decisions)
         told = expected_churn(margins, moved) if margins else output.expected_churn or 0.0
         value = 100 * min(told, most_churn(changed, output.decisions))
         # A root mean square of n values is right to 1 / sqrt(2 n), and what lies in a tail moves about twice as far.
         error = value * math.sqrt(2 / moved.seen)
-        yield value, f"changed decisions of {output.name} that are expected of more samples", error
+        what = f"changed decisions of {output.name} that are expected of more samples"
+        yield _OfOutput(value, what, error, is_expected=True)
     if output.cosine is not None:
         error = None if output.cosine_error is None else 100 * output.cosine_error
-        yield 100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}", error
+        yield _OfOutput(100 * (1 - output.cosine), f"100 x (1 - cosine) of {output.name}", error)
 
 
 def _worst_db(found: Measurement) -> float | None:

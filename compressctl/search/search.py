@@ -490,5 +490,5 @@ def _judged(facts: Facts) -> str:
     elif facts.decodes:
         how = "decoded results against the original's own"
     else:
-        how = "every output against the original's: changed decisions, and cosine"
+        how = "every output against the original's: changed decisions (of few those expected among more), and cosine"
     return f"Chosen by {how}, on {samples} that {used}; the test split was looked at for the file that is handed over."

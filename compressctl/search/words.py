@@ -75,7 +75,7 @@ def in_short(figures: Figures) -> str:
     elif figures.loss.value < 0 and figures.loss.kind == "metric":
         parts.append(loss_words(figures.loss))
     else:
-        parts.append(f"{loss_words(figures.loss)} lost")
+        parts.append(f"{loss_words(figures.loss)} {'expected to be lost' if figures.loss.is_expected else 'lost'}")
     return ", ".join(parts)
 
 
@@ -247,7 +247,8 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
             )
         if point.figures is not None and point.figures.loss is not None:
             lines.append(
-                f"It was chosen by what it lost on {point.figures.loss.samples:,} {point.figures.loss.split} samples: {lost(point.figures)}."
+                f"It was chosen by what it {'is expected to lose, told from' if point.figures.loss.is_expected else 'lost on'} "
+                f"{point.figures.loss.samples:,} {point.figures.loss.split} samples: {lost(point.figures)}."
             )
     elif point.figures is not None:
         lines.append(f"Best so far: {point.name}, {point.words}: {in_short(point.figures)}{_where(point.figures)}.")
@@ -256,4 +257,7 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
 
 
 def _where(figures: Figures) -> str:
-    return "" if figures.loss is None else f" on {figures.loss.samples:,} {figures.loss.split} samples"
+    if figures.loss is None:
+        return ""
+    seen = f"{figures.loss.samples:,} {figures.loss.split} samples"
+    return f" by {seen}" if figures.loss.is_expected else f" on {seen}"

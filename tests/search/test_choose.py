@@ -9,6 +9,7 @@ from compressctl.recipe.schema import Prefer
 from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.document import Figures
 from compressctl.search.request import Goal
+from compressctl.search.words import in_short
 
 POINTS = [
     point("small", figures(400, 1.5, 0.8), risk=2),
@@ -63,6 +64,14 @@ def test_a_file_that_keeps_the_loss_by_a_hair_comes_behind_one_that_surely_does(
     alone = choose([hair], Goal(drop=1.0), None, "balanced", is_judged=True)
     assert alone is not None
     assert alone.name == "hair"
+
+
+def test_what_is_expected_is_not_said_to_be_lost() -> None:
+    seen = figures(400, 1.5, 0.7)
+    assert seen.loss is not None
+    expected = seen.model_copy(update={"loss": seen.loss.model_copy(update={"is_expected": True})})
+    assert in_short(seen).endswith("0.70 points lost")
+    assert in_short(expected).endswith("0.70 points expected to be lost")
 
 
 def test_where_quality_is_not_judged_the_least_risky_file_that_is_small_enough_is_chosen() -> None:

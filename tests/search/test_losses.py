@@ -82,6 +82,7 @@ def test_of_few_decisions_those_count_that_are_expected_to_change() -> None:
     assert found is not None
     assert 15 < found.value < 25
     assert found.what == "changed decisions of y that are expected of more samples"
+    assert found.is_expected
     alone, _ = loss_of(measured(few.model_copy(update={"expected_churn": 0.02})), facts())
     assert alone is not None
     assert alone.value == pytest.approx(2.0)
@@ -100,6 +101,7 @@ def test_seen_changes_count_even_where_fewer_are_expected() -> None:
     found, _ = loss_of(measured(few), facts())
     assert found is not None
     assert found.value == pytest.approx(100 / 9)
+    assert not found.is_expected
 
 
 @pytest.mark.parametrize(
