@@ -260,4 +260,4 @@ def _where(figures: Figures) -> str:
     if figures.loss is None:
         return ""
     seen = f"{figures.loss.samples:,} {figures.loss.split} samples"
-    return f" by {seen}" if figures.loss.is_expected else f" on {seen}"
+    return f", told from {seen}" if figures.loss.is_expected else f" on {seen}"
