@@ -23,6 +23,7 @@ from compressctl.training.checkpoint import read_checkpoint, weights_digest, wri
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import Hook, SparsityMask, StepInfo
 from compressctl.training.in_memory import hold
+from compressctl.training.mixed_precision import autocast, computes_in_16_bits
 from compressctl.training.moving_average import MovingAverage
 from compressctl.training.objective import Objective
 from compressctl.training.optimizers import make_optimizer, set_step
@@ -108,6 +109,7 @@ class _Job:
     start: str
     checkpoint_seconds: float
     others: OtherOutputs | None
+    is_in_16_bits: bool
     resumed: int = 0
     started: float = field(default_factory=time.perf_counter)
     told: float = 0.0
@@ -159,6 +161,7 @@ def _begin(
         start,
         checkpoint_seconds,
         others,
+        computes_in_16_bits(params, processes, run.events),
     )
     _resume(job)
     return job
@@ -251,7 +254,7 @@ def _step(job: _Job, batch: TensorBatch) -> None:
     state, params, processes = job.state, job.params, job.processes
     network, optimizer, position = state.network, state.optimizer, state.position
     own, share = processes.part(batch)
-    with torch.autocast(processes.device.type, torch.bfloat16, enabled=params.precision == "bfloat16"):
+    with autocast(processes.device, in_16_bits=job.is_in_16_bits):
         loss = job.objective(network, own.to(processes.device, is_channels_last=job.is_channels_last)) * share
     value = processes.sum(loss.detach()).item()
     if not math.isfinite(value):
@@ -384,6 +387,8 @@ def _facts(job: _Job) -> dict[str, Any]:
         facts["stopped"] = f"after epoch {position.epoch}: no better score for {position.stale} epochs"
     if job.others is not None:
         facts["other_outputs"] = other_facts(job.others, job.state.network, job.signature, job.run)
+    if params.precision != "float32":
+        facts["precision"] = params.precision if job.is_in_16_bits else "float32"
     if job.resumed:
         facts["resumed_at_step"] = job.resumed
     if job.processes.count > 1:

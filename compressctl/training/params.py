@@ -87,7 +87,7 @@ class TrainingParams(TechniqueParams):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="bfloat16 computes products in 16 bits, about twice as fast on processors and GPUs that can; "
-        "weights stay float32",
+        "weights stay float32; a processor that cannot trains in float32, with a warning",
     )
     checkpoint: Literal["best", "last"] = Field(
         "best",
