@@ -20,6 +20,9 @@ WHOLE = 100
 _SCALE = (60, 40, 25, 15)
 """Per cent that stay where no limit says how much has to go."""
 
+_ROUNDED = 0.3
+"""Share of a training's epochs that goes over 4-bit weights: a network learns its place first, then its roundings."""
+
 _SAMPLES_SEEN = 400_000
 """That a whole training sees, epochs times samples, as far as 10 to 40 epochs do."""
 
@@ -165,19 +168,20 @@ def _eight_trained(
 
 
 def _four(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
-    """Taught, then trained with 4-bit weights and 8-bit activations in place."""
+    """Taught, then trained with 4-bit weights and 8-bit activations in place: so many epochs together."""
     cuts = [*shape.cuts]
-    taught = [_taught(epochs, training)] if cuts else []
-    rounded = _qat(max(1, epochs // 2) if cuts else epochs, training, weights="int4")
+    last = max(1, round(_ROUNDED * epochs)) if cuts else epochs
+    taught = [_taught(epochs - last, training)] if epochs > last else []
+    rounded = _qat(last, training, weights="int4")
     return Candidate(
         name,
         FAMILY,
-        f"{shape.words}, {epochs} epochs, then trained with 4-bit weights and 8-bit activations in place"
+        f"{shape.words}, {epochs} epochs, the last {last} of them with 4-bit weights and 8-bit activations in place"
         if cuts
         else f"4-bit weights and 8-bit activations, {epochs} epochs with the roundings in place",
         "trained",
         (*cuts, *taught, rounded),
-        weight=1.5 * _work(shape, epochs),
+        weight=1.2 * _work(shape, epochs),
         compressed=True,
         risk=FEWER_BITS,
         after=after,
