@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,6 +40,11 @@ class SplitSizes(BaseModel):
         description="samples that report; default: the dataset's own test split, else a fifth",
         ge=0,
         le=2_147_483_647,
+    )
+    validation_from: Literal["train", "test"] = Field(
+        "train",
+        description="where the data have a test split of their own: what the validation samples are taken from. test: for a model that was "
+        "trained on all others, of which it knows too much to judge files that are trained anew; the rest of the test split reports",
     )
     train: int | float | None = Field(
         None, description="most samples to train on; default: all that no other split takes", ge=0, le=2_147_483_647

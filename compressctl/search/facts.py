@@ -21,6 +21,7 @@ from compressctl.pipeline.event_listeners import Warnings
 from compressctl.pipeline.executor import Executor
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.schema import Recipe
+from compressctl.search.known_samples import KnownSamples, known_samples
 from compressctl.search.opened import opened
 from compressctl.sources.called import scored_samples
 
@@ -44,7 +45,8 @@ class Facts:
     samples: by split; empty without data. metric: its name where labels and a metric score files, with the unit of a drop; heads:
     several of them do. decodes: whether results are read off outputs and compared. decided: outputs that look like scores of
     classes, whose decisions can be compared. original_bytes: of the float file as the target's runtime takes it. margins: where outputs judge, by
-    output how far each of the original's decisions is from being another one, on all samples but those of the test split; see margins.py.
+    output how far each of the original's decisions is from being another one, on all samples but those of the test split; see margins.py. known: where a
+    network can be trained, that the original was trained on the samples that choose; None where it does not look so.
     """
 
     is_torch: bool
@@ -62,6 +64,7 @@ class Facts:
     decodes: bool = False
     task: str = "custom"
     margins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    known: KnownSamples | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -105,7 +108,8 @@ def read_facts(recipe: Recipe, cache: Cache | None, listeners: Sequence[Listener
         found = facts_of(executor)
         judged_by_outputs = found.has_data and not found.scores and not found.decodes
         margins = _margins(executor) if judged_by_outputs else {}
-        return replace(found, margins=margins, warnings=tuple(warnings.messages))
+        known = known_samples(executor) if found.can_train and not found.quantized else None
+        return replace(found, margins=margins, known=known, warnings=tuple(warnings.messages))
 
 
 def _margins(executor: Executor) -> dict[str, tuple[float, ...]]:

@@ -57,6 +57,11 @@ class Subject:
         sizes = {"validation": validation, "calibration": calibration}
         return replace(self, content={**self.content, "data": {**self.content["data"], **sizes}})
 
+    def chosen_by_test_samples(self, count: int) -> Subject:
+        """With so many validation samples of the data's own test split, the others report."""
+        sizes = {"validation": count, "validation_from": "test"}
+        return replace(self, content={**self.content, "data": {**self.content["data"], **sizes}})
+
 
 def sizes_to_choose_by(samples: Mapping[str, int]) -> tuple[int, int]:
     """Validation and calibration samples where nothing trains: half of what the test split leaves chooses. samples: by split, as

@@ -41,24 +41,22 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
 
     own_validation and own_test: how many samples the dataset itself keeps for these splits; they are stored after the
     others (positions samples .. samples + own_validation - 1, then the test's). Of an own validation split at most so many
-    as the recipe says. Test is dealt first, then validation, then calibration, so that another calibration size leaves the
-    first two as they are; `train` takes the first of the rest, so that a larger one keeps a smaller one's samples.
+    as the recipe says. Where validation comes from the test's, that is dealt to it first. Test is dealt first, then validation, then calibration,
+    so that another calibration size leaves the first two as they are; `train` takes the first of the rest, so that a larger one keeps a smaller one's samples.
     Raises UsageError when the sizes ask for more samples than there are.
     """
     order = np.random.default_rng(seed).permutation(samples)
+    is_from_test = sizes.validation_from == "test"
+    if is_from_test:
+        _check_has_own_test(own_validation, own_test)
+    wanted_test, from_test = 0, np.empty(0, np.int64)
     if own_test:
         own = np.random.default_rng([seed, 1]).permutation(own_test) + samples + own_validation
-        asked = own_test if sizes.test is None else _count("test", sizes.test, own_test)
-        if asked > own_test:
-            raise UsageError(
-                f"data.test asks for {asked} samples but the dataset's own test split has {own_test}",
-                hint="leave data.test out to use all of them",
-            )
-        test, wanted_test = (np.sort(own) if asked == own_test else own[:asked]), 0
+        from_test, test = _dealt(own, sizes)
     else:
         wanted_test = _count("test", _DEFAULT_TEST_SHARE if sizes.test is None else sizes.test, samples)
         test = order[:wanted_test]
-    wanted_validation = 0 if own_validation else _count("validation", sizes.validation, samples)
+    wanted_validation = 0 if own_validation or is_from_test else _count("validation", sizes.validation, samples)
     left = max(0, samples - wanted_test - wanted_validation)
     if sizes.calibration is None:
         # Of few samples some are left to train on.
@@ -67,7 +65,7 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
         wanted_calibration = _count("calibration", sizes.calibration, samples)
     _check_fit(samples, {"test": wanted_test, "validation": wanted_validation, "calibration": wanted_calibration})
     ends = np.cumsum([wanted_test, wanted_validation, wanted_calibration])
-    validation = order[ends[0] : ends[1]]
+    validation = from_test if is_from_test else order[ends[0] : ends[1]]
     if own_validation:
         own = np.random.default_rng([seed, 2]).permutation(own_validation) + samples
         most = (
@@ -96,6 +94,37 @@ def check_apart(*parts: Sequence[Path]) -> None:
                     f"{path} is in two of the data's own splits: scores would be of what stages saw",
                     hint="give them different files, or name those for training alone: test and validation are taken out of them",
                 )
+
+
+def _dealt(own: np.ndarray, sizes: SplitSizes) -> tuple[np.ndarray, np.ndarray]:
+    """What validation takes of a dataset's own test split, and what reports. own: all of it, in the order in which it is dealt."""
+    taken = _count("validation", sizes.validation, len(own)) if sizes.validation_from == "test" else 0
+    left = own[taken:]
+    if taken and not len(left):
+        raise UsageError(
+            f"data.validation takes {taken} samples of the test split, which has {len(own)}: none are left to report",
+            hint="lower data.validation, as to 0.5 for half of them",
+        )
+    asked = len(left) if sizes.test is None else _count("test", sizes.test, len(own))
+    if asked > len(left):
+        kept = f", of which {taken} are for validation" if taken else ""
+        raise UsageError(
+            f"data.test asks for {asked} samples but the dataset's own test split has {len(own)}{kept}",
+            hint="leave data.test out to use all of them",
+        )
+    return np.sort(own[:taken]), np.sort(left) if asked == len(left) else left[:asked]
+
+
+def _check_has_own_test(own_validation: int, own_test: int) -> None:
+    if own_validation:
+        raise UsageError(
+            "data.validation_from: test: the data have a validation split of their own", hint="leave it out"
+        )
+    if not own_test:
+        raise UsageError(
+            "data.validation_from: test: the data have no test split of their own, so that all samples are dealt alike",
+            hint="leave it out, or give the data a test split",
+        )
 
 
 def _count(name: str, size: int | float, samples: int) -> int:

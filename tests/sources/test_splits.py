@@ -130,3 +130,37 @@ def test_an_own_validation_split_is_used_whole_unless_the_recipe_limits_it() -> 
     assert len(np.unique(limited)) == 5
     assert limited.min() >= 50
     assert len(choose(50, SplitSizes(validation=21), 0, own_validation=20).validation) == 20
+
+
+@given(
+    st.integers(0, 300),
+    st.integers(2, 200),
+    st.integers(1, 150) | st.floats(0.01, 0.9),
+    st.none() | st.integers(0, 50),
+    seeds,
+)
+def test_samples_of_the_own_test_split_can_choose(
+    samples: int, own_test: int, validation: int | float, test: int | None, seed: int
+) -> None:
+    sizes = SplitSizes(validation=validation, test=test, calibration=min(10, samples), validation_from="test")
+    taken = validation if isinstance(validation, int) else round(validation * own_test)
+    if (taken and taken >= own_test) or (test or 0) > own_test - taken:
+        with pytest.raises(UsageError, match=r"own test split|none are left"):
+            choose(samples, sizes, seed, own_test=own_test)
+        return
+    splits = choose(samples, sizes, seed, own_test=own_test)
+    assert len(splits.validation) == taken
+    assert all(splits.validation >= samples)
+    assert all(splits.test >= samples)
+    assert len(splits.test) == (own_test - taken if test is None else test)
+    positions = all_positions(splits)
+    assert len(np.unique(positions)) == len(positions)
+    assert sorted([*splits.train, *splits.calibration]) == list(range(samples)), "all others are for training"
+
+
+@pytest.mark.parametrize(
+    ("own_validation", "own_test", "why"), [(5, 20, "validation split of their own"), (0, 0, "no test split")]
+)
+def test_validation_from_a_test_split_needs_one(own_validation: int, own_test: int, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        choose(100, SplitSizes(validation_from="test"), 0, own_validation=own_validation, own_test=own_test)
