@@ -26,6 +26,13 @@ def schema(
             "--tables", help="The schema of tables.json, what a search knows of layers, instead of the recipe's."
         ),
     ] = False,
+    widths: Annotated[
+        bool,
+        typer.Option(
+            "--widths",
+            help="The schema of widths.json, what a search knows of channels and blocks, instead of the recipe's.",
+        ),
+    ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="The recipe reference in Markdown instead: every key, as docs/recipe.md.")
     ] = False,
@@ -43,14 +50,16 @@ def schema(
     from compressctl.cli.registries import REGISTRIES
     from compressctl.core.errors import UsageError
 
-    if report + markdown + zoo + search + tables > 1:
-        raise UsageError("--report, --zoo, --search, --tables and --markdown exclude each other")
+    if report + markdown + zoo + search + tables + widths > 1:
+        raise UsageError("--report, --zoo, --search, --tables, --widths and --markdown exclude each other")
     if report:
         from compressctl.report.document import json_schema as make
     elif search:
         from compressctl.search.document import json_schema as make
     elif tables:
         from compressctl.search.tables import json_schema as make
+    elif widths:
+        from compressctl.search.width_tables import json_schema as make
     elif zoo:
         from compressctl.zoo.json_schema import json_schema as make
     else:
@@ -61,7 +70,7 @@ def schema(
         text = render()
     else:
         text = json.dumps(make(), indent=1) + "\n"
-    if not (report or zoo or search or tables):
+    if not (report or zoo or search or tables or widths):
         for error in (error for registry in REGISTRIES.values() for error in registry.usable()[1]):
             typer.echo(f"left out: {error}", err=True)
     if output is None:

@@ -189,6 +189,6 @@ def json_schema() -> dict[str, Any]:
     """The schema of search.json (JSON Schema 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"compressctl search {SCHEMA_VERSION}",
         **Search.model_json_schema(mode="serialization"),
+        "title": f"compressctl search {SCHEMA_VERSION}",
     }

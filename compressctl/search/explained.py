@@ -19,18 +19,23 @@ from compressctl.search.tables import LayerOption, LayerTable, Tables
 
 HEAD = ("layer", "option", "size", "adds", "far alone", "")
 _MOST_BYTES = 1 << 28
-_SHOWN = 6
+SHOWN = 6
 """Lines of what was left out."""
 
 
-def read(folder: Path) -> tuple[Search, Tables]:
-    """Of a search's folder. Raises UsageError where it holds none, or none that looked at layers one by one."""
+def read_search(folder: Path) -> Search:
+    """Of its folder. Raises UsageError where it holds none."""
     try:
-        found = Search.model_validate_json(read_regular(folder / "search.json", _MOST_BYTES))
+        return Search.model_validate_json(read_regular(folder / "search.json", _MOST_BYTES))
     except (OSError, NotRegularError, ValueError, ValidationError, RecursionError):
         raise UsageError(
             f"{folder} holds no search", hint="name the folder that `compressctl auto` wrote, as in auto/model"
         ) from None
+
+
+def read(folder: Path) -> tuple[Search, Tables]:
+    """Of a search's folder. Raises UsageError where it holds none, or none that looked at layers one by one."""
+    found = read_search(folder)
     tables = read_table(folder / TABLES) if found.tables is not None else None
     if tables is None:
         why = next((note for note in found.notes if "one by one" in note), "")
@@ -46,12 +51,17 @@ def point_of(found: Search, name: str | None) -> Point | None:
     holds, or lost least. Raises UsageError for a name that there is not."""
     planned = [one for one in found.points if one.kind == "planned" and one.figures is not None]
     if name is not None:
-        known = {one.name: one for one in found.points}
-        if name not in known:
-            raise UsageError(f"--point {name}: this search has no such file", hint=suggestion(name, known))
-        return known[name]
+        return named(found, name)
     chosen = [one for one in planned if one.name == found.chosen] or [one for one in planned if one.holds] or planned
     return min(chosen, key=lambda one: one.figures.total_bytes if one.figures else 0, default=None)
+
+
+def named(found: Search, name: str) -> Point:
+    """Raises UsageError for a name that there is not."""
+    known = {one.name: one for one in found.points}
+    if name not in known:
+        raise UsageError(f"--point {name}: this search has no such file", hint=suggestion(name, known))
+    return known[name]
 
 
 def rows(tables: Tables, point: Point | None, pattern: str | None) -> Iterator[list[str]]:
@@ -82,8 +92,8 @@ def _far(option: LayerOption) -> str:
 def _decided(recipe: Mapping[str, Any]) -> dict[str, str]:
     """By the pattern of an override: a rank, or a width. Whoever wrote the folder may have written anything."""
     found: dict[str, str] = {}
-    for stage in _mappings(recipe.get("stages")):
-        for override in _mappings(stage.get("overrides")):
+    for stage in mappings(recipe.get("stages")):
+        for override in mappings(stage.get("overrides")):
             pattern, width, rank, clusters, bits = (
                 override.get(key) for key in ("match", "weights", "rank", "clusters", "bits")
             )
@@ -102,7 +112,7 @@ def _decided(recipe: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _mappings(values: Any) -> list[Mapping[str, Any]]:
+def mappings(values: Any) -> list[Mapping[str, Any]]:
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list | tuple) else []
 
 
@@ -122,8 +132,8 @@ def said(tables: Tables, found: Search, point: Point | None) -> list[str]:
     lines = [
         f"{len(tables.layers)} layers on {tables.samples} calibration samples. {timed}",
         f"`far alone`: {tables.distance}, with that layer alone changed. Files that were planned add them up, scaled to what was measured.",
-        *tables.left_out[:_SHOWN],
-        *([f"and {len(tables.left_out) - _SHOWN} more in {TABLES}"] if len(tables.left_out) > _SHOWN else []),
+        *tables.left_out[:SHOWN],
+        *([f"and {len(tables.left_out) - SHOWN} more in {TABLES}"] if len(tables.left_out) > SHOWN else []),
     ]
     if point is not None:
         told = point.predicted

@@ -24,13 +24,13 @@ _MOST_BUILT = 6
 _LEAST = 3
 """Per cent under which nothing is left that could learn."""
 
-_CLOSE = 0.05
+CLOSE = 0.05
 """Logarithm of a ratio by which a width may be narrower than it had to be."""
 
 _SLOPES = 0.25, 4.0
 """Between which powers of the width bytes and time are expected to grow."""
 
-_SPARE_SPEED, _SPARE_SIZE = 1.03, 1.01
+SPARE_SPEED, SPARE_SIZE = 1.03, 1.01
 """Times what is asked: two timings differ by as much, and trained roundings may need some bytes more."""
 
 
@@ -79,8 +79,8 @@ def widest(missing: Callable[[int], float | None]) -> int | None:
         over[percent] = found
         holds = max((width for width, by in over.items() if by <= 0), default=_LEAST - 1)
         too_wide = min((width for width, by in over.items() if by > 0), default=WHOLE + 1)
-        is_close = over.get(holds, -math.inf) > -_CLOSE
-        if is_close or too_wide - holds <= max(1, round(_CLOSE * holds)):
+        is_close = over.get(holds, -math.inf) > -CLOSE
+        if is_close or too_wide - holds <= max(1, round(CLOSE * holds)):
             break
         percent = min(max(_aimed(over, holds, too_wide), holds + 1), too_wide - 1)
     return max((width for width, by in over.items() if by <= 0), default=None)
@@ -106,7 +106,7 @@ def too_much(figures: Figures, goal: Goal, limit_bytes: int | None) -> float:
     """
     over = [-math.inf]
     if limit_bytes is not None:
-        over.append(math.log(_SPARE_SIZE * figures.total_bytes / limit_bytes))
+        over.append(math.log(SPARE_SIZE * figures.total_bytes / limit_bytes))
     if goal.speedup is not None:
         over.append(_slow(figures, goal.speedup))
     return max(over)
@@ -114,7 +114,7 @@ def too_much(figures: Figures, goal: Goal, limit_bytes: int | None) -> float:
 
 def _slow(figures: Figures, wanted: float) -> float:
     speed = figures.speed
-    return math.inf if speed is None or speed.ratio <= 0 else math.log(_SPARE_SPEED * wanted / speed.ratio)
+    return math.inf if speed is None or speed.ratio <= 0 else math.log(SPARE_SPEED * wanted / speed.ratio)
 
 
 def _harder(rounded: Point | None, goal: Goal, limit_bytes: int | None) -> Of:
@@ -140,12 +140,12 @@ class _Widths:
         point = self._build(candidate)
         if point is None or point.figures is None:
             self.is_failed = True
-            self.why = self.why or ("there was no time to build it" if point is None else _first_line(point.reason))
+            self.why = self.why or ("there was no time to build it" if point is None else first_line(point.reason))
             return None
         over = too_much(point.figures, self._goal, self._limit)
         self.why = f"even {percent} % of it misses what is asked by {math.expm1(over):.0%}"
         return over
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
     return next(iter(text.splitlines()), "it failed")

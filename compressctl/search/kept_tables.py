@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -17,8 +18,9 @@ from compressctl.search.evaluate import Bench
 from compressctl.search.measure_tables import STAGE, measure
 from compressctl.search.opened import opened
 from compressctl.search.tables import TABLES_VERSION, Tables
+from compressctl.search.width_tables import WIDTHS_VERSION, WidthTables
 
-TABLES = "tables.json"
+TABLES, WIDTHS = "tables.json", "widths.json"
 _MOST_BYTES = 1 << 26
 
 
@@ -40,17 +42,48 @@ def tables_of(
     return found
 
 
-def write_tables(found: Tables, path: Path) -> None:
+def widths_of(
+    bench: Bench, tables: Tables, seconds: float | None, listeners: Sequence[Listener], tell: Callable[[str], None]
+) -> WidthTables:
+    """Of a network in torch that can be trained. tables: of its graph. Raises as `tables_of` does."""
+    recipe = bench.subject.recipe([STAGE])
+    key = bench.key(recipe)
+    known = read_widths(bench.folder / WIDTHS)
+    if known is not None and known.key == key:
+        tell(f"what narrower layers and fewer blocks lose: from {WIDTHS}")
+        return known
+    tell("measuring what narrower layers and fewer blocks cost and lose")
+    from compressctl.search.measure_widths import measure_widths
+
+    with opened(recipe, bench.cache, listeners) as executor:
+        found = measure_widths(executor, key, tables, seconds, bench.environment)
+    write_tables(found, bench.folder / WIDTHS)
+    return found
+
+
+def write_tables(found: Tables | WidthTables, path: Path) -> None:
     """Whole or not at all. Raises MachineError where the folder takes nothing."""
     write_whole(path, [json.dumps(for_others(found.model_dump(mode="json")), indent=1).encode()])
 
 
 def read_table(path: Path) -> Tables | None:
     """None where there is none, or one of another version, or what is there is damaged."""
+    return _read(path, Tables, TABLES_VERSION)
+
+
+def read_widths(path: Path) -> WidthTables | None:
+    """As `read_table` does."""
+    return _read(path, WidthTables, WIDTHS_VERSION)
+
+
+_Kept = TypeVar("_Kept", Tables, WidthTables)
+
+
+def _read(path: Path, kind: type[_Kept], version: str) -> _Kept | None:
     try:
         content = json.loads(read_regular(path, _MOST_BYTES))
-        if content["schema_version"] != TABLES_VERSION:
+        if content["schema_version"] != version:
             return None
-        return Tables.model_validate(content)
+        return kind.model_validate(content)
     except (OSError, NotRegularError, UsageError, ValueError, LookupError, TypeError, ValidationError, RecursionError):
         return None

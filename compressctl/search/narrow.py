@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from compressctl.core.patterns import literal
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
 from compressctl.search.space import FEWER_BITS, After, Candidate, Stage, static
@@ -49,7 +50,21 @@ class Shape:
     @property
     def kind(self) -> str:
         """Of all its widths."""
-        return "-".join([*([f"shorter{self.blocks}"] if self.blocks else []), "narrow"]) + _of_bits(self)
+        return "-".join([*([f"shorter{self.blocks}"] if self.blocks else []), "narrow"]) + _of_bits(self.bits)
+
+    @property
+    def label(self) -> str:
+        """Of the network with its weights' bits."""
+        return f"{self.name}{_of_bits(self.bits)}"
+
+    @property
+    def is_whole(self) -> bool:
+        return self.percent == WHOLE and not self.blocks
+
+    @property
+    def rounding(self) -> Stage:
+        """Of a stage that rounds: which layers have 4 bits."""
+        return {} if self.bits == 8 else {"weights": "int4"}
 
     @property
     def words(self) -> str:
@@ -75,15 +90,44 @@ class Shape:
             }  # fmt: skip
 
 
-def as_cut(shape: Shape) -> Candidate:
+@dataclass(frozen=True)
+class Trim:
+    """A network of which one program over tables chose channels, blocks and bits at once (`width_program.py`). cuts: stages that make it.
+    four: layers with 4-bit weights. percent: of the multiply-accumulates that stay. words: what was cut."""
+
+    label: str
+    cuts: tuple[Stage, ...]
+    four: tuple[str, ...]
+    percent: int
+    words: str
+
+    @property
+    def bits(self) -> Bits:
+        """The fewest of any weight's."""
+        return 4 if self.four else 8
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.cuts
+
+    @property
+    def rounding(self) -> Stage:
+        if not self.four:
+            return {}
+        return {"overrides": [{"match": literal(name), "weights": "int4"} for name in self.four]}
+
+
+AnyShape = Shape | Trim
+
+
+def as_cut(shape: AnyShape) -> Candidate:
     """The network as it is before anything trains it: as large and as fast as it will be then."""
-    rounded = static() if shape.bits == 8 else static(weights="int4")
     return Candidate(
-        f"{shape.name}{_of_bits(shape)}-untrained",
+        f"{shape.label}-untrained",
         FAMILY,
         f"{shape.words}, not trained, then {_bits_words(shape)}",
         "shaped",
-        (*shape.cuts, rounded),
+        (*shape.cuts, static(**shape.rounding)),
         compressed=shape.bits == 4,
         risk=FEWER_BITS,
     )
@@ -103,18 +147,18 @@ def on_a_scale(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterato
         yield _four(replace(shape, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
 
 
-def of_shapes(shapes: Sequence[Shape], facts: Facts, training: Mapping[str, Any]) -> Iterator[Candidate]:
+def of_shapes(shapes: Sequence[AnyShape], facts: Facts, training: Mapping[str, Any]) -> Iterator[Candidate]:
     """Of networks that are small and fast enough: each is trained briefly, and those that lose least are trained to the end."""
     epochs = epochs_of(facts, training)
     brief = max(2, epochs // 4)
-    names = {shape: f"{shape.name}{_of_bits(shape)}" for shape in shapes}
-    rivals = tuple(f"{name}-brief" for name in names.values())
-    for shape, name in names.items():
+    rivals = tuple(f"{shape.label}-brief" for shape in shapes)
+    for shape in shapes:
+        name = shape.label
         leads = (After(f"{name}-brief", "leads", rivals),)
         if shape.bits == 4:
             yield _four(shape, f"{name}-brief", brief, training, ())
             yield _four(shape, name, epochs, training, leads)
-        elif shape.percent == WHOLE and not shape.blocks:
+        elif shape.is_whole:
             yield _eight_trained(shape, f"{name}-brief", brief, training, ())
             yield _eight_trained(shape, name, epochs, training, leads)
         else:
@@ -138,7 +182,7 @@ def size_is_harder(goal: Goal) -> bool:
     return (goal.smaller or (4 if goal.size_bytes else 1)) / 4 > (goal.speedup or 1) / 2
 
 
-def _eight(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
+def _eight(shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
     """Taught, then rounded."""
     return Candidate(
         name,
@@ -153,7 +197,7 @@ def _eight(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], af
 
 
 def _eight_trained(
-    shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]
+    shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]
 ) -> Candidate:
     """Taught, then trained with the roundings in place."""
     stages: tuple[Stage, ...]
@@ -167,18 +211,18 @@ def _eight_trained(
     )
 
 
-def _four(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
+def _four(shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
     """Taught, then trained with 4-bit weights and 8-bit activations in place: so many epochs together."""
     cuts = [*shape.cuts]
     last = max(1, round(_ROUNDED * epochs)) if cuts else epochs
     taught = [_taught(epochs - last, training)] if epochs > last else []
-    rounded = _qat(last, training, weights="int4")
+    rounded = _qat(last, training, **shape.rounding)
     return Candidate(
         name,
         FAMILY,
-        f"{shape.words}, {epochs} epochs, the last {last} of them with 4-bit weights and 8-bit activations in place"
+        f"{shape.words}, {epochs} epochs, the last {last} of them with {_bits_words(shape)} in place"
         if cuts
-        else f"4-bit weights and 8-bit activations, {epochs} epochs with the roundings in place",
+        else f"{_bits_words(shape)}, {epochs} epochs with the roundings in place",
         "trained",
         (*cuts, *taught, rounded),
         weight=1.2 * _work(shape, epochs),
@@ -189,16 +233,19 @@ def _four(shape: Shape, name: str, epochs: int, training: Mapping[str, Any], aft
     )
 
 
-def _work(shape: Shape, epochs: int) -> float:
+def _work(shape: AnyShape, epochs: int) -> float:
     return float(epochs) * (0.4 + shape.percent / 100)
 
 
-def _of_bits(shape: Shape) -> str:
-    return "" if shape.bits == 8 else "-w4a8"
+def _of_bits(bits: Bits) -> str:
+    return "" if bits == 8 else "-w4a8"
 
 
-def _bits_words(shape: Shape) -> str:
-    return "8 bits" if shape.bits == 8 else "4-bit weights and 8-bit activations"
+def _bits_words(shape: AnyShape) -> str:
+    if shape.bits == 8:
+        return "8 bits"
+    some = f" in {len(shape.four)} layers" if isinstance(shape, Trim) else ""
+    return f"4-bit weights{some} and 8-bit activations"
 
 
 def _taught(epochs: int, training: Mapping[str, Any]) -> Stage:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from compressctl.core.cache import Cache
-from compressctl.core.errors import CompressctlError, ExitCode
+from compressctl.core.errors import CompressctlError, ExitCode, UsageError
 from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
-from compressctl.pipeline.event_listeners import TimeLimit, is_time_over
+from compressctl.pipeline.event_listeners import TimeLimit
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.search import fit, front, narrow, recipes, words
 from compressctl.search.choose import as_handed_over, choose
@@ -22,20 +22,27 @@ from compressctl.search.document import NotTried, Point, Predicted, Search
 from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
+from compressctl.search.in_time import in_time
 from compressctl.search.journal import Journal, claimed
-from compressctl.search.kept_tables import TABLES, tables_of, write_tables
+from compressctl.search.kept_tables import TABLES, tables_of, widths_of, write_tables
+from compressctl.search.known_samples import KnownSamples
 from compressctl.search.planned import Planner
 from compressctl.search.request import Request
 from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
 from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subject_of
 from compressctl.search.tables import Tables
+from compressctl.search.trim import trims
+from compressctl.search.width_tables import WidthTables
 from compressctl.search.write import write
 
 _MOST_CONFIRMED = 3
 """Files that are measured in full before the search says that none holds: brief timings are wide."""
 
-_FOR_TABLES, _LATEST_TABLES, _LEAST_FOR_TABLES = 0.35, 0.6, 20.0
-"""Share of the time left after which no further layer is looked at, after which all of it is given up, and the seconds that have to be left."""
+_FOR_WIDTHS = 0.15
+"""Share of the time left that looking at channels and blocks may take: what it is for are trainings, which take most of it."""
+
+_FOR_TABLES = 0.35
+"""Share of the time left after which no further layer is looked at."""
 
 _FILES_AFTERWARDS = 15
 """About as many are made once layers have been looked at, each in about the time of the first in 8 bits."""
@@ -82,6 +89,8 @@ def _search(
     if facts.samples and subject.deals_samples and not facts.can_train:
         sizes = sizes_to_choose_by(facts.samples)
         subject, facts = subject.dealt(*sizes), facts.dealt(*sizes)
+    if facts.known is not None:
+        subject, facts = _fairly_judged(subject, facts, facts.known, cache, listeners)
     if costs is not None:
         costs.check(facts)
     bench = Bench(subject, facts, output, cache, environment(), is_timed=costs is None)
@@ -99,6 +108,24 @@ def _search(
     shutil.rmtree(output / "work", ignore_errors=True)
     write(found, output)
     return found
+
+
+def _fairly_judged(
+    subject: Subject, facts: Facts, known: KnownSamples, cache: Cache | None, listeners: Sequence[Listener]
+) -> tuple[Subject, Facts]:
+    """With validation samples that the original was not trained on, where the data have some to spare."""
+    seen = f"The original scores {known.validation:.4g} on the validation samples and {known.test:.4g} on those of the test split, so that it was trained on the former"
+    count = min(facts.samples["validation"], facts.samples["test"] // 2)
+    other = subject.chosen_by_test_samples(count)
+    try:
+        fair = read_facts(other.recipe(), cache, listeners)
+    except UsageError as error:
+        note = f"{seen}: what a network that is trained anew loses looks larger than it is ({error.message})."
+        return replace(subject, notes=(*subject.notes, note)), facts
+    note = (
+        f"{seen}: {count:,} samples of the test split choose instead, and the others report (`validation_from: test`)."
+    )
+    return replace(other, notes=(*other.notes, note)), fair
 
 
 @dataclass
@@ -119,6 +146,7 @@ class _Running:
     too_wide: dict[str, str] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     planner: Planner | None = None
+    widths: WidthTables | None = None
     notes: list[str] = field(default_factory=list)
     status: str = "running"
     chosen: str | None = None
@@ -192,29 +220,13 @@ class _Running:
 
     def _tables(self) -> Tables | None:
         """Those of the folder, or measured now; None where there is no time for them, or nothing that they could be of."""
-        left = self.clock.left
-        if left is not None and left < _LEAST_FOR_TABLES:
-            self.notes.append("Layers were not looked at one by one: there was no time left.")
-            return None
-        most = None if left is None else self._for_tables(left)
-        latest = None if left is None or most is None else max(_LATEST_TABLES * left, min(1.2 * most, 0.9 * left))
-        limit = [] if latest is None else [TimeLimit(latest)]
-        try:
-            found = tables_of(
-                self.bench,
-                most,
-                [*self.listeners, *limit],
-                self.tell,
-                is_timed=self.costs is None,
-            )
-        except (CompressctlError, KeyboardInterrupt) as error:
-            if not is_time_over(limit):
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-                why = error.message
-            else:
-                why = f"it was not done after {words.duration(latest or 0.0)}"
-            self.notes.append(f"Layers were not looked at one by one: {why}")
+
+        def measured(seconds: float | None, listeners: Sequence[Listener]) -> Tables:
+            return tables_of(self.bench, seconds, listeners, self.tell, is_timed=self.costs is None)
+
+        found = in_time(self.clock.left, self._for_tables, self.listeners, measured)
+        if isinstance(found, str):
+            self.notes.append(f"Layers were not looked at one by one: {found}")
             return None
         if self.costs is not None:
             found = self.costs.with_times(found)
@@ -234,9 +246,32 @@ class _Running:
         if not goal.asks_for_gain or any(self._holds(point) for point in self.points.values()):
             yield from narrow.on_a_scale(facts, goal, training)
             return
-        fitted = fit.fit(goal, self.limit_bytes, self.points, self._as_cut)
+        yield from narrow.of_shapes(self._trims() or self._widths(), facts, training)
+
+    def _trims(self) -> Sequence[narrow.AnyShape]:
+        """Those that the program over channels, blocks and bits chooses; none where it has no tables, or nothing of it keeps the limits."""
+        if self.planner is None:
+            return ()
+        tables, began = self.planner.tables, self.clock.elapsed
+
+        def measured(seconds: float | None, listeners: Sequence[Listener]) -> WidthTables:
+            return widths_of(self.bench, tables, seconds, listeners, self.tell)
+
+        looked = in_time(self.clock.left, lambda left: _FOR_WIDTHS * left, self.listeners, measured)
+        self.spent["tables"] += self.clock.elapsed - began
+        if isinstance(looked, str):
+            self.notes.append(f"Channels were not chosen by tables: {looked}")
+            return ()
+        self.widths = looked
+        found = trims(looked, self.request.goal, self.limit_bytes, self.points.get("int8"), self._as_cut)
+        self.too_wide.update(found.refused)
+        return found.shapes
+
+    def _widths(self) -> Sequence[narrow.AnyShape]:
+        """Those of even widths."""
+        fitted = fit.fit(self.request.goal, self.limit_bytes, self.points, self._as_cut)
         self.too_wide.update(fitted.refused)
-        yield from narrow.of_shapes(fitted.shapes, facts, training)
+        return fitted.shapes
 
     def _as_cut(self, one: Candidate) -> Point | None:
         if one.name not in self.shaped and (point := self._point(one)) is not None:

@@ -329,7 +329,9 @@ class Tree:
         if any(name not in self.lost and name not in self.refused for name in after.rivals):
             return None
         seen = {name: lost for name in after.rivals if (lost := self.lost.get(name)) is not None}
-        best = sorted(seen, key=lambda name: (seen[name], name))[:_GO_ON]
+        least = min(seen.values(), default=0.0)
+        near = [name for name in seen if seen[name] <= least + _BEHIND]
+        best = sorted(near, key=lambda name: (seen[name], name))[:_GO_ON]
         return None if after.candidate in best else " and ".join(best)
 
 
@@ -338,3 +340,6 @@ _NEAR = 3.0
 
 _GO_ON = 2
 """Of networks that were trained briefly, how many are trained to the end."""
+
+_BEHIND = 2.0
+"""Times what may be lost, by which one of them may lie behind the best."""

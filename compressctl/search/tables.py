@@ -95,6 +95,6 @@ def json_schema() -> dict[str, Any]:
     """The schema of tables.json (JSON Schema 2020-12)."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"compressctl tables {TABLES_VERSION}",
         **Tables.model_json_schema(mode="serialization"),
+        "title": f"compressctl tables {TABLES_VERSION}",
     }

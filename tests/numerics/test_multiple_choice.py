@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressctl.numerics.knapsack import Limit, choose
+from compressctl.numerics.knapsack import Limit, Link, choose
 
 
 def best_of_all(costs: list[list[float]], limits: list[Limit]) -> float | None:
@@ -71,3 +71,31 @@ def test_a_hundred_layers_are_chosen_at_once() -> None:
 
 def test_no_layer_is_no_choice() -> None:
     assert choose([], [Limit([], 1)]) == []
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.floats(0.1, 1.0))
+def test_options_that_need_others_are_chosen_with_them(seed: int, items: int, tight: float) -> None:
+    """Each item behind the first two needs an option of both, as weights between two widths do."""
+    rng = np.random.default_rng(seed)
+    widths = [int(rng.integers(1, 4)) for _ in range(2)]
+    pairs = list(product(*map(range, widths)))
+    costs = [list(rng.uniform(0, 1, count)) for count in [*widths, *([len(pairs)] * items)]]
+    sizes = [[0.0] * count for count in widths] + [[float(rng.integers(1, 100)) for _ in pairs] for _ in range(items)]
+    limit = Limit(sizes, tight * sum(map(max, sizes)))
+    links = [Link(2 + item, other, [pair[other] for pair in pairs]) for item in range(items) for other in range(2)]
+    chosen = choose(costs, [limit], links)
+    totals = {
+        (sum(part[place] for part in costs[2:]) + costs[0][pair[0]] + costs[1][pair[1]]): sum(
+            part[place] for part in sizes[2:]
+        )
+        for place, pair in enumerate(pairs)
+    }
+    fitting = [cost for cost, size in totals.items() if size <= limit.most]
+    if not fitting:
+        assert chosen is None
+        return
+    assert chosen is not None
+    assert {pairs[place] for place in chosen[2:]} == {(chosen[0], chosen[1])}
+    found = sum(part[option] for part, option in zip(costs, chosen, strict=True))
+    assert found == pytest.approx(min(fitting), rel=1e-6, abs=1e-9)

@@ -17,7 +17,7 @@ from compressctl.sources.builtin import load  # noqa: E402
 from compressctl.sources.load import load_dataset  # noqa: E402
 from compressctl.sources.params import BuiltinParams, DigitsParams  # noqa: E402
 from compressctl.techniques.prune._sparse_learning import GroupNorm  # noqa: E402
-from compressctl.techniques.prune.channels import _plan, apply  # noqa: E402
+from compressctl.techniques.prune.channels import apply, find_plan  # noqa: E402
 from compressctl.techniques.prune.params import ChannelsParams  # noqa: E402
 
 PARAMS = ChannelsParams(keep=0.9, regularization={"epochs": 2, "strength": 0.05, "learning_rate": 0.02})
@@ -38,7 +38,7 @@ def test_the_last_epoch_is_handed_on_however_well_the_start_scores(run: RunConte
 
 def test_pulls_come_back_from_a_checkpoint(run: RunContext) -> None:
     model = load(BuiltinParams(name="digits-resnet"), Path(), 0)
-    groups = _plan(model, PARAMS, run).groups
+    groups = find_plan(model, PARAMS, run).groups
     hook, other = (GroupNorm(model.body, groups, 0.1) for _ in range(2))
     state = {name: pull * 2 for name, pull in hook.state().items()}
     assert len(state) > 10

@@ -44,7 +44,7 @@ as much as a full one. Source: ONNX Runtime's MLAS, `MlasNchwcGetBlockSize`."""
 def apply(model: TorchModel, params: ChannelsParams, run: RunContext) -> StageResult:
     """Cut in params.iterations steps. Raises UsageError for a pattern that matches nothing or data that is missing, StageError
     when the goal cannot be met."""
-    first = _plan(model, params, run)
+    first = find_plan(model, params, run)
     _tell(first, run)
     facts: dict[str, Any] = {"criterion": params.criterion, "scope": params.scope, "round_to": _round_to(params)}
     current = replace(model, body=copy.deepcopy(model.body))
@@ -80,7 +80,7 @@ class Plan:
         return costs.cost(of, self.measured, self.groups, units)
 
 
-def _plan(model: TorchModel, params: ChannelsParams, run: RunContext, original: TorchModel | None = None) -> Plan:
+def find_plan(model: TorchModel, params: ChannelsParams, run: RunContext, original: TorchModel | None = None) -> Plan:
     """What can go in this network. original: the network before the first cut, whose widths overrides and min_keep mean."""
     network: nn.Module = model.body
     inputs = example_inputs(model.signature)
@@ -150,7 +150,7 @@ def _cut_once(
     current: TorchModel, original: TorchModel, params: ChannelsParams, keep: float, run: RunContext
 ) -> tuple[TorchModel, dict[str, Any]]:
     """One cut, after which `keep` is left of the original, with what recovers from it."""
-    plan = _plan(current, params, run, original)
+    plan = find_plan(current, params, run, original)
     if not plan.choices:
         raise NothingToCompressError(
             "nothing can be removed", hint="; ".join(f"{k}: {v}" for k, v in list(plan.fixed.items())[:4])
@@ -203,7 +203,7 @@ def _widths(
 
 def _learn_sparsely(model: TorchModel, params: ChannelsParams, run: RunContext) -> tuple[TorchModel, dict[str, Any]]:
     assert params.regularization is not None
-    plan = _plan(model, params, run)
+    plan = find_plan(model, params, run)
     hook: Pull
     if params.regularization.method == "group_norm":
         hook = GroupNorm(model.body, plan.groups, params.regularization.strength)

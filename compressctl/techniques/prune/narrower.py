@@ -1,0 +1,108 @@
+"""What a network's channels and residual blocks may be, for whoever chooses among widths and other techniques at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from compressctl.core.data import Split
+from compressctl.core.model import TorchModel
+from compressctl.core.technique import RunContext
+from compressctl.layers.channels.dependency_groups import Group, example_inputs
+from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune._allocate import Choice
+from compressctl.techniques.prune._measured_widths import narrow
+from compressctl.techniques.prune.channels import find_plan
+from compressctl.techniques.prune.layers import residual_blocks, without
+from compressctl.techniques.prune.params import ChannelsParams
+from compressctl.training.batchnorm_recalibration import recalibrate_bn
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels that go together. name: the first layer that gives them. layers: all that do. whole: how many there are. widths: that may stay,
+    ascending, without the whole. kind: equal for groups of one structure. block: the residual block that all they run through lies in; None
+    where there is none."""
+
+    name: str
+    layers: tuple[str, ...]
+    whole: int
+    widths: tuple[int, ...]
+    kind: str
+    block: str | None
+
+
+class Narrower:
+    """A network whose channels were ranked once, by the sizes of their weights, and whose blocks that may go are known."""
+
+    def __init__(self, model: TorchModel, run: RunContext) -> None:
+        self._model, self._inputs = model, example_inputs(model.signature)
+        self._plan = find_plan(model, ChannelsParams(), run)
+        found, _ = residual_blocks(model.body, self._inputs)
+        self.blocks: Mapping[str, str] = {name: self._kind(name) for name in found}
+        self._groups = {choice.group.name: choice for choice in self._plan.choices if choice.pinned is None}
+
+    def _kind(self, block: str) -> str:
+        """Of a residual block: equal for blocks of one structure."""
+        module = self._model.body.get_submodule(block)
+        inside = [f"{type(part).__name__}{tuple(part.shape)}" for part in module.parameters()]
+        positions = [
+            str(layer.positions) for name, layer in self._plan.measured.items() if name.startswith(f"{block}.")
+        ]
+        return " ".join([type(module).__name__, *inside, *positions])
+
+    @property
+    def groups(self) -> Iterator[Channels]:
+        for name, choice in self._groups.items():
+            per_unit = choice.group.width // choice.group.units
+            widths = tuple(units * per_unit for units in choice.widths[:-1])
+            block = self._block(self._touched(choice.group))
+            yield Channels(name, choice.group.layers, choice.group.width, widths, choice.group.kind, block)
+
+    def _touched(self, group: Group) -> list[str]:
+        return sorted({member.name for member in group.members})
+
+    def _block(self, names: Sequence[str]) -> str | None:
+        """The block that all of these lie in."""
+        return next((block for block in self.blocks if all(name.startswith(f"{block}.") for name in names)), None)
+
+    @property
+    def layers(self) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+        """Every layer with weights: its name, the groups whose width decides its size, and the block that it lies in."""
+        for name in self._plan.measured:
+            touching = [
+                group
+                for group, choice in self._groups.items()
+                if any(member.name == name or member.name.startswith(f"{name}.") for member in choice.group.members)
+            ]
+            yield name, tuple(touching), self._block([name])
+
+    def size(self, layer: str, kept: Mapping[str, int]) -> tuple[int, int, int]:
+        """Weights, output channels and multiply-accumulates for a sample of a layer when so many channels of these groups stay."""
+        groups = [choice.group for name, choice in self._groups.items() if name in kept]
+        units = self._going(kept)
+        own = {layer: self._plan.measured[layer]}
+        parameters, channels, macs = (costs.cost(of, own, groups, units) for of in ("parameters", "channels", "macs"))
+        return int(parameters), int(channels), int(macs)
+
+    def _going(self, kept: Mapping[str, int]) -> dict[str, np.ndarray]:
+        return {name: self._plan.weakest[name][: choice.group.units - _units(choice, kept[name])] for name, choice in self._groups.items() if name in kept}  # fmt: skip
+
+    def cut(self, kept: Mapping[str, int], blocks: Sequence[str] = ()) -> TorchModel:
+        """A copy with so many channels of these groups, all of the others, and without these blocks."""
+        choices = [choice for name, choice in self._groups.items() if name in kept]
+        units = {name: _units(choice, kept[name]) for name, choice in self._groups.items() if name in kept}
+        smaller = narrow(self._model, choices, units, self._plan.weakest)
+        return replace(smaller, body=without(smaller.body, blocks)) if blocks else smaller
+
+    def settled(self, kept: Mapping[str, int], blocks: Sequence[str], split: Split, samples: int) -> TorchModel:
+        """The same with its norms measured anew on so many samples: those of the whole network belong to no other."""
+        smaller = self.cut(kept, blocks)
+        recalibrate_bn(smaller.body, split, smaller.signature, samples=samples)
+        return smaller
+
+
+def _units(choice: Choice, width: int) -> int:
+    return width * choice.group.units // choice.group.width
