@@ -51,23 +51,23 @@ def explain_search(
       compressctl explain-search auto/model --json
     """
     if widths:
-        from compressctl.search.explained_widths import HEAD, read, rows, said, trimmed
+        from compressctl.search import explained_widths as channels
 
-        found, looked = read(run)
-        marked = trimmed(found, point)
-        shown, lines = list(rows(looked, marked, layer)), said(looked, marked)
-        text = looked.model_dump_json(indent=1)
+        found, looked = channels.read(run)
+        marked = channels.trimmed(found, point)
+        shown, lines = list(channels.rows(looked, marked, layer)), channels.said(looked, marked)
+        head, text = list(channels.HEAD), looked.model_dump_json(indent=1)
     else:
         from compressctl.search import explained as layers
 
         found, tables = layers.read(run)
         marked = layers.point_of(found, point)
         shown, lines = list(layers.rows(tables, marked, layer)), layers.said(tables, found, marked)
-        text, HEAD = tables.model_dump_json(indent=1), layers.HEAD
+        head, text = list(layers.HEAD), tables.model_dump_json(indent=1)
     if as_json:
         print(text)
         return
-    _print(HEAD, shown, lines)
+    _print(head, shown, lines)
 
 
 def _print(head: Sequence[str], shown: Sequence[Sequence[str]], lines: Sequence[str]) -> None:
