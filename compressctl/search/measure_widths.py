@@ -105,10 +105,10 @@ class _Measuring:
         return self.seconds is not None and time.monotonic() - self._began > share * self.seconds
 
     def tables(self, key: str, environment: Mapping[str, Any]) -> WidthTables:
+        blocks = {name: self._far({}, [name]) for name in self._in_time(self._narrower.blocks)}
         groups = self._offered()
         looked = {group.name: self._of_group(group, place, len(groups)) for place, group in enumerate(groups)}
         looked = {name: options for name, options in looked.items() if options}
-        blocks = {name: self._far({}, [name]) for name in self._narrower.blocks if not self._is_late(0.6)}
         offered = [group for group in groups if group.name in looked]
         float_ms, integer_ms, per_mac = self._timed(offered, list(blocks))
         return WidthTables(
@@ -125,6 +125,13 @@ class _Measuring:
             seconds=time.monotonic() - self._began,
             environment=dict(environment),
         )
+
+    def _in_time(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            if self._is_late(0.3):
+                self.left_out.append(f"{name}: there was no time to look at it")
+            else:
+                yield name
 
     def _offered(self) -> list[Channels]:
         """Groups that may shrink, without those of layers that too many of them would decide."""
