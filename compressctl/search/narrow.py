@@ -15,13 +15,16 @@ Bits = Literal[8, 4]
 Of = Literal["macs", "parameters"]
 
 FAMILY = "narrower"
+LEARNING_RATE = 0.02
+"""The highest, unless somebody says another."""
+
 WHOLE = 100
 """Per cent of a network that nothing was cut from."""
 
 _SCALE = (60, 40, 25, 15)
 """Per cent that stay where no limit says how much has to go."""
 
-_ROUNDED = 0.3
+ROUNDED = 0.3
 """Share of a training's epochs that goes over 4-bit weights: a network learns its place first, then its roundings."""
 
 _SAMPLES_SEEN = 400_000
@@ -167,6 +170,40 @@ def of_shapes(shapes: Sequence[AnyShape], facts: Facts, training: Mapping[str, A
             yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(name))
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained. learning_rate: None for the family's own. rounded: share of the epochs with the roundings in place, 0 for none."""
+
+    learning_rate: float | None
+    temperature: float
+    teacher_weight: float
+    rounded: float
+
+
+def scheduled(
+    shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any], schedule: Schedule, words: str
+) -> Candidate:
+    """Trained so, that many epochs in all."""
+    cuts = [*shape.cuts]
+    last = round(schedule.rounded * epochs) if cuts else epochs
+    last = max(1, last) if shape.bits == 4 or schedule.rounded > 0 else last
+    rate = {} if schedule.learning_rate is None else {"learning_rate": schedule.learning_rate}
+    given = {**rate, **training, "temperature": schedule.temperature, "teacher_weight": schedule.teacher_weight}
+    taught = [_taught(epochs - last, given)] if epochs > last else []
+    rounded = _qat(last, given, **shape.rounding) if last else static()
+    return Candidate(
+        name,
+        FAMILY,
+        f"{shape.words}, {epochs} epochs, {words}, with {_bits_words(shape)}",
+        "trained",
+        (*cuts, *taught, rounded),
+        weight=1.2 * _work(shape, epochs),
+        compressed=shape.bits == 4,
+        risk=FEWER_BITS,
+        shape=as_cut(shape).name,
+    )
+
+
 def _mendable(name: str) -> tuple[After, ...]:
     """It lost too much, but not so much that nothing helps."""
     return After(name, "near"), After(name, "misses")
@@ -214,7 +251,7 @@ def _eight_trained(
 def _four(shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any], after: tuple[After, ...]) -> Candidate:
     """Taught, then trained with 4-bit weights and 8-bit activations in place: so many epochs together."""
     cuts = [*shape.cuts]
-    last = max(1, round(_ROUNDED * epochs)) if cuts else epochs
+    last = max(1, round(ROUNDED * epochs)) if cuts else epochs
     taught = [_taught(epochs - last, training)] if epochs > last else []
     rounded = _qat(last, training, **shape.rounding)
     return Candidate(
@@ -253,14 +290,14 @@ def _taught(epochs: int, training: Mapping[str, Any]) -> Stage:
         "id": "recover",
         "use": "distill.logits",
         "teacher": "original",
-        "learning_rate": 0.02,
+        "learning_rate": LEARNING_RATE,
         **training,
         "epochs": epochs,
     }
 
 
 def _qat(epochs: int, training: Mapping[str, Any], **params: Any) -> Stage:
-    rate = float(training.get("learning_rate", 0.02)) / 10
+    rate = float(training.get("learning_rate", LEARNING_RATE)) / 10
     return {
         "id": "int8", "use": "quantize.qat", "if_slower": "keep", "teacher": "original", **training, "learning_rate": rate, "epochs": epochs, **params,
     }  # fmt: skip

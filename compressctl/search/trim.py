@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from compressctl.core.patterns import literal
 from compressctl.search.document import Figures, Point
@@ -21,7 +23,7 @@ _MOST_BUILT = 4
 _ROUNDED = 8.0
 """Times what a distance of 4 bits costs, beside one of what is cut: training makes up for most of a cut, and for less of a rounding."""
 
-_SCALES = 0.25, 4.0
+_SLOPES = 0.25, 4.0
 """Between which what cuts save together is of what they save alone."""
 
 NAMES = {False: "trimmed", True: "trimmed-w4a8"}
@@ -67,9 +69,11 @@ class _Kind:
         build: Callable[[Candidate], Point | None],
     ) -> None:
         self._program, self._goal, self._limit, self._build = program, goal, limit_bytes, build
-        self._time, self._beside = 1.0, 0.0
+        self._beside = 0.0
+        self._took: list[tuple[float, float]] = []
         if rounded is not None and rounded.figures is not None:
             self._beside = rounded.figures.total_bytes - program.whole_bytes
+            self._learn(0.0, rounded.figures)
         self.why = ""
 
     def best(self) -> Trim | None:
@@ -85,7 +89,8 @@ class _Kind:
                 break
             over = too_much(point.figures, self._goal, self._limit)
             self.why = f"the last of {len(tried)} networks misses what is asked by {over:.0%}"
-            self._learn(found, point.figures)
+            self._beside = point.figures.total_bytes - found.bytes
+            self._learn(found.saves_ms, point.figures)
             if over <= 0:
                 holding.append((found.pruned + _ROUNDED * found.rounded, shape))
                 if over > -CLOSE:
@@ -93,33 +98,22 @@ class _Kind:
         return min(holding, key=lambda entry: entry[0])[1] if holding else None
 
     def _solved(self) -> Trimmed | None:
-        goal, float_ms = self._goal, self._program.tables.float_ms
         most_bytes = None if self._limit is None else self._limit / SPARE_SIZE - self._beside
-        most_ms = None
-        if goal.speedup is not None:
-            if float_ms is None:
+        saved = None
+        if self._goal.speedup is not None:
+            saved = least_saved(self._took, 1 / (SPARE_SPEED * self._goal.speedup), self._program.tables)
+            if saved is None:
                 self.why = "nothing was timed"
                 return None
-            most_ms = float_ms / (SPARE_SPEED * goal.speedup)
-        found = self._program.solve(most_bytes=most_bytes, most_ms=most_ms, rounded=_ROUNDED, time=self._time)
+        found = self._program.solve(most_bytes=most_bytes, least_saved_ms=saved, rounded=_ROUNDED)
         if found is None:
             self.why = self.why or "by its tables nothing of it is small and fast enough"
         return found
 
-    def _learn(self, made: Trimmed, figures: Figures) -> None:
-        """How bytes and times added up."""
-        self._beside = figures.total_bytes - made.bytes
-        tables, speed = self._program.tables, figures.speed
-        if (
-            self._goal.speedup is None
-            or speed is None
-            or not tables.float_ms
-            or not tables.integer_ms
-            or made.saves_ms <= 0
-        ):
-            return
-        saved = tables.integer_ms - tables.float_ms / speed.ratio
-        self._time = min(max(saved / made.saves_ms, _SCALES[0]), _SCALES[1])
+    def _learn(self, saved_ms: float, figures: Figures) -> None:
+        """What a file took, as a share of the float file's time, beside what the tables say that it saves."""
+        if figures.speed is not None and figures.speed.ratio > 0:
+            self._took.append((saved_ms, 1 / figures.speed.ratio))
 
     def _shape(self, found: Trimmed, number: int) -> Trim:
         blocks = f"{len(found.gone)} residual block{'s' if len(found.gone) > 1 else ''} fewer" if found.gone else ""
@@ -127,6 +121,24 @@ class _Kind:
         words = ", ".join(part for part in (blocks, f"{percent} % of the arithmetic, chosen by tables") if part)
         name = NAMES[self._program.has_four] + (f"-{number}" if number > 1 else "")
         return Trim(name, tuple(stages_of(found, self._program.tables)), found.four, percent, words)
+
+
+def least_saved(took: Sequence[tuple[float, float]], wanted: float, tables: WidthTables) -> float | None:
+    """Milliseconds that the tables have to say are saved, for a file to take the wanted share of the float file's time; None where nothing was
+    timed. took: of files, what the tables say they save, and the share that they took.
+
+    A line through what files took, since they tell what the tables do not: how cuts add up, and what the whole network takes now.
+    """
+    if tables.float_ms is None or tables.integer_ms is None:
+        return None
+    shares = [share for _, share in took] or [tables.integer_ms / tables.float_ms]
+    saved = [by for by, _ in took] or [0.0]
+    spread = float(np.var(saved))
+    slope = 1.0 / tables.float_ms
+    if spread > 0:
+        fitted = -float(np.mean((np.array(saved) - np.mean(saved)) * (np.array(shares) - np.mean(shares)))) / spread
+        slope = min(max(fitted, _SLOPES[0] * slope), _SLOPES[1] * slope)
+    return (float(np.mean(shares)) - wanted) / slope + float(np.mean(saved))
 
 
 def stages_of(found: Trimmed, tables: WidthTables) -> Iterator[Stage]:

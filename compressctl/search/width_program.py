@@ -132,26 +132,22 @@ class WidthProgram:
     def solve(
         self,
         *,
-        most_bytes: float | None,
-        most_ms: float | None,
+        most_bytes: float | None = None,
+        least_saved_ms: float | None = None,
         pruned: float = 1.0,
         rounded: float = 1.0,
-        time: float = 1.0,
     ) -> Trimmed | None:
         """The least loss within the limits; None where there is nothing.
 
-        most_bytes: of weights and scales. most_ms: of a call. pruned, rounded: what a distance of each kind costs. time: how many times what a cut saves
-        alone it saves among others. Of networks that lose as little the one with more multiply-accumulates is taken.
+        most_bytes: of weights and scales. least_saved_ms: by the tables. pruned, rounded: what a distance of each kind costs. Of networks that lose
+        as little the one with more multiply-accumulates is taken.
         """
         items, limits = self._items, []
         everything = sum(max(one.macs for one in item.options) for item in items)
         if most_bytes is not None:
             limits.append(Limit([[one.bytes for one in item.options] for item in items], most_bytes))
-        if most_ms is not None:
-            if self.tables.integer_ms is None:
-                return None
-            taken = [[time * one.ms for one in item.options] for item in items]
-            limits.append(Limit(taken, most_ms - self.tables.integer_ms))
+        if least_saved_ms is not None:
+            limits.append(Limit([[one.ms for one in item.options] for item in items], -least_saved_ms))
         costs = [
             [pruned * one.pruned + rounded * one.rounded - 1e-6 * one.macs / max(everything, 1) for one in item.options]
             for item in items

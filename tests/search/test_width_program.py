@@ -14,7 +14,7 @@ from compressctl.search.document import Figures, Point
 from compressctl.search.measure_widths import rates
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
-from compressctl.search.trim import stages_of, trims
+from compressctl.search.trim import least_saved, stages_of, trims
 from compressctl.search.width_program import Trimmed, WidthProgram
 from compressctl.search.width_tables import (
     BlockTable,
@@ -105,7 +105,7 @@ def test_it_is_what_enumeration_finds(
     fitting = [
         loss for bytes_, saved, loss in everything(of, has_four=has_four) if bytes_ <= size and 2.0 - saved <= ms + 1e-9
     ]
-    found = WidthProgram(of, has_four=has_four).solve(most_bytes=size, most_ms=ms + 1e-9)
+    found = WidthProgram(of, has_four=has_four).solve(most_bytes=size, least_saved_ms=2.0 - ms - 1e-9)
     if not fitting:
         assert found is None
         return
@@ -123,7 +123,7 @@ def test_it_is_what_enumeration_finds(
 
 
 def test_nothing_is_cut_without_a_limit() -> None:
-    found = WidthProgram(tables(), has_four=True).solve(most_bytes=None, most_ms=None)
+    found = WidthProgram(tables(), has_four=True).solve()
     assert found is not None
     assert (found.kept, found.gone, found.four, found.share) == ({}, (), (), 1.0)
 
@@ -173,6 +173,18 @@ def test_what_is_offered_was_measured_to_keep_the_limits(time: float, beside: in
         assert of_shape.bytes + beside <= limit
         assert 4.0 / (2.0 - time * of_shape.saves_ms) >= 2.3
     assert found.shapes, found.refused
+
+
+@given(st.floats(0.1, 3), st.floats(0.2, 1), st.floats(0.2, 0.9), st.integers(1, 4))
+def test_what_has_to_be_saved_is_read_off_the_line_that_files_lie_on(
+    slope: float, whole: float, wanted: float, files: int
+) -> None:
+    took = [(0.1 * n, whole - slope / 4.0 * 0.1 * n) for n in range(files)]
+    found = least_saved(took, wanted, tables())
+    assert found is not None
+    times = 1.0 if files == 1 else max(slope, 0.25)
+    if files == 1 or slope >= 0.25:
+        assert whole - times / 4.0 * found == pytest.approx(wanted)
 
 
 def test_without_a_clock_no_speed_is_promised() -> None:
