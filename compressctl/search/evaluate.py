@@ -90,7 +90,7 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
                 cache=bench.cache,
                 listeners=[measuring, *listeners],
                 environment=bench.environment,
-                measure=MeasureLevel.QUICK if bench.is_timed else MeasureLevel.UNTIMED,
+                measure=_level(candidate, bench),
                 judged_on="validation",
             )
         status, error = result.status, result.error
@@ -120,6 +120,13 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
         recipe=recipe.resolved,
     )
     return Tried(point, status, error is None or error.exit_code not in _PASSES)
+
+
+def _level(candidate: Candidate, bench: Bench) -> MeasureLevel:
+    """A network that was cut is timed in full: by that is decided what is trained, which takes far longer."""
+    if not bench.is_timed:
+        return MeasureLevel.UNTIMED
+    return MeasureLevel.HEADLINE if candidate.kind == "shaped" else MeasureLevel.QUICK
 
 
 def _kept_log(written: Path, kept: Path) -> Path:

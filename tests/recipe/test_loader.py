@@ -256,3 +256,12 @@ def test_a_wrong_deliverable_is_named_with_its_place(tmp_path: Path, export: str
     with pytest.raises(RecipeError) as raised:
         _load(tmp_path, BASE + f"export: {export}")
     assert says in str(raised.value)
+
+
+def test_what_stands_in_two_places_is_written_twice(tmp_path: Path) -> None:
+    """YAML would write an anchor, which recipes do not take: every search that trained twice with one augmentation ended at it."""
+    augment = {"crop_padding": 4, "horizontal_flip": True}
+    text = as_yaml({"stages": [{"augment": augment}, {"augment": augment}], "lists": [[1, 2]] * 2})
+    assert "&" not in text
+    assert "*" not in text
+    assert yaml.safe_load(text) == {"stages": [{"augment": augment}, {"augment": augment}], "lists": [[1, 2], [1, 2]]}
