@@ -144,7 +144,7 @@ def on_a_scale(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterato
         harder = (After(f"narrow{_SCALE[place - 1]}", "near"),) if place else ()
         shape = replace(whole, percent=percent)
         name = shape.name
-        yield _eight(shape, name, max(2, epochs // 4), training, harder)
+        yield _eight(shape, name, brief_of(epochs), training, harder)
         yield _eight(shape, f"{name}-long", epochs, training, _mendable(name))
         yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(f"{name}-long"))
         yield _four(replace(shape, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
@@ -153,7 +153,7 @@ def on_a_scale(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterato
 def of_shapes(shapes: Sequence[AnyShape], facts: Facts, training: Mapping[str, Any]) -> Iterator[Candidate]:
     """Of networks that are small and fast enough: each is trained briefly, and those that lose least are trained to the end."""
     epochs = epochs_of(facts, training)
-    brief = max(2, epochs // 4)
+    brief = brief_of(epochs)
     rivals = tuple(f"{shape.label}-brief" for shape in shapes)
     for shape in shapes:
         name = shape.label
@@ -212,6 +212,11 @@ def _mendable(name: str) -> tuple[After, ...]:
 def epochs_of(facts: Facts, training: Mapping[str, Any]) -> int:
     """Of a whole training."""
     return int(training.get("epochs") or min(40, max(10, round(_SAMPLES_SEEN / facts.samples["train"]))))
+
+
+def brief_of(epochs: int) -> int:
+    """Epochs after which a network is held against others."""
+    return max(2, epochs // 4)
 
 
 def size_is_harder(goal: Goal) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
 from compressctl.pipeline.event_listeners import TimeLimit
 from compressctl.pipeline.measure_level import MeasureLevel
-from compressctl.search import fit, front, narrow, recipes, words
+from compressctl.search import front, narrow, recipes, words
 from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.clock import Clock
 from compressctl.search.costs import Costs, read_costs
@@ -24,22 +24,18 @@ from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
 from compressctl.search.in_time import in_time
 from compressctl.search.journal import Journal, claimed
-from compressctl.search.kept_tables import TABLES, tables_of, widths_of, write_tables
+from compressctl.search.kept_tables import TABLES, tables_of, write_tables
 from compressctl.search.known_samples import KnownSamples
 from compressctl.search.planned import Planner
 from compressctl.search.request import Request
 from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
 from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subject_of
 from compressctl.search.tables import Tables
-from compressctl.search.trim import trims
-from compressctl.search.width_tables import WidthTables
+from compressctl.search.trainings import Trainings
 from compressctl.search.write import write
 
 _MOST_CONFIRMED = 3
 """Files that are measured in full before the search says that none holds: brief timings are wide."""
-
-_FOR_WIDTHS = 0.15
-"""Share of the time left that looking at channels and blocks may take: what it is for are trainings, which take most of it."""
 
 _FOR_TABLES = 0.35
 """Share of the time left after which no further layer is looked at."""
@@ -131,7 +127,7 @@ def _fairly_judged(
 @dataclass
 class _Running:
     """One start of a search. points: by candidate, in the order in which they were tried. shaped: networks that were cut and not
-    trained, to see how large and fast they are; nothing is handed over of them. too_wide: kinds of them of which none is small and fast enough.
+    trained, to see how large and fast they are; nothing is handed over of them.
     costs: of the machine that the file is for; None for this one."""
 
     request: Request
@@ -143,10 +139,8 @@ class _Running:
     costs: Costs | None = None
     points: dict[str, Point] = field(default_factory=dict)
     shaped: dict[str, Point] = field(default_factory=dict)
-    too_wide: dict[str, str] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     planner: Planner | None = None
-    widths: WidthTables | None = None
     notes: list[str] = field(default_factory=list)
     status: str = "running"
     chosen: str | None = None
@@ -158,6 +152,7 @@ class _Running:
         self.limit_bytes = goal.limit_bytes(facts.original_bytes)
         self.tree = Tree([])
         self._offer(untrained(facts, goal))
+        self.trainings = Trainings(self.request, self.bench, self.limit_bytes, self.clock, self.listeners, self.tell)
         self.can_train = facts.can_train and not facts.quantized
         if self.can_train and self.costs is not None and goal.speedup is not None:
             self.can_train = False
@@ -199,7 +194,11 @@ class _Running:
             one = self.tree.next()
         if self.can_train and (one is None or KINDS.index(one.kind) > KINDS.index("shaped")):
             self.can_train = False
-            self._offer(self._trained())
+            tables = self.planner.tables if self.planner is not None else None
+            self._offer(self.trainings.offered(self.points, tables, self._as_cut))
+            one = self.tree.next()
+        if self.trainings.networks and (one is None or KINDS.index(one.kind) > KINDS.index("trained")):
+            self._offer(self.trainings.tuned(self.points, self.tree.lost))
             one = self.tree.next()
         return one
 
@@ -239,39 +238,6 @@ class _Running:
             return _FOR_TABLES / 3 * left
         each = self.points["int8"].seconds
         return max(_FOR_TABLES * left, left - self.clock.reserved - _FILES_AFTERWARDS * each)
-
-    def _trained(self) -> Iterator[Candidate]:
-        """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths."""
-        goal, facts, training = self.request.goal, self.bench.facts, self.request.training
-        if not goal.asks_for_gain or any(self._holds(point) for point in self.points.values()):
-            yield from narrow.on_a_scale(facts, goal, training)
-            return
-        yield from narrow.of_shapes(self._trims() or self._widths(), facts, training)
-
-    def _trims(self) -> Sequence[narrow.AnyShape]:
-        """Those that the program over channels, blocks and bits chooses; none where it has no tables, or nothing of it keeps the limits."""
-        if self.planner is None:
-            return ()
-        tables, began = self.planner.tables, self.clock.elapsed
-
-        def measured(seconds: float | None, listeners: Sequence[Listener]) -> WidthTables:
-            return widths_of(self.bench, tables, seconds, listeners, self.tell)
-
-        looked = in_time(self.clock.left, lambda left: _FOR_WIDTHS * left, self.listeners, measured)
-        self.spent["tables"] += self.clock.elapsed - began
-        if isinstance(looked, str):
-            self.notes.append(f"Channels were not chosen by tables: {looked}")
-            return ()
-        self.widths = looked
-        found = trims(looked, self.request.goal, self.limit_bytes, self.points.get("int8"), self._as_cut)
-        self.too_wide.update(found.refused)
-        return found.shapes
-
-    def _widths(self) -> Sequence[narrow.AnyShape]:
-        """Those of even widths."""
-        fitted = fit.fit(self.request.goal, self.limit_bytes, self.points, self._as_cut)
-        self.too_wide.update(fitted.refused)
-        return fitted.shapes
 
     def _as_cut(self, one: Candidate) -> Point | None:
         if one.name not in self.shaped and (point := self._point(one)) is not None:
@@ -419,15 +385,26 @@ class _Running:
             points=tuple(points),
             shaped=tuple(self.shaped.values()),
             not_tried=tuple(self._not_tried()),
-            notes=(*self._of_costs(), *self.bench.subject.notes, *facts.warnings, *self.notes, *_noise(points)),
+            notes=(
+                *self._of_costs(),
+                *self.bench.subject.notes,
+                *facts.warnings,
+                *self.notes,
+                *self.trainings.notes,
+                *_noise(points),
+            ),
             tables=TABLES if self.planner is not None else None,
             costs=self.costs.used if self.costs is not None else None,
             original_bytes=facts.original_bytes,
             seconds=self.clock.elapsed,
-            seconds_by_kind=dict(self.spent),
+            seconds_by_kind=self._seconds(),
             environment=dict(self.bench.environment),
         )
         return found.model_copy(update={"summary": words.summary(found, found.files)})
+
+    def _seconds(self) -> dict[str, float]:
+        tables = self.spent.get("tables", 0.0) + self.trainings.seconds
+        return {**self.spent, **({"tables": tables} if tables else {})}
 
     def _of_costs(self) -> list[str]:
         return [] if self.costs is None else [words.costs_note(self.costs.used)]
@@ -481,7 +458,8 @@ class _Running:
             for one in self.tree.waiting()
         ]
         found += [
-            NotTried(name=name, family=narrow.FAMILY, words="", reason=why) for name, why in self.too_wide.items()
+            NotTried(name=name, family=narrow.FAMILY, words="", reason=why)
+            for name, why in self.trainings.refused.items()
         ]
         return found + [
             NotTried(name=family, family=family, words="", reason=why) for family, why in left_out(self.bench.facts)

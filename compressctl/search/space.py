@@ -316,7 +316,7 @@ class Tree:
         lost = self.lost[name]
         if lost is None:
             return f"{name} gave nothing to go on from"
-        if after.was == "near" and lost > _NEAR:
+        if after.was == "near" and lost > NEAR:
             return f"{name}, which is gentler, already lost {lost:.1f} times what is allowed"
         if after.was == "misses" and lost <= 1:
             return f"{name}, which is cheaper, already keeps what is allowed"
@@ -335,7 +335,7 @@ class Tree:
         return None if after.candidate in best else " and ".join(best)
 
 
-_NEAR = 3.0
+NEAR = 3.0
 """Times what may be lost, up to which a family is continued."""
 
 _GO_ON = 2

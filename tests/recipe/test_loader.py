@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from compressctl.cli.main import app
 from compressctl.core.errors import RecipeError
 from compressctl.core.technique import techniques
+from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.json_schema import schema
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
