@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from compressctl.core.data import Split
+from compressctl.core.errors import CompressctlError, in_short
 from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.technique import RunContext, techniques
 from compressctl.graph.lower import lower
@@ -32,8 +33,8 @@ from compressctl.techniques.prune.narrower import Channels, Narrower
 from compressctl.techniques.quantize.layer_widths import LayerWidths
 from compressctl.training.data import TensorBatch, tensor_batches
 
-_SAMPLES, _NORM_SAMPLES, _AT_ONCE = 256, 512, 64
-"""Training samples that outputs are compared on, and that norms are measured on, since those of the whole network belong to no other."""
+_SAMPLES, _AT_ONCE, _PASS = 256, 64, 2.0
+"""Training samples that outputs are compared on, as many as one network takes so many seconds for; norms are measured anew on twice as many."""
 
 _MOST_WIDTHS = 8
 """Of a group, that are looked at."""
@@ -76,13 +77,20 @@ class _Measuring:
     def __post_init__(self) -> None:
         self._began = time.monotonic()
         self._narrower = Narrower(self.model, self.run)
-        self._batches = list(self._some_batches())
+        self._batches = self._some_batches()
         self._by_classes = self.run.task in ("classification", "language-model")
         self._wanted = self._outputs(self.model)
 
-    def _some_batches(self) -> Iterator[TensorBatch]:
-        read = tensor_batches(self.split, self.model.signature, _AT_ONCE, shuffle_seed=self.run.seed)
-        return itertools.islice(read, max(1, _SAMPLES // _AT_ONCE))
+    def _some_batches(self) -> list[TensorBatch]:
+        found: list[TensorBatch] = []
+        began = time.monotonic()
+        for batch in tensor_batches(self.split, self.model.signature, _AT_ONCE, shuffle_seed=self.run.seed):
+            found.append(batch)
+            with torch.no_grad():
+                self.model.body.eval()(*batch.inputs)
+            if len(found) * _AT_ONCE >= _SAMPLES or time.monotonic() - began > _PASS:
+                break
+        return found
 
     def _outputs(self, model: TorchModel) -> list[dict[str, np.ndarray]]:
         model.body.eval()
@@ -90,14 +98,21 @@ class _Measuring:
             found = [named_outputs(model.body(*batch.inputs)) for batch in self._batches]
         return [{name: value.numpy() for name, value in outputs.items()} for outputs in found]
 
-    def _far(self, kept: Mapping[str, int], blocks: Sequence[str] = ()) -> float:
-        """Of a cut network from the original, with its norms measured anew."""
-        cut = self._narrower.settled(kept, blocks, self.split, _NORM_SAMPLES)
+    def _far(self, kept: Mapping[str, int], blocks: Sequence[str] = ()) -> float | None:
+        """Of a cut network from the original, with its norms measured anew; None where it does not run, which is named."""
         far = kl_divergence if self._by_classes else relative_squared_distance
-        each = [
-            sum(far(first[name], second[name]) for name in first if np.issubdtype(first[name].dtype, np.floating))
-            for first, second in zip(self._wanted, self._outputs(cut), strict=True)
-        ]
+        samples = 2 * sum(len(batch) for batch in self._batches)
+        try:
+            found = self._outputs(self._narrower.settled(kept, blocks, self.split, samples))
+            each = [
+                sum(far(first[name], second[name]) for name in first if np.issubdtype(first[name].dtype, np.floating))
+                for first, second in zip(self._wanted, found, strict=True)
+            ]
+        except (RuntimeError, ValueError) as error:
+            self.left_out.append(
+                f"{', '.join([*kept, *blocks])}: the network that is cut there does not run ({in_short(error)})"
+            )
+            return None
         mean = float(np.average(each, weights=[len(batch) for batch in self._batches]))
         return min(mean, _NO_NUMBERS) if math.isfinite(mean) else _NO_NUMBERS
 
@@ -105,7 +120,9 @@ class _Measuring:
         return self.seconds is not None and time.monotonic() - self._began > share * self.seconds
 
     def tables(self, key: str, environment: Mapping[str, Any]) -> WidthTables:
-        blocks = {name: self._far({}, [name]) for name in self._in_time(self._narrower.blocks)}
+        blocks = {
+            name: far for name in self._in_time(self._narrower.blocks) if (far := self._far({}, [name])) is not None
+        }
         groups = self._offered()
         looked = {group.name: self._of_group(group, place, len(groups)) for place, group in enumerate(groups)}
         looked = {name: options for name, options in looked.items() if options}
@@ -150,7 +167,10 @@ class _Measuring:
             if self._is_late(0.6):
                 self.left_out.append(f"{group.name}: there was no time to look at all of its widths")
                 break
-            found[width] = self._far({group.name: width})
+            far = self._far({group.name: width})
+            if far is None:
+                break
+            found[width] = far
         self.run.events.progress("measuring what narrower layers lose", place + 1, count)
         return found
 
@@ -217,12 +237,13 @@ class _Measuring:
             if self._is_late(1.0):
                 self.left_out.append(f"{len(cuts) - start} cuts: there was no time to time them")
                 break
-            reference, *times = self.run.latency_ms([whole, *(self._in_8_bits(kept, gone) for _, kept, gone in part)])
-            for (kind, kept, gone), took in zip(part, times, strict=True):
+            built = [(cut, model) for cut in part if (model := self._built(cut)) is not None]
+            reference, *times = self.run.latency_ms([whole, *(model for _, model in built)])
+            for ((kind, kept, gone), _), took in zip(built, times, strict=True):
                 saved = (reference - took) * integer_ms / reference
                 seen.setdefault(kind, []).append((float(self._macs_saved(kept, gone)), saved))
             self.run.events.progress("timing narrower layers in place", start + len(part), len(cuts))
-        return float_ms, integer_ms, rates(seen, {kind for kind, _, _ in cuts})
+        return float_ms, integer_ms, rates(seen, dict.fromkeys(kind for kind, _, _ in cuts))
 
     def _narrowest(self, groups: Sequence[Channels]) -> Iterator[Cut]:
         """All groups of a kind together, so that what they save stands out of the noise: at their narrowest, and at half."""
@@ -230,7 +251,8 @@ class _Measuring:
         for group in groups:
             kinds.setdefault(group.kind, []).append(group)
         for kind, members in kinds.items():
-            for width in {members[0].widths[0], members[0].widths[len(members[0].widths) // 2]}:
+            widths = members[0].widths
+            for width in dict.fromkeys((widths[0], widths[len(widths) // 2])):
                 yield kind, {member.name: width for member in members}, ()
 
     def _without(self, blocks: Sequence[str]) -> Iterator[Cut]:
@@ -240,6 +262,14 @@ class _Measuring:
             kinds.setdefault(self._narrower.blocks[block], []).append(block)
         for kind, names in kinds.items():
             yield kind, {}, names
+
+    def _built(self, cut: Cut) -> OnnxModel | None:
+        _, kept, gone = cut
+        try:
+            return self._in_8_bits(kept, gone)
+        except (CompressctlError, RuntimeError, ValueError) as error:
+            self.left_out.append(f"{', '.join([*kept, *gone])}: not timed together ({in_short(error)})")
+            return None
 
     def _in_8_bits(self, kept: Mapping[str, int], blocks: Sequence[str]) -> OnnxModel:
         return LayerWidths(lower(self._narrower.cut(kept, blocks)), self.run).together({})
