@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -271,16 +272,19 @@ class Tree:
     refused: dict[str, str] = field(default_factory=dict)
 
     def next(self) -> Candidate | None:
-        """The first whose conditions hold. Those whose conditions can no longer hold are refused, with why."""
+        """The first whose conditions hold, and of those that lead their rivals the one that lost least: there may be time for one alone. Those
+        whose conditions can no longer hold are refused, with why."""
         self._refuse()
-        for one in self.candidates:
-            if (
-                one.name not in self.lost
-                and one.name not in self.refused
-                and all(self._holds(each) for each in one.after)
-            ):
-                return one
-        return None
+        able = [one for one in self.waiting() if all(self._holds(each) for each in one.after)]
+        if not able or not any(each.was == "leads" for each in able[0].after):
+            return able[0] if able else None
+        leading = [one for one in able if any(each.was == "leads" for each in one.after)]
+        return min(leading, key=self._lost_before)
+
+    def _lost_before(self, one: Candidate) -> float:
+        """By what it was trained briefly as."""
+        seen = [self.lost.get(each.candidate) for each in one.after if each.was == "leads"]
+        return min((lost for lost in seen if lost is not None), default=math.inf)
 
     def waiting(self) -> list[Candidate]:
         """All that may still be tried."""

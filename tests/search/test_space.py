@@ -122,9 +122,17 @@ def test_of_networks_that_were_trained_briefly_two_go_on() -> None:
         ]
     )
     found = tried(tree, {"a": 3.0, "b": 9.0, "c": 1.0, "d": None} | {f"{name}-long": 0.0 for name in names_})
-    assert found == ["a", "b", "c", "d", "a-long", "c-long"]
+    assert found == ["a", "b", "c", "d", "c-long", "a-long"], "the better one first: there may be time for one alone"
     assert tree.refused["b-long"] == "c and a lost less after as many epochs"
     assert "gave nothing" in tree.refused["d-long"]
+
+
+def test_a_network_far_behind_its_rival_is_not_trained_to_the_end() -> None:
+    tree = Tree(
+        [*map(candidate, "ab"), *(candidate(f"{name}-long", After(name, "leads", ("a", "b"))) for name in "ab")]
+    )
+    assert tried(tree, {"a": 5.0, "b": 1.0, "b-long": 0.5}) == ["a", "b", "b-long"]
+    assert tree.refused["a-long"] == "b lost less after as many epochs"
 
 
 def test_rivals_that_are_left_out_are_not_waited_for() -> None:
