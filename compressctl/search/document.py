@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import Result, Speedup
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 BY_TABLES = "tables"
 """What told a file whose layers were chosen one by one."""
@@ -176,6 +176,7 @@ class Search(Result):
     not_tried: tuple[NotTried, ...]
     notes: tuple[str, ...] = ()
     tables: str | None = Field(None, description="file of the tables that planned files were chosen by (1.2)")
+    widths: str | None = Field(None, description="file of the tables that networks were cut by (1.5)")
     costs: CostsOf | None = Field(
         None, description="of the machine that all speeds are foretold for; null where they were timed here (1.3)"
     )

@@ -18,7 +18,8 @@ HEAD = ("channels of", "stay", "saves", "far alone", "")
 
 def read(folder: Path) -> tuple[Search, WidthTables]:
     """Of a search's folder. Raises UsageError where it holds none, or none that looked at channels."""
-    found, tables = read_search(folder), read_widths(folder / WIDTHS)
+    found = read_search(folder)
+    tables = read_widths(folder / WIDTHS) if found.widths is not None else None
     if tables is None:
         why = next((note for note in found.notes if "Channels were not chosen" in note), "")
         raise UsageError(
@@ -107,9 +108,13 @@ def said(tables: WidthTables, point: Point | None) -> list[str]:
         "multiply-accumulate takes there."
     )
     lines = [
-        f"{len(tables.groups)} groups of channels and {len(tables.blocks)} blocks on {tables.samples} training samples. {timed}",
+        f"{_count(len(tables.groups), 'group')} of channels and {_count(len(tables.blocks), 'block')} on {tables.samples} training samples. {timed}",
         f"`far alone`: {tables.distance}, with that cut alone, norms measured anew and nothing trained.",
         *tables.left_out[:SHOWN],
         *([f"and {len(tables.left_out) - SHOWN} more in {WIDTHS}"] if len(tables.left_out) > SHOWN else []),
     ]
     return [*lines, *([f"Chosen: those of {point.name}."] if point is not None else [])]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

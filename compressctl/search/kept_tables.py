@@ -14,6 +14,7 @@ from compressctl.core.events import Listener
 from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import write_whole
+from compressctl.pipeline.executor import Executor
 from compressctl.search.evaluate import Bench
 from compressctl.search.measure_tables import STAGE, measure
 from compressctl.search.opened import opened
@@ -23,41 +24,53 @@ from compressctl.search.width_tables import WIDTHS_VERSION, WidthTables
 TABLES, WIDTHS = "tables.json", "widths.json"
 _MOST_BYTES = 1 << 26
 
+_Kept = TypeVar("_Kept", Tables, WidthTables)
+
 
 def tables_of(
     bench: Bench, seconds: float | None, listeners: Sequence[Listener], tell: Callable[[str], None], *, is_timed: bool
 ) -> Tables:
     """seconds: that measuring may take, about. is_timed: whether this machine's clock counts. Raises what loading raises,
     NothingToCompressError and StageError."""
-    recipe = bench.subject.recipe([STAGE])
-    key = bench.key(recipe)
-    known = read_table(bench.folder / TABLES)
-    if known is not None and known.key == key:
-        tell(f"what each of {len(known.layers)} layers costs and loses: from {TABLES}")
-        return known
-    tell("measuring what each layer costs and loses, in every width and rank")
-    with opened(recipe, bench.cache, listeners) as executor:
-        found = measure(executor, key, bench.facts, seconds, bench.environment, is_timed=is_timed)
-    write_tables(found, bench.folder / TABLES)
-    return found
+
+    def measured(executor: Executor, key: str) -> Tables:
+        tell("measuring what each layer costs and loses, in every width and rank")
+        return measure(executor, key, bench.facts, seconds, bench.environment, is_timed=is_timed)
+
+    return _kept_or(measured, read_table, bench, TABLES, listeners, tell)
 
 
 def widths_of(
     bench: Bench, tables: Tables, seconds: float | None, listeners: Sequence[Listener], tell: Callable[[str], None]
 ) -> WidthTables:
     """Of a network in torch that can be trained. tables: of its graph. Raises as `tables_of` does."""
-    recipe = bench.subject.recipe([STAGE])
-    key = bench.key(recipe)
-    known = read_widths(bench.folder / WIDTHS)
-    if known is not None and known.key == key:
-        tell(f"what narrower layers and fewer blocks lose: from {WIDTHS}")
-        return known
-    tell("measuring what narrower layers and fewer blocks cost and lose")
     from compressctl.search.measure_widths import measure_widths
 
+    def measured(executor: Executor, key: str) -> WidthTables:
+        tell("measuring what narrower layers and fewer blocks cost and lose")
+        return measure_widths(executor, key, tables, seconds, bench.environment)
+
+    return _kept_or(measured, read_widths, bench, WIDTHS, listeners, tell)
+
+
+def _kept_or(
+    measured: Callable[[Executor, str], _Kept],
+    read: Callable[[Path], _Kept | None],
+    bench: Bench,
+    file: str,
+    listeners: Sequence[Listener],
+    tell: Callable[[str], None],
+) -> _Kept:
+    """Those of the folder, where they are of the same model, samples, target and versions; else measured and kept there."""
+    recipe = bench.subject.recipe([STAGE])
+    key = bench.key(recipe)
+    known = read(bench.folder / file)
+    if known is not None and known.key == key:
+        tell(f"what each layer costs and loses: from {file}")
+        return known
     with opened(recipe, bench.cache, listeners) as executor:
-        found = measure_widths(executor, key, tables, seconds, bench.environment)
-    write_tables(found, bench.folder / WIDTHS)
+        found = measured(executor, key)
+    write_tables(found, bench.folder / file)
     return found
 
 
@@ -74,9 +87,6 @@ def read_table(path: Path) -> Tables | None:
 def read_widths(path: Path) -> WidthTables | None:
     """As `read_table` does."""
     return _read(path, WidthTables, WIDTHS_VERSION)
-
-
-_Kept = TypeVar("_Kept", Tables, WidthTables)
 
 
 def _read(path: Path, kind: type[_Kept], version: str) -> _Kept | None:

@@ -24,7 +24,7 @@ from compressctl.search.facts import Facts, read_facts
 from compressctl.search.hand_over import HandedOver, hand_over, take_back
 from compressctl.search.in_time import in_time
 from compressctl.search.journal import Journal, claimed
-from compressctl.search.kept_tables import TABLES, tables_of, write_tables
+from compressctl.search.kept_tables import TABLES, WIDTHS, tables_of, write_tables
 from compressctl.search.known_samples import KnownSamples
 from compressctl.search.planned import Planner
 from compressctl.search.request import Request
@@ -394,6 +394,7 @@ class _Running:
                 *_noise(points),
             ),
             tables=TABLES if self.planner is not None else None,
+            widths=WIDTHS if self.trainings.has_tables else None,
             costs=self.costs.used if self.costs is not None else None,
             original_bytes=facts.original_bytes,
             seconds=self.clock.elapsed,

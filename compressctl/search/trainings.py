@@ -30,7 +30,8 @@ _Build = Callable[[Candidate], Point | None]
 @dataclass
 class Trainings:
     """refused: kinds of networks of which none is small and fast enough, and why. notes: what was not done, and why.
-    networks: those that are trained, while how they are trained may still be tuned. seconds: that looking at channels took."""
+    networks: those that are trained, while how they are trained may still be tuned. seconds: that looking at channels took.
+    has_tables: whether they were looked at."""
 
     request: Request
     bench: Bench
@@ -42,6 +43,7 @@ class Trainings:
     notes: list[str] = field(default_factory=list)
     networks: Sequence[narrow.AnyShape] = ()
     seconds: float = 0.0
+    has_tables: bool = False
     _tuner: Tuner | None = None
 
     def offered(self, points: Mapping[str, Point], tables: Tables | None, build: _Build) -> Iterator[Candidate]:
@@ -75,6 +77,7 @@ class Trainings:
         if isinstance(looked, str):
             self.notes.append(f"Channels were not chosen by tables: {looked}")
             return ()
+        self.has_tables = True
         found = trims(looked, self.request.goal, self.limit_bytes, points.get("int8"), build)
         self.refused.update(found.refused)
         return found.shapes

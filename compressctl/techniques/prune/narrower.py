@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from compressctl.core.data import Split
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
@@ -43,6 +41,16 @@ class Narrower:
         found, _ = residual_blocks(model.body, self._inputs)
         self.blocks: Mapping[str, str] = {name: self._kind(name) for name in found}
         self._groups = {choice.group.name: choice for choice in self._plan.choices if choice.pinned is None}
+        self._touching = {layer: self._parts(layer) for layer in self._plan.measured}
+
+    def _parts(self, layer: str) -> dict[str, Group]:
+        """The groups that a layer is part of, each with what it has of this layer alone."""
+        found: dict[str, Group] = {}
+        for name, choice in self._groups.items():
+            own = [one for one in choice.group.members if one.name == layer or one.name.startswith(f"{layer}.")]
+            if own:
+                found[name] = replace(choice.group, members=tuple(own), splits=())
+        return found
 
     def _kind(self, block: str) -> str:
         """Of a residual block: equal for blocks of one structure."""
@@ -71,24 +79,21 @@ class Narrower:
     @property
     def layers(self) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
         """Every layer with weights: its name, the groups whose width decides its size, and the block that it lies in."""
-        for name in self._plan.measured:
-            touching = [
-                group
-                for group, choice in self._groups.items()
-                if any(member.name == name or member.name.startswith(f"{name}.") for member in choice.group.members)
-            ]
+        for name, touching in self._touching.items():
             yield name, tuple(touching), self._block([name])
 
     def size(self, layer: str, kept: Mapping[str, int]) -> tuple[int, int, int]:
         """Weights, output channels and multiply-accumulates for a sample of a layer when so many channels of these groups stay."""
-        groups = [choice.group for name, choice in self._groups.items() if name in kept]
-        units = self._going(kept)
+        groups = [group for name, group in self._touching[layer].items() if name in kept]
+        units = {
+            group.name: self._plan.weakest[group.name][
+                : group.units - _units(self._groups[group.name], kept[group.name])
+            ]
+            for group in groups
+        }
         own = {layer: self._plan.measured[layer]}
         parameters, channels, macs = (costs.cost(of, own, groups, units) for of in ("parameters", "channels", "macs"))
         return int(parameters), int(channels), int(macs)
-
-    def _going(self, kept: Mapping[str, int]) -> dict[str, np.ndarray]:
-        return {name: self._plan.weakest[name][: choice.group.units - _units(choice, kept[name])] for name, choice in self._groups.items() if name in kept}  # fmt: skip
 
     def cut(self, kept: Mapping[str, int], blocks: Sequence[str] = ()) -> TorchModel:
         """A copy with so many channels of these groups, all of the others, and without these blocks."""
