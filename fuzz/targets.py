@@ -736,6 +736,22 @@ def _search_tables(data: bytes, folder: Path) -> None:
         Costs(found, folder / "tables.json").on_target(one)
 
 
+def _search_widths(data: bytes, folder: Path) -> None:
+    """What narrower layers and missing blocks lose and save: shown, and planned by."""
+    from compressctl.search.explained_widths import rows, said
+    from compressctl.search.kept_tables import read_widths
+    from compressctl.search.width_program import WidthProgram
+
+    (folder / "widths.json").write_bytes(data)
+    found = read_widths(folder / "widths.json")
+    if found is None:
+        raise UsageError("no tables")
+    list(rows(found, None, None))
+    said(found, None)
+    for has_four in (False, True):
+        WidthProgram(found, has_four=has_four).solve(most_bytes=2000, least_saved_ms=0.5)
+
+
 def _search_results(data: bytes, folder: Path) -> None:
     """search.json as explain-search reads it and pages show it."""
     from compressctl.search import as_html, as_markdown
@@ -777,6 +793,21 @@ def _layer_tables() -> list[bytes]:
     content = {
         "schema_version": "1.1", "key": "k", "distance": "d", "samples": 9, "target": target, "float_ms": 4.0, "integer_ms": 2.0,
         "float_bytes": 9000, "layers": layers, "seconds": 1.0, "sharing": {"compensate": True},
+    }  # fmt: skip
+    return [json.dumps(content).encode()]
+
+
+def _width_tables() -> list[bytes]:
+    widths = [{"channels": count, "saves_ms": saved, "distance": saved} for count, saved in ((8, 0.0), (4, 0.5))]
+    sizes = [{"channels": [count], "parameters": 9 * count, "outputs": count, "macs": 900 * count} for count in (8, 4)]
+    layers = [
+        {"name": name, "groups": ["a"], "block": block, "sizes": sizes, "has_integers": True, "distance_int4": distance}
+        for name, block, distance in (("a", "block", 0.2), ("b", None, None))
+    ]
+    content = {
+        "schema_version": "1.0", "key": "k", "distance": "d", "samples": 9, "float_ms": 4.0, "integer_ms": 2.0, "float_bytes": 9000,
+        "groups": [{"name": "a", "layers": ["a"], "kind": "x", "block": "block", "options": widths}],
+        "blocks": [{"name": "block", "saves_ms": 1.0, "distance": 0.4}], "layers": layers, "seconds": 1.0,
     }  # fmt: skip
     return [json.dumps(content).encode()]
 
@@ -896,6 +927,7 @@ TARGETS = {
     "report": Target(_report, _reports),
     "lock": Target(_lock, _locks),
     "search_tables": Target(_search_tables, _layer_tables),
+    "search_widths": Target(_search_widths, _width_tables),
     "search_results": Target(_search_results, _searches),
     "zoo_manifest": Target(_zoo_manifest, _manifests),
     "zoo_results": Target(_zoo_results, _zoo_files),
