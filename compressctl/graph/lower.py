@@ -17,9 +17,10 @@ from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
 from compressctl.graph.normalize_negative_zero import one_zero
+from compressctl.graph.open_axes import rename_axes
 from compressctl.graph.session import open_graph
 from compressctl.graph.tensors import move_to_files
-from compressctl.graph.torch_outputs import named_outputs, outputs_of, zero_inputs
+from compressctl.graph.torch_outputs import named_outputs, outputs_of, traced_sizes, zero_inputs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,7 @@ def lower(model: TorchModel, opset: int = 20) -> OnnxModel:
     """
     module = _ready_to_export(model.body)
     proto = _export(module, model.signature, opset)
-    _check_batch_is_free(proto, model.signature)
+    _check_axes_are_free(proto, model.signature)
     name_after_modules(proto, _WRAPPER_PREFIX)
     fold_norms(proto.graph)
     one_zero(proto.graph)
@@ -90,7 +91,6 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
 
     _require_onnxscript()
     samples = zero_inputs(signature.inputs, _TRACED_SAMPLES)
-    batch = torch.export.Dim(BATCH)
     try:
         with quiet(prints=True):
             program = torch.onnx.export(
@@ -100,7 +100,7 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
                 opset_version=opset,
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
-                dynamic_shapes=(tuple({0: batch} for _ in samples),),
+                dynamic_shapes=(_open_axes(signature),),
                 verbose=False,
             )
     except Exception as error:
@@ -135,7 +135,23 @@ def _flattened(module: nn.Module) -> nn.Module:
     return Flattened().eval()
 
 
-def _check_batch_is_free(proto: onnx.ModelProto, signature: Signature) -> None:
+def _open_axes(signature: Signature) -> tuple[dict[int, Any], ...]:
+    """By input, its axes without a size of their own."""
+    import torch
+
+    batch = torch.export.Dim(BATCH)
+    # Ranges of other axes are nobody's to know: a table of positions ends somewhere.
+    others = dict.fromkeys(traced_sizes(signature.inputs), torch.export.Dim.DYNAMIC)
+    return tuple(
+        {0: batch, **{axis: others[size] for axis, size in enumerate(spec.shape) if axis and isinstance(size, str)}}
+        for spec in signature.inputs
+    )
+
+
+def _check_axes_are_free(proto: onnx.ModelProto, signature: Signature) -> None:
+    """Those that are get the signature's names."""
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    renamed: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
         dims = value.type.tensor_type.shape.dim
         if not dims or dims[0].dim_param != BATCH:
@@ -143,6 +159,15 @@ def _check_batch_is_free(proto: onnx.ModelProto, signature: Signature) -> None:
                 f"the network computes with a batch size that is written into its code ({value.name} would be fixed to it)",
                 hint="use x.shape[0] or flatten(1) in its forward instead of a number",
             )
+        for dim, size in zip(dims[1:], specs[value.name].shape[1:], strict=False):
+            if isinstance(size, str) and not dim.dim_param:
+                raise StageError(
+                    f"the network computes with a length that is written into its code ({value.name} would be fixed to {dim.dim_value} as {size})",
+                    hint="use the input's shape in its forward instead of a number",
+                )
+            if isinstance(size, str):
+                renamed[dim.dim_param] = size
+    rename_axes(proto, renamed)
 
 
 def _translated(error: Exception) -> CompressctlError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,3 +108,15 @@ def open_sizes(graph: onnx.GraphProto) -> None:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.HasField("dim_value") and dim.dim_value < 1:
                     dim.ClearField("dim_value")
+
+
+def rename_axes(proto: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Call symbols of the graph otherwise, also within sizes that are computed of them ("2*s0"). The model changes in place."""
+    graph = proto.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = _SYMBOL.sub(lambda found: names.get(found[0], found[0]), dim.dim_param)
+
+
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")

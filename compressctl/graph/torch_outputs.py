@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from compressctl.core.model import TensorSpec, TorchModel
 
+_TRACED, _APART = 12, 4
+"""The size of the first open axis, and what lies between two: longer than a kernel, and shorter than any table of positions."""
+
 
 def device_of(network: nn.Module) -> torch.device:
     import torch
@@ -21,11 +24,24 @@ def device_of(network: nn.Module) -> torch.device:
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
-def zero_inputs(specs: Sequence[TensorSpec], samples: int = 2) -> tuple[Tensor, ...]:
-    """What is enough to see which layers are called, in which order. specs: with the batch as first axis."""
+def zero_inputs(specs: Sequence[TensorSpec], samples: int = 2, longer: int = 0) -> tuple[Tensor, ...]:
+    """What is enough to see which layers are called, in which order. specs: with the batch as first axis; open axes as in `traced_shapes`."""
     import torch
 
-    return tuple(torch.zeros([samples, *map(int, s.shape[1:])], dtype=getattr(torch, s.dtype)) for s in specs)
+    shapes = traced_shapes(specs, samples, longer)
+    return tuple(torch.zeros(shape, dtype=getattr(torch, s.dtype)) for s, shape in zip(specs, shapes, strict=True))
+
+
+def traced_shapes(specs: Sequence[TensorSpec], samples: int = 2, longer: int = 0) -> list[list[int]]:
+    """Of inputs to trace a network with: a size for each open axis, the same under one name. longer: how much longer those are than usual."""
+    sizes = traced_sizes(specs)
+    return [[samples, *(n if isinstance(n, int) else sizes[n] + longer for n in s.shape[1:])] for s in specs]
+
+
+def traced_sizes(specs: Sequence[TensorSpec]) -> dict[str, int]:
+    """By open axis: sizes that differ, so that outputs tell which one they have."""
+    names = dict.fromkeys(size for spec in specs for size in spec.shape[1:] if isinstance(size, str))
+    return {name: _TRACED + _APART * place for place, name in enumerate(names)}
 
 
 def outputs_of(model: TorchModel, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressctl.core.errors import MissingDependencyError, UsageError, in_short
 from compressctl.core.failures import refused_in
 from compressctl.core.model import Signature, TensorSpec
-from compressctl.graph.torch_outputs import named_outputs, zero_inputs
+from compressctl.graph.torch_outputs import named_outputs, traced_sizes, zero_inputs
 from compressctl.sources.fingerprint import existing
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 INSTALL_TORCH = "pip install 'compressctl[torch]'"
 
@@ -49,15 +49,53 @@ def weight_files(weights: str | None, structure: str | None, base: Path) -> dict
 
 
 def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
-    """Run the module once on a batch of zeros and describe what comes out, named as `named_outputs` does.
+    """Run the module on batches of zeros and describe what comes out, named as `named_outputs` does.
 
-    inputs: with "batch" as first axis.
+    inputs: with "batch" as first axis. Where they have open axes, a second run tells which of the outputs' are.
     Raises UsageError when the module does not take these inputs or gives something else than tensors with a batch axis.
     """
+    samples = 3  # a network that fixes its batch size hardly fixes it to this
+    outputs = _run(module, inputs, samples)
+    for name, output in outputs.items():
+        if output.ndim == 0 or output.shape[0] != samples:
+            raise UsageError(
+                f"the network's {name} has shape {list(output.shape)} for {samples} samples; its first axis must be the batch"
+            )
+    sizes = traced_sizes(inputs)
+    others = _run(module, inputs, samples, _LONGER) if sizes else outputs
+
+    def shape(name: str) -> tuple[int | str, ...]:
+        if others[name].ndim != outputs[name].ndim:
+            raise UsageError(f"the network's {name} has more axes for longer inputs; that cannot be one graph")
+        pairs = zip(outputs[name].shape[1:], others[name].shape[1:], strict=True)
+        return (
+            "batch",
+            *(
+                one if one == other else _open_axis(sizes, one, other, f"{name}_{n}")
+                for n, (one, other) in enumerate(pairs, 1)
+            ),
+        )
+
+    return Signature(
+        tuple(inputs),
+        tuple(
+            TensorSpec(name, str(output.dtype).removeprefix("torch."), shape(name)) for name, output in outputs.items()
+        ),
+    )
+
+
+_LONGER = 2
+
+
+def _open_axis(sizes: Mapping[str, int], one: int, other: int, otherwise: str) -> str:
+    """The input's open axis that has these sizes in the two runs."""
+    return next((name for name, size in sizes.items() if (size, size + _LONGER) == (one, other)), otherwise)
+
+
+def _run(module: nn.Module, inputs: Sequence[TensorSpec], samples: int, longer: int = 0) -> Mapping[str, Tensor]:
     import torch
 
-    samples = 3  # a network that fixes its batch size hardly fixes it to this
-    arrays = zero_inputs(inputs, samples)
+    arrays = zero_inputs(inputs, samples, longer)
     shapes = ", ".join(f"{spec.name} {list(array.shape)}" for spec, array in zip(inputs, arrays, strict=True))
     try:
         with torch.no_grad():
@@ -67,19 +105,7 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
         raise refused_in(said, error) or UsageError(
             f"{said}: {in_short(error)}", hint=_hint(module, len(inputs))
         ) from error
-    outputs = named_outputs(given)
-    for name, output in outputs.items():
-        if output.ndim == 0 or output.shape[0] != samples:
-            raise UsageError(
-                f"the network's {name} has shape {list(output.shape)} for {samples} samples; its first axis must be the batch"
-            )
-    return Signature(
-        tuple(inputs),
-        tuple(
-            TensorSpec(name, str(output.dtype).removeprefix("torch."), ("batch", *output.shape[1:]))
-            for name, output in outputs.items()
-        ),
-    )
+    return named_outputs(given)
 
 
 def _hint(module: nn.Module, given: int) -> str:

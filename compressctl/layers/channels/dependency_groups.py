@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressctl.core.errors import MissingDependencyError, in_short
 from compressctl.core.quiet import quiet
-from compressctl.graph.torch_outputs import named_outputs
+from compressctl.graph.torch_outputs import named_outputs, traced_shapes
 from compressctl.layers.channels import recurrent
 from compressctl.layers.channels.recurrent import Part
 from compressctl.layers.channels.search_bound import Steps, TooFarError, bound_search
@@ -263,8 +263,7 @@ def example_inputs(signature: Any, samples: int = 2, seed: int = 0) -> tuple[Ten
     """Random inputs of a signature: normal floats, zeros and ones as integers, which every vocabulary has."""
     generator = torch.Generator().manual_seed(seed)
     made = []
-    for spec in signature.inputs:
-        shape = [samples, *map(int, spec.shape[1:])]
+    for spec, shape in zip(signature.inputs, traced_shapes(signature.inputs, samples), strict=True):
         dtype = getattr(torch, spec.dtype)
         if dtype.is_floating_point:
             made.append(torch.randn(shape, generator=generator).to(dtype))
