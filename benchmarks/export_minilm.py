@@ -1,4 +1,4 @@
-"""Write all-MiniLM-L6-v2, its mean pooling and normalization included, as an ONNX file, with its tokenizer beside it.
+"""Write all-MiniLM-L6-v2, its mean pooling and normalization included, as an ONNX file, with its tokenizer beside it, and the folder that it came in.
 
 python benchmarks/export_minilm.py build/minilm       (after pip install -r benchmarks/requirements.txt)
 """
@@ -50,6 +50,7 @@ def main(folder: Path) -> None:
         dynamo=False,
     )
     shutil.copy(WEIGHTS / "tokenizer.json", folder / "tokenizer.json")
+    shutil.copytree(WEIGHTS, folder / "huggingface", dirs_exist_ok=True)
     print(folder / "minilm.onnx")
 
 

@@ -92,14 +92,23 @@ class PreparesImages(Protocol):
         ...
 
 
+class CannotBeWrittenError(Exception):
+    """A network has no form that others open; str(error) says what of it."""
+
+
 @dataclass(frozen=True)
 class ModelSourceSpec:
+    """write: "module:attribute" of what writes a changed network as others open it, of the model, the params, the recipe's folder and the folder to
+    make; it raises CannotBeWrittenError. Empty where a network has no such form. folder: what the folder is called."""
+
     name: str
     summary: str
     params: type[BaseModel]
     form: Form
     implementation: str
     fingerprint: str
+    write: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,7 @@ model_sources: Registry[ModelSourceSpec] = Registry(
     {
         "builtin": "compressctl.sources.specs:BUILTIN",
         "python": "compressctl.sources.specs:PYTHON_MODEL",
+        "huggingface": "compressctl.sources.specs:HUGGING_FACE",
         "onnx": "compressctl.sources.specs:ONNX",
     },
 )
@@ -213,6 +223,7 @@ datasets: Registry[DatasetSpec] = Registry(
         "yolo": "compressctl.sources.specs:YOLO",
         "csv": "compressctl.sources.specs:CSV",
         "sentence_pairs": "compressctl.sources.specs:SENTENCE_PAIRS",
+        "text": "compressctl.sources.specs:TEXT",
         "text_images": "compressctl.sources.specs:TEXT_IMAGES",
         "wav_folder": "compressctl.sources.specs:WAV_FOLDER",
         "jsonl": "compressctl.sources.specs:JSONL",

@@ -12,6 +12,8 @@ from compressctl.core.errors import CompressctlError, StageError
 from compressctl.core.failures import failed_stage
 from compressctl.core.model import Form, Model, OnnxModel, StageRecord, TorchModel
 from compressctl.core.needs import FROM_DATA, SCORED, Need, declared_needs
+from compressctl.core.registry import load
+from compressctl.core.source import CannotBeWrittenError, model_sources
 from compressctl.core.streaming import in_words as states_in_words
 from compressctl.core.technique import Acceptance, RunContext, TechniqueSpec, techniques
 from compressctl.core.undeclared import restricted
@@ -356,6 +358,23 @@ class Executor:
             write_network(network.body, original.body, folder)
         except NotDescribableError as reason:
             self.workspace.events.warn(f"the trained network is not written: {reason}")
+        self._deliver_as_source(network)
+
+    def _deliver_as_source(self, network: TorchModel) -> None:
+        """The same as the library opens it that the recipe's model came from, where its source knows how."""
+        section = self.workspace.recipe.model
+        source = model_sources.get(section.source)
+        if not source.write or network.factory is not None:
+            return
+        folder = self.workspace.folder / "artifacts" / source.folder
+        write = load(source.write)
+        try:
+            write(network, section.params, self.workspace.recipe.base, folder)
+        except CannotBeWrittenError as reason:
+            self.workspace.events.emit(
+                "note",
+                message=f"{source.folder} cannot open the changed network by a config: {reason}; artifacts/torch holds it with its structure",
+            )
 
 
 def _is_shared(spec: TechniqueSpec) -> bool:

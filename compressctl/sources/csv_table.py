@@ -17,8 +17,10 @@ from compressctl.core.source import SplitSizes
 from compressctl.sources.addressed import local_file
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import source_fingerprint
-from compressctl.sources.params import CsvParams
+from compressctl.sources.params import CsvParams, TokenizeParams
 from compressctl.sources.splits import check_apart, choose
+from compressctl.sources.tokenized import Row, tokenized
+from compressctl.sources.tokenizing import tokenizer_files
 
 VERSION = 1
 
@@ -31,6 +33,8 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     """
     paths = _paths(params, base)
     check_apart(*([path] for path in paths))
+    if params.tokenize is not None:
+        return _of_texts(params, params.tokenize, paths, sizes, base, seed)
     first, *rest = [_read(path, params) for path in paths]
     for table in rest:
         if table.columns != first.columns:
@@ -40,7 +44,10 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     splits = choose(len(first.features), sizes, seed, own_test=sum(len(table.features) for table in rest))
     if params.standardize:
         features = _standardized(features, splits.train)
-    classes, labels = _classes(texts) if params.task == "classification" else (None, _values(texts, first, rest))
+    if params.task == "classification":
+        classes, labels = _classes(texts, params.classes)
+    else:
+        classes, labels = None, _values(texts, first, rest)
     inputs = features.astype(np.float32)
     groups = np.array([name for table in (first, *rest) for name in table.groups or ()])
 
@@ -55,9 +62,44 @@ def load(params: CsvParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset
     )
 
 
+def _of_texts(
+    params: CsvParams, tokenize: TokenizeParams, paths: Sequence[Path], sizes: SplitSizes, base: Path, seed: int
+) -> Dataset:
+    """The table's texts as tokens, see `sources/tokenized.py`."""
+    parts = [_text_rows(path, params, tokenize.texts) for path in paths]
+    rows = [row for part in parts for row in part]
+    groups = np.array([group for _, group in rows])
+    found = tokenized([row for row, _ in rows], tokenize, base, params.classes, "the dataset csv with texts")
+    return SplitDataset(
+        classes=found.classes,
+        splits=choose(len(parts[0]), sizes, seed, own_test=sum(map(len, parts[1:]))),
+        read=found.read,
+        groups=None if params.group is None else lambda positions: groups[positions],
+    )
+
+
+def _text_rows(path: Path, params: CsvParams, columns: Sequence[str]) -> list[tuple[Row, str | None]]:
+    """Each with its group."""
+    header, rows = _rows(path, params)
+    texts, label = [_column(path, header, name) for name in columns], _column(path, header, params.label)
+    group = None if params.group is None else _column(path, header, params.group)
+    if not rows:
+        raise UsageError(f"{path} has no rows")
+    found = []
+    for line, row in rows:
+        _check_width(path, line, row, header)
+        named = row[label].strip()
+        given = _number(named, path, line, params.label) if params.task == "regression" else named
+        row_group = None if group is None else row[group].strip()
+        found.append((Row(tuple(row[place] for place in texts), given, f"{path}:{line}"), row_group))
+    return found
+
+
 def fingerprint(params: CsvParams, base: Path) -> str:
-    paths = _paths(params, base)
-    return source_fingerprint("csv", VERSION, params, dict(zip(("data", "test"), paths, strict=False)))
+    files = dict(zip(("data", "test"), _paths(params, base), strict=False))
+    if params.tokenize is not None:
+        files |= tokenizer_files(params.tokenize.tokenizer, base)
+    return source_fingerprint("csv", VERSION, params, files)
 
 
 @dataclass(frozen=True)
@@ -77,20 +119,23 @@ def _paths(params: CsvParams, base: Path) -> list[Path]:
     return [local_file(name, sha256, base, "the table") for name, sha256 in named]
 
 
-def _read(path: Path, params: CsvParams) -> _Table:
+def _rows(path: Path, params: CsvParams) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns, and each row with its line."""
     try:
         with open_regular_text(path, "utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=params.delimiter)
-            header = [name.strip() for name in next(rows, [])]
-            return _parse(path, header, [(rows.line_num, row) for row in rows if row], params)
+            lines = csv.reader(file, delimiter=params.delimiter)
+            header = [name.strip() for name in next(lines, [])]
+            rows = [(lines.line_num, row) for row in lines if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is not a table: {error}") from error
-
-
-def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str]]], params: CsvParams) -> _Table:
     twice = next((name for name, times in Counter(header).items() if times > 1), None)
     if twice is not None:
         raise UsageError(f"{path}:1: two columns are called {twice!r}", hint="give each a name of its own")
+    return header, rows
+
+
+def _read(path: Path, params: CsvParams) -> _Table:
+    header, rows = _rows(path, params)
     label = _column(path, header, params.label)
     group = None if params.group is None else _column(path, header, params.group)
     chosen = params.features or tuple(name for name in header if name not in (params.label, params.group))
@@ -101,8 +146,7 @@ def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str
         raise UsageError(f"{path} has {'no columns beside the label' if rows else 'no rows'}")
     features = np.empty((len(rows), len(positions)))
     for place, (line, row) in enumerate(rows):
-        if len(row) != len(header):
-            raise UsageError(f"{path}:{line}: this line has {len(row)} values, the first names {len(header)} columns")
+        _check_width(path, line, row, header)
         for column, position in enumerate(positions):
             features[place, column] = _number(row[position], path, line, header[position])
         if not row[label].strip():
@@ -115,6 +159,11 @@ def _parse(path: Path, header: Sequence[str], rows: Sequence[tuple[int, list[str
         lines=[line for line, _ in rows],
         groups=None if group is None else [row[group].strip() for _, row in rows],
     )
+
+
+def _check_width(path: Path, line: int, row: Sequence[str], header: Sequence[str]) -> None:
+    if len(row) != len(header):
+        raise UsageError(f"{path}:{line}: this line has {len(row)} values, the first names {len(header)} columns")
 
 
 def _column(path: Path, header: Sequence[str], name: str) -> int:
@@ -151,10 +200,16 @@ def _standardized(features: np.ndarray, train: np.ndarray) -> np.ndarray:
     return standardized
 
 
-def _classes(texts: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+def _classes(texts: Sequence[str], given: Sequence[str] | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """given: the recipe's, in its order."""
     found = set(texts)
+    if given is not None and not found <= set(given):
+        raise UsageError(
+            f"the label {sorted(found - set(given))[0]!r} is not among data.classes",
+            hint=f"they are {', '.join(given[:20])}",
+        )
     try:
-        names = tuple(sorted(found, key=float))
+        names = tuple(sorted(found, key=float)) if given is None else tuple(given)
     except ValueError:
         names = tuple(sorted(found))
     position = {name: number for number, name in enumerate(names)}

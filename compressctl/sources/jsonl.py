@@ -16,8 +16,10 @@ from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.json_lines import json_rows
 from compressctl.sources.labels import as_labels
-from compressctl.sources.params import JsonlParams
-from compressctl.sources.splits import check_apart, choose
+from compressctl.sources.params import JsonlParams, TokenizeParams
+from compressctl.sources.splits import Splits, check_apart, choose
+from compressctl.sources.tokenized import Row, tokenized
+from compressctl.sources.tokenizing import tokenizer_files
 
 VERSION = 1
 
@@ -35,6 +37,9 @@ def load(params: JsonlParams, sizes: SplitSizes, base: Path, seed: int) -> Datas
     rows = [row for part in parts for row in part]
     if not rows:
         raise UsageError(f"{params.path} holds no lines")
+    splits = choose(len(parts[0]), sizes, seed, own_test=sum(map(len, parts[1:])))
+    if params.tokenize is not None:
+        return _of_texts(params, params.tokenize, rows, splits, base)
     inputs = {
         name: _same_kind([_array(row, field, place) for row, place in rows]) for name, field in _fields(params).items()
     }
@@ -49,11 +54,31 @@ def load(params: JsonlParams, sizes: SplitSizes, base: Path, seed: int) -> Datas
             positions
         ]
 
-    return SplitDataset(classes, choose(len(parts[0]), sizes, seed, own_test=sum(map(len, parts[1:]))), read)
+    return SplitDataset(classes, splits, read)
+
+
+def _of_texts(
+    params: JsonlParams,
+    tokenize: TokenizeParams,
+    rows: Sequence[tuple[Mapping[str, Any], str]],
+    splits: Splits,
+    base: Path,
+) -> Dataset:
+    """Fields of text as tokens, see `sources/tokenized.py`."""
+
+    def texts(row: Mapping[str, Any], place: str) -> Row:
+        label = None if params.label is None else _field(row, params.label, place)
+        return Row(tuple(_field(row, name, place) for name in tokenize.texts), label, place)
+
+    found = tokenized([texts(*entry) for entry in rows], tokenize, base, params.classes, "the dataset jsonl with texts")
+    return SplitDataset(found.classes, splits, found.read)
 
 
 def fingerprint(params: JsonlParams, base: Path) -> str:
-    return source_fingerprint("jsonl", VERSION, params, dict(zip(("data", "test"), _paths(params, base), strict=False)))
+    files = dict(zip(("data", "test"), _paths(params, base), strict=False))
+    if params.tokenize is not None:
+        files |= tokenizer_files(params.tokenize.tokenizer, base)
+    return source_fingerprint("jsonl", VERSION, params, files)
 
 
 def _paths(params: JsonlParams, base: Path) -> list[Path]:
@@ -62,6 +87,7 @@ def _paths(params: JsonlParams, base: Path) -> list[Path]:
 
 
 def _fields(params: JsonlParams) -> dict[str, str]:
+    assert params.inputs is not None, "the params ask for one of the two"
     return {name: name for name in params.inputs} if isinstance(params.inputs, tuple) else dict(params.inputs)
 
 
@@ -101,7 +127,10 @@ def _labels(
         empty = next((place for label, (_, place) in zip(found, rows, strict=True) if not label.strip()), None)
         if empty is not None:
             raise UsageError(f"{empty}: the label is missing")
-        names = tuple(sorted(set(found)))
+        names = params.classes or tuple(sorted(set(found)))
+        odd_one = next((n for n, label in enumerate(found) if label not in names), None)
+        if odd_one is not None:
+            raise UsageError(f"{rows[odd_one][1]}: the label {found[odd_one]!r} is not among data.classes")
         number = {name: place for place, name in enumerate(names)}
         return names, np.array([number[label] for label in found], np.int64)
     arrays = [_array(row, params.label, place) for row, place in rows]

@@ -39,7 +39,7 @@ class SourceParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams")
+WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams", "HuggingFaceParams")
 
 
 def _with_weights(params: WithStructure) -> WithStructure:
@@ -110,6 +110,56 @@ class PythonModelParams(SourceParams):
             if len(set(names)) < len(names):
                 raise ValueError(f"two of `inputs` have one name: {', '.join(names)}")
         return self
+
+
+HuggingFaceTask = Literal[
+    "feature-extraction",
+    "sentence-similarity",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "fill-mask",
+    "text-generation",
+    "image-classification",
+]
+"""As the Hub calls them (`pipeline_tag`)."""
+
+
+class HuggingFaceParams(SourceParams):
+    path: str = Field(
+        min_length=1,
+        description="a folder as `save_pretrained` writes it, relative to the recipe, or a model's id on the Hub (org/name), which needs revision",
+    )
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        None, description="the commit on the Hub, all 40 digits; a folder has none"
+    )
+    task: HuggingFaceTask | None = Field(
+        None,
+        description="what the network gives; default: what the folder was saved for (`architectures` in its config.json, "
+        "sentence-similarity where modules.json says how tokens become one vector)",
+    )
+    inputs: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of the inputs, in their order; default: those that the folder's tokenizer gives",
+    )
+    outputs: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the outputs that are kept; default: the task's own, as in [logits]"
+    )
+    image_size: ImageSize | None = Field(
+        None,
+        description="of a network that takes images: pixels, [height, width] where they differ; default: the config's",
+    )
+    weights: str | None = Field(
+        None, description="a .safetensors file instead of the folder's weights, as a run leaves it"
+    )
+    structure: str | None = Field(
+        None, description="the structure.json that a run left beside such weights, for a network that it cut or split"
+    )
+
+    @model_validator(mode="after")
+    def _structure_has_weights(self) -> HuggingFaceParams:
+        return _with_weights(self)
 
 
 class OnnxParams(SourceParams):
@@ -409,6 +459,31 @@ class ImageFolderParams(ImageParams):
     )
 
 
+_CLASSES = (
+    "names of classes in the order of the model's outputs; default: as the config.json beside the tokenizer has them (id2label) where it names "
+    "all that occur, else sorted"
+)
+
+MaxLength = Annotated[int, Field(ge=1, le=1_048_576)]
+Padding = Literal["longest", "max_length"]
+_PADDING = (
+    "to what shorter texts are filled up: the longest text of the same batch (one text alone has its own length), or max_length, for models of "
+    "one length; the attention mask tells them apart"
+)
+_TOKENIZER = "a folder with a tokenizer.json (a model's own), or such a file, relative to the recipe"
+
+
+class TokenizeParams(SourceParams):
+    tokenizer: str = Field(min_length=1, description=_TOKENIZER)
+    texts: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=2,
+        description="the column or field of the text, or both of a pair, as in [premise, hypothesis]",
+    )
+    max_length: MaxLength = Field(128, description="tokens per sample, special ones included: longer texts are cut")
+    padding: Padding = Field("longest", description=_PADDING)
+
+
 class CsvParams(SourceParams):
     path: FilePath = Field(
         description="the file, relative to the recipe, or its address; its first line names the columns"
@@ -418,6 +493,10 @@ class CsvParams(SourceParams):
         None, description="a second file with the same columns: the dataset's own test split"
     )
     label: str = Field(description="the column to predict")
+    classes: tuple[str, ...] | None = Field(None, min_length=1, description=_CLASSES)
+    tokenize: TokenizeParams | None = Field(
+        None, description="for columns of text: how they become tokens; instead of features, input_name and standardize"
+    )
     features: tuple[str, ...] | None = Field(
         None, min_length=1, description="the columns to predict from, all numbers; default: all but the label"
     )
@@ -432,6 +511,17 @@ class CsvParams(SourceParams):
         True, description="give each feature mean 0 and deviation 1, computed on the train split only"
     )
     input_name: str = Field("input", min_length=1, description="the name under which batches carry the features")
+
+    @model_validator(mode="after")
+    def _texts_or_features(self) -> CsvParams:
+        alone = {"features", "input_name", "standardize"} & self.model_fields_set
+        if self.tokenize is not None and alone:
+            raise ValueError(
+                f"{' and '.join(sorted(alone))} are for columns of numbers; tokenize names columns of text"
+            )
+        if self.classes is not None and self.task == "regression":
+            raise ValueError("classes are not for task: regression")
+        return self
 
 
 Column = str | Annotated[int, Field(ge=0, le=1_048_576)]
@@ -451,10 +541,9 @@ class SentencePairsParams(SourceParams):
     quotes: bool = Field(
         False, description='values may stand in double quotes, as in CSV; else a " is part of the text'
     )
-    tokenizer: str = Field(description="a tokenizer.json of the library `tokenizers`, relative to the recipe")
-    max_length: int = Field(
-        128, ge=1, le=1_048_576, description="tokens per text: longer ones are cut, shorter ones padded"
-    )
+    tokenizer: str = Field(min_length=1, description=_TOKENIZER)
+    max_length: MaxLength = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
+    padding: Padding = Field("max_length", description=_PADDING)
 
 
 class PythonDatasetParams(SourceParams):
@@ -532,9 +621,52 @@ class JsonlParams(SourceParams):
     path: FilePath = Field(description="the file, relative to the recipe, or its address: a JSON object on each line")
     sha256: Sha256 | None = Field(None, description="what the file must have; https:// needs it")
     test_path: FilePath | None = Field(None, description="a second file: the dataset's own test split")
-    inputs: tuple[str, ...] | dict[str, str] = Field(
+    inputs: tuple[str, ...] | dict[str, str] | None = Field(
+        None,
         min_length=1,
         description="fields of numbers or lists of them that are called like the model's inputs, or {input: field}",
     )
+    tokenize: TokenizeParams | None = Field(
+        None,
+        description="instead of inputs, for fields of text: how they become tokens. A field that is a list of words goes with a label for each word",
+    )
     label: str | None = Field(None, description="the field to predict: numbers, or names of classes")
+    classes: tuple[str, ...] | None = Field(None, min_length=1, description=_CLASSES)
     text: bool = Field(False, description="whether that field is text to recognise, not names of classes")
+
+    @model_validator(mode="after")
+    def _inputs_or_texts(self) -> JsonlParams:
+        if (self.inputs is None) == (self.tokenize is None):
+            raise ValueError("give inputs, the fields of numbers, or tokenize, which names fields of text")
+        if self.text and (self.tokenize is not None or self.classes is not None):
+            raise ValueError("text: true is for labels that are recognised; tokenize and classes are for others")
+        return self
+
+
+class TextParams(SourceParams):
+    files: tuple[FilePath, ...] = Field(
+        min_length=1,
+        description="UTF-8 texts, relative to the recipe; train, validation and calibration are blocks of each of them, in this order",
+    )
+    test_files: tuple[FilePath, ...] | None = Field(
+        None, min_length=1, description="other texts: the dataset's own test split"
+    )
+    tokenizer: str = Field(min_length=1, description=_TOKENIZER)
+    window: MaxLength = Field(512, description="tokens per sample")
+    stride: MaxLength | None = Field(
+        None,
+        description="tokens from one window's begin to the next one's; default: window. Where they overlap, every token is scored once, in the first "
+        "window that holds it, the others see it as context",
+    )
+    bos_token: str | None = Field(
+        None,
+        description="a token that begins every window and is not scored, as in <s>, for models that were trained so",
+    )
+
+    @model_validator(mode="after")
+    def _windows_touch(self) -> TextParams:
+        if self.stride is not None and self.stride > self.window:
+            raise ValueError(f"stride: {self.stride} tokens leave gaps between windows of {self.window}")
+        if self.window - (self.bos_token is not None) < 2:
+            raise ValueError("window: a token is predicted from those before it; give two or more")
+        return self

@@ -11,20 +11,20 @@ from typing import Literal
 import numpy as np
 
 from compressctl.core.data import Dataset
-from compressctl.core.errors import MissingDependencyError, UsageError
-from compressctl.core.failures import refused_in
+from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import open_regular_text
 from compressctl.core.source import SplitSizes
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import Column, SentencePairsParams
 from compressctl.sources.splits import Splits, check_apart, choose
+from compressctl.sources.tokenizing import Tokenizer, tokenizer_file, tokenizer_files
 
-VERSION = 1
+VERSION = 2
 
 
 def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
-    """Inputs input_ids, attention_mask and token_type_ids, int64 (n, length); labels (n,) float32, a pair's on both its samples.
+    """Inputs input_ids, attention_mask and token_type_ids, int64 (n, tokens); labels (n,) float32, a pair's on both its samples.
 
     Splits hold whole pairs, and their sizes count pairs. Raises UsageError with file:line for a row that lacks a column or whose
     label is no number, MissingDependencyError without the library `tokenizers`.
@@ -34,11 +34,13 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
     tables = [_read(path, params) for path in paths]
     texts = [text for table in tables for pair in table for text in pair[:2]]
     labels = np.repeat(np.array([pair[2] for table in tables for pair in table], np.float32), 2)
-    encoded = _encoded(texts, existing(base / params.tokenizer, what="the tokenizer"), params.max_length)
+    tokenizer = Tokenizer(tokenizer_file(params.tokenizer, base), "the dataset sentence_pairs")
+    encoded = tokenizer.encode([(text,) for text in texts], params.max_length)
+    length = params.max_length if params.padding == "max_length" else None
     pairs = choose(len(tables[0]), sizes, seed, own_test=sum(map(len, tables[1:])))
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
-        return {name: array[positions] for name, array in encoded.items()}, labels[positions]
+        return tokenizer.padded([encoded[position] for position in positions], length), labels[positions]
 
     return SplitDataset(
         classes=None,
@@ -49,7 +51,7 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
 
 def fingerprint(params: SentencePairsParams, base: Path) -> str:
     files = dict(zip(("data", "test"), _paths(params, base), strict=False))
-    files["tokenizer"] = existing(base / params.tokenizer, what="the tokenizer")
+    files |= tokenizer_files(params.tokenizer, base)
     return source_fingerprint("sentence_pairs", VERSION, params, files)
 
 
@@ -108,27 +110,3 @@ def _number(text: str, place: str) -> float:
     if not math.isfinite(value):
         raise UsageError(f"{place}: the label {text!r} is not a number", hint=_HINT)
     return value
-
-
-def _encoded(texts: list[str], path: Path, length: int) -> dict[str, np.ndarray]:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the dataset sentence_pairs", "tokenizers", 'pip install "compressctl[text]"'
-        ) from error
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        said = f"{path} is not a tokenizer"
-        raise refused_in(said, error) or UsageError(
-            f"{said}: {error}", hint="give the model's tokenizer.json"
-        ) from error
-    tokenizer.enable_truncation(length)
-    tokenizer.enable_padding(length=length)
-    done = tokenizer.encode_batch(texts)
-    return {
-        "input_ids": np.array([entry.ids for entry in done], np.int64),
-        "attention_mask": np.array([entry.attention_mask for entry in done], np.int64),
-        "token_type_ids": np.array([entry.type_ids for entry in done], np.int64),
-    }

@@ -9,6 +9,7 @@ from compressctl.sources.params import (
     CocoDataParams,
     CsvParams,
     DigitsParams,
+    HuggingFaceParams,
     ImageFolderParams,
     JsonlParams,
     MaskFolderParams,
@@ -21,6 +22,7 @@ from compressctl.sources.params import (
     RequestsParams,
     SentencePairsParams,
     TextImagesParams,
+    TextParams,
     WavFolderParams,
     YoloDataParams,
 )
@@ -41,6 +43,17 @@ PYTHON_MODEL = ModelSourceSpec(
     form=Form.TORCH,
     implementation="compressctl.sources.python_model:load",
     fingerprint="compressctl.sources.python_model:fingerprint",
+)
+
+HUGGING_FACE = ModelSourceSpec(
+    name="huggingface",
+    summary="a network of the library transformers, from a folder or the Hub: encoders of text, sentence encoders, vision and language models",
+    params=HuggingFaceParams,
+    form=Form.TORCH,
+    implementation="compressctl.sources.huggingface.network:load",
+    fingerprint="compressctl.sources.huggingface.folder:fingerprint",
+    write="compressctl.sources.huggingface.write:write",
+    folder="transformers",
 )
 
 ONNX = ModelSourceSpec(
@@ -170,4 +183,12 @@ JSONL = DatasetSpec(
     params=JsonlParams,
     implementation="compressctl.sources.jsonl:load",
     fingerprint="compressctl.sources.jsonl:fingerprint",
+)
+
+TEXT = DatasetSpec(
+    name="text",
+    summary="running text in windows of tokens, for language models; sizes of splits count windows",
+    params=TextParams,
+    implementation="compressctl.sources.text_windows:load",
+    fingerprint="compressctl.sources.text_windows:fingerprint",
 )

@@ -31,6 +31,7 @@ from compressctl.sources.params import (
     RequestsParams,
     SentencePairsParams,
     TextImagesParams,
+    TextParams,
     WavFolderParams,
     YoloDataParams,
 )
@@ -55,6 +56,9 @@ def folder(tmp_path):
         "unk_token": "[UNK]",
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": model}))
+    split = {"type": "Whitespace"}
+    (tmp_path / "words.json").write_text(json.dumps({"version": "1.0", "model": model, "pre_tokenizer": split}))
+    (tmp_path / "words.txt").write_text("".join(f"a{n % 40} b\n" for n in range(80)))
     for number in range(40):
         (tmp_path / "images" / str(number % 2)).mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4), number).save(tmp_path / "images" / str(number % 2) / f"{number}.png")
@@ -102,6 +106,7 @@ SECTIONS = {
     "sentence_pairs": SentencePairsParams(
         path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", max_length=4
     ),
+    "text": TextParams(files=("words.txt",), tokenizer="words.json", window=4),
 }
 
 
@@ -175,7 +180,7 @@ def test_splits_never_overlap_and_reading_twice_is_the_same(folder, source):
 @pytest.mark.parametrize("source", SECTIONS)
 def test_inputs_are_float32_or_tokens_with_samples_first(folder, source):
     batch = next(load_dataset(section(source), folder, 3).split("calibration").batches(5))
-    wanted = np.int64 if source == "sentence_pairs" else np.float32
+    wanted = np.int64 if source in ("sentence_pairs", "text") else np.float32
     assert {array.dtype for array in batch.inputs.values()} == {np.dtype(wanted)}
     if source in ("requests", "onnx_test_data", "random"):
         assert batch.labels is None

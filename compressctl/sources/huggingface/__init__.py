@@ -1,0 +1,1 @@
+"""Networks of the library transformers, as folders on disk or on the Hub hold them."""

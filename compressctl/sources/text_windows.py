@@ -1,0 +1,147 @@
+"""Running text in windows of tokens, for language models. Splits are blocks of text, so that no token is in two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressctl.core.data import Dataset
+from compressctl.core.errors import UsageError
+from compressctl.core.regular_files import open_regular_text
+from compressctl.core.source import SplitSizes
+from compressctl.numerics.next_token import IGNORED_LABEL
+from compressctl.sources.addressed import local_file
+from compressctl.sources.dataset import SplitDataset
+from compressctl.sources.fingerprint import source_fingerprint
+from compressctl.sources.params import TextParams
+from compressctl.sources.splits import Splits, check_apart, choose
+from compressctl.sources.tokenizing import Tokenizer, tokenizer_file, tokenizer_files
+
+VERSION = 1
+
+_LARGEST = 1 << 32
+"""Characters of one file, which are held in memory."""
+
+
+def load(params: TextParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
+    """Inputs input_ids and attention_mask, (n, window) int64; labels the same tokens, -100 where a token is context or begins a window.
+
+    Windows never cross files, and what is left at a file's end is not used. Raises UsageError for files that are no UTF-8 text or shorter
+    than a window, MissingDependencyError without the library `tokenizers`.
+    """
+    own, others = _paths(params, base)
+    check_apart(own, others)
+    tokenizer = Tokenizer(tokenizer_file(params.tokenizer, base), "the dataset text")
+    size = _Size.of(params, tokenizer)
+    parts = [_windows(path, tokenizer, size) for path in (*own, *others)]
+    counts = [len(part.starts) for part in parts]
+    splits = _blocks(counts[: len(own)], sum(counts[len(own) :]), sizes, seed, size.overlapped)
+    tokens = np.concatenate([part.tokens for part in parts])
+    offsets = np.cumsum([0, *(len(part.tokens) for part in parts[:-1])])
+    starts = np.concatenate([part.starts + offset for part, offset in zip(parts, offsets, strict=True)])
+    is_first = np.concatenate([part.starts == 0 for part in parts])
+
+    def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+        windows = tokens[starts[positions][:, None] + np.arange(size.taken)]
+        labels = windows.copy()
+        labels[~is_first[positions], : size.taken - size.stride] = IGNORED_LABEL
+        if size.bos is not None:
+            windows = np.insert(windows, 0, size.bos, axis=1)
+            labels = np.insert(labels, 0, IGNORED_LABEL, axis=1)
+        return {"input_ids": windows, "attention_mask": np.ones_like(windows)}, labels
+
+    return SplitDataset(None, splits, read)
+
+
+def fingerprint(params: TextParams, base: Path) -> str:
+    own, others = _paths(params, base)
+    files = {f"file {place}": path for place, path in enumerate((*own, *others))}
+    return source_fingerprint("text", VERSION, params, files | tokenizer_files(params.tokenizer, base))
+
+
+@dataclass(frozen=True)
+class _Size:
+    """taken: tokens of the text in a window. stride: how many of them no window before holds. bos: the token before them."""
+
+    taken: int
+    stride: int
+    bos: int | None
+
+    @classmethod
+    def of(cls, params: TextParams, tokenizer: Tokenizer) -> _Size:
+        bos = None if params.bos_token is None else tokenizer.id_of(params.bos_token)
+        taken = params.window - (bos is not None)
+        return cls(taken, min(params.stride or taken, taken), bos)
+
+    @property
+    def overlapped(self) -> int:
+        """How many windows after one hold some of its tokens."""
+        return -(-self.taken // self.stride) - 1
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Of one file. starts: (n,) where each window begins among the tokens."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+
+
+def _windows(path: Path, tokenizer: Tokenizer, size: _Size) -> _Windows:
+    try:
+        with open_regular_text(path, "utf-8-sig") as file:
+            text = file.read(_LARGEST + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no UTF-8 text: {error}") from error
+    if len(text) > _LARGEST:
+        raise UsageError(f"{path} holds more than {_LARGEST:,} characters", hint="split it into several files")
+    tokens = tokenizer.running(text)
+    if len(tokens) < size.taken:
+        raise UsageError(
+            f"{path} holds {len(tokens)} tokens, fewer than a window of {size.taken}", hint="lower data.window"
+        )
+    return _Windows(tokens, np.arange(0, len(tokens) - size.taken + 1, size.stride))
+
+
+def _paths(params: TextParams, base: Path) -> tuple[list[Path], list[Path]]:
+    return (
+        [local_file(name, None, base, "the text") for name in params.files],
+        [local_file(name, None, base, "the text") for name in params.test_files or ()],
+    )
+
+
+def _blocks(counts: Sequence[int], own_test: int, sizes: SplitSizes, seed: int, overlapped: int) -> Splits:
+    """A block of each file for each split, in proportion: train first, then validation, calibration and test.
+
+    Between two blocks so many windows are left out that they share no token. `choose` says how many each split gets.
+    """
+    for gaps in range(4):
+        usable = [max(0, count - gaps * overlapped) for count in counts]
+        dealt = choose(sum(usable), sizes, seed, own_test=own_test)
+        own = [part[part < sum(usable)] for part in (dealt.train, dealt.validation, dealt.calibration, dealt.test)]
+        if sum(len(part) > 0 for part in own) <= gaps + 1:
+            break
+    blocks: list[list[np.ndarray]] = [[], [], [], []]
+    wanted = [len(part) for part in own]
+    for place, first in enumerate(np.cumsum([0, *counts[:-1]])):
+        for split, taken in enumerate(_share(wanted, usable[place], sum(usable[place:]))):
+            blocks[split].append(np.arange(first, first + taken))
+            wanted[split] -= taken
+            first += taken + overlapped if taken else 0
+    train, validation, calibration, test = map(np.concatenate, blocks)
+    from_test = [part[part >= sum(usable)] + sum(counts) - sum(usable) for part in (dealt.validation, dealt.test)]
+    return Splits(train, np.concatenate([validation, from_test[0]]), calibration, np.concatenate([test, from_test[1]]))
+
+
+def _share(wanted: Sequence[int], here: int, left: int) -> list[int]:
+    """How many windows of a file each split takes, of as many as are wanted of `left` in it and the files behind it: by largest remainders."""
+    if left == 0:
+        return [0] * len(wanted)
+    taken = [count * here // left for count in wanted]
+    more = -(-sum(wanted) * here // left) - sum(taken)
+    for split in sorted(range(len(wanted)), key=lambda split: -(wanted[split] * here % left))[:more]:
+        taken[split] += 1
+    return taken
