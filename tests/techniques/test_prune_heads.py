@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 from compressctl.graph.lower import lower
-from compressctl.layers.channels.dependency_groups import find_coupling
+from compressctl.layers.channels.dependency_groups import example_inputs, find_coupling
 from compressctl.layers.channels.verify_group import proven
 from compressctl.sources.modules.split_attention import split
 from compressctl.sources.structure import read_network, write_network
-from compressctl.techniques.prune.heads import apply, find_attention
+from compressctl.techniques.prune.heads import apply, find_attention, remove_heads
 from compressctl.techniques.prune.params import HeadsParams
 
 IMAGE = Signature(
@@ -210,6 +210,56 @@ def test_taylor_without_samples_is_refused(tmp_path: Path) -> None:
         apply(made(Apart), HeadsParams(), context(tmp_path))
 
 
+class Grouped(nn.Module):
+    """Two heads of queries for each of keys and values, whose numbers follow from the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_dim, self.num_kv_heads = 4, 4
+        self.q_proj, self.k_proj, self.v_proj = nn.Linear(32, 32), nn.Linear(32, 16), nn.Linear(32, 16)
+        self.o_proj = nn.Linear(32, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        k, v = (
+            layer(x).unflatten(-1, (self.num_kv_heads, self.head_dim)).transpose(1, 2).repeat_interleave(2, dim=1)
+            for layer in (self.k_proj, self.v_proj)
+        )
+        mixed = torch.softmax(q @ k.transpose(-2, -1), -1) @ v
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+def test_heads_of_keys_go_with_all_the_queries_that_read_them() -> None:
+    torch.manual_seed(0)
+    network, x = nn.Sequential(Grouped()).eval(), torch.randn(2, 5, 32)
+    (attention,), fixed = find_attention(network, (x,))
+    assert (attention.group.units, attention.shared, fixed) == (4, 2, {})
+
+    scores = {attention.group.name: np.array([1.0, 0.0, 2.0, 0.5])}
+    smaller = remove_heads(network, [attention], scores, {attention.group.name: 2})
+    block = smaller.get_submodule("0")
+    assert (block.q_proj.out_features, block.k_proj.out_features, block.num_kv_heads) == (16, 8, 2)
+    with torch.no_grad():
+        for head in (1, 3):
+            network[0].o_proj.weight[:, 8 * head : 8 * head + 8] = 0
+        torch.testing.assert_close(smaller(x), network(x))
+
+
+@pytest.mark.parametrize(("name", "heads"), [("gpt2", 4), ("neox", 4), ("llama", 2), ("phi3", None)])
+def test_attention_of_transformers_is_understood_or_named(name: str, heads: int | None, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from support.tiny_transformers import saved
+
+    from compressctl.sources.huggingface.network import load
+    from compressctl.sources.params import HuggingFaceParams
+
+    model = load(HuggingFaceParams(path=str(saved(name, tmp_path / "m"))), Path(), 0)
+    good, fixed = find_attention(model.body, example_inputs(model.signature))
+    assert [attention.group.units for attention in good] == ([heads] * 2 if heads else [])
+    assert all("in one layer" in reason for reason in fixed.values())
+    assert len(fixed) == (0 if heads else 2)
+
+
 class Named(nn.Module):
     """Attention by its name alone; `parts` are its layers."""
 
@@ -244,10 +294,13 @@ def _linears(**widths: int) -> dict[str, nn.Module]:
     ("module", "reason"),
     [
         (
-            SomeAttention(**_linears(q_proj=32, k_proj=16, v_proj=16)),
-            "grouped queries: 32 channels of queries share 16",
+            SomeAttention(**_linears(q_proj=32, k_proj=24, v_proj=24)),
+            "32 channels of queries do not share 24 of keys and values evenly",
         ),
-        (HeadlessAttention(**_linears(q_proj=32, k_proj=16, v_proj=16)), "grouped queries"),
+        (SomeAttention(**_linears(q_proj=32, k_proj=16, v_proj=8)), "do not share 8 and 16"),
+        (SomeAttention(**_linears(q_proj=32, k_proj=8, v_proj=8)), "4 heads of queries share one"),
+        (SomeAttention(**_linears(qkv_proj=64)), "64 channels of query, key and value in one layer"),
+        (HeadlessAttention(**_linears(q_proj=32, k_proj=16, v_proj=16)), "none of the attributes num_heads"),
         (HeadlessAttention(**_linears(q_proj=32, k_proj=32, v_proj=32)), "none of the attributes num_heads"),
         (SomeAttention(c_attn=Swapped()), r"projections \(c_attn\) are Swapped, and only torch's Linear"),
         (SomeAttention(**_linears(left=32, right=32)), "no Linear layers called q/query"),

@@ -2,6 +2,8 @@
 
 import copy
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from support.digit_runs import Heard, context, digits_data, digits_model
 from support.shell import Shell
 from torch import nn
 
+from compressctl.core.data import Batch, Split, SplitName, WrappedDataset
 from compressctl.core.errors import StageError, UsageError
 from compressctl.graph.lower import lower
 from compressctl.sources.structure import read_network, write_network
@@ -84,6 +87,40 @@ def test_a_block_that_takes_longer_goes_first_when_ranked_by_latency(tmp_path: P
         digits_model("digits-resnet"), LayersParams(criterion="latency"), context(tmp_path, digits_data(), clock=clock)
     )
     assert result.facts["removed"] == ["block1"]
+
+
+def test_blocks_are_ranked_by_the_outputs_that_move_least_without_labels(tmp_path: Path) -> None:
+    model = digits_model("digits-resnet")
+    with torch.no_grad():
+        norm = model.body.get_submodule("block1.body.1.norm")
+        norm.weight.mul_(0.01)
+        norm.bias.mul_(0.01)
+    run = context(tmp_path, digits_data())
+    unlabelled = replace(run, data=WithoutLabels(run.data))
+    result = apply(model, LayersParams(criterion="outputs", bn_samples=0), unlabelled)
+
+    assert result.facts["removed"] == ["block1"]
+    rises = result.facts["steps"][0]["loss_rise"]
+    assert 0 < rises["block1"] < rises["block2"]
+    assert result.facts["loss_before"] == 0
+
+
+@dataclass(frozen=True)
+class WithoutLabels(WrappedDataset):
+    def split(self, name: SplitName) -> Split:
+        return Unlabelled(self.own.split(name))
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    own: Split
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        for batch in self.own.batches(size, shuffle_seed=shuffle_seed):
+            yield replace(batch, labels=None)
 
 
 def test_too_many_blocks_and_wrong_patterns_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,21 +27,28 @@ from compressctl.training.data import tensor_batches
 from compressctl.training.objective import task_objective
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "nhead")
-_FUSED = ("qkv", "to_qkv", "in_proj", "qkv_proj", "Wqkv", "query_key_value")
+_SHARED = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
+"""Attributes that count heads of keys and values, where several heads of queries share one."""
+
+_SIZE = ("head_dim", "head_size", "attention_head_size")
+_FUSED = ("qkv", "to_qkv", "in_proj", "qkv_proj", "Wqkv", "query_key_value", "c_attn")
 _APART = (
-    ("q", "query", "q_proj", "to_q", "q_lin"),
-    ("k", "key", "k_proj", "to_k", "k_lin"),
-    ("v", "value", "v_proj", "to_v", "v_lin"),
+    ("q", "query", "q_proj", "to_q", "q_lin", "query_proj"),
+    ("k", "key", "k_proj", "to_k", "k_lin", "key_proj"),
+    ("v", "value", "v_proj", "to_v", "v_lin", "value_proj"),
 )
 
 
 @dataclass(frozen=True)
 class Attention:
-    """owner: the module that knows the number of heads. count: its attribute. group: heads as units of a group."""
+    """owner: the module whose heads these are. count: its attribute with their number, None where it computes that from widths and the head's size.
+    group: heads as units of a group, with grouped queries (Ainslie et al. 2023) those of keys, each with the `shared` heads of queries that read it.
+    """
 
     owner: str
-    count: str
+    count: str | None
     group: Group
+    shared: int = 1
 
 
 def apply(model: TorchModel, params: HeadsParams, run: RunContext) -> StageResult:
@@ -64,7 +71,7 @@ def apply(model: TorchModel, params: HeadsParams, run: RunContext) -> StageResul
     # Attention in one piece was taken apart to be cut; where nothing was cut it stays as it came.
     sparse = tuple(name for name in model.sparse if name in dict(smaller.named_parameters()))
     facts: dict[str, Any] = {
-        "heads": {a.owner: [a.group.units, kept[a.group.name]] for a in attentions},
+        "heads": {a.owner: [a.shared * a.group.units, a.shared * kept[a.group.name]] for a in attentions},
         "scores": {a.owner: [round(float(value), 6) for value in found[a.group.name]] for a in attentions},
         "not_pruned": fixed,
         **costs.change(network, smaller, inputs),
@@ -84,29 +91,40 @@ def _in_short(fixed: Mapping[str, str]) -> str:
 def find_attention(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[Attention], dict[str, str]]:
     """Attention modules whose heads can go, each proven by a cut, and the others with the reason.
 
-    Understood: one Linear for query, key and value together or one for each, an attribute with the number of heads, a head
-    size that is stored or follows from the weights (not from the input's width), and one Linear that reads all heads.
+    Understood: one Linear for query, key and value together or one for each, an attribute with the number of heads or their size,
+    a head size that is stored or follows from the weights (not from the input's width), and one Linear that reads all heads.
+    Where several heads of queries share one of keys and values, they go together.
     """
     good: list[Attention] = []
     fixed: dict[str, str] = {}
     for name, module in network.named_modules():
         count = next((key for key in _HEADS if isinstance(getattr(module, key, None), int)), None)
         projections = _projections(module)
-        if count is None or projections is None:
+        is_sized = count is not None or _size(module) is not None
+        if not is_sized or projections is None:
             reason = _not_understood(module, projections)
             if reason is not None:
                 fixed[name or "the network itself"] = reason
             continue
-        found = _attention(network, name, count, projections)
-        if isinstance(found, Attention):
-            finish = partial(_set_counts, [found])
-            fault = fault_of(network, Coupling((found.group,)), inputs, finish)
-            found = found if fault is None else f"a cut changed something else ({fault})"
+        found = _proven(network, _attentions(network, name, count, projections), inputs)
         if isinstance(found, str):
             fixed[name] = found
         else:
             good.append(found)
     return good, fixed
+
+
+def _proven(network: nn.Module, candidates: Sequence[Attention] | str, inputs: Sequence[Tensor]) -> Attention | str:
+    """The first of several ways to read a module whose cut does what it says, else what is wrong with the first one's."""
+    if isinstance(candidates, str):
+        return candidates
+    faults = []
+    for one in candidates:
+        fault = fault_of(network, Coupling((one.group,)), inputs, partial(_set_counts, [one]))
+        if fault is None:
+            return one
+        faults.append(fault)
+    return f"a cut changed something else ({faults[0]})"
 
 
 def remove_heads(network: nn.Module, attentions: Sequence[Attention], found: Scores, kept: Kept) -> nn.Module:
@@ -134,11 +152,8 @@ def _not_understood(module: nn.Module, projections: Sequence[str] | None) -> str
     """What keeps a module that is attention from being pruned; None for a module that is none."""
     children = dict(module.named_children())
     if projections is not None:
-        widths = [int(getattr(children[name], "out_features")) for name in projections]  # noqa: B009
-        if len(set(widths)) > 1:
-            return _grouped(widths)
-        return f"how many heads it has is not known: it has none of the attributes {', '.join(_HEADS)}"
-    names = {*_FUSED, "c_attn", *(name for names in _APART for name in names)}
+        return f"how many heads it has is not known: it has none of the attributes {', '.join((*_HEADS, *_SIZE))}"
+    names = {*_FUSED, *(name for names in _APART for name in names)}
     others = {name: type(child).__name__ for name, child in children.items() if name in names}
     kinds = sorted({kind for name, kind in others.items() if not isinstance(children[name], nn.Linear)})
     is_called_attention = "attention" in type(module).__name__.lower()
@@ -152,41 +167,62 @@ def _not_understood(module: nn.Module, projections: Sequence[str] | None) -> str
     return None
 
 
-def _grouped(widths: Sequence[int]) -> str:
-    return f"grouped queries: {widths[0]} channels of queries share {min(widths)} of keys and values"
+def _size(module: nn.Module) -> int | None:
+    """Channels of one head, where the module says so."""
+    return next((getattr(module, key) for key in _SIZE if isinstance(getattr(module, key, None), int)), None)
 
 
-def _attention(network: nn.Module, owner: str, count: str, projections: Sequence[str]) -> Attention | str:
+def _attentions(
+    network: nn.Module, owner: str, count: str | None, projections: Sequence[str]
+) -> Sequence[Attention] | str:
+    """The ways to read the module, or why there is none."""
     module = network.get_submodule(owner)
-    heads: int = getattr(module, count)
     prefix = f"{owner}." if owner else ""
     linears = [_linear(network, prefix + name) for name in projections]
+    if len(linears) == 1 and linears[0].out_features % 3:
+        return (
+            f"its {linears[0].out_features} channels of query, key and value in one layer are not of three equal parts"
+        )
     inner = linears[0].out_features // (3 if len(linears) == 1 else 1)
-    if any(linear.out_features != linears[0].out_features for linear in linears):
-        return _grouped([linear.out_features for linear in linears])
-    if inner % heads or heads < 2:
+    heads = getattr(module, count) if count is not None else inner // (_size(module) or inner)
+    if heads < 2 or inner % heads:
         return f"{inner} channels do not form {heads} heads"
+    size = inner // heads
+    widths = {linear.out_features for linear in linears[1:]} or {inner}
+    of_keys = max(widths) // size
+    if len(widths) > 1 or max(widths) % size or of_keys == 0 or heads % of_keys:
+        return f"{inner} channels of queries do not share {' and '.join(map(str, sorted(widths)))} of keys and values evenly"
+    if of_keys < 2:
+        return f"its {heads} heads of queries share one of keys and values, which cannot go"
     output = _output(network, owner, projections, inner)
     if output is None:
         return "no single Linear reads all of its heads"
-    size = inner // heads
-    head_of = np.repeat(np.arange(heads), size)
-    members = [Member(prefix + name, "out", *_rows(len(linears) == 1, head_of)) for name in projections]
-    members.append(Member(output, "in", np.arange(inner), head_of))
-    group = Group(prefix + projections[0], heads, heads, tuple(members), (owner,), f"attention {heads}x{size}")
-    return Attention(owner, count, group)
+    shared = heads // of_keys
+    of_queries, of_key = np.repeat(np.arange(of_keys), size * shared), np.repeat(np.arange(of_keys), size)
+    if len(linears) == 1:
+        # Query, key and value of all heads in turn, or of each head after the other's.
+        ways = [[np.tile(of_queries, 3)], [np.repeat(np.arange(heads), 3 * size)]]
+    else:
+        ways = [[of_queries, of_key, of_key]]
+    reader = _member(output, "in", of_queries)
+    said = f"attention {heads}x{size}" + (f", keys {of_keys}x{size}" if shared > 1 else "")
+    found = []
+    for units in ways:
+        writers = [_member(prefix + name, "out", of) for name, of in zip(projections, units, strict=True)]
+        group = Group(prefix + projections[0], of_keys, of_keys, (*writers, reader), (owner,), said)
+        found.append(Attention(owner, count, group, shared))
+    return found
+
+
+def _member(name: str, side: Literal["in", "out"], units: np.ndarray) -> Member:
+    """All channels of a layer's side; units: the head of each."""
+    return Member(name, side, np.arange(len(units)), units)
 
 
 def _linear(network: nn.Module, name: str) -> nn.Linear:
     module = network.get_submodule(name)
     assert isinstance(module, nn.Linear)
     return module
-
-
-def _rows(is_fused: bool, head_of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a projection and the head of each; fused ones stack query, key and value."""
-    units = np.tile(head_of, 3) if is_fused else head_of
-    return np.arange(len(units)), units
 
 
 def _output(network: nn.Module, owner: str, projections: Sequence[str], inner: int) -> str | None:
@@ -211,13 +247,17 @@ def _output(network: nn.Module, owner: str, projections: Sequence[str], inner: i
 
 
 def _set_counts(attentions: Sequence[Attention], network: nn.Module, kept: Kept) -> None:
-    """Set the number of heads, and every whole number beside it that is the width of all heads together."""
+    """Set the numbers of heads, and every whole number beside them that is the width of all heads together."""
     for attention in attentions:
         module = network.get_submodule(attention.owner)
         before, after = attention.group.units, kept[attention.group.name]
         inner = len(attention.group.members[-1].channels)
-        setattr(module, attention.count, after)
-        for name in ("all_head_size", "inner_dim", "inner_size"):
+        if attention.count is not None:
+            setattr(module, attention.count, after * attention.shared)
+        for name in _SHARED:
+            if getattr(module, name, None) == before:
+                setattr(module, name, after)
+        for name in ("all_head_size", "inner_dim", "inner_size", "split_size", "embed_dim"):
             if getattr(module, name, None) == inner:
                 setattr(module, name, inner // before * after)
 
@@ -268,8 +308,16 @@ def _scores(model: TorchModel, attentions: Sequence[Attention], params: HeadsPar
 
 def _sizes(network: nn.Module, attention: Attention) -> np.ndarray:
     reader, value = attention.group.members[-1], attention.group.members[-2]
-    heads, inner = attention.group.units, len(reader.channels)
+    heads = attention.group.units
     weights: Mapping[str, Tensor] = dict(network.named_parameters())
-    rows = weights[f"{value.name}.weight"].detach().double()[-inner:].reshape(heads, -1).norm(dim=1)
+    written = weights[f"{value.name}.weight"].detach().double()
+    rows = torch.stack([_values(written, value.units == head, reader).norm() for head in range(heads)])
     columns = weights[f"{reader.name}.weight"].detach().double().T.reshape(heads, -1).norm(dim=1)
     return np.asarray((rows * columns).numpy())
+
+
+def _values(written: Tensor, of_head: np.ndarray, reader: Member) -> Tensor:
+    """A head's rows of values: the last third where query and key stand before them."""
+    rows = written[torch.from_numpy(of_head)]
+    fused = len(of_head) == 3 * len(reader.channels)
+    return rows[2 * len(rows) // 3 :] if fused else rows

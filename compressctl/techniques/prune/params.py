@@ -142,10 +142,11 @@ class LayersParams(TechniqueParams):
         min_length=1,
         description="shell-style pattern over the names of blocks that may go; matching none is an error",
     )
-    criterion: Literal["loss_increase", "latency"] = Field(
+    criterion: Literal["loss_increase", "latency", "outputs"] = Field(
         "loss_increase",
         description="the block that goes first: the one without which the loss rises least (loss_increase), or rises least for each "
-        "millisecond that it takes on the target's runtime (latency)",
+        "millisecond that it takes on the target's runtime (latency), or without which outputs stay nearest to those of the whole network, "
+        "which takes no labels (outputs)",
     )
     samples: int = Field(
         1024, ge=1, le=2_147_483_647, description="validation samples on which the loss is measured without each block"
@@ -158,10 +159,11 @@ class LayersParams(TechniqueParams):
     )
 
     def needs(self) -> Needs:
-        """Labelled samples of whichever split has some."""
+        """Samples of whichever split has some, with labels unless outputs are compared."""
         samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
         timed = (Need.LATENCY,) if self.criterion == "latency" else ()
-        return super().needs() | Needs.of(Need.LABELS, Need.TASK_LOSS, reads=(*samples, Need.TASK, *timed))
+        labelled = () if self.criterion == "outputs" else (Need.LABELS, Need.TASK_LOSS)
+        return super().needs() | Needs.of(*labelled, reads=(*samples, Need.TASK, *timed))
 
 
 LAYERS = TechniqueSpec(

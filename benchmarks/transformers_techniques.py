@@ -1,0 +1,188 @@
+"""Every technique on four kinds of transformers that nobody here wrote: it works, or says why.
+
+    python benchmarks/transformers_techniques.py [--network NAME ...] [--technique NAME ...] [--again]
+
+A BERT classifier, a GPT-2, a Llama with grouped queries and a ViT are made from configs of transformers (random weights, width 128, two layers), written as folders,
+and go through one recipe for each technique, untimed. What is written is read by the runtime and compared with the report's score. Results are
+kept one by one under results/transformers_techniques/. Exits with 1 where something crashed or took over a minute to refuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "transformers_techniques"
+BUILD = HERE.parent / "build" / "transformers_techniques"
+_REFUSED = 60
+"""Seconds, the most that a refusal may take."""
+
+STAGES = {
+    "prune.channels": "{use: prune.channels, keep: 0.7}",
+    "prune.heads": "{use: prune.heads, keep: 0.5}",
+    "prune.layers": "{use: prune.layers, remove: 1}",
+    "prune.unstructured": "{use: prune.unstructured, sparsity: 0.5}",
+    "factorize.svd": "{use: factorize.svd, rank: 32}",
+    "factorize.tucker": "{use: factorize.tucker}",
+    "factorize.cp": "{use: factorize.cp}",
+    "share.kmeans": "{use: share.kmeans, clusters: 16}",
+    "distill.logits": "{use: prune.layers, remove: 1}, {use: distill.logits, epochs: 1}",
+    "distill.features": "{use: prune.heads, keep: 0.5}, {use: distill.features, epochs: 1, layers: [LAYERS]}",
+    "finetune": "{use: finetune, epochs: 1}",
+    "quantize.static": "{use: quantize.static, if_slower: keep}",
+    "quantize.dynamic": "{use: quantize.dynamic, if_slower: keep}",
+    "quantize.weights": "{use: quantize.weights, bits: 4, group_size: 32, if_slower: keep}",
+    "quantize.weights (GPTQ)": "{use: quantize.weights, bits: 4, group_size: 32, method: gptq, if_slower: keep}",
+    "quantize.mixed": "{use: quantize.mixed, if_slower: keep}",
+    "quantize.qat": "{use: quantize.qat, epochs: 1}, {use: quantize.static, if_slower: keep}",
+    "quantize.binary": "{use: quantize.binary, epochs: 1}",
+    "cast": "{use: cast}",
+    "unroll": "{use: unroll}",
+}
+LAYERS = {
+    "bert": "{teacher: bert.encoder.layer.1, student: bert.encoder.layer.1}",
+    "gpt2": "{teacher: transformer.h.1, student: transformer.h.1}",
+    "llama": "{teacher: model.layers.1, student: model.layers.1}",
+    "vit": "{teacher: vit.layers.1, student: vit.layers.1}",
+}
+_DATA = """
+import numpy as np
+
+
+def make(kind):
+    random = np.random.default_rng(0)
+    if kind == "vit":
+        return {"pixel_values": random.normal(size=(96, 3, 32, 32)).astype(np.float32)}, random.integers(0, 3, 96)
+    tokens = random.integers(3, 199, (96, 24))
+    inputs = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+    return inputs, random.integers(0, 3, 96) if kind == "bert" else tokens
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="*", choices=list(LAYERS), default=list(LAYERS))
+    parser.add_argument("--technique", nargs="*", choices=list(STAGES), default=list(STAGES))
+    parser.add_argument("--again", action="store_true", help="run what has a result already")
+    asked = parser.parse_args()
+    for name in asked.network:
+        _write(name, BUILD / name)
+        for technique in asked.technique:
+            _once(name, technique, asked.again)
+    return _told()
+
+
+def _write(name: str, folder: Path) -> None:
+    import torch
+    import transformers as t
+
+    if (folder / "config.json").is_file():
+        return
+    sizes: dict[str, Any] = {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    }
+    text = {**sizes, "vocab_size": 200, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    made: dict[str, Any] = {
+        "bert": lambda: t.BertForSequenceClassification(t.BertConfig(**text, num_labels=3)),
+        "gpt2": lambda: t.GPT2LMHeadModel(
+            t.GPT2Config(
+                n_embd=128, n_layer=2, n_head=4, vocab_size=200, n_positions=64, bos_token_id=0, eos_token_id=0
+            )
+        ),
+        "llama": lambda: t.LlamaForCausalLM(t.LlamaConfig(**text, num_key_value_heads=2)),
+        "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=3)),
+    }
+    made[name]().save_pretrained(folder)
+
+
+def _once(name: str, technique: str, again: bool) -> None:
+    path = RESULTS / name / f"{technique}.json"
+    if path.is_file() and not again:
+        return
+    (BUILD / "data.py").write_text(_DATA)
+    recipe, output = BUILD / f"{name}-{technique}.yaml", BUILD / "run"
+    stages = STAGES[technique].replace("LAYERS", LAYERS[name])
+    task = "language-model" if name in ("gpt2", "llama") else "classification"
+    recipe.write_text(
+        f"recipe: compressctl/v1\nname: tried\ntask: {task}\nmodel: {{source: huggingface, path: {name}}}\n"
+        f'data: {{source: python, factory: "data.py:make", args: {{kind: {name}}}, calibration: 16, validation: 16, test: 16}}\n'
+        f"target: {{threads: 1}}\nstages: [{stages}]\n"
+    )
+    shutil.rmtree(output, ignore_errors=True)
+    began = time.monotonic()
+    command = [
+        sys.executable,
+        "-m",
+        "compressctl",
+        "apply",
+        str(recipe),
+        "--output",
+        str(output),
+        "--measure",
+        "untimed",
+        "--no-cache",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = {"network": name, "technique": technique, "code": done.returncode, "seconds": time.monotonic() - began}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**result, **_seen(done, output)}, indent=1))
+    print(f"{name} {technique}: {done.returncode}, {result['seconds']:.0f} s", file=sys.stderr, flush=True)
+
+
+def _seen(done: subprocess.CompletedProcess[str], output: Path) -> dict[str, Any]:
+    """smaller: times, of the file; said: why it was refused, or what was left as it was."""
+    errors = [line for line in done.stderr.splitlines() if "error: " in line or "Traceback" in line]
+    refused = errors[-1].partition("error: ")[2] if errors else None
+    report = output / "report.json"
+    parts = json.loads(report.read_text())["backends"] if report.is_file() else []
+    if not parts:
+        return {"smaller": None, "said": refused or (done.stderr.strip().splitlines() or ["nothing"])[-1]}
+    before, after = parts[0]["baseline"], parts[0]["compressed"]
+    skipped = [
+        stage["facts"]["skipped"] for stage in json.loads(report.read_text())["stages"] if "skipped" in stage["facts"]
+    ]
+    return {"smaller": before["total_bytes"] / after["total_bytes"], "said": skipped[0] if skipped else ""}
+
+
+def _told() -> int:
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*/*.json"))]
+    found = {(one["network"], one["technique"]): one for one in results}
+    reasons: dict[str, str] = {}
+    print(f"| | {' | '.join(LAYERS)} |\n|---|{'---|' * len(LAYERS)}")
+    for technique in STAGES:
+        cells = [_cell(found.get((name, technique)), reasons) for name in LAYERS]
+        print(f"| `{technique}` | {' | '.join(cells)} |")
+    print()
+    for reason, mark in reasons.items():
+        print(f"{mark}. {reason}")
+    late = [one for one in results if one["smaller"] is None and one["seconds"] > _REFUSED]
+    crashed = [one for one in results if one["code"] not in (0, 1, 6) or "Traceback" in one["said"]]
+    slowest = max((one["seconds"] for one in results if one["smaller"] is None), default=0.0)
+    print(
+        f"\n{len(results)} runs, {len(crashed)} crashed or were given a wrong recipe; the slowest refusal took {slowest:.0f} s."
+    )
+    return int(bool(late or crashed))
+
+
+def _cell(result: dict[str, Any] | None, reasons: dict[str, str]) -> str:
+    if result is None:
+        return "not run"
+    note = f" [{reasons.setdefault(result['said'], str(len(reasons) + 1))}]" if result["said"] else ""
+    if result["smaller"] is None:
+        return f"refused{note}"
+    return f"{result['smaller']:.2f}x smaller{note}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Folders of transformers through whole runs: the exported file is what the report says, and transformers opens what was trained."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from typer.testing import CliRunner
+
+from compressctl.cli.main import app
+
+pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from support.tiny_transformers import WORDS, saved  # noqa: E402
+
+
+def _table(path: Path) -> None:
+    """Texts of two to nine words, whose class is whether they hold "good"."""
+    random = np.random.default_rng(0)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "kind"])
+        for _ in range(160):
+            words = random.choice(WORDS, random.integers(2, 10))
+            table.writerow([" ".join(words), int("good" in words)])
+
+
+def _run(folder: Path, recipe: str) -> dict:
+    (folder / "r.yaml").write_text(recipe)
+    arguments = ["apply", str(folder / "r.yaml"), "--output", str(folder / "run"), "--measure", "untimed"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    report: dict = json.loads((folder / "run" / "report.json").read_text())
+    return report
+
+
+CLASSIFIER = """
+recipe: compressctl/v1
+name: texts
+task: classification
+model: {source: huggingface, path: model}
+data:
+  source: csv
+  path: texts.csv
+  label: kind
+  classes: [other, good, unused]
+  tokenize: {tokenizer: model, texts: [text]}
+  calibration: 16
+  validation: 16
+stages:
+  - {use: prune.layers, remove: 1}
+  - {use: finetune, epochs: 1, batch_size: 16}
+  - {use: quantize.dynamic, if_slower: keep}
+"""
+
+
+def test_a_classifier_of_texts_goes_through_pruning_training_and_8_bits(tmp_path):
+    saved("bert", tmp_path / "model")
+    _table(tmp_path / "texts.csv")
+    report = _run(tmp_path, CLASSIFIER)
+
+    (backend,) = report["backends"]
+    file = tmp_path / "run" / "artifacts" / "onnxruntime" / "model.onnx"
+    assert file.stat().st_size == backend["compressed"]["total_bytes"] < backend["baseline"]["total_bytes"]
+    shape = onnx.load(file).graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_param for dim in shape] == ["batch", "sequence"]
+    assert _accuracy_by_hand(file, tmp_path) == pytest.approx(backend["compressed"]["score"]["value"], abs=1e-6)
+
+    trained = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "run" / "artifacts" / "transformers"
+    )
+    assert len(trained.bert.encoder.layer) == 1
+
+
+def _accuracy_by_hand(file: Path, folder: Path) -> float:
+    """Text by text, through the runtime alone."""
+    from compressctl.recipe.loader import load
+    from compressctl.sources.load import load_dataset
+
+    recipe = load(folder / "r.yaml")
+    assert recipe.data is not None
+    session = onnxruntime.InferenceSession(file)
+    right = []
+    for batch in load_dataset(recipe.data, recipe.base, recipe.seed).split("test").batches(1):
+        (logits,) = session.run(None, dict(batch.inputs))
+        right.append(int(logits.argmax()) == batch.labels[0])
+    return 100 * float(np.mean(right))
+
+
+LANGUAGE = """
+recipe: compressctl/v1
+name: language
+task: language-model
+model: {source: huggingface, path: model}
+data: {source: text, files: [text.txt], tokenizer: model, window: 16, calibration: 8, validation: 8}
+stages:
+  - {use: prune.heads, keep: 0.5}
+  - {use: distill.logits, epochs: 1, batch_size: 16}
+  - {use: quantize.weights, bits: 4, group_size: 16, method: gptq}
+"""
+
+
+def test_a_language_model_with_grouped_queries_goes_through_pruning_distillation_and_4_bits(tmp_path):
+    saved("llama", tmp_path / "model")
+    random = np.random.default_rng(0)
+    (tmp_path / "text.txt").write_text(" ".join(random.choice(WORDS, 2000)))
+    report = _run(tmp_path, LANGUAGE)
+
+    heads = report["stages"][0]["facts"]["heads"]
+    assert heads == {f"model.layers.{n}.self_attn": [4, 2] for n in (0, 1)}
+    (backend,) = report["backends"]
+    assert backend["compressed"]["total_bytes"] < backend["baseline"]["total_bytes"]
+    # Words at random: nothing can be foretold better than by their number.
+    assert 10 < backend["compressed"]["score"]["value"] < 100
+    config = json.loads((tmp_path / "run" / "artifacts" / "transformers" / "config.json").read_text())
+    assert (config["num_attention_heads"], config["num_key_value_heads"]) == (2, 1)
