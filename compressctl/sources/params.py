@@ -62,12 +62,23 @@ class BuiltinParams(SourceParams):
         return _with_weights(self)
 
 
+def _no_batch(name: str) -> str:
+    if name == "batch":
+        raise ValueError("the axis of samples is not part of a sample's shape: leave batch out")
+    return name
+
+
+OpenAxis = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=64), AfterValidator(_no_batch)]
+"""A name instead of a size. Axes of one name have one size in a call."""
+
 InputType = Literal["float32", "int32", "int64"]
 
 
 class InputParams(SourceParams):
     name: str = Field(min_length=1, description="in the exported graph, and the name under which the data has it")
-    shape: tuple[PositiveInt, ...] = Field(description="of one sample, without the batch axis; [] for one number")
+    shape: tuple[PositiveInt | OpenAxis, ...] = Field(
+        description="of one sample, without the batch axis; a name stands for a size that samples differ in, as in [tokens]; [] for one number"
+    )
     dtype: InputType = Field("float32", description="element type")
 
 
@@ -83,8 +94,10 @@ class PythonModelParams(SourceParams):
     structure: str | None = Field(
         None, description="the structure.json that a run left beside its weights, for a network that it cut or split"
     )
-    input_shape: tuple[PositiveInt, ...] | None = Field(
-        None, min_length=1, description="shape of one sample, without the batch axis, as in [3, 32, 32]"
+    input_shape: tuple[PositiveInt | OpenAxis, ...] | None = Field(
+        None,
+        min_length=1,
+        description="shape of one sample, without the batch axis, as in [3, 32, 32], or [3, height, width] where sizes differ",
     )
     input_name: str = Field("input", min_length=1, description="the input's name in the exported graph")
     input_dtype: InputType = Field("float32", description="element type of the input")

@@ -1,14 +1,16 @@
 import textwrap
 
+import numpy as np
 import pytest
+from pydantic import ValidationError
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from compressctl.core.errors import MachineError, UsageError  # noqa: E402
 from compressctl.core.model import Form, TensorSpec  # noqa: E402
-from compressctl.graph.lower import lower  # noqa: E402
-from compressctl.sources.params import PythonModelParams  # noqa: E402
+from compressctl.graph.lower import lower, parity  # noqa: E402
+from compressctl.sources.params import InputParams, PythonModelParams  # noqa: E402
 from compressctl.sources.python_code import code_files  # noqa: E402
 from compressctl.sources.python_model import fingerprint, load  # noqa: E402
 
@@ -229,3 +231,48 @@ def test_the_fingerprint_of_an_installed_network_needs_no_look_at_every_file(fol
     linear, conv = (PythonModelParams(factory=f"torch.nn:{name}", input_shape=(2,)) for name in ("Linear", "Conv1d"))
     assert fingerprint(linear, folder) != fingerprint(conv, folder)
     assert len(code_files(linear.factory, folder)) == 2
+
+
+OPEN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.mix = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+    def forward(self, tokens, scores):
+        found = self.mix(self.table(tokens)) * scores
+        return {"each": found, "all": found.mean(1), "twice": torch.cat([found, found], dim=1)}
+
+class Fixed(nn.Module):
+    def forward(self, tokens, scores):
+        return scores.reshape(-1, 12, 4)
+"""
+OPEN_INPUTS = (
+    InputParams(name="tokens", shape=("length",), dtype="int64"), InputParams(name="scores", shape=("length", 4)),
+)  # fmt: skip
+
+
+def test_sizes_that_samples_differ_in_are_names_and_stay_open_in_the_graph(tmp_path):
+    (tmp_path / "open.py").write_text(OPEN)
+    model = load(PythonModelParams(factory="open.py:Net", inputs=OPEN_INPUTS), tmp_path, 0)
+    assert {spec.name: spec.shape for spec in model.signature.outputs} == {
+        "each": ("batch", "length", 4), "all": ("batch", 4), "twice": ("batch", "twice_1", 4),
+    }  # fmt: skip
+    graph = lower(model)
+    for length in (1, 5, 31):
+        inputs = {"tokens": np.ones((3, length), np.int64), "scores": np.ones((3, length, 4), np.float32)}
+        assert max(parity(model, graph, inputs).values()) < 1e-5
+
+
+def test_a_length_that_is_written_into_the_code_is_told(tmp_path):
+    (tmp_path / "open.py").write_text(OPEN)
+    with pytest.raises(UsageError, match="does not run"):
+        load(PythonModelParams(factory="open.py:Fixed", inputs=OPEN_INPUTS), tmp_path, 0)
+
+
+def test_an_axis_of_samples_cannot_be_called_the_batch():
+    with pytest.raises(ValidationError):
+        InputParams(name="x", shape=("batch",))

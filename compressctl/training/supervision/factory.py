@@ -45,10 +45,9 @@ def make_network(
 
 
 def _any_batch(spec: TensorSpec, what: str) -> TensorSpec:
-    free = [axis for axis in spec.shape[1:] if isinstance(axis, str)]
-    if free or not spec.shape:
+    if not spec.shape:
         raise UsageError(
-            f"the {what} cannot be made for {spec.name} {list(spec.shape)}: only the first axis may be free",
-            hint="export the ONNX file with fixed sizes, or give the model as torch",
+            f"the {what} cannot be made for {spec.name}, a single number: its first axis must count samples",
+            hint="give the model as torch",
         )
     return replace(spec, shape=("batch", *spec.shape[1:]))
