@@ -357,7 +357,7 @@ class Executor:
         try:
             write_network(network.body, original.body, folder)
         except NotDescribableError as reason:
-            self.workspace.events.warn(f"the trained network is not written: {reason}")
+            self.workspace.events.warn(f"artifacts/torch is not written: {reason}")
         self._deliver_as_source(network)
 
     def _deliver_as_source(self, network: TorchModel) -> None:
@@ -371,10 +371,7 @@ class Executor:
         try:
             write(network, section.params, self.workspace.recipe.base, folder)
         except CannotBeWrittenError as reason:
-            self.workspace.events.emit(
-                "note",
-                message=f"{source.folder} cannot open the changed network by a config: {reason}; artifacts/torch holds it with its structure",
-            )
+            self.workspace.events.warn(f"artifacts/{source.folder} is not written: {reason}")
 
 
 def _is_shared(spec: TechniqueSpec) -> bool:

@@ -128,6 +128,8 @@ def _rows(path: Path, params: CsvParams) -> tuple[list[str], list[tuple[int, lis
             rows = [(lines.line_num, row) for row in lines if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is not a table: {error}") from error
+    if not any(header):
+        raise UsageError(f"{path} is empty: its first line names the columns")
     twice = next((name for name, times in Counter(header).items() if times > 1), None)
     if twice is not None:
         raise UsageError(f"{path}:1: two columns are called {twice!r}", hint="give each a name of its own")

@@ -89,7 +89,7 @@ def check_apart(*parts: Sequence[Path]) -> None:
     where: dict[str, int] = {}
     for part, paths in enumerate(parts):
         for path in paths:
-            if where.setdefault(os.path.normpath(path), part) != part:
+            if where.setdefault(os.path.realpath(path), part) != part:
                 raise UsageError(
                     f"{path} is in two of the data's own splits: scores would be of what stages saw",
                     hint="give them different files, or name those for training alone: test and validation are taken out of them",

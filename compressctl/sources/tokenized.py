@@ -123,6 +123,12 @@ def _numbered(
             )
         return (known if not beyond and known else None), list(labels)
     found = set(labels)
+    if classes is None and known and not found <= set(known) and not all(_UNNAMED.fullmatch(name) for name in known):
+        odd = sorted(found - set(known))[0]
+        raise UsageError(
+            f"the label {odd!r} is none of the classes of the model beside the tokenizer: {', '.join(known[:20])}",
+            hint="give data.classes, the names in your data in the order of the model's outputs",
+        )
     names = known if classes is not None or found <= set(known) else tuple(sorted(found))
     number = {name: place for place, name in enumerate(names)}
     for label, place in zip(labels, places, strict=True):
@@ -132,6 +138,9 @@ def _numbered(
             )
     return names, [number[label] for label in labels]
 
+
+_UNNAMED = re.compile(r"LABEL_[0-9]+")
+"""How transformers calls classes that nobody named."""
 
 _DIGITS = re.compile(r"[0-9]{1,9}")
 

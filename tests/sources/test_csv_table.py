@@ -87,7 +87,7 @@ def test_a_column_that_never_changes_becomes_zero(tmp_path):
         ("x,kind\n1,a\n", {"features": ["kind"]}, "it would predict itself"),
         ("kind\na\n", {}, "has no columns beside the label"),
         ("x,kind\n", {}, "has no rows"),
-        ("", {}, "there is no column 'kind'"),
+        ("", {}, "is empty: its first line"),
         ("x,kind\n1,a\n", {"task": "regression"}, "'a' is not a number"),
         ("x,kind\n1,a\n", {"path": "nope.csv"}, "does not exist"),
     ],

@@ -180,6 +180,7 @@ BROKEN = {
     ),
     "a pickle": (to_pickle, {}, "no safetensors"),
     "weights cut off": (lambda f: (f / "model.safetensors").write_bytes(b"\x01"), {}, "cannot load"),
+    "a number that is none": (lambda f: edit(f, num_hidden_layers="three"), {}, "num_hidden_layers.*three"),
     "not trained for it": (lambda f: None, {"task": "question-answering"}, "no weights for qa_outputs"),
     "no saved task": (lambda f: edit(f, architectures=None), {}, "model.task"),
     "a name that it does not take": (lambda f: None, {"inputs": ("words",)}, "takes no words"),
@@ -229,6 +230,18 @@ def test_a_pooling_that_is_not_known_is_named(folders, tmp_path):
     folder = as_sentence_encoder(copied(folders("bert-base"), tmp_path / "s"), {"pooling_mode": "attention"})
     with pytest.raises(UsageError, match="'attention' to pool"):
         loaded(folder)
+
+
+def test_images_of_another_size_are_told_by_the_right_key(folders):
+    with pytest.raises(UsageError, match="does not run") as error:
+        loaded(folders("vit"), image_size=30)
+    assert "model.image_size" in str(error.value.hint)
+
+
+def test_networks_whose_weights_were_renamed_are_described_as_others_are(folders):
+    from compressctl.sources.structure import describe
+
+    assert describe(loaded(folders("deit")).body, loaded(folders("deit")).body) == {"version": 1}
 
 
 def test_an_id_of_the_hub_needs_its_commit():

@@ -116,7 +116,9 @@ def test_what_a_config_cannot_say_is_said_and_leaves_nothing(model):
     network, params, folder = model
     first, second = "intermediate.dense", "output.dense"
     uneven = narrower(network, {"bert.encoder.layer.0": 48, "bert.encoder.layer.1": 40}, first, second)
-    with pytest.raises(CannotBeWrittenError, match=r"layers differ in width: bert\.encoder\.layer\.[01]\.intermediate"):
+    with pytest.raises(
+        CannotBeWrittenError, match=r"cannot say that bert\.encoder\.layer\.[01]\.intermediate.* is \[4"
+    ):
         write(uneven, params, Path(), folder)
     assert not folder.exists()
     write(narrower(network, {f"bert.encoder.layer.{n}": 48 for n in (0, 1)}, first, second), params, Path(), folder)

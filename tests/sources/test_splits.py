@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
-from compressctl.sources.splits import Splits, choose
+from compressctl.sources.splits import Splits, check_apart, choose
 
 NAMES = ("train", "validation", "calibration", "test")
 seeds = st.integers(0, 2**32 - 1)
@@ -164,3 +164,10 @@ def test_samples_of_the_own_test_split_can_choose(
 def test_validation_from_a_test_split_needs_one(own_validation: int, own_test: int, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         choose(100, SplitSizes(validation_from="test"), 0, own_validation=own_validation, own_test=own_test)
+
+
+def test_a_link_to_a_file_of_another_split_is_the_same_file(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "a.txt")
+    with pytest.raises(UsageError, match="two of the data's own splits"):
+        check_apart([tmp_path / "a.txt"], [tmp_path / "b.txt"])

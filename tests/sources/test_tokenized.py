@@ -93,7 +93,6 @@ def test_pairs_have_types_and_padding_may_stand_on_the_left(folder):
     ("labels", "fields", "numbers", "classes"),
     [
         (("bad", "good"), {}, [1, 0], ("good", "bad")),
-        (("bad", "odd"), {}, [0, 1], ("bad", "odd")),
         (("bad", "good"), {"classes": ["bad", "good", "odd"]}, [0, 1], ("bad", "good", "odd")),
         (("1", "0"), {}, [1, 0], ("good", "bad")),
         (("7", "0"), {}, [7, 0], None),
@@ -106,6 +105,22 @@ def test_classes_are_the_models_where_its_config_names_them(folder, labels, fiel
     data = of_csv(folder, **fields)
     assert in_order(data)[1].tolist() == numbers
     assert data.classes == classes
+
+
+def test_labels_that_the_models_config_does_not_name_are_not_put_in_an_order_of_their_own(folder):
+    write_csv(folder / "d.csv", ("text", "label"), ("cat", "Neg"), ("dog", "pos"))
+    config = folder / "model" / "config.json"
+    config.write_text(json.dumps({"id2label": {"0": "positive", "1": "negative"}}))
+    with pytest.raises(UsageError, match="'Neg' is none of the classes of the model"):
+        of_csv(folder)
+    config.write_text(json.dumps({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}))
+    assert of_csv(folder).classes == ("Neg", "pos")
+
+
+def test_an_empty_table_is_called_so(folder):
+    (folder / "d.csv").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"d\.csv is empty"):
+        of_csv(folder)
 
 
 def test_words_with_a_label_each_have_it_at_their_first_token(folder):

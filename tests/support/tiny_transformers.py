@@ -34,6 +34,7 @@ def network(name: str) -> Any:
         "neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**SIZES)),
         "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**grouped, pad_token_id=0)),
         "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**PIXELS, num_labels=3)),
+        "deit": lambda: t.DeiTForImageClassification(t.DeiTConfig(**PIXELS, num_labels=3)),
         "resnet": lambda: t.ResNetForImageClassification(
             t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
         ),

@@ -176,7 +176,7 @@ _KNOWN_ERRORS = (
     (
         r"Non-zero status code returned while running (?P<op>\w+) node\. Name:'(?P<node>[^']*)' Status Message: (?P<why>[^\n]*)",
         "{op} node {node!r} failed: {why}",
-        "check that the inputs have the shapes that the model was exported for",
+        "check that the inputs have the shapes that the model was exported for, and that no text is longer than its table of positions (data.max_length, window)",
     ),
     (
         r"Failed to allocate memory|bad_alloc",

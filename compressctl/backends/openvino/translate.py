@@ -23,7 +23,7 @@ _KNOWN = (
     (
         r"\[CPU\] (?P<op>\w+) node with name '(?P<what>[^']+)'.*?\n(?:\[cpu\]\w*:? ?)?(?P<why>[^\n]+)",
         "{op} node {node} failed: {why}",
-        "check that the inputs have the shapes that the model was exported for",
+        "check that the inputs have the shapes that the model was exported for, and that no text is longer than its table of positions (data.max_length, window)",
     ),
     (
         r"(?:While validating|Check .* failed).*?node '(?P<what>[^']+)'",

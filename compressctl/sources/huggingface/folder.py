@@ -29,7 +29,12 @@ def find(params: HuggingFaceParams, base: Path) -> Path:
     folder = base / params.path
     if _is_on_the_hub(params, base):
         return _brought(params)
-    existing_folder(folder, what="the model's folder")
+    try:
+        existing_folder(folder, what="the model's folder")
+    except UsageError as error:
+        if not folder.exists():
+            error.hint = "paths start from the recipe's folder; an id of the Hub is org/name, and needs model.revision"
+        raise
     if params.revision is not None:
         raise UsageError(
             f"{folder} is a folder, and model.revision names a commit on the Hub", hint="leave model.revision out"

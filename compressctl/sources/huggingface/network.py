@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressctl.core.errors import MissingDependencyError, UsageError, in_short
+from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.failures import refused_in
 from compressctl.core.model import TensorSpec, TorchModel
 from compressctl.core.process_state import process_state_kept
@@ -54,6 +54,9 @@ _HEADS = {
 
 _TEXT = ("input_ids", "attention_mask", "token_type_ids")
 _PIXELS = "pixel_values"
+_LONGEST = 400
+"""Characters of a message of transformers, whose first line often ends before it says anything."""
+
 _LENGTH = "sequence"
 
 
@@ -75,8 +78,13 @@ def load(params: HuggingFaceParams, base: Path, seed: int) -> TorchModel:
     if params.weights is not None:
         network = with_weights(network, params.weights, params.structure, base)
     network.eval()
-    with quiet(prints=True):
-        return TorchModel(network, signature_of(network, inputs))
+    try:
+        with quiet(prints=True):
+            return TorchModel(network, signature_of(network, inputs))
+    except UsageError as error:
+        if not isinstance(error.__cause__, UsageError):
+            error.hint = "check model.inputs, and model.image_size for images: that of the network's config fits"
+        raise
 
 
 def saved_for(folder: Path) -> str:
@@ -116,7 +124,8 @@ def _made(folder: Path, task: str, outputs: Sequence[str], seed: int) -> nn.Modu
             network, report = loader.from_pretrained(folder, config=config, **asked)
         except Exception as error:  # of any kind, by what stands in the folder
             said = f"transformers cannot load {folder} for {task}"
-            raise refused_in(said, error) or UsageError(f"{said}: {in_short(error)}", hint=_hint(folder)) from error
+            words = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+            raise refused_in(said, error) or UsageError(f"{said}: {words}", hint=_hint(folder)) from error
     _check_whole(report, folder, task)
     network.config.use_cache = False
     made: nn.Module = network

@@ -147,9 +147,7 @@ def _fitting(make: _Make, config: Any, tensors: Mapping[str, Tensor]) -> Any:
                 best, fewest = tried, left
         if best is None:
             name, (old, new) = next(iter(differing.items()))
-            raise CannotBeWrittenError(
-                f"layers differ in width: {name} is {list(new)}, and in a network of this config {list(old)}"
-            )
+            raise CannotBeWrittenError(f"its config cannot say that {name} is {list(new)} instead of {list(old)}")
         config, differing = best, _differing(make, best, tensors)
     return config
 

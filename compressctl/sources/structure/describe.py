@@ -14,8 +14,10 @@ from compressctl.sources.structure import allowed
 from compressctl.sources.structure.plain import NotPlainError, encode, is_plain
 
 VERSION = 1
-INTERNAL = frozenset({*vars(nn.Module()), "_flat_weights", "_flat_weight_refs", "_is_hf_initialized"})
-"""Attributes that torch keeps about a module, and an RNN about its own parameters."""
+INTERNAL = frozenset(
+    {*vars(nn.Module()), "_flat_weights", "_flat_weight_refs", "_is_hf_initialized", "_weight_conversions"}
+)
+"""Attributes that torch keeps about a module, an RNN about its own parameters, and transformers about how a file was loaded."""
 
 _CANDIDATES = 64
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
