@@ -136,7 +136,7 @@ def test_a_bomb_is_held_against_its_header(tmp_path: Path) -> None:
 
 
 TABLES: dict[str, tuple[bytes, str]] = {
-    "nothing": (b"", "there is no column 'y'"),
+    "nothing": (b"", "is empty: its first line names the columns"),
     "a header alone": (b"a,y\n", "no rows"),
     "a label alone": (b"y\n1\n2\n", "no columns beside the label"),
     "two columns of one name": (b"a,a,y\n1,2,0\n3,4,1\n", "two columns are called 'a'"),
