@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -170,7 +171,13 @@ def to_pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"x")
 
 
+def to_pipe(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+
+
 BROKEN = {
+    "a pipe": (to_pipe, {}, "is a pipe|not a file"),
     "no config": (lambda f: (f / "config.json").unlink(), {}, "config .* does not exist"),
     "config of nothing": (lambda f: (f / "config.json").write_text("[]"), {}, "no object"),
     "config cut off": (lambda f: (f / "config.json").write_text("{"), {}, "not JSON"),

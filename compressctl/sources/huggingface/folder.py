@@ -40,6 +40,8 @@ def find(params: HuggingFaceParams, base: Path) -> Path:
             f"{folder} is a folder, and model.revision names a commit on the Hub", hint="leave model.revision out"
         )
     existing(folder / CONFIG, what="the model's config")
+    for path in deciding(folder):
+        existing(path, what="the model's file")
     return folder
 
 
@@ -60,7 +62,7 @@ def deciding(folder: Path) -> list[Path]:
     found = {folder / CONFIG, *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")}
     found |= {folder / MODULES, *folder.glob("[0-9]*_*/config.json"), *folder.glob("[0-9]*_*/*.safetensors")}
     found |= {folder / name for name in ("tokenizer_config.json", "preprocessor_config.json")}  # they name the inputs
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in found if path.exists())
 
 
 def read_json(path: Path) -> Any:
