@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from compressctl.core.errors import CompressctlError, MissingDependencyError, StageError, text_of
+from compressctl.core.errors import CompressctlError, MissingDependencyError, StageError, UsageError, in_short, text_of
 from compressctl.core.failures import chain, refused_in
 from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
 from compressctl.core.quiet import quiet
@@ -23,7 +23,7 @@ from compressctl.graph.tensors import move_to_files
 from compressctl.graph.torch_outputs import named_outputs, outputs_of, traced_sizes, zero_inputs
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 BATCH = "batch"
 IR_VERSION = 10
@@ -57,15 +57,32 @@ def as_graph(model: Model) -> OnnxModel:
 def parity(before: TorchModel, after: OnnxModel, inputs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The largest absolute difference per output between the torch form and the ONNX form in ONNX Runtime.
 
-    inputs: one batch by input name. Raises StageError when ONNX Runtime cannot run the graph.
+    inputs: one batch by input name. Raises UsageError when the network does not run on it, StageError when ONNX Runtime cannot run the graph.
     """
-
-    expected = {name: value.cpu().numpy() for name, value in outputs_of(before, inputs).items()}
+    expected = {name: value.cpu().numpy() for name, value in _expected(before, inputs).items()}
     actual = _run(after.body, {spec.name: inputs[spec.name] for spec in before.signature.inputs})
     return {
         name: float(np.abs(value.astype(np.float64) - actual[name].astype(np.float64)).max(initial=0.0))
         for name, value in expected.items()
     }
+
+
+def _expected(model: TorchModel, inputs: Mapping[str, np.ndarray]) -> Mapping[str, Tensor]:
+    try:
+        return outputs_of(model, inputs)
+    except Exception as error:
+        taken = {spec.name: inputs[spec.name] for spec in model.signature.inputs}
+        said = f"the network does not run on the data's samples, {', '.join(map(_in_short, taken, taken.values()))}"
+        raise refused_in(said, error) or UsageError(
+            f"{said}: {in_short(error)}",
+            hint="are shapes and values what it was made for? Token ids lie in its vocabulary (is the tokenizer its own?), texts within its table of "
+            "positions (data.max_length, window)",
+        ) from error
+
+
+def _in_short(name: str, array: np.ndarray) -> str:
+    least, most = (array.min(), array.max()) if array.size else ("nothing", "nothing")
+    return f"{name} {list(array.shape)} of {least} to {most}"
 
 
 def _run(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from compressctl.core.errors import StageError  # noqa: E402
+from compressctl.core.errors import StageError, UsageError  # noqa: E402
 from compressctl.core.model import Model, Signature, TensorSpec, TorchModel  # noqa: E402
 from compressctl.graph.lower import lower, parity  # noqa: E402
 
@@ -205,3 +205,13 @@ class FixedBatch(nn.Module):
 def test_what_cannot_be_exported_is_named(module, message):
     with pytest.raises(StageError, match=message):
         lower(model(module, 4, 4))
+
+
+def test_samples_that_the_network_does_not_take_are_told_with_their_shape_and_range():
+    signature = Signature(
+        (TensorSpec("ids", "int64", ("batch", 3)),), (TensorSpec("output", "float32", ("batch", 3, 4)),)
+    )
+    model = TorchModel(torch.nn.Embedding(5, 4).eval(), signature)
+    with pytest.raises(UsageError, match=r"ids \[1, 3\] of 0 to 7: .*out of range") as error:
+        parity(model, lower(model), {"ids": np.array([[0, 2, 7]])})
+    assert "vocabulary" in str(error.value.hint)

@@ -31,7 +31,6 @@ _BESIDE = (
 _CLOSE = 1e-4
 """Largest difference between the network and the one that transformers makes of the folder."""
 
-
 _Make = Callable[[Any], Any]
 """The network of a config, untrained."""
 
@@ -41,6 +40,7 @@ def write(model: TorchModel, params: HuggingFaceParams, base: Path, folder: Path
 
     It is opened as any other and compared with the network. Raises CannotBeWrittenError, and leaves nothing behind.
     """
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier run's
     network, source = model.body, find(params, base)
     own: Any = type(network).__mro__[1]  # the class without `served`'s call
     tensors = _renumbered(network)
@@ -52,7 +52,6 @@ def write(model: TorchModel, params: HuggingFaceParams, base: Path, folder: Path
         return own._from_config(config, attn_implementation="eager", **options)
 
     made = _filled(make, _fitting(make, _without_blocks(network), tensors), tensors)
-    shutil.rmtree(folder, ignore_errors=True)  # an earlier run's
     try:
         folder.mkdir(parents=True)
         made.config.use_cache = read_object(source / CONFIG).get("use_cache", True)
