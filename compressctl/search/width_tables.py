@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import math
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressctl.measure.results import Result
 from compressctl.search.tables import Figure, Milliseconds
@@ -83,6 +85,22 @@ class WidthTables(Result):
     left_out: tuple[str, ...] = ()
     seconds: float
     environment: dict[str, Any] = Field({}, description="machine and packages")
+
+    @model_validator(mode="after")
+    def _names_and_sizes_agree(self) -> Self:
+        """Whoever plans by the tables looks layers, groups and sizes up in one another."""
+        options = {group.name: {one.channels for one in group.options} - {0} for group in self.groups}
+        if len(options) < len(self.groups) or len({block.name for block in self.blocks}) < len(self.blocks):
+            raise ValueError("two groups or two blocks have one name")
+        for layer in self.layers:
+            if unknown := set(layer.groups) - set(options):
+                raise ValueError(f"layer {layer.name} names groups that are not in groups: {', '.join(unknown)}")
+            widths = [options[name] for name in layer.groups]
+            sizes = {one.channels for one in layer.sizes}
+            # Counted first: of a file that somebody wrote the product may be anything.
+            if math.prod(map(len, widths)) > len(sizes) or not sizes.issuperset(itertools.product(*widths)):
+                raise ValueError(f"layer {layer.name} lacks the size of a combination of its groups' channels")
+        return self
 
 
 def json_schema() -> dict[str, Any]:
