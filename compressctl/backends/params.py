@@ -58,7 +58,17 @@ class CallParams(BackendParams):
     )
 
 
-class OnnxRuntimeParams(StorageParams, CallParams):
+class BundleParams(BackendParams):
+    """Language models for the runtime's own serving tool."""
+
+    bundle: Literal["genai"] | None = Field(
+        None,
+        description="write the language model also as a folder that ONNX Runtime GenAI or OpenVINO GenAI opens: the decoder with its cache, "
+        "tokenizer and settings; perplexity, time to the first token, tokens a second and memory are measured on it",
+    )
+
+
+class OnnxRuntimeParams(StorageParams, CallParams, BundleParams):
     """How products with quantized weights alone are written; everything else follows from the target."""
 
     weight_form: Literal["measured", "matmul_nbits", "qdq", "at_load"] = Field(
@@ -100,7 +110,7 @@ class NncfWeights(BackendParams):
         return self
 
 
-class OpenVinoParams(StorageParams, CallParams):
+class OpenVinoParams(StorageParams, CallParams, BundleParams):
     performance_hint: Literal["latency", "throughput"] = Field(
         "latency", description="one request at a time, or many streams at once"
     )

@@ -16,6 +16,15 @@ ONNXRUNTIME = BackendSpec(
     zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",
     refusal=refusal,
     custom_ops=True,
+    bundle="compressctl.backends.onnxruntime.genai:BUNDLER",
+    extras=(
+        Extra(
+            "bundle",
+            "onnxruntime_genai",
+            "pip install 'compressctl[genai]'",
+            "bundles for ONNX Runtime GenAI",
+        ),
+    ),
 )
 
 OPENVINO = BackendSpec(
@@ -27,7 +36,11 @@ OPENVINO = BackendSpec(
     implementation="compressctl.backends.openvino:BACKEND",
     extras=(
         Extra("weights", "nncf", "pip install 'compressctl[nncf]'", "INT4 with AWQ, NF4 and MXFP4 weights in OpenVINO"),
+        Extra(
+            "bundle", "openvino_genai", "pip install 'compressctl[openvino-genai]'", "bundles for OpenVINO GenAI"
+        ),
     ),
+    bundle="compressctl.backends.openvino.genai:BUNDLER",
     # Source: OpenVINO documentation, CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE: INT8 matrix products on AMX, off unless it is set.
     zeros="OpenVINO multiplies with zeros as with any number: its kernels are dense unless sparse decompression (INT8 matrix "
     "products on AMX alone) is switched on",

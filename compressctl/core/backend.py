@@ -150,6 +150,7 @@ class BackendSpec:
     files are checked for, each with a name, a sentence and a source. extras: what single options need to be installed.
     zeros: what the runtime makes of weights that are zero, in words that a report can show; None where that is not known.
     custom_ops: whether it loads libraries of operators. refusal: what older releases of the runtime cannot serve, asked before anything runs.
+    bundle: `"module:attribute"`, a Bundler, where a serving tool for language models comes with the runtime.
     """
 
     name: str
@@ -163,6 +164,7 @@ class BackendSpec:
     zeros: str | None = None
     refusal: Refusal | None = None
     custom_ops: bool = False
+    bundle: str | None = None
 
 
 backends: Registry[BackendSpec] = Registry(

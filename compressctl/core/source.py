@@ -99,7 +99,8 @@ class CannotBeWrittenError(Exception):
 @dataclass(frozen=True)
 class ModelSourceSpec:
     """write: "module:attribute" of what writes a changed network as others open it, of the model, the params, the recipe's folder and the folder to
-    make; it raises CannotBeWrittenError. Empty where a network has no such form. folder: what the folder is called."""
+    make; it raises CannotBeWrittenError. Empty where a network has no such form. folder: what the folder is called. text: "module:attribute" of what reads a ServedText,
+    of the params and the recipe's folder."""
 
     name: str
     summary: str
@@ -109,6 +110,7 @@ class ModelSourceSpec:
     fingerprint: str
     write: str = ""
     folder: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True)

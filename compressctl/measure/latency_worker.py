@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from compressctl.measure.frames import answers, receive, send
+from compressctl.measure.peak import peak_bytes
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
     with suppress(Exception):
         # Brings in all code that opening needs, so that what is timed later is the file.
         backend.open(Artifact(job["backend"], Path("absent"), ()), Target(job["backend"]))
-    before = loaded = _peak_bytes()
+    before = loaded = peak_bytes()
     path = Path(job["path"])
     artifact = Artifact(job["backend"], path, (path,))
     meter = find_meter(job["device"])
@@ -57,7 +58,7 @@ def main() -> None:
             started = time.perf_counter()
             session = backend.open(artifact, Target(**point["target"]))
             seconds = time.perf_counter() - started
-            loaded = _peak_bytes() if is_first else loaded
+            loaded = peak_bytes() if is_first else loaded
             is_first = False
             send(channel, {"seconds": seconds})
         elif "inputs" in asked:
@@ -73,7 +74,7 @@ def main() -> None:
             give_back()
             send(channel, {})
         else:
-            send(channel, {"before_bytes": before, "load_peak_bytes": loaded, "run_peak_bytes": _peak_bytes()})
+            send(channel, {"before_bytes": before, "load_peak_bytes": loaded, "run_peak_bytes": peak_bytes()})
 
 
 def _block(call: Callable[[], object], runs: int, joules: Any) -> dict[str, Any]:
@@ -120,25 +121,6 @@ def _alternate(
         for name, taken in zip(found, seconds, strict=True):
             found[name].append(statistics.median(taken[1:]))
     return found
-
-
-def _peak_bytes() -> int:
-    """The largest resident memory of this program so far.
-
-    Linux keeps getrusage's peak across exec, so that a child would report its parent's; VmHWM begins anew.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _asked() -> tuple[dict[str, Any], dict[str, np.ndarray]]:

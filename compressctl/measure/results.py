@@ -404,6 +404,59 @@ class WaterfallStep(Result):
     step: Speedup | None = Field(description="against the stage before")
 
 
+class FirstToken(Result):
+    """From the prompt to the first token of the answer."""
+
+    prompt_tokens: int
+    median_ms: float = Field(ge=0)
+    speed: Speedup | None = Field(None, description="against the float bundle, in turns; null for that itself")
+
+
+class Generation(Result):
+    """One bundle."""
+
+    size_bytes: int = Field(description="of all files that must travel, tokenizer included")
+    perplexity: float | None = Field(
+        None, description="of the file in the bundle, on the split that reports; null without data"
+    )
+    scored_tokens: int = 0
+    first_token: tuple[FirstToken, ...] = Field((), description="by length of the prompt; empty where nothing was timed")
+    decoded_tokens: int = Field(0, description="in a row, after the first, whose time was taken")
+    tokens_per_second: float | None = Field(None, description="while decoding one text, the median over rounds")
+    speed: Speedup | None = Field(None, description="of decoding, against the float bundle, in turns")
+    memory: Memory | None = Field(
+        None, description="run_peak_bytes: with as many tokens kept as full_context_tokens says"
+    )
+    full_context_tokens: int = 0
+
+
+class Continuations(Result):
+    """What both bundles write after the same prompts, each token the likeliest."""
+
+    prompts: int
+    tokens: int = Field(description="of each continuation")
+    same: int = Field(description="continuations that are equal to the last token")
+    same_tokens: float = Field(description="share of tokens before the first that differs")
+
+
+class BundleResult(Result):
+    """The float model and the compressed one as bundles for the same tool."""
+
+    tool: str
+    version: str | None
+    folder: str = Field(description="in the run's folder")
+    threads: int
+    baseline: Generation
+    compressed: Generation
+    continuations: Continuations | None = None
+    divergence: float | None = Field(
+        None, description="mean KL divergence of the next token's probabilities from the float bundle's, in nats a token"
+    )
+    same_next: float | None = Field(None, description="share of tokens at which both think the same next one likeliest")
+    prompts: Literal["data", "random"] = Field("data", description="what was timed and continued")
+    notes: tuple[str, ...] = ()
+
+
 class BackendResult(Result):
     """One export target: the float model and the compressed one on the same runtime."""
 
@@ -415,6 +468,7 @@ class BackendResult(Result):
     noise: Noise | None = None
     notes: tuple[str, ...] = Field((), description="what the file's user must know, as in: engine not built")
     waterfall: tuple[WaterfallStep, ...] = Field((), description="float, after each stage, handed over")
+    bundle: BundleResult | None = Field(None, description="of a language model for the runtime's serving tool (1.9)")
 
 
 class BudgetCheck(Result):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from compressctl.core.backend import Artifact, Backend
 from compressctl.core.data import Dataset, SplitName
@@ -20,6 +21,9 @@ from compressctl.pipeline.plan import Step
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.order import export_options
 from compressctl.sources.called import scored_samples
+
+if TYPE_CHECKING:
+    from compressctl.pipeline.bundles import Bundles
 
 _DELIVERABLES_AGREE = 0.3
 """Points between two deliverables of one model beyond which the report says where they part."""
@@ -83,6 +87,7 @@ class Delivery:
             made = backend.build(model, target, root)
             made = replace(made, notes=(*made.notes, *opset_note(source, made)))
             compressed = Subject(last, made, replace(model, signature=called_signature(model.signature, target)))
+            bundles = self._bundles(target, source, model)
         self.workspace.close()  # what stages had opened would take memory from what is measured
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:
@@ -90,7 +95,26 @@ class Delivery:
             except CrashError as error:
                 given = self.workspace.samples.call(target.batch_size).for_model(model.signature)
                 raise with_node(error, compressed.artifact, target, given) from error
-            return self._packed(found, compressed.artifact) if self.workspace.recipe.pack else found
+            found = self._packed(found, compressed.artifact) if self.workspace.recipe.pack else found
+            return found if bundles is None else self._with_bundle(found, bundles, target, dataset)
+
+    def _bundles(self, target: Target, source: OnnxModel, model: OnnxModel) -> Bundles | None:
+        """Written before anything is measured: what cannot be served is known at once."""
+        if target.options.get("bundle") is None:
+            return None
+        from compressctl.pipeline.bundles import write_bundles
+
+        return write_bundles(self.workspace, target, source, model)
+
+    def _with_bundle(
+        self, found: BackendResult, bundles: Bundles, target: Target, dataset: Dataset | None
+    ) -> BackendResult:
+        from compressctl.measure.generation import QUICK, STANDARD
+        from compressctl.pipeline.bundles import measured
+
+        rounds = {MeasureLevel.UNTIMED: None, MeasureLevel.QUICK: QUICK}.get(self.measure_level, STANDARD)
+        bundle = measured(bundles, self.workspace, target, dataset, self.judged_on, rounds)
+        return found.model_copy(update={"bundle": bundle})
 
     def _measure(
         self,

@@ -42,6 +42,7 @@ def order_problems(recipe: Recipe) -> Iterator[Problem]:
     yield from _without_libraries(recipe)
     yield from _unserved(recipe, target)
     yield from _unprepared(recipe)
+    yield from _unbundled(recipe)
     yield from _unmeasured_drops(recipe)
     yield from _unjudged_limits(recipe)
 
@@ -208,6 +209,17 @@ def _unprepared(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             words, f"export[{position}].preprocess", "write scale, mean and std there, as in {scale: 0.003921569}"
         )
+
+
+def _unbundled(recipe: Recipe) -> Iterator[Problem]:
+    """Bundles of models that come without a tokenizer."""
+    asked = [n for n, entry in enumerate(recipe.export) if getattr(entry.params, "bundle", None) is not None]
+    if not asked or model_sources.get(recipe.model.source).text:
+        return
+    able = [name for name in model_sources.names() if model_sources.get(name).text]
+    for position in asked:
+        words = f"a bundle needs the model's tokenizer, which `source: {recipe.model.source}` does not have"
+        yield Problem(words, f"export[{position}].bundle", f"take the model's folder, with `source: {able[0]}`")
 
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> Iterator[Problem]:

@@ -53,6 +53,7 @@ HUGGING_FACE = ModelSourceSpec(
     implementation="compressctl.sources.huggingface.network:load",
     fingerprint="compressctl.sources.huggingface.folder:fingerprint",
     write="compressctl.sources.huggingface.write:write",
+    text="compressctl.sources.huggingface.text:served_text",
     folder="transformers",
 )
 

@@ -1,0 +1,51 @@
+"""Attention with a cache as ONNX Runtime computes it on processors: com.microsoft's GroupQueryAttention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from compressctl.graph.cached_decoder import MASK, Cached
+from compressctl.graph.edit import GraphEditor
+
+DOMAIN = "com.microsoft"
+
+
+def write_attention(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
+    """Source: ONNX Runtime's ContribOperators.md, GroupQueryAttention: seqlens_k is the length of each text less one."""
+    attention = cached.attention
+    lengths, total, nodes = _lengths(editor, is_first=cached.layer == 0)
+    node = helper.make_node(
+        "GroupQueryAttention",
+        [cached.queries, cached.keys, cached.values, cached.past_key, cached.past_value, lengths, total],
+        [cached.output, cached.present_key, cached.present_value],
+        attention.name.removesuffix("/Softmax") + "/GroupQueryAttention",
+        domain=DOMAIN,
+        num_heads=attention.heads,
+        kv_num_heads=attention.kv_heads,
+        scale=attention.scale,
+        **({} if cached.window is None else {"local_window_size": cached.window}),
+    )
+    return [*nodes, node]
+
+
+def _lengths(editor: GraphEditor, *, is_first: bool) -> tuple[str, str, list[onnx.NodeProto]]:
+    """Of each text, less one, and of the longest; made by the first attention for all of them."""
+    last, total = editor.name("last_token"), editor.name("total_length")
+    if not is_first:
+        return last, total, []
+    axis = editor.constant(np.array([1], np.int64), "token_axis")
+    one = editor.constant(np.array(1, np.int64), "second_axis")
+    made = {part: editor.name("mask", part) for part in ("count", "less", "shape", "length")}
+    nodes = [
+        helper.make_node("ReduceSum", [MASK, axis], [made["count"]], made["count"], keepdims=0),
+        helper.make_node("Sub", [made["count"], one], [made["less"]], made["less"]),
+        helper.make_node("Cast", [made["less"]], [last], last, to=TensorProto.INT32),
+        helper.make_node("Shape", [MASK], [made["shape"]], made["shape"]),
+        helper.make_node("Gather", [made["shape"], one], [made["length"]], made["length"]),
+        helper.make_node("Cast", [made["length"]], [total], total, to=TensorProto.INT32),
+    ]
+    return last, total, nodes

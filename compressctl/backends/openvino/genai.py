@@ -1,0 +1,145 @@
+"""Language models for OpenVINO GenAI: a folder with the stateful decoder, its tokenizer as OpenVINO models, and the configs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressctl.backends.onnx_file import save_onnx, to_onnx
+from compressctl.backends.params import OpenVinoParams
+from compressctl.core.bundle import Bundle, Continuation, ServedText
+from compressctl.core.errors import MissingDependencyError, StageError, in_short
+from compressctl.core.failures import refused_in
+from compressctl.core.model import OnnxModel
+from compressctl.core.quiet import quiet
+from compressctl.core.target import Target
+from compressctl.core.whole_files import FolderInWriting, write_whole
+from compressctl.graph.cached_decoder import MASK, TOKENS, with_cache
+from compressctl.graph.plain_attention import with_plain_attention
+
+MODEL = "openvino_model.xml"
+_LOOKED_AT = 64
+"""Tokens at which masks are looked at, more where layers see so far alone."""
+
+
+class OpenVinoBundler:
+    """The Bundler. OpenVINO GenAI is imported when a bundle is opened."""
+
+    tool = "OpenVINO GenAI"
+    package = "openvino-genai"
+
+    def write(self, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:
+        import openvino
+
+        from compressctl.backends.openvino.nncf_weights import compress_weights
+        from compressctl.backends.openvino.scaled_dot_product import write_attention
+        from compressctl.backends.openvino.stateful import make_stateful
+        from compressctl.backends.openvino.translate import translated
+
+        options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
+        one = replace(target, batch_size=1, input_shapes={})
+        proto = to_onnx(with_plain_attention(model), one)
+        decoder = with_cache(proto, write_attention, max(_LOOKED_AT, (text.window or 0) + 8))
+        with FolderInWriting(folder) as scratch:
+            source = save_onnx(decoder.proto, scratch)
+            try:
+                converted = openvino.convert_model(str(source[0]))
+                make_stateful(converted)
+                if options.weights is not None:
+                    converted = compress_weights(converted, options.weights)
+            except Exception as error:
+                raise translated(error, source[0]) from error
+            openvino.save_model(converted, scratch / MODEL, compress_to_fp16=options.float16_constants)
+            files = [(scratch / name).replace(folder / name) for name in (MODEL, MODEL.replace(".xml", ".bin"))]
+        files += _tokenizer(text, folder)
+        config = folder / "config.json"
+        write_whole(config, [json.dumps(dict(text.config), indent=2).encode()])
+        files += [config, *(Path(shutil.copyfile(file, folder / file.name)) for file in text.files)]
+        return Bundle("openvino", folder, tuple(files))
+
+    def open(self, folder: Path, threads: int) -> OpenVinoBundle:
+        return OpenVinoBundle(folder, threads)
+
+    def warm_up(self) -> None:
+        import openvino_genai  # noqa: F401
+
+
+def _tokenizer(text: ServedText, folder: Path) -> list[Path]:
+    """The tokenizer and what turns tokens into text again, as OpenVINO models. Raises StageError for one that OpenVINO Tokenizers cannot convert."""
+    try:
+        import openvino
+        from openvino_tokenizers import convert_tokenizer
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a bundle for OpenVINO GenAI", "openvino_tokenizers", "pip install 'compressctl[openvino-genai]'"
+        ) from error
+    try:
+        with quiet(prints=True):
+            tokenizer = AutoTokenizer.from_pretrained(text.folder, local_files_only=True, trust_remote_code=False)
+            made = convert_tokenizer(tokenizer, with_detokenizer=True)
+    except Exception as error:
+        said = f"OpenVINO Tokenizers cannot convert the tokenizer of {text.folder}"
+        raise refused_in(said, error) or StageError(f"{said}: {in_short(error)}") from error
+    files = []
+    for converted, name in zip(made, ("openvino_tokenizer", "openvino_detokenizer"), strict=True):
+        openvino.save_model(converted, folder / f"{name}.xml", compress_to_fp16=False)
+        files += [folder / f"{name}.xml", folder / f"{name}.bin"]
+    return files
+
+
+class OpenVinoBundle:
+    """A BundleSession of OpenVINO GenAI; logits come from OpenVINO itself, on the same file."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import openvino_genai as genai
+
+        self._genai, self._folder, self._threads = genai, folder, threads
+        self._pipeline = genai.LLMPipeline(str(folder), "CPU", **_properties(threads))
+        self._request: Any = None
+
+    def generate(self, prompt: Sequence[int], count: int) -> Continuation:
+        import openvino
+
+        tokens = np.asarray([prompt], np.int64)
+        given = self._genai.TokenizedInputs(openvino.Tensor(tokens), openvino.Tensor(np.ones_like(tokens)))
+        settings = self._genai.GenerationConfig(max_new_tokens=count, ignore_eos=True, do_sample=False)
+        started = time.perf_counter()
+        found = self._pipeline.generate(given, settings)
+        ended = time.perf_counter()
+        metrics = found.perf_metrics
+        first = metrics.get_ttft().mean / 1000
+        return Continuation(tuple(map(int, found.tokens[0])), first, max(ended - started - first, 0.0))
+
+    def logits(self, tokens: Sequence[int]) -> np.ndarray:
+        request = self._opened()
+        request.reset_state()
+        given = {
+            TOKENS: np.asarray([tokens], np.int64),
+            MASK: np.ones((1, len(tokens)), np.int64),
+            "beam_idx": np.zeros(1, np.int32),
+        }
+        request.infer(given)
+        return np.array(request.get_output_tensor(0).data[0])
+
+    def _opened(self) -> Any:
+        if self._request is None:
+            import openvino
+
+            compiled = openvino.Core().compile_model(str(self._folder / MODEL), "CPU", _properties(self._threads))
+            self._request = compiled.create_infer_request()
+        return self._request
+
+
+def _properties(threads: int) -> dict[str, Any]:
+    return {"INFERENCE_NUM_THREADS": threads} if threads else {}
+
+
+BUNDLER = OpenVinoBundler()

@@ -1,0 +1,68 @@
+"""A language model's bundle for its runtime's serving tool: written for the float model and the compressed one, and measured."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compressctl.core.backend import backends
+from compressctl.core.bundle import Bundle, Bundler, ServedText
+from compressctl.core.data import Dataset, SplitName
+from compressctl.core.model import OnnxModel
+from compressctl.core.registry import load
+from compressctl.core.source import model_sources
+from compressctl.core.target import Target
+from compressctl.measure.generation import Rounds, measure_bundles, texts_of
+from compressctl.measure.results import BundleResult
+from compressctl.pipeline.workspace import Workspace, in_float32
+
+FOLDER = "genai"
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """baseline, compressed: of the original and of what is handed over."""
+
+    text: ServedText
+    code: str
+    baseline: Bundle
+    compressed: Bundle
+
+
+def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model: OnnxModel) -> Bundles:
+    """target: the backend's, with its options. source: the original's graph.
+
+    Raises UsageError for a folder that lacks what serving needs, StageError for a network that the tool cannot serve.
+    """
+    section = workspace.recipe.model
+    text: ServedText = load(model_sources.get(section.source).text)(section.params, workspace.recipe.base)
+    code = backends.get(target.backend).bundle
+    assert code is not None
+    root = workspace.folder / "artifacts" / target.backend
+    plain = replace(target, options=in_float32(target.options))
+    baseline = _written(code, source, plain, text, root / "baseline" / FOLDER)
+    return Bundles(text, code, baseline, _written(code, model, target, text, root / FOLDER))
+
+
+def measured(
+    bundles: Bundles,
+    workspace: Workspace,
+    target: Target,
+    dataset: Dataset | None,
+    judged_on: SplitName,
+    rounds: Rounds | None,
+) -> BundleResult:
+    """rounds: how long to time, None where nothing is timed."""
+    text = bundles.text
+    texts = texts_of(None if dataset is None else dataset.split(judged_on), text.vocabulary)
+    events = workspace.events.within(f"measure-{target.backend}")
+    subjects = (bundles.baseline, bundles.compressed)
+    return measure_bundles(*subjects, bundles.code, texts, text, target.threads, rounds, workspace.folder, events)
+
+
+def _written(code: str, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:
+    bundler: Bundler = load(code)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return bundler.write(model, target, text, folder)

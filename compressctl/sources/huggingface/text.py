@@ -1,0 +1,81 @@
+"""What serving a language model needs of its folder: tokenizer, chat template, special tokens, the longest text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compressctl.core.bundle import ServedText
+from compressctl.core.errors import UsageError
+from compressctl.sources.huggingface.folder import CONFIG, find, read_object
+from compressctl.sources.params import HuggingFaceParams
+
+_TRAVELS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
+    "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+"""Names of the longest text in configs, by family."""
+
+
+def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
+    """Raises UsageError where the folder has no tokenizer.json, or does not say how long texts may be or what ends them."""
+    folder = find(params, base)
+    config = read_object(folder / CONFIG)
+    if not (folder / "tokenizer.json").is_file():
+        raise UsageError(
+            f"{folder} has no tokenizer.json, without which a bundle cannot read text",
+            hint="load the tokenizer with transformers' AutoTokenizer and save_pretrained it there: that writes one",
+        )
+    generation = read_object(folder / "generation_config.json")
+    named = _special_tokens(folder)
+
+    def token(kind: str) -> Any:
+        """generation_config.json first: it is what generating reads."""
+        said = generation.get(f"{kind}_token_id", config.get(f"{kind}_token_id"))
+        return named.get(kind) if said is None else said
+
+    length = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
+    if length is None or length < 2:
+        raise UsageError(f"{folder / CONFIG} does not say how long a text may be", hint=f"add {_LENGTHS[0]}")
+    start, ends, pad = token("bos"), token("eos"), token("pad")
+    ends = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+    if not ends or not all(isinstance(end, int) for end in ends):
+        raise UsageError(
+            f"{folder} does not say which token ends a text", hint="add eos_token_id to its generation_config.json"
+        )
+    return ServedText(
+        folder,
+        config,
+        tuple(folder / name for name in _TRAVELS if (folder / name).is_file()),
+        start if isinstance(start, int) else None,
+        ends,
+        pad if isinstance(pad, int) else ends[0],
+        length,
+        int(config.get("vocab_size", 0)),
+        _window(config),
+    )
+
+
+def _window(config: Mapping[str, Any]) -> int | None:
+    """How far back layers look that see the nearest tokens alone, where the config has such."""
+    width = config.get("sliding_window")
+    return width if isinstance(width, int) and config.get("use_sliding_window", True) else None
+
+
+def _special_tokens(folder: Path) -> dict[str, int]:
+    """bos, eos and pad as the tokenizer numbers them."""
+    added = read_object(folder / "tokenizer.json").get("added_tokens")
+    numbers = {
+        entry["content"]: entry["id"]
+        for entry in (added if isinstance(added, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and isinstance(entry.get("id"), int)
+    }
+    settings = read_object(folder / "tokenizer_config.json")
+    texts = {kind: settings.get(f"{kind}_token") for kind in ("bos", "eos", "pad")}
+    return {
+        kind: numbers[content]
+        for kind, text in texts.items()
+        if (content := text.get("content") if isinstance(text, dict) else text) in numbers
+    }
