@@ -125,6 +125,10 @@ class OpenVinoParams(StorageParams, CallParams, BundleParams):
         True, description="let products with quantized weights alone round their inputs to 8 bits inside"
     )
     float16_constants: bool = Field(False, description="store float constants as float16 in the file")
+    kv_cache: Literal["float32", "int8"] = Field(
+        "float32",
+        description="how a bundle keeps keys and values of earlier tokens; int8: a quarter of the memory, and other results than were scored",
+    )
     weights: NncfWeights | None = Field(
         None, description="weights for NNCF to compress (pip install 'compressctl[nncf]')"
     )

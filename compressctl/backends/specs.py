@@ -36,9 +36,7 @@ OPENVINO = BackendSpec(
     implementation="compressctl.backends.openvino:BACKEND",
     extras=(
         Extra("weights", "nncf", "pip install 'compressctl[nncf]'", "INT4 with AWQ, NF4 and MXFP4 weights in OpenVINO"),
-        Extra(
-            "bundle", "openvino_genai", "pip install 'compressctl[openvino-genai]'", "bundles for OpenVINO GenAI"
-        ),
+        Extra("bundle", "openvino_genai", "pip install 'compressctl[openvino-genai]'", "bundles for OpenVINO GenAI"),
     ),
     bundle="compressctl.backends.openvino.genai:BUNDLER",
     # Source: OpenVINO documentation, CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE: INT8 matrix products on AMX, off unless it is set.

@@ -147,13 +147,9 @@ def _rewrite(editor: GraphEditor, layer: int, attention: Attention, window: int 
     names = [PAST.format(layer, kind) for kind in ("key", "value")] + [
         PRESENT.format(layer, kind) for kind in ("key", "value")
     ]
-    sizes = attention.kv_heads, attention.head_size
-    for name in names[:2]:
-        shape = [BATCH, sizes[0], KEPT, sizes[1]]
-        graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    for name in names[2:]:
-        shape = [BATCH, sizes[0], TOTAL, sizes[1]]
-        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    for place, length, made in ((graph.input, KEPT, names[:2]), (graph.output, TOTAL, names[2:])):
+        shape: list[str | int | None] = [BATCH, attention.kv_heads, length, attention.head_size]
+        place.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in made)
     found = index(graph)
     nodes: list[onnx.NodeProto] = []
     merged = _merged_after(found, attention.output)
@@ -166,7 +162,21 @@ def _rewrite(editor: GraphEditor, layer: int, attention: Attention, window: int 
             (attention.values, attention.kv_heads),
         )
     ]
-    cached = Cached(layer, attention, window, *sides, *names, output)
+    queries, keys, values = sides
+    past_key, past_value, present_key, present_value = names
+    cached = Cached(
+        layer,
+        attention,
+        window,
+        queries=queries,
+        keys=keys,
+        values=values,
+        past_key=past_key,
+        past_value=past_value,
+        present_key=present_key,
+        present_value=present_value,
+        output=output,
+    )
     written = write(editor, cached)
     nodes.extend(written)
     if merged is None:
@@ -196,7 +206,7 @@ def _side_by_side(
     if heads.tokens_first:
         split = found.producers.get(tensor)
         if split is not None and split.op_type == "Reshape":
-            return split.input[0]
+            return str(split.input[0])
     else:
         turned = editor.new_name(f"{tensor}_tokens_first")
         nodes.append(helper.make_node("Transpose", [tensor], [turned], turned, perm=[0, 2, 1, 3]))

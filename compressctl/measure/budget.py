@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
-from compressctl.measure.results import BudgetCheck, HeadResult, Measurement, Speedup
+from compressctl.measure.results import BudgetCheck, BundleResult, HeadResult, Measurement, Speedup
 from compressctl.measure.speed_words import is_wide, times
-from compressctl.recipe.schema import BudgetSection, GateSection
+from compressctl.recipe.schema import BudgetSection, BundleLimits, GateSection
 
 _ROUNDING = 1e-9
 """A drop of exactly the limit, computed from shares, may come out a rounding error above it."""
 _MOST_DIGITS = 12
 
 
-def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tuple[BudgetCheck, ...]:
+def check(
+    budget: BudgetSection, found: Measurement | None, metric: str, bundle: BundleResult | None = None
+) -> tuple[BudgetCheck, ...]:
     """One line for every limit that is set. What was not measured does not hold.
 
-    found: None where the file that is held against the budget could not be built or measured.
+    found: None where the file that is held against the budget could not be built or measured. bundle: of the same deliverable.
     """
     change, packed = (found.change, found.packed) if found else (None, None)
     checks = []
@@ -55,7 +57,48 @@ def check(budget: BudgetSection, found: Measurement | None, metric: str) -> tupl
         if found
         else {}
     )
-    return (*checks, *fidelity_checks(budget, outputs, decoded))
+    return (*checks, *fidelity_checks(budget, outputs, decoded), *_of_bundle(budget.bundle, bundle))
+
+
+def _of_bundle(limits: BundleLimits | None, found: BundleResult | None) -> Iterator[BudgetCheck]:
+    if limits is None:
+        return
+    before, after = (found.baseline, found.compressed) if found else (None, None)
+    first = after.first_token[-1] if after and after.first_token else None
+    memory = after.memory if after else None
+    most = (
+        ("size", limits.size, after.size_bytes if after else None, "bytes of the bundle's files"),
+        (
+            "memory",
+            limits.memory,
+            memory.run_peak_bytes if memory else None,
+            "bytes of the process that serves the bundle",
+        ),
+        (
+            "first_token_ms",
+            limits.first_token_ms,
+            first.median_ms if first else None,
+            f"ms to the first token after {first.prompt_tokens:,} tokens" if first else "",
+        ),
+    )
+    for name, limit, actual, words in most:
+        if limit is not None:
+            yield at_most(f"bundle.{name}", limit, actual, words)
+    if limits.tokens_per_second is not None:
+        rate = after.tokens_per_second if after else None
+        yield _at_least("bundle.tokens_per_second", limits.tokens_per_second, rate, "tokens a second while decoding")
+    if limits.speedup is not None:
+        yield _speedup(limits.speedup, after.speed if after else None).model_copy(update={"name": "bundle.speedup"})
+    if limits.perplexity_rise is not None:
+        was, now = (one.perplexity if one else None for one in (before, after))
+        rise = None if was is None or now is None else now - was
+        yield at_most("bundle.perplexity_rise", limits.perplexity_rise, rise, "rise of the bundle's perplexity")
+
+
+def _at_least(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:
+    if actual is None:
+        return missed(name, limit)
+    return BudgetCheck(name=name, limit=limit, actual=actual, holds=actual >= limit, explanation=words)
 
 
 def drop_limit(limits: GateSection | BudgetSection, head: str) -> float | None:

@@ -152,7 +152,9 @@ class _Served:
         self._process.tell(question, arrays)
         answer, given = self._process.hear(f"{doing} the bundle {name}", self._what.bundle.backend)
         if "error" in answer:
-            raise StageError(f"{self._what.tool} failed {doing} the bundle {name}: {answer['error']}", hint=answer["hint"])
+            raise StageError(
+                f"{self._what.tool} failed {doing} the bundle {name}: {answer['error']}", hint=answer["hint"]
+            )
         return answer, given
 
     def __enter__(self) -> _Served:
@@ -192,9 +194,7 @@ def _scored(result: BundleResult, served: Sequence[_Served], texts: Texts, event
     if counted == 0:
         return result
     scored = [
-        one.model_copy(
-            update={"perplexity": perplexity.value(np.array([loss, counted])), "scored_tokens": counted}
-        )
+        one.model_copy(update={"perplexity": perplexity.value(np.array([loss, counted])), "scored_tokens": counted})
         for one, loss in zip((result.baseline, result.compressed), losses, strict=True)
     ]
     found = {"divergence": max(divergence / counted, 0.0), "same_next": same / counted}
@@ -227,7 +227,7 @@ def _timed(
                     memories = [one.memory() for one in served]
             events.progress("timing bundles", launch + 1, rounds.launches)
     timed = []
-    for position, one in enumerate((result.baseline, result.compressed)):
+    for position, untimed in enumerate((result.baseline, result.compressed)):
         first = tuple(
             FirstToken(
                 prompt_tokens=length,
@@ -237,7 +237,7 @@ def _timed(
             for number, (length, _) in enumerate(asked)
         )
         timed.append(
-            one.model_copy(
+            untimed.model_copy(
                 update={
                     "first_token": first,
                     "decoded_tokens": count - 1,

@@ -420,7 +420,9 @@ class Generation(Result):
         None, description="of the file in the bundle, on the split that reports; null without data"
     )
     scored_tokens: int = 0
-    first_token: tuple[FirstToken, ...] = Field((), description="by length of the prompt; empty where nothing was timed")
+    first_token: tuple[FirstToken, ...] = Field(
+        (), description="by length of the prompt; empty where nothing was timed"
+    )
     decoded_tokens: int = Field(0, description="in a row, after the first, whose time was taken")
     tokens_per_second: float | None = Field(None, description="while decoding one text, the median over rounds")
     speed: Speedup | None = Field(None, description="of decoding, against the float bundle, in turns")
@@ -450,7 +452,8 @@ class BundleResult(Result):
     compressed: Generation
     continuations: Continuations | None = None
     divergence: float | None = Field(
-        None, description="mean KL divergence of the next token's probabilities from the float bundle's, in nats a token"
+        None,
+        description="mean KL divergence of the next token's probabilities from the float bundle's, in nats a token",
     )
     same_next: float | None = Field(None, description="share of tokens at which both think the same next one likeliest")
     prompts: Literal["data", "random"] = Field("data", description="what was timed and continued")

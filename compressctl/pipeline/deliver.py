@@ -63,8 +63,10 @@ class Delivery:
             self._compare_deliverables(model)
             if self.measure_level is MeasureLevel.UNTIMED:
                 self.workspace.events.warn("latency, memory and energy were not measured: --measure untimed")
-        first = next((found.compressed for found in self.results if found.backend == names[0]), None)
-        self.budget.extend(check(self.workspace.recipe.budget, first, metric.name if metric else "accuracy"))
+        first = next((found for found in self.results if found.backend == names[0]), None)
+        of_first = (None, None) if first is None else (first.compressed, first.bundle)
+        name = metric.name if metric else "accuracy"
+        self.budget.extend(check(self.workspace.recipe.budget, of_first[0], name, of_first[1]))
         if self.is_strict:
             self.budget.extend(strict_checks((found.backend, found.compressed.fidelity) for found in self.results))
         if failures:

@@ -26,3 +26,10 @@ def check_level(level: MeasureLevel, recipe: Recipe) -> None:
             "budget.speedup limits what --measure untimed leaves out",
             hint="measure quick or more, or leave the limit out with --unset budget.speedup",
         )
+    bundle = recipe.budget.bundle
+    timed = ("memory", "first_token_ms", "tokens_per_second", "speedup")
+    if level is MeasureLevel.UNTIMED and (name := next((one for one in timed if getattr(bundle, one, None)), None)):
+        raise UsageError(
+            f"budget.bundle.{name} limits what --measure untimed leaves out",
+            hint=f"measure quick or more, or leave the limit out with --unset budget.bundle.{name}",
+        )

@@ -214,6 +214,10 @@ def _unprepared(recipe: Recipe) -> Iterator[Problem]:
 def _unbundled(recipe: Recipe) -> Iterator[Problem]:
     """Bundles of models that come without a tokenizer."""
     asked = [n for n, entry in enumerate(recipe.export) if getattr(entry.params, "bundle", None) is not None]
+    if recipe.budget.bundle is not None and 0 not in asked:
+        yield Problem(
+            "the first deliverable writes no bundle that this could bound", "budget.bundle", "add `bundle: genai` to it"
+        )
     if not asked or model_sources.get(recipe.model.source).text:
         return
     able = [name for name in model_sources.names() if model_sources.get(name).text]

@@ -174,6 +174,25 @@ IF_SLOWER = (
 )
 
 
+class BundleLimits(Section):
+    """What a language model's bundle may take, as its serving tool runs it."""
+
+    size: ByteSize | None = Field(None, description="most bytes of all its files, as in 500MB")
+    memory: ByteSize | None = Field(
+        None, description="most resident memory of the process that serves it, as many tokens kept as were measured"
+    )
+    first_token_ms: float | None = Field(
+        None, gt=0, le=1e9, description="most milliseconds to the first token, after the longest prompt that is timed"
+    )
+    tokens_per_second: float | None = Field(None, gt=0, le=1e9, description="least while decoding one text")
+    speedup: float | None = Field(
+        None, gt=0, le=1e9, description="least ratio of decoding speeds, compressed / original, same tool"
+    )
+    perplexity_rise: float | None = Field(
+        None, ge=0, le=1e9, description="most by which the perplexity of the bundle's file may rise"
+    )
+
+
 class BudgetSection(FidelityLimits):
     accuracy_drop: Drop | dict[str, Drop] | None = Field(
         None,
@@ -193,6 +212,9 @@ class BudgetSection(FidelityLimits):
         le=1e9,
         description="most points that any one class may lose: of accuracy for classification, whatever the metric, else of a metric that has "
         "classes, as mean_iou",
+    )
+    bundle: BundleLimits | None = Field(
+        None, description="limits of the bundle that the first deliverable writes, see `bundle` under export"
     )
 
 

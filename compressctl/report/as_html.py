@@ -15,7 +15,7 @@ from compressctl.core.backend import ExecutedNode
 from compressctl.core.legible import legible, shortened
 from compressctl.measure.results import ErrorGroups, Example, Groups
 from compressctl.recipe.as_yaml import as_yaml
-from compressctl.report import decoded, fidelity, sentences, tables
+from compressctl.report import bundles, decoded, fidelity, sentences, tables
 from compressctl.report.charts import charts
 from compressctl.report.document import Report
 
@@ -43,6 +43,7 @@ def render(report: Report) -> str:
         sentences=sentences,
         decoded=decoded,
         fidelity=fidelity,
+        bundles=bundles,
         pictures=[charts(part, report) for part in report.backends],
         sheets=_sheets(report),
         nodes=_nodes,

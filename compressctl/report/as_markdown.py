@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from compressctl.core.legible import shortened
-from compressctl.report import decoded, fidelity, sentences
+from compressctl.report import bundles, decoded, fidelity, sentences
 from compressctl.report.document import Report
 from compressctl.report.markdown import block, folded, table, text
 from compressctl.report.tables import (
@@ -50,6 +50,9 @@ def render(report: Report) -> str:
             sentences.trust(part),
         )
         lines += ["", *(f"- {text(line)}" for found in said for line in found)]
+        if part.bundle is not None:
+            lines += ["", f"As a bundle for {text(part.bundle.tool)}:", "", *table(bundles.HEAD, bundles.rows(part))]
+            lines += ["", *(f"- {text(line)}" for line in bundles.sentences(part))]
         if rows := packed(part):
             lines += folded("Packed for transport", table(PACKED_HEAD, rows))
         if rows := points(part):

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressctl.core.legible import legible, shortened
-from compressctl.report import decoded, fidelity, sentences, tables
+from compressctl.report import bundles, decoded, fidelity, sentences, tables
 from compressctl.report.document import Report
 
 _SHOWN_ISLANDS = 5
@@ -23,6 +23,8 @@ def render(report: Report) -> RenderableType:
         parts.append(_table(title, ("", "float", "compressed", "change"), rows))
         if stages := tables.waterfall(part, report):
             parts.append(_table("after each stage", tables.WATERFALL_HEAD, stages))
+        if part.bundle is not None:
+            parts.append(_table(f"as a bundle for {part.bundle.tool}", bundles.HEAD, bundles.rows(part)))
         if packed := tables.packed(part):
             parts.append(_table("packed for transport", tables.PACKED_HEAD, packed))
         if classes := decoded.rows(part):
@@ -35,6 +37,7 @@ def render(report: Report) -> RenderableType:
             sentences.stages(part, report),
             sentences.zeros(part, report),
             fidelity.sentences(part),
+            bundles.sentences(part),
             sentences.behaviour(part),
             sentences.fusion(part),
             sentences.trust(part),

@@ -12,7 +12,7 @@ from compressctl.core.secrets import for_others
 from compressctl.core.source import MetricSpec
 from compressctl.measure.results import Change, Score
 from compressctl.pipeline.result import RunResult
-from compressctl.report import fidelity
+from compressctl.report import bundles, fidelity
 from compressctl.report.document import Report, Stage
 from compressctl.report.sentences import lost_classes, packed_words
 from compressctl.report.tables import may_be_chance, score_text, size_change, speed_headline
@@ -92,6 +92,8 @@ def _summary(result: RunResult, metric: MetricSpec | None) -> list[str]:
         ]
         if verdict is None and nearness is not None:
             words.append(nearness)
+        if bundled := bundles.summary(part):
+            words.append(bundled)
         # What differs comes before whatever was gained.
         sentences.append(f"{', '.join(words)} ({part.backend})." if verdict else f"{part.backend}: {', '.join(words)}.")
         sentences += packed_words(part)

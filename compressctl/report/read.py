@@ -66,7 +66,7 @@ def check_report(part: BackendResult, metric: str | None, budget: BudgetSection)
             "the outputs were compared on random values, which nothing can be gated on",
             hint="run the recipe on samples of your own",
         )
-    return check(budget, after, metric or "accuracy")
+    return check(budget, after, metric or "accuracy", part.bundle)
 
 
 def backend_part(report: Report, backend: str | None) -> BackendResult:

@@ -251,8 +251,12 @@ def first_island(part: BackendResult) -> ExecutedNode | None:
 def budget_words(check: BudgetCheck) -> str:
     if check.name.startswith("strict"):
         return f"{check.name}: {check.explanation}"
-    actual, limit = (_size_figures if check.name in ("size", "packed_size") else _figures)(check.actual, check.limit)
-    least = check.name.split(" ")[0] in ("speedup", "agreement", "cosine", "sqnr_db", "kept")
+    actual, limit = (_size_figures if check.name.split(".")[-1] in ("size", "packed_size", "memory") else _figures)(
+        check.actual, check.limit
+    )
+    least = check.name.split(" ")[0].removeprefix("bundle.") in (
+        "speedup", "agreement", "cosine", "sqnr_db", "kept", "tokens_per_second",
+    )  # fmt: skip
     if check.actual is None and check.holds:
         return f"{check.name} (at least {limit}): {check.explanation}"
     return f"{check.name} {actual} ({'at least' if least else 'at most'} {limit}): {check.explanation}"

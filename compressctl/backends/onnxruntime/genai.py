@@ -132,7 +132,10 @@ class OnnxRuntimeBundle:
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         session = self._opened()
-        given: dict[str, np.ndarray] = {TOKENS: np.asarray([tokens], np.int64), MASK: np.ones((1, len(tokens)), np.int64)}
+        given: dict[str, np.ndarray] = {
+            TOKENS: np.asarray([tokens], np.int64),
+            MASK: np.ones((1, len(tokens)), np.int64),
+        }
         for value in session.get_inputs():
             if value.name not in given:
                 given[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ def write_attention(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodePr
     """Source: ONNX Runtime's ContribOperators.md, GroupQueryAttention: seqlens_k is the length of each text less one."""
     attention = cached.attention
     lengths, total, nodes = _lengths(editor, is_first=cached.layer == 0)
+    window: dict[str, Any] = {} if cached.window is None else {"local_window_size": cached.window}
     node = helper.make_node(
         "GroupQueryAttention",
         [cached.queries, cached.keys, cached.values, cached.past_key, cached.past_value, lengths, total],
@@ -27,7 +29,7 @@ def write_attention(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodePr
         num_heads=attention.heads,
         kv_num_heads=attention.kv_heads,
         scale=attention.scale,
-        **({} if cached.window is None else {"local_window_size": cached.window}),
+        **window,
     )
     return [*nodes, node]
 

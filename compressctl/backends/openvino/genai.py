@@ -25,6 +25,8 @@ from compressctl.graph.cached_decoder import MASK, TOKENS, with_cache
 from compressctl.graph.plain_attention import with_plain_attention
 
 MODEL = "openvino_model.xml"
+_KV_CACHE = {"float32": "f32", "int8": "u8"}
+"""Read by OpenVINO from the model where a caller asks for nothing else; its own choice on processors is u8."""
 _LOOKED_AT = 64
 """Tokens at which masks are looked at, more where layers see so far alone."""
 
@@ -52,6 +54,7 @@ class OpenVinoBundler:
             try:
                 converted = openvino.convert_model(str(source[0]))
                 make_stateful(converted)
+                converted.set_rt_info(_KV_CACHE[options.kv_cache], ["runtime_options", "KV_CACHE_PRECISION"])
                 if options.weights is not None:
                     converted = compress_weights(converted, options.weights)
             except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ class _Nodes:
         self.made: list[onnx.NodeProto] = []
         self._editor, self._prefix = editor, prefix
 
-    def add(self, op: str, inputs: Sequence[str], part: str, output: str | None = None, **attributes: object) -> str:
+    def add(self, op: str, inputs: Sequence[str], part: str, output: str | None = None, **attributes: Any) -> str:
         name = f"{self._prefix}/{part}"
         output = output or self._editor.new_name(name)
         self.made.append(helper.make_node(op, list(inputs), [output], name, **attributes))
@@ -39,7 +40,11 @@ def write_attention(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodePr
     heads = [
         nodes.add(
             "Transpose",
-            [nodes.add("Reshape", [tensor, nodes.constant([0, 0, count, size], f"heads_{count}_{size}")], f"{part}_split")],
+            [
+                nodes.add(
+                    "Reshape", [tensor, nodes.constant([0, 0, count, size], f"heads_{count}_{size}")], f"{part}_split"
+                )
+            ],
             f"{part}_heads",
             perm=[0, 2, 1, 3],
         )
