@@ -86,9 +86,9 @@ class _Finder:
         return Attention(
             softmax.name,
             (*(node.name for node in between), softmax.name, product.name),
-            self._heads(queries),
+            heads_of(self.found, queries),
             keys,
-            self._heads(values),
+            heads_of(self.found, values),
             product.output[0],
             mask,
             scale,
@@ -143,14 +143,7 @@ class _Finder:
         if order == [0, 2, 3, 1]:
             return Heads(node.input[0], tokens_first=True), shape[1] or 0, size
         keys, heads = self._shared(node.input[0])
-        return self._heads(keys), heads, size
-
-    def _heads(self, tensor: str) -> Heads:
-        """Without the Transpose that put the heads first, where there is one."""
-        node = self.found.producers.get(tensor)
-        if node is not None and node.op_type == "Transpose" and attribute(node, "perm") == _TO_HEADS:
-            return Heads(node.input[0], tokens_first=True)
-        return Heads(tensor)
+        return heads_of(self.found, keys), heads, size
 
     def _shared(self, tensor: str) -> tuple[str, int]:
         """What is repeated for the queries that share it, and how many heads it has: Unsqueeze, Expand, Reshape."""
@@ -168,3 +161,11 @@ class _Finder:
         if inner is None or len(inner) != 4 or not inner[1] or not heads or heads % inner[1]:
             return tensor, heads
         return at, inner[1]
+
+
+def heads_of(found: GraphIndex, tensor: str) -> Heads:
+    """(batch, heads, tokens, size) without the Transpose that put the heads first, where there is one."""
+    node = found.producers.get(tensor)
+    if node is not None and node.op_type == "Transpose" and attribute(node, "perm") == _TO_HEADS:
+        return Heads(node.input[0], tokens_first=True)
+    return Heads(tensor)

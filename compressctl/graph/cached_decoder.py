@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index
 from compressctl.graph.open_axes import graph_inputs
+from compressctl.graph.rotary import Rotary, unturned
 from compressctl.graph.tensors import copy_of
 
 TOKENS, MASK = "input_ids", "attention_mask"
@@ -33,7 +35,8 @@ class Cached:
 
     layer: its number. window: how many tokens it looks back, itself included, None for all. queries, keys, values: tensors
     (batch, tokens, heads times size), those of the new tokens alone. past_key, ..., present_value: (batch, key-value heads, tokens, size).
-    output: the tensor to make, as queries.
+    output: the tensor to make, as queries. rotary: by what queries and keys are still to be turned, None where they are turned already.
+    found: the graph as it was.
     """
 
     layer: int
@@ -47,10 +50,16 @@ class Cached:
     present_key: str
     present_value: str
     output: str
+    rotary: Rotary | None
+    found: GraphIndex
 
 
-Writer = Callable[[GraphEditor, Cached], Sequence[onnx.NodeProto]]
-"""The nodes of one attention, in a runtime's operators."""
+class Writer(Protocol):
+    """A runtime's own operators for one attention. turns: whether they turn queries and keys by their positions too."""
+
+    turns: bool
+
+    def __call__(self, editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]: ...
 
 
 @dataclass(frozen=True)
@@ -151,6 +160,8 @@ def _rewrite(editor: GraphEditor, layer: int, attention: Attention, window: int 
         shape: list[str | int | None] = [BATCH, attention.kv_heads, length, attention.head_size]
         place.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in made)
     found = index(graph)
+    plain = unturned(found, attention) if write.turns else None
+    attention, rotary = (attention, None) if plain is None else plain
     nodes: list[onnx.NodeProto] = []
     merged = _merged_after(found, attention.output)
     output = merged.output[0] if merged is not None else editor.new_name(f"{attention.name}_output")
@@ -176,6 +187,8 @@ def _rewrite(editor: GraphEditor, layer: int, attention: Attention, window: int 
         present_key=present_key,
         present_value=present_value,
         output=output,
+        rotary=rotary,
+        found=found,
     )
     written = write(editor, cached)
     nodes.extend(written)

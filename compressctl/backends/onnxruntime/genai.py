@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
+from compressctl.backends.dialects.packed_qkv import pack_queries_keys_values
+from compressctl.backends.dialects.rms_norm import write_rms_norms
+from compressctl.backends.dialects.weight_only import Form, import_microsoft
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.onnxruntime.choose import choose_forms
-from compressctl.backends.onnxruntime.grouped_query import DOMAIN, write_attention
+from compressctl.backends.onnxruntime.grouped_query import GroupedQuery
 from compressctl.core.bundle import Bundle, Continuation, ServedText
 from compressctl.core.errors import StageError
 from compressctl.core.model import OnnxModel
+from compressctl.core.quant import TensorQuant
 from compressctl.core.target import Target
 from compressctl.core.whole_files import write_whole
 from compressctl.graph.cached_decoder import MASK, PAST, PRESENT, TOKENS, CachedDecoder, with_cache
 from compressctl.graph.plain_attention import with_plain_attention
+from compressctl.graph.projections import projections
 
 CONFIG = "genai_config.json"
 _LOOKED_AT = 64
@@ -42,10 +46,14 @@ class OnnxRuntimeBundler:
         one = replace(target, batch_size=1, input_shapes={})
         model = with_plain_attention(model)
         forms, notes = choose_forms(model, one)
-        decoder = with_cache(to_onnx(model, one, forms), write_attention, max(_LOOKED_AT, (text.window or 0) + 8))
+        forms |= _as_queries(model, forms)
+        decoder = with_cache(
+            to_onnx(model, one, forms), GroupedQuery(text.context_length), max(_LOOKED_AT, (text.window or 0) + 8)
+        )
         _check_uniform(decoder)
-        if all(entry.domain != DOMAIN for entry in decoder.proto.opset_import):
-            decoder.proto.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        pack_queries_keys_values(decoder.proto)
+        write_rms_norms(decoder.proto)
+        import_microsoft(decoder.proto)
         files = list(save_onnx(decoder.proto, folder))
         config = folder / CONFIG
         write_whole(config, [json.dumps(_config(decoder, target, text, model), indent=2).encode()])
@@ -57,6 +65,27 @@ class OnnxRuntimeBundler:
 
     def warm_up(self) -> None:
         import onnxruntime_genai  # noqa: F401
+
+
+def _as_queries(model: OnnxModel, forms: Mapping[str, Form]) -> dict[str, Form]:
+    """Keys and values as their queries are written, where their weights are stored alike: one product then makes all three."""
+    if model.quant is None:
+        return {}
+    weights = {
+        node.name: model.quant.weights.get(node.input[1]) for node in model.body.graph.node if len(node.input) > 1
+    }
+    return {
+        other: forms[query]
+        for query, *others in projections(model.body)
+        for other in others
+        if query in forms and _are_stored_alike(weights[query], weights[other])
+    }
+
+
+def _are_stored_alike(first: TensorQuant | None, second: TensorQuant | None) -> bool:
+    if first is None or second is None:
+        return False
+    return (first.dtype, first.block, first.axis) == (second.dtype, second.block, second.axis)
 
 
 def _check_uniform(decoder: CachedDecoder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,27 +12,42 @@ from onnx import TensorProto, helper
 
 from compressctl.graph.cached_decoder import MASK, Cached
 from compressctl.graph.edit import GraphEditor
+from compressctl.graph.rotary import tables
 
 DOMAIN = "com.microsoft"
 
 
-def write_attention(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
-    """Source: ONNX Runtime's ContribOperators.md, GroupQueryAttention: seqlens_k is the length of each text less one."""
-    attention = cached.attention
-    lengths, total, nodes = _lengths(editor, is_first=cached.layer == 0)
-    window: dict[str, Any] = {} if cached.window is None else {"local_window_size": cached.window}
-    node = helper.make_node(
-        "GroupQueryAttention",
-        [cached.queries, cached.keys, cached.values, cached.past_key, cached.past_value, lengths, total],
-        [cached.output, cached.present_key, cached.present_value],
-        attention.name.removesuffix("/Softmax") + "/GroupQueryAttention",
-        domain=DOMAIN,
-        num_heads=attention.heads,
-        kv_num_heads=attention.kv_heads,
-        scale=attention.scale,
-        **window,
-    )
-    return [*nodes, node]
+@dataclass(frozen=True)
+class GroupedQuery:
+    """Writes attention. positions: of the longest text, for the tables by which queries and keys are turned.
+
+    Source: ONNX Runtime's ContribOperators.md, GroupQueryAttention: seqlens_k is the length of each text less one.
+    """
+
+    positions: int
+    turns = True
+
+    def __call__(self, editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
+        attention = cached.attention
+        lengths, total, nodes = _lengths(editor, is_first=cached.layer == 0)
+        settings: dict[str, Any] = {} if cached.window is None else {"local_window_size": cached.window}
+        turning: list[str] = []
+        if cached.rotary is not None:
+            cosine, sine, made = tables(editor, cached.found, cached.rotary, self.positions)
+            nodes += made
+            turning, settings = [cosine, sine], {**settings, "do_rotary": 1}
+        node = helper.make_node(
+            "GroupQueryAttention",
+            [cached.queries, cached.keys, cached.values, cached.past_key, cached.past_value, lengths, total, *turning],
+            [cached.output, cached.present_key, cached.present_value],
+            attention.name.removesuffix("/Softmax") + "/GroupQueryAttention",
+            domain=DOMAIN,
+            num_heads=attention.heads,
+            kv_num_heads=attention.kv_heads,
+            scale=attention.scale,
+            **settings,
+        )
+        return [*nodes, node]
 
 
 def _lengths(editor: GraphEditor, *, is_first: bool) -> tuple[str, str, list[onnx.NodeProto]]:

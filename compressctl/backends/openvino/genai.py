@@ -41,14 +41,14 @@ class OpenVinoBundler:
         import openvino
 
         from compressctl.backends.openvino.nncf_weights import compress_weights
-        from compressctl.backends.openvino.scaled_dot_product import write_attention
+        from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct
         from compressctl.backends.openvino.stateful import make_stateful
         from compressctl.backends.openvino.translate import translated
 
         options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
         one = replace(target, batch_size=1, input_shapes={})
         proto = to_onnx(with_plain_attention(model), one)
-        decoder = with_cache(proto, write_attention, max(_LOOKED_AT, (text.window or 0) + 8))
+        decoder = with_cache(proto, ScaledDotProduct(), max(_LOOKED_AT, (text.window or 0) + 8))
         with FolderInWriting(folder) as scratch:
             source = save_onnx(decoder.proto, scratch)
             try:

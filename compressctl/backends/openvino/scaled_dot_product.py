@@ -32,7 +32,16 @@ class _Nodes:
         return self._editor.constant(np.asarray(value, dtype), "cache", part)
 
 
-def write_attention(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
+class ScaledDotProduct:
+    """Writes attention. OpenVINO finds the turning of queries and keys itself."""
+
+    turns = False
+
+    def __call__(self, editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
+        return _written(editor, cached)
+
+
+def _written(editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
     attention = cached.attention
     nodes = _Nodes(editor, attention.name.removesuffix("/Softmax"))
     mask = _mask(editor, cached, nodes)
