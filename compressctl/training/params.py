@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from compressctl.core.errors import Problem
 from compressctl.core.needs import Need, Needs, Section, TechniqueParams
+from compressctl.core.technique import ModelFacts
 
 
 class Augmentation(Section):
@@ -126,3 +129,42 @@ class TrainingParams(TechniqueParams):
         if self.warmup is not None:
             return self.warmup
         return 0.3 if self.schedule == "one-cycle" else 0.05
+
+
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class Lora(Section):
+    """Low-rank adapters: the weights stay as they are, and a product of two thin matrices beside each is trained."""
+
+    rank: int = Field(
+        8,
+        ge=1,
+        le=65_536,
+        description="inner size of each product B A, where a layer has a weight of out x in, B is out x rank and A rank x in; of a "
+        "convolution with groups, of each group's",
+    )
+    alpha: float = Field(16.0, gt=0, le=1e9, description="products are multiplied by alpha / rank")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of what enters a product that is set to 0 while it trains"
+    )
+    match: Pattern | Annotated[tuple[Pattern, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="shell-style pattern, or several, over names of layers and their types; matching nothing is an error. Default: "
+        "every Linear and convolution but those whose result is an output (heads), and those whose weight has a lower rank",
+    )
+
+
+class AdaptableParams(TrainingParams):
+    """Training that can be of low-rank adapters alone."""
+
+    lora: Lora | None = Field(
+        None,
+        description="train low-rank adapters instead of the weights, and add them to the weights at the end: nothing of them is left "
+        "in the network. BatchNorm's statistics follow the samples as in other training",
+    )
+
+    def problems(self, facts: ModelFacts) -> Iterator[Problem]:
+        yield from super().problems(facts)
+        if self.lora is not None and self.epochs == 0:
+            yield Problem("with 0 epochs no adapter is trained", "lora", "give epochs of 1 or more, or leave lora out")

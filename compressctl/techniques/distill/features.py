@@ -19,7 +19,7 @@ from compressctl.techniques.distill._setup import conclude, label_loss, prepare,
 from compressctl.techniques.distill._synthetic import Afresh
 from compressctl.techniques.distill.params import FeaturesParams
 from compressctl.training.data import TensorBatch
-from compressctl.training.loop import train
+from compressctl.training.lora.train import train_adaptable
 from compressctl.training.objective import Objective
 from compressctl.training.supervision.distances import squared_difference
 from compressctl.training.supervision.kd import as_classes, kl
@@ -59,7 +59,7 @@ def apply(model: Model, params: FeaturesParams, run: RunContext) -> StageResult:
     )
     if lesson.draw is not None:
         objective = Afresh(objective, lesson.draw, student.signature)
-    trained = train(student, objective, params, lesson.run, [ledger], teacher=CachedTeacher(teacher, 0))
+    trained = train_adaptable(student, objective, params, lesson.run, [ledger], teacher=CachedTeacher(teacher, 0))
     facts = {
         "layers": [{"teacher": pair.teacher, "student": pair.student} for pair in pairs],
         "method": params.method,

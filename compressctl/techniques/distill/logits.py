@@ -10,7 +10,7 @@ from compressctl.techniques.distill._preflight_warnings import warn_of_heat
 from compressctl.techniques.distill._setup import conclude, label_loss, prepare
 from compressctl.techniques.distill._synthetic import Afresh
 from compressctl.techniques.distill.params import LogitsParams
-from compressctl.training.loop import train
+from compressctl.training.lora.train import train_adaptable
 from compressctl.training.objective import Objective
 from compressctl.training.supervision.load_teacher import check_outputs
 from compressctl.training.supervision.loss_history import LossHistory
@@ -41,7 +41,7 @@ def apply(model: Model, params: LogitsParams, run: RunContext) -> StageResult:
     )
     if lesson.draw is not None:
         objective = Afresh(objective, lesson.draw, student.signature)
-    trained = train(student, objective, params, lesson.run, [ledger], teacher=teacher)
+    trained = train_adaptable(student, objective, params, lesson.run, [ledger], teacher=teacher)
     facts = {"loss_between_outputs": loss, "label_weight": label_weight, "loss_parts": ledger.by_part}
     result = replace(student, body=trained.network)
     return StageResult(result, {**conclude(lesson, trained.network), **facts, **trained.facts})

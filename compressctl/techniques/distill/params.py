@@ -13,7 +13,7 @@ from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, Section
 from compressctl.core.technique import ModelFacts, TechniqueSpec
-from compressctl.training.params import TrainingParams
+from compressctl.training.params import AdaptableParams
 from compressctl.training.supervision.params import (
     ORIGINAL,
     LossName,
@@ -51,7 +51,7 @@ class Student(Section):
         return self
 
 
-class DistillParams(TrainingParams):
+class DistillParams(AdaptableParams):
     """What both ways to distill share."""
 
     takes_quantized = True
@@ -119,6 +119,9 @@ class DistillParams(TrainingParams):
                 "student",
                 "give the student by `factory`, or put this stage before those that work on ONNX graphs",
             )
+        if self.lora is not None and self.student is not None and self.student.init == "random":
+            hint = "leave lora out, or let the student start from the teacher's channels (init: pruned)"
+            yield Problem("adapters add to weights that are worth keeping, and these are random", "lora", hint)
         by_onnx = self.has_onnx_teacher(facts)
         if by_onnx and self.data_free == "generated":
             hint = "use data_free: random, or give the teacher as a torch network"

@@ -11,7 +11,7 @@ from compressctl.core.needs import Need, Needs, Section, TechniqueParams
 from compressctl.core.patterns import Override
 from compressctl.core.technique import TechniqueSpec
 from compressctl.training.params import TrainingParams
-from compressctl.training.supervision.params import SupervisedParams
+from compressctl.training.supervision.params import RecoveryParams
 
 
 class RankRule(Section):
@@ -111,7 +111,7 @@ class Shared(TechniqueParams):
     regularization: Regularization | None = Field(
         None, description="training before the ranks are chosen; torch models only"
     )
-    finetune: SupervisedParams | None = Field(None, description="training of the pieces afterwards; torch models only")
+    finetune: RecoveryParams | None = Field(None, description="training of the pieces afterwards; torch models only")
 
     def needs(self) -> Needs:
         """Two samples, where there are any, show which layers of a network are called with which shapes; of a graph the call that is

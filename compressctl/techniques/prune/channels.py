@@ -33,6 +33,7 @@ from compressctl.techniques.prune.params import ChannelOverride, ChannelsParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.loop import train
+from compressctl.training.lora.train import train_adaptable
 from compressctl.training.objective import task_objective
 from compressctl.training.supervision.objective import objective_of
 
@@ -162,7 +163,7 @@ def _cut_once(
         found["norms_reestimated"] = recalibrate_bn(smaller.body, split, smaller.signature, samples=params.bn_samples)
     if params.finetune is not None:
         objective, hooks = objective_of(smaller, params.finetune, run)
-        trained = train(smaller, objective, params.finetune, run.part(f"after-{keep:.6f}"), hooks)
+        trained = train_adaptable(smaller, objective, params.finetune, run.part(f"after-{keep:.6f}"), hooks)
         smaller, found["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
     return smaller, found
 

@@ -14,7 +14,7 @@ from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.patterns import Override
 from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.training.params import TrainingParams
-from compressctl.training.supervision.params import SupervisedParams
+from compressctl.training.supervision.params import RecoveryParams
 
 Criterion = Literal["l1", "l2", "bn_scale", "fpgm", "taylor", "hessian", "activation", "random"]
 Scope = Literal["local", "global", "isomorphic", "measured"]
@@ -81,9 +81,7 @@ class ChannelsParams(TechniqueParams):
         1, ge=1, le=10_000, description="cuts that lead to the goal, with scores measured anew before each"
     )
     regularization: SparseLearning | None = Field(None, description="train channels towards zero before the first cut")
-    finetune: SupervisedParams | None = Field(
-        None, description="training after each cut; a later stage can do the rest"
-    )
+    finetune: RecoveryParams | None = Field(None, description="training after each cut; a later stage can do the rest")
     bn_samples: int = Field(
         2048,
         ge=0,
@@ -296,7 +294,7 @@ class UnstructuredParams(TechniqueParams):
         le=1_000_000,
         description="gradual: optimizer steps between cuts; by default there are about 100 cuts",
     )
-    finetune: SupervisedParams | None = Field(
+    finetune: RecoveryParams | None = Field(
         None, description="training that makes up for what is cut; iterative does it after each cut"
     )
     first_and_last: Literal["auto", "keep", "prune"] = Field(
@@ -402,6 +400,9 @@ def _schedules(params: UnstructuredParams) -> Iterator[Problem]:
         )
     if params.schedule != "one-shot" and params.finetune is not None and params.finetune.epochs == 0:
         yield Problem(f"schedule {params.schedule} needs epochs to train", "finetune.epochs", "give 1 or more")
+    if params.schedule == "gradual" and params.finetune is not None and params.finetune.lora is not None:
+        hint = "use schedule: one-shot or iterative, which train after each cut, or leave lora out"
+        yield Problem("gradual pruning moves the weights that adapters leave as they are", "finetune.lora", hint)
     if params.begin >= params.end:
         yield Problem(f"it begins at {params.begin:g} and ends at {params.end:g}", "begin", "begin before the end")
 

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from compressctl.core.author_code import AuthorCode
 from compressctl.core.needs import Need, Needs, Section
-from compressctl.training.params import TrainingParams
+from compressctl.training.params import AdaptableParams, TrainingParams
 
 ORIGINAL = "original"
 
@@ -97,6 +97,10 @@ class SupervisedParams(TrainingParams):
     def teacher_loss(self) -> TeacherLoss:
         """How outputs are compared."""
         return TeacherLoss(temperature=self.temperature)
+
+
+class RecoveryParams(SupervisedParams, AdaptableParams):
+    """Training that makes up for what a stage took away, of all weights or of low-rank adapters."""
 
 
 def teacher_needs(teacher: str | Network) -> tuple[Need, ...]:
