@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressctl.core.data import Split
+from compressctl.core.data import Split, tuples_of
 from compressctl.core.errors import StageError, TimeIsUpError, UsageError
 from compressctl.core.model import Signature, TorchModel
 from compressctl.core.technique import RunContext
@@ -155,7 +155,7 @@ def _begin(
         hold(split),
         processes,
         validation_of(run, model.signature, objective, params.batch_size, is_channels_last=is_channels_last),
-        params.epochs * math.ceil(len(split) / params.batch_size),
+        params.epochs * math.ceil(len(split) / tuples_of(split).whole(params.batch_size)),
         is_channels_last,
         file,
         start,
