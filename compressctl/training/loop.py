@@ -129,7 +129,7 @@ def _begin(
     if split is None or len(split) == 0:
         raise UsageError("training needs samples, and the train split is empty", hint="leave some samples in the data")
     check_training_labels(model, run)
-    check_batch_size(params, split, run.learning)
+    check_batch_size(params, split, run)
     others = other_outputs(model, params, run, teacher)
     if others is not None:
         others.tell(run.events)

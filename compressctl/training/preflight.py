@@ -64,8 +64,9 @@ def check_training_labels(model: Model, run: RunContext) -> None:
             check_labels(model, batch, run.learning)
 
 
-def check_batch_size(params: TrainingParams, split: Split, learning: Learning) -> None:
-    """Raise UsageError where a batch holds no whole tuple of samples that belong together, or a single pair where pairs are ranked."""
+def check_batch_size(params: TrainingParams, split: Split, run: RunContext) -> None:
+    """Raise UsageError where a batch holds no whole tuple of samples that belong together, or leaves a process a single pair where
+    pairs are ranked."""
     tuples = tuples_of(split)
     if params.batch_size < tuples.size:
         raise UsageError(
@@ -73,10 +74,12 @@ def check_batch_size(params: TrainingParams, split: Split, learning: Learning) -
             hint=f"choose a multiple of {tuples.size}, as 32; pairs count as two samples",
         )
     is_taught = getattr(params, "label_weight", None) != 0  # 0: a teacher alone
-    if is_taught and _ranks_pairs(split, learning) and tuples.whole(params.batch_size) < 2 * tuples.size:
+    least = 2 * tuples.size * run.processes
+    if is_taught and tuples.whole(params.batch_size) < least and _ranks_pairs(split, run.learning):
+        shared = f" for each of {run.processes} processes" if run.processes > 1 else ""
         raise UsageError(
-            f"batch_size: {params.batch_size} holds a single pair, and loss cosent ranks the pairs of a batch by their scores",
-            hint="choose 4 or more, as 32; loss cosine looks at each pair alone",
+            f"batch_size: {params.batch_size} holds a single pair{shared}, and loss cosent ranks the pairs of a batch by their scores",
+            hint=f"choose {least} or more, as {max(32, least)}; loss cosine looks at each pair alone",
         )
 
 

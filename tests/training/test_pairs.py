@@ -31,6 +31,7 @@ from compressctl.training.hooks import Hook  # noqa: E402
 from compressctl.training.in_memory import HeldDataset  # noqa: E402
 from compressctl.training.loop import train  # noqa: E402
 from compressctl.training.params import TrainingParams  # noqa: E402
+from compressctl.training.preflight import check_batch_size  # noqa: E402
 from compressctl.training.processes import Processes  # noqa: E402
 
 SIGNATURE = Signature((TensorSpec("x", "float32", ("batch", 1)),), ())
@@ -190,3 +191,26 @@ def test_a_training_has_as_many_steps_as_there_are_batches_of_whole_pairs(tmp_pa
 
     train(model, objective, params, run, [Steps()])
     assert told[-1] == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "message"),
+    [
+        (1, 1, "less than a whole tuple"),
+        (3, 1, "a single pair, and"),
+        (4, 1, ""),
+        (7, 2, "a single pair for each of 2"),
+        (8, 2, ""),
+    ],
+)
+def test_a_batch_must_hold_pairs_to_rank_in_every_process(
+    tmp_path: Path, batch_size: int, processes: int, message: str
+) -> None:
+    params = TrainingParams(batch_size=batch_size)
+    data = dataset(13)
+    run = RunContext(0, Events(), tmp_path, Target("onnxruntime"), data, task="embedding", processes=processes)
+    if not message:
+        check_batch_size(params, data.split("train"), run)
+        return
+    with pytest.raises(UsageError, match=message):
+        check_batch_size(params, data.split("train"), run)
