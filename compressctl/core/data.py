@@ -40,13 +40,38 @@ class Batch:
     expected: Mapping[str, np.ndarray] | None = None
 
 
+@dataclass(frozen=True)
+class Tuples:
+    """Samples in a row that belong together. size: how many, 2 for pairs, 1 where each stands alone.
+
+    score_range: of tuples whose labels are scores, the score of a cosine of 0 and that of a cosine of 1.
+    """
+
+    size: int = 1
+    score_range: tuple[float, float] = (0.0, 1.0)
+
+    def whole(self, samples: int) -> int:
+        """As many of these samples as make whole tuples; those of one tuple at least."""
+        return max(1, samples // self.size) * self.size
+
+
+ALONE = Tuples()
+
+
 class Split(Protocol):
-    """Samples that are read lazily. Reading twice gives the same samples in the same order."""
+    """Samples that are read lazily. Reading twice gives the same samples in the same order.
+
+    A split whose samples belong together in pairs or longer tuples has an attribute `tuples` of the type Tuples beside this; see `tuples_of`.
+    """
 
     def __len__(self) -> int: ...
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        """Batches of `size` samples, the last one possibly smaller; shuffled only when a seed is given."""
+        """Batches of `size` samples, the last one possibly smaller; shuffled only when a seed is given.
+
+        Shuffled are whole tuples, and every batch then holds whole ones: `size` is rounded by `Tuples.whole`. In the split's own order
+        batches have the size that was asked for, as a model of a fixed batch needs it.
+        """
         ...
 
 
@@ -84,15 +109,32 @@ def first_filled(data: Dataset | None, *names: SplitName) -> Split | None:
     return next((split for split in splits if len(split)), None)
 
 
-def parts_of(positions: np.ndarray, size: int, shuffle_seed: int | None) -> Iterator[np.ndarray]:
-    """`size` positions after `size` others, the last ones possibly fewer; shuffled only when a seed is given."""
+def tuples_of(split: Split) -> Tuples:
+    """How the split's samples belong together; each stands alone where it says nothing."""
+    found: Tuples = getattr(split, "tuples", ALONE)
+    return found
+
+
+def parts_of(
+    positions: np.ndarray, size: int, shuffle_seed: int | None, tuples: Tuples = ALONE
+) -> Iterator[np.ndarray]:
+    """`size` positions after `size` others, the last ones possibly fewer; shuffled only when a seed is given, then by whole tuples.
+
+    Raises UsageError where the positions are no whole tuples.
+    """
     import numpy as np
 
     if size < 1:
         raise UsageError(f"a batch of {size} samples cannot be read; the batch size is 1 or more")
-    order = positions if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(positions)
-    for start in range(0, len(order), size):
-        yield order[start : start + size].astype(np.int64)
+    if len(positions) % tuples.size:
+        raise UsageError(f"{len(positions)} samples are no whole tuples of {tuples.size}")
+    if shuffle_seed is None:
+        order, step = positions, size
+    else:
+        rows = positions.reshape(-1, tuples.size)
+        order, step = np.random.default_rng(shuffle_seed).permutation(rows).reshape(-1), tuples.whole(size)
+    for start in range(0, len(order), step):
+        yield order[start : start + step].astype(np.int64)
 
 
 def bind(batch: Batch, signature: Signature) -> dict[str, np.ndarray]:

@@ -32,6 +32,9 @@ Task = Literal[
 Loss = Callable[..., Any]
 """A function of a recipe author's, of outputs and labels as tensors, that gives a scalar tensor."""
 
+PairLoss = Literal["cosent", "cosine"]
+"""Losses between the vectors of pairs and the pairs' scores; see training/pair_losses.py."""
+
 Distance = Callable[[Any, Any], Any]
 """A function of a student's and a teacher's outputs as tensors that gives a scalar tensor."""
 
@@ -67,7 +70,10 @@ TASKS: dict[Task, TaskSpec] = {
         "mean_average_precision",
     ),
     "regression": TaskSpec("as many numbers per sample as the first output has", "r2"),
-    "embedding": TaskSpec("wanted vectors, or classes to train on; pairs' similarity to score with", "spearman"),
+    "embedding": TaskSpec(
+        "scores of pairs, one on both samples, which are two in a row (source: sentence_pairs); to train on, wanted vectors or classes too",
+        "spearman",
+    ),
     "language-model": TaskSpec(
         "the tokens themselves, (n, tokens); the data may leave them out. Training and measuring both shift: the logits at "
         "position t predict the label at t + 1. -100, and padding by attention_mask, do not count. Labels that are shifted already "
@@ -177,14 +183,15 @@ class ComparedResults(Protocol):
 
 @dataclass(frozen=True)
 class Learning:
-    """What labels teach. loss: the recipe author's function, or what the decoder's params define; None for the task's own.
+    """What labels teach. loss: the recipe author's function, what the decoder's params define, or one between pairs by name; None for
+    the task's own.
     distance: how the decoder's params say that a student's outputs are compared with a teacher's, None for what is usual.
 
     heads: by head, where labels have a field for each; place: of the output that it learns, weight: of its loss.
     """
 
     task: Task = "classification"
-    loss: Loss | None = None
+    loss: Loss | PairLoss | None = None
     heads: Mapping[str, Learning] = field(default_factory=dict)
     place: int = 0
     weight: float = 1.0

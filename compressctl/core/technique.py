@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compressctl.core.model import Form, Model, Signature
     from compressctl.core.source import MetricSpec
     from compressctl.core.target import Target
-    from compressctl.core.tasks import Decode, Distance, Loss, Task
+    from compressctl.core.tasks import Decode, Distance, Loss, PairLoss, Task
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class RunContext:
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
     technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. loss, distance, heads: the recipe
-    author's own loss or the decoder's, how its params compare a student with a teacher, and what the labels of several heads teach; `learning` holds
+    author's own loss, the decoder's or a named one, how its params compare a student with a teacher, and what the labels of several heads teach; `learning` holds
     them with the task. metric: what score
     counts in. decode: what reads results, which the metric takes, off outputs; None where it takes the first output. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
     and is found again by the same stage of the same recipe; None without a cache. processes: how many carry out this stage
@@ -138,7 +138,7 @@ class RunContext:
     open: Callable[[Model], Session] | None = None
     accept: Callable[[Model], Acceptance] | None = None
     task: Task = "classification"
-    loss: Loss | None = None
+    loss: Loss | PairLoss | None = None
     distance: Distance | None = None
     heads: Mapping[str, Learning] = field(default_factory=dict)
     metric: MetricSpec | None = None

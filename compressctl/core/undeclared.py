@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from compressctl.core.data import tuples_of
 from compressctl.core.needs import SPLITS, Need, Needs
 from compressctl.core.target import PLATFORM
 
 if TYPE_CHECKING:
-    from compressctl.core.data import Batch, Dataset, Split, SplitName
+    from compressctl.core.data import Batch, Dataset, Split, SplitName, Tuples
     from compressctl.core.target import Target
     from compressctl.core.technique import RunContext
 
@@ -110,6 +111,10 @@ class _Unlabelled:
 
     samples: Split
     technique: str
+
+    @property
+    def tuples(self) -> Tuples:
+        return tuples_of(self.samples)
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -22,7 +22,7 @@ from compressctl.core.target import PLATFORM, Target, resolve_profile
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.recipe.needs import stage_needs
 from compressctl.recipe.order import resolve_target
-from compressctl.recipe.schema import IfSlower, MetricSection, Recipe, Stage
+from compressctl.recipe.schema import FunctionSection, IfSlower, MetricSection, Recipe, Stage
 from compressctl.sources.fingerprint import existing, hash_file
 from compressctl.sources.load import dataset_fingerprint, model_fingerprint
 from compressctl.tasks.judge import called_by, judged_by, taught_by
@@ -140,7 +140,7 @@ def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
         place = f"heads.{name}." if name else ""
         if isinstance(where.metric, MetricSection):
             yield from author_code(where.metric, f"{place}metric")
-        if where.loss is not None:
+        if isinstance(where.loss, FunctionSection):
             yield from author_code(where.loss, f"{place}loss")
         if where.decode is not None:
             yield from author_code(where.decode.params, f"{place}decode")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from compressctl.core.backend import backends
 from compressctl.core.registry import Registry
 from compressctl.core.source import SplitSizes, datasets, decoders, metrics, model_sources
-from compressctl.core.tasks import Task
+from compressctl.core.tasks import PairLoss, Task
 from compressctl.core.technique import techniques
 from compressctl.recipe.schema import (
     IF_SLOWER,
@@ -44,7 +44,7 @@ def schema() -> dict[str, Any]:
     judged = {
         "task": {"enum": list(get_args(Task)), "default": "classification"},
         "metric": {"anyOf": [{"enum": metrics.names()}, _FUNCTION, _object(MetricSection, definitions)]},
-        "loss": {"anyOf": [_FUNCTION, _object(FunctionSection, definitions)]},
+        "loss": {"anyOf": [{"enum": list(get_args(PairLoss))}, _FUNCTION, _object(FunctionSection, definitions)]},
         "decode": {"anyOf": [{"enum": decoders.names()}, _FUNCTION, *_decoders(definitions)]},
     }
     split_keys = _object(SplitSizes, definitions)["properties"]

@@ -16,7 +16,7 @@ from compressctl.core.errors import Origin, Problem, RecipeError
 from compressctl.core.nearest import suggestion
 from compressctl.core.registry import Registry
 from compressctl.core.source import SplitSizes, datasets, decoders, metrics, model_sources
-from compressctl.core.tasks import TASKS, Task
+from compressctl.core.tasks import TASKS, PairLoss, Task
 from compressctl.core.technique import techniques
 from compressctl.recipe.compose import compose
 from compressctl.recipe.messages import problems_of
@@ -107,7 +107,7 @@ class _Reader:
         task: Task = self._choice(("task",), get_args(Task), "custom" if heads else "classification")
         if heads and task != "custom":
             self._problem("each of `heads` has a task of its own", ("task",), "leave the recipe's out")
-        metric, decode, loss = self._metric(task), self._decode(task), self._loss()
+        metric, decode, loss = self._metric(task), self._decode(task), self._loss(task)
         model = self._model(("model",))
         pipeline = self._pipeline()
         if pipeline is not None and model is not None and getattr(model.params, "states", None):
@@ -219,15 +219,23 @@ class _Reader:
             self._problem(f"{name} does not fit the task {task}", at, f"{name} is for {', '.join(fits)}")
         return name
 
-    def _loss(self, task: Task = "custom", under: tuple[Step, ...] = ()) -> FunctionSection | None:
-        """A function of the author's, by its place, or as a mapping with its arguments."""
+    def _loss(self, task: Task, under: tuple[Step, ...] = ()) -> FunctionSection | PairLoss | None:
+        """A function of the author's, by its place, or as a mapping with its arguments; or the name of a loss between pairs."""
         at = (*under, "loss")
         node = find(self.root, list(at))
         if node is None or node.value is None:
             return None
         if not isinstance(node.value, dict) and not _is_function(node.value):
-            self._problem(f"loss names a function, this is {shown(node.value)}", at, "write `loss: file.py:name`")
-            return None
+            name: PairLoss | None = next((name for name in get_args(PairLoss) if name == node.value), None)
+            if name is None:
+                hint = f"write `loss: file.py:name`; losses between pairs have names: {', '.join(get_args(PairLoss))}"
+                self._problem(f"loss names a function, this is {shown(node.value)}", at, hint)
+                return None
+            if task != "embedding":
+                words = f"{node.value} compares the vectors of pairs, and the task is {task}"
+                self._problem(words, at, "set `task: embedding`, or leave `loss` out for the task's own")
+                return None
+            return name
         (section,) = self._parts(_as_mapping(node), at, (FunctionSection,))
         return section if isinstance(section, FunctionSection) else None
 
@@ -567,7 +575,11 @@ def _judged(where: Recipe | Head) -> dict[str, Any]:
     """Metric, loss and decoder."""
     return {
         "metric": where.metric.model_dump(mode="json") if isinstance(where.metric, BaseModel) else where.metric_name,
-        **({"loss": where.loss.model_dump(mode="json")} if where.loss else {}),
+        **(
+            {"loss": where.loss.model_dump(mode="json") if isinstance(where.loss, BaseModel) else where.loss}
+            if where.loss
+            else {}
+        ),
         **({"decode": {"use": where.decode.use, **_set_values(where.decode.params)}} if where.decode else {}),
     }
 

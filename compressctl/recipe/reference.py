@@ -28,7 +28,7 @@ Every key of a recipe, written by `compressctl schema --markdown` from what chec
 | `task` | what the outputs mean, see [tasks](#tasks); default classification |
 | `heads` | several outputs by name, each with `task`, `output`, `metric`, `decode`, `loss` and `weight`, see [tasks](tasks.md) |
 | `metric` | what scores, by name or as `file.py:name`; default: the task's |
-| `loss` | what training lowers instead of the task's own loss: `file.py:name`, a function of outputs and labels as tensors |
+| `loss` | what training lowers instead of the task's own loss: `file.py:name`, a function of outputs and labels as tensors; `cosent` or `cosine` between pairs, see [transformers](transformers.md#training-on-pairs) |
 | `decode` | what reads results off outputs: a decoder's name, `file.py:name`, or `{use: ..., ...}`; default: the task's, see [tasks](tasks.md) |
 | `model`, `data` | a `source` and its keys, see [model sources](#model-sources) and [datasets](#datasets) |
 | `pipeline` | a `function` that calls the model (as its `role`) and other files (`models`, each with a `source`), and gives the results; or `stages` for each of several files, by name of `models`; see [tasks](tasks.md#files-that-work-together) |

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from compressctl.core.author_code import AuthorCode
 from compressctl.core.source import SplitSizes, model_sources
 from compressctl.core.target import Profile
-from compressctl.core.tasks import TASKS, Task
+from compressctl.core.tasks import TASKS, PairLoss, Task
 
 VERSION = "compressctl/v1"
 
@@ -337,7 +337,7 @@ class Head:
     output: str | None
     metric: str | MetricSection | None
     decode: DecodeSection | None
-    loss: FunctionSection | None
+    loss: FunctionSection | PairLoss | None
     weight: float = 1.0
 
     @property
@@ -377,7 +377,7 @@ class Recipe:
     resolved: the same as plain JSON-ready data, `extends`, `vars` and overrides applied, defaults included: what a lock
     file holds and what loads to an equal Recipe. export: deliverables, the target's own when none were given.
     unmatched: what becomes of a pattern in a stage's lists that fits nothing in the model. pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
-    task's own where none was given (loss: what training lowers, a function of the author's, likewise); None where the metric takes the first output as it is.
+    task's own where none was given (loss: what training lowers, a function of the author's or a loss between pairs by name, likewise); None where the metric takes the first output as it is.
     pipeline: the function and the files that the model works together with; it then gives the results, and the data are what it is given.
     search: what stages are looked for by; there are none then.
     """
@@ -397,7 +397,7 @@ class Recipe:
     pack: bool = False
     unmatched: Unmatched = "error"
     decode: DecodeSection | None = None
-    loss: FunctionSection | None = None
+    loss: FunctionSection | PairLoss | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
     pipeline: Pipeline | None = None
     search: SearchSection | None = None

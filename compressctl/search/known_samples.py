@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.core.data import Batch, Split, SplitName
+from compressctl.core.data import Batch, Split, SplitName, Tuples, tuples_of
 from compressctl.core.source import MetricSpec
 from compressctl.measure.score import predict, scoring_batch
 from compressctl.pipeline.executor import Executor
@@ -28,6 +28,10 @@ class _Some:
 
     own: Split
     most: int
+
+    @property
+    def tuples(self) -> Tuples:
+        return tuples_of(self.own)
 
     def __len__(self) -> int:
         return min(len(self.own), self.most)
@@ -62,6 +66,8 @@ def known_samples(executor: Executor) -> KnownSamples | None:
         return None
     validation, test = each[0], each[1]
     strays = math.sqrt(float(validation.var(ddof=1) + test.var(ddof=1)) / _PARTS)
+    if math.isnan(strays):  # a part of few pairs that all have the same score
+        return None
     better = float(validation.mean() - test.mean()) * (1 if metric.higher_is_better else -1)
     if strays == 0 or better <= _BEYOND_CHANCE * strays:
         return None
@@ -72,7 +78,8 @@ def _scores(executor: Executor, metric: MetricSpec, name: SplitName) -> np.ndarr
     """The original's, on each part; None without labels, or with too few samples."""
     workspace = executor.workspace
     split = scored_samples(workspace.dataset().split(name))
-    if len(split) < 2 * _PARTS:
+    size = tuples_of(split).size
+    if len(split) < 2 * _PARTS * size:
         return None
     model = workspace.original_graph()
     seen = predict(
@@ -85,5 +92,5 @@ def _scores(executor: Executor, metric: MetricSpec, name: SplitName) -> np.ndarr
     )
     if seen.labels is None:
         return None
-    parts = np.array_split(np.arange(len(seen.outputs)), _PARTS)
+    parts = [part.reshape(-1) for part in np.array_split(np.arange(len(seen.outputs)).reshape(-1, size), _PARTS)]
     return np.array([metric.score(seen.outputs[part], seen.labels[part]) for part in parts])

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressctl.core.data import Batch, ShapesDifferError, Split, SplitName, parts_of
+from compressctl.core.data import ALONE, Batch, ShapesDifferError, Split, SplitName, Tuples, parts_of
 from compressctl.sources.splits import Splits
 
 Read = Callable[[np.ndarray], tuple[Mapping[str, np.ndarray], np.ndarray | None]]
 """Inputs by name and labels of the samples at these positions, in that order; constants as they are.
 
-Raises ShapesDifferError where the samples cannot share a batch: then they are read one by one.
+Raises ShapesDifferError where the samples cannot share a batch: then they are read tuple by tuple, one by one where each stands alone.
 """
 
 ReadGroups = Callable[[np.ndarray], np.ndarray]
@@ -27,9 +27,10 @@ class SplitDataset:
     read: Read
     groups: ReadGroups | None = None
     constants: frozenset[str] = frozenset()
+    tuples: Tuples = ALONE
 
     def split(self, name: SplitName) -> Split:
-        return PositionSplit(self.splits.of(name), self.read, self.groups, self.constants)
+        return PositionSplit(self.splits.of(name), self.read, self.groups, self.constants, self.tuples)
 
 
 @dataclass(frozen=True)
@@ -61,19 +62,21 @@ class PositionSplit:
     read: Read
     groups: ReadGroups | None = None
     constants: frozenset[str] = frozenset()
+    tuples: Tuples = ALONE
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        for chosen in parts_of(self.positions, size, shuffle_seed):
+        at_least = 1 if shuffle_seed is None else self.tuples.size
+        for chosen in parts_of(self.positions, size, shuffle_seed, self.tuples):
             try:
                 yield self._batch(chosen)
             except ShapesDifferError:
-                if len(chosen) == 1:
+                if len(chosen) <= at_least:
                     raise
-                for position in chosen:
-                    yield self._batch(position[None])
+                for start in range(0, len(chosen), at_least):
+                    yield self._batch(chosen[start : start + at_least])
 
     def _batch(self, chosen: np.ndarray) -> Batch:
         inputs, labels = self.read(chosen)

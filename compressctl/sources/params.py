@@ -557,6 +557,17 @@ class SentencePairsParams(SourceParams):
     tokenizer: str = Field(min_length=1, description=_TOKENIZER)
     max_length: MaxLength = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
     padding: Padding = Field("max_length", description=_PADDING)
+    score_range: tuple[float, float] | None = Field(
+        None,
+        description="the score of texts that have nothing in common and that of texts that mean the same, as in [0, 5]: what `loss: cosine` "
+        "trains towards cosines of 0 and 1; default: the lowest and the highest score outside the test split, 0 and 1 where all are from -1 to 1",
+    )
+
+    @model_validator(mode="after")
+    def _from_low_to_high(self) -> SentencePairsParams:
+        if self.score_range is not None and self.score_range[0] >= self.score_range[1]:
+            raise ValueError("score_range is the lower score and then the higher one, as in [0, 5]")
+        return self
 
 
 class PythonDatasetParams(SourceParams):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from compressctl.core.data import Batch, Dataset, Split, SplitName, WrappedDataset
+from compressctl.core.data import Batch, Dataset, Split, SplitName, Tuples, WrappedDataset, tuples_of
 from compressctl.core.errors import UsageError
 from compressctl.core.model import Model, TorchModel
 from compressctl.core.tasks import UNLABELLED, Task
@@ -123,6 +123,10 @@ class CheckedSplit:
     name: SplitName
     dataset: CheckedDataset
     _is_checked: bool = False
+
+    @property
+    def tuples(self) -> Tuples:
+        return tuples_of(self.own)
 
     def __len__(self) -> int:
         return len(self.own)

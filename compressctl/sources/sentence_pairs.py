@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from compressctl.core.data import Dataset
+from compressctl.core.data import Dataset, Tuples
 from compressctl.core.errors import UsageError
 from compressctl.core.regular_files import open_regular_text
 from compressctl.core.source import SplitSizes
@@ -20,13 +20,13 @@ from compressctl.sources.params import Column, SentencePairsParams
 from compressctl.sources.splits import Splits, check_apart, choose
 from compressctl.sources.tokenizing import Tokenizer, tokenizer_file, tokenizer_files
 
-VERSION = 2
+VERSION = 3
 
 
 def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
     """Inputs input_ids, attention_mask and token_type_ids, int64 (n, tokens); labels (n,) float32, a pair's on both its samples.
 
-    Splits hold whole pairs, and their sizes count pairs. Raises UsageError with file:line for a row that lacks a column or whose
+    Splits and shuffled batches hold whole pairs, and the sizes of splits count pairs. Raises UsageError with file:line for a row that lacks a column or whose
     label is no number, MissingDependencyError without the library `tokenizers`.
     """
     paths = _paths(params, base)
@@ -42,10 +42,13 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
         return tokenizer.padded([encoded[position] for position in positions], length), labels[positions]
 
+    splits = Splits(*(_both(part) for part in (pairs.train, pairs.validation, pairs.calibration, pairs.test)))
+    learned = np.concatenate([splits.train, splits.validation, splits.calibration])
     return SplitDataset(
         classes=None,
-        splits=Splits(*(_both(part) for part in (pairs.train, pairs.validation, pairs.calibration, pairs.test))),
+        splits=splits,
         read=read,
+        tuples=Tuples(2, params.score_range or _score_range(labels[learned])),
     )
 
 
@@ -63,6 +66,13 @@ def _paths(params: SentencePairsParams, base: Path) -> list[Path]:
 def _both(pairs: np.ndarray) -> np.ndarray:
     """Positions of the two samples of each pair, one after the other."""
     return np.stack([2 * pairs, 2 * pairs + 1], axis=1).reshape(-1)
+
+
+def _score_range(scores: np.ndarray) -> tuple[float, float]:
+    """The scores of a cosine of 0 and of 1: the lowest and the highest, unless they may be cosines as they stand."""
+    if not scores.size or np.abs(scores).max() <= 1:
+        return 0.0, 1.0
+    return float(scores.min()), float(scores.max())
 
 
 def _read(path: Path, params: SentencePairsParams) -> list[tuple[str, str, float]]:

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from compressctl.core.errors import UsageError
 from compressctl.core.registry import load
 from compressctl.core.source import LoadDecoder, MetricSpec, decoders, metrics
-from compressctl.core.tasks import Decode, Distance, Judge, Learning, Loss
-from compressctl.recipe.schema import Head, MetricSection, Recipe, onnx_file
+from compressctl.core.tasks import Decode, Distance, Judge, Learning, Loss, PairLoss
+from compressctl.recipe.schema import FunctionSection, Head, MetricSection, Recipe, onnx_file
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.load import model_fingerprint
 from compressctl.sources.python_code import author_function, code_files
@@ -90,8 +90,10 @@ def _decode(where: Recipe | Head, base: Path, output: str | None) -> Decode | No
     return make(params, base)
 
 
-def _loss(where: Recipe | Head, base: Path, output: str | None) -> Loss | None:
-    """The recipe author's, or the one of the decoder that reads the output that is trained."""
+def _loss(where: Recipe | Head, base: Path, output: str | None) -> Loss | PairLoss | None:
+    """The one that the recipe names, its author's function or the one of the decoder that reads the output that is trained."""
+    if isinstance(where.loss, str):
+        return where.loss
     if where.loss is not None:
         from compressctl.tasks.author_functions import author_loss
 
@@ -122,7 +124,9 @@ def taught_by(recipe: Recipe) -> list[object]:
     for name, where in recipe.judges.items():
         head = [name, where.output, where.weight] if isinstance(where, Head) else []
         loss = where.loss
-        code = [] if loss is None else [source_fingerprint("loss", 1, loss, code_files(loss.function, recipe.base))]
+        code: list[object] = [loss] if isinstance(loss, str) else []
+        if isinstance(loss, FunctionSection):
+            code.append(source_fingerprint("loss", 1, loss, code_files(loss.function, recipe.base)))
         if where.decode is not None and any(
             (decoders.get(where.decode.use).loss, decoders.get(where.decode.use).distance)
         ):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressctl.core.data import Split
+from compressctl.core.data import Split, tuples_of
 from compressctl.core.model import Signature
 from compressctl.graph.torch_outputs import device_of
 from compressctl.training.data import tensor_batches
@@ -50,8 +50,9 @@ def recalibrate_bn(
 def _run(network: nn.Module, split: Split, signature: Signature, samples: int, batch_size: int) -> None:
     device = device_of(network)
     batches = tensor_batches(split, signature, batch_size, shuffle_seed=_SEED)
+    whole = tuples_of(split).whole(batch_size)
     with torch.no_grad():
-        for number, batch in enumerate(itertools.islice(batches, max(1, samples // batch_size))):
+        for number, batch in enumerate(itertools.islice(batches, max(1, samples // whole))):
             # A small rest would weigh as much as a whole batch, and a norm over a single value has no variance.
-            if number == 0 or len(batch.inputs[0]) == batch_size:
+            if number == 0 or len(batch.inputs[0]) == whole:
                 network(*(tensor.to(device) for tensor in batch.inputs))

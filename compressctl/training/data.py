@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressctl.core.data import Batch, Split, bind
+from compressctl.core.data import ALONE, Batch, Split, Tuples, bind, tuples_of
 from compressctl.core.model import Signature
 from compressctl.core.objects import as_objects
 from compressctl.core.undeclared import Undeclared
@@ -49,12 +49,14 @@ class TensorBatch:
     boxes; None without. heads: where several outputs have labels, instead.
 
     indices: (n,) int64, the samples' positions in the dataset; None where inputs stand for no sample of it.
+    tuples: how samples in a row belong together; the batch holds whole tuples.
     """
 
     inputs: tuple[Tensor, ...]
     labels: Labels | None
     indices: Tensor | None = None
     heads: HeadLabels | None = None
+    tuples: Tuples = ALONE
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -64,22 +66,26 @@ class TensorBatch:
         inputs = tuple(tensor[start:end] for tensor in self.inputs)
         labels = None if self.labels is None else self.labels[start:end]
         indices = None if self.indices is None else self.indices[start:end]
-        return TensorBatch(inputs, labels, indices, None if self.heads is None else self.heads.at(start, end))
+        heads = None if self.heads is None else self.heads.at(start, end)
+        return TensorBatch(inputs, labels, indices, heads, self.tuples)
 
     def to(self, device: torch.device, *, is_channels_last: bool = False) -> TensorBatch:
         """The same values on a device; is_channels_last: images stored the way that convolutions read fastest."""
         inputs = tuple(_placed(tensor, device, is_channels_last) for tensor in self.inputs)
         labels = None if self.labels is None else self.labels.to(device)
-        return TensorBatch(inputs, labels, self.indices, None if self.heads is None else self.heads.to(device))
+        heads = None if self.heads is None else self.heads.to(device)
+        return TensorBatch(inputs, labels, self.indices, heads, self.tuples)
 
 
 def tensor_batches(
     split: Split, signature: Signature, size: int, *, shuffle_seed: int | None = None
 ) -> Iterator[TensorBatch]:
-    for batch in split.batches(size, shuffle_seed=shuffle_seed):
+    """Batches of `size` samples, rounded to whole tuples where samples belong together, in any order."""
+    tuples = tuples_of(split)
+    for batch in split.batches(tuples.whole(size), shuffle_seed=shuffle_seed):
         arrays = bind(batch, signature)
         inputs = tuple(torch.as_tensor(arrays[spec.name]) for spec in signature.inputs)
-        yield TensorBatch(inputs, _labels(batch), torch.as_tensor(batch.indices), _heads(batch))
+        yield TensorBatch(inputs, _labels(batch), torch.as_tensor(batch.indices), _heads(batch), tuples)
 
 
 def _labels(batch: Batch) -> Labels | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compressctl.core.data import Batch, Split, SplitName, WrappedDataset, parts_of
+from compressctl.core.data import Batch, Split, SplitName, Tuples, WrappedDataset, parts_of, tuples_of
 from compressctl.core.feeds import take
 
 LARGEST_BYTES = 2 * 1024**3
@@ -45,6 +45,10 @@ class HeldSplit:
         self._samples: Batch | None = None
         self._is_passed_on = False
 
+    @property
+    def tuples(self) -> Tuples:
+        return tuples_of(self._split)
+
     def __len__(self) -> int:
         return len(self._split)
 
@@ -53,7 +57,7 @@ class HeldSplit:
         if samples is None:
             yield from self._split.batches(size, shuffle_seed=shuffle_seed)
             return
-        for chosen in parts_of(np.arange(len(self)), size, shuffle_seed):
+        for chosen in parts_of(np.arange(len(self)), size, shuffle_seed, self.tuples):
             yield take(samples, chosen)
 
     def _read(self) -> Batch | None:

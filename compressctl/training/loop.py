@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressctl.core.data import Split
+from compressctl.core.data import Split, tuples_of
 from compressctl.core.errors import StageError, TimeIsUpError, UsageError
 from compressctl.core.model import Signature, TorchModel
 from compressctl.core.technique import RunContext
@@ -30,7 +30,7 @@ from compressctl.training.optimizers import make_optimizer, set_step
 from compressctl.training.other_outputs import HoldingOutputs, OtherOutputs, other_outputs
 from compressctl.training.other_outputs import facts as other_facts
 from compressctl.training.params import TrainingParams
-from compressctl.training.preflight import check_training_labels
+from compressctl.training.preflight import check_batch_size, check_training_labels
 from compressctl.training.processes import Processes, join
 from compressctl.training.state import Position, TrainingState, fill, pack, snapshot, unpack
 from compressctl.training.supervision.teacher import CachedTeacher
@@ -129,6 +129,7 @@ def _begin(
     if split is None or len(split) == 0:
         raise UsageError("training needs samples, and the train split is empty", hint="leave some samples in the data")
     check_training_labels(model, run)
+    check_batch_size(params, split, run)
     others = other_outputs(model, params, run, teacher)
     if others is not None:
         others.tell(run.events)
@@ -155,7 +156,7 @@ def _begin(
         hold(split),
         processes,
         validation_of(run, model.signature, objective, params.batch_size, is_channels_last=is_channels_last),
-        params.epochs * math.ceil(len(split) / params.batch_size),
+        params.epochs * math.ceil(len(split) / tuples_of(split).whole(params.batch_size)),
         is_channels_last,
         file,
         start,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compressctl.core.data import ALONE, Tuples
 from compressctl.core.errors import UsageError
 from compressctl.core.tasks import TASKS, UNLABELLED, Learning, Loss, Task
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.numerics.next_token import next_token_loss
 from compressctl.training.data import TensorBatch
+from compressctl.training.pair_losses import pair_loss
 
 _CONTRAST_TEMPERATURE = 0.1
 
@@ -27,6 +29,12 @@ class Objective(Protocol):
     """
 
     def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor: ...
+
+
+class TaskLoss(Protocol):
+    """A mean loss of outputs and labels, samples along axis 0 of both; tuples: how they belong together."""
+
+    def __call__(self, outputs: Tensor, labels: Any, tuples: Tuples = ALONE) -> Tensor: ...
 
 
 def first_output(network: nn.Module, batch: TensorBatch) -> Tensor:
@@ -46,7 +54,7 @@ def task_objective(learning: Task | Learning, label_smoothing: float = 0.0) -> O
     def objective(network: nn.Module, batch: TensorBatch) -> Tensor:
         if batch.labels is None:
             raise UsageError("training needs labels, and the data has none", hint="name them in the data section")
-        return loss(first_output(network, batch), batch.labels)
+        return loss(first_output(network, batch), batch.labels, batch.tuples)
 
     return objective
 
@@ -61,16 +69,18 @@ def _heads_objective(heads: Mapping[str, Learning], label_smoothing: float) -> O
             )
         outputs = list(named_outputs(network(*batch.inputs)).values())
         parts = [
-            heads[name].weight * loss(outputs[heads[name].place], batch.heads[name]) for name, loss in losses.items()
+            heads[name].weight * loss(outputs[heads[name].place], batch.heads[name], batch.tuples)
+            for name, loss in losses.items()
         ]
         return torch.stack(parts).sum()
 
     return objective
 
 
-def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callable[[Tensor, Any], Tensor]:
-    """A mean loss of (outputs, labels), samples along axis 0 of both; labels are a tensor, for a function of the author's a `LabelList`
-    where they are texts or boxes. Raises UsageError where the task has none, and no function is named.
+def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> TaskLoss:
+    """The loss of outputs with labels, which are a tensor, for a function of the author's a `LabelList` where they are texts or boxes.
+
+    Raises UsageError where the task has none, and no function is named.
 
     classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. multi-label, frame-multi-label: binary
     cross-entropy of logits with as many labels of 0 and 1. regression: mean squared error. segmentation, token-classification, frame-classification:
@@ -79,31 +89,39 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
     tokens themselves (n, tokens); -100 does not count. See `numerics/next_token.py`.
     ranking: logistic loss of the differences between scores of samples of one query, of which one is more relevant (Burges et al. 2005,
     Learning to Rank using Gradient Descent, equation 3).
-    embedding: 1 - cosine to wanted vectors where labels are (n, d); where they are classes, each sample is told from the
-    batch's others by its own class (Khosla et al. 2020, supervised contrastive learning, equation 2).
+    embedding: CoSENT where samples are pairs with scores (n,), or the named loss between pairs, see `pair_losses.py`; 1 - cosine to wanted
+    vectors where labels are (n, d); where they are classes, each sample is told from the batch's others by its own class (Khosla et al. 2020,
+    supervised contrastive learning, equation 2).
     """
     if isinstance(learning, Learning) and learning.loss is not None:
-        return _authors(learning.loss)
+        named = learning.loss
+        if not isinstance(named, str):
+            return _authors(named)
+        return lambda outputs, labels, tuples=ALONE: pair_loss(named, outputs, labels, tuples)
     task = learning.task if isinstance(learning, Learning) else learning
     match task:
         case "classification":
-            return lambda outputs, labels: functional.cross_entropy(
+            return lambda outputs, labels, tuples=ALONE: functional.cross_entropy(
                 outputs.float(), labels, label_smoothing=label_smoothing
             )
         case "multi-label" | "frame-multi-label":
-            return lambda outputs, labels: functional.binary_cross_entropy_with_logits(
+            return lambda outputs, labels, tuples=ALONE: functional.binary_cross_entropy_with_logits(
                 outputs.float().flatten(1), labels.float().flatten(1)
             )
         case "ranking":
             return _pairwise_loss
         case "regression":
-            return lambda outputs, labels: functional.mse_loss(outputs.float().flatten(), labels.float().flatten())
+            return lambda outputs, labels, tuples=ALONE: functional.mse_loss(
+                outputs.float().flatten(), labels.float().flatten()
+            )
         case "segmentation":
-            return lambda outputs, labels: _loss_of_places(outputs, labels, label_smoothing)
+            return lambda outputs, labels, tuples=ALONE: _loss_of_places(outputs, labels, label_smoothing)
         case "token-classification" | "frame-classification":
-            return lambda outputs, labels: _loss_of_places(_classes_second(outputs), labels, label_smoothing)
+            return lambda outputs, labels, tuples=ALONE: _loss_of_places(
+                _classes_second(outputs), labels, label_smoothing
+            )
         case "language-model":
-            return lambda outputs, labels: next_token_loss(outputs, labels, label_smoothing)
+            return lambda outputs, labels, tuples=ALONE: next_token_loss(outputs, labels, label_smoothing)
         case "embedding":
             return _embedding_loss
     known = ", ".join(name for name, spec in TASKS.items() if spec.has_loss)
@@ -114,8 +132,8 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> Callab
     )
 
 
-def _authors(function: Loss) -> Callable[[Tensor, Any], Tensor]:
-    def loss(outputs: Tensor, labels: Any) -> Tensor:
+def _authors(function: Loss) -> TaskLoss:
+    def loss(outputs: Tensor, labels: Any, tuples: Tuples = ALONE) -> Tensor:
         found = function(outputs, labels)
         if not isinstance(found, Tensor) or found.numel() != 1:
             shown = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
@@ -152,7 +170,7 @@ def _loss_of_places(outputs: Tensor, labels: Tensor, label_smoothing: float) -> 
     )
 
 
-def _pairwise_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+def _pairwise_loss(outputs: Tensor, labels: Tensor, tuples: Tuples = ALONE) -> Tensor:
     """outputs: a score for each sample. labels: (n, 2), query and relevance. 0 for a batch without a pair to order."""
     if labels.ndim != 2 or labels.shape[1] != 2 or outputs.numel() != len(labels):
         raise UsageError(
@@ -166,14 +184,17 @@ def _pairwise_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return functional.softplus(scores - scores[:, None])[comes_before].mean()
 
 
-def _embedding_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+def _embedding_loss(outputs: Tensor, labels: Tensor, tuples: Tuples = ALONE) -> Tensor:
+    if tuples.size == 2 and labels.is_floating_point() and labels.ndim == 1:
+        return pair_loss("cosent", outputs, labels, tuples)
     vectors = outputs.float().flatten(1)
     if labels.is_floating_point() and labels.ndim > 1 and labels.flatten(1).shape == vectors.shape:
         return (1 - functional.cosine_similarity(vectors, labels.float().flatten(1))).mean()
     if labels.is_floating_point() or labels.ndim != 1:
         raise UsageError(
-            f"an embedding is trained on wanted vectors of its own size or on classes, and the labels are "
-            f"{list(labels.shape)} {str(labels.dtype).removeprefix('torch.')} for outputs {list(vectors.shape)}"
+            f"an embedding is trained on scores of pairs, wanted vectors of its own size or classes, and the labels are "
+            f"{list(labels.shape)} {str(labels.dtype).removeprefix('torch.')} for outputs {list(vectors.shape)}",
+            hint="numbers for single samples score pairs where the data say so, as `data: {source: sentence_pairs}` does",
         )
     return _supervised_contrast(functional.normalize(vectors), labels)
 

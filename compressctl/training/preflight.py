@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compressctl.core.data import Batch, Dataset
+from compressctl.core.data import Batch, Dataset, Split, tuples_of
 from compressctl.core.errors import UsageError
 from compressctl.core.failures import refused_in
 from compressctl.core.model import Model
 from compressctl.core.tasks import TASKS, UNLABELLED, Learning, Task
 from compressctl.core.technique import RunContext
+from compressctl.training.params import TrainingParams
 
 _FEW = 8
 
@@ -61,6 +62,33 @@ def check_training_labels(model: Model, run: RunContext) -> None:
         batch = next(run.data.split(name).batches(32), None)
         if batch is not None:
             check_labels(model, batch, run.learning)
+
+
+def check_batch_size(params: TrainingParams, split: Split, run: RunContext) -> None:
+    """Raise UsageError where a batch holds no whole tuple of samples that belong together, or leaves a process a single pair where
+    pairs are ranked."""
+    tuples = tuples_of(split)
+    if params.batch_size < tuples.size:
+        raise UsageError(
+            f"batch_size: {params.batch_size} is less than a whole tuple: {tuples.size} samples in a row of the data belong together",
+            hint=f"choose a multiple of {tuples.size}, as 32; pairs count as two samples",
+        )
+    is_taught = getattr(params, "label_weight", None) != 0  # 0: a teacher alone
+    least = 2 * tuples.size * run.processes
+    if is_taught and tuples.whole(params.batch_size) < least and _ranks_pairs(split, run.learning):
+        shared = f" for each of {run.processes} processes" if run.processes > 1 else ""
+        raise UsageError(
+            f"batch_size: {params.batch_size} holds a single pair{shared}, and loss cosent ranks the pairs of a batch by their scores",
+            hint=f"choose {least} or more, as {max(32, least)}; loss cosine looks at each pair alone",
+        )
+
+
+def _ranks_pairs(split: Split, learning: Learning) -> bool:
+    """Whether the loss is cosent, by name or since the labels of pairs are scores."""
+    if learning.task != "embedding" or tuples_of(split).size != 2 or learning.loss not in (None, "cosent"):
+        return False
+    labels = next(split.batches(1)).labels
+    return learning.loss == "cosent" or (labels is not None and labels.dtype.kind == "f" and labels.ndim == 1)
 
 
 def check_loss(model: Model, data: Dataset, learning: Learning) -> None:

@@ -32,15 +32,16 @@ class Processes:
         return self.index == 0
 
     def part(self, batch: TensorBatch) -> tuple[TensorBatch, float]:
-        """This process's samples of a batch, and their share of it; the shares of all processes sum to 1.
+        """This process's samples of a batch, in whole tuples, and their share of it; the shares of all processes sum to 1.
 
-        A batch with fewer samples than there are processes is worked on by all of them.
+        A batch with fewer tuples than there are processes is worked on by all of them.
         """
-        size = len(batch)
-        if size < self.count:
+        size = batch.tuples.size
+        count = len(batch) // size
+        if count < self.count:
             return batch, 1 / self.count
-        start, end = size * self.index // self.count, size * (self.index + 1) // self.count
-        return batch.part(start, end), (end - start) / size
+        start, end = count * self.index // self.count, count * (self.index + 1) // self.count
+        return batch.part(start * size, end * size), (end - start) / count
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of all processes' tensors; a sum of the same numbers in the same order everywhere."""

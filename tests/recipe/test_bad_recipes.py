@@ -124,6 +124,15 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "training on a loss that the task has not": (
         HEAD + DATA + "task: custom\nstages:\n  - {use: finetune}\n", "6:11", "the task custom has none",
     ),
+    "a loss between pairs for another task": (HEAD + DATA + "loss: cosent\n", "4:7", "compares the vectors of pairs, and the task is classification"),
+    "a loss that nobody knows": (HEAD + DATA + "task: embedding\nloss: cosinus\n", "5:7", "losses between pairs have names: cosent, cosine"),
+    "a loss between pairs for a head of another task": (
+        HEAD + DATA + "heads:\n  age: {task: regression, loss: cosine}\n", "5:33", "the task is regression",
+    ),
+    "a range of scores from high to low": (
+        HEAD + "data: {source: sentence_pairs, path: a, columns: {first: 0, second: 1, label: 2}, tokenizer: t, score_range: [5, 0]}\n",
+        "3:7", "the lower score and then the higher one",
+    ),
     "recovery on a loss that the task has not": (
         HEAD + DATA + "task: custom\nstages:\n  - {use: prune.channels, finetune: {epochs: 1}}\n", "6:11", "the task custom has none",
     ),

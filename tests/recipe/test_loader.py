@@ -18,6 +18,7 @@ from compressctl.recipe.as_yaml import as_yaml
 from compressctl.recipe.json_schema import schema
 from compressctl.recipe.loader import load
 from compressctl.recipe.schema import Recipe
+from compressctl.tasks.judge import taught_by
 
 BASE = """recipe: compressctl/v1
 model: {source: builtin, name: digits-resnet}
@@ -53,6 +54,16 @@ def test_what_was_resolved_loads_to_the_same_recipe(tmp_path: Path) -> None:
         recipe.stages,
         recipe.budget,
     )
+
+
+@pytest.mark.parametrize("name", ["cosent", "cosine"])
+def test_a_loss_between_pairs_has_a_name(tmp_path: Path, name: str) -> None:
+    recipe = _load(tmp_path, BASE + f"task: embedding\nloss: {name}\n")
+    assert recipe.loss == name
+    again = _load(tmp_path, yaml.safe_dump(recipe.resolved, sort_keys=False))
+    assert again.loss == name
+    assert taught_by(recipe) == [["embedding", name]] != taught_by(_load(tmp_path, BASE + "task: embedding\n"))
+    assert name in schema()["properties"]["loss"]["anyOf"][0]["enum"]
 
 
 def test_a_stage_without_id_is_named_by_its_technique(tmp_path: Path) -> None:

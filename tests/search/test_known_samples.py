@@ -10,9 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
+from compressctl.core.data import Tuples, tuples_of  # noqa: E402
 from compressctl.search.facts import read_facts  # noqa: E402
+from compressctl.search.known_samples import _Some  # noqa: E402
 from compressctl.search.search import _fairly_judged  # noqa: E402
 from compressctl.search.subject import Asked, subject_of  # noqa: E402
+from compressctl.sources.dataset import PositionSplit  # noqa: E402
 
 NETWORK = """
 from torch import nn
@@ -71,6 +74,17 @@ def written(folder: Path, *, has_test: bool, is_trained_on_all: bool) -> str:
     (folder / "wide.yaml").write_text(RECIPE.replace("TEST", own))
     fitted(folder, *(train if is_trained_on_all else samples(rng, 1000)))
     return str(folder / "wide.yaml")
+
+
+def test_samples_at_random_hold_whole_pairs() -> None:
+    positions = np.arange(200)
+    split = PositionSplit(positions, lambda chosen: ({"x": chosen[:, None]}, chosen // 2), tuples=Tuples(2))
+    some = _Some(split, 100)
+    read = np.concatenate([batch.indices for batch in some.batches(1)])
+    assert tuples_of(some) == Tuples(2)
+    assert len(read) == len(some)
+    assert np.array_equal(read[::2] + 1, read[1::2])
+    assert not np.array_equal(read, positions[:100])
 
 
 def test_samples_that_the_original_knows_do_not_choose(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from compressctl.core.data import Tuples, tuples_of
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources.params import SentencePairsParams
@@ -63,6 +64,25 @@ def test_two_samples_in_a_row_are_a_pair_in_every_split(folder: Path) -> None:
             seen.append(number)
         assert batch.inputs["attention_mask"][0].tolist() == [1, 1, 0, 0]
     assert sorted(seen) == list(range(20))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
+def test_shuffled_batches_hold_whole_pairs(folder: Path, batch_size: int) -> None:
+    split = load(_params(padding="longest"), SIZES, folder, seed=0).split("train")
+    batches = list(split.batches(batch_size, shuffle_seed=5))
+    assert all(np.array_equal(batch.indices[::2] + 1, batch.indices[1::2]) for batch in batches)
+    assert sorted(np.concatenate([batch.indices for batch in batches])) == sorted(
+        np.concatenate([batch.indices for batch in split.batches(100)])
+    )
+
+
+def test_the_range_of_scores_is_the_one_outside_the_test_split_unless_it_is_said(folder: Path) -> None:
+    own = SplitSizes(validation=4, calibration=5)
+    assert tuples_of(load(_params(test_path="test.tsv"), own, folder, 0).split("train")) == Tuples(2, (0, 4.75))
+    said = load(_params(test_path="test.tsv", score_range=[0, 5]), own, folder, 0)
+    assert tuples_of(said.split("test")) == Tuples(2, (0, 5))
+    (folder / "plain.tsv").write_text("".join(f"x\t{score}\ta\tb\n" for score in (0.25, 0.5, -0.5, 0.75) * 5))
+    assert tuples_of(load(_params(), SIZES, folder, 0).split("train")) == Tuples(2, (0, 1))
 
 
 def test_columns_have_names_or_positions(folder: Path) -> None:

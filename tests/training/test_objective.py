@@ -73,7 +73,7 @@ def test_embeddings_with_classes_are_told_apart() -> None:
     ("task", "labels", "message"),
     [
         ("custom", torch.zeros(2), "no loss for task 'custom'"),
-        ("embedding", torch.zeros(2), "wanted vectors of its own size or on classes"),
+        ("embedding", torch.zeros(2), "scores of pairs, wanted vectors of its own size or classes"),
         ("language-model", torch.zeros(2, dtype=torch.int64), r"\(samples, tokens, vocabulary\)"),
     ],
 )

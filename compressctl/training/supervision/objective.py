@@ -93,6 +93,6 @@ def first_loss(learning: Learning, label_smoothing: float) -> LabelLoss:
         labels = batch.labels if head is None or batch.heads is None else batch.heads[head]
         if labels is None:
             raise UsageError("label_weight asks for labels, and the data has none", hint="set label_weight: 0")
-        return loss(outputs, labels)
+        return loss(outputs, labels, batch.tuples)
 
     return of
