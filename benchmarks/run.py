@@ -91,6 +91,7 @@ BENCHMARKS = {
         ["benchmarks/distillation.py", "recipes/distill-resnet20.yaml", "--set", "stages.learn.epochs=8"], (DATA,)
     ),
     "low_rank": Benchmark(["benchmarks/low_rank.py"], (DATA,)),
+    "train_lm": Benchmark(["benchmarks/train_lm.py"], (DATA,)),
     "third_party": Benchmark(["benchmarks/third_party.py"]),
     "minilm": Benchmark(["benchmarks/minilm.py"], (DATA, MINILM)),
     "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
