@@ -55,9 +55,11 @@ class Cached:
 
 
 class Writer(Protocol):
-    """A runtime's own operators for one attention. turns: whether they turn queries and keys by their positions too."""
+    """A runtime's own operators for one attention."""
 
-    turns: bool
+    def turns(self, attention: Attention, rotary: Rotary) -> bool:
+        """Whether they turn queries and keys by their positions too."""
+        ...
 
     def __call__(self, editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]: ...
 
@@ -160,8 +162,10 @@ def _rewrite(editor: GraphEditor, layer: int, attention: Attention, window: int 
         shape: list[str | int | None] = [BATCH, attention.kv_heads, length, attention.head_size]
         place.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in made)
     found = index(graph)
-    plain = unturned(found, attention) if write.turns else None
-    attention, rotary = (attention, None) if plain is None else plain
+    plain = unturned(found, attention)
+    rotary = None
+    if plain is not None and write.turns(*plain):
+        attention, rotary = plain
     nodes: list[onnx.NodeProto] = []
     merged = _merged_after(found, attention.output)
     output = merged.output[0] if merged is not None else editor.new_name(f"{attention.name}_output")

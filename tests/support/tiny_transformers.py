@@ -99,3 +99,33 @@ def as_sentence_encoder(folder: Path, pooling: dict[str, Any], dense: bool = Fal
         torch.manual_seed(1)
         save_file({"linear.weight": torch.randn(8, 32), "linear.bias": torch.randn(8)}, place / "model.safetensors")
     return folder
+
+
+def write_byte_pairs(folder: Path) -> None:
+    """A byte-level tokenizer of 300 tokens, as language models have them: <s>, </s> and <pad> come first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<s>", "</s>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    fast.save_pretrained(folder)
+
+
+def language_model(folder: Path, **sizes: Any) -> Path:
+    """A Llama with grouped queries and its tokenizer."""
+    import torch
+    import transformers as t
+
+    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    grouped = {**SIZES, "vocab_size": 300, "num_key_value_heads": 2, "head_dim": 16, **special, **sizes}
+    torch.manual_seed(0)
+    t.LlamaForCausalLM(t.LlamaConfig(**grouped)).save_pretrained(folder)
+    write_byte_pairs(folder)
+    return folder

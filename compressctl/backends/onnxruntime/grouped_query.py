@@ -10,11 +10,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from compressctl.core.errors import StageError
+from compressctl.graph.attention import Attention
 from compressctl.graph.cached_decoder import MASK, Cached
 from compressctl.graph.edit import GraphEditor
-from compressctl.graph.rotary import tables
+from compressctl.graph.rotary import Rotary, tables
 
 DOMAIN = "com.microsoft"
+
+_STORED, _TURNED = 8, 16
+"""What sizes of heads must be multiples of: of all, and of those that the operator turns, as ONNX Runtime 1.32 checks."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,16 @@ class GroupedQuery:
     """
 
     positions: int
-    turns = True
+
+    def turns(self, attention: Attention, rotary: Rotary) -> bool:
+        return attention.head_size % _TURNED == 0 and rotary.size % _TURNED == 0
 
     def __call__(self, editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
         attention = cached.attention
+        if attention.head_size % _STORED:
+            raise StageError(
+                f"attention {attention.name}: heads of {attention.head_size} values, and ONNX Runtime's GroupQueryAttention takes multiples of {_STORED}"
+            )
         lengths, total, nodes = _lengths(editor, is_first=cached.layer == 0)
         settings: dict[str, Any] = {} if cached.window is None else {"local_window_size": cached.window}
         turning: list[str] = []

@@ -9,8 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from compressctl.graph.attention import Attention
 from compressctl.graph.cached_decoder import MASK, TOKENS, Cached
 from compressctl.graph.edit import GraphEditor
+from compressctl.graph.rotary import Rotary
 
 _HIDDEN = np.float32(np.finfo(np.float32).min)
 
@@ -35,7 +37,8 @@ class _Nodes:
 class ScaledDotProduct:
     """Writes attention. OpenVINO finds the turning of queries and keys itself."""
 
-    turns = False
+    def turns(self, attention: Attention, rotary: Rotary) -> bool:
+        return False
 
     def __call__(self, editor: GraphEditor, cached: Cached) -> Sequence[onnx.NodeProto]:
         return _written(editor, cached)

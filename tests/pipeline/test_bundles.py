@@ -1,0 +1,167 @@
+"""Language models as bundles, opened by the tools that serve them: what they write is what the network writes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from compressctl.cli.main import app
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+genai = pytest.importorskip("onnxruntime_genai")
+openvino_genai = pytest.importorskip("openvino_genai")
+
+from support.tiny_transformers import WORDS, language_model  # noqa: E402
+
+RECIPE = """
+recipe: compressctl/v1
+name: tiny
+task: language-model
+model: {source: huggingface, path: model}
+data: {source: text, files: [text.txt], tokenizer: model, window: 32, calibration: 4, validation: 4, test: 6}
+stages:
+  - {use: quantize.weights, bits: 8, if_slower: keep}
+export:
+  - {backend: onnxruntime, bundle: genai}
+  - {backend: openvino, bundle: genai}
+budget: {bundle: {size: 5MB, perplexity_rise: 1000}}
+"""
+_TOKENS = 16
+
+
+def _text(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    (folder / "text.txt").write_text(" ".join(random.choice(WORDS, 900)))
+
+
+def _apply(folder: Path, recipe: str, *options: str) -> tuple[int, str]:
+    (folder / "r.yaml").write_text(recipe)
+    arguments = ["apply", str(folder / "r.yaml"), "--output", str(folder / "run"), "--no-cache", *options]
+    done = CliRunner().invoke(app, arguments)
+    return done.exit_code, done.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("bundles")
+    language_model(folder / "model")
+    _text(folder)
+    code, said = _apply(folder, RECIPE, "--measure", "untimed")
+    assert code == 0, said
+    return folder
+
+
+def _greedy(folder: Path, prompt: list[int]) -> list[int]:
+    """What transformers writes: each token the likeliest, but for those that end a text."""
+    network = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    tokens = list(prompt)
+    for _ in range(_TOKENS):
+        with torch.no_grad():
+            logits = network(torch.tensor([tokens])).logits[0, -1]
+        logits[1] = -torch.inf
+        tokens.append(int(logits.argmax()))
+    return tokens[len(prompt) :]
+
+
+def _by_onnxruntime(bundle: Path, prompt: list[int]) -> list[int]:
+    model = genai.Model(str(bundle))
+    params = genai.GeneratorParams(model)
+    length = len(prompt) + _TOKENS
+    params.set_search_options(max_length=length, min_length=length)
+    generator = genai.Generator(model, params)
+    generator.append_tokens(np.array(prompt, np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    return [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
+
+
+def _by_openvino(bundle: Path, prompt: list[int]) -> list[int]:
+    import openvino
+
+    pipeline = openvino_genai.LLMPipeline(str(bundle), "CPU")
+    tokens = np.array([prompt], np.int64)
+    given = openvino_genai.TokenizedInputs(openvino.Tensor(tokens), openvino.Tensor(np.ones_like(tokens)))
+    found = pipeline.generate(given, max_new_tokens=_TOKENS, ignore_eos=True, do_sample=False)
+    return [int(token) for token in found.tokens[0]]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_float_bundles_write_what_the_network_writes(run: Path, seed: int) -> None:
+    prompt = np.random.default_rng(seed).integers(3, 300, 10).tolist()
+    wanted = _greedy(run / "model", prompt)
+    assert _by_onnxruntime(run / "run/artifacts/onnxruntime/baseline/genai", prompt) == wanted
+    assert _by_openvino(run / "run/artifacts/openvino/baseline/genai", prompt) == wanted
+
+
+def test_text_goes_in_and_comes_out(run: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
+    text = "the cat sat on a mat"
+    found = genai.Tokenizer(genai.Model(str(run / "run/artifacts/onnxruntime/genai")))
+    assert found.encode(text).tolist() == tokenizer.encode(text)
+    assert found.decode(found.encode(text)) == text
+    pipeline = openvino_genai.LLMPipeline(str(run / "run/artifacts/openvino/genai"), "CPU")
+    assert pipeline.get_tokenizer().encode(text).input_ids.data[0].tolist() == tokenizer.encode(text)
+    assert isinstance(pipeline.generate(text, max_new_tokens=4), str)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_report_says_what_the_bundle_is(run: Path, backend: str) -> None:
+    report = json.loads((run / "run/report.json").read_text())
+    part = next(one for one in report["backends"] if one["backend"] == backend)
+    bundle = part["bundle"]
+    files = list((run / "run" / bundle["folder"]).iterdir())
+    assert bundle["compressed"]["size_bytes"] == sum(file.stat().st_size for file in files)
+    assert bundle["compressed"]["size_bytes"] < bundle["baseline"]["size_bytes"]
+    # By the file with its cache, and by the plain file, over the same windows.
+    assert bundle["baseline"]["perplexity"] == pytest.approx(part["baseline"]["score"]["value"], rel=1e-4)
+    assert bundle["compressed"]["perplexity"] == pytest.approx(part["compressed"]["score"]["value"], rel=1e-2)
+    assert bundle["compressed"]["tokens_per_second"] is None
+    assert 0 < bundle["divergence"] < 1
+    page = (run / "run/report.html").read_text()
+    assert "As a bundle for" in page
+    assert {check["name"]: check["holds"] for check in report["budget"]} == {
+        "bundle.size": True,
+        "bundle.perplexity_rise": True,
+    }
+
+
+def test_a_model_without_a_tokenizer_gets_no_bundle(tmp_path: Path) -> None:
+    recipe = RECIPE.replace("{source: huggingface, path: model}", "{source: onnx, path: m.onnx}")
+    code, said = _apply(tmp_path, recipe)
+    assert code == 2
+    assert "a bundle needs the model's tokenizer" in " ".join(said.split())
+
+
+def test_a_limit_on_a_bundle_that_is_not_written_is_refused(tmp_path: Path) -> None:
+    recipe = RECIPE.replace("{backend: onnxruntime, bundle: genai}", "onnxruntime")
+    code, said = _apply(tmp_path, recipe)
+    assert code == 2
+    assert "budget.bundle" in said
+
+
+def test_what_is_not_timed_cannot_be_bounded(tmp_path: Path) -> None:
+    language_model(tmp_path / "model")
+    _text(tmp_path)
+    recipe = RECIPE.replace("size: 5MB", "tokens_per_second: 5")
+    code, said = _apply(tmp_path, recipe, "--measure", "untimed")
+    assert code == 2
+    assert "budget.bundle.tokens_per_second" in said
+
+
+@pytest.mark.slow
+def test_tokens_a_second_and_memory_are_measured(tmp_path: Path) -> None:
+    language_model(tmp_path / "model")
+    _text(tmp_path)
+    recipe = RECIPE.replace("  - {backend: openvino, bundle: genai}\n", "")
+    recipe = recipe.replace("size: 5MB", "tokens_per_second: 1, first_token_ms: 60000, memory: 10GB")
+    code, said = _apply(tmp_path, recipe, "--measure", "quick")
+    assert code == 0, said
+    found = json.loads((tmp_path / "run/report.json").read_text())["backends"][0]["bundle"]["compressed"]
+    assert [one["prompt_tokens"] for one in found["first_token"]] == [16, 32]
+    assert found["tokens_per_second"] > 1
+    memory = found["memory"]
+    assert memory["before_bytes"] < memory["load_peak_bytes"] <= memory["run_peak_bytes"]
+    assert found["full_context_tokens"] == 64
