@@ -22,6 +22,7 @@ from compressctl.core.bundle import Bundle, Continuation, ServedText
 from compressctl.core.errors import StageError
 from compressctl.core.model import OnnxModel
 from compressctl.core.quant import TensorQuant
+from compressctl.core.regular_files import read_regular
 from compressctl.core.target import Target
 from compressctl.core.whole_files import write_whole
 from compressctl.graph.cached_decoder import MASK, PAST, PRESENT, TOKENS, CachedDecoder, with_cache
@@ -29,6 +30,7 @@ from compressctl.graph.plain_attention import with_plain_attention
 from compressctl.graph.projections import projections
 
 CONFIG = "genai_config.json"
+_MOST_CONFIG = 1 << 20
 _LOOKED_AT = 64
 """Tokens at which masks are looked at, more where layers see so far alone."""
 _KIND = "decoder"
@@ -176,7 +178,7 @@ class OnnxRuntimeBundle:
         if self._session is None:
             import onnxruntime
 
-            config = json.loads((self._folder / CONFIG).read_text())
+            config = json.loads(read_regular(self._folder / CONFIG, _MOST_CONFIG))
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = _threads(config)
             self._session = onnxruntime.InferenceSession(
