@@ -33,6 +33,15 @@ class ServedText:
     vocabulary: int
     window: int | None = None
 
+    @property
+    def looked_at(self) -> int:
+        """Tokens of a text by which it is told how far back layers see: all that a text may have, as far as a table of their pairs is no burden."""
+        window = 0 if self.window is None else self.window + _BEYOND
+        return max(min(self.context_length, _MOST_LOOKED_AT), window)
+
+
+_MOST_LOOKED_AT, _BEYOND = 4096, 8
+
 
 @dataclass(frozen=True)
 class Bundle:

@@ -37,6 +37,9 @@ def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model
     """
     section = workspace.recipe.model
     text: ServedText = load(model_sources.get(section.source).text)(section.params, workspace.recipe.base)
+    known = model.signature.outputs[0].shape[-1]
+    if isinstance(known, int):  # a config may name them for another part of the network
+        text = replace(text, vocabulary=known)
     code = backends.get(target.backend).bundle
     assert code is not None
     root = workspace.folder / "artifacts" / target.backend

@@ -22,6 +22,7 @@ from compressctl.backends.onnxruntime.grouped_query import GroupedQuery  # noqa:
 from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct  # noqa: E402
 from compressctl.core.errors import StageError  # noqa: E402
 from compressctl.core.model import TensorSpec, TorchModel  # noqa: E402
+from compressctl.graph.cache_proof import prove  # noqa: E402
 from compressctl.graph.cached_decoder import CachedDecoder, with_cache  # noqa: E402
 from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.sources.huggingface.network import as_linear  # noqa: E402
@@ -185,3 +186,24 @@ def test_other_inputs_are_refused() -> None:
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["image"], ["y"])], "g", [value], [])
     with pytest.raises(StageError, match="takes image; a decoder"):
         with_cache(onnx.helper.make_model(graph), GroupedQuery(64), 40)
+
+
+@pytest.mark.parametrize("wrong", ["window", "turning", "scale"])
+def test_a_decoder_that_is_another_network_is_not_handed_over(wrong: str) -> None:
+    graph = _graph(_llama(initializer_range=0.3))
+    decoder = _for_onnxruntime(graph)
+    prove(graph, decoder, SIZES["vocab_size"], 64, is_float=True)
+    for node in decoder.proto.graph.node:
+        if node.op_type == "GroupQueryAttention":
+            kept = [entry for entry in node.attribute if entry.name != {"scale": "scale"}.get(wrong)]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            if wrong == "window":
+                node.attribute.append(onnx.helper.make_attribute("local_window_size", 5))
+            if wrong == "scale":
+                node.attribute.append(onnx.helper.make_attribute("scale", 1.0))
+            if wrong == "turning":
+                next(entry for entry in node.attribute if entry.name == "do_rotary").i = 0
+                del node.input[7:]
+    with pytest.raises(StageError, match="is not the network any more"):
+        prove(graph, decoder, SIZES["vocab_size"], 64, is_float=True)

@@ -25,14 +25,13 @@ from compressctl.core.quant import TensorQuant
 from compressctl.core.regular_files import read_regular
 from compressctl.core.target import Target
 from compressctl.core.whole_files import write_whole
+from compressctl.graph.cache_proof import prove
 from compressctl.graph.cached_decoder import MASK, PAST, PRESENT, TOKENS, CachedDecoder, with_cache
 from compressctl.graph.plain_attention import with_plain_attention
 from compressctl.graph.projections import projections
 
 CONFIG = "genai_config.json"
 _MOST_CONFIG = 1 << 20
-_LOOKED_AT = 64
-"""Tokens at which masks are looked at, more where layers see so far alone."""
 _KIND = "decoder"
 """GenAI's type of a model that is nothing but a decoder: https://github.com/microsoft/onnxruntime-genai, models/model_type.h."""
 
@@ -49,13 +48,13 @@ class OnnxRuntimeBundler:
         model = with_plain_attention(model)
         forms, notes = choose_forms(model, one)
         forms |= _as_queries(model, forms)
-        decoder = with_cache(
-            to_onnx(model, one, forms), GroupedQuery(text.context_length), max(_LOOKED_AT, (text.window or 0) + 8)
-        )
+        plain = to_onnx(model, one, forms)
+        decoder = with_cache(plain, GroupedQuery(text.context_length), text.looked_at)
         _check_uniform(decoder)
         pack_queries_keys_values(decoder.proto)
         write_rms_norms(decoder.proto)
         import_microsoft(decoder.proto)
+        prove(plain, decoder, text.vocabulary, text.context_length, is_float=model.quant is None)
         files = list(save_onnx(decoder.proto, folder))
         config = folder / CONFIG
         write_whole(config, [json.dumps(_config(decoder, target, text, model), indent=2).encode()])

@@ -21,14 +21,13 @@ from compressctl.core.model import OnnxModel
 from compressctl.core.quiet import quiet
 from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting, write_whole
+from compressctl.graph.cache_proof import prove
 from compressctl.graph.cached_decoder import MASK, TOKENS, with_cache
 from compressctl.graph.plain_attention import with_plain_attention
 
 MODEL = "openvino_model.xml"
 _KV_CACHE = {"float32": "f32", "int8": "u8"}
 """Read by OpenVINO from the model where a caller asks for nothing else; its own choice on processors is u8."""
-_LOOKED_AT = 64
-"""Tokens at which masks are looked at, more where layers see so far alone."""
 
 
 class OpenVinoBundler:
@@ -48,7 +47,8 @@ class OpenVinoBundler:
         options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
         one = replace(target, batch_size=1, input_shapes={})
         proto = to_onnx(with_plain_attention(model), one)
-        decoder = with_cache(proto, ScaledDotProduct(), max(_LOOKED_AT, (text.window or 0) + 8))
+        decoder = with_cache(proto, ScaledDotProduct(), text.looked_at)
+        prove(proto, decoder, text.vocabulary, text.context_length, is_float=model.quant is None)
         with FolderInWriting(folder) as scratch:
             source = save_onnx(decoder.proto, scratch)
             try:

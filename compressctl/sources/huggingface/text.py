@@ -15,8 +15,10 @@ _TRAVELS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
     "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
+_LONGEST_WINDOW = 8192
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 """Names of the longest text in configs, by family."""
+_WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size", "local_attention")
 
 
 def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
@@ -36,9 +38,13 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
         said = generation.get(f"{kind}_token_id", config.get(f"{kind}_token_id"))
         return named.get(kind) if said is None else said
 
-    length = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
+    length: Any = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
     if length is None or length < 2:
         raise UsageError(f"{folder / CONFIG} does not say how long a text may be", hint=f"add {_LENGTHS[0]}")
+    window = _window(config)
+    if window is not None and window > _LONGEST_WINDOW:
+        # Up to there all layers see everything, and nobody need find out how far they see beyond.
+        length, window = min(length, window), None
     start, ends, pad = token("bos"), token("eos"), token("pad")
     ends = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
     if not ends or not all(isinstance(end, int) for end in ends):
@@ -54,14 +60,15 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
         pad if isinstance(pad, int) else ends[0],
         length,
         int(config.get("vocab_size", 0)),
-        _window(config),
+        window,
     )
 
 
 def _window(config: Mapping[str, Any]) -> int | None:
     """How far back layers look that see the nearest tokens alone, where the config has such."""
-    width = config.get("sliding_window")
-    return width if isinstance(width, int) and config.get("use_sliding_window", True) else None
+    widths = [config.get(name) for name in _WINDOWS]
+    found = [width for width in widths if isinstance(width, int) and width > 0]
+    return max(found) if found and config.get("use_sliding_window", True) else None
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
