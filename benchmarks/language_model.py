@@ -31,10 +31,10 @@ _DISTILLED = "{use: distill.logits, epochs: 2, batch_size: 8, optimizer: adamw, 
 
 @dataclass(frozen=True)
 class Point:
-    """stages: of a recipe of ours; builder: options of ONNX Runtime GenAI's; nncf: arguments of nncf.compress_weights. bits: of most
+    """stages: of a recipe of ours; builder: options of ONNX Runtime GenAI's; nncf: arguments of nncf.compress_weights. widths: bits of the
     weights. train: windows that are learned, 0 for none."""
 
-    bits: int
+    widths: str
     stages: str | None = None
     builder: Sequence[str] = ()
     nncf: str | None = None
@@ -53,47 +53,55 @@ def _weights(bits: int, method: str, more: str = "") -> str:
 
 _SYMMETRIC = ", symmetric: true"
 _WIDE = ", overrides: [{match: '*down_proj*', bits: 8}, {match: '*v_proj*', bits: 8}]"
+_HEAD_8 = ", overrides: [{match: '*lm_head*', bits: 8}]"
+_HEAD_NEAREST = ", overrides: [{match: '*lm_head*', method: rtn}]"
 POINTS: dict[str, Point] = {
-    "float": Point(32, stages=""),
-    **{f"{bits} bits, {method}": Point(bits, _weights(bits, method)) for bits in (4, 8) for method in METHODS},
-    **{f"4 bits, {method}, symmetric": Point(4, _weights(4, method, _SYMMETRIC)) for method in METHODS},
-    "8 bits, rtn, symmetric": Point(8, _weights(8, "rtn", _SYMMETRIC)),
-    "4 bits, down and value projections 8, gptq, symmetric": Point(4, _weights(4, "gptq", _SYMMETRIC + _WIDE)),
-    "builder fp32": Point(32, builder=("-p", "fp32")),
-    "builder int4": Point(4, builder=("-p", "int4")),
-    "builder int4, k_quant": Point(4, builder=("-p", "int4", "--extra_options", "algo_config=k_quant")),
-    "builder int4, k_quant_mixed": Point(4, builder=("-p", "int4", "--extra_options", "algo_config=k_quant_mixed")),
-    "builder int8": Point(8, builder=("-p", "int8")),
-    "NNCF int4_asym, groups of 128, head 8 bits": Point(4, nncf="{'mode': 'INT4_ASYM'}"),
-    "NNCF int4_sym, groups of 32, all layers": Point(4, nncf="{'mode': 'INT4_SYM', 'group_size': 32, 'all_layers': True}"),
+    "float": Point("float", stages=""),
+    **{f"{bits} bits, {method}": Point(str(bits), _weights(bits, method)) for bits in (4, 8) for method in METHODS},
+    **{f"4 bits, {method}, symmetric": Point("4", _weights(4, method, _SYMMETRIC)) for method in METHODS},
+    "8 bits, rtn, symmetric": Point("8", _weights(8, "rtn", _SYMMETRIC)),
+    "4 bits, down and value projections 8, gptq, symmetric": Point("4 and 8", _weights(4, "gptq", _SYMMETRIC + _WIDE)),
+    "4 bits, head and embeddings 8, rtn, symmetric": Point("4 and 8", _weights(4, "rtn", _SYMMETRIC + _HEAD_8)),
+    "4 bits, gptq, head and embeddings rtn, symmetric": Point("4", _weights(4, "gptq", _SYMMETRIC + _HEAD_NEAREST)),
+    "builder fp32": Point("float", builder=("-p", "fp32")),
+    "builder int4": Point("4", builder=("-p", "int4")),
+    "builder int4, k_quant": Point("4", builder=("-p", "int4", "--extra_options", "algo_config=k_quant")),
+    "builder int4, k_quant_mixed": Point("4 and 8", builder=("-p", "int4", "--extra_options", "algo_config=k_quant_mixed")),
+    "builder int8": Point("8", builder=("-p", "int8")),
+    "NNCF int4_asym, groups of 128, head 8 bits": Point("4 and 8", nncf="{'mode': 'INT4_ASYM'}"),
+    "NNCF int4_sym, groups of 32, all layers": Point("4", nncf="{'mode': 'INT4_SYM', 'group_size': 32, 'all_layers': True}"),
     "NNCF int4_asym, groups of 32, all layers": Point(
-        4, nncf="{'mode': 'INT4_ASYM', 'group_size': 32, 'all_layers': True}"
+        "4", nncf="{'mode': 'INT4_ASYM', 'group_size': 32, 'all_layers': True}"
     ),
     "NNCF int4_asym, groups of 32, all layers, AWQ and scales on data": Point(
-        4, nncf="{'mode': 'INT4_ASYM', 'group_size': 32, 'all_layers': True, 'awq': True, 'scale_estimation': True}"
+        "4", nncf="{'mode': 'INT4_ASYM', 'group_size': 32, 'all_layers': True, 'awq': True, 'scale_estimation': True}"
     ),
-    "NNCF int8_asym": Point(8, nncf="{'mode': 'INT8_ASYM'}"),
+    "NNCF int8_asym": Point("8", nncf="{'mode': 'INT8_ASYM'}"),
 }  # fmt: skip
 TRAINED: dict[str, Point] = {
     "a layer less, distilled, 4 bits, symmetric": Point(
-        4, f"{{use: prune.layers, remove: 1, samples: 64}}, {_DISTILLED}, {_weights(4, 'gptq', _SYMMETRIC)}", train=1000
+        "4",
+        f"{{use: prune.layers, remove: 1, samples: 64}}, {_DISTILLED}, {_weights(4, 'gptq', _SYMMETRIC)}",
+        train=1000,
     ),
     "inner widths less 30 %, distilled, 4 bits, symmetric": Point(
-        4,
+        "4",
         "{use: prune.channels, keep: 0.85, of: parameters, scope: local, criterion: taylor, samples: 64}, "
         f"{_DISTILLED}, {_weights(4, 'gptq', _SYMMETRIC)}",
         train=1000,
     ),
 }
 PEERS = {
-    ("onnxruntime", 4): "builder int4",
-    ("onnxruntime", 8): "builder int8",
-    ("onnxruntime", 32): "builder fp32",
-    ("openvino", 4): "NNCF int4_asym, groups of 32, all layers",
-    ("openvino", 8): "NNCF int8_asym",
-    ("openvino", 32): "float",
+    ("onnxruntime", "float"): "builder fp32",
+    ("onnxruntime", "8"): "builder int8",
+    ("onnxruntime", "4"): "builder int4",
+    ("onnxruntime", "4 and 8"): "builder int4, k_quant_mixed",
+    ("openvino", "float"): "float",
+    ("openvino", "8"): "NNCF int8_asym",
+    ("openvino", "4"): "NNCF int4_sym, groups of 32, all layers",
+    ("openvino", "4 and 8"): "NNCF int4_asym, groups of 128, head 8 bits",
 }
-"""Whose perplexity and speed ours is held against."""
+"""Whose perplexity and speed those of the same widths are held against."""
 
 
 def main() -> int:
@@ -126,14 +134,19 @@ def _point(name: str) -> Point:
 
 
 def bundle_of(folder: Path, runtime: str, name: str) -> Path:
-    point, run = _point(name), folder / name
+    point, run = _point(name), folder / _slug(name)
     if name == "float":
         return run / "artifacts" / runtime / "baseline" / "genai"
     return run if point.stages is None else run / "artifacts" / runtime / "genai"
 
 
+def _slug(name: str) -> str:
+    """OpenVINO takes commas in a path for the end of it."""
+    return name.replace(", ", "-").replace(" ", "-").replace("%", "")
+
+
 def _is_made(name: str, folder: Path) -> bool:
-    return (folder / f"{name}.seconds").is_file()
+    return (folder / f"{_slug(name)}.seconds").is_file()
 
 
 def _made(name: str, model: Path, folder: Path, calibration: int) -> bool:
@@ -142,24 +155,33 @@ def _made(name: str, model: Path, folder: Path, calibration: int) -> bool:
         return True
     point, began = _point(name), time.monotonic()
     if point.stages is not None:
-        recipe = folder / f"{name}.yaml"
+        recipe = folder / f"{_slug(name)}.yaml"
         recipe.write_text(_recipe(point, model, calibration))
-        command = ["-m", "compressctl", "apply", str(recipe), "--output", str(folder / name), "--measure", "untimed"]
+        command = [
+            "-m",
+            "compressctl",
+            "apply",
+            str(recipe),
+            "--output",
+            str(folder / _slug(name)),
+            "--measure",
+            "untimed",
+        ]
     else:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.rmtree(folder / _slug(name), ignore_errors=True)
         if point.builder:
-            paths = ["-i", str(model), "-o", str(folder / name), "-e", "cpu", "-c", str(folder / "cache")]
+            paths = ["-i", str(model), "-o", str(folder / _slug(name)), "-e", "cpu", "-c", str(folder / "cache")]
             command = ["-m", "onnxruntime_genai.models.builder", *paths, *point.builder]
         else:
             source = bundle_of(folder, "openvino", "float")
             script = str(HERE / "language_model_nncf.py")
-            command = [script, str(source), str(folder / name), str(model), str(calibration), str(point.nncf)]
-    with (folder / f"{name}.log").open("w") as log:
+            command = [script, str(source), str(folder / _slug(name)), str(model), str(calibration), str(point.nncf)]
+    with (folder / f"{_slug(name)}.log").open("w") as log:
         code = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log, check=False).returncode
     taken = time.monotonic() - began
     print(f"{name}: {code}, {taken:.0f} s", file=sys.stderr, flush=True)
     if code == 0:
-        (folder / f"{name}.seconds").write_text(f"{taken:.1f}")
+        (folder / f"{_slug(name)}.seconds").write_text(f"{taken:.1f}")
     return code == 0
 
 
@@ -195,12 +217,12 @@ def _tell(results: Path, made: Sequence[str]) -> None:
         measured = json.loads((results / f"{runtime}.json").read_text())
         print(
             f"\n{tool}, {measured['windows']} windows of test.txt, {measured['tokens']:,} tokens; one thread, {measured['rounds']} rounds.\n\n"
-            "| bundle | all files | model alone | perplexity | against the peer of its bits | KL to float | tokens a second | "
+            "| bundle | all files | model alone | perplexity | against the peer of its widths | KL to float | tokens a second | "
             "times the peer's | first token of 32 | of 128 |\n|---|---|---|---|---|---|---|---|---|---|"
         )
         for name in made:
             if name in measured["bundles"]:
-                peer = PEERS[runtime, _point(name).bits]
+                peer = PEERS[runtime, _point(name).widths]
                 print(_row(name, measured["bundles"][name], compared(results, runtime, name, peer), peer == name))
 
 

@@ -109,11 +109,11 @@ def _score(runtime: str, name: str, folder: Path, windows: np.ndarray, scores: P
     losses, divergence, same = np.zeros(len(windows)), np.zeros(len(windows)), np.zeros(len(windows))
     for number, window in enumerate(windows):
         found = _log_probabilities(logits(window.tolist())[:-1])
-        losses[number] = -found[np.arange(_TAKEN), window[1:]].mean()
+        losses[number] = -found[np.arange(_TAKEN), window[1:]].mean(dtype=np.float64)
         if name == "float":
             reference[number] = found
-        before = np.asarray(reference[number], np.float64)
-        divergence[number] = (np.exp(before) * (before - found)).sum(1).mean()
+        before = np.asarray(reference[number])
+        divergence[number] = (np.exp(before) * (before - found)).sum(dtype=np.float64) / _TAKEN
         same[number] = (before.argmax(1) == found.argmax(1)).mean()
     np.savez(kept, losses=losses, divergence=divergence, same=same)
     print(f"{runtime}, {name}: perplexity {np.exp(losses.mean()):.2f}", file=sys.stderr, flush=True)
@@ -139,9 +139,10 @@ def _with_empty_cache(folder: Path) -> Callable[[list[int]], np.ndarray]:
 
 
 def _log_probabilities(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    found: np.ndarray = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return found
+    """In float32, normalised in float64."""
+    shifted = logits - logits.max(1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(1, keepdims=True, dtype=np.float64))
+    return (shifted - total).astype(np.float32)
 
 
 def _scored(scores: Path, name: str) -> dict[str, Any]:
