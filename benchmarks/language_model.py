@@ -86,7 +86,8 @@ TRAINED: dict[str, Point] = {
     ),
     "inner widths less 30 %, distilled, 4 bits, symmetric": Point(
         "4",
-        "{use: prune.channels, keep: 0.85, of: parameters, scope: local, criterion: taylor, samples: 64}, "
+        "{use: prune.channels, keep: 0.7, of: channels, scope: local, criterion: taylor, samples: 64, "
+        "overrides: [{match: '*', keep: 1}, {match: '*gate_proj*', keep: 0.7}, {match: '*up_proj*', keep: 0.7}]}, "
         f"{_DISTILLED}, {_weights(4, 'gptq', _SYMMETRIC)}",
         train=1000,
     ),
