@@ -47,6 +47,14 @@ def test_every_product_runs_on_integers_and_computes_what_onnxruntime_computes(t
     assert weights["int8"].elements == 2 * 8 * 8 * 9
 
 
+def test_a_folder_may_have_a_comma_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "4 bits, symmetric"
+    folder.mkdir()
+    artifact = BACKEND.build(residual_model(), _target(), folder)
+    inputs = {"x": np.zeros((1, 8, 6, 6), np.float32)}
+    assert np.isfinite(BACKEND.open(artifact, _target()).run(inputs)["y"]).all()
+
+
 def test_a_node_in_float_has_a_reason(tmp_path: Path) -> None:
     model = residual_model(float_nodes={"conv2": "the gate gave it back"})
     artifact = BACKEND.build(model, _target(), tmp_path)

@@ -14,6 +14,7 @@ import openvino
 from compressctl.backends.dialects.cpu import active_sites
 from compressctl.backends.dialects.weight_only import weight_only_products
 from compressctl.backends.onnx_file import save_onnx, to_onnx
+from compressctl.backends.openvino.convert import convert
 from compressctl.backends.openvino.nncf_weights import compress_weights
 from compressctl.backends.openvino.translate import translated
 from compressctl.backends.params import OpenVinoParams
@@ -54,7 +55,7 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
         steps = metadata(proto).get(KEY)
         source = save_onnx(proto, scratch)
         try:
-            converted = openvino.convert_model(str(source[0]))
+            converted = convert(source[0])
             _name_inputs(converted, [spec.name for spec in model.signature.inputs])
             if options.weights is not None:
                 converted = compress_weights(converted, options.weights)

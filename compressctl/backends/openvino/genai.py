@@ -39,6 +39,7 @@ class OpenVinoBundler:
     def write(self, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:
         import openvino
 
+        from compressctl.backends.openvino.convert import convert
         from compressctl.backends.openvino.nncf_weights import compress_weights
         from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct
         from compressctl.backends.openvino.stateful import make_stateful
@@ -52,7 +53,7 @@ class OpenVinoBundler:
         with FolderInWriting(folder) as scratch:
             source = save_onnx(decoder.proto, scratch)
             try:
-                converted = openvino.convert_model(str(source[0]))
+                converted = convert(source[0])
                 make_stateful(converted)
                 converted.set_rt_info(_KV_CACHE[options.kv_cache], ["runtime_options", "KV_CACHE_PRECISION"])
                 if options.weights is not None:
