@@ -134,6 +134,12 @@ class OpenVinoParams(StorageParams, CallParams, BundleParams):
     )
 
     @model_validator(mode="after")
+    def _cache_is_a_bundles(self) -> OpenVinoParams:
+        if self.kv_cache != "float32" and self.bundle is None:
+            raise ValueError("kv_cache is how a bundle keeps keys and values: add `bundle: genai`, or leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _packed_is_onnx(self) -> OpenVinoParams:
         only_in_ir = {
             "weights": self.weights,

@@ -20,7 +20,7 @@ class ServedText:
 
     folder: with the tokenizer. config: of the network, its names and values. files: what travels along as it is (tokenizer, chat
     template, configs). end_tokens: any of them ends a text. context_length: most tokens of a text, prompt included. window: how far
-    back layers look that see only the nearest tokens, None where all see everything.
+    back layers look that see only the nearest tokens, None where all see everything. notes: what its user must know.
     """
 
     folder: Path
@@ -32,6 +32,7 @@ class ServedText:
     context_length: int
     vocabulary: int
     window: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def looked_at(self) -> int:

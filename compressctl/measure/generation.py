@@ -12,7 +12,7 @@ import numpy as np
 
 from compressctl.core.bundle import Bundle, ServedText
 from compressctl.core.data import Split
-from compressctl.core.errors import StageError
+from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.machine import installed_version
 from compressctl.core.registry import load
@@ -61,8 +61,8 @@ class Texts:
         return np.array(tokens[:length], np.int64)
 
 
-def texts_of(split: Split | None, vocabulary: int) -> Texts:
-    """Without padding. Random tokens where there is no split."""
+def texts_of(split: Split | None, vocabulary: int, longest: int) -> Texts:
+    """Without padding. Random tokens where there is no split. Raises UsageError for samples of more than `longest` tokens."""
     if split is None or len(split) == 0:
         random = np.random.default_rng(0).integers(0, vocabulary, (_PROMPTS, 64))
         return Texts(tuple((row, row) for row in random), are_random=True)
@@ -73,9 +73,14 @@ def texts_of(split: Split | None, vocabulary: int) -> Texts:
             raise StageError("the data give no tokens, which bundles are measured on")
         mask = batch.inputs.get("attention_mask")
         is_real = np.ones(tokens.shape[1], bool) if mask is None else np.asarray(mask[0]) != 0
+        if is_real.sum() > longest:
+            raise UsageError(
+                f"the data's samples have {is_real.sum():,} tokens, and a text of the bundle has {longest:,} at most",
+                hint="make them shorter, as with data.window",
+            )
         if is_real.sum() > 1:
             found.append((tokens[0][is_real].astype(np.int64), labels[0][is_real]))
-    return Texts(tuple(found)) if found else texts_of(None, vocabulary)
+    return Texts(tuple(found)) if found else texts_of(None, vocabulary, longest)
 
 
 def measure_bundles(

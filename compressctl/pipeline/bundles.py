@@ -9,6 +9,7 @@ from pathlib import Path
 from compressctl.core.backend import backends
 from compressctl.core.bundle import Bundle, Bundler, ServedText
 from compressctl.core.data import Dataset, SplitName
+from compressctl.core.errors import UsageError
 from compressctl.core.model import OnnxModel
 from compressctl.core.registry import load
 from compressctl.core.source import model_sources
@@ -16,6 +17,7 @@ from compressctl.core.target import Target
 from compressctl.measure.generation import Rounds, measure_bundles, texts_of
 from compressctl.measure.results import BundleResult
 from compressctl.pipeline.workspace import Workspace, in_float32
+from compressctl.recipe.schema import Recipe
 
 FOLDER = "genai"
 
@@ -28,6 +30,18 @@ class Bundles:
     code: str
     baseline: Bundle
     compressed: Bundle
+
+
+def check_servable(recipe: Recipe) -> None:
+    """What the model's folder and the recipe alone tell, before any work: raises UsageError for a folder that lacks what serving needs, and for
+    windows of text that are longer than the network's."""
+    text: ServedText = load(model_sources.get(recipe.model.source).text)(recipe.model.params, recipe.base)
+    window = getattr(recipe.data.params, "window", None) if recipe.data is not None else None
+    if isinstance(window, int) and window > text.context_length:
+        raise UsageError(
+            f"data.window is {window:,} tokens, and a text of the bundle has {text.context_length:,} at most",
+            hint=f"set data.window to {text.context_length} or less",
+        )
 
 
 def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model: OnnxModel) -> Bundles:
@@ -58,7 +72,7 @@ def measured(
 ) -> BundleResult:
     """rounds: how long to time, None where nothing is timed."""
     text = bundles.text
-    texts = texts_of(None if dataset is None else dataset.split(judged_on), text.vocabulary)
+    texts = texts_of(None if dataset is None else dataset.split(judged_on), text.vocabulary, text.context_length)
     events = workspace.events.within(f"measure-{target.backend}")
     subjects = (bundles.baseline, bundles.compressed)
     return measure_bundles(*subjects, bundles.code, texts, text, target.threads, rounds, workspace.folder, events)

@@ -51,7 +51,8 @@ def check_extras(spec: BackendSpec, options: Mapping[str, Any]) -> None:
 
 
 def check_installed(recipe: Recipe) -> None:
-    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work."""
+    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work, and UsageError for
+    a model whose folder lacks what a bundle needs."""
     _check_metrics(recipe)
     for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export)]):
         spec: BackendSpec = backends.get(name)
@@ -63,6 +64,10 @@ def check_installed(recipe: Recipe) -> None:
             reasons = "; ".join(found.missing) or f"{device.upper()}: it has no such device"
             raise MissingDeviceError(f"{name} cannot run on {device} here: {reasons}", hint="set target.device: cpu")
         check_extras(spec, export_options(recipe, name))
+    if any(getattr(entry.params, "bundle", None) is not None for entry in recipe.export):
+        from compressctl.pipeline.bundles import check_servable
+
+        check_servable(recipe)
 
 
 def _check_metrics(recipe: Recipe) -> None:

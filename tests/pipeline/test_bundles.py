@@ -16,6 +16,9 @@ openvino_genai = pytest.importorskip("openvino_genai")
 
 from support.tiny_transformers import WORDS, language_model  # noqa: E402
 
+from compressctl.sources.huggingface.text import served_text  # noqa: E402
+from compressctl.sources.params import HuggingFaceParams  # noqa: E402
+
 RECIPE = """
 recipe: compressctl/v1
 name: tiny
@@ -149,6 +152,61 @@ def test_what_is_not_timed_cannot_be_bounded(tmp_path: Path) -> None:
     code, said = _apply(tmp_path, recipe, "--measure", "untimed")
     assert code == 2
     assert "budget.bundle.tokens_per_second" in said
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said"),
+    [
+        ("no tokenizer", "has no tokenizer.json"),
+        ("no end", "does not say which token ends a text"),
+        ("long windows", "data.window is 32 tokens, and a text of the bundle has 16 at most"),
+    ],
+)
+def test_what_the_folder_lacks_is_said_before_any_work(tmp_path: Path, spoiled: str, said: str) -> None:
+    model = language_model(tmp_path / "model", max_position_embeddings=16 if spoiled == "long windows" else 64)
+    _text(tmp_path)
+    if spoiled == "no tokenizer":
+        (tmp_path / "words").mkdir()
+        (model / "tokenizer.json").rename(tmp_path / "words" / "tokenizer.json")
+    if spoiled == "no end":
+        for name, key in (
+            ("config", "eos_token_id"),
+            ("generation_config", "eos_token_id"),
+            ("tokenizer_config", "eos_token"),
+        ):
+            path = model / f"{name}.json"
+            path.write_text(json.dumps({**json.loads(path.read_text()), key: None}))
+    code, output = _apply(
+        tmp_path, RECIPE.replace("tokenizer: model", "tokenizer: words") if spoiled == "no tokenizer" else RECIPE
+    )
+    assert code == 2
+    assert said in " ".join(output.split())
+    assert not (tmp_path / "run" / "artifacts").exists()
+
+
+def test_a_cache_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    code, output = _apply(
+        tmp_path, RECIPE.replace("{backend: openvino, bundle: genai}", "{backend: openvino, kv_cache: int8}")
+    )
+    assert code == 2
+    assert "add `bundle: genai`" in " ".join(output.split())
+
+
+def test_texts_end_where_a_network_changes_its_tables_of_positions(tmp_path: Path) -> None:
+    """Keys that are kept were turned by the first tables, which the whole text then would not have."""
+    half = [1.0] * 8
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": half,
+        "long_factor": [4.0] * 8,
+        "factor": 4.0,
+    }
+    rope["original_max_position_embeddings"] = 16
+    folder = language_model(tmp_path / "model", max_position_embeddings=64, rope_parameters=rope)
+    text = served_text(HuggingFaceParams(path=str(folder)), tmp_path)
+    assert text.context_length == 16
+    assert "longrope" in text.notes[0]
 
 
 @pytest.mark.slow

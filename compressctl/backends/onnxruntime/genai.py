@@ -59,7 +59,7 @@ class OnnxRuntimeBundler:
         config = folder / CONFIG
         write_whole(config, [json.dumps(_config(decoder, target, text, model), indent=2).encode()])
         copied = [Path(shutil.copyfile(file, folder / file.name)) for file in text.files]
-        return Bundle("onnxruntime", folder, (*files, config, *copied), notes)
+        return Bundle("onnxruntime", folder, (*files, config, *copied), (*notes, *text.notes))
 
     def open(self, folder: Path, threads: int) -> OnnxRuntimeBundle:
         return OnnxRuntimeBundle(folder)
@@ -94,7 +94,7 @@ def _check_uniform(decoder: CachedDecoder) -> None:
         if len(set(sizes)) > 1:
             raise StageError(
                 f"layers have different numbers of {name} ({', '.join(map(str, sizes))}), and ONNX Runtime GenAI allocates one size for all",
-                hint="cut the same share in every layer: `scope: uniform` where the technique has it",
+                hint="cut the same share in every layer, as `scope: local` of prune.heads does",
             )
 
 

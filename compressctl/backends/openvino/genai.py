@@ -66,7 +66,7 @@ class OpenVinoBundler:
         config = folder / "config.json"
         write_whole(config, [json.dumps(dict(text.config), indent=2).encode()])
         files += [config, *(Path(shutil.copyfile(file, folder / file.name)) for file in text.files)]
-        return Bundle("openvino", folder, tuple(files))
+        return Bundle("openvino", folder, tuple(files), text.notes)
 
     def open(self, folder: Path, threads: int) -> OpenVinoBundle:
         return OpenVinoBundle(folder, threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,14 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
     if window is not None and window > _LONGEST_WINDOW:
         # Up to there all layers see everything, and nobody need find out how far they see beyond.
         length, window = min(length, window), None
+    notes: tuple[str, ...] = ()
+    short = _short_tables(config)
+    if short is not None and short < length:
+        notes = (
+            f"texts of at most {short:,} tokens: the network turns longer ones by other tables from their first token on (longrope), which keys "
+            "that are kept cannot follow",
+        )
+        length = short
     start, ends, pad = token("bos"), token("eos"), token("pad")
     ends = tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
     if not ends or not all(isinstance(end, int) for end in ends):
@@ -61,6 +69,7 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
         length,
         int(config.get("vocab_size", 0)),
         window,
+        notes,
     )
 
 
@@ -69,6 +78,22 @@ def _window(config: Mapping[str, Any]) -> int | None:
     widths = [config.get(name) for name in _WINDOWS]
     found = [width for width in widths if isinstance(width, int) and width > 0]
     return max(found) if found and config.get("use_sliding_window", True) else None
+
+
+def _short_tables(config: Mapping[str, Any]) -> int | None:
+    """The longest text that a network with tables of two kinds (LongRoPE, Ding et al. 2024) turns by the first kind; None for others."""
+    if not any("longrope" in (part.get("rope_type"), part.get("type")) for part in _objects(config)):
+        return None
+    lengths = (part.get("original_max_position_embeddings") for part in _objects(config))
+    return next((length for length in lengths if isinstance(length, int) and length > 1), None)
+
+
+def _objects(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A config and what is nested in it."""
+    yield config
+    for value in config.values():
+        if isinstance(value, dict):
+            yield from _objects(value)
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
