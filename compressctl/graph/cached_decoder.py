@@ -128,10 +128,12 @@ def _windows(body: onnx.ModelProto, attentions: Sequence[Attention], longest: in
 
 def _window(attention: Attention, mask: np.ndarray | None, longest: int) -> int | None:
     if mask is None or mask.shape[-2:] != (longest, longest) or mask.size != longest**2:
-        raise StageError(f"attention {attention.name} sees tokens behind its own: the network is no decoder")
+        raise StageError(f"attention {attention.name} sees tokens after its own: the network is no decoder")
     mask = mask.reshape(longest, longest)
     is_seen = mask > _HIDDEN
     back = np.arange(longest)[:, None] - np.arange(longest)[None, :]
+    if is_seen[back < 0].any():
+        raise StageError(f"attention {attention.name} sees tokens after its own: the network is no decoder")
     width = int(is_seen[-1].sum())
     if not np.array_equal(is_seen, (back >= 0) & (back < width)) or np.any(mask[is_seen] != 0):
         raise StageError(

@@ -171,7 +171,7 @@ def test_tables_for_long_texts_are_not_in_the_file() -> None:
 
 def test_a_network_that_sees_later_tokens_is_no_decoder() -> None:
     made = transformers.BertForMaskedLM(transformers.BertConfig(**SIZES))
-    with pytest.raises(StageError, match="sees tokens behind its own"):
+    with pytest.raises(StageError, match="sees tokens after its own"):
         with_cache(_graph(made), GroupedQuery(64), 40)
 
 
