@@ -42,7 +42,7 @@ class Rounds:
     rounds: int
 
 
-STANDARD, QUICK = Rounds(3, 5), Rounds(2, 2)
+STANDARD, QUICK = Rounds(6, 3), Rounds(2, 2)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,13 @@ _FOLLOWERS = (
 Their definitions are the same in every opset that is written."""
 
 
-def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tuple[str, ...]]:
-    """Form by node, and what was measured, in words. Products alike are measured once. Empty without such layers."""
+def choose_forms(
+    model: OnnxModel, target: Target, followers: Mapping[str, str] | None = None
+) -> tuple[dict[str, Form], tuple[str, ...]]:
+    """Form by node, and what was measured, in words. Products alike are measured once. Empty without such layers.
+
+    followers: products that take the form of another, which stores its weight alike, and are not measured.
+    """
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
     nodes = {node.name: (node, found) for place, found in places(model.body.graph) for node in place.node}
@@ -86,7 +91,10 @@ def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tup
         node, found = nodes[name]
         chosen[name], words = _of_recurrent(node, found, model.quant, sizes.get(node.input[0]), target)
         notes.append(f"{name}: {words}")
+    followers = followers or {}
     for product in products:
+        if product.node in followers:
+            continue
         node, found = nodes[product.node]
         columns = found.initializers[product.weight].dims
         possible = forms(product, columns[-1] if product.transposed else columns[0], target)
@@ -103,6 +111,7 @@ def choose_forms(model: OnnxModel, target: Target) -> tuple[dict[str, Form], tup
         if key not in measured:
             measured[key] = _fastest(standing, possible, rows, target, options.integer_activations)
         chosen[product.node] = measured[key][0]
+    chosen |= {node: chosen[other] for node, other in followers.items() if other in chosen}
     return chosen, (*notes, *(words for _, words in measured.values()))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from compressctl.backends.dialects.packed_qkv import pack_queries_keys_values
 from compressctl.backends.dialects.rms_norm import write_rms_norms
-from compressctl.backends.dialects.weight_only import Form, import_microsoft
+from compressctl.backends.dialects.weight_only import import_microsoft
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.onnxruntime.choose import choose_forms
 from compressctl.backends.onnxruntime.grouped_query import GroupedQuery
@@ -46,8 +46,7 @@ class OnnxRuntimeBundler:
         """How products with quantized weights are written is measured for one token, as decoding has them."""
         one = replace(target, batch_size=1, input_shapes={})
         model = with_plain_attention(model)
-        forms, notes = choose_forms(model, one)
-        forms |= _as_queries(model, forms)
+        forms, notes = choose_forms(model, one, _as_queries(model))
         plain = to_onnx(model, one, forms)
         decoder = with_cache(plain, GroupedQuery(text.context_length), text.looked_at)
         _check_uniform(decoder)
@@ -68,18 +67,18 @@ class OnnxRuntimeBundler:
         import onnxruntime_genai  # noqa: F401
 
 
-def _as_queries(model: OnnxModel, forms: Mapping[str, Form]) -> dict[str, Form]:
-    """Keys and values as their queries are written, where their weights are stored alike: one product then makes all three."""
+def _as_queries(model: OnnxModel) -> dict[str, str]:
+    """Products of keys and values, each with that of its queries, where their weights are stored alike: one product then makes all three."""
     if model.quant is None:
         return {}
     weights = {
         node.name: model.quant.weights.get(node.input[1]) for node in model.body.graph.node if len(node.input) > 1
     }
     return {
-        other: forms[query]
+        other: query
         for query, *others in projections(model.body)
         for other in others
-        if query in forms and _are_stored_alike(weights[query], weights[other])
+        if _are_stored_alike(weights[query], weights[other])
     }
 
 
