@@ -222,8 +222,7 @@ def dequantized(
 ) -> onnx.NodeProto:
     """A DequantizeLinear of stored codes. of: what the names of its constants begin with.
 
-    Of blocks whose zero points are all 0 these are left out, as the operator allows: OpenVINO subtracts them at every call, which took a
-    seventh of decoding a language model's token with 4-bit weights.
+    Of blocks whose zero points are all 0 these are left out, as the operator allows: OpenVINO subtracts them at every call.
     """
     inputs = [
         editor.constant(codes, *of, "codes"),
