@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressctl.backends.dialects.weight_only import Form, forms, weight_only_products
+from compressctl.backends.dialects.weight_only import Form, dequantized, forms, weight_only_products
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime import BACKEND, choose
 from compressctl.backends.onnxruntime.choose import choose_forms
@@ -17,6 +17,7 @@ from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
+from compressctl.graph.edit import GraphEditor
 from compressctl.graph.import_qdq import absorb, is_quantized
 
 K, N = 160, 48
@@ -293,3 +294,11 @@ def _for_tensorrt(model: Model, precision: str, folder: Path) -> tuple[onnx.Mode
     proto = onnx.load(artifact.path)
     assert lint(proto) == []
     return proto, artifact.notes, TENSORRT.open(artifact, target).run({"x": _wide_inputs()})["y"]
+
+
+@pytest.mark.parametrize(("bits", "is_kept"), [(4, False), (8, True)])
+def test_zero_points_that_are_all_0_are_written_where_they_cost_nothing(bits: int, is_kept: bool) -> None:
+    """ONNX Runtime's exact sums (`session.x64quantprecision`) need those of 8 bits, on processors without VNNI only: asked everywhere."""
+    quant, _ = _blocked(np.ones((K, N)), bits, 32, asymmetric=False)
+    node = dequantized(("w",), np.zeros((K, N), f"int{bits}"), quant, "y", GraphEditor(onnx.GraphProto()))
+    assert (len(node.input) == 3) is is_kept

@@ -111,6 +111,16 @@ def test_text_goes_in_and_comes_out(run: Path) -> None:
     assert isinstance(pipeline.generate(text, max_new_tokens=4), str)
 
 
+def test_writing_one_leaves_openvino_as_it_is(run: Path) -> None:
+    """OpenVINO Tokenizers patches the classes below: what this process converted after that, others could not read."""
+    import openvino
+
+    assert [hasattr(part.__init__, "__wrapped__") for part in (openvino.Core, openvino.frontend.frontend.FrontEnd)] == [
+        False,
+        False,
+    ]
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_the_report_says_what_the_bundle_is(run: Path, backend: str) -> None:
     report = json.loads((run / "run/report.json").read_text())

@@ -228,7 +228,7 @@ def dequantized(
         editor.constant(codes, *of, "codes"),
         editor.constant(np.asarray(quant.scale, np.float32), *of, "scale"),
     ]
-    if quant.block is None or np.any(quant.zero_point):
+    if quant.block is None or bits_of(quant) == 8 or np.any(quant.zero_point):
         inputs.append(editor.constant(np.asarray(quant.zero_point).astype(quant.dtype), *of, "zero_point"))
     node = helper.make_node("DequantizeLinear", inputs, [output], editor.name(output, "node"))
     if quant.axis is not None:

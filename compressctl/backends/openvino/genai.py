@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,10 @@ def _tokenizer(text: ServedText, folder: Path) -> list[Path]:
     """The tokenizer and what turns tokens into text again, as OpenVINO models. Raises StageError for one that OpenVINO Tokenizers cannot convert."""
     try:
         import openvino
-        from openvino_tokenizers import convert_tokenizer
         from transformers import AutoTokenizer
+
+        with _itself_unchanged():
+            from openvino_tokenizers import convert_tokenizer
     except ImportError as error:
         raise MissingDependencyError(
             "a bundle for OpenVINO GenAI", "openvino_tokenizers", "pip install 'compressctl[openvino-genai]'"
@@ -97,6 +100,20 @@ def _tokenizer(text: ServedText, folder: Path) -> list[Path]:
         openvino.save_model(converted, folder / f"{name}.xml", compress_to_fp16=False)
         files += [folder / f"{name}.xml", folder / f"{name}.bin"]
     return files
+
+
+@contextmanager
+def _itself_unchanged() -> Iterator[None]:
+    """OpenVINO Tokenizers, once imported, gives every new Core its operators: what this process converts, others could not read."""
+    import openvino
+
+    classes = (openvino.Core, openvino.frontend.frontend.FrontEnd)
+    stock = [found.__init__ for found in classes]
+    try:
+        yield
+    finally:
+        for found, init in zip(classes, stock, strict=True):
+            found.__init__ = init
 
 
 class OpenVinoBundle:
