@@ -95,6 +95,7 @@ READS_DATA: Mapping[str, list[str]] = {
         "method: awq",
         "method: gptq, propagate_error: true",
         "overrides: [{match: MatMul, method: gptq}]",
+        "method: gptq, symmetric: true",
         "gate: {accuracy_drop: 100}",
     ],
     "quantize.qat": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
@@ -147,7 +148,7 @@ READS_DATA: Mapping[str, list[str]] = {
 
 READS_NO_DATA: Mapping[str, list[str]] = {
     "quantize.dynamic": ["", "embeddings: int4"],
-    "quantize.weights": ["", "method: hqq", "bits: 8"],
+    "quantize.weights": ["", "method: hqq", "bits: 8", "symmetric: true"],
     "cast": ["", "scope: weights"],
     "unroll": ["positions: {'*stem*': [2, 2]}"],
     "prune.channels": ["bn_samples: 0"],

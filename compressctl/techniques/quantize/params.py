@@ -167,7 +167,11 @@ class WeightsParams(TechniqueParams):
         "input channels so that important weights are rounded finely (awq); fit the grid to all but the outliers, "
         "without data (hqq)",
     )
-    symmetric: bool = Field(False, description="codes around zero, without zero points")
+    symmetric: bool = Field(
+        False,
+        description="codes around zero, without zero points; with 4 bits and fewer a scale may be below zero, so that the value of largest "
+        "magnitude gets the code -8, unless the target is TensorRT",
+    )
     granularity: Granularity = Field(
         "group",
         description="how many weights share a scale: all of a tensor, an output channel's, or a group of its inputs; "
@@ -185,10 +189,16 @@ class WeightsParams(TechniqueParams):
     )
     overrides: tuple[WeightOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    @property
+    def is_symmetric_somewhere(self) -> bool:
+        return self.symmetric or any(override.symmetric for override in self.overrides)
+
     def needs(self) -> Needs:
-        """GPTQ and AWQ look at what each layer is given, for all weights or for those of an override."""
+        """GPTQ and AWQ look at what each layer is given, for all weights or for those of an override. The target decides which
+        sign the scales of symmetric codes may have."""
         methods = {self.method, *(override.method for override in self.overrides)}
-        return super().needs() | Needs.of(*((Need.CALIBRATION_DATA,) if methods & {"gptq", "awq"} else ()))
+        watched = (Need.CALIBRATION_DATA,) if methods & {"gptq", "awq"} else ()
+        return super().needs() | Needs.of(*watched, reads=(Need.TARGET,) if self.is_symmetric_somewhere else ())
 
     def products(self) -> list[ProductWeights]:
         """By the line of the recipe that says so; 3 bits take 4.
@@ -254,7 +264,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=4,
+    version=5,
     summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
