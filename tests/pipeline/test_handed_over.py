@@ -89,6 +89,8 @@ READS_DATA: Mapping[str, list[str]] = {
         "size: 0.5",
         "size: 0.5, sensitivity: hessian, probes: 1",
         "speedup: 0.01, widths: [int8, float]",
+        "bits_per_weight: 9, weights_only: {symmetric: true}",
+        "size: 0.5, sensitivity: hessian, probes: 1, weights_only: {method: gptq}",
     ],
     "quantize.weights": [
         "method: gptq",
