@@ -351,3 +351,24 @@ def test_scales_of_8_bits_are_above_zero(tmp_path: Path) -> None:
     model, _ = _applied(tmp_path, bits=8, symmetric=True)
     assert model.quant is not None
     assert all(np.all(quant.scale > 0) for quant in model.quant.weights.values())
+
+
+@pytest.mark.parametrize("tied", ["gemm", "matmul"])
+@pytest.mark.parametrize("params", [{"bits": 4, "symmetric": True}, {"bits": 4}, {"bits": 8, "group_size": 64}])
+def test_openvino_holds_a_table_that_is_the_head_too_once(tmp_path: Path, params: dict[str, object], tied: str) -> None:
+    pytest.importorskip("openvino")
+    target = Target("openvino", options={"integer_activations": False})
+    model, _ = _applied(tmp_path, language_model(tied=tied), **params)
+    kinds = [node.op_type for node in to_onnx(model, target).graph.node]
+    assert (kinds.count("DequantizeLinear"), kinds.count("Transpose")) == (3, 1)
+    runtime = load(backends.get("openvino").implementation)
+    artifact = runtime.build(model, target, tmp_path)
+    assert np.allclose(runtime.open(artifact, target).run({"ids": IDS})["scores"], _run(model.body), atol=1e-4)
+    head = next(node for node in runtime.explain(artifact, target) if node.name == "head")
+    assert head.op == "FullyConnected"
+
+
+def test_a_head_that_is_no_table_keeps_codes_of_its_own_in_openvino(tmp_path: Path) -> None:
+    model, _ = _applied(tmp_path, language_model(tied="no"), bits=4)
+    kinds = [node.op_type for node in to_onnx(model, Target("openvino")).graph.node]
+    assert (kinds.count("DequantizeLinear"), kinds.count("Transpose")) == (4, 0)

@@ -13,13 +13,13 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.index import index
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.knapsack import Limit, choose
-from compressctl.techniques.quantize._sensitivity import Comparison, Kind, Probe, hessian_trace, probe
+from compressctl.techniques.quantize._sensitivity import SAMPLES, Comparison, Kind, Probe, hessian_trace, probe
 from compressctl.techniques.quantize._weight_choices import FLOAT, ChoiceLayer, WeightChoices
 from compressctl.techniques.quantize.params import MixedParams, WeightChoice, WeightsParams
 from compressctl.techniques.quantize.weights import apply as apply_weights
 
-_TEXTS = 4
-"""Texts of a language model that run at once: each has scores for its whole vocabulary at every token."""
+_TEXTS, _TEXTS_AT_ONCE = 16, 4
+"""Of a language model: each has scores for its whole vocabulary at every token."""
 
 Costs = Mapping[ChoiceLayer, Mapping[WeightChoice, float]]
 
@@ -67,8 +67,10 @@ def _measured(model: OnnxModel, choices: WeightChoices, params: MixedParams, kin
     assert run.data is not None
     by_task: Kind = "kl" if run.task in ("classification", "language-model") else "mse"
     measured = by_task if kind == "hessian" else kind
-    at_once = {"at_once": _TEXTS} if run.task == "language-model" else {}
-    seen = probe(run.data.split("calibration"), model.signature, params.samples, measured, **at_once)
+    is_text = run.task == "language-model"
+    samples = params.samples or (_TEXTS if is_text else SAMPLES)
+    at_once = {"at_once": _TEXTS_AT_ONCE} if is_text else {}
+    seen = probe(run.data.split("calibration"), model.signature, samples, measured, **at_once)
     comparison = None if kind == "hessian" else Comparison.of(model, seen, run)
     costs: dict[ChoiceLayer, dict[WeightChoice, float]] = {}
     for done, layer in enumerate(choices.layers):

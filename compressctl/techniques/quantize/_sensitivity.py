@@ -27,6 +27,7 @@ _STEP = 0.01
 """How far a weight is moved to feel the curvature, against its own root mean square: small enough for a parabola, large
 enough for float32."""
 
+SAMPLES = 256
 _BATCH = 64
 _KEPT_BYTES = 512 * 1024**2
 

@@ -18,7 +18,7 @@ from compressctl.numerics.knapsack import Limit, choose
 from compressctl.techniques.quantize._as_overrides import ambiguous, as_overrides
 from compressctl.techniques.quantize._candidates import Candidates, Layer, find_layers
 from compressctl.techniques.quantize._mixed_weights import apply_weights_only
-from compressctl.techniques.quantize._sensitivity import Kind, hessian_trace, outputs, probe
+from compressctl.techniques.quantize._sensitivity import SAMPLES, Kind, hessian_trace, outputs, probe
 from compressctl.techniques.quantize.params import MixedParams, StaticParams, Width
 from compressctl.techniques.quantize.static import Seen, observe
 from compressctl.techniques.quantize.static import apply as apply_static
@@ -90,7 +90,10 @@ def _measured(
     assert run.data is not None
     by_task: Kind = "kl" if run.task in ("classification", "language-model") else "mse"
     probed = probe(
-        run.data.split("calibration"), model.signature, params.samples, by_task if kind == "hessian" else kind
+        run.data.split("calibration"),
+        model.signature,
+        params.samples or SAMPLES,
+        by_task if kind == "hessian" else kind,
     )
     wanted = [] if kind == "hessian" else outputs(model, probed, run)
     costs: dict[Layer, dict[Width, float]] = {}

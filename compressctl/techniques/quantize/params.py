@@ -499,8 +499,12 @@ class MixedParams(TechniqueParams):
         "error (mse), or the mean trace of the Hessian times the squared rounding error of its weights (hessian, HAWQ-V2); "
         "default: kl for classes and tokens, mse otherwise",
     )
-    samples: int = Field(
-        256, ge=1, le=2_147_483_647, description="calibration samples on which sensitivities are measured"
+    samples: int | None = Field(
+        None,
+        ge=1,
+        le=2_147_483_647,
+        description="calibration samples on which sensitivities are measured. Default: 256, and with `weights_only` 16 of a language model, each of "
+        "whose tokens tells something",
     )
     probes: int = Field(
         8, ge=1, le=2_147_483_647, description="hessian: random directions per layer that its trace is estimated from"
