@@ -145,6 +145,19 @@ def test_groups_of_other_sizes_are_options_too() -> None:
     assert total <= sum(entry["cost"][entry["width"]] for entry in fewer.facts["layers"].values()) * 1.0001
 
 
+@pytest.mark.parametrize("bits_per_weight", [4.6, 5, 5.6, 6.5])
+def test_each_layer_gets_the_groups_that_were_chosen_for_it(bits_per_weight: float) -> None:
+    bits = (8, 4, {"bits": 8, "group_size": 64}, {"bits": 4, "group_size": 16}, {"bits": 4, "group_size": 64})
+    found = _tied(bits_per_weight=bits_per_weight, weights_only=SYMMETRIC, bits=bits)
+    assert found.model.quant is not None
+    plan = found.model.quant.weights
+    stored = {"lookup, head": "table", "up": "up.weight", "down": "down.weight"}
+    for layer, entry in found.facts["layers"].items():
+        width, _, groups = entry["width"].partition(", groups of ")
+        quant = plan[stored[layer]]
+        assert (quant.dtype, quant.block) == (f"int{width}", int(groups or 32))
+
+
 def test_a_budget_that_nothing_meets_says_how_far_it_is() -> None:
     with pytest.raises(StageError, match=r"5\.00 bits each"):
         _tied(bits_per_weight=4.5, weights_only=SYMMETRIC, bits=(8, 4))

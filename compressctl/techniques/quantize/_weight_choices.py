@@ -75,8 +75,10 @@ class WeightChoices:
         return replace(self._model, body=with_weights(body, {weight: done[weight].values for weight in own}))
 
     def explicit(self, chosen: Mapping[ChoiceLayer, WeightChoice], *, shortest: bool = True) -> WeightsParams:
-        """quantize.weights with an override for each node behind the recipe's own. shortest: what most layers get is said for all instead."""
-        counted = Counter(option for option in chosen.values() if option != FLOAT).most_common(1)
+        """quantize.weights with an override for each node behind the recipe's own. shortest: the bits that most layers get are said for all instead."""
+        # An option that says more than bits would change what all others leave unsaid.
+        bare = (option for option in chosen.values() if option != FLOAT and set(option.said) == {"bits"})
+        counted = Counter(bare).most_common(1)
         usual = counted[0][0] if shortest and counted else None
         base = self._base if usual is None else self._base.model_copy(update=usual.said)
         overrides = [
