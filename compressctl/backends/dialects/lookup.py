@@ -114,7 +114,8 @@ def _is_transposed(node: onnx.NodeProto, table: onnx.NodeProto, editor: GraphEdi
     """Whether a DequantizeLinear makes the transpose of what another makes, from the same codes."""
     if len(node.input) != len(table.input) or attribute(node, "block_size", 0) != attribute(table, "block_size", 0):
         return False
-    if attribute(node, "axis", 1) % 2 == attribute(table, "axis", 1) % 2:
+    axes = [int(attribute(one, "axis", 1)) % 2 for one in (node, table)]  # type: ignore[call-overload]
+    if axes[0] == axes[1]:
         return False
     stored = [[editor.stored.get(name) for name in one.input] for one in (node, table)]
     if any(

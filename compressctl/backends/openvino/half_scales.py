@@ -27,7 +27,7 @@ def halve_scales(model: openvino.Model) -> int:
 
 
 def _is_float(node: openvino.Node) -> bool:
-    return node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32
+    return bool(node.get_type_name() == "Constant" and node.get_element_type() == openvino.Type.f32)
 
 
 def _is_of_codes(node: openvino.Node) -> bool:
@@ -37,7 +37,7 @@ def _is_of_codes(node: openvino.Node) -> bool:
     if node.get_type_name() != "Convert":
         return False
     codes = node.input_value(0).get_node()
-    return codes.get_type_name() == "Constant" and codes.get_element_type().is_integral()
+    return bool(codes.get_type_name() == "Constant" and codes.get_element_type().is_integral())
 
 
 def _fits(scale: np.ndarray) -> bool:
