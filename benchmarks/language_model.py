@@ -51,6 +51,15 @@ def _weights(bits: int, method: str, more: str = "") -> str:
     return f"{{use: quantize.weights, bits: {bits}, method: {method}, if_slower: keep{more}}}"
 
 
+def _mixed(size: str) -> str:
+    """As many bytes as 4 bits for all, as 8 for head and embeddings, and as ONNX Runtime GenAI's k_quant_mixed."""
+    options = "[{bits: 8, group_size: 128}, 4, {bits: 4, group_size: 64}, {bits: 4, group_size: 16}]"
+    return (
+        f"{{use: quantize.mixed, weights_only: {{symmetric: true}}, bits: {options}, size: {size}MB, samples: 6, "
+        "if_slower: keep}"
+    )
+
+
 _SYMMETRIC = ", symmetric: true"
 _WIDE = ", overrides: [{match: '*down_proj*', bits: 8}, {match: '*v_proj*', bits: 8}]"
 _HEAD_8 = ", overrides: [{match: '*lm_head*', bits: 8}]"
@@ -63,6 +72,7 @@ POINTS: dict[str, Point] = {
     "4 bits, down and value projections 8, gptq, symmetric": Point("4 and 8", _weights(4, "gptq", _SYMMETRIC + _WIDE)),
     "4 bits, head and embeddings 8, rtn, symmetric": Point("4 and 8", _weights(4, "rtn", _SYMMETRIC + _HEAD_8)),
     "4 bits, gptq, head and embeddings rtn, symmetric": Point("4", _weights(4, "gptq", _SYMMETRIC + _HEAD_NEAREST)),
+    **{f"mixed, {size} MB of weights": Point("4 and 8", _mixed(size)) for size in ("3.25", "3.78", "4.23")},
     "builder fp32": Point("float", builder=("-p", "fp32")),
     "builder int4": Point("4", builder=("-p", "int4")),
     "builder int4, k_quant": Point("4", builder=("-p", "int4", "--extra_options", "algo_config=k_quant")),

@@ -81,7 +81,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
     from compressctl.backends.dialects import cpu, tensorrt
     from compressctl.backends.dialects.at_load import write_at_load
     from compressctl.backends.dialects.dynamic import without_dynamic, write_dynamic
-    from compressctl.backends.dialects.lookup import share_packed, write_lookups
+    from compressctl.backends.dialects.lookup import share_dequantized, share_packed, write_lookups
     from compressctl.backends.dialects.softmax import write_softmax
     from compressctl.backends.dialects.swish import write_swish
     from compressctl.backends.dialects.weight_only import weight_only_products, write_weight_only
@@ -97,8 +97,10 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         write_dynamic(emitted, model.quant, weight_forms)
     write_lookups(emitted, model.quant, target)
     write_at_load(emitted, model.quant, target, weight_forms)
+    if target.backend == "openvino":
+        # It takes no packed weight that is not itself a constant.
+        share_dequantized(emitted)
     if target.backend == "onnxruntime":
-        # OpenVINO takes no packed weight that is not itself a constant.
         share_packed(emitted)
         if model.quant is not None:  # what is compared with stays as it came
             write_softmax(emitted)

@@ -124,7 +124,10 @@ class OpenVinoParams(StorageParams, CallParams, BundleParams):
     integer_activations: bool = Field(
         True, description="let products with quantized weights alone round their inputs to 8 bits inside"
     )
-    float16_constants: bool = Field(False, description="store float constants as float16 in the file")
+    float16_constants: bool | None = Field(
+        None,
+        description="store float constants as float16 in the file; default: in bundles the scales of quantized weights alone",
+    )
     kv_cache: Literal["float32", "int8"] = Field(
         "float32",
         description="how a bundle keeps keys and values of earlier tokens; int8: a quarter of the memory, and other results than were scored",

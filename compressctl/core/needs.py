@@ -131,6 +131,11 @@ class TechniqueParams(Section):
                 yield Problem("training needs a torch model, but the model is an ONNX graph here", name, hint)
             yield from (replace(problem, path=f"{name}.{problem.path}") for problem in section.problems(facts))
 
+    @property
+    def leaves_activations(self) -> bool:
+        """Whether a stage that could quantize activations leaves them in float with these params, so that its file promises no speed."""
+        return False
+
     def products(self) -> Sequence[ProductWeights]:
         """How the stage stores weights of matrix products alone, which an older runtime may not read."""
         return ()
@@ -147,6 +152,10 @@ def declared_needs(params: BaseModel) -> Needs:
 
 def declared_problems(params: BaseModel, facts: ModelFacts) -> Iterable[Problem]:
     return params.problems(facts) if isinstance(params, TechniqueParams) else ()
+
+
+def leaves_activations(params: BaseModel) -> bool:
+    return isinstance(params, TechniqueParams) and params.leaves_activations
 
 
 def declared_products(params: BaseModel) -> Sequence[ProductWeights]:

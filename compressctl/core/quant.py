@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class TensorQuant:
     """How one tensor is quantized: real = scale * (code - zero_point).
 
-    dtype: "uint8", "int8", "int4", ... scale: float32, shape () per tensor, (channels,) per channel, blocked otherwise.
-    zero_point: the same shape, of that integer type. axis: the channel axis, None per tensor. block: elements that share
+    dtype: "uint8", "int8", "int4", ... scale: float32, of weights in 4 bits and fewer perhaps below zero, shape () per tensor,
+    (channels,) per channel, blocked otherwise. zero_point: the same shape, of that integer type. axis: the channel axis, None per tensor. block: elements that share
     a scale along axis, None when not blocked.
     quantized_min, quantized_max: the codes in use when fewer than the type has (7-bit weights in an int8 tensor).
     """

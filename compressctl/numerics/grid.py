@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ _CHUNK = 1 << 22
 class Grid:
     """real = scale * (code - zero_point), codes from low to high.
 
-    scale: float32, zero_point: int32, both (rows, groups) over the columns that a group has, the last group perhaps fewer.
+    scale: float32, below zero where the values are turned around, zero_point: int32, both (rows, groups) over the columns that a group has, the last group perhaps fewer.
     """
 
     scale: np.ndarray
@@ -52,13 +52,18 @@ def fit_grid(
     group: int,
     *,
     symmetric: bool,
+    signed: bool = False,
     search: bool = True,
     importance: np.ndarray | None = None,
 ) -> Grid:
     """The grid of each group of `group` columns of a (rows, columns) weight.
 
+    signed: a symmetric grid may also put the group's value of largest magnitude on its lowest code, by a scale that is below zero where that
+    value is above it: -8 .. 7 are then all in use. It does so where that costs less. Source: ONNX Runtime, MlasBlockwiseQuantizer (q4_dq.cpp).
+
     search: try ranges down to a quarter of the group's own and keep the one with the least squared error, where each
-    column counts with its importance (columns,), the mean square of its input; without it the whole range is covered.
+    column counts with its importance (columns,), the mean square of its input; without it the whole range is covered,
+    but for values next to the extreme of the other sign where signed.
     Rows of one group that are all zero get scale 1. Raises ValueError when a value is not finite.
     """
     if not np.isfinite(weight).all():
@@ -71,29 +76,43 @@ def fit_grid(
     scales, points = np.empty((rows, groups), np.float32), np.empty((rows, groups), np.int32)
     for part in _chunks(rows, columns):
         blocks = _grouped(np.asarray(weight[part], np.float32), groups, group)
-        scales[part], points[part] = _best(blocks, heavy, low, high, symmetric=symmetric, search=search)
+        tried = _tried(blocks, low, high, symmetric=symmetric, signed=signed, search=search)
+        scales[part], points[part] = _best(blocks, heavy, low, high, tried)
     return Grid(scales, points, low, high, group)
 
 
 def one_grid(
-    weight: np.ndarray, bits: int, *, symmetric: bool, search: bool = True, importance: np.ndarray | None = None
+    weight: np.ndarray,
+    bits: int,
+    *,
+    symmetric: bool,
+    signed: bool = False,
+    search: bool = True,
+    importance: np.ndarray | None = None,
 ) -> Grid:
     """One scale and zero point for the whole (rows, columns) weight; the Grid has them once for every row."""
     rows, columns = weight.shape
     flat = None if importance is None else np.tile(np.asarray(importance, np.float32), rows)
-    found = fit_grid(weight.reshape(1, -1), bits, rows * columns, symmetric=symmetric, search=search, importance=flat)
+    found = fit_grid(
+        weight.reshape(1, -1),
+        bits,
+        rows * columns,
+        symmetric=symmetric,
+        signed=signed,
+        search=search,
+        importance=flat,
+    )
     return Grid(np.tile(found.scale, (rows, 1)), np.tile(found.zero_point, (rows, 1)), found.low, found.high, columns)
 
 
 def _best(
-    blocks: np.ndarray, heavy: np.ndarray, low: int, high: int, *, symmetric: bool, search: bool
+    blocks: np.ndarray, heavy: np.ndarray, low: int, high: int, grids: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """blocks: (rows, groups, group). heavy: (groups, group). Scale and zero point, (rows, groups)."""
-    bottom, top = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
-    least = np.full(bottom.shape, np.inf, np.float32)
-    scale, point = np.ones_like(bottom), np.zeros(bottom.shape, np.int32)
-    for share in _shares(high - low) if search else (1.0,):
-        tried, zero = _range(share * bottom, share * top, low, high, symmetric=symmetric)
+    """blocks: (rows, groups, group). heavy: (groups, group). Of all grids' scales and zero points the best, (rows, groups) each."""
+    shape = blocks.shape[:2]
+    least = np.full(shape, np.inf, np.float32)
+    scale, point = np.ones(shape, np.float32), np.zeros(shape, np.int32)
+    for tried, zero in grids:
         codes = np.clip(np.rint(blocks / tried[..., None]) + zero[..., None], low, high)
         error = (codes - zero[..., None]) * tried[..., None] - blocks
         loss = np.einsum("rgk,rgk,gk->rg", error, error, heavy)
@@ -101,6 +120,20 @@ def _best(
         least = np.where(better, loss, least)
         scale, point = np.where(better, tried, scale), np.where(better, zero, point)
     return scale, point
+
+
+def _tried(
+    blocks: np.ndarray, low: int, high: int, *, symmetric: bool, signed: bool, search: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Scales and zero points, (rows, groups) each, of every range that is tried."""
+    bottom, top = np.minimum(blocks.min(axis=2), 0), np.maximum(blocks.max(axis=2), 0)
+    shares = _shares(high - low) if search else (1.0,)
+    for share in shares:
+        yield _range(share * bottom, share * top, low, high, symmetric=symmetric)
+    if symmetric and signed:
+        extreme = np.where(top > -bottom, top, bottom)
+        for share in shares:
+            yield _on_lowest(share * extreme, low), np.zeros(extreme.shape, np.int32)
 
 
 def _shares(steps: int) -> np.ndarray:
@@ -121,6 +154,13 @@ def _range(
         point = np.rint(low - bottom / np.where(scale > 0, scale, 1)).astype(np.int32)
     scale = np.where(top > bottom, np.maximum(scale, SMALLEST_SCALE), 1).astype(np.float32)
     return scale, np.clip(point, low, high)
+
+
+def _on_lowest(extreme: np.ndarray, low: int) -> np.ndarray:
+    """The scale at which the lowest code stands for a value: as far from zero as any other, and 1 for a value of zero."""
+    scale = extreme / low
+    far = np.copysign(np.maximum(np.abs(scale), SMALLEST_SCALE), scale)
+    return np.where(extreme != 0, far, 1).astype(np.float32)
 
 
 def _grouped(values: np.ndarray, groups: int, group: int) -> np.ndarray:

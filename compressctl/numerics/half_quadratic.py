@@ -33,7 +33,7 @@ def half_quadratic(weight: np.ndarray, start: Grid, *, norm: float = 0.7, iterat
             point = np.clip(np.rint(np.mean(codes - kept / scale[..., None], axis=2)), start.low, start.high)
         steps = codes - point[..., None]
         fitted = np.sum(kept * steps, axis=2) / np.maximum(np.sum(steps**2, axis=2), 1e-12)
-        scale = np.where(fitted > SMALLEST_SCALE, fitted, scale)
+        scale = np.where(fitted * np.sign(scale) > SMALLEST_SCALE, fitted, scale)
         loss = _loss(blocks, scale, point, start, norm)
         better = loss < best[2]
         best = tuple(np.where(better, new, old) for new, old in zip((scale, point, loss), best, strict=True))  # type: ignore[assignment]

@@ -15,7 +15,7 @@ from compressctl.core.cache import Cache
 from compressctl.core.errors import UsageError
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
-from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files
+from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files, leaves_activations
 from compressctl.core.registry import Plugin, Registry
 from compressctl.core.source import datasets, decoders, metrics, model_sources
 from compressctl.core.target import PLATFORM, Target, resolve_profile
@@ -157,7 +157,8 @@ def stage_seed(recipe_seed: int, stage_id: str) -> int:
 def if_slower(stage: Stage, spec: TechniqueSpec, target: Target) -> IfSlower:
     """What the recipe says, or the technique's own default: this machine's clock judges only for processors like its own."""
     is_own = target.profile == resolve_profile("auto", this_machine(), target.backend)
-    return stage.if_slower or ("undo" if spec.promises_speed and is_own else "keep")
+    promises = spec.promises_speed and not leaves_activations(stage.params)
+    return stage.if_slower or ("undo" if promises and is_own else "keep")
 
 
 def _stage_key(

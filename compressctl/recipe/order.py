@@ -10,7 +10,7 @@ from compressctl.core.backend import backends
 from compressctl.core.errors import Problem
 from compressctl.core.machine import this_machine
 from compressctl.core.model import Form
-from compressctl.core.needs import TechniqueParams, declared_problems, declared_products
+from compressctl.core.needs import TechniqueParams, declared_problems, declared_products, leaves_activations
 from compressctl.core.source import PreparesImages, metrics, model_sources
 from compressctl.core.target import Release, Target, resolve_profile
 from compressctl.core.tasks import TASKS
@@ -22,7 +22,7 @@ from compressctl.recipe.schema import DataSection, Recipe, Stage
 def order_problems(recipe: Recipe) -> Iterator[Problem]:
     """All impossible orders and unmet needs, each with its path. No file is opened."""
     target, source = resolve_target(recipe), model_sources.get(recipe.model.source)
-    form, quantizers = source.form, list[TechniqueSpec]()
+    form, quantizers = source.form, list[bool]()
     for position, stage in enumerate(recipe.stages):
         if not stage.enabled:
             continue
@@ -33,12 +33,12 @@ def order_problems(recipe: Recipe) -> Iterator[Problem]:
             form,
             target,
             quantized=bool(quantizers),
-            weights_alone=all(one.of_weights_alone for one in quantizers),
+            weights_alone=all(quantizers),
             original_form=source.form,
         )
         yield from _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form = spec.gives_from(form)
-        quantizers += [spec] if spec.quantizes else []
+        quantizers += [spec.of_weights_alone or leaves_activations(stage.params)] if spec.quantizes else []
     yield from _without_libraries(recipe)
     yield from _unserved(recipe, target)
     yield from _unprepared(recipe)

@@ -302,3 +302,63 @@ def test_zero_points_that_are_all_0_are_written_where_they_cost_nothing(bits: in
     quant, _ = _blocked(np.ones((K, N)), bits, 32, asymmetric=False)
     node = dequantized(("w",), np.zeros((K, N), f"int{bits}"), quant, "y", GraphEditor(onnx.GraphProto()))
     assert (len(node.input) == 3) is is_kept
+
+
+def _signed(weight: np.ndarray, bits: int, block: int) -> tuple[TensorQuant, np.ndarray]:
+    """Blocks whose largest value stands on the lowest code, as ONNX Runtime's builder writes them, and the weight's values, in float64."""
+    parts = weight.reshape(-1, block, weight.shape[1])
+    low = -(1 << (bits - 1))
+    extreme = np.take_along_axis(parts, np.abs(parts).argmax(1)[:, None], 1)[:, 0]
+    scale = (extreme / low).astype(np.float32)
+    codes = np.clip(np.rint(parts / scale[:, None]), low, -low - 1)
+    values = (codes * scale[:, None].astype(np.float64)).reshape(weight.shape)
+    assert 0.3 < np.mean(scale < 0) < 0.7
+    return TensorQuant(f"int{bits}", scale, np.zeros(scale.shape, f"int{bits}"), axis=0, block=block), values
+
+
+@pytest.mark.parametrize(
+    ("bits", "form"), [(2, Form.NBITS), (2, Form.AT_LOAD), *((4, form) for form in (*EXACT, Form.NBITS_INT8))]
+)
+def test_every_form_takes_scales_below_zero(bits: int, form: Form) -> None:
+    quant, values = _signed(_weight(), bits, 32)
+    proto = to_onnx(_model(quant, _weight()), Target("onnxruntime"), {"product": form})
+    wanted = np.maximum(X.astype(np.float64) @ values, 0)
+    error = np.sqrt(np.mean((_run(proto) - wanted) ** 2) / np.mean(wanted**2))
+    assert error < (0.02 if form is Form.NBITS_INT8 else 1e-5)
+
+
+@pytest.mark.parametrize("form", [Form.NBITS, Form.QDQ])
+def test_scales_below_zero_are_read_back(form: Form) -> None:
+    quant, _ = _signed(_weight(), 4, 32)
+    proto = to_onnx(_model(quant, _weight()), Target("onnxruntime"), {"product": form})
+    (back,) = absorb(proto).plan.weights.values()
+    scale = back.scale if back.axis == 0 else back.scale.T
+    assert np.array_equal(scale, quant.scale)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("integer_activations", [False, True])
+def test_openvino_takes_scales_below_zero(tmp_path: Path, bits: int, integer_activations: bool) -> None:
+    pytest.importorskip("openvino")
+    from compressctl.backends.openvino import BACKEND as OPENVINO
+
+    quant, values = _signed(_weight(), bits, 32)
+    options = OpenVinoParams(integer_activations=integer_activations).model_dump(mode="json")
+    target = Target("openvino", options=options)
+    artifact = OPENVINO.build(_model(quant, _weight()), target, tmp_path)
+    wanted = np.maximum(X.astype(np.float64) @ values, 0)
+    found = OPENVINO.open(artifact, target).run({"x": X})["y"]
+    error = np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2))
+    assert error < (0.02 if integer_activations else 1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_tensorrt_gets_scales_above_zero_alone(tmp_path: Path, precision: str) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.1, (192, N)).astype(np.float32)
+    quant, values = _signed(weight, 4, 64)
+    proto, notes, found = _for_tensorrt(_wide(quant, weight, "MatMul"), precision, tmp_path)
+    assert "with scales above zero" in notes[1]
+    scale = next(tensor for tensor in proto.graph.initializer if tensor.name == "w_scale")
+    assert np.all(numpy_helper.to_array(scale) > 0)
+    wanted = np.maximum(_wide_inputs().astype(np.float64) @ values, 0)
+    assert np.sqrt(np.mean((found - wanted) ** 2)) < 0.06 * np.sqrt(np.mean(wanted**2))

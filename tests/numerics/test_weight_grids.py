@@ -172,3 +172,73 @@ def test_half_quadratic_lowers_the_norm_that_it_is_for(bits: int, symmetric: boo
     assert norms[1] < 0.98 * norms[0]
     assert found.zero_point.min() >= found.low
     assert found.zero_point.max() <= found.high
+
+
+def _weighted_error(weight: np.ndarray, grid: Grid, importance: np.ndarray) -> np.ndarray:
+    """(rows, groups), float64."""
+    error = (grid.values(weight).astype(np.float64) - weight) ** 2 * importance
+    missing = grid.scale.shape[1] * grid.group - weight.shape[1]
+    return np.asarray(np.pad(error, ((0, 0), (0, missing))).reshape(*grid.scale.shape, -1).sum(axis=2))
+
+
+def _adversarial(rng: np.random.Generator) -> np.ndarray:
+    """(10, 40): rows on which one of the two grids is at its worst."""
+    row = rng.normal(0, 1, 40)
+    rows = [row, -np.abs(row), np.abs(row), np.zeros(40), np.full(40, 3.0), np.where(row > 0, 1.0, -1.0)]
+    rows += [np.linspace(-1, 1, 40), np.where(np.arange(40) % 16 == 3, -100.0, row), row * 1e-12, row * 1e12]
+    return np.array(rows, np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([2, 3, 4]), st.booleans(), st.booleans(), st.integers(0, 2**31))
+def test_signed_scales_never_cost_more_than_positive_ones(bits: int, search: bool, weighs: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight = np.concatenate([_adversarial(rng), rng.standard_t(3, (6, 40)).astype(np.float32)])
+    importance = rng.exponential(1, 40).astype(np.float32) if weighs else np.ones(40, np.float32)
+    positive, signed = (
+        fit_grid(weight, bits, 16, symmetric=True, signed=signed, search=search, importance=importance)
+        for signed in (False, True)
+    )
+    before, after = (_weighted_error(weight, grid, importance) for grid in (positive, signed))
+    assert np.all(after <= before * (1 + 1e-5) + 1e-30)
+    assert np.all(positive.scale > 0)
+    assert not np.any(signed.zero_point)
+
+
+def test_signed_scales_lose_a_tenth_less_of_normal_weights() -> None:
+    weight = np.random.default_rng(1).normal(0, 1, (200, 128)).astype(np.float32)
+    errors = [
+        np.sum((fit_grid(weight, 4, 32, symmetric=True, signed=signed).values(weight) - weight) ** 2)
+        for signed in (False, True)
+    ]
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("search", [True, False])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_what_a_signed_grid_holds_comes_back_as_it_was(bits: int, sign: int, search: bool) -> None:
+    low, high = levels(bits, symmetric=True)
+    codes = np.resize(np.arange(low, high + 1), 32)[None]
+    weight = (codes * np.float32(sign * 0.375)).astype(np.float32)
+    grid = fit_grid(weight, bits, 32, symmetric=True, signed=True, search=search)
+    assert np.array_equal(grid.values(weight), weight)
+    assert np.sign(grid.scale[0, 0]) == sign
+    assert np.array_equal(grid.codes(weight), codes)
+
+
+@pytest.mark.parametrize("extreme", [1.0, -1.0])
+def test_a_value_too_small_for_its_scale_becomes_zero(extreme: float) -> None:
+    weight = np.full((1, 32), 1e-30 * extreme, np.float32)
+    grid = fit_grid(weight, 4, 32, symmetric=True, signed=True)
+    assert abs(grid.scale[0, 0]) >= np.float32(1e-8)
+    assert not np.any(grid.values(weight))
+
+
+def test_half_quadratic_keeps_the_sign_of_a_scale() -> None:
+    start = fit_grid(WEIGHT, 4, 32, symmetric=True, signed=True, search=False)
+    fitted = half_quadratic(WEIGHT, start)
+    assert np.any(start.scale < 0)
+    assert np.array_equal(np.sign(fitted.scale), np.sign(start.scale))
+    losses = [np.sum(np.abs(grid.values(WEIGHT) - WEIGHT) ** 0.7) for grid in (start, fitted)]
+    assert losses[1] < 0.98 * losses[0]

@@ -89,12 +89,15 @@ READS_DATA: Mapping[str, list[str]] = {
         "size: 0.5",
         "size: 0.5, sensitivity: hessian, probes: 1",
         "speedup: 0.01, widths: [int8, float]",
+        "bits_per_weight: 9, weights_only: {symmetric: true}",
+        "size: 0.5, sensitivity: hessian, probes: 1, weights_only: {method: gptq}",
     ],
     "quantize.weights": [
         "method: gptq",
         "method: awq",
         "method: gptq, propagate_error: true",
         "overrides: [{match: MatMul, method: gptq}]",
+        "method: gptq, symmetric: true",
         "gate: {accuracy_drop: 100}",
     ],
     "quantize.qat": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
@@ -147,7 +150,7 @@ READS_DATA: Mapping[str, list[str]] = {
 
 READS_NO_DATA: Mapping[str, list[str]] = {
     "quantize.dynamic": ["", "embeddings: int4"],
-    "quantize.weights": ["", "method: hqq", "bits: 8"],
+    "quantize.weights": ["", "method: hqq", "bits: 8", "symmetric: true"],
     "cast": ["", "scope: weights"],
     "unroll": ["positions: {'*stem*': [2, 2]}"],
     "prune.channels": ["bn_samples: 0"],

@@ -15,7 +15,9 @@ from support.weights import context
 from compressctl.backends.dialects.weight_only import Form
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime import choose
+from compressctl.core.backend import backends
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.graph.import_qdq import absorb
 from compressctl.graph.opset import converted
@@ -97,6 +99,23 @@ def test_the_file_holds_codes_and_computes_with_them(
     # Codes, the last group of each row filled up, and what a row's or a group's scale and zero point take.
     assert written.ByteSize() < 4 * floats * (0.32 if bits < 8 else 0.4) + 4 * bias + 3000
     assert not result.facts["untouched"]["layers"]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("bits", [4, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_scales_below_zero_are_computed_with_as_planned(tmp_path: Path, name: str, bits: int, backend: str) -> None:
+    pytest.importorskip(backend)
+    model, target = MODELS[name], Target(backend)
+    result = apply(model, WeightsParams(bits=bits, symmetric=True), context(None, tmp_path, target))  # type: ignore[arg-type]
+    assert result.model.quant is not None
+    assert any(np.any(quant.scale < 0) for quant in result.model.quant.weights.values())
+    runtime = load(backends.get(backend).implementation)
+    artifact = runtime.build(result.model, target, tmp_path)
+    [spec] = model.signature.inputs
+    x = np.random.default_rng(1).standard_normal([size if isinstance(size, int) else SIZES["N"] for size in spec.shape])
+    [found] = runtime.open(artifact, target).run({"x": x.astype(np.float32)}).values()
+    assert np.allclose(found, _run(result.model.body), atol=1e-4)
 
 
 def test_a_layer_that_stays_in_float_keeps_both_weights(tmp_path: Path) -> None:

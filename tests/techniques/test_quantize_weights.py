@@ -13,9 +13,11 @@ from support.graphs import residual_model
 from support.weights import WIDTH, WORDS, context, language_model, sentences, text
 
 from compressctl.backends.onnx_file import to_onnx
+from compressctl.core.backend import backends
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
+from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.graph.import_qdq import absorb
 from compressctl.graph.scale_inputs import scale_inputs
@@ -320,3 +322,53 @@ class _Opened:
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"scores": _run(self._proto, values=inputs["ids"])}
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_symmetric_codes_of_every_layer_may_have_scales_below_zero(tmp_path: Path, backend: str) -> None:
+    """The embedding's table included, through the runtime itself."""
+    pytest.importorskip(backend)
+    options = {"integer_activations": False}
+    target = Target(backend, options=options)
+    run = context(text(), tmp_path, target)
+    model = apply(language_model(tied="no"), WeightsParams(bits=4, symmetric=True), run).model
+    assert model.quant is not None
+    assert all(np.any(quant.scale < 0) for quant in model.quant.weights.values())
+    runtime = load(backends.get(backend).implementation)
+    artifact = runtime.build(model, target, tmp_path)
+    assert np.allclose(runtime.open(artifact, target).run({"ids": IDS})["scores"], _run(model.body), atol=1e-4)
+
+
+def test_scales_are_above_zero_where_the_target_is_tensorrt(tmp_path: Path) -> None:
+    run = context(text(), tmp_path, Target("tensorrt"))
+    model = apply(language_model(), WeightsParams(bits=4, symmetric=True), run).model
+    assert model.quant is not None
+    assert all(np.all(quant.scale > 0) for quant in model.quant.weights.values())
+
+
+def test_scales_of_8_bits_are_above_zero(tmp_path: Path) -> None:
+    """Integer kernels may read them later."""
+    model, _ = _applied(tmp_path, bits=8, symmetric=True)
+    assert model.quant is not None
+    assert all(np.all(quant.scale > 0) for quant in model.quant.weights.values())
+
+
+@pytest.mark.parametrize("tied", ["gemm", "matmul"])
+@pytest.mark.parametrize("params", [{"bits": 4, "symmetric": True}, {"bits": 4}, {"bits": 8, "group_size": 64}])
+def test_openvino_holds_a_table_that_is_the_head_too_once(tmp_path: Path, params: dict[str, object], tied: str) -> None:
+    pytest.importorskip("openvino")
+    target = Target("openvino", options={"integer_activations": False})
+    model, _ = _applied(tmp_path, language_model(tied=tied), **params)
+    kinds = [node.op_type for node in to_onnx(model, target).graph.node]
+    assert (kinds.count("DequantizeLinear"), kinds.count("Transpose")) == (3, 1)
+    runtime = load(backends.get("openvino").implementation)
+    artifact = runtime.build(model, target, tmp_path)
+    assert np.allclose(runtime.open(artifact, target).run({"ids": IDS})["scores"], _run(model.body), atol=1e-4)
+    head = next(node for node in runtime.explain(artifact, target) if node.name == "head")
+    assert head.op == "FullyConnected"
+
+
+def test_a_head_that_is_no_table_keeps_codes_of_its_own_in_openvino(tmp_path: Path) -> None:
+    model, _ = _applied(tmp_path, language_model(tied="no"), bits=4)
+    kinds = [node.op_type for node in to_onnx(model, Target("openvino")).graph.node]
+    assert (kinds.count("DequantizeLinear"), kinds.count("Transpose")) == (4, 0)

@@ -61,7 +61,8 @@ def write_at_load(
         for position in weight_positions(node):
             quant = plan.weights.get(node.input[position])
             if quant is not None:
-                quant = _foldable(quant) if node.op_type in RECURRENT and target.backend == "openvino" else quant
+                is_wide = target.backend == "openvino" and node.op_type in (*RECURRENT, "MatMul")
+                quant = _in_four_bits(quant) if is_wide else quant
                 is_recurrent = node.op_type in RECURRENT
                 before, made.input[position] = at_load(node.input[position], quant, is_recurrent=is_recurrent)
                 nodes += before
@@ -83,8 +84,9 @@ def _is_for_load(node: onnx.NodeProto, plan: QuantPlan, editor: GraphEditor) -> 
     return node.op_type in ("ConvTranspose", *RECURRENT)
 
 
-def _foldable(quant: TensorQuant) -> TensorQuant:
-    """OpenVINO's recurrent layers want constants, which it does not make of the operators that take 2-bit codes apart."""
+def _in_four_bits(quant: TensorQuant) -> TensorQuant:
+    """OpenVINO's recurrent layers want constants, which it does not make of the operators that take 2-bit codes apart; its products of
+    stacked matrices compute something else with these operators (2026.4, processors)."""
     if bits_of(quant) != 2:
         return quant
     return replace(quant, dtype=quant.dtype.replace("2", "4"), quantized_min=None, quantized_max=None)

@@ -90,6 +90,45 @@ def share_packed(emitted: onnx.ModelProto) -> None:
     editor.replace_nodes(shared)
 
 
+def share_dequantized(emitted: onnx.ModelProto) -> None:
+    """Store once, for OpenVINO, the codes of an embedding's table that is the matrix of the head too: the product reads their transpose,
+    which OpenVINO makes a property of the product."""
+    editor = GraphEditor(emitted.graph)
+    made = {node.output[0]: node for node in emitted.graph.node if node.op_type == "DequantizeLinear"}
+    read = {node.input[0] for node in emitted.graph.node if node.op_type == "Gather"}
+    multiplied = {node.input[1] for node in emitted.graph.node if node.op_type in ("MatMul", "Gemm")}
+    tables = [node for name, node in made.items() if name in read]
+
+    def shared(node: onnx.NodeProto) -> Replacement:
+        if node.op_type != "DequantizeLinear" or node.output[0] not in multiplied or node in tables:
+            return None
+        table = next((one for one in tables if _is_transposed(node, one, editor)), None)
+        if table is None:
+            return None
+        return [helper.make_node("Transpose", [table.output[0]], [node.output[0]], node.name, perm=[1, 0])]
+
+    editor.replace_nodes(shared)
+
+
+def _is_transposed(node: onnx.NodeProto, table: onnx.NodeProto, editor: GraphEditor) -> bool:
+    """Whether a DequantizeLinear makes the transpose of what another makes, from the same codes."""
+    if len(node.input) != len(table.input) or attribute(node, "block_size", 0) != attribute(table, "block_size", 0):
+        return False
+    axes = [int(attribute(one, "axis", 1)) % 2 for one in (node, table)]  # type: ignore[call-overload]
+    if axes[0] == axes[1]:
+        return False
+    stored = [[editor.stored.get(name) for name in one.input] for one in (node, table)]
+    if any(
+        one is None or other is None or one.data_type != other.data_type for one, other in zip(*stored, strict=True)
+    ):
+        return False
+    pairs = [(editor.array(name), editor.array(other)) for name, other in zip(node.input, table.input, strict=True)]
+    return all(
+        one is not None and other is not None and one.shape == other.T.shape and np.array_equal(one, other.T)
+        for one, other in pairs
+    )
+
+
 def _is_same(tensor: onnx.TensorProto, other: onnx.TensorProto | None) -> bool:
     """Whether they hold the same bytes, in whatever shape."""
     if other is None or size_bytes(tensor) != size_bytes(other):

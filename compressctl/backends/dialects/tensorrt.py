@@ -23,6 +23,7 @@ from compressctl.graph.index import GraphIndex, copied, index
 from compressctl.graph.sites import Kind, Site, find_sites, fits_kernel
 from compressctl.graph.tensors import copy_of
 from compressctl.numerics.affine import SMALLEST_SCALE
+from compressctl.numerics.grid import fit_grid
 
 _LARGEST = 127
 _LARGEST_FOUR_BIT = 7
@@ -74,14 +75,18 @@ def four_bit_products(model: OnnxModel) -> list[Product]:
 def four_bits(values: np.ndarray, quant: TensorQuant) -> TensorQuant:
     """A (K, N) weight's 4-bit entry as TensorRT takes it: int4 around zero, in blocks of 64 or 128 along K.
 
-    The plan's own when it is such; else scales that cover each block of 64, since no others are taken.
+    The plan's own when it is such; else scales that cover each block of 64, since no others are taken. Of the plan's own blocks
+    those with a scale below zero, which it refuses, are rounded again with one above.
     """
     is_symmetric = quant.dtype == "int4" and not np.any(np.asarray(quant.zero_point).astype(np.int8))
     fits = values.shape[0] % (quant.block or 1) == 0
-    if is_symmetric and quant.axis == 0 and quant.block in FOUR_BIT_BLOCKS and fits:
-        return quant
-    block = FOUR_BIT_BLOCKS[0]
     real = weight_values(values, quant)
+    if is_symmetric and quant.axis == 0 and quant.block in FOUR_BIT_BLOCKS and fits:
+        if np.all(quant.scale > 0):
+            return quant
+        positive = fit_grid(real.T, 4, quant.block, symmetric=True).scale.T
+        return replace(quant, scale=np.where(quant.scale > 0, quant.scale, positive))
+    block = FOUR_BIT_BLOCKS[0]
     largest = np.abs(real.reshape(-1, block, real.shape[1])).max(axis=1)
     scale = np.maximum(largest / _LARGEST_FOUR_BIT, SMALLEST_SCALE).astype(np.float32)
     return TensorQuant("int4", scale, np.zeros(scale.shape, "int4"), axis=0, block=block)

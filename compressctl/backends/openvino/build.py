@@ -64,7 +64,7 @@ def build(model: OnnxModel, target: Target, folder: Path) -> Artifact:
         except Exception as error:
             raise translated(error, source[0]) from error
         converted.set_rt_info(json.dumps(_notes(model)), NOTES)
-        openvino.save_model(converted, scratch / "model.xml", compress_to_fp16=options.float16_constants)
+        openvino.save_model(converted, scratch / "model.xml", compress_to_fp16=bool(options.float16_constants))
         files = [(scratch / name).replace(folder / name) for name in ("model.bin", "model.xml")]
     return Artifact("openvino", files[1], (files[1], files[0]), (*called, *_said(options)))
 

@@ -41,6 +41,7 @@ class OpenVinoBundler:
         import openvino
 
         from compressctl.backends.openvino.convert import convert
+        from compressctl.backends.openvino.half_scales import halve_scales
         from compressctl.backends.openvino.nncf_weights import compress_weights
         from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct
         from compressctl.backends.openvino.stateful import make_stateful
@@ -55,19 +56,23 @@ class OpenVinoBundler:
             source = save_onnx(decoder.proto, scratch)
             try:
                 converted = convert(source[0])
+                is_halved = (
+                    model.quant is not None and options.float16_constants is None and halve_scales(converted) > 0
+                )
                 make_stateful(converted)
                 converted.set_rt_info(_KV_CACHE[options.kv_cache], ["runtime_options", "KV_CACHE_PRECISION"])
                 if options.weights is not None:
                     converted = compress_weights(converted, options.weights)
             except Exception as error:
                 raise translated(error, source[0]) from error
-            openvino.save_model(converted, scratch / MODEL, compress_to_fp16=options.float16_constants)
+            openvino.save_model(converted, scratch / MODEL, compress_to_fp16=bool(options.float16_constants))
             files = [(scratch / name).replace(folder / name) for name in (MODEL, MODEL.replace(".xml", ".bin"))]
         files += _tokenizer(text, folder)
         config = folder / "config.json"
         write_whole(config, [json.dumps(dict(text.config), indent=2).encode()])
         files += [config, *(Path(shutil.copyfile(file, folder / file.name)) for file in text.files)]
-        return Bundle("openvino", folder, tuple(files), text.notes)
+        halved = ("scales of quantized weights are stored as float16 in the file",) if is_halved else ()
+        return Bundle("openvino", folder, tuple(files), (*halved, *text.notes))
 
     def open(self, folder: Path, threads: int) -> OpenVinoBundle:
         return OpenVinoBundle(folder, threads)

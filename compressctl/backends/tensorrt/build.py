@@ -96,8 +96,14 @@ def _weight_notes(model: OnnxModel) -> list[str]:
             notes.append(
                 f"{product.node}: its {product.quant.dtype} weight is stored in float, TensorRT takes INT4 in blocks"
             )
-        elif four_bits(stored.T if product.transposed else stored, product.quant) is not product.quant:
+            continue
+        written = four_bits(stored.T if product.transposed else stored, product.quant)
+        if (written.dtype, written.block) != (product.quant.dtype, product.quant.block):
             notes.append(f"{product.node}: its weight was rounded again, to INT4 around zero in blocks of 64")
+        elif written is not product.quant:
+            notes.append(
+                f"{product.node}: blocks of its weight were rounded again, with scales above zero, as TensorRT takes them"
+            )
     return notes
 
 

@@ -18,7 +18,7 @@ from compressctl.techniques.quantize.params import Bits, Granularity, WeightMeth
 @dataclass(frozen=True)
 class Treatment:
     """How a weight is rounded; see `quantize.weights`. splits_convolutions: whether groups were asked for of this very layer, so that
-    a convolution's kernel is split into them too."""
+    a convolution's kernel is split into them too. signed: whether scales may be below zero."""
 
     bits: Bits
     method: WeightMethod
@@ -27,6 +27,7 @@ class Treatment:
     group_size: int
     clip_search: bool
     splits_convolutions: bool = False
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,16 @@ def _in_groups_along(values: np.ndarray, axis: int, treatment: Treatment) -> Rou
 
 def _fitted(matrix: np.ndarray, treatment: Treatment, power: np.ndarray | None, granularity: Granularity) -> Grid:
     search = treatment.clip_search and treatment.method != "hqq"
+    # 8 bits gain next to nothing by one code more, and integer kernels, which take positive scales, may read them later.
+    signed = treatment.signed and treatment.bits < 8
     if granularity == "tensor":
-        return one_grid(matrix, treatment.bits, symmetric=treatment.symmetric, search=search, importance=power)
+        return one_grid(
+            matrix, treatment.bits, symmetric=treatment.symmetric, signed=signed, search=search, importance=power
+        )
     group = treatment.group_size if granularity == "group" else matrix.shape[1]
-    grid = fit_grid(matrix, treatment.bits, group, symmetric=treatment.symmetric, search=search, importance=power)
+    grid = fit_grid(
+        matrix, treatment.bits, group, symmetric=treatment.symmetric, signed=signed, search=search, importance=power
+    )
     return half_quadratic(matrix, grid) if treatment.method == "hqq" else grid
 
 

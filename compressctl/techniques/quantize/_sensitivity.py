@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
+from compressctl.core.backend import Session
 from compressctl.core.data import Split
 from compressctl.core.errors import UsageError
 from compressctl.core.feeds import first_feeds
@@ -26,7 +27,9 @@ _STEP = 0.01
 """How far a weight is moved to feel the curvature, against its own root mean square: small enough for a parabola, large
 enough for float32."""
 
+SAMPLES = 256
 _BATCH = 64
+_KEPT_BYTES = 512 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,60 @@ class Probe:
         return float(np.average(each, weights=self.counts))
 
 
-def probe(split: Split, signature: Signature, samples: int, kind: Kind) -> Probe:
+def probe(split: Split, signature: Signature, samples: int, kind: Kind, at_once: int = _BATCH) -> Probe:
     """The first samples of a split; whole batches alone where the model takes nothing else."""
-    found = first_feeds(split, signature, samples, _BATCH)
+    found = first_feeds(split, signature, samples, at_once)
     distance = squared_distance if kind == "mse" else kl_divergence
     return Probe(tuple(feed.inputs for feed in found), tuple(feed.count for feed in found), distance)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A network's outputs against the same network's with something changed, batch by batch, since those of a language model are large.
+
+    kept: the outputs of the first batches, as many as `_KEPT_BYTES` hold; the others are computed again each time.
+    """
+
+    session: Session
+    seen: Probe
+    run: RunContext
+    kept: tuple[Inputs, ...]
+
+    @staticmethod
+    def of(model: OnnxModel, seen: Probe, run: RunContext) -> Comparison:
+        """Raises UsageError where the run has no way to open a model."""
+        session, kept, room = _opened(model, run), list[Inputs](), _KEPT_BYTES
+        for inputs in seen.inputs:
+            wanted = dict(session.run(dict(inputs)))
+            room -= sum(values.nbytes for values in wanted.values())
+            if room < 0:
+                break
+            kept.append(wanted)
+        return Comparison(session, seen, run, tuple(kept))
+
+    def cost(self, changed: OnnxModel) -> float:
+        session = _opened(changed, self.run)
+        each = []
+        for place, inputs in enumerate(self.seen.inputs):
+            wanted = self.kept[place] if place < len(self.kept) else self.session.run(dict(inputs))
+            found = session.run(dict(inputs))
+            each.append(sum(self.seen.distance(wanted[name], found[name]) for name in wanted))
+        return float(np.average(each, weights=self.seen.counts))
+
+
 def outputs(model: OnnxModel, seen: Probe, run: RunContext) -> list[Inputs]:
     """Of every batch, through the target's runtime. Raises UsageError where the run has no way to open a model."""
+    session = _opened(model, run)
+    return [dict(session.run(dict(inputs))) for inputs in seen.inputs]
+
+
+def _opened(model: OnnxModel, run: RunContext) -> Session:
     if run.open is None:
         raise UsageError(
             "what a width costs is measured on the target's runtime, which takes a metric of the task",
             hint="set `metric`, or choose `sensitivity: hessian`",
         )
-    session = run.open(model)
-    return [dict(session.run(dict(inputs))) for inputs in seen.inputs]
+    return run.open(model)
 
 
 def hessian_trace(

@@ -17,7 +17,7 @@ from compressctl.graph.simplify import simplify
 from compressctl.graph.weight_nodes import WeightNode, find_weighted, weight_readers
 from compressctl.techniques.quantize._round_weight import Rounded
 from compressctl.techniques.quantize.params import WeightMethod, WeightsParams
-from compressctl.techniques.quantize.weights import round_all, treat
+from compressctl.techniques.quantize.weights import round_all, takes_signed_scales, treat
 
 _EIGHT: Mapping[str, Any] = {"bits": 8, "granularity": "channel"}
 _FLOPS = 5e9
@@ -50,7 +50,7 @@ class LayerWeights:
         self._rounded: dict[str, tuple[onnx.ModelProto, dict[str, Rounded]]] = {}
         for name, given in self.rounding.items():
             params = WeightsParams(**given)
-            treated, copied = treat(carried.model, params, carried.weights)
+            treated, copied = treat(carried.model, params, carried.weights, signed=takes_signed_scales(params, run))
             done = round_all(copied.model, model, treated, params, run)
             self._rounded[name] = (copied.model, done)
             of_nodes: dict[str, int] = {}

@@ -1,4 +1,7 @@
-"""quantize.mixed: each layer in 8 bits, in 4, or in float, by what that costs, within budgets of size and speed."""
+"""quantize.mixed: each layer in 8 bits, in 4, or in float, by what that costs, within budgets of size and speed.
+
+Weights alone are chosen for in _mixed_weights.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.numerics.knapsack import Limit, choose
 from compressctl.techniques.quantize._as_overrides import ambiguous, as_overrides
 from compressctl.techniques.quantize._candidates import Candidates, Layer, find_layers
-from compressctl.techniques.quantize._sensitivity import Kind, hessian_trace, outputs, probe
+from compressctl.techniques.quantize._mixed_weights import apply_weights_only
+from compressctl.techniques.quantize._sensitivity import SAMPLES, Kind, hessian_trace, outputs, probe
 from compressctl.techniques.quantize.params import MixedParams, StaticParams, Width
 from compressctl.techniques.quantize.static import Seen, observe
 from compressctl.techniques.quantize.static import apply as apply_static
@@ -31,6 +35,8 @@ Chosen = Mapping[Layer, Width]
 
 def apply(model: OnnxModel, params: MixedParams, run: RunContext) -> StageResult:
     """Measure what each width of each layer costs, choose, and quantize so. Raises StageError when no choice fits."""
+    if params.weights_only is not None:
+        return apply_weights_only(model, params, params.weights_only, sensitivity_of(params, run), run)
     rounded = params.static.model_copy(
         update={"rounding": "nearest", "bias_correction": params.static.bias_correction is not False}
     )
@@ -42,7 +48,7 @@ def apply(model: OnnxModel, params: MixedParams, run: RunContext) -> StageResult
         )
     candidates = Candidates(model, seen, rounded, run.target)
     layers = find_layers(seen, params.widths, per_channel=params.static.per_channel)
-    kind = _kind(params, run)
+    kind = sensitivity_of(params, run)
     costs = _measured(model, seen, layers, candidates, params, kind, run)
     clock = None if params.speedup is None else _Clock.read(model, layers, candidates, params.speedup, run)
     limit = None if params.size is None else _size_limit(layers, params.size)
@@ -61,7 +67,7 @@ def apply(model: OnnxModel, params: MixedParams, run: RunContext) -> StageResult
     return StageResult(result.model, facts, {"use": "quantize.static", **explicit.model_dump(mode="json")})
 
 
-def _kind(params: MixedParams, run: RunContext) -> Kind:
+def sensitivity_of(params: MixedParams, run: RunContext) -> Kind:
     has_classes = run.task in ("classification", "language-model")
     if params.sensitivity == "kl" and not has_classes:
         raise UsageError(
@@ -84,7 +90,10 @@ def _measured(
     assert run.data is not None
     by_task: Kind = "kl" if run.task in ("classification", "language-model") else "mse"
     probed = probe(
-        run.data.split("calibration"), model.signature, params.samples, by_task if kind == "hessian" else kind
+        run.data.split("calibration"),
+        model.signature,
+        params.samples or SAMPLES,
+        by_task if kind == "hessian" else kind,
     )
     wanted = [] if kind == "hessian" else outputs(model, probed, run)
     costs: dict[Layer, dict[Width, float]] = {}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from compressctl.core.backend import ProductWeights
 from compressctl.core.errors import Problem
 from compressctl.core.model import Form
-from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.needs import Need, Needs, Section, TechniqueParams
 from compressctl.core.patterns import Override
 from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.recipe.schema import Duration, WrittenSize, parse_size
@@ -167,7 +167,11 @@ class WeightsParams(TechniqueParams):
         "input channels so that important weights are rounded finely (awq); fit the grid to all but the outliers, "
         "without data (hqq)",
     )
-    symmetric: bool = Field(False, description="codes around zero, without zero points")
+    symmetric: bool = Field(
+        False,
+        description="codes around zero, without zero points; with 4 bits and fewer a scale may be below zero, so that the value of largest "
+        "magnitude gets the code -8, unless the target is TensorRT",
+    )
     granularity: Granularity = Field(
         "group",
         description="how many weights share a scale: all of a tensor, an output channel's, or a group of its inputs; "
@@ -185,10 +189,16 @@ class WeightsParams(TechniqueParams):
     )
     overrides: tuple[WeightOverride, ...] = Field((), description="exceptions by pattern, later ones win")
 
+    @property
+    def is_symmetric_somewhere(self) -> bool:
+        return self.symmetric or any(override.symmetric for override in self.overrides)
+
     def needs(self) -> Needs:
-        """GPTQ and AWQ look at what each layer is given, for all weights or for those of an override."""
+        """GPTQ and AWQ look at what each layer is given, for all weights or for those of an override. The target decides which
+        sign the scales of symmetric codes may have."""
         methods = {self.method, *(override.method for override in self.overrides)}
-        return super().needs() | Needs.of(*((Need.CALIBRATION_DATA,) if methods & {"gptq", "awq"} else ()))
+        watched = (Need.CALIBRATION_DATA,) if methods & {"gptq", "awq"} else ()
+        return super().needs() | Needs.of(*watched, reads=(Need.TARGET,) if self.is_symmetric_somewhere else ())
 
     def products(self) -> list[ProductWeights]:
         """By the line of the recipe that says so; 3 bits take 4.
@@ -254,7 +264,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=4,
+    version=5,
     summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
@@ -428,6 +438,24 @@ BINARY = TechniqueSpec(
 Width = Literal["int8", "int4", "float"]
 
 
+class WeightChoice(Section):
+    """What a layer's weights may get; what is left out is as `weights_only` says."""
+
+    bits: Bits | Literal["float"] = Field(description="of each weight; float leaves them as they are")
+    method: WeightMethod | None = Field(None, description="another way to round")
+    symmetric: bool | None = Field(None, description="codes around zero, or with a zero point")
+    granularity: Granularity | None = Field(None, description="how many weights share a scale")
+    group_size: GroupSize | None = Field(None, description=_GROUP_SIZE)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+    def __str__(self) -> str:
+        rest = [str(value) if key != "group_size" else f"groups of {value}" for key, value in self.said.items()]
+        return ", ".join([str(self.bits), *rest[1:]])
+
+
 class MixedParams(TechniqueParams):
     """quantize.mixed: a width for each layer, by what its rounding costs, under a budget of size or of speed or of both."""
 
@@ -441,8 +469,24 @@ class MixedParams(TechniqueParams):
         description="most bytes of all layers' weights at their widths, scales included, as in 45KB; up to 1, the share of "
         "what they take in float. A plain file holds a 4-bit code in a byte, `storage: compressed` in half of one",
     )
+    bits_per_weight: float | None = Field(
+        None,
+        gt=0,
+        le=32,
+        description="weights_only: most bits of a weight on average, scales and zero points included; a table that is the head too counts once",
+    )
     speedup: float | None = Field(
         None, gt=0, le=1e9, description="least ratio of latency, float / mixed, measured on the target's runtime"
+    )
+    weights_only: WeightsParams | None = Field(
+        None,
+        description="choose widths of weights alone, activations left as they are: how they are rounded, as quantize.weights takes it; an override "
+        "that says `bits` decides for its layers. {} takes its defaults",
+    )
+    bits: tuple[Bits | Literal["float"] | WeightChoice, ...] = Field(
+        (8, 4, "float"),
+        min_length=1,
+        description="weights_only: what a layer may get, a number of bits, or more as in {bits: 8, group_size: 128}",
     )
     widths: tuple[Width, ...] = Field(
         ("int8", "int4", "float"),
@@ -455,8 +499,12 @@ class MixedParams(TechniqueParams):
         "error (mse), or the mean trace of the Hessian times the squared rounding error of its weights (hessian, HAWQ-V2); "
         "default: kl for classes and tokens, mse otherwise",
     )
-    samples: int = Field(
-        256, ge=1, le=2_147_483_647, description="calibration samples on which sensitivities are measured"
+    samples: int | None = Field(
+        None,
+        ge=1,
+        le=2_147_483_647,
+        description="calibration samples on which sensitivities are measured. Default: 256, and with `weights_only` 16 of a language model, each of "
+        "whose tokens tells something",
     )
     probes: int = Field(
         8, ge=1, le=2_147_483_647, description="hessian: random directions per layer that its trace is estimated from"
@@ -468,18 +516,58 @@ class MixedParams(TechniqueParams):
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> MixedParams:
-        if self.size is None and self.speedup is None:
-            raise ValueError("nothing to choose by: give `size`, `speedup` or both")
+        if self.size is None and self.speedup is None and self.bits_per_weight is None:
+            raise ValueError(
+                "nothing to choose by: give `size`, `speedup` or both, or `bits_per_weight` with `weights_only`"
+            )
         return self
 
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> MixedParams:
+        other = ("speedup", "widths", "static") if self.weights_only is not None else ("bits_per_weight", "bits")
+        said = [name for name in other if name in self.model_fields_set and getattr(self, name) is not None]
+        if said and self.weights_only is not None:
+            raise ValueError(f"{said[0]} is about integer activations, and `weights_only` leaves them in float")
+        if said:
+            raise ValueError(f"{said[0]} is about weights alone: say `weights_only` too")
+        if all(choice.bits == "float" for choice in self.choices):
+            raise ValueError("bits has nothing to choose but float")
+        return self
+
+    @property
+    def choices(self) -> tuple[WeightChoice, ...]:
+        found = (one if isinstance(one, WeightChoice) else WeightChoice(bits=one) for one in self.bits)
+        return tuple(dict.fromkeys(found))
+
     def needs(self) -> Needs:
-        """What `static` needs; the task decides how outputs are compared, the runtime gives them and times widths."""
+        """What `static` or `weights_only` needs; the task decides how outputs are compared, the runtime gives them and times widths."""
         opened = (Need.SESSION,) if self.sensitivity != "hessian" else ()
         timed = (Need.LATENCY,) if self.speedup is not None else ()
         return super().needs() | Needs.of(Need.CALIBRATION_DATA, reads=(Need.TARGET, Need.TASK, *opened, *timed))
 
+    @property
+    def leaves_activations(self) -> bool:
+        return self.weights_only is not None
+
+    def products(self) -> list[ProductWeights]:
+        """None without `weights_only`; 3 bits take 4."""
+        if self.weights_only is None:
+            return []
+        usual = self.weights_only.granularity
+        return [
+            _stored(f"bits[{place}]", choice.bits, choice.granularity or usual)
+            for place, choice in enumerate(self.choices)
+            if choice.bits != "float"
+        ]
+
     def problems(self, facts: ModelFacts) -> Iterator[Problem]:
         yield from super().problems(facts)
+        if self.weights_only is not None and "bits" in self.weights_only.model_fields_set:
+            yield Problem(
+                "the width of each layer is what this stage chooses",
+                "weights_only.bits",
+                "leave it out; say what may be chosen in `bits`",
+            )
         if self.static.weights != "int8":
             yield Problem(
                 "the width of each layer is what this stage chooses",
@@ -496,8 +584,8 @@ class MixedParams(TechniqueParams):
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=6,
-    summary="8 bits, 4 bits or float for each layer, chosen exactly by measured sensitivity under budgets",
+    version=7,
+    summary="8 bits, 4 bits or float for each layer, of weights alone too, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,
     gives=Form.ONNX,

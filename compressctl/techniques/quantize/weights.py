@@ -40,7 +40,7 @@ _READS = "convolutions, matrix products, recurrent layers and embeddings, with s
 def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResult:
     """Round every weight, plan its storage, and hold the gate. Raises StageError when there is nothing to round."""
     carried = carry(model, simplify(model.body), run.events)
-    treated, copied = treat(carried.model, params, carried.weights)
+    treated, copied = treat(carried.model, params, carried.weights, signed=takes_signed_scales(params, run))
     body = copied.model
     if not treated.weights:
         raise NothingToCompressError(
@@ -82,14 +82,28 @@ class Treated:
     tied: Mapping[str, str]
 
 
-def treat(body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = ()) -> tuple[Treated, Copied]:
+def takes_signed_scales(params: WeightsParams, run: RunContext) -> bool:
+    """Whether the target's runtime takes scales below zero, as ONNX Runtime and OpenVINO do. TensorRT asks for positive ones
+    (documentation of IDequantizeLayer)."""
+    return params.is_symmetric_somewhere and run.target.backend != "tensorrt"
+
+
+def treat(
+    body: onnx.ModelProto, params: WeightsParams, before: Collection[str] = (), *, signed: bool = False
+) -> tuple[Treated, Copied]:
     """Apply every override in order, and give a weight that is read as a matrix and as its transpose a copy for each.
 
-    before: weights that are quantized already, which are left alone. Raises UsageError for a pattern that matches nothing.
+    before: weights that are quantized already, which are left alone. signed: symmetric scales may be below zero. Raises UsageError for a pattern that matches nothing.
     """
     nodes = [node for node in find_weighted(body.graph) if node.weight not in before]
     plain = Treatment(
-        params.bits, params.method, params.symmetric, params.granularity, params.group_size, params.clip_search
+        params.bits,
+        params.method,
+        params.symmetric,
+        params.granularity,
+        params.group_size,
+        params.clip_search,
+        signed=signed,
     )
     by_use: dict[tuple[str, bool, int], Treatment] = {_use(node): plain for node in nodes}
     floats: dict[str, str] = {}
