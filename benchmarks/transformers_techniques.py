@@ -18,6 +18,7 @@ import resource
 import runpy
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,7 @@ def _once(name: str, technique: str, again: bool) -> None:
 
 def _applied(recipe: Path, output: Path) -> tuple[int, str]:
     """The exit code of `compressctl apply`, and what it wrote to stderr."""
-    import onnxruntime  # noqa: F401
-    import torch.onnx  # noqa: F401
-    import transformers  # noqa: F401
-
+    _import_once()
     errors = BUILD / "stderr"
     child = os.fork()
     if child == 0:
@@ -159,6 +157,19 @@ def _applied(recipe: Path, output: Path) -> tuple[int, str]:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), errors.read_text(errors="replace")
+
+
+@cache
+def _import_once() -> None:
+    """What every run would import, the exporter's own parts by an export."""
+    import onnxruntime  # noqa: F401
+    import torch
+    import transformers  # noqa: F401
+
+    import compressctl.pipeline.run  # noqa: F401
+
+    torch.set_num_threads(1)
+    torch.onnx.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), dynamo=True, verbose=False)
 
 
 def _processor_seconds() -> float:

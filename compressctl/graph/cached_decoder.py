@@ -86,7 +86,7 @@ def with_cache(proto: onnx.ModelProto, write: Writer, longest: int) -> CachedDec
     _check_inputs(body.graph)
     attentions = find_attention(body)
     if not attentions:
-        raise StageError("the graph has no attention that could keep keys and values: it is no decoder of tokens")
+        raise _without_attention(body.graph)
     windows = _windows(body, attentions, longest)
     _add_mask_input(body.graph)
     editor = GraphEditor(body.graph)
@@ -112,6 +112,17 @@ def _check_inputs(graph: onnx.GraphProto) -> None:
         raise StageError(
             f"the graph takes {', '.join(sorted(names))}; a decoder with a cache is made of one that takes {TOKENS}, and perhaps {MASK}"
         )
+
+
+def _without_attention(graph: onnx.GraphProto) -> StageError:
+    found = [node.name for node in graph.node if node.op_type == "Softmax"]
+    if not found:
+        return StageError("the graph has no attention that could keep keys and values: it is no decoder of tokens")
+    return StageError(
+        f"none of the graph's {len(found)} Softmax, as {found[0]}, stands between two products of (batch, heads, tokens, size): attention "
+        "in another form cannot keep keys and values",
+        hint="networks that put batch and heads into one axis, as BLOOM and XGLM do, get no bundle",
+    )
 
 
 def _windows(body: onnx.ModelProto, attentions: Sequence[Attention], longest: int) -> list[int | None]:
