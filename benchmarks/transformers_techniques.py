@@ -187,10 +187,16 @@ def _seen(said: str, output: Path) -> dict[str, Any]:
     if not parts:
         return {"smaller": None, "said": refused or (said.strip().splitlines() or ["nothing"])[-1]}
     before, after = parts[0]["baseline"], parts[0]["compressed"]
-    skipped = [
-        stage["facts"]["skipped"] for stage in json.loads(report.read_text())["stages"] if "skipped" in stage["facts"]
-    ]
-    return {"smaller": before["total_bytes"] / after["total_bytes"], "said": skipped[0] if skipped else ""}
+    reasons = [why for stage in json.loads(report.read_text())["stages"] if (why := _no_gain(stage["facts"]))]
+    return {"smaller": before["total_bytes"] / after["total_bytes"], "said": reasons[0] if reasons else ""}
+
+
+def _no_gain(facts: dict[str, Any]) -> str:
+    """Why a stage left the model as it was, or its file as large, in the stage's own words."""
+    if facts.get("factorized") == 0:
+        left = {layer["left_whole"]: layer["layer"] for layer in facts["layers"] if layer.get("left_whole")}
+        return "left whole: " + "; ".join(f"{reason} ({layer}, ...)" for reason, layer in left.items())
+    return str(facts.get("skipped") or facts.get("stored_as") or "").strip()
 
 
 def _beside_report(recipe: Path, output: Path) -> dict[str, Any]:

@@ -40,8 +40,16 @@ def network(name: str) -> Any:
         ),
         "opt": lambda: t.OPTForCausalLM(
             t.OPTConfig(
-                hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, vocab_size=60, word_embed_proj_dim=32,
-                max_position_embeddings=64, pad_token_id=1, bos_token_id=2, eos_token_id=2,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                ffn_dim=64,
+                vocab_size=60,
+                word_embed_proj_dim=32,
+                max_position_embeddings=64,
+                pad_token_id=1,
+                bos_token_id=2,
+                eos_token_id=2,
             )
         ),
         "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**grouped, head_dim=8, sliding_window=16)),
