@@ -88,6 +88,10 @@ class Bundler(Protocol):
     tool: str
     package: str
 
+    def check(self, model: OnnxModel, target: Target, text: ServedText) -> None:
+        """What `write` would refuse of a float network and its tokenizer, before any work on it."""
+        ...
+
     def write(self, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:
         """Into a folder that exists and is empty. Raises StageError for a model that the tool could not serve."""
         ...

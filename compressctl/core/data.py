@@ -54,6 +54,22 @@ class Tuples:
         """As many of these samples as make whole tuples; those of one tuple at least."""
         return max(1, samples // self.size) * self.size
 
+    def too_small(self, batch_size: int, *, is_ranked: bool, processes: int = 1) -> tuple[str, str] | None:
+        """Why batches of so many samples teach nothing, and what to do; None where they do. is_ranked: by the order of the tuples' scores."""
+        if batch_size < self.size:
+            return (
+                f"batch_size: {batch_size} is less than a whole tuple: {self.size} samples in a row of the data belong together",
+                f"choose a multiple of {self.size}, as 32; pairs count as two samples",
+            )
+        least = 2 * self.size * processes
+        if not is_ranked or self.whole(batch_size) >= least:
+            return None
+        shared = f" for each of {processes} processes" if processes > 1 else ""
+        return (
+            f"batch_size: {batch_size} holds a single pair{shared}, and loss cosent ranks the pairs of a batch by their scores",
+            f"choose {least} or more, as {max(32, least)}; loss cosine looks at each pair alone",
+        )
+
 
 ALONE = Tuples()
 

@@ -115,13 +115,17 @@ class ModelSourceSpec:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """fingerprint: as for models, so that a plan can name cache keys before anything is loaded."""
+    """fingerprint: as for models, so that a plan can name cache keys before anything is loaded.
+
+    tuple_size: samples in a row that belong together, 2 where the source gives pairs.
+    """
 
     name: str
     summary: str
     params: type[BaseModel]
     implementation: str
     fingerprint: str
+    tuple_size: int = 1
 
 
 @dataclass(frozen=True)

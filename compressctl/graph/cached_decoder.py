@@ -15,6 +15,7 @@ from compressctl.graph.attention import Attention, Heads, find_attention
 from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.mask_readers import read_ends
 from compressctl.graph.open_axes import graph_inputs
 from compressctl.graph.rotary import Rotary, unturned
 from compressctl.graph.tensors import copy_of
@@ -79,14 +80,13 @@ def with_cache(proto: onnx.ModelProto, write: Writer, longest: int) -> CachedDec
     """The same decoder with keys and values of earlier tokens as inputs and outputs, called with the tokens after them.
 
     proto: of input_ids (batch, sequence), and perhaps attention_mask; it stays as it is. longest: tokens at which it is looked at how far
-    back each layer sees. Raises StageError where an attention is not causal, or something beside attention depends on the mask or on
-    earlier tokens.
+    back each layer sees. Raises StageError where an attention is not causal.
     """
     body = copy_of(proto)
     _check_inputs(body.graph)
     attentions = find_attention(body)
     if not attentions:
-        raise StageError("the graph has no attention that could keep keys and values: it is no decoder of tokens")
+        raise _without_attention(body.graph)
     windows = _windows(body, attentions, longest)
     _add_mask_input(body.graph)
     editor = GraphEditor(body.graph)
@@ -95,7 +95,6 @@ def with_cache(proto: onnx.ModelProto, write: Writer, longest: int) -> CachedDec
     for layer, (attention, window) in enumerate(zip(attentions, windows, strict=True)):
         written |= _rewrite(editor, layer, attention, window, write)
     editor.drop_unread()
-    _check_mask_is_for_attention(body.graph, written)
     _count_on(editor, written)
     _name_axes(body.graph)
     return CachedDecoder(
@@ -113,6 +112,17 @@ def _check_inputs(graph: onnx.GraphProto) -> None:
         raise StageError(
             f"the graph takes {', '.join(sorted(names))}; a decoder with a cache is made of one that takes {TOKENS}, and perhaps {MASK}"
         )
+
+
+def _without_attention(graph: onnx.GraphProto) -> StageError:
+    found = [node.name for node in graph.node if node.op_type == "Softmax"]
+    if not found:
+        return StageError("the graph has no attention that could keep keys and values: it is no decoder of tokens")
+    return StageError(
+        f"none of the graph's {len(found)} Softmax, as {found[0]}, stands between two products of (batch, heads, tokens, size): attention "
+        "in another form cannot keep keys and values",
+        hint="networks that put batch and heads into one axis, as BLOOM and XGLM do, get no bundle",
+    )
 
 
 def _windows(body: onnx.ModelProto, attentions: Sequence[Attention], longest: int) -> list[int | None]:
@@ -247,12 +257,15 @@ def _merged_after(found: GraphIndex, tensor: str) -> onnx.NodeProto | None:
 
 def _count_on(editor: GraphEditor, written: set[str]) -> None:
     """Positions go on where the earlier tokens ended: every Range over the tokens, of which only those for positions are left beside
-    what was written for attention."""
-    ranges = [node for node in editor.graph.node if node.op_type == "Range" and node.name not in written]
-    if not ranges:
-        return
+    what was written for attention, and every count of the mask."""
     past, nodes = _past_length(editor)
-    for node in ranges:
+    rest = list(editor.graph.node)
+    del editor.graph.node[:]
+    editor.graph.node.extend([*nodes, *rest])
+    read_ends(editor, MASK, past, written)
+    for node in editor.graph.node:
+        if node.op_type != "Range" or node.name in written:
+            continue
         start, step = editor.array(node.input[0]), editor.array(node.input[2])
         if start is None or step is None or start.item() != 0 or step.item() != 1:
             raise StageError(f"{node.name} counts tokens in steps of its own, which a cache would change")
@@ -264,10 +277,8 @@ def _count_on(editor: GraphEditor, written: set[str]) -> None:
         moved = helper.make_node("Range", [past, end, node.input[2]], node.output, node.name)
         return [helper.make_node("Add", [node.input[1], past], [end], end), moved]
 
-    rest = list(editor.graph.node)
-    del editor.graph.node[:]
-    editor.graph.node.extend([*nodes, *rest])
     editor.replace_nodes(shifted)
+    editor.drop_unread()
 
 
 def _past_length(editor: GraphEditor) -> tuple[str, list[onnx.NodeProto]]:
@@ -290,12 +301,3 @@ def _name_axes(graph: onnx.GraphProto) -> None:
         if value.name == MASK:
             value.type.tensor_type.shape.dim[1].dim_param = TOTAL
     del graph.value_info[:]
-
-
-def _check_mask_is_for_attention(graph: onnx.GraphProto, written: set[str]) -> None:
-    """written: nodes of attentions. Others may ask for the mask's length alone."""
-    for node in graph.node:
-        if MASK in node.input and node.op_type != "Shape" and node.name not in written:
-            raise StageError(
-                f"{node.name} reads {MASK} outside of attention, and with a cache that is longer than the tokens"
-            )

@@ -9,7 +9,7 @@ from pathlib import Path
 from compressctl.core.backend import backends
 from compressctl.core.bundle import Bundle, Bundler, ServedText
 from compressctl.core.data import Dataset, SplitName
-from compressctl.core.errors import UsageError
+from compressctl.core.errors import CompressctlError, StageError, UsageError
 from compressctl.core.model import OnnxModel
 from compressctl.core.registry import load
 from compressctl.core.source import model_sources
@@ -17,6 +17,7 @@ from compressctl.core.target import Target
 from compressctl.measure.generation import Rounds, measure_bundles, texts_of
 from compressctl.measure.results import BundleResult
 from compressctl.pipeline.workspace import Workspace, in_float32
+from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
 
 FOLDER = "genai"
@@ -44,22 +45,46 @@ def check_servable(recipe: Recipe) -> None:
         )
 
 
+def check_network(workspace: Workspace, model: OnnxModel) -> None:
+    """Try every bundle of the recipe on the original network, before any stage. Raises what writing it would, of all bundles together."""
+    failures: list[CompressctlError] = []
+    for entry in workspace.recipe.export:
+        code, options = backends.get(entry.backend).bundle, export_options(workspace.recipe, entry.backend)
+        if code is None or options.get("bundle") is None:
+            continue
+        bundler: Bundler = load(code)
+        target = replace(workspace.target, backend=entry.backend, options=in_float32(options))
+        try:
+            bundler.check(model, target, _text_of(workspace, model))
+        except CompressctlError as error:
+            error.message = f"{entry.backend}: {error.message}"
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise StageError("\n".join(["no bundle can be written of this network:", *(f"   {one}" for one in failures)]))
+
+
 def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model: OnnxModel) -> Bundles:
     """target: the backend's, with its options. source: the original's graph.
 
     Raises UsageError for a folder that lacks what serving needs, StageError for a network that the tool cannot serve.
     """
-    section = workspace.recipe.model
-    text: ServedText = load(model_sources.get(section.source).text)(section.params, workspace.recipe.base)
-    known = model.signature.outputs[0].shape[-1]
-    if isinstance(known, int):  # a config may name them for another part of the network
-        text = replace(text, vocabulary=known)
+    text = _text_of(workspace, model)
     code = backends.get(target.backend).bundle
     assert code is not None
     root = workspace.folder / "artifacts" / target.backend
     plain = replace(target, options=in_float32(target.options))
     baseline = _written(code, source, plain, text, root / "baseline" / FOLDER)
     return Bundles(text, code, baseline, _written(code, model, target, text, root / FOLDER))
+
+
+def _text_of(workspace: Workspace, model: OnnxModel) -> ServedText:
+    section = workspace.recipe.model
+    text: ServedText = load(model_sources.get(section.source).text)(section.params, workspace.recipe.base)
+    known = model.signature.outputs[0].shape[-1]
+    # A config may name them for another part of the network.
+    return replace(text, vocabulary=known) if isinstance(known, int) else text
 
 
 def measured(

@@ -78,6 +78,10 @@ class Executor:
                 self.workspace.events.warn(unfit_for(sizes, found.fixed_batch))
                 model = self.workspace.take_one_at_a_time()
                 session = opened(model, backend, target, self.workspace.host)
+            if any(getattr(entry.params, "bundle", None) is not None for entry in self.workspace.recipe.export):
+                from compressctl.pipeline.bundles import check_network
+
+                check_network(self.workspace, model)
             if data is not None:
                 recipe = self.workspace.recipe
                 delivered = [

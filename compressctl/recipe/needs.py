@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from compressctl.core.data import Tuples
 from compressctl.core.errors import Problem
-from compressctl.core.needs import FROM_DATA, Need, Needs, declared_needs
-from compressctl.core.source import decoders
+from compressctl.core.needs import FROM_DATA, Need, Needs, TechniqueParams, declared_needs
+from compressctl.core.source import datasets, decoders
 from compressctl.core.tasks import TASKS
 from compressctl.core.technique import TechniqueSpec
 from compressctl.recipe.schema import Head, Recipe, Stage
@@ -35,6 +36,7 @@ def unmet_needs(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str) ->
     path: of the stage in the recipe.
     """
     yield from _of_params(recipe, stage, path)
+    yield from _of_batches(recipe, stage.params, path)
     if stage.gate is not None:
         yield from _of_gate(recipe, bisects(stage, spec), f"{path}.gate")
 
@@ -63,6 +65,24 @@ def _of_params(recipe: Recipe, stage: Stage, path: str) -> Iterator[Problem]:
     if Need.METRIC in requires and recipe.metric_name is None:
         hint = f"set `metric` to one that fits task {recipe.task}, which has none of its own"
         yield _unmet(stage, path, {Need.METRIC}, "a metric", hint)
+
+
+def _of_batches(recipe: Recipe, params: BaseModel, path: str) -> Iterator[Problem]:
+    """Trainings whose batches hold no whole tuple of samples that belong together, or a single pair where pairs are ranked."""
+    if recipe.data is None or not isinstance(params, TechniqueParams):
+        return
+    for name in type(params).model_fields:
+        yield from _of_batches(recipe, getattr(params, name), f"{path}.{name}")
+    batch_size = getattr(params, "batch_size", None)
+    if not params.is_training or not isinstance(batch_size, int):
+        return
+    tuples = Tuples(datasets.get(recipe.data.source).tuple_size)
+    # Scores of pairs teach by cosent where the recipe names no loss; 0: a teacher alone.
+    is_ranked = tuples.size == 2 and recipe.task == "embedding" and recipe.loss in (None, "cosent")
+    is_taught = getattr(params, "label_weight", None) != 0
+    wrong = tuples.too_small(batch_size, is_ranked=is_ranked and is_taught)
+    if wrong is not None:
+        yield Problem(wrong[0], f"{path}.batch_size", wrong[1])
 
 
 def _has_loss(where: Recipe | Head) -> bool:

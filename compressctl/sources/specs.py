@@ -152,6 +152,7 @@ SENTENCE_PAIRS = DatasetSpec(
     params=SentencePairsParams,
     implementation="compressctl.sources.sentence_pairs:load",
     fingerprint="compressctl.sources.sentence_pairs:fingerprint",
+    tuple_size=2,
 )
 
 PYTHON_DATASET = DatasetSpec(

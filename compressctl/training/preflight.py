@@ -67,20 +67,11 @@ def check_training_labels(model: Model, run: RunContext) -> None:
 def check_batch_size(params: TrainingParams, split: Split, run: RunContext) -> None:
     """Raise UsageError where a batch holds no whole tuple of samples that belong together, or leaves a process a single pair where
     pairs are ranked."""
-    tuples = tuples_of(split)
-    if params.batch_size < tuples.size:
-        raise UsageError(
-            f"batch_size: {params.batch_size} is less than a whole tuple: {tuples.size} samples in a row of the data belong together",
-            hint=f"choose a multiple of {tuples.size}, as 32; pairs count as two samples",
-        )
     is_taught = getattr(params, "label_weight", None) != 0  # 0: a teacher alone
-    least = 2 * tuples.size * run.processes
-    if is_taught and tuples.whole(params.batch_size) < least and _ranks_pairs(split, run.learning):
-        shared = f" for each of {run.processes} processes" if run.processes > 1 else ""
-        raise UsageError(
-            f"batch_size: {params.batch_size} holds a single pair{shared}, and loss cosent ranks the pairs of a batch by their scores",
-            hint=f"choose {least} or more, as {max(32, least)}; loss cosine looks at each pair alone",
-        )
+    is_ranked = is_taught and _ranks_pairs(split, run.learning)
+    wrong = tuples_of(split).too_small(params.batch_size, is_ranked=is_ranked, processes=run.processes)
+    if wrong is not None:
+        raise UsageError(wrong[0], hint=wrong[1])
 
 
 def _ranks_pairs(split: Split, learning: Learning) -> bool:

@@ -25,6 +25,7 @@ from compressctl.core.model import TensorSpec, TorchModel  # noqa: E402
 from compressctl.graph.cache_proof import prove  # noqa: E402
 from compressctl.graph.cached_decoder import CachedDecoder, with_cache  # noqa: E402
 from compressctl.graph.lower import lower  # noqa: E402
+from compressctl.sources.huggingface import experts  # noqa: E402
 from compressctl.sources.huggingface.network import as_linear  # noqa: E402
 from compressctl.sources.huggingface.served import keeping, served  # noqa: E402
 from compressctl.sources.torch_modules import signature_of  # noqa: E402
@@ -40,6 +41,8 @@ def _graph_of(name: str) -> onnx.ModelProto:
 def _graph(made: Any, output: str = "logits") -> onnx.ModelProto:
     made.config.use_cache = False
     made.set_attn_implementation("eager")
+    experts.register()
+    made.config._experts_implementation = experts.IMPLEMENTATION
     as_linear(made)
     inputs = [TensorSpec(name, "int64", ("batch", "sequence")) for name in ("input_ids", "attention_mask")]
     made = served(made.eval(), [spec.name for spec in inputs], keeping([output]))
@@ -61,8 +64,11 @@ def _run(proto: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarr
     return outputs
 
 
-def _in_pieces(decoder: CachedDecoder, tokens: np.ndarray, pieces: tuple[int, ...]) -> np.ndarray:
-    """Logits of all tokens, each piece by a call of its own."""
+def _in_pieces(
+    decoder: CachedDecoder, tokens: np.ndarray, pieces: tuple[int, ...], real: np.ndarray | None = None
+) -> np.ndarray:
+    """Logits of all tokens, each piece by a call of its own. real: the mask of all tokens, by default ones."""
+    real = np.ones_like(tokens) if real is None else real
     session = onnxruntime.InferenceSession(decoder.proto.SerializeToString(), providers=["CPUExecutionProvider"])
     kept = {
         f"past_key_values.{layer}.{kind}": np.zeros((len(tokens), heads, 0, size), np.float32)
@@ -71,7 +77,7 @@ def _in_pieces(decoder: CachedDecoder, tokens: np.ndarray, pieces: tuple[int, ..
     }
     logits, at = [], 0
     for count in pieces:
-        mask = np.ones((len(tokens), at + count), np.int64)
+        mask = real[:, : at + count]
         outputs = session.run(None, {"input_ids": tokens[:, at : at + count], "attention_mask": mask, **kept})
         by_name = dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
         logits.append(by_name["logits"])
@@ -94,7 +100,7 @@ def _llama(**sizes: Any) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt2", "neox", "phi3"])
+@pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt2", "neox", "phi3", "opt", "mixtral"])
 @pytest.mark.parametrize("pieces", [(24,), (7, 1, 1, 15), (1,) * 24])
 def test_a_text_in_pieces_has_the_logits_of_the_whole(name: str, pieces: tuple[int, ...]) -> None:
     graph = _graph_of(name)
@@ -179,6 +185,23 @@ def test_positions_that_are_added_to_scores_are_refused() -> None:
     config = transformers.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=60)
     with pytest.raises(StageError, match="attention"):
         with_cache(_graph(transformers.BloomForCausalLM(config)), GroupedQuery(64), 40)
+
+
+def test_attention_with_batch_and_heads_in_one_axis_is_said_to_have_another_form() -> None:
+    config = transformers.XGLMConfig(d_model=32, num_layers=1, attention_heads=4, ffn_dim=64, vocab_size=60)
+    with pytest.raises(StageError, match="none of the graph's 1 Softmax"):
+        with_cache(_graph(transformers.XGLMForCausalLM(config)), GroupedQuery(64), 40)
+
+
+def test_positions_that_are_counted_from_the_mask_do_not_count_what_it_hides() -> None:
+    """Two texts of one batch, the first with three tokens of padding before it."""
+    graph, tokens = _graph_of("opt"), _text(rows=2)
+    mask = np.ones_like(tokens)
+    mask[0, :3] = 0
+    wanted = _run(graph, {"input_ids": tokens, "attention_mask": mask})[0]
+    found = _in_pieces(with_cache(graph, ScaledDotProduct(), 40), tokens, (20, 1, 3), mask)
+    np.testing.assert_allclose(found[0, 3:], wanted[0, 3:], atol=2e-5)
+    np.testing.assert_allclose(found[1], wanted[1], atol=2e-5)
 
 
 def test_other_inputs_are_refused() -> None:

@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 genai = pytest.importorskip("onnxruntime_genai")
 openvino_genai = pytest.importorskip("openvino_genai")
 
-from support.tiny_transformers import WORDS, language_model  # noqa: E402
+from support.tiny_transformers import WORDS, language_model, saved, write_byte_pairs  # noqa: E402
 
 from compressctl.sources.huggingface.text import served_text  # noqa: E402
 from compressctl.sources.params import HuggingFaceParams  # noqa: E402
@@ -195,6 +195,22 @@ def test_what_the_folder_lacks_is_said_before_any_work(tmp_path: Path, spoiled: 
     assert code == 2
     assert said in " ".join(output.split())
     assert not (tmp_path / "run" / "artifacts").exists()
+
+
+def test_a_network_that_cannot_be_served_is_refused_before_any_stage(tmp_path: Path) -> None:
+    saved("gemma2", tmp_path / "model")
+    write_byte_pairs(tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": 1}))
+    np.savez(tmp_path / "tokens.npz", inputs=np.random.default_rng(0).integers(3, 60, (24, 16)))
+    data = "data: {source: npz, path: tokens.npz, labels: null, calibration: 4, validation: 4, test: 6}"
+    recipe = "\n".join(data if line.startswith("data:") else line for line in RECIPE.splitlines())
+    recipe = recipe.replace("path: model}", "path: model, inputs: [input_ids]}")
+    code, output = _apply(tmp_path, recipe, "--measure", "untimed")
+    assert code == 4, output
+    assert output.count("Tanh stands between its products") >= 2
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert {event["step"] for event in events if event["kind"] == "step.started"} == {"preflight"}
 
 
 def test_a_cache_without_a_bundle_is_refused(tmp_path: Path) -> None:

@@ -126,10 +126,13 @@ def test_pairs_that_nobody_trained_on_come_into_order_too(folder: Path, stage: s
         ("loss: cosent\nstages: [{use: finetune, batch_size: 2}]\n", "batch_size: 2 holds a single pair"),
     ],
 )
-def test_batches_without_two_pairs_are_refused(folder: Path, text: str, message: str) -> None:
-    found = _run(folder, RECIPE + text)
+def test_batches_without_two_pairs_are_refused_by_the_recipe_alone(folder: Path, text: str, message: str) -> None:
+    (folder / "r.yaml").write_text(RECIPE + text)
+    found = CliRunner().invoke(app, ["validate", str(folder / "r.yaml")])
     assert found.exit_code == 2
-    assert message in found.stderr
+    said = " ".join(found.stderr.split())
+    assert message in said
+    assert "stages[0].batch_size" in said
 
 
 def test_the_cosine_loss_and_a_teacher_alone_take_single_pairs(folder: Path) -> None:

@@ -38,6 +38,25 @@ def network(name: str) -> Any:
         "resnet": lambda: t.ResNetForImageClassification(
             t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=3)
         ),
+        "opt": lambda: t.OPTForCausalLM(
+            t.OPTConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                ffn_dim=64,
+                vocab_size=60,
+                word_embed_proj_dim=32,
+                max_position_embeddings=64,
+                pad_token_id=1,
+                bos_token_id=2,
+                eos_token_id=2,
+            )
+        ),
+        "gemma2": lambda: t.Gemma2ForCausalLM(t.Gemma2Config(**grouped, head_dim=8, sliding_window=16)),
+        "mixtral": lambda: t.MixtralForCausalLM(t.MixtralConfig(**grouped, num_local_experts=4)),
+        "gpt-oss": lambda: t.GptOssForCausalLM(
+            t.GptOssConfig(**grouped, head_dim=8, num_local_experts=4, num_experts_per_tok=2, pad_token_id=0)
+        ),
         "t5": lambda: t.T5ForConditionalGeneration(
             t.T5Config(d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=4, vocab_size=60)
         ),

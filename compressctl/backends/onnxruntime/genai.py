@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from compressctl.backends.dialects.packed_qkv import pack_queries_keys_values
 from compressctl.backends.dialects.rms_norm import write_rms_norms
@@ -42,18 +43,15 @@ class OnnxRuntimeBundler:
     tool = "ONNX Runtime GenAI"
     package = "onnxruntime-genai"
 
+    def check(self, model: OnnxModel, target: Target, text: ServedText) -> None:
+        _decoder(to_onnx(model, _for_one_text(target)), text, is_float=model.quant is None)
+
     def write(self, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:
         """How products with quantized weights are written is measured for one token, as decoding has them."""
-        one = replace(target, batch_size=1, input_shapes={})
+        one = _for_one_text(target)
         model = with_plain_attention(model)
         forms, notes = choose_forms(model, one, _as_queries(model))
-        plain = to_onnx(model, one, forms)
-        decoder = with_cache(plain, GroupedQuery(text.context_length), text.looked_at)
-        _check_uniform(decoder)
-        pack_queries_keys_values(decoder.proto)
-        write_rms_norms(decoder.proto)
-        import_microsoft(decoder.proto)
-        prove(plain, decoder, text.vocabulary, text.context_length, is_float=model.quant is None)
+        decoder = _decoder(to_onnx(model, one, forms), text, is_float=model.quant is None)
         files = list(save_onnx(decoder.proto, folder))
         config = folder / CONFIG
         write_whole(config, [json.dumps(_config(decoder, target, text, model), indent=2).encode()])
@@ -65,6 +63,21 @@ class OnnxRuntimeBundler:
 
     def warm_up(self) -> None:
         import onnxruntime_genai  # noqa: F401
+
+
+def _for_one_text(target: Target) -> Target:
+    return replace(target, batch_size=1, input_shapes={})
+
+
+def _decoder(plain: onnx.ModelProto, text: ServedText, *, is_float: bool) -> CachedDecoder:
+    """plain: the graph of whole texts, as ONNX Runtime is given it. Raises StageError where it cannot be served."""
+    decoder = with_cache(plain, GroupedQuery(text.context_length), text.looked_at)
+    _check_uniform(decoder)
+    pack_queries_keys_values(decoder.proto)
+    write_rms_norms(decoder.proto)
+    import_microsoft(decoder.proto)
+    prove(plain, decoder, text.vocabulary, text.context_length, is_float=is_float)
+    return decoder
 
 
 def _as_queries(model: OnnxModel) -> dict[str, str]:

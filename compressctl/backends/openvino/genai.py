@@ -23,7 +23,7 @@ from compressctl.core.quiet import quiet
 from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting, write_whole
 from compressctl.graph.cache_proof import prove
-from compressctl.graph.cached_decoder import MASK, TOKENS, with_cache
+from compressctl.graph.cached_decoder import MASK, TOKENS, CachedDecoder, with_cache
 from compressctl.graph.plain_attention import with_plain_attention
 
 MODEL = "openvino_model.xml"
@@ -37,21 +37,21 @@ class OpenVinoBundler:
     tool = "OpenVINO GenAI"
     package = "openvino-genai"
 
+    def check(self, model: OnnxModel, target: Target, text: ServedText) -> None:
+        _decoder(model, target, text)
+        _converted_tokenizer(text)
+
     def write(self, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:
         import openvino
 
         from compressctl.backends.openvino.convert import convert
         from compressctl.backends.openvino.half_scales import halve_scales
         from compressctl.backends.openvino.nncf_weights import compress_weights
-        from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct
         from compressctl.backends.openvino.stateful import make_stateful
         from compressctl.backends.openvino.translate import translated
 
         options = OpenVinoParams.model_validate_json(json.dumps(dict(target.options)))
-        one = replace(target, batch_size=1, input_shapes={})
-        proto = to_onnx(with_plain_attention(model), one)
-        decoder = with_cache(proto, ScaledDotProduct(), text.looked_at)
-        prove(proto, decoder, text.vocabulary, text.context_length, is_float=model.quant is None)
+        decoder = _decoder(model, target, text)
         with FolderInWriting(folder) as scratch:
             source = save_onnx(decoder.proto, scratch)
             try:
@@ -81,10 +81,29 @@ class OpenVinoBundler:
         import openvino_genai  # noqa: F401
 
 
+def _decoder(model: OnnxModel, target: Target, text: ServedText) -> CachedDecoder:
+    """Raises StageError for a network that cannot be served."""
+    from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct
+
+    plain = to_onnx(with_plain_attention(model), replace(target, batch_size=1, input_shapes={}))
+    decoder = with_cache(plain, ScaledDotProduct(), text.looked_at)
+    prove(plain, decoder, text.vocabulary, text.context_length, is_float=model.quant is None)
+    return decoder
+
+
 def _tokenizer(text: ServedText, folder: Path) -> list[Path]:
+    import openvino
+
+    files = []
+    for converted, name in zip(_converted_tokenizer(text), ("openvino_tokenizer", "openvino_detokenizer"), strict=True):
+        openvino.save_model(converted, folder / f"{name}.xml", compress_to_fp16=False)
+        files += [folder / f"{name}.xml", folder / f"{name}.bin"]
+    return files
+
+
+def _converted_tokenizer(text: ServedText) -> Sequence[Any]:
     """The tokenizer and what turns tokens into text again, as OpenVINO models. Raises StageError for one that OpenVINO Tokenizers cannot convert."""
     try:
-        import openvino
         from transformers import AutoTokenizer
 
         with _itself_unchanged():
@@ -96,15 +115,11 @@ def _tokenizer(text: ServedText, folder: Path) -> list[Path]:
     try:
         with quiet(prints=True):
             tokenizer = AutoTokenizer.from_pretrained(text.folder, local_files_only=True, trust_remote_code=False)
-            made = convert_tokenizer(tokenizer, with_detokenizer=True)
+            made: Sequence[Any] = convert_tokenizer(tokenizer, with_detokenizer=True)
     except Exception as error:
         said = f"OpenVINO Tokenizers cannot convert the tokenizer of {text.folder}"
         raise refused_in(said, error) or StageError(f"{said}: {in_short(error)}") from error
-    files = []
-    for converted, name in zip(made, ("openvino_tokenizer", "openvino_detokenizer"), strict=True):
-        openvino.save_model(converted, folder / f"{name}.xml", compress_to_fp16=False)
-        files += [folder / f"{name}.xml", folder / f"{name}.bin"]
-    return files
+    return made
 
 
 @contextmanager

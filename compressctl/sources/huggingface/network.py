@@ -13,6 +13,7 @@ from compressctl.core.failures import refused_in
 from compressctl.core.model import TensorSpec, TorchModel
 from compressctl.core.process_state import process_state_kept
 from compressctl.core.quiet import quiet
+from compressctl.sources.huggingface import experts
 from compressctl.sources.huggingface.folder import CONFIG, find, read_object
 from compressctl.sources.huggingface.sentence import has_modules, pooled
 from compressctl.sources.huggingface.served import Finish, keeping, served
@@ -114,6 +115,8 @@ def _made(folder: Path, task: str, outputs: Sequence[str], seed: int) -> nn.Modu
 
     loader = getattr(transformers, _CLASSES[task])
     asked: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager", "use_safetensors": True}
+    asked["experts_implementation"] = experts.IMPLEMENTATION
+    experts.register()
     asked |= {"local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
     with torch.random.fork_rng(devices=[]), process_state_kept(), quiet(prints=True):
         torch.manual_seed(seed)
