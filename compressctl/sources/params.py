@@ -39,7 +39,7 @@ class SourceParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams", "HuggingFaceParams")
+WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams", "HuggingFaceParams", "TimmParams")
 
 
 def _with_weights(params: WithStructure) -> WithStructure:
@@ -204,6 +204,35 @@ class HuggingFaceParams(SourceParams):
     @model_validator(mode="after")
     def _structure_has_weights(self) -> HuggingFaceParams:
         return _with_weights(self)
+
+
+class TimmParams(SourceParams):
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        description="as timm.create_model takes it, as in resnet50 or vit_small_patch16_224",
+    )
+    weights: str = Field(
+        description="the .safetensors file (or a .pt, .pth or .bin checkpoint of tensors alone), relative to the recipe; nothing is downloaded. A config.json "
+        "beside it, as timm's folders on the Hub have, says how large images are"
+    )
+    structure: str | None = Field(
+        None, description="the structure.json that a run left beside such weights, for a network that it cut or split"
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="other arguments of timm.create_model, as in {num_classes: 10}"
+    )
+    image_size: ImageSize | None = Field(
+        None,
+        description="pixels, [height, width] where they differ; default: as config.json or timm itself has it for this name",
+    )
+
+    @model_validator(mode="after")
+    def _arguments_are_others(self) -> TimmParams:
+        taken = {"model_name", "pretrained", "checkpoint_path"} & self.args.keys()
+        if taken:
+            raise ValueError(f"args: {', '.join(sorted(taken))} is said by name and weights")
+        return self
 
 
 class OnnxParams(SourceParams):
