@@ -27,6 +27,7 @@ class TensorSpec:
 
     batch_axis: the axis that counts samples, None where there is none: a sampling rate, a table, a length of the whole call.
     fed_by: of a state, the output that is its value at the next step. value: of an input that has the same one in every call.
+    argument: of a torch network's input, the argument of forward that it goes to, a dotted way where that holds several; None: by name or place.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TensorSpec:
     batch_axis: int | None = 0
     fed_by: str | None = None
     value: float | None = None
+    argument: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_axis is not None and self.batch_axis >= len(self.shape):

@@ -210,6 +210,7 @@ model_sources: Registry[ModelSourceSpec] = Registry(
         "builtin": "compressctl.sources.specs:BUILTIN",
         "python": "compressctl.sources.specs:PYTHON_MODEL",
         "huggingface": "compressctl.sources.specs:HUGGING_FACE",
+        "timm": "compressctl.sources.specs:TIMM",
         "onnx": "compressctl.sources.specs:ONNX",
     },
 )

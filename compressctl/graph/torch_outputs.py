@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compressctl.core.errors import UsageError
@@ -54,24 +55,66 @@ def outputs_of(model: TorchModel, inputs: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def named_outputs(given: Any) -> dict[str, Tensor]:
-    """One tensor is called "output"; several by their keys, or "output_0", "output_1", ... Values that are None are left out.
+    """One tensor is called "output"; several by their keys or fields, or "output_0", "output_1", ... by place.
 
-    Raises UsageError when a forward pass returned anything but tensors.
+    What is nested is called by its way, joined by dots: "boxes.0", "states.key". Values that are None are left out.
+    Raises UsageError when a forward pass returned anything but tensors, and where two have one name.
     """
     import torch
 
-    if isinstance(given, Mapping):
-        named: dict[str, Any] = {str(key): value for key, value in given.items() if value is not None}
-    elif isinstance(given, list | tuple):
-        named = {f"output_{position}": value for position, value in enumerate(given) if value is not None}
-    else:
-        named = {"output": given}
+    named = dict(_checked_names(leaves(given)))
     for name, value in named.items():
         if not isinstance(value, torch.Tensor):
             raise UsageError(
                 f"the network's {name} is a {type(value).__name__}, not a tensor",
-                hint="wrap the network in a module whose forward returns a tensor, a tuple or a dict of tensors",
+                hint="say which outputs the file shall have, `outputs: [...]` in the model section, or wrap the network in a module whose forward "
+                "returns tensors: one, or tuples, dicts and dataclasses of them",
             )
     if not named:
         raise UsageError("the network returns nothing")
     return named
+
+
+def leaves(given: Any) -> Iterator[tuple[str, Any]]:
+    """What a forward pass returned, each value under its name; None is no value."""
+    if _parts(given, "output_") is None:
+        yield from () if given is None else [("output", given)]
+        return
+    yield from _inside(given, "", 0)
+
+
+def _inside(given: Any, way: str, depth: int) -> Iterator[tuple[str, Any]]:
+    parts = _parts(given, "" if way else "output_")
+    if parts is None or depth > _DEEPEST:
+        yield way, given
+        return
+    for name, value in parts:
+        if value is not None:
+            yield from _inside(value, f"{way}.{name}" if way else name, depth + 1)
+
+
+_DEEPEST = 16
+
+
+def _parts(given: Any, numbered: str) -> list[tuple[str, Any]] | None:
+    """What a value holds, by key, field or place; None for what is no container."""
+    if isinstance(given, Mapping):
+        return [(str(key), value) for key, value in given.items()]
+    if isinstance(given, tuple) and hasattr(given, "_fields"):
+        return list(zip(given._fields, given, strict=True))
+    if isinstance(given, list | tuple):
+        return [(f"{numbered}{place}", value) for place, value in enumerate(given)]
+    if dataclasses.is_dataclass(given) and not isinstance(given, type):
+        return [(field.name, getattr(given, field.name, None)) for field in dataclasses.fields(given)]
+    return None
+
+
+def _checked_names(named: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    met = set()
+    for name, value in named:
+        if name in met:
+            raise UsageError(
+                f"two of the network's outputs are called {name}", hint="give one of the two another key, without a dot"
+            )
+        met.add(name)
+        yield name, value

@@ -357,7 +357,8 @@ class Executor:
         folder = self.workspace.folder / "artifacts" / "torch"
         folder.mkdir(parents=True, exist_ok=True)
         factory = network.factory
-        original = self.workspace.loaded() if factory is None else made_by(factory, self.workspace.recipe.base)
+        base = self.workspace.recipe.base
+        original = self.workspace.loaded() if factory is None else made_by(factory, base, network.signature)
         try:
             write_network(network.body, original.body, folder)
         except NotDescribableError as reason:

@@ -49,7 +49,8 @@ def write_model(model: Model, folder: Path, source: Model | None, base: Path = P
         if model.quant is not None:
             _write_plan(model.quant, folder)
     else:
-        _write_torch(model, folder, made_by(model.factory, base) if model.factory is not None else source)
+        original = source if model.factory is None else made_by(model.factory, base, model.signature)
+        _write_torch(model, folder, original)
         facts |= {"sparse": list(model.sparse), "factory": None if model.factory is None else asdict(model.factory)}
     (folder / "model.json").write_text(json.dumps(facts, default=str))
 
@@ -69,7 +70,7 @@ def read_model(folder: Path, load_source: Callable[[], Model], recipe: Recipe) -
         quant = _read_plan(folder) if (folder / "plan.json").exists() else None
         return OnnxModel(read_onnx(folder / "model.onnx"), signature, quant, history)
     factory = _named(Factory(**facts["factory"]), recipe) if facts["factory"] else None
-    network = _read_torch(folder, load_source() if factory is None else made_by(factory, recipe.base))
+    network = _read_torch(folder, load_source() if factory is None else made_by(factory, recipe.base, signature))
     return TorchModel(network, signature, history, tuple(facts["sparse"]), factory)
 
 
@@ -101,12 +102,13 @@ def _as_json(args: Mapping[str, Any]) -> str:
     return json.dumps(args, sort_keys=True, default=str)
 
 
-def made_by(factory: Factory, base: Path) -> TorchModel:
+def made_by(factory: Factory, base: Path, signature: Signature) -> TorchModel:
     """The factory's network with whatever weights it begins with: what descriptions of its structure refer to."""
+    from compressctl.sources.forward import called_in_order
     from compressctl.sources.python_code import call_factory
 
-    network = call_factory(factory.name, factory.args, base)
-    return TorchModel(network.eval(), Signature((), ()))
+    network = called_in_order(call_factory(factory.name, factory.args, base), signature.inputs)
+    return TorchModel(network.eval(), signature)
 
 
 def _write_torch(model: TorchModel, folder: Path, source: Model | None) -> None:

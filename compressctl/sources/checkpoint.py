@@ -106,7 +106,7 @@ def _check_fit(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> 
     if claims:
         raise UsageError(
             "\n".join([f"the weights in {path} do not fit the network", *(f"   {claim}" for claim in claims)]),
-            hint="check that model.factory and model.args make the network that was trained",
+            hint="check that model.factory or model.name, and model.args, make the network that was trained",
         )
 
 

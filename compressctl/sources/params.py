@@ -39,7 +39,7 @@ class SourceParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams", "HuggingFaceParams")
+WithStructure = TypeVar("WithStructure", "BuiltinParams", "PythonModelParams", "HuggingFaceParams", "TimmParams")
 
 
 def _with_weights(params: WithStructure) -> WithStructure:
@@ -74,12 +74,23 @@ OpenAxis = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=64), After
 InputType = Literal["float32", "int32", "int64"]
 
 
+Argument = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.\w+)*$", max_length=200)]
+"""Of a forward, and the way into what it holds: keys of dictionaries, places of tuples."""
+
+Plain = bool | int | float | str | None
+
+
 class InputParams(SourceParams):
     name: str = Field(min_length=1, description="in the exported graph, and the name under which the data has it")
     shape: tuple[PositiveInt | OpenAxis, ...] = Field(
         description="of one sample, without the batch axis; a name stands for a size that samples differ in, as in [tokens]; [] for one number"
     )
     dtype: InputType = Field("float32", description="element type")
+    argument: Argument | None = Field(
+        None,
+        description="of forward, where it goes; as in batch.image for a dictionary, states.0 for a tuple. Default: the argument of that name where every "
+        "input has one, else those of forward in their order",
+    )
 
 
 class PythonModelParams(SourceParams):
@@ -104,12 +115,32 @@ class PythonModelParams(SourceParams):
     inputs: tuple[InputParams, ...] | None = Field(
         None,
         min_length=1,
-        description="instead of input_shape, for a network that takes several tensors: each of them, in the order of forward",
+        description="instead of input_shape, for a network that takes several tensors: each of them, by the names of forward's arguments, or in their order",
+    )
+    forward_args: dict[str, Plain] = Field(
+        default_factory=dict,
+        description="other arguments of forward, the same in every call, as in {output_hidden_states: true}",
+    )
+    outputs: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of the outputs that are kept, as in [logits]; a name stands for all that it holds (boxes for boxes.0 and boxes.1). Default: all",
     )
 
     @model_validator(mode="after")
     def _structure_has_weights(self) -> PythonModelParams:
         return _with_weights(self)
+
+    @model_validator(mode="after")
+    def _one_input_for_an_argument(self) -> PythonModelParams:
+        ways = [one.argument for one in self.inputs or () if one.argument is not None]
+        for way in ways:
+            around = [other for other in ways if f"{way}.".startswith(f"{other}.")]
+            if len(around) > 1:
+                raise ValueError(f"two of `inputs` go to the argument {min(around, key=len)}")
+            if way.partition(".")[0] in self.forward_args:
+                raise ValueError(f"{way.partition('.')[0]} is an argument of an input, and stands in forward_args too")
+        return self
 
     @model_validator(mode="after")
     def _one_way_to_name_inputs(self) -> PythonModelParams:
@@ -173,6 +204,35 @@ class HuggingFaceParams(SourceParams):
     @model_validator(mode="after")
     def _structure_has_weights(self) -> HuggingFaceParams:
         return _with_weights(self)
+
+
+class TimmParams(SourceParams):
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        description="as timm.create_model takes it, as in resnet50 or vit_small_patch16_224",
+    )
+    weights: str = Field(
+        description="the .safetensors file (or a .pt, .pth or .bin checkpoint of tensors alone), relative to the recipe; nothing is downloaded. A config.json "
+        "beside it, as timm's folders on the Hub have, says how large images are"
+    )
+    structure: str | None = Field(
+        None, description="the structure.json that a run left beside such weights, for a network that it cut or split"
+    )
+    args: dict[str, Any] = Field(
+        default_factory=dict, description="other arguments of timm.create_model, as in {num_classes: 10}"
+    )
+    image_size: ImageSize | None = Field(
+        None,
+        description="pixels, [height, width] where they differ; default: as config.json or timm itself has it for this name",
+    )
+
+    @model_validator(mode="after")
+    def _arguments_are_others(self) -> TimmParams:
+        taken = {"model_name", "pretrained", "checkpoint_path"} & self.args.keys()
+        if taken:
+            raise ValueError(f"args: {', '.join(sorted(taken))} is said by name and weights")
+        return self
 
 
 class OnnxParams(SourceParams):
@@ -572,8 +632,11 @@ class SentencePairsParams(SourceParams):
 
 class PythonDatasetParams(SourceParams):
     factory: AuthorCode = Field(
-        description="the function that gives (inputs, labels), (inputs, labels, (test_inputs, test_labels)) or a Dataset: "
+        description="the function that gives (inputs, labels), (inputs, labels, (test_inputs, test_labels)), samples one by one, or a Dataset: "
         '"file.py:name", relative to the recipe, or "package.module:name"'
+    )
+    label: str | None = Field(
+        None, min_length=1, description="where samples are dictionaries: the key of the label; others are inputs"
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the factory")
     batch_axes: BatchAxes = Field(default_factory=dict, description=BATCH_AXES)

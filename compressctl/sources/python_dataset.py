@@ -20,23 +20,31 @@ from compressctl.sources.labels import as_labels
 from compressctl.sources.named_arrays import as_samples, check_numbers
 from compressctl.sources.params import PythonDatasetParams
 from compressctl.sources.python_code import call_factory, code_files
+from compressctl.sources.python_samples import is_samples, of_samples
 from compressctl.sources.splits import choose
 
 VERSION = 2
 
 
 def load(params: PythonDatasetParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
-    """A Dataset keeps its own splits; arrays are split here. float64 inputs become float32.
+    """A Dataset keeps its own splits; arrays and samples are split here. float64 inputs become float32.
 
-    Raises UsageError when the function returns neither.
+    Raises UsageError when the function returns none of these.
     """
     given = call_factory(params.factory, params.args, base)
-    if hasattr(given, "split") and hasattr(given, "classes"):
+    if hasattr(given, "split") and hasattr(given, "classes") and not isinstance(given, Mapping):
         return _checked(given, params)
+    if not isinstance(given, tuple) and is_samples(given):
+        return of_samples(given, params, sizes, seed)
     if not isinstance(given, tuple) or len(given) not in (2, 3):
         raise UsageError(
             f"{params.factory} returned a {type(given).__name__}",
-            hint="return (inputs, labels), (inputs, labels, (test_inputs, test_labels)), or a Dataset",
+            hint="return (inputs, labels), (inputs, labels, (test_inputs, test_labels)), samples one by one, {train: samples, test: samples}, or a Dataset",
+        )
+    if params.label is not None:
+        raise UsageError(
+            f"{params.factory} returned a tuple of arrays, whose second one is the labels",
+            hint="leave data.label out, or return samples that are dictionaries",
         )
     first, inputs = _part(given[0], given[1], params)
     test = _test_part(given[2], first, inputs, params) if len(given) == 3 and given[2] is not None else None

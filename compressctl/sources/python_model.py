@@ -7,6 +7,7 @@ from pathlib import Path
 from compressctl.core.errors import UsageError
 from compressctl.core.model import TensorSpec, TorchModel
 from compressctl.sources.fingerprint import source_fingerprint
+from compressctl.sources.forward import called_in_order
 from compressctl.sources.params import PythonModelParams
 from compressctl.sources.python_code import call_factory, code_files
 from compressctl.sources.torch_modules import require_torch, signature_of, weight_files, with_weights
@@ -28,15 +29,19 @@ def load(params: PythonModelParams, base: Path, seed: int) -> TorchModel:
         network = call_factory(params.factory, params.args, base)
     if not isinstance(network, nn.Module):
         raise UsageError(f"{params.factory} returned a {type(network).__name__}, not a torch.nn.Module")
+    inputs = _inputs(params)
+    network = called_in_order(network, inputs, params.forward_args, params.outputs)
     if params.weights is not None:
         network = with_weights(network, params.weights, params.structure, base)
     network.eval()
-    return TorchModel(network, signature_of(network, _inputs(params)))
+    return TorchModel(network, signature_of(network, inputs))
 
 
 def _inputs(params: PythonModelParams) -> tuple[TensorSpec, ...]:
     if params.inputs is not None:
-        return tuple(TensorSpec(one.name, one.dtype, ("batch", *one.shape)) for one in params.inputs)
+        return tuple(
+            TensorSpec(one.name, one.dtype, ("batch", *one.shape), argument=one.argument) for one in params.inputs
+        )
     assert params.input_shape is not None, "the params ask for one of the two"
     return (TensorSpec(params.input_name, params.input_dtype, ("batch", *params.input_shape)),)
 

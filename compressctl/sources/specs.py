@@ -23,6 +23,7 @@ from compressctl.sources.params import (
     SentencePairsParams,
     TextImagesParams,
     TextParams,
+    TimmParams,
     WavFolderParams,
     YoloDataParams,
 )
@@ -55,6 +56,15 @@ HUGGING_FACE = ModelSourceSpec(
     write="compressctl.sources.huggingface.write:write",
     text="compressctl.sources.huggingface.text:served_text",
     folder="transformers",
+)
+
+TIMM = ModelSourceSpec(
+    name="timm",
+    summary="a network of the library timm by its name, with weights from a file",
+    params=TimmParams,
+    form=Form.TORCH,
+    implementation="compressctl.sources.timm_network.network:load",
+    fingerprint="compressctl.sources.timm_network.config:fingerprint",
 )
 
 ONNX = ModelSourceSpec(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from compressctl.core.failures import refused_in
 from compressctl.core.model import Signature, TensorSpec
 from compressctl.graph.torch_outputs import named_outputs, traced_sizes, zero_inputs
 from compressctl.sources.fingerprint import existing
+from compressctl.sources.forward import parameters_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +59,8 @@ def signature_of(module: nn.Module, inputs: Sequence[TensorSpec]) -> Signature:
     for name, output in outputs.items():
         if output.ndim == 0 or output.shape[0] != samples:
             raise UsageError(
-                f"the network's {name} has shape {list(output.shape)} for {samples} samples; its first axis must be the batch"
+                f"the network's {name} has shape {list(output.shape)} for {samples} samples; its first axis must be the batch",
+                hint="leave it out: name the outputs that the file shall have, `outputs: [...]` in the model section",
             )
     sizes = traced_sizes(inputs)
     others = _run(module, inputs, samples, _LONGER) if sizes else outputs
@@ -100,6 +101,8 @@ def _run(module: nn.Module, inputs: Sequence[TensorSpec], samples: int, longer: 
     try:
         with torch.no_grad():
             given = module(*arrays)
+    except UsageError as error:  # of what is kept of its outputs
+        raise UsageError(f"the network does not run on {shapes}: {error.message}", hint=error.hint) from error
     except (Exception, SystemExit) as error:
         said = f"the network does not run on {shapes}"
         raise refused_in(said, error) or UsageError(
@@ -110,13 +113,16 @@ def _run(module: nn.Module, inputs: Sequence[TensorSpec], samples: int, longer: 
 
 def _hint(module: nn.Module, given: int) -> str:
     """What may be wrong, by how many tensors forward asks for."""
-    parameters = list(inspect.signature(module.forward).parameters.values())
+    parameters = list(parameters_of(module).values())
     tensors = [one.name for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
     needed = [one.name for one in parameters if one.name in tensors and one.default is one.empty]
     if len(needed) > given:
         entries = ", ".join(f"{{name: {name}, shape: [...]}}" for name in needed)
         return f"forward takes {len(needed)} tensors: name each in the model section, as in inputs: [{entries}]"
-    takes_any = any(one.kind is one.VAR_POSITIONAL for one in parameters)
+    takes_any = not parameters or any(one.kind is one.VAR_POSITIONAL for one in parameters)
     if len(tensors) < given and not takes_any:
-        return f"forward takes {len(tensors)} tensor{'s' if len(tensors) != 1 else ''} ({', '.join(tensors)}), and the model section names {given}"
+        said = f"forward takes {len(tensors)} tensor{'s' if len(tensors) != 1 else ''} ({', '.join(tensors)}), and the model section names {given}"
+        held = next(iter(needed or tensors), None)
+        more = f"; where {held} holds several, give each input its place, as in `argument: {held}.KEY` or `argument: {held}.0`"
+        return said + (more if held else "")
     return "check the shapes and element types in the model section (input_shape and input_dtype, or inputs)"

@@ -227,7 +227,7 @@ def test_show_with_origin_says_where_each_value_came_from(tmp_path: Path) -> Non
 def test_the_json_schema_knows_every_source_and_technique(tmp_path: Path) -> None:
     made = schema()
     names = [variant["properties"]["source"]["const"] for variant in made["properties"]["model"]["oneOf"]]
-    assert names == ["builtin", "huggingface", "onnx", "python"]
+    assert names == ["builtin", "huggingface", "onnx", "python", "timm"]
     stages = {stage["properties"]["use"]["const"]: stage for stage in made["properties"]["stages"]["items"]["oneOf"]}
     assert set(stages) == set(techniques.names())
     stage = stages["quantize.static"]

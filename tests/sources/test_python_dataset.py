@@ -46,6 +46,41 @@ class Constant:
 
 def dataset():
     return Constant()
+
+def dictionaries(count=20):
+    return [{"ids": [n, n], "image": np.full((2, 3), n, np.uint8), "kind": "odd" if n % 2 else "even"} for n in range(count)]
+
+def pairs():
+    for n in range(20):
+        yield {"a": np.float64(n), "b": np.ones(2)}, n % 3
+
+class Numbered:
+    def __len__(self):
+        return 20
+    def __getitem__(self, n):
+        return np.full(3, n)   # endless, as torch's are
+
+def own_splits():
+    return {"train": dictionaries(12), "validation": dictionaries(4), "test": dictionaries(5)}
+
+def of_lengths():
+    return [{"x": np.ones(1 + n % 2)} for n in range(20)]
+
+def other_keys():
+    return [{"x": 1, "y": 2}, {"x": 1}]
+
+def one_fails():
+    yield {"x": 1}
+    raise RuntimeError("no such file")
+
+def words():
+    return ["a", "b"]
+
+def no_samples():
+    return []
+
+def by_input():
+    return {"x": np.ones((20, 3))}
 """
 
 
@@ -95,8 +130,55 @@ def test_a_dataset_keeps_its_splits(folder):
         ("nothing", "returned a NoneType"),
         ("no_numbers", "is not an array of numbers"),
         ("missing", "there is no missing in it"),
+        ("other_keys", "sample 1: y is in some samples alone"),
+        ("one_fails", "sample 1 cannot be had: RuntimeError: no such file"),
+        ("words", "sample 0 is a str"),
+        ("no_samples", "returned no samples"),
+        ("by_input", "returned a dict"),
     ],
 )
 def test_what_is_no_dataset_is_a_clear_error(folder, name, message):
     with pytest.raises(UsageError, match=message):
         made(folder, name)
+
+
+def test_samples_are_dictionaries_whose_keys_are_inputs_and_the_label(folder):
+    dataset = made(folder, "dictionaries", label="kind")
+    batch = next(dataset.split("train").batches(50))
+    assert dataset.classes == ("even", "odd")
+    assert {name: (array.dtype.name, array.shape[1:]) for name, array in batch.inputs.items()} == {
+        "ids": ("int64", (2,)),
+        "image": ("uint8", (2, 3)),
+    }
+    assert np.array_equal(batch.inputs["ids"][:, 1], batch.indices)
+    assert np.array_equal(batch.labels, batch.indices % 2)
+
+
+def test_samples_are_pairs_of_inputs_and_a_label(folder):
+    batch = next(made(folder, "pairs").split("train").batches(50))
+    assert {name: array.dtype.name for name, array in batch.inputs.items()} == {"a": "float32", "b": "float32"}
+    assert np.array_equal(batch.labels, batch.indices % 3)
+
+
+def test_a_dataset_that_is_read_by_number_ends_where_its_length_says(folder):
+    batch = next(made(folder, "Numbered").split("train").batches(50))
+    assert np.array_equal(batch.inputs["input"][:, 2], batch.indices)
+    assert batch.labels is None
+
+
+def test_samples_come_in_splits_of_their_own(folder):
+    dataset = made(folder, "own_splits", label="kind")
+    assert [len(dataset.split(name)) for name in ("train", "validation", "calibration", "test")] == [9, 2, 3, 5]
+    assert next(dataset.split("test").batches(9)).indices.tolist() == [16, 17, 18, 19, 20]
+
+
+def test_samples_of_other_shapes_do_not_share_a_batch(folder):
+    sizes = {batch.inputs["x"].shape[1] for batch in made(folder, "of_lengths").split("train").batches(4)}
+    assert sizes == {1, 2}
+
+
+def test_a_label_that_no_sample_has_is_named(folder):
+    with pytest.raises(UsageError, match=r"sample 0 has no label, which data\.label names"):
+        made(folder, "dictionaries", label="label")
+    with pytest.raises(UsageError, match="returned a tuple of arrays"):
+        made(folder, "arrays", label="label")

@@ -13,6 +13,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import Factory, Signature, TensorSpec, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.sources.checkpoint import load_weights
+from compressctl.sources.forward import called_in_order
 from compressctl.sources.python_code import call_factory
 from compressctl.sources.torch_modules import signature_of
 
@@ -32,8 +33,10 @@ def make_network(
     if weights is not None:
         load_weights(network, run.base / weights)
     network.eval()
+    inputs = [_any_batch(spec, what) for spec in like.inputs]
     try:
-        signature = signature_of(network, [_any_batch(spec, what) for spec in like.inputs])
+        network = called_in_order(network, inputs)
+        signature = signature_of(network, inputs)
     except UsageError as error:
         error.hint = f"the {what} is given the same inputs as the recipe's model"
         raise
