@@ -16,10 +16,11 @@ from compressctl.core.model import Model, OnnxModel, Signature, TorchModel
 from compressctl.core.quiet import quiet
 from compressctl.graph.exported_names import name_after_modules
 from compressctl.graph.fold_norm import fold_norms
+from compressctl.graph.model_file import read_model
 from compressctl.graph.normalize_negative_zero import one_zero
 from compressctl.graph.open_axes import rename_axes
 from compressctl.graph.session import open_graph
-from compressctl.graph.tensors import move_to_files
+from compressctl.graph.tensors import move_to_files, scratch_folder
 from compressctl.graph.torch_outputs import named_outputs, outputs_of, traced_sizes, zero_inputs
 
 if TYPE_CHECKING:
@@ -123,8 +124,10 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
     except Exception as error:
         raise _translated(error) from error
     assert program is not None  # only when a file name was given
-    proto: onnx.ModelProto = program.model_proto
-    return proto
+    # Written weight by weight: as a message they would all be in memory once more.
+    path = scratch_folder("exported") / "model.onnx"
+    program.save(path, external_data=True)
+    return read_model(path)
 
 
 def _require_onnxscript() -> None:

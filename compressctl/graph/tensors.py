@@ -68,7 +68,7 @@ def is_in_data_file(tensor: TensorProto) -> bool:
     if not is_in_file(tensor):
         return False
     file = Path(tensor.external_data[0].value)
-    return file.suffix != ".onnx" and not file.parent.name.startswith(_PREFIX)
+    return file.suffix != ".onnx" and not any(part.startswith(_PREFIX) for part in file.parts)
 
 
 def size_bytes(tensor: TensorProto) -> int:
@@ -146,6 +146,11 @@ def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
     made = onnx.ModelProto()
     made.CopyFrom(model)
     return made
+
+
+def scratch_folder(called: str) -> Path:
+    """A new folder for files that live as long as this process."""
+    return Path(tempfile.mkdtemp(dir=_folder(), prefix=f"{called}-"))
 
 
 def _of_graph(graph: onnx.GraphProto) -> Iterator[TensorProto]:

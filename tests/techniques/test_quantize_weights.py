@@ -23,7 +23,7 @@ from compressctl.graph.import_qdq import absorb
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.weight_nodes import find_weighted
 from compressctl.tasks.metric_specs import ACCURACY
-from compressctl.techniques.quantize._moments import input_moments
+from compressctl.techniques.quantize._moments import Walk
 from compressctl.techniques.quantize.params import WeightOverride, WeightsParams
 from compressctl.techniques.quantize.weights import apply
 
@@ -205,7 +205,7 @@ def test_what_something_else_reads_gets_a_division_of_its_own() -> None:
 def test_moments_are_those_of_the_inputs(tmp_path: Path) -> None:
     model, data = language_model(), text()
     nodes = [node for node in find_weighted(model.body.graph) if node.node == "up"]
-    found = input_moments(model.body, model.signature, data.split("calibration"), nodes, Events())["up"]  # type: ignore[arg-type]
+    found = Walk(model.signature, data.split("calibration"), Events()).moments(model.body, nodes)["up"]  # type: ignore[arg-type]
     table, scale, bias = (
         numpy_helper.to_array(next(t for t in model.body.graph.initializer if t.name == name)).astype(np.float64)
         for name in ("table", "norm.scale", "norm.bias")
@@ -223,7 +223,7 @@ def test_a_convolutions_moments_predict_its_output_error(tmp_path: Path) -> None
     model = replace(residual_model(), quant=None)
     nodes = [node for node in find_weighted(model.body.graph) if node.node == "conv1"]
     x = np.random.default_rng(3).normal(0, 1, (16, 8, 6, 6)).astype(np.float32)
-    moments = input_moments(model.body, model.signature, _Images(x), nodes, Events())["conv1"]  # type: ignore[arg-type]
+    moments = Walk(model.signature, _Images(x), Events()).moments(model.body, nodes)["conv1"]  # type: ignore[arg-type]
     change = np.random.default_rng(4).normal(0, 1, (8, 8, 3, 3)).astype(np.float32)
     predicted = np.einsum("rk,kl,rl->", change.reshape(8, -1), moments.second, change.reshape(8, -1), optimize=True)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))

@@ -15,6 +15,7 @@ from compressctl.core.process_state import process_state_kept
 from compressctl.core.quiet import quiet
 from compressctl.sources.huggingface import experts
 from compressctl.sources.huggingface.folder import CONFIG, find, read_object
+from compressctl.sources.huggingface.mapped import in_float32
 from compressctl.sources.huggingface.sentence import has_modules, pooled
 from compressctl.sources.huggingface.served import Finish, keeping, served
 from compressctl.sources.params import HuggingFaceParams
@@ -124,7 +125,7 @@ def _made(folder: Path, task: str, outputs: Sequence[str], seed: int) -> nn.Modu
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             if "pooler_output" not in outputs and _may_lack_pooler(loader, config):
                 asked["add_pooling_layer"] = False
-            network, report = loader.from_pretrained(folder, config=config, **asked)
+            network, report = loader.from_pretrained(in_float32(folder), config=config, **asked)
         except Exception as error:  # of any kind, by what stands in the folder
             said = f"transformers cannot load {folder} for {task}"
             words = " ".join(str(error).split())[:_LONGEST] or type(error).__name__

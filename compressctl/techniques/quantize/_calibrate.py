@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -73,7 +73,8 @@ def calibrate(
     done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, library_threads() or os.cpu_count() or 1)) as pool:
-        for inputs, samples in calibration_batches(split, signature, tapped, events, most=-(-len(split) // 4)):
+        size = min(batch_size(split, signature, tapped.run), max(-(-len(split) // 4), 1))
+        for inputs, samples in calibration_batches(split, signature, size, events):
             if early is None and done >= _EARLY * len(split):
                 early = copy.deepcopy(histograms)
             values = tapped.run(inputs)
@@ -123,21 +124,14 @@ def _add_to_mean(sums: dict[str, np.ndarray], tensor: str, values: np.ndarray, s
 
 
 def calibration_batches(
-    split: Split,
-    signature: Signature,
-    tapped: ActivationRecorder,
-    events: Events,
-    doing: str = "calibrating",
-    most: int = _LARGEST_BATCH,
+    split: Split, signature: Signature, size: int, events: Events, doing: str = "calibrating"
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """The split in calls of at most so many samples whose tapped tensors fit the memory bound, with their numbers of samples.
+    """The split in calls of at most so many samples, with their numbers of samples.
 
-    Raises UsageError on an empty split, and on one with fewer samples than a fixed batch takes.
+    Raises UsageError on a split with fewer samples than a fixed batch takes.
     """
-    if len(split) == 0:
-        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
     done = 0
-    for feed in whole_feeds(split, signature, min(most, _batch_size(split, signature, tapped))):
+    for feed in whole_feeds(split, signature, size):
         yield dict(feed.inputs), feed.count
         done += feed.count
         events.progress(doing, done, len(split))
@@ -145,10 +139,17 @@ def calibration_batches(
         raise UsageError(f"the calibration split has {len(split)} samples, fewer than the model's fixed batch takes")
 
 
-def _batch_size(split: Split, signature: Signature, tapped: ActivationRecorder) -> int:
-    """As many samples at once as the memory bound allows, from what one sample takes."""
+def batch_size(
+    split: Split, signature: Signature, look: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+) -> int:
+    """How many samples may run at once: their tapped tensors, of which `look` gives one sample's, shall fit the memory bound.
+
+    Raises UsageError on an empty split.
+    """
+    if len(split) == 0:
+        raise UsageError("the calibration split is empty", hint="set data.calibration to 100 samples or more")
     if signature.fixed_batch is not None:
         return signature.fixed_batch
     first = first_feeds(split, signature, 1, 1)[0]
-    taken = sum(value.nbytes for value in tapped.run(first.inputs).values())
+    taken = sum(value.nbytes for value in look(first.inputs).values())
     return int(np.clip(_TAPPED_BYTES // max(taken, 1), 1, _LARGEST_BATCH))

@@ -20,7 +20,7 @@ from compressctl.graph.simulate import leading_to, with_rounded_activations
 from compressctl.graph.sites import Site
 from compressctl.numerics.adaround import Layer, adaround, nearest
 from compressctl.techniques.quantize._bias import channel_means, correctable, shifted_back, with_biases
-from compressctl.techniques.quantize._calibrate import calibration_batches
+from compressctl.techniques.quantize._calibrate import batch_size, calibration_batches
 from compressctl.techniques.quantize._rows import input_rows
 
 _ROWS_BYTES = 128 * 1024**2
@@ -116,7 +116,8 @@ def _look(network: Network, settled: Settled, tensor: str, learned: Sequence[Sit
     rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.node: [] for site in learned}
     means = _Means()
     # Progress is counted in layers here.
-    for inputs, samples in calibration_batches(network.split, network.signature, coarse, Events()):
+    size = batch_size(network.split, network.signature, coarse.run)
+    for inputs, samples in calibration_batches(network.split, network.signature, size, Events()):
         both = exact.run(inputs)[tensor], coarse.run(inputs)[name]
         batches = max(1, -(-len(network.split) // samples))
         for site in learned:

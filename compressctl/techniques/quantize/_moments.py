@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 import onnx
@@ -14,8 +15,9 @@ from compressctl.core.events import Events
 from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import attribute
+from compressctl.graph.piecewise import Arrays, PiecewiseRun
 from compressctl.graph.weight_nodes import WeightNode
-from compressctl.techniques.quantize._calibrate import calibration_batches
+from compressctl.techniques.quantize._calibrate import batch_size, calibration_batches
 from compressctl.techniques.quantize._rows import input_rows, matrix_rows
 
 _MOST_ROWS = 4096
@@ -31,34 +33,50 @@ class Moments:
     rows: int
 
 
-def input_moments(
-    model: onnx.ModelProto, signature: Signature, split: Split, nodes: Sequence[WeightNode], events: Events
-) -> dict[str, Moments]:
-    """By node, over the whole split: of a matrix product's inputs, and of a convolution's, kernel positions included.
+class Walk:
+    """Calibration data on its way through a network, layer by layer."""
 
-    Nodes that read one tensor in the same way share their moments. Convolutions in groups are left out: each group has
-    inputs of its own. Positions that the input `attention_mask` leaves out do not count. Raises UsageError without a call's
-    samples, StageError when an input holds NaN or infinity.
-    """
-    made = {node.name: node for node in model.graph.node}
-    kept = [node for node in nodes if node.op != "Gather" and not _has_groups(made[node.node])]
-    tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in kept)))
-    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    sums: dict[tuple[str, bytes], _Sum] = {}
-    ways = {node.node: (node.input, _way(made[node.node], weights[node.weight])) for node in kept}
-    for inputs, _ in calibration_batches(split, signature, tapped, events):
-        values = tapped.run(inputs)
-        for node in {ways[node.node]: node for node in kept}.values():
-            rows = input_rows(values[node.input], made[node.node], weights[node.weight], inputs, _MOST_ROWS)
-            if not np.isfinite(rows).all():
-                raise StageError(
-                    f"tensor {node.input}: the values hold NaN or infinity on calibration data",
-                    hint="check the data's scaling and the float model's outputs",
-                )
-            sums.setdefault(ways[node.node], _Sum(rows.shape[1])).add(rows)
-        del values
-    found = {way: total.moments() for way, total in sums.items()}
-    return {node.node: found[ways[node.node]] for node in kept}
+    def __init__(self, signature: Signature, split: Split, events: Events) -> None:
+        self._signature, self._split, self._events = signature, split, events
+        self._run = PiecewiseRun()
+        self._size: int | None = None
+
+    def moments(self, model: onnx.ModelProto, nodes: Sequence[WeightNode]) -> dict[str, Moments]:
+        """By node, over the whole split: of a matrix product's inputs, and of a convolution's, kernel positions included.
+
+        model: the same nodes at every call; weights may differ. Nodes that read one tensor in the same way share their moments.
+        Convolutions in groups are left out: each group has inputs of its own. Positions that the input `attention_mask` leaves out do
+        not count. Raises UsageError without a call's samples, StageError when an input holds NaN or infinity.
+        """
+        made = {node.name: node for node in model.graph.node}
+        kept = [node for node in nodes if node.op != "Gather" and not _has_groups(made[node.node])]
+        if not kept:
+            return {}
+        weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        sums: dict[tuple[str, bytes], _Sum] = {}
+        ways = {node.node: (node.input, _way(made[node.node], weights[node.weight])) for node in kept}
+        for inputs, values in self._look(model, list(dict.fromkeys(node.input for node in kept))):
+            for node in {ways[node.node]: node for node in kept}.values():
+                rows = input_rows(values[node.input], made[node.node], weights[node.weight], inputs, _MOST_ROWS)
+                if not np.isfinite(rows).all():
+                    raise StageError(
+                        f"tensor {node.input}: the values hold NaN or infinity on calibration data",
+                        hint="check the data's scaling and the float model's outputs",
+                    )
+                sums.setdefault(ways[node.node], _Sum(rows.shape[1])).add(rows)
+        found = {way: total.moments() for way, total in sums.items()}
+        return {node.node: found[ways[node.node]] for node in kept}
+
+    def _look(self, model: onnx.ModelProto, tensors: Sequence[str]) -> Iterator[tuple[Arrays, Arrays]]:
+        """By batch, the model's inputs and the tensors."""
+        if self._size is None:  # batches stay as they are from piece to piece
+            self._size = batch_size(
+                self._split, self._signature, lambda inputs: next(PiecewiseRun().look(model, tensors, [inputs]))
+            )
+        first, second = tee(
+            inputs for inputs, _ in calibration_batches(self._split, self._signature, self._size, self._events)
+        )
+        return zip(first, self._run.look(model, tensors, second), strict=True)
 
 
 def input_maxima(
@@ -70,7 +88,8 @@ def input_maxima(
     """
     tapped = ActivationRecorder(model, list(dict.fromkeys(node.input for node in nodes)))
     found: dict[str, np.ndarray] = {}
-    for inputs, _ in calibration_batches(split, signature, tapped, events, "finding outliers"):
+    size = batch_size(split, signature, tapped.run)
+    for inputs, _ in calibration_batches(split, signature, size, events, "finding outliers"):
         for tensor, values in tapped.run(inputs).items():
             largest = np.abs(matrix_rows(values, inputs)).max(axis=0)
             found[tensor] = np.maximum(found[tensor], largest) if tensor in found else largest

@@ -26,7 +26,7 @@ from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.awq import awq_scale
 from compressctl.techniques.quantize._copies import say_copies
 from compressctl.techniques.quantize._gate import gated
-from compressctl.techniques.quantize._moments import Moments, input_moments
+from compressctl.techniques.quantize._moments import Moments, Walk
 from compressctl.techniques.quantize._round_weight import Rounded, Treatment, round_weight, rounded_values
 from compressctl.techniques.quantize.params import WeightMethod, WeightOverride, WeightsParams
 
@@ -161,9 +161,11 @@ def _with_awq_scales(
         for node in treated.nodes
         if treated.weights[node.weight].method == "awq" and node.op in _PRODUCTS and node.is_watched
     ]
-    found, scales = index(body.graph), {}
+    if not nodes:
+        return body, {}
+    found, scales, walk = index(body.graph), {}, _walk(model, run)
     for part in _within_memory(nodes, body):
-        moments = _moments(body, model, part, run)
+        moments = walk.moments(body, part)
         for tensor in dict.fromkeys(node.input for node in part):
             readers = [node for node in part if node.input == tensor]
             matrices = [_matrix(found.array(node.weight), node) for node in readers]
@@ -200,12 +202,15 @@ def round_all(
     for node in treated.nodes:
         if node not in calibrated and node.weight not in done:
             round_with(node, None)
+    if not calibrated:
+        return done
+    walk = _walk(model, run)
     steps = _by_input(calibrated) if params.propagate_error else _within_memory(calibrated, body)
     for part in steps:
         behind = with_weights(
             body, {name: rounded.values for name, rounded in done.items()} if params.propagate_error else {}
         )
-        moments = _moments(behind, model, part, run)
+        moments = walk.moments(behind, part)
         for node in part:
             if node.weight not in done:
                 round_with(node, moments.get(node.node))
@@ -232,17 +237,14 @@ def _within_memory(nodes: Sequence[WeightNode], body: onnx.ModelProto) -> Iterat
         yield part
 
 
-def _moments(
-    body: onnx.ModelProto, model: OnnxModel, nodes: Sequence[WeightNode], run: RunContext
-) -> dict[str, Moments]:
+def _walk(model: OnnxModel, run: RunContext) -> Walk:
+    """Raises UsageError without data."""
     if run.data is None:
         raise UsageError(
             "gptq and awq look at the inputs that layers get, and the recipe has no data",
             hint="add `data` with a calibration split, or choose method rtn or hqq",
         )
-    if not any(node.op != "Gather" for node in nodes):
-        return {}
-    return input_moments(body, model.signature, run.data.split("calibration"), nodes, run.events)
+    return Walk(model.signature, run.data.split("calibration"), run.events)
 
 
 def _matrix(values: np.ndarray | None, node: WeightNode) -> np.ndarray:
