@@ -67,7 +67,9 @@ def test_looks_in_any_order_find_what_a_whole_run_finds(data: Any) -> None:
     operators = data.draw(st.lists(st.sampled_from(OPERATORS), min_size=count, max_size=count))
     places = st.integers(0, count)
     model = _graph(operators, data.draw(st.lists(st.tuples(places, places), min_size=count, max_size=count)))
-    tensors = st.lists(st.sampled_from(["x", *(f"t{place}" for place in range(count))]), min_size=1, max_size=3, unique=True)
+    tensors = st.lists(
+        st.sampled_from(["x", *(f"t{place}" for place in range(count))]), min_size=1, max_size=3, unique=True
+    )
     looks = data.draw(st.lists(tensors, min_size=1, max_size=5))
     run = PiecewiseRun()
     for look in looks:
