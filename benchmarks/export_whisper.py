@@ -96,9 +96,13 @@ class Layer(nn.Module):
     def __init__(self, weights: dict[str, Tensor], place: str, crosses: bool) -> None:
         super().__init__()
         self.self_norm, self.self_memory, self.self_attention = nn.LayerNorm(WIDTH), KeysAndValues(), Attention()
-        self.wide_norm, self.wide, self.narrow = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.wide_norm, self.wide, self.narrow = (
+            nn.LayerNorm(WIDTH),
+            nn.Linear(WIDTH, 4 * WIDTH),
+            nn.Linear(4 * WIDTH, WIDTH),
+        )
         fill_norm(self.self_norm, weights, f"{place}/self_attention/layer_norm")
-        query, key, value = (thirds(weights, f"{place}/self_attention/linear_0", 3))
+        query, key, value = thirds(weights, f"{place}/self_attention/linear_0", 3)
         fill(self.self_attention.query, *query)
         fill(self.self_memory.key, *key)
         fill(self.self_memory.value, *value)
@@ -111,7 +115,6 @@ class Layer(nn.Module):
             fill_norm(self.cross_norm, weights, f"{place}/attention/layer_norm")
             fill(self.cross_attention.query, *thirds(weights, f"{place}/attention/linear_0", 1)[0])
             fill(self.cross_attention.out, *thirds(weights, f"{place}/attention/linear_2", 1)[0])
-
 
     def widened(self, x: Tensor) -> Tensor:
         return x + self.narrow(nn.functional.gelu(self.wide(self.wide_norm(x))))
@@ -178,9 +181,7 @@ class Decoder(nn.Module):
 
 def thirds(weights: dict[str, Tensor], place: str, parts: int) -> list[tuple[Tensor, Tensor]]:
     """Weights and biases of layers that CTranslate2 stores as one."""
-    return list(
-        zip(weights[f"{place}/weight"].chunk(parts), weights[f"{place}/bias"].chunk(parts), strict=True)
-    )
+    return list(zip(weights[f"{place}/weight"].chunk(parts), weights[f"{place}/bias"].chunk(parts), strict=True))
 
 
 def fill(layer: nn.Linear | nn.Conv1d, weight: Tensor, bias: Tensor) -> None:

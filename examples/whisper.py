@@ -23,9 +23,7 @@ def spoken(models, sound):
     """The words of one sound, by the likeliest token again and again."""
     crossed = models["encoder"]({"spectrogram": spectrogram(sound)})
     shape = next(iter(crossed.values())).shape
-    past = {
-        name.replace("cross_", "past_"): np.zeros((1, shape[1], 0, shape[3]), np.float32) for name in crossed
-    }
+    past = {name.replace("cross_", "past_"): np.zeros((1, shape[1], 0, shape[3]), np.float32) for name in crossed}
     forbidden, forbidden_first = suppressed()
     tokens, found = [START, NO_TIMES], []
     while len(found) < MOST_TOKENS:

@@ -29,7 +29,14 @@ _PACKAGES = {
 _SECONDS = (5, 30)
 """Whisper hears thirty seconds at once."""
 
-_SPOKEN = {"*": " star ", "#": " pound ", "thru": "through", "umute": "unmute", "represenatives": "representatives", "www.": "www "}
+_SPOKEN = {
+    "*": " star ",
+    "#": " pound ",
+    "thru": "through",
+    "umute": "unmute",
+    "represenatives": "representatives",
+    "www.": "www ",
+}
 """How the script's signs are read, and its slips of the pen; the prompts were heard to say these."""
 
 
