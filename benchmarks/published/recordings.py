@@ -70,7 +70,7 @@ def stream(seconds: float, seed: int = 0) -> tuple[np.ndarray, float]:
     speech = done = 0
     while done < seconds * RATE:
         files = spoken[len(parts) // 2 % len(spoken)]
-        voice = _samples(files[int(rng.integers(len(files)))])
+        voice = decoded(files[int(rng.integers(len(files)))])
         if not RATE <= len(voice) <= 8 * RATE:
             continue
         level = float(np.sqrt(np.mean(voice**2)))
