@@ -4,7 +4,8 @@ COMPRESSCTL_WHISPER=build/whisper python benchmarks/speech.py --into build/speec
 
 COMPRESSCTL_WHISPER names the folder that export_whisper.py wrote. The sentences (published/utterances.py: 5 to 30 seconds each, spoken by
 people) come from Debian's packages, and want g722, jiwer and transformers. Encoder and decoder are compressed by `compressctl apply` with
-`quantize.dynamic`; the peers are `onnxruntime.quantization.quantize_dynamic` with its defaults, and per channel with 7-bit weights. All
+`quantize.dynamic`; the peer is `onnxruntime.quantization.quantize_dynamic`: with its defaults, per channel with 7-bit weights, and so
+on a decoder whose last product has a table of its own, since it leaves the product with the tied table of tokens in float. All
 variants transcribe each sentence before the next one begins, the order turned by one each time, one thread. Intervals are of paired
 bootstraps over sentences. Interrupted, it goes on with the next sentence.
 """
@@ -18,13 +19,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jiwer
 import numpy as np
+import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from published.utterances import utterances
+from published.utterances import utterances, write
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples"))
@@ -32,10 +35,14 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 import whisper  # noqa: E402
 
 FLOAT, OURS = "float", "compressctl, quantize.dynamic"
-PEERS = {
-    "onnxruntime quantize_dynamic": {},
-    "onnxruntime quantize_dynamic, per channel, 7 bits": {"per_channel": True, "reduce_range": True},
+_ADVISED = {"per_channel": True, "reduce_range": True}
+PEERS: dict[str, tuple[bool, dict[str, bool]]] = {
+    "onnxruntime quantize_dynamic": (False, {}),
+    "the same, per channel, 7 bits": (False, _ADVISED),
+    "the same, the tied table stored twice before": (True, _ADVISED),
 }
+"""Whether the decoder's last product is given a table of its own, and the tool's options."""
+
 PARTS = ("encoder", "decoder")
 
 _RECIPE = """\
@@ -53,12 +60,20 @@ Model = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, default=HERE / "build" / "speech")
+    parser.add_argument(
+        "--sounds", type=Path, help="write the sentences there, as examples/whisper.yaml reads them, and stop"
+    )
     asked = parser.parse_args()
+    if asked.sounds:
+        _, plain = whisper.readers()
+        write([replace(one, text=plain(one.text)) for one in utterances()], asked.sounds)
+        return
     asked.into.mkdir(parents=True, exist_ok=True)
     given = {part: Path(os.environ["COMPRESSCTL_WHISPER"]).resolve() / f"{part}.onnx" for part in PARTS}
     variants = {FLOAT: given, OURS: compressed(given, asked.into.resolve())}
-    for number, (name, options) in enumerate(PEERS.items()):
-        variants[name] = by_peer(given, asked.into / f"peer{number}", options)
+    for number, (name, (is_untied, options)) in enumerate(PEERS.items()):
+        source = {**given, "decoder": untied(given["decoder"], asked.into)} if is_untied else given
+        variants[name] = by_peer(source, asked.into / f"peer{number}", options)
     print(table(variants, heard(variants, asked.into / "heard.jsonl")))
 
 
@@ -108,6 +123,21 @@ def by_peer(given: Mapping[str, Path], into: Path, options: Mapping[str, bool]) 
         if not path.exists():
             quantize_dynamic(given[part], path, weight_type=QuantType.QInt8, **options)
     return files
+
+
+def untied(decoder: Path, into: Path) -> Path:
+    """The file as exporters leave it without a pass that ties: the tool sees a stored weight in the last product, and quantizes it."""
+    path = into / "untied.onnx"
+    if not path.exists():
+        model = onnx.load(decoder)
+        tables = {one.name for one in model.graph.initializer}
+        [transpose] = [node for node in model.graph.node if node.op_type == "Transpose" and node.input[0] in tables]
+        [table] = [one for one in model.graph.initializer if one.name == transpose.input[0]]
+        turned = np.ascontiguousarray(onnx.numpy_helper.to_array(table).T)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(turned, transpose.output[0]))
+        model.graph.node.remove(transpose)
+        onnx.save(model, path)
+    return path
 
 
 def heard(variants: Mapping[str, Mapping[str, Path]], kept: Path) -> list[dict[str, dict[str, float]]]:

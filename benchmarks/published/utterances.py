@@ -37,7 +37,7 @@ _SPOKEN = {
     "represenatives": "representatives",
     "www.": "www ",
 }
-"""How the script's signs are read, and its slips of the pen; the prompts were heard to say these."""
+"""How the script's signs are read, and its slips of the pen."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def utterances() -> list[Utterance]:
 
 
 def write(sentences: list[Utterance], folder: Path) -> None:
-    """As `source: wav_folder` reads them: sounds, and transcripts.jsonl beside them."""
+    """As `source: wav_folder` reads them: sounds, and transcripts.tsv beside them."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for one in sentences:
