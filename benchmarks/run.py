@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 RECORDED = HERE / "recorded"
 DATA, IMAGENET, MINILM = "COMPRESSCTL_DATA", "COMPRESSCTL_IMAGENET", "COMPRESSCTL_MINILM"
+WHISPER = "COMPRESSCTL_WHISPER"
 EFFICIENTNET = "build/efficientnet_lite0.onnx"
 
 
@@ -111,6 +112,7 @@ BENCHMARKS = {
     "search_resnet20": Benchmark(["benchmarks/search.py", "resnet20"], (DATA,)),
     "transformers_techniques": Benchmark(["benchmarks/transformers_techniques.py"]),
     "language_model": Benchmark(["benchmarks/language_model.py"], (), ("build/lm/test.txt",)),
+    "speech": Benchmark(["benchmarks/speech.py"], (WHISPER,)),
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
     "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),

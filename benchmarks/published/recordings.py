@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,15 @@ DEBS = {
 
 
 def fetch_recordings() -> Path:
-    """The folder in which the packages are unpacked. Raises ValueError when a file is not the pinned one."""
+    """The folder in which the packages are unpacked."""
+    return fetch_debian(DEBS) / "usr" / "share" / "asterisk"
+
+
+def fetch_debian(packages: Mapping[str, tuple[str, str]]) -> Path:
+    """The root below which packages, by name their version and SHA-256, are unpacked. Raises ValueError when a file is not the pinned one."""
     into = BUILD / "debian"
     into.mkdir(parents=True, exist_ok=True)
-    for name, (version, sha256) in DEBS.items():
+    for name, (version, sha256) in packages.items():
         done = into / f"{name}.done"
         if done.exists():
             continue
@@ -45,7 +51,7 @@ def fetch_recordings() -> Path:
         subprocess.run(["dpkg-deb", "--extract", archive.name, "files"], cwd=into, check=True)
         archive.unlink()
         done.touch()
-    return into / "files" / "usr" / "share" / "asterisk"
+    return into / "files"
 
 
 def stream(seconds: float, seed: int = 0) -> tuple[np.ndarray, float]:
@@ -59,12 +65,12 @@ def stream(seconds: float, seed: int = 0) -> tuple[np.ndarray, float]:
     spoken = [
         sorted(path for path in language.rglob("*.g722") if "silence" not in path.parts) for language in languages
     ]
-    music = [_samples(path) for path in sorted((root / "moh").glob("*.g722"))]
+    music = [decoded(path) for path in sorted((root / "moh").glob("*.g722"))]
     parts: list[np.ndarray] = []
     speech = done = 0
     while done < seconds * RATE:
         files = spoken[len(parts) // 2 % len(spoken)]
-        voice = _samples(files[int(rng.integers(len(files)))])
+        voice = decoded(files[int(rng.integers(len(files)))])
         if not RATE <= len(voice) <= 8 * RATE:
             continue
         level = float(np.sqrt(np.mean(voice**2)))
@@ -89,7 +95,7 @@ def _background(length: int, level: float, music: list[np.ndarray], rng: np.rand
     return np.asarray(part * level / max(float(np.sqrt(np.mean(part**2))), 1e-4), np.float32)
 
 
-def _samples(path: Path) -> np.ndarray:
+def decoded(path: Path) -> np.ndarray:
     from G722 import G722
 
     return np.asarray(G722(RATE, 64000).decode(path.read_bytes()), np.float32) / 32768

@@ -43,7 +43,9 @@ def _imported(model: str) -> Any:
         raise MissingDependencyError(f"the model {model}", "timm", INSTALL)
     try:
         with process_state_kept(), quiet(prints=True):
-            return importlib.import_module("timm")
+            import timm
+
+            return timm
     except ModuleNotFoundError as error:
         package = (error.name or "timm").partition(".")[0]
         install = install_torchvision() if package == "torchvision" else f"pip install {package}"
