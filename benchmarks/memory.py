@@ -29,11 +29,13 @@ EVERY_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Run:
-    """peak_bytes: anonymous and dirty, of all processes at one moment. parts: by process at that moment."""
+    """peak_bytes: anonymous and dirty, of all processes at one moment. parts: by process at that moment. own_bytes: the most that the
+    command's first process took, which loads, compresses and writes; others open files in runtimes."""
 
     returncode: int
     seconds: float
     peak_bytes: int
+    own_bytes: int
     parts: tuple[int, ...]
     said: str
 
@@ -137,19 +139,20 @@ def row(name: str, weights: int, found: Run) -> str:
 
 def watched(arguments: list[str], folder: Path, seen: Callable[[int], None] | None = None) -> Run:
     """Run the command line to its end and watch it. seen: told each reading."""
-    started, peak, parts = time.perf_counter(), 0, ()
+    started, peak, own, parts = time.perf_counter(), 0, 0, ()
     with (folder / "said.txt").open("w+") as said:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=said, stderr=subprocess.STDOUT, cwd=folder)
         while process.poll() is None:
             now = tuple(held(process.pid))
             if seen is not None:
                 seen(sum(now))
+            own = max(own, *now[:1], 0)
             if sum(now) > peak:
                 peak, parts = sum(now), now
             time.sleep(EVERY_SECONDS)
         said.seek(0)
         tail = "".join(said.readlines()[-12:])
-    return Run(process.returncode, time.perf_counter() - started, peak, parts, tail)
+    return Run(process.returncode, time.perf_counter() - started, peak, own, parts, tail)
 
 
 def held(root: int) -> Iterator[int]:

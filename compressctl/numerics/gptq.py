@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from compressctl.numerics.grid import Grid
+from compressctl.numerics.grid import Grid, row_chunks
 
 _BLOCK = 128
 """Columns whose corrections are gathered before they reach the rest: the same result, in fewer passes over memory."""
@@ -19,13 +19,19 @@ def gptq(
 
     See `compensated`; with act_order the grid's groups stay where they are, so that the stored layout does not change.
     """
-    scale, point = (part.astype(np.float64) for part in grid.spread(weight.shape[1]))
+    order, inverse = _prepared(hessian, damping, act_order=act_order)
+    rounded = np.empty(weight.shape, np.float32)
+    for part in row_chunks(*weight.shape):  # rows do not meet, and each takes a few copies of itself in float64
+        rows = grid.of_rows(part)
 
-    def on_grid(column: int, values: np.ndarray) -> np.ndarray:
-        codes = np.clip(np.rint(values / scale[:, column]) + point[:, column], grid.low, grid.high)
-        return np.asarray((codes - point[:, column]) * scale[:, column])
+        def on_grid(column: int, values: np.ndarray, rows: Grid = rows) -> np.ndarray:
+            group = column // rows.group
+            scale, point = (found[:, group].astype(np.float64) for found in (rows.scale, rows.zero_point))
+            codes = np.clip(np.rint(values / scale) + point, rows.low, rows.high)
+            return np.asarray((codes - point) * scale)
 
-    return compensated(weight, hessian, on_grid, damping=damping, act_order=act_order)
+        rounded[part] = _in_turn(weight[part], order, inverse, on_grid)
+    return rounded
 
 
 def compensated(
@@ -43,12 +49,23 @@ def compensated(
     Returns float32. A column whose input is always zero is rounded as it is.
     Raises ValueError when the Hessian is not finite. Source: Frantar et al. 2022, GPTQ, section 3.3 and algorithm 1.
     """
+    order, inverse = _prepared(hessian, damping, act_order=act_order)
+    return _in_turn(weight, order, inverse, rounding)
+
+
+def _prepared(hessian: np.ndarray, damping: float, *, act_order: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The columns in their order, and the factor of the inverse in that order. Raises ValueError."""
     if not np.isfinite(hessian).all():
         raise ValueError("the Hessian holds NaN or infinity")
+    order = np.argsort(-np.diag(hessian), kind="stable") if act_order else np.arange(len(hessian))
+    return order, _inverse_factor(hessian[np.ix_(order, order)].astype(np.float64), damping)
+
+
+def _in_turn(
+    weight: np.ndarray, order: np.ndarray, inverse: np.ndarray, rounding: Callable[[int, np.ndarray], np.ndarray]
+) -> np.ndarray:
     columns = weight.shape[1]
-    order = np.argsort(-np.diag(hessian), kind="stable") if act_order else np.arange(columns)
     left = weight[:, order].astype(np.float64)
-    inverse = _inverse_factor(hessian[np.ix_(order, order)].astype(np.float64), damping)
     rounded = np.empty_like(left)
     for start in range(0, columns, _BLOCK):
         block = range(start, min(start + _BLOCK, columns))
@@ -66,8 +83,11 @@ def compensated(
 
 def output_error(weight: np.ndarray, other: np.ndarray, hessian: np.ndarray) -> float:
     """tr((W - V) H (W - V)^T): the squared error of the layer's outputs, in the Hessian's units."""
-    difference = other.astype(np.float64) - weight
-    return float(np.einsum("rk,kl,rl->", difference, hessian, difference, optimize=True))
+    total = 0.0
+    for part in row_chunks(*weight.shape):
+        difference = other[part].astype(np.float64) - weight[part]
+        total += float(np.einsum("rk,kl,rl->", difference, hessian, difference, optimize=True))
+    return total
 
 
 def _inverse_factor(hessian: np.ndarray, damping: float) -> np.ndarray:

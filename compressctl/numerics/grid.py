@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,8 +37,15 @@ class Grid:
 
     def values(self, weight: np.ndarray) -> np.ndarray:
         """float32: what a runtime computes with instead of a (rows, columns) weight."""
-        scale, point = self.spread(weight.shape[1])
-        return np.asarray((self.codes(weight) - point) * scale, np.float32)
+        found = np.empty(weight.shape, np.float32)
+        for part in row_chunks(*weight.shape):  # as much memory as a part takes, several times over
+            rows = self.of_rows(part)
+            scale, point = rows.spread(weight.shape[1])
+            found[part] = (rows.codes(weight[part]) - point) * scale
+        return found
+
+    def of_rows(self, part: slice) -> Grid:
+        return replace(self, scale=self.scale[part], zero_point=self.zero_point[part])
 
 
 def levels(bits: int, *, symmetric: bool) -> tuple[int, int]:
@@ -74,7 +81,7 @@ def fit_grid(
     heavy = np.ones(columns, np.float32) if importance is None else np.asarray(importance, np.float32)
     heavy = _grouped(heavy[None], groups, group)[0]
     scales, points = np.empty((rows, groups), np.float32), np.empty((rows, groups), np.int32)
-    for part in _chunks(rows, columns):
+    for part in row_chunks(rows, columns):
         blocks = _grouped(np.asarray(weight[part], np.float32), groups, group)
         tried = _tried(blocks, low, high, symmetric=symmetric, signed=signed, search=search)
         scales[part], points[part] = _best(blocks, heavy, low, high, tried)
@@ -169,7 +176,8 @@ def _grouped(values: np.ndarray, groups: int, group: int) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, missing))).reshape(len(values), groups, group)
 
 
-def _chunks(rows: int, columns: int) -> Iterator[slice]:
+def row_chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Rows of a matrix that are worked on at once."""
     step = max(1, _CHUNK // max(columns, 1))
     for start in range(0, rows, step):
         yield slice(start, start + step)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from compressctl.numerics.affine import SMALLEST_SCALE
-from compressctl.numerics.grid import Grid
+from compressctl.numerics.grid import Grid, row_chunks
 
 _SHRINKAGE, _GROWTH = 10.0, 1.01
 """Start and growth of the penalty, as the authors publish them."""
@@ -18,10 +20,20 @@ def half_quadratic(weight: np.ndarray, start: Grid, *, norm: float = 0.7, iterat
     the grid that fits the rest best. Runtimes store whole zero points, so the scale moves and, on a grid that is not
     symmetric, the rounded zero point. Source: Badri and Shaji 2023, Half-Quadratic Quantization.
     """
+    symmetric = not np.any(start.zero_point) and start.low < 0
+    scale, point = np.empty_like(start.scale), np.empty_like(start.zero_point)
+    for part in row_chunks(*weight.shape):
+        scale[part], point[part] = _of_rows(weight[part], start.of_rows(part), norm, iterations, symmetric=symmetric)
+    return replace(start, scale=scale, zero_point=point)
+
+
+def _of_rows(
+    weight: np.ndarray, start: Grid, norm: float, iterations: int, *, symmetric: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and zero points."""
     columns, groups = weight.shape[1], start.scale.shape[1]
     blocks = np.pad(weight, ((0, 0), (0, groups * start.group - columns)))
     blocks = blocks.reshape(len(weight), groups, start.group).astype(np.float64)
-    symmetric = not np.any(start.zero_point) and start.low < 0
     scale, point = start.scale.astype(np.float64), start.zero_point.astype(np.float64)
     best = (scale, point, _loss(blocks, scale, point, start, norm))
     penalty = _SHRINKAGE / np.maximum(np.abs(blocks).mean(axis=2, keepdims=True), 1e-12)
@@ -38,7 +50,7 @@ def half_quadratic(weight: np.ndarray, start: Grid, *, norm: float = 0.7, iterat
         better = loss < best[2]
         best = tuple(np.where(better, new, old) for new, old in zip((scale, point, loss), best, strict=True))  # type: ignore[assignment]
         penalty = penalty * _GROWTH
-    return Grid(best[0].astype(np.float32), best[1].astype(np.int32), start.low, start.high, start.group)
+    return best[0].astype(np.float32), best[1].astype(np.int32)
 
 
 def _codes(blocks: np.ndarray, scale: np.ndarray, point: np.ndarray, grid: Grid) -> np.ndarray:

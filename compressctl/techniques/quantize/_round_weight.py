@@ -9,7 +9,7 @@ import numpy as np
 from compressctl.core.quant import TensorQuant
 from compressctl.graph.weight_nodes import WeightNode
 from compressctl.numerics.gptq import gptq, output_error
-from compressctl.numerics.grid import Grid, fit_grid, one_grid
+from compressctl.numerics.grid import Grid, fit_grid, one_grid, row_chunks
 from compressctl.numerics.half_quadratic import half_quadratic
 from compressctl.techniques.quantize._moments import Moments
 from compressctl.techniques.quantize.params import Bits, Granularity, WeightMethod
@@ -71,17 +71,22 @@ def round_weight(
     quant = _as_quant(grid, node, treatment, values.shape)
     hessian = np.eye(1) if usable is None else usable.second
     if usable is None:
-        error = _square(rounded - matrix) / max(_square(matrix), 1e-30)
+        error = _square(matrix, rounded) / max(_square(matrix), 1e-30)
     else:
-        error = output_error(matrix, rounded, hessian) / max(output_error(0 * matrix, matrix, hessian), 1e-30)
+        nothing = np.broadcast_to(np.float32(0), matrix.shape)
+        error = output_error(matrix, rounded, hessian) / max(output_error(nothing, matrix, hessian), 1e-30)
     return Rounded(
         node.stored(rounded, values.shape), quant, method, max(error, 0.0) ** 0.5, _stored_bits(quant, values)
     )
 
 
-def _square(matrix: np.ndarray) -> float:
-    """The sum of the squares, which overflow in float32 from 2e19 on."""
-    return float(np.einsum("rk,rk->", matrix, matrix, dtype=np.float64))
+def _square(matrix: np.ndarray, other: np.ndarray | None = None) -> float:
+    """The sum of the squares, of the difference where there are two. They overflow in float32 from 2e19 on."""
+    total = 0.0
+    for part in row_chunks(*matrix.shape):
+        rows = matrix[part] if other is None else other[part] - matrix[part]
+        total += float(np.einsum("rk,rk->", rows, rows, dtype=np.float64))
+    return total
 
 
 def rounded_values(matrix: np.ndarray, power: np.ndarray, treatment: Treatment) -> np.ndarray:

@@ -21,6 +21,7 @@ from compressctl.graph.own_copies import Copied, read_elsewhere, rejoined, with_
 from compressctl.graph.replace_weights import with_own_weights, with_weights
 from compressctl.graph.scale_inputs import scale_inputs
 from compressctl.graph.simplify import simplify
+from compressctl.graph.tensors import kept
 from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, tied_weights, weight_readers
 from compressctl.graph.where_weights import layers_hint
 from compressctl.numerics.awq import awq_scale
@@ -193,7 +194,8 @@ def round_all(
             treatment = replace(treatment, method=_without_data(treatment))
         values = found.array(node.weight)
         assert values is not None
-        done[node.weight] = round_weight(values, node, treatment, moments, params.damping, act_order=params.act_order)
+        rounded = round_weight(values, node, treatment, moments, params.damping, act_order=params.act_order)
+        done[node.weight] = replace(rounded, values=kept(rounded.values))
         run.events.progress("rounding weights", len(done), len(treated.weights))
 
     calibrated = [
