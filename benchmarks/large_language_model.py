@@ -35,13 +35,13 @@ def main() -> None:
     parser.add_argument("--lm", type=Path, default=LM, help="the folder that train_lm.py wrote")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "large_lm")
     given = parser.parse_args()
-    folder = given.folder.resolve()
-    model = made(folder / f"model-{given.layers}", given.layers, given.lm)
+    folder, lm = given.folder.resolve(), given.lm.resolve()
+    model = made(folder / f"model-{given.layers}", given.layers, lm)
     parameters = json.loads((model / "model.safetensors.index.json").read_text())["metadata"]["total_size"] // 2
     print(f"{parameters / 1e6:,.0f} M parameters, {4 * parameters / 1e9:.2f} GB in float32\n")
     print("| method | compressing process | all processes | bundle | minutes | exit |\n|---|---|---|---|---|---|")
     for method in given.point:
-        recipe = written(folder / f"{method}-{given.layers}.json", model, method, given.tokens, given.lm)
+        recipe = written(folder / f"{method}-{given.layers}.json", model, method, given.tokens, lm)
         output = folder / f"run-{method}-{given.layers}"
         shutil.rmtree(output, ignore_errors=True)
         run = watched(
@@ -111,8 +111,8 @@ def written(path: Path, model: Path, method: str, tokens: int, like: Path) -> Pa
             "tokenizer": str(model),
             "window": WINDOW,
             "train": 1,
-            "validation": 2,
-            "test": 4,
+            "validation": 1,
+            "test": 1,
             "calibration": max(tokens // WINDOW, 1),
         },
         "target": {"backend": "onnxruntime", "threads": 2, "batch_size": 1},

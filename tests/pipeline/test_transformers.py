@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from compressctl.cli.main import app
+from compressctl.core.model import Signature, TensorSpec
+from compressctl.pipeline.workspace import _output_bytes
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -118,3 +120,10 @@ def test_a_language_model_with_grouped_queries_goes_through_pruning_distillation
     assert 10 < backend["compressed"]["score"]["value"] < 100
     config = json.loads((tmp_path / "run" / "artifacts" / "transformers" / "config.json").read_text())
     assert (config["num_attention_heads"], config["num_key_value_heads"]) == (2, 1)
+
+
+def test_texts_are_as_large_as_what_is_said_of_each_token() -> None:
+    """By which as many samples are compared when a network is exported as memory holds: one text of a large vocabulary here."""
+    ids = TensorSpec("ids", "int64", ("batch", "sequence"))
+    signature = Signature((ids,), (TensorSpec("logits", "float32", ("batch", "sequence", 32000)),))
+    assert _output_bytes(signature, {"ids": np.zeros((2, 512), np.int64)}) == 2 * 512 * 32000 * 4

@@ -19,6 +19,8 @@ LARGE = 1 << 30
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = 256 << 20
+_LONGEST_HEADER = 100_000_000
+"""Bytes, as safetensors has it."""
 _HALF = ("BF16", "F16")
 
 
@@ -56,7 +58,7 @@ def _half_bytes(path: Path) -> int:
     size = check_regular(path).st_size
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length < size else b""
+        header = file.read(length) if length < min(size, _LONGEST_HEADER) else b""
     try:
         entries = json.loads(header).items()
         return sum(_bytes(entry) for name, entry in entries if name != "__metadata__" and entry["dtype"] in _HALF)
