@@ -10,10 +10,11 @@ from compressctl.core.backend import backends
 from compressctl.core.bundle import Bundle, Bundler, ServedText
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import CompressctlError, StageError, UsageError
-from compressctl.core.model import OnnxModel
+from compressctl.core.model import Form, OnnxModel
 from compressctl.core.registry import load
 from compressctl.core.source import model_sources
 from compressctl.core.target import Target
+from compressctl.graph.simplify import simplify
 from compressctl.measure.generation import Rounds, measure_bundles, texts_of
 from compressctl.measure.results import BundleResult
 from compressctl.pipeline.workspace import Workspace, in_float32
@@ -46,7 +47,12 @@ def check_servable(recipe: Recipe) -> None:
 
 
 def check_network(workspace: Workspace, model: OnnxModel) -> None:
-    """Try every bundle of the recipe on the original network, before any stage. Raises what writing it would, of all bundles together."""
+    """Try every bundle of the recipe on the original network, before any stage. Raises what writing it would, of all bundles together.
+
+    Stages that work on graphs simplify them first, after which less may be known of their shapes: tried in that form where there are such.
+    """
+    if any(step.kind == "stage" and step.takes is Form.ONNX for step in workspace.plan.steps):
+        model = replace(model, body=simplify(model.body))
     failures: list[CompressctlError] = []
     for entry in workspace.recipe.export:
         code, options = backends.get(entry.backend).bundle, export_options(workspace.recipe, entry.backend)

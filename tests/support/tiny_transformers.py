@@ -33,6 +33,17 @@ def network(name: str) -> Any:
         "llama-tied": lambda: t.LlamaForCausalLM(t.LlamaConfig(**grouped, tie_word_embeddings=True)),
         "neox": lambda: t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**SIZES)),
         "phi3": lambda: t.Phi3ForCausalLM(t.Phi3Config(**grouped, pad_token_id=0)),
+        "falcon": lambda: t.FalconForCausalLM(
+            t.FalconConfig(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                vocab_size=60,
+                alibi=False,
+                bos_token_id=0,
+                eos_token_id=1,
+            )
+        ),
         "vit": lambda: t.ViTForImageClassification(t.ViTConfig(**PIXELS, num_labels=3)),
         "deit": lambda: t.DeiTForImageClassification(t.DeiTConfig(**PIXELS, num_labels=3)),
         "resnet": lambda: t.ResNetForImageClassification(
