@@ -125,7 +125,8 @@ def scale(model, params, run):
 def wait(model, params, run):
     run.events.emit("note", message="waiting")
     if os.environ.get("EXAMPLE_WAIT"):
-        time.sleep(3600)  # a signal ends it
+        while True:  # a signal ends it; one between the last look and a long sleep would not
+            time.sleep(0.05)
     return StageResult(model)
 
 def linger(model, params, run):

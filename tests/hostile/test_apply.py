@@ -18,6 +18,7 @@ from hostile._case import Case
 from hostile._models import network
 from hostile._runs import fill_the_disk, recipe, remove, run_folder, stage, unmeasured
 from onnx import numpy_helper
+from support import waits
 
 from compressctl.core.whole_files import lock
 
@@ -431,7 +432,7 @@ def test_a_stage_whose_own_pipe_breaks(case: Case) -> None:
 def waiting() -> None:
     def wait(run: Any) -> None:
         run.events.emit("note", message="waiting")
-        time.sleep(3600)
+        waits.for_a_signal()
 
     stage(wait)
 

@@ -17,6 +17,7 @@ from hostile._case import Case, names
 from hostile._in_process import ends, refuses
 from hostile._models import network
 from hostile._reports import named
+from support import waits
 
 STAGE = {"id": "q", "use": "quantize.static", "if_slower": "keep", "keep_float": "overrides"}
 
@@ -254,15 +255,13 @@ def test_a_diagnosis_that_is_stopped(number: signal.Signals, case: Case) -> None
 
 
 def _waits() -> None:
-    import time
-
     from compressctl.techniques.quantize import static
 
     usual = static.apply
 
     def apply(*given: Any) -> Any:
         found = usual(*given)
-        time.sleep(600)
+        waits.for_a_signal()
         return found
 
     static.apply = apply

@@ -115,7 +115,7 @@ def test_a_signal_while_the_command_line_starts(number: signal.Signals, tmp_path
     slow = (
         "import importlib.abc\nclass Slow(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'compressctl.cli.main':\n            print('loading', flush=True); time.sleep(60)\n"
+        "        if name == 'compressctl.cli.main':\n            print('loading', flush=True); [time.sleep(0.05) for _ in range(1200)]\n"
         "sys.meta_path.insert(0, Slow())\ndel sys.modules['compressctl.cli.main']\nline.main()\n"
     )
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ import pytest
 from hostile._case import Case, names
 from hostile._models import network
 from hostile._runs import recipe, stage, unmeasured
+from support import waits
 
 DATA = "data: {source: npz, path: d.npz, inputs: x, labels: null, calibration: 8, validation: 8, test: 8}"
 STATIC = "[{use: quantize.static, id: q, if_slower: keep}]"
@@ -163,15 +164,13 @@ def test_a_model_changes_while_a_command_reads_it(first: Callable[[], None], com
 
 
 def _waits_in_packing() -> None:
-    import time
-
     from compressctl.packed import pack
 
     usual = pack.write_ledger
 
     def write(ledger: Any) -> Any:
         print("packing", flush=True)
-        time.sleep(600)
+        waits.for_a_signal()
         return usual(ledger)
 
     pack.write_ledger = write
