@@ -143,13 +143,17 @@ def watched(arguments: list[str], folder: Path, seen: Callable[[int], None] | No
     with (folder / "said.txt").open("w+") as said:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=said, stderr=subprocess.STDOUT, cwd=folder)
         while process.poll() is None:
+            began = time.perf_counter()
             now = tuple(held(process.pid))
+            reading = time.perf_counter() - began
             if seen is not None:
                 seen(sum(now))
             own = max(own, *now[:1], 0)
             if sum(now) > peak:
                 peak, parts = sum(now), now
-            time.sleep(EVERY_SECONDS)
+            time.sleep(
+                max(EVERY_SECONDS, 20 * reading)
+            )  # of large processes it takes long, and they stand still meanwhile
         said.seek(0)
         tail = "".join(said.readlines()[-12:])
     return Run(process.returncode, time.perf_counter() - started, peak, own, parts, tail)

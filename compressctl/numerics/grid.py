@@ -10,7 +10,10 @@ import numpy as np
 from compressctl.numerics.affine import SMALLEST_SCALE
 
 _CHUNK = 1 << 22
-"""Elements that are searched at once: the search holds a few copies of them."""
+"""Elements that are worked on at once: a few copies of them are held."""
+
+_SEARCHED = 1 << 20
+"""Elements whose grids are searched at once: small parts of large weights, so that caches hold what the search reads again and again."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def fit_grid(
     heavy = np.ones(columns, np.float32) if importance is None else np.asarray(importance, np.float32)
     heavy = _grouped(heavy[None], groups, group)[0]
     scales, points = np.empty((rows, groups), np.float32), np.empty((rows, groups), np.int32)
-    for part in row_chunks(rows, columns):
+    for part in row_chunks(rows, columns, _SEARCHED):
         blocks = _grouped(np.asarray(weight[part], np.float32), groups, group)
         tried = _tried(blocks, low, high, symmetric=symmetric, signed=signed, search=search)
         scales[part], points[part] = _best(blocks, heavy, low, high, tried)
@@ -116,16 +119,31 @@ def _best(
     blocks: np.ndarray, heavy: np.ndarray, low: int, high: int, grids: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """blocks: (rows, groups, group). heavy: (groups, group). Of all grids' scales and zero points the best, (rows, groups) each."""
-    shape = blocks.shape[:2]
+    shape, group = blocks.shape[:2], blocks.shape[2]
     least = np.full(shape, np.inf, np.float32)
     scale, point = np.ones(shape, np.float32), np.zeros(shape, np.int32)
+    if (
+        group < shape[0] * shape[1]
+    ):  # the same array with its groups outermost in memory: loops of one scale each are the fastest
+        blocks = np.moveaxis(np.ascontiguousarray(np.moveaxis(blocks, 2, 0)), 0, 2)
+    root = None if (heavy == 1).all() else np.sqrt(heavy)
+    error = np.empty_like(blocks)
     for tried, zero in grids:
-        codes = np.clip(np.rint(blocks / tried[..., None]) + zero[..., None], low, high)
-        error = (codes - zero[..., None]) * tried[..., None] - blocks
-        loss = np.einsum("rgk,rgk,gk->rg", error, error, heavy)
+        np.divide(blocks, tried[..., None], out=error)
+        np.rint(error, out=error)
+        if zero.any():
+            np.clip(error, *((end - zero[..., None]).astype(np.float32) for end in (low, high)), out=error)
+        else:
+            np.clip(error, low, high, out=error)
+        error *= tried[..., None]
+        error -= blocks
+        if root is not None:
+            error *= root
+        loss = np.einsum("rgk,rgk->rg", error, error)
         better = loss < least
-        least = np.where(better, loss, least)
-        scale, point = np.where(better, tried, scale), np.where(better, zero, point)
+        np.copyto(least, loss, where=better)
+        np.copyto(scale, tried, where=better)
+        np.copyto(point, zero, where=better)
     return scale, point
 
 
@@ -176,8 +194,8 @@ def _grouped(values: np.ndarray, groups: int, group: int) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, missing))).reshape(len(values), groups, group)
 
 
-def row_chunks(rows: int, columns: int) -> Iterator[slice]:
+def row_chunks(rows: int, columns: int, elements: int = _CHUNK) -> Iterator[slice]:
     """Rows of a matrix that are worked on at once."""
-    step = max(1, _CHUNK // max(columns, 1))
+    step = max(1, elements // max(columns, 1))
     for start in range(0, rows, step):
         yield slice(start, start + step)
