@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,10 @@ from compressctl.core.data import Batch, bind
 if TYPE_CHECKING:
     from compressctl.core.data import Split
     from compressctl.core.model import Signature, TensorSpec
+
+
+_OUTPUT_BYTES = 64 << 20
+"""About what one call's outputs may take: of a language model with a large vocabulary, one text has as many."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Feed:
 
 
 def feeds(split: Split, signature: Signature, size: int) -> Iterator[Feed]:
-    """The split in calls of at most `size` samples, or of as many as the model takes. Order stays.
+    """The split in calls of at most `size` samples, or of as many as the model takes, and as outputs take memory for. Order stays.
 
     Samples of different shapes never share a call, and recorded calls stay as they were recorded: rounding may depend on the batch.
     Raises UsageError when the data's arrays do not fit the model's inputs.
@@ -36,7 +41,7 @@ def feeds(split: Split, signature: Signature, size: int) -> Iterator[Feed]:
     fixed = signature.fixed_batch
     step = fixed or size
     for batch in split.batches(step):
-        for part in _parts(batch, step):
+        for part in _parts(batch, step) if fixed else _small_parts(batch, step, signature):
             inputs, count = bind(part, signature), len(part.indices)
             if fixed is not None and count < fixed and not part.is_request:
                 axes = {spec.name: spec.batch_axis for spec in signature.inputs}
@@ -78,6 +83,27 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
         return
     for start in range(0, count, size):
         yield take(batch, slice(start, start + size))
+
+
+def _small_parts(batch: Batch, size: int, signature: Signature) -> Iterator[Batch]:
+    for part in _parts(batch, size):
+        yield from _parts(part, min(size, samples_at_once(signature, bind(part, signature), len(part.indices))))
+
+
+def samples_at_once(signature: Signature, inputs: Mapping[str, np.ndarray], count: int) -> int:
+    """How many samples like these have outputs that fit into memory together, at least one. inputs: a call of `count` samples.
+
+    Output axes that no input has count as one.
+    """
+    sizes: dict[int | str, int] = {
+        dim: size
+        for spec in signature.inputs
+        if spec.name in inputs
+        for dim, size in zip(spec.shape, np.shape(inputs[spec.name]), strict=False)
+    }
+    shapes = [[sizes.get(dim, dim if isinstance(dim, int) else 1) for dim in spec.shape] for spec in signature.outputs]
+    taken = sum(4 * math.prod(shape) for shape in shapes)
+    return max(1, _OUTPUT_BYTES * count // max(taken, 1))
 
 
 def take(batch: Batch, chosen: slice | np.ndarray) -> Batch:

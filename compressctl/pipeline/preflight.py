@@ -45,14 +45,14 @@ def fly(model: Model, session: Session, samples: Samples, target: Target, data: 
 
     Raises UsageError, or what the runtime says, where not even one call works.
     """
-    first = dict(samples.call(target.batch_size).for_model(model.signature))
     if model.signature.fixed_batch is not None:
-        session.run(first)
+        session.run(dict(samples.call(target.batch_size).for_model(model.signature)))
         return Flight(notes=_recorded(model, session, data))
     one = samples.call(1).for_model(model.signature)
     session.run(one)
     # Two at once come from one sample: data of many lengths may hold no two of a size where it begins.
-    for inputs in [samples.call(2).for_model(model.signature), first, *_batches(model, data)]:
+    more = (samples.call(size).for_model(model.signature) for size in sorted({2, target.batch_size} - {1}))
+    for inputs in [*more, *_batches(model, data)]:
         try:
             session.run(inputs)
         except CompressctlError as error:
@@ -129,12 +129,9 @@ def _batches(model: Model, data: Dataset | None) -> list[Mapping[str, np.ndarray
     """One call of each size that scoring and calibrating use, as far as the data has so many samples of one shape."""
     if data is None:
         return []
-    found = []
-    for size in (CALIBRATED_AT_ONCE, SCORED_AT_ONCE):
-        feed = _first(model, data, *_SPLITS, size=size)
-        if feed is not None:
-            found.append(feed.inputs)
-    return found
+    found = [_first(model, data, *_SPLITS, size=size) for size in (CALIBRATED_AT_ONCE, SCORED_AT_ONCE)]
+    by_size = {feed.count: feed.inputs for feed in found if feed is not None and feed.count > 2}
+    return list(by_size.values())
 
 
 def _first(model: Model, data: Dataset, *splits: SplitName, size: int = SCORED_AT_ONCE) -> Feed | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,8 @@ from compressctl.core.data import Dataset
 from compressctl.core.errors import UsageError, in_short
 from compressctl.core.events import Events
 from compressctl.core.failures import unusable
-from compressctl.core.feeds import feeds
-from compressctl.core.model import Model, OnnxModel, Signature, StageRecord, TorchModel, one_at_a_time
+from compressctl.core.feeds import feeds, samples_at_once
+from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, one_at_a_time
 from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge, Learning
@@ -39,22 +38,9 @@ from compressctl.tasks.together import Together
 from compressctl.training.in_memory import HeldDataset
 
 _PARITY_SAMPLES = 16
-_PARITY_BYTES = 64 << 20
-"""Of outputs of one model: of a language model with a large vocabulary, one text has as many."""
 
 _PARITY_WARNING = 1e-3
 """Float32 convolutions summed in another order differ by some 1e-5; a thousandth means that something else differs."""
-
-
-def _output_bytes(signature: Signature, inputs: Mapping[str, np.ndarray]) -> int:
-    """About what a call's outputs take; axes that no input has count as one."""
-    sizes: dict[int | str, int] = {
-        dim: size
-        for spec in signature.inputs
-        for dim, size in zip(spec.shape, np.shape(inputs[spec.name]), strict=False)
-    }
-    shapes = [[sizes.get(dim, dim if isinstance(dim, int) else 1) for dim in spec.shape] for spec in signature.outputs]
-    return max(1, sum(4 * math.prod(shape) for shape in shapes))
 
 
 @dataclass
@@ -124,16 +110,14 @@ class Workspace:
 
     def some_inputs(self, model: Model) -> tuple[dict[str, np.ndarray], int]:
         """A few real samples where there is data, random ones otherwise; as many as their outputs allow."""
-        found = self._inputs(model, 1)
-        most = min(_PARITY_SAMPLES, max(1, _PARITY_BYTES // _output_bytes(model.signature, found[0])))
-        return found if most == 1 else self._inputs(model, most)
-
-    def _inputs(self, model: Model, count: int) -> tuple[dict[str, np.ndarray], int]:
         if self.recipe.data is not None and (split := self.dataset().split("calibration")):
-            found = next(feeds(split, model.signature, count), None)
+            found = next(feeds(split, model.signature, _PARITY_SAMPLES), None)
             if found is not None:
                 return dict(found.inputs), found.count
-        return random_inputs(model.signature, count, self.recipe.target.shapes), count
+        shapes = self.recipe.target.shapes
+        most = samples_at_once(model.signature, random_inputs(model.signature, 1, shapes), 1)
+        count = min(_PARITY_SAMPLES, most)
+        return random_inputs(model.signature, count, shapes), count
 
     def dataset(self) -> Dataset:
         """The recipe's data, checked and held in memory where it fits; only where the recipe has some."""

@@ -1,6 +1,7 @@
 """Data as calls of a model: every sample once, in order, equal shapes together, as the model takes them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,15 @@ def test_calls_of_several_samples_are_given_as_they_were_recorded() -> None:
 def test_the_first_calls_hold_as_many_samples_as_were_asked_for() -> None:
     assert sum(feed.count for feed in first_feeds(_Stacked(20), _stacked("N"), 10, 4)) == 12
     assert sum(feed.count for feed in first_feeds(_Stacked(3), _stacked("N"), 10, 4)) == 3
+
+
+@given(count=st.integers(0, 12), size=st.integers(1, 16), values=st.integers(1, 1 << 26), fixed=st.booleans())
+def test_a_call_has_as_many_samples_as_outputs_take_memory_for(count: int, size: int, values: int, fixed: bool) -> None:
+    signature = replace(_stacked(3 if fixed else "N"), outputs=(TensorSpec("y", "float32", ("N", values)),))
+    found = list(feeds(_Stacked(count), signature, size))
+    assert [index for feed in found for index in feed.batch.indices] == list(range(count))
+    assert all(feed.count == 1 or 4 * feed.count * values <= 64 << 20 for feed in found) or fixed
+    assert all(feed.count == size or 4 * 2 * feed.count * values > 32 << 20 for feed in found[:-1]) or fixed
 
 
 def test_an_input_without_a_batch_axis_takes_one_sample_at_a_time() -> None:
