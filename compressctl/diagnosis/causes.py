@@ -17,7 +17,7 @@ from compressctl.graph.codes import range_of, weight_values
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import GraphIndex, index
 from compressctl.graph.replace_weights import with_weights
-from compressctl.graph.simulate import leading_to, with_rounded_activations
+from compressctl.graph.simulate import with_rounded_activations
 from compressctl.graph.sites import Kind, Site, find_sites, readers_past_moves
 from compressctl.numerics.channel_statistics import channel_rows
 
@@ -139,7 +139,7 @@ def _alone(rounded: Rounded, body: onnx.ModelProto, activations: Mapping[str, Te
 
 def run_of(body: onnx.ModelProto, names: Collection[str]) -> Run:
     """A graph's outputs, in this process."""
-    return ActivationRecorder(leading_to(body, names), list(names)).run
+    return ActivationRecorder(body, list(names)).run
 
 
 def _weight_noise(values: np.ndarray, codes: np.ndarray, quant: TensorQuant) -> float:

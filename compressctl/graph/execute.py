@@ -9,24 +9,34 @@ import onnx
 
 from compressctl.core.errors import StageError
 from compressctl.core.failures import refused_in
+from compressctl.graph.index import needed, store_what_is_read
 from compressctl.graph.session import open_graph, quiet_options
 from compressctl.graph.tensors import copy_of
 
 
+def leading_to(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """A copy whose outputs are the tensors, with only the nodes that they depend on: what a run up to there has to compute."""
+    made = copy_of(model)
+    kept = needed(made.graph.node, tensors)
+    del made.graph.node[:], made.graph.output[:]
+    made.graph.node.extend(kept)
+    made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    store_what_is_read(made.graph)
+    return made
+
+
 class ActivationRecorder:
-    """A graph in ONNX Runtime that gives back chosen inner tensors beside nothing else.
+    """A graph in ONNX Runtime that computes chosen inner tensors and gives them back, and nothing else.
 
     tensors: names of inner tensors or outputs; graph inputs may be among them and are passed through. Raises StageError
     when ONNX Runtime cannot load the graph.
     """
 
     def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], threads: int | None = None) -> None:
-        tapped = copy_of(model)
-        given = {tensor.name for tensor in tapped.graph.input}
+        given = {tensor.name for tensor in model.graph.input}
         self._inputs = [name for name in tensors if name in given]
         self._tensors = [name for name in tensors if name not in given]
-        del tapped.graph.output[:]
-        tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self._tensors)
+        tapped = leading_to(model, self._tensors)
         options = quiet_options()
         if threads is not None:
             options.intra_op_num_threads = threads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -10,7 +10,7 @@ from onnx import helper
 
 from compressctl.core.quant import QuantPlan
 from compressctl.graph.edit import GraphEditor
-from compressctl.graph.index import copied, needed, rename_reads, store_what_is_read
+from compressctl.graph.index import copied, rename_reads
 from compressctl.graph.sites import find_sites
 from compressctl.graph.tensors import copy_of
 
@@ -56,14 +56,3 @@ def _through_codes(editor: GraphEditor, tensor: str, plan: QuantPlan, names: Map
         helper.make_node("QuantizeLinear", [tensor, *parameters], [codes], name(codes, "Q")),
         helper.make_node("DequantizeLinear", [codes, *parameters], [names[tensor]], name(codes, "DQ")),
     ]
-
-
-def leading_to(model: onnx.ModelProto, tensors: Collection[str]) -> onnx.ModelProto:
-    """A copy with only the nodes that the tensors depend on: what a run up to there has to compute."""
-    made = copy_of(model)
-    kept = needed(made.graph.node, tensors)
-    del made.graph.node[:], made.graph.output[:]
-    made.graph.node.extend(kept)
-    store_what_is_read(made.graph)
-    made.graph.output.extend(model.graph.output)
-    return made

@@ -10,10 +10,10 @@ from support.graphs import residual_model
 from compressctl.backends.dialects.cpu import emit
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
-from compressctl.graph.execute import ActivationRecorder
+from compressctl.graph.execute import ActivationRecorder, leading_to
 from compressctl.graph.index import index
 from compressctl.graph.replace_weights import with_weights
-from compressctl.graph.simulate import leading_to, with_rounded_activations
+from compressctl.graph.simulate import with_rounded_activations
 
 
 @pytest.mark.parametrize("floats", [{}, {"conv2": "asked for"}], ids=["all integer", "one float"])

@@ -16,7 +16,7 @@ from compressctl.graph.codes import weight_values
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import attribute, index
 from compressctl.graph.replace_weights import with_weights
-from compressctl.graph.simulate import leading_to, with_rounded_activations
+from compressctl.graph.simulate import with_rounded_activations
 from compressctl.graph.sites import Site
 from compressctl.numerics.adaround import Layer, adaround, nearest
 from compressctl.techniques.quantize._bias import channel_means, correctable, shifted_back, with_biases
@@ -109,8 +109,8 @@ def _look(network: Network, settled: Settled, tensor: str, learned: Sequence[Sit
     so_far = with_biases(with_weights(network.body, settled.weights), settled.biases)
     simulated, names = with_rounded_activations(so_far, network.plan)
     name = names[tensor]
-    coarse = ActivationRecorder(leading_to(simulated, [name]), [name])
-    exact = ActivationRecorder(leading_to(network.body, [tensor]), [tensor])
+    coarse = ActivationRecorder(simulated, [name])
+    exact = ActivationRecorder(network.body, [tensor])
     nodes = {node.name: node for node in network.body.graph.node}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in network.body.graph.initializer}
     rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {site.node: [] for site in learned}

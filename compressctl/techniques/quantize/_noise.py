@@ -18,7 +18,7 @@ from compressctl.graph.codes import weight_values
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import index, reads
 from compressctl.graph.replace_weights import with_weights
-from compressctl.graph.simulate import leading_to, with_rounded_activations
+from compressctl.graph.simulate import with_rounded_activations
 from compressctl.graph.sites import Site, activations, find_sites
 from compressctl.numerics.channel_statistics import ChannelStatistics, channel_rows, channel_statistics, noise_to_signal
 
@@ -100,7 +100,7 @@ class OutputNoise:
 
     def _ratios(self, plan: QuantPlan, body: onnx.ModelProto) -> Ratios:
         rounded, _ = with_rounded_activations(body, plan)
-        found = self._run(leading_to(rounded, self._names))
+        found = self._run(rounded)
         return tuple(
             noise_to_signal(wanted, found[name], _channels(wanted[0])) for name, wanted in self._wanted.items()
         )
