@@ -66,6 +66,16 @@ class BundleParams(BackendParams):
         description="write the language model also as a folder that ONNX Runtime GenAI or OpenVINO GenAI opens: the decoder with its cache, "
         "tokenizer and settings; perplexity, time to the first token, tokens a second and memory are measured on it",
     )
+    kv_cache: Literal["float32", "int8"] = Field(
+        "float32",
+        description="how a bundle keeps keys and values of earlier tokens; int8: a quarter of the memory, and slightly other results",
+    )
+
+    @model_validator(mode="after")
+    def _cache_is_a_bundles(self) -> BundleParams:
+        if self.kv_cache != "float32" and self.bundle is None:
+            raise ValueError("kv_cache is how a bundle keeps keys and values: add `bundle: genai`, or leave it out")
+        return self
 
 
 class OnnxRuntimeParams(StorageParams, CallParams, BundleParams):
@@ -128,19 +138,9 @@ class OpenVinoParams(StorageParams, CallParams, BundleParams):
         None,
         description="store float constants as float16 in the file; default: in bundles the scales of quantized weights alone",
     )
-    kv_cache: Literal["float32", "int8"] = Field(
-        "float32",
-        description="how a bundle keeps keys and values of earlier tokens; int8: a quarter of the memory, and other results than were scored",
-    )
     weights: NncfWeights | None = Field(
         None, description="weights for NNCF to compress (pip install 'compressctl[nncf]')"
     )
-
-    @model_validator(mode="after")
-    def _cache_is_a_bundles(self) -> OpenVinoParams:
-        if self.kv_cache != "float32" and self.bundle is None:
-            raise ValueError("kv_cache is how a bundle keeps keys and values: add `bundle: genai`, or leave it out")
-        return self
 
     @model_validator(mode="after")
     def _packed_is_onnx(self) -> OpenVinoParams:

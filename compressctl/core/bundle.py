@@ -20,7 +20,8 @@ class ServedText:
 
     folder: with the tokenizer. config: of the network, its names and values. files: what travels along as it is (tokenizer, chat
     template, configs). end_tokens: any of them ends a text. context_length: most tokens of a text, prompt included. window: how far
-    back layers look that see only the nearest tokens, None where all see everything. notes: what its user must know.
+    back layers look that see only the nearest tokens, None where all see everything. notes: what its user must know. texts: (tokens,) int64
+    each, by which a cache in 8 bits may be scaled.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class ServedText:
     vocabulary: int
     window: int | None = None
     notes: tuple[str, ...] = ()
+    texts: tuple[np.ndarray, ...] = ()
 
     @property
     def looked_at(self) -> int:

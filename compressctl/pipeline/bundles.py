@@ -77,6 +77,9 @@ def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model
     Raises UsageError for a folder that lacks what serving needs, StageError for a network that the tool cannot serve.
     """
     text = _text_of(workspace, model)
+    if target.options.get("kv_cache") == "int8" and workspace.recipe.data is not None:
+        calibration = texts_of(workspace.dataset().split("calibration"), text.vocabulary, text.context_length)
+        text = replace(text, texts=() if calibration.are_random else tuple(tokens for tokens, _ in calibration.samples))
     code = backends.get(target.backend).bundle
     assert code is not None
     root = workspace.folder / "artifacts" / target.backend

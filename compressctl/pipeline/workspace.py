@@ -339,6 +339,7 @@ def in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
         "weights": None,
         "storage": "plain",
         "names": "kept",
+        "kv_cache": "float32",
         **AS_THE_MODEL,
     }
     return {**options, **{name: value for name, value in plain.items() if name in options}}

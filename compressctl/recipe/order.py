@@ -218,6 +218,15 @@ def _unbundled(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             "the first deliverable writes no bundle that this could bound", "budget.bundle", "add `bundle: genai` to it"
         )
+    for position in asked if recipe.data is None else ():
+        if (
+            recipe.export[position].backend == "onnxruntime"
+            and getattr(recipe.export[position].params, "kv_cache", "") == "int8"
+        ):
+            words = "a cache in 8 bits is scaled by calibration texts here, and the recipe has no data"
+            yield Problem(
+                words, f"export[{position}].kv_cache", "give data, as with `source: text`, or leave kv_cache out"
+            )
     if not asked or model_sources.get(recipe.model.source).text:
         return
     able = [name for name in model_sources.names() if model_sources.get(name).text]

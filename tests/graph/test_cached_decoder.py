@@ -18,6 +18,7 @@ from support.tiny_transformers import SIZES, network  # noqa: E402
 from compressctl.backends.dialects.packed_qkv import pack_queries_keys_values  # noqa: E402
 from compressctl.backends.dialects.rms_norm import write_rms_norms  # noqa: E402
 from compressctl.backends.dialects.weight_only import import_microsoft  # noqa: E402
+from compressctl.backends.onnxruntime.eight_bit_cache import store_in_8_bits  # noqa: E402
 from compressctl.backends.onnxruntime.grouped_query import GroupedQuery  # noqa: E402
 from compressctl.backends.openvino.scaled_dot_product import ScaledDotProduct  # noqa: E402
 from compressctl.core.errors import StageError  # noqa: E402
@@ -70,8 +71,11 @@ def _in_pieces(
     """Logits of all tokens, each piece by a call of its own. real: the mask of all tokens, by default ones."""
     real = np.ones_like(tokens) if real is None else real
     session = onnxruntime.InferenceSession(decoder.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    types = {value.name: np.int8 if "int8" in value.type else np.float32 for value in session.get_inputs()}
     kept = {
-        f"past_key_values.{layer}.{kind}": np.zeros((len(tokens), heads, 0, size), np.float32)
+        f"past_key_values.{layer}.{kind}": np.zeros(
+            (len(tokens), heads, 0, size), types[f"past_key_values.{layer}.{kind}"]
+        )
         for layer, (heads, size) in enumerate(zip(decoder.kv_heads, decoder.head_size, strict=True))
         for kind in ("key", "value")
     }
@@ -98,6 +102,36 @@ def _llama(**sizes: Any) -> Any:
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**{**SIZES, "num_key_value_heads": 2, "head_dim": 16, **sizes})
     return transformers.LlamaForCausalLM(config)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "neox"])
+def test_a_cache_in_8_bits_is_scaled_by_texts(name: str) -> None:
+    """Each channel's largest value on them has the code 127; what is kept is int8, and logits move by its rounding."""
+    graph, tokens = _graph_of(name), _text()
+    decoder, plain = _for_onnxruntime(graph), _for_onnxruntime(graph)
+    store_in_8_bits(decoder, [tokens[0], tokens[0, :5]])
+    onnx.checker.check_model(decoder.proto)
+    empty = {
+        f"past_key_values.{layer}.{kind}": np.zeros((1, heads, 0, size), np.float32)
+        for layer, (heads, size) in enumerate(zip(plain.kv_heads, plain.head_size, strict=True))
+        for kind in ("key", "value")
+    }
+    given = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
+    floats = _run(plain.proto, {**given, **empty})[1:]
+    codes = _run(decoder.proto, {**given, **{key: value.astype(np.int8) for key, value in empty.items()}})[1:]
+    for wanted, stored in zip(floats, codes, strict=True):
+        scale = np.abs(wanted).max(axis=2, keepdims=True) / 127
+        assert stored.dtype == np.int8
+        assert np.abs(stored).max(axis=2).min() >= 126
+        np.testing.assert_allclose(
+            stored * scale, wanted, atol=3 * scale.max()
+        )  # later layers see what the first one rounded
+    first = np.abs(floats[0]).max(axis=2, keepdims=True) / 127
+    assert np.abs(codes[0] * first - floats[0]).max() <= 0.51 * first.max()
+    wanted = _whole(graph, tokens)
+    for pieces in ((24,), (7, 1, 1, 15), (1,) * 24):
+        apart = _in_pieces(decoder, tokens, pieces) - wanted
+        assert 0 < np.sqrt(np.mean(apart**2) / np.mean(wanted**2)) < 0.02
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-tied", "gpt2", "neox", "phi3", "opt", "mixtral"])

@@ -18,6 +18,7 @@ from compressctl.backends.dialects.rms_norm import write_rms_norms
 from compressctl.backends.dialects.weight_only import import_microsoft
 from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.backends.onnxruntime.choose import choose_forms
+from compressctl.backends.onnxruntime.eight_bit_cache import store_in_8_bits
 from compressctl.backends.onnxruntime.grouped_query import GroupedQuery
 from compressctl.core.bundle import Bundle, Continuation, ServedText
 from compressctl.core.errors import StageError
@@ -52,6 +53,8 @@ class OnnxRuntimeBundler:
         model = with_plain_attention(model)
         forms, notes = choose_forms(model, one, _as_queries(model))
         decoder = _decoder(to_onnx(model, one, forms), text, is_float=model.quant is None)
+        if target.options.get("kv_cache") == "int8":
+            store_in_8_bits(decoder, text.texts)
         files = list(save_onnx(decoder.proto, folder))
         config = folder / CONFIG
         write_whole(config, [json.dumps(_config(decoder, target, text, model), indent=2).encode()])
@@ -180,7 +183,8 @@ class OnnxRuntimeBundle:
         }
         for value in session.get_inputs():
             if value.name not in given:
-                given[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+                kind = np.int8 if value.type == "tensor(int8)" else np.float32
+                given[value.name] = np.zeros((1, value.shape[1], 0, value.shape[3]), kind)
         found: np.ndarray = session.run([session.get_outputs()[0].name], given)[0][0]
         return found
 
