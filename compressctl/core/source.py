@@ -234,6 +234,7 @@ datasets: Registry[DatasetSpec] = Registry(
         "text_images": "compressctl.sources.specs:TEXT_IMAGES",
         "wav_folder": "compressctl.sources.specs:WAV_FOLDER",
         "jsonl": "compressctl.sources.specs:JSONL",
+        "hf_dataset": "compressctl.sources.specs:HF_DATASET",
         "python": "compressctl.sources.specs:PYTHON_DATASET",
     },
 )

@@ -9,6 +9,7 @@ from compressctl.sources.params import (
     CocoDataParams,
     CsvParams,
     DigitsParams,
+    HfDatasetParams,
     HuggingFaceParams,
     ImageFolderParams,
     JsonlParams,
@@ -195,6 +196,14 @@ JSONL = DatasetSpec(
     params=JsonlParams,
     implementation="compressctl.sources.jsonl:load",
     fingerprint="compressctl.sources.jsonl:fingerprint",
+)
+
+HF_DATASET = DatasetSpec(
+    name="hf_dataset",
+    summary="a dataset of the library datasets, from a folder or the Hub: columns of numbers, texts or images",
+    params=HfDatasetParams,
+    implementation="compressctl.sources.hf_dataset.samples:load",
+    fingerprint="compressctl.sources.hf_dataset.place:fingerprint",
 )
 
 TEXT = DatasetSpec(
