@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -443,6 +444,12 @@ class PixelParams(Normalised):
         normalised = {"scale": self.scale, "mean": self.mean, "std": self.std}
         return {**normalised, "model_layout": self.layout, "model_color": self.color}
 
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        """See TakesImageSteps. Keys that only mean something together are taken together, or none of them."""
+        alone = _ALONE_STEPS.difference(given)
+        return alone.union(*(steps for steps in (_SIZE_STEPS, _VALUE_STEPS) if steps.isdisjoint(given)))
+
     @model_validator(mode="after")
     def _letterbox_has_a_size(self) -> Self:
         if self.letterbox is not None and not isinstance(self.resize, tuple):
@@ -450,6 +457,11 @@ class PixelParams(Normalised):
         if self.letterbox is None and "fill" in self.model_fields_set:
             raise ValueError("fill belongs to letterbox: set that, or leave fill out")
         return self
+
+
+_SIZE_STEPS = frozenset({"resize", "letterbox", "center_crop"})
+_VALUE_STEPS = frozenset({"scale", "mean", "std"})
+_ALONE_STEPS = frozenset({"interpolation", "color"})
 
 
 class ImageParams(PixelParams):
@@ -658,6 +670,11 @@ class TextImagesParams(PixelParams):
     )
     pad: float = Field(0.0, description="what `width` pads with, after scale, mean and std")
 
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        sizes = {"height", "width"}.intersection(given)
+        return super().open_steps(given) - (_SIZE_STEPS if sizes else frozenset())
+
     @model_validator(mode="after")
     def _one_way_to_resize(self) -> TextImagesParams:
         if self.resize is not None and (self.height is not None or self.width is not None):
@@ -794,6 +811,10 @@ class HfDatasetParams(PixelParams):
         "column's own, else sorted",
     )
     text: bool = Field(False, description="whether the label is text to recognise, not names of classes")
+
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        return super().open_steps(given) if "image" in given else frozenset()
 
     def image_steps(self) -> dict[str, Any]:
         """See PreparesImages; nothing where no column holds images."""

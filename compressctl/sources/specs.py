@@ -57,6 +57,7 @@ HUGGING_FACE = ModelSourceSpec(
     write="compressctl.sources.huggingface.write:write",
     text="compressctl.sources.huggingface.text:served_text",
     folder="transformers",
+    images="compressctl.sources.huggingface.images:image_steps",
 )
 
 TIMM = ModelSourceSpec(
@@ -66,6 +67,7 @@ TIMM = ModelSourceSpec(
     form=Form.TORCH,
     implementation="compressctl.sources.timm_network.network:load",
     fingerprint="compressctl.sources.timm_network.config:fingerprint",
+    images="compressctl.sources.timm_network.images:image_steps",
 )
 
 ONNX = ModelSourceSpec(
