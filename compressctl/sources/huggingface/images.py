@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compressctl.core.errors import UsageError, in_short
+from compressctl.core.quiet import quiet
 from compressctl.core.source import ImageSteps
 from compressctl.sources.huggingface.folder import is_on_the_hub, pinned, read_object
 from compressctl.sources.params import HuggingFaceParams
@@ -193,7 +194,8 @@ def _file(params: HuggingFaceParams, name: str, base: Path) -> Path | None:
     except ImportError:  # without it the model cannot be loaded either, which says so
         return None
     try:
-        return Path(hf_hub_download(params.path, name, revision=revision))
+        with quiet(prints=True):  # each of its attempts is told otherwise
+            return Path(hf_hub_download(params.path, name, revision=revision))
     except Exception as error:  # errors of its own, of its HTTP library and of the system
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
