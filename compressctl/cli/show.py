@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from compressctl.cli.options import RecipePath, Sets, Unsets
+from compressctl.core.source import ImageSteps
 from compressctl.recipe.compose import compose
 from compressctl.recipe.loader import load
 from compressctl.recipe.nodes import Node, Step, find
@@ -29,7 +30,7 @@ def show(
     loaded = load(recipe, sets or (), unsets or ())
     root = compose(recipe, sets or (), unsets or ()).root if origin else None
     for line, steps in _lines(loaded.resolved):
-        print(f"{line}{_comment(root, steps) if root is not None and steps is not None else ''}")
+        print(f"{line}{_comment(root, steps, loaded.image_steps) if root is not None and steps is not None else ''}")
 
 
 def _lines(value: Any, indent: str = "", steps: tuple[Step, ...] = ()) -> Iterator[tuple[str, tuple[Step, ...] | None]]:
@@ -75,6 +76,8 @@ def _scalar(value: Any) -> str:
 _WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
 
 
-def _comment(root: Node, steps: tuple[Step, ...]) -> str:
+def _comment(root: Node, steps: tuple[Step, ...], model: ImageSteps | None) -> str:
     node = find(root, list(steps))
+    if model is not None and steps[:1] == ("data",) and len(steps) > 1 and steps[1] in model.values:
+        return f"  # {model.file}"
     return f"  # {node.origin}" if node is not None else "  # default"

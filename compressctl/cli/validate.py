@@ -15,6 +15,7 @@ from compressctl.cli.options import RecipePath, Sets, Unsets
 from compressctl.cli.streams import below
 from compressctl.core.errors import ExitCode, Problem, RecipeError
 from compressctl.core.legible import legible
+from compressctl.recipe.image_steps import image_steps_in_words
 from compressctl.recipe.loader import load, read
 from compressctl.recipe.set_of_files import files_of
 
@@ -49,6 +50,8 @@ def validate(
         stages = sum(len(one.stages) for one in loaded)
         what = "a search" if loaded[0].search else f"{stages} stage{'' if stages == 1 else 's'}"
         print(f"{recipe}: valid, {what}")
+        for words in image_steps_in_words(loaded[0].image_steps) if loaded[0].image_steps is not None else ():
+            print(words)
         return
     try:
         (*_, (_, renamed)) = [read(recipe, asked, unsets or ()) for asked in _each(recipe, sets, unsets)]

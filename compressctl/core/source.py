@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -92,6 +93,28 @@ class PreparesImages(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ImageSteps:
+    """How a model's maker says that images are prepared. values: by the keys of datasets that prepare images. file: where that stands.
+
+    undone: what else it asks for, which those datasets do not do, in words, and the key that would have said it.
+    """
+
+    values: Mapping[str, Any]
+    file: str
+    undone: Mapping[str, str]
+
+
+@runtime_checkable
+class TakesImageSteps(Protocol):
+    """A dataset's params whose keys about images may come from the model, where a recipe does not say them."""
+
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        """The keys that are still open when the recipe gives these."""
+        ...
+
+
 class CannotBeWrittenError(Exception):
     """A network has no form that others open; str(error) says what of it."""
 
@@ -100,7 +123,7 @@ class CannotBeWrittenError(Exception):
 class ModelSourceSpec:
     """write: "module:attribute" of what writes a changed network as others open it, of the model, the params, the recipe's folder and the folder to
     make; it raises CannotBeWrittenError. Empty where a network has no such form. folder: what the folder is called. text: "module:attribute" of what reads a ServedText,
-    of the params and the recipe's folder."""
+    of the params and the recipe's folder. images: the same of what reads an ImageSteps, or None, without loading anything."""
 
     name: str
     summary: str
@@ -111,6 +134,7 @@ class ModelSourceSpec:
     write: str = ""
     folder: str = ""
     text: str = ""
+    images: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,6 +258,7 @@ datasets: Registry[DatasetSpec] = Registry(
         "text_images": "compressctl.sources.specs:TEXT_IMAGES",
         "wav_folder": "compressctl.sources.specs:WAV_FOLDER",
         "jsonl": "compressctl.sources.specs:JSONL",
+        "hf_dataset": "compressctl.sources.specs:HF_DATASET",
         "python": "compressctl.sources.specs:PYTHON_DATASET",
     },
 )

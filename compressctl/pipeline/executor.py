@@ -34,6 +34,7 @@ from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.stage_result import checked
 from compressctl.pipeline.unmatched import carried_out
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
+from compressctl.recipe.image_steps import image_steps_in_words
 from compressctl.recipe.needs import bisects, stage_needs
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Stage
@@ -61,6 +62,9 @@ class Executor:
                 self.workspace.original_graph(),
                 self.workspace.dataset() if self.workspace.recipe.data else None,
             )
+            if self.workspace.recipe.image_steps is not None:
+                for words in image_steps_in_words(self.workspace.recipe.image_steps):
+                    self.workspace.events.warn(words)
             for stage in self._waiting() if data is not None else ():
                 assert data is not None
                 check_splits(stage.id, declared_needs(stage.params), data)

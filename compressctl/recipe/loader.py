@@ -12,13 +12,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from compressctl.core.backend import backends
-from compressctl.core.errors import Origin, Problem, RecipeError
+from compressctl.core.errors import Origin, Problem, RecipeError, UsageError
 from compressctl.core.nearest import suggestion
 from compressctl.core.registry import Registry
-from compressctl.core.source import SplitSizes, datasets, decoders, metrics, model_sources
+from compressctl.core.source import ImageSteps, SplitSizes, datasets, decoders, metrics, model_sources
 from compressctl.core.tasks import TASKS, PairLoss, Task
 from compressctl.core.technique import techniques
 from compressctl.recipe.compose import compose
+from compressctl.recipe.image_steps import with_model_steps
 from compressctl.recipe.messages import problems_of
 from compressctl.recipe.nodes import Node, Step, find, join, plain, shown, split
 from compressctl.recipe.order import order_problems
@@ -97,6 +98,7 @@ class _Reader:
         self.root = root
         self.path = path
         self.problems: list[Problem] = []
+        self.image_steps: ImageSteps | None = None
 
     def recipe(self) -> Recipe:
         self._version()
@@ -114,7 +116,7 @@ class _Reader:
             self._problem(
                 "the function that calls the model keeps its states", ("model", "states"), "leave `states` out"
             )
-        data = self._data()
+        data = self._data(model)
         target = self._section("target", TargetSection)
         stages = self._stages()
         budget = self._section("budget", BudgetSection)
@@ -148,6 +150,7 @@ class _Reader:
             heads=heads,
             pipeline=pipeline,
             search=search,
+            image_steps=self.image_steps,
         )
         for problem in order_problems(recipe):
             self._problem(problem.message, split(problem.path or ""), problem.hint)
@@ -301,7 +304,7 @@ class _Reader:
             )
         return Pipeline(section, {name: model for name, model in found.items() if model is not None})
 
-    def _data(self) -> DataSection | None:
+    def _data(self, model: ModelSection | None) -> DataSection | None:
         node = self._mapping(("data",), required=False)
         if node is None:
             return None
@@ -309,6 +312,10 @@ class _Reader:
         if source is None:
             return None
         kinds, elsewhere = (datasets.get(source).params, SplitSizes), _keys_of_others(datasets, source)
+        try:
+            node, self.image_steps = with_model_steps(node, kinds[0], model, self.path.parent)
+        except UsageError as error:
+            self._problem(error.message, ("model",), error.hint)
         params, sizes = self._parts(node, ("data",), kinds, ("source",), elsewhere)
         if params is None or sizes is None:
             return None

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from compressctl.core.author_code import AuthorCode
-from compressctl.core.source import SplitSizes, model_sources
+from compressctl.core.source import ImageSteps, SplitSizes, model_sources
 from compressctl.core.target import Profile
 from compressctl.core.tasks import TASKS, PairLoss, Task
 
@@ -379,7 +379,7 @@ class Recipe:
     unmatched: what becomes of a pattern in a stage's lists that fits nothing in the model. pack: whether each deliverable that is an ONNX file is packed for transport too. decode: what reads results off the outputs, the
     task's own where none was given (loss: what training lowers, a function of the author's or a loss between pairs by name, likewise); None where the metric takes the first output as it is.
     pipeline: the function and the files that the model works together with; it then gives the results, and the data are what it is given.
-    search: what stages are looked for by; there are none then.
+    search: what stages are looked for by; there are none then. image_steps: what the data section has of the model's, and where that stands.
     """
 
     name: str
@@ -401,6 +401,7 @@ class Recipe:
     heads: Mapping[str, Head] = field(default_factory=dict)
     pipeline: Pipeline | None = None
     search: SearchSection | None = None
+    image_steps: ImageSteps | None = field(default=None, compare=False)
 
     @property
     def metric_name(self) -> str | None:

@@ -17,7 +17,7 @@ from compressctl.sources.fingerprint import existing, existing_folder, source_fi
 from compressctl.sources.json_lines import json_object
 from compressctl.sources.params import CocoDataParams
 
-VERSION = 2
+VERSION = 3
 
 _LARGEST = 1e9
 """Of a box's numbers: beyond it they are no pixels."""

@@ -18,7 +18,7 @@ from compressctl.sources.images import Preparation, as_inputs, decode_all
 from compressctl.sources.params import ImageFolderParams
 from compressctl.sources.splits import check_apart, choose
 
-VERSION = 2
+VERSION = 3
 
 _MOST_CLASSES = 1 << 20
 

@@ -296,8 +296,8 @@ def _resized(height: int, width: int, preparation: Preparation) -> tuple[int, in
     if isinstance(size, tuple):
         return size
     if size is not None:
-        scale = size / min(height, width)
-        return max(size, round(height * scale)), max(size, round(width * scale))
+        # The longer side is cut off, not rounded, as in torchvision, timm and transformers: a pixel more moves all that are cropped.
+        return size * height // min(height, width), size * width // min(height, width)
     if preparation.height is None and preparation.most_width is None:
         return height, width
     wanted = preparation.height or height

@@ -20,7 +20,7 @@ from compressctl.sources.images import Preparation, as_inputs, decode_masks, dec
 from compressctl.sources.params import MaskFolderParams
 from compressctl.sources.splits import check_apart, choose
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

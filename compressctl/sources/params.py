@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -443,6 +444,12 @@ class PixelParams(Normalised):
         normalised = {"scale": self.scale, "mean": self.mean, "std": self.std}
         return {**normalised, "model_layout": self.layout, "model_color": self.color}
 
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        """See TakesImageSteps. Keys that only mean something together are taken together, or none of them."""
+        alone = _ALONE_STEPS.difference(given)
+        return alone.union(*(steps for steps in (_SIZE_STEPS, _VALUE_STEPS) if steps.isdisjoint(given)))
+
     @model_validator(mode="after")
     def _letterbox_has_a_size(self) -> Self:
         if self.letterbox is not None and not isinstance(self.resize, tuple):
@@ -450,6 +457,11 @@ class PixelParams(Normalised):
         if self.letterbox is None and "fill" in self.model_fields_set:
             raise ValueError("fill belongs to letterbox: set that, or leave fill out")
         return self
+
+
+_SIZE_STEPS = frozenset({"resize", "letterbox", "center_crop"})
+_VALUE_STEPS = frozenset({"scale", "mean", "std"})
+_ALONE_STEPS = frozenset({"interpolation", "color"})
 
 
 class ImageParams(PixelParams):
@@ -658,6 +670,11 @@ class TextImagesParams(PixelParams):
     )
     pad: float = Field(0.0, description="what `width` pads with, after scale, mean and std")
 
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        sizes = {"height", "width"}.intersection(given)
+        return super().open_steps(given) - (_SIZE_STEPS if sizes else frozenset())
+
     @model_validator(mode="after")
     def _one_way_to_resize(self) -> TextImagesParams:
         if self.resize is not None and (self.height is not None or self.width is not None):
@@ -727,6 +744,98 @@ class JsonlParams(SourceParams):
             raise ValueError("give inputs, the fields of numbers, or tokenize, which names fields of text")
         if self.text and (self.tokenize is not None or self.classes is not None):
             raise ValueError("text: true is for labels that are recognised; tokenize and classes are for others")
+        return self
+
+
+class DatasetSplits(SourceParams):
+    """Which of a dataset's splits serve for what."""
+
+    train: str | None = Field(
+        None, min_length=1, description="the split to train on, from which every other is dealt that none is named for"
+    )
+    validation: str | None = Field(None, min_length=1, description="the split of the validation samples")
+    calibration: str | None = Field(None, min_length=1, description="the split of the calibration samples")
+    test: str | None = Field(None, min_length=1, description="the split that reports")
+
+    @model_validator(mode="after")
+    def _none_serves_twice(self) -> DatasetSplits:
+        named = {role: name for role, name in self if name is not None}
+        if not named:
+            raise ValueError("name the dataset's splits, as in {train: train, test: validation}, or leave splits out")
+        for role, name in named.items():
+            others = [other for other, its in named.items() if its == name and other != role]
+            if others:
+                raise ValueError(
+                    f"{name} serves for both {role} and {others[0]}: scores would be of what stages saw; name it for {role} alone, the other is "
+                    "dealt from train"
+                )
+        return self
+
+
+class HfDatasetParams(PixelParams):
+    path: str = Field(
+        min_length=1,
+        description="a folder, relative to the recipe, as `save_to_disk` writes it or of Parquet, Arrow, JSON, CSV, text or image files, or a dataset's id on "
+        "the Hub (org/name), which needs revision",
+    )
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = Field(
+        None, description="the commit on the Hub, all 40 digits; a folder has none"
+    )
+    name: str | None = Field(
+        None, min_length=1, description="the configuration, where the dataset has several, as in sst2; default: its own"
+    )
+    splits: DatasetSplits | None = Field(
+        None,
+        description="which of the dataset's splits serve for what; default: train, validation (or val, valid, dev) and test as they are called, a "
+        "single held-out split as test, a single split for all",
+    )
+    inputs: tuple[str, ...] | dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description="columns of numbers or lists of them that are called like the model's inputs, or {input: column}",
+    )
+    tokenize: TokenizeParams | None = Field(
+        None,
+        description="instead of inputs, for columns of text: how they become tokens. A column of lists of words goes with a label for each word",
+    )
+    image: str | None = Field(
+        None, min_length=1, description="instead of inputs, a column of images; what prepares them stands beside it"
+    )
+    label: str | None = Field(
+        None, min_length=1, description="the column to predict: classes, numbers, or names of classes"
+    )
+    classes: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="names of classes in the order of the model's outputs; default: the model's beside the tokenizer where they name all that occur, else the "
+        "column's own, else sorted",
+    )
+    text: bool = Field(False, description="whether the label is text to recognise, not names of classes")
+
+    @classmethod
+    def open_steps(cls, given: Collection[str]) -> frozenset[str]:
+        return super().open_steps(given) if "image" in given else frozenset()
+
+    def image_steps(self) -> dict[str, Any]:
+        """See PreparesImages; nothing where no column holds images."""
+        return {} if self.image is None else super().image_steps()
+
+    @model_validator(mode="after")
+    def _one_kind_of_inputs(self) -> HfDatasetParams:
+        given = [key for key in ("inputs", "tokenize", "image") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give one of inputs (columns of numbers), tokenize (columns of text) and image (a column of images)"
+            )
+        pixels = sorted(PixelParams.model_fields.keys() & self.model_fields_set)
+        if self.image is None and pixels:
+            raise ValueError(
+                f"{', '.join(pixels)}: these prepare images, and {given[0]} names none; name their column under image"
+            )
+        if self.text and (self.label is None or self.tokenize is not None or self.classes is not None):
+            raise ValueError("text: true is for a label that is recognised; tokenize and classes are for others")
+        if self.classes is not None and self.label is None:
+            raise ValueError("classes name what a label counts: give label too")
         return self
 
 

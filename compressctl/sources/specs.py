@@ -9,6 +9,7 @@ from compressctl.sources.params import (
     CocoDataParams,
     CsvParams,
     DigitsParams,
+    HfDatasetParams,
     HuggingFaceParams,
     ImageFolderParams,
     JsonlParams,
@@ -56,6 +57,7 @@ HUGGING_FACE = ModelSourceSpec(
     write="compressctl.sources.huggingface.write:write",
     text="compressctl.sources.huggingface.text:served_text",
     folder="transformers",
+    images="compressctl.sources.huggingface.images:image_steps",
 )
 
 TIMM = ModelSourceSpec(
@@ -65,6 +67,7 @@ TIMM = ModelSourceSpec(
     form=Form.TORCH,
     implementation="compressctl.sources.timm_network.network:load",
     fingerprint="compressctl.sources.timm_network.config:fingerprint",
+    images="compressctl.sources.timm_network.images:image_steps",
 )
 
 ONNX = ModelSourceSpec(
@@ -195,6 +198,14 @@ JSONL = DatasetSpec(
     params=JsonlParams,
     implementation="compressctl.sources.jsonl:load",
     fingerprint="compressctl.sources.jsonl:fingerprint",
+)
+
+HF_DATASET = DatasetSpec(
+    name="hf_dataset",
+    summary="a dataset of the library datasets, from a folder or the Hub: columns of numbers, texts or images",
+    params=HfDatasetParams,
+    implementation="compressctl.sources.hf_dataset.samples:load",
+    fingerprint="compressctl.sources.hf_dataset.place:fingerprint",
 )
 
 TEXT = DatasetSpec(

@@ -36,11 +36,19 @@ class Splits:
         return by_name[name]
 
 
-def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 0, own_test: int = 0) -> Splits:
+def choose(
+    samples: int,
+    sizes: SplitSizes,
+    seed: int,
+    *,
+    own_validation: int = 0,
+    own_test: int = 0,
+    own_calibration: int = 0,
+) -> Splits:
     """Deal `samples` samples to the splits; what no other split takes is for training.
 
-    own_validation and own_test: how many samples the dataset itself keeps for these splits; they are stored after the
-    others (positions samples .. samples + own_validation - 1, then the test's). Of an own validation split at most so many
+    own_validation, own_test and own_calibration: how many samples the dataset itself keeps for these splits; they are stored after
+    the others (positions samples .. samples + own_validation - 1, then the test's, then the calibration's). Of an own validation or calibration split at most so many
     as the recipe says. Where validation comes from the test's, that is dealt to it first. Test is dealt first, then validation, then calibration,
     so that another calibration size leaves the first two as they are; `train` takes the first of the rest, so that a larger one keeps a smaller one's samples.
     Raises UsageError when the sizes ask for more samples than there are.
@@ -58,7 +66,9 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
         test = order[:wanted_test]
     wanted_validation = 0 if own_validation or is_from_test else _count("validation", sizes.validation, samples)
     left = max(0, samples - wanted_test - wanted_validation)
-    if sizes.calibration is None:
+    if own_calibration:
+        wanted_calibration = 0
+    elif sizes.calibration is None:
         # Of few samples some are left to train on.
         wanted_calibration = _DEFAULT_CALIBRATION if left >= _DEFAULT_CALIBRATION else -(-left // 2)
     else:
@@ -72,17 +82,22 @@ def choose(samples: int, sizes: SplitSizes, seed: int, *, own_validation: int = 
             _count("validation", sizes.validation, own_validation) if "validation" in sizes.model_fields_set else None
         )
         validation = np.sort(own) if most is None or most >= own_validation else own[:most]
+    calibration = order[ends[1] : ends[2]]
+    if own_calibration:
+        own = np.random.default_rng([seed, 3]).permutation(own_calibration) + samples + own_validation + own_test
+        asked = _DEFAULT_CALIBRATION if sizes.calibration is None else sizes.calibration
+        calibration = own[: _count("calibration", asked, own_calibration)]
     train = order[ends[2] :]
     return Splits(
         train=train if sizes.train is None else train[: _count("train", sizes.train, samples)],
         validation=validation,
-        calibration=order[ends[1] : ends[2]],
+        calibration=calibration,
         test=test,
     )
 
 
 def check_apart(*parts: Sequence[Path]) -> None:
-    """parts: the files that the splits share, those of a validation split of its own, of a test split of its own.
+    """parts: the files that the splits share, then those of each split of its own.
 
     Raises UsageError where a file is in two: what is reported would be of samples that stages saw.
     """

@@ -18,7 +18,7 @@ from compressctl.sources.params import TextImagesParams
 from compressctl.sources.splits import check_apart, choose
 from compressctl.sources.text_lists import Texted, read_list
 
-VERSION = 2
+VERSION = 3
 
 
 def load(params: TextImagesParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:

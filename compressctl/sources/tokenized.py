@@ -139,6 +139,12 @@ def _numbered(
     return names, [number[label] for label in labels]
 
 
+def model_classes(params: TokenizeParams, base: Path) -> tuple[str, ...]:
+    """The names that somebody gave the classes of the model beside the tokenizer, in the order of its outputs; none where nobody did."""
+    names = _of_model(tokenizer_file(params.tokenizer, base))
+    return () if all(_UNNAMED.fullmatch(name) for name in names) else names
+
+
 _UNNAMED = re.compile(r"LABEL_[0-9]+")
 """How transformers calls classes that nobody named."""
 

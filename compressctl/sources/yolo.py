@@ -19,7 +19,7 @@ from compressctl.sources.fingerprint import existing, existing_folder, source_fi
 from compressctl.sources.image_files import find_images, split_folders
 from compressctl.sources.params import YoloDataParams
 
-VERSION = 2
+VERSION = 3
 
 _LARGEST_YAML, _LARGEST_TEXT = 1 << 20, 1 << 26
 _MOST_CLASSES = 1 << 20

@@ -19,6 +19,7 @@ from compressctl.sources.params import (
     CocoDataParams,
     CsvParams,
     DigitsParams,
+    HfDatasetParams,
     ImageFolderParams,
     JsonlParams,
     MaskFolderParams,
@@ -41,9 +42,10 @@ DIGITS = DataSection("digits", DigitsParams(), SplitSizes())
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     from PIL import Image
 
+    monkeypatch.setenv("COMPRESSCTL_CACHE", str(tmp_path / "cache"))
     np.savez(tmp_path / "data.npz", inputs=np.random.default_rng(0).normal(size=(40, 3)), labels=np.arange(40) % 2)
     (tmp_path / "data.csv").write_text("x,kind\n" + "\n".join(f"{n},{n % 2}" for n in range(40)))
     (tmp_path / "data.py").write_text(
@@ -70,6 +72,8 @@ def folder(tmp_path):
     (tmp_path / "labels" / "1" / "3.txt").write_text("0 0.5 0.5 0.5 0.5\n")
     (tmp_path / "texts.tsv").write_text("".join(f"images/{n % 2}/{n}.png\tword {n}\n" for n in range(40)))
     (tmp_path / "data.jsonl").write_text("".join(json.dumps({"x": [n, 1.5], "kind": n % 2}) + "\n" for n in range(40)))
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "train.jsonl").write_bytes((tmp_path / "data.jsonl").read_bytes())
     for number in range(40):
         path = tmp_path / "sounds" / str(number % 2) / f"{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +106,7 @@ SECTIONS = {
     "text_images": TextImagesParams(path="texts.tsv"),
     "wav_folder": WavFolderParams(path="sounds", labels="folders"),
     "jsonl": JsonlParams.model_validate({"path": "data.jsonl", "inputs": ["x"], "label": "kind"}),
+    "hf_dataset": HfDatasetParams.model_validate({"path": "tables", "inputs": ["x"], "label": "kind"}),
     "python": PythonDatasetParams(factory="data.py:make"),
     "sentence_pairs": SentencePairsParams(
         path="pairs.tsv", columns={"first": 0, "second": 1, "label": 2}, tokenizer="tokenizer.json", max_length=4

@@ -27,7 +27,7 @@ def find(params: HuggingFaceParams, base: Path) -> Path:
     Raises UsageError where there is none, and where an id of the Hub comes without its revision.
     """
     folder = base / params.path
-    if _is_on_the_hub(params, base):
+    if is_on_the_hub(params.path, base):
         return _brought(params)
     try:
         existing_folder(folder, what="the model's folder")
@@ -49,7 +49,7 @@ def fingerprint(params: HuggingFaceParams, base: Path) -> str:
     """Covers the config, the weights and what says how tokens become one vector. Brings nothing: a commit on the Hub never changes."""
     other = {"weights": params.weights, "structure": params.structure}
     contents = {name: hash_file(existing(base / path, what=f"the {name} file")) for name, path in other.items() if path}
-    if _is_on_the_hub(params, base):
+    if is_on_the_hub(params.path, base):
         return contents_fingerprint("huggingface", VERSION, params, contents | {"commit": _pinned(params)})
     folder = find(params, base)
     files = {f"folder/{path.relative_to(folder)}": path for path in deciding(folder)}
@@ -83,18 +83,23 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def _is_on_the_hub(params: HuggingFaceParams, base: Path) -> bool:
+def is_on_the_hub(path: str, base: Path) -> bool:
     """A folder of that name comes first, as transformers has it."""
-    return _ID.fullmatch(params.path) is not None and not (base / params.path).exists()
+    return _ID.fullmatch(path) is not None and not (base / path).exists()
+
+
+def pinned(path: str, revision: str | None, what: str, key: str) -> str:
+    """The commit of an id on the Hub. what, key: what lies there, and where a recipe names its commit. Raises UsageError where none is given."""
+    if revision is None:
+        raise UsageError(
+            f"there is no folder {path}, and on the Hub a {what} changes: the commit is missing",
+            hint=f"give {key}, all 40 digits of the commit (on the {what}'s page: Files, History), or the path of a folder",
+        )
+    return revision
 
 
 def _pinned(params: HuggingFaceParams) -> str:
-    if params.revision is None:
-        raise UsageError(
-            f"there is no folder {params.path}, and on the Hub a model changes: the commit is missing",
-            hint="give model.revision, all 40 digits of the commit (on the model's page: Files, History), or the path of a folder",
-        )
-    return params.revision
+    return pinned(params.path, params.revision, "model", "model.revision")
 
 
 def _brought(params: HuggingFaceParams) -> Path:
