@@ -6,6 +6,11 @@ from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams, Tenso
 from compressctl.backends.releases import refusal
 from compressctl.core.backend import BackendSpec, Extra
 
+_TASKS = (
+    Extra("lm_eval", "lm_eval", "pip install 'compressctl[lm-eval]'", "tasks of lm-eval on bundles"),
+    Extra("lm_eval", "tokenizers", "pip install 'compressctl[lm-eval]'", "the texts of lm-eval's tasks"),
+)
+
 ONNXRUNTIME = BackendSpec(
     name="onnxruntime",
     summary="ONNX Runtime on the processor: Q/DQ graphs that it fuses into integer kernels",
@@ -24,6 +29,7 @@ ONNXRUNTIME = BackendSpec(
             "pip install 'compressctl[genai]'",
             "bundles for ONNX Runtime GenAI",
         ),
+        *_TASKS,
     ),
 )
 
@@ -37,6 +43,7 @@ OPENVINO = BackendSpec(
     extras=(
         Extra("weights", "nncf", "pip install 'compressctl[nncf]'", "INT4 with AWQ, NF4 and MXFP4 weights in OpenVINO"),
         Extra("bundle", "openvino_genai", "pip install 'compressctl[openvino-genai]'", "bundles for OpenVINO GenAI"),
+        *_TASKS,
     ),
     bundle="compressctl.backends.openvino.genai:BUNDLER",
     # Source: OpenVINO documentation, CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE: INT8 matrix products on AMX, off unless it is set.
