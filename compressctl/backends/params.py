@@ -81,7 +81,7 @@ class BundleParams(BackendParams):
 
     bundle: Literal["genai"] | None = Field(
         None,
-        description="write the language model also as a folder that ONNX Runtime GenAI or OpenVINO GenAI opens: the decoder with its cache, "
+        description="write the language model also as a folder that the runtime's own tool opens: the decoder with its cache, "
         "tokenizer and settings; perplexity, time to the first token, tokens a second and memory are measured on it",
     )
     lm_eval: TasksParams | None = Field(
@@ -98,6 +98,12 @@ class BundleParams(BackendParams):
 
 class OnnxRuntimeParams(StorageParams, CallParams, BundleParams):
     """How products with quantized weights alone are written; everything else follows from the target."""
+
+    bundle: Literal["genai", "gguf"] | None = Field(  # type: ignore[assignment]
+        None,
+        description="write the language model also as its serving tool opens it: a folder for ONNX Runtime GenAI, with the decoder and its cache, tokenizer and "
+        "settings, or a GGUF file for llama.cpp; perplexity, time to the first token, tokens a second and memory are measured on it",
+    )
 
     weight_form: Literal["measured", "matmul_nbits", "qdq", "at_load"] = Field(
         "measured",

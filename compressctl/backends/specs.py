@@ -11,6 +11,13 @@ _TASKS = (
     Extra("lm_eval", "tokenizers", "pip install 'compressctl[lm-eval]'", "the texts of lm-eval's tasks"),
 )
 
+_GGUF = "pip install 'compressctl[gguf]'"
+_LLAMA_CPP = (
+    Extra("bundle", "gguf", _GGUF, "GGUF files", "gguf"),
+    Extra("bundle", "llama_cpp", _GGUF, "GGUF files run by llama.cpp", "gguf", "llama-cpp-python"),
+    Extra("bundle", "tokenizers", _GGUF, "the tokenizer of GGUF files", "gguf"),
+)
+
 ONNXRUNTIME = BackendSpec(
     name="onnxruntime",
     summary="ONNX Runtime on the processor: Q/DQ graphs that it fuses into integer kernels",
@@ -21,14 +28,19 @@ ONNXRUNTIME = BackendSpec(
     zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",
     refusal=refusal,
     custom_ops=True,
-    bundle="compressctl.backends.onnxruntime.genai:BUNDLER",
+    bundles={
+        "genai": "compressctl.backends.onnxruntime.genai:BUNDLER",
+        "gguf": "compressctl.backends.llama_cpp.bundle:BUNDLER",
+    },
     extras=(
         Extra(
             "bundle",
             "onnxruntime_genai",
             "pip install 'compressctl[genai]'",
             "bundles for ONNX Runtime GenAI",
+            "genai",
         ),
+        *_LLAMA_CPP,
         *_TASKS,
     ),
 )
@@ -45,7 +57,7 @@ OPENVINO = BackendSpec(
         Extra("bundle", "openvino_genai", "pip install 'compressctl[openvino-genai]'", "bundles for OpenVINO GenAI"),
         *_TASKS,
     ),
-    bundle="compressctl.backends.openvino.genai:BUNDLER",
+    bundles={"genai": "compressctl.backends.openvino.genai:BUNDLER"},
     # Source: OpenVINO documentation, CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE: INT8 matrix products on AMX, off unless it is set.
     zeros="OpenVINO multiplies with zeros as with any number: its kernels are dense unless sparse decompression (INT8 matrix "
     "products on AMX alone) is switched on",

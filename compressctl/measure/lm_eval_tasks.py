@@ -12,6 +12,7 @@ from compressctl.core.errors import StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.measure.child_process import ChildProcess
 from compressctl.measure.results import TaskScore
+from compressctl.sources.tokenizing import TOKENIZER
 
 PACKAGE = "lm-eval"
 _OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"), "1")
@@ -89,7 +90,8 @@ def _scored(
         evaluator.load(questions)
         prefix = text.end_tokens[0] if text.start_token is None else text.start_token
         opened = {"open": str(bundle.folder.resolve()), "bundle": bundler, "threads": threads}
-        limits = {"prefix": prefix, "ends": list(text.end_tokens), "longest": text.context_length}
+        words = str((text.folder / TOKENIZER).resolve())
+        limits = {"tokenizer": words, "prefix": prefix, "ends": list(text.end_tokens), "longest": text.context_length}
         evaluator.ask({**opened, **limits}, "opening a bundle for tasks")
         answer = evaluator.ask({"score": True}, doing, events)
     finally:

@@ -1,7 +1,7 @@
 """A fresh process that scores one bundle on tasks: `python -m compressctl.measure.lm_eval_worker`, see child_process.py.
 
 Each message asks for one thing: {"load": what `Questions.message` says} loads tasks; {"open": folder, "bundle": where its code is, "threads": n,
-"prefix": token, "ends": tokens, "longest": n} opens a bundle; {"score": true} scores it, and is answered by {"done": n, "of": m} again and again before
+"tokenizer": file, "prefix": token, "ends": tokens, "longest": n} opens a bundle; {"score": true} scores it, and is answered by {"done": n, "of": m} again and again before
 {"scores": [...]}.
 """
 
@@ -23,7 +23,7 @@ from compressctl.core.errors import CompressctlError, StageError, UsageError, in
 from compressctl.core.registry import load
 from compressctl.measure.frames import answers, receive, send
 from compressctl.measure.lm_eval_model import BundleModel, Tell, check_greedy
-from compressctl.sources.tokenizing import TOKENIZER, Tokenizer
+from compressctl.sources.tokenizing import Tokenizer
 
 _SEED = 1234
 """lm-eval's own, of the solved samples that it draws and of all else that is random."""
@@ -47,7 +47,7 @@ class _Worker:
         elif "open" in asked:
             folder = Path(asked["open"])
             session: BundleSession = load(asked["bundle"]).open(folder, asked["threads"])
-            tokenizer = Tokenizer(folder / TOKENIZER, "lm-eval's tasks")
+            tokenizer = Tokenizer(Path(asked["tokenizer"]), "lm-eval's tasks")
             told = (asked["prefix"], asked["ends"], asked["longest"])
             self._model = BundleModel(session, tokenizer, *told, self._tell)
         else:

@@ -27,8 +27,6 @@ from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.fingerprint import existing_folder
 
-FOLDER = "genai"
-
 
 @dataclass(frozen=True)
 class Bundles:
@@ -74,8 +72,9 @@ def check_network(workspace: Workspace, model: OnnxModel) -> None:
         model = replace(model, body=simplify(model.body))
     failures: list[CompressctlError] = []
     for entry in workspace.recipe.export:
-        code, options = backends.get(entry.backend).bundle, export_options(workspace.recipe, entry.backend)
-        if code is None or options.get("bundle") is None:
+        options = export_options(workspace.recipe, entry.backend)
+        code = backends.get(entry.backend).bundles.get(options.get("bundle") or "")
+        if code is None:
             continue
         bundler: Bundler = load(code)
         target = replace(workspace.target, backend=entry.backend, options=in_float32(options))
@@ -96,12 +95,12 @@ def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model
     Raises UsageError for a folder that lacks what serving needs, StageError for a network that the tool cannot serve.
     """
     text = _text_of(workspace, model)
-    code = backends.get(target.backend).bundle
-    assert code is not None
+    kind = target.options["bundle"]
+    code = backends.get(target.backend).bundles[kind]
     root = workspace.folder / "artifacts" / target.backend
     plain = replace(target, options=in_float32(target.options))
-    baseline = _written(code, source, plain, text, root / "baseline" / FOLDER)
-    return Bundles(text, code, baseline, _written(code, model, target, text, root / FOLDER))
+    baseline = _written(code, source, plain, text, root / "baseline" / kind)
+    return Bundles(text, code, baseline, _written(code, model, target, text, root / kind))
 
 
 def _text_of(workspace: Workspace, model: OnnxModel) -> ServedText:
