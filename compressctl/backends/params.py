@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compressctl.core.author_code import AuthorCode
+
 Count = Annotated[int, Field(ge=1, le=2_147_483_647)]
 
 
@@ -58,28 +60,58 @@ class CallParams(BackendParams):
     )
 
 
+class TasksParams(BackendParams):
+    """Tasks of lm-eval that a bundle is asked, and the float model's bundle beside it."""
+
+    tasks: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        min_length=1, description="their names, as `lm_eval ls tasks` has them, and those of tasks in include_path"
+    )
+    limit: Count | None = Field(None, description="first samples of each task alone; default: all")
+    num_fewshot: int | None = Field(
+        None, ge=0, le=1000, description="solved samples before each question; default: what the task says"
+    )
+    include_path: AuthorCode | None = Field(
+        None,
+        description="folder with tasks of your own, as YAML files whose data may lie there too; functions that they name are run as code",
+    )
+
+
 class BundleParams(BackendParams):
     """Language models for the runtime's own serving tool."""
 
     bundle: Literal["genai"] | None = Field(
         None,
-        description="write the language model also as a folder that ONNX Runtime GenAI or OpenVINO GenAI opens: the decoder with its cache, "
+        description="write the language model also as a folder that the runtime's own tool opens: the decoder with its cache, "
         "tokenizer and settings; perplexity, time to the first token, tokens a second and memory are measured on it",
     )
     kv_cache: Literal["float32", "int8"] = Field(
         "float32",
-        description="how a bundle keeps keys and values of earlier tokens; int8: a quarter of the memory, and slightly other results",
+        description="how a bundle of `genai` keeps keys and values of earlier tokens; int8: a quarter of the memory, and slightly other results",
+    )
+    lm_eval: TasksParams | None = Field(
+        None,
+        description="tasks that the bundle and the float model's are scored on, by lm-eval (pip install 'compressctl[lm-eval]'); nothing is downloaded",
     )
 
     @model_validator(mode="after")
-    def _cache_is_a_bundles(self) -> BundleParams:
-        if self.kv_cache != "float32" and self.bundle is None:
-            raise ValueError("kv_cache is how a bundle keeps keys and values: add `bundle: genai`, or leave it out")
+    def _are_of_a_bundle(self) -> BundleParams:
+        if self.kv_cache != "float32" and self.bundle != "genai":
+            raise ValueError(
+                "kv_cache is how such a bundle keeps keys and values: add `bundle: genai`, or leave it out"
+            )
+        if self.lm_eval is not None and self.bundle is None:
+            raise ValueError("lm_eval scores a bundle: add `bundle: genai`, or leave it out")
         return self
 
 
 class OnnxRuntimeParams(StorageParams, CallParams, BundleParams):
     """How products with quantized weights alone are written; everything else follows from the target."""
+
+    bundle: Literal["genai", "gguf"] | None = Field(  # type: ignore[assignment]
+        None,
+        description="write the language model also as its serving tool opens it: a folder for ONNX Runtime GenAI, with the decoder and its cache, tokenizer and "
+        "settings, or a GGUF file for llama.cpp; perplexity, time to the first token, tokens a second and memory are measured on it",
+    )
 
     weight_form: Literal["measured", "matmul_nbits", "qdq", "at_load"] = Field(
         "measured",

@@ -6,6 +6,18 @@ from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams, Tenso
 from compressctl.backends.releases import refusal
 from compressctl.core.backend import BackendSpec, Extra
 
+_TASKS = (
+    Extra("lm_eval", "lm_eval", "pip install 'compressctl[lm-eval]'", "tasks of lm-eval on bundles"),
+    Extra("lm_eval", "tokenizers", "pip install 'compressctl[lm-eval]'", "the texts of lm-eval's tasks"),
+)
+
+_GGUF = "pip install 'compressctl[gguf]'"
+_LLAMA_CPP = (
+    Extra("bundle", "gguf", _GGUF, "GGUF files", "gguf"),
+    Extra("bundle", "llama_cpp", _GGUF, "GGUF files run by llama.cpp", "gguf", "llama-cpp-python"),
+    Extra("bundle", "tokenizers", _GGUF, "the tokenizer of GGUF files", "gguf"),
+)
+
 ONNXRUNTIME = BackendSpec(
     name="onnxruntime",
     summary="ONNX Runtime on the processor: Q/DQ graphs that it fuses into integer kernels",
@@ -16,14 +28,20 @@ ONNXRUNTIME = BackendSpec(
     zeros="ONNX Runtime multiplies with zeros as with any number: its kernels are dense",
     refusal=refusal,
     custom_ops=True,
-    bundle="compressctl.backends.onnxruntime.genai:BUNDLER",
+    bundles={
+        "genai": "compressctl.backends.onnxruntime.genai:BUNDLER",
+        "gguf": "compressctl.backends.llama_cpp.bundle:BUNDLER",
+    },
     extras=(
         Extra(
             "bundle",
             "onnxruntime_genai",
             "pip install 'compressctl[genai]'",
             "bundles for ONNX Runtime GenAI",
+            "genai",
         ),
+        *_LLAMA_CPP,
+        *_TASKS,
     ),
 )
 
@@ -37,8 +55,9 @@ OPENVINO = BackendSpec(
     extras=(
         Extra("weights", "nncf", "pip install 'compressctl[nncf]'", "INT4 with AWQ, NF4 and MXFP4 weights in OpenVINO"),
         Extra("bundle", "openvino_genai", "pip install 'compressctl[openvino-genai]'", "bundles for OpenVINO GenAI"),
+        *_TASKS,
     ),
-    bundle="compressctl.backends.openvino.genai:BUNDLER",
+    bundles={"genai": "compressctl.backends.openvino.genai:BUNDLER"},
     # Source: OpenVINO documentation, CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE: INT8 matrix products on AMX, off unless it is set.
     zeros="OpenVINO multiplies with zeros as with any number: its kernels are dense unless sparse decompression (INT8 matrix "
     "products on AMX alone) is switched on",

@@ -103,7 +103,7 @@ def _backend_lines(spec: Any, available: Any) -> list[str]:
     lines += [available.note] if available.note else []
     lines += [f"missing: {words}" for words in available.missing]
     for extra in spec.extras:
-        found = installed_version(extra.package)
+        found = installed_version(extra.distribution or extra.package)
         missing = f"missing: {extra.package}, for {extra.purpose}: {extra.install}"
         lines.append(f"{extra.package} {found}: {extra.purpose}" if found else missing)
     return lines

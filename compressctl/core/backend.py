@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, with_config
 
@@ -119,12 +119,21 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Extra:
-    """A package that one of a backend's options needs beyond the backend's own. purpose: what it is used for."""
+    """A package that one of a backend's options needs beyond the backend's own. purpose: what it is used for.
+
+    value: of the option, where others do not need it. distribution: what brings the package, where that has another name.
+    """
 
     option: str
     package: str
     install: str
     purpose: str
+    value: str | None = None
+    distribution: str | None = None
+
+    def is_asked(self, options: Mapping[str, Any]) -> bool:
+        given = options.get(self.option)
+        return bool(given) and (self.value is None or given == self.value)
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class BackendSpec:
     files are checked for, each with a name, a sentence and a source. extras: what single options need to be installed.
     zeros: what the runtime makes of weights that are zero, in words that a report can show; None where that is not known.
     custom_ops: whether it loads libraries of operators. refusal: what older releases of the runtime cannot serve, asked before anything runs.
-    bundle: `"module:attribute"`, a Bundler, where a serving tool for language models comes with the runtime.
+    bundles: `"module:attribute"` of a Bundler by the value of the option `bundle`, of serving tools for language models.
     """
 
     name: str
@@ -164,7 +173,7 @@ class BackendSpec:
     zeros: str | None = None
     refusal: Refusal | None = None
     custom_ops: bool = False
-    bundle: str | None = None
+    bundles: Mapping[str, str] = field(default_factory=dict)
 
 
 backends: Registry[BackendSpec] = Registry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,6 +74,10 @@ class BundleSession(Protocol):
 
     def generate(self, prompt: Sequence[int], count: int) -> Continuation:
         """Exactly so many tokens, each the likeliest, by the serving tool itself; what ends a text does not end it."""
+        ...
+
+    def answer(self, prompt: Sequence[int], most: int, is_complete: Callable[[Sequence[int]], bool]) -> tuple[int, ...]:
+        """At most so many tokens, each the likeliest, by the serving tool itself, until all of them together are complete or the text ends."""
         ...
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from compressctl.core.source import MetricSpec, metrics
 from compressctl.measure.fidelity_limits import fidelity_checks, missed
-from compressctl.measure.results import BudgetCheck, BundleResult, HeadResult, Measurement, Speedup
+from compressctl.measure.results import BudgetCheck, BundleResult, HeadResult, Measurement, Speedup, TaskScore
 from compressctl.measure.speed_words import is_wide, times
 from compressctl.recipe.schema import BudgetSection, BundleLimits, GateSection
 
@@ -93,6 +93,22 @@ def _of_bundle(limits: BundleLimits | None, found: BundleResult | None) -> Itera
         was, now = (one.perplexity if one else None for one in (before, after))
         rise = None if was is None or now is None else now - was
         yield at_most("bundle.perplexity_rise", limits.perplexity_rise, rise, "rise of the bundle's perplexity")
+    if limits.task_drop is not None:
+        yield from _of_tasks(limits.task_drop, found.tasks if found else ())
+
+
+def _of_tasks(limits: float | Mapping[str, float], scores: Sequence[TaskScore]) -> Iterator[BudgetCheck]:
+    """By the metric that a task has first, or by the one that is named behind the task."""
+    by_name: dict[str, TaskScore] = {}
+    for score in scores:
+        by_name.setdefault(score.task, score)
+        by_name.setdefault(f"{score.task}/{score.metric}", score)
+    if not isinstance(limits, Mapping):
+        limits = {score.task: limits for score in scores} or {"a task": limits}
+    for name, limit in limits.items():
+        one = by_name.get(name)
+        words = f"loss of {one.metric} on {one.samples:,} samples, the bundle against the float bundle" if one else ""
+        yield at_most(f"bundle.task_drop of {name}", limit, one.drop if one else None, words)
 
 
 def _at_least(name: str, limit: float, actual: float | None, words: str) -> BudgetCheck:

@@ -441,6 +441,29 @@ class Continuations(Result):
     same_tokens: float = Field(description="share of tokens before the first that differs")
 
 
+class TaskScore(Result):
+    """Both bundles on a task of lm-eval, by one of its metrics, in that metric's own unit."""
+
+    task: str
+    metric: str
+    filter: str = Field(
+        description="how answers were read, by its name in the task; none where they were taken as they are"
+    )
+    samples: int
+    shots: int | None = Field(description="solved samples before each question; null for a group of tasks")
+    higher_is_better: bool
+    baseline: float
+    compressed: float
+    baseline_error: float | None = Field(description="standard error over the samples; null where lm-eval has none")
+    compressed_error: float | None
+
+    @property
+    def drop(self) -> float:
+        """By how much the compressed bundle is worse; negative where it is better."""
+        fall = self.baseline - self.compressed
+        return fall if self.higher_is_better else -fall
+
+
 class BundleResult(Result):
     """The float model and the compressed one as bundles for the same tool."""
 
@@ -457,6 +480,8 @@ class BundleResult(Result):
     )
     same_next: float | None = Field(None, description="share of tokens at which both think the same next one likeliest")
     prompts: Literal["data", "random"] = Field("data", description="what was timed and continued")
+    tasks: tuple[TaskScore, ...] = Field((), description="of lm-eval, where the recipe names some (1.10)")
+    evaluator: str | None = Field(None, description="what scored the tasks, with its version (1.10)")
     notes: tuple[str, ...] = ()
 
 

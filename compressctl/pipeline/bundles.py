@@ -6,22 +6,26 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from compressctl.backends.params import TasksParams
 from compressctl.core.backend import backends
 from compressctl.core.bundle import Bundle, Bundler, ServedText
 from compressctl.core.data import Dataset, SplitName
 from compressctl.core.errors import CompressctlError, StageError, UsageError
+from compressctl.core.machine import installed_version
 from compressctl.core.model import Form, OnnxModel
 from compressctl.core.registry import load
 from compressctl.core.source import model_sources
 from compressctl.core.target import Target
 from compressctl.graph.simplify import simplify
 from compressctl.measure.generation import Rounds, measure_bundles, texts_of
+from compressctl.measure.lm_eval_tasks import PACKAGE, Questions, check_tasks, score_tasks
 from compressctl.measure.results import BundleResult
 from compressctl.pipeline.workspace import Workspace, in_float32
 from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
-
-FOLDER = "genai"
+from compressctl.sources.fingerprint import existing_folder
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Bundles:
 
 
 def check_servable(recipe: Recipe) -> None:
-    """What the model's folder and the recipe alone tell, before any work: raises UsageError for a folder that lacks what serving needs, and for
-    windows of text that are longer than the network's."""
+    """What the model's folder and the recipe alone tell, before any work: raises UsageError for a folder that lacks what serving needs, for
+    windows of text that are longer than the network's, and for tasks that cannot be loaded."""
     text: ServedText = load(model_sources.get(recipe.model.source).text)(recipe.model.params, recipe.base)
     window = getattr(recipe.data.params, "window", None) if recipe.data is not None else None
     if isinstance(window, int) and window > text.context_length:
@@ -44,6 +48,19 @@ def check_servable(recipe: Recipe) -> None:
             f"data.window is {window:,} tokens, and a text of the bundle has {text.context_length:,} at most",
             hint=f"set data.window to {text.context_length} or less",
         )
+    asked = (_questions(entry.params, recipe.base) for entry in recipe.export)
+    check_tasks(dict.fromkeys(questions for questions in asked if questions is not None))
+
+
+def _questions(params: BaseModel, base: Path) -> Questions | None:
+    """What a deliverable's bundle is scored on."""
+    asked: TasksParams | None = getattr(params, "lm_eval", None)
+    if asked is None:
+        return None
+    folder = None if asked.include_path is None else base / asked.include_path
+    if folder is not None:
+        folder = existing_folder(folder, what="the folder of lm-eval's tasks").resolve()
+    return Questions(asked.tasks, asked.limit, asked.num_fewshot, folder)
 
 
 def check_network(workspace: Workspace, model: OnnxModel) -> None:
@@ -55,8 +72,9 @@ def check_network(workspace: Workspace, model: OnnxModel) -> None:
         model = replace(model, body=simplify(model.body))
     failures: list[CompressctlError] = []
     for entry in workspace.recipe.export:
-        code, options = backends.get(entry.backend).bundle, export_options(workspace.recipe, entry.backend)
-        if code is None or options.get("bundle") is None:
+        options = export_options(workspace.recipe, entry.backend)
+        code = backends.get(entry.backend).bundles.get(options.get("bundle") or "")
+        if code is None:
             continue
         bundler: Bundler = load(code)
         target = replace(workspace.target, backend=entry.backend, options=in_float32(options))
@@ -80,12 +98,12 @@ def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model
     if target.options.get("kv_cache") == "int8" and workspace.recipe.data is not None:
         calibration = texts_of(workspace.dataset().split("calibration"), text.vocabulary, text.context_length)
         text = replace(text, texts=() if calibration.are_random else tuple(tokens for tokens, _ in calibration.samples))
-    code = backends.get(target.backend).bundle
-    assert code is not None
+    kind = target.options["bundle"]
+    code = backends.get(target.backend).bundles[kind]
     root = workspace.folder / "artifacts" / target.backend
     plain = replace(target, options=in_float32(target.options))
-    baseline = _written(code, source, plain, text, root / "baseline" / FOLDER)
-    return Bundles(text, code, baseline, _written(code, model, target, text, root / FOLDER))
+    baseline = _written(code, source, plain, text, root / "baseline" / kind)
+    return Bundles(text, code, baseline, _written(code, model, target, text, root / kind))
 
 
 def _text_of(workspace: Workspace, model: OnnxModel) -> ServedText:
@@ -104,12 +122,19 @@ def measured(
     judged_on: SplitName,
     rounds: Rounds | None,
 ) -> BundleResult:
-    """rounds: how long to time, None where nothing is timed."""
+    """rounds: how long to time, None where nothing is timed. Tasks are asked where the test split is judged on alone: who chooses leaves
+    them alone, too."""
     text = bundles.text
     texts = texts_of(None if dataset is None else dataset.split(judged_on), text.vocabulary, text.context_length)
     events = workspace.events.within(f"measure-{target.backend}")
     subjects = (bundles.baseline, bundles.compressed)
-    return measure_bundles(*subjects, bundles.code, texts, text, target.threads, rounds, workspace.folder, events)
+    result = measure_bundles(*subjects, bundles.code, texts, text, target.threads, rounds, workspace.folder, events)
+    entry = next(entry for entry in workspace.recipe.export if entry.backend == target.backend)
+    questions = _questions(entry.params, workspace.recipe.base)
+    if questions is None or judged_on != "test":
+        return result
+    scores = score_tasks(questions, *subjects, bundles.code, text, target.threads, events)
+    return result.model_copy(update={"tasks": scores, "evaluator": f"{PACKAGE} {installed_version(PACKAGE)}"})
 
 
 def _written(code: str, model: OnnxModel, target: Target, text: ServedText, folder: Path) -> Bundle:

@@ -147,6 +147,8 @@ def _code(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for position, stage in enumerate(recipe.stages):
         if stage.enabled:
             yield from author_code(stage.params, f"stages[{position}]")
+    for position, entry in enumerate(recipe.export):
+        yield from author_code(entry.params, f"export[{position}]")
 
 
 def stage_seed(recipe_seed: int, stage_id: str) -> int:

@@ -46,7 +46,7 @@ CACHE_LIMIT_BYTES = 10 * 1024**3
 def check_extras(spec: BackendSpec, options: Mapping[str, Any]) -> None:
     """Raise MissingDependencyError when an option needs a package that is not installed."""
     for extra in spec.extras:
-        if options.get(extra.option) and find_spec(extra.package) is None:
+        if extra.is_asked(options) and find_spec(extra.package) is None:
             raise MissingDependencyError(f"the option {extra.option} of {spec.name}", extra.package, extra.install)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -141,8 +141,13 @@ def resolve_target(recipe: Recipe) -> Target:
         profile=profile,
         oldest_onnxruntime=_release(wanted.onnxruntime),
         watts_per_core=wanted.watts_per_core,
-        options={**export_options(recipe, wanted.backend), **AS_THE_MODEL},
+        options={**_without_tasks(export_options(recipe, wanted.backend)), **AS_THE_MODEL},
     )
+
+
+def _without_tasks(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle is scored on decides nothing that stages make: their cache holds whatever becomes of it."""
+    return {key: value for key, value in options.items() if key != "lm_eval"}
 
 
 def _release(oldest: str | None) -> Release | None:
@@ -218,6 +223,8 @@ def _unbundled(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             "the first deliverable writes no bundle that this could bound", "budget.bundle", "add `bundle: genai` to it"
         )
+    elif recipe.budget.bundle is not None and recipe.budget.bundle.task_drop is not None:
+        yield from _unasked_tasks(recipe.budget.bundle.task_drop, getattr(recipe.export[0].params, "lm_eval", None))
     for position in asked if recipe.data is None else ():
         if (
             recipe.export[position].backend == "onnxruntime"
@@ -233,6 +240,18 @@ def _unbundled(recipe: Recipe) -> Iterator[Problem]:
     for position in asked:
         words = f"a bundle needs the model's tokenizer, which `source: {recipe.model.source}` does not have"
         yield Problem(words, f"export[{position}].bundle", f"take the model's folder, with `source: {able[0]}`")
+
+
+def _unasked_tasks(limits: float | Mapping[str, float], asked: Any) -> Iterator[Problem]:
+    """Limits on tasks that the first deliverable's bundle is not scored on. asked: its `lm_eval`."""
+    if asked is None:
+        words = "the first deliverable's bundle is scored on no task that this could bound"
+        yield Problem(words, "budget.bundle.task_drop", "add `lm_eval: {tasks: [...]}` to it")
+    elif isinstance(limits, Mapping):
+        for name in limits:
+            if name.partition("/")[0] not in asked.tasks:
+                words = f"the first deliverable's bundle is not scored on {name}"
+                yield Problem(words, f"budget.bundle.task_drop.{name}", f"name one of {', '.join(asked.tasks)}")
 
 
 def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, facts: ModelFacts) -> Iterator[Problem]:

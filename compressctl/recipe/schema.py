@@ -191,6 +191,11 @@ class BundleLimits(Section):
     perplexity_rise: float | None = Field(
         None, ge=0, le=1e9, description="most by which the perplexity of the bundle's file may rise"
     )
+    task_drop: Drop | dict[str, Drop] | None = Field(
+        None,
+        description="most that a task of lm_eval may lose, in its metric's own unit (0.02 of an accuracy from 0 to 1): every task, by the metric "
+        "that comes first, or those that are named, as in {arc_easy: 0.02, arc_easy/acc_norm: 0.03}",
+    )
 
 
 class BudgetSection(FidelityLimits):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compressctl.measure.results import BackendResult, BundleResult, Generation, Speedup
+from compressctl.measure.results import BackendResult, BundleResult, Generation, Speedup, TaskScore
 from compressctl.measure.speed_words import headline, sentence
 from compressctl.report.tables import milliseconds, score_text, size, size_change
 
@@ -33,7 +33,16 @@ def rows(part: BackendResult) -> list[list[str]]:
     if before.tokens_per_second and after.tokens_per_second:
         label = f"tokens a second ({after.decoded_tokens} in a row)"
         made.append([label, f"{before.tokens_per_second:,.1f}", f"{after.tokens_per_second:,.1f}", _words(after.speed)])
-    return made + _memory(before, after)
+    return made + _memory(before, after) + [_of_task(score) for score in found.tasks]
+
+
+def _of_task(score: TaskScore) -> list[str]:
+    read = "" if score.filter == "none" else f", {score.filter}"
+    shots = "" if score.shots is None else f", {score.shots} shots"
+    label = f"{score.task}: {score.metric}{read} ({score.samples:,} samples{shots})"
+    values = ((score.baseline, score.baseline_error), (score.compressed, score.compressed_error))
+    told = [f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}" for value, error in values]
+    return [label, *told, f"{score.compressed - score.baseline:+.4f}"]
 
 
 def _memory(before: Generation, after: Generation) -> list[list[str]]:
@@ -62,6 +71,8 @@ def sentences(part: BackendResult) -> list[str]:
     said += _compared(found)
     if found.prompts == "random":
         said.append("There are no data, so that random tokens were continued, and perplexity is not known.")
+    if found.tasks:
+        said.append(f"Tasks were scored by {found.evaluator}, in their metrics' own units; ± is one standard error.")
     if not found.compressed.first_token:
         said.append("Time to the first token, tokens a second and memory were not measured.")
     return [*said, *(f"{note}." for note in found.notes)]

@@ -78,6 +78,18 @@ class Tokenizer:
         pieces = [one.ids for one in self._own.encode_batch(list(_pieces(text)), add_special_tokens=False)]
         return np.array([number for ids in pieces for number in ids], np.int64)
 
+    @cached_property
+    def opening(self) -> tuple[int, ...]:
+        """Special tokens that the tokenizer puts before a text."""
+        self._own.no_padding()
+        self._own.no_truncation()
+        one = self._own.encode("a")
+        return tuple(one.ids[: one.special_tokens_mask.index(0)] if 0 in one.special_tokens_mask else ())
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Without special tokens."""
+        return str(self._own.decode(list(tokens), skip_special_tokens=True))
+
     def id_of(self, token: str) -> int:
         """Raises UsageError for a token that is none of the vocabulary."""
         number = self._own.token_to_id(token)

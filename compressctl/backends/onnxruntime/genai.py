@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,17 @@ class OnnxRuntimeBundle:
         ended = time.perf_counter()
         tokens = [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
         return Continuation(tuple(tokens), first - started, ended - first)
+
+    def answer(self, prompt: Sequence[int], most: int, is_complete: Callable[[Sequence[int]], bool]) -> tuple[int, ...]:
+        params = self._genai.GeneratorParams(self._model)
+        params.set_search_options(max_length=len(prompt) + most, do_sample=False)
+        generator = self._genai.Generator(self._model, params)
+        generator.append_tokens(np.asarray(prompt, np.int32))
+        tokens: list[int] = []
+        while len(tokens) < most and not generator.is_done() and not is_complete(tokens):
+            generator.generate_next_token()
+            tokens.append(int(generator.get_next_tokens()[0]))
+        return tuple(tokens)
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         session = self._opened()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -147,10 +147,7 @@ class OpenVinoBundle:
         self._request: Any = None
 
     def generate(self, prompt: Sequence[int], count: int) -> Continuation:
-        import openvino
-
-        tokens = np.asarray([prompt], np.int64)
-        given = self._genai.TokenizedInputs(openvino.Tensor(tokens), openvino.Tensor(np.ones_like(tokens)))
+        given = self._given(prompt)
         settings = self._genai.GenerationConfig(max_new_tokens=count, ignore_eos=True, do_sample=False)
         started = time.perf_counter()
         found = self._pipeline.generate(given, settings)
@@ -158,6 +155,19 @@ class OpenVinoBundle:
         metrics = found.perf_metrics
         first = metrics.get_ttft().mean / 1000
         return Continuation(tuple(map(int, found.tokens[0])), first, max(ended - started - first, 0.0))
+
+    def answer(self, prompt: Sequence[int], most: int, is_complete: Callable[[Sequence[int]], bool]) -> tuple[int, ...]:
+        listener = _listener(is_complete)
+        settings = self._genai.GenerationConfig(max_new_tokens=most, do_sample=False)
+        settings.set_eos_token_id(self._pipeline.get_generation_config().eos_token_id)
+        self._pipeline.generate(self._given(prompt), settings, listener)
+        return tuple(listener.tokens)
+
+    def _given(self, prompt: Sequence[int]) -> Any:
+        import openvino
+
+        tokens = np.asarray([prompt], np.int64)
+        return self._genai.TokenizedInputs(openvino.Tensor(tokens), openvino.Tensor(np.ones_like(tokens)))
 
     def logits(self, tokens: Sequence[int]) -> np.ndarray:
         request = self._opened()
@@ -177,6 +187,25 @@ class OpenVinoBundle:
             compiled = openvino.Core().compile_model(str(self._folder / MODEL), "CPU", _properties(self._threads))
             self._request = compiled.create_infer_request()
         return self._request
+
+
+def _listener(is_complete: Callable[[Sequence[int]], bool]) -> Any:
+    """What OpenVINO GenAI tells each token to, and which stops it."""
+    import openvino_genai as genai
+
+    class Listener(genai.StreamerBase):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens: list[int] = []
+
+        def write(self, token: int | Sequence[int]) -> Any:
+            self.tokens.extend([token] if isinstance(token, int) else token)
+            return genai.StreamingStatus.STOP if is_complete(self.tokens) else genai.StreamingStatus.RUNNING
+
+        def end(self) -> None:
+            pass
+
+    return Listener()
 
 
 def _properties(threads: int) -> dict[str, Any]:

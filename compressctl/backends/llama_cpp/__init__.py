@@ -1,0 +1,1 @@
+"""Language models as GGUF files, for llama.cpp."""
