@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from support.shell import Shell
 from typer.main import get_command
 
 from compressctl.cli.main import app
 from compressctl.recipe.loader import load
+from compressctl.recipe.schema import Recipe
 from compressctl.recipe.set_of_files import files_of
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +51,23 @@ def test_recipes_in_the_documentation_are_valid(page: str, text: str, tmp_path: 
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     for name in files_of(path) or (None,):
-        load(path, [] if name is None else [f"pipeline.role={name}"])
+        _loads_again_from_what_is_resolved(load(path, [] if name is None else [f"pipeline.role={name}"]), tmp_path)
+
+
+def _loads_again_from_what_is_resolved(recipe: Recipe, folder: Path) -> None:
+    """A lock says every default, and is what `reproduce` reads."""
+    path = folder / "resolved.yaml"
+    path.write_text(yaml.safe_dump(recipe.resolved, sort_keys=False))
+    assert load(path).resolved == recipe.resolved
+
+
+@pytest.mark.parametrize("shipped", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_benchmarks_load_again_from_what_is_resolved(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in {name for path in shipped.parent.glob("*.yaml") for name in re.findall(r"\$\{env:(\w+)\}", path.read_text())}:
+        monkeypatch.setenv(name, "nowhere")
+    _loads_again_from_what_is_resolved(load(shipped), tmp_path)
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.stem)

@@ -24,9 +24,9 @@ class SplitSizes(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    validation: int | float = Field(
-        0.1,
-        description="held-out samples that choose: gates, search, early stopping; of a dataset's own validation split all, or at most so many",
+    validation: int | float | None = Field(
+        None,
+        description="held-out samples that choose: gates, search, early stopping; default: the dataset's own validation split, else a tenth",
         ge=0,
         le=2_147_483_647,
     )

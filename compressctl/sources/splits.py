@@ -13,7 +13,7 @@ from compressctl.core.data import SplitName
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 
-_DEFAULT_TEST_SHARE = 0.2
+_DEFAULT_TEST_SHARE, _DEFAULT_VALIDATION_SHARE = 0.2, 0.1
 _DEFAULT_CALIBRATION = 300
 
 
@@ -64,7 +64,8 @@ def choose(
     else:
         wanted_test = _count("test", _DEFAULT_TEST_SHARE if sizes.test is None else sizes.test, samples)
         test = order[:wanted_test]
-    wanted_validation = 0 if own_validation or is_from_test else _count("validation", sizes.validation, samples)
+    share = _DEFAULT_VALIDATION_SHARE if sizes.validation is None else sizes.validation
+    wanted_validation = 0 if own_validation or is_from_test else _count("validation", share, samples)
     left = max(0, samples - wanted_test - wanted_validation)
     if own_calibration:
         wanted_calibration = 0
@@ -78,9 +79,7 @@ def choose(
     validation = from_test if is_from_test else order[ends[0] : ends[1]]
     if own_validation:
         own = np.random.default_rng([seed, 2]).permutation(own_validation) + samples
-        most = (
-            _count("validation", sizes.validation, own_validation) if "validation" in sizes.model_fields_set else None
-        )
+        most = None if sizes.validation is None else _count("validation", sizes.validation, own_validation)
         validation = np.sort(own) if most is None or most >= own_validation else own[:most]
     calibration = order[ends[1] : ends[2]]
     if own_calibration:
@@ -113,7 +112,8 @@ def check_apart(*parts: Sequence[Path]) -> None:
 
 def _dealt(own: np.ndarray, sizes: SplitSizes) -> tuple[np.ndarray, np.ndarray]:
     """What validation takes of a dataset's own test split, and what reports. own: all of it, in the order in which it is dealt."""
-    taken = _count("validation", sizes.validation, len(own)) if sizes.validation_from == "test" else 0
+    share = _DEFAULT_VALIDATION_SHARE if sizes.validation is None else sizes.validation
+    taken = _count("validation", share, len(own)) if sizes.validation_from == "test" else 0
     left = own[taken:]
     if taken and not len(left):
         raise UsageError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from compressctl.core.errors import StageError
 from compressctl.graph.cached_decoder import MASK, PAST, PRESENT, TOKENS, CachedDecoder
 from compressctl.graph.session import open_graph
+from compressctl.graph.tensors import from_array
 
 _KINDS = ("key", "value")
 _SCALES_AT = 12
@@ -38,7 +39,7 @@ def store_in_8_bits(decoder: CachedDecoder, texts: Sequence[np.ndarray]) -> None
         for kind, present in zip(_KINDS, node.output[1:3], strict=True):
             scale = np.maximum(largest[present] / _LARGEST, _SMALLEST_SCALE).astype(np.float32)
             name = f"{present}.scale"
-            graph.initializer.append(numpy_helper.from_array(scale, name))
+            graph.initializer.append(from_array(scale, name))
             node.input.append(name)
             node.attribute.append(helper.make_attribute(f"{kind[0]}_quant_type", "PER_CHANNEL"))
         node.attribute.append(helper.make_attribute("kv_cache_bit_width", 8))

@@ -525,7 +525,11 @@ class MixedParams(TechniqueParams):
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> MixedParams:
         other = ("speedup", "widths", "static") if self.weights_only is not None else ("bits_per_weight", "bits")
-        said = [name for name in other if name in self.model_fields_set and getattr(self, name) is not None]
+        said = [
+            name
+            for name in other
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True)
+        ]
         if said and self.weights_only is not None:
             raise ValueError(f"{said[0]} is about integer activations, and `weights_only` leaves them in float")
         if said:
@@ -562,7 +566,10 @@ class MixedParams(TechniqueParams):
 
     def problems(self, facts: ModelFacts) -> Iterator[Problem]:
         yield from super().problems(facts)
-        if self.weights_only is not None and "bits" in self.weights_only.model_fields_set:
+        if (
+            self.weights_only is not None
+            and self.weights_only.bits != type(self.weights_only).model_fields["bits"].default
+        ):
             yield Problem(
                 "the width of each layer is what this stage chooses",
                 "weights_only.bits",
