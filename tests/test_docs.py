@@ -65,7 +65,9 @@ def _loads_again_from_what_is_resolved(recipe: Recipe, folder: Path) -> None:
 def test_recipes_of_benchmarks_load_again_from_what_is_resolved(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in {name for path in shipped.parent.glob("*.yaml") for name in re.findall(r"\$\{env:(\w+)\}", path.read_text())}:
+    for name in {
+        name for path in shipped.parent.glob("*.yaml") for name in re.findall(r"\$\{env:(\w+)\}", path.read_text())
+    }:
         monkeypatch.setenv(name, "nowhere")
     _loads_again_from_what_is_resolved(load(shipped), tmp_path)
 

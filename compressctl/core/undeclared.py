@@ -41,6 +41,13 @@ class Undeclared:
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = _refuse
 
 
+class _UndeclaredLabels(Undeclared):
+    """Of a batch, which may be taken apart: which samples stay together says nothing about their labels."""
+
+    def __getitem__(self, chosen: Any, /) -> _UndeclaredLabels:  # type: ignore[override]
+        return self
+
+
 def restricted(run: RunContext, needs: Needs, technique: str) -> RunContext:
     """The run as a stage with these needs may see it.
 
@@ -120,6 +127,6 @@ class _Unlabelled:
         return len(self.samples)
 
     def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
-        labels: Any = Undeclared(self.technique, "labels", Need.LABELS)
+        labels: Any = _UndeclaredLabels(self.technique, "labels", Need.LABELS)
         for batch in self.samples.batches(size, shuffle_seed=shuffle_seed):
             yield batch if batch.labels is None else replace(batch, labels=labels)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from compressctl.core.data import Batch, SplitName
 from compressctl.core.events import Events
-from compressctl.core.model import OnnxModel, Signature
+from compressctl.core.feeds import feeds
+from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.needs import Need, Needs, TechniqueParams, declared_files, declared_needs
 from compressctl.core.source import metrics
 from compressctl.core.target import Target
@@ -104,12 +105,19 @@ READS: dict[str, tuple[Callable[[RunContext], Any], set[Need]]] = {
     "threads": (lambda run: run.target.threads + 1, {Need.TARGET, Need.LATENCY}),
     "options": (lambda run: run.target.options["precision"], {Need.TARGET, Need.LATENCY}),
     "labels": (lambda run: _labels(run) + 1, {Need.CALIBRATION_DATA, Need.LABELS}),
+    "one label": (lambda run: _labels(run)[0] + 1, {Need.CALIBRATION_DATA, Need.LABELS}),
+    "labels of a part": (lambda run: _labels(run, wide=True) + 1, {Need.CALIBRATION_DATA, Need.LABELS}),
 }
 
 
-def _labels(run: RunContext) -> Any:
+def _labels(run: RunContext, wide: bool = False) -> Any:
+    """wide: of samples whose outputs are so large that a batch is called in parts, which by itself reads nothing."""
     assert run.data is not None
-    return next(run.data.split("calibration").batches(4)).labels
+    outputs = (TensorSpec("y", "float32", ("N", 1 << 23)),) if wide else ()
+    signature = Signature((TensorSpec("x", "float32", ("N", 2)),), outputs)
+    found = list(feeds(run.data.split("calibration"), signature, 4))
+    assert [feed.count for feed in found] == ([2, 2] if wide else [4])
+    return found[0].batch.labels
 
 
 @pytest.mark.parametrize("name", READS)

@@ -1,9 +1,11 @@
 """Language models as bundles, opened by the tools that serve them: what they write is what the network writes."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from typer.testing import CliRunner
 
@@ -218,6 +220,43 @@ def test_a_network_that_cannot_be_served_is_refused_before_any_stage(tmp_path: P
     assert " ".join(output.split()).count(said) >= 2
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert {event["step"] for event in events if event["kind"] == "step.started"} == {"preflight"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ["use: prune.layers, remove: 1", "use: quantize.weights, bits: 4, group_size: 32, method: gptq"],
+        ["use: prune.channels, keep: 0.7", "use: distill.logits, epochs: 1, batch_size: 4"],
+        ["use: prune.heads, keep: 0.5, scope: local", "use: factorize.svd, rank: {ratio: 0.5}, skip_slower: false"],
+        ["use: finetune, epochs: 1, batch_size: 4, lora: {rank: 2}", "use: quantize.dynamic"],
+    ],
+    ids=lambda stages: "+".join(stage.split(",")[0].removeprefix("use: ") for stage in stages),
+)
+def test_bundles_write_what_the_compressed_network_writes(stages: list[str], tmp_path: Path) -> None:
+    """Whatever stages made of it: the plain file beside them is asked for each next token without a cache."""
+    torch.manual_seed(0)
+    language_model(tmp_path / "model")
+    _text(tmp_path)
+    listed = "".join(f"  - {{{stage}, if_slower: keep}}\n" for stage in stages)
+    recipe = re.sub(r"stages:\n.*\n", f"stages:\n{listed}", RECIPE).replace("size: 5MB, ", "")
+    code, said = _apply(tmp_path, recipe.replace("window: 32,", "window: 32, train: 8,"), "--measure", "untimed")
+    assert code == 0, said
+    artifacts, prompt = tmp_path / "run" / "artifacts", list(range(10, 20))
+    wanted = _by_whole_texts(artifacts / "onnxruntime" / "model.onnx", prompt)
+    assert wanted != _greedy(tmp_path / "model", prompt) or stages[0].startswith("use: finetune")
+    assert _by_onnxruntime(artifacts / "onnxruntime" / "genai", prompt) == wanted
+    assert _by_openvino(artifacts / "openvino" / "genai", prompt) == wanted
+
+
+def _by_whole_texts(file: Path, prompt: list[int]) -> list[int]:
+    session, tokens = onnxruntime.InferenceSession(file), list(prompt)
+    for _ in range(_TOKENS):
+        mask = np.ones((1, len(tokens)), np.int64)
+        given = {"input_ids": np.array([tokens], np.int64), "attention_mask": mask}
+        logits = session.run(None, {value.name: given[value.name] for value in session.get_inputs()})[0]
+        tokens.append(int(logits[0, -1].argmax()))
+    return tokens[len(prompt) :]
 
 
 def test_a_cache_without_a_bundle_is_refused(tmp_path: Path) -> None:
