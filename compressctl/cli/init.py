@@ -13,7 +13,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from compressctl.pipeline.starter import Starter
+    from compressctl.pipeline.starter_text import Starter
 
 _BUILTIN = "builtin:"
 
@@ -21,13 +21,16 @@ _BUILTIN = "builtin:"
 def init(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help='An .onnx file, "file.py:name" for a PyTorch network, or builtin:NAME.'),
+        typer.Argument(
+            metavar="MODEL",
+            help='An .onnx file, a folder as transformers saves it, "file.py:name" for a PyTorch network, or builtin:NAME.',
+        ),
     ],
     data: Annotated[
         Path | None,
         typer.Option(
             help="Samples: a folder of recorded calls (.npz), of test_data_set_*, or of one folder of images per class; or an .npz "
-            "file. [default: random values]",
+            "file; for a model's folder texts, a table, or images. [default: random values, or an example to fill in]",
             show_default=False,
         ),
     ] = None,
@@ -46,6 +49,7 @@ def init(
     Examples:
       compressctl init model.onnx --data recorded/
       compressctl init model.onnx --shape sequence=128 --output small.yaml
+      compressctl init models/small-llama --data texts.txt
       compressctl init net.py:make
     """
     from compressctl.measure.samples import parse_shapes
@@ -82,9 +86,22 @@ def _starter(model: str, path: Path, data: Path | None, shapes: dict[str, int]) 
             raise UsageError(f"{code} does not exist", hint='write "file.py:name", a function that returns the network')
         return starter.for_python(model)
     file = Path(model)
+    if file.is_dir():
+        return _for_folder(file, path, data, shapes)
     if file.suffix.lower() != ".onnx":
         raise UsageError(
             f"{model!r} is no model that a recipe can be written for",
-            hint='name an .onnx file, "file.py:name" for a PyTorch network, or builtin:NAME',
+            hint='name an .onnx file, a folder as transformers saves it, "file.py:name" for a PyTorch network, or builtin:NAME',
         )
     return starter.for_onnx(file, path, data, shapes)
+
+
+def _for_folder(folder: Path, path: Path, data: Path | None, shapes: dict[str, int]) -> Starter:
+    from compressctl.pipeline.starter_folder import for_folder
+
+    if shapes:
+        raise UsageError(
+            "--shape is for open axes of an .onnx file",
+            hint="a folder's network takes texts and images of the data's sizes",
+        )
+    return for_folder(folder, path, data)

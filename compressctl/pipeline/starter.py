@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from compressctl.core.errors import UsageError
+from compressctl.pipeline.starter_text import Starter, head, relative, remark, scalar, target
 from compressctl.sources.params import RandomInput
 
 if TYPE_CHECKING:
@@ -16,22 +17,12 @@ if TYPE_CHECKING:
 
     from compressctl.core.model import Signature, TensorSpec
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _MASK, _SEGMENT, _RATE = (
     re.compile(text, re.IGNORECASE) for text in ("mask", r"token_?type|segment", r"^(sr|(sample|sampling)_?rate)$")
 )
 _RANDOM = get_args(RandomInput.model_fields["dtype"].annotation)
-_NO_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 _GUESSED_TOKENS, _GUESSED_PIXELS, _GUESSED_STEPS = 128, 224, 512
 _GUESSED_VOCABULARY = 1000
-
-
-@dataclass(frozen=True)
-class Starter:
-    """text: the recipe. unsure: what was guessed and should be looked at before a figure is believed."""
-
-    text: str
-    unsure: tuple[str, ...] = ()
 
 
 def for_onnx(path: Path, written_to: Path, data: Path | None, shapes: Mapping[str, int]) -> Starter:
@@ -60,15 +51,15 @@ def for_onnx(path: Path, written_to: Path, data: Path | None, shapes: Mapping[st
     return Starter(
         "\n".join(
             [
-                *_head(path.name, path.stem, section.task),
-                f"model: {{source: onnx, path: {_scalar(_relative(path, written_to.parent))}}}",
+                *head(path.name, path.stem, section.task),
+                f"model: {{source: onnx, path: {scalar(relative(path, written_to.parent))}}}",
                 *(f"#  in   {_told(spec)}" for spec in signature.inputs),
                 *(f"#  out  {_told(spec)}" for spec in signature.outputs),
                 *_streaming(signature),
                 "",
                 *section.lines,
                 "",
-                *_target(sizes),
+                *target(sizes),
                 *_stages(model, is_random=data is None, task=section.task),
             ]
         )
@@ -81,7 +72,7 @@ def _streaming(signature: Signature) -> list[str]:
     """What a recipe may say where outputs look like an input's next value."""
     from compressctl.core.streaming import recognised
 
-    pairs = ", ".join(f"{_scalar(name)}: {_scalar(output)}" for name, output in recognised(signature).items())
+    pairs = ", ".join(f"{scalar(name)}: {scalar(output)}" for name, output in recognised(signature).items())
     told = (
         "# A streaming model? Then samples are sequences, and `model` says which outputs are inputs of the next step:"
     )
@@ -91,10 +82,10 @@ def _streaming(signature: Signature) -> list[str]:
 def for_python(factory: str) -> Starter:
     """A recipe for a PyTorch network that a function makes. factory: "file.py:name"."""
     lines = [
-        *_head(factory, factory.rpartition(":")[2], "classification"),
+        *head(factory, factory.rpartition(":")[2], "classification"),
         "model:",
         "  source: python",
-        f"  factory: {_scalar(factory)}                 # a function without arguments that returns the nn.Module",
+        f"  factory: {scalar(factory)}                 # a function without arguments that returns the nn.Module",
         "  # weights: weights.safetensors               # or a .pt file that holds tensors only",
         "  input_shape: [3, 224, 224]                   # of one sample, without the batch axis",
         "",
@@ -103,7 +94,7 @@ def for_python(factory: str) -> Starter:
         "  path: images/                                # one folder per class",
         "  resize: [224, 224]",
         "",
-        *_target({}),
+        *target({}),
         "stages:",
         "  - use: quantize.static                       # `compressctl list` names the others, `explain NAME` tells more",
         "    gate: {accuracy_drop: 1.0}                 # layers that cost too much go back to float",
@@ -116,11 +107,11 @@ def for_python(factory: str) -> Starter:
 def for_builtin(name: str) -> Starter:
     """A recipe for a network that comes with the package."""
     lines = [
-        *_head(name, name, "classification"),
+        *head(name, name, "classification"),
         f"model: {{source: builtin, name: {name}}}",
         "data: {source: digits}",
         "",
-        *_target({}),
+        *target({}),
         "stages:",
         "  - use: quantize.static",
         "    gate: {accuracy_drop: 1.0}",
@@ -135,25 +126,10 @@ class _Section:
     unsure: tuple[str, ...] = ()
 
 
-def _head(what: str, name: str, task: str) -> list[str]:
-    tasks = {
-        "custom": "# no labels: every output is held against the original's",
-        "classification": "# labels are classes; others: regression, language-model, embedding, custom",
-    }
-    return [
-        f"# A starter recipe for {_remark(what)}, as `compressctl init` writes it. `compressctl validate` checks it,",
-        "# `compressctl plan --check` tries one batch, `compressctl apply` runs it.",
-        "recipe: compressctl/v1",
-        f"name: {_scalar(_NO_NAME.sub('-', name).strip('-.')[:100] or 'model')}",
-        f"task: {task}   {tasks[task]}",
-        "",
-    ]
-
-
 def _told(spec: TensorSpec) -> str:
     axes = [f"{axis}*" if at == spec.batch_axis else str(axis) for at, axis in enumerate(spec.shape)]
     batch = "   (* counts samples)" if spec.batch_axis is not None else ""
-    return _remark(f"{spec.name}  {spec.dtype} {' x '.join(axes) or 'scalar'}{batch}")
+    return remark(f"{spec.name}  {spec.dtype} {' x '.join(axes) or 'scalar'}{batch}")
 
 
 def _random(signature: Signature, model: onnx.ModelProto, sizes: Mapping[str, int]) -> _Section:
@@ -174,7 +150,7 @@ def _random(signature: Signature, model: onnx.ModelProto, sizes: Mapping[str, in
         entry = [f"shape: {shape}", f"dtype: {spec.dtype}", *_range(spec, model, guessed)]
         if spec.batch_axis is None:
             entry.append("shared: true")
-        entries.append(f"    {_scalar(spec.name)}: {{{', '.join(entry)}}}")
+        entries.append(f"    {scalar(spec.name)}: {{{', '.join(entry)}}}")
     example = ", ".join(f"{spec.name}=..." if spec.name.isidentifier() else "..." for spec in signature.inputs[:2])
     lines = (
         "# Random values give sizes and speed, and say nothing about what the outputs become on real ones. Better: record",
@@ -233,7 +209,7 @@ def _rows_looked_up(name: str, model: onnx.ModelProto) -> int | None:
 
 def _found(data: Path, signature: Signature, base: Path) -> _Section:
     """The data section for a path that somebody has."""
-    where = _scalar(_relative(data, base))
+    where = scalar(relative(data, base))
     if data.is_dir() and any(data.glob("*.npz")):
         _check_call(min(data.glob("*.npz")), signature)
         return _Section((f"data: {{source: requests, path: {where}}}   # recorded calls, one .npz each",))
@@ -284,7 +260,7 @@ def _images(where: str, signature: Signature) -> _Section:
         "data:",
         "  source: image_folder   # one folder per class",
         f"  path: {where}",
-        f"  input_name: {_scalar(image.name)}",
+        f"  input_name: {scalar(image.name)}",
         f"  resize: {size}",
         "  # scale, mean, std: as the network was trained; `compressctl explain image_folder`",
     ]
@@ -302,9 +278,9 @@ def _arrays(data: Path, where: str, signature: Signature) -> _Section:
         names = opened.names
     wanted = [spec.name for spec in signature.inputs]
     if set(wanted) <= set(names):
-        inputs = wanted[0] if len(wanted) == 1 else f"[{', '.join(map(_scalar, wanted))}]"
+        inputs = wanted[0] if len(wanted) == 1 else f"[{', '.join(map(scalar, wanted))}]"
     else:
-        inputs = f"{_scalar(next(iter(names), 'inputs'))}   # it holds {_remark(', '.join(names))}; the model takes {_remark(', '.join(wanted))}"
+        inputs = f"{scalar(next(iter(names), 'inputs'))}   # it holds {remark(', '.join(names))}; the model takes {remark(', '.join(wanted))}"
     has_labels = "labels" in names
     lines = (
         "data:",
@@ -317,14 +293,6 @@ def _arrays(data: Path, where: str, signature: Signature) -> _Section:
     return _Section(lines, "classification" if has_labels else "custom", unsure)
 
 
-def _target(sizes: Mapping[str, int]) -> list[str]:
-    shapes = f", shapes: {{{', '.join(f'{_scalar(name)}: {size}' for name, size in sizes.items())}}}" if sizes else ""
-    return [
-        f"target: {{backend: onnxruntime, threads: 1{shapes}}}   # openvino, tensorrt: `compressctl list`",
-        "",
-    ]
-
-
 def _stages(model: onnx.ModelProto, is_random: bool, task: str) -> list[str]:
     from compressctl.graph.quantized import already_quantized
 
@@ -335,7 +303,7 @@ def _stages(model: onnx.ModelProto, is_random: bool, task: str) -> list[str]:
         found = "; ".join(str(part) for part in quantized)
         return [
             "stages:",
-            f"  # The file is quantized already: {_remark(found)}.",
+            f"  # The file is quantized already: {remark(found)}.",
             "  # What could still be done to it is little; `compressctl inspect` shows its layers.",
             "  - use: cast",
             "    dtype: float16",
@@ -378,34 +346,3 @@ def _weights_by_kind(model: onnx.ModelProto) -> dict[str, int]:
         if kind and layer.within is None and layer.parameter_bytes == 4 * layer.parameters:
             found[kind] = found.get(kind, 0) + layer.parameters
     return found
-
-
-def _relative(path: Path, base: Path) -> str:
-    """From the recipe's folder where one leads to the other, else in full."""
-    import os
-
-    try:
-        relative = Path(os.path.relpath(path.resolve(), base.resolve())).as_posix()
-    except ValueError:  # on another drive
-        return path.resolve().as_posix()
-    return path.resolve().as_posix() if relative.startswith("../../..") else relative
-
-
-def _scalar(text: str) -> str:
-    """As YAML reads it back; in quotes where it would not be the same text without them."""
-    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
-        return text
-    escaped = {'"': '\\"', "\\": "\\\\"}
-    return (
-        '"'
-        + "".join(escaped.get(char) or (char if char.isprintable() else f"\\U{ord(char):08X}") for char in text)
-        + '"'
-    )
-
-
-def _remark(text: str) -> str:
-    """For a comment, which ends with its line."""
-    return "".join(char if char.isprintable() else "?" for char in text)
-
-
-_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")

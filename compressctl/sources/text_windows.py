@@ -27,7 +27,7 @@ _LARGEST = 1 << 32
 
 
 def load(params: TextParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
-    """Inputs input_ids and attention_mask, (n, window) int64; labels the same tokens, -100 where a token is context or begins a window.
+    """Inputs input_ids, attention_mask and token_type_ids (all one text), (n, window) int64; labels the same tokens, -100 where a token is context or begins a window.
 
     Windows never cross files, and what is left at a file's end is not used. Raises UsageError for files that are no UTF-8 text or shorter
     than a window, MissingDependencyError without the library `tokenizers`.
@@ -51,7 +51,8 @@ def load(params: TextParams, sizes: SplitSizes, base: Path, seed: int) -> Datase
         if size.bos is not None:
             windows = np.insert(windows, 0, size.bos, axis=1)
             labels = np.insert(labels, 0, IGNORED_LABEL, axis=1)
-        return {"input_ids": windows, "attention_mask": np.ones_like(windows)}, labels
+        kinds = np.zeros_like(windows)
+        return {"input_ids": windows, "attention_mask": np.ones_like(windows), "token_type_ids": kinds}, labels
 
     return SplitDataset(None, splits, read)
 
