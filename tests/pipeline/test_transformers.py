@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from compressctl.cli.main import app
+from compressctl.core.feeds import samples_at_once
 from compressctl.core.model import Signature, TensorSpec
-from compressctl.pipeline.workspace import _output_bytes
 
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -126,4 +126,5 @@ def test_texts_are_as_large_as_what_is_said_of_each_token() -> None:
     """By which as many samples are compared when a network is exported as memory holds: one text of a large vocabulary here."""
     ids = TensorSpec("ids", "int64", ("batch", "sequence"))
     signature = Signature((ids,), (TensorSpec("logits", "float32", ("batch", "sequence", 32000)),))
-    assert _output_bytes(signature, {"ids": np.zeros((2, 512), np.int64)}) == 2 * 512 * 32000 * 4
+    assert samples_at_once(signature, {"ids": np.zeros((2, 512), np.int64)}, 2) == 1
+    assert samples_at_once(signature, {"ids": np.zeros((2, 64), np.int64)}, 2) == (64 << 20) // (64 * 32000 * 4)

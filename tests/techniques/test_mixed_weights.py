@@ -188,9 +188,11 @@ def test_params_that_contradict_each_other_are_refused(params: dict[str, Any], s
 
 
 def test_bits_for_all_beside_a_choice_are_a_problem() -> None:
-    params = MixedParams(size=0.2, weights_only={"bits": 4})
+    """But for the default, which every lock says."""
+    params, usual = (MixedParams(size=0.2, weights_only={"bits": bits}) for bits in (8, 4))
     facts = ModelFacts(ModelForm.ONNX, Target("onnxruntime"), quantized=False)
     assert [problem.path for problem in params.problems(facts)] == ["weights_only.bits"]
+    assert not list(usual.problems(facts))
 
 
 def test_a_node_that_no_override_can_mean_alone_is_said(data: Digits, model: Model) -> None:

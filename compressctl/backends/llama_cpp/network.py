@@ -188,7 +188,7 @@ class _Reader:
         except ValueError as error:
             raise StageError(
                 f"{scope} cannot be stored in a GGUF file with the codes that it has: {error}",
-                hint="quantize.weights with bits 4 or 8 and a group_size of 32 or a multiple of it; other layers as `weights: float`",
+                hint="quantize.weights with bits 4 or 8 and a group_size of 32 or a multiple of it; other layers with `bits: float` in overrides",
             ) from error
 
 
