@@ -41,12 +41,17 @@ def feeds(split: Split, signature: Signature, size: int) -> Iterator[Feed]:
     fixed = signature.fixed_batch
     step = fixed or size
     for batch in split.batches(step):
-        for part in _parts(batch, step) if fixed else _small_parts(batch, step, signature):
+        for part in _parts(batch, step):
             inputs, count = bind(part, signature), len(part.indices)
             if fixed is not None and count < fixed and not part.is_request:
                 axes = {spec.name: spec.batch_axis for spec in signature.inputs}
                 inputs = {name: _filled(array, axes[name], fixed) for name, array in inputs.items()}
-            yield Feed(inputs, part, count)
+            most = fixed or samples_at_once(signature, inputs, count)
+            if part.is_request or count <= most:
+                yield Feed(inputs, part, count)
+            else:
+                for small in _parts(part, most):
+                    yield Feed(bind(small, signature), small, len(small.indices))
 
 
 def whole_feeds(split: Split, signature: Signature, size: int) -> Iterator[Feed]:
@@ -83,11 +88,6 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
         return
     for start in range(0, count, size):
         yield take(batch, slice(start, start + size))
-
-
-def _small_parts(batch: Batch, size: int, signature: Signature) -> Iterator[Batch]:
-    for part in _parts(batch, size):
-        yield from _parts(part, min(size, samples_at_once(signature, bind(part, signature), len(part.indices))))
 
 
 def samples_at_once(signature: Signature, inputs: Mapping[str, np.ndarray], count: int) -> int:

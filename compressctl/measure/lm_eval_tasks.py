@@ -66,8 +66,7 @@ def score_tasks(
     )
     made = []
     for key, old in before.items():
-        if (new := after.get(key)) is None:  # not a number
-            continue
+        new = after.get(key, {"value": None, "error": None})
         same = {name: value for name, value in old.items() if name not in ("value", "error")}
         made.append(
             TaskScore(

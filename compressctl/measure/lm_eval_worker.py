@@ -142,7 +142,7 @@ def _of_entry(name: str, leaves: list[str], results: Mapping[str, Any]) -> Itera
     entry = results["results"].get(name, {})
     for key, value in entry.items():
         metric, comma, filter_name = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not _is_number(value):
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float | np.number):
             continue
         error = entry.get(f"{metric}_stderr,{filter_name}")
         better = results["higher_is_better"].get(name, {}).get(metric)
@@ -153,13 +153,13 @@ def _of_entry(name: str, leaves: list[str], results: Mapping[str, Any]) -> Itera
             "samples": sum(results["n-samples"][leaf]["effective"] for leaf in leaves),
             "shots": results["n-shot"].get(name),
             "higher_is_better": better is not False,
-            "value": float(value),
-            "error": float(error) if _is_number(error) else None,
+            "value": _number(value),
+            "error": _number(error),
         }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and isfinite(value)
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float | np.number) and isfinite(value) else None
 
 
 def main() -> None:

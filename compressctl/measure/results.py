@@ -452,14 +452,16 @@ class TaskScore(Result):
     samples: int
     shots: int | None = Field(description="solved samples before each question; null for a group of tasks")
     higher_is_better: bool
-    baseline: float
-    compressed: float
+    baseline: float | None = Field(description="null where it came out as no finite number, as for compressed")
+    compressed: float | None
     baseline_error: float | None = Field(description="standard error over the samples; null where lm-eval has none")
     compressed_error: float | None
 
     @property
-    def drop(self) -> float:
-        """By how much the compressed bundle is worse; negative where it is better."""
+    def drop(self) -> float | None:
+        """By how much the compressed bundle is worse; negative where it is better, None where either score is no number."""
+        if self.baseline is None or self.compressed is None:
+            return None
         fall = self.baseline - self.compressed
         return fall if self.higher_is_better else -fall
 

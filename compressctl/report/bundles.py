@@ -41,7 +41,12 @@ def _of_task(score: TaskScore) -> list[str]:
     shots = "" if score.shots is None else f", {score.shots} shots"
     label = f"{score.task}: {score.metric}{read} ({score.samples:,} samples{shots})"
     values = ((score.baseline, score.baseline_error), (score.compressed, score.compressed_error))
-    told = [f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}" for value, error in values]
+    told = [
+        "no number" if value is None else f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+        for value, error in values
+    ]
+    if score.compressed is None or score.baseline is None:
+        return [label, *told, "-"]
     return [label, *told, f"{score.compressed - score.baseline:+.4f}"]
 
 
