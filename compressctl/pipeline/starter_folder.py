@@ -16,6 +16,7 @@ from compressctl.sources.params import HuggingFaceParams
 
 _WINDOW = 256
 _LONGEST_LINE = 1 << 20
+_LABEL = re.compile(r"label|class|score|similar|target|rating|stars", re.IGNORECASE)
 _TASKS = {
     "text-generation": "language-model",
     "text-classification": "classification",
@@ -66,6 +67,12 @@ def _columns(table: Path) -> list[str]:
     return [] if any(re.fullmatch(r"-?\d+(\.\d*)?", name) for name in names) else names
 
 
+def _label_first(columns: list[str]) -> list[str]:
+    """The column that looks like one of labels, the last where none does, and the others in their order."""
+    label = next((name for name in columns if _LABEL.search(name)), columns[-1])
+    return [label, *(name for name in columns if name != label)]
+
+
 def _delimiter(suffix: str) -> str:
     return "\t" if suffix.lower() == ".tsv" else ","
 
@@ -95,8 +102,8 @@ def _running_text(place: str, folder: str, config: dict[str, object], columns: l
 
 
 def _texts(place: str, folder: str, config: dict[str, object], columns: list[str]) -> list[str]:
-    label = next((name for name in columns if name.lower() in ("label", "class", "labels")), (columns or ["label"])[-1])
-    text = next((name for name in columns if name != label), "text")
+    label, *texts = _label_first(columns or ["text", "label"])
+    text = next(iter(texts), "text")
     return [
         "data:",
         "  source: csv   # or jsonl, hf_dataset: `compressctl list`",
@@ -107,8 +114,7 @@ def _texts(place: str, folder: str, config: dict[str, object], columns: list[str
 
 
 def _pairs(place: str, folder: str, config: dict[str, object], columns: list[str]) -> list[str]:
-    named = columns[:3] if len(columns) > 2 else ["0", "1", "2"]
-    first, second, label = named if named == ["0", "1", "2"] else map(scalar, named)
+    label, first, second = map(scalar, _label_first(columns)[:3]) if len(columns) > 2 else ("2", "0", "1")
     is_tabbed = place.rstrip('"').endswith(".tsv")
     return [
         "data:",

@@ -23,8 +23,8 @@ def _write_samples(shell: Shell) -> None:
     (shell.folder / "texts.txt").write_text(" ".join(RNG.choice(WORDS, 6000)))
     rows = [f"{_sentence()},LABEL_{number % 3}" for number in range(60)]
     (shell.folder / "texts.csv").write_text("\n".join(["text,label", *rows]))
-    pairs = [f"{_sentence()},{_sentence()},{number % 5}" for number in range(60)]
-    (shell.folder / "pairs.csv").write_text("\n".join(["first,second,score", *pairs]))
+    pairs = [f"{number % 5},{_sentence()},{_sentence()}" for number in range(60)]
+    (shell.folder / "pairs.csv").write_text("\n".join(["score,first,second", *pairs]))
     from PIL import Image
 
     for label in ("LABEL_0", "LABEL_1", "LABEL_2"):
