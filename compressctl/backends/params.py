@@ -113,10 +113,14 @@ class OnnxRuntimeParams(StorageParams, CallParams, BundleParams):
         "settings, or a GGUF file for llama.cpp; perplexity, time to the first token, tokens a second and memory are measured on it",
     )
 
-    weight_form: Literal["measured", "matmul_nbits", "qdq", "at_load"] = Field(
+    weight_form: (
+        Literal["measured", "matmul_nbits", "qdq", "at_load"]
+        | dict[str, Literal["matmul_nbits", "matmul_nbits_int8", "qdq", "at_load", "dynamic"]]
+    ) = Field(
         "measured",
         description="of products whose weights alone are quantized: the fastest here, or always the same; at_load: a small file whose "
-        "weights take float's memory once it is loaded",
+        "weights take float's memory once it is loaded; or a form for each node by its name, as recipe.pinned.yaml has what was measured, "
+        "where others are measured",
     )
     names: Literal["kept", "short"] = Field(
         "kept",

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def reproduce(
     run: Annotated[
-        Path, typer.Argument(help="A run's folder, which holds recipe.lock.yaml and report.json.", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="A run's folder, which holds recipe.lock.yaml and report.json, or that lock file.", metavar="RUN"
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option(help="Folder for the new run. [default: RUN-reproduced]", show_default=False)
@@ -31,6 +34,7 @@ def reproduce(
     \b
     Examples:
       compressctl reproduce runs/model/20261126-131803-bce8143f --measure quick
+      compressctl reproduce recipe.lock.yaml
     """
     import sys
 
@@ -41,6 +45,7 @@ def reproduce(
     from compressctl.recipe.lock import changed_sources, load_lock
     from compressctl.report.read import read_report
 
+    run = (run.parent if run.name == "recipe.lock.yaml" else run).absolute()
     before = read_report(run)
     if not before.backends:
         raise UsageError(f"{run} ended before anything was measured ({before.status})")

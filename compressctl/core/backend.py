@@ -41,7 +41,8 @@ class Artifact:
 
     notes: what its user must know, as in "engine not built: ...". stand_in: it is opened by another runtime than the one that
     it is for, so that its results mean something here and its speed does not. opset: the version of the standard operators in
-    an ONNX file.
+    an ONNX file. decided: options of the backend that a clock here decided, as a recipe says them; with them the same file is written
+    again.
     """
 
     backend: str
@@ -50,6 +51,7 @@ class Artifact:
     notes: tuple[str, ...] = ()
     stand_in: bool = False
     opset: int | None = None
+    decided: Mapping[str, Any] = field(default_factory=dict)
 
 
 _STRICT = ConfigDict(extra="forbid")

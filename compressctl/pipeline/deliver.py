@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from compressctl.core.backend import Artifact, Backend
 from compressctl.core.data import Dataset, SplitName
@@ -16,7 +16,9 @@ from compressctl.measure.artifact import Subject
 from compressctl.measure.crash import with_node
 from compressctl.measure.fidelity_limits import strict_checks
 from compressctl.measure.results import BackendResult, BudgetCheck
+from compressctl.pipeline.lock import add_decided
 from compressctl.pipeline.measure_level import MeasureLevel
+from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step
 from compressctl.pipeline.workspace import Workspace, in_float32, open_backend
 from compressctl.recipe.order import export_options
@@ -34,6 +36,7 @@ class Delivery:
     """records, results, budget: the run's, which grow here. between: what stages before the last made, to be measured too.
 
     judged_on: the split whose samples files are scored and compared on. is_strict: whether outputs that are far from the original's, or were not compared, count as a missed budget.
+    decided: Artifact.decided by backend, which grows here.
     """
 
     workspace: Workspace
@@ -44,6 +47,7 @@ class Delivery:
     measure_level: MeasureLevel
     is_strict: bool
     judged_on: SplitName = "test"
+    decided: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def all(self, model: OnnxModel) -> None:
         """Every deliverable of the recipe, and its budget. Raises what failed after the others were measured."""
@@ -59,6 +63,7 @@ class Delivery:
                 self.results.append(self._deliver(name, model, dataset))
             except CompressctlError as error:
                 failures[name] = error
+        self._write_decided()
         if self.results:
             self._compare_deliverables(model)
             if self.measure_level is MeasureLevel.UNTIMED:
@@ -87,6 +92,7 @@ class Delivery:
             # The last stage makes the file that is handed over, so that it stands for it.
             last = next((record.id for record in reversed(self.records) if record.use != "lower"), "handed over")
             made = backend.build(model, target, root)
+            self.decided[name] = made.decided
             made = replace(made, notes=(*made.notes, *opset_note(source, made)))
             compressed = Subject(last, made, replace(model, signature=called_signature(model.signature, target)))
             bundles = self._bundles(target, source, model)
@@ -99,6 +105,13 @@ class Delivery:
                 raise with_node(error, compressed.artifact, target, given) from error
             found = self._packed(found, compressed.artifact) if self.workspace.recipe.pack else found
             return found if bundles is None else self._with_bundle(found, bundles, target, dataset)
+
+    def _write_decided(self) -> None:
+        """What a clock decided while files were written, so that the lock and the pinned recipe make the same ones."""
+        folder, decided = self.workspace.folder, {name: options for name, options in self.decided.items() if options}
+        if decided:
+            add_decided(folder / "recipe.lock.yaml", decided)
+            write_pinned(folder, self.workspace.recipe, self.records, decided)
 
     def _bundles(self, target: Target, source: OnnxModel, model: OnnxModel) -> Bundles | None:
         """Written before anything is measured: what cannot be served is known at once."""

@@ -10,6 +10,7 @@ from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import write_whole
 from compressctl.pipeline.plan import Plan, stage_seed, used_plugins
 from compressctl.recipe.as_yaml import as_yaml
+from compressctl.recipe.lock import read_lock
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.addressed import pinned
 from compressctl.sources.params import OnnxParams
@@ -32,6 +33,12 @@ def write_lock(path: Path, recipe: Recipe, plan: Plan, environment: Mapping[str,
         "environment": dict(environment),
     }
     write_whole(path, [as_yaml(for_others(lock)).encode()])
+
+
+def add_decided(path: Path, decided: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add to a run's lock what a clock decided while its files were written. decided: see Artifact.decided, by backend."""
+    if decided and path.is_file():
+        write_whole(path, [as_yaml({**read_lock(path), "decided": for_others(decided)}).encode()])
 
 
 def _pinned(recipe: Recipe) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
-"""recipe.pinned.yaml: the recipe with what its stages chose written out, so that it gives the same without a search."""
+"""recipe.pinned.yaml: the recipe with what its stages and a clock chose written out, so that it gives the same without a search."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,31 @@ from compressctl.core.model import StageRecord
 from compressctl.core.secrets import without_secrets
 from compressctl.core.whole_files import write_whole
 from compressctl.recipe.as_yaml import as_yaml
+from compressctl.recipe.lock import with_decided
 from compressctl.recipe.schema import Recipe
 
 NAME = "recipe.pinned.yaml"
 
 
-def write_pinned(folder: Path, recipe: Recipe, records: Sequence[StageRecord]) -> Path | None:
-    """Write it into the run's folder when a stage chose something that a recipe can say; None otherwise."""
+def write_pinned(
+    folder: Path, recipe: Recipe, records: Sequence[StageRecord], decided: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path | None:
+    """Write it into the run's folder when a stage or a backend chose something that a recipe can say; None otherwise.
+
+    decided: see Artifact.decided, by backend.
+    """
     pinned = {record.id: record.pinned for record in records if record.pinned is not None}
-    if not pinned:
+    if not pinned and not decided:
         return None
     stages = [
         _explicit(written, pinned.get(stage.id))
         for stage, written in zip(recipe.stages, recipe.resolved["stages"], strict=True)
     ]
-    text = as_yaml(without_secrets({**recipe.resolved, "stages": stages}))
+    resolved = with_decided({**recipe.resolved, "stages": stages}, decided or {})
+    text = as_yaml(without_secrets(resolved))
     path = folder / NAME
-    head = f"# What {', '.join(pinned)} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
+    chose = ", ".join((*pinned, *(f"a clock for {backend}" for backend in decided or {})))
+    head = f"# What {chose} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
     write_whole(path, [(head + text).encode()])
     return path
 

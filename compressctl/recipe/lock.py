@@ -25,13 +25,30 @@ _MAX_DEPTH = MAX_DEPTH + 5
 
 
 def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe, with its relative paths starting where they did, and the whole lock. Raises UsageError."""
+    """The recipe, with its relative paths starting where they did and what a clock decided, and the whole lock. Raises UsageError."""
     lock = read_lock(path)
+    content = with_decided(lock["recipe"], lock.get("decided") or {})
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "recipe.lock.yaml"
-        written.write_text(as_yaml(_at_home(lock["recipe"])), encoding="utf-8")
+        written.write_text(as_yaml(_at_home(content)), encoding="utf-8")
         recipe, _ = read(written)  # nobody wrote its old names by hand
     return replace(recipe, base=Path(_at_home(lock["base"]))), lock
+
+
+def with_decided(content: Mapping[str, Any], decided: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A resolved recipe whose exports say what a clock decided. decided: options by backend, as in Artifact.decided."""
+    entries = content.get("export") or []
+    if not decided or not isinstance(entries, list):
+        return dict(content)
+    return {
+        **content,
+        "export": [
+            {**entry, **decided.get(entry["backend"], {})}
+            if isinstance(entry, Mapping) and "backend" in entry
+            else entry
+            for entry in entries
+        ],
+    }
 
 
 def _at_home(value: Any) -> Any:
@@ -61,9 +78,18 @@ def read_lock(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a run's folder") from None
     except (yaml.YAMLError, ValueError, RecursionError):  # no text, an impossible date, brackets in brackets
         lock = None
-    if not isinstance(lock, dict) or not isinstance(lock.get("recipe"), dict) or not isinstance(lock.get("base"), str):
+    if (
+        not isinstance(lock, dict)
+        or not isinstance(lock.get("recipe"), dict)
+        or not isinstance(lock.get("base"), str)
+        or not _are_options(lock.get("decided", {}))
+    ):
         raise UsageError(f"{path} is not a lock file", hint="`compressctl apply` writes one into each run's folder")
     return lock
+
+
+def _are_options(decided: Any) -> bool:
+    return isinstance(decided, dict) and all(isinstance(options, dict) for options in decided.values())
 
 
 def _loaded(text: str) -> Any:

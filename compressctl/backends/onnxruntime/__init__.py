@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressctl.backends.specs import ONNXRUNTIME
 from compressctl.core.backend import Artifact, Availability, ExecutedNode, Session, StoredWeights
@@ -15,6 +15,8 @@ from compressctl.core.target import Target
 
 if TYPE_CHECKING:
     import onnx
+
+    from compressctl.backends.dialects.weight_only import Form
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 """Packages that bring the module `onnxruntime`; each runs graphs on the processor in the same way."""
@@ -58,7 +60,8 @@ class OnnxRuntime:
         proto, called = as_served(proto, model.signature, target)
         served = (*note(model, proto, target), *_libraries(proto))
         files = save_onnx(proto, folder)
-        return Artifact("onnxruntime", files[0], files, (*notes, *stored, *called, *served), opset=opset_of(proto))
+        said = (*notes, *stored, *called, *served)
+        return Artifact("onnxruntime", files[0], files, said, opset=opset_of(proto), decided=_decided(forms, target))
 
     def open(self, artifact: Artifact, target: Target) -> Session:
         """A session as for serving, on target.threads threads. See session.py."""
@@ -84,6 +87,13 @@ class OnnxRuntime:
 
 
 BACKEND = OnnxRuntime()
+
+
+def _decided(forms: Mapping[str, Form], target: Target) -> dict[str, Any]:
+    """The form of each product by its node, unless the recipe asks for one of all."""
+    asked = target.options.get("weight_form", "measured")
+    is_measured = asked == "measured" or isinstance(asked, Mapping)
+    return {"weight_form": {node: str(form) for node, form in sorted(forms.items())}} if forms and is_measured else {}
 
 
 def _libraries(proto: onnx.ModelProto) -> tuple[str, ...]:

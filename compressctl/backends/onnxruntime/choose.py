@@ -87,8 +87,12 @@ def choose_forms(
     chosen: dict[str, Form] = {}
     measured: dict[object, tuple[Form, str]] = {}
     notes: list[str] = []
+    given = options.weight_form if isinstance(options.weight_form, dict) else {}
     for name in recurrent:
         node, found = nodes[name]
+        if name in given and _takes(node, found, model.quant, Form(given[name])):
+            chosen[name] = Form(given[name])
+            continue
         chosen[name], words = _of_recurrent(node, found, model.quant, sizes.get(node.input[0]), target)
         notes.append(f"{name}: {words}")
     followers = followers or {}
@@ -102,8 +106,11 @@ def choose_forms(
             possible = [form for form in possible if form is not Form.AT_LOAD]
         if not possible:
             continue
-        if options.weight_form != "measured":
-            chosen[product.node] = _asked(options, possible)
+        if given.get(product.node) in possible:
+            chosen[product.node] = Form(given[product.node])
+            continue
+        if isinstance(options.weight_form, str) and options.weight_form != "measured":
+            chosen[product.node] = _asked(options.weight_form, possible, integers=options.integer_activations)
             continue
         rows = _rows(sizes.get(node.input[0]), target, is_timed=timed is not None)
         standing = _standing(node, found, model.quant.weights[product.weight])
@@ -123,12 +130,12 @@ def _of_recurrent(
     node: onnx.NodeProto, found: GraphIndex, plan: QuantPlan, given: Sequence[int | None] | None, target: Target
 ) -> tuple[Form, str]:
     """given: the sequence's shape, steps first; what is unknown counts 1."""
-    dims = {name: tuple(found.initializers[name].dims) for name in node.input[1:3] if name in found.initializers}
     stored = f"{node.op_type} weights are stored small and unpacked when the file is loaded"
     if node.op_type != "LSTM":
         return Form.AT_LOAD, f"{stored}: ONNX Runtime has no integer kernel for {node.op_type}"
-    if node.name not in plan.dynamic or len(dims) < 2 or lstm_scales(node, plan, dims) is None:
+    if not _takes(node, found, plan, Form.DYNAMIC):
         return Form.AT_LOAD, stored
+    dims = _dims(node, found)
     alone = _recurrent_alone(node, found, plan)
     sizes = [size or 1 for size in (given or (1, 1, 1))[:2]]
     x = np.random.default_rng(0).normal(0, 1, (*sizes, dims[node.input[1]][2])).astype(np.float32)
@@ -138,6 +145,20 @@ def _of_recurrent(
         best = Form.AT_LOAD
     speed = f"measured {plain / timed[best].seconds:.2f}x the speed of float weights at {sizes[0]} steps of {sizes[1]}"
     return best, f"LSTM written as DynamicQuantizeLSTM: {speed}" if best is Form.DYNAMIC else f"{stored}: {speed}"
+
+
+def _takes(node: onnx.NodeProto, found: GraphIndex, plan: QuantPlan, form: Form) -> bool:
+    """Whether a recurrent layer can be written in the form."""
+    if form is not Form.DYNAMIC:
+        return form is Form.AT_LOAD
+    dims = _dims(node, found)
+    is_planned = node.op_type == "LSTM" and node.name in plan.dynamic and len(dims) == 2
+    return is_planned and lstm_scales(node, plan, dims) is not None
+
+
+def _dims(node: onnx.NodeProto, found: GraphIndex) -> dict[str, tuple[int, ...]]:
+    """Of a recurrent layer's weights that are constants, by name."""
+    return {name: tuple(found.initializers[name].dims) for name in node.input[1:3] if name in found.initializers}
 
 
 def _recurrent_alone(node: onnx.NodeProto, found: GraphIndex, plan: QuantPlan) -> OnnxModel:
@@ -185,9 +206,8 @@ def _rows(shape: tuple[int | None, ...] | None, target: Target, *, is_timed: boo
     return target.batch_size * math.prod(size or 1 for size in shape[1:-1])
 
 
-def _asked(options: OnnxRuntimeParams, possible: list[Form]) -> Form:
-    integers = options.weight_form == "matmul_nbits" and options.integer_activations
-    wanted = Form.NBITS_INT8 if integers else Form(options.weight_form)
+def _asked(form: str, possible: list[Form], *, integers: bool) -> Form:
+    wanted = Form.NBITS_INT8 if form == "matmul_nbits" and integers else Form(form)
     return wanted if wanted in possible else possible[0]
 
 

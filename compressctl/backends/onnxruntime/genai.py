@@ -69,7 +69,10 @@ class OnnxRuntimeBundler:
 
 
 def _for_one_text(target: Target) -> Target:
-    return replace(target, batch_size=1, input_shapes={})
+    """Forms of single nodes are those of the plain file, which is called with more rows."""
+    asked = target.options.get("weight_form")
+    options = {**target.options, "weight_form": "measured"} if isinstance(asked, Mapping) else target.options
+    return replace(target, batch_size=1, input_shapes={}, options=options)
 
 
 def _decoder(plain: onnx.ModelProto, text: ServedText, *, is_float: bool) -> CachedDecoder:

@@ -32,7 +32,7 @@ from compressctl.techniques.factorize.params import (
 )
 from compressctl.techniques.factorize.svd import apply as svd
 from compressctl.techniques.factorize.tucker import apply as tucker
-from compressctl.training.supervision.params import SupervisedParams
+from compressctl.training.supervision.params import RecoveryParams
 
 PLAIN = {"whitening": False, "rank": RankRule(ratio=0.5)}
 STAGES: dict[str, Any] = {
@@ -360,7 +360,7 @@ def test_training_the_pieces_wins_back_accuracy(digits: Model) -> None:
     run = digits_context()
     assert run.score is not None
     scores = []
-    for finetune in (None, SupervisedParams(epochs=2, learning_rate=0.05, batch_size=32)):
+    for finetune in (None, RecoveryParams(epochs=2, learning_rate=0.05, batch_size=32)):
         result = tucker(digits, TuckerParams(rank=RankRule(ratio=0.5), finetune=finetune), run)
         scores.append(run.score(lower(result.model), "test"))
     assert scores[1] > scores[0] + 5
