@@ -32,18 +32,19 @@ _DISTILLED = "{use: distill.logits, epochs: 2, batch_size: 8, optimizer: adamw, 
 @dataclass(frozen=True)
 class Point:
     """stages: of a recipe of ours; builder: options of ONNX Runtime GenAI's; nncf: arguments of nncf.compress_weights. widths: bits of the
-    weights. train: windows that are learned, 0 for none."""
+    weights. train: windows that are learned, 0 for none. cache: element type of ONNX Runtime's keys and values."""
 
     widths: str
     stages: str | None = None
     builder: Sequence[str] = ()
     nncf: str | None = None
     train: int = 0
+    cache: str = "float32"
 
     @property
     def runtimes(self) -> tuple[str, ...]:
         if self.stages is not None:
-            return tuple(RUNTIMES)
+            return tuple(RUNTIMES) if self.cache == "float32" else ("onnxruntime",)
         return ("onnxruntime",) if self.builder else ("openvino",)
 
 
@@ -72,6 +73,7 @@ POINTS: dict[str, Point] = {
     "4 bits, down and value projections 8, gptq, symmetric": Point("4 and 8", _weights(4, "gptq", _SYMMETRIC + _WIDE)),
     "4 bits, head and embeddings 8, rtn, symmetric": Point("4 and 8", _weights(4, "rtn", _SYMMETRIC + _HEAD_8)),
     "4 bits, gptq, head and embeddings rtn, symmetric": Point("4", _weights(4, "gptq", _SYMMETRIC + _HEAD_NEAREST)),
+    "4 bits, rtn, symmetric, cache 8 bits": Point("4", _weights(4, "rtn", _SYMMETRIC), cache="int8"),
     **{f"mixed, {size} MB of weights": Point("4 and 8", _mixed(size)) for size in ("3.25", "3.78", "4.23")},
     "builder fp32": Point("float", builder=("-p", "fp32")),
     "builder int4": Point("4", builder=("-p", "int4")),
@@ -205,7 +207,7 @@ def _recipe(point: Point, model: Path, calibration: int) -> str:
         f"data: {{source: text, files: [{model}/train.txt], test_files: [{model}/valid.txt], tokenizer: {model}, window: 256, "
         f"bos_token: <s>, calibration: {calibration}, validation: 16, test: 8{f', train: {point.train}' if point.train else ''}}}\n"
         f"target: {{threads: 1}}\nstages: [{stages}]\n"
-        "export: [{backend: onnxruntime, bundle: genai}, {backend: openvino, bundle: genai}]\n"
+        f"export: [{{backend: onnxruntime, bundle: genai, kv_cache: {point.cache}}}, {{backend: openvino, bundle: genai}}]\n"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from compressctl.numerics.grid import Grid, row_chunks
+from compressctl.numerics.inverse_factor import inverse_factor
 
 _BLOCK = 128
 """Columns whose corrections are gathered before they reach the rest: the same result, in fewer passes over memory."""
@@ -58,7 +59,7 @@ def _prepared(hessian: np.ndarray, damping: float, *, act_order: bool) -> tuple[
     if not np.isfinite(hessian).all():
         raise ValueError("the Hessian holds NaN or infinity")
     order = np.argsort(-np.diag(hessian), kind="stable") if act_order else np.arange(len(hessian))
-    return order, _inverse_factor(hessian[np.ix_(order, order)].astype(np.float64), damping)
+    return order, _damped(hessian, damping, order)
 
 
 def _in_turn(
@@ -90,15 +91,14 @@ def output_error(weight: np.ndarray, other: np.ndarray, hessian: np.ndarray) -> 
     return total
 
 
-def _inverse_factor(hessian: np.ndarray, damping: float) -> np.ndarray:
-    """Upper Cholesky factor U of the damped Hessian's inverse, H^-1 = U^T U."""
-    silent = np.diag(hessian) <= 0
-    hessian[silent, silent] = 1.0
-    step = max(damping, 1e-6) * float(np.mean(np.diag(hessian)))
+def _damped(hessian: np.ndarray, damping: float, order: np.ndarray) -> np.ndarray:
+    """The factor of the inverse with as much damping as it takes. A column that was never anything but zero counts 1."""
+    seen = np.diag(hessian).astype(np.float64)
+    silent = np.where(seen <= 0, 1.0 - seen, 0.0)
+    step = max(damping, 1e-6) * float(np.mean(seen + silent))
     for _ in range(8):
         try:
-            damped = hessian + step * np.eye(len(hessian))
-            return np.linalg.cholesky(np.linalg.inv(damped)).T
+            return inverse_factor(hessian, silent + step, order)
         except np.linalg.LinAlgError:
             # Fewer samples than columns leave the Hessian singular up to rounding.
             step *= 10

@@ -10,6 +10,9 @@ import scipy.linalg
 DAMPING = 1e-6
 """Share of the mean input power that is added to every direction: inputs that calibration never saw stay defined."""
 
+_ROWS = 256
+"""Compared at a time."""
+
 
 @dataclass(frozen=True)
 class Decomposition:
@@ -31,16 +34,27 @@ def whitening(covariance: np.ndarray, damping: float = DAMPING) -> np.ndarray:
     Raises ValueError when it is not symmetric, or not positive semidefinite.
     """
     covariance = np.asarray(covariance, dtype=np.float64)
-    if not np.allclose(covariance, covariance.T, rtol=1e-6, atol=1e-9 * float(np.abs(covariance).max(initial=0.0))):
+    if not _is_symmetric(covariance):
         raise ValueError("a covariance is symmetric, and this one is not")
     power = float(np.trace(covariance)) / len(covariance)
     if power == 0.0:
         return np.eye(len(covariance))
-    try:
-        factor: np.ndarray = np.linalg.cholesky(covariance + damping * power * np.eye(len(covariance)))
-    except np.linalg.LinAlgError as error:
-        raise ValueError("the covariance is not positive semidefinite") from error
-    return factor
+    damped = covariance.copy()
+    damped[np.diag_indices(len(damped))] += damping * power
+    # LAPACK reads columns first: the transpose of a symmetric array is the same numbers where they lie.
+    upper, failed = scipy.linalg.lapack.dpotrf(damped.T, lower=0, clean=1, overwrite_a=1)
+    if failed:
+        raise ValueError("the covariance is not positive semidefinite")
+    return np.asarray(upper.T)
+
+
+def _is_symmetric(matrix: np.ndarray) -> bool:
+    """Up to rounding; some rows at a time."""
+    largest = max(float(matrix.max(initial=0.0)), -float(matrix.min(initial=0.0)))
+    return matrix.shape == matrix.T.shape and all(
+        np.allclose(matrix[start : start + _ROWS], matrix[:, start : start + _ROWS].T, rtol=1e-6, atol=1e-9 * largest)
+        for start in range(0, len(matrix), _ROWS)
+    )
 
 
 def decompose(weight: np.ndarray, factor: np.ndarray | None = None) -> Decomposition:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressctl.numerics.inverse_factor import inverse_factor
 from compressctl.numerics.masks import Block, block_means, n_of_m_mask, spread
 
 _WIDTH = 128
@@ -39,7 +40,7 @@ def sparsegpt(weight: np.ndarray, gram: np.ndarray, zeros: Zeros, damping: float
     out, positions, channels = weight.shape
     if gram.shape != (positions * channels,) * 2:
         raise ValueError(f"the gram matrix is {gram.shape}, the weight has {positions * channels} columns")
-    factor = _inverse_factor(gram, damping)
+    factor = _damped(gram, damping)
     values = weight.reshape(out, -1).astype(np.float64)
     chunks = list(_chunks(positions, channels, zeros.group))
     total, done, dropped = _units(out, chunks, zeros), 0, 0
@@ -53,7 +54,7 @@ def sparsegpt(weight: np.ndarray, gram: np.ndarray, zeros: Zeros, damping: float
     return values.reshape(weight.shape).astype(np.float32)
 
 
-def _inverse_factor(gram: np.ndarray, damping: float) -> np.ndarray:
+def _damped(gram: np.ndarray, damping: float) -> np.ndarray:
     """The upper triangular U with U^T U = H^-1: U_jj^2 is the first entry of the inverse of H restricted to columns from j on.
 
     An input that was never anything but zero gets next to no damping: its weights cost nothing and go first.
@@ -62,8 +63,7 @@ def _inverse_factor(gram: np.ndarray, damping: float) -> np.ndarray:
         raise ValueError("the gram matrix is not finite")
     seen = np.diag(gram).astype(np.float64)
     added = damping * float(seen.mean()) or 1.0
-    hessian = gram.astype(np.float64) + np.diag(np.where(seen > 0, added, added * 1e-9))
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(hessian)).T)
+    return inverse_factor(gram, np.where(seen > 0, added, added * 1e-9))
 
 
 def _chunks(positions: int, channels: int, group: int) -> Iterator[list[slice]]:

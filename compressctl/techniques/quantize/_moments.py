@@ -23,6 +23,9 @@ from compressctl.techniques.quantize._rows import input_rows, matrix_rows
 _MOST_ROWS = 4096
 """Of one tensor in one batch: positions of a large feature map repeat each other, so an even part of them will do."""
 
+_COLUMNS = 512
+"""Of a product of all columns with all, at a time: it is as large as the sum that it is added to."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -101,13 +104,16 @@ class _Sum:
         self._second, self._magnitude, self._rows = np.zeros((columns, columns)), np.zeros(columns), 0
 
     def add(self, rows: np.ndarray) -> None:
-        self._second += rows.T @ rows
+        for start in range(0, rows.shape[1], _COLUMNS):
+            self._second[start : start + _COLUMNS] += rows[:, start : start + _COLUMNS].T @ rows
         self._magnitude += np.abs(rows).sum(axis=0, dtype=np.float64)
         self._rows += len(rows)
 
     def moments(self) -> Moments:
+        """Once, in the memory of the sums."""
         count = max(self._rows, 1)
-        return Moments(self._second / count, self._magnitude / count, self._rows)
+        self._second /= count
+        return Moments(self._second, self._magnitude / count, self._rows)
 
 
 def _has_groups(node: onnx.NodeProto) -> bool:
