@@ -35,6 +35,7 @@ from compressctl.sources.load import load_dataset, load_model
 from compressctl.sources.params import BuiltinParams, DigitsParams
 from compressctl.techniques.finetune.finetune import apply as finetune
 from compressctl.techniques.finetune.params import FinetuneParams
+from compressctl.techniques.prune import _masking
 from compressctl.techniques.prune.params import UnstructuredParams
 from compressctl.techniques.prune.unstructured import apply
 from compressctl.techniques.quantize.params import StaticParams
@@ -181,6 +182,18 @@ def test_n_of_m_holds_along_input_channels(
     for name in model.sparse:
         groups = _channels_last_groups(_weights(model)[name], m)
         assert (np.count_nonzero(groups, axis=1) == n).all()
+
+
+def test_a_round_takes_no_more_layers_than_their_matrices_have_memory(
+    digits: Model, run: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if there were as many rounds as layers."""
+    wanted = _weights(apply(digits, UnstructuredParams(method="sparsegpt", rounds=1000), run).model)
+    together = _weights(apply(digits, UnstructuredParams(method="sparsegpt", rounds=1), run).model)
+    monkeypatch.setattr(_masking, "_GRAM_BYTES", 0)
+    found = _weights(apply(digits, UnstructuredParams(method="sparsegpt", rounds=1), run).model)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    assert any(not np.array_equal(found[name], together[name]) for name in wanted)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ Share = Callable[[float], float]
 """The share of zeros now, from a layer's share in the end."""
 
 _LARGEST_GRAM = 16_384
-"""Inputs of one output; the matrices of a wider layer take more than 6 GB while they are inverted."""
+"""Inputs of one output; the matrices of a wider layer take more than 4 GB while they are factorized."""
+_GRAM_BYTES = 2**29
+"""That the matrices of a round's layers may take together; one layer's may take more."""
 
 
 def choose(
@@ -105,12 +107,13 @@ def _cut_by_sparsegpt(
     network: Network, chosen: Sparsities, share: Share, params: UnstructuredParams, split: Split, run: RunContext
 ) -> list[str]:
     """In rounds, in the order of the layers: what enters the later ones comes from layers that are pruned already."""
-    names = [layer.name for layer in network.layers() if layer.name in chosen.pruned]
     unseen: list[str] = []
-    rounds = min(params.rounds, len(names))
-    for done, part in enumerate(np.array_split(names, rounds)):
-        layers = [layer for layer in network.layers() if layer.name in set(part)]
-        _check_sizes(layers)
+    wanted = [layer for layer in network.layers() if layer.name in chosen.pruned]
+    _check_sizes(wanted)
+    rounds = _rounds(wanted, params.rounds)
+    del wanted
+    for done, part in enumerate(rounds):
+        layers = [layer for layer in network.layers() if layer.name in part]
         seen = input_grams(network, layers, split, run.seed)
         for layer in layers:
             sparsity, grams = chosen.pruned[layer.name], seen.pop(layer.name, None)
@@ -122,8 +125,23 @@ def _cut_by_sparsegpt(
                 pruned = _sparsegpt(layer, grams.products, _zeros(sparsity, share), params.damping)
             mean = grams.mean if grams is not None and params.bias_correction else None
             _write(network, layer, pruned, mean)
-        run.events.progress("pruning", done + 1, rounds)
+        run.events.progress("pruning", done + 1, len(rounds))
     return unseen
+
+
+def _rounds(layers: Sequence[Layer], wanted: int) -> list[set[str]]:
+    """Names by round: as many rounds as are wanted, and more where the matrices of one would not fit in memory."""
+    rounds: list[set[str]] = []
+    for part in np.array_split(np.arange(len(layers)), min(wanted, len(layers))):
+        taken = _GRAM_BYTES
+        for layer in (layers[place] for place in part):
+            size = layer.outline.groups * 8 * layer.weight[0].size ** 2
+            if taken + size > _GRAM_BYTES:
+                rounds.append(set())
+                taken = 0
+            rounds[-1].add(layer.name)
+            taken += size
+    return rounds
 
 
 def _zeros(sparsity: Sparsity, share: Share) -> Zeros:

@@ -311,7 +311,7 @@ class UnstructuredParams(TechniqueParams):
         ge=1,
         le=10_000,
         description="sparsegpt: passes over the calibration data; in each the next layers are pruned, for inputs that come from "
-        "pruned layers. As many as there are layers is most exact",
+        "pruned layers. As many as there are layers is most exact; there are more where the matrices of one round take over 0.5 GB",
     )
     bias_correction: bool = Field(
         True, description="wanda and sparsegpt: shift biases by the mean of what the zeros take away from each output"
