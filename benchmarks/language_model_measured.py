@@ -127,8 +127,12 @@ def _with_empty_cache(folder: Path) -> Callable[[list[int]], np.ndarray]:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
-    empty = np.zeros((1, decoder["num_key_value_heads"], 0, decoder["head_size"]), np.float32)
-    caches = {value.name: empty for value in session.get_inputs() if value.name.startswith("past_key_values.")}
+    sizes = (1, decoder["num_key_value_heads"], 0, decoder["head_size"])
+    caches = {
+        value.name: np.zeros(sizes, np.int8 if value.type == "tensor(int8)" else np.float32)
+        for value in session.get_inputs()
+        if value.name.startswith("past_key_values.")
+    }
 
     def logits(tokens: list[int]) -> np.ndarray:
         given = {"input_ids": np.array([tokens], np.int64), "attention_mask": np.ones((1, len(tokens)), np.int64)}

@@ -14,7 +14,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.events import Events
 from compressctl.core.feeds import Feed, feeds
 from compressctl.core.model import Model, OnnxModel, Signature
-from compressctl.core.objects import as_objects
+from compressctl.core.objects import as_objects, joined
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec
 from compressctl.core.streaming import Unrolled, by_step, of_sequences
@@ -276,7 +276,7 @@ def _samples_first(array: np.ndarray, axis: int | None, feed: Feed) -> np.ndarra
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     present = [part for part in parts if part is not None]
-    return np.concatenate(present) if len(present) == len(parts) else None
+    return joined(present) if len(present) == len(parts) else None
 
 
 def score(predictions: Predictions, metric: MetricSpec, classes: Sequence[str] | None, split: SplitName) -> Score:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from compressctl.core.model import OnnxModel
 from compressctl.core.run_folder import below
 from compressctl.core.streaming import constants
 from compressctl.graph.cost import costs, total
+from compressctl.graph.weight_nodes import find_weighted, tied_weights
 from compressctl.measure.results import Measurement
 
 TRANSPORT_LEVEL = 9
@@ -46,7 +48,7 @@ def size(
         files=files,
         total_bytes=sum(files.values()),
         transport_bytes=sum(map(_compressed_bytes, artifact.files)),
-        parameters=sum(node.parameters for node in counted),
+        parameters=sum(node.parameters for node in counted) - _written_twice(model),
         macs=macs.exact,
         macs_at_least=macs.at_least,
         macs_unknown=dict(macs.unknown),
@@ -62,6 +64,14 @@ def size(
         speed=None,
         change=None,
     )
+
+
+def _written_twice(model: OnnxModel) -> int:
+    """Numbers of a product's weight that are an embedding's table too: the graph of a quantized one holds both, each lying its own way."""
+    graph = model.body.graph
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    tied = tied_weights(graph, find_weighted(graph))
+    return sum(sizes.get(weight, 0) for weight, table in tied.items() if weight != table)
 
 
 def integer_mac_share(nodes: Sequence[ExecutedNode]) -> tuple[float | None, dict[str, int]]:

@@ -29,7 +29,15 @@ from compressctl.pipeline.handed_model import model_digest, refuse_change
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.pinned import write_pinned
 from compressctl.pipeline.plan import Step, if_slower, stage_seed
-from compressctl.pipeline.preflight import SCORED_AT_ONCE, check_images, check_judge, check_splits, fly, unfit_for
+from compressctl.pipeline.preflight import (
+    SCORED_AT_ONCE,
+    beyond_positions,
+    check_images,
+    check_judge,
+    check_splits,
+    fly,
+    unfit_for,
+)
 from compressctl.pipeline.process_group import ProcessGroup, telling
 from compressctl.pipeline.stage_result import checked
 from compressctl.pipeline.unmatched import carried_out
@@ -65,6 +73,8 @@ class Executor:
             if self.workspace.recipe.image_steps is not None:
                 for words in image_steps_in_words(self.workspace.recipe.image_steps):
                     self.workspace.events.warn(words)
+            if (beyond := beyond_positions(self.workspace.recipe)) is not None:
+                self.workspace.events.warn(beyond)
             for stage in self._waiting() if data is not None else ():
                 assert data is not None
                 check_splits(stage.id, declared_needs(stage.params), data)

@@ -21,15 +21,14 @@ class MeasureLevel(StrEnum):
 
 def check_level(level: MeasureLevel, recipe: Recipe) -> None:
     """Raises UsageError where the budget limits what is not measured."""
-    if level is MeasureLevel.UNTIMED and recipe.budget.speedup is not None:
-        raise UsageError(
-            "budget.speedup limits what --measure untimed leaves out",
-            hint="measure quick or more, or leave the limit out with --unset budget.speedup",
-        )
+    if level is not MeasureLevel.UNTIMED:
+        return
     bundle = recipe.budget.bundle
     timed = ("memory", "first_token_ms", "tokens_per_second", "speedup")
-    if level is MeasureLevel.UNTIMED and (name := next((one for one in timed if getattr(bundle, one, None)), None)):
+    limits = ["budget.speedup"] if recipe.budget.speedup is not None else []
+    limits += [f"budget.bundle.{name}" for name in timed if getattr(bundle, name, None)]
+    if limits:
         raise UsageError(
-            f"budget.bundle.{name} limits what --measure untimed leaves out",
-            hint=f"measure quick or more, or leave the limit out with --unset budget.bundle.{name}",
+            f"{', '.join(limits)} limit{'s' if len(limits) == 1 else ''} what --measure untimed leaves out",
+            hint=f"measure quick or more, or leave out: {' '.join(f'--unset {name}' for name in limits)}",
         )

@@ -33,8 +33,9 @@ def write_pinned(
     resolved = with_decided({**recipe.resolved, "stages": stages}, decided or {})
     text = as_yaml(without_secrets(resolved))
     path = folder / NAME
-    chose = ", ".join((*pinned, *(f"a clock for {backend}" for backend in decided or {})))
-    head = f"# What {chose} chose, written out. Relative paths start from this file: put it beside the recipe.\n"
+    chose = [f"{', '.join(pinned)} chose"] if pinned else []
+    chose += [f"a clock chose for {', '.join(decided)}"] if decided else []
+    head = f"# What {' and what '.join(chose)}, written out. Relative paths start from this file: put it beside the recipe.\n"
     write_whole(path, [(head + text).encode()])
     return path
 

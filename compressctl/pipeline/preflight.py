@@ -19,7 +19,9 @@ from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.measure.samples import Samples
 from compressctl.measure.score import check_form, of_head, results, whole_samples
+from compressctl.recipe.schema import Recipe
 from compressctl.sources.called import scored_samples
+from compressctl.sources.params import HuggingFaceParams, TextParams
 
 SCORED_AT_ONCE = 64
 CALIBRATED_AT_ONCE = 16
@@ -58,6 +60,23 @@ def fly(model: Model, session: Session, samples: Samples, target: Target, data: 
         except CompressctlError as error:
             return Flight(error.message, _recorded(model, session, data))
     return Flight(notes=_recorded(model, session, data))
+
+
+def beyond_positions(recipe: Recipe) -> str | None:
+    """What is to be said of windows of text that are longer than the model's config knows positions for; None where they are not."""
+    if not isinstance(recipe.model.params, HuggingFaceParams) or recipe.data is None:
+        return None
+    if not isinstance(recipe.data.params, TextParams):
+        return None
+    from compressctl.sources.huggingface.text import known_positions
+
+    window, known = recipe.data.params.window, known_positions(recipe.model.params, recipe.base)
+    if known is None or window <= known:
+        return None
+    return (
+        f"data.window is {window:,} tokens, and the model's config knows {known:,} positions: what stands behind them is scored as the "
+        "model was not trained for; lower data.window"
+    )
 
 
 def check_images(signature: Signature, samples: Samples, targets: Sequence[Target]) -> None:

@@ -54,7 +54,9 @@ def for_folder(folder: Path, written_to: Path, data: Path | None) -> Starter:
         *target({}),
         *_stages(saved, config, task),
     ]
-    unsure = () if data is not None else (f"data: {wanted} is an example: name samples of your own",)
+    unsure: tuple[str, ...] = () if data is not None else (f"data: {wanted} is an example: name samples of your own",)
+    if any("tokenizer: " in line for line in lines) and not (folder / "tokenizer.json").is_file():
+        unsure += (f"data: {folder} has no tokenizer.json; name a folder that has the model's",)
     guessed = ("data: which columns are read is a guess",) if "csv" in suffixes else ()
     return Starter("\n".join(lines) + "\n", unsure + guessed)
 

@@ -102,7 +102,8 @@ def _windows(path: Path, tokenizer: Tokenizer, size: _Size) -> _Windows:
     tokens = tokenizer.running(text)
     if len(tokens) < size.taken:
         raise UsageError(
-            f"{path} holds {len(tokens)} tokens, fewer than a window of {size.taken}", hint="lower data.window"
+            f"{path} holds {len(tokens)} tokens, fewer than a window of {size.taken}",
+            hint="lower data.window, or name a file that holds more text",
         )
     return _Windows(tokens, np.arange(0, len(tokens) - size.taken + 1, size.stride))
 

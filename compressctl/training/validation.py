@@ -11,7 +11,7 @@ from torch import nn
 
 from compressctl.core.data import Split
 from compressctl.core.model import Signature
-from compressctl.core.objects import as_objects
+from compressctl.core.objects import as_objects, joined
 from compressctl.core.registry import load
 from compressctl.core.source import MetricSpec, SummedMetric, read_only
 from compressctl.core.tasks import Decode
@@ -66,7 +66,7 @@ class Validation:
         kept = [part for _, part in sorted(processes.gather(found), key=lambda part: part[0])]
         if isinstance(metric, SummedMetric):
             return float(metric.value(np.sum(kept, axis=0)))
-        outputs, labels = (np.concatenate([part[position] for part in kept]) for position in (0, 1))
+        outputs, labels = (joined([part[position] for part in kept]) for position in (0, 1))
         return self.metric.score(outputs, labels)
 
     def _results(self, network: nn.Module, batch: TensorBatch) -> np.ndarray:

@@ -122,6 +122,56 @@ def test_a_language_model_with_grouped_queries_goes_through_pruning_distillation
     assert (config["num_attention_heads"], config["num_key_value_heads"]) == (2, 1)
 
 
+TOKENS = """
+recipe: compressctl/v1
+name: tokens
+task: token-classification
+model: {source: huggingface, path: model}
+data:
+  source: jsonl
+  path: words.jsonl
+  label: tags
+  tokenize: {tokenizer: model, texts: [words]}
+  calibration: 8
+  validation: 300
+  test: 24
+stages:
+  - {use: distill.logits, epochs: 1, batch_size: 8}
+  - {use: quantize.dynamic, if_slower: keep}
+"""
+
+
+def test_labels_of_tokens_may_be_of_other_lengths_in_other_batches(tmp_path):
+    """Each text by itself where ranges are found while the file runs, 256 at a time before and after training: each padded to its own longest."""
+    saved("bert-tokens", tmp_path / "model")
+    random = np.random.default_rng(0)
+    # More texts of three words than a batch holds come first, so that batches differ in length.
+    lengths = [*[3] * 300, *random.integers(2, 9, 80)]
+    with (tmp_path / "words.jsonl").open("w") as file:
+        for length in lengths:
+            words = random.choice(WORDS, length)
+            file.write(json.dumps({"words": list(words), "tags": [int(word == "good") for word in words]}) + "\n")
+    report = _run(tmp_path, TOKENS)
+    (backend,) = report["backends"]
+    assert backend["compressed"]["score"]["metric"] == "token_f1"
+    assert backend["compressed"]["score"]["samples"] == 24
+    assert 0 <= report["stages"][0]["facts"]["after"]["agreement"] <= 100
+
+
+def test_windows_beyond_the_positions_that_the_model_knows_are_named(tmp_path):
+    saved("llama", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text()) | {"max_position_embeddings": 8}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "text.txt").write_text(" ".join(np.random.default_rng(0).choice(WORDS, 2000)))
+    recipe = LANGUAGE.replace(
+        "  - {use: prune.heads, keep: 0.5}\n  - {use: distill.logits, epochs: 1, batch_size: 16}\n", ""
+    )
+    report = _run(tmp_path, recipe)
+    assert any(
+        "data.window is 16 tokens, and the model's config knows 8 positions" in said for said in report["warnings"]
+    )
+
+
 def test_texts_are_as_large_as_what_is_said_of_each_token() -> None:
     """By which as many samples are compared when a network is exported as memory holds: one text of a large vocabulary here."""
     ids = TensorSpec("ids", "int64", ("batch", "sequence"))

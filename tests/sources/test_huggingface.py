@@ -186,7 +186,15 @@ BROKEN = {
         lambda f: edit(f, model_type="martian", auto_map={"AutoConfig": "c.C", "AutoModel": "m.M"}), {}, "never run here",
     ),
     "a pickle": (to_pickle, {}, "no safetensors"),
-    "weights cut off": (lambda f: (f / "model.safetensors").write_bytes(b"\x01"), {}, "cannot load"),
+    "weights cut off": (lambda f: (f / "model.safetensors").write_bytes(b"\x01"), {}, "cannot load.*model.safetensors is damaged"),
+    "the end of the weights cut off": (
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-8]), {}, "model.safetensors is damaged or cut short",
+    ),
+    "another network's widths": (
+        lambda f: edit(f, intermediate_size=48), {}, r"intermediate.dense.bias is \[\d+\] in the file and \[48\] by the config and \d+ more",
+    ),
+    "another network's layers": (lambda f: edit(f, num_hidden_layers=3), {}, "no weights for .*layer.2.* and 13 more, which its config.json asks for"),
+    "an activation that is none": (lambda f: edit(f, hidden_act="martian"), {}, "does not know 'martian'"),
     "a number that is none": (lambda f: edit(f, num_hidden_layers="three"), {}, "num_hidden_layers.*three"),
     "not trained for it": (lambda f: None, {"task": "question-answering"}, "no weights for qa_outputs"),
     "no saved task": (lambda f: edit(f, architectures=None), {}, "model.task"),

@@ -35,6 +35,7 @@ from compressctl.graph.projections import projections
 CONFIG = "genai_config.json"
 _MOST_CONFIG = 1 << 20
 _KIND = "decoder"
+_ROUNDED_CACHE = "its cache keeps keys and values in 8 bits (kv_cache: int8), scaled by the calibration texts: everything measured on it has that rounding in it"
 """GenAI's type of a model that is nothing but a decoder: https://github.com/microsoft/onnxruntime-genai, models/model_type.h."""
 
 
@@ -59,7 +60,8 @@ class OnnxRuntimeBundler:
         config = folder / CONFIG
         write_whole(config, [json.dumps(_config(decoder, target, text, model), indent=2).encode()])
         copied = [Path(shutil.copyfile(file, folder / file.name)) for file in text.files]
-        return Bundle("onnxruntime", folder, (*files, config, *copied), (*notes, *text.notes))
+        cache = (_ROUNDED_CACHE,) if target.options.get("kv_cache") == "int8" else ()
+        return Bundle("onnxruntime", folder, (*files, config, *copied), (*notes, *cache, *text.notes))
 
     def open(self, folder: Path, threads: int) -> OnnxRuntimeBundle:
         return OnnxRuntimeBundle(folder)

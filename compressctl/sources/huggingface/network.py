@@ -119,6 +119,7 @@ def _made(folder: Path, task: str, outputs: Sequence[str], seed: int) -> nn.Modu
     asked["experts_implementation"] = experts.IMPLEMENTATION
     experts.register()
     asked |= {"local_files_only": True, "trust_remote_code": False, "output_loading_info": True}
+    asked["ignore_mismatched_sizes"] = True  # they are refused by name below, which transformers prints elsewhere
     with torch.random.fork_rng(devices=[]), process_state_kept(), quiet(prints=True):
         torch.manual_seed(seed)
         try:
@@ -128,8 +129,8 @@ def _made(folder: Path, task: str, outputs: Sequence[str], seed: int) -> nn.Modu
             network, report = loader.from_pretrained(in_float32(folder), config=config, **asked)
         except Exception as error:  # of any kind, by what stands in the folder
             said = f"transformers cannot load {folder} for {task}"
-            words = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
-            raise refused_in(said, error) or UsageError(f"{said}: {words}", hint=_hint(folder)) from error
+            words, hint = _damaged(folder) or (_words(error), _hint(folder, error))
+            raise refused_in(said, error) or UsageError(f"{said}: {words}", hint=hint) from error
     _check_whole(report, folder, task)
     network.config.use_cache = False
     made: nn.Module = network
@@ -157,20 +158,66 @@ def _may_lack_pooler(loader: Any, config: Any) -> bool:
 
 
 def _check_whole(report: Any, folder: Path, task: str) -> None:
-    missing = sorted(report["missing_keys"])
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    """Raises UsageError for weights that the config asks for in another shape, or that the folder does not hold."""
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        name, held, wanted = mismatched[0]
         raise UsageError(
-            f"{folder} has no weights for {', '.join(missing[:3])}{more}: it was not trained for {task}",
-            hint="leave model.task out, or train the network for that task first",
+            f"{folder}: {CONFIG} describes another network than its weights are of: {name} is {list(held)} in the file and {list(wanted)} by the "
+            f"config{_and_more(mismatched, 1)}",
+            hint=f"mend {CONFIG} (sizes, heads, vocab_size), or save config and weights together again",
         )
+    missing = sorted(report["missing_keys"])
+    if not missing:
+        return
+    names = f"{', '.join(missing[:3])}{_and_more(missing, 3)}"
+    if task == _saved_for_or_none(folder):
+        raise UsageError(
+            f"{folder} has no weights for {names}, which its {CONFIG} asks for",
+            hint=f"a file of it may be missing, or {CONFIG} (num_hidden_layers, architectures) be another network's",
+        )
+    raise UsageError(
+        f"{folder} has no weights for {names}: it was not trained for {task}",
+        hint="leave model.task out, or train the network for that task first",
+    )
 
 
-def _hint(folder: Path) -> str:
+def _saved_for_or_none(folder: Path) -> str | None:
+    try:
+        return saved_for(folder)
+    except UsageError:
+        return None
+
+
+def _and_more(found: Sequence[object], named: int) -> str:
+    return f" and {len(found) - named} more" if len(found) > named else ""
+
+
+def _damaged(folder: Path) -> tuple[str, str] | None:
+    """What is wrong with the first file of weights that safetensors cannot open, and what to do; None where all open."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "np"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{path.name} is damaged or cut short ({_words(error)})", "copy or download that file again"
+    return None
+
+
+def _words(error: Exception) -> str:
+    words = " ".join(str(error).split())[:_LONGEST]
+    return f"it does not know {words}" if isinstance(error, KeyError) else words or type(error).__name__
+
+
+def _hint(folder: Path, error: Exception) -> str:
     if "auto_map" in read_object(folder / CONFIG):
         return "it needs code that comes with it, which is never run here; write a function that makes the network, and `source: python`"
     if not any(folder.glob("*.safetensors")):
         return "it holds no safetensors; load it where you trust it and call save_pretrained, which writes them"
+    if isinstance(error, KeyError):
+        return f"look for it in {CONFIG}: this version of transformers has nothing of that name"
     return "check that the folder is complete and that this version of transformers knows the architecture"
 
 

@@ -38,7 +38,7 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
         said = generation.get(f"{kind}_token_id", config.get(f"{kind}_token_id"))
         return named.get(kind) if said is None else said
 
-    length: Any = next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
+    length: Any = known_positions(params, base)
     if length is None or length < 2:
         raise UsageError(f"{folder / CONFIG} does not say how long a text may be", hint=f"add {_LENGTHS[0]}")
     window = _window(config)
@@ -71,6 +71,12 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
         window,
         notes,
     )
+
+
+def known_positions(params: HuggingFaceParams, base: Path) -> int | None:
+    """Tokens of the longest text that the folder's config knows positions for; None where it does not say."""
+    config = read_object(find(params, base) / CONFIG)
+    return next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
 
 
 def _window(config: Mapping[str, Any]) -> int | None:
