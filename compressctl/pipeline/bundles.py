@@ -27,6 +27,8 @@ from compressctl.recipe.order import export_options
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.fingerprint import existing_folder
 
+_WITHOUT = "leave `bundle` out of its export: the plain file is written and measured all the same"
+
 
 @dataclass(frozen=True)
 class Bundles:
@@ -84,9 +86,11 @@ def check_network(workspace: Workspace, model: OnnxModel) -> None:
             error.message = f"{entry.backend}: {error.message}"
             failures.append(error)
     if len(failures) == 1:
+        failures[0].hint = failures[0].hint or _WITHOUT
         raise failures[0]
     if failures:
-        raise StageError("\n".join(["no bundle can be written of this network:", *(f"   {one}" for one in failures)]))
+        words = ["no bundle can be written of this network:", *(f"   {one}" for one in failures)]
+        raise StageError("\n".join(words), hint=_WITHOUT)
 
 
 def write_bundles(workspace: Workspace, target: Target, source: OnnxModel, model: OnnxModel) -> Bundles:

@@ -21,6 +21,8 @@ from compressctl.training.objective import Objective
 from compressctl.training.params import AdaptableParams, Lora
 from compressctl.training.supervision.teacher import CachedTeacher
 
+_SHOWN = 3
+
 
 def train_adaptable(
     model: TorchModel,
@@ -101,7 +103,10 @@ def _facts(
 
 def _in_words(facts: Mapping[str, Any]) -> str:
     trained, whole = facts["trained_parameters"], facts["parameters"]
-    return (
+    said = (
         f"{trained:,} parameters are trained, in adapters of rank {facts['rank']} beside {len(facts['layers'])} layers; "
         f"the network's {whole:,} are frozen ({trained / max(whole, 1):.2%})"
     )
+    left_out = [f"{path or 'the network'} ({why})" for path, why in facts["left_out"].items()]
+    more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+    return f"{said}; left out: {', '.join(left_out[:_SHOWN])}{more}" if left_out else said
