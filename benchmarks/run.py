@@ -95,6 +95,7 @@ BENCHMARKS = {
     "train_lm": Benchmark(["benchmarks/train_lm.py"], (DATA,)),
     "third_party": Benchmark(["benchmarks/third_party.py"]),
     "minilm": Benchmark(["benchmarks/minilm.py"], (DATA, MINILM)),
+    "minilm_folder": Benchmark(["benchmarks/minilm_folder.py"], (DATA, MINILM)),
     "third_party_onnx": Benchmark(["benchmarks/third_party_onnx.py"]),
     "tasks_detection": Benchmark(["benchmarks/tasks.py", "detection"]),
     "tasks_segmentation": Benchmark(["benchmarks/tasks.py", "segmentation"]),
