@@ -172,10 +172,12 @@ def _timed(runtime: str, folders: list[str], windows: np.ndarray, rounds: int) -
     """(bundles, rounds, 3) seconds: first token of 32, a token while decoding 64, first token of 128. A first round goes unseen."""
     sessions = [_opened(runtime, Path(folder)) for folder in folders]
     taken = np.zeros((len(sessions), rounds + 1, 3))
+    order = np.random.default_rng(0)
     for round_ in range(rounds + 1):
         window = windows[round_ % len(windows)].tolist()
-        order = range(len(sessions))
-        for position in order if round_ % 2 else reversed(order):
+        for position in order.permutation(
+            len(sessions)
+        ):  # none always after the same one, which leaves the caches as it needs them
             short = sessions[position].generate(window[:_SHORT], _DECODED)
             long = sessions[position].generate(window[:_LONG], 1)
             taken[position, round_] = short.first_seconds, short.rest_seconds / (_DECODED - 1), long.first_seconds

@@ -139,6 +139,14 @@ def test_onnxruntime_multiplies_with_the_stored_codes_whatever_the_form(tmp_path
         assert BACKEND.weights(artifact)[0].elements == K * N
 
 
+def test_what_shall_stay_small_is_not_unpacked_at_load_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "_interleaved", lambda calls: [*[100.0] * (len(calls) - 1), 1.0])
+    quant, _ = _blocked(_weight(), 4, 32, asymmetric=False)
+    model = _model(quant, _weight())
+    assert choose_forms(model, Target("onnxruntime"))[0] == {"product": Form.AT_LOAD}
+    assert choose_forms(model, Target("onnxruntime"), stays_small=True)[0] != {"product": Form.AT_LOAD}
+
+
 def test_the_form_is_chosen_by_measurement_and_said() -> None:
     quant, _ = _blocked(_weight(), 8, 32, asymmetric=False)
     rounded, notes = choose_forms(_model(quant, _weight()), Target("onnxruntime"))

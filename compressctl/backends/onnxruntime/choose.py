@@ -66,11 +66,12 @@ Their definitions are the same in every opset that is written."""
 
 
 def choose_forms(
-    model: OnnxModel, target: Target, followers: Mapping[str, str] | None = None
+    model: OnnxModel, target: Target, followers: Mapping[str, str] | None = None, *, stays_small: bool = False
 ) -> tuple[dict[str, Form], tuple[str, ...]]:
     """Form by node, and what was measured, in words. Products alike are measured once. Empty without such layers.
 
-    followers: products that take the form of another, which stores its weight alike, and are not measured.
+    followers: products that take the form of another, which stores its weight alike, and are not measured. stays_small: leave out the form
+    that takes float's memory once it is loaded wherever a kernel computes with the codes, as where what is served must fit.
     """
     options = OnnxRuntimeParams.model_validate_json(json.dumps(dict(target.options)))
     products = weight_only_products(model.body.graph, without_dynamic(model.quant, target))
@@ -102,7 +103,7 @@ def choose_forms(
         node, found = nodes[product.node]
         columns = found.initializers[product.weight].dims
         possible = forms(product, columns[-1] if product.transposed else columns[0], target)
-        if product.weight in tied:
+        if product.weight in tied or (stays_small and any(form.is_packed for form in possible)):
             possible = [form for form in possible if form is not Form.AT_LOAD]
         if not possible:
             continue

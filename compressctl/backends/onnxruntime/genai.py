@@ -52,7 +52,7 @@ class OnnxRuntimeBundler:
         """How products with quantized weights are written is measured for one token, as decoding has them."""
         one = _for_one_text(target)
         model = with_plain_attention(model)
-        forms, notes = choose_forms(model, one, _as_queries(model))
+        forms, notes = choose_forms(model, one, _as_queries(model), stays_small=True)
         decoder = _decoder(to_onnx(model, one, forms), text, is_float=model.quant is None)
         if target.options.get("kv_cache") == "int8":
             store_in_8_bits(decoder, text.texts)
