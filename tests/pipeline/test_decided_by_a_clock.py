@@ -1,5 +1,6 @@
 """What a clock decides while a file is written stands in the lock and in the pinned recipe, and is not decided anew."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def test_nodes_that_the_recipe_does_not_name_are_measured(tmp_path: Path, monkey
     content["export"] = [{"backend": "onnxruntime", "weight_form": {"another": "qdq"}}]
     compressctl.apply(content, output=tmp_path / "out", measure="untimed", cache=False)
     assert "MatMulNBits" in operators(tmp_path / "out")
+    (part,) = json.loads((tmp_path / "out" / "report.json").read_text())["backends"]
+    assert any("weight_form names another (qdq), which the file does not hold so" in note for note in part["notes"])
 
 
 @pytest.mark.parametrize("decided", ["[1]", "text", "{onnxruntime: 3}", "{onnxruntime: {weight_form: {a: fast}}}"])

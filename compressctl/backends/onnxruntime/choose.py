@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -79,8 +79,9 @@ def choose_forms(
     recurrent = [
         name for name, (node, _) in nodes.items() if node.op_type in RECURRENT and _is_planned(node, model.quant)
     ]
+    given = options.weight_form if isinstance(options.weight_form, dict) else {}
     if not products and not recurrent:
-        return {}, ()
+        return {}, tuple(_unmet(given, {}))
     assert model.quant is not None
     timed = _of_this_graph(target.input_shapes, model)
     sizes = shapes(model.body, inputs=timed)
@@ -88,7 +89,6 @@ def choose_forms(
     chosen: dict[str, Form] = {}
     measured: dict[object, tuple[Form, str]] = {}
     notes: list[str] = []
-    given = options.weight_form if isinstance(options.weight_form, dict) else {}
     for name in recurrent:
         node, found = nodes[name]
         if name in given and _takes(node, found, model.quant, Form(given[name])):
@@ -120,7 +120,18 @@ def choose_forms(
             measured[key] = _fastest(standing, possible, rows, target, options.integer_activations)
         chosen[product.node] = measured[key][0]
     chosen |= {node: chosen[other] for node, other in followers.items() if other in chosen}
-    return chosen, (*notes, *(words for _, words in measured.values()))
+    return chosen, (*notes, *(words for _, words in measured.values()), *_unmet(given, chosen))
+
+
+def _unmet(given: Mapping[str, str], chosen: Mapping[str, Form]) -> Iterator[str]:
+    """In words, the nodes that a recipe gives a form which they did not get."""
+    left = [f"{name} ({form})" for name, form in given.items() if chosen.get(name) != form]
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        yield (
+            f"weight_form names {', '.join(left[:3])}{more}, which the file does not hold so: no such node has quantized weights alone, or it cannot be "
+            "written in that form"
+        )
 
 
 def _is_planned(node: onnx.NodeProto, plan: QuantPlan | None) -> bool:
