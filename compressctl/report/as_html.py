@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ def render(report: Report) -> str:
         most_rows=_MOST_ROWS // (2 * max(1, len(report.backends))),
         name=lambda text: shortened(text, _LONGEST_NAME),
         recipe=as_yaml(report.recipe),
-        compact=_compact,
+        compact=partial(tables.compact, longest=_LONGEST_FACT),
         style=page_part("report.css"),
         script=script,
         script_hash=script_hash(script),
@@ -102,11 +101,6 @@ def _nodes(nodes: Sequence[ExecutedNode], most: int) -> list[tuple[int, Executed
     numbered = list(enumerate(nodes, 1))
     chosen = sorted(numbered, key=lambda entry: (entry[1].rule is None, -(entry[1].macs or 0), entry[0]))[:most]
     return sorted(chosen, key=lambda entry: entry[0])
-
-
-def _compact(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_FACT else f"{text[:_LONGEST_FACT]}… (whole in report.json)"
 
 
 def _group_rows(groups: Groups) -> list[list[Any]]:

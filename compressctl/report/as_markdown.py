@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from compressctl.core.legible import shortened
 from compressctl.report import bundles, decoded, fidelity, sentences
 from compressctl.report.document import Report
@@ -14,6 +12,7 @@ from compressctl.report.tables import (
     WATERFALL_HEAD,
     budget_title,
     budget_words,
+    compact,
     comparison,
     islands,
     node_macs,
@@ -21,6 +20,9 @@ from compressctl.report.tables import (
     points,
     waterfall,
 )
+
+_LONGEST_FACTS = 270
+"""Characters of what a stage found, so that the hint to the whole stays within a cell."""
 
 
 def render(report: Report) -> str:
@@ -67,7 +69,7 @@ def render(report: Report) -> str:
                 stage.id,
                 stage.use,
                 "from the cache" if stage.cached else f"{stage.seconds:.1f} s",
-                json.dumps(stage.facts, default=str),
+                compact(stage.facts, _LONGEST_FACTS),
             ]
             for stage in report.stages
         ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from compressctl.core.backend import ExecutedNode
 from compressctl.core.count import Count, nodes
@@ -24,6 +26,12 @@ class Row:
     before: str
     after: str
     change: str
+
+
+def compact(value: Any, longest: int) -> str:
+    """A fact on one line; of one that is too long, where the whole stands."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= longest else f"{text[:longest]}… (whole in report.json)"
 
 
 def comparison(part: BackendResult, report: Report) -> list[Row]:

@@ -368,6 +368,14 @@ def test_hostile_names_are_text_in_markdown(recipe: Any, tmp_path: Path) -> None
     assert all(row.replace("\\|", "").count("|") in (3, 5, 7) for row in rows)
 
 
+def test_facts_too_long_for_a_cell_say_where_they_stand_whole(recipe: Any, tmp_path: Path) -> None:
+    report = from_result(_result(recipe, tmp_path))
+    stage = report.stages[0].model_copy(update={"facts": {"left_out": ["layer" * 20] * 20}})
+    rows = as_markdown.render(report.model_copy(update={"stages": (stage,)})).splitlines()
+    (row,) = [row for row in rows if "layerlayer" in row]
+    assert row.endswith("(whole in report.json) |")
+
+
 def test_hostile_names_are_text_on_the_console(recipe: Any, tmp_path: Path) -> None:
     assert "[red]" in _shown(from_result(_result(recipe, tmp_path)))
 
