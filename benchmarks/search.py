@@ -2,13 +2,14 @@
 
 python benchmarks/search.py strangers     six published files without labels, one command and a folder of samples each
 python benchmarks/search.py resnet20      ResNet-20 beside the recipe that people made for it
+python benchmarks/search.py efficientnet  EfficientNet-Lite0 without training, beside the searches of ONNX Runtime's tools, NNCF and Olive
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("strangers", "resnet20")
+PARTS = ("strangers", "resnet20", "efficientnet")
 
 
 def main() -> int:
