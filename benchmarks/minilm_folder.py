@@ -61,7 +61,9 @@ def _files(runs: Path) -> dict[str, Path]:
         output = runs / Path(recipe).stem
         if not (output / "report.json").is_file():
             command = [sys.executable, "-m", "compressctl.cli.main", "apply", str(ROOT / "recipes" / recipe)]
-            subprocess.run([*command, "--output", str(output), "--measure", "untimed", "--unset", "budget"], check=False)
+            subprocess.run(
+                [*command, "--output", str(output), "--measure", "untimed", "--unset", "budget"], check=False
+            )
         exported = output / "artifacts" / "onnxruntime"
         files.setdefault("float", exported / "baseline" / "model.onnx")
         files[f"compressctl, {name}"] = exported / "model.onnx"
