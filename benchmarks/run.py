@@ -117,6 +117,7 @@ BENCHMARKS = {
     "packed": Benchmark(["benchmarks/packed.py"]),
     "kmeans": Benchmark(["benchmarks/kmeans.py", "--rounds", "3"]),
     "share_depthwise": Benchmark(["benchmarks/share_depthwise.py", EFFICIENTNET], (IMAGENET,), (EFFICIENTNET,)),
+    "few_samples": Benchmark(["benchmarks/few_samples.py"], (IMAGENET,), (EFFICIENTNET,), minutes=True),
     "portable_onnx": Benchmark(["benchmarks/portable_onnx.py", EFFICIENTNET], (), (EFFICIENTNET,)),
 }
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from compressctl.core.data import Split
 from compressctl.layers.layer import Layer
-from compressctl.layers.network import Network, split_batches
+from compressctl.layers.network import Inputs, Network, split_batches
+from compressctl.numerics.second_moments import SecondMoments, samples_of
 
 ROWS = 4096
 """Inputs of one layer that one batch contributes to its statistics: some ten thousand over a usual calibration split."""
@@ -29,8 +30,8 @@ class Moments:
 
 @dataclass(frozen=True)
 class Grams:
-    """mean: of what each weight multiplies, in the weight's shape. products: the sum of x x^T over the layer's inputs,
-    (groups, columns, columns); columns are kernel position, then input channel."""
+    """mean: of what each weight multiplies, in the weight's shape. products: the mean of x x^T over the layer's inputs, as more samples are
+    expected to show it (`SecondMoments`), (groups, columns, columns); columns are kernel position, then input channel."""
 
     mean: np.ndarray
     products: np.ndarray
@@ -40,26 +41,32 @@ def input_moments(
     network: Network, layers: Sequence[Layer], split: Split, seed: int, rows_per_batch: int = ROWS
 ) -> dict[str, Moments]:
     """By layer; layers whose inputs cannot be seen are missing."""
+    squares: dict[str, np.ndarray | float] = {}
 
-    def squares(layer: Layer, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(np.square(rows, dtype=np.float64).sum(axis=0))
+    def add(layer: Layer, rows: np.ndarray, _: np.ndarray) -> None:
+        squares[layer.name] = squares.get(layer.name, 0.0) + np.square(rows, dtype=np.float64).sum(axis=0)
 
-    found = _summed(network, layers, split, squares, seed, rows_per_batch)
-    return {layer.name: Moments(mean, per_output(total, layer), count) for layer, mean, total, count in found}
+    return {
+        layer.name: Moments(mean, per_output(np.asarray(squares[layer.name]), layer), count)
+        for layer, mean, count in _seen(network, layers, split, add, seed, rows_per_batch)
+    }
 
 
 def input_grams(
     network: Network, layers: Sequence[Layer], split: Split, seed: int, rows_per_batch: int = ROWS
 ) -> dict[str, Grams]:
     """By layer; layers whose inputs cannot be seen are missing."""
+    products: dict[str, SecondMoments] = {}
 
-    def products(layer: Layer, rows: np.ndarray) -> np.ndarray:
+    def add(layer: Layer, rows: np.ndarray, samples: np.ndarray) -> None:
         groups = layer.outline.groups
         split_up = rows.reshape(*rows.shape[:2], groups, -1).transpose(2, 0, 1, 3).reshape(groups, len(rows), -1)
-        return np.asarray((split_up.transpose(0, 2, 1) @ split_up).astype(np.float64))
+        products.setdefault(layer.name, SecondMoments(split_up.shape[2], groups)).add(split_up, samples)
 
-    found = _summed(network, layers, split, products, seed, rows_per_batch)
-    return {layer.name: Grams(mean, total) for layer, mean, total, _ in found}
+    return {
+        layer.name: Grams(mean, products.pop(layer.name).matrices())
+        for layer, mean, _ in _seen(network, layers, split, add, seed, rows_per_batch)
+    }
 
 
 def hold_mean_output(network: Network, layer: Layer, weight: np.ndarray, mean_input: np.ndarray) -> None:
@@ -78,30 +85,40 @@ def per_output(values: np.ndarray, layer: Layer) -> np.ndarray:
     return np.repeat(by_group, len(layer.weight) // groups, axis=0).reshape(layer.weight.shape)
 
 
-def _summed(
+def _seen(
     network: Network,
     layers: Sequence[Layer],
     split: Split,
-    of: Callable[[Layer, np.ndarray], np.ndarray],
+    add: Callable[[Layer, np.ndarray, np.ndarray], None],
     seed: int,
     rows_per_batch: int,
-) -> list[tuple[Layer, np.ndarray, np.ndarray, int]]:
-    """Of each layer that was seen, over at most so many rows of its inputs per batch, drawn evenly: their mean in the weight's shape,
-    the sum of what `of` makes of them, and how many they were."""
+) -> list[tuple[Layer, np.ndarray, int]]:
+    """Of each layer that was seen, over at most so many rows of its inputs per batch, drawn evenly: their mean in the weight's shape, and how
+    many they were. add: gets each layer's rows, and which of the batch's samples each is of."""
     rng = np.random.default_rng(seed)
     by_name = {layer.name: layer for layer in layers}
-    sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
+    sums: dict[str, tuple[np.ndarray | float, int]] = {}
+    batch, samples = 1, np.zeros(0, np.int64)
+
+    def batches() -> Iterator[Inputs]:
+        nonlocal batch
+        for inputs in split_batches(split, network.signature, network.batch_size):
+            batch = next((len(array) for array in inputs.values() if array.ndim), 1)
+            yield inputs
 
     def pick(count: int) -> np.ndarray:
-        if count <= rows_per_batch:
-            return np.arange(count)
-        return np.sort(rng.choice(count, rows_per_batch, replace=False))
+        nonlocal samples
+        every = count <= rows_per_batch
+        found = np.arange(count) if every else np.sort(rng.choice(count, rows_per_batch, replace=False))
+        samples = samples_of(found, count, batch)
+        return found
 
     def see(name: str, inputs: np.ndarray) -> None:
         rows = by_name[name].outline.rows(inputs, pick)
-        total, others, count = sums.get(name, (0.0, 0.0, 0))
-        sums[name] = total + rows.sum(axis=0, dtype=np.float64), others + of(by_name[name], rows), count + len(rows)
+        total, count = sums.get(name, (0.0, 0))
+        sums[name] = total + rows.sum(axis=0, dtype=np.float64), count + len(rows)
+        add(by_name[name], rows, samples)
 
-    network.watch(list(by_name), split_batches(split, network.signature, network.batch_size), see)
+    network.watch(list(by_name), batches(), see)
     found = [(layer, *sums[layer.name]) for layer in layers if layer.name in sums]
-    return [(layer, per_output(total / count, layer), others, count) for layer, total, others, count in found]
+    return [(layer, per_output(np.asarray(total / count), layer), count) for layer, total, count in found]

@@ -130,7 +130,7 @@ def said(tables: Tables, found: Search, point: Point | None) -> list[str]:
         "adds to the latter."
     )
     lines = [
-        f"{len(tables.layers)} layers on {tables.samples} calibration samples. {timed}",
+        f"{len(tables.layers)} layers on {tables.samples} {tables.split} samples. {timed}",
         f"`far alone`: {tables.distance}, with that layer alone changed. Files that were planned add them up, scaled to what was measured.",
         *tables.left_out[:SHOWN],
         *([f"and {len(tables.left_out) - SHOWN} more in {TABLES}"] if len(tables.left_out) > SHOWN else []),

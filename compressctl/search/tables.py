@@ -9,7 +9,7 @@ from pydantic import Field
 from compressctl.core.target import Profile
 from compressctl.measure.results import Result
 
-TABLES_VERSION = "1.1"
+TABLES_VERSION = "1.2"
 
 Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank", "shared"]
 Width = Literal["float", "int8", "int4", "weights8", "weights4"]
@@ -76,7 +76,11 @@ class Tables(Result):
     schema_version: str = TABLES_VERSION
     key: str = Field(description="of everything that decides them")
     distance: str = Field(description="what tells outputs apart; empty where nothing was compared")
-    samples: int = Field(description="calibration samples by which distances were measured")
+    samples: int = Field(description="by which distances were measured")
+    split: Literal["validation", "calibration"] = Field(
+        "calibration",
+        description="that those are of: calibration where there is no other; what was fitted to them looks better there (1.2)",
+    )
     target: TimedTarget | None = Field(None, description="what was timed (1.1)")
     float_ms: Milliseconds | None = Field(
         None, description="of one call of the float file, in the same rounds as the next"

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressctl.numerics.covariance import Covariance
 from compressctl.numerics.low_rank import (
     decompose,
     dropped_shares,
@@ -110,12 +109,3 @@ def test_the_lost_share_falls_from_1_to_0_with_rank(values: list[float]) -> None
     assert np.all(np.diff(lost) <= 0)
     assert lost[-1] == 0
     assert lost[0] == pytest.approx(1.0 if np.sum(np.square(values)) else 0.0)
-
-
-def test_a_covariance_adds_up_over_batches() -> None:
-    inputs = _inputs(6, samples=50).T
-    found = Covariance(6)
-    found.add(inputs[:20])
-    found.add(inputs[20:])
-    np.testing.assert_allclose(found.matrix, inputs.T @ inputs)
-    assert found.rows == 50

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,12 +13,12 @@ from compressctl.core.feeds import feeds
 from compressctl.core.technique import RunContext
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, Network
-from compressctl.numerics.covariance import Covariance, evenly
 from compressctl.numerics.low_rank import whitening
+from compressctl.numerics.second_moments import SecondMoments, evenly, samples_of
 from compressctl.techniques.factorize._split import Split
 
 _MOST_BYTES = 2**30
-"""Of covariances in memory at once; layers beyond it wait for another pass over the calibration data."""
+"""Of moments in memory at once; layers beyond it wait for another pass over the calibration data."""
 
 _ROWS_PER_ELEMENT = 64
 """Input vectors that are looked at for each of their elements: more would not move a singular value by a percent."""
@@ -43,7 +42,7 @@ class Way:
 
     @property
     def size(self) -> int:
-        """Elements of the vectors whose covariance is wanted."""
+        """Elements of the vectors whose moments are wanted."""
         return self.looked_through.parameters // self.looked_through.shape[0]
 
     @property
@@ -70,7 +69,7 @@ def decomposed(network: Network, ways: Sequence[Way], run: RunContext, damping: 
 
 
 def _groups(ways: Sequence[Way]) -> Iterator[list[Way]]:
-    """Ways whose covariances fit into memory together."""
+    """Ways whose moments fit into memory together."""
     group: list[Way] = []
     size = 0
     for way in ways:
@@ -87,7 +86,7 @@ def _groups(ways: Sequence[Way]) -> Iterator[list[Way]]:
 def _factors(network: Network, ways: Sequence[Way], run: RunContext, damping: float) -> list[np.ndarray | None]:
     assert run.data is not None, "the plan gives calibration data to a technique that needs it"
     split = run.data.split("calibration")
-    covariances = [Covariance(way.size) for way in ways]
+    moments = [SecondMoments(way.size) for way in ways]
     total, batch, seen = len(split), 0, 0
 
     def batches() -> Iterator[Inputs]:
@@ -99,11 +98,26 @@ def _factors(network: Network, ways: Sequence[Way], run: RunContext, damping: fl
             run.events.progress("looking at the inputs of layers", min(seen, total), total)
 
     def see(name: str, inputs: np.ndarray) -> None:
-        for way, covariance in zip(ways, covariances, strict=True):
+        for way, seen_of in zip(ways, moments, strict=True):
             if way.layer.name == name:
                 share = max(_LEAST_ROWS, _ROWS_PER_ELEMENT * way.size) * batch / (total * way.layer.calls)
-                rows = way.looked_through.rows(inputs, partial(evenly, most=math.ceil(share)))
-                covariance.add(rows.swapaxes(1, 2).reshape(len(rows), -1))
+                picked = _Picked(math.ceil(share), batch)
+                rows = way.looked_through.rows(inputs, picked)
+                seen_of.add(rows.swapaxes(1, 2).reshape(len(rows), -1).astype(np.float64), picked.samples)
 
     network.watch(list(dict.fromkeys(way.layer.name for way in ways)), batches(), see)
-    return [whitening(covariance.matrix, damping) for covariance in covariances]
+    return [whitening(each.matrices()[0], damping) for each in moments]
+
+
+@dataclass
+class _Picked:
+    """An even part of a batch's vectors, and which of its samples each is of. most: how many vectors."""
+
+    most: int
+    batch: int
+    samples: np.ndarray | None = None
+
+    def __call__(self, count: int) -> np.ndarray:
+        found = evenly(count, self.most)
+        self.samples = samples_of(found, count, self.batch)
+        return found

@@ -102,7 +102,7 @@ class Shared(TechniqueParams):
         1e-6,
         gt=0,
         le=1,
-        description="of whitening: share of the mean input power that is added to every direction, against few samples",
+        description="of whitening: share of the mean input power that is added to every direction, so that those that no sample has stay defined",
     )
     skip_slower: bool = Field(
         True,
@@ -183,7 +183,7 @@ _DESTROYS = ("the factorized layers' weights: what training wanted of them, such
 
 SVD = TechniqueSpec(
     name="factorize.svd",
-    version=2,
+    version=3,
     summary="linear layers and convolutions as two thinner ones, by singular value decomposition",
     params=SvdParams,
     takes=_BOTH,
@@ -199,7 +199,7 @@ SVD = TechniqueSpec(
 
 TUCKER = TechniqueSpec(
     name="factorize.tucker",
-    version=2,
+    version=3,
     summary="convolutions as 1x1, kernel, 1x1 between few channels, by Tucker decomposition",
     params=TuckerParams,
     takes=_BOTH,
@@ -212,7 +212,7 @@ TUCKER = TechniqueSpec(
 
 CP = TechniqueSpec(
     name="factorize.cp",
-    version=2,
+    version=3,
     summary="convolutions as 1x1, depthwise, 1x1, by canonical polyadic decomposition",
     params=CpParams,
     takes=_BOTH,

@@ -409,7 +409,7 @@ def _schedules(params: UnstructuredParams) -> Iterator[Problem]:
 
 UNSTRUCTURED = TechniqueSpec(
     name="prune.unstructured",
-    version=3,
+    version=4,
     summary="weights become zero, singly, N of M, or in blocks; a smaller file for transport, rarely more speed",
     params=UnstructuredParams,
     takes=(Form.TORCH, Form.ONNX),

@@ -123,7 +123,7 @@ def _look(network: Network, settled: Settled, tensor: str, learned: Sequence[Sit
         for site in learned:
             shape = shapes[site.weight or ""]
             most = max(64, _ROWS_BYTES // (4 * (int(np.prod(shape)) // shape[site.weight_axis]) * batches))
-            pair = [np.array(input_rows(values, nodes[site.node], shape, inputs, most)) for values in both]
+            pair = [np.array(input_rows(values, nodes[site.node], shape, inputs, most).values) for values in both]
             rows[site.node].append((pair[0], pair[1]))
         means.add(both, samples)
     joined = {

@@ -17,19 +17,17 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.index import attribute
 from compressctl.graph.piecewise import Arrays, PiecewiseRun
 from compressctl.graph.weight_nodes import WeightNode
+from compressctl.numerics.second_moments import SecondMoments
 from compressctl.techniques.quantize._calibrate import batch_size, calibration_batches
-from compressctl.techniques.quantize._rows import input_rows, matrix_rows
+from compressctl.techniques.quantize._rows import Rows, input_rows, matrix_rows
 
 _MOST_ROWS = 4096
 """Of one tensor in one batch: positions of a large feature map repeat each other, so an even part of them will do."""
 
-_COLUMNS = 512
-"""Of a product of all columns with all, at a time: it is as large as the sum that it is added to."""
-
 
 @dataclass(frozen=True)
 class Moments:
-    """second: (columns, columns) float64, the mean of x x^T. magnitude: (columns,) float64, the mean of |x|. rows: how many."""
+    """second: (columns, columns) float64, the mean of x x^T as more samples are expected to show it (`SecondMoments`). magnitude: (columns,) float64, the mean of |x|. rows: how many."""
 
     second: np.ndarray
     magnitude: np.ndarray
@@ -61,12 +59,12 @@ class Walk:
         for inputs, values in self._look(model, list(dict.fromkeys(node.input for node in kept))):
             for node in {ways[node.node]: node for node in kept}.values():
                 rows = input_rows(values[node.input], made[node.node], weights[node.weight], inputs, _MOST_ROWS)
-                if not np.isfinite(rows).all():
+                if not np.isfinite(rows.values).all():
                     raise StageError(
                         f"tensor {node.input}: the values hold NaN or infinity on calibration data",
                         hint="check the data's scaling and the float model's outputs",
                     )
-                sums.setdefault(ways[node.node], _Sum(rows.shape[1])).add(rows)
+                sums.setdefault(ways[node.node], _Sum(rows.values.shape[1])).add(rows)
         found = {way: total.moments() for way, total in sums.items()}
         return {node.node: found[ways[node.node]] for node in kept}
 
@@ -94,26 +92,23 @@ def input_maxima(
     size = batch_size(split, signature, tapped.run)
     for inputs, _ in calibration_batches(split, signature, size, events, "finding outliers"):
         for tensor, values in tapped.run(inputs).items():
-            largest = np.abs(matrix_rows(values, inputs)).max(axis=0)
+            largest = np.abs(matrix_rows(values, inputs).values).max(axis=0)
             found[tensor] = np.maximum(found[tensor], largest) if tensor in found else largest
     return found
 
 
 class _Sum:
     def __init__(self, columns: int) -> None:
-        self._second, self._magnitude, self._rows = np.zeros((columns, columns)), np.zeros(columns), 0
+        self._second, self._magnitude, self._rows = SecondMoments(columns), np.zeros(columns), 0
 
-    def add(self, rows: np.ndarray) -> None:
-        for start in range(0, rows.shape[1], _COLUMNS):
-            self._second[start : start + _COLUMNS] += rows[:, start : start + _COLUMNS].T @ rows
-        self._magnitude += np.abs(rows).sum(axis=0, dtype=np.float64)
-        self._rows += len(rows)
+    def add(self, rows: Rows) -> None:
+        self._second.add(rows.values, rows.samples)
+        self._magnitude += np.abs(rows.values).sum(axis=0, dtype=np.float64)
+        self._rows += len(rows.values)
 
     def moments(self) -> Moments:
         """Once, in the memory of the sums."""
-        count = max(self._rows, 1)
-        self._second /= count
-        return Moments(self._second, self._magnitude / count, self._rows)
+        return Moments(self._second.matrices()[0], self._magnitude / max(self._rows, 1), self._rows)
 
 
 def _has_groups(node: onnx.NodeProto) -> bool:

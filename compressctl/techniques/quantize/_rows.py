@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 
 from compressctl.layers.onnx_network import outline_of
+from compressctl.numerics.second_moments import samples_of
 
 MASK = "attention_mask"
 """The input by which language models are told which positions are padding; those say nothing about the data."""
 
 
+class Rows(NamedTuple):
+    """values: (rows, columns). samples: (rows,), which of the batch's samples each is of, rising."""
+
+    values: np.ndarray
+    samples: np.ndarray
+
+
 def input_rows(
     values: np.ndarray, node: onnx.NodeProto, weight: Sequence[int], inputs: Mapping[str, np.ndarray], most: int
-) -> np.ndarray:
-    """(rows, columns): every vector that a layer's weights are multiplied with, or an even part of about `most` of them.
+) -> Rows:
+    """Every vector that a layer's weights are multiplied with, or an even part of about `most` of them.
 
     values: what the node reads. weight: the weight's shape. inputs: the model's, among which MASK may be. Which rows are
     taken depends on shapes alone, so that two networks' rows of one batch belong together.
@@ -28,16 +37,25 @@ def input_rows(
 
     if node.op_type != "Conv":
         rows = matrix_rows(values, inputs)
-        return rows[evenly(len(rows))]
-    outline = outline_of(node, tuple(weight))
+        return Rows(*(part[evenly(len(rows.values))] for part in rows))
+    outline, samples = outline_of(node, tuple(weight)), np.zeros(0, np.int64)
+
+    def pick(count: int) -> np.ndarray:
+        nonlocal samples
+        found = np.arange(count)[evenly(count)]
+        samples = samples_of(found, count, len(values))
+        return found
+
     # Columns in the order of the weight's: channel, then kernel position.
-    patches = outline.rows(values, lambda count: np.arange(count)[evenly(count)]).swapaxes(1, 2)
-    return patches.reshape(len(patches), -1)
+    patches = outline.rows(values, pick).swapaxes(1, 2)
+    return Rows(patches.reshape(len(patches), -1), samples)
 
 
-def matrix_rows(values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(rows, channels): the vectors of a (..., channels) activation, without those of padding."""
+def matrix_rows(values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Rows:
+    """The vectors of a (..., channels) activation, without those of padding."""
     mask = inputs.get(MASK)
     if mask is not None and values.ndim == mask.ndim + 1 and values.shape[:-1] == mask.shape:
-        values = values[mask > 0]
-    return values.reshape(-1, values.shape[-1])
+        return Rows(values[mask > 0], np.nonzero(mask > 0)[0])
+    rows = values.reshape(-1, values.shape[-1])
+    batch = next((len(array) for array in inputs.values() if array.ndim), 1)
+    return Rows(rows, samples_of(np.arange(len(rows)), len(rows), batch))

@@ -264,7 +264,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=5,
+    version=6,
     summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
@@ -591,7 +591,7 @@ class MixedParams(TechniqueParams):
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=7,
+    version=8,
     summary="8 bits, 4 bits or float for each layer, of weights alone too, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,

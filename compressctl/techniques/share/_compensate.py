@@ -13,7 +13,7 @@ from compressctl.techniques.share._shared import Shared
 def compensate(weight: np.ndarray, found: Shared, grams: np.ndarray) -> Shared:
     """The same codebooks and scales with other codes, for a smaller error of the layer's outputs.
 
-    weight: (rows, columns). grams: (groups, columns, columns), sums of x x^T over the inputs of each group of rows. Weights that
+    weight: (rows, columns). grams: (groups, columns, columns), means of x x^T over the inputs of each group of rows. Weights that
     are zero stay so.
     """
     rows_per_group = len(weight) // len(grams)

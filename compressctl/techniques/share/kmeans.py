@@ -84,7 +84,7 @@ def shared_of(
 def inputs_of(
     network: Network, layers: Sequence[Layer], params: KmeansParams, run: RunContext
 ) -> tuple[dict[str, Moments], dict[str, np.ndarray]]:
-    """What enters each layer, where anything asks for it: moments, and (groups, columns, columns) sums of products."""
+    """What enters each layer, where anything asks for it: moments, and (groups, columns, columns) means of products."""
     if not (params.corrects_bias or params.compensate or params.importance == "activation"):
         return {}, {}
     split = run.data.split("calibration") if run.data is not None else None

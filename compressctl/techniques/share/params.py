@@ -167,7 +167,7 @@ class KmeansParams(TechniqueParams):
 
 KMEANS = TechniqueSpec(
     name="share.kmeans",
-    version=2,
+    version=3,
     summary="weights share few values by k-means; a much smaller file (storage: compressed), the same speed",
     params=KmeansParams,
     takes=(Form.TORCH, Form.ONNX),
