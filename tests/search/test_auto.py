@@ -77,6 +77,7 @@ def test_recorded_calls_are_enough_for_a_smaller_file_and_the_recipe_that_makes_
         for point in planned
     )
     tables = (shell.folder / "out" / "tables.json").read_bytes()
+    assert json.loads(tables)["split"] == "validation"  # nothing was fitted to these
     assert "stem (Conv" in shell.run("explain-search", "out").out
 
     before = journaled(shell, "out")

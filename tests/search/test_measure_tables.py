@@ -1,12 +1,13 @@
 """Tables say of every option what the stage does that a recipe asks for with it: bytes, and how far outputs move."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx.numpy_helper import to_array
-from support.digit_network import context, digits, fitted_network
+from support.digit_network import Samples, context, digits, fitted_network
 
 from compressctl.core.model import OnnxModel
 from compressctl.core.registry import load
@@ -112,6 +113,29 @@ def test_a_distance_of_shared_values_is_that_of_the_float_file_that_the_stage_ma
     assert one.distance["shared"] == pytest.approx(far, rel=0.3, abs=1e-6)
     assert one.distance["int8"] == option(tables, layer, "int8").distance["int8"]
     assert one.adds_ms == option(tables, layer, "int8").adds_ms
+
+
+def test_what_was_fitted_to_few_samples_is_told_apart_by_others(model: OnnxModel) -> None:
+    """Eight samples are fitted better than others; that is no gain."""
+    given = digits()
+    few = replace(
+        given,
+        splits={
+            **given.splits,
+            "calibration": Samples(*(part[:8] for part in vars(given.split("calibration")).values())),
+        },
+    )
+    run = context(few, model)
+
+    def far(judges: Samples | None) -> tuple[Tables, float]:
+        found = Measuring(model, run, None, SHARES, judges=judges).tables("key", 1000, {})
+        thin = [one for name in WIDE for one in _layer(found, name).options if one.rank is not None]
+        return found, sum(one.distance["low rank"] for one in thin)
+
+    by_others, by_themselves = far(few.split("validation")), far(None)
+    assert (by_others[0].split, by_others[0].samples) == ("validation", 256)
+    assert (by_themselves[0].split, by_themselves[0].samples) == ("calibration", 8)
+    assert by_others[1] > 1.1 * by_themselves[1]
 
 
 def test_shared_values_in_8_bits_are_few_in_the_file(tables: Tables, model: OnnxModel, run: RunContext) -> None:
