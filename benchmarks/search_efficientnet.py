@@ -30,6 +30,7 @@ from search_efficientnet_peers import MODEL
 from compressctl.backends import onnxruntime, openvino
 from compressctl.core.backend import Artifact
 from compressctl.core.data import Dataset
+from compressctl.core.errors import CompressctlError
 from compressctl.core.machine import this_machine
 from compressctl.core.target import Target
 from compressctl.measure.latency import compare, operating_point
@@ -100,6 +101,7 @@ def _runtime(runtime: str, recipe: Path, asked: argparse.Namespace) -> bool:
     for peer in PEERS[runtime]:
         theirs.update({f"{peer}, {name}": path for name, path in _peers(peer, runtime, recipe, folder, asked).items()})
     baseline = next(folder.glob(f"rebuilt/*/artifacts/{runtime}/baseline/model.*"))
+    theirs = {name: path for name, path in theirs.items() if _is_run(runtime, name, path)}
     files = {"float": baseline, **ours, **theirs}
     found = {one.name: one for one in _measured(runtime, files, recipe)}
     chosen = found.get(f"compressctl, {search['chosen']}")
@@ -125,7 +127,7 @@ def _front(search: dict[str, Any], recipe: Path, folder: Path) -> dict[str, Path
             continue
         output = folder / "rebuilt" / point["name"]
         if not (output / "report.json").is_file():
-            _run("apply", str(folder / "auto" / point["recipe_file"]), "--output", str(output), "--measure", "untimed", "--unset", "budget")  # fmt: skip
+            _run("apply", str(folder / "auto" / point["recipe_file"]), "--output", str(output), "--measure", "untimed")  # fmt: skip
         files = [path for path in (output / "artifacts" / runtime).glob("model.*") if path.suffix in (".onnx", ".xml")]
         if files:
             made[point["name"]] = files[0]
@@ -147,6 +149,16 @@ def _peers(peer: str, runtime: str, recipe: Path, folder: Path, asked: argparse.
             (output / "done").touch()
     suffix = ".onnx" if runtime == "onnxruntime" else ".xml"
     return {path.stem: path for path in sorted(output.glob(f"*{suffix}"))}
+
+
+def _is_run(runtime: str, name: str, path: Path) -> bool:
+    try:
+        session = BACKENDS[runtime].open(Artifact(runtime, path, _parts(path)), Target(runtime, threads=0))
+        session.run({"input": np.zeros((1, 3, 224, 224), np.float32)})
+    except CompressctlError as error:
+        print(f"left out, {runtime} does not run it: {name}: {error.message[:200]}")
+        return False
+    return True
 
 
 def _run(*arguments: str) -> None:
