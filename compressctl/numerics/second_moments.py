@@ -13,6 +13,9 @@ _FIRST_SAMPLES, _FIRST_ROWS = 32, 256
 _FEW = 8
 """Samples whose differences tell little: chance is taken to be at least this many, over the square of how many there are."""
 
+_TINY = 1e-30
+"""Columns that are usually smaller are taken to be of size 1: float32 has no numbers to divide them by."""
+
 _LEAST_SIZE = 0.1
 """Of the usual column's, that every column is taken to have at least while shares are told."""
 
@@ -63,7 +66,7 @@ class SecondMoments:
         size = np.sqrt(squares / max(rows, 1))
         usual = np.median(size, axis=2, keepdims=True)
         usual = np.where(usual > 0, usual, size.mean(axis=2, keepdims=True))
-        self._size = np.maximum(size, np.where(usual > 0, _LEAST_SIZE * usual, 1.0))
+        self._size = np.maximum(size, np.where(usual > _TINY, _LEAST_SIZE * usual, 1.0))
         for taken, ends in waiting:
             self._add(taken, ends)
 
