@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _COLUMNS = 512
@@ -11,7 +13,8 @@ _FIRST_SAMPLES, _FIRST_ROWS = 32, 256
 """Vectors wait until there are so many, or of so many samples, to tell columns' sizes."""
 
 _FEW = 8
-"""Samples whose differences tell little: chance is taken to be at least this many, over the square of how many there are."""
+"""Samples whose correlations tell little: these are taken to be chance by at least this many, over the square of how many samples there are.
+Not so of variances: a column of a thousand times the usual size is that in every sample."""
 
 _TINY = 1e-30
 """Columns that are usually smaller are taken to be of size 1: float32 has no numbers to divide them by."""
@@ -25,12 +28,12 @@ class SecondMoments:
 
     What is fitted to a few samples (a low rank, a rounding whose errors later weights make good) follows directions that only these have, and loses
     more in all others than nothing fitted would. So correlations shrink towards 0 and variances towards their median, each by the share that the
-    samples themselves tell: how much they differ from one another, beside how much there is. A sample
-    is one observation, however many places or tokens it has, since these are alike. The mean stays as it was seen.
+    samples themselves tell: how much they differ from one another, beside how much there is. A sample is one observation, however many places or
+    tokens it has, since these are alike. The mean stays as it was seen.
 
-    Sources: Schäfer and Strimmer 2005, A shrinkage approach to large-scale covariance matrix estimation, section 2.3 and table 2 (target D);
-    Opgen-Rhein and Strimmer 2007, Accurate ranking of differentially expressed genes by a distribution-free shrinkage approach, section 2
-    (variances); Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances (the mean that moves).
+    Sources: Schäfer and Strimmer 2005, A shrinkage approach to large-scale covariance matrix estimation, table 2 (target D); Opgen-Rhein and
+    Strimmer 2007, Accurate ranking of differentially expressed genes by a distribution-free shrinkage approach (variances); Chan, Golub and
+    LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances (the mean that moves).
     """
 
     def __init__(self, size: int, groups: int = 1) -> None:
@@ -111,7 +114,8 @@ class SecondMoments:
         found /= self._rows
         seen = np.diagonal(found).copy()
         off_diagonal = float(np.vdot(found, found) - np.vdot(seen, seen))
-        correlated = 1 - self._chance(float(between - fourth.sum()), off_diagonal, off_diagonal)
+        least = min(1.0, _FEW / self._samples**2)
+        correlated = 1 - max(least, self._chance(float(between - fourth.sum()), off_diagonal, off_diagonal))
         variances = seen * np.square(size)
         middle = float(np.median(variances)) or float(variances.mean())
         fourths = fourth * size**4
@@ -128,16 +132,31 @@ class SecondMoments:
     def _chance(self, of_samples: float, of_mean: float, differs: float) -> float:
         """How much of a mean's distance from its target is chance, 0 to 1. of_samples: the sum over samples of the squares of their parts of the mean.
         of_mean: of its own squares. differs: of those of its distance."""
-        least = min(1.0, _FEW / self._samples**2)
         if self._samples < 2 or differs <= 0:
-            return least
+            return 0.0
         chance = (self._samples * of_samples - of_mean) / (self._samples - 1)
-        return min(1.0, max(least, chance / differs))
+        return min(1.0, max(0.0, chance / differs))
 
 
 def _add_outer(matrix: np.ndarray, vector: np.ndarray, times: float) -> None:
     for start in range(0, len(vector), _COLUMNS):
         matrix[start : start + _COLUMNS] += times * np.outer(vector[start : start + _COLUMNS], vector)
+
+
+class Picked:
+    """A choice among the vectors of a batch, as `Outline.rows` asks for it, that tells afterwards which sample each is of.
+
+    choose: gets how many vectors there are, gives the places of those that are wanted, rising. batch: samples.
+    """
+
+    def __init__(self, choose: Callable[[int], np.ndarray], batch: int) -> None:
+        self._choose, self._batch = choose, batch
+        self.samples = np.zeros(0, np.int64)
+
+    def __call__(self, count: int) -> np.ndarray:
+        found = self._choose(count)
+        self.samples = samples_of(found, count, self._batch)
+        return found
 
 
 def samples_of(picked: np.ndarray, count: int, batch: int) -> np.ndarray:
