@@ -10,7 +10,7 @@ import numpy as np
 from compressctl.core.data import Split
 from compressctl.layers.layer import Layer
 from compressctl.layers.network import Inputs, Network, split_batches
-from compressctl.numerics.second_moments import SecondMoments, samples_of
+from compressctl.numerics.second_moments import Picked, SecondMoments
 
 ROWS = 4096
 """Inputs of one layer that one batch contributes to its statistics: some ten thousand over a usual calibration split."""
@@ -98,7 +98,7 @@ def _seen(
     rng = np.random.default_rng(seed)
     by_name = {layer.name: layer for layer in layers}
     sums: dict[str, tuple[np.ndarray | float, int]] = {}
-    batch, samples = 1, np.zeros(0, np.int64)
+    batch = 1
 
     def batches() -> Iterator[Inputs]:
         nonlocal batch
@@ -107,17 +107,16 @@ def _seen(
             yield inputs
 
     def pick(count: int) -> np.ndarray:
-        nonlocal samples
-        every = count <= rows_per_batch
-        found = np.arange(count) if every else np.sort(rng.choice(count, rows_per_batch, replace=False))
-        samples = samples_of(found, count, batch)
-        return found
+        if count <= rows_per_batch:
+            return np.arange(count)
+        return np.sort(rng.choice(count, rows_per_batch, replace=False))
 
     def see(name: str, inputs: np.ndarray) -> None:
-        rows = by_name[name].outline.rows(inputs, pick)
+        picked = Picked(pick, batch)
+        rows = by_name[name].outline.rows(inputs, picked)
         total, count = sums.get(name, (0.0, 0))
         sums[name] = total + rows.sum(axis=0, dtype=np.float64), count + len(rows)
-        add(by_name[name], rows, samples)
+        add(by_name[name], rows, picked.samples)
 
     network.watch(list(by_name), batches(), see)
     found = [(layer, *sums[layer.name]) for layer in layers if layer.name in sums]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from compressctl.core.technique import RunContext
 from compressctl.layers.layer import Layer, Outline
 from compressctl.layers.network import Inputs, Network
 from compressctl.numerics.low_rank import whitening
-from compressctl.numerics.second_moments import SecondMoments, evenly, samples_of
+from compressctl.numerics.second_moments import Picked, SecondMoments, evenly
 from compressctl.techniques.factorize._split import Split
 
 _MOST_BYTES = 2**30
@@ -101,23 +102,9 @@ def _factors(network: Network, ways: Sequence[Way], run: RunContext, damping: fl
         for way, seen_of in zip(ways, moments, strict=True):
             if way.layer.name == name:
                 share = max(_LEAST_ROWS, _ROWS_PER_ELEMENT * way.size) * batch / (total * way.layer.calls)
-                picked = _Picked(math.ceil(share), batch)
+                picked = Picked(partial(evenly, most=math.ceil(share)), batch)
                 rows = way.looked_through.rows(inputs, picked)
                 seen_of.add(rows.swapaxes(1, 2).reshape(len(rows), -1).astype(np.float64), picked.samples)
 
     network.watch(list(dict.fromkeys(way.layer.name for way in ways)), batches(), see)
     return [whitening(each.matrices()[0], damping) for each in moments]
-
-
-@dataclass
-class _Picked:
-    """An even part of a batch's vectors, and which of its samples each is of. most: how many vectors."""
-
-    most: int
-    batch: int
-    samples: np.ndarray | None = None
-
-    def __call__(self, count: int) -> np.ndarray:
-        found = evenly(count, self.most)
-        self.samples = samples_of(found, count, self.batch)
-        return found

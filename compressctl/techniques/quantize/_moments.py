@@ -27,7 +27,8 @@ _MOST_ROWS = 4096
 
 @dataclass(frozen=True)
 class Moments:
-    """second: (columns, columns) float64, the mean of x x^T as more samples are expected to show it (`SecondMoments`). magnitude: (columns,) float64, the mean of |x|. rows: how many."""
+    """second: (columns, columns) float64, the mean of x x^T as more samples are expected to show it (`SecondMoments`). magnitude: (columns,)
+    float64, the mean of |x|. rows: how many."""
 
     second: np.ndarray
     magnitude: np.ndarray

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from compressctl.layers.onnx_network import outline_of
-from compressctl.numerics.second_moments import samples_of
+from compressctl.numerics.second_moments import Picked, samples_of
 
 MASK = "attention_mask"
 """The input by which language models are told which positions are padding; those say nothing about the data."""
@@ -38,17 +38,10 @@ def input_rows(
     if node.op_type != "Conv":
         rows = matrix_rows(values, inputs)
         return Rows(*(part[evenly(len(rows.values))] for part in rows))
-    outline, samples = outline_of(node, tuple(weight)), np.zeros(0, np.int64)
-
-    def pick(count: int) -> np.ndarray:
-        nonlocal samples
-        found = np.arange(count)[evenly(count)]
-        samples = samples_of(found, count, len(values))
-        return found
-
+    picked = Picked(lambda count: np.arange(count)[evenly(count)], len(values))
     # Columns in the order of the weight's: channel, then kernel position.
-    patches = outline.rows(values, pick).swapaxes(1, 2)
-    return Rows(patches.reshape(len(patches), -1), samples)
+    patches = outline_of(node, tuple(weight)).rows(values, picked).swapaxes(1, 2)
+    return Rows(patches.reshape(len(patches), -1), picked.samples)
 
 
 def matrix_rows(values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> Rows:
