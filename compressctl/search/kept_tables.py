@@ -18,8 +18,8 @@ from compressctl.pipeline.executor import Executor
 from compressctl.search.evaluate import Bench
 from compressctl.search.measure_tables import STAGE, measure
 from compressctl.search.opened import opened
-from compressctl.search.tables import TABLES_VERSION, Tables
-from compressctl.search.width_tables import WIDTHS_VERSION, WidthTables
+from compressctl.search.tables import Tables
+from compressctl.search.width_tables import WidthTables
 
 TABLES, WIDTHS = "tables.json", "widths.json"
 _MOST_BYTES = 1 << 26
@@ -65,7 +65,7 @@ def _kept_or(
     recipe = bench.subject.recipe([STAGE])
     key = bench.key(recipe)
     known = read(bench.folder / file)
-    if known is not None and known.key == key:
+    if known is not None and known.key == key and known.schema_version == _version_of(type(known)):
         tell(f"what each layer costs and loses: from {file}")
         return known
     with opened(recipe, bench.cache, listeners) as executor:
@@ -80,20 +80,23 @@ def write_tables(found: Tables | WidthTables, path: Path) -> None:
 
 
 def read_table(path: Path) -> Tables | None:
-    """None where there is none, or one of another version, or what is there is damaged."""
-    return _read(path, Tables, TABLES_VERSION)
+    """None where there is none, or one of another major version, or what is there is damaged."""
+    return _read(path, Tables)
 
 
 def read_widths(path: Path) -> WidthTables | None:
     """As `read_table` does."""
-    return _read(path, WidthTables, WIDTHS_VERSION)
+    return _read(path, WidthTables)
 
 
-def _read(path: Path, kind: type[_Kept], version: str) -> _Kept | None:
+def _read(path: Path, kind: type[_Kept]) -> _Kept | None:
+    """Fields are only ever added within one major version."""
     try:
-        content = json.loads(read_regular(path, _MOST_BYTES))
-        if content["schema_version"] != version:
-            return None
-        return kind.model_validate(content)
+        found = kind.model_validate(json.loads(read_regular(path, _MOST_BYTES)))
     except (OSError, NotRegularError, UsageError, ValueError, LookupError, TypeError, ValidationError, RecursionError):
         return None
+    return found if found.schema_version.partition(".")[0] == _version_of(kind).partition(".")[0] else None
+
+
+def _version_of(kind: type[Tables] | type[WidthTables]) -> str:
+    return str(kind.model_fields["schema_version"].default)

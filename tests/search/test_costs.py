@@ -19,7 +19,7 @@ from compressctl.search.costs import Costs, read_costs
 from compressctl.search.document import OnTarget
 from compressctl.search.facts import Facts
 from compressctl.search.front import shortfalls, speed_of
-from compressctl.search.kept_tables import write_tables
+from compressctl.search.kept_tables import read_table, write_tables
 from compressctl.search.planned import Planner
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
@@ -140,6 +140,18 @@ def test_what_holds_no_tables_is_refused(tmp_path: Path, text: str | None) -> No
         (tmp_path / "t.json").write_text(text)
     with pytest.raises(UsageError, match="no table of layers"):
         read_costs(tmp_path / "t.json", TARGET)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_read"), [("1.0", True), ("1.1", True), ("0.9", False), ("2.0", False), ("", False)]
+)
+def test_tables_of_the_same_major_version_are_read(tmp_path: Path, version: str, is_read: bool) -> None:
+    """They may come from a device whose compressctl is older; what was judged by which samples was not told before 1.2."""
+    content = THERE.model_dump(mode="json", exclude={"split"}) | {"schema_version": version}
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    found = read_table(tmp_path / "t.json")
+    assert (found is not None) == is_read
+    assert found is None or (found.split, found.layers) == ("calibration", THERE.layers)
 
 
 @pytest.mark.slow
