@@ -202,7 +202,12 @@ def _scored(result: BundleResult, served: Sequence[_Served], texts: Texts, event
         one.model_copy(update={"perplexity": perplexity.value(np.array([loss, counted])), "scored_tokens": counted})
         for one, loss in zip((result.baseline, result.compressed), losses, strict=True)
     ]
-    found = {"divergence": max(divergence / counted, 0.0), "same_next": same / counted}
+    found = {
+        "divergence": max(divergence / counted, 0.0),
+        "same_next": same / counted,
+        "scored_texts": len(texts.samples),
+        "longest_text": max(len(tokens) for tokens, _ in texts.samples),
+    }
     return result.model_copy(update={"baseline": scored[0], "compressed": scored[1], **found})
 
 

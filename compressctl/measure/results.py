@@ -481,6 +481,10 @@ class BundleResult(Result):
         description="mean KL divergence of the next token's probabilities from the float bundle's, in nats a token",
     )
     same_next: float | None = Field(None, description="share of tokens at which both think the same next one likeliest")
+    scored_texts: int = Field(0, description="whose tokens perplexity and divergence count, each read by itself (1.11)")
+    longest_text: int = Field(
+        0, description="tokens of the longest of those, context that is not counted with them (1.11)"
+    )
     prompts: Literal["data", "random"] = Field("data", description="what was timed and continued")
     tasks: tuple[TaskScore, ...] = Field((), description="of lm-eval, where the recipe names some (1.10)")
     evaluator: str | None = Field(None, description="what scored the tasks, with its version (1.10)")

@@ -85,6 +85,11 @@ def sentences(part: BackendResult) -> list[str]:
 
 def _compared(found: BundleResult) -> list[str]:
     said = []
+    if found.scored_texts:
+        said.append(
+            f"Perplexity counts {found.compressed.scored_tokens:,} tokens of {found.scored_texts:,} texts of at most {found.longest_text:,}, "
+            "each read by itself."
+        )
     if found.divergence is not None and found.same_next is not None:
         said.append(
             f"Given the same text the likeliest next token is the float bundle's for {found.same_next:.2%}; KL divergence "

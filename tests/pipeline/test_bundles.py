@@ -114,6 +114,17 @@ def test_text_goes_in_and_comes_out(run: Path) -> None:
     assert isinstance(pipeline.generate(text, max_new_tokens=4), str)
 
 
+def test_products_of_16_bits_are_told_of(run: Path) -> None:
+    """OpenVINO GenAI computes in what the processor has, unless its caller asks for more."""
+    import openvino
+
+    has_short = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name() != "f32"
+    report = json.loads((run / "run/report.json").read_text())
+    notes = {part["backend"]: part["bundle"]["notes"] for part in report["backends"]}
+    assert any("INFERENCE_PRECISION_HINT=f32" in note for note in notes["openvino"]) == has_short
+    assert not any("INFERENCE_PRECISION_HINT" in note for note in notes["onnxruntime"])
+
+
 def test_writing_one_leaves_openvino_as_it_is(run: Path) -> None:
     """OpenVINO Tokenizers patches the classes below: what this process converted after that, others could not read."""
     import openvino
@@ -139,8 +150,11 @@ def test_the_report_says_what_the_bundle_is(run: Path, backend: str) -> None:
     # Keys and values, 32 x 32, are in the queries' product: a measurement of their own would be of what is not in the file.
     assert not any(note.startswith("32 x 32 ") for note in bundle["notes"])
     assert 0 < bundle["divergence"] < 1
+    windows, tokens = bundle["scored_texts"], bundle["compressed"]["scored_tokens"]
+    assert tokens <= windows * (bundle["longest_text"] - 1)
     page = (run / "run/report.html").read_text()
     assert "As a bundle for" in page
+    assert f"{tokens:,} tokens of {windows} texts of at most {bundle['longest_text']}, each read by itself." in page
     # A table that is the head too is one, whichever way its codes lie.
     assert part["compressed"]["parameters"] == part["baseline"]["parameters"]
     assert {check["name"]: check["holds"] for check in report["budget"]} == {

@@ -77,7 +77,7 @@ class OpenVinoBundler:
         files += [config, *(Path(shutil.copyfile(file, folder / file.name)) for file in text.files)]
         halved = ("scales of quantized weights are stored as float16 in the file",) if is_halved else ()
         cache = (_ROUNDED_CACHE,) if options.kv_cache == "int8" else ()
-        return Bundle("openvino", folder, tuple(files), (*halved, *cache, *text.notes))
+        return Bundle("openvino", folder, tuple(files), (*halved, *cache, *_short_products(), *text.notes))
 
     def open(self, folder: Path, threads: int) -> OpenVinoBundle:
         return OpenVinoBundle(folder, threads)
@@ -94,6 +94,20 @@ def _decoder(model: OnnxModel, target: Target, text: ServedText) -> CachedDecode
     decoder = with_cache(plain, ScaledDotProduct(), text.looked_at)
     prove(plain, decoder, text.vocabulary, text.context_length, is_float=model.quant is None)
     return decoder
+
+
+def _short_products() -> tuple[str, ...]:
+    """What the tool's defaults do on this processor. A model's file cannot ask for another precision, only who opens it."""
+    import openvino
+
+    name = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+    if name == "f32":
+        return ()
+    words = {"bf16": "bfloat16", "f16": "float16"}.get(name, name)
+    return (
+        f"on this processor OpenVINO GenAI computes in {words} what is not integer, in the float bundle too, unless who opens it asks for "
+        "INFERENCE_PRECISION_HINT=f32: perplexity, divergence, continuations and times have that in them",
+    )
 
 
 def _tokenizer(text: ServedText, folder: Path) -> list[Path]:
