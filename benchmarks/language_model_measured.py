@@ -100,7 +100,8 @@ def _opened(runtime: str, folder: Path) -> Any:
 def _score(runtime: str, name: str, folder: Path, windows: np.ndarray, scores: Path) -> None:
     """Mean loss and divergence from float of each window, in nats a token. The float bundle's probabilities stay beside them."""
     kept, float_file = scores / f"{name}.npz", scores / "float.npy"
-    if kept.is_file() and len(np.load(kept)["losses"]) == len(windows):
+    made = max(file.stat().st_mtime for file in folder.glob("*model*"))
+    if kept.is_file() and kept.stat().st_mtime > made and len(np.load(kept)["losses"]) == len(windows):
         return
     logits = _with_empty_cache(folder) if runtime == "onnxruntime" else _opened(runtime, folder).logits
     shape = (len(windows), _TAKEN, logits(windows[0].tolist()).shape[1])

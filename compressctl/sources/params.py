@@ -842,7 +842,7 @@ class HfDatasetParams(PixelParams):
 class TextParams(SourceParams):
     files: tuple[FilePath, ...] = Field(
         min_length=1,
-        description="UTF-8 texts, relative to the recipe; train, validation and calibration are blocks of each of them, in this order",
+        description="UTF-8 texts, relative to the recipe; train, validation and calibration are blocks from many places of each of them, which share no token",
     )
     test_files: tuple[FilePath, ...] | None = Field(
         None, min_length=1, description="other texts: the dataset's own test split"

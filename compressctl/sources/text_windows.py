@@ -1,8 +1,8 @@
-"""Running text in windows of tokens, for language models. Splits are blocks of text, so that no token is in two of them."""
+"""Running text in windows of tokens, for language models. See text_blocks for their splits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from compressctl.sources.addressed import local_file
 from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import source_fingerprint
 from compressctl.sources.params import TextParams
-from compressctl.sources.splits import Splits, check_apart, choose
+from compressctl.sources.splits import check_apart
+from compressctl.sources.text_blocks import dealt
 from compressctl.sources.tokenizing import Tokenizer, tokenizer_file, tokenizer_files
 
-VERSION = 1
+VERSION = 2
 
 _LARGEST = 1 << 32
 """Characters of one file, which are held in memory."""
@@ -38,7 +39,7 @@ def load(params: TextParams, sizes: SplitSizes, base: Path, seed: int) -> Datase
     size = _Size.of(params, tokenizer)
     parts = [_windows(path, tokenizer, size) for path in (*own, *others)]
     counts = [len(part.starts) for part in parts]
-    splits = _blocks(counts[: len(own)], sum(counts[len(own) :]), sizes, seed, size.overlapped)
+    splits = dealt(counts[: len(own)], counts[len(own) :], sizes, seed, size.overlapped)
     tokens = np.concatenate([part.tokens for part in parts])
     offsets = np.cumsum([0, *(len(part.tokens) for part in parts[:-1])])
     starts = np.concatenate([part.starts + offset for part, offset in zip(parts, offsets, strict=True)])
@@ -113,37 +114,3 @@ def _paths(params: TextParams, base: Path) -> tuple[list[Path], list[Path]]:
         [local_file(name, None, base, "the text") for name in params.files],
         [local_file(name, None, base, "the text") for name in params.test_files or ()],
     )
-
-
-def _blocks(counts: Sequence[int], own_test: int, sizes: SplitSizes, seed: int, overlapped: int) -> Splits:
-    """A block of each file for each split, in proportion: train first, then validation, calibration and test.
-
-    Between two blocks so many windows are left out that they share no token. `choose` says how many each split gets.
-    """
-    for gaps in range(4):
-        usable = [max(0, count - gaps * overlapped) for count in counts]
-        dealt = choose(sum(usable), sizes, seed, own_test=own_test)
-        own = [part[part < sum(usable)] for part in (dealt.train, dealt.validation, dealt.calibration, dealt.test)]
-        if sum(len(part) > 0 for part in own) <= gaps + 1:
-            break
-    blocks: list[list[np.ndarray]] = [[], [], [], []]
-    wanted = [len(part) for part in own]
-    for place, first in enumerate(np.cumsum([0, *counts[:-1]])):
-        for split, taken in enumerate(_share(wanted, usable[place], sum(usable[place:]))):
-            blocks[split].append(np.arange(first, first + taken))
-            wanted[split] -= taken
-            first += taken + overlapped if taken else 0
-    train, validation, calibration, test = map(np.concatenate, blocks)
-    from_test = [part[part >= sum(usable)] + sum(counts) - sum(usable) for part in (dealt.validation, dealt.test)]
-    return Splits(train, np.concatenate([validation, from_test[0]]), calibration, np.concatenate([test, from_test[1]]))
-
-
-def _share(wanted: Sequence[int], here: int, left: int) -> list[int]:
-    """How many windows of a file each split takes, of as many as are wanted of `left` in it and the files behind it: by largest remainders."""
-    if left == 0:
-        return [0] * len(wanted)
-    taken = [count * here // left for count in wanted]
-    more = -(-sum(wanted) * here // left) - sum(taken)
-    for split in sorted(range(len(wanted)), key=lambda split: -(wanted[split] * here % left))[:more]:
-        taken[split] += 1
-    return taken

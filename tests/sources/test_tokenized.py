@@ -4,15 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from compressctl.core.errors import UsageError
 from compressctl.core.source import SplitSizes
 from compressctl.sources import csv_table, jsonl, sentence_pairs, text_windows
 from compressctl.sources.params import CsvParams, JsonlParams, SentencePairsParams, TextParams
-from compressctl.sources.text_windows import _blocks
 
 pytest.importorskip("tokenizers")
 
@@ -244,36 +241,3 @@ def test_texts_that_cannot_be_windows_are_named(folder, fault):
     (folder / "t.txt").write_bytes(content)
     with pytest.raises(UsageError, match=message):
         windows(folder, files=["t.txt"], window=8, **fields)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    counts=st.lists(st.integers(0, 60), min_size=1, max_size=5),
-    overlapped=st.integers(0, 4),
-    shares=st.tuples(*[st.floats(0, 0.3)] * 3),
-    own_test=st.integers(0, 20),
-    most=st.none() | st.floats(0.1, 0.9),
-)
-def test_blocks_of_splits_share_no_window_and_stand_apart(counts, overlapped, shares, own_test, most):
-    fewest = sum(max(0, count - 3 * overlapped) for count in counts)
-    validation, calibration, test = shares
-    sizes = SplitSizes(validation=validation, calibration=calibration, test=None if own_test else test, train=most)
-    if fewest < 10:
-        return
-    splits = _blocks(counts, own_test, sizes, 0, overlapped)
-
-    file_of = np.repeat(np.arange(len(counts)), counts)
-    owner: dict[int, str] = {}
-    for name in ("train", "validation", "calibration", "test"):
-        for position in splits.of(name).tolist():
-            assert position not in owner
-            owner[position] = name
-    assert max(owner, default=0) < sum(counts) + own_test
-    for position, name in owner.items():
-        for near in range(position + 1, position + overlapped + 1):
-            is_one_text = position < sum(counts) and near < sum(counts) and file_of[position] == file_of[near]
-            assert not is_one_text or owner.get(near, name) == name
-    if own_test:
-        assert len(splits.test) == own_test
-    if most is None:
-        assert fewest + own_test <= len(owner) <= sum(counts) + own_test
