@@ -100,7 +100,7 @@ def _runtime(runtime: str, recipe: Path, asked: argparse.Namespace) -> bool:
     theirs = {}
     for peer in PEERS[runtime]:
         theirs.update({f"{peer}, {name}": path for name, path in _peers(peer, runtime, recipe, folder, asked).items()})
-    baseline = next(folder.glob(f"rebuilt/*/artifacts/{runtime}/baseline/model.*"))
+    baseline = next(path for path in folder.glob(f"rebuilt/*/artifacts/{runtime}/baseline/model.*") if _is_graph(path))
     theirs = {name: path for name, path in theirs.items() if _is_run(runtime, name, path)}
     files = {"float": baseline, **ours, **theirs}
     found = {one.name: one for one in _measured(runtime, files, recipe)}
@@ -128,7 +128,7 @@ def _front(search: dict[str, Any], recipe: Path, folder: Path) -> dict[str, Path
         output = folder / "rebuilt" / point["name"]
         if not (output / "report.json").is_file():
             _run("apply", str(folder / "auto" / point["recipe_file"]), "--output", str(output), "--measure", "untimed")  # fmt: skip
-        files = [path for path in (output / "artifacts" / runtime).glob("model.*") if path.suffix in (".onnx", ".xml")]
+        files = [path for path in (output / "artifacts" / runtime).glob("model.*") if _is_graph(path)]
         if files:
             made[point["name"]] = files[0]
     return made
@@ -149,6 +149,11 @@ def _peers(peer: str, runtime: str, recipe: Path, folder: Path, asked: argparse.
             (output / "done").touch()
     suffix = ".onnx" if runtime == "onnxruntime" else ".xml"
     return {path.stem: path for path in sorted(output.glob(f"*{suffix}"))}
+
+
+def _is_graph(path: Path) -> bool:
+    """Not the weights beside it."""
+    return path.suffix in (".onnx", ".xml")
 
 
 def _is_run(runtime: str, name: str, path: Path) -> bool:
