@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import ml_dtypes
@@ -11,17 +12,50 @@ import numpy as np
 from compressctl.core.quant import TensorQuant
 from compressctl.numerics.affine import along, dequantize, quantize
 
+_MOST_AT_ONCE = 1 << 20
+"""Numbers of a weight that are rounded at a time, each of which takes some more while it is."""
+
 
 def weight_codes(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
     """The codes of a weight, shape of values, dtype of the plan."""
-    scale, zero_point = spread(quant.scale, quant, values.shape), spread(quant.zero_point, quant, values.shape)
-    return quantize(values, scale, zero_point, quant.dtype, quant.quantized_min, quant.quantized_max)
+    codes = np.empty(values.shape, np.dtype(quant.dtype))
+    for place, part in _parts(values.shape, quant):
+        codes[place] = _codes(values[place], part)
+    return codes
 
 
 def weight_values(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
     """What the runtime computes with instead of values: float32, the same shape."""
+    found = np.empty(values.shape, np.float32)
+    for place, part in _parts(values.shape, quant):
+        scale, zero_point = (spread(each, part, values[place].shape) for each in (part.scale, part.zero_point))
+        found[place] = dequantize(_codes(values[place], part), scale, zero_point)
+    return found
+
+
+def _codes(values: np.ndarray, quant: TensorQuant) -> np.ndarray:
     scale, zero_point = spread(quant.scale, quant, values.shape), spread(quant.zero_point, quant, values.shape)
-    return dequantize(weight_codes(values, quant), scale, zero_point)
+    return quantize(values, scale, zero_point, quant.dtype, quant.quantized_min, quant.quantized_max)
+
+
+def _parts(shape: Sequence[int], quant: TensorQuant) -> Iterator[tuple[tuple[slice, ...], TensorQuant]]:
+    """Where each part of a large tensor lies, with its plan; blocks stay whole."""
+    size = math.prod(shape)
+    along_blocks = None if quant.block is None or quant.axis is None else quant.axis % len(shape)
+    among = [axis for axis in range(len(shape)) if axis != along_blocks]
+    if size <= _MOST_AT_ONCE or not among:
+        yield (), quant
+        return
+    axis = max(among, key=lambda axis: shape[axis])
+    step = max(1, _MOST_AT_ONCE * shape[axis] // size)
+    for start in range(0, shape[axis], step):
+        taken = slice(start, start + step)
+        if along_blocks is not None:
+            place = (slice(None),) * axis + (taken,)
+        else:
+            place = (taken,) if quant.axis is not None and quant.axis % len(shape) == axis else ()
+        scale, point = (part[place] if np.size(part) > 1 else part for part in (quant.scale, quant.zero_point))
+        yield (slice(None),) * axis + (taken,), replace(quant, scale=scale, zero_point=point)
 
 
 def dequantize_codes(codes: np.ndarray, quant: TensorQuant) -> np.ndarray:

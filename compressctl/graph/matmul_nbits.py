@@ -7,7 +7,6 @@ scales (N, blocks), zero points packed along the blocks and 2^(bits - 1) where t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx
@@ -58,7 +57,7 @@ def pack(values: np.ndarray, quant: TensorQuant) -> Packed:
     bits, block = bits_of(quant), packed_block(quant, values.shape[0])
     if bits is None or block is None:
         raise ValueError(f"{quant.dtype} in blocks of {quant.block} along axis {quant.axis} cannot be packed")
-    codes, scale, point = (part.T for part in _unsigned(values, quant, bits, np.s_[::block]))
+    codes, scale, point = (part.T for part in _unsigned(values, quant, bits, 0, block))
     filled = np.repeat(point, block, axis=1)
     filled[:, : codes.shape[1]] = codes
     return _packed(filled.reshape(*scale.shape, block), scale, point, bits, block)
@@ -73,17 +72,29 @@ def pack_table(values: np.ndarray, quant: TensorQuant, block: int) -> Packed:
     bits = bits_of(quant)
     if bits is None or values.shape[1] * bits % 8:
         raise ValueError(f"entries of {values.shape[1]} {quant.dtype} codes do not fill bytes")
-    return _packed(*_unsigned(values, quant, bits, np.s_[:, ::block]), bits, block)
+    return _packed(*_unsigned(values, quant, bits, 1, block), bits, block)
 
 
 def _unsigned(
-    values: np.ndarray, quant: TensorQuant, bits: int, blocks: Any
+    values: np.ndarray, quant: TensorQuant, bits: int, axis: int, block: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes of all values, and scale and zero point where each of the blocks begins; int32 codes from 0 on."""
-    shift = 0 if quant.dtype.startswith("u") else 1 << (bits - 1)
-    parts = (spread(part, quant, values.shape) for part in (quant.scale, quant.zero_point))
-    scale, point = (np.broadcast_to(part, values.shape)[blocks] for part in parts)
-    return weight_codes(values, quant).astype(np.int32) + shift, scale, point.astype(np.int32) + shift
+    """Codes of all values, and scale and zero point where each block along the axis begins; uint8 codes from 0 on."""
+    scale, point = (_at_blocks(part, quant, values.shape, axis, block) for part in (quant.scale, quant.zero_point))
+    return _from_zero(weight_codes(values, quant), bits), scale, _from_zero(point, bits)
+
+
+def _at_blocks(part: np.ndarray, quant: TensorQuant, shape: tuple[int, ...], axis: int, block: int) -> np.ndarray:
+    if quant.block is not None and quant.axis is not None and quant.axis % len(shape) == axis:
+        return np.take(part, np.arange(0, shape[axis], block) // quant.block, axis=axis)
+    whole = np.broadcast_to(spread(part, quant, shape), shape)
+    return whole[(slice(None),) * axis + (slice(None, None, block),)]
+
+
+def _from_zero(codes: np.ndarray, bits: int) -> np.ndarray:
+    """uint8. Signed codes are moved up by half of what there are."""
+    if np.dtype(codes.dtype).name.startswith("u"):
+        return codes.astype(np.uint8)
+    return codes.astype(np.int8).view(np.uint8) + np.uint8(1 << (bits - 1))
 
 
 def _packed(codes: np.ndarray, scale: np.ndarray, point: np.ndarray, bits: int, block: int) -> Packed:

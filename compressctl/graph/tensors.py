@@ -54,8 +54,12 @@ _PLAIN: Mapping[int, np.dtype] = {TensorProto.FLOAT: np.dtype("<f4"), TensorProt
 
 def from_array(values: np.ndarray, name: str | None = None) -> TensorProto:
     """A constant of these numbers. Large ones go to a file that lives as long as this process."""
-    tensor = numpy_helper.from_array(values, name)
-    _move_to_file(tensor)
+    if values.nbytes < LARGE or values.dtype.newbyteorder("=") != values.dtype or values.dtype.kind not in "fiub":
+        tensor = numpy_helper.from_array(values, name)  # 4-bit numbers, each in a byte here, are packed
+        _move_to_file(tensor)
+        return tensor
+    tensor = TensorProto(dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), name=name)
+    refer(tensor, _kept(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data), 0, values.nbytes)
     return tensor
 
 
@@ -210,7 +214,7 @@ def _stamp(file: Path) -> str:
     return ""
 
 
-def _kept(data: bytes) -> Path:
+def _kept(data: bytes | memoryview) -> Path:
     """A file of these bytes: one for all constants that are equal."""
     file = _folder() / hashlib.sha256(data).hexdigest()
     if not file.exists():

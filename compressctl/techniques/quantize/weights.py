@@ -175,6 +175,7 @@ def _with_awq_scales(
             scale, _ = awq_scale(matrices, seen.magnitude, seen.second, places)
             if scale is not None:
                 scales[tensor] = scale
+        del moments, seen
     return scale_inputs(body, scales, nodes)
 
 
@@ -216,6 +217,7 @@ def round_all(
         for node in part:
             if node.weight not in done:
                 round_with(node, moments.get(node.node))
+        del moments  # before the next part's are summed: of a wide layer they are as large as its block
     return done
 
 
