@@ -75,6 +75,7 @@ def round_weight(
     else:
         nothing = np.broadcast_to(np.float32(0), matrix.shape)
         error = output_error(matrix, rounded, hessian) / max(output_error(nothing, matrix, hessian), 1e-30)
+    del matrix  # of a large table a copy, and what is stored is another
     return Rounded(
         node.stored(rounded, values.shape), quant, method, max(error, 0.0) ** 0.5, _stored_bits(quant, values)
     )
