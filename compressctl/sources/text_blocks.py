@@ -36,9 +36,8 @@ def dealt(own: Sequence[int], others: Sequence[int], sizes: SplitSizes, seed: in
             break
     from_test = [len(part) - count for part, count in zip(parts, from_own, strict=True)]
     both = zip(_taken(of_own, from_own), _taken(of_test, from_test), strict=True)
-    order = [np.random.default_rng([seed, number]) for number in range(len(parts))]
     train, validation, calibration, test = (
-        each.permutation(np.concatenate(pair)) for each, pair in zip(order, both, strict=True)
+        np.random.default_rng([seed, number]).permutation(np.concatenate(pair)) for number, pair in enumerate(both)
     )
     return Splits(train, validation, calibration, test)
 
