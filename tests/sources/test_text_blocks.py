@@ -62,24 +62,22 @@ def test_splits_share_no_window_and_stand_apart(counts, overlapped, shares, own_
 
 @settings(max_examples=100, deadline=None)
 @given(
-    counts=st.lists(st.integers(64, 3000), min_size=1, max_size=3),
+    counts=st.lists(st.integers(600, 3000), min_size=1, max_size=3),  # of several places each, at any stride here
     calibration=st.integers(16, 60),
     train=st.none() | st.integers(16, 500),
     overlapped=st.integers(0, 2),
 )
 def test_every_split_is_of_the_whole_text(counts, calibration, train, overlapped):
     """However few of its windows a split takes: a file of two kinds of text is calibrated on both."""
-    if sum(counts) < 600:
-        return
     splits = dealt(
         counts, [], SplitSizes(validation=0.05, calibration=calibration, test=0.05, train=train), 0, overlapped
     )
     for name in SPLITS:
         taken = splits.of(name) / sum(counts)
         spread = np.histogram(taken, 4, (0, 1))[0] / len(taken)
-        assert spread.min() > 0.125, name
+        assert spread.min() > 1 / 16, name  # a quarter may hold one place of five, and its part of 17 windows be two
         # The first of them are from everywhere, too: techniques look at so many.
-        assert len(taken) < 16 or np.ptp(taken[:16]) > 0.5
+        assert len(taken) < 16 or np.ptp(taken[:16]) > 0.25
 
 
 def test_a_limited_split_takes_the_same_windows_again():
