@@ -121,8 +121,8 @@ def auto(
     """Find what makes a model as small and fast as asked, without a recipe: budget in, recipe out.
 
     It looks at the model and its data, tries what fits, cheap before dear, and measures every file beside the original. Of those
-    that keep what was asked it hands over the best: the file, recipe.yaml and recipe.pinned.yaml that make it again, and
-    search.html with all others. What has been measured is kept: the same command goes on where it was stopped.
+    that keep what was asked it hands over the best: the file, recipe.yaml to read and change, recipe.pinned.yaml that makes the
+    same file again, and search.html with all others. What has been measured is kept: the same command goes on where it was stopped.
 
     Samples that nothing was fitted to choose (the validation split); the test split is looked at for the file that is handed over.
     Exit code 1 where no file keeps what was asked: the nearest are named, with the limit that stands in the way.

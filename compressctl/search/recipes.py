@@ -29,9 +29,10 @@ def write_point(folder: Path, subject: Subject, candidate: Candidate) -> str:
 
 
 def write_chosen(folder: Path, subject: Subject, candidate: Candidate, budget: Mapping[str, Any]) -> None:
-    """recipe.yaml, as somebody would write it."""
+    """recipe.yaml, as somebody would write it: the same stages, without what a clock chose for them."""
     head = (
-        f"What `compressctl auto` chose: {candidate.words}. `compressctl apply {READABLE}` makes and measures it again."
+        f"What `compressctl auto` chose: {candidate.words}. `compressctl apply {READABLE}` makes and measures it again; what a clock chooses "
+        f"while a file is written, as the form of its kernels, it chooses anew: {PINNED} makes the same file."
     )
     write_whole(folder / READABLE, [_text(_readable(subject, candidate, budget), head).encode()])
 
