@@ -12,7 +12,8 @@ import numpy as np
 from onnx import helper
 
 from compressctl.backends.dialects.weight_only import Form, Product, forms
-from compressctl.backends.onnxruntime.choose import Standing, time_forms
+from compressctl.backends.onnxruntime.choose import time_forms
+from compressctl.backends.onnxruntime.standing import Standing
 from compressctl.core.quant import TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.tensors import from_array

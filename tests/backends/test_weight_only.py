@@ -1,6 +1,7 @@
 """Products with quantized weights alone: every form computes what the plan says, and the faster one is measured."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.backends.dialects.weight_only import Form, dequantized, forms, weight_only_products
 from compressctl.backends.onnx_file import to_onnx
-from compressctl.backends.onnxruntime import BACKEND, choose
+from compressctl.backends.onnxruntime import BACKEND, choose, standing
 from compressctl.backends.onnxruntime.choose import choose_forms
 from compressctl.backends.params import OnnxRuntimeParams, OpenVinoParams
 from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
@@ -19,6 +20,7 @@ from compressctl.core.quant import QuantPlan, TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.edit import GraphEditor
 from compressctl.graph.import_qdq import absorb, is_quantized
+from compressctl.graph.tensors import from_array
 
 K, N = 160, 48
 EXACT = (Form.NBITS, Form.QDQ, Form.AT_LOAD)
@@ -199,6 +201,43 @@ def test_no_form_is_taken_that_is_slower_than_floats(
     quant, _ = _blocked(_weight(), 8, 32, asymmetric=False)
     chosen, _ = choose_forms(_model(quant, _weight()), Target("onnxruntime"))
     assert chosen == {"product": form}
+
+
+@pytest.mark.parametrize("op", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("layout", ["blocks of inputs", "per output", "one scale", "per input"])
+def test_of_a_very_large_product_the_first_outputs_are_timed(
+    monkeypatch: pytest.MonkeyPatch, op: str, layout: str
+) -> None:
+    """With the numbers that they have in the whole one, bias and all."""
+    wide, kept = 3 * 64, 64
+    monkeypatch.setattr(standing, "TIMED_NUMBERS", K * (kept + 1))
+    weight = np.random.default_rng(0).normal(0, 0.1, (K, wide)).astype(np.float32)
+    spread = {"per output": 0, "one scale": None, "per input": 1}
+    if layout == "blocks of inputs":
+        quant, _ = _blocked(weight, 4, 32, asymmetric=True)
+    else:
+        scale = np.asarray(np.abs(weight).max(axis=spread[layout]) / 127, np.float32)
+        axis = {"per output": 1, "one scale": None, "per input": 0}[layout]
+        quant = TensorQuant("int8", scale, np.zeros(scale.shape, np.int8), axis=axis)
+    stored, bias = weight, np.linspace(-1, 1, wide).astype(np.float32)
+    if op == "Gemm":
+        turned = 1 - quant.axis if quant.axis is not None else None
+        stored, quant = (
+            weight.T,
+            TensorQuant(**{**quant.__dict__, "scale": quant.scale.T, "zero_point": quant.zero_point.T, "axis": turned}),
+        )
+    nodes = (
+        helper.make_node(op, ["x", "w"], ["p"], "product", **({"transB": 1} if op == "Gemm" else {})),
+        helper.make_node("Add", ["p", "b"], ["q"], "bias"),
+        helper.make_node("Mul", ["q", "c"], ["y"], "scaled"),
+    )
+    tensors = {"w": np.ascontiguousarray(stored), "b": bias[None], "c": np.float32(2)}
+    whole = standing.Standing(nodes, {name: from_array(one, name) for name, one in tensors.items()}, "w", quant)
+    part = standing.timed_part(whole)
+    assert (whole.shape, part.shape) == ((K, wide), (K, kept))
+    target = Target("onnxruntime")
+    first, second = (_run(to_onnx(replace(each.alone(target), quant=None), target)) for each in (whole, part))
+    assert np.allclose(first[:, :kept], second, atol=1e-5)
 
 
 def test_nothing_is_measured_where_nothing_is_to_choose() -> None:

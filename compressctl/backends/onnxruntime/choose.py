@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -21,14 +21,13 @@ from compressctl.backends.dialects.dynamic import lstm_scales, without_dynamic
 from compressctl.backends.dialects.weight_only import Form, forms, weight_only_products
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime.session import providers, serving_options
+from compressctl.backends.onnxruntime.standing import Standing, standing_of, timed_part
 from compressctl.backends.params import OnnxRuntimeParams
-from compressctl.backends.releases import newest_opset
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
-from compressctl.core.quant import QuantPlan, TensorQuant
+from compressctl.core.quant import QuantPlan
 from compressctl.core.target import Target
 from compressctl.graph.codes import weight_values
-from compressctl.graph.index import GraphIndex, attribute, copied, places
-from compressctl.graph.opset import STANDARD
+from compressctl.graph.index import GraphIndex, copied, places
 from compressctl.graph.session import open_graph
 from compressctl.graph.shapes import shapes
 from compressctl.graph.tensors import from_array, to_array
@@ -47,22 +46,6 @@ _SECONDS = 0.3
 _WORTH_IT = {Form.QDQ: 0.9, Form.AT_LOAD: 0.95}
 """What other forms' seconds must fall below this share of for another to be taken. MatMulNBits says what it computes and holds its codes
 in memory; a DequantizeLinear's product follows the session's options, and what is unpacked at load takes float's memory."""
-
-_FOLLOWERS = (
-    "Add",
-    "Mul",
-    "Relu",
-    "LeakyRelu",
-    "Sigmoid",
-    "Tanh",
-    "Elu",
-    "Selu",
-    "HardSigmoid",
-    "Softplus",
-    "Softsign",
-)
-"""What ONNX Runtime may fuse with a product in front of it, so that it no longer knows a DequantizeLinear's product: it is timed with it.
-Their definitions are the same in every opset that is written."""
 
 
 def choose_forms(
@@ -114,7 +97,7 @@ def choose_forms(
             chosen[product.node] = _asked(options.weight_form, possible, integers=options.integer_activations)
             continue
         rows = _rows(sizes.get(node.input[0]), target, is_timed=timed is not None)
-        standing = _standing(node, found, model.quant.weights[product.weight])
+        standing = standing_of(node, found, model.quant.weights[product.weight])
         key = (tuple(possible), rows, standing.kind)
         if key not in measured:
             measured[key] = _fastest(standing, possible, rows, target, options.integer_activations)
@@ -224,75 +207,6 @@ def _asked(form: str, possible: list[Form], *, integers: bool) -> Form:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A product as it stands in the file: with the bias and the activation that follow it, each reading the node before.
-
-    constants: what the nodes read beside that. weight: the one that quant is for.
-    """
-
-    nodes: tuple[onnx.NodeProto, ...]
-    constants: Mapping[str, onnx.TensorProto]
-    weight: str
-    quant: TensorQuant
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(inputs, outputs)"""
-        rows, columns = self.constants[self.weight].dims
-        return (columns, rows) if attribute(self.nodes[0], "transB", 0) else (rows, columns)
-
-    @property
-    def kind(self) -> Hashable:
-        """Equal for products that take the same time."""
-        quant, sizes = self.quant, tuple(tuple(tensor.dims) for tensor in self.constants.values())
-        operators = tuple(
-            (node.op_type, *(entry.SerializeToString() for entry in node.attribute)) for node in self.nodes
-        )
-        return operators, sizes, quant.dtype, quant.axis, quant.block, bool(np.any(quant.zero_point))
-
-    @property
-    def words(self) -> str:
-        operators = ", ".join(node.op_type for node in self.nodes if node.op_type != "Abs")
-        return f"{self.shape[0]} x {self.shape[1]} {self.quant.dtype} weights ({operators})"
-
-    def alone(self, target: Target) -> OnnxModel:
-        """A model of one input, (rows, inputs), whose weight has the values of its codes."""
-        values = weight_values(to_array(self.constants[self.weight]), self.quant)
-        constants = {**self.constants, self.weight: from_array(values, self.weight)}
-        given, made = self.nodes[0].input[0], self.nodes[-1].output[0]
-        graph = helper.make_graph(
-            self.nodes,
-            "product",
-            [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["rows", self.shape[0]])],
-            [helper.make_tensor_value_info(made, TensorProto.FLOAT, ["rows", self.shape[1]])],
-            list(constants.values()),
-        )
-        body = helper.make_model(graph, opset_imports=[helper.make_opsetid("", newest_opset(target))], ir_version=10)
-        signature = Signature((TensorSpec(given, "float32", ("rows", self.shape[0])),), ())
-        return OnnxModel(body, signature, QuantPlan({}, {self.weight: self.quant}))
-
-
-def _standing(node: onnx.NodeProto, found: GraphIndex, quant: TensorQuant) -> Standing:
-    nodes = [copied(node)]
-    while len(nodes) < 3:
-        last = nodes[-1].output[0]
-        reader = found.only_consumer(last)
-        if reader is None or reader.op_type not in _FOLLOWERS or reader.domain not in STANDARD:
-            break
-        if not all(name == last or name in found.initializers for name in reader.input):
-            break
-        nodes.append(copied(reader))
-    last = nodes[-1].output[0]
-    if last not in found.outputs:
-        # ONNX Runtime fuses a Relu that makes an output of the graph less readily.
-        nodes.append(helper.make_node("Abs", [last], [f"{last}_read"], f"{last}_reader"))
-    if len(node.input) > 2 and node.input[2] not in found.initializers:
-        del nodes[0].input[2:]
-    read = [name for one in nodes for name in one.input if name in found.initializers]
-    return Standing(tuple(nodes), {name: found.initializers[name] for name in read}, node.input[1], quant)
-
-
-@dataclass(frozen=True)
 class Timed:
     """seconds: of one call, the least seen. error: of the outputs against the plan's numbers, as a share of their RMS."""
 
@@ -325,7 +239,8 @@ def _timed(
 
 def _fastest(product: Standing, possible: Sequence[Form], rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
     """rounds: whether activations may be rounded to 8 bits."""
-    plain, timed = time_forms(product, possible, rows, target)
+    part = timed_part(product)
+    plain, timed = time_forms(part, possible, rows, target)
     if not rounds and any(form is not Form.QDQ for form in timed):
         # A DequantizeLinear's product rounds them wherever a session does not say otherwise.
         timed = {form: found for form, found in timed.items() if form is not Form.QDQ}
@@ -334,7 +249,11 @@ def _fastest(product: Standing, possible: Sequence[Form], rows: int, target: Tar
     best = min(right, key=lambda form: right[form].seconds / _WORTH_IT.get(form, 1.0))
     kind = "" if timed[best].error <= _EXACT else ", its activations rounded to 8 bits"
     words = f"{product.words} are {_WRITTEN[best]}{kind}: "
-    return best, f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows"
+    outputs = "" if part is product else f", on {part.shape[1]} of its outputs"
+    return (
+        best,
+        f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows{outputs}",
+    )
 
 
 _WRITTEN = {
