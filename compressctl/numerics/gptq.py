@@ -21,7 +21,7 @@ def gptq(
     See `compensated`; with act_order the grid's groups stay where they are, so that the stored layout does not change.
     """
     order, inverse = _prepared(hessian, damping, act_order=act_order)
-    rounded = np.empty(weight.shape, np.float32)
+    rounded = np.empty_like(weight, np.float32, subok=False)  # its axes lie in memory as the weight's do
     for part in row_chunks(*weight.shape):  # rows do not meet, and each takes a few copies of itself in float64
         rows = grid.of_rows(part)
 
@@ -66,7 +66,7 @@ def _in_turn(
     weight: np.ndarray, order: np.ndarray, inverse: np.ndarray, rounding: Callable[[int, np.ndarray], np.ndarray]
 ) -> np.ndarray:
     columns = weight.shape[1]
-    left = weight[:, order].astype(np.float64)
+    left = weight[:, order].astype(np.float64, order="C")
     rounded = np.empty_like(left)
     for start in range(0, columns, _BLOCK):
         block = range(start, min(start + _BLOCK, columns))
@@ -86,7 +86,7 @@ def output_error(weight: np.ndarray, other: np.ndarray, hessian: np.ndarray) -> 
     """tr((W - V) H (W - V)^T): the squared error of the layer's outputs, in the Hessian's units."""
     total = 0.0
     for part in row_chunks(*weight.shape):
-        difference = other[part].astype(np.float64) - weight[part]
+        difference = other[part].astype(np.float64, order="C") - np.ascontiguousarray(weight[part])
         total += float(np.einsum("rk,kl,rl->", difference, hessian, difference, optimize=True))
     return total
 

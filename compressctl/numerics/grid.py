@@ -40,11 +40,11 @@ class Grid:
 
     def values(self, weight: np.ndarray) -> np.ndarray:
         """float32: what a runtime computes with instead of a (rows, columns) weight."""
-        found = np.empty(weight.shape, np.float32)
+        found = np.empty_like(weight, np.float32, subok=False)  # its axes lie in memory as the weight's do
         for part in row_chunks(*weight.shape):  # as much memory as a part takes, several times over
             rows = self.of_rows(part)
             scale, point = rows.spread(weight.shape[1])
-            found[part] = (rows.codes(weight[part]) - point) * scale
+            found[part] = (rows.codes(np.ascontiguousarray(weight[part])) - point) * scale
         return found
 
     def of_rows(self, part: slice) -> Grid:
@@ -85,7 +85,7 @@ def fit_grid(
     heavy = _grouped(heavy[None], groups, group)[0]
     scales, points = np.empty((rows, groups), np.float32), np.empty((rows, groups), np.int32)
     for part in row_chunks(rows, columns, _SEARCHED):
-        blocks = _grouped(np.asarray(weight[part], np.float32), groups, group)
+        blocks = _grouped(np.ascontiguousarray(weight[part], np.float32), groups, group)
         tried = _tried(blocks, low, high, symmetric=symmetric, signed=signed, search=search)
         scales[part], points[part] = _best(blocks, heavy, low, high, tried)
     return Grid(scales, points, low, high, group)

@@ -23,7 +23,9 @@ def half_quadratic(weight: np.ndarray, start: Grid, *, norm: float = 0.7, iterat
     symmetric = not np.any(start.zero_point) and start.low < 0
     scale, point = np.empty_like(start.scale), np.empty_like(start.zero_point)
     for part in row_chunks(*weight.shape):
-        scale[part], point[part] = _of_rows(weight[part], start.of_rows(part), norm, iterations, symmetric=symmetric)
+        scale[part], point[part] = _of_rows(
+            np.ascontiguousarray(weight[part]), start.of_rows(part), norm, iterations, symmetric=symmetric
+        )
     return replace(start, scale=scale, zero_point=point)
 
 

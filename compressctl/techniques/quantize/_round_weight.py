@@ -14,6 +14,9 @@ from compressctl.numerics.half_quadratic import half_quadratic
 from compressctl.techniques.quantize._moments import Moments
 from compressctl.techniques.quantize.params import Bits, Granularity, WeightMethod
 
+_COPIED_NUMBERS = 1 << 24
+"""Numbers of a weight that is turned around before it is rounded, since strided reads take longer. A larger one is read as it lies."""
+
 
 @dataclass(frozen=True)
 class Treatment:
@@ -58,7 +61,7 @@ def round_weight(
     along = _split_axis(values.shape, node, treatment)
     if along is not None:
         return _in_groups_along(values, along, treatment)
-    matrix = np.ascontiguousarray(node.matrix(values), np.float32)
+    matrix = _matrix(values, node)
     usable = moments if moments is not None and len(moments.magnitude) == matrix.shape[1] else None
     grid = _grid(matrix, node, treatment, None if usable is None else np.diag(usable.second))
     method: str = treatment.method
@@ -75,10 +78,16 @@ def round_weight(
     else:
         nothing = np.broadcast_to(np.float32(0), matrix.shape)
         error = output_error(matrix, rounded, hessian) / max(output_error(nothing, matrix, hessian), 1e-30)
-    del matrix  # of a large table a copy, and what is stored is another
+    del matrix  # perhaps a copy, and what is stored may be another
     return Rounded(
         node.stored(rounded, values.shape), quant, method, max(error, 0.0) ** 0.5, _stored_bits(quant, values)
     )
+
+
+def _matrix(values: np.ndarray, node: WeightNode) -> np.ndarray:
+    """The node's matrix in float32, with its rows one after the other in memory, but where it is so large that a copy counts."""
+    matrix = node.matrix(values)
+    return np.asarray(matrix, np.float32) if matrix.size > _COPIED_NUMBERS else np.ascontiguousarray(matrix, np.float32)
 
 
 def _square(matrix: np.ndarray, other: np.ndarray | None = None) -> float:
