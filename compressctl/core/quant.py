@@ -34,10 +34,16 @@ class QuantPlan:
     """Every quantized tensor of a graph, and what was left in float with the reason.
 
     activations: by tensor name. weights: by initializer name. float_nodes: node name to the reason it stays float.
-    dynamic: names of the products whose input is quantized when the model runs, by the range that it then has.
+    dynamic: names of the products whose input is quantized when the model runs, by the range that it then has. weights_alone: names of those
+    of float_nodes whose weight an earlier stage rounded: it is stored by its entry, and computed with in float.
     """
 
     activations: Mapping[str, TensorQuant] = field(default_factory=dict)
     weights: Mapping[str, TensorQuant] = field(default_factory=dict)
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     dynamic: frozenset[str] = frozenset()
+    weights_alone: frozenset[str] = frozenset()
+
+    def is_float(self, node: str) -> bool:
+        """Whether a node's weight is stored in float, too, whatever entry there is of that name."""
+        return node in self.float_nodes and node not in self.weights_alone

@@ -69,7 +69,11 @@ class _Names:
         made = [self._new(name) if name else "" for name in node.output]
         attributes = [self._attribute(one) for one in sorted(node.attribute, key=lambda one: one.name)]
         rounded = [_quantized(self._plan.activations.get(name)) for name in [*node.input, *node.output]]
-        how = [node.name in self._plan.float_nodes, not self._plan.dynamic.isdisjoint([node.name, *node.output])]
+        how = [
+            node.name in self._plan.float_nodes,
+            node.name in self._plan.weights_alone,
+            not self._plan.dynamic.isdisjoint([node.name, *node.output]),
+        ]
         return [node.domain, node.op_type, reads, made, attributes, rounded, how]
 
     def _attribute(self, one: onnx.AttributeProto) -> list[Any]:

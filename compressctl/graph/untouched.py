@@ -94,7 +94,7 @@ def planned(model: OnnxModel) -> set[str]:
     plan = model.quant
     if plan is None:
         return set()
-    nodes = [node for node in all_nodes(model.body.graph) if node.name not in plan.float_nodes]
+    nodes = [node for node in all_nodes(model.body.graph) if not plan.is_float(node.name)]
     return {name for node in nodes for name in node.input if name in plan.weights}
 
 

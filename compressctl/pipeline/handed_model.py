@@ -37,7 +37,9 @@ def _of_graph(model: OnnxModel) -> Iterator[bytes]:
     yield model.body.SerializeToString(deterministic=True)
     if model.quant is None:
         return
-    yield repr((sorted(model.quant.float_nodes.items()), sorted(model.quant.dynamic))).encode()
+    yield repr(
+        (sorted(model.quant.float_nodes.items()), sorted(model.quant.dynamic), sorted(model.quant.weights_alone))
+    ).encode()
     for tensors in (model.quant.activations, model.quant.weights):
         for name, quant in sorted(tensors.items()):
             yield name.encode()

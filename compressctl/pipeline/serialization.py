@@ -130,7 +130,11 @@ def _read_torch(folder: Path, source: Model) -> nn.Module:
 
 def _write_plan(plan: QuantPlan, folder: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
-    described: dict[str, Any] = {"float_nodes": dict(plan.float_nodes), "dynamic": sorted(plan.dynamic)}
+    described: dict[str, Any] = {
+        "float_nodes": dict(plan.float_nodes),
+        "dynamic": sorted(plan.dynamic),
+        "weights_alone": sorted(plan.weights_alone),
+    }
     for kind, tensors in (("activations", plan.activations), ("weights", plan.weights)):
         described[kind] = {}
         for name, quant in tensors.items():
@@ -161,7 +165,11 @@ def _read_plan(folder: Path) -> QuantPlan:
         return found
 
     return QuantPlan(
-        tensors("activations"), tensors("weights"), described["float_nodes"], frozenset(described["dynamic"])
+        tensors("activations"),
+        tensors("weights"),
+        described["float_nodes"],
+        frozenset(described["dynamic"]),
+        frozenset(described.get("weights_alone", ())),
     )
 
 

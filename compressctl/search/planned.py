@@ -19,7 +19,7 @@ FAMILY = "layer by layer"
 _ROUNDS: tuple[tuple[float, ...], ...] = ((0.8, 0.4, 0.15), (0.9, 0.5), (0.9, 0.6))
 """Of the loss that is allowed, what each round's choices are expected to lose."""
 
-_WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4", "weights8": "weights8", "shared16-int8": "shared16"}
+WHOLE: Mapping[str, str] = {"int8": "int8", "w4a8": "int4", "weights8": "weights8", "shared16-int8": "shared16"}
 """Candidates that have one option everywhere, and tell what a technique's distances come to."""
 
 
@@ -57,7 +57,7 @@ class Planner:
             known.append(_key(choice))
             name = f"layers{round_}-{len(found) + 1}"
             self.choices[name], self.foreseen[name] = choice, self._program.foreseen(choice, scales)
-            found.append(self._candidate(name, choice))
+            found.append(self.candidate(name, choice))
         return found
 
     def predicted(self, name: str) -> Predicted | None:
@@ -81,11 +81,11 @@ class Planner:
         yield from (choice for choice in found if choice is not None)
 
     def _whole(self) -> dict[str, Choice]:
-        return {name: self._program.all_at(width) for name, width in _WHOLE.items()}
+        return {name: self._program.all_at(width) for name, width in WHOLE.items()}
 
     def _seen(self, points: Mapping[str, Point]) -> Iterator[Seen]:
         offered = {option.name for layer in self.tables.layers for option in layer.options}
-        whole = {name: choice for name, choice in self._whole().items() if _WHOLE[name] in offered}
+        whole = {name: choice for name, choice in self._whole().items() if WHOLE[name] in offered}
         for name, choice in {**whole, **self.choices}.items():
             point = points.get(name)
             if point is not None and point.figures is not None:
@@ -94,7 +94,8 @@ class Planner:
                 faster = speed.ratio if speed is not None else None
                 yield Seen(choice, figures.total_bytes, faster, figures.loss.value if figures.loss else None)
 
-    def _candidate(self, name: str, choice: Choice) -> Candidate:
+    def candidate(self, name: str, choice: Choice) -> Candidate:
+        """What carries a choice out."""
         has_four = any(one.width in ("int4", "weights4") or one.clusters is not None for one in choice.values())
         ops = {layer.name: layer.op for layer in self.tables.layers}
         # Kernels for blocks of 4-bit weights read products as they are stored; everything else lies in bytes of a plain file.

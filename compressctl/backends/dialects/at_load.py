@@ -55,7 +55,7 @@ def write_at_load(
 
     def written(node: onnx.NodeProto) -> Replacement:
         is_chosen = (chosen or {}).get(node.name) is Form.AT_LOAD
-        if node.name in plan.float_nodes or not (is_chosen or _is_for_load(node, plan, editor)):
+        if plan.is_float(node.name) or not (is_chosen or _is_for_load(node, plan, editor)):
             return None
         made, nodes = copied(node), []
         for position in weight_positions(node):
@@ -80,7 +80,8 @@ def _is_for_load(node: onnx.NodeProto, plan: QuantPlan, editor: GraphEditor) -> 
         values = editor.array(node.input[1])
         return values is not None and values.ndim > 2
     if node.op_type == "Conv":
-        return not (node.input[0] in plan.activations and fits_kernel(0, quants[0]))
+        is_read_as_integers = node.input[0] in plan.activations and node.name not in plan.weights_alone
+        return not (is_read_as_integers and fits_kernel(0, quants[0]))
     return node.op_type in ("ConvTranspose", *RECURRENT)
 
 

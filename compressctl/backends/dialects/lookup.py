@@ -44,7 +44,7 @@ def write_lookups(emitted: onnx.ModelProto, plan: QuantPlan | None, target: Targ
 
     def written(node: onnx.NodeProto) -> Replacement:
         quant = plan.weights.get(node.input[0]) if node.op_type == "Gather" else None
-        values = editor.array(node.input[0]) if quant is not None and node.name not in plan.float_nodes else None
+        values = editor.array(node.input[0]) if quant is not None and not plan.is_float(node.name) else None
         if quant is None or values is None or values.ndim != 2 or attribute(node, "axis", 0) != 0:
             return None
         block, bits = _block(quant, values.shape[1], target), bits_of(quant)

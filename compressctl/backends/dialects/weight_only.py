@@ -69,10 +69,11 @@ def weight_only_products(graph: onnx.GraphProto, plan: QuantPlan | None) -> list
         for node in place.node:
             weight = found.initializers.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
             quant = plan.weights.get(node.input[1]) if weight is not None and len(weight.dims) == 2 else None
-            if quant is None or node.name in plan.float_nodes or node.input[0] in found.initializers:
+            if quant is None or plan.is_float(node.name) or node.input[0] in found.initializers:
                 continue
             transposed = bool(node.op_type == "Gemm" and attribute(node, "transB", 0))
-            if node.input[0] in plan.activations and fits_kernel(0 if transposed else 1, quant):
+            is_read_as_integers = node.input[0] in plan.activations and node.name not in plan.weights_alone
+            if is_read_as_integers and fits_kernel(0 if transposed else 1, quant):
                 continue
             if node.op_type == "Gemm" and not _is_plain(node):
                 continue

@@ -118,7 +118,7 @@ def _unmet(given: Mapping[str, str], chosen: Mapping[str, Form]) -> Iterator[str
 
 
 def _is_planned(node: onnx.NodeProto, plan: QuantPlan | None) -> bool:
-    return plan is not None and node.name not in plan.float_nodes and any(name in plan.weights for name in node.input)
+    return plan is not None and not plan.is_float(node.name) and any(name in plan.weights for name in node.input)
 
 
 def _of_recurrent(

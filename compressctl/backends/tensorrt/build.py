@@ -81,7 +81,7 @@ def _weight_notes(model: OnnxModel) -> list[str]:
     found, plan = index(model.body.graph), model.quant
     notes = []
     products = weight_only_products(model.body.graph, plan)
-    known = {*plan.float_nodes, *(product.node for product in products)}
+    known = {*filter(plan.is_float, plan.float_nodes), *(product.node for product in products)}
     for node in all_nodes(model.body.graph):
         weights = [name for name in node.input[1:3] if name in plan.weights]
         if weights and node.name not in known and node.op_type != "Gather" and node.input[0] not in plan.activations:

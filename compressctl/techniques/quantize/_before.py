@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from compressctl.core.events import Events
+from compressctl.core.model import OnnxModel
 from compressctl.core.quant import TensorQuant
 from compressctl.core.target import Target
 from compressctl.graph.carry import Carried
-from compressctl.graph.index import index
+from compressctl.graph.codes import weight_values
+from compressctl.graph.index import all_nodes, index
 from compressctl.graph.own_copies import Copied
 from compressctl.graph.requantize import for_kernels, readers
 from compressctl.graph.sites import Site, fits_kernel
@@ -59,6 +61,32 @@ def quantized_before(
     for name, why in again.items():
         events.warn(f"{name} was quantized before and is rounded again, {why}")
     return Before(plan, frozenset(left), again)
+
+
+def with_codes_kept(model: OnnxModel, before: Collection[str]) -> OnnxModel:
+    """The model, in which what this stage leaves in float stores the codes of the weights that it had.
+
+    before: names of those weights. Where a node's weight is another one by now, as after equalizing, its numbers are no longer those of codes.
+    """
+    plan = model.quant
+    if plan is None or not before:
+        return model
+    found = index(model.body.graph)
+    on_grid: dict[str, bool] = {}
+    kept = set()
+    for node in all_nodes(model.body.graph):
+        names = (
+            [name for name in node.input if name in before and name in plan.weights]
+            if node.name in plan.float_nodes
+            else []
+        )
+        for name in names:
+            if name not in on_grid:
+                values = found.array(name)
+                on_grid[name] = values is not None and np.array_equal(weight_values(values, plan.weights[name]), values)
+        if names and all(on_grid[name] for name in names):
+            kept.add(node.name)
+    return replace(model, quant=replace(plan, weights_alone=frozenset(kept)))
 
 
 def _is_same(before: np.ndarray | None, now: np.ndarray | None) -> bool:

@@ -23,7 +23,7 @@ from compressctl.graph.sites import Kind, Site, is_between_codes
 from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.int8_weights import Guard, quantize_weight
-from compressctl.techniques.quantize._before import quantized_before
+from compressctl.techniques.quantize._before import quantized_before, with_codes_kept
 from compressctl.techniques.quantize._copies import say_copies
 from compressctl.techniques.quantize._gate import gated
 from compressctl.techniques.quantize._no_kernel import why_no_kernel
@@ -67,7 +67,8 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
 
     def with_floats(given_back: Mapping[str, str]) -> OnnxModel:
         floats = {**plan.float_nodes, **given_back}
-        return replace(model, body=rejoined(body, copied, floats), quant=replace(plan, float_nodes=floats))
+        made = replace(model, body=rejoined(body, copied, floats), quant=replace(plan, float_nodes=floats))
+        return with_codes_kept(made, before.plan)
 
     facts: dict[str, Any] = {
         "quantized_nodes": len(names),

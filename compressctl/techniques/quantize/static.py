@@ -30,7 +30,7 @@ from compressctl.numerics.affine import asymmetric
 from compressctl.numerics.int8_weights import Guard, PairsSeen, fit_bias, narrow_weight, quantize_weight
 from compressctl.numerics.ranges import find_range, swish_low
 from compressctl.techniques.quantize._as_overrides import ambiguous, as_overrides
-from compressctl.techniques.quantize._before import quantized_before
+from compressctl.techniques.quantize._before import quantized_before, with_codes_kept
 from compressctl.techniques.quantize._bias import correctable, corrected_biases, with_biases
 from compressctl.techniques.quantize._calibrate import Calibration, calibrate
 from compressctl.techniques.quantize._concat import share_scales, too_narrow
@@ -70,7 +70,8 @@ def apply(model: OnnxModel, params: StaticParams, run: RunContext) -> StageResul
         floats = {**plan.float_nodes, **given_back}
         restored = with_own_weights(rounded, body, own) if settled.weights else body
         restored = rejoined(restored, seen.copied, floats)
-        return replace(model, body=with_biases(restored, corrected), quant=replace(plan, float_nodes=floats))
+        made = replace(model, body=with_biases(restored, corrected), quant=replace(plan, float_nodes=floats))
+        return with_codes_kept(made, seen.fixed)
 
     by_clock = _placed(body, treated, plan, with_floats, params, run)
     left = [site for site in treated.sites if site.node not in by_clock.floats]

@@ -56,7 +56,7 @@ def _candidates(model: OnnxModel) -> dict[str, Convolution]:
     plan = model.quant
     found = convolutions(model.body.graph, shapes(model.body))
     quantized = set() if plan is None else set(plan.weights)
-    floats = set() if plan is None else set(plan.float_nodes)
+    floats = set() if plan is None else set(filter(plan.is_float, plan.float_nodes))
     return {name: each for name, each in found.items() if each.weight_name not in quantized or name in floats}
 
 
