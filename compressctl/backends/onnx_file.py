@@ -81,7 +81,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
     from compressctl.backends.dialects import cpu, tensorrt
     from compressctl.backends.dialects.at_load import write_at_load
     from compressctl.backends.dialects.dynamic import without_dynamic, write_dynamic
-    from compressctl.backends.dialects.lookup import share_dequantized, share_packed, write_lookups
+    from compressctl.backends.dialects.lookup import share_dequantized, share_packed, share_turned, write_lookups
     from compressctl.backends.dialects.softmax import write_softmax
     from compressctl.backends.dialects.swish import write_swish
     from compressctl.backends.dialects.weight_only import weight_only_products, write_weight_only
@@ -102,6 +102,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         share_dequantized(emitted)
     if target.backend == "onnxruntime":
         share_packed(emitted)
+        share_turned(emitted)
         if model.quant is not None:  # what is compared with stays as it came
             write_softmax(emitted)
             write_swish(emitted)

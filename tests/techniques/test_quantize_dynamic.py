@@ -7,10 +7,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from support.recipes import recipe_of
 from support.weights import context, language_model, sentences
 
+from compressctl.backends.dialects import lookup
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.backends.onnxruntime import BACKEND
 from compressctl.core.errors import NothingToCompressError, UsageError
@@ -132,6 +133,30 @@ def test_a_table_that_the_head_reads_too_has_the_heads_codes(tmp_path: Path) -> 
     assert set(model.quant.weights) == {"table", "up.weight", "down.weight"}
     assert model.quant.weights["table"].dtype == "int8"
     assert facts["embeddings"] == 1
+
+
+@pytest.mark.parametrize("guard", ["off", "reduce_range"])
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("tied", ["gemm", "matmul"])
+def test_a_table_that_the_head_reads_too_is_stored_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tied: str, per_channel: bool, guard: str
+) -> None:
+    model, _ = _applied(tmp_path, language_model(tied=tied), per_channel=per_channel, saturation_guard=guard)
+    once = to_onnx(model, ORT)
+    size = _constant(language_model(), "table").size
+    stored = [tensor for tensor in once.graph.initializer if int(np.prod(tensor.dims)) == size]
+    assert [tensor.data_type for tensor in stored] == [TensorProto.UINT8]
+    monkeypatch.setattr(lookup, "share_turned", lambda emitted: None)
+    twice = to_onnx(model, ORT)
+    assert sum(int(np.prod(tensor.dims)) == size for tensor in twice.graph.initializer) == 2
+    assert np.array_equal(_run(once), _run(twice))
+
+
+def test_a_head_with_numbers_of_its_own_shares_no_table(tmp_path: Path) -> None:
+    model, _ = _applied(tmp_path, language_model(tied="no"))
+    written = to_onnx(model, ORT)
+    size = _constant(language_model(), "table").size
+    assert sum(int(np.prod(tensor.dims)) == size for tensor in written.graph.initializer) == 2
 
 
 def test_overrides_keep_layers_in_float(tmp_path: Path) -> None:

@@ -90,6 +90,41 @@ def share_packed(emitted: onnx.ModelProto) -> None:
     editor.replace_nodes(shared)
 
 
+def share_turned(emitted: onnx.ModelProto) -> None:
+    """Store once the 8-bit codes of an embedding's table that is the matrix of a head in integers, too: the head reads them moved down by
+    half of what there are, and turned around, which ONNX Runtime computes once, when it loads the file."""
+    editor = GraphEditor(emitted.graph)
+    tables = {
+        node.input[0]: editor.array(node.input[0])
+        for node in all_nodes(emitted.graph)
+        if node.op_type == "GatherBlockQuantized" and attribute(node, "bits", 0) == 8
+    }
+    signed = {
+        name: (codes.astype(np.int16) - 128).astype(np.int8) for name, codes in tables.items() if codes is not None
+    }
+
+    def shared(node: onnx.NodeProto) -> Replacement:
+        codes = editor.array(node.input[1]) if node.op_type == "MatMulInteger" and signed else None
+        if codes is None or codes.dtype != np.int8:
+            return None
+        table = next((name for name, other in signed.items() if np.array_equal(other.T, codes)), None)
+        if table is None:
+            return None
+        written, name = copied(node), node.input[1]
+        written.input[1] = editor.new_name(f"{name}_shared")
+        steps = [editor.new_name(f"{name}_{step}") for step in ("wide", "around_zero", "narrow")]
+        half = editor.constant(np.array(128, np.int32), table, "half")
+        return [
+            helper.make_node("Cast", [table], [steps[0]], f"{steps[0]}_node", to=onnx.TensorProto.INT32),
+            helper.make_node("Sub", [steps[0], half], [steps[1]], f"{steps[1]}_node"),
+            helper.make_node("Cast", [steps[1]], [steps[2]], f"{steps[2]}_node", to=onnx.TensorProto.INT8),
+            helper.make_node("Transpose", [steps[2]], [written.input[1]], f"{written.input[1]}_node", perm=[1, 0]),
+            written,
+        ]
+
+    editor.replace_nodes(shared)
+
+
 def share_dequantized(emitted: onnx.ModelProto) -> None:
     """Store once, for OpenVINO, the codes of an embedding's table that is the matrix of the head too: the product reads their transpose,
     which OpenVINO makes a property of the product."""

@@ -20,7 +20,7 @@ from compressctl.graph.index import GraphIndex, index, places
 from compressctl.graph.own_copies import rejoined, with_own_copies
 from compressctl.graph.simplify import simplify
 from compressctl.graph.sites import Kind, Site, is_between_codes
-from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, weight_readers
+from compressctl.graph.weight_nodes import RECURRENT, WeightNode, find_weighted, names_of, tied_weights, weight_readers
 from compressctl.graph.where_weights import where_weights
 from compressctl.numerics.int8_weights import Guard, quantize_weight
 from compressctl.techniques.quantize._before import quantized_before, with_codes_kept
@@ -61,6 +61,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
         )
     new = [node for node in nodes if node.weight not in before.plan]
     weights = {**_weights(found, new, params, run.target), **before.plan}
+    weights |= _of_tied_tables(body, nodes, new, weights, params)
     dynamic = frozenset(node.node for node in nodes if node.op in (*_PRODUCTS, "LSTM"))
     names = list(dict.fromkeys(node.node for node in nodes))
     plan = QuantPlan({}, weights, floats, dynamic)
@@ -163,6 +164,26 @@ def _weights(
             treatment = Treatment(bits, "rtn", bits == 8, granularity, _EMBEDDING_GROUP, True)  # type: ignore[arg-type]
             weights[name] = round_weight(values, readers[0], treatment, None, 0.0, act_order=False).quant
     return weights
+
+
+def _of_tied_tables(
+    body: onnx.ModelProto,
+    nodes: Sequence[WeightNode],
+    new: Sequence[WeightNode],
+    weights: Mapping[str, TensorQuant],
+    params: DynamicParams,
+) -> dict[str, TensorQuant]:
+    """By table of an embedding that is a product's matrix as well, stored the other way around: the product's codes, so that a file can hold one
+    set of them for both. new: nodes whose weight has no codes from before."""
+    if params.embeddings != "int8":
+        return {}
+    axes = {node.weight: node.row_axis for node in nodes}
+    fresh = {node.weight for node in new}
+    return {
+        table: replace(weights[weight], axis=None if weights[weight].axis is None else axes[table])
+        for weight, table in tied_weights(body.graph, nodes).items()
+        if weight != table and table in fresh and weights[weight].block is None
+    }
 
 
 def _product_weight(values: np.ndarray, node: WeightNode, params: DynamicParams, guard: Guard) -> TensorQuant:
