@@ -1,6 +1,8 @@
 """distill.logits and distill.features as stages: what a student learns, what is said about it, what the plan allows."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from support.recipes import recipe_of  # noqa: E402
 from support.shell import Shell  # noqa: E402
 from torch import nn  # noqa: E402
 
+from compressctl.core.data import Batch  # noqa: E402
 from compressctl.core.errors import RecipeError, UsageError  # noqa: E402
 from compressctl.core.model import Form, StageRecord, TorchModel  # noqa: E402
 from compressctl.core.tasks import Learning  # noqa: E402
@@ -221,6 +224,45 @@ def test_language_models_are_compared_per_token_where_the_mask_allows() -> None:
     hidden[:, 4:] += 100 * torch.randn(4, 2, 20)
     assert compare(student, teacher, batch) == pytest.approx(float(compare(student, hidden, batch)))
     assert not torch.isclose(compare(student, teacher, batch), compare(student, teacher.roll(1, 1), batch))
+
+
+class _Texts:
+    """Two calls of padded tokens, of lengths of their own."""
+
+    labelled = False
+
+    def __len__(self) -> int:
+        return 4
+
+    def batches(self, size: int, *, shuffle_seed: int | None = None) -> Iterator[Batch]:
+        for length in (6, 9):
+            tokens = np.arange(2 * length).reshape(2, length) % 20
+            mask = np.ones((2, length), np.int64)
+            mask[0, 2:] = 0
+            yield Batch({"tokens": tokens.astype(np.int64), "attention_mask": mask}, None, np.arange(2))
+
+
+def test_agreement_is_that_of_tokens_that_are_no_padding() -> None:
+    from compressctl.core.model import Signature, TensorSpec
+    from compressctl.techniques.distill._scoring import agreement, answers
+
+    spec = [TensorSpec(name, "int64", ("batch", "length")) for name in ("tokens", "attention_mask")]
+    signature = Signature(tuple(spec), (TensorSpec("logits", "float32", ("batch", "length", 20)),))
+
+    def said(inputs: "tuple[torch.Tensor, ...]", *, on_padding: int = 0, on_one: int = 0) -> "torch.Tensor":
+        tokens, mask = inputs
+        chosen = tokens + on_padding * (1 - mask)
+        chosen[1, 0] += on_one
+        return torch.nn.functional.one_hot(chosen % 20, 20).float()
+
+    first, padded, other = (
+        answers(partial(said, **change), _Texts(), signature) for change in ({}, {"on_padding": 1}, {"on_one": 1})
+    )
+    assert first is not None
+    assert padded is not None
+    assert other is not None
+    assert agreement(first, padded, -1) == 100
+    assert agreement(first, other, -1) == pytest.approx(100 * (1 - 2 / (2 * 2 + 6 + 9)))
 
 
 RECIPE = """recipe: compressctl/v1
