@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compressctl.core.model import Form
 from compressctl.core.registry import Registry, load
 from compressctl.core.tasks import Decode, Task
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from compressctl.core.data import Dataset
-    from compressctl.core.model import Form, Model
+    from compressctl.core.model import Model
 
 
 class SplitSizes(BaseModel):
@@ -135,6 +136,10 @@ class ModelSourceSpec:
     folder: str = ""
     text: str = ""
     images: str = ""
+
+    def form_of(self, params: object) -> Form:
+        """What it gives: a network where the params say `trainable: true`, whatever form it usually has."""
+        return Form.TORCH if getattr(params, "trainable", False) is True else self.form
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
     data_key = dataset_fingerprint(recipe.data, recipe.base, recipe.seed) if recipe.data else None
     if recipe.pipeline is not None:
         data_key = _digest([data_key, model_key, called_by(recipe)])
-    form, key = source.form, _digest(["load", model_key, recipe.seed])
+    original = source.form_of(recipe.model.params)
+    form, key = original, _digest(["load", model_key, recipe.seed])
     steps = [Step("load", "load", recipe.model.source, None, form)]
 
     def add(step_id: str, kind: Kind, use: str, gives: Form, step_key: str, stage: Stage | None = None) -> None:
@@ -109,7 +110,7 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
         metric=recipe.metric_name,
         model_fingerprint=model_key,
         data_fingerprint=data_key,
-        baseline_key=baseline if source.form is Form.TORCH else None,
+        baseline_key=baseline if original is Form.TORCH else None,
         code=tuple(_code(recipe)),
     )
 

@@ -90,17 +90,39 @@ class Workspace:
         source = self.loaded()
         if isinstance(source, OnnxModel):
             return source
-        lowered = self.lower(source)
+        lowered = self._file_of(source) or self.lower(source)
         self.write(self.plan.baseline_key, lowered, "lower")
         return lowered
 
+    def _file_of(self, source: TorchModel) -> OnnxModel | None:
+        """The file that the network was made of, proven to compute the same on real samples; None where it was made of none."""
+        from compressctl.sources.load import graph_of
+
+        graph = graph_of(self.recipe.model, self.recipe.base)
+        if graph is None:
+            return None
+        from compressctl.sources.graph_network.trainable import as_file, proven
+
+        started = time.perf_counter()
+        graph = as_file(graph, source)
+        inputs, samples = self.some_inputs(graph)
+        proven(graph, source, inputs)
+        return self._with_parity(source, graph, inputs, samples, started)
+
     def lower(self, model: TorchModel) -> OnnxModel:
         """The model as an ONNX graph, with a record of how far its outputs moved."""
-        from compressctl.graph.lower import lower, parity
+        from compressctl.graph.lower import lower
 
         started = time.perf_counter()
         lowered = lower(model)
         inputs, samples = self.some_inputs(lowered)
+        return self._with_parity(model, lowered, inputs, samples, started)
+
+    def _with_parity(
+        self, model: TorchModel, lowered: OnnxModel, inputs: Mapping[str, np.ndarray], samples: int, started: float
+    ) -> OnnxModel:
+        from compressctl.graph.lower import parity
+
         moved = parity(model, lowered, inputs)
         if max(moved.values(), default=0.0) > _PARITY_WARNING:
             self.events.warn(f"lowering to ONNX moved an output by {max(moved.values()):.2g}; see parity in the report")

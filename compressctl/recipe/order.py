@@ -22,7 +22,8 @@ from compressctl.recipe.schema import DataSection, Recipe, Stage
 def order_problems(recipe: Recipe) -> Iterator[Problem]:
     """All impossible orders and unmet needs, each with its path. No file is opened."""
     target, source = resolve_target(recipe), model_sources.get(recipe.model.source)
-    form, quantizers = source.form, list[bool]()
+    original = source.form_of(recipe.model.params)
+    form, quantizers = original, list[bool]()
     for position, stage in enumerate(recipe.stages):
         if not stage.enabled:
             continue
@@ -34,7 +35,7 @@ def order_problems(recipe: Recipe) -> Iterator[Problem]:
             target,
             quantized=bool(quantizers),
             weights_alone=all(quantizers),
-            original_form=source.form,
+            original_form=original,
         )
         yield from _problems(recipe, stage, spec, f"stages[{position}]", facts)
         form = spec.gives_from(form)

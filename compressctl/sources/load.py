@@ -8,7 +8,7 @@ from typing import cast
 
 from compressctl.core.custom_ops import library
 from compressctl.core.data import Dataset
-from compressctl.core.model import Model
+from compressctl.core.model import Model, OnnxModel
 from compressctl.core.registry import load
 from compressctl.core.source import Fingerprint, LoadDataset, LoadModel, datasets, model_sources
 from compressctl.core.tasks import Task
@@ -29,6 +29,16 @@ def load_model(section: ModelSection, base: Path, seed: int) -> Model:
     model = read(section.params, base, seed)
     check_weights(model, "the model")
     return model
+
+
+def graph_of(section: ModelSection, base: Path) -> OnnxModel | None:
+    """The file's graph where the model is a network made of one (`trainable`); None for every other."""
+    params = section.params
+    if not isinstance(params, OnnxParams) or not params.trainable:
+        return None
+    from compressctl.sources.onnx_file import load_graph
+
+    return load_graph(params, base)
 
 
 def libraries(section: ModelSection, base: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from compressctl.core.batch_axes import with_batch_axes
 from compressctl.core.custom_ops import EXTENSIONS, known, library, name_of, using
 from compressctl.core.errors import UsageError, first_line
 from compressctl.core.failures import refusal
-from compressctl.core.model import OnnxModel, Signature, TensorSpec
+from compressctl.core.model import Model, OnnxModel, Signature, TensorSpec
 from compressctl.core.streaming import with_states
 from compressctl.sources.addressed import local_model, pinned
 from compressctl.sources.fingerprint import contents_fingerprint, existing, hash_file, source_fingerprint
@@ -32,7 +32,17 @@ FIXED_BATCH_NOTE = "compressctl.fixed_batch"
 """Key of the model's metadata under which the reason stands when a batch size could not be freed."""
 
 
-def load(params: OnnxParams, base: Path, seed: int) -> OnnxModel:
+def load(params: OnnxParams, base: Path, seed: int) -> Model:
+    """The file's graph, or with `trainable` a PyTorch network of it. Raises UsageError."""
+    graph = load_graph(params, base)
+    if not params.trainable:
+        return graph
+    from compressctl.sources.graph_network.trainable import trainable
+
+    return trainable(graph, Path(params.path))
+
+
+def load_graph(params: OnnxParams, base: Path) -> OnnxModel:
     """The file's graph in canonical form, large constants left in their files; symbolic dimensions keep their names.
 
     Packed weights are unpacked. A batch size fixed to 1 is freed where the graph then computes the same; where not, the model's metadata says why.

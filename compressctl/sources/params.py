@@ -258,6 +258,11 @@ class OnnxParams(SourceParams):
     constants: dict[str, float] = Field(
         default_factory=dict, description="inputs that have the same value in every call, as in {sr: 16000}"
     )
+    trainable: bool = Field(
+        False,
+        description="make a PyTorch network of the graph, which equals the file on real samples: structured pruning, low rank, training and distillation from "
+        "the file itself (`teacher: original`) then serve it. Of floats, with an open batch axis; operators without a counterpart are named",
+    )
     custom_ops: tuple[AuthorCode, ...] = Field(
         (),
         description="libraries (.so, .dylib, .dll) of operators that ONNX Runtime does not bring, relative to the recipe, or "

@@ -28,7 +28,7 @@ def _open(named: str | Network, student: Signature, run: RunContext) -> Teacher:
         body = make_network(named.factory, named.args, named.weights, student, run, what="teacher")
         return TorchTeacher(body)
     if named.endswith(".onnx"):
-        return OnnxTeacher(onnx_file.load(OnnxParams(path=named), run.base, run.seed))
+        return OnnxTeacher(onnx_file.load_graph(OnnxParams(path=named), run.base))
     if run.original is None:
         raise UsageError("this run has no original model to learn from", hint="name a file or a factory as teacher")
     original = run.original()

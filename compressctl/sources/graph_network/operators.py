@@ -1,0 +1,115 @@
+"""Every ONNX operator that has a counterpart in torch, by name.
+
+Source: ONNX operator specifications, opsets 7 to 23. Attributes that a node leaves out are not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import reduce
+
+import torch
+from torch.nn import functional
+
+from compressctl.sources.graph_network import elementwise, layout, norms, reductions, windows
+from compressctl.sources.graph_network.numbers import as_tensor
+from compressctl.sources.graph_network.resize import resize
+from compressctl.sources.graph_network.types import Operator
+
+OPERATORS: Mapping[str, Operator] = {
+    **{name: elementwise.of_one(getattr(torch, name.lower())) for name in (
+        "Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Abs", "Neg", "Floor", "Ceil", "Round", "Erf", "Sin", "Cos", "Tan", "Atan", "Asin", "Acos", "Sinh",
+        "Cosh", "Reciprocal", "Sign", "IsNaN",
+    )},
+    "Relu": elementwise.of_one(torch.relu),
+    "Not": elementwise.of_one(torch.logical_not),
+    "Identity": lambda given, attributes: given[0],
+    "Dropout": lambda given, attributes: given[0],
+    "Cast": elementwise.cast,
+    "LeakyRelu": lambda given, attributes: functional.leaky_relu(given[0], attributes.get("alpha", 0.01)),
+    "Elu": lambda given, attributes: functional.elu(given[0], attributes.get("alpha", 1.0)),
+    "Celu": lambda given, attributes: functional.celu(given[0], attributes.get("alpha", 1.0)),
+    "Selu": elementwise.selu,
+    "Softplus": elementwise.of_one(functional.softplus),
+    "Softsign": elementwise.of_one(functional.softsign),
+    "HardSigmoid": elementwise.hard_sigmoid,
+    "HardSwish": lambda given, attributes: given[0] * torch.clamp(given[0] / 6 + 0.5, 0, 1),
+    "Mish": elementwise.of_one(functional.mish),
+    "Gelu": elementwise.gelu,
+    "PRelu": elementwise.prelu,
+    "Clip": elementwise.clipped,
+    "Add": elementwise.of_two(torch.add),
+    "Sub": elementwise.of_two(torch.sub),
+    "Mul": elementwise.of_two(torch.mul),
+    "Div": elementwise.divided,
+    "Pow": elementwise.power,
+    "Mod": elementwise.remainder,
+    "Min": elementwise.of_all(torch.minimum),
+    "Max": elementwise.of_all(torch.maximum),
+    "Sum": elementwise.of_all(torch.add),
+    "Mean": lambda given, attributes: reduce(torch.add, given) / len(given),
+    "Equal": elementwise.of_two(torch.eq),
+    "Greater": elementwise.of_two(torch.gt),
+    "Less": elementwise.of_two(torch.lt),
+    "GreaterOrEqual": elementwise.of_two(torch.ge),
+    "LessOrEqual": elementwise.of_two(torch.le),
+    "And": elementwise.of_two(torch.logical_and),
+    "Or": elementwise.of_two(torch.logical_or),
+    "Xor": elementwise.of_two(torch.logical_xor),
+    "Where": lambda given, attributes: torch.where(*given),
+    "ReduceMean": reductions.reduced(lambda value, axes, keeps: value.mean(axes, keepdim=keeps)),
+    "ReduceSum": reductions.reduced(lambda value, axes, keeps: value.sum(axes, keepdim=keeps).to(value.dtype)),
+    "ReduceMax": reductions.reduced(lambda value, axes, keeps: value.amax(axes, keepdim=keeps)),
+    "ReduceMin": reductions.reduced(lambda value, axes, keeps: value.amin(axes, keepdim=keeps)),
+    "ReduceProd": reductions.reduced(reductions.product),
+    "ReduceL1": reductions.reduced(lambda value, axes, keeps: value.abs().sum(axes, keepdim=keeps)),
+    "ReduceL2": reductions.reduced(lambda value, axes, keeps: value.square().sum(axes, keepdim=keeps).sqrt()),
+    "ReduceSumSquare": reductions.reduced(lambda value, axes, keeps: value.square().sum(axes, keepdim=keeps)),
+    "ReduceLogSumExp": reductions.reduced(lambda value, axes, keeps: value.logsumexp(axes, keepdim=keeps)),
+    "ArgMax": lambda given, attributes: reductions.extreme(given, attributes, torch.argmax),
+    "ArgMin": lambda given, attributes: reductions.extreme(given, attributes, torch.argmin),
+    "Shape": layout.shape,
+    "Size": lambda given, attributes: math.prod(as_tensor(given[0]).shape),
+    "Reshape": layout.reshaped,
+    "Flatten": layout.flat,
+    "Transpose": layout.transposed,
+    "Squeeze": layout.squeezed,
+    "Unsqueeze": layout.unsqueezed,
+    "Concat": layout.joined,
+    "Split": layout.split,
+    "Slice": layout.sliced,
+    "Gather": layout.gathered,
+    "Entries": layout.entries,
+    "GatherElements": layout.gathered_elements,
+    "GatherND": layout.gathered_slices,
+    "Expand": layout.expanded,
+    "ConstantOfShape": layout.filled,
+    "Range": layout.ranged,
+    "Pad": windows.pad,
+    "SamePad": windows.same_padded,
+    "MaxPool": lambda given, attributes: windows.pooled(given, attributes, takes_most=True),
+    "AveragePool": lambda given, attributes: windows.pooled(given, attributes, takes_most=False),
+    "GlobalAveragePool": reductions.globally(lambda value, axes, keeps: value.mean(axes, keepdim=keeps)),
+    "GlobalMaxPool": reductions.globally(lambda value, axes, keeps: value.amax(axes, keepdim=keeps)),
+    "Conv": windows.convolved,
+    "MatMul": elementwise.of_two(torch.matmul),
+    "Gemm": norms.general_product,
+    "Einsum": lambda given, attributes: torch.einsum(attributes["equation"], *given),
+    "Softmax": lambda given, attributes: norms.softmax(given, attributes, torch.softmax),
+    "LogSoftmax": lambda given, attributes: norms.softmax(given, attributes, torch.log_softmax),
+    "LayerNormalization": norms.layer_norm,
+    "BatchNormalization": norms.batch_norm,
+    "InstanceNormalization": norms.instance_norm,
+    "GroupNormalization": norms.group_norm,
+    "LRN": norms.local_response,
+    "LpNormalization": norms.normalized,
+    "DepthToSpace": layout.depth_to_space,
+    "SpaceToDepth": layout.space_to_depth,
+    "Tile": layout.tiled,
+    "TopK": reductions.top,
+    "CumSum": reductions.summed_along,
+    "Trilu": layout.triangle,
+    "Resize": resize,
+    "Upsample": resize,
+}  # fmt: skip

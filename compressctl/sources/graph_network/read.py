@@ -1,0 +1,222 @@
+"""From a graph to the network that computes the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper
+from torch import nn
+
+from compressctl.core.errors import UsageError
+from compressctl.graph.opset import STANDARD, opset_of
+from compressctl.graph.shapes import shapes
+from compressctl.graph.tensors import to_array
+from compressctl.sources.graph_network.layers import Layer, Stored, layer_of
+from compressctl.sources.graph_network.network import LAYER, GraphNetwork
+from compressctl.sources.graph_network.operators import OPERATORS
+
+_MOST_SIZES = 64
+"""Entries of a constant of whole numbers that is read as numbers."""
+
+_MASKS_FROM = 1e4
+"""What a stored number that no training should move is as large as: the score of what attention must not see."""
+
+_BIASES = ("Add", "Sub", "Mul", "Div", "Pow")
+
+
+def network_of(model: onnx.ModelProto) -> GraphNetwork:
+    """In eval mode. model: canonical, in floats. Raises UsageError that names every operator that has no counterpart here."""
+    graph = model.graph
+    if missing := dict.fromkeys(_unknown(graph)):
+        raise UsageError(
+            f"the file cannot be trained: there is no counterpart in torch for {', '.join(missing)}",
+            hint="leave `trainable` out: techniques for graphs take the file as it is",
+        )
+    return _Reader(model).network()
+
+
+def _unknown(graph: onnx.GraphProto) -> Iterator[str]:
+    layers = ("ConvTranspose",)
+    for node in graph.node:
+        name = node.op_type if node.domain in STANDARD else f"{node.domain}:{node.op_type}"
+        if name not in OPERATORS and node.op_type not in layers:
+            yield name
+
+
+class _Reader:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self._graph, self._opset = graph, opset_of(model)
+        self._constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+        self._ranks = {name: len(sizes) for name, sizes in shapes(model).items() if sizes is not None}
+        inputs = tuple(value.name for value in graph.input if value.name not in self._constants)
+        self._made = GraphNetwork(inputs, tuple(value.name for value in graph.output), [])
+        self._paths: set[str] = set()
+        self._weights: dict[str, nn.Parameter] = {}
+        self._readers = _readers(graph)
+        self._merged: set[str] = set()
+
+    def network(self) -> GraphNetwork:
+        for node in self._graph.node:
+            if node.name not in self._merged:
+                self._read(node)
+        network = self._made
+        self._place_constants()
+        network.last = {name: place for place, step in enumerate(network.steps) for name in step["reads"]}
+        return network.eval()
+
+    def _read(self, node: onnx.NodeProto) -> None:
+        attributes = {entry.name: _plain(entry) for entry in node.attribute} | {
+            "opset": self._opset,
+            "outputs": len(node.output),
+        }
+        stored = Stored(self._constants, self._ranks)
+        reads = _without_last_blanks(node.input)
+        layer = layer_of(node.op_type, reads, attributes, stored)
+        if layer is not None:
+            self._add_layer(node, layer)
+        else:
+            self._made.steps.append(_step(node.op_type, reads, node.output, attributes))
+
+    def _add_layer(self, node: onnx.NodeProto, layer: Layer) -> None:
+        module, outputs = layer.module, list(node.output)
+        if isinstance(module, nn.Linear) and module.bias is None:
+            outputs = self._with_bias(node, module) or outputs
+        if layer.weight is not None:
+            shared = self._weights.setdefault(layer.weight, module.weight)  # type: ignore[arg-type]
+            module.weight = shared
+        path = self._placed(module, node.name)
+        reads = list(layer.reads)
+        if layer.before is not None:
+            op, attributes = layer.before
+            padded = f"{outputs[0]}.read"
+            self._made.steps.append(_step(op, reads, [padded], {**attributes, "opset": self._opset}))
+            reads = [padded]
+        self._made.steps.append({**_step(LAYER, reads, outputs, {}), "path": path})
+
+    def _with_bias(self, node: onnx.NodeProto, module: nn.Linear) -> list[str] | None:
+        """What the sum with a stored vector behind a product makes, which becomes the layer's bias; None without one."""
+        readers = self._readers.get(node.output[0], [])
+        if (
+            len(readers) != 1
+            or readers[0].op_type != "Add"
+            or any(out.name == node.output[0] for out in self._graph.output)
+        ):
+            return None
+        add = readers[0]
+        other = next((name for name in add.input if name != node.output[0]), "")
+        bias = self._constants.get(other)
+        if (
+            bias is None
+            or bias.dtype != np.float32
+            or bias.size != module.out_features
+            or bias.shape[-1] != bias.size
+            or bias.ndim > 2
+        ):
+            return None
+        module.bias = nn.Parameter(torch.from_numpy(np.array(bias.reshape(-1))))
+        self._merged.add(add.name)
+        return list(add.output)
+
+    def _place_constants(self) -> None:
+        """What is left of the constants: numbers, parameters of sums and products, buffers."""
+        read = {name: step for step in self._made.steps for name in step["reads"]}
+        holder = nn.Module()
+        self._made.add_module("constants_of_graph", holder)
+        wanted = [*read, *self._made.outputs]
+        for name in dict.fromkeys(wanted):
+            values = self._constants.get(name)
+            if values is None:
+                continue
+            if values.dtype in (np.int64, np.int32) and values.ndim <= 1 and values.size <= _MOST_SIZES:
+                self._made.sizes[name] = values.tolist()
+                continue
+            own = _name_of(name, {*holder._parameters, *holder._buffers})
+            tensor = torch.from_numpy(np.array(values))
+            if _is_learned(values, read.get(name)):
+                holder.register_parameter(own, nn.Parameter(tensor))
+            else:
+                holder.register_buffer(own, tensor)
+            self._made.constants[name] = f"constants_of_graph.{own}"
+
+    def _placed(self, module: nn.Module, name: str) -> str:
+        """Where the layer stands: after its node's name, in modules that hold others and compute nothing."""
+        parts = [part for part in (_word(part) for part in re.split(r"[/.]", name)) if part] or ["layer"]
+        if len(parts) > 1 and re.fullmatch(
+            r"(Conv|ConvTranspose|MatMul|Gemm|BatchNormalization|InstanceNormalization|LayerNormalization|Gather|PRelu)(_\d+)?",
+            parts[-1],
+        ):
+            parts.pop()
+        path, number = ".".join(parts), 1
+        while any(
+            path == taken or taken.startswith(f"{path}.") or path.startswith(f"{taken}.") for taken in self._paths
+        ):
+            number += 1
+            path = ".".join([*parts[:-1], f"{parts[-1]}_{number}"]) if number < 1000 else f"layer_{len(self._paths)}"
+        self._paths.add(path)
+        holder: nn.Module = self._made
+        *containers, last = path.split(".")
+        for container in containers:
+            if container not in holder._modules:
+                holder.add_module(container, nn.Module())
+            found = holder._modules[container]
+            assert found is not None
+            holder = found
+        holder.add_module(last, module)
+        return path
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _without_last_blanks(names: Any) -> list[str]:
+    found = list(names)
+    while found and not found[-1]:
+        found.pop()
+    return found
+
+
+def _step(op: str, reads: Any, writes: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"op": op, "reads": list(reads), "writes": list(writes), "attributes": dict(attributes)}
+
+
+def _plain(entry: onnx.AttributeProto) -> Any:
+    """Numbers, texts and lists of them; of a tensor's single entry the value and its type."""
+    value = helper.get_attribute_value(entry)
+    if isinstance(value, onnx.TensorProto):
+        return [to_array(value).reshape(-1)[0].item(), value.data_type]
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list | tuple):
+        return [one.decode() if isinstance(one, bytes) else one for one in value]
+    return value
+
+
+def _is_learned(values: np.ndarray, step: Mapping[str, Any] | None) -> bool:
+    """Whether training may move it: a vector of floats in a sum or a product, as of a bias, a scale or positions; no mask, no single number."""
+    if values.dtype != np.float32 or values.size < 2 or step is None or step["op"] not in _BIASES:
+        return False
+    return bool(np.isfinite(values).all() and np.abs(values).max() < _MASKS_FROM and np.ptp(values) > 0)
+
+
+def _word(text: str) -> str:
+    return re.sub(r"\W", "_", text).strip("_") if not text.isdigit() else text
+
+
+def _name_of(text: str, taken: set[str]) -> str:
+    base = re.sub(r"\W", "_", text) or "constant"
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    return name

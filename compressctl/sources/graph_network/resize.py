@@ -1,0 +1,68 @@
+"""Resize as torch's interpolation, where the two mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from compressctl.sources.graph_network.numbers import as_list
+
+
+def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
+    """Spatial axes alone. Raises NotImplementedError, in words, for coordinates and roundings that torch has none of."""
+    value = given[0]
+    scales, sizes = _asked(given, attributes)
+    spatial = value.ndim - 2
+    mode = attributes.get("mode", "nearest")
+    way = attributes.get("coordinate_transformation_mode", "half_pixel" if attributes["opset"] > 10 else "asymmetric")
+    if scales is not None:
+        if any(scale != 1 for scale in scales[:-spatial]):
+            raise NotImplementedError("Resize of batch or channels")
+        scales = scales[-spatial:]
+        sizes = [int(size * scale) for size, scale in zip(value.shape[2:], scales, strict=True)]
+    else:
+        assert sizes is not None
+        sizes = sizes[-spatial:]
+    if mode == "nearest":
+        return _nearest(
+            value, sizes, way, attributes.get("nearest_mode", "round_prefer_floor"), is_old=attributes["opset"] <= 10
+        )
+    name = {"linear": ("linear", "bilinear", "trilinear")[spatial - 1], "cubic": "bicubic"}[mode]
+    if way not in ("half_pixel", "pytorch_half_pixel", "align_corners") or attributes.get("antialias"):
+        raise NotImplementedError(f"Resize with {mode} at {way}")
+    if mode == "cubic" and (spatial != 2 or abs(attributes.get("cubic_coeff_a", -0.75) + 0.75) > 1e-6):
+        raise NotImplementedError("cubic Resize of other than images, or with a coefficient of its own")
+    return functional.interpolate(value, size=sizes, mode=name, align_corners=way == "align_corners")
+
+
+def _asked(given: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[list[float] | None, list[int] | None]:
+    """Scales, or sizes, of all axes."""
+    if "scales" in attributes:  # Upsample before opset 9
+        return list(attributes["scales"]), None
+    if attributes["opset"] <= 10 or len(given) == 2:
+        return _floats(given[1]), None
+    if len(given) > 3 and given[3] is not None:
+        return None, as_list(given[3])
+    return _floats(given[2]), None
+
+
+def _floats(value: Any) -> list[float]:
+    return [float(one) for one in (value.tolist() if isinstance(value, Tensor) else as_list(value))]
+
+
+def _nearest(value: Tensor, sizes: Sequence[int], way: str, rounding: str, *, is_old: bool) -> Tensor:
+    is_whole = all(
+        isinstance(old, int) and isinstance(new, int) and new % old == 0
+        for old, new in zip(value.shape[2:], sizes, strict=True)
+    )
+    if (
+        is_old
+        or (way == "asymmetric" and rounding == "floor")
+        or (is_whole and way in ("asymmetric", "half_pixel") and rounding in ("floor", "round_prefer_floor"))
+    ):
+        exact = way == "half_pixel" and not is_old
+        return functional.interpolate(value, size=list(sizes), mode="nearest-exact" if exact else "nearest")
+    raise NotImplementedError(f"nearest Resize at {way}, {rounding}")

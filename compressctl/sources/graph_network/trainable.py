@@ -1,0 +1,66 @@
+"""What `trainable: true` makes of an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressctl.core.errors import UsageError
+from compressctl.core.model import OnnxModel, Signature, TensorSpec, TorchModel
+from compressctl.graph.quantized import already_quantized
+from compressctl.sources.graph_network.prove import CANNOT, HINT
+from compressctl.sources.torch_modules import require_torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+_BATCH = "batch"
+
+
+def trainable(model: OnnxModel, path: Path) -> TorchModel:
+    """The file's network, with the names of its inputs and outputs. Raises UsageError where there is no counterpart in torch, MissingDependencyError
+    without it."""
+    require_torch("`trainable`")
+    from compressctl.sources.graph_network.read import network_of
+
+    if quantized := already_quantized(model.body):
+        raise UsageError(
+            f"{path}: {CANNOT}: it holds integers already ({quantized[0]})",
+            hint="start from the file that it was quantized from",
+        )
+    signature = Signature(
+        tuple(_by_samples(spec, "input", path) for spec in model.signature.inputs),
+        tuple(_by_samples(spec, "output", path) for spec in model.signature.outputs),
+    )
+    try:
+        return TorchModel(network_of(model.body), signature)
+    except UsageError as error:
+        error.message = f"{path}: {error.message}"
+        raise
+
+
+def _by_samples(spec: TensorSpec, kind: str, path: Path) -> TensorSpec:
+    """With an open number of samples along its first axis, as what trains deals them."""
+    if spec.batch_axis != 0 or not spec.shape or isinstance(spec.shape[0], int):
+        raise UsageError(
+            f"{path}: {CANNOT}: the first axis of its {kind} {spec.name} {list(spec.shape)} does not count samples, any number of them",
+            hint=f"export the model with an open batch axis, or {HINT}",
+        )
+    return replace(spec, shape=(_BATCH, *spec.shape[1:]))
+
+
+def as_file(graph: OnnxModel, network: TorchModel) -> OnnxModel:
+    """The file, with the network's signature."""
+    return replace(graph, signature=network.signature)
+
+
+def proven(graph: OnnxModel, network: TorchModel, inputs: Mapping[str, np.ndarray]) -> None:
+    """Compare them on real samples. Raises UsageError that names the node which computes something else."""
+    from compressctl.sources.graph_network.network import GraphNetwork
+    from compressctl.sources.graph_network.prove import proven as prove
+
+    assert isinstance(network.body, GraphNetwork)
+    prove(network.body, graph.body, inputs)

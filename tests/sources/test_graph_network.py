@@ -1,0 +1,300 @@
+"""ONNX graphs as PyTorch networks: every operator against ONNX Runtime, random graphs, real pipelines from a file back to a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from onnx import TensorProto, helper, numpy_helper
+
+torch = pytest.importorskip("torch")
+from support.digit_network import digits, fitted_network  # noqa: E402
+from support.random_graphs import Drawn, graphs  # noqa: E402
+from support.shell import Shell  # noqa: E402
+
+from compressctl.core.errors import UsageError  # noqa: E402
+from compressctl.core.model import TorchModel  # noqa: E402
+from compressctl.graph.canonical import canonical  # noqa: E402
+from compressctl.graph.execute import ActivationRecorder  # noqa: E402
+from compressctl.graph.lower import lower  # noqa: E402
+from compressctl.sources.graph_network.prove import first_apart, proven  # noqa: E402
+from compressctl.sources.graph_network.read import network_of  # noqa: E402
+from compressctl.sources.onnx_file import load  # noqa: E402
+from compressctl.sources.params import OnnxParams  # noqa: E402
+
+UNKNOWN = ("If", "Loop", "Scan", "LSTM", "GRU", "RNN")
+EXAMPLES = int(os.environ.get("COMPRESSCTL_RANDOM_GRAPHS", "200"))
+RNG = np.random.default_rng(0)
+IMAGE = RNG.normal(0, 1, (2, 4, 6, 8)).astype(np.float32)
+MATRIX = RNG.normal(0, 1, (3, 5)).astype(np.float32)
+POSITIVE = np.abs(MATRIX) + np.float32(0.1)
+WHOLE = np.array([[3, -1, 2], [0, 5, 4]])
+KERNEL = RNG.normal(0, 1, (6, 4, 3, 3)).astype(np.float32)
+
+
+def one(*shape: int) -> np.ndarray:
+    return RNG.normal(0, 1, shape).astype(np.float32)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+Case = tuple[str, Sequence[np.ndarray], Sequence[np.ndarray | None], Mapping[str, Any]]
+"""Operator, inputs, constants behind them (None: left out), attributes."""
+
+UNARY = (
+    "Relu", "Sigmoid", "Tanh", "Exp", "Abs", "Neg", "Floor", "Ceil", "Round", "Erf", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Reciprocal", "Sign",
+    "Identity", "LeakyRelu", "Elu", "Celu", "Selu", "Softplus", "Softsign", "HardSigmoid", "HardSwish", "Mish", "Gelu", "Softmax", "LogSoftmax", "Flatten",
+    "Transpose", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp",
+    "ArgMax", "ArgMin", "Shape", "Size", "GlobalAveragePool", "GlobalMaxPool", "LpNormalization", "IsNaN", "Dropout",
+)  # fmt: skip
+
+CASES: list[Case] = [
+    *((op, [IMAGE], [], {}) for op in UNARY),
+    *((op, [POSITIVE], [], {}) for op in ("Log", "Sqrt")),
+    *((op, [np.tanh(MATRIX)], [], {}) for op in ("Asin", "Acos")),
+    *((op, [MATRIX], [POSITIVE], {}) for op in ("Add", "Sub", "Mul", "Div", "Min", "Max", "Sum", "Mean", "Greater", "Less", "GreaterOrEqual")),
+    *((op, [WHOLE], [ints(2)], {}) for op in ("Add", "Div", "Mod", "Equal", "LessOrEqual")),
+    ("Pow", [POSITIVE], [np.float32(1.7)], {}),
+    ("Mod", [MATRIX], [POSITIVE], {"fmod": 1}),
+    *((op, [MATRIX > 0, POSITIVE > 1], [], {}) for op in ("And", "Or", "Xor")),
+    ("Not", [MATRIX > 0], [], {}),
+    ("Where", [MATRIX > 0, MATRIX, POSITIVE], [], {}),
+    ("Clip", [MATRIX], [np.float32(-0.5), np.float32(0.7)], {}),
+    ("Clip", [MATRIX], [None, np.float32(0.7)], {}),
+    ("Cast", [MATRIX], [], {"to": TensorProto.INT64}),
+    ("Cast", [WHOLE], [], {"to": TensorProto.FLOAT}),
+    ("PRelu", [IMAGE], [one(4, 1, 1)], {}),
+    ("PRelu", [MATRIX], [one(1)], {}),
+    ("Gelu", [MATRIX], [], {"approximate": "tanh"}),
+    ("ReduceMean", [IMAGE], [ints(1, 3)], {"keepdims": 0}),
+    ("ReduceSum", [IMAGE], [None], {"noop_with_empty_axes": 1}),
+    ("ArgMax", [IMAGE], [], {"axis": -1, "keepdims": 0}),
+    ("CumSum", [MATRIX], [ints(1)], {}),
+    ("CumSum", [MATRIX], [ints(1)], {"exclusive": 1, "reverse": 1}),
+    ("TopK", [MATRIX], [ints(2)], {"axis": 1}),
+    ("TopK", [MATRIX], [ints(2)], {"axis": 1, "largest": 0}),
+    ("Reshape", [IMAGE], [ints(0, -1, 8)], {}),
+    ("Reshape", [IMAGE], [ints(-1, 24)], {}),
+    *(("Flatten", [IMAGE], [], {"axis": axis}) for axis in (0, 2, 4, -1)),
+    ("Transpose", [IMAGE], [], {"perm": [0, 2, 3, 1]}),
+    ("Squeeze", [IMAGE[:, :1]], [ints(1)], {}),
+    ("Unsqueeze", [IMAGE], [ints(0, -1)], {}),
+    ("Concat", [IMAGE, IMAGE], [], {"axis": 1}),
+    ("Concat", [IMAGE], [one(2, 4, 6, 3)], {"axis": -1}),
+    ("Split", [IMAGE], [ints(1, 3)], {"axis": 1}),
+    ("Slice", [IMAGE], [ints(1, 0), ints(-1, 6), ints(1, 3), ints(1, 2)], {}),
+    ("Slice", [IMAGE], [ints(-1), ints(-100), ints(3), ints(-2)], {}),
+    ("Slice", [IMAGE], [ints(5), ints(1), ints(2), ints(-1)], {}),
+    ("Gather", [IMAGE], [ints(2, -1, 0)], {"axis": 1}),
+    ("Gather", [IMAGE], [np.array(2)], {"axis": 1}),
+    ("Gather", [WHOLE % 3], [], {"table": one(3, 5)}),
+    ("GatherElements", [MATRIX, np.abs(WHOLE) % 3], [], {"axis": 0}),
+    ("GatherND", [IMAGE], [np.array([[0, 1], [1, -1]])], {}),
+    ("GatherND", [IMAGE], [np.array([[0, 1], [1, -1]])], {"batch_dims": 1}),
+    ("Expand", [MATRIX], [ints(2, 1, 5)], {}),
+    ("Tile", [MATRIX], [ints(2, 3)], {}),
+    ("ConstantOfShape", [], [ints(2, 3)], {"value": helper.make_tensor("v", TensorProto.FLOAT, [1], [1.5])}),
+    ("Range", [], [np.array(1), np.array(9), np.array(3)], {}),
+    ("Trilu", [MATRIX], [np.array(1)], {}),
+    ("Trilu", [MATRIX], [], {"upper": 0}),
+    ("Pad", [IMAGE], [ints(0, 0, 1, 2, 0, 0, 3, 0)], {}),
+    ("Pad", [IMAGE], [ints(0, 1, 0, 0, 0, 2, 0, -1), np.float32(2.5)], {}),
+    ("Pad", [IMAGE], [ints(0, 0, 1, 2, 0, 0, 1, 3)], {"mode": "reflect"}),
+    ("Pad", [IMAGE], [ints(0, 0, 1, 2, 0, 0, 1, 3)], {"mode": "edge"}),
+    ("DepthToSpace", [IMAGE], [], {"blocksize": 2}),
+    ("DepthToSpace", [IMAGE], [], {"blocksize": 2, "mode": "CRD"}),
+    ("SpaceToDepth", [IMAGE], [], {"blocksize": 2}),
+    ("Conv", [IMAGE], [KERNEL], {}),
+    ("Conv", [IMAGE], [KERNEL, one(6)], {"pads": [1, 1, 1, 1], "strides": [2, 1]}),
+    ("Conv", [IMAGE], [KERNEL, one(6)], {"pads": [0, 1, 1, 0]}),
+    ("Conv", [IMAGE], [KERNEL], {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ("Conv", [IMAGE], [KERNEL], {"auto_pad": "SAME_LOWER", "strides": [2, 3]}),
+    ("Conv", [IMAGE], [one(8, 1, 3, 3)], {"group": 4, "dilations": [2, 1]}),
+    ("Conv", [IMAGE[:, :, 0]], [one(6, 4, 3)], {"pads": [1, 1]}),
+    ("Conv", [IMAGE, KERNEL], [], {"pads": [1, 0, 1, 0]}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 2, 2)], {"strides": [2, 2]}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 3, 3), one(3)], {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    ("ConvTranspose", [IMAGE], [one(4, 2, 3, 3)], {"group": 2, "dilations": [2, 2]}),
+    ("MatMul", [MATRIX], [one(5, 4)], {}),
+    ("MatMul", [IMAGE], [one(8, 4)], {}),
+    ("MatMul", [IMAGE, one(2, 4, 8, 3)], [], {}),
+    ("Gemm", [MATRIX], [one(5, 4), one(4)], {}),
+    ("Gemm", [MATRIX], [one(4, 5), one(1, 4)], {"transB": 1}),
+    ("Gemm", [MATRIX], [one(4, 5), one(4)], {"transB": 1, "alpha": 0.5, "beta": 2.0}),
+    ("Gemm", [MATRIX.T.copy()], [one(5, 4)], {"transA": 1}),
+    ("Einsum", [MATRIX, one(5, 2)], [], {"equation": "ij,jk->ik"}),
+    *((op, [IMAGE], [], {"axis": 1}) for op in ("Softmax", "LogSoftmax")),
+    ("BatchNormalization", [IMAGE], [one(4), one(4), one(4), np.abs(one(4)) + 0.1], {"epsilon": 1e-3}),
+    ("BatchNormalization", [MATRIX], [one(5), one(5), one(5), np.abs(one(5)) + 0.1], {}),
+    ("InstanceNormalization", [IMAGE], [one(4), one(4)], {}),
+    ("LayerNormalization", [IMAGE], [one(8), one(8)], {}),
+    ("LayerNormalization", [IMAGE], [one(6, 8)], {"axis": 2}),
+    ("LayerNormalization", [IMAGE], [one(8)], {"axis": -1, "epsilon": 0.1}),
+    ("LRN", [IMAGE], [], {"size": 3}),
+    ("MaxPool", [IMAGE], [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0]}),
+    ("MaxPool", [IMAGE], [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1]}),
+    ("MaxPool", [IMAGE], [], {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ("MaxPool", [IMAGE], [], {"kernel_shape": [2, 3], "strides": [2, 2], "ceil_mode": 1}),
+    ("AveragePool", [IMAGE], [], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0]}),
+    ("AveragePool", [IMAGE], [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    ("AveragePool", [IMAGE], [], {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}),
+    ("AveragePool", [IMAGE], [], {"kernel_shape": [3, 3], "auto_pad": "SAME_LOWER", "strides": [2, 2]}),
+    ("Resize", [IMAGE], [None, np.array([1, 1, 2, 2], np.float32)], {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}),
+    ("Resize", [IMAGE], [None, np.array([1, 1, 2, 3], np.float32)], {"mode": "nearest"}),
+    ("Resize", [IMAGE], [None, None, ints(2, 4, 9, 5)], {"mode": "linear"}),
+    ("Resize", [IMAGE], [None, None, ints(2, 4, 9, 5)], {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+    ("Resize", [IMAGE], [None, None, ints(2, 4, 12, 16)], {"mode": "cubic"}),
+]  # fmt: skip
+
+
+def _model(case: Case, opset: int) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    op, inputs, constants, attributes = case
+    attributes = dict(attributes)
+    table = attributes.pop("table", None)
+    feeds = {f"x{number}": np.asarray(value) for number, value in enumerate(inputs)}
+    stored = {f"c{number}": value for number, value in enumerate(constants) if value is not None}
+    reads = [*feeds, *("" if value is None else f"c{number}" for number, value in enumerate(constants))]
+    if table is not None:
+        stored, reads = {"t": table}, ["t", *feeds]
+    outputs = {"Split": ["y", "z"], "TopK": ["y", "z"]}.get(op, ["y"])
+    node = helper.make_node(op, reads, outputs, "node", **attributes)
+    given = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in feeds.items()
+    ]
+    made = [helper.make_empty_tensor_value_info(name) for name in outputs]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()]
+    graph = helper.make_graph([node], "one", given, made, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model), feeds
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{len(case[1])}-{len(case[2])}-{sorted(case[3])}")
+def test_every_operator_computes_what_onnx_runtime_does(case: Case) -> None:
+    model, feeds = _model(case, 20)
+    network = network_of(canonical(onnx.ModelProto.FromString(model.SerializeToString())))
+    wanted = ActivationRecorder(model, [output.name for output in model.graph.output]).run(feeds)
+    found = network(*(torch.from_numpy(feeds[name]) for name in network.inputs))
+    assert list(found) == [output.name for output in model.graph.output]
+    for name, value in wanted.items():
+        given = found[name].detach().numpy()
+        assert given.shape == value.shape
+        assert given.dtype == value.dtype
+        assert np.allclose(given, value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [9, 11, 12])
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("Softmax", [IMAGE], [], {"axis": 2}),
+        ("Squeeze", [IMAGE[:, :1]], [], {"axes": [1]}),
+        ("Unsqueeze", [IMAGE], [], {"axes": [0, 3]}),
+        ("ReduceSum", [IMAGE], [], {"axes": [1], "keepdims": 0}),
+        ("Split", [IMAGE], [], {"axis": 1, "split": [1, 3]}),
+        ("Split", [IMAGE], [], {"axis": 1}),
+    ],
+    ids=str,
+)
+def test_earlier_opsets_mean_what_they_did(case: Case, opset: int) -> None:
+    model, feeds = _model(case, opset)
+    assert first_apart(network_of(canonical(model)), model, feeds) is None
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(graphs())
+def test_a_random_graph_computes_the_same_or_is_refused_in_words(drawn: Drawn) -> None:
+    model = canonical(onnx.ModelProto.FromString(drawn.model.SerializeToString()))
+    if any(node.op_type in UNKNOWN for node in model.graph.node):
+        with pytest.raises(UsageError, match="no counterpart in torch for"):
+            network_of(model)
+        return
+    network = network_of(model)
+    proven(network, model, drawn.feeds)
+    wanted = ActivationRecorder(model, list(network.outputs)).run(drawn.feeds)
+    with torch.no_grad():
+        found = network(*(torch.from_numpy(np.array(drawn.feeds[name])) for name in network.inputs))
+    for name, value in wanted.items():
+        assert found[name].shape == value.shape
+        assert str(found[name].dtype).removeprefix("torch.") == str(value.dtype)
+
+
+def test_a_file_becomes_layers_and_the_same_file_again(tmp_path: Path) -> None:
+    model = fitted_network(digits())
+    onnx.save(model.body, tmp_path / "net.onnx")
+    made = load(OnnxParams(path=str(tmp_path / "net.onnx"), trainable=True), Path(), 0)
+    assert isinstance(made, TorchModel)
+    kinds = [type(module).__name__ for module in made.body.modules()]
+    assert kinds.count("Conv2d") >= 2
+    assert "Linear" in kinds
+    again = lower(made)
+    assert [value.name for value in again.body.graph.input] == [value.name for value in model.body.graph.input]
+    assert [value.name for value in again.body.graph.output] == [value.name for value in model.body.graph.output]
+    inputs = {spec.name: one(3, *spec.shape[1:]) for spec in made.signature.inputs}
+    names = [spec.name for spec in made.signature.outputs]
+    first, second = (ActivationRecorder(proto, names).run(inputs) for proto in (model.body, again.body))
+    assert all(np.allclose(first[name], second[name], atol=1e-5) for name in names)
+
+
+def test_operators_without_a_counterpart_are_all_named(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Det", ["x"], ["d"], "one"), helper.make_node("NonZero", ["d"], ["y"], "two")],
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 3, 3])],
+        [value("y", TensorProto.INT64, [1, None])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "a.onnx")
+    with pytest.raises(UsageError, match="no counterpart in torch for Det, NonZero"):
+        network_of(canonical(onnx.load(tmp_path / "a.onnx")))
+
+
+def test_a_step_that_computes_something_else_is_named() -> None:
+    model, feeds = _model(("Conv", [IMAGE], [KERNEL], {}), 20)
+    network = network_of(canonical(onnx.ModelProto.FromString(model.SerializeToString())))
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.1)
+    with pytest.raises(UsageError, match=r"node node \(Conv\) computes something else \(by 10\.0% of its size\)"):
+        proven(network, model, feeds)
+
+
+RECIPE = """recipe: compressctl/v1
+name: from-a-file
+task: classification
+model: {source: onnx, path: net.onnx, trainable: true}
+data: {source: digits, calibration: 100}
+target: {backend: onnxruntime, threads: 1}
+stages:
+  - {use: prune.channels, keep: 0.5, of: macs}
+  - {use: distill.logits, teacher: original, epochs: 2}
+  - {use: quantize.static}
+export: [onnxruntime]
+"""
+
+
+@pytest.mark.slow
+def test_a_file_is_pruned_taught_by_itself_and_quantized(shell: Shell) -> None:
+    onnx.save(fitted_network(digits()).body, shell.folder / "net.onnx")
+    (shell.folder / "recipe.yaml").write_text(RECIPE)
+    done = shell.run("apply", "recipe.yaml", "--output", "out", "--measure", "quick")
+    assert done.code == 0, done.err
+    report = shell.report("out")
+    [part] = report["backends"]
+    baseline = shell.folder / "out" / "artifacts" / "onnxruntime" / "baseline" / "model.onnx"
+    first, second = onnx.load(shell.folder / "net.onnx"), onnx.load(baseline)
+    assert [node.op_type for node in first.graph.node] == [node.op_type for node in second.graph.node]
+    assert part["compressed"]["macs"] < 0.6 * part["baseline"]["macs"]
+    assert part["compressed"]["total_bytes"] < 0.5 * part["baseline"]["total_bytes"]
+    [parity] = report["parity"][:1]
+    assert max(parity["max_abs_difference"].values()) < 1e-4
+    exported = onnx.load(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx")
+    assert [value.name for value in exported.graph.input] == [value.name for value in first.graph.input]
+    assert [value.name for value in exported.graph.output] == [value.name for value in first.graph.output]
