@@ -92,10 +92,10 @@ class Delivery:
             # The last stage makes the file that is handed over, so that it stands for it.
             last = next((record.id for record in reversed(self.records) if record.use != "lower"), "handed over")
             made = backend.build(model, target, root)
-            self.decided[name] = made.decided
             made = replace(made, notes=(*made.notes, *opset_note(source, made)))
             compressed = Subject(last, made, replace(model, signature=called_signature(model.signature, target)))
             bundles = self._bundles(target, source, model)
+            self.decided[name] = made.decided
         self.workspace.close()  # what stages had opened would take memory from what is measured
         with self.workspace.step(Step(f"measure-{name}", "measure", name, None, None)):
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,9 @@ from compressctl.pipeline.preflight import (
     check_images,
     check_judge,
     check_splits,
+    check_text_model,
     fly,
+    other_tokenizer,
     unfit_for,
 )
 from compressctl.pipeline.process_group import ProcessGroup, telling
@@ -62,10 +64,12 @@ class Executor:
     budget: list[BudgetCheck] = field(default_factory=list)
     _between: list[Subject] = field(default_factory=list)
     _network: Model | None = None
+    _exported: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def preflight(self) -> None:
         """One real batch through loading, lowering, the runtime, loss and metric; see preflight.py. Raises what it finds."""
         with self.workspace.step(Step("preflight", "load", "one real batch", None, None)):
+            check_text_model(self.workspace.recipe)
             model, data = (
                 self.workspace.original_graph(),
                 self.workspace.dataset() if self.workspace.recipe.data else None,
@@ -73,8 +77,9 @@ class Executor:
             if self.workspace.recipe.image_steps is not None:
                 for words in image_steps_in_words(self.workspace.recipe.image_steps):
                     self.workspace.events.warn(words)
-            if (beyond := beyond_positions(self.workspace.recipe)) is not None:
-                self.workspace.events.warn(beyond)
+            for said in (beyond_positions(self.workspace.recipe), other_tokenizer(self.workspace.recipe)):
+                if said is not None:
+                    self.workspace.events.warn(said)
             for stage in self._waiting() if data is not None else ():
                 assert data is not None
                 check_splits(stage.id, declared_needs(stage.params), data)
@@ -115,7 +120,9 @@ class Executor:
         delivered = {found.backend for found in self.results}
         stages = [step.id for step in self.workspace.plan.steps if step.kind == "stage" and step.id not in done]
         return stages + [
-            f"export-{entry.backend}" for entry in self.workspace.recipe.export if entry.backend not in delivered
+            f"{'measure' if entry.backend in self._exported else 'export'}-{entry.backend}"
+            for entry in self.workspace.recipe.export
+            if entry.backend not in delivered
         ]
 
     @property
@@ -172,6 +179,7 @@ class Executor:
             self.measure_level,
             self.is_strict,
             self.judged_on,
+            self._exported,
         )
         delivery.all(as_graph(model) if model is not None else self.workspace.original_graph())
 

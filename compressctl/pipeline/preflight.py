@@ -22,6 +22,7 @@ from compressctl.measure.score import check_form, of_head, results, whole_sample
 from compressctl.recipe.schema import Recipe
 from compressctl.sources.called import scored_samples
 from compressctl.sources.params import HuggingFaceParams, TextParams
+from compressctl.sources.text_lengths import table_positions
 
 SCORED_AT_ONCE = 64
 CALIBRATED_AT_ONCE = 16
@@ -62,6 +63,31 @@ def fly(model: Model, session: Session, samples: Samples, target: Target, data: 
     return Flight(notes=_recorded(model, session, data))
 
 
+def check_text_model(recipe: Recipe) -> None:
+    """Raises UsageError for a language model that is none, and for windows of text that its table of positions has no entries for."""
+    params = recipe.model.params
+    if not isinstance(params, HuggingFaceParams) or recipe.task != "language-model":
+        return
+    from compressctl.sources.huggingface.folder import CONFIG, find, read_object
+
+    config = read_object(find(params, recipe.base) / CONFIG)
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    if params.task == "fill-mask" or (params.task is None and architecture.endswith("ForMaskedLM")):
+        raise UsageError(
+            f"{architecture or params.path} is a model of masked tokens, which sees the token that it would be scored on: it has no perplexity",
+            hint="write `task: custom`, and its outputs are compared with the original's",
+        )
+    if recipe.data is None or not isinstance(recipe.data.params, TextParams):
+        return
+    window, known = recipe.data.params.window, table_positions(config)
+    if known is not None and window > known:
+        raise UsageError(
+            f"data.window is {window:,} tokens, and the model's table of positions has {known:,} entries",
+            hint=f"lower data.window to {known} or less",
+        )
+
+
 def beyond_positions(recipe: Recipe) -> str | None:
     """What is to be said of windows of text that are longer than the model's config knows positions for; None where they are not."""
     if not isinstance(recipe.model.params, HuggingFaceParams) or recipe.data is None:
@@ -77,6 +103,25 @@ def beyond_positions(recipe: Recipe) -> str | None:
         f"data.window is {window:,} tokens, and the model's config knows {known:,} positions: what stands behind them is scored as the "
         "model was not trained for; lower data.window"
     )
+
+
+def other_tokenizer(recipe: Recipe) -> str | None:
+    """What is to be said of texts that another tokenizer reads than the model's own; None where they are read by that, or where it has none."""
+    params = recipe.model.params
+    if not isinstance(params, HuggingFaceParams) or recipe.data is None:
+        return None
+    read_by = recipe.data.params
+    given = getattr(read_by, "tokenizer", None) or getattr(getattr(read_by, "tokenize", None), "tokenizer", None)
+    if not isinstance(given, str):
+        return None
+    from compressctl.sources.fingerprint import hash_file
+    from compressctl.sources.huggingface.folder import find
+    from compressctl.sources.tokenizing import TOKENIZER, tokenizer_file
+
+    own, other = find(params, recipe.base) / TOKENIZER, tokenizer_file(given, recipe.base)
+    if not own.is_file() or hash_file(own) == hash_file(other):
+        return None
+    return f"texts are read by {other}, which is not the tokenizer of the model's folder: its token ids mean other words to the model"
 
 
 def check_images(signature: Signature, samples: Samples, targets: Sequence[Target]) -> None:

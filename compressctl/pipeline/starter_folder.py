@@ -95,7 +95,7 @@ def _running_text(place: str, folder: str, config: dict[str, object], columns: l
     return [
         "data:",
         "  source: text",
-        f"  files: [{place}]   # UTF-8 texts of the kind that the model reads; their last tenths choose and report",
+        f"  files: [{place}]   # UTF-8 texts of the kind that the model reads; a tenth of them chooses and one reports",
         f"  tokenizer: {folder}",
         f"  window: {window}   # tokens that are scored together",
         "  calibration: 32",
@@ -108,7 +108,7 @@ def _texts(place: str, folder: str, config: dict[str, object], columns: list[str
     text = next(iter(texts), "text")
     return [
         "data:",
-        "  source: csv   # or jsonl, hf_dataset: `compressctl list`",
+        "  source: csv   # jsonl and hf_dataset read texts, too: `compressctl list`",
         f"  path: {place}",
         f"  label: {scalar(label)}",
         f"  tokenize: {{tokenizer: {folder}, texts: [{scalar(text)}]}}   # one column, or two of pairs",

@@ -41,11 +41,22 @@ def order_problems(recipe: Recipe) -> Iterator[Problem]:
         form = spec.gives_from(form)
         quantizers += [spec.of_weights_alone or leaves_activations(stage.params)] if spec.quantizes else []
     yield from _without_libraries(recipe)
+    yield from _of_running_text(recipe)
     yield from _unserved(recipe, target)
     yield from _unprepared(recipe)
     yield from _unbundled(recipe)
     yield from _unmeasured_drops(recipe)
     yield from _unjudged_limits(recipe)
+
+
+def _of_running_text(recipe: Recipe) -> Iterator[Problem]:
+    """Windows of text have a next token for each, and no class."""
+    if recipe.data is not None and recipe.data.source == "text" and recipe.task == "classification":
+        yield Problem(
+            "`source: text` deals windows of running text, which have no classes",
+            "task",
+            "write `task: language-model`; texts with labels are read by `source: csv` or `jsonl` with `tokenize`",
+        )
 
 
 def _without_libraries(recipe: Recipe) -> Iterator[Problem]:

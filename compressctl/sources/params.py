@@ -560,6 +560,10 @@ _PADDING = (
     "to what shorter texts are filled up: the longest text of the same batch (one text alone has its own length), or max_length, for models of "
     "one length; the attention mask tells them apart"
 )
+_LONGEST = (
+    "tokens of a text, special ones included: longer ones are cut; default: what sentence_bert_config.json beside the tokenizer says, else 128, and "
+    "never more than the model there has positions for"
+)
 _TOKENIZER = "a folder with a tokenizer.json (a model's own), or such a file, relative to the recipe"
 
 
@@ -570,7 +574,7 @@ class TokenizeParams(SourceParams):
         max_length=2,
         description="the column or field of the text, or both of a pair, as in [premise, hypothesis]",
     )
-    max_length: MaxLength = Field(128, description="tokens per sample, special ones included: longer texts are cut")
+    max_length: MaxLength | None = Field(None, description=_LONGEST)
     padding: Padding = Field("longest", description=_PADDING)
 
 
@@ -632,7 +636,7 @@ class SentencePairsParams(SourceParams):
         False, description='values may stand in double quotes, as in CSV; else a " is part of the text'
     )
     tokenizer: str = Field(min_length=1, description=_TOKENIZER)
-    max_length: MaxLength = Field(128, description="tokens per text: longer ones are cut, shorter ones padded")
+    max_length: MaxLength | None = Field(None, description=_LONGEST)
     padding: Padding = Field("max_length", description=_PADDING)
     score_range: tuple[float, float] | None = Field(
         None,

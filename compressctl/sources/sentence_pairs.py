@@ -18,9 +18,10 @@ from compressctl.sources.dataset import SplitDataset
 from compressctl.sources.fingerprint import existing, source_fingerprint
 from compressctl.sources.params import Column, SentencePairsParams
 from compressctl.sources.splits import Splits, check_apart, choose
+from compressctl.sources.text_lengths import longest_text
 from compressctl.sources.tokenizing import Tokenizer, tokenizer_file, tokenizer_files
 
-VERSION = 3
+VERSION = 4
 
 
 def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
@@ -35,8 +36,9 @@ def load(params: SentencePairsParams, sizes: SplitSizes, base: Path, seed: int) 
     texts = [text for table in tables for pair in table for text in pair[:2]]
     labels = np.repeat(np.array([pair[2] for table in tables for pair in table], np.float32), 2)
     tokenizer = Tokenizer(tokenizer_file(params.tokenizer, base), "the dataset sentence_pairs")
-    encoded = tokenizer.encode([(text,) for text in texts], params.max_length)
-    length = params.max_length if params.padding == "max_length" else None
+    longest = longest_text(params.max_length, tokenizer.path)
+    encoded = tokenizer.encode([(text,) for text in texts], longest)
+    length = longest if params.padding == "max_length" else None
     pairs = choose(len(tables[0]), sizes, seed, own_test=sum(map(len, tables[1:])))
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray]:

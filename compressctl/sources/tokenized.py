@@ -16,7 +16,8 @@ from compressctl.numerics.next_token import IGNORED_LABEL
 from compressctl.sources.json_lines import json_object
 from compressctl.sources.labels import as_labels
 from compressctl.sources.params import TokenizeParams
-from compressctl.sources.tokenizing import MODEL_CONFIG, Tokenizer, tokenizer_file
+from compressctl.sources.text_lengths import MODEL_CONFIG, longest_text
+from compressctl.sources.tokenizing import Tokenizer, tokenizer_file
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ def tokenized(
     path = tokenizer_file(params.tokenizer, base)
     encoder = Tokenizer(path, needed_for)
     by_words = _check_texts(rows)
-    encoded = encoder.encode([row.texts for row in rows], params.max_length)
-    length = params.max_length if params.padding == "max_length" else None
+    longest = longest_text(params.max_length, path)
+    encoded = encoder.encode([row.texts for row in rows], longest)
+    length = longest if params.padding == "max_length" else None
     names, labels = _labels(rows, classes, path, by_words)
 
     def read(positions: np.ndarray) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:

@@ -14,14 +14,13 @@ from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.failures import refused_in
 from compressctl.sources.fingerprint import existing
 from compressctl.sources.json_lines import json_object
+from compressctl.sources.text_lengths import MODEL_CONFIG, SENTENCE_CONFIG
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
 TOKENIZER = "tokenizer.json"
 _CONFIG = "tokenizer_config.json"
-MODEL_CONFIG = "config.json"
-"""Beside a tokenizer: the model's."""
 _PADS = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>", "</s>")
 """Where no file says with which token texts are filled up."""
 
@@ -47,7 +46,7 @@ def tokenizer_file(given: str, base: Path) -> Path:
 def tokenizer_files(given: str, base: Path) -> dict[str, Path]:
     """What decides arrays and the order of classes, for a fingerprint."""
     path = tokenizer_file(given, base)
-    beside = {name: path.parent / name for name in (_CONFIG, MODEL_CONFIG)}
+    beside = {name: path.parent / name for name in (_CONFIG, MODEL_CONFIG, SENTENCE_CONFIG)}
     return {"tokenizer": path, **{name: file for name, file in beside.items() if file.is_file()}}
 
 

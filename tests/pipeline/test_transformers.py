@@ -40,6 +40,49 @@ def _run(folder: Path, recipe: str) -> dict:
     return report
 
 
+RUNNING_TEXT = """
+recipe: compressctl/v1
+name: text
+task: {task}
+model: {{source: huggingface, path: model}}
+data: {{source: text, files: [text.txt], tokenizer: {tokenizer}, window: {window}, train: 2, validation: 2, test: 2, calibration: 2}}
+stages: [{{use: quantize.weights, bits: 8}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "window", "said"),
+    [
+        ("bert-masked", "language-model", 16, "BertForMaskedLM is a model of masked tokens"),
+        ("gpt2", "language-model", 128, "data.window is 128 tokens, and the model's table of positions has 64 entries"),
+        ("llama", "classification", 16, "deals windows of running text, which have no classes"),
+    ],
+)
+def test_what_no_perplexity_could_be_of_is_refused_before_anything_is_exported(
+    tmp_path: Path, name: str, task: str, window: int, said: str
+) -> None:
+    saved(name, tmp_path / "model")
+    (tmp_path / "text.txt").write_text(" ".join(WORDS) * 400)
+    (tmp_path / "r.yaml").write_text(RUNNING_TEXT.format(task=task, tokenizer="model", window=window))
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml"), "--check"])
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+
+
+def test_texts_that_another_tokenizer_reads_are_warned_of(tmp_path: Path) -> None:
+    saved("llama", tmp_path / "model")
+    saved("llama", tmp_path / "other")
+    (tmp_path / "text.txt").write_text(" ".join(WORDS) * 400)
+    read = json.loads((tmp_path / "other" / "tokenizer.json").read_text())
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(read, indent=3))
+    for tokenizer in ("model", "other"):
+        (tmp_path / "r.yaml").write_text(RUNNING_TEXT.format(task="language-model", tokenizer=tokenizer, window=16))
+        done = CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml"), "--check"])
+        assert done.exit_code == 0, done.output
+        is_said = "which is not the tokenizer of the model's folder" in " ".join(done.output.split())
+        assert is_said == (tokenizer == "other")
+
+
 CLASSIFIER = """
 recipe: compressctl/v1
 name: texts

@@ -22,6 +22,7 @@ def network(name: str) -> Any:
         "bert": lambda: t.BertForSequenceClassification(t.BertConfig(**SIZES, num_labels=3)),
         "bert-tokens": lambda: t.BertForTokenClassification(t.BertConfig(**SIZES, num_labels=3)),
         "bert-qa": lambda: t.BertForQuestionAnswering(t.BertConfig(**SIZES)),
+        "bert-masked": lambda: t.BertForMaskedLM(t.BertConfig(**SIZES)),
         "bert-base": lambda: t.BertModel(t.BertConfig(**SIZES)),
         "roberta": lambda: t.RobertaForSequenceClassification(
             t.RobertaConfig(**SIZES, pad_token_id=1, type_vocab_size=1)

@@ -98,9 +98,10 @@ def choose_forms(
             continue
         rows = _rows(sizes.get(node.input[0]), target, is_timed=timed is not None)
         standing = standing_of(node, found, model.quant.weights[product.weight])
-        key = (tuple(possible), rows, standing.kind)
+        key = (tuple(possible), rows, standing.kind, product.weight in tied)
         if key not in measured:
-            measured[key] = _fastest(standing, possible, rows, target, options.integer_activations)
+            of_table = product.weight in tied
+            measured[key] = _fastest(standing, possible, rows, target, options.integer_activations, of_table)
         chosen[product.node] = measured[key][0]
     chosen |= {node: chosen[other] for node, other in followers.items() if other in chosen}
     return chosen, (*notes, *(words for _, words in measured.values()), *_unmet(given, chosen))
@@ -237,8 +238,10 @@ def _timed(
     return plain, {form: Timed(*found) for form, found in zip(possible, zip(others, errors, strict=True), strict=True)}
 
 
-def _fastest(product: Standing, possible: Sequence[Form], rows: int, target: Target, rounds: bool) -> tuple[Form, str]:
-    """rounds: whether activations may be rounded to 8 bits."""
+def _fastest(
+    product: Standing, possible: Sequence[Form], rows: int, target: Target, rounds: bool, of_table: bool
+) -> tuple[Form, str]:
+    """rounds: whether activations may be rounded to 8 bits. of_table: an embedding reads its codes, too, so that they are not unpacked."""
     part = timed_part(product)
     plain, timed = time_forms(part, possible, rows, target)
     if not rounds and any(form is not Form.QDQ for form in timed):
@@ -249,10 +252,11 @@ def _fastest(product: Standing, possible: Sequence[Form], rows: int, target: Tar
     best = min(right, key=lambda form: right[form].seconds / _WORTH_IT.get(form, 1.0))
     kind = "" if timed[best].error <= _EXACT else ", its activations rounded to 8 bits"
     words = f"{product.words} are {_WRITTEN[best]}{kind}: "
+    tie = ", with the codes of an embedding's table" if of_table else ""
     outputs = "" if part is product else f", on {part.shape[1]} of its outputs"
     return (
         best,
-        f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows{outputs}",
+        f"{words}measured {plain / timed[best].seconds:.2f}x the speed of float weights at {rows} rows{outputs}{tie}",
     )
 
 

@@ -10,14 +10,13 @@ from compressctl.core.bundle import ServedText
 from compressctl.core.errors import UsageError
 from compressctl.sources.huggingface.folder import CONFIG, find, read_object
 from compressctl.sources.params import HuggingFaceParams
+from compressctl.sources.text_lengths import LENGTHS
 
 _TRAVELS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model",
     "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 _LONGEST_WINDOW = 8192
-_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-"""Names of the longest text in configs, by family."""
 _WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size", "local_attention")
 
 
@@ -40,7 +39,7 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
 
     length: Any = known_positions(params, base)
     if length is None or length < 2:
-        raise UsageError(f"{folder / CONFIG} does not say how long a text may be", hint=f"add {_LENGTHS[0]}")
+        raise UsageError(f"{folder / CONFIG} does not say how long a text may be", hint=f"add {LENGTHS[0]}")
     window = _window(config)
     if window is not None and window > _LONGEST_WINDOW:
         # Up to there all layers see everything, and nobody need find out how far they see beyond.
@@ -76,7 +75,7 @@ def served_text(params: HuggingFaceParams, base: Path) -> ServedText:
 def known_positions(params: HuggingFaceParams, base: Path) -> int | None:
     """Tokens of the longest text that the folder's config knows positions for; None where it does not say."""
     config = read_object(find(params, base) / CONFIG)
-    return next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), None)
+    return next((config[name] for name in LENGTHS if isinstance(config.get(name), int)), None)
 
 
 def _window(config: Mapping[str, Any]) -> int | None:
