@@ -85,7 +85,10 @@ def _checked(data: Path, wanted: str, suffixes: tuple[str, ...]) -> str:
     is_fitting = data.is_dir() if not suffixes else data.suffix.lower().removeprefix(".") in suffixes
     if not is_fitting:
         kind = "a folder of one folder of images per class" if not suffixes else f"a file of {' or '.join(suffixes)}"
-        raise UsageError(f"--data {data} is not what this model reads", hint=f"name {kind}, as in {wanted}")
+        raise UsageError(
+            f"--data {data} is not what a recipe is written for here",
+            hint=f"name {kind}, as in {wanted}; the recipe may name other sources then: `compressctl list`",
+        )
     return str(data)
 
 

@@ -79,7 +79,7 @@ def test_without_samples_an_example_is_named_and_the_recipe_is_valid(shell: Shel
     [
         (["empty"], "holds no config.json"),
         (["model", "--data", "nowhere.txt"], "does not exist"),
-        (["model", "--data", "empty"], "is not what this model reads"),
+        (["model", "--data", "empty"], "is not what a recipe is written for here"),
         (["model", "--shape", "sequence=3"], "--shape is for open axes"),
         (["damaged"], "is not JSON"),
         (["other"], "does not say for which task"),
