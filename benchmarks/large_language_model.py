@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -44,17 +45,35 @@ def main() -> None:
         recipe = written(folder / f"{method}-{given.layers}.json", model, method, given.tokens, lm)
         output = folder / f"run-{method}-{given.layers}"
         shutil.rmtree(output, ignore_errors=True)
-        run = watched(
-            ["apply", str(recipe), "--output", str(output), "--no-cache", "--measure", "untimed"], recipe.parent
-        )
+        steps = Steps(output / "events.jsonl")
+        command = ["apply", str(recipe), "--output", str(output), "--no-cache", "--measure", "untimed"]
+        run = watched(command, recipe.parent, of_first=steps.seen)
         bundle = sum(path.stat().st_size for path in (output / "artifacts/onnxruntime/genai").glob("*"))
         print(
             f"| {method} | {run.own_bytes / 1e9:.2f} GB | {run.peak_bytes / 1e9:.2f} GB | {bundle / 1e6:,.0f} MB | {run.seconds / 60:.0f} "
             f"| {run.returncode} |",
             flush=True,
         )
+        print(f"  compressing process, most by step: {steps}", flush=True)
         if run.returncode not in (0, 1):
             print(run.said)
+
+
+class Steps:
+    """The most that the command's first process held in each step, as the run's events name them."""
+
+    def __init__(self, events: Path) -> None:
+        self._events, self._most = events, dict[str, int]()
+
+    def seen(self, held: int) -> None:
+        with suppress(OSError):
+            lines = self._events.read_text().splitlines()[-400:]
+            started = [json.loads(line)["step"] for line in lines if '"step.started"' in line]
+            self._last = started[-1] if started else getattr(self, "_last", "before")
+            self._most[self._last] = max(self._most.get(self._last, 0), held)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{step} {held / 1e9:.2f} GB" for step, held in self._most.items())
 
 
 def made(folder: Path, layers: int, like: Path) -> Path:

@@ -137,8 +137,13 @@ def row(name: str, weights: int, found: Run) -> str:
     return line if found.returncode in (0, 1) else f"{line}\n{found.said}"
 
 
-def watched(arguments: list[str], folder: Path, seen: Callable[[int], None] | None = None) -> Run:
-    """Run the command line to its end and watch it. seen: told each reading."""
+def watched(
+    arguments: list[str],
+    folder: Path,
+    seen: Callable[[int], None] | None = None,
+    of_first: Callable[[int], None] | None = None,
+) -> Run:
+    """Run the command line to its end and watch it. seen: told each reading, of_first: that of the command's first process."""
     started, peak, own, parts = time.perf_counter(), 0, 0, ()
     with (folder / "said.txt").open("w+") as said:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=said, stderr=subprocess.STDOUT, cwd=folder)
@@ -149,6 +154,8 @@ def watched(arguments: list[str], folder: Path, seen: Callable[[int], None] | No
             if seen is not None:
                 seen(sum(now))
             own = max(own, *now[:1], 0)
+            if of_first is not None and now:
+                of_first(now[0])
             if sum(now) > peak:
                 peak, parts = sum(now), now
             time.sleep(

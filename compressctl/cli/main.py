@@ -43,7 +43,8 @@ GROUPS = {
         "plan": Command("compressctl.cli.plan:plan", "Show a recipe's steps; --check tries one real batch."),
         "apply": Command("compressctl.cli.apply:apply", "Run a recipe: compress, export, measure, report."),
         "show": Command(
-            "compressctl.cli.show:show", "Print a recipe with variables, bases, overrides and its stages' defaults filled in, and where it came from."
+            "compressctl.cli.show:show",
+            "Print a recipe with variables, bases, overrides and its stages' defaults filled in, and where it came from.",
         ),
     },
     "Compress many models": {

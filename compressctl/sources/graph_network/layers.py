@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressctl.sources.graph_network.recurrent import recurrent
+
 _CONVOLUTIONS: Sequence[Callable[..., nn.Module]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED: Sequence[Callable[..., nn.Module]] = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS: Sequence[Callable[..., nn.Module]] = (
@@ -177,6 +179,19 @@ def _slopes(inputs: tuple[str, ...], attributes: Mapping[str, Any], stored: Stor
     return Layer(_filled(nn.PReLU(slope[0].size), weight=slope[0].reshape(-1)), inputs[:1])
 
 
+def _recurrent(op: str) -> Callable[[tuple[str, ...], Mapping[str, Any], Stored], Layer | None]:
+    def made(inputs: tuple[str, ...], attributes: Mapping[str, Any], stored: Stored) -> Layer | None:
+        weights = stored.floats([name for name in inputs[1:4] if name])
+        states = inputs[5:7] if op == "LSTM" else inputs[5:6]
+        has_all = len(states) == (2 if op == "LSTM" else 1) and all(states)
+        if weights is None or any(inputs[4:5]) or any(inputs[7:]) or (any(states) and not has_all):
+            return None
+        module = recurrent(op, weights, attributes)
+        return None if module is None else Layer(module, (inputs[0], *(states if has_all else ())))
+
+    return made
+
+
 _MAKERS: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any], Stored], Layer | None]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
@@ -187,6 +202,8 @@ _MAKERS: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any], Stored], Lay
     "LayerNormalization": _layer_norm,
     "Gather": _table,
     "PRelu": _slopes,
+    "LSTM": _recurrent("LSTM"),
+    "GRU": _recurrent("GRU"),
 }
 
 

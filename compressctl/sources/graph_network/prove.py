@@ -17,6 +17,7 @@ from compressctl.graph.execute import ActivationRecorder
 from compressctl.graph.torch_outputs import traced_shapes
 from compressctl.sources.graph_network import numbers
 from compressctl.sources.graph_network.network import GraphNetwork
+from compressctl.sources.graph_network.words import CANNOT, HINT
 
 MOST = 1e-3
 """Root mean square of the difference over that of the values: sums in another order are some 1e-6 apart, and deep networks add that up."""
@@ -24,9 +25,6 @@ MOST = 1e-3
 
 _SMALLEST = 1e-4
 """Size of values below which their differences count as if they were of it: saturated activations differ by all of next to nothing."""
-
-CANNOT = "the file cannot be trained"
-HINT = "leave `trainable` out: techniques for graphs take the file as it is"
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,13 @@ from compressctl.graph.tensors import to_array
 from compressctl.sources.graph_network.layers import Layer, Stored, layer_of
 from compressctl.sources.graph_network.network import LAYER, GraphNetwork
 from compressctl.sources.graph_network.operators import OPERATORS
+from compressctl.sources.graph_network.words import CANNOT, HINT
 
 _MOST_SIZES = 64
 """Entries of a constant of whole numbers that is read as numbers."""
+
+AS_LAYERS = ("ConvTranspose", "LSTM", "GRU")
+"""Operators that have a counterpart where their weights are stored."""
 
 _MASKS_FROM = 1e4
 """What a stored number that no training should move is as large as: the score of what attention must not see."""
@@ -33,18 +37,14 @@ def network_of(model: onnx.ModelProto) -> GraphNetwork:
     """In eval mode. model: canonical, in floats. Raises UsageError that names every operator that has no counterpart here."""
     graph = model.graph
     if missing := dict.fromkeys(_unknown(graph)):
-        raise UsageError(
-            f"the file cannot be trained: there is no counterpart in torch for {', '.join(missing)}",
-            hint="leave `trainable` out: techniques for graphs take the file as it is",
-        )
+        raise UsageError(f"{CANNOT}: there is no counterpart in torch for {', '.join(missing)}", hint=HINT)
     return _Reader(model).network()
 
 
 def _unknown(graph: onnx.GraphProto) -> Iterator[str]:
-    layers = ("ConvTranspose",)
     for node in graph.node:
         name = node.op_type if node.domain in STANDARD else f"{node.domain}:{node.op_type}"
-        if name not in OPERATORS and node.op_type not in layers:
+        if name not in OPERATORS and node.op_type not in AS_LAYERS:
             yield name
 
 
@@ -80,6 +80,11 @@ class _Reader:
         layer = layer_of(node.op_type, reads, attributes, stored)
         if layer is not None:
             self._add_layer(node, layer)
+        elif node.op_type not in OPERATORS:
+            raise UsageError(
+                f"{CANNOT}: there is no counterpart in torch for node {node.name} ({node.op_type}) with these attributes, or with a weight that is computed",
+                hint=HINT,
+            )
         else:
             self._made.steps.append(_step(node.op_type, reads, node.output, attributes))
 
@@ -148,7 +153,7 @@ class _Reader:
         """Where the layer stands: after its node's name, in modules that hold others and compute nothing."""
         parts = [part for part in (_word(part) for part in re.split(r"[/.]", name)) if part] or ["layer"]
         if len(parts) > 1 and re.fullmatch(
-            r"(Conv|ConvTranspose|MatMul|Gemm|BatchNormalization|InstanceNormalization|LayerNormalization|Gather|PRelu)(_\d+)?",
+            r"(Conv|ConvTranspose|MatMul|Gemm|BatchNormalization|InstanceNormalization|LayerNormalization|Gather|PRelu|LSTM|GRU)(_\d+)?",
             parts[-1],
         ):
             parts.pop()

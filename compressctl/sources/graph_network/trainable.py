@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compressctl.core.errors import UsageError
 from compressctl.core.model import OnnxModel, Signature, TensorSpec, TorchModel
 from compressctl.graph.quantized import already_quantized
-from compressctl.sources.graph_network.prove import CANNOT, HINT
+from compressctl.sources.graph_network.words import CANNOT, HINT
 from compressctl.sources.torch_modules import require_torch
 
 if TYPE_CHECKING:
