@@ -30,7 +30,7 @@ from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import read_facts
 from compressctl.search.journal import Journal
 from compressctl.search.kept_tables import tables_of
-from compressctl.search.planned import WHOLE, Planner
+from compressctl.search.planned import WHOLE, Planner, seen_of
 from compressctl.search.program import Choice, Foreseen, Program, Scales, Seen
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate, untrained
@@ -89,8 +89,7 @@ def _network(network: str, runtime: str, seconds: float, count: int, folder: Pat
 
 
 def _seen(choice: Choice, figures: Figures) -> Seen:
-    speed, loss = figures.speed, figures.loss
-    return Seen(choice, figures.total_bytes, speed.ratio if speed else None, loss.value if loss else None)
+    return seen_of(choice, figures, figures.speed.ratio if figures.speed else None)
 
 
 def _subject(network: str, runtime: str, folder: Path) -> Subject:

@@ -20,6 +20,7 @@ from compressctl.graph.tensors import size_bytes
 from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
 from compressctl.pipeline.executor import Executor
 from compressctl.search.facts import Facts
+from compressctl.search.neighbours import neighbours
 from compressctl.search.tables import LayerOption, LayerTable, Tables, Technique, TimedTarget, Width
 from compressctl.techniques.factorize.layer_ranks import LayerRanks
 from compressctl.techniques.quantize.layer_weights import LayerWeights
@@ -202,6 +203,7 @@ class Measuring:
                 self._left_out.append(f"{name}: there was no time to look at all of it")
             self.run.events.progress("measuring what each layer loses", done + 1, len(order))
         float_ms, integer_ms = self._timed()
+        beside = neighbours(self.model.body, {name: known.nodes for name, known in layers.items()})
         rounding = self._weights.rounding if self._weights is not None else {}
         return Tables(
             key=key,
@@ -219,6 +221,8 @@ class Measuring:
                     op=known.op,
                     parameters=known.float_bytes // 4,
                     options=tuple(self._rows[name].values()),
+                    reads=dict(beside[name].reads),
+                    gives=beside[name].gives,
                 )
                 for name, known in layers.items()
                 if self._rows[name]

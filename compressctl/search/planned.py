@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from compressctl.recipe.schema import Prefer
-from compressctl.search.document import BY_TABLES, Point, Predicted
+from compressctl.search.document import BY_TABLES, Figures, Point, Predicted
 from compressctl.search.program import Choice, Foreseen, Program, Scales, Seen
 from compressctl.search.program import words_of as _words_of
 from compressctl.search.request import Goal
@@ -92,7 +92,7 @@ class Planner:
                 figures = point.figures
                 speed = point.briefly or figures.speed  # what every start knows at this place
                 faster = speed.ratio if speed is not None else None
-                yield Seen(choice, figures.total_bytes, faster, figures.loss.value if figures.loss else None)
+                yield seen_of(choice, figures, faster)
 
     def candidate(self, name: str, choice: Choice) -> Candidate:
         """What carries a choice out."""
@@ -115,6 +115,15 @@ class Planner:
             choice=choice,
             risk=FEWER_BITS if has_four else EIGHT_BITS,
         )
+
+
+def seen_of(choice: Choice, figures: Figures, times_faster: float | None) -> Seen:
+    """What a measured file tells the program."""
+    loss = figures.loss
+    if loss is None:
+        return Seen(choice, figures.total_bytes, times_faster, None)
+    noise = None if loss.sqnr_db is None else 10 ** (-loss.sqnr_db / 10)
+    return Seen(choice, figures.total_bytes, times_faster, loss.value, noise)
 
 
 def _key(choice: Choice) -> tuple[str, ...]:

@@ -15,15 +15,16 @@ from scipy.optimize import lsq_linear
 from compressctl.core.patterns import literal
 from compressctl.numerics.knapsack import Limit, choose
 from compressctl.recipe.schema import Prefer
+from compressctl.search.conversions import INTEGERS, Conversions
 from compressctl.search.tables import LayerOption, Tables, Technique
 
 Choice = Mapping[str, LayerOption]
 """An option for every layer of the tables."""
 
-INTEGERS = ("int8", "int4")
-"""Widths of layers that compute in integers."""
-
 TECHNIQUES: tuple[Technique, ...] = get_args(Technique)
+
+_TIMES_SOLVED = 3
+"""Around the last solution, at most."""
 
 _PRIOR = 0.5
 """How far a technique's scale is expected from the common one, in natural logarithms' first order: few files tell."""
@@ -64,12 +65,23 @@ class Scales:
 
 @dataclass(frozen=True)
 class Seen:
-    """A choice that was made and measured. loss: None where nothing told it."""
+    """A choice that was made and measured. loss: None where nothing told it. noise: of its outputs over their own power, likewise: it tells files
+    apart that lose next to nothing."""
 
     choice: Choice
     total_bytes: int
     times_faster: float | None
     loss: float | None
+    noise: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a choice may lose and take; None where it may be anything."""
+
+    most_loss: float | None = None
+    most_bytes: float | None = None
+    least_faster: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +124,12 @@ class Program:
         assert self.tables.integer_ms is not None
         if not _has_integers(choice):
             return self.tables.float_ms
-        added = scale * sum(one.adds_ms or 0.0 for one in choice.values())
+        added = scale * (sum(one.adds_ms or 0.0 for one in choice.values()) - self._conversions.saved(choice))
         return max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
+
+    @cached_property
+    def _conversions(self) -> Conversions:
+        return Conversions.of(self.tables)
 
     def solve(
         self,
@@ -127,10 +143,56 @@ class Program:
     ) -> Choice | None:
         """The best by preference within the limits; None where there is none. Without a limit on the loss, the least loss within the others.
 
+        Times that options add depend on their neighbours: between two layers in float nothing is converted. The program is exact for neighbours as in
+        the last solution, first in integers all of them, and solved again until that does not change; the best of these is given.
+
         computes_in_float: with no layer in integers; otherwise with one at least: times add up to those of a file in integers, and without
         any they are the float file's.
         """
-        offered = self._options
+        limits = Limits(most_loss, most_bytes, least_faster)
+        first = self._solved(scales, prefer, limits, None, computes_in_float=computes_in_float)
+        if computes_in_float or not self._conversions.per_number:
+            return first
+        found = [first] if first is not None else []
+        for start in (first, self._mostly_float()):
+            beside = start
+            for _ in range(_TIMES_SOLVED if beside is not None else 0):
+                beside = self._solved(scales, prefer, limits, beside)
+                if beside is None or any(_same(beside, other) for other in found):
+                    break
+                found.append(beside)
+        kept = [one for one in found if self._keeps(one, scales, limits)]
+        return min(kept, key=lambda one: self._cost(one, scales, prefer, most_loss), default=None)
+
+    def _mostly_float(self) -> Choice | None:
+        """Every layer in float where it may be; None where none may."""
+        made = self.all_at("float")
+        return made if any(one.width not in INTEGERS for one in made.values()) else None
+
+    def _keeps(self, choice: Choice, scales: Scales, limits: Limits) -> bool:
+        told = self.foreseen(choice, scales)
+        is_fast = limits.least_faster is None or (told.times_faster or 0.0) >= limits.least_faster * (1 - 1e-9)
+        is_small = limits.most_bytes is None or told.total_bytes <= limits.most_bytes + 0.5
+        return is_fast and is_small and (limits.most_loss is None or told.loss <= limits.most_loss * (1 + 1e-9) + 1e-12)
+
+    def _cost(self, choice: Choice, scales: Scales, prefer: Prefer, most_loss: float | None) -> float:
+        """What is as small as possible, in the units of `_costs`."""
+        told, whole = self.foreseen(choice, scales), self.foreseen(self.all_at("int8"), scales)
+        if most_loss is None or prefer == "quality":
+            return told.loss
+        of_size = told.total_bytes / max(whole.total_bytes, 1) if prefer != "speed" else 0.0
+        of_time = (
+            self._ms(choice, scales.time) / self.tables.integer_ms
+            if prefer != "size" and self.tables.float_ms is not None and self.tables.integer_ms
+            else 0.0
+        )
+        return of_size + of_time + 1e-6 * told.loss
+
+    def _solved(
+        self, scales: Scales, prefer: Prefer, asked: Limits, beside: Choice | None, *, computes_in_float: bool = False
+    ) -> Choice | None:
+        """beside: what each layer's neighbours are taken to be; None for integers."""
+        offered, least_faster = self._options, asked.least_faster
         if computes_in_float:
             offered = tuple(tuple(one for one in options if one.width not in INTEGERS) for options in offered)
             if not all(offered) or (least_faster or 0.0) > 1.0:
@@ -141,18 +203,24 @@ class Program:
         losses = [[_loss(one, scales) for one in options] for options in offered]
         has_integers = not computes_in_float
         sizes = [[scales.size(one, has_integers=has_integers) for one in options] for options in offered]
+        changed = self._conversions.changes(beside, [layer.name for layer in self.tables.layers])
         added = [
-            [0.0 if computes_in_float else scales.time * (one.adds_ms or 0.0) for one in options] for options in offered
+            [
+                0.0 if computes_in_float else scales.time * ((one.adds_ms or 0.0) + change[one.width not in INTEGERS])
+                for one in options
+            ]
+            for options, change in zip(offered, changed, strict=True)
         ]
-        if most_loss is not None:
-            limits.append(Limit(losses, most_loss))
-        if most_bytes is not None:
-            limits.append(Limit(sizes, most_bytes - scales.beside(has_integers=has_integers)))
+        counted_twice = scales.time * self._conversions.saved(beside) if beside is not None else 0.0
+        if asked.most_loss is not None:
+            limits.append(Limit(losses, asked.most_loss))
+        if asked.most_bytes is not None:
+            limits.append(Limit(sizes, asked.most_bytes - scales.beside(has_integers=has_integers)))
         if least_faster is not None:
             if self.tables.float_ms is None or self.tables.integer_ms is None:
                 return None
-            limits.append(Limit(added, self.tables.float_ms / least_faster - self.tables.integer_ms))
-        costs = losses if most_loss is None else self._costs(prefer, losses, sizes, added, scales)
+            limits.append(Limit(added, self.tables.float_ms / least_faster - self.tables.integer_ms - counted_twice))
+        costs = losses if asked.most_loss is None else self._costs(prefer, losses, sizes, added, scales)
         found = choose(costs, limits)
         if found is None:
             return None
@@ -221,17 +289,24 @@ class Program:
         return Scales(self._loss_scales(seen, drop), base, self._time_scale(seen), *_beside(seen, base))
 
     def _loss_scales(self, seen: Sequence[Seen], drop: float) -> dict[Technique, float]:
+        """How techniques differ is told by the noise of outputs where every file has one, since losses of next to nothing are chance; how much loss
+        that comes to, by the losses."""
         least = max(_LEAST_SEEN * drop, 1e-6)
-        known = [(_distances(one.choice), max(one.loss, least)) for one in seen if one.loss is not None]
-        known = [(far, loss) for far, loss in known if far.sum() > 0]
-        if not known:
+        files = [(one, _distances(one.choice), max(one.loss, least)) for one in seen if one.loss is not None]
+        files = [(one, far, loss) for one, far, loss in files if far.sum() > 0]
+        if not files:
             return dict.fromkeys(TECHNIQUES, 1.0)
-        common = float(np.exp(np.mean([math.log(loss / far.sum()) for far, loss in known])))
-        rows = np.array([far * common / loss for far, loss in known])
+        has_noise = all(one.noise is not None and one.noise > 0 for one, _, _ in files)
+        known = [(far, one.noise if has_noise and one.noise is not None else loss) for one, far, loss in files]
+        in_losses = float(
+            np.exp(np.mean([math.log(loss / amount) for (_, _, loss), (_, amount) in zip(files, known, strict=True)]))
+        )
+        common = float(np.exp(np.mean([math.log(amount / far.sum()) for far, amount in known])))
+        rows = np.array([far * common / amount for far, amount in known])
         matrix = np.vstack([rows, np.eye(len(TECHNIQUES)) * _PRIOR])
         wanted = np.concatenate([np.ones(len(known)), np.full(len(TECHNIQUES), _PRIOR)])
         found = lsq_linear(matrix, wanted, (0.02, 50.0)).x
-        return {name: float(common * scale) for name, scale in zip(TECHNIQUES, found, strict=True)}
+        return {name: float(in_losses * common * scale) for name, scale in zip(TECHNIQUES, found, strict=True)}
 
     def _time_scale(self, seen: Sequence[Seen]) -> float:
         """How many times what options add alone they add together: of the files in which they add much, at the median."""
@@ -240,10 +315,14 @@ class Program:
             return 1.0
         found = []
         for one in seen:
-            added = sum(option.adds_ms or 0.0 for option in one.choice.values())
+            added = sum(option.adds_ms or 0.0 for option in one.choice.values()) - self._conversions.saved(one.choice)
             if one.times_faster and _has_integers(one.choice) and abs(added) > 0.05 * integer_ms:
                 found.append((float_ms / one.times_faster - integer_ms) / added)
         return min(max(float(np.median(found)), 0.25), 4.0) if found else 1.0
+
+
+def _same(one: Choice, other: Choice) -> bool:
+    return all(one[name].name == option.name for name, option in other.items())
 
 
 def _loss(option: LayerOption, scales: Scales) -> float:

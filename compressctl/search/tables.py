@@ -9,7 +9,7 @@ from pydantic import Field
 from compressctl.core.target import Profile
 from compressctl.measure.results import Result
 
-TABLES_VERSION = "1.2"
+TABLES_VERSION = "1.3"
 
 Technique = Literal["float", "int8", "int4", "weights8", "weights4", "low rank", "shared"]
 Width = Literal["float", "int8", "int4", "weights8", "weights4"]
@@ -57,6 +57,11 @@ class LayerTable(Result):
     op: str
     parameters: int = Field(ge=0, le=_MOST_BYTES)
     options: tuple[LayerOption, ...] = Field(min_length=1)
+    reads: dict[str, Annotated[int, Field(ge=0, le=_MOST_BYTES)]] | None = Field(
+        None,
+        description="numbers that it reads, by the layer that makes them, the model's inputs under an empty name; null where nobody looked (1.3)",
+    )
+    gives: int = Field(0, ge=0, le=_MOST_BYTES, description="numbers of its that reach the model's outputs (1.3)")
 
 
 class TimedTarget(Result):
