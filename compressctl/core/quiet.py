@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -24,3 +26,23 @@ def quiet(*, prints: bool = False) -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def mute(*numbers: int) -> Iterator[None]:
+    """What compiled code writes to these file descriptors goes nowhere: 1 is standard output, 2 standard error. Of the whole process meanwhile."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    with contextlib.ExitStack() as stack:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
+        for number in numbers:
+            try:
+                kept = os.dup(number)
+            except OSError:  # it is closed already
+                continue
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+            os.dup2(nowhere, number)
+        yield

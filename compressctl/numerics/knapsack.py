@@ -9,6 +9,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from compressctl.core.quiet import mute
+
 _LARGEST_COST = 1e4
 """Costs are scaled to it, since HiGHS takes a plan for the best when nothing can be more than 1e-6 better."""
 
@@ -54,13 +56,14 @@ def choose(costs: Sequence[Sequence[float]], limits: Sequence[Limit], links: Seq
         for row, most in zip(rows, allowed, strict=True):
             unit = float(np.abs(row).max()) or 1.0
             constraints.append(LinearConstraint(row[None] / unit, -np.inf, most / unit))
-        found = milp(
-            flat / largest * _LARGEST_COST,
-            integrality=np.ones(len(flat)),
-            bounds=Bounds(0, 1),
-            constraints=constraints,
-            options={"mip_rel_gap": 0.0},
-        )
+        with mute(1):  # HiGHS prints a line of its own where it mends a solution, whatever it is told
+            found = milp(
+                flat / largest * _LARGEST_COST,
+                integrality=np.ones(len(flat)),
+                bounds=Bounds(0, 1),
+                constraints=constraints,
+                options={"mip_rel_gap": 0.0},
+            )
         if found.x is None:
             return None
         chosen = [int(np.argmax(found.x[layer == number])) for number in range(len(sizes))]

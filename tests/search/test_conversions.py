@@ -142,9 +142,7 @@ def test_tables_of_earlier_versions_add_up_as_they_did() -> None:
 
 def test_neighbours_are_found_past_what_holds_no_weights() -> None:
     """A shortcut's sum has two makers; the model's input is outside."""
-    weights = {
-        name: numpy_helper.from_array(np.zeros((4, 4, 1, 1), np.float32), name) for name in "abc"
-    }
+    weights = {name: numpy_helper.from_array(np.zeros((4, 4, 1, 1), np.float32), name) for name in "abc"}
     nodes = [
         helper.make_node("Conv", ["x", "a"], ["p"], "first"),
         helper.make_node("Relu", ["p"], ["q"], "relu"),

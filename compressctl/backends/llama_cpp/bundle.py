@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from compressctl.backends.llama_cpp.vocabulary import Vocabulary, read_vocabular
 from compressctl.core.bundle import Bundle, BundleSession, ServedText
 from compressctl.core.errors import StageError
 from compressctl.core.model import OnnxModel
+from compressctl.core.quiet import mute
 from compressctl.core.regular_files import read_regular
 from compressctl.core.target import Target
 from compressctl.core.whole_files import FolderInWriting
@@ -131,7 +129,7 @@ def _check_words(file: Path, words: Tokenizer) -> None:
     """Raises StageError where llama.cpp makes other tokens of a text."""
     import llama_cpp
 
-    with _silent():
+    with mute(2):
         made = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
     for sample in _SAMPLES:
         if made.tokenize(sample.encode(), add_bos=False, special=True) != words.running(sample).tolist():
@@ -139,19 +137,6 @@ def _check_words(file: Path, words: Tokenizer) -> None:
                 f"llama.cpp makes other tokens of {sample!r} than {words.path}",
                 hint="`bundle: genai` takes it as it is",
             )
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """llama.cpp prints to standard error whatever it is told."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 BUNDLER = LlamaCppBundler()
