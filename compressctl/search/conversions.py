@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,20 +54,45 @@ class Conversions:
     def saved(self, choice: Mapping[str, LayerOption]) -> float:
         """Milliseconds that single layers add each by itself, and not together: two neighbours in float count what is converted between them twice, and
         nothing is."""
-        floats = {name for name, one in choice.items() if one.width not in INTEGERS}
+        floats = _floats(choice)
         both = sum(count for maker, reader, count in self.edges if maker in floats and reader in floats)
         return 2 * self.per_number * both
 
-    def changes(self, beside: Mapping[str, LayerOption] | None, layers: Sequence[str]) -> list[tuple[float, float]]:
-        """By layer, what an option in integers and one in float take more than among integers alone, with neighbours as they are in beside."""
-        if beside is None or not self.per_number:
-            return [(0.0, 0.0)] * len(layers)
-        found = []
-        for name in layers:
-            near = sum(count for other, count in self._beside.get(name, ()) if beside[other].width not in INTEGERS)
-            # A float neighbour's own conversions are counted with it: they are there beside integers, and are not beside floats.
-            found.append((0.0, -2 * self.per_number * near))
-        return found
+    def spent(self, choice: Mapping[str, LayerOption]) -> float:
+        """Milliseconds of conversions between layers."""
+        floats = _floats(choice)
+        return self.per_number * sum(
+            count for maker, reader, count in self.edges if (maker in floats) != (reader in floats)
+        )
+
+    def added(self, choice: Mapping[str, LayerOption], scale: float) -> float:
+        """Milliseconds to those of a file all in integers. scale: of conversions; of all that options add where nobody looked who reads what."""
+        alone = sum(one.adds_ms or 0.0 for one in choice.values())
+        if not self.per_number:
+            return scale * alone
+        return alone - self.saved(choice) + (scale - 1) * self.spent(choice)
+
+    def around(
+        self, beside: Mapping[str, LayerOption] | None, scale: float
+    ) -> tuple[Callable[[str, LayerOption], float], float]:
+        """What an option of a layer adds with neighbours as they are in beside (all in integers where None), and what a choice like that takes more than the
+        sum of these, since two neighbours in float each count what they save."""
+        if not self.per_number:
+            return lambda name, one: scale * (one.adds_ms or 0.0), 0.0
+        floats = frozenset() if beside is None else _floats(beside)
+
+        def adds(name: str, one: LayerOption) -> float:
+            if one.width in INTEGERS:
+                return one.adds_ms or 0.0
+            near = self._beside.get(name, ())
+            inner, in_float = sum(count for _, count in near), sum(count for other, count in near if other in floats)
+            return (one.adds_ms or 0.0) + self.per_number * ((scale - 1) * inner - 2 * scale * in_float)
+
+        return adds, 0.0 if beside is None else scale * self.saved(beside)
+
+
+def _floats(choice: Mapping[str, LayerOption]) -> frozenset[str]:
+    return frozenset(name for name, one in choice.items() if one.width not in INTEGERS)
 
 
 def _in_float(layer: LayerTable) -> float | None:

@@ -44,8 +44,8 @@ class Foreseen:
 
 @dataclass(frozen=True)
 class Scales:
-    """loss: by technique, the search's loss for one of the tables' distance. time: how many times what an option adds alone it adds among
-    others. bytes: of a file beside its weights; of_integers: what conversions add to those of a file in which any layer has integers; per_kept: what a
+    """loss: by technique, the search's loss for one of the tables' distance. time: how many times what single layers tell conversions take
+    among others. bytes: of a file beside its weights; of_integers: what conversions add to those of a file in which any layer has integers; per_kept: what a
     float layer among integers adds beside, which is converted before and after; per_rounded: what a layer with weights alone adds."""
 
     loss: Mapping[Technique, float]
@@ -124,7 +124,7 @@ class Program:
         assert self.tables.integer_ms is not None
         if not _has_integers(choice):
             return self.tables.float_ms
-        added = scale * (sum(one.adds_ms or 0.0 for one in choice.values()) - self._conversions.saved(choice))
+        added = self._conversions.added(choice, scale)
         return max(self.tables.integer_ms + added, 0.05 * self.tables.integer_ms)
 
     @cached_property
@@ -203,15 +203,12 @@ class Program:
         losses = [[_loss(one, scales) for one in options] for options in offered]
         has_integers = not computes_in_float
         sizes = [[scales.size(one, has_integers=has_integers) for one in options] for options in offered]
-        changed = self._conversions.changes(beside, [layer.name for layer in self.tables.layers])
+        adds, counted_twice = self._conversions.around(beside, scales.time)
+        names = [layer.name for layer in self.tables.layers]
         added = [
-            [
-                0.0 if computes_in_float else scales.time * ((one.adds_ms or 0.0) + change[one.width not in INTEGERS])
-                for one in options
-            ]
-            for options, change in zip(offered, changed, strict=True)
+            [0.0 if computes_in_float else adds(name, one) for one in options]
+            for name, options in zip(names, offered, strict=True)
         ]
-        counted_twice = scales.time * self._conversions.saved(beside) if beside is not None else 0.0
         if asked.most_loss is not None:
             limits.append(Limit(losses, asked.most_loss))
         if asked.most_bytes is not None:
@@ -315,9 +312,11 @@ class Program:
             return 1.0
         found = []
         for one in seen:
-            added = sum(option.adds_ms or 0.0 for option in one.choice.values()) - self._conversions.saved(one.choice)
-            if one.times_faster and _has_integers(one.choice) and abs(added) > 0.05 * integer_ms:
-                found.append((float_ms / one.times_faster - integer_ms) / added)
+            if not one.times_faster or not _has_integers(one.choice):
+                continue
+            least, most = (self._conversions.added(one.choice, scale) for scale in (0.0, 1.0))
+            if abs(most - least) > 0.05 * integer_ms:
+                found.append((float_ms / one.times_faster - integer_ms - least) / (most - least))
         return min(max(float(np.median(found)), 0.25), 4.0) if found else 1.0
 
 

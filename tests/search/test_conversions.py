@@ -94,6 +94,41 @@ def test_any_mixture_takes_what_it_does_in_truth(network: Network, data: st.Data
     assert told == pytest.approx(tables.float_ms / network.takes(floats), rel=1e-6)
 
 
+@given(networks(), st.floats(0.25, 4), st.data())
+def test_around_a_choice_its_own_options_add_up_to_what_it_takes(
+    network: Network, scale: float, data: st.DataObject
+) -> None:
+    tables = network.tables()
+    conversions = Conversions.of(tables)
+    count = len(network.slower)
+    choice = chosen(tables, frozenset(data.draw(st.sets(st.integers(0, count - 1)))))
+    adds, counted_twice = conversions.around(choice, scale)
+    summed = sum(adds(name, one) for name, one in choice.items()) + counted_twice
+    assert summed == pytest.approx(conversions.added(choice, scale), abs=1e-9)
+
+
+@given(networks(), st.floats(0.3, 3), st.data())
+def test_conversions_that_take_longer_than_single_layers_tell_are_learned(
+    network: Network, scale: float, data: st.DataObject
+) -> None:
+    """And a file all in float stays as fast as it was measured."""
+    tables = network.tables()
+    program, count = Program(tables), len(network.slower)
+    floats = frozenset(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1)))
+    choice = chosen(tables, floats)
+    assert tables.integer_ms is not None
+    assert tables.float_ms is not None
+    takes = tables.integer_ms + Conversions.of(tables).added(choice, scale)
+    if takes < 0.1 * tables.integer_ms:
+        return
+    fitted = program.fitted([Seen(choice, 100, tables.float_ms / takes, None)], drop=1.0)
+    spent = Conversions.of(tables).spent(choice)
+    if spent > 0.05 * tables.integer_ms:
+        assert fitted.time == pytest.approx(min(max(scale, 0.25), 4.0), rel=1e-3)
+    everything = chosen(tables, frozenset(range(count)))
+    assert tables.integer_ms + Conversions.of(tables).added(everything, fitted.time) == pytest.approx(tables.float_ms)
+
+
 @given(networks(), st.floats(0.5, 2.0), st.sampled_from(["size", "speed", "quality", "balanced"]))
 def test_what_is_solved_keeps_the_limits_and_is_no_worse_than_as_if_all_neighbours_were_integers(
     network: Network, least_faster: float, prefer: Prefer
