@@ -269,6 +269,13 @@ class OnnxParams(SourceParams):
         "onnxruntime-extensions for that package's. They run as code. Nodes that need them are left as they are",
     )
 
+    @model_validator(mode="after")
+    def _trains_alone(self) -> OnnxParams:
+        others = [name for name in ("states", "custom_ops") if getattr(self, name)]
+        if self.trainable and others:
+            raise ValueError(f"trainable does not go with {' and '.join(others)}: such models stay graphs")
+        return self
+
 
 BatchAxes = dict[str, Annotated[int, Field(ge=0, le=63)] | None]
 BATCH_AXES = (

@@ -267,6 +267,22 @@ def test_operators_without_a_counterpart_are_all_named(tmp_path: Path) -> None:
         network_of(canonical(onnx.load(tmp_path / "a.onnx")))
 
 
+def test_streaming_models_and_libraries_of_operators_stay_graphs() -> None:
+    with pytest.raises(ValueError, match="trainable does not go with states"):
+        OnnxParams(path="a.onnx", trainable=True, states="auto")
+
+
+def test_a_file_of_one_sample_is_refused(tmp_path: Path) -> None:
+    model, _ = _model(("Softmax", [one(1, 4)], [], {}), 20)
+    fixed = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
+    del model.graph.output[:]
+    model.graph.output.append(fixed)
+    model.graph.node[0].attribute.append(helper.make_attribute("axis", 0))
+    onnx.save(model, tmp_path / "one.onnx")
+    with pytest.raises(UsageError, match=r"the first axis of its input x0 \[1, 4\] does not count samples"):
+        load(OnnxParams(path=str(tmp_path / "one.onnx"), trainable=True), Path(), 0)
+
+
 def test_a_step_that_computes_something_else_is_named() -> None:
     model, feeds = _model(("Conv", [IMAGE], [KERNEL], {}), 20)
     network = network_of(canonical(onnx.ModelProto.FromString(model.SerializeToString())))
