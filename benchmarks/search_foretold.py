@@ -30,7 +30,7 @@ from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import read_facts
 from compressctl.search.journal import Journal
 from compressctl.search.kept_tables import tables_of
-from compressctl.search.planned import WHOLE, Planner, seen_of
+from compressctl.search.planned import WHOLE, Planner, seen_of, whole_files
 from compressctl.search.program import Choice, Foreseen, Program, Scales, Seen
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate, untrained
@@ -70,7 +70,9 @@ def _network(network: str, runtime: str, seconds: float, count: int, folder: Pat
     whole = {name: _made(one, bench) for name, one in candidates.items()}
     program = Program(tables := tables_of(bench, seconds, (), _say, is_timed=True))
     seen = [
-        _seen(program.all_at(WHOLE[name]), point.figures) for name, point in whole.items() if point and point.figures
+        _seen(choice, point.figures)
+        for name, choice in whole_files(tables, program).items()
+        if (point := whole.get(name)) is not None and point.figures is not None
     ]
     planner = Planner(tables, Goal(drop=_DROP), None, "balanced")
     told: dict[str, Foreseen] = {}

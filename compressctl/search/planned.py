@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from compressctl.recipe.schema import Prefer
+from compressctl.search.conversions import INTEGERS
 from compressctl.search.document import BY_TABLES, Figures, Point, Predicted
 from compressctl.search.program import Choice, Foreseen, Program, Scales, Seen
 from compressctl.search.program import words_of as _words_of
@@ -84,9 +85,7 @@ class Planner:
         return {name: self._program.all_at(width) for name, width in WHOLE.items()}
 
     def _seen(self, points: Mapping[str, Point]) -> Iterator[Seen]:
-        offered = {option.name for layer in self.tables.layers for option in layer.options}
-        whole = {name: choice for name, choice in self._whole().items() if WHOLE[name] in offered}
-        for name, choice in {**whole, **self.choices}.items():
+        for name, choice in {**whole_files(self.tables, self._program), **self.choices}.items():
             point = points.get(name)
             if point is not None and point.figures is not None:
                 figures = point.figures
@@ -115,6 +114,18 @@ class Planner:
             choice=choice,
             risk=FEWER_BITS if has_four else EIGHT_BITS,
         )
+
+
+def whole_files(tables: Tables, program: Program) -> dict[str, Choice]:
+    """What files with one option everywhere are to the program, where the tables say what that is: not of an option that no layer offers, and where a
+    layer was not looked at, for want of time, of 8 bits alone, which it has then."""
+    offered = {option.name for layer in tables.layers for option in layer.options}
+    is_whole = all(len(layer.options) > 1 or layer.options[0].width not in INTEGERS for layer in tables.layers)
+    return {
+        name: program.all_at(width)
+        for name, width in WHOLE.items()
+        if width in offered and (is_whole or width == "int8")
+    }
 
 
 def seen_of(choice: Choice, figures: Figures, times_faster: float | None) -> Seen:

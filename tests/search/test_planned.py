@@ -5,7 +5,8 @@ from search.test_program import layer, tables
 from support.searching import figures, point
 
 from compressctl.search.document import Point
-from compressctl.search.planned import Planner
+from compressctl.search.planned import Planner, whole_files
+from compressctl.search.program import Program
 from compressctl.search.request import Goal
 
 TABLES = tables(*(layer(1000 + 10 * n, 0.01 * n, 0.4 * n, 0.05 * n) for n in range(1, 8)))
@@ -117,3 +118,13 @@ def test_a_file_whose_option_no_layer_has_tells_nothing() -> None:
     first.more(points)
     second.more({**points, "shared16-int8": point("shared16-int8", figures(100, 50.0, 0.0))})
     assert first.scales == second.scales
+
+
+def test_files_that_layers_were_not_looked_at_for_tell_nothing_but_eight_bits() -> None:
+    """A layer that there was no time for has 8 bits alone in the tables, and 4 in the file."""
+    program = Program(TABLES)
+    assert {"int8", "w4a8"} <= whole_files(TABLES, program).keys()
+    first, *others = TABLES.layers
+    unseen = TABLES.model_copy(update={"layers": (first.model_copy(update={"options": first.options[:1]}), *others)})
+    assert first.options[0].width == "int8"
+    assert whole_files(unseen, Program(unseen)).keys() == {"int8"}
