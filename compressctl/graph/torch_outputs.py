@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _TRACED, _APART = 12, 4
 """The size of the first open axis, and what lies between two: longer than a kernel, and shorter than any table of positions."""
 
+_OF_IMAGES = 64, 32
+"""The same of inputs with four axes and more, which are halved a few times on their way, and may be put beside what was halved."""
+
 
 def device_of(network: nn.Module) -> torch.device:
     import torch
@@ -42,7 +45,9 @@ def traced_shapes(specs: Sequence[TensorSpec], samples: int = 2, longer: int = 0
 def traced_sizes(specs: Sequence[TensorSpec]) -> dict[str, int]:
     """By open axis: sizes that differ, so that outputs tell which one they have."""
     names = dict.fromkeys(size for spec in specs for size in spec.shape[1:] if isinstance(size, str))
-    return {name: _TRACED + _APART * place for place, name in enumerate(names)}
+    of_images = {size for spec in specs for size in spec.shape[1:] if len(spec.shape) > 3}
+    ways = {name: _OF_IMAGES if name in of_images else (_TRACED, _APART) for name in names}
+    return {name: first + apart * place for place, (name, (first, apart)) in enumerate(ways.items())}
 
 
 def outputs_of(model: TorchModel, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

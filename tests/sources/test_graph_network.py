@@ -19,10 +19,11 @@ from support.random_graphs import Drawn, graphs  # noqa: E402
 from support.shell import Shell  # noqa: E402
 
 from compressctl.core.errors import UsageError  # noqa: E402
-from compressctl.core.model import TorchModel  # noqa: E402
+from compressctl.core.model import TensorSpec, TorchModel  # noqa: E402
 from compressctl.graph.canonical import canonical  # noqa: E402
 from compressctl.graph.execute import ActivationRecorder  # noqa: E402
 from compressctl.graph.lower import lower  # noqa: E402
+from compressctl.graph.torch_outputs import traced_sizes  # noqa: E402
 from compressctl.sources.graph_network.prove import first_apart, proven  # noqa: E402
 from compressctl.sources.graph_network.read import network_of  # noqa: E402
 from compressctl.sources.onnx_file import load  # noqa: E402
@@ -324,3 +325,13 @@ def test_a_file_is_pruned_taught_by_itself_and_quantized(shell: Shell) -> None:
     exported = onnx.load(shell.folder / "out" / "artifacts" / "onnxruntime" / "model.onnx")
     assert [value.name for value in exported.graph.input] == [value.name for value in first.graph.input]
     assert [value.name for value in exported.graph.output] == [value.name for value in first.graph.output]
+
+
+def test_images_of_any_size_are_traced_at_sizes_that_can_be_halved() -> None:
+    """At 12 pixels the pooling of a published file had nothing left; texts stay shorter than a table of positions."""
+    image = TensorSpec("x", "float32", ("batch", 3, "height", "width"))
+    text = TensorSpec("ids", "int64", ("batch", "tokens"))
+    sizes = traced_sizes([image, text])
+    assert [sizes["height"] % 32, sizes["width"] % 32] == [0, 0]
+    assert len(set(sizes.values())) == 3
+    assert sizes["tokens"] < 64

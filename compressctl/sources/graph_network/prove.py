@@ -12,12 +12,10 @@ from torch import Tensor
 
 from compressctl.core.errors import UsageError, in_short
 from compressctl.core.failures import refused_in
-from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
-from compressctl.graph.torch_outputs import traced_shapes
 from compressctl.sources.graph_network import numbers
 from compressctl.sources.graph_network.network import GraphNetwork
-from compressctl.sources.graph_network.words import CANNOT, HINT
+from compressctl.sources.graph_network.words import CANNOT, HINT, NoCounterpartError
 
 MOST = 1e-3
 """Root mean square of the difference over that of the values: sums in another order are some 1e-6 apart, and deep networks add that up."""
@@ -34,19 +32,6 @@ class Apart:
     node: str
     op: str
     share: float
-
-
-def random_inputs(signature: Signature, seed: int) -> dict[str, np.ndarray]:
-    """Two samples, numbers around zero, whole numbers 0 and 1."""
-    rng = np.random.default_rng(seed)
-    shapes = traced_shapes(signature.inputs)
-    return {spec.name: _some(rng, spec.dtype, shape) for spec, shape in zip(signature.inputs, shapes, strict=True)}
-
-
-def _some(rng: np.random.Generator, dtype: str, shape: list[int]) -> np.ndarray:
-    if np.issubdtype(np.dtype(dtype), np.floating):
-        return rng.normal(0, 1, shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
 
 
 def proven(network: GraphNetwork, model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> None:
@@ -90,7 +75,7 @@ def _outputs(network: GraphNetwork, inputs: Mapping[str, np.ndarray]) -> dict[st
     try:
         with torch.no_grad():
             return {name: value.numpy() for name, value in network(*_tensors(network, inputs)).items()}
-    except NotImplementedError as error:
+    except NoCounterpartError as error:
         raise UsageError(f"{CANNOT}: torch has no counterpart of {error}", hint=HINT) from error
     except Exception as error:
         said = f"{CANNOT}: its counterpart in torch does not run"

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from compressctl.sources.graph_network.numbers import as_list
+from compressctl.sources.graph_network.words import NoCounterpartError
 
 
 def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
-    """Spatial axes alone. Raises NotImplementedError, in words, for coordinates and roundings that torch has none of."""
+    """Spatial axes alone. Raises NoCounterpartError, in words, for coordinates and roundings that torch has none of."""
     value = given[0]
     scales, sizes = _asked(given, attributes)
     spatial = value.ndim - 2
@@ -20,7 +21,7 @@ def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
     way = attributes.get("coordinate_transformation_mode", "half_pixel" if attributes["opset"] > 10 else "asymmetric")
     if scales is not None:
         if any(scale != 1 for scale in scales[:-spatial]):
-            raise NotImplementedError("Resize of batch or channels")
+            raise NoCounterpartError("Resize of batch or channels")
         scales = scales[-spatial:]
         sizes = [int(size * scale) for size, scale in zip(value.shape[2:], scales, strict=True)]
     else:
@@ -32,9 +33,9 @@ def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
         )
     name = {"linear": ("linear", "bilinear", "trilinear")[spatial - 1], "cubic": "bicubic"}[mode]
     if way not in ("half_pixel", "pytorch_half_pixel", "align_corners") or attributes.get("antialias"):
-        raise NotImplementedError(f"Resize with {mode} at {way}")
+        raise NoCounterpartError(f"Resize with {mode} at {way}")
     if mode == "cubic" and (spatial != 2 or abs(attributes.get("cubic_coeff_a", -0.75) + 0.75) > 1e-6):
-        raise NotImplementedError("cubic Resize of other than images, or with a coefficient of its own")
+        raise NoCounterpartError("cubic Resize of other than images, or with a coefficient of its own")
     return functional.interpolate(value, size=sizes, mode=name, align_corners=way == "align_corners")
 
 
@@ -65,4 +66,4 @@ def _nearest(value: Tensor, sizes: Sequence[int], way: str, rounding: str, *, is
     ):
         exact = way == "half_pixel" and not is_old
         return functional.interpolate(value, size=list(sizes), mode="nearest-exact" if exact else "nearest")
-    raise NotImplementedError(f"nearest Resize at {way}, {rounding}")
+    raise NoCounterpartError(f"nearest Resize at {way}, {rounding}")

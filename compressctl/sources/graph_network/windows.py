@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from compressctl.sources.graph_network.numbers import as_list
 from compressctl.sources.graph_network.types import Attributes, Given
+from compressctl.sources.graph_network.words import NoCounterpartError
 
 
 def pad(given: Given, attributes: Attributes) -> Tensor:
@@ -54,7 +55,7 @@ def pooled(given: Given, attributes: Attributes, *, takes_most: bool) -> Tensor:
         return pool(padded(value, [(0, 0), (0, 0), *around], fill=-math.inf), kernel, strides, 0, dilations, ceil)
     mean = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[dims]
     if any(size != 1 for size in dilations):
-        raise NotImplementedError("AveragePool with dilations")
+        raise NoCounterpartError("AveragePool with dilations")
     if is_even:
         return mean(value, kernel, strides, [before for before, _ in around], ceil, counts)
     ends = [(0, 0), (0, 0), *around]
