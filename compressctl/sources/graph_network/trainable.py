@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+    import onnx
 
 _BATCH = "batch"
 
 
 def trainable(model: OnnxModel, path: Path) -> TorchModel:
-    """The file's network, with the names of its inputs and outputs. Raises UsageError where there is no counterpart in torch, MissingDependencyError
-    without it."""
+    """The file's network, with the names of its inputs and outputs; what the file stores in 16 bits trains in float32. Raises UsageError where there
+    is no counterpart in torch, MissingDependencyError without it."""
     require_torch("`trainable`")
     from compressctl.sources.graph_network.read import network_of
 
@@ -36,7 +37,7 @@ def trainable(model: OnnxModel, path: Path) -> TorchModel:
         tuple(_by_samples(spec, "output", path) for spec in model.signature.outputs),
     )
     try:
-        return TorchModel(network_of(model.body), signature)
+        return TorchModel(network_of(_in_single(model.body)), signature)
     except UsageError as error:
         error.message = f"{path}: {error.message}"
         raise
@@ -63,4 +64,13 @@ def proven(graph: OnnxModel, network: TorchModel, inputs: Mapping[str, np.ndarra
     from compressctl.sources.graph_network.prove import proven as prove
 
     assert isinstance(network.body, GraphNetwork)
-    prove(network.body, graph.body, inputs)
+    prove(network.body, _in_single(graph.body), inputs)
+
+
+def _in_single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Canonical, in float32 inside."""
+    from compressctl.graph.canonical import canonical
+    from compressctl.graph.float16 import to_single
+
+    single = to_single(model)
+    return model if single is model else canonical(single)

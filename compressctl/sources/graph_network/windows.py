@@ -99,3 +99,29 @@ def convolved(given: Given, attributes: Attributes) -> Tensor:
     convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[dims - 1]
     value = padded(value, [(0, 0), (0, 0), *around])
     return convolve(value, weight, rest[0] if rest else None, strides, 0, dilations, attributes.get("group", 1))
+
+
+def transposed(given: Given, attributes: Attributes) -> Tensor:
+    """A transposed convolution that no layer of torch's is: its weight is computed or in half precision, or its ends differ."""
+    value, weight, *rest = given
+    dims = weight.ndim - 2
+    strides, dilations = list(attributes.get("strides", [1] * dims)), list(attributes.get("dilations", [1] * dims))
+    convolve = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[dims - 1]
+    whole = convolve(value, weight, None, strides, 0, 0, attributes.get("group", 1), dilations)
+    longer = list(attributes.get("output_padding", [0] * dims))
+    sizes = [size + more for size, more in zip(whole.shape[2:], longer, strict=True)]
+    cuts = _cuts(sizes, [size * stride for size, stride in zip(value.shape[2:], strides, strict=True)], attributes)
+    around = [(-before, more - after) for (before, after), more in zip(cuts, longer, strict=True)]
+    made = padded(whole, [(0, 0), (0, 0), *around])
+    return made if not rest else made + rest[0].reshape(-1, *[1] * dims)
+
+
+def _cuts(sizes: Sequence[int], strided: Sequence[int], attributes: Attributes) -> list[tuple[int, int]]:
+    """How much a transposed convolution leaves out at each end of its axes. sizes: of all that it makes. strided: the sizes that it reads times its
+    strides, which it writes where auto_pad asks for the same."""
+    mode = attributes.get("auto_pad", "NOTSET")
+    wanted = attributes.get("output_shape") or (strided if mode in ("SAME_UPPER", "SAME_LOWER") else None)
+    if wanted is None:
+        return window_pads(sizes, sizes, [], [], attributes)
+    missing = [whole - size for whole, size in zip(sizes, wanted, strict=True)]
+    return [(one // 2, one - one // 2) if mode == "SAME_UPPER" else (one - one // 2, one // 2) for one in missing]
