@@ -123,7 +123,7 @@ def apply(
         from compressctl.cli.apply_each import apply_each
 
         def carry_out(loaded: Recipe, plan: Plan, folder: Path) -> Report:
-            return _run(loaded, plan, folder, place, _resolve(log_format), measure, None, strict, recipe, limit)
+            return run_and_show(loaded, plan, folder, place, _resolve(log_format), measure, None, strict, recipe, limit)
 
         raise typer.Exit(apply_each(names, output, prepare, carry_out))
     if rank() > 0:
@@ -139,7 +139,9 @@ def apply(
 
             show(plan)
             raise typer.Exit
-        report = _run(loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe, limit)
+        report = run_and_show(
+            loaded, plan, output, place, _resolve(log_format), measure, process_group, strict, recipe, limit
+        )
         raise typer.Exit(report.exit_code)
 
 
@@ -200,7 +202,7 @@ def _resolve(asked: LogFormat) -> LogFormat:
     return LogFormat.RICH if sys.stdout.isatty() else LogFormat.PLAIN
 
 
-def _run(
+def run_and_show(
     recipe: Recipe,
     plan: Plan,
     output: Path | None,
@@ -209,7 +211,7 @@ def _run(
     measure: MeasureLevel,
     process_group: ProcessGroup | None,
     strict: bool,
-    recipe_file: Path,
+    recipe_file: Path | None,
     limit: TimeLimit | None,
 ) -> Report:
     """Run it, show its progress and its report, which holds the exit code."""

@@ -62,6 +62,7 @@ GROUPS = {
         "compare": Command("compressctl.cli.compare:compare", "Show runs side by side, and what they differ in."),
         "check": Command("compressctl.cli.check:check", "Hold a budget against a run that ended."),
         "reproduce": Command("compressctl.cli.reproduce:reproduce", "Run a lock file again and say what differs."),
+        "pick": Command("compressctl.cli.pick:pick", "Search a run's networks again within other limits."),
         "runs": Command("compressctl.cli.runs:runs", "List earlier runs, show, pin or clean them up."),
         "publish": Command("compressctl.cli.publish:publish", "Publish a run's file with a model card on the Hub."),
         "tables": Command(

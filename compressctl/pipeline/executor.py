@@ -153,9 +153,9 @@ class Executor:
                     continue
                 cached = self.workspace.read(step.key, step.id) if position == resume_at else None
                 if cached is not None and not self._is_refused(cached):
-                    model = cached
+                    history = tuple(replace(record, cached=True) for record in cached.history)
+                    model, self.records = replace(cached, history=history), list(history)
                     done.update(cached=True)
-                    self.records = [replace(record, cached=True) for record in model.history]
                     self._network = model if step is last_torch else None
                     if self._is_between(step, steps):
                         self._set_aside(step, model)

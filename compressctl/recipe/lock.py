@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,15 @@ _MAX_DEPTH = MAX_DEPTH + 5
 """A recipe, and what the lock has around it."""
 
 
-def load_lock(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe, with its relative paths starting where they did and what a clock decided, and the whole lock. Raises UsageError."""
+def load_lock(
+    path: Path, edit: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe, with its relative paths starting where they did and what a clock decided, and the whole lock. Raises UsageError.
+
+    edit: makes another recipe of it; what a clock decided of the old one's files is not said of that.
+    """
     lock = read_lock(path)
-    content = with_decided(lock["recipe"], lock.get("decided") or {})
+    content = with_decided(lock["recipe"], lock.get("decided") or {}) if edit is None else edit(dict(lock["recipe"]))
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "recipe.lock.yaml"
         written.write_text(as_yaml(_at_home(content)), encoding="utf-8")

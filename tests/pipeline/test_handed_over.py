@@ -145,6 +145,13 @@ READS_DATA: Mapping[str, list[str]] = {
     ],
     "distill.logits": [SMALL, f"{SMALL}, label_weight: 0", "epochs: 1, data_free: random, data_free_samples: 64"],
     "distill.features": ["epochs: 1, method: contrastive", "epochs: 1, student: {width_multiplier: 0.5}"],
+    "search.supernet": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
+    "search.architecture": [
+        "at_most: {macs: 0.6}",
+        "at_most: {macs: 0.6}, criterion: outputs",
+        "at_most: {parameters: 0.6}, method: evolution, evaluations: 4, population: 2",
+        f"at_most: {{macs: 0.6}}, bn_samples: 0, {TAUGHT}",
+    ],
 }
 """By technique, params with which its result depends on the recipe's data."""
 

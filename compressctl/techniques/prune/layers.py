@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import copy
 import inspect
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compressctl.core.data import first_filled
-from compressctl.core.errors import NothingToCompressError, StageError, UsageError
+from compressctl.core.errors import NothingToCompressError, StageError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
-from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, example_inputs
-from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
 from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune._losses import By, loss_of
 from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.prune.params import LayersParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
-from compressctl.training.data import TensorBatch, tensor_batches
-from compressctl.training.objective import task_objective
 
 _ALIKE = 0.9
 """Cosine between what a block is given and what it returns without its weights. Residual blocks give 1 or, behind a norm, almost."""
-
-_ENOUGH = 512
-"""Samples on which norms are measured while blocks are only compared."""
 
 
 def apply(model: TorchModel, params: LayersParams, run: RunContext) -> StageResult:
@@ -60,7 +52,8 @@ def apply(model: TorchModel, params: LayersParams, run: RunContext) -> StageResu
             hint=f"removable: {', '.join(allowed) or 'none'}",
         )
     saved_ms = _saved_ms(model, allowed, run) if params.criterion == "latency" else dict.fromkeys(allowed, 1.0)
-    loss = _loss(model, params, run)
+    by: By = "outputs" if params.criterion == "outputs" else "labels"
+    loss = loss_of(model, by, params.samples, params.bn_samples, run)
     current, removed = copy.deepcopy(model.body), []
     before = loss(current)
     history = []
@@ -160,52 +153,6 @@ def _stand_in(block: nn.Module) -> nn.Module:
     """By how many arguments the block takes: blocks of transformers are often given masks too."""
     arguments = inspect.signature(block.forward).parameters
     return nn.Identity() if len(arguments) == 1 else PassThrough()
-
-
-def _loss(model: TorchModel, params: LayersParams, run: RunContext) -> Callable[[nn.Module], float]:
-    """The task's loss on the validation split (calibration where there is none) after the norms were measured again; with the criterion
-    outputs, their distance from the whole network's."""
-    split = first_filled(run.data, "validation", "calibration", "train")
-    if split is None:
-        raise UsageError("prune.layers measures the loss without each block, and there are no samples", hint="add data")
-    learned = first_filled(run.data, "train", "calibration")
-    size = 128
-    batches = list(itertools.islice(tensor_batches(split, model.signature, size), max(1, params.samples // size)))
-
-    of_batch = _distance(model, batches, run) if params.criterion == "outputs" else _objective(batches, run)
-
-    def loss(network: nn.Module) -> float:
-        if learned is not None and params.bn_samples:
-            recalibrate_bn(network, learned, model.signature, samples=min(params.bn_samples, _ENOUGH))
-        network.eval()
-        with torch.no_grad():
-            total = sum(of_batch(network, place) * len(batch.inputs[0]) for place, batch in enumerate(batches))
-        return total / sum(len(batch.inputs[0]) for batch in batches)
-
-    return loss
-
-
-def _objective(batches: Sequence[TensorBatch], run: RunContext) -> Callable[[nn.Module, int], float]:
-    objective = task_objective(run.learning)
-    return lambda network, place: objective(network, batches[place]).item()
-
-
-def _distance(model: TorchModel, batches: Sequence[TensorBatch], run: RunContext) -> Callable[[nn.Module, int], float]:
-    """Between all floats that a network gives for a batch and what the model gives: KL divergence of classes, else relative squared distance."""
-    far = kl_divergence if run.task in ("classification", "language-model") else relative_squared_distance
-
-    def outputs(network: nn.Module, batch: TensorBatch) -> dict[str, np.ndarray]:
-        given = named_outputs(network(*batch.inputs))
-        return {name: value.cpu().numpy() for name, value in given.items() if value.is_floating_point()}
-
-    with torch.no_grad():
-        wanted = [outputs(model.body.eval(), batch) for batch in batches]
-
-    def distance(network: nn.Module, place: int) -> float:
-        found = outputs(network, batches[place])
-        return sum(far(value, found[name]) for name, value in wanted[place].items())
-
-    return distance
 
 
 def _saved_ms(model: TorchModel, blocks: Sequence[str], run: RunContext) -> dict[str, float]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
 
 from compressctl.core.data import Split
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import Group, example_inputs
+from compressctl.layers.channels.reorder import reordered
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._allocate import Choice
 from compressctl.techniques.prune._measured_widths import narrow
@@ -33,15 +38,38 @@ class Channels:
 
 
 class Narrower:
-    """A network whose channels were ranked once, by the sizes of their weights, and whose blocks that may go are known."""
+    """A network whose channels were ranked once, by the sizes of their weights, and whose blocks that may go are known.
 
-    def __init__(self, model: TorchModel, run: RunContext) -> None:
+    params: how widths are rounded, how few channels stay, and what channels are ranked by. is_sorted: the network's channels are in the order of
+    their rank already, the last ones go first.
+    """
+
+    def __init__(
+        self, model: TorchModel, run: RunContext, params: ChannelsParams | None = None, *, is_sorted: bool = False
+    ) -> None:
         self._model, self._inputs = model, example_inputs(model.signature)
-        self._plan = find_plan(model, ChannelsParams(), run)
+        self._plan = find_plan(model, params or ChannelsParams(), run)
+        if is_sorted:
+            last_first = {group.name: np.arange(group.units)[::-1] for group in self._plan.groups}
+            self._plan = replace(self._plan, weakest=last_first)
         found, _ = residual_blocks(model.body, self._inputs)
         self.blocks: Mapping[str, str] = {name: self._kind(name) for name in found}
         self._groups = {choice.group.name: choice for choice in self._plan.choices if choice.pinned is None}
         self._touching = {layer: self._parts(layer) for layer in self._plan.measured}
+
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        """Layers whose channels stay, and why."""
+        return self._plan.fixed
+
+    def sorted(self) -> TorchModel:
+        """The same function with every group's channels in the order of their rank, the strongest first. Groups that have no other order are left."""
+        orders = {name: self._plan.weakest[name][::-1] for name in self._groups}
+        network: nn.Module = self._model.body
+        for choice in self._groups.values():
+            with suppress(ValueError):
+                network = reordered(network, [choice.group], orders)
+        return replace(self._model, body=network)
 
     def _parts(self, layer: str) -> dict[str, Group]:
         """The groups that a layer is part of, each with what it has of this layer alone."""
@@ -95,11 +123,12 @@ class Narrower:
         parameters, channels, macs = (costs.cost(of, own, groups, units) for of in ("parameters", "channels", "macs"))
         return int(parameters), int(channels), int(macs)
 
-    def cut(self, kept: Mapping[str, int], blocks: Sequence[str] = ()) -> TorchModel:
-        """A copy with so many channels of these groups, all of the others, and without these blocks."""
+    def cut(self, kept: Mapping[str, int], blocks: Sequence[str] = (), network: nn.Module | None = None) -> TorchModel:
+        """A copy with so many channels of these groups, all of the others, and without these blocks. network: another of this structure."""
         choices = [choice for name, choice in self._groups.items() if name in kept]
         units = {name: _units(choice, kept[name]) for name, choice in self._groups.items() if name in kept}
-        smaller = narrow(self._model, choices, units, self._plan.weakest)
+        model = self._model if network is None else replace(self._model, body=network)
+        smaller = narrow(model, choices, units, self._plan.weakest)
         return replace(smaller, body=without(smaller.body, blocks)) if blocks else smaller
 
     def settled(self, kept: Mapping[str, int], blocks: Sequence[str], split: Split, samples: int) -> TorchModel:

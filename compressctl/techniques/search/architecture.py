@@ -1,0 +1,184 @@
+"""search.architecture: the subnetwork that loses least within limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from compressctl.core.data import first_filled
+from compressctl.core.errors import StageError
+from compressctl.core.model import TorchModel
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune._losses import By, loss_of
+from compressctl.techniques.prune._measured_widths import clock
+from compressctl.techniques.search._evolution import Loss, Sensitivity, by_threshold, evolved, fitted, measured
+from compressctl.techniques.search._latency import Predicted, predicted
+from compressctl.techniques.search._space import Space, Subnetwork, spelled
+from compressctl.techniques.search.params import ArchitectureParams, Limited
+from compressctl.training.batchnorm_recalibration import recalibrate_bn
+from compressctl.training.lora.train import train_adaptable
+from compressctl.training.supervision.objective import has_labels, objective_of
+
+_SUPERNET = "search.supernet"
+
+_SHOWN = 12
+"""Subnetworks of a search in the report."""
+
+_ROUNDS = 4
+"""Of searching, measuring, and searching again with what was measured."""
+
+
+def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> StageResult:
+    """Search, cut, let the norms measure the subnetwork, and train it where the params say so. Raises NothingToCompressError where the network has
+    no subnetworks, UsageError for an architecture that it does not have, StageError where none keeps the limits."""
+    is_trained = any(record.use == _SUPERNET for record in model.history)
+    space = Space(model, params, run, is_sorted=is_trained)
+    facts: dict[str, Any] = {}
+    if params.architecture is not None:
+        found = space.named(params.architecture)
+    else:
+        found, facts = _Search(space, params, run, is_trained=is_trained).found()
+    smaller = space.cut(found)
+    split = first_filled(run.data, "train", "calibration") if params.bn_samples else None
+    if split is not None:
+        facts["norms_reestimated"] = recalibrate_bn(smaller.body, split, smaller.signature, samples=params.bn_samples)
+    if params.finetune is not None:
+        objective, hooks = objective_of(smaller, params.finetune, run)
+        trained = train_adaptable(smaller, objective, params.finetune, run.part("finetune"), hooks)
+        smaller, facts["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
+    whole = dict(space.whole.channels)
+    spelt = spelled(found, whole)
+    facts |= {
+        "architecture": spelt,
+        "widths": {name: [whole[name], width] for name, width in found.channels},
+        "fixed": dict(space.narrower.fixed),
+        **costs.change(model.body, smaller.body, example_inputs(model.signature)),
+    }
+    return StageResult(smaller, facts, pinned=_pinned(params, spelt))
+
+
+def _pinned(params: ArchitectureParams, architecture: Mapping[str, object]) -> dict[str, Any]:
+    kept = params.model_dump(
+        mode="json", include={"min_keep", "round_to", "blocks", "bn_samples", "finetune"}, exclude_unset=True
+    )
+    return {"use": "search.architecture", **kept, "architecture": dict(architecture)}
+
+
+class _Search:
+    """is_trained: whether subnetworks compute with weights that they were trained with."""
+
+    def __init__(self, space: Space, params: ArchitectureParams, run: RunContext, *, is_trained: bool) -> None:
+        assert params.at_most is not None
+        self._space, self._params, self._run = space, params, run
+        self._limits = params.at_most.shares
+        self._evolves = params.method == "evolution" or (params.method == "auto" and is_trained)
+        self._loss = _remembered(space, params, run)
+        self._latency = predicted(space, run) if params.at_most.limits_latency else None
+        if self._latency is not None and params.at_most.latency_ms is not None:
+            share = params.at_most.latency_ms / self._latency.whole_ms
+            self._limits["latency"] = min(share, self._limits.get("latency", share))
+        self._costs: dict[Limited, Callable[[Subnetwork], float]] = {
+            "macs": space.macs, "parameters": space.parameters, **({} if self._latency is None else {"latency": self._latency}),
+        }  # fmt: skip
+
+    def found(self) -> tuple[Subnetwork, dict[str, Any]]:
+        """The best, and how it was found. A limit on the latency is held by what was measured: where tables were too hopeful, searched again."""
+        known = measured(
+            self._space, self._loss, lambda done, count: self._tell("measuring what each layer loses", done, count)
+        )
+        facts: dict[str, Any] = {"goal": dict(self._limits), "method": "evolution" if self._evolves else "sensitivity"}
+        for _ in range(_ROUNDS):
+            ranked = self._ranked(known)
+            loss, best = ranked[0]
+            if self._latency is None or self._held(best, self._latency):
+                break
+        else:
+            raise StageError(
+                f"no subnetwork was found that keeps the latency: {self._latency.measured:.0%} at best, {self._limits['latency']:.0%} was asked for"
+                if self._latency is not None and self._latency.measured is not None
+                else "no subnetwork keeps the limits",
+                hint="lower min_keep, let more blocks go, or ask for less",
+            )
+        reached: dict[str, float | None] = {name: self._share(name, best) for name in self._limits}
+        if self._latency is not None:
+            facts["predicted_latency"], reached["latency"] = reached["latency"], self._latency.measured
+        facts |= {
+            "reached": reached,
+            "loss": {"whole": self._loss(self._space.whole), "subnetwork": loss},
+            "looked_at": len(ranked),
+            "sensitivity": _rounded(known),
+            "others": [self._entry(rise, one) for rise, one in ranked[:_SHOWN]],
+        }
+        return best, facts
+
+    def _ranked(self, known: Sensitivity) -> list[tuple[float, Subnetwork]]:
+        generator = np.random.default_rng(self._run.seed)
+        first = by_threshold(self._space, known, self._over)
+        if first is not None and not self._evolves:
+            return [(self._loss(first), first)]
+        starts = [self._space.uniform(share) for share in (0.75, 0.5, 0.25)]
+        start = [made for one in starts if (made := fitted(self._space, one, self._over, generator)) is not None]
+        if first is None and not start:
+            raise StageError(
+                f"no subnetwork keeps the limits: {self._least()}",
+                hint="lower min_keep, let more blocks go (blocks), or ask for less",
+            )
+        if not self._evolves:
+            return sorted(((self._loss(one), one) for one in start), key=lambda entry: entry[0])
+        return evolved(
+            self._space, [*([first] if first else []), *start], self._over, self._loss, generator, self._params.evaluations, self._params.population,
+            lambda done, count: self._tell("looking at subnetworks", done, count),
+        )  # fmt: skip
+
+    def _least(self) -> str:
+        smallest = self._space.smallest(np.random.default_rng(0))
+        shares = (
+            f"{name} {self._share(name, smallest):.0%} at least, {limit:.0%} was asked for"
+            for name, limit in self._limits.items()
+        )
+        return ", ".join(shares)
+
+    def _held(self, best: Subnetwork, latency: Predicted) -> bool:
+        """By what the runtime takes; what was predicted too low is corrected by it."""
+        before, after = clock(self._run)([self._space.model, self._space.cut(best)])
+        latency.learn(best, after / before)
+        return after / before <= self._limits["latency"]
+
+    def _over(self, subnetwork: Subnetwork) -> float:
+        return max(self._share(name, subnetwork) - limit for name, limit in self._limits.items())
+
+    def _share(self, of: Limited, subnetwork: Subnetwork) -> float:
+        cost = self._costs[of]
+        return cost(subnetwork) / cost(self._space.whole)
+
+    def _entry(self, loss: float, one: Subnetwork) -> dict[str, Any]:
+        shares: dict[str, Any] = {name: round(self._share(name, one), 4) for name in self._costs}
+        return {"loss": round(loss, 5), **shares, **spelled(one, dict(self._space.whole.channels))}
+
+    def _tell(self, what: str, done: int, count: int) -> None:
+        self._run.events.progress(what, done, count)
+
+
+def _remembered(space: Space, params: ArchitectureParams, run: RunContext) -> Loss:
+    by: By = "outputs" if params.criterion == "outputs" else "labels"
+    if params.criterion == "auto" and not (run.data is not None and run.learning.has_loss and has_labels(run)):
+        by = "outputs"
+    loss = loss_of(space.model, by, params.samples, params.bn_samples, run)
+    known: dict[Subnetwork, float] = {}
+
+    def of(subnetwork: Subnetwork) -> float:
+        if subnetwork not in known:
+            known[subnetwork] = loss(space.cut(subnetwork).body)
+        return known[subnetwork]
+
+    return of
+
+
+def _rounded(known: Sensitivity) -> dict[str, Any]:
+    widths = {name: {str(width): round(rise, 5) for width, rise in row.items()} for name, row in known.widths.items()}
+    return {"channels": widths, "blocks": {name: round(rise, 5) for name, rise in known.blocks.items()}}

@@ -1,0 +1,165 @@
+"""What `search.*` stages can be told. Light: recipes are checked against this without numpy or torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from compressctl.core.model import Form
+from compressctl.core.needs import Need, Needs, Section, TechniqueParams
+from compressctl.core.technique import TechniqueSpec
+from compressctl.training.supervision.params import RecoveryParams, SupervisedParams
+
+Limited = Literal["macs", "parameters", "latency"]
+
+
+class SpaceParams(TechniqueParams):
+    """Which subnetworks a network has: how many channels stay, and how many residual blocks."""
+
+    min_keep: float = Field(0.25, gt=0, le=1, description="share of its channels that each layer keeps at least")
+    round_to: Literal["auto"] | int = Field(
+        "auto", description="numbers of channels are multiples of this; auto: 8, as kernels compute them"
+    )
+    blocks: Literal["auto"] | int = Field(
+        "auto", description="most residual blocks that may be gone; auto: half of those that can go; 0 keeps all"
+    )
+
+    @model_validator(mode="after")
+    def _are_numbers_of_something(self) -> SpaceParams:
+        if self.round_to != "auto" and not 1 <= self.round_to <= 65_536:
+            raise ValueError("round_to is auto or a number of channels, 1 or more")
+        if self.blocks != "auto" and not 0 <= self.blocks <= 65_536:
+            raise ValueError("blocks is auto or a number of blocks, 0 or more")
+        return self
+
+
+class SupernetParams(SpaceParams, SupervisedParams):
+    """search.supernet: the network is trained together with its subnetworks, which share its weights."""
+
+    subnetworks: int = Field(
+        2, ge=0, le=64, description="random subnetworks in each step, beside the whole network and the smallest"
+    )
+
+    def needs(self) -> Needs:
+        """What training needs, and the training samples that norms are measured on."""
+        return super().needs()
+
+
+class Limits(Section):
+    """What a subnetwork may take, as shares of what the network takes that the stage is given; every one of them holds."""
+
+    macs: float | None = Field(None, gt=0, le=1, description="of its multiply-accumulates")
+    parameters: float | None = Field(None, gt=0, le=1, description="of the parameters of its layers")
+    latency: float | None = Field(
+        None, gt=0, le=1, description="of its latency, which is measured on the target's runtime"
+    )
+    latency_ms: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="the latency in milliseconds of one call of the target's batch, before it is quantized",
+    )
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Limits:
+        if not self.shares and self.latency_ms is None:
+            raise ValueError("name at least one of macs, parameters, latency and latency_ms, as in {macs: 0.5}")
+        return self
+
+    @property
+    def limits_latency(self) -> bool:
+        """Whether anything has to be timed."""
+        return self.latency is not None or self.latency_ms is not None
+
+    @property
+    def shares(self) -> dict[Limited, float]:
+        """Those that are set."""
+        named: tuple[tuple[Limited, float | None], ...] = (
+            ("macs", self.macs), ("parameters", self.parameters), ("latency", self.latency),
+        )  # fmt: skip
+        return {name: share for name, share in named if share is not None}
+
+
+class Architecture(Section):
+    """One subnetwork. What it does not name is as in the whole network."""
+
+    channels: dict[str, int] = Field(
+        default_factory=dict, description="channels that stay, by the first layer that gives them"
+    )
+    without: tuple[str, ...] = Field((), description="residual blocks that are gone")
+
+
+class ArchitectureParams(SpaceParams):
+    """search.architecture: the subnetwork that loses least of those that keep the limits."""
+
+    at_most: Limits | None = Field(None, description="what the subnetwork may take")
+    method: Literal["auto", "evolution", "sensitivity"] = Field(
+        "auto",
+        description="sensitivity looks at each layer's widths and each block alone, and takes all that lose no more than a threshold; evolution "
+        "goes on from there and looks at whole subnetworks. auto: evolution behind search.supernet, whose subnetworks are trained",
+    )
+    criterion: Literal["auto", "loss", "outputs"] = Field(
+        "auto",
+        description="what subnetworks are compared by: the task's loss on labels, or the distance of their outputs from the whole network's; auto: "
+        "the loss where there are labels for it",
+    )
+    evaluations: int = Field(100, ge=1, le=1_000_000, description="of evolution: subnetworks that are looked at")
+    population: int = Field(
+        20, ge=2, le=10_000, description="of evolution: the best of them that the next ones come from"
+    )
+    samples: int = Field(
+        1024, ge=1, le=2_147_483_647, description="validation samples that subnetworks are compared on"
+    )
+    bn_samples: int = Field(
+        2048, ge=0, le=2_147_483_647, description="training samples on which BatchNorm's statistics are measured again"
+    )
+    architecture: Architecture | None = Field(
+        None, description="the subnetwork itself, as the report of a search names it: nothing is searched"
+    )
+    finetune: RecoveryParams | None = Field(None, description="training of the subnetwork that was found")
+
+    def needs(self) -> Needs:
+        """Samples of whichever split has some; labels are read where they are, unless the loss on them is asked for."""
+        found = super().needs()
+        samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
+        if self.architecture is not None:
+            return found | Needs.of(reads=(Need.TRAINING_DATA, Need.CALIBRATION_DATA))
+        labelled = (Need.LABELS, Need.TASK_LOSS) if self.criterion == "loss" else ()
+        reads = (Need.LABELS,) if self.criterion == "auto" else ()
+        timed = (Need.LATENCY,) if self.at_most is not None and self.at_most.limits_latency else ()
+        return found | Needs.of(*labelled, reads=(*samples, Need.TASK, *reads, *timed))
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> ArchitectureParams:
+        if (self.at_most is None) == (self.architecture is None):
+            raise ValueError("give either at_most, as in {macs: 0.5}, or the architecture itself")
+        return self
+
+
+SUPERNET = TechniqueSpec(
+    name="search.supernet",
+    version=1,
+    summary="the network is trained together with narrower and shorter subnetworks of its own weights, for search.architecture to choose among",
+    params=SupernetParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    sources=(
+        "Universally Slimmable Networks, Yu & Huang 2019, sections 3.2 and 3.3: the sandwich rule, distillation in place",
+        "Once for All, Cai et al. 2020, section 3.3: channels sorted by importance",
+    ),
+)
+
+ARCHITECTURE = TechniqueSpec(
+    name="search.architecture",
+    version=1,
+    summary="the subnetwork, narrower and shorter, that loses least within limits on arithmetic, size and measured latency",
+    params=ArchitectureParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    sources=(
+        "Once for All, Cai et al. 2020, section 3.4: evolution over subnetworks under a table of latencies",
+        "Regularized Evolution for Image Classifier Architecture Search, Real et al. 2019: mutation",
+        "NVIDIA ModelOpt's FastNAS, documented there: sensitivity of each layer's widths, binary search over a threshold",
+    ),
+)

@@ -1,0 +1,61 @@
+"""compressctl pick: another network of the same supernet, which is trained once."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.shell import Shell
+
+RECIPE = """
+recipe: compressctl/v1
+name: searched
+model: {source: builtin, name: digits-resnet}
+data: {source: digits, calibration: 200}
+target: {backend: onnxruntime, threads: 1}
+stages:
+  - {id: supernet, use: search.supernet, epochs: 1, learning_rate: 0.01}
+  - {id: half, use: search.architecture, at_most: {macs: 0.5}, evaluations: 3, population: 2}
+export: [onnxruntime]
+"""
+
+PLAIN = """
+recipe: compressctl/v1
+name: plain
+model: {source: builtin, name: digits-resnet}
+stages: []
+export: [onnxruntime]
+"""
+
+
+def test_another_budget_takes_the_supernet_from_the_cache(shell: Shell) -> None:
+    (shell.folder / "searched.yaml").write_text(RECIPE)
+    done = shell.run("apply", "searched.yaml", "--output", "half", "--measure", "untimed")
+    assert done.code == 0, done.err
+    done = shell.run(
+        "pick", "half", "--macs", "0.25", "--parameters", "0.5", "--output", "quarter", "--measure", "untimed"
+    )
+    assert done.code == 0, done.err
+    before, after = (
+        json.loads((shell.folder / name / "report.json").read_text())["stages"] for name in ("half", "quarter")
+    )
+    assert [stage["cached"] for stage in before] == [False] * 3
+    assert [(stage["id"], stage["cached"]) for stage in after][:2] == [("supernet", True), ("half", False)]
+    facts = after[1]["facts"]
+    assert facts["goal"] == {"macs": 0.25, "parameters": 0.5}
+    assert facts["macs"]["after"] <= 0.25 * facts["macs"]["before"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plain", "--macs", "0.5"], "its recipe has no stage search.architecture"),
+        (["plain"], "say what the network may take"),
+        (["plain", "--latency", "fast"], "neither a share nor milliseconds"),
+        (["nowhere", "--macs", "0.5"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_picked_is_said(shell: Shell, arguments: list[str], words: str) -> None:
+    (shell.folder / "plain.yaml").write_text(PLAIN)
+    assert shell.run("apply", "plain.yaml", "--output", "plain", "--measure", "untimed").code == 0
+    done = shell.run("pick", *arguments)
+    assert (done.code, words in done.err) == (2, True), done.err

@@ -1,0 +1,346 @@
+"""Subnetworks that share weights are the ones that are cut; what is searched keeps its limits; the recipe that a search pins makes the same network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.digit_runs import context, digits_data
+from torch import Tensor, nn
+
+from compressctl.core.errors import NothingToCompressError, StageError, UsageError
+from compressctl.core.model import Model, Signature, StageRecord, TensorSpec, TorchModel
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.sources.networks import digits_depthwise, digits_resnet
+from compressctl.techniques.search import architecture, supernet
+from compressctl.techniques.search._evolution import Sensitivity, by_threshold, evolved, fitted
+from compressctl.techniques.search._shared_weights import SharedWeights
+from compressctl.techniques.search._space import Space, Subnetwork
+from compressctl.techniques.search.params import ArchitectureParams, SupernetParams
+from compressctl.techniques.search.supernet import Sampling, Sandwich
+from compressctl.training.data import tensor_batches
+from compressctl.training.hooks import StepInfo
+from compressctl.training.objective import first_output
+
+IMAGE = Signature(
+    (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)
+)
+
+
+class Joined(nn.Module):
+    """Layers that read several others' channels, grouped ones, a flattened map, and norms of other kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(1, 16, 3, padding=1)
+        self.two = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, groups=2), nn.BatchNorm2d(32), nn.PReLU(32))
+        self.up = nn.ConvTranspose2d(48, 16, 2, stride=2)
+        self.norm = nn.GroupNorm(1, 16)
+        self.down = nn.Conv2d(16, 8, 3, stride=4)
+        self.mlp = nn.Sequential(nn.Linear(8 * 4 * 4, 64), nn.GELU(), nn.LayerNorm(64), nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.one(x))
+        x = torch.cat([x, self.two(x)], 1)
+        x = self.down(self.norm(self.up(x)))
+        found: Tensor = self.mlp(x.flatten(1))
+        return found
+
+
+class Steps(nn.Module):
+    """A recurrent layer over rows, its hidden units read by a linear one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.LSTM(8, 24, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.head(self.rows(x[:, 0])[0][:, -1])
+        return found
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "residual": digits_resnet,
+    "depthwise": digits_depthwise,
+    "joined": Joined,
+    "recurrent": Steps,
+}
+
+
+def made(name: str) -> TorchModel:
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.running_mean.normal_()  # type: ignore[union-attr,operator]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr,operator]
+    return TorchModel(network, IMAGE)
+
+
+def on_digits(folder: Path) -> RunContext:
+    return replace(context(folder, digits_data()), task="classification")
+
+
+def space_of(model: TorchModel, *, is_sorted: bool = True) -> Space:
+    return Space(model, SupernetParams(), on_digits(Path()), is_sorted=is_sorted)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def space(request: pytest.FixtureRequest) -> Space:
+    return space_of(replace(model := made(request.param), body=space_of(model, is_sorted=False).narrower.sorted().body))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sorted_channels_are_the_same_function_the_strongest_first(name: str) -> None:
+    model = made(name)
+    before = space_of(model, is_sorted=False)
+    ordered = before.narrower.sorted()
+    inputs = example_inputs(model.signature, 5)
+    with torch.no_grad():
+        assert torch.allclose(ordered.body(*inputs), model.body(*inputs), atol=1e-5)
+        # The narrowest of the sorted one holds what was ranked highest.
+        smallest = Subnetwork(tuple((group, before.widths(group)[0]) for group in before.groups))
+        one, other = before.cut(smallest).body, space_of(ordered).cut(smallest).body
+        assert torch.allclose(one(*inputs), other(*inputs), atol=1e-5)
+    moved = [not torch.equal(a, b) for a, b in zip(model.body.parameters(), ordered.body.parameters(), strict=True)]
+    assert any(moved)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), trains=st.booleans())
+def test_shared_weights_compute_what_the_cut_network_does(space: Space, seed: int, trains: bool) -> None:
+    network = space.model.body.train(trains)
+    shared = SharedWeights(network, space.cut_of)
+    one = space.random(np.random.default_rng(seed))
+    inputs = example_inputs(space.model.signature, 4)
+    statistics = {name: value.clone() for name, value in network.named_buffers()}
+    cut = space.cut(one).body.train(trains)
+    found, wanted = shared(network, one, inputs), cut(*inputs)
+    assert isinstance(found, Tensor)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    assert all(torch.equal(value, statistics[name]) for name, value in network.named_buffers())
+    network.zero_grad()
+    found.square().sum().backward()
+    wanted.square().sum().backward()
+    ours, theirs = (
+        sum(float(p.grad.double().square().sum()) for p in each.parameters() if p.grad is not None)
+        for each in (network, cut)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    network.zero_grad()
+    network.eval()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_costs_are_those_of_the_cut_network(space: Space, seed: int) -> None:
+    from compressctl.techniques.prune._costs import cost, layers
+
+    one = space.random(np.random.default_rng(seed))
+    measured = layers(space.cut(one).body.eval(), example_inputs(space.model.signature))
+    assert space.macs(one) == cost("macs", measured, (), {})
+    assert space.parameters(one) == cost("parameters", measured, (), {})
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.15, 0.95))
+def test_what_is_searched_keeps_the_limits_and_has_no_room_left(space: Space, seed: int, share: float) -> None:
+    generator = np.random.default_rng(seed)
+    limit = share * space.macs(space.whole)
+    known = Sensitivity(
+        {
+            name: {width: float(generator.random()) for width in group.widths} | {group.whole: 0.0}
+            for name, group in space.groups.items()
+        },
+        {name: float(generator.random()) for name in space.blocks} if space.most_gone else {},
+    )
+
+    def over(one: Subnetwork) -> float:
+        return space.macs(one) / limit - 1
+
+    losses: dict[Subnetwork, float] = {}
+
+    def loss(one: Subnetwork) -> float:
+        assert one not in losses
+        losses[one] = float(generator.random())
+        return losses[one]
+
+    smallest = space.smallest(np.random.default_rng(0))
+    first, other = by_threshold(space, known, over), fitted(space, space.random(generator), over, generator)
+    if over(smallest) <= 0:
+        assert first is not None
+        assert other is not None
+    for one in (first, other):
+        if one is None:
+            continue
+        assert over(one) <= 0
+        assert len(one.gone) <= space.most_gone
+        wider = [
+            one.with_channels(name, width)
+            for name, held in one.channels
+            for width in space.widths(name)
+            if width > held
+        ]
+        # A layer inside a block that is gone costs nothing, however wide it is.
+        assert all(over(more) > 0 for more in wider)
+    if first is None:
+        return
+    found = evolved(space, [first], over, loss, generator, 12, 4, lambda done, count: None)
+    assert [rise for rise, _ in found] == sorted(losses.values())
+    assert first in losses
+    assert all(over(one) <= 0 and len(one.gone) <= space.most_gone for _, one in found)
+
+
+def test_steps_have_subnetworks_of_their_own_and_the_same_after_a_pause() -> None:
+    space = space_of(made("residual"))
+    sampling, resumed = Sampling(space, 2, 7), Sampling(space, 2, 7)
+    seen: list[Sequence[Subnetwork]] = []
+    for step in range(6):
+        seen.append(sampling.subnetworks())
+        sampling.after_step(space.model.body, StepInfo(step, 10, 0))
+    resumed.before_epoch(space.model.body, StepInfo(4, 10, 0))
+    assert resumed.subnetworks() == seen[4] != seen[5]
+    assert {len(step) for step in seen} == {3}
+    assert all(step[0].channels == tuple((name, space.widths(name)[0]) for name in space.groups) for step in seen)
+
+
+def test_gradients_of_a_step_are_the_mean_over_its_networks() -> None:
+    space, run = space_of(made("residual")), on_digits(Path())
+    assert run.data is not None
+    network, compare = space.model.body.train(), lambda found, wanted, batch: (found - wanted).square().mean()
+    sampling = Sampling(space, 1, 0)
+    objective = lambda network, batch: first_output(network, batch).square().mean()  # noqa: E731
+    batch = next(tensor_batches(run.data.split("train"), IMAGE, 16))
+    sandwich = Sandwich(objective, compare, SharedWeights(network, space.cut_of), sampling)
+    loss = float(sandwich(network, batch).detach())
+    taught = network(*batch.inputs).detach()
+    parts = [float(taught.square().mean())]
+    with torch.no_grad():
+        for one in sampling.subnetworks():
+            parts.append(float(compare(space.cut(one).body.train()(*batch.inputs), taught, batch)))
+    assert loss == pytest.approx(np.mean(parts), rel=1e-3)
+
+
+def run_stage(apply: Callable[..., StageResult], model: Model, params: Any, folder: Path) -> StageResult:
+    return apply(model, params, on_digits(folder))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchModel, StageResult]:
+    from support.digit_runs import digits_model
+
+    model = digits_model("digits-resnet")
+    assert isinstance(model, TorchModel)
+    params = SupernetParams(epochs=2, learning_rate=0.02, batch_size=64)
+    return model, run_stage(supernet.apply, model, params, tmp_path_factory.mktemp("supernet"))
+
+
+def accuracy(model: TorchModel) -> float:
+    split = digits_data().split("validation")
+    with torch.no_grad():
+        right = [
+            (model.body(*batch.inputs).argmax(1) == batch.labels).float() for batch in tensor_batches(split, IMAGE, 64)
+        ]
+    return float(torch.cat(right).mean())
+
+
+def after_supernet(result: StageResult) -> TorchModel:
+    assert isinstance(result.model, TorchModel)
+    return replace(result.model, history=(StageRecord("supernet", "search.supernet", {}, 0.0, {}),))
+
+
+def test_subnetworks_of_a_trained_supernet_are_better_than_those_of_the_network(
+    trained: tuple[TorchModel, StageResult], tmp_path: Path
+) -> None:
+    model, result = trained
+    params = ArchitectureParams.model_validate(
+        {"at_most": {"macs": 0.15, "parameters": 0.4}, "evaluations": 12, "population": 4}
+    )
+    found = run_stage(architecture.apply, after_supernet(result), params, tmp_path)
+    plain = run_stage(architecture.apply, model, params, tmp_path)
+    for each in (found, plain):
+        assert each.facts["macs"]["after"] <= 0.15 * each.facts["macs"]["before"]
+        assert each.facts["reached"]["parameters"] <= 0.4
+        assert isinstance(each.model, TorchModel)
+    assert found.facts["method"] == "evolution"
+    assert plain.facts["method"] == "sensitivity"
+    assert isinstance(found.model, TorchModel)
+    assert isinstance(plain.model, TorchModel)
+    assert accuracy(found.model) > accuracy(plain.model)
+    # What it says of others is what they are.
+    losses = [one["loss"] for one in found.facts["others"]]
+    assert losses == sorted(losses)
+    assert found.facts["looked_at"] == 12
+
+
+def test_a_pinned_architecture_is_the_network_that_was_found(
+    trained: tuple[TorchModel, StageResult], tmp_path: Path
+) -> None:
+    model = after_supernet(trained[1])
+    params = ArchitectureParams.model_validate({"at_most": {"macs": 0.5}, "evaluations": 4, "population": 2})
+    found = run_stage(architecture.apply, model, params, tmp_path)
+    assert found.pinned is not None
+    given = {key: value for key, value in found.pinned.items() if key != "use"}
+    again = run_stage(architecture.apply, model, ArchitectureParams.model_validate(given), tmp_path)
+    assert isinstance(found.model, TorchModel)
+    assert isinstance(again.model, TorchModel)
+    one, other = found.model.body.state_dict(), again.model.body.state_dict()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_limit_on_latency_is_held_by_what_is_measured(
+    trained: tuple[TorchModel, StageResult], tmp_path: Path
+) -> None:
+    """The clock is half as fast as tables of single cuts make believe."""
+    model = after_supernet(trained[1])
+    whole = sum(value.numel() for value in model.body.parameters())
+    asked: list[int] = []
+
+    def clock(models: Sequence[Model]) -> tuple[float, ...]:
+        sizes = [
+            sum(value.numel() for value in each.body.parameters()) / whole
+            for each in models
+            if isinstance(each, TorchModel)
+        ]
+        asked.append(len(sizes))
+        return tuple(size**0.5 for size in sizes)
+
+    params = ArchitectureParams.model_validate({"at_most": {"latency": 0.7}, "evaluations": 6, "population": 2})
+    run = replace(on_digits(tmp_path), latency_ms=clock)
+    found = architecture.apply(model, params, run)
+    assert isinstance(found.model, TorchModel)
+    size = sum(value.numel() for value in found.model.body.parameters()) / whole
+    assert found.facts["reached"]["latency"] == pytest.approx(size**0.5)
+    assert size**0.5 <= 0.7
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "words"),
+    [
+        ({"at_most": {"macs": 0.001}}, StageError, "no subnetwork keeps the limits: macs"),
+        ({"architecture": {"channels": {"nowhere": 8}}}, UsageError, "names nowhere, whose channels cannot be fewer"),
+        ({"architecture": {"channels": {"stem.conv": 7}}}, UsageError, "cannot have 7 channels"),
+        ({"architecture": {"without": ["stem"]}}, UsageError, "stem, which is no residual block that can go"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(
+    params: dict[str, Any], error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=words):
+        run_stage(architecture.apply, made("residual"), ArchitectureParams.model_validate(params), tmp_path)
+
+
+def test_a_network_without_subnetworks_says_so(tmp_path: Path) -> None:
+    model = TorchModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), IMAGE)
+    with pytest.raises(NothingToCompressError, match="has no subnetworks"):
+        run_stage(supernet.apply, model, SupernetParams(), tmp_path)
