@@ -1,7 +1,6 @@
 """compressctl pick: another network of the same supernet, which is trained once."""
 
 import json
-from pathlib import Path
 
 import pytest
 from support.shell import Shell
