@@ -104,6 +104,10 @@ class Comparison:
         return {name: margins for name, margins in found.items() if margins}
 
 
+_AT_ONCE = 1 << 20
+"""Numbers in float64: logits of a large vocabulary would take several times a layer."""
+
+
 def _valid(values: np.ndarray, axis: int | None, count: int) -> np.ndarray:
     if axis is None or values.ndim <= axis or values.shape[axis] <= count:
         return values
@@ -155,7 +159,12 @@ class _Sums:
             self.decide("equal values", wanted, found)
         else:
             self._classes(wanted, found)
-        was, now = wanted.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
+        first, second = wanted.reshape(-1), found.reshape(-1)
+        for start in range(0, first.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            self._add_up(first[part].astype(np.float64), second[part].astype(np.float64))
+
+    def _add_up(self, was: np.ndarray, now: np.ndarray) -> None:
         both = np.isfinite(was) & np.isfinite(now)
         if not both.all():
             # An infinity that stands on both sides, as in a mask, is the same value.
