@@ -187,7 +187,7 @@ class Apply(Protocol):
 
 _NAMES = (
     "quantize.static", "quantize.dynamic", "quantize.mixed", "quantize.weights", "quantize.qat", "quantize.binary", "cast",
-    "unroll", "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
+    "unroll", "unfold", "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
     "factorize.cp", "share.kmeans", "distill.logits", "distill.features",
     "search.supernet", "search.architecture",
 )  # fmt: skip

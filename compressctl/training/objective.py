@@ -15,6 +15,7 @@ from compressctl.core.tasks import TASKS, UNLABELLED, Learning, Loss, Task
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.numerics.next_token import next_token_loss
 from compressctl.training.data import TensorBatch
+from compressctl.training.logits import as_binary_logits, as_logits
 from compressctl.training.pair_losses import pair_loss
 
 _CONTRAST_TEMPERATURE = 0.1
@@ -80,7 +81,7 @@ def _heads_objective(heads: Mapping[str, Learning], label_smoothing: float) -> O
 def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> TaskLoss:
     """The loss of outputs with labels, which are a tensor, for a function of the author's a `LabelList` where they are texts or boxes.
 
-    Raises UsageError where the task has none, and no function is named.
+    Raises UsageError where the task has none, and no function is named. Outputs are logits, or the probabilities that a Softmax or Sigmoid makes of them.
 
     classification: cross-entropy, (n, classes) with (n,) classes or (n, classes) shares. multi-label, frame-multi-label: binary
     cross-entropy of logits with as many labels of 0 and 1. regression: mean squared error. segmentation, token-classification, frame-classification:
@@ -102,11 +103,11 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> TaskLo
     match task:
         case "classification":
             return lambda outputs, labels, tuples=ALONE: functional.cross_entropy(
-                outputs.float(), labels, label_smoothing=label_smoothing
+                as_logits(outputs, 1).float(), labels, label_smoothing=label_smoothing
             )
         case "multi-label" | "frame-multi-label":
             return lambda outputs, labels, tuples=ALONE: functional.binary_cross_entropy_with_logits(
-                outputs.float().flatten(1), labels.float().flatten(1)
+                as_binary_logits(outputs).float().flatten(1), labels.float().flatten(1)
             )
         case "ranking":
             return _pairwise_loss
@@ -121,7 +122,7 @@ def task_loss(learning: Task | Learning, label_smoothing: float = 0.0) -> TaskLo
                 _classes_second(outputs), labels, label_smoothing
             )
         case "language-model":
-            return lambda outputs, labels, tuples=ALONE: next_token_loss(outputs, labels, label_smoothing)
+            return lambda outputs, labels, tuples=ALONE: next_token_loss(as_logits(outputs), labels, label_smoothing)
         case "embedding":
             return _embedding_loss
     known = ", ".join(name for name, spec in TASKS.items() if spec.has_loss)
@@ -162,6 +163,7 @@ def _loss_of_places(outputs: Tensor, labels: Tensor, label_smoothing: float) -> 
         counted &= labels != other
     if not counted.any():
         return outputs.sum() * 0
+    outputs = as_logits(outputs, 1)
     if outputs.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(outputs.float()[:, 0][counted], labels[counted].float())
     wanted = labels.masked_fill(~counted, UNLABELLED[0])

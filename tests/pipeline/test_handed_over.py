@@ -58,7 +58,7 @@ class Net(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.narrow = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.wide = nn.Sequential(nn.Conv2d(32, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.wide = nn.Sequential(nn.Conv2d(32, 16, 3, padding=1), nn.ReLU())
         self.block, self.attention, self.head = Block(), Attention(), nn.Linear(16, 10)
     def forward(self, x):
         x = self.block(self.wide(self.narrow(self.stem(x))))
@@ -104,6 +104,7 @@ READS_DATA: Mapping[str, list[str]] = {
     "quantize.binary": ["epochs: 1", "epochs: 1, teacher: original"],
     "cast": ["gate: {accuracy_drop: 100}"],
     "unroll": ["lanes: 64"],
+    "unfold": [""],
     "finetune": ["epochs: 1", "epochs: 1, mixup: 0.2, recalibrate_bn: true"],
     "prune.channels": [
         "",

@@ -207,7 +207,7 @@ class FeaturesParams(DistillParams):
 
 LOGITS = TechniqueSpec(
     name="distill.logits",
-    version=1,
+    version=2,
     summary="a smaller network learns to give a teacher's outputs, with labels or without",
     params=LogitsParams,
     takes=(Form.TORCH, Form.ONNX),
@@ -222,7 +222,7 @@ LOGITS = TechniqueSpec(
 
 FEATURES = TechniqueSpec(
     name="distill.features",
-    version=1,
+    version=2,
     summary="a smaller network learns to have a teacher's inner features",
     params=FeaturesParams,
     takes=(Form.TORCH, Form.ONNX),

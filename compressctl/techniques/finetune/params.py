@@ -13,7 +13,7 @@ class FinetuneParams(AdaptableParams):
 
 FINETUNE = TechniqueSpec(
     name="finetune",
-    version=1,
+    version=2,
     summary="more training on the task's own loss, as recovery after a stage that lost accuracy",
     params=FinetuneParams,
     takes=Form.TORCH,

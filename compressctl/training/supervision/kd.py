@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compressctl.training.logits import as_logits
+
 
 def kl(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), the mean over all rows; a scalar in float32.
@@ -30,8 +32,8 @@ def standardized(logits: Tensor) -> Tensor:
 
 
 def as_classes(outputs: Tensor, class_axis: int) -> Tensor:
-    """Outputs as logits (..., classes). A single logit per sample says how likely the second of two classes is."""
-    logits = outputs.movedim(class_axis, -1)
+    """Outputs, logits or probabilities, as logits (..., classes). A single one per sample says how likely the second of two classes is."""
+    logits = as_logits(outputs.movedim(class_axis, -1))
     return torch.cat([torch.zeros_like(logits), logits], dim=-1) if logits.shape[-1] == 1 else logits
 
 
