@@ -94,7 +94,7 @@ def _recipe(model: Published, data: Path, asked: argparse.Namespace) -> dict[str
         "model": {"source": "onnx", "path": str(model_path(model)), "trainable": True},
         "data": {
             "source": "npz", "path": str(data), "inputs": {name: name for name in names}, "test_inputs": {name: f"test_{name}" for name in names},
-            "labels": None, "scale": 1, "calibration": 200, "validation": 100,
+            "labels": None, "calibration": 200, "validation": 100,
         },
         "target": {"backend": "onnxruntime", "threads": 1, "batch_size": 1},
         "stages": [

@@ -26,14 +26,14 @@ def choose(
     if holding:
         risk = min(point.risk for point, _ in holding) if not is_judged else None
         able = [(point, figures) for point, figures in holding if risk is None or point.risk == risk]
-        sure = [entry for entry in able if _is_sure(entry[1], goal)] if is_judged else []
+        sure = [entry for entry in able if is_sure(entry[1], goal)] if is_judged else []
         return min(sure or able, key=lambda entry: (_rank(entry[1], prefer), entry[0].name))[0]
     keeping = [point for point, _ in measured if "drop" not in missed[point.name]]
     return min(keeping, key=lambda point: (sum(missed[point.name].values()), point.name), default=None)
 
 
-def _is_sure(figures: Figures, goal: Goal) -> bool:
-    """Whether the loss strays no further than the limit. With few samples it may stray further than any limit, so half of that is enough."""
+def is_sure(figures: Figures, goal: Goal) -> bool:
+    """Whether the loss keeps the limit with a standard error to spare. With few samples it may stray further than any limit, so half of that is enough."""
     if figures.loss is None:
         return False
     strays = min(figures.loss.error or 0.0, goal.drop / 2)

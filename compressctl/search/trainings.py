@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.events import Listener
 from compressctl.search import fit, narrow
+from compressctl.search.choose import is_sure
 from compressctl.search.clock import Clock
 from compressctl.search.document import Point
 from compressctl.search.evaluate import Bench
@@ -88,8 +89,8 @@ class Trainings:
         return fitted.shapes
 
     def tuned(self, points: Mapping[str, Point], lost: Mapping[str, float | None]) -> list[Candidate]:
-        """The next training of the best network, where what it loses is all that stands in the way; none where tuning is over. lost: by candidate,
-        times what is allowed."""
+        """The next training of the best network, where what it loses is all that stands in the way, or may be on other samples; none where tuning is
+        over. lost: by candidate, times what is allowed."""
         if self._tuner is None and (shape := self._closest(points, lost)) is not None:
             self._tuner = self._opened(shape)
         if self._tuner is None:
@@ -103,15 +104,19 @@ class Trainings:
 
     def _closest(self, points: Mapping[str, Point], lost: Mapping[str, float | None]) -> narrow.AnyShape | None:
         """Of the networks that were trained to the end and keep all other limits, the one that loses least, unless that is far too much; None where
-        a file keeps everything."""
-        if any(self._holds(point) for point in points.values()):
+        a file keeps everything, and not by chance alone."""
+        if any(
+            self._holds(point) and is_sure(point.figures, self.request.goal)
+            for point in points.values()
+            if point.figures is not None
+        ):
             return None
         found = [
             (times, place)
             for place, shape in enumerate(self.networks)
             if (times := lost.get(shape.label)) is not None
             and times <= NEAR
-            and self._missed(points[shape.label]).keys() == {"drop"}
+            and self._missed(points[shape.label]).keys() <= {"drop"}
         ]
         return self.networks[min(found)[1]] if found else None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,9 @@ pytest.importorskip("optuna")
 from compressctl.core.errors import UsageError
 from compressctl.search.document import Figures, Loss, Point
 from compressctl.search.narrow import Trim
+from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
+from compressctl.search.trainings import Trainings
 from compressctl.search.tune import TUNING, Tuner
 
 NETWORK = Trim("trimmed", ({"id": "narrow", "use": "prune.channels", "keep": 0.5},), ("conv1",), 50, "half of it")
@@ -132,3 +136,26 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / TUNING).write_bytes(b"\x00\xff no trials\n{}\n")
     with pytest.raises(UsageError, match=r"tuning\.log is damaged"):
         tuner(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lost", "error", "goes_on"),
+    [(0.3, 0.5, False), (0.85, 0.5, True), (1.4, 0.5, True), (0.85, None, False), (4.0, 0.5, False)],
+)
+def test_a_network_that_keeps_the_loss_by_chance_alone_is_tuned_too(
+    lost: float, error: float | None, goes_on: bool, tmp_path: Path
+) -> None:
+    facts = SimpleNamespace(is_judged=True, samples={"train": 1000})
+    bench: Any = SimpleNamespace(facts=facts, folder=tmp_path, recipe=lambda one: one, key=lambda recipe: "key")
+    clock: Any = SimpleNamespace(left=None, estimate_of=lambda candidates: 1.0)
+    request: Any = SimpleNamespace(goal=Goal(drop=1.0, smaller=2.0), training={"epochs": 10})
+    trainings = Trainings(request, bench, 100, clock, (), lambda text: None, networks=(NETWORK,))
+    whole = Candidate(NETWORK.label, "narrower", "", "trained", ())
+    figures = point(whole, lost).figures
+    assert figures is not None
+    assert figures.loss is not None
+    told = figures.model_copy(update={"loss": figures.loss.model_copy(update={"error": error})})
+    points = {NETWORK.label: point(whole, lost).model_copy(update={"figures": told})}
+    found = trainings.tuned(points, {NETWORK.label: lost / 1.0})
+    assert bool(found) is goes_on
+    assert bool(trainings.networks) is goes_on
