@@ -1,0 +1,126 @@
+"""Five subnetworks of one supernet beside the same networks trained alone, and beside widths found without a supernet: ResNet-20 (JPEG CIFAR).
+
+    python benchmarks/architecture_resnet20.py [--point supernet alone sensitivity] [--shares 0.7 0.55 0.42 0.3 0.2] [--epochs 10] [--folder FOLDER]
+
+COMPRESSCTL_DATA names the folder with the data (benchmarks/README.md). Shares are of the multiply-accumulates.
+supernet: one training of `search.supernet`, then for each share a search and a short training of what it found. alone: each of these networks cut out of
+the original and trained by it for all epochs. sensitivity: `search.architecture` without a supernet, trained as long.
+Every network is one `compressctl apply`, which goes on where it was stopped; what earlier ones trained comes from the cache. Scores are the float
+files' on all test images; minutes are those of the stages that train and search. Exits with 1 where the supernet's networks lose more than 0.3 points
+on average, or one more than a point, or where they took over half of the minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SHARES = (0.7, 0.55, 0.42, 0.3, 0.2)
+POINTS = ("supernet", "alone", "sensitivity")
+_TRAINING = {"teacher": "original", "augment": {"crop_padding": 4, "horizontal_flip": True}, "precision": "bfloat16"}
+_MOST_MEAN, _MOST_ONE, _MOST_TIME = 0.3, 1.0, 0.5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--point", nargs="*", choices=POINTS, default=list(POINTS))
+    parser.add_argument("--shares", nargs="*", type=float, default=list(SHARES))
+    parser.add_argument("--epochs", type=int, default=10, help="of a network that is trained alone")
+    parser.add_argument("--supernet-epochs", type=int, default=4)
+    parser.add_argument("--finetune-epochs", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "architecture" / "resnet20")
+    asked = parser.parse_args()
+    if "COMPRESSCTL_DATA" not in os.environ:
+        parser.error("set COMPRESSCTL_DATA to the folder with the data; see benchmarks/README.md")
+    print(
+        "| share | point | multiply-accumulates | parameters | accuracy | speed against float | minutes |\n|---|---|---|---|---|---|---|"
+    )
+    found = {(share, point): _row(share, point, asked) for share in asked.shares for point in asked.point}
+    return _told(found, asked)
+
+
+def _row(share: float, point: str, asked: argparse.Namespace) -> dict[str, Any]:
+    output = asked.folder.resolve() / f"{point}-{share}"
+    report = output / "report.json"
+    if not report.is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        recipe = output.parent / f"{output.name}.recipe.json"
+        recipe.write_text(json.dumps(_recipe(_stages(share, point, asked)), indent=1))
+        subprocess.run(
+            [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(output), "--measure", "headline"],
+            cwd=ROOT, stdout=sys.stderr, check=True,
+        )  # fmt: skip
+    document = json.loads(report.read_text())
+    part, seconds = document["backends"][0], {stage["id"]: stage["seconds"] for stage in document["stages"]}
+    found = part["compressed"]
+    own = sum(took for name, took in seconds.items() if name in ("found", "taught"))
+    supernet = seconds.get("supernet", 0.0)
+    print(
+        f"| {share} | {point} | {found['macs'] / 1e6:.1f} M | {found['parameters'] / 1e3:.0f} k | {found['score']['value']:.2f} % "
+        f"| {found['speed']['ratio']:.2f}x | {own / 60:.1f} |",
+        flush=True,
+    )
+    return {"score": found["score"]["value"], "minutes": own / 60, "supernet": supernet / 60}
+
+
+def _stages(share: float, point: str, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    space = {"min_keep": 0.25, "round_to": 8}
+    whole = {**_TRAINING, "epochs": asked.epochs, "learning_rate": 0.05}
+    if point == "supernet":
+        learns = {**_TRAINING, "epochs": asked.supernet_epochs, "learning_rate": 0.05, "subnetworks": 1}
+        short = {**_TRAINING, "epochs": asked.finetune_epochs, "learning_rate": 0.02}
+        return [
+            {"id": "supernet", "use": "search.supernet", **space, **learns},
+            {"id": "found", "use": "search.architecture", **space, "at_most": {"macs": share}, "finetune": short},
+        ]
+    if point == "sensitivity":
+        search = {"use": "search.architecture", **space, "at_most": {"macs": share}, "method": "sensitivity"}
+        return [{"id": "found", **search}, {"id": "taught", "use": "distill.logits", **whole}]
+    return [
+        {"id": "found", "use": "search.architecture", **space, "architecture": _found(share, asked)},
+        {"id": "taught", "use": "distill.logits", **whole},
+    ]
+
+
+def _found(share: float, asked: argparse.Namespace) -> dict[str, Any]:
+    """The network that the supernet's search found."""
+    report = asked.folder.resolve() / f"supernet-{share}" / "report.json"
+    if not report.is_file():
+        sys.exit("run --point supernet first: its networks are those that are trained alone")
+    stages = {stage["id"]: stage for stage in json.loads(report.read_text())["stages"]}
+    architecture: dict[str, Any] = stages["found"]["facts"]["architecture"]
+    return architecture
+
+
+def _recipe(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    base = yaml.safe_load((ROOT / "recipes" / "prune-resnet20.yaml").read_text())
+    model = {**base["model"], "factory": f"{ROOT}/recipes/{base['model']['factory']}"}
+    kept = {name: base[name] for name in ("recipe", "seed", "task", "data", "target")}
+    return {**kept, "name": "architecture-resnet20", "model": model, "stages": stages, "export": ["onnxruntime"]}
+
+
+def _told(found: dict[tuple[float, str], dict[str, Any]], asked: argparse.Namespace) -> int:
+    if not {"supernet", "alone"} <= set(asked.point):
+        return 0
+    apart = [found[share, "supernet"]["score"] - found[share, "alone"]["score"] for share in asked.shares]
+    # One training for all of them.
+    ours = max(found[share, "supernet"]["supernet"] for share in asked.shares)
+    ours += sum(found[share, "supernet"]["minutes"] for share in asked.shares)
+    alone = sum(found[share, "alone"]["minutes"] for share in asked.shares)
+    mean = sum(apart) / len(apart)
+    print(
+        f"\nagainst the same networks trained alone: {mean:+.2f} points on average, {min(apart):+.2f} at worst, in {ours / alone:.0%} of the minutes"
+    )
+    return int(mean < -_MOST_MEAN or min(apart) < -_MOST_ONE or ours > _MOST_TIME * alone)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
