@@ -147,8 +147,9 @@ class OnnxNetwork:
         return Layer(name, owner.node.op_type, outline_of(owner.node, weight.shape), weight, bias)
 
     def _float(self, name: str) -> np.ndarray:
+        """Mapped where the numbers stand in a file: all layers together take no memory."""
         array = to_array(self._initializers[name])
-        return array if array.dtype == np.float64 else array.astype(np.float32)
+        return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
 
 
 def outline_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Outline:

@@ -79,9 +79,12 @@ def hold_mean_output(network: Network, layer: Layer, weight: np.ndarray, mean_in
 
 
 def per_output(values: np.ndarray, layer: Layer) -> np.ndarray:
-    """(kernel positions, channels of all groups) in the weight's shape: each output reads its own group's channels."""
+    """(kernel positions, channels of all groups) in the weight's shape, read-only: each output reads its own group's channels. Without groups it takes no
+    more memory than one output's."""
     groups = layer.outline.groups
     by_group = values.reshape(len(values), groups, -1).transpose(1, 2, 0)
+    if groups == 1:
+        return np.broadcast_to(by_group.reshape(1, *layer.weight.shape[1:]), layer.weight.shape)
     return np.repeat(by_group, len(layer.weight) // groups, axis=0).reshape(layer.weight.shape)
 
 

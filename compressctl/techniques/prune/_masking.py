@@ -28,12 +28,11 @@ _GRAM_BYTES = 2**29
 
 
 def choose(
-    scores: Mapping[str, np.ndarray], chosen: Sparsities, share: Share, *, is_global: bool, by_row: bool = False
+    scores: Mapping[str, np.ndarray], chosen: Sparsities, share: Share, *, is_global: bool
 ) -> dict[str, np.ndarray]:
     """A mask for each pruned layer, True where the weight stays.
 
-    scores: by weight name, (out, positions, in). is_global: layers without an override share one threshold. by_row: weights
-    compete within their output channel.
+    scores: by weight name, (out, positions, in). is_global: layers without an override share one threshold.
     """
     masks: dict[str, np.ndarray] = {}
     common = [name for name, sparsity in chosen.pruned.items() if is_global and not sparsity.own]
@@ -43,11 +42,12 @@ def choose(
         masks.update(zip(common, found, strict=True))
     for name, sparsity in chosen.pruned.items():
         if name not in masks:
-            masks[name] = _mask(scores[name], sparsity, share(sparsity.share), by_row=by_row)
+            masks[name] = _mask(scores[name], sparsity, share(sparsity.share), by_row=False)
     return masks
 
 
 def _mask(scores: np.ndarray, sparsity: Sparsity, share: float, *, by_row: bool) -> np.ndarray:
+    """by_row: weights compete within their output channel."""
     if sparsity.n_of_m is not None:
         return n_of_m_mask(scores, kept_of(sparsity.n_of_m, share), sparsity.n_of_m[1])
     return (row_mask if by_row else layer_mask)(scores, share, sparsity.block)
@@ -78,21 +78,43 @@ def cut(
         assert split is not None, "the plan gives calibration data to a technique that needs it"
         return _cut_by_sparsegpt(network, chosen, share, params, split, run)
     layers = [layer for layer in network.layers() if layer.name in chosen.pruned]
-    unseen: list[str] = []
-    means: dict[str, np.ndarray] = {}
     if params.method == "wanda":
         assert split is not None, "the plan gives calibration data to a technique that needs it"
-        seen = input_moments(network, layers, split, run.seed)
-        norms = {name: np.sqrt(by_position(moments.squares)) for name, moments in seen.items()}
-        unseen = [layer.name for layer in layers if layer.name not in norms]
-        means = {name: moments.mean for name, moments in seen.items()} if params.bias_correction else {}
-        scores = {layer.name: wanda(layer.by_position, norms.get(layer.name, np.ones(1))) for layer in layers}
-        masks = choose(scores, chosen, share, is_global=False, by_row=True)
-    else:
-        masks = choose(magnitudes(layers, chosen, params.method), chosen, share, is_global=params.is_global)
+        return _cut_by_wanda(network, layers, chosen, share, params, split, run)
+    if params.is_global:
+        masks = choose(magnitudes(layers, chosen, params.method), chosen, share, is_global=True)
+        for layer in layers:
+            _write(network, layer, _masked(layer, masks[layer.name]), None)
+        return []
     for layer in layers:
-        _write(network, layer, np.where(masks[layer.name], layer.by_position, np.float32(0)), means.get(layer.name))
-    return unseen
+        sparsity = chosen.pruned[layer.name]
+        mask = _mask(np.abs(layer.by_position), sparsity, share(sparsity.share), by_row=False)
+        _write(network, layer, _masked(layer, mask), None)
+    return []
+
+
+def _cut_by_wanda(
+    network: Network,
+    layers: Sequence[Layer],
+    chosen: Sparsities,
+    share: Share,
+    params: UnstructuredParams,
+    split: Split,
+    run: RunContext,
+) -> list[str]:
+    """Layer by layer: scores of all of them would take as much memory as the network."""
+    seen = input_moments(network, layers, split, run.seed)
+    for layer in layers:
+        moments, sparsity = seen.get(layer.name), chosen.pruned[layer.name]
+        norms = np.ones(1) if moments is None else np.sqrt(by_position(moments.squares))
+        mask = _mask(wanda(layer.by_position, norms), sparsity, share(sparsity.share), by_row=True)
+        mean = moments.mean if moments is not None and params.bias_correction else None
+        _write(network, layer, _masked(layer, mask), mean)
+    return [layer.name for layer in layers if layer.name not in seen]
+
+
+def _masked(layer: Layer, mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, layer.by_position, np.float32(0))
 
 
 def _write(network: Network, layer: Layer, pruned: np.ndarray, mean: np.ndarray | None) -> None:
