@@ -58,7 +58,7 @@ def _row(model: Published, asked: argparse.Namespace) -> bool:
     part = json.loads((output / "report.json").read_text())["backends"][0]
     found, base = part["compressed"], part["baseline"]
     speed = found["speed"]
-    agreement = min(one["agreement"] for one in found["fidelity"] if one["agreement"] is not None)
+    agreement = min(one["agreement"] for one in found["fidelity"]["outputs"] if one["agreement"] is not None)
     print(
         f"| {model.name} | {base['macs'] / found['macs']:.2f}x fewer | {base['total_bytes'] / 1e6:.2f} -> {found['total_bytes'] / 1e6:.2f} MB "
         f"| {speed['ratio']:.2f}x ({speed['low']:.2f} to {speed['high']:.2f}) | {agreement:.1%} |",

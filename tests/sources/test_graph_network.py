@@ -361,3 +361,146 @@ def test_a_file_in_half_precision_trains_in_float32_and_keeps_its_types(tmp_path
     names = [spec.name for spec in made.signature.outputs]
     first, second = (ActivationRecorder(proto, names).run(inputs) for proto in (half, again.body))
     assert all(np.allclose(first[name], second[name], rtol=0.02, atol=0.01) for name in names)
+
+
+KEPT: list[tuple[str, dict[str, Any], int]] = [
+    ("HardSwish", {}, 14),
+    ("HardSigmoid", {"alpha": 0.1666, "beta": 0.5}, 11),
+    ("HardSigmoid", {}, 11),
+    ("GlobalAveragePool", {}, 11),
+    ("GlobalMaxPool", {}, 11),
+    ("AveragePool", {"kernel_shape": [3, 3], "pads": [0, 1, 1, 0], "strides": [2, 2]}, 11),
+    ("AveragePool", {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER", "count_include_pad": 1}, 11),
+    ("MaxPool", {"kernel_shape": [3, 2], "pads": [0, 1, 1, 0], "strides": [2, 1]}, 11),
+    ("Elu", {"alpha": 0.7}, 11),
+    ("Celu", {"alpha": 0.7}, 12),
+    ("Selu", {}, 11),
+    ("Mish", {}, 18),
+    ("Softplus", {}, 11),
+    ("Softsign", {}, 11),
+    ("LeakyRelu", {"alpha": 0.3}, 11),
+    ("LRN", {"size": 3, "alpha": 0.01}, 11),
+    ("LpNormalization", {"axis": 1, "p": 2}, 11),
+    ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, 11),
+    ("SpaceToDepth", {"blocksize": 2}, 11),
+]
+
+RESIZED: list[tuple[list[np.ndarray | None], dict[str, Any], int]] = [
+    ([np.array([1, 1, 2, 3], np.float32)], {"mode": "nearest"}, 10),
+    (
+        [np.zeros(0, np.float32), np.array([1, 1, 2, 2], np.float32)],
+        {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        11,
+    ),
+    (
+        [None, np.array([1, 1, 1.5, 2], np.float32)],
+        {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+        13,
+    ),
+    ([None, None, np.array([3, 4, 9, 5])], {"mode": "linear", "coordinate_transformation_mode": "align_corners"}, 13),
+    ([None, np.array([1, 1, 2, 2], np.float32)], {"mode": "cubic"}, 19),
+]
+
+
+@pytest.mark.parametrize(("op", "attributes", "opset"), KEPT, ids=lambda value: str(value))
+def test_what_runtimes_have_in_one_piece_is_exported_in_one_piece(
+    op: str, attributes: dict[str, Any], opset: int, tmp_path: Path
+) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node(op, ["c"], ["y"], "it", **attributes),
+        ],
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 4, 6, 8])],
+        [value("y", TensorProto.FLOAT, ["n", None, None, None])],
+        [numpy_helper.from_array(one(4, 4, 1, 1), "w")],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(onnx.shape_inference.infer_shapes(whole), tmp_path / "a.onnx")
+    made = load(OnnxParams(path=str(tmp_path / "a.onnx"), trainable=True), Path(), 0)
+    assert isinstance(made, TorchModel)
+    again = lower(made).body
+    assert [node.op_type for node in again.graph.node] == ["Conv", op]
+    inputs = {"x": one(3, 4, 6, 8)}
+    first, second = (ActivationRecorder(proto, ["y"]).run(inputs)["y"] for proto in (whole, again))
+    assert first.shape == second.shape
+    assert np.allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("read", "attributes", "opset"), RESIZED, ids=lambda value: str(value))
+def test_a_resize_is_exported_as_one_for_any_size(
+    read: list[np.ndarray | None], attributes: dict[str, Any], opset: int, tmp_path: Path
+) -> None:
+    value = helper.make_tensor_value_info
+    names = ["" if array is None else f"r{place}" for place, array in enumerate(read)]
+    has_sizes = len(read) == 3
+    sizes = ["n", 4, 6, 8] if has_sizes else ["n", 4, "height", "width"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node("Resize", ["c", *names], ["y"], "it", **attributes),
+        ],
+        "net",
+        [value("x", TensorProto.FLOAT, sizes)],
+        [value("y", TensorProto.FLOAT, [3 if has_sizes else "n", 4, None, None])],
+        [
+            numpy_helper.from_array(one(4, 4, 1, 1), "w"),
+            *(
+                numpy_helper.from_array(array, name)
+                for name, array in zip(names, read, strict=True)
+                if array is not None
+            ),
+        ],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    if has_sizes:  # the number of samples is one of the sizes
+        network = network_of(canonical(whole))
+        with torch.no_grad():
+            found = network(torch.from_numpy(x := one(3, 4, 6, 8)))["y"].numpy()
+        assert np.allclose(found, ActivationRecorder(whole, ["y"]).run({"x": x})["y"], atol=1e-5)
+        return
+    onnx.save(onnx.shape_inference.infer_shapes(whole), tmp_path / "a.onnx")
+    made = load(OnnxParams(path=str(tmp_path / "a.onnx"), trainable=True), Path(), 0)
+    assert isinstance(made, TorchModel)
+    again = lower(made).body
+    assert [node.op_type for node in again.graph.node] == ["Conv", "Resize"]
+    for shape in ((3, 4, 6, 8), (1, 4, 10, 14)):
+        inputs = {"x": one(*shape)}
+        first, second = (ActivationRecorder(proto, ["y"]).run(inputs)["y"] for proto in (whole, again))
+        assert first.shape == second.shape
+        assert np.allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+def test_a_grid_over_an_open_size_stays_open(tmp_path: Path) -> None:
+    """As detectors make one: Range of a size that was cast to a float."""
+    value, floating = helper.make_tensor_value_info, TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node("Shape", ["c"], ["s"], "shape"),
+            helper.make_node("Gather", ["s", "three"], ["size"], "width"),
+            helper.make_node("Cast", ["size"], ["limit"], "cast", to=floating),
+            helper.make_node("Range", ["zero", "limit", "one"], ["grid"], "range"),
+            helper.make_node("Add", ["c", "grid"], ["y"], "add"),
+        ],
+        "net",
+        [value("x", floating, ["n", 4, 6, "width"])],
+        [value("y", floating, ["n", 4, 6, "width"])],
+        [
+            numpy_helper.from_array(one(4, 4, 1, 1), "w"),
+            numpy_helper.from_array(np.array(3), "three"),
+            numpy_helper.from_array(np.float32(0), "zero"),
+            numpy_helper.from_array(np.float32(1), "one"),
+        ],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(whole, tmp_path / "a.onnx")
+    made = load(OnnxParams(path=str(tmp_path / "a.onnx"), trainable=True), Path(), 0)
+    assert isinstance(made, TorchModel)
+    again = lower(made).body
+    for width in (8, 13):
+        inputs = {"x": one(2, 4, 6, width)}
+        first, second = (ActivationRecorder(proto, ["y"]).run(inputs)["y"] for proto in (whole, again))
+        assert np.allclose(first, second, atol=1e-5)

@@ -156,7 +156,8 @@ def filled(given: Given, attributes: Attributes) -> Tensor:
 
 
 def ranged(given: Given, attributes: Attributes) -> Tensor:
-    return torch.arange(*(_number(one) for one in given))
+    found = torch.arange(*(_number(one) for one in given))
+    return found.to(DTYPES[attributes["to"]]) if "to" in attributes else found
 
 
 def _number(value: Any) -> Any:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from compressctl.sources.graph_network import numbers
 from compressctl.sources.graph_network.operators import OPERATORS
+from compressctl.sources.graph_network.resize import as_resize
 
 LAYER = "layer"
 """The operator of a step that calls a layer of the network."""
+
+AS_THEMSELVES = frozenset({
+    "AveragePool", "Celu", "DepthToSpace", "Elu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LRN", "LeakyRelu", "LpNormalization",
+    "MaxPool", "PRelu", "Mish", "Selu", "Softplus", "Softsign", "SpaceToDepth",
+})  # fmt: skip
+"""Operators that are exported as the nodes that they were: they mean the same in every opset, and torch's exporter makes several nodes of most of them,
+which runtimes have no kernels in one piece for, least of all in integers."""
 
 Value = Tensor | list[int] | int | None
 """What a name stands for: a tensor, or sizes that are counted with, so that they stay open while the network is traced."""
@@ -21,7 +30,7 @@ class GraphNetwork(nn.Module):
     """Called with the graph's inputs in their order; gives its outputs by name.
 
     steps: each with "op", "reads" and "writes" by name, "attributes", and of a layer "path", where it stands in the network. constants: by name,
-    where a parameter or buffer stands that is no layer's. sizes: small whole numbers by name.
+    where a parameter or buffer stands that is no layer's. sizes: small whole numbers by name, and the scales of a Resize.
     """
 
     def __init__(self, inputs: tuple[str, ...], outputs: tuple[str, ...], steps: list[dict[str, Any]]) -> None:
@@ -59,9 +68,20 @@ class GraphNetwork(nn.Module):
         if op not in numbers.TAKES_SIZES:
             given = [value if value is None else numbers.as_tensor(value, like=given) for value in given]
         found = OPERATORS[op](given, attributes)
+        if op in AS_THEMSELVES and torch.onnx.is_in_onnx_export():
+            return [_node(op, [value for value in given if isinstance(value, Tensor)], attributes, found)]
+        if op in ("Resize", "Upsample") and torch.onnx.is_in_onnx_export():
+            return [_node("Resize", *as_resize(given, attributes), found)]
         return list(found) if op in numbers.GIVES_SEVERAL else [found]
 
     def _stored(self, path: str) -> Tensor:
         holder, _, name = path.rpartition(".")
         found: Tensor = getattr(self.get_submodule(holder), name)
         return found
+
+
+def _node(op: str, inputs: Sequence[Tensor | None], attributes: Mapping[str, Any], found: Tensor) -> Tensor:
+    """The operator itself, with the shape and the type of what it computes."""
+    own = {name: value for name, value in attributes.items() if name not in ("opset", "outputs")}
+    made: Tensor = torch.onnx.ops.symbolic(op, inputs, own, dtype=found.dtype, shape=tuple(found.shape))
+    return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class _Reader:
         self._weights: dict[str, nn.Parameter] = {}
         self._readers = _readers(graph)
         self._merged: set[str] = set()
+        self._makers = {name: node for node in graph.node for name in node.output}
 
     def network(self) -> GraphNetwork:
         for node in self._graph.node:
@@ -86,7 +87,27 @@ class _Reader:
                 hint=HINT,
             )
         else:
+            if node.op_type == "Range":
+                reads = self._whole_numbers(reads, attributes)
             self._made.steps.append(_step(node.op_type, reads, node.output, attributes))
+
+    def _whole_numbers(self, reads: list[str], attributes: dict[str, Any]) -> list[str]:
+        """What a Range of floats reads, before sizes were cast to floats: as whole numbers they stay open while the network is traced. The Range is
+        then cast itself, as the attribute `to` says."""
+        found = []
+        for name in reads:
+            maker, constant = self._makers.get(name), self._constants.get(name)
+            if maker is not None and maker.op_type == "Cast":
+                found.append(maker.input[0])
+                attributes["to"] = {entry.name: _plain(entry) for entry in maker.attribute}["to"]
+            elif constant is not None and constant.size == 1 and float(constant.reshape(-1)[0]).is_integer():
+                whole = f"{name}.whole"
+                self._constants[whole] = np.array(int(constant.reshape(-1)[0]), np.int64)
+                found.append(whole)
+            else:
+                attributes.pop("to", None)
+                return reads
+        return found if "to" in attributes else reads
 
     def _add_layer(self, node: onnx.NodeProto, layer: Layer) -> None:
         module, outputs = layer.module, list(node.output)
@@ -131,6 +152,7 @@ class _Reader:
     def _place_constants(self) -> None:
         """What is left of the constants: numbers, parameters of sums and products, buffers."""
         read = {name: step for step in self._made.steps for name in step["reads"]}
+        scales = _scales(self._made.steps)
         holder = nn.Module()
         self._made.add_module("constants_of_graph", holder)
         wanted = [*read, *self._made.outputs]
@@ -140,6 +162,9 @@ class _Reader:
                 continue
             if values.dtype in (np.int64, np.int32) and values.ndim <= 1 and values.size <= _MOST_SIZES:
                 self._made.sizes[name] = values.tolist()
+                continue
+            if name in scales:
+                self._made.sizes[name] = values.reshape(-1).tolist()
                 continue
             own = _name_of(name, {*holder._parameters, *holder._buffers})
             tensor = torch.from_numpy(np.array(values))
@@ -174,6 +199,16 @@ class _Reader:
             holder = found
         holder.add_module(last, module)
         return path
+
+
+def _scales(steps: Iterable[Mapping[str, Any]]) -> set[str]:
+    """What nothing but Resize reads, behind the values: numbers that decide sizes."""
+    reads = [
+        (name, step["op"] in ("Resize", "Upsample") and place > 0)
+        for step in steps
+        for place, name in enumerate(step["reads"])
+    ]
+    return {name for name, is_scale in reads if is_scale} - {name for name, is_scale in reads if not is_scale}
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

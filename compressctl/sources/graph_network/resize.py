@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compressctl.sources.graph_network.numbers import as_list
+from compressctl.sources.graph_network.numbers import as_list, as_tensor
 from compressctl.sources.graph_network.words import NoCounterpartError
 
 
@@ -23,13 +24,23 @@ def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
         if any(scale != 1 for scale in scales[:-spatial]):
             raise NoCounterpartError("Resize of batch or channels")
         scales = scales[-spatial:]
-        sizes = [int(size * scale) for size, scale in zip(value.shape[2:], scales, strict=True)]
+        sizes = [_scaled(size, scale) for size, scale in zip(value.shape[2:], scales, strict=True)]
+        is_whole = all(scale == int(scale) for scale in scales)
     else:
         assert sizes is not None
         sizes = sizes[-spatial:]
+        is_whole = all(
+            isinstance(old, int) and isinstance(new, int) and new % old == 0
+            for old, new in zip(value.shape[2:], sizes, strict=True)
+        )
     if mode == "nearest":
         return _nearest(
-            value, sizes, way, attributes.get("nearest_mode", "round_prefer_floor"), is_old=attributes["opset"] <= 10
+            value,
+            sizes,
+            way,
+            attributes.get("nearest_mode", "round_prefer_floor"),
+            is_old=attributes["opset"] <= 10,
+            is_whole=is_whole,
         )
     name = {"linear": ("linear", "bilinear", "trilinear")[spatial - 1], "cubic": "bicubic"}[mode]
     if way not in ("half_pixel", "pytorch_half_pixel", "align_corners") or attributes.get("antialias"):
@@ -54,11 +65,14 @@ def _floats(value: Any) -> list[float]:
     return [float(one) for one in (value.tolist() if isinstance(value, Tensor) else as_list(value))]
 
 
-def _nearest(value: Tensor, sizes: Sequence[int], way: str, rounding: str, *, is_old: bool) -> Tensor:
-    is_whole = all(
-        isinstance(old, int) and isinstance(new, int) and new % old == 0
-        for old, new in zip(value.shape[2:], sizes, strict=True)
-    )
+def _scaled(size: int, scale: float) -> int:
+    """Downwards; of a size that is open while a network is traced, the open one."""
+    found: int = size * int(scale) if scale == int(scale) else torch.sym_int(size * scale)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _nearest(value: Tensor, sizes: Sequence[int], way: str, rounding: str, *, is_old: bool, is_whole: bool) -> Tensor:
+    """is_whole: every size is a multiple of the old one."""
     if (
         is_old
         or (way == "asymmetric" and rounding == "floor")
@@ -67,3 +81,14 @@ def _nearest(value: Tensor, sizes: Sequence[int], way: str, rounding: str, *, is
         exact = way == "half_pixel" and not is_old
         return functional.interpolate(value, size=list(sizes), mode="nearest-exact" if exact else "nearest")
     raise NoCounterpartError(f"nearest Resize at {way}, {rounding}")
+
+
+def as_resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[list[Tensor | None], dict[str, Any]]:
+    """Inputs and attributes of a Resize of the newest form that means the same."""
+    value, (scales, sizes) = given[0], _asked(given, attributes)
+    kept = {name: entry for name, entry in attributes.items() if name not in ("scales", "opset", "outputs")}
+    if attributes["opset"] <= 10:
+        kept |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    if scales is not None:
+        return [value, None, torch.tensor(scales, dtype=torch.float32, device=value.device)], kept
+    return [value, None, None, as_tensor(sizes, like=[value])], kept
