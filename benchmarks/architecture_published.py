@@ -1,6 +1,6 @@
 """Files that strangers published, without their training code: half of the multiply-accumulates pruned, taught by the file itself, in INT8.
 
-    python benchmarks/architecture_published.py [--models orientation ...] [--epochs 15] [--keep 0.5] [--samples 1500] [--folder FOLDER]
+    python benchmarks/architecture_published.py [--models orientation ...] [--epochs 15] [--keep 0.5] [--samples 1500] [--relu] [--folder FOLDER]
 
 Each model is trained on inputs such as its package gives it (benchmarks/published/), without labels; speed is against the float file on one thread,
 agreement on 500 inputs that nothing has seen. Each is one `compressctl apply`, which goes on where it was stopped. Exits with 1 where a file is not
@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--keep", type=float, default=0.5, help="share of the multiply-accumulates")
     parser.add_argument("--samples", type=int, default=1500, help="inputs to learn from")
     parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--relu", action="store_true", help="in the place of HardSwish and SiLU")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "architecture")
     asked = parser.parse_args()
     models = [next(model for model in MODELS if model.name == name) for name in asked.models]
@@ -50,7 +51,7 @@ def _row(model: Published, asked: argparse.Namespace) -> bool:
     data = _data(model, folder, asked.samples)
     recipe = folder / "recipe.json"
     recipe.write_text(json.dumps(_recipe(model, data, asked), indent=1))
-    output = folder / f"run-{asked.keep}-{asked.epochs}"
+    output = folder / f"run-{asked.keep}-{asked.epochs}{'-relu' if asked.relu else ''}"
     subprocess.run(
         [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(output), "--measure", "headline"],
         cwd=ROOT, stdout=sys.stderr, check=False,
@@ -99,6 +100,7 @@ def _recipe(model: Published, data: Path, asked: argparse.Namespace) -> dict[str
         "target": {"backend": "onnxruntime", "threads": 1, "batch_size": 1},
         "stages": [
             {"id": "norms", "use": "unfold"},
+            *([{"id": "relu", "use": "replace.activations"}] if asked.relu else []),
             {"id": "narrow", "use": "prune.channels", "keep": asked.keep, "scope": "isomorphic", "if_slower": "keep"},
             {"id": "taught", "use": "distill.logits", "teacher": "original", **training},
             {"id": "int8", "use": "quantize.static"},

@@ -29,6 +29,9 @@ from compressctl.tasks.judge import called_by, judged_by, taught_by
 
 Kind = Literal["load", "stage", "lower", "export", "measure"]
 
+_LOWER_VERSION = 2
+"""Raised where one network becomes another graph than before."""
+
 _STORE_VERSION = 6
 """Raise when what the cache stores for a step changes its format."""
 
@@ -95,15 +98,21 @@ def make_plan(recipe: Recipe, cache: Cache | None) -> Plan:
             continue
         spec = techniques.get(stage.use)
         if form is Form.TORCH and form not in spec.forms:
-            add(f"lower-before-{stage.id}", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
+            add(
+                f"lower-before-{stage.id}",
+                "lower",
+                "lower",
+                Form.ONNX,
+                _digest(["lower", _LOWER_VERSION, _STORE_VERSION, key]),
+            )
         gives = spec.gives_from(form)
         add(stage.id, "stage", stage.use, gives, _stage_key(recipe, stage, spec, key, data_key, target), stage)
     if form is Form.TORCH:
-        add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _STORE_VERSION, key]))
+        add("lower", "lower", "lower", Form.ONNX, _digest(["lower", _LOWER_VERSION, _STORE_VERSION, key]))
     for entry in recipe.export:
         steps.append(Step(f"export-{entry.backend}", "export", entry.backend, Form.ONNX, None))
     steps.append(Step("measure", "measure", "measure", None, None))
-    baseline = _digest(["lower", _STORE_VERSION, _digest(["load", model_key, recipe.seed])])
+    baseline = _digest(["lower", _LOWER_VERSION, _STORE_VERSION, _digest(["load", model_key, recipe.seed])])
     return Plan(
         steps=tuple(steps),
         target=target,

@@ -56,7 +56,7 @@ class Attention(nn.Module):
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.Hardswish())
         self.narrow = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.wide = nn.Sequential(nn.Conv2d(32, 16, 3, padding=1), nn.ReLU())
         self.block, self.attention, self.head = Block(), Attention(), nn.Linear(16, 10)
@@ -146,6 +146,7 @@ READS_DATA: Mapping[str, list[str]] = {
     ],
     "distill.logits": [SMALL, f"{SMALL}, label_weight: 0", "epochs: 1, data_free: random, data_free_samples: 64"],
     "distill.features": ["epochs: 1, method: contrastive", "epochs: 1, student: {width_multiplier: 0.5}"],
+    "replace.activations": [],
     "search.supernet": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
     "search.architecture": [
         "at_most: {macs: 0.6}",
@@ -161,6 +162,7 @@ READS_NO_DATA: Mapping[str, list[str]] = {
     "quantize.weights": ["", "method: hqq", "bits: 8", "symmetric: true"],
     "cast": ["", "scope: weights"],
     "unroll": ["positions: {'*stem*': [2, 2]}"],
+    "replace.activations": ["", "by: relu6"],
     "prune.channels": ["bn_samples: 0"],
     "prune.heads": ["criterion: l2", "criterion: random"],
     "prune.unstructured": ["", "method: lamp"],

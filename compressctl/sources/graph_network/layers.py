@@ -192,6 +192,27 @@ def _recurrent(op: str) -> Callable[[tuple[str, ...], Mapping[str, Any], Stored]
     return made
 
 
+def _activation(make: Callable[[Mapping[str, Any]], nn.Module]) -> Callable[..., Layer]:
+    """A module of its own, so that another can take its place."""
+
+    def made(inputs: tuple[str, ...], attributes: Mapping[str, Any], stored: Stored) -> Layer:
+        return Layer(make(attributes), inputs[:1])
+
+    return made
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "HardSwish": lambda attributes: nn.Hardswish(),
+    "Mish": lambda attributes: nn.Mish(),
+    "Gelu": lambda attributes: nn.GELU(attributes.get("approximate", "none")),
+    "Elu": lambda attributes: nn.ELU(attributes.get("alpha", 1.0)),
+    "Celu": lambda attributes: nn.CELU(attributes.get("alpha", 1.0)),
+    "LeakyRelu": lambda attributes: nn.LeakyReLU(attributes.get("alpha", 0.01)),
+    "Softplus": lambda attributes: nn.Softplus(),
+    "Softsign": lambda attributes: nn.Softsign(),
+}
+
+
 _MAKERS: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any], Stored], Layer | None]] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed,
@@ -204,6 +225,7 @@ _MAKERS: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any], Stored], Lay
     "PRelu": _slopes,
     "LSTM": _recurrent("LSTM"),
     "GRU": _recurrent("GRU"),
+    **{op: _activation(make) for op, make in _ACTIVATIONS.items()},
 }
 
 

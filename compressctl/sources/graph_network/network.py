@@ -61,7 +61,10 @@ class GraphNetwork(nn.Module):
     def _made(self, step: dict[str, Any], given: list[Value]) -> list[Value]:
         op, attributes = step["op"], step["attributes"]
         if op == LAYER:
-            made = self.get_submodule(step["path"])(*given)
+            module = self.get_submodule(step["path"])
+            made = module(*given)
+            if step["attributes"] and type(module).__name__ == step["kind"] and torch.onnx.is_in_onnx_export():
+                return [_node(step["node"], [value for value in given if isinstance(value, Tensor)], attributes, made)]
             return list(made) if isinstance(made, tuple) else [made]
         if numbers.can_count(op, given, attributes):
             return [numbers.counted(op, given, attributes)]

@@ -17,7 +17,7 @@ from compressctl.graph.opset import STANDARD, opset_of
 from compressctl.graph.shapes import shapes
 from compressctl.graph.tensors import to_array
 from compressctl.sources.graph_network.layers import Layer, Stored, layer_of
-from compressctl.sources.graph_network.network import LAYER, GraphNetwork
+from compressctl.sources.graph_network.network import AS_THEMSELVES, LAYER, GraphNetwork
 from compressctl.sources.graph_network.operators import OPERATORS
 from compressctl.sources.graph_network.words import CANNOT, HINT
 
@@ -80,7 +80,9 @@ class _Reader:
         reads = _without_last_blanks(node.input)
         layer = layer_of(node.op_type, reads, attributes, stored)
         if layer is not None:
-            self._add_layer(node, layer)
+            self._add_layer(node, layer, attributes)
+        elif (swished := self._swished(node)) is not None:
+            self._add_layer(node, Layer(nn.SiLU(), (swished,)), {})
         elif node.op_type not in OPERATORS:
             raise UsageError(
                 f"{CANNOT}: there is no counterpart in torch for node {node.name} ({node.op_type}) with these attributes, or with a weight that is computed",
@@ -90,6 +92,18 @@ class _Reader:
             if node.op_type == "Range":
                 reads = self._whole_numbers(reads, attributes)
             self._made.steps.append(_step(node.op_type, reads, node.output, attributes))
+
+    def _swished(self, node: onnx.NodeProto) -> str | None:
+        """What a product of a tensor with its own Sigmoid is made of; None for any other node. Nothing computes that Sigmoid then, unless others
+        read it too."""
+        for value, gate in (node.input[:2], node.input[1::-1]) if node.op_type == "Mul" else ():
+            maker = self._makers.get(gate)
+            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
+                is_read = len(self._readers[gate]) > 1 or gate in self._made.outputs
+                if not is_read:
+                    self._made.steps = [step for step in self._made.steps if step["writes"] != [gate]]
+                return str(value)
+        return None
 
     def _whole_numbers(self, reads: list[str], attributes: dict[str, Any]) -> list[str]:
         """What a Range of floats reads, before sizes were cast to floats: as whole numbers they stay open while the network is traced. The Range is
@@ -109,7 +123,7 @@ class _Reader:
                 return reads
         return found if "to" in attributes else reads
 
-    def _add_layer(self, node: onnx.NodeProto, layer: Layer) -> None:
+    def _add_layer(self, node: onnx.NodeProto, layer: Layer, attributes: Mapping[str, Any]) -> None:
         module, outputs = layer.module, list(node.output)
         if isinstance(module, nn.Linear) and module.bias is None:
             outputs = self._with_bias(node, module) or outputs
@@ -119,11 +133,11 @@ class _Reader:
         path = self._placed(module, node.name)
         reads = list(layer.reads)
         if layer.before is not None:
-            op, attributes = layer.before
+            op, padding = layer.before
             padded = f"{outputs[0]}.read"
-            self._made.steps.append(_step(op, reads, [padded], {**attributes, "opset": self._opset}))
+            self._made.steps.append(_step(op, reads, [padded], {**padding, "opset": self._opset}))
             reads = [padded]
-        self._made.steps.append({**_step(LAYER, reads, outputs, {}), "path": path})
+        self._made.steps.append(_layer_step(path, module, reads, outputs, node.op_type, attributes))
 
     def _with_bias(self, node: onnx.NodeProto, module: nn.Linear) -> list[str] | None:
         """What the sum with a stored vector behind a product makes, which becomes the layer's bias; None without one."""
@@ -224,6 +238,15 @@ def _without_last_blanks(names: Any) -> list[str]:
     while found and not found[-1]:
         found.pop()
     return found
+
+
+def _layer_step(
+    path: str, module: nn.Module, reads: list[str], outputs: list[str], op: str, attributes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """node, kind: what operator a module without weights was, and its class: while it is that still, it is exported as that node."""
+    is_itself = op in AS_THEMSELVES and not list(module.parameters())
+    told = {"node": op, "kind": type(module).__name__} if is_itself else {}
+    return {**_step(LAYER, reads, outputs, attributes if is_itself else {}), "path": path, **told}
 
 
 def _step(op: str, reads: Any, writes: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:
