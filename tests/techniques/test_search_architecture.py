@@ -19,7 +19,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.techniques.search import architecture, supernet
-from compressctl.techniques.search._evolution import Sensitivity, by_threshold, evolved, fitted
+from compressctl.techniques.search._evolution import Sensitivity, by_threshold, evolved, fitted, measured
 from compressctl.techniques.search._shared_weights import SharedWeights
 from compressctl.techniques.search._space import Space, Subnetwork
 from compressctl.techniques.search.params import ArchitectureParams, SupernetParams
@@ -198,6 +198,26 @@ def test_what_is_searched_keeps_the_limits_and_has_no_room_left(space: Space, se
     assert [rise for rise, _ in found] == sorted(losses.values())
     assert first in losses
     assert all(over(one) <= 0 and len(one.gone) <= space.most_gone for _, one in found)
+
+
+def test_some_widths_tell_of_those_between_them() -> None:
+    model = TorchModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10)), IMAGE)
+    space = Space(model, SupernetParams(round_to=4), on_digits(Path()), is_sorted=True)
+    (group,) = space.groups.values()
+    looked: list[Subnetwork] = []
+
+    def loss(one: Subnetwork) -> float:
+        looked.append(one)
+        return 1.0 - one.kept[group.name] / group.whole
+
+    told: list[tuple[int, int]] = []
+    found = measured(space, loss, lambda done, count: told.append((done, count)))
+    assert len(group.widths) > 40
+    assert len(looked) == 7
+    assert told[-1] == (6, 6)
+    assert found.widths[group.name] == {
+        width: pytest.approx(1 - width / group.whole) for width in space.widths(group.name)
+    }
 
 
 def test_steps_have_subnetworks_of_their_own_and_the_same_after_a_pause() -> None:

@@ -14,6 +14,9 @@ Over = Callable[[Subnetwork], float]
 
 Loss = Callable[[Subnetwork], float]
 
+_LOOKED_AT = 6
+"""Widths of a group whose loss is measured."""
+
 _FRESH = 0.2
 """Share of evolution's subnetworks that come from nowhere."""
 
@@ -35,19 +38,31 @@ class Sensitivity:
 
 
 def measured(space: Space, loss: Loss, tell: Callable[[int, int], None]) -> Sensitivity:
-    """tell: is told how many of how many subnetworks were looked at."""
+    """Some widths of each group, and what lies between them on a line. tell: is told how many of how many subnetworks were looked at."""
     found, whole = Sensitivity(), loss(space.whole)
-    count = sum(len(group.widths) for group in space.groups.values()) + len(space.blocks)
+    looked = {name: _spread(group.widths) for name, group in space.groups.items()}
+    count = sum(map(len, looked.values())) + len(space.blocks if space.most_gone else ())
     done = 0
     for name, group in space.groups.items():
-        found.widths[name] = {group.whole: 0.0}
-        for width in reversed(group.widths):
-            found.widths[name][width] = loss(space.whole.with_channels(name, width)) - whole
+        known = {group.whole: 0.0}
+        for width in looked[name]:
+            known[width] = loss(space.whole.with_channels(name, width)) - whole
             tell(done := done + 1, count)
+        places = sorted(known)
+        found.widths[name] = {
+            width: float(np.interp(width, places, [known[place] for place in places])) for width in space.widths(name)
+        }
     for name in space.blocks if space.most_gone else ():
         found.blocks[name] = loss(Subnetwork(space.whole.channels, (name,))) - whole
         tell(done := done + 1, count)
     return found
+
+
+def _spread(widths: Sequence[int]) -> list[int]:
+    """At most `_LOOKED_AT` of them, evenly spread, the first and the last among them."""
+    if len(widths) <= _LOOKED_AT:
+        return list(widths)
+    return [widths[round(place)] for place in np.linspace(0, len(widths) - 1, _LOOKED_AT)]
 
 
 def by_threshold(space: Space, known: Sensitivity, over: Over) -> Subnetwork | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,9 @@ _SUPERNET = "search.supernet"
 
 _SHOWN = 12
 """Subnetworks of a search in the report."""
+
+_BROKEN = 1e9
+"""The loss of a subnetwork whose outputs are no numbers."""
 
 _ROUNDS = 4
 """Of searching, measuring, and searching again with what was measured."""
@@ -173,7 +177,8 @@ def _remembered(space: Space, params: ArchitectureParams, run: RunContext) -> Lo
 
     def of(subnetwork: Subnetwork) -> float:
         if subnetwork not in known:
-            known[subnetwork] = loss(space.cut(subnetwork).body)
+            found = loss(space.cut(subnetwork).body)
+            known[subnetwork] = found if math.isfinite(found) else _BROKEN
         return known[subnetwork]
 
     return of

@@ -41,10 +41,6 @@ class SupernetParams(SpaceParams, SupervisedParams):
         2, ge=0, le=64, description="random subnetworks in each step, beside the whole network and the smallest"
     )
 
-    def needs(self) -> Needs:
-        """What training needs, and the training samples that norms are measured on."""
-        return super().needs()
-
 
 class Limits(Section):
     """What a subnetwork may take, as shares of what the network takes that the stage is given; every one of them holds."""
