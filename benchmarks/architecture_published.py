@@ -103,7 +103,7 @@ def _recipe(model: Published, data: Path, asked: argparse.Namespace) -> dict[str
             *([{"id": "relu", "use": "replace.activations"}] if asked.relu else []),
             {"id": "narrow", "use": "prune.channels", "keep": asked.keep, "scope": "isomorphic", "if_slower": "keep"},
             {"id": "taught", "use": "distill.logits", "teacher": "original", **training},
-            {"id": "int8", "use": "quantize.static"},
+            {"id": "int8", "use": "quantize.static", "placement": "measured"},
         ],
         "export": ["onnxruntime"],
     }  # fmt: skip

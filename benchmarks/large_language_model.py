@@ -60,20 +60,24 @@ def main() -> None:
 
 
 class Steps:
-    """The most that the command's first process held in each step, as the run's events name them."""
+    """The most that the command's first process held in each step, as the run's events name them, and of it what no file backs."""
 
     def __init__(self, events: Path) -> None:
-        self._events, self._most = events, dict[str, int]()
+        self._events, self._most, self._anonymous = events, dict[str, int](), dict[str, int]()
 
-    def seen(self, held: int) -> None:
+    def seen(self, held: int, anonymous: int) -> None:
         with suppress(OSError):
             lines = self._events.read_text().splitlines()[-400:]
             started = [json.loads(line)["step"] for line in lines if '"step.started"' in line]
             self._last = started[-1] if started else getattr(self, "_last", "before")
             self._most[self._last] = max(self._most.get(self._last, 0), held)
+            self._anonymous[self._last] = max(self._anonymous.get(self._last, 0), anonymous)
 
     def __str__(self) -> str:
-        return ", ".join(f"{step} {held / 1e9:.2f} GB" for step, held in self._most.items())
+        return ", ".join(
+            f"{step} {held / 1e9:.2f} GB ({self._anonymous[step] / 1e9:.2f} anonymous)"
+            for step, held in self._most.items()
+        )
 
 
 def made(folder: Path, layers: int, like: Path) -> Path:

@@ -141,21 +141,23 @@ def watched(
     arguments: list[str],
     folder: Path,
     seen: Callable[[int], None] | None = None,
-    of_first: Callable[[int], None] | None = None,
+    of_first: Callable[[int, int], None] | None = None,
 ) -> Run:
-    """Run the command line to its end and watch it. seen: told each reading, of_first: that of the command's first process."""
+    """Run the command line to its end and watch it. seen: told each reading. of_first: that of the command's first process, and how much of it no file
+    backs; the rest was written to mapped files and is on its way to the disk."""
     started, peak, own, parts = time.perf_counter(), 0, 0, ()
     with (folder / "said.txt").open("w+") as said:
         process = subprocess.Popen([*COMMAND, *arguments], stdout=said, stderr=subprocess.STDOUT, cwd=folder)
         while process.poll() is None:
             began = time.perf_counter()
-            now = tuple(held(process.pid))
+            read = tuple(held(process.pid))
+            now = tuple(taken for taken, _ in read)
             reading = time.perf_counter() - began
             if seen is not None:
                 seen(sum(now))
             own = max(own, *now[:1], 0)
-            if of_first is not None and now:
-                of_first(now[0])
+            if of_first is not None and read:
+                of_first(*read[0])
             if sum(now) > peak:
                 peak, parts = sum(now), now
             time.sleep(
@@ -166,15 +168,16 @@ def watched(
     return Run(process.returncode, time.perf_counter() - started, peak, own, parts, tail)
 
 
-def held(root: int) -> Iterator[int]:
-    """Bytes of each process of the tree that no file backs, or that were written since."""
+def held(root: int) -> Iterator[tuple[int, int]]:
+    """Of each process of the tree, bytes that no file backs or that were written since, and those that no file backs."""
     with suppress(psutil.Error):
         parent = psutil.Process(root)
         for process in (parent, *parent.children(recursive=True)):
             with suppress(OSError):
                 text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
                 kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
-                yield 1024 * max(kilobytes["Pss_Anon"] + kilobytes["Pss_Shmem"], kilobytes["Pss_Dirty"])
+                anonymous = kilobytes["Pss_Anon"] + kilobytes["Pss_Shmem"]
+                yield 1024 * max(anonymous, kilobytes["Pss_Dirty"]), 1024 * anonymous
 
 
 def written_recipe(path: Path, model: Path, use: str, params: dict[str, object], data: dict[str, object]) -> Path:
