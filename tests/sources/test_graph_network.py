@@ -504,3 +504,50 @@ def test_a_grid_over_an_open_size_stays_open(tmp_path: Path) -> None:
         inputs = {"x": one(2, 4, 6, width)}
         first, second = (ActivationRecorder(proto, ["y"]).run(inputs)["y"] for proto in (whole, again))
         assert np.allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1)])
+def test_a_vector_that_is_added_to_a_convolution_is_its_bias(op: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """So that it is cut with its channels."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node(op, ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node("Add", ["b", "c"], ["d"], "add"),
+            helper.make_node("Relu", ["d"], ["y"], "relu"),
+        ],
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 4, 6, 4])],
+        [value("y", TensorProto.FLOAT, ["n", 4, 6, 4])],
+        [numpy_helper.from_array(one(4, 4, 1, 1), "w"), numpy_helper.from_array(one(*shape), "b")],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    network = network_of(canonical(onnx.ModelProto.FromString(whole.SerializeToString())))
+    assert sorted(dict(network.named_parameters())) == ["conv.bias", "conv.weight"]
+    x = one(2, 4, 6, 4)
+    with torch.no_grad():
+        found = network(torch.from_numpy(x))["y"].numpy()
+    assert np.allclose(found, ActivationRecorder(whole, ["y"]).run({"x": x})["y"], atol=1e-5)
+
+
+def test_a_vector_along_another_axis_is_no_bias(tmp_path: Path) -> None:
+    """Four numbers along the last axis, which has as many places as there are channels."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node("Add", ["c", "b"], ["y"], "add"),
+        ],
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 4, 4, 4])],
+        [value("y", TensorProto.FLOAT, ["n", 4, 4, 4])],
+        [numpy_helper.from_array(one(4, 4, 1, 1), "w"), numpy_helper.from_array(one(4), "b")],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    network = network_of(canonical(onnx.ModelProto.FromString(whole.SerializeToString())))
+    assert "conv.bias" not in dict(network.named_parameters())
+    x = one(2, 4, 4, 4)
+    with torch.no_grad():
+        found = network(torch.from_numpy(x))["y"].numpy()
+    assert np.allclose(found, ActivationRecorder(whole, ["y"]).run({"x": x})["y"], atol=1e-5)

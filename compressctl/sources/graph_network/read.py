@@ -125,7 +125,7 @@ class _Reader:
 
     def _add_layer(self, node: onnx.NodeProto, layer: Layer, attributes: Mapping[str, Any]) -> None:
         module, outputs = layer.module, list(node.output)
-        if isinstance(module, nn.Linear) and module.bias is None:
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and module.bias is None:
             outputs = self._with_bias(node, module) or outputs
         if layer.weight is not None:
             shared = self._weights.setdefault(layer.weight, module.weight)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class _Reader:
             reads = [padded]
         self._made.steps.append(_layer_step(path, module, reads, outputs, node.op_type, attributes))
 
-    def _with_bias(self, node: onnx.NodeProto, module: nn.Linear) -> list[str] | None:
+    def _with_bias(self, node: onnx.NodeProto, module: nn.Linear | nn.modules.conv._ConvNd) -> list[str] | None:
         """What the sum with a stored vector behind a product makes, which becomes the layer's bias; None without one."""
         readers = self._readers.get(node.output[0], [])
         if (
@@ -151,13 +151,7 @@ class _Reader:
         add = readers[0]
         other = next((name for name in add.input if name != node.output[0]), "")
         bias = self._constants.get(other)
-        if (
-            bias is None
-            or bias.dtype != np.float32
-            or bias.size != module.out_features
-            or bias.shape[-1] != bias.size
-            or bias.ndim > 2
-        ):
+        if bias is None or bias.dtype != np.float32 or not _is_bias(bias, module):
             return None
         module.bias = nn.Parameter(torch.from_numpy(np.array(bias.reshape(-1))))
         self._merged.add(add.name)
@@ -213,6 +207,18 @@ class _Reader:
             holder = found
         holder.add_module(last, module)
         return path
+
+
+def _is_bias(values: np.ndarray, module: nn.Linear | nn.modules.conv._ConvNd) -> bool:
+    """Whether each of a layer's outputs has one of these numbers added, all along its other axes."""
+    if isinstance(module, nn.Linear):
+        return values.size == module.out_features == values.shape[-1] and values.ndim <= 2
+    behind = module.weight.ndim - 2
+    return (
+        behind < values.ndim <= behind + 2
+        and values.size == module.out_channels == values.shape[-behind - 1]
+        and values.shape[-behind:] == (1,) * behind
+    )
 
 
 def _scales(steps: Iterable[Mapping[str, Any]]) -> set[str]:
