@@ -507,20 +507,25 @@ def test_a_grid_over_an_open_size_stays_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
-@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1)])
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1), (4,)])
 def test_a_vector_that_is_added_to_a_convolution_is_its_bias(op: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     """So that it is cut with its channels."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         [
             helper.make_node(op, ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
-            helper.make_node("Add", ["b", "c"], ["d"], "add"),
+            *([helper.make_node("Reshape", ["b", "as"], ["r"], "view")] if len(shape) == 1 else []),
+            helper.make_node("Add", ["r" if len(shape) == 1 else "b", "c"], ["d"], "add"),
             helper.make_node("Relu", ["d"], ["y"], "relu"),
         ],
         "net",
         [value("x", TensorProto.FLOAT, ["n", 4, 6, 4])],
         [value("y", TensorProto.FLOAT, ["n", 4, 6, 4])],
-        [numpy_helper.from_array(one(4, 4, 1, 1), "w"), numpy_helper.from_array(one(*shape), "b")],
+        [
+            numpy_helper.from_array(one(4, 4, 1, 1), "w"),
+            numpy_helper.from_array(one(*shape), "b"),
+            numpy_helper.from_array(ints(1, -1, 1, 1), "as"),
+        ],
     )
     whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     network = network_of(canonical(onnx.ModelProto.FromString(whole.SerializeToString())))

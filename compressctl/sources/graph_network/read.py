@@ -30,6 +30,8 @@ AS_LAYERS = ("ConvTranspose", "LSTM", "GRU")
 _MASKS_FROM = 1e4
 """What a stored number that no training should move is as large as: the score of what attention must not see."""
 
+_VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity")
+
 _BIASES = ("Add", "Sub", "Mul", "Div", "Pow")
 
 
@@ -61,6 +63,23 @@ class _Reader:
         self._readers = _readers(graph)
         self._merged: set[str] = set()
         self._makers = {name: node for node in graph.node for name in node.output}
+        self._fold_views()
+
+    def _fold_views(self) -> None:
+        """Constants in another shape are constants: exporters of Paddle reshape every bias."""
+        for node in self._graph.node:
+            values = [self._constants.get(name) for name in _without_last_blanks(node.input)]
+            if node.op_type not in _VIEWS or node.domain not in STANDARD or not values:
+                continue
+            known = [torch.from_numpy(np.array(value)) for value in values if value is not None]
+            if len(known) == len(values):
+                made = OPERATORS[node.op_type](known, self._attributes(node))
+                self._constants[node.output[0]] = made.numpy()
+                self._merged.add(node.name)
+
+    def _attributes(self, node: onnx.NodeProto) -> dict[str, Any]:
+        own = {entry.name: _plain(entry) for entry in node.attribute}
+        return own | {"opset": self._opset, "outputs": len(node.output)}
 
     def network(self) -> GraphNetwork:
         for node in self._graph.node:
@@ -72,10 +91,7 @@ class _Reader:
         return network.eval()
 
     def _read(self, node: onnx.NodeProto) -> None:
-        attributes = {entry.name: _plain(entry) for entry in node.attribute} | {
-            "opset": self._opset,
-            "outputs": len(node.output),
-        }
+        attributes = self._attributes(node)
         stored = Stored(self._constants, self._ranks)
         reads = _without_last_blanks(node.input)
         layer = layer_of(node.op_type, reads, attributes, stored)
