@@ -18,6 +18,7 @@ from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.technique import RunContext, techniques
 from compressctl.graph.lower import lower
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.numerics.evenly import evenly
 from compressctl.numerics.output_distance import kl_divergence, relative_squared_distance
 from compressctl.pipeline.executor import Executor
 from compressctl.search.tables import Tables
@@ -163,7 +164,7 @@ class _Measuring:
     def _of_group(self, group: Channels, place: int, count: int) -> dict[int, float]:
         """By channels that stay, the distance."""
         found: dict[int, float] = {}
-        for width in _spread(group.widths, _MOST_WIDTHS):
+        for width in evenly(group.widths, _MOST_WIDTHS):
             if self._is_late(0.6):
                 self.left_out.append(f"{group.name}: there was no time to look at all of its widths")
                 break
@@ -294,10 +295,3 @@ def rates(seen: Mapping[str, Sequence[tuple[float, float]]], kinds: Iterable[str
         rate = (sum(gone * saved for gone, saved in cuts) + prior * common) / (square + prior)
         found[kind] = max(rate, 0.1 * common)
     return found
-
-
-def _spread(values: Sequence[int], most: int) -> list[int]:
-    """At most so many of them, evenly spread, the first and the last among them."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(place)] for place in np.linspace(0, len(values) - 1, most)]

@@ -12,6 +12,7 @@ from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.surgery import cut, removal
+from compressctl.numerics.evenly import evenly
 from compressctl.techniques.prune._allocate import Choice, Kept
 
 _MOST_WIDTHS = 8
@@ -34,7 +35,7 @@ def saved_us(model: TorchModel, choices: Sequence[Choice], run: RunContext) -> d
     table: dict[str, dict[int, float]] = {choice.group.name: {choice.group.units: 0.0} for choice in choices}
     for number, alike in enumerate(kinds.values()):
         run.events.progress("timing widths in the target's runtime", number, len(kinds))
-        timed = _some(alike[0].widths)
+        timed = evenly(alike[0].widths, _MOST_WIDTHS)
         narrowed = [narrow(model, alike, {choice.group.name: width for choice in alike}) for width in timed[:-1]]
         whole, *others = clock(run)([model, *narrowed])
         each = [(whole - other) * 1e3 / len(alike) for other in others]
@@ -44,12 +45,6 @@ def saved_us(model: TorchModel, choices: Sequence[Choice], run: RunContext) -> d
             for width in choice.widths:
                 table[choice.group.name][width] = float(np.interp(width, timed, known))
     return table
-
-
-def _some(widths: Sequence[int]) -> list[int]:
-    """At most `_MOST_WIDTHS` of them, evenly spread, the first and the last among them."""
-    places = np.linspace(0, len(widths) - 1, min(_MOST_WIDTHS, len(widths)))
-    return [widths[round(place)] for place in places]
 
 
 def narrow(

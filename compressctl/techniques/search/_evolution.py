@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from compressctl.numerics.evenly import evenly
 from compressctl.techniques.search._space import Space, Subnetwork
 
 Over = Callable[[Subnetwork], float]
@@ -40,7 +41,7 @@ class Sensitivity:
 def measured(space: Space, loss: Loss, tell: Callable[[int, int], None]) -> Sensitivity:
     """Some widths of each group, and what lies between them on a line. tell: is told how many of how many subnetworks were looked at."""
     found, whole = Sensitivity(), loss(space.whole)
-    looked = {name: _spread(group.widths) for name, group in space.groups.items()}
+    looked = {name: evenly(group.widths, _LOOKED_AT) for name, group in space.groups.items()}
     count = sum(map(len, looked.values())) + len(space.blocks if space.most_gone else ())
     done = 0
     for name, group in space.groups.items():
@@ -56,13 +57,6 @@ def measured(space: Space, loss: Loss, tell: Callable[[int, int], None]) -> Sens
         found.blocks[name] = loss(Subnetwork(space.whole.channels, (name,))) - whole
         tell(done := done + 1, count)
     return found
-
-
-def _spread(widths: Sequence[int]) -> list[int]:
-    """At most `_LOOKED_AT` of them, evenly spread, the first and the last among them."""
-    if len(widths) <= _LOOKED_AT:
-        return list(widths)
-    return [widths[round(place)] for place in np.linspace(0, len(widths) - 1, _LOOKED_AT)]
 
 
 def by_threshold(space: Space, known: Sensitivity, over: Over) -> Subnetwork | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from compressctl.core.technique import RunContext
+from compressctl.numerics.evenly import evenly
 from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.search._space import Space, Subnetwork
 
@@ -49,7 +50,7 @@ def predicted(space: Space, run: RunContext) -> Predicted:
     for number, alike in enumerate(kinds.values()):
         run.events.progress("timing widths in the target's runtime", number, len(kinds))
         widths = space.groups[alike[0]].widths
-        some = sorted({widths[round(place * (len(widths) - 1) / (_TOGETHER - 1))] for place in range(_TOGETHER)})
+        some = evenly(widths, _TOGETHER)
         cuts = [_narrowed(space, alike, width) for width in some]
         whole, *others = clock(run)([space.model, *(space.cut(cut) for cut in cuts)])
         for name in alike:
