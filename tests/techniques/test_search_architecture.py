@@ -250,6 +250,33 @@ def test_gradients_of_a_step_are_the_mean_over_its_networks() -> None:
     assert loss == pytest.approx(np.mean(parts), rel=1e-3)
 
 
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.one, self.two = nn.Linear(64, 32), nn.Linear(32, 10), nn.Linear(32, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        hidden = torch.relu(self.body(x.flatten(1)))
+        return {"one": self.one(hidden), "two": self.two(hidden)}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_subnetworks_learn_the_other_outputs_too(weight: float) -> None:
+    heads = (TensorSpec("one", "float32", ("batch", 10)), TensorSpec("two", "float32", ("batch", 3)))
+    space, run = space_of(TorchModel(TwoHeads(), replace(IMAGE, outputs=heads))), on_digits(Path())
+    assert run.data is not None
+    network = space.model.body.train()
+    sampling = Sampling(space, 0, 0)
+    still = lambda found, wanted, batch: found.sum() * 0  # noqa: E731
+    objective = lambda network, batch: first_output(network, batch).sum() * 0  # noqa: E731
+    batch = next(tensor_batches(run.data.split("train"), IMAGE, 16))
+    loss = Sandwich(objective, still, SharedWeights(network, space.cut_of), sampling, weight)(network, batch)
+    wanted = network(*batch.inputs)["two"].detach()
+    found = space.cut(sampling.subnetworks()[0]).body(*batch.inputs)["two"].detach()
+    apart = ((found - wanted).square().mean() / wanted.var(correction=0)).log1p()
+    assert float(loss.detach()) == pytest.approx(weight * float(apart) / 2, rel=1e-4)
+
+
 def run_stage(apply: Callable[..., StageResult], model: Model, params: Any, folder: Path) -> StageResult:
     return apply(model, params, on_digits(folder))
 

@@ -40,7 +40,9 @@ def apply(model: TorchModel, params: SupernetParams, run: RunContext) -> StageRe
     objective, hooks = objective_of(learner, params, run)
     sampling = Sampling(space, params.subnetworks, run.seed)
     compare = comparison(params.teacher_loss, run.learning, model.signature)
-    sandwich = Sandwich(objective, compare, SharedWeights(ordered.body, space.cut_of), sampling)
+    sandwich = Sandwich(
+        objective, compare, SharedWeights(ordered.body, space.cut_of), sampling, params.other_outputs_weight
+    )
     # The whole network's best epoch is not that of its subnetworks.
     how = params.model_copy(update={"checkpoint": "last"})
     trained = train(learner, sandwich, how, run, [*hooks, sampling])
@@ -91,19 +93,30 @@ class Sandwich:
     Source: Yu & Huang 2019, Universally Slimmable Networks, algorithm 1.
     """
 
-    def __init__(self, objective: Objective, compare: Compare, shared: SharedWeights, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        compare: Compare,
+        shared: SharedWeights,
+        sampling: Sampling,
+        others_weight: float = 0.0,
+    ) -> None:
+        """others_weight: of the distance of each output behind the first, as `other_outputs_weight` weighs the whole network's."""
         self._objective, self._compare, self._shared, self._sampling = objective, compare, shared, sampling
+        self._others_weight = others_weight
 
     def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor:
         heard = _Heard(network)
         loss = self._objective(heard, batch)
         if not network.training:
             return loss
-        taught = _first(heard.given).detach()
+        taught = {name: value.detach() for name, value in heard.given.items()}
         subnetworks = self._sampling.subnetworks()
         for subnetwork in subnetworks:
-            outputs = _first(named_outputs(self._shared(network, subnetwork, batch.inputs)))
-            loss = loss + self._compare(outputs, taught, batch)
+            outputs = named_outputs(self._shared(network, subnetwork, batch.inputs))
+            loss = loss + self._compare(_first(outputs), _first(taught), batch)
+            for name in [*outputs][1:] if self._others_weight else ():
+                loss = loss + self._others_weight * _apart(outputs[name], taught[name])
         return loss / (1 + len(subnetworks))
 
 
@@ -119,6 +132,13 @@ class _Heard(nn.Module):
         made = self.network(*inputs)
         self.given = named_outputs(made)
         return made
+
+
+def _apart(found: Tensor, wanted: Tensor) -> Tensor:
+    """log(1 + mean squared difference / variance), bounded far from the target; 0 of outputs that are no floats or vary not at all."""
+    if not found.is_floating_point() or not bool((spread := wanted.float().var(correction=0)) > 0):
+        return found.new_zeros((), dtype=torch.float32)
+    return ((found.float() - wanted.float()).square().mean() / spread).log1p()
 
 
 def _first(outputs: Mapping[str, Tensor]) -> Tensor:
