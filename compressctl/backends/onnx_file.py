@@ -85,9 +85,12 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
     from compressctl.backends.dialects.softmax import write_softmax
     from compressctl.backends.dialects.swish import write_swish
     from compressctl.backends.dialects.weight_only import weight_only_products, write_weight_only
+    from compressctl.graph.branches import write_branches
 
     if target.backend == "tensorrt":
-        return tensorrt.emit(model, target)
+        emitted = tensorrt.emit(model, target)
+        write_branches(emitted)
+        return emitted
     emitted = cpu.emit(model, target)
     at_rest = without_dynamic(model.quant, target)
     products = weight_only_products(model.body.graph, at_rest)
@@ -106,6 +109,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         if model.quant is not None:  # what is compared with stays as it came
             write_softmax(emitted)
             write_swish(emitted)
+    write_branches(emitted)
     return emitted
 
 

@@ -120,7 +120,7 @@ def rows(before: tuple[Report, Figures | None], after: tuple[Report, Figures | N
         "score": [_score(file, report.metric_unit) for file, report in zip(files, reports, strict=True)],
         "results": [fidelity.summary(report.backends[0]) if report.backends else None for report in reports],
         "latency": [
-            None if file is None or file.latency is None else milliseconds(file.latency.p50_ms) for file in files
+            None if file is None or file.latency is None else milliseconds(file.latency.typical_ms) for file in files
         ],
         "against the float file": [
             None if file is None or file.speed is None else headline(file.speed) for file in files

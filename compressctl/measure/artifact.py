@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
+from compressctl.graph.branches import depends_on_input
+from compressctl.graph.cost import costs, total
 from compressctl.measure.changed_examples import with_examples
 from compressctl.measure.draws import with_draws
 from compressctl.measure.drift import drift, token_drift
@@ -29,6 +32,7 @@ from compressctl.measure.latency import (
     compare,
     operating_point,
 )
+from compressctl.measure.paths import Observation, observed, paths
 from compressctl.measure.prediction_change import behaviour
 from compressctl.measure.results import (
     SMALLEST_GROUP,
@@ -37,6 +41,7 @@ from compressctl.measure.results import (
     HeadResult,
     Measurement,
     OperatingPoint,
+    Paths,
     Speedup,
     WaterfallStep,
 )
@@ -49,6 +54,9 @@ from compressctl.sources.called import scored_samples
 
 SCORING_BATCH = 64
 THROUGHPUT_BATCH = 16
+
+_MACS_A_ROUND = 2e10
+_FEWEST_TURNS, _MOST_TURNS = 32, 512
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,9 @@ def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) 
     last = len(subjects) - 1
     if subjects[-1].artifact.stand_in or by.effort is None:
         return _result(subjects, _scored(subjects, [_size(subject, by) for subject in subjects], by, events), by)
-    headline = _compared(subjects, [operating_point(by.target, by.samples)], events, by.effort)
-    others = operating_points(by.target, by.samples) if by.all_points else []
+    turns = _turns(subjects, by)
+    headline = _compared(subjects, [operating_point(by.target, by.samples, turns=turns)], events, by.effort)
+    others = operating_points(by.target, by.samples, turns) if by.all_points else []
     timed = [headline.points[0]]
     if others:
         effort = replace(by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4)
@@ -155,7 +164,15 @@ def _compared(
     return compare([subject.artifact for subject in subjects], at, signatures, events, effort)
 
 
-def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
+def _turns(subjects: Sequence[Subject], by: MeasurementConfig) -> int:
+    """How many inputs take turns where a file computes what its input needs, so that one round takes about a second; 1 elsewhere."""
+    if not any(depends_on_input(subject.model.body.graph) for subject in subjects):
+        return 1
+    macs = total(costs(subjects[0].model.body, inputs=by.samples.sample_shapes())).known
+    return int(np.clip(_MACS_A_ROUND / max(macs * by.target.batch_size, 1), _FEWEST_TURNS, _MOST_TURNS))
+
+
+def operating_points(target: Target, samples: Samples, turns: int = 1) -> list[TimingPoint]:
     """Without the headline's own: batch 1 and a throughput batch, one thread and all; and, where the data's sizes vary, the
     smaller and the larger sample as the headline is timed."""
     others_fit = samples.signature.fixed_batch is None and samples.call(1).samples == 1
@@ -169,7 +186,7 @@ def operating_points(target: Target, samples: Samples) -> list[TimingPoint]:
     sizes = [size for size in samples.sizes if size != "median"]
     return [
         *(operating_point(target, samples, size) for size in sizes),
-        *(operating_point(point, samples) for point in others),
+        *(operating_point(point, samples, turns=turns) for point in others),
     ]
 
 
@@ -229,7 +246,32 @@ def _scored(
     if split != by.judged_on:
         return compared
     judged = _by_heads(subjects, compared, seen, by, events)
-    return [*judged[:-1], _drawn(subjects[-1], judged[-1], seen, by, events)]
+    last = _drawn(subjects[-1], judged[-1], seen, by, events)
+    return [*judged[:-1], last.model_copy(update={"paths": _paths(subjects, seen, by)})]
+
+
+def _paths(subjects: Sequence[Subject], seen: Seen, by: MeasurementConfig) -> Paths | None:
+    """Of the file that is handed over, where it decides by its input; a stand-in for it is built that says what it decided."""
+    watched = observed(subjects[-1].model)
+    if watched is None or by.dataset is None:
+        return None
+    before, *_, after = seen.predictions.get("") or (None, None)
+    target = replace(by.target, threads=0)
+    with TemporaryDirectory(prefix="compressctl-paths-") as folder, SessionHost() as host:
+        artifact = by.backend.build(watched, by.target, Path(folder))
+        return paths(
+            Observation(
+                model=subjects[-1].model,
+                sample_shapes=by.samples.sample_shapes(),
+                session=host.open(artifact, target),
+                baseline=lambda: host.open(subjects[0].artifact, target),
+                split=by.dataset.split(by.judged_on),
+                before=before,
+                after=after,
+                metric=by.judge.metric,
+                classes=None if before is None else _classes(by, before),
+            )
+        )
 
 
 def _by_heads(

@@ -20,6 +20,7 @@ from compressctl.measure.results import Energy, Latency, Memory, Noise, Speedup
 from compressctl.measure.samples import Call, Samples, Size
 from compressctl.measure.served import Block, Served, threads_of
 from compressctl.measure.speed_words import speedup_of
+from compressctl.measure.turns import typical
 from compressctl.numerics.ratio import Paired, paired_ratio
 
 _RUNS_FOR_P99 = 1000
@@ -73,15 +74,32 @@ class LatencyRun:
 
 @dataclass(frozen=True)
 class TimingPoint:
-    """How files are called while they are timed: threads and batch, and the arrays of one call."""
+    """How files are called while they are timed: threads and batch, and the arrays of one call.
+
+    turns: calls that take turns, where what is computed depends on the input; empty: the one call each time.
+    """
 
     target: Target
     call: Call
+    turns: tuple[Call, ...] = ()
+
+    def calls(self, signature: Signature) -> list[dict[str, np.ndarray]]:
+        """As a model takes them."""
+        return [call.for_model(signature) for call in self.turns or (self.call,)]
+
+    @property
+    def inputs(self) -> int:
+        """How many different ones there are."""
+        return max(len(self.turns), 1)
 
 
-def operating_point(target: Target, samples: Samples, size: Size = "median") -> TimingPoint:
-    """The target's threads and batch, with a call of that batch. Raises UsageError where an open axis has no size."""
-    return TimingPoint(target, samples.call(target.batch_size, size))
+def operating_point(target: Target, samples: Samples, size: Size = "median", turns: int = 1) -> TimingPoint:
+    """The target's threads and batch, with a call of that batch; turns: calls of real inputs that take turns, where there are so many.
+
+    Raises UsageError where an open axis has no size.
+    """
+    call = samples.call(target.batch_size, size)
+    return TimingPoint(target, call, samples.calls(target.batch_size, turns) if turns > 1 else ())
 
 
 @dataclass(frozen=True)
@@ -130,7 +148,7 @@ def _compare(
     loads: list[list[float]] = [[] for _ in artifacts]
     load = _OtherLoad()
     for launch in range(effort.most_launches):
-        if launch >= effort.launches and _is_settled(blocks[0], turns[0]):
+        if launch >= effort.launches and _is_settled(blocks[0], turns[0], at[0].inputs):
             break
         with ExitStack() as stack:
             most_threads = max(threads_of(point.target) for point in at)
@@ -153,7 +171,8 @@ def _compare(
                         served[is_open.pop(0)].close()
                     # As many as the slower of the two is called back to back, or a slow float file would take all the time.
                     share = max(1, round(_ALTERNATING * min(runs[first], runs[second])))
-                    given = point.call.for_model(signatures[first])
+                    share = _whole_rounds(share, point)
+                    given = point.calls(signatures[first])
                     medians = served[second].alternate(artifacts[first], point.target, given, effort.rounds, share)
                     before.append(medians[0])
                     after.append(medians[1])
@@ -166,7 +185,7 @@ def _compare(
         _point(point, found, taken, starts, meter, reason)
         for point, found, taken in zip(at, blocks, turns, strict=True)
     ]
-    return Timing(points, _noise(blocks[0], load.share()))
+    return Timing(points, _noise(blocks[0], at[0].inputs, load.share()))
 
 
 def _pairs(artifacts: int) -> list[tuple[int, int]]:
@@ -176,11 +195,11 @@ def _pairs(artifacts: int) -> list[tuple[int, int]]:
     )
 
 
-def _is_settled(headline: list[list[list[Block]]], turns: _Turns) -> bool:
+def _is_settled(headline: list[list[list[Block]]], turns: _Turns, inputs: int) -> bool:
     """More launches narrow what launches differ by, and nothing else."""
-    before = _medians(headline[0])
+    before = _typical(headline[0], inputs)
     found = (
-        paired_ratio(Paired(before, _medians(mine)), Paired(*turns[0, position]))
+        paired_ratio(Paired(before, _typical(mine, inputs)), Paired(*turns[0, position]))
         for position, mine in enumerate(headline[1:], 1)
     )
     return all(ratio.between_launches <= _WIDE for ratio in found)
@@ -202,8 +221,8 @@ def _launch(
 ) -> tuple[list[list[Block]], list[int]]:
     """Blocks by artifact and round, and how many runs one of each artifact's has."""
     for one, signature in zip(served, signatures, strict=True):
-        one.open(point.target, point.call.for_model(signature))
-    runs = [_warm_up(one, effort) for one in served]
+        one.open(point.target, point.calls(signature))
+    runs = [_whole_rounds(_warm_up(one, effort), point) for one in served]
     found: list[list[Block]] = [[] for _ in served]
     with load.watch(served):
         for round_ in range(effort.rounds):
@@ -211,6 +230,11 @@ def _launch(
             for position in order if round_ % 2 == 0 else reversed(order):
                 found[position].append(served[position].run(runs[position]))
     return found, runs
+
+
+def _whole_rounds(runs: int, point: TimingPoint) -> int:
+    """At least so many that every input has its turn equally often."""
+    return -(-runs // point.inputs) * point.inputs
 
 
 def _warm_up(served: Served, effort: BenchmarkSettings) -> int:
@@ -244,7 +268,8 @@ def _point(
         if first == second or first < 0:
             return None
         alternating = turns.get((first, second))
-        return speedup(_medians(blocks[first]), _medians(blocks[second]), Paired(*alternating) if alternating else None)
+        before, after = (_typical(blocks[place], point.inputs) for place in (first, second))
+        return speedup(before, after, Paired(*alternating) if alternating else None)
 
     runs = []
     for position, mine in enumerate(blocks):
@@ -267,13 +292,20 @@ def speedup(before: Sequence[np.ndarray], after: Sequence[np.ndarray], alternati
     return speedup_of(found.value, found.low, found.high, found.alternating)
 
 
-def _medians(launches: list[list[Block]]) -> list[np.ndarray]:
-    return [np.array([np.median(block.seconds) for block in rounds]) for rounds in launches]
+def _typical(launches: list[list[Block]], inputs: int) -> list[np.ndarray]:
+    """By launch and round: see `turns.typical`."""
+    return [np.array([typical(block.seconds, inputs) for block in rounds]) for rounds in launches]
 
 
 def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
     target = point.target
     milliseconds = 1e3 * np.concatenate([block.seconds for rounds in launches for block in rounds])
+    is_varied = point.inputs > 1
+    each = (
+        1e3 * float(np.median(np.concatenate(_typical(launches, point.inputs))))
+        if is_varied
+        else np.median(milliseconds)
+    )
     return Latency(
         runs=len(milliseconds),
         batch=point.call.samples,
@@ -281,12 +313,13 @@ def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
         p50_ms=float(np.percentile(milliseconds, 50)),
         p90_ms=float(np.percentile(milliseconds, 90)),
         p99_ms=float(np.percentile(milliseconds, 99)) if len(milliseconds) >= _RUNS_FOR_P99 else None,
-        mean_ms=float(milliseconds.mean()),
-        samples_per_second=float(point.call.samples / np.median(milliseconds) * 1e3),
+        mean_ms=float(each) if is_varied else float(milliseconds.mean()),
+        samples_per_second=float(point.call.samples / each * 1e3),
         percentiles_ms=tuple(float(value) for value in np.percentile(milliseconds, range(101))),
         shapes=point.call.shapes,
         values="random" if point.call.is_random else "stretched" if point.call.is_stretched else "data",
-        sample=point.call.size,
+        sample="all" if is_varied else point.call.size,
+        inputs=point.inputs,
     )
 
 
@@ -325,11 +358,11 @@ def _joules(launches: list[list[Block]], target: Target, meter: str | None) -> l
     return found if all((values > 0).all() for values in found) else None
 
 
-def _noise(headline: list[list[list[Block]]], other_load: float) -> Noise:
+def _noise(headline: list[list[list[Block]]], inputs: int, other_load: float) -> Noise:
     """How far the same file's medians lie apart, the worst of the artifacts, and what else the machine was doing."""
     spreads = []
     for launches in headline:
-        medians = np.concatenate(_medians(launches))
+        medians = np.concatenate(_typical(launches, inputs))
         low, middle, high = np.percentile(medians, [10, 50, 90])
         spreads.append(float((high - low) / middle))
     spread = max(spreads)

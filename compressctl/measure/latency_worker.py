@@ -1,8 +1,8 @@
 """A fresh process that serves one artifact: `python -m compressctl.measure.latency_worker`, see child_process.py.
 
 It loads nothing but the runtime, so that its memory is the runtime's. The first message names the artifact. Each further one
-asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"inputs": true} brings what each
-inference is given from now on; {"runs": n} runs n timed inferences and gives their seconds, the processor seconds and the joules that
+asks for one thing: {"open": {...}} opens it at an operating point and gives the seconds that took; {"inputs": true} brings what
+inferences are given from now on, one or several that take turns; {"runs": n} runs n timed inferences and gives their seconds, the processor seconds and the joules that
 they took together; {"alternate": {...}} opens another file beside this one and gives both median seconds, by round, of calls that
 take turns; {"close": true} closes it until it is opened again; {"memory": true} gives the peaks so far.
 """
@@ -10,11 +10,11 @@ take turns; {"close": true} closes it until it is opened again; {"memory": true}
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from compressctl.measure.frames import answers, receive, send
 from compressctl.measure.peak import peak_bytes
+from compressctl.measure.turns import typical, unpacked
 
 
 def main() -> None:
@@ -62,13 +63,13 @@ def main() -> None:
             is_first = False
             send(channel, {"seconds": seconds})
         elif "inputs" in asked:
-            call = session.repeat(inputs)
+            call = _in_turn(session, inputs)
             send(channel, {})
         elif "runs" in asked:
             send(channel, _block(call, asked["runs"], meter.read if isinstance(meter, Meter) else None))
         elif "alternate" in asked:
             with_ = asked["alternate"]
-            send(channel, _alternate((_opened(with_, inputs), call), with_["rounds"], with_["runs"]))
+            send(channel, _alternate((_opened(with_, inputs), call), with_["rounds"], with_["runs"], with_["inputs"]))
         elif "close" in asked:
             session, call = None, dict
             give_back()
@@ -102,12 +103,18 @@ def _opened(point: dict[str, Any], inputs: dict[str, np.ndarray]) -> Callable[[]
     path = Path(point["path"])
     artifact = Artifact(point["backend"], path, (path,))
     session = load(backends.get(point["backend"]).implementation).open(artifact, Target(**point["target"]))
-    call: Callable[[], object] = session.repeat(inputs)
-    return call
+    return _in_turn(session, inputs)
+
+
+def _in_turn(session: Any, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    """The session's call, which goes on to the next of several inputs each time."""
+    calls = cycle([session.repeat(one) for one in unpacked(inputs)])
+    first = next(calls)
+    return first if len(unpacked(inputs)) == 1 else lambda: next(calls)()
 
 
 def _alternate(
-    calls: tuple[Callable[[], object], Callable[[], object]], rounds: int, runs: int
+    calls: tuple[Callable[[], object], Callable[[], object]], rounds: int, runs: int, inputs: int
 ) -> dict[str, list[float]]:
     """Calls of two files, one by one in turn, so that each finds in the caches what the other left. The first pair goes untimed."""
     found: dict[str, list[float]] = {"before": [], "after": []}
@@ -119,7 +126,7 @@ def _alternate(
                 call()
                 taken.append(time.perf_counter() - started)
         for name, taken in zip(found, seconds, strict=True):
-            found[name].append(statistics.median(taken[1:]))
+            found[name].append(typical(taken[1:], inputs))
     return found
 
 

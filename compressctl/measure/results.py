@@ -52,7 +52,19 @@ class Latency(Result):
         "random",
         description="whether a real sample was timed, one that was cut or repeated to the size asked for, or neither",
     )
-    sample: str = Field("median", description="which of the data's samples by size: median, 10 %, 90 %")
+    sample: str = Field(
+        "median", description="which of the data's samples by size: median, 10 %, 90 %; all: many in turn"
+    )
+    inputs: int = Field(
+        1,
+        description="different inputs that took turns, where what is computed depends on them: mean_ms is the mean over them of each one's median, and "
+        "percentiles are of them all (1.12)",
+    )
+
+    @property
+    def typical_ms(self) -> float:
+        """What one call takes: the median, and where inputs took turns the mean over them."""
+        return self.mean_ms if self.inputs > 1 else self.p50_ms
 
 
 class OperatingPoint(Result):
@@ -389,6 +401,9 @@ class Measurement(Result):
     energy: Energy | None = None
     points: tuple[OperatingPoint, ...] = Field((), description="speed at other batches, threads and sizes of samples")
     fidelity: Fidelity | None = Field(None, description="null for the baseline itself")
+    paths: Paths | None = Field(
+        None, description="of a network that decides by its input what is computed, on the split that reports (1.12)"
+    )
 
 
 class WaterfallStep(Result):
@@ -489,6 +504,58 @@ class BundleResult(Result):
     tasks: tuple[TaskScore, ...] = Field((), description="of lm-eval, where the recipe names some (1.10)")
     evaluator: str | None = Field(None, description="what scored the tasks, with its version (1.10)")
     notes: tuple[str, ...] = ()
+
+
+class PathResult(Result):
+    """One way through a network that decides by its input."""
+
+    name: str
+    samples: int
+    share: float = Field(description="of the samples")
+    macs: int | None = Field(description="multiply-accumulates of one sample; null where a node's are unknown")
+    before: float | None = Field(
+        description="the metric of the float file on these samples; null where it has none on them"
+    )
+    after: float | None = Field(description="of this file")
+
+
+class PathGroup(Result):
+    """Samples of one class, or of one group of the data."""
+
+    kind: Literal["class", "group"]
+    name: str
+    samples: int
+    early: float = Field(description="share of them for which part of the network is not computed")
+    before: float | None = Field(description="the metric of the float file on them")
+    after: float | None
+
+
+class PathShift(Result):
+    """The same file on data that nobody chose thresholds for."""
+
+    name: str = Field(description="what was done to the inputs")
+    samples: int
+    shares: dict[str, float] = Field(description="of the samples, by path")
+    macs: float | None = Field(description="the mean over samples")
+    before: float | None = Field(description="the metric of the float file on these inputs")
+    after: float | None
+
+
+class Paths(Result):
+    """What a file computes for which samples, in its runtime."""
+
+    samples: int
+    paths: tuple[PathResult, ...] = Field(
+        description="the ways that were taken, the cheapest first; rare ones together"
+    )
+    average_macs: float | None = Field(description="the mean over samples")
+    worst_macs: int | None = Field(description="of the dearest way, taken or not")
+    least_macs: int | None = Field(description="of the cheapest way that was taken")
+    groups: tuple[PathGroup, ...] = Field(
+        (), description="classes and groups of the data, those that leave early most first"
+    )
+    shifts: tuple[PathShift, ...] = ()
+    reason: str | None = Field(None, description="why inputs were not shifted")
 
 
 class BackendResult(Result):

@@ -14,6 +14,7 @@ from compressctl.core.errors import UsageError
 from compressctl.core.feeds import feeds
 from compressctl.core.model import Signature, fits
 from compressctl.core.streaming import constants
+from compressctl.numerics.evenly import evenly
 
 Size = Literal["median", "10 %", "90 %"]
 
@@ -77,6 +78,23 @@ class Samples:
             inputs[name] = np.take(inputs[name], np.arange(wanted) % inputs[name].shape[axis], axis=axis)
         is_random = bool(getattr(self.dataset, "is_random", False))
         return Call(inputs, size, is_random, is_stretched, _samples(inputs, self.signature))
+
+    def calls(self, batch: int, count: int) -> tuple[Call, ...]:
+        """`count` calls of `batch` different samples, or fewer, evenly spread over the test split, in its order; over another where that is empty.
+
+        Where an open axis was asked to have a size, or samples of one call differ in shape, there is one call, as `call` gives it.
+        """
+        if self.dataset is None or asked_sizes(self.signature, self.shapes):
+            return (self.call(batch),)
+        for name in reversed(_SPLITS):
+            split = self.dataset.split(name)
+            wanted = set(evenly(range(max(len(split) // batch, 1)), count))
+            given = (feed for feed in feeds(split, self.signature, batch) if feed.count == batch)
+            found = [feed.inputs for place, feed in enumerate(given) if place in wanted]
+            if found:
+                is_random = bool(getattr(self.dataset, "is_random", False))
+                return tuple(Call(inputs, is_random=is_random, samples=batch) for inputs in found)
+        return (self.call(batch),)
 
     def sample_shapes(self) -> dict[str, tuple[int, ...]]:
         """Of one sample, for what is counted: of a recorded call that holds several, one of them."""

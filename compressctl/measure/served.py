@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from compressctl.core.machine import usable_cpus
 from compressctl.core.target import Target
 from compressctl.measure.child_process import ChildProcess
 from compressctl.measure.results import Memory
+from compressctl.measure.turns import packed
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Served:
         started = self._hear()
         return started["meter"], started["reason"]
 
-    def open(self, target: Target, inputs: Mapping[str, np.ndarray]) -> None:
-        """Open it at an operating point; inputs: what each inference is given from now on."""
+    def open(self, target: Target, calls: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Open it at an operating point; calls: what inferences are given from now on, in turn."""
         self._doing = "opening"
         point = {"target": asdict(target), "cpus": _pinned(threads_of(target))}
         seconds = float(self._ask({"open": point})["seconds"])
-        self._ask({"inputs": True}, inputs)
+        self._ask({"inputs": True}, packed(calls))
         self._doing = "running"
         self.load_seconds = seconds if self.load_seconds is None else self.load_seconds
 
@@ -64,14 +65,15 @@ class Served:
         return Block(**self._ask({"runs": runs}))
 
     def alternate(
-        self, other: Artifact, target: Target, inputs: Mapping[str, np.ndarray], rounds: int, runs: int
+        self, other: Artifact, target: Target, calls: Sequence[Mapping[str, np.ndarray]], rounds: int, runs: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Median seconds of the other file's calls and of this one's, by round: both in this process, call by call in turn.
+        """Typical seconds of the other file's calls and of this one's, by round: both in this process, call by call in turn.
 
-        Opens the other file beside the open one, so that the peaks of memory are asked for before. inputs: the other's.
+        Opens the other file beside the open one, so that the peaks of memory are asked for before. calls: the other's; runs: whole rounds of them.
         """
         point = {"target": asdict(target), "backend": other.backend, "path": str(other.path)}
-        found = self._ask({"alternate": {**point, "rounds": rounds, "runs": runs}}, inputs)
+        asked = {**point, "rounds": rounds, "runs": runs, "inputs": len(calls)}
+        found = self._ask({"alternate": asked}, packed(calls))
         return np.array(found["before"]), np.array(found["after"])
 
     def close(self) -> None:

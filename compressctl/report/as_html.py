@@ -14,7 +14,7 @@ from compressctl.core.backend import ExecutedNode
 from compressctl.core.legible import legible, shortened
 from compressctl.measure.results import ErrorGroups, Example, Groups
 from compressctl.recipe.as_yaml import as_yaml
-from compressctl.report import bundles, decoded, fidelity, sentences, tables
+from compressctl.report import bundles, decoded, fidelity, paths, sentences, tables
 from compressctl.report.charts import charts
 from compressctl.report.document import Report
 
@@ -42,6 +42,7 @@ def render(report: Report) -> str:
         sentences=sentences,
         decoded=decoded,
         fidelity=fidelity,
+        paths=paths,
         bundles=bundles,
         pictures=[charts(part, report) for part in report.backends],
         sheets=_sheets(report),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compressctl.core.legible import shortened
-from compressctl.report import bundles, decoded, fidelity, sentences
+from compressctl.report import bundles, decoded, fidelity, paths, sentences
 from compressctl.report.document import Report
 from compressctl.report.markdown import block, folded, table, text
 from compressctl.report.tables import (
@@ -43,11 +43,14 @@ def render(report: Report) -> str:
             lines += ["", "Decoded results by class:", "", *table(decoded.HEAD, rows)]
         if rows := fidelity.rows(part):
             lines += ["", "Against the original:", "", *table(fidelity.HEAD, rows)]
+        if ways := paths.rows(part, report.metric_unit):
+            lines += ["", "Ways that samples took:", "", *table(paths.HEAD, ways)]
         said = (
             sentences.stages(part, report),
             sentences.zeros(part, report),
             fidelity.sentences(part),
             sentences.behaviour(part),
+            paths.sentences(part, report.metric_unit),
             sentences.fusion(part),
             sentences.trust(part),
         )

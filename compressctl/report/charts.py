@@ -139,7 +139,7 @@ def _higher_is_better(report: Report) -> bool:
 
 
 def _p50(point: WaterfallStep) -> float | None:
-    return None if point.latency is None else point.latency.p50_ms
+    return None if point.latency is None else point.latency.typical_ms
 
 
 def _score(point: WaterfallStep) -> float | None:

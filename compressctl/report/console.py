@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressctl.core.legible import legible, shortened
-from compressctl.report import bundles, decoded, fidelity, sentences, tables
+from compressctl.report import bundles, decoded, fidelity, paths, sentences, tables
 from compressctl.report.document import Report
 
 _SHOWN_ISLANDS = 5
@@ -31,6 +31,8 @@ def render(report: Report) -> RenderableType:
             parts.append(_table("decoded results by class", decoded.HEAD, classes))
         if outputs := fidelity.rows(part):
             parts.append(_table("against the original", fidelity.HEAD, outputs))
+        if ways := paths.rows(part, report.metric_unit):
+            parts.append(_table("ways that samples took", paths.HEAD, ways))
         if points := tables.points(part):
             parts.append(_table("at other batches and threads", tables.POINTS_HEAD, points))
         said = (
@@ -39,6 +41,7 @@ def render(report: Report) -> RenderableType:
             fidelity.sentences(part),
             bundles.sentences(part),
             sentences.behaviour(part),
+            paths.sentences(part, report.metric_unit),
             sentences.fusion(part),
             sentences.trust(part),
         )

@@ -59,7 +59,7 @@ def _rows(reports: list[Report], data: list[tuple[Any, Any]], backend: str | Non
         ("file size", [size(file.total_bytes) for file in after]),
         ("score", [_score(report, file) for report, file in zip(reports, after, strict=True)]),
         ("lost against its float model", [_lost(file) for file in after]),
-        ("latency p50", [milliseconds(file.latency.p50_ms) if file.latency else "" for file in after]),
+        ("latency p50", [milliseconds(file.latency.typical_ms) if file.latency else "" for file in after]),
         ("speed", [headline(speed) if speed else "" for speed in speeds]),
         ("its 95 % interval", [interval(speed) if speed else "" for speed in speeds]),
         ("outputs", [verdict(part) or summary(part) or "" for part in parts]),

@@ -119,9 +119,10 @@ def _speed_rows(before: Measurement, after: Measurement) -> list[Row]:
     if before.latency is None or after.latency is None:
         return []
     change = "" if after.speed is None else sentence(after.speed)
-    label = f"latency p50 ({load_words(after.latency.batch, after.latency.threads)}; {shape_words(after.latency)})"
+    kind = "p50" if after.latency.inputs == 1 else f"in the mean over {after.latency.inputs} inputs"
+    label = f"latency {kind} ({load_words(after.latency.batch, after.latency.threads)}; {shape_words(after.latency)})"
     rows = [
-        Row(label, milliseconds(before.latency.p50_ms), milliseconds(after.latency.p50_ms), change),
+        Row(label, milliseconds(before.latency.typical_ms), milliseconds(after.latency.typical_ms), change),
         Row("latency p90", milliseconds(before.latency.p90_ms), milliseconds(after.latency.p90_ms), ""),
     ]
     if before.latency.p99_ms and after.latency.p99_ms:
@@ -186,8 +187,8 @@ def points(part: BackendResult) -> list[list[str]]:
     return [
         [
             f"{load_words(old.batch, old.threads)}{_size_words(old)}",
-            milliseconds(old.p50_ms),
-            milliseconds(new.p50_ms),
+            milliseconds(old.typical_ms),
+            milliseconds(new.typical_ms),
             f"{old.samples_per_second:,.0f}",
             f"{new.samples_per_second:,.0f}",
             "" if speed is None else sentence(speed),
@@ -208,7 +209,7 @@ def waterfall(part: BackendResult, report: Report) -> list[list[str]]:
             point.id,
             size(point.total_bytes),
             "" if point.score is None else score_text(point.score.value, report.metric_unit),
-            "" if point.latency is None else milliseconds(point.latency.p50_ms),
+            "" if point.latency is None else milliseconds(point.latency.typical_ms),
             "" if point.speed is None else sentence(point.speed),
             "" if point.step is None else sentence(point.step),
         ]

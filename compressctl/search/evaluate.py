@@ -157,7 +157,7 @@ def figures_of(found: BackendResult, facts: Facts) -> Figures:
         smaller=found.smaller,
         transport_bytes=after.transport_bytes,
         speed=after.speed,
-        latency_ms=after.latency.p50_ms if after.latency else None,
+        latency_ms=after.latency.typical_ms if after.latency else None,
         is_noisy=found.noise is not None and found.noise.noisy,
         loss=loss,
         loss_unknown=unknown,

@@ -147,6 +147,9 @@ READS_DATA: Mapping[str, list[str]] = {
     "distill.logits": [SMALL, f"{SMALL}, label_weight: 0", "epochs: 1, data_free: random, data_free_samples: 64"],
     "distill.features": ["epochs: 1, method: contrastive", "epochs: 1, student: {width_multiplier: 0.5}"],
     "replace.activations": [],
+    "dynamic.exits": ["epochs: 1", "epochs: 1, cost: macs", "epochs: 1, thresholds: [0.5, 0.5]"],
+    "dynamic.blocks": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
+    "dynamic.tokens": [TRAINED, "latency: 0.95"],
     "search.supernet": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
     "search.architecture": [
         "at_most: {macs: 0.6}",
@@ -163,6 +166,7 @@ READS_NO_DATA: Mapping[str, list[str]] = {
     "cast": ["", "scope: weights"],
     "unroll": ["positions: {'*stem*': [2, 2]}"],
     "replace.activations": ["", "by: relu6"],
+    "dynamic.tokens": ["", "method: merge"],
     "prune.channels": ["bn_samples: 0"],
     "prune.heads": ["criterion: l2", "criterion: random"],
     "prune.unstructured": ["", "method: lamp"],

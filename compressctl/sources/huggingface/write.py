@@ -42,6 +42,10 @@ def write(model: TorchModel, params: HuggingFaceParams, base: Path, folder: Path
     """
     shutil.rmtree(folder, ignore_errors=True)  # an earlier run's
     network, source = model.body, find(params, base)
+    if not hasattr(network, "config"):
+        raise CannotBeWrittenError(
+            f"the network stands in a {type(network).__name__}, of which its config can say nothing"
+        )
     own: Any = type(network).__mro__[1]  # the class without `served`'s call
     tensors = _renumbered(network)
     extra = {name: tensors.pop(name) for name in list(tensors) if _is_extra(name)}

@@ -32,6 +32,11 @@ modules: Registry[type[nn.Module]] = Registry(
         "PassThrough": "compressctl.sources.modules.pass_through:PassThrough",
         "Skip": "compressctl.sources.modules.pass_through:PassThrough",  # its name in files that were written before
         "ProjectedRecurrent": "compressctl.sources.modules.projected_recurrent:ProjectedRecurrent",
+        "EarlyExits": "compressctl.sources.modules.early_exits:EarlyExits",
+        "FewerTokens": "compressctl.sources.modules.fewer_tokens:FewerTokens",
+        "GatedBlock": "compressctl.sources.modules.gated_block:GatedBlock",
+        "PooledHead": "compressctl.sources.modules.early_exits:PooledHead",
+        "Select": "compressctl.sources.modules.early_exits:Select",
         "SplitAttention": "compressctl.sources.modules.split_attention:SplitAttention",
     },
 )

@@ -127,6 +127,12 @@ def _proven(network: nn.Module, candidates: Sequence[Attention] | str, inputs: S
     return f"a cut changed something else ({faults[0]})"
 
 
+def heads_in(module: nn.Module) -> int | None:
+    """How many heads the first attention in a module has, None where nothing in it says so."""
+    counts = (getattr(part, key, None) for part in module.modules() for key in _HEADS)
+    return next((count for count in counts if isinstance(count, int)), None)
+
+
 def remove_heads(network: nn.Module, attentions: Sequence[Attention], found: Scores, kept: Kept) -> nn.Module:
     """A copy with the weakest heads cut out and the number of heads set."""
     groups = [attention.group for attention in attentions]

@@ -20,6 +20,7 @@ from compressctl.core.model import Signature
 from compressctl.graph.execute import ActivationRecorder
 from compressctl.numerics.histogram import StreamingHistogram
 from compressctl.techniques.quantize._pairs import Largest, Way
+from compressctl.techniques.quantize._reached import reached
 
 _TAPPED_BYTES = 192 * 1024**2
 """What the tapped tensors of one batch may take; decides how many samples run at once."""
@@ -62,14 +63,18 @@ def calibrate(
     """Run the whole split once.
 
     ranged: tensors whose bounds are wanted; counted: those of them that need a histogram too; averaged: tensors whose mean
-    over samples is wanted; paired: those whose neighbouring channels are looked at. Raises UsageError without a call's samples, StageError when a tensor holds NaN or infinity.
+    over samples is wanted; paired: those whose neighbouring channels are looked at. What an input decides not to compute is watched on the samples that
+    reach it. Raises UsageError without a call's samples, StageError when a tensor holds NaN or infinity.
     """
     histograms = {tensor: StreamingHistogram() for tensor in ranged}
     sums: dict[str, np.ndarray] = {}
     counting, averaging = frozenset(counted), frozenset(averaged)
     pairs: dict[Way, Largest] = {}
     ways = dict.fromkeys(paired)
-    tapped = ActivationRecorder(model, list(dict.fromkeys([*ranged, *averaging, *(tensor for tensor, _ in ways)])))
+    watched_tensors = list(dict.fromkeys([*ranged, *averaging, *(tensor for tensor, _ in ways)]))
+    reach = reached(model, signature, split, watched_tensors, events)
+    tapped = ActivationRecorder(model, list(dict.fromkeys([*watched_tensors, *reach.decided])))
+    counts: dict[str, int] = dict.fromkeys(averaging, 0)
     done, early = 0, None
     # Each tensor has statistics of its own, and numpy lets go of the interpreter while it reduces.
     with ThreadPoolExecutor(max_workers=min(8, library_threads() or os.cpu_count() or 1)) as pool:
@@ -79,16 +84,26 @@ def calibrate(
                 early = copy.deepcopy(histograms)
             values = tapped.run(inputs)
             watching = [
-                pool.submit(_observe, histogram, tensor, values[tensor], count=tensor in counting)
+                pool.submit(_observe, histogram, tensor, rows, count=tensor in counting)
                 for tensor, histogram in histograms.items()
+                if (rows := reach.rows(tensor, values)).size or not values[tensor].size
             ]
-            watching += [pool.submit(_add_to_mean, sums, tensor, values[tensor], samples) for tensor in averaging]
-            watching += [pool.submit(_add_to_pairs, pairs, way, values[way[0]]) for way in ways]
+            for tensor in averaging:
+                rows = reach.rows(tensor, values)
+                kept = samples if rows is values[tensor] else len(rows)
+                counts[tensor] += kept
+                watching += [pool.submit(_add_to_mean, sums, tensor, rows, kept)] if kept else []
+            watching += [
+                pool.submit(_add_to_pairs, pairs, way, rows)
+                for way in ways
+                if (rows := reach.rows(way[0], values)).size or not values[way[0]].size
+            ]
             for watched in watching:
                 watched.result()
             del values, watching
             done += samples
-    return Calibration(histograms, {tensor: total / done for tensor, total in sums.items()}, done, early, pairs)
+    means = {tensor: total / counts[tensor] for tensor, total in sums.items()}
+    return Calibration(histograms, means, done, early, pairs)
 
 
 def _observe(histogram: StreamingHistogram, tensor: str, values: np.ndarray, *, count: bool) -> None:

@@ -1,0 +1,117 @@
+"""The blocks of a transformer: modules of one class in a row, each of which takes and gives tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressctl.core.errors import NothingToCompressError
+from compressctl.core.model import TorchModel
+from compressctl.graph.torch_outputs import named_outputs
+from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.techniques.prune.heads import heads_in
+
+_QUERY = ("q", "query", "q_proj", "to_q", "q_lin", "query_proj")
+_KEY = ("k", "key", "k_proj", "to_k", "k_lin", "key_proj")
+_FUSED = ("qkv", "to_qkv", "qkv_proj", "Wqkv", "query_key_value")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """names: in the order in which they run. queries, keys: by block, the modules that project them, empty where it has none of that kind. heads: by block, 1 where that is not known.
+    width: of a token. count: tokens of an example."""
+
+    names: tuple[str, ...]
+    queries: tuple[str, ...]
+    keys: tuple[str, ...]
+    heads: tuple[int, ...]
+    width: int
+    count: int
+
+
+def transformer_blocks(model: TorchModel) -> Blocks:
+    """Of several rows of blocks the longest. Raises NothingToCompressError where there is none."""
+    network = model.body
+    seen = _tokens_by_module(network, example_inputs(model.signature))
+    rows = [
+        _row(network, name, seen)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList | nn.Sequential)
+    ]
+    names = max((row for row in rows if row), key=len, default=())
+    if len(names) < _FEWEST:
+        raise NothingToCompressError(
+            "the network has no blocks of a transformer that are recognised",
+            hint="blocks are modules of one class in an nn.ModuleList or nn.Sequential, which take and give tokens (samples, tokens, width); "
+            "`source: python` and `source: huggingface` have them, a graph from a file has not",
+        )
+    queries, keys = [], []
+    for name in names:
+        inner = [
+            (f"{name}.{path}", path.rpartition(".")[2])
+            for path, module in network.get_submodule(name).named_modules()
+            if isinstance(module, nn.Linear)
+        ]
+        fused = next((path for path, own in inner if own in _FUSED), "")
+        queries.append(fused or next((path for path, own in inner if own in _QUERY), ""))
+        keys.append(fused or next((path for path, own in inner if own in _KEY), ""))
+    heads = tuple(heads_in(network.get_submodule(name)) or 1 for name in names)
+    shape = seen[names[0]]
+    return Blocks(names, tuple(queries), tuple(keys), heads, shape[2], shape[1])
+
+
+_FEWEST = 2
+
+
+def _row(network: nn.Module, name: str, seen: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """The children of one list, where they are blocks."""
+    children = list(network.get_submodule(name).named_children())
+    names = tuple(f"{name}.{child}" if name else child for child, _ in children)
+    kinds = {type(module) for _, module in children}
+    shapes = {seen.get(one) for one in names}
+    is_large = all(len(list(module.children())) > 1 for _, module in children)
+    return names if len(kinds) == 1 and len(shapes) == 1 and None not in shapes and is_large else ()
+
+
+def _tokens_by_module(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of what a module gives, where it runs once and gives what it takes: (n, tokens, width)."""
+    seen: dict[str, list[tuple[int, ...] | None]] = {}
+
+    def note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        given = args[0] if args else kwargs.get("hidden_states")
+        made = output[0] if isinstance(output, tuple) and output else output
+        is_tokens = (
+            isinstance(given, Tensor) and isinstance(made, Tensor) and made.ndim == 3 and made.shape == given.shape
+        )
+        seen.setdefault(name, []).append(tuple(made.shape) if is_tokens else None)
+
+    was_training = network.training
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in network.named_modules():
+            hooks.enter_context(module.register_forward_hook(partial(note, name), with_kwargs=True))
+        network.eval()(*inputs)
+    network.train(was_training)
+    return {name: shapes[0] for name, shapes in seen.items() if len(shapes) == 1 and shapes[0] is not None}
+
+
+def is_read_off_first(model: TorchModel, blocks: Blocks) -> bool:
+    """Whether the network's outputs depend on the first token behind the last block alone, as they do where that stands for a class."""
+    network, inputs = model.body.eval(), example_inputs(model.signature)
+
+    def others_gone(_: nn.Module, __: Any, output: Any) -> Any:
+        tokens = output if isinstance(output, Tensor) else output[0]
+        left = tokens.clone()
+        left[:, 1:] = 0
+        return left if isinstance(output, Tensor) else (left, *output[1:])
+
+    with torch.no_grad():
+        before = named_outputs(network(*inputs))
+        with network.get_submodule(blocks.names[-1]).register_forward_hook(others_gone):
+            after = named_outputs(network(*inputs))
+    return all(torch.allclose(after[name], value, rtol=1e-4, atol=1e-5) for name, value in before.items())

@@ -1,0 +1,199 @@
+"""dynamic.blocks: residual blocks that are skipped where a gate that looks at the input says so."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressctl.core.errors import NothingToCompressError, UsageError
+from compressctl.core.model import TorchModel
+from compressctl.core.patterns import matching
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.sources.modules.gated_block import GatedBlock, opened_by
+from compressctl.techniques.dynamic._places import channel_axis
+from compressctl.techniques.dynamic.params import BlocksParams
+from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune.layers import residual_blocks
+from compressctl.training.data import TensorBatch, tensor_batches
+from compressctl.training.loop import train
+from compressctl.training.objective import Objective
+from compressctl.training.supervision.objective import objective_of
+
+_BATCH = 256
+
+
+def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResult:
+    """Put gates before residual blocks, train with what blocks cost, and set one threshold for all on the validation split.
+
+    Raises NothingToCompressError where no residual block can be skipped, UsageError for a pattern that matches none, and where even with all gates shut the network costs more than `average`.
+    """
+    inputs = example_inputs(model.signature)
+    known, fixed = residual_blocks(model.body, inputs)
+    if not known:
+        raise NothingToCompressError(
+            "no residual block can be skipped", hint="; ".join(f"{name}: {why}" for name, why in fixed.items()) or None
+        )
+    names = matching(params.match, known, lambda name: (name,), key="match", what="residual block")
+    shares = _shares(model, names, inputs)
+    least = 1 - sum(shares.values())
+    if params.average < least:
+        raise UsageError(
+            f"average: with all its {len(names)} gates shut the network takes {least:.0%} of its multiply-accumulates, {params.average:.0%} was asked for",
+            hint="ask for less, or combine gates with prune.channels",
+        )
+    network = _gated(model.body, names, inputs)
+    learner = replace(model, body=network, sparse=_renamed(model.sparse, names))
+    objective, hooks = objective_of(learner, params, run)
+    priced = _Priced(objective, shares, params.average, params.cost_weight)
+    trained = train(learner, priced, params.model_copy(update={"checkpoint": "last"}), run, hooks)
+    learner = replace(learner, body=trained.network)
+    facts: dict[str, Any] = {
+        "gates": {name: round(share, 4) for name, share in shares.items()},
+        "not_skipped": fixed,
+        **trained.facts,
+    }
+    return StageResult(learner, facts | _set_threshold(learner, shares, params, run))
+
+
+def gates(network: nn.Module) -> dict[str, GatedBlock]:
+    return {name: module for name, module in network.named_modules() if isinstance(module, GatedBlock)}
+
+
+def _shares(model: TorchModel, names: Sequence[str], inputs: Sequence[Tensor]) -> dict[str, float]:
+    """By block, its share of the network's multiply-accumulates."""
+    measured = costs.layers(model.body, inputs)
+    whole = costs.macs(measured)
+    return {
+        name: costs.macs({layer: one for layer, one in measured.items() if layer.startswith(f"{name}.")}) / whole
+        for name in names
+    }
+
+
+def _gated(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> nn.Module:
+    made = copy.deepcopy(network)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, _: nn.Module, args: Any) -> None:
+        shapes[name] = tuple(args[0].shape)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name in names:
+            hooks.enter_context(made.get_submodule(name).register_forward_pre_hook(partial(note, name)))
+        made.eval()(*inputs)
+    for name in names:
+        owner, _, attribute = name.rpartition(".")
+        axis = channel_axis(network, shapes[name])
+        gated = GatedBlock.around(made.get_submodule(name), features=shapes[name][axis], axis=axis)
+        setattr(made.get_submodule(owner), attribute, gated)
+    return made
+
+
+def _renamed(sparse: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Parameters of gated blocks, by the names that they have now."""
+
+    def now(name: str) -> str:
+        block = next((one for one in names if name.startswith(f"{one}.")), None)
+        return name if block is None else f"{block}.block{name[len(block) :]}"
+
+    return tuple(map(now, sparse))
+
+
+class _Priced:
+    """The loss, and how far the mean cost of a batch's samples is above what is asked for: its square, relative to that.
+
+    Source: Veit & Belongie 2018, equation 4, with one target for the whole network.
+    """
+
+    def __init__(self, objective: Objective, shares: dict[str, float], average: float, weight: float) -> None:
+        self._objective, self._shares = objective, shares
+        self._average, self._weight = average, weight
+
+    def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor:
+        if not network.training:
+            return self._objective(network, batch)
+        with _Scores(network) as scores:
+            loss = self._objective(network, batch)
+        opened = torch.stack([self._shares[name] * opened_by(scores[name]) for name in self._shares])
+        cost = 1 - sum(self._shares.values()) + opened.sum(0).mean()
+        return loss + self._weight * torch.relu(cost / self._average - 1) ** 2
+
+
+class _Scores:
+    """By gate, the scores of the calls within."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network, self._hooks = network, ExitStack()
+        self.found: dict[str, Tensor] = {}
+
+    def __enter__(self) -> dict[str, Tensor]:
+        for name, gated in gates(self._network).items():
+            self._hooks.enter_context(gated.gate.register_forward_hook(partial(self._note, name, gated)))
+        return self.found
+
+    def __exit__(self, *_: object) -> None:
+        self._hooks.close()
+
+    def _note(self, name: str, gated: GatedBlock, _: nn.Module, __: Any, output: Tensor) -> None:
+        self.found[name] = output.squeeze(-1) - gated.threshold
+
+
+def _set_threshold(
+    learner: TorchModel, shares: dict[str, float], params: BlocksParams, run: RunContext
+) -> dict[str, Any]:
+    """The least threshold of all gates together with which the validation samples cost no more than asked for."""
+    rows = list(_rows(learner, shares, run))
+    if not rows:
+        run.events.warn(
+            "without a validation split the gates open as they were trained to: what samples cost is not known"
+        )
+        return {}
+    low, high = -20.0, 20.0
+    own = _cost(learner, shares, 0.0, run)
+    if own <= params.average:
+        threshold = 0.0
+    else:
+        for _ in range(12):
+            middle = (low + high) / 2
+            low, high = (low, middle) if _cost(learner, shares, middle, run) <= params.average else (middle, high)
+        threshold = high
+    cost = _cost(learner, shares, threshold, run)
+    opened = {
+        name: float((np.concatenate([row[name] for row in _rows(learner, shares, run)]) > 0).mean()) for name in shares
+    }
+    return {
+        "average": round(cost, 4),
+        "threshold": round(threshold, 4),
+        "as_trained": round(own, 4),
+        "opened": {name: round(share, 4) for name, share in opened.items()},
+    }
+
+
+def _rows(learner: TorchModel, shares: dict[str, float], run: RunContext) -> Iterator[dict[str, np.ndarray]]:
+    """By batch and gate, how far scores are above the threshold."""
+    assert run.data is not None
+    with torch.no_grad(), _Scores(learner.body.eval()) as scores:
+        for batch in tensor_batches(run.data.split("validation"), learner.signature, _BATCH):
+            learner.body(*batch.inputs)
+            yield {name: scores[name].numpy() for name in shares}
+
+
+def _cost(learner: TorchModel, shares: dict[str, float], threshold: float, run: RunContext) -> float:
+    """The mean over validation samples with this threshold, which is set: what a block gives decides what the gates behind it see."""
+    with torch.no_grad():
+        for gated in gates(learner.body).values():
+            gated.threshold.fill_(threshold)
+    total, count = 0.0, 0
+    for row in _rows(learner, shares, run):
+        opened = sum(share * (row[name] > 0) for name, share in shares.items())
+        total += float(np.sum(1 - sum(shares.values()) + opened))
+        count += len(next(iter(row.values())))
+    return total / max(count, 1)

@@ -1,0 +1,296 @@
+"""dynamic.exits: a classifier answers behind part of its layers where it is sure."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressctl.core.errors import NothingToCompressError, UsageError
+from compressctl.core.model import TorchModel
+from compressctl.core.nearest import nearest
+from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.torch_outputs import named_outputs
+from compressctl.sources.modules.early_exits import NEVER, EarlyExits, PooledHead
+from compressctl.techniques.dynamic._places import Place, places, spread
+from compressctl.techniques.dynamic._thresholds import Answers, Point, best_within, cheapest, front, temperature
+from compressctl.techniques.dynamic.params import ExitsParams
+from compressctl.training.data import TensorBatch, tensor_batches
+from compressctl.training.hooks import FreezeNorms, Hook
+from compressctl.training.logits import as_logits
+from compressctl.training.loop import train
+from compressctl.training.objective import Objective
+from compressctl.training.supervision.objective import objective_of
+from compressctl.training.supervision.teacher_loss import Compare, comparison
+
+_BATCH = 256
+_SHOWN = 24
+"""Points of the front in the report."""
+
+_MASKS = ("attention_mask", "input_mask", "mask")
+
+
+def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResult:
+    """Put heads behind modules, train, and choose thresholds. Raises UsageError for modules that are no places to leave at, and for networks that
+    classify nothing, NothingToCompressError for a network that cannot be left on its way."""
+    classes, probabilities = _classes(model, run)
+    chosen = _chosen(model, params)
+    network = EarlyExits.around(
+        copy.deepcopy(model.body),
+        places=[place.name for place in chosen],
+        features=[place.features for place in chosen],
+        axes=[place.axis for place in chosen],
+        classes=classes,
+        confidence="sigmoid" if classes == 1 or run.task == "multi-label" else "softmax",
+        probabilities=probabilities,
+        mask=_mask(model, chosen),
+    )
+    learner = replace(model, body=network, sparse=tuple(f"network.{name}" for name in model.sparse))
+    facts: dict[str, Any] = {"at": {place.name: round(place.share, 4) for place in chosen}}
+    facts |= _train(learner, params, run)
+    if params.thresholds:
+        for place, heat in enumerate(params.temperatures):
+            _cool(network, place, heat)
+        _set(network, params.thresholds)
+        return StageResult(learner, facts | {"thresholds": dict(zip(network.places, params.thresholds, strict=True))})
+    answers, temperatures, told = _answers(learner, chosen, params, run)
+    point, found = _choice(answers, params)
+    _set(network, point.thresholds)
+    pinned = params.model_dump(mode="json", exclude_unset=True, exclude={"exits", "drop", "average"})
+    pinned |= {
+        "use": "dynamic.exits",
+        "at": list(network.places),
+        "thresholds": list(point.thresholds),
+        "temperatures": temperatures,
+    }
+    return StageResult(learner, facts | told | found, pinned=pinned)
+
+
+def _classes(model: TorchModel, run: RunContext) -> tuple[int, bool]:
+    """How many scores the network gives a sample, and whether they are probabilities."""
+    if run.task not in ("classification", "multi-label", "custom"):
+        raise UsageError(
+            f"dynamic.exits serves classifiers, and the task is {run.task}",
+            hint="their heads say how sure they are; nothing says that of other outputs",
+        )
+    if len(model.signature.outputs) != 1:
+        names = ", ".join(spec.name for spec in model.signature.outputs)
+        raise UsageError(
+            f"dynamic.exits needs a network with one output, and this one has {names}",
+            hint="choose one with `outputs: [...]` in the model section",
+        )
+    (spec,) = model.signature.outputs
+    size = spec.shape[-1]
+    if len(spec.shape) != 2 or not isinstance(size, int):
+        raise UsageError(
+            f"dynamic.exits needs scores of classes, (samples, classes), and {spec.name} is {list(spec.shape)}"
+        )
+    assert run.data is not None
+    batch = next(iter(tensor_batches(run.data.split("train"), model.signature, _BATCH)))
+    with torch.no_grad():
+        output = next(iter(named_outputs(model.body.eval()(*batch.inputs)).values()))
+    return size, as_logits(output) is not output
+
+
+def _chosen(model: TorchModel, params: ExitsParams) -> list[Place]:
+    candidates = places(model)
+    known = {place.name: place for place in candidates}
+    for name in params.at:
+        if name not in known:
+            near = nearest(name, known)
+            raise UsageError(
+                f"at: {name} is no module that the network can be left behind: everything behind it must read its output alone",
+                hint=f"{f'did you mean {near}? ' if near else ''}those that can be: {', '.join(known) or 'none'}",
+            )
+    chosen = (
+        [place for place in candidates if place.name in params.at] if params.at else spread(candidates, params.exits)
+    )
+    if not chosen:
+        raise NothingToCompressError(
+            "the network cannot be left on its way: behind each module something else is still needed",
+            hint="early exits are for networks of layers or blocks one after the other",
+        )
+    if params.at and [place.name for place in chosen] != list(params.at):
+        raise UsageError(f"at: the modules run in the order {', '.join(place.name for place in chosen)}")
+    return chosen
+
+
+def _mask(model: TorchModel, chosen: Sequence[Place]) -> int:
+    """The place of a mask of tokens among the inputs, -1 without."""
+    names = [spec.name for spec in model.signature.inputs]
+    is_of_tokens = all(place.axis == -1 and len(place.shape) == 3 for place in chosen)
+    return next((names.index(name) for name in _MASKS if name in names and is_of_tokens), -1)
+
+
+def _train(learner: TorchModel, params: ExitsParams, run: RunContext) -> dict[str, Any]:
+    network = learner.body
+    assert isinstance(network, EarlyExits)
+    objective, hooks = objective_of(learner, params, run)
+    compare = comparison(params.teacher_loss, run.learning, learner.signature)
+    trainable = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    extra: list[Hook] = []
+    if params.learn == "heads":
+        network.network.requires_grad_(False)
+        extra = [FreezeNorms(0)]
+    # Nothing leaves early yet: by the score of the whole network alone the first epoch would be as good as the last.
+    how = params.model_copy(update={"checkpoint": "last"})
+    trained = train(learner, _Exits(objective, compare, params.exit_weight), how, run, [*hooks, *extra])
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trainable[name])
+    return dict(trained.facts)
+
+
+class _Exits:
+    """The network's own loss and its exits', which learn what it learns and what it says; later exits count more, by their place.
+
+    Source: Phuong & Lampert 2019, Distillation-based training for multi-exit architectures, equation 4: the last exit teaches the others.
+    """
+
+    def __init__(self, objective: Objective, compare: Compare, weight: float) -> None:
+        self._objective, self._compare, self._weight = objective, compare, weight
+
+    def __call__(self, network: nn.Module, batch: TensorBatch) -> Tensor:
+        assert isinstance(network, EarlyExits)
+        given, scores = network.every(*batch.inputs)
+        loss = self._objective(_Said(given, network.training), batch)
+        taught = next(iter(named_outputs(given).values())).detach()
+        losses = [
+            0.5 * (self._objective(_Said(one, network.training), batch) + self._compare(one, taught, batch))
+            for one in scores
+        ]
+        return loss + self._weight * torch.stack(losses).mean()
+
+
+class _Said(nn.Module):
+    """Gives what was computed already."""
+
+    def __init__(self, given: Any, training: bool) -> None:
+        super().__init__()
+        self.given, self.training = given, training
+
+    def forward(self, *_: Tensor) -> Any:
+        return self.given
+
+
+def _set(network: EarlyExits, thresholds: Sequence[float]) -> None:
+    with torch.no_grad():
+        network.thresholds.copy_(torch.tensor(thresholds))
+
+
+def _answers(
+    learner: TorchModel, chosen: Sequence[Place], params: ExitsParams, run: RunContext
+) -> tuple[Answers, list[float], dict[str, Any]]:
+    """What the exits say on the validation split, as sure as they are right; their scores are divided by a temperature for that."""
+    network = learner.body
+    assert isinstance(network, EarlyExits)
+    scores, final, labels = _scores(learner, run)
+    own = final.argmax(-1) if network.confidence == "softmax" else final > 0
+    wanted = own if labels is None else labels
+    temperatures = [_calibrated(network, place, one, wanted) for place, one in enumerate(scores)]
+    scores = [one / temperature for one, temperature in zip(scores, temperatures, strict=True)]
+    sure = np.concatenate([network.sureness(torch.from_numpy(one)).numpy() for one in scores], 1)
+    right = np.stack([_right(one, wanted, network.confidence) for one in [*scores, final]], 1)
+    cost, unit = _costs(learner, chosen, params, run)
+    facts = {
+        "judged_by": "answers that are the network's own" if labels is None else "labels",
+        "samples": len(final),
+        "temperatures": [round(one, 3) for one in temperatures],
+        "right_alone": [round(100 * float(one), 2) for one in right.mean(0)],
+        f"cost_{unit}": [round(float(one), 5) for one in cost],
+    }
+    return Answers(sure, right, cost), temperatures, facts
+
+
+def _scores(learner: TorchModel, run: RunContext) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
+    """Scores by exit, the network's own logits, and labels."""
+    network = learner.body
+    assert isinstance(network, EarlyExits)
+    assert run.data is not None
+    said: list[list[Tensor]] = []
+    labels: list[np.ndarray] | None = []
+    with torch.no_grad():
+        for batch in tensor_batches(run.data.split("validation"), learner.signature, _BATCH):
+            given, scores = network.every(*batch.inputs)
+            said.append([*scores, as_logits(next(iter(named_outputs(given).values())))])
+            labels = None if labels is None or not isinstance(batch.labels, Tensor) else [*labels, batch.labels.numpy()]
+    if not said:
+        raise UsageError("the validation split is empty", hint="set data.validation: thresholds are chosen on it")
+    *by_exit, final = [torch.cat(parts).float().numpy() for parts in zip(*said, strict=True)]
+    return by_exit, final, np.concatenate(labels) if labels else None
+
+
+def _calibrated(network: EarlyExits, place: int, scores: np.ndarray, wanted: np.ndarray) -> float:
+    """The head's temperature, which becomes part of its weights."""
+    if network.confidence != "softmax" or wanted.ndim != 1:
+        return 1.0
+    found = temperature(scores, wanted.astype(np.int64))
+    _cool(network, place, found)
+    return found
+
+
+def _cool(network: EarlyExits, place: int, heat: float) -> None:
+    head = network.heads[place]
+    assert isinstance(head, PooledHead)
+    with torch.no_grad():
+        head.linear.weight.div_(heat)
+        head.linear.bias.div_(heat)
+
+
+def _right(scores: np.ndarray, wanted: np.ndarray, confidence: str) -> np.ndarray:
+    """(n,): 1 where the answer is right, of several labels the share that is."""
+    if confidence == "softmax":
+        answer = scores.argmax(-1)
+        return np.asarray(answer == (wanted if wanted.ndim == 1 else wanted.argmax(-1)), np.float64)
+    return np.asarray(((scores > 0) == (wanted.reshape(scores.shape) > 0)).mean(-1), np.float64)
+
+
+def _costs(
+    learner: TorchModel, chosen: Sequence[Place], params: ExitsParams, run: RunContext
+) -> tuple[np.ndarray, str]:
+    """Of a sample by the exit that it leaves at, the whole network's last, and their unit."""
+    if params.cost == "macs" or run.latency_ms is None:
+        return np.array([*(place.share for place in chosen), 1.0]), "macs"
+    forced = [_leaving_at(learner, exit_) for exit_ in range(len(chosen) + 1)]
+    return np.array(run.latency_ms(forced)), "ms"
+
+
+def _leaving_at(learner: TorchModel, exit_: int) -> TorchModel:
+    """The same network where every sample leaves at one exit."""
+    network = copy.deepcopy(learner.body)
+    assert isinstance(network, EarlyExits)
+    _set(network, [-1.0 if place == exit_ else NEVER for place in range(len(network.places))])
+    return replace(learner, body=network)
+
+
+def _choice(answers: Answers, params: ExitsParams) -> tuple[Point, dict[str, Any]]:
+    points = front(answers)
+    whole = points[0]
+    if params.average is not None:
+        found = best_within(points, params.average * whole.cost)
+        if found is None:
+            least = min(point.cost for point in points) / whole.cost
+            raise UsageError(
+                f"average: the samples take {least:.0%} of the network's cost at least, {params.average:.0%} was asked for",
+                hint="put an exit further to the front (at), or ask for less",
+            )
+    else:
+        found = cheapest(points, whole.right - params.drop / 100)
+    return found, {
+        "thresholds": [round(one, 5) for one in found.thresholds],
+        "shares": [round(one, 4) for one in found.shares],
+        "cost": round(found.cost / whole.cost, 4),
+        "right": {"whole": round(100 * whole.right, 3), "early": round(100 * found.right, 3)},
+        "front": [
+            {
+                "cost": round(point.cost / whole.cost, 4),
+                "right": round(100 * point.right, 3),
+                "thresholds": [round(one, 5) for one in point.thresholds],
+            }
+            for point in points[:: max(1, len(points) // _SHOWN)]
+        ],
+    }

@@ -1,0 +1,181 @@
+"""What `dynamic.*` stages can be told. Light: recipes are checked against this without numpy or torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from compressctl.core.model import Form
+from compressctl.core.needs import Need, Needs, TechniqueParams
+from compressctl.core.technique import TechniqueSpec
+from compressctl.training.supervision.params import RecoveryParams, SupervisedParams
+
+
+class ExitsParams(SupervisedParams):
+    """dynamic.exits: heads on the way answer where they are sure, and the rest of the network is not computed."""
+
+    exits: int = Field(2, ge=1, le=16, description="how many, spread evenly over the network's multiply-accumulates")
+    at: tuple[str, ...] = Field(
+        (),
+        description="modules behind which the exits are, in the order in which they run, instead of `exits`; the report of a run names those that can be",
+    )
+    learn: Literal["all", "heads"] = Field(
+        "all",
+        description="what is trained: the whole network with its exits, or their heads alone, so that the network stays as it is",
+    )
+    exit_weight: float = Field(1.0, gt=0, le=1e9, description="of all exits' losses together, beside the network's own")
+    drop: float = Field(
+        0.5,
+        ge=0,
+        le=100,
+        description="percentage points of right answers on the validation split that may be lost by leaving early; without labels, of answers that are the network's own",
+    )
+    average: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="instead of drop: the mean cost of a sample as a share of the network's; the thresholds are the best that keep it",
+    )
+    cost: Literal["latency", "macs"] = Field(
+        "latency",
+        description="what a sample that leaves early saves: as the target's runtime takes to get there, or multiply-accumulates",
+    )
+    thresholds: tuple[float, ...] = Field(
+        (),
+        description="confidences between 0 and 1 above which the exits answer, as a report names them: nothing is chosen",
+    )
+    temperatures: tuple[float, ...] = Field(
+        (),
+        description="beside thresholds: what the scores of the exits are divided by, so that they are as sure as they are right",
+    )
+
+    def needs(self) -> Needs:
+        """Thresholds are chosen on the validation split, by its labels where it has some."""
+        found = super().needs()
+        chosen = Needs() if self.thresholds else Needs.of(Need.VALIDATION_DATA, reads=(Need.LABELS,))
+        timed = Needs.of(reads=(Need.LATENCY,)) if self.cost == "latency" and not self.thresholds else Needs()
+        return found | chosen | timed | Needs.of(reads=(Need.TASK,))
+
+    @model_validator(mode="after")
+    def _agree(self) -> ExitsParams:
+        if self.at and "exits" in self.model_fields_set and len(self.at) != self.exits:
+            raise ValueError(f"at names {len(self.at)} modules and exits says {self.exits}: leave one of them out")
+        if len(set(self.at)) < len(self.at):
+            raise ValueError("at names a module twice")
+        if self.average is not None and "drop" in self.model_fields_set:
+            raise ValueError("give either drop or average: one is kept, the other is what comes of it")
+        count = len(self.at) or self.exits
+        if self.temperatures and (len(self.temperatures) != len(self.thresholds) or min(self.temperatures) <= 0):
+            raise ValueError("temperatures go with thresholds, one above 0 for each")
+        if self.thresholds and len(self.thresholds) != count:
+            raise ValueError(f"thresholds has {len(self.thresholds)} numbers for {count} exits")
+        return self
+
+
+class BlocksParams(SupervisedParams):
+    """dynamic.blocks: residual blocks are skipped where a gate that looks at their input says so."""
+
+    average: float = Field(
+        0.7, gt=0, le=1, description="the mean cost of a sample, as a share of the network's multiply-accumulates"
+    )
+    match: str = Field(
+        "*",
+        min_length=1,
+        description="shell-style pattern over the names of residual blocks; matching none is an error",
+    )
+    cost_weight: float = Field(
+        10.0, gt=0, le=1e9, description="of the loss that says how far a batch's mean cost is above `average`"
+    )
+
+    def needs(self) -> Needs:
+        """The threshold is set on the validation split, without its labels."""
+        return super().needs() | Needs.of(reads=(Need.VALIDATION_DATA,))
+
+
+BLOCKS = TechniqueSpec(
+    name="dynamic.blocks",
+    version=1,
+    summary="gated blocks: a residual block is computed for the inputs that need it, and skipped for the others",
+    params=BlocksParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    sources=(
+        "Convolutional Networks with Adaptive Inference Graphs, Veit & Belongie 2018, section 3: gates with noise, a loss of costs",
+        "SkipNet, Wang et al. 2018: blocks skipped by their input",
+    ),
+)
+
+
+class TokensParams(TechniqueParams):
+    """dynamic.tokens: the blocks of a transformer see fewer tokens the further they are."""
+
+    method: Literal["prune", "merge"] = Field(
+        "prune",
+        description="prune: the least attended tokens become one, their mean; merge: the most alike ones become their means, which needs no training",
+    )
+    keep: float | tuple[float, ...] = Field(
+        0.7,
+        description="share of its tokens that a block passes on at each place, a number or one for each place; merging keeps 0.5 at least",
+    )
+    at: Literal["spread", "every"] | tuple[str, ...] = Field(
+        "spread",
+        description="blocks behind which tokens go: spread, behind a quarter, a half and three quarters of them; every block but the last; or their names",
+    )
+    attended: Literal["auto", "class", "all"] = Field(
+        "auto",
+        description="of prune, whose attention counts: the first token's or everybody's; auto: the first token's where the network's result is read off it alone",
+    )
+    latency: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="instead of keep: the latency on the target's runtime as a share of the network's; of the schedules that keep it the one whose outputs are nearest",
+    )
+    finetune: RecoveryParams | None = Field(None, description="training of the network with its fewer tokens")
+
+    def needs(self) -> Needs:
+        """Samples tell schedules apart."""
+        samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
+        timed = Needs.of(Need.LATENCY, reads=samples) if self.latency is not None else Needs()
+        return super().needs() | timed
+
+    @model_validator(mode="after")
+    def _agree(self) -> TokensParams:
+        if self.latency is not None and "keep" in self.model_fields_set:
+            raise ValueError("give either keep or latency: one decides the other")
+        least = 0.5 if self.method == "merge" else 0.0
+        shares = self.keep if isinstance(self.keep, tuple) else (self.keep,)
+        if not shares or any(not least <= share <= 1 or share == 0 for share in shares):
+            raise ValueError(f"keep is a share between {least:g} and 1, or one for each place")
+        if isinstance(self.keep, tuple) and isinstance(self.at, tuple) and len(self.keep) != len(self.at):
+            raise ValueError(f"keep has {len(self.keep)} shares for {len(self.at)} places")
+        return self
+
+
+TOKENS = TechniqueSpec(
+    name="dynamic.tokens",
+    version=1,
+    summary="fewer tokens: those that a transformer attends to least, or that are most alike, become one on the way, so that later blocks compute less",
+    params=TokensParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    sources=(
+        "EViT, Liang et al. 2022, sections 3.2 and 3.3: attentive tokens stay, the others are fused",
+        "Token Merging, Bolya et al. 2023, section 3: bipartite soft matching, means by weight",
+    ),
+)
+
+EXITS = TechniqueSpec(
+    name="dynamic.exits",
+    version=1,
+    summary="early exits: a classifier answers behind part of its layers where it is sure, and does not compute the rest",
+    params=ExitsParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    sources=(
+        "BranchyNet, Teerapittayanon et al. 2016: heads on the way, trained together",
+        "Shallow-Deep Networks, Kaya et al. 2019, section 4: mixed pooling, exits by confidence",
+        "Guo et al. 2017, section 4.2: confidences that are as sure as they are right",
+    ),
+)

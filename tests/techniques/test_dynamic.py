@@ -1,0 +1,437 @@
+"""Early exits, gated blocks and fewer tokens: files compute what networks do, thresholds are the best there are, and pinned stages give the same again."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.digit_runs import context, digits_data
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compressctl.core.errors import NothingToCompressError, StageError, UsageError
+from compressctl.core.model import Signature, TensorSpec, TorchModel
+from compressctl.core.technique import RunContext
+from compressctl.graph.branches import decisions
+from compressctl.graph.lower import lower, parity
+from compressctl.sources.modules.early_exits import EarlyExits
+from compressctl.sources.modules.fewer_tokens import FewerTokens, _merged, _pruned
+from compressctl.sources.modules.gated_block import GatedBlock
+from compressctl.sources.networks import digits_depthwise, digits_resnet
+from compressctl.sources.structure import describe, rebuild
+from compressctl.techniques.dynamic import blocks, exits, tokens
+from compressctl.techniques.dynamic._places import places, spread
+from compressctl.techniques.dynamic._thresholds import Answers, best_within, cheapest, front, temperature
+from compressctl.techniques.dynamic.params import BlocksParams, ExitsParams, TokensParams
+
+IMAGE = Signature(
+    (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)
+)
+TEXT = Signature(
+    (TensorSpec("ids", "int64", ("batch", "tokens")), TensorSpec("attention_mask", "int64", ("batch", "tokens"))),
+    (TensorSpec("output", "float32", ("batch", 8)),),
+)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.num_heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (
+            part.reshape(*part.shape[:2], self.num_heads, -1).transpose(1, 2)
+            for part in (self.query(x), self.key(x), self.value(x))
+        )
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.out(found.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention, self.norm = Attention(width, heads), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attention(self.norm(x), mask)
+        found: Tensor = x + self.mlp(x)
+        return found
+
+
+class Reader(nn.Module):
+    """Tokens of any number, with a mask; the mean of those that count, or the first."""
+
+    def __init__(self, width: int = 8, heads: int = 2, layers: int = 4, *, first: bool = False) -> None:
+        super().__init__()
+        self.first = first
+        self.table = nn.Embedding(16, width)
+        self.layers = nn.ModuleList(Block(width, heads) for _ in range(layers))
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.table(ids)
+        mask = (attention_mask[:, None, None, :] == 0).to(x.dtype) * -1e4
+        for layer in self.layers:
+            x = layer(x, mask)
+        if self.first:
+            return x[:, 0]
+        counts = attention_mask[..., None].to(x.dtype)
+        return (x * counts).sum(1) / counts.sum(1)  # type: ignore[no-any-return]
+
+
+def image_model(make: Any = digits_resnet) -> TorchModel:
+    torch.manual_seed(0)
+    return TorchModel(make().eval(), IMAGE)
+
+
+def text_model(**how: Any) -> TorchModel:
+    torch.manual_seed(0)
+    return TorchModel(Reader(**how).eval(), TEXT)
+
+
+def on_digits(folder: Path) -> RunContext:
+    return replace(context(folder, digits_data()), task="classification")
+
+
+def texts(samples: int, length: int, real: int | None = None) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.ones(samples, length, dtype=torch.long)
+    if real is not None:
+        mask[:, real:] = 0
+    return torch.randint(0, 16, (samples, length), generator=generator), mask
+
+
+def nothing(folder: Path) -> RunContext:
+    return replace(on_digits(folder), data=None)
+
+
+# Thresholds
+
+
+@st.composite
+def answers(draw: st.DrawFn, most_exits: int = 2) -> Answers:
+    count, exits_ = draw(st.integers(2, 14)), draw(st.integers(1, most_exits))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    sure = np.round(rng.random((count, exits_)), 1)  # some are equally sure
+    right = (rng.random((count, exits_ + 1)) < 0.7).astype(float)
+    return Answers(sure, right, np.sort(rng.random(exits_ + 1)) + 0.1)
+
+
+def every(found: Answers) -> list[tuple[float, float]]:
+    """Cost and right answers of all thresholds that make a difference."""
+    levels = np.concatenate([np.arange(-0.05, 1.0, 0.1), [2.0]])
+    made = []
+    for thresholds in itertools.product(levels, repeat=found.sure.shape[1]):
+        taken = found.taken(thresholds)
+        made.append((found.cost[taken].mean(), found.right[np.arange(len(taken)), taken].mean()))
+    return made
+
+
+@settings(deadline=None, max_examples=60)
+@given(answers(most_exits=1))
+def test_the_front_of_one_exit_is_the_hull_of_all_thresholds(found: Answers) -> None:
+    points = front(found)
+    known = every(found)
+    for weight in (0.05, 0.3, 1.0, 3.0, 30.0):
+        best = min(cost / found.cost[-1] - weight * right for cost, right in known)
+        mine = min(point.cost / found.cost[-1] - weight * point.right for point in points)
+        assert mine <= best + 0.05 * weight + 1e-9
+
+
+@settings(deadline=None, max_examples=60)
+@given(answers())
+def test_points_say_what_their_thresholds_give(found: Answers) -> None:
+    points = front(found)
+    assert points[0].thresholds == (2.0,) * found.sure.shape[1]
+    for point in points:
+        taken = found.taken(point.thresholds)
+        assert point.cost == pytest.approx(found.cost[taken].mean())
+        assert point.right == pytest.approx(found.right[np.arange(len(taken)), taken].mean())
+        assert sum(point.shares) == pytest.approx(1)
+    costs = [point.cost for point in points]
+    assert costs == sorted(costs, reverse=True)
+    least = points[0].right - 0.1
+    assert cheapest(points, least).right >= least
+    within = best_within(points, 0.8 * points[0].cost)
+    assert within is None or within.cost <= 0.8 * points[0].cost
+
+
+def test_a_temperature_makes_scores_as_sure_as_they_are_right() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((4000, 5)) * 2
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([rng.choice(5, p=row) for row in chances])
+    assert temperature(3 * logits, labels) == pytest.approx(3, rel=0.1)
+
+
+# Exits
+
+
+def test_exits_answer_and_their_file_does_the_same(tmp_path: Path) -> None:
+    run = on_digits(tmp_path)
+    result = exits.apply(image_model(), ExitsParams(epochs=8, learning_rate=0.05, cost="macs", drop=2), run)
+    network = result.model.body
+    assert isinstance(network, EarlyExits)
+    assert 0 < result.facts["cost"] < 1
+    assert result.facts["right"]["early"] >= result.facts["right"]["whole"] - 2
+    proto = lower(result.model)
+    assert len(decisions(proto.body.graph)) == 2
+    assert run.data is not None
+    inputs = next(iter(run.data.split("test").batches(64))).inputs
+    assert parity(result.model, proto, inputs)["output"] < 1e-4
+
+
+def test_pinned_exits_are_the_ones_that_were_found(tmp_path: Path) -> None:
+    params = ExitsParams(epochs=2, learning_rate=0.05, cost="macs", average=0.8)
+    first = exits.apply(image_model(), params, on_digits(tmp_path))
+    assert first.pinned is not None
+    again = exits.apply(
+        image_model(), ExitsParams(**{key: value for key, value in first.pinned.items() if key != "use"}), on_digits(tmp_path)
+    )
+    inputs = torch.randn(16, 1, 8, 8)
+    with torch.no_grad():
+        # Temperatures are part of the weights where thresholds are chosen, and of the thresholds' meaning.
+        assert torch.equal(again.model.body(inputs), first.model.body(inputs))
+
+
+def test_heads_alone_leave_the_network_as_it_is(tmp_path: Path) -> None:
+    model = image_model()
+    result = exits.apply(model, ExitsParams(epochs=1, learn="heads", cost="macs", drop=0), on_digits(tmp_path))
+    before, after = model.body.state_dict(), result.model.body.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in result.model.body.parameters())
+
+
+def test_places_are_where_everything_goes_through() -> None:
+    found = places(image_model())
+    shares = [place.share for place in found]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] < 1
+    assert {place.name for place in found} >= {"block1", "block2"}
+    assert not any(".conv" in place.name for place in found)  # what runs past a block's inside is still needed behind it
+    assert [place.share for place in spread(found, 2)] == sorted(place.share for place in spread(found, 2))
+    assert places(image_model(digits_depthwise))
+
+
+def test_places_of_a_transformer_are_its_blocks() -> None:
+    assert [place.name for place in places(text_model())] == ["layers.0", "layers.1", "layers.2"]
+    assert all(place.axis == -1 for place in places(text_model()))
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        (ExitsParams(at=("block9",), epochs=1), "did you mean block"),
+        (ExitsParams(at=("block2", "block1"), epochs=1), "run in the order"),
+        (ExitsParams(average=0.01, epochs=1, cost="macs"), "at least"),
+    ],
+)
+def test_exits_that_cannot_be_are_named(params: ExitsParams, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        exits.apply(image_model(), params, on_digits(tmp_path))
+    assert words in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("task", ["regression", "embedding"])
+def test_exits_are_for_classifiers(task: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="classifiers"):
+        exits.apply(image_model(), ExitsParams(epochs=1), replace(on_digits(tmp_path), task=task))
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        {"at": ["a"], "exits": 2},
+        {"at": ["a", "a"]},
+        {"drop": 1, "average": 0.5},
+        {"thresholds": [0.5]},
+    ],
+)
+def test_params_that_contradict_each_other_are_refused(given_: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"at|drop|thresholds"):
+        ExitsParams(**given_)
+
+
+# Blocks
+
+
+def test_gates_keep_the_cost_and_their_file_does_the_same(tmp_path: Path) -> None:
+    run = on_digits(tmp_path)
+    model = image_model()
+    result = blocks.apply(model, BlocksParams(epochs=6, learning_rate=0.02, average=0.7), run)
+    assert result.facts["average"] <= 0.7 + 1e-6
+    gates = [name for name, module in result.model.body.named_modules() if isinstance(module, GatedBlock)]
+    assert gates == list(result.facts["gates"])
+    proto = lower(result.model)
+    assert len(decisions(proto.body.graph)) == len(gates)
+    assert {one.of for one in decisions(proto.body.graph)} == set(gates)
+    assert run.data is not None
+    inputs = next(iter(run.data.split("test").batches(64))).inputs
+    assert parity(result.model, proto, inputs)["output"] < 1e-4
+
+
+def test_an_open_gate_is_the_block_and_a_shut_one_its_input() -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    gated = GatedBlock.around(block, features=3).eval()
+    x = torch.randn(4, 3, 5, 5)
+    with torch.no_grad():
+        gated.threshold.fill_(-100)
+        assert torch.equal(gated(x), block(x))
+        gated.threshold.fill_(100)
+        assert torch.equal(gated(x), x)
+
+
+def test_a_cost_below_that_of_no_block_at_all_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="all its"):
+        blocks.apply(image_model(), BlocksParams(average=0.01, epochs=1), on_digits(tmp_path))
+
+
+def test_a_network_without_residual_blocks_has_none_to_skip(tmp_path: Path) -> None:
+    plain = TorchModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), IMAGE)
+    with pytest.raises(NothingToCompressError):
+        blocks.apply(plain, BlocksParams(epochs=1), on_digits(tmp_path))
+
+
+# Tokens
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from(["prune", "merge"]), st.integers(1, 3), st.integers(4, 20), st.floats(0.5, 0.95), st.booleans(), st.integers(0, 9999)
+)
+def test_every_token_is_part_of_one_that_is_the_mean_of_its_parts(
+    method: str, samples: int, count: int, share: float, first: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, count, 5, generator=generator)
+    weight = torch.ones(samples, count)
+    weight[-1, count // 2 + 1 :] = 0
+    kept = max(2, count - int(count * (1 - share)))
+    if method == "prune":
+        made, new, position, part = _pruned(x, weight, torch.rand(samples, count, generator=generator) - (weight == 0).float(), kept, first)
+    else:
+        made, new, position, part = _merged(x, weight, functional.normalize(x, dim=-1), kept, first)
+    assert made.shape == (samples, kept, 5)
+    assert torch.allclose(new.sum(1), weight.sum(1))
+    for sample, slot in itertools.product(range(samples), range(kept)):
+        parts = part[sample] == slot
+        total = weight[sample][parts].sum()
+        assert torch.isclose(total, new[sample, slot])
+        if total > 0:
+            mean = (x[sample][parts] * weight[sample][parts][:, None]).sum(0) / total
+            assert torch.allclose(made[sample, slot], mean, atol=1e-4)
+            assert weight[sample, position[sample, slot]] > 0
+    if first:
+        assert torch.equal(made[:, 0], x[:, 0])
+        assert (part[:, 1:] > 0).all()
+
+
+@pytest.mark.parametrize("method", ["prune", "merge"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_file_with_fewer_tokens_computes_what_the_network_does(method: Any, first: bool, tmp_path: Path) -> None:
+    """At other lengths than the one that it was traced with, and where tokens do not count."""
+    model = text_model(first=first)
+    result = tokens.apply(model, TokensParams(method=method, keep=0.6), nothing(tmp_path))
+    assert isinstance(result.model.body, FewerTokens)
+    assert result.facts["attended"] == (None if method == "merge" else "class" if first else "all")
+    proto = lower(result.model)
+    for length, real in ((12, None), (7, None), (19, 11)):
+        ids, mask = texts(3, length, real)
+        assert parity(result.model, proto, {"ids": ids.numpy(), "attention_mask": mask.numpy()})["output"] < 1e-4
+
+
+@pytest.mark.parametrize("method", ["prune", "merge"])
+def test_tokens_that_do_not_count_change_nothing_that_is_kept(method: Any, tmp_path: Path) -> None:
+    """What pads hold does not matter."""
+    result = tokens.apply(text_model(), TokensParams(method=method, keep=0.7), nothing(tmp_path))
+    ids, mask = texts(2, 16, 9)
+    other = ids.clone()
+    other[:, 9:] = 3
+    with torch.no_grad():
+        assert torch.allclose(result.model.body(ids, mask), result.model.body(other, mask), atol=1e-5)
+
+
+def test_all_tokens_kept_is_the_network_itself(tmp_path: Path) -> None:
+    model = text_model()
+    result = tokens.apply(model, TokensParams(keep=1.0), nothing(tmp_path))
+    ids, mask = texts(2, 11)
+    with torch.no_grad():
+        assert torch.allclose(result.model.body(ids, mask), model.body(ids, mask), atol=1e-6)
+
+
+def test_a_schedule_keeps_the_latency_that_is_asked_for(tmp_path: Path) -> None:
+    """By a clock that counts tokens; the schedule that is kept is the one that is nearest to the network."""
+
+    def clock(models: Any) -> tuple[float, ...]:
+        return tuple(_tokens_seen(model) for model in models)
+
+    run = replace(nothing(tmp_path), latency_ms=clock)
+    model = text_model(layers=6)
+    result = tokens.apply(model, TokensParams(latency=0.7), run)
+    assert _tokens_seen(result.model) <= 0.7 * _tokens_seen(model)
+    assert result.facts["latency"]["reached"] > 0.55
+    assert result.pinned is not None
+    again = tokens.apply(model, TokensParams(**{k: v for k, v in result.pinned.items() if k != "use"}), run)
+    assert _tokens_seen(again.model) == _tokens_seen(result.model)
+
+
+def _tokens_seen(model: Any) -> float:
+    body = model.body
+    seen: list[int] = []
+    handles = [
+        module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+        for module in body.modules()
+        if isinstance(module, Block)
+    ]
+    with torch.no_grad():
+        body(*texts(1, 40))
+    for handle in handles:
+        handle.remove()
+    return float(sum(seen))
+
+
+def test_a_network_without_blocks_of_tokens_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NothingToCompressError, match="blocks"):
+        tokens.apply(image_model(), TokensParams(), nothing(tmp_path))
+
+
+def test_blocks_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        tokens.apply(text_model(), TokensParams(at=("layers.9",)), nothing(tmp_path))
+    assert "layers." in str(caught.value.hint)
+
+
+def test_a_latency_that_no_schedule_keeps_is_an_error(tmp_path: Path) -> None:
+    run = replace(nothing(tmp_path), latency_ms=lambda models: (1.0,) * len(models))
+    with pytest.raises(StageError, match="no schedule"):
+        tokens.apply(text_model(), TokensParams(latency=0.5), run)
+
+
+# Files
+
+
+@pytest.mark.parametrize("which", ["exits", "blocks", "tokens"])
+def test_a_dynamic_network_is_described_and_rebuilt(which: str, tmp_path: Path) -> None:
+    if which == "tokens":
+        model = text_model()
+        made = tokens.apply(model, TokensParams(), nothing(tmp_path)).model.body
+        inputs: tuple[Tensor, ...] = texts(2, 9)
+    else:
+        model = image_model()
+        run, inputs = on_digits(tmp_path), (torch.randn(4, 1, 8, 8),)
+        result = (
+            exits.apply(model, ExitsParams(epochs=1, cost="macs"), run)
+            if which == "exits"
+            else blocks.apply(model, BlocksParams(epochs=1), run)
+        )
+        made = result.model.body
+    again = rebuild(model.body, describe(made, model.body), made.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(*inputs), made.eval()(*inputs))
