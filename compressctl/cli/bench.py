@@ -34,7 +34,7 @@ def bench(
     """Time files against the first of them: each on its own runtime in its own process, interleaved, threads pinned.
 
     All are given the same call: with --data the recipe's sample of median size, else random values. Axes that the first file
-    leaves open have the sizes of --shape, or the data's.
+    leaves open have the sizes of --shape, or the data's. Where a file has branches (If, Loop) --data give many samples in turn, and what is told is the mean over them.
 
     \b
     Examples:
@@ -43,7 +43,7 @@ def bench(
     """
     from compressctl.cli.files import exported_files, timed_samples
     from compressctl.core.target import Target
-    from compressctl.measure.latency import BenchmarkSettings, TimingPoint, compare
+    from compressctl.measure.latency import BenchmarkSettings, compare, operating_point
     from compressctl.measure.samples import in_words, parse_shapes
     from compressctl.measure.speed_words import load_words
 
@@ -51,11 +51,12 @@ def bench(
         signature = found[0][1]
         _check_inputs(files, [entry for _, entry in found])
         target = Target(found[0][0].backend, threads=threads, batch_size=_batch_of(signature, batch))
-        call = timed_samples(data, signature, parse_shapes(shape or ())).call(target.batch_size)
-        at = [TimingPoint(target, call)]
+        samples = timed_samples(data, signature, parse_shapes(shape or ()))
+        turns = _TURNS if data is not None and any(map(_has_branches, files)) else 1
+        at = operating_point(target, samples, turns=turns)
         timing = compare(
             [artifact for artifact, _ in found],
-            at,
+            [at],
             [entry for _, entry in found],
             None,
             BenchmarkSettings(seconds=seconds),
@@ -69,7 +70,9 @@ def bench(
         figures = [{"file": str(file), **vars(run)} for file, run in zip(files, runs, strict=True)]
         print(json.dumps(to_jsonable_python({"noise": timing.noise, "files": figures}), indent=1))
         return
-    print(f"{load_words(call.samples, threads)}, {in_words(call)}")
+    print(
+        f"{load_words(at.call.samples, threads)}, {in_words(at.call) if at.inputs == 1 else f'{at.inputs} samples in turn'}"
+    )
     for file, run in zip(files, runs, strict=True):
         print(f"{file}\n  {_words(run)}")
     if timing.noise.noisy:
@@ -77,6 +80,19 @@ def bench(
             f"The machine was noisy: one file's latency varied by {timing.noise.spread:.0%}, other programs took "
             f"{timing.noise.other_load:.0%} of the processors."
         )
+
+
+_TURNS = 256
+
+
+def _has_branches(file: Path) -> bool:
+    """Whether what the file computes may depend on its input."""
+    if file.suffix != ".onnx":
+        return False
+    from compressctl.graph.branches import depends_on_input
+    from compressctl.graph.model_file import parse
+
+    return depends_on_input(parse(file).model.graph)
 
 
 def _batch_of(signature: Signature, asked: int) -> int:
@@ -103,6 +119,10 @@ def _words(run: LatencyRun) -> str:
 
     latency, speed = run.latency, run.speed
     words = [f"p50 {latency.p50_ms:.3f} ms", f"p90 {latency.p90_ms:.3f} ms"]
+    if latency.inputs > 1:
+        words.insert(
+            0, f"mean {latency.mean_ms:.3f} ms ({latency.fastest_ms:.3f} to {latency.slowest_ms:.3f} by input)"
+        )
     if latency.p99_ms is not None:
         words.append(f"p99 {latency.p99_ms:.3f} ms")
     words.append(f"{latency.samples_per_second:,.0f} per second")

@@ -190,7 +190,7 @@ _NAMES = (
     "unroll", "unfold", "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
     "factorize.cp", "share.kmeans", "distill.logits", "distill.features",
     "search.supernet", "search.architecture", "replace.activations", "dynamic.exits", "dynamic.tokens",
-    "dynamic.blocks",
+    "dynamic.blocks", "dynamic.experts",
 )  # fmt: skip
 
 

@@ -59,9 +59,9 @@ def selections(graph: onnx.GraphProto) -> list[Selection]:
 
 
 def decisions(graph: onnx.GraphProto) -> list[Selection]:
-    """The selections of a graph in the order in which their decisions are made."""
+    """The selections of a graph in the order in which a sample meets them: that of the first node that each may leave out."""
     made = {name: place for place, node in enumerate(graph.node) for name in node.output}
-    return sorted(selections(graph), key=lambda one: made.get(one.decided, -1))
+    return sorted(selections(graph), key=lambda one: made[one.late[0].output[0]])
 
 
 def _only_late(graph: onnx.GraphProto, ends: list[onnx.NodeProto], kept: set[str]) -> list[onnx.NodeProto]:

@@ -49,6 +49,13 @@ def check(
         checks.append(at_most("worst_class_drop", budget.worst_class_drop, drop, words))
     if budget.speedup is not None:
         checks.append(_speedup(budget.speedup, found.speed if found else None))
+    latency = found.latency if found else None
+    if budget.p99_ms is not None:
+        checks.append(at_most("p99_ms", budget.p99_ms, latency.p99_ms if latency else None, "ms of 99 in 100 calls"))
+    if budget.slowest_ms is not None:
+        words = "ms of the input that takes longest" if latency and latency.slowest_ms else "ms of the median call"
+        taken_ms = (latency.slowest_ms or latency.p50_ms) if latency else None
+        checks.append(at_most("slowest_ms", budget.slowest_ms, taken_ms, words))
     outputs = found.fidelity.outputs if found and found.fidelity else ()
     decoded = (
         {"": found.decoded}

@@ -20,7 +20,7 @@ from compressctl.measure.results import Energy, Latency, Memory, Noise, Speedup
 from compressctl.measure.samples import Call, Samples, Size
 from compressctl.measure.served import Block, Served, threads_of
 from compressctl.measure.speed_words import speedup_of
-from compressctl.measure.turns import typical
+from compressctl.measure.turns import by_input, typical
 from compressctl.numerics.ratio import Paired, paired_ratio
 
 _RUNS_FOR_P99 = 1000
@@ -301,6 +301,7 @@ def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
     target = point.target
     milliseconds = 1e3 * np.concatenate([block.seconds for rounds in launches for block in rounds])
     is_varied = point.inputs > 1
+    ends = 1e3 * by_input([b.seconds for rounds in launches for b in rounds], point.inputs) if is_varied else None
     each = (
         1e3 * float(np.median(np.concatenate(_typical(launches, point.inputs))))
         if is_varied
@@ -320,6 +321,8 @@ def _latency(launches: list[list[Block]], point: TimingPoint) -> Latency:
         values="random" if point.call.is_random else "stretched" if point.call.is_stretched else "data",
         sample="all" if is_varied else point.call.size,
         inputs=point.inputs,
+        fastest_ms=None if ends is None else float(ends.min()),
+        slowest_ms=None if ends is None else float(ends.max()),
     )
 
 

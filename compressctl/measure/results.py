@@ -61,6 +61,11 @@ class Latency(Result):
         "percentiles are of them all (1.12)",
     )
 
+    fastest_ms: float | None = Field(None, description="where inputs took turns: the least of their medians (1.12)")
+    slowest_ms: float | None = Field(
+        None, description="the largest of them: what the dearest way through the network takes (1.12)"
+    )
+
     @property
     def typical_ms(self) -> float:
         """What one call takes: the median, and where inputs took turns the mean over them."""

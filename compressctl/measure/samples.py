@@ -79,14 +79,15 @@ class Samples:
         is_random = bool(getattr(self.dataset, "is_random", False))
         return Call(inputs, size, is_random, is_stretched, _samples(inputs, self.signature))
 
-    def calls(self, batch: int, count: int) -> tuple[Call, ...]:
-        """`count` calls of `batch` different samples, or fewer, evenly spread over the test split, in its order; over another where that is empty.
+    def calls(self, batch: int, count: int, of: SplitName = "test") -> tuple[Call, ...]:
+        """`count` calls of `batch` different samples, or fewer, evenly spread over a split, in its order; where that is empty over another than the test split.
 
         Where an open axis was asked to have a size, or samples of one call differ in shape, there is one call, as `call` gives it.
         """
         if self.dataset is None or asked_sizes(self.signature, self.shapes):
             return (self.call(batch),)
-        for name in reversed(_SPLITS):
+        others: tuple[SplitName, ...] = ("validation", "calibration", "train")
+        for name in dict.fromkeys((of, *others)):
             split = self.dataset.split(name)
             wanted = set(evenly(range(max(len(split) // batch, 1)), count))
             given = (feed for feed in feeds(split, self.signature, batch) if feed.count == batch)

@@ -15,6 +15,7 @@ from compressctl.core.errors import CompressctlError, CrashError, StageError
 from compressctl.core.target import Target
 from compressctl.measure.child_process import ChildProcess
 from compressctl.measure.quick_latency import Timing
+from compressctl.measure.turns import packed
 
 
 class SessionHost:
@@ -48,14 +49,18 @@ class SessionHost:
             raise self.located(error, artifact, target, None) from None
         return [ExecutedNode(**node) for node in answer["nodes"]]
 
-    def time_in_turn(self, sessions: Sequence[HostedSession], inputs: Sequence[Mapping[str, np.ndarray]]) -> Timing:
-        """The sessions' latencies, interleaved in the child process; see quick_latency. Raises CrashError."""
+    def time_in_turn(
+        self, sessions: Sequence[HostedSession], inputs: Sequence[Sequence[Mapping[str, np.ndarray]]]
+    ) -> Timing:
+        """The sessions' latencies, interleaved in the child process; see quick_latency. inputs: by session, one call's, or several calls', of which
+        the mean is taken. Raises CrashError."""
         numbers = [session.number() for session in sessions]
         for session, number, given in zip(sessions, numbers, inputs, strict=True):
-            session.ask({"repeat": number}, given)
+            session.ask({"repeat": number}, packed(given))
         names = " and ".join(dict.fromkeys(session.name for session in sessions))
         answer, _ = self.ask({"time": numbers}, f"timing {names}", backend=sessions[0].backend)
-        return Timing(tuple(answer["ms"]), answer["spread"])
+        each = (ms / len(given) for ms, given in zip(answer["ms"], inputs, strict=True))
+        return Timing(tuple(each), answer["spread"])
 
     @property
     def generation(self) -> int:

@@ -22,6 +22,7 @@ from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.measure.frames import answers, receive, send
 from compressctl.measure.quick_latency import time_in_turn
+from compressctl.measure.turns import unpacked
 
 
 class _Worker:
@@ -41,7 +42,8 @@ class _Worker:
         if "run" in asked:
             return {}, self._sessions[asked["run"]].run(arrays)
         if "repeat" in asked:
-            self._calls[asked["repeat"]] = self._sessions[asked["repeat"]].repeat(arrays)
+            session = self._sessions[asked["repeat"]]
+            self._calls[asked["repeat"]] = _all([session.repeat(call) for call in unpacked(arrays)])
             return {}, {}
         if "time" in asked:
             return asdict(time_in_turn([self._calls[number] for number in asked["time"]])), {}
@@ -52,6 +54,16 @@ class _Worker:
         self._calls.pop(asked["close"], None)
         give_back()
         return {}, {}
+
+
+def _all(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """One call after the other."""
+
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return calls[0] if len(calls) == 1 else run
 
 
 def _named(artifact: dict[str, Any], target: dict[str, Any]) -> tuple[Backend, Artifact, Target]:

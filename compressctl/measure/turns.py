@@ -12,6 +12,11 @@ def typical(seconds: Sequence[float] | np.ndarray, inputs: int = 1) -> float:
     return float(np.median(np.reshape(np.asarray(seconds), (-1, inputs)), axis=0).mean())
 
 
+def by_input(blocks: Sequence[Sequence[float]], inputs: int) -> np.ndarray:
+    """(inputs,): the median of each one's runs in all blocks, each of which begins with the first."""
+    return np.asarray(np.median(np.concatenate([np.reshape(block, (-1, inputs)) for block in blocks]), axis=0))
+
+
 def packed(calls: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Several calls' arrays as those of one message."""
     return {f"{place}/{name}": array for place, call in enumerate(calls) for name, array in call.items()}

@@ -19,6 +19,7 @@ from compressctl.core.model import Model, OnnxModel, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
 from compressctl.core.technique import Acceptance
+from compressctl.graph.branches import depends_on_input
 from compressctl.graph.lower import as_graph
 from compressctl.measure.budget import at_most, beside, drop_limit
 from compressctl.measure.draws import with_draws
@@ -225,6 +226,10 @@ def fidelity_facts(seen: Seen, split: str) -> dict[str, Any]:
     }
 
 
+_TURNS = 32
+"""Samples whose calls are timed one after the other."""
+
+
 def opened(model: OnnxModel, backend: Backend, target: Target, host: SessionHost) -> HostedSession:
     """A graph built for a runtime and opened in the child process; its file lives as long as the session."""
     folder = tempfile.TemporaryDirectory()
@@ -239,22 +244,26 @@ def latency_ms(
     host: SessionHost,
     cache: Cache | None = None,
 ) -> tuple[float, ...]:
-    """Medians on the target's runtime at its own batch and threads, the models in turn, on the sample that reports time.
+    """Medians on the target's runtime at its own batch and threads, the models in turn, on the sample that reports time; where what one of them computes depends on the input,
+    means over samples of the validation split.
 
     cache: where timings are kept and found; None measures.
 
     Torch models are lowered first. A model that takes other inputs than the recipe's, a layer alone, is given random ones.
     """
     graphs = [as_graph(model) for model in models]
-    call = samples.call(target.batch_size)
+    varied = any(depends_on_input(graph.body.graph) for graph in graphs)
+    calls = samples.calls(target.batch_size, _TURNS, "validation") if varied else (samples.call(target.batch_size),)
     given = [
-        call.for_model(graph.signature)
-        if call.fits(graph.signature)
-        else random_inputs(graph.signature, target.batch_size)
+        [call.for_model(graph.signature) for call in calls]
+        if calls[0].fits(graph.signature)
+        else [random_inputs(graph.signature, target.batch_size)]
         for graph in graphs
     ]
 
     def measure() -> Timing:
         return host.time_in_turn([opened(graph, backend, target, host) for graph in graphs], given)
 
-    return timed(graphs, given, target, cache if target.device == "cpu" else None, measure)
+    # A kept timing is of structures, which do not tell what inputs decide.
+    is_kept = target.device == "cpu" and not varied
+    return timed(graphs, [calls[0] for calls in given], target, cache if is_kept else None, measure)

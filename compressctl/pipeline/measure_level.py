@@ -25,7 +25,9 @@ def check_level(level: MeasureLevel, recipe: Recipe) -> None:
         return
     bundle = recipe.budget.bundle
     timed = ("memory", "first_token_ms", "tokens_per_second", "speedup")
-    limits = ["budget.speedup"] if recipe.budget.speedup is not None else []
+    limits = [
+        f"budget.{name}" for name in ("speedup", "p99_ms", "slowest_ms") if getattr(recipe.budget, name) is not None
+    ]
     limits += [f"budget.bundle.{name}" for name in timed if getattr(bundle, name, None)]
     if limits:
         raise UsageError(

@@ -211,6 +211,18 @@ class BudgetSection(FidelityLimits):
     speedup: float | None = Field(
         None, gt=0, le=1e9, description="least ratio of latency, original / compressed, same runtime"
     )
+    p99_ms: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="most milliseconds of 99 in 100 calls, of as many as a full measurement makes (1,000)",
+    )
+    slowest_ms: float | None = Field(
+        None,
+        gt=0,
+        le=1e9,
+        description="most milliseconds of the input that takes longest, where what is computed depends on the input; elsewhere of the median call",
+    )
     worst_class_drop: float | None = Field(
         None,
         ge=0,

@@ -125,6 +125,18 @@ def _speed_rows(before: Measurement, after: Measurement) -> list[Row]:
         Row(label, milliseconds(before.latency.typical_ms), milliseconds(after.latency.typical_ms), change),
         Row("latency p90", milliseconds(before.latency.p90_ms), milliseconds(after.latency.p90_ms), ""),
     ]
+    if before.latency.slowest_ms and after.latency.slowest_ms:
+        old, new = before.latency, after.latency
+        rows.append(
+            Row(
+                "latency of the fastest input", milliseconds(old.fastest_ms or 0), milliseconds(new.fastest_ms or 0), ""
+            )
+        )
+        rows.append(
+            Row(
+                "latency of the slowest input", milliseconds(old.slowest_ms or 0), milliseconds(new.slowest_ms or 0), ""
+            )
+        )
     if before.latency.p99_ms and after.latency.p99_ms:
         rows.append(Row("latency p99", milliseconds(before.latency.p99_ms), milliseconds(after.latency.p99_ms), ""))
     return rows

@@ -188,3 +188,39 @@ def test_what_is_not_timed_computes_on_as_many_threads_as_openmp_may_have(monkey
     assert serving_config(replace(_target(), threads=2))["INFERENCE_NUM_THREADS"] == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     assert "INFERENCE_NUM_THREADS" not in serving_config(replace(_target(), threads=0))
+
+
+POOLED = """
+import torch
+from torch import nn
+
+
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 16, 3, padding=1), nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.conv(x))
+        return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
+
+
+def make():
+    torch.manual_seed(0)
+    return Both()
+"""
+
+
+def test_pooled_maxima_beside_means_keep_their_values(tmp_path: Path) -> None:
+    """A classifier that reads both: OpenVINO 2026.4 rounds the maxima to whole numbers where a quantization stands behind their concatenation."""
+    from compressctl import api
+
+    (tmp_path / "net.py").write_text(POOLED)
+    (tmp_path / "recipe.yaml").write_text(
+        "recipe: compressctl/v1\nmodel: {source: python, factory: 'net.py:make', input_shape: [1, 8, 8]}\ndata: {source: digits}\n"
+        "target: {backend: openvino}\nstages:\n  - {use: quantize.static, if_slower: keep}\n"
+    )
+    report = api.apply(tmp_path / "recipe.yaml", output=tmp_path / "out", measure="untimed").report
+    fidelity = report.backends[0].compressed.fidelity
+    assert fidelity is not None
+    assert (fidelity.outputs[0].sqnr_db or 0) > 30

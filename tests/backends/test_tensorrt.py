@@ -183,6 +183,52 @@ def _custom_operator(net: Net) -> None:
     net.nodes.append(node)
 
 
+def _branch(
+    net: Net, *, late: onnx.NodeProto | None, shape: list[int | str], name: str = "late", condition: str = "x_mean"
+) -> None:
+    """The last node in a branch that is taken where the mean of the input is not above 0."""
+    end = next(node for node in net.nodes if node.output[0] == "y")
+    net.nodes.remove(end)
+    net.constant("zero", np.float32(0))
+    net.add("ReduceMean", ["x"], "x_mean", keepdims=0)
+    net.add("Greater", ["x_mean" if condition == "x_mean" else "x", "zero"], "is_early")
+    end.output[0] = "late"
+    early = helper.make_node("Identity", ["sum"], ["early"], "early")
+    outputs = [helper.make_tensor_value_info("early", TensorProto.FLOAT, ["n", 8, 8, 8])]
+    then = helper.make_graph([early], "then", [], outputs)
+    last = end if late is None else late
+    last.output[0] = name
+    nodes = [*([] if late is None else [end]), last]
+    otherwise = helper.make_graph(nodes, "else", [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)])
+    net.nodes.append(helper.make_node("If", ["is_early"], ["y"], "y", then_branch=then, else_branch=otherwise))
+
+
+def _ranks_differ(net: Net) -> None:
+    _branch(net, late=helper.make_node("ReduceMean", ["late"], [""], "mean", keepdims=0), shape=[])
+
+
+def _condition_of_many(net: Net) -> None:
+    _branch(
+        net,
+        late=helper.make_node("Identity", ["late"], [""], "same"),
+        shape=["n", 8, 8, 8],
+        name="other",
+        condition="x",
+    )
+
+
+def _branch_of_nothing(net: Net) -> None:
+    _branch(net, late=None, shape=["n", 8, 8, 8])
+    branch = next(entry.g for entry in net.nodes[-1].attribute if entry.name == "then_branch")
+    del branch.node[:]
+    branch.output[0].name = "sum"
+
+
+def _unknown_in_a_branch(net: Net) -> None:
+    unknown = helper.make_node("FusedConv", ["late"], [""], "unknown", domain="com.microsoft")
+    _branch(net, late=unknown, shape=["n", 8, 8, 8], name="other")
+
+
 def _half_quantized(net: Net) -> None:
     node = next(node for node in net.nodes if node.name == "conv2")
     node.input[1] = net.constant("w2_float", np.ones((8, 8, 3, 3), np.float32))
@@ -243,6 +289,10 @@ def _sorted(net: Net) -> None:
         ("codes-to-dq", _codes_read_directly),
         ("residual-branch", _both_branches),
         ("types-agree", _mixed_types),
+        ("branches-agree", _ranks_differ),
+        ("condition-scalar", _condition_of_many),
+        ("branch-nodes", _branch_of_nothing),
+        ("imported-operators", _unknown_in_a_branch),
     ],
 )
 def test_each_violation_is_found_by_its_own_rule(rule: str, spoil: Callable[[Net], None]) -> None:
@@ -251,6 +301,12 @@ def test_each_violation_is_found_by_its_own_rule(rule: str, spoil: Callable[[Net
     found = lint(net.model("y"))
     assert rule in {finding.rule for finding in found}, found
     assert all(finding.message and finding.node for finding in found)
+
+
+def test_branches_as_networks_that_decide_by_their_input_have_them_are_taken() -> None:
+    net = _good()
+    _branch(net, late=helper.make_node("Identity", ["late"], [""], "same"), shape=["n", 8, 8, 8], name="other")
+    assert {finding.rule for finding in lint(net.model("y"))} == set()
 
 
 def test_an_old_opset_and_a_wrong_sparse_flag_are_found() -> None:

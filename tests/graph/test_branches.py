@@ -34,7 +34,9 @@ class Random:
         for layer in range(layers):
             made = self.layer(tensor, layer)
             if layer in gated:
-                made = self.select(self.decided(tensor, f"gate{layer}", least=False), tensor, made, f"layer{layer}.{SELECTS}/Where")
+                made = self.select(
+                    self.decided(tensor, f"gate{layer}", least=False), tensor, made, f"layer{layer}.{SELECTS}/Where"
+                )
             tensor = made
             if layer in left:
                 scores = self.product(tensor, f"exit{layer}")
@@ -70,7 +72,9 @@ class Random:
 
     def decided(self, tensor: str, name: str, *, least: bool) -> str:
         if least:
-            found = self.add("ReduceMax", [self.add("Softmax", [tensor], f"{name}_p", axis=1)], f"{name}_m", axes=[1], keepdims=1)
+            found = self.add(
+                "ReduceMax", [self.add("Softmax", [tensor], f"{name}_p", axis=1)], f"{name}_m", axes=[1], keepdims=1
+            )
             return self.add("Greater", [found, "limit"], name)
         found = self.add("ReduceMean", [tensor], f"{name}_m", axes=[1], keepdims=1)
         return self.add("Less", [found, "limit"], name)
@@ -98,7 +102,12 @@ def runner(model: onnx.ModelProto) -> Callable[[np.ndarray], np.ndarray]:
 
 @settings(deadline=None)
 @given(
-    st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 3), st.integers(0, 3), st.booleans(), st.sampled_from([1, 1, 2, 5])
+    st.integers(0, 10_000),
+    st.integers(2, 6),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.booleans(),
+    st.sampled_from([1, 1, 2, 5]),
 )
 def test_branches_compute_what_the_selections_do(
     seed: int, layers: int, exits: int, gates: int, quantized: bool, batch: int

@@ -45,7 +45,7 @@ def test_a_session_answers_as_the_runtime_does(file: Artifact) -> None:
         assert np.array_equal(session.run({"x": x})["y"], x @ np.arange(6, dtype=np.float32).reshape(3, 2))
         with pytest.raises(UsageError, match="4 x 2"):
             session.run({"x": x[:, :2]})
-        first, second = host.time_in_turn([session, host.open(file, ORT)], [{"x": x}] * 2).ms
+        first, second = host.time_in_turn([session, host.open(file, ORT)], [[{"x": x}]] * 2).ms
         assert min(first, second) > 0
         assert [node.op for node in host.explain(file, ORT)] == ["MatMul"]
 

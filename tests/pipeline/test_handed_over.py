@@ -15,7 +15,7 @@ from support.shell import Shell
 pytest.importorskip("torch")
 
 from compressctl.core.cache import Cache
-from compressctl.core.errors import NothingToCompressError
+from compressctl.core.errors import NothingToCompressError, StageError
 from compressctl.core.events import Events
 from compressctl.core.model import Form, Model
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, TechniqueParams
@@ -53,6 +53,14 @@ class Attention(nn.Module):
         mixed = torch.softmax(q @ k.transpose(-2, -1) * 0.5, -1) @ v
         return x + self.out(mixed.transpose(1, 2).flatten(2))
 
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.mlp = Attention(), nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16))
+    def forward(self, x):
+        x = self.attention(x)
+        return x + self.mlp(x)
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -60,9 +68,13 @@ class Net(nn.Module):
         self.narrow = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.wide = nn.Sequential(nn.Conv2d(32, 16, 3, padding=1), nn.ReLU())
         self.block, self.attention, self.head = Block(), Attention(), nn.Linear(16, 10)
+        self.blocks = nn.ModuleList([Tokens(), Tokens()])
     def forward(self, x):
         x = self.block(self.wide(self.narrow(self.stem(x))))
-        return self.head(self.attention(x.flatten(2).transpose(1, 2)).mean(1))
+        x = self.attention(x.flatten(2).transpose(1, 2))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(1))
 
 def make():
     torch.manual_seed(0)
@@ -150,6 +162,7 @@ READS_DATA: Mapping[str, list[str]] = {
     "dynamic.exits": ["epochs: 1", "epochs: 1, cost: macs", "epochs: 1, thresholds: [0.5, 0.5]"],
     "dynamic.blocks": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
     "dynamic.tokens": [TRAINED, "latency: 0.95"],
+    "dynamic.experts": ["experts: 2, chosen: 1", f"experts: 2, chosen: 1, {TRAINED}"],
     "search.supernet": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
     "search.architecture": [
         "at_most: {macs: 0.6}",
@@ -246,6 +259,10 @@ def test_a_technique_reads_only_what_its_params_declare(use: str, params: str, t
     except NothingToCompressError:
         assert use == "unroll"  # whose clock finds nothing that is faster on this machine
         return
+    except StageError:
+        if "latency: 0.95" not in params:
+            raise
+        return  # so few tokens take no time beside the rest
     refuse_change(before, model)
     assert result.model.form is spec.gives_from(model.form)
 

@@ -57,7 +57,9 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention, self.norm = Attention(width, heads), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = x + self.attention(self.norm(x), mask)
@@ -192,7 +194,9 @@ def test_pinned_exits_are_the_ones_that_were_found(tmp_path: Path) -> None:
     first = exits.apply(image_model(), params, on_digits(tmp_path))
     assert first.pinned is not None
     again = exits.apply(
-        image_model(), ExitsParams(**{key: value for key, value in first.pinned.items() if key != "use"}), on_digits(tmp_path)
+        image_model(),
+        ExitsParams(**{key: value for key, value in first.pinned.items() if key != "use"}),
+        on_digits(tmp_path),
     )
     inputs = torch.randn(16, 1, 8, 8)
     with torch.no_grad():
@@ -214,7 +218,9 @@ def test_places_are_where_everything_goes_through() -> None:
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] < 1
     assert {place.name for place in found} >= {"block1", "block2"}
-    assert not any(".conv" in place.name for place in found)  # what runs past a block's inside is still needed behind it
+    assert not any(
+        ".conv" in place.name for place in found
+    )  # what runs past a block's inside is still needed behind it
     assert [place.share for place in spread(found, 2)] == sorted(place.share for place in spread(found, 2))
     assert places(image_model(digits_depthwise))
 
@@ -304,7 +310,12 @@ def test_a_network_without_residual_blocks_has_none_to_skip(tmp_path: Path) -> N
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.sampled_from(["prune", "merge"]), st.integers(1, 3), st.integers(4, 20), st.floats(0.5, 0.95), st.booleans(), st.integers(0, 9999)
+    st.sampled_from(["prune", "merge"]),
+    st.integers(1, 3),
+    st.integers(4, 20),
+    st.floats(0.5, 0.95),
+    st.booleans(),
+    st.integers(0, 9999),
 )
 def test_every_token_is_part_of_one_that_is_the_mean_of_its_parts(
     method: str, samples: int, count: int, share: float, first: bool, seed: int
@@ -315,7 +326,9 @@ def test_every_token_is_part_of_one_that_is_the_mean_of_its_parts(
     weight[-1, count // 2 + 1 :] = 0
     kept = max(2, count - int(count * (1 - share)))
     if method == "prune":
-        made, new, position, part = _pruned(x, weight, torch.rand(samples, count, generator=generator) - (weight == 0).float(), kept, first)
+        made, new, position, part = _pruned(
+            x, weight, torch.rand(samples, count, generator=generator) - (weight == 0).float(), kept, first
+        )
     else:
         made, new, position, part = _merged(x, weight, functional.normalize(x, dim=-1), kept, first)
     assert made.shape == (samples, kept, 5)

@@ -124,7 +124,7 @@ def _sparse(proto: onnx.ModelProto, options: TensorRtParams, target: Target) -> 
     """2:4 kernels where asked for, else where any weight holds the pattern; not on Turing."""
     if options.sparse_weights is not None:
         return options.sparse_weights
-    return target.profile != "nvidia-sm75" and bool(two_of_four(Graph.of(proto, sparse=False)))
+    return target.profile != "nvidia-sm75" and any(map(two_of_four, Graph.all(proto, sparse=False)))
 
 
 def _settings(taken: Signature, options: TensorRtParams, target: Target, sparse: bool) -> dict[str, Any]:

@@ -14,11 +14,12 @@ import onnx
 from onnx import TensorProto
 
 from compressctl.backends.dialects.tensorrt import FOUR_BIT_BLOCKS
-from compressctl.graph.index import GraphIndex, attribute, index
+from compressctl.graph.index import GraphIndex, all_graphs, attribute, places
 from compressctl.graph.opset import opset_of
 
 API, GUIDE, PARSER = "NvInfer.h, IQuantizeLayer", "TensorRT guide, Q/DQ placement", "onnx-tensorrt, operators.md"
 SCHEMES = "TensorRT guide, Quantization schemes"
+CONDITIONALS = "TensorRT guide, Working with conditionals; TensorRT issues 1731 and 4032"
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _WEIGHTED = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
 """The axis of the output channels in the weight; Gemm's is 0 when transB is set."""
@@ -64,24 +65,38 @@ class Rule:
 
 @dataclass(frozen=True)
 class Graph:
-    """types: element type by tensor, as far as shape inference knows."""
+    """The main graph, or a body in it, which is of what is in `place`. found: what the body can read. types, ranks: of elements, and the number of axes, by
+    tensor, as far as shape inference knows."""
 
     model: onnx.ModelProto
+    place: onnx.GraphProto
     found: GraphIndex
     types: dict[str, int]
+    shapes: dict[str, tuple[int | str | None, ...]]
     sparse: bool
 
     @classmethod
     def of(cls, model: onnx.ModelProto, *, sparse: bool) -> Graph:
-        typed = onnx.shape_inference.infer_shapes(model).graph
-        types = {
-            value.name: value.type.tensor_type.elem_type for value in (*typed.input, *typed.output, *typed.value_info)
-        }
-        types.update({tensor.name: tensor.data_type for tensor in typed.initializer})
-        return cls(model, index(model.graph), types, sparse)
+        return next(cls.all(model, sparse=sparse))
+
+    @classmethod
+    def all(cls, model: onnx.ModelProto, *, sparse: bool) -> Iterator[Graph]:
+        """The main graph first, then what its nodes run."""
+        types: dict[str, int] = {}
+        shapes: dict[str, tuple[int | str | None, ...]] = {}
+        for graph in all_graphs(onnx.shape_inference.infer_shapes(model).graph):
+            for value in (*graph.input, *graph.output, *graph.value_info):
+                tensor = value.type.tensor_type
+                types[value.name] = tensor.elem_type
+                if tensor.HasField("shape"):
+                    shapes[value.name] = tuple(_size(dim) for dim in tensor.shape.dim)
+            types.update({constant.name: constant.data_type for constant in graph.initializer})
+            shapes.update({constant.name: tuple(constant.dims) for constant in graph.initializer})
+        for place, found in places(model.graph):
+            yield cls(model, place, found, types, shapes, sparse)
 
     def nodes(self, *ops: str) -> Iterator[onnx.NodeProto]:
-        return (node for node in self.model.graph.node if node.op_type in ops)
+        return (node for node in self.place.node if node.op_type in ops)
 
     def has_offset(self, node: onnx.NodeProto) -> bool:
         """Whether the zero point of a Q or DQ is a constant other than zero."""
@@ -110,6 +125,10 @@ class Graph:
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         return list(self.found.consumers.get(tensor, []))
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
 def _zero_point_is_zero(graph: Graph) -> Iterator[tuple[str, str]]:
@@ -263,7 +282,7 @@ def _four_bits_are_weights(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _sparse_pattern(graph: Graph) -> Iterator[tuple[str, str]]:
-    if not graph.sparse or two_of_four(graph):
+    if not graph.sparse or any(map(two_of_four, Graph.all(graph.model, sparse=False))):
         return
     for node in graph.nodes(*_WEIGHTED):
         if weight_of(graph, node) is not None:
@@ -271,7 +290,7 @@ def _sparse_pattern(graph: Graph) -> Iterator[tuple[str, str]]:
 
 
 def _imported_operators(graph: Graph) -> Iterator[tuple[str, str]]:
-    for node in graph.model.graph.node:
+    for node in graph.place.node:
         if node.op_type in _NOT_IMPORTED or node.domain not in ("", "ai.onnx"):
             yield node.name, f"the parser does not import {node.op_type}"
 
@@ -353,6 +372,56 @@ def holds_two_of_four(values: np.ndarray) -> bool:
     return bool((np.count_nonzero(groups, axis=2) <= 2).all())
 
 
+def _branches(node: onnx.NodeProto) -> tuple[onnx.GraphProto, onnx.GraphProto] | None:
+    found = {entry.name: entry.g for entry in node.attribute if entry.type == onnx.AttributeProto.GRAPH}
+    return (found["then_branch"], found["else_branch"]) if {"then_branch", "else_branch"} <= found.keys() else None
+
+
+def _branches_agree(graph: Graph) -> Iterator[tuple[str, str]]:
+    for node in graph.nodes("If"):
+        branches = _branches(node)
+        for one, other in zip(branches[0].output, branches[1].output, strict=False) if branches else ():
+            types = [graph.types.get(name) for name in (one.name, other.name)]
+            shapes = [graph.shapes.get(name) for name in (one.name, other.name)]
+            if None not in types and types[0] != types[1]:
+                yield node.name, f"its branches give {one.name} and {other.name}, whose elements have different types"
+            elif shapes[0] is None or shapes[1] is None:
+                yield (
+                    node.name,
+                    f"how many axes {(one if shapes[0] is None else other).name} has is not known, and both branches must give as many",
+                )
+            elif len(shapes[0]) != len(shapes[1]) or any(
+                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(*shapes, strict=True)
+            ):
+                yield (
+                    node.name,
+                    f"its branches give {one.name} {_shape_words(shapes[0])} and {other.name} {_shape_words(shapes[1])}",
+                )
+            elif one.name == other.name:
+                yield node.name, f"both of its branches call their output {one.name}"
+
+
+def _shape_words(shape: tuple[int | str | None, ...]) -> str:
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+def _condition_is_scalar(graph: Graph) -> Iterator[tuple[str, str]]:
+    for node in graph.nodes("If"):
+        shape = graph.shapes.get(node.input[0])
+        if shape is not None and any(size != 1 for size in shape):
+            yield (
+                node.name,
+                f"its condition {node.input[0]} has the shape {_shape_words(shape)}: one truth value is taken",
+            )
+
+
+def _no_empty_branches(graph: Graph) -> Iterator[tuple[str, str]]:
+    for node in graph.nodes("If"):
+        for branch in _branches(node) or ():
+            if not branch.node and not branch.initializer:
+                yield node.name, "one of its branches gives a tensor of the graph around it without a node of its own"
+
+
 RULES: tuple[Rule, ...] = (
     Rule("zero-point-zero", "quantization is symmetric: zero points are zero", API, _zero_point_is_zero),
     Rule("zero-point-constant", "zero points are build-time constants", API, _zero_point_is_constant),
@@ -390,11 +459,21 @@ RULES: tuple[Rule, ...] = (
     Rule("codes-to-dq", "codes are read by DequantizeLinear alone", API, _codes_go_to_dequantize),
     Rule("opset", "the opset knows each form of quantization", PARSER, _opset),
     Rule("residual-branch", "of a residual addition only the other branch is quantized", GUIDE, _residual_branch),
+    Rule(
+        "branches-agree",
+        "both branches of If give outputs of one type and compatible shapes, under names of their own",
+        CONDITIONALS,
+        _branches_agree,
+    ),
+    Rule("condition-scalar", "the condition of If is one truth value", CONDITIONALS, _condition_is_scalar),
+    Rule("branch-nodes", "each branch of If makes its outputs itself", PARSER, _no_empty_branches),
     Rule("types-agree", "operands have one type: networks are strongly typed", GUIDE, _types_agree),
 )
 
 
 def lint(model: onnx.ModelProto, *, sparse: bool = False) -> list[Finding]:
     """Every violation, in the order of the rules. sparse: the engine will be built with SPARSE_WEIGHTS."""
-    graph = Graph.of(model, sparse=sparse)
-    return [Finding(rule.name, node, message) for rule in RULES for node, message in rule.check(graph)]
+    graphs = list(Graph.all(model, sparse=sparse))
+    return [
+        Finding(rule.name, node, message) for rule in RULES for graph in graphs for node, message in rule.check(graph)
+    ]

@@ -202,6 +202,7 @@ def _activation(make: Callable[[Mapping[str, Any]], nn.Module]) -> Callable[...,
 
 
 _ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "Relu": lambda attributes: nn.ReLU(),
     "HardSwish": lambda attributes: nn.Hardswish(),
     "Mish": lambda attributes: nn.Mish(),
     "Gelu": lambda attributes: nn.GELU(attributes.get("approximate", "none")),

@@ -107,6 +107,47 @@ BLOCKS = TechniqueSpec(
 )
 
 
+class ExpertsParams(TechniqueParams):
+    """dynamic.experts: feed-forward layers in parts, of which each input gets those that a router chooses."""
+
+    experts: int = Field(16, ge=2, le=1024, description="parts of each layer, of equally many hidden units")
+    chosen: int = Field(4, ge=1, le=1024, description="how many of them an input gets")
+    match: str = Field(
+        "*",
+        min_length=1,
+        description="shell-style pattern over the names of feed-forward layers; matching none is an error",
+    )
+    samples: int = Field(
+        4096,
+        ge=1,
+        le=2_147_483_647,
+        description="rows of inputs of a layer by which its units are grouped, and its router is fitted",
+    )
+    finetune: RecoveryParams | None = Field(None, description="training of the network with its experts")
+
+    def needs(self) -> Needs:
+        """Inputs of the layers, of whichever split has some."""
+        return super().needs() | Needs.of(reads=(Need.TRAINING_DATA, Need.CALIBRATION_DATA))
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> ExpertsParams:
+        if self.chosen >= self.experts:
+            raise ValueError(f"chosen is below experts, {self.experts}: all of them are the layer as it is")
+        return self
+
+
+EXPERTS = TechniqueSpec(
+    name="dynamic.experts",
+    version=1,
+    summary="experts: hidden units that are active together are grouped, and of each feed-forward layer only the groups that an input needs are computed",
+    params=ExpertsParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    promises_speed=True,
+    sources=("MoEfication, Zhang et al. 2022, section 3: experts by balanced clustering, routers that are fitted",),
+)
+
+
 class TokensParams(TechniqueParams):
     """dynamic.tokens: the blocks of a transformer see fewer tokens the further they are."""
 
