@@ -2,14 +2,13 @@
 
 python benchmarks/dynamic.py exits     ResNet-20 with early exits, in float and in INT8, beside the best static files
 python benchmarks/dynamic.py tokens    MiniLM on texts of 100 tokens or more, and a vision transformer of 196 tokens
-python benchmarks/dynamic.py blocks    gated blocks beside a static cut at the same average latency
 """
 
 import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("exits", "tokens", "blocks")
+PARTS = ("exits", "tokens")
 
 
 def main() -> int:

@@ -89,7 +89,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
 
     if target.backend == "tensorrt":
         emitted = tensorrt.emit(model, target)
-        write_branches(emitted)
+        write_branches(emitted, gathers=target.batch_size > 1)
         return emitted
     emitted = cpu.emit(model, target)
     at_rest = without_dynamic(model.quant, target)
@@ -109,7 +109,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         if model.quant is not None:  # what is compared with stays as it came
             write_softmax(emitted)
             write_swish(emitted)
-    write_branches(emitted)
+    write_branches(emitted, gathers=target.batch_size > 1)
     return emitted
 
 

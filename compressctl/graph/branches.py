@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -89,16 +90,17 @@ def _only_late(graph: onnx.GraphProto, ends: list[onnx.NodeProto], kept: set[str
     return found[::-1]
 
 
-def write_branches(proto: onnx.ModelProto) -> int:
+def write_branches(proto: onnx.ModelProto, *, gathers: bool = False) -> int:
     """Put what only undecided samples need into branches, in place. Returns how many selections became an `If`.
 
-    For any batch the outputs are the same as before, to the bit: the branch is taken where every sample is decided, and selects otherwise.
+    For any batch the outputs are the same as before: the branch is taken where every sample is decided, and selects otherwise. gathers: in the branch only the undecided samples are computed, where
+    every tensor that it reads is known to hold one row a sample; which is worth it where calls hold several.
     """
     graph = proto.graph
     if not any(selects(node) for node in graph.node):
         return 0
     known = deduced(skeleton_of(proto))
-    writer = _Writer(proto, known.shapes, known.types)
+    writer = _Writer(proto, known.shapes, known.types, _rows_of_samples(proto) if gathers else frozenset())
     count = 0
     while found := next(iter(selections(graph)), None):
         writer.write(graph, found)
@@ -108,9 +110,13 @@ def write_branches(proto: onnx.ModelProto) -> int:
 
 
 class _Writer:
-    def __init__(self, proto: onnx.ModelProto, shapes: dict[str, Shape], types: dict[str, int]) -> None:
+    """rows: tensors known to hold one row a sample, none where all samples are computed."""
+
+    def __init__(
+        self, proto: onnx.ModelProto, shapes: dict[str, Shape], types: dict[str, int], rows: frozenset[str]
+    ) -> None:
         self._editor = GraphEditor(proto.graph)
-        self._shapes, self._types = shapes, types
+        self._shapes, self._types, self._rows = shapes, types, rows
 
     def within(self, nodes: Iterable[onnx.NodeProto]) -> int:
         """Selections in the branches that were just written."""
@@ -130,16 +136,15 @@ class _Writer:
         results = [node.output[0] for node in selection.selects]
         decision, condition = self._condition(selection.decided)
         # The nodes of a graph stand in the order in which they run: behind all that the branch reads, before all that read its results.
-        place = max((n for n, node in enumerate(graph.node) if id(node) in moved), default=0)
-        late = _readers(graph.node[:place], set(results)) - moved
-        before = [node for node in graph.node[: place + 1] if id(node) not in moved | late]
-        behind = [node for node in graph.node[: place + 1] if id(node) in late]
+        every = list(graph.node)  # kept, or ids would be given away again
+        place = max((n for n, node in enumerate(every) if id(node) in moved), default=0)
+        late = _readers(every[:place], set(results)) - moved
         nodes = [
-            *before,
+            *(node for node in every[: place + 1] if id(node) not in moved | late),
             *decision,
             helper.make_node("If", [condition], results, name=name, then_branch=decided, else_branch=undecided),
-            *behind,
-            *graph.node[place + 1 :],
+            *(node for node in every[: place + 1] if id(node) in late),
+            *every[place + 1 :],
         ]
         kept = [copied(node) for node in nodes]
         del graph.node[:]
@@ -161,6 +166,8 @@ class _Writer:
     ) -> tuple[onnx.GraphProto, onnx.GraphProto]:
         inside = [copied(node) for node in graph.node if id(node) in moved]
         inside = self._with_own_copies(graph, inside, moved)
+        gathered = self._gathered(inside, selection, name) if self._rows else None
+        inside = inside if gathered is None else gathered
         taken: list[onnx.NodeProto] = []
         early_results, late_results = [], []
         for node in selection.selects:
@@ -199,10 +206,64 @@ class _Writer:
                 node.input[place] = made[name].output[0]
         return [*made.values(), *inside]
 
+    def _gathered(self, inside: list[onnx.NodeProto], selection: Selection, name: str) -> list[onnx.NodeProto] | None:
+        """The branch on the undecided samples' rows of what it reads, its results put back; None where it reads what may not be rows of samples."""
+        own = {output for node in inside for output in node.output}
+        ends = {node.output[0] for node in selection.selects}
+        body = [node for node in inside if node.output[0] not in ends]
+        taken = {one for node in body for one in reads(node)} - own - self._editor.stored.keys()
+        results = [node.input[2] for node in selection.selects]
+        # What rows of samples alone went into has as many of them, unless its first axis has a size of its own.
+        is_fixed = any((self._shapes.get(one) or (None,))[0] is not None for one in results)
+        if is_fixed or not {*taken, *(node.input[1] for node in selection.selects)} <= self._rows:
+            return None
+        new = self._editor.new_name
+        flat, left, rows, places = (new(f"{name}_{part}") for part in ("decided", "left", "rows", "places"))
+        minus = self._editor.constant(np.array([-1], np.int64), "branch", "all")
+        made = [
+            helper.make_node("Reshape", [selection.decided, minus], [flat], name=flat),
+            helper.make_node("Not", [flat], [left], name=left),
+            helper.make_node("NonZero", [left], [places], name=places),
+            helper.make_node("Reshape", [places, minus], [rows], name=rows),
+        ]
+        renamed: dict[str, str] = {}
+        for tensor in sorted(taken):
+            renamed[tensor] = new(f"{tensor}_left")
+            made.append(helper.make_node("Gather", [tensor, rows], [renamed[tensor]], name=renamed[tensor], axis=0))
+        for node in body:
+            rename_reads(node, renamed)
+        at = new(f"{name}_at")
+        made += [
+            *body,
+            helper.make_node(
+                "Reshape", [rows, self._editor.constant(np.array([-1, 1], np.int64), "branch", "column")], [at], name=at
+            ),
+        ]
+        for node in selection.selects:
+            put = helper.make_node("ScatterND", [node.input[1], at, node.input[2]], [node.output[0]], name=node.name)
+            made.append(put)
+        return made
+
     def _typed(self, name: str, like: str) -> onnx.ValueInfoProto:
         shape = self._shapes.get(like)
         sizes = None if shape is None else [None, *shape[1:]]
         return helper.make_tensor_value_info(name, self._types.get(like, onnx.TensorProto.FLOAT), sizes)
+
+
+def _rows_of_samples(proto: onnx.ModelProto) -> frozenset[str]:
+    """Tensors whose first axis is called as the first one of all inputs is: nothing else can stand in for it."""
+    firsts = {
+        value.type.tensor_type.shape.dim[0].dim_param for value in proto.graph.input if value.type.tensor_type.shape.dim
+    }
+    if len(firsts) != 1 or "" in firsts:
+        return frozenset()
+    inferred = onnx.shape_inference.infer_shapes(skeleton_of(proto)).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    return frozenset(
+        value.name
+        for value in values
+        if len(dims := value.type.tensor_type.shape.dim) > 1 and dims[0].dim_param in firsts
+    )
 
 
 def _readers(nodes: Iterable[onnx.NodeProto], tensors: set[str]) -> set[int]:

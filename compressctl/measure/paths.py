@@ -103,7 +103,7 @@ class _Ways:
         for one in self.found:
             numbers[one.of] += 1
             exit_ = f"exit {numbers[one.of]}" if counts[one.of] > 1 or not one.of else ""
-            self._names.append(" ".join(part for part in (one.of, exit_) if part))
+            self._names.append(" ".join(part for part in (_as_before(one.of), exit_) if part))
         selects = [{node.output[0] for node in one.selects} for one in self.found]
         self._inside = [
             {other for other, own in enumerate(selects) if other != place and own <= nodes}
@@ -145,6 +145,13 @@ class _Ways:
             gone = set[str]().union(*(nodes for nodes, value in zip(self._nodes, made, strict=True) if value))
             self._known[made] = sum(value or 0 for node, value in self._each.items() if node not in gone)
         return self._known[made]
+
+
+def _as_before(module: str) -> str:
+    """A module's name without the networks that dynamic stages put around it."""
+    while module.startswith("network."):
+        module = module.removeprefix("network.")
+    return module
 
 
 class _Metric:

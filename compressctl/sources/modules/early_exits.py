@@ -72,7 +72,8 @@ class EarlyExits(nn.Module):
     of the least sure of independent scores. probabilities: whether the network's output is probabilities, as the heads' then is. mask: the place among the inputs of a
     mask of tokens, -1 without.
 
-    In training mode it returns what the network returns. In eval mode each sample's output is that of the first head that is sure enough. Both sides are computed:
+    In training mode half of the samples get what the network says, and the others what a head says that chance chooses, so that whatever is lowered teaches all of them. In eval mode
+    each sample's output is that of the first head that is sure enough. Both sides are computed:
     an exported file computes what is needed (`graph/branches.py`).
     """
 
@@ -116,9 +117,12 @@ class EarlyExits(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         given, scores = self.every(*inputs)
-        if self.training:
-            return given
         output = final = _tensor_of(given)
+        if self.training:
+            chosen = torch.randint(2 * len(scores), (len(final), 1), device=final.device)
+            for place, score in enumerate(scores):
+                output = torch.where(chosen == place, self._as_output(score).to(final.dtype), output)
+            return _like(given, output)
         for place in reversed(range(len(self.places))):
             decided = self.sureness(scores[place]) > self.thresholds[place]
             early = self._as_output(scores[place])

@@ -189,8 +189,8 @@ def _by_head(projected: Tensor, heads: int) -> Tensor:
 
 
 def _count(tokens: int, share: float) -> int:
-    """How many of so many tokens stay; whole numbers all the way, since lengths may be open."""
-    return tokens - (tokens * round((1 - share) * 1000)) // 1000
+    """How many of so many tokens stay, two at least where there are two; whole numbers all the way, since lengths may be open."""
+    return tokens - ((tokens - 1) * round((1 - share) * 1000)) // 1000
 
 
 def rows(tokens: Tensor, index: Tensor) -> Tensor:

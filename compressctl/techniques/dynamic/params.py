@@ -157,7 +157,7 @@ class TokensParams(TechniqueParams):
     )
     keep: float | tuple[float, ...] = Field(
         0.7,
-        description="share of its tokens that a block passes on at each place, a number or one for each place; merging keeps 0.5 at least",
+        description="share of its tokens that a block passes on at each place, a number or one for each place; merging keeps 0.55 at least",
     )
     at: Literal["spread", "every"] | tuple[str, ...] = Field(
         "spread",
@@ -185,7 +185,7 @@ class TokensParams(TechniqueParams):
     def _agree(self) -> TokensParams:
         if self.latency is not None and "keep" in self.model_fields_set:
             raise ValueError("give either keep or latency: one decides the other")
-        least = 0.5 if self.method == "merge" else 0.0
+        least = 0.55 if self.method == "merge" else 0.0
         shares = self.keep if isinstance(self.keep, tuple) else (self.keep,)
         if not shares or any(not least <= share <= 1 or share == 0 for share in shares):
             raise ValueError(f"keep is a share between {least:g} and 1, or one for each place")

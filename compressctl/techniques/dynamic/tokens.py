@@ -31,7 +31,7 @@ _LOOKED_AT = 512
 """Samples that schedules are told apart on."""
 
 _HALVINGS = 6
-_LEAST = {"prune": 0.1, "merge": 0.5}
+_LEAST = {"prune": 0.1, "merge": 0.55}
 
 Schedule = tuple[float, ...]
 """By block, the share of its tokens that it passes on."""
