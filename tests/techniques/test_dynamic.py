@@ -232,6 +232,17 @@ def test_places_are_where_everything_goes_through() -> None:
     assert places(image_model(digits_depthwise))
 
 
+def test_a_place_may_be_called_by_any_module_that_gives_it(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), nn.Conv2d(4, 8, 3), nn.Flatten(), nn.Linear(128, 10)
+    )
+    model = TorchModel(network.eval(), IMAGE)
+    assert [(place.name, place.also) for place in places(model)][:1] == [("0", ("0.1",))]
+    made = exits.apply(model, ExitsParams(at=("0.1",), epochs=1, cost="macs"), on_digits(tmp_path)).model.body
+    assert isinstance(made, EarlyExits)
+    assert made.places == ["0"]
+
+
 def test_places_of_a_transformer_are_its_blocks() -> None:
     assert [place.name for place in places(text_model())] == ["layers.0", "layers.1", "layers.2"]
     assert all(place.axis == -1 for place in places(text_model()))

@@ -54,6 +54,41 @@ class PooledHead(nn.Module):
         return scores
 
 
+class ConvHead(nn.Module):
+    """Scores of maps (n, features, height, width): two convolutions, the first with a stride, then as PooledHead.
+
+    What is near the input has not seen enough of it for its pooled features to tell classes apart. Source: Teerapittayanon et al. 2016, BranchyNet, section III, whose branches hold convolutions.
+    """
+
+    def __init__(self, features: int, classes: int, width: int = 32, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        kernel = max(3, stride + 1 + stride % 2)
+        self.first = nn.Conv2d(features, width, kernel, stride, kernel // 2, bias=False)
+        self.first_norm = nn.BatchNorm2d(width)
+        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(width)
+        self.pooled = PooledHead(width, classes)
+
+    @property
+    def linear(self) -> nn.Linear:
+        return self.pooled.linear
+
+    def constructor_arguments(self) -> Mapping[str, Any]:
+        return {
+            "features": self.first.in_channels,
+            "classes": self.linear.out_features,
+            "width": self.first.out_channels,
+            "stride": self.stride,
+        }
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        features = functional.relu(self.first_norm(self.first(features)))
+        features = functional.relu(self.second_norm(self.second(features)))
+        scores: Tensor = self.pooled(features)
+        return scores
+
+
 def _largest(features: Tensor, positions: list[int]) -> Tensor:
     """As pooling where maps have a fixed size: runtimes have better kernels for it, with integers too."""
     if positions == [2, 3] and all(isinstance(size, int) for size in features.shape[2:]):
@@ -68,7 +103,7 @@ _FAR = 1e4
 class EarlyExits(nn.Module):
     """A network of one output (n, classes), with heads behind some of its modules.
 
-    places: the modules, in the order in which they run. features, axes: of each one's output. confidence: softmax, the largest probability; sigmoid, that
+    places: the modules, in the order in which they run. features, axes: of each one's output. strides: of heads with convolutions, 0 for one that only pools. width: of those convolutions. confidence: softmax, the largest probability; sigmoid, that
     of the least sure of independent scores. probabilities: whether the network's output is probabilities, as the heads' then is. mask: the place among the inputs of a
     mask of tokens, -1 without.
 
@@ -86,12 +121,18 @@ class EarlyExits(nn.Module):
         confidence: str = "softmax",
         probabilities: bool = False,
         mask: int = -1,
+        strides: Sequence[int] = (),
+        width: int = 32,
     ) -> None:
         super().__init__()
         self.places = list(places)
+        self.strides, self.width = list(strides) or [0] * len(self.places), width
         self.confidence, self.probabilities, self.mask, self.classes = confidence, probabilities, mask, classes
         self.network: nn.Module = nn.Identity()
-        self.heads = nn.ModuleList(PooledHead(f, classes, axis) for f, axis in zip(features, axes, strict=True))
+        self.heads = nn.ModuleList(
+            ConvHead(count, classes, width, stride) if stride else PooledHead(count, classes, axis)
+            for count, axis, stride in zip(features, axes, self.strides, strict=True)
+        )
         self.select_by_input = nn.ModuleList(Select() for _ in places)
         self.register_buffer("thresholds", torch.full((len(self.places),), NEVER))
         self.thresholds: Tensor
@@ -104,11 +145,13 @@ class EarlyExits(nn.Module):
         return made
 
     def constructor_arguments(self) -> Mapping[str, Any]:
-        heads = [head for head in self.heads if isinstance(head, PooledHead)]
+        heads = [head for head in self.heads if isinstance(head, PooledHead | ConvHead)]
         return {
             "places": list(self.places),
-            "features": [head.linear.in_features // 2 for head in heads],
-            "axes": [head.axis for head in heads],
+            "features": [int(head.constructor_arguments()["features"]) for head in heads],
+            "axes": [head.axis if isinstance(head, PooledHead) else 1 for head in heads],
+            "strides": list(self.strides),
+            "width": self.width,
             "classes": self.classes,
             "confidence": self.confidence,
             "probabilities": self.probabilities,

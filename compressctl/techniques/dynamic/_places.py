@@ -21,12 +21,13 @@ from compressctl.graph.torch_outputs import traced_shapes
 @dataclass(frozen=True)
 class Place:
     """name: the module. share: of the network's multiply-accumulates, what is behind one when its output is there. shape: of the output, (n, ...).
-    axis: of its channels, 1 or -1."""
+    axis: of its channels, 1 or -1. also: other modules that give the same."""
 
     name: str
     share: float
     shape: tuple[int, ...]
     axis: int
+    also: tuple[str, ...] = ()
 
     @property
     def features(self) -> int:
@@ -37,14 +38,22 @@ def places(model: TorchModel) -> list[Place]:
     """In the order in which they run, one for each state of the network; what has computed nothing yet, and its end, are none."""
     made = _outputs(model)
     found: dict[str, tuple[float, str]] = {}
+    alike: dict[str, list[str]] = {}
     for name, tensor, share in _bottlenecks(model):
+        alike.setdefault(tensor, []).extend([name] if name in made else [])
         shorter = found.get(tensor)
         if name in made and (shorter is None or name.count(".") < shorter[1].count(".")):
             found[tensor] = share, name
-    by_share: dict[float, str] = {share: name for share, name in found.values() if 0 < share < 1}
+    by_share = {share: (name, tensor) for tensor, (share, name) in found.items() if 0 < share < 1}
     return [
-        Place(name, share, tuple(made[name].shape), channel_axis(model.body, made[name].shape))
-        for share, name in by_share.items()
+        Place(
+            name,
+            share,
+            tuple(made[name].shape),
+            channel_axis(model.body, made[name].shape),
+            tuple(other for other in alike[tensor] if other != name),
+        )
+        for share, (name, tensor) in by_share.items()
     ]
 
 

@@ -16,7 +16,7 @@ from compressctl.core.model import TorchModel
 from compressctl.core.nearest import nearest
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.sources.modules.early_exits import NEVER, EarlyExits, PooledHead
+from compressctl.sources.modules.early_exits import NEVER, ConvHead, EarlyExits, PooledHead
 from compressctl.techniques.dynamic._places import Place, places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, Point, best_within, cheapest, front, temperature
 from compressctl.techniques.dynamic.params import ExitsParams
@@ -49,6 +49,8 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
         confidence="sigmoid" if classes == 1 or run.task == "multi-label" else "softmax",
         probabilities=probabilities,
         mask=_mask(model, chosen),
+        strides=[_stride(place) if params.head == "convolutions" else 0 for place in chosen],
+        width=params.head_width,
     )
     learner = replace(model, body=network, sparse=tuple(f"network.{name}" for name in model.sparse))
     facts: dict[str, Any] = {"at": {place.name: round(place.share, 4) for place in chosen}}
@@ -99,7 +101,7 @@ def _classes(model: TorchModel, run: RunContext) -> tuple[int, bool]:
 
 def _chosen(model: TorchModel, params: ExitsParams) -> list[Place]:
     candidates = places(model)
-    known = {place.name: place for place in candidates}
+    known = {name: place for place in candidates for name in (place.name, *place.also)}
     for name in params.at:
         if name not in known:
             near = nearest(name, known)
@@ -107,17 +109,26 @@ def _chosen(model: TorchModel, params: ExitsParams) -> list[Place]:
                 f"at: {name} is no module that the network can be left behind: everything behind it must read its output alone",
                 hint=f"{f'did you mean {near}? ' if near else ''}those that can be: {', '.join(known) or 'none'}",
             )
-    chosen = (
-        [place for place in candidates if place.name in params.at] if params.at else spread(candidates, params.exits)
-    )
+    chosen = [known[name] for name in params.at] if params.at else spread(candidates, params.exits)
     if not chosen:
         raise NothingToCompressError(
             "the network cannot be left on its way: behind each module something else is still needed",
             hint="early exits are for networks of layers or blocks one after the other",
         )
-    if params.at and [place.name for place in chosen] != list(params.at):
-        raise UsageError(f"at: the modules run in the order {', '.join(place.name for place in chosen)}")
+    if [candidates.index(place) for place in chosen] != sorted({candidates.index(place) for place in chosen}):
+        in_order = dict.fromkeys(place.name for place in candidates if place in chosen)
+        raise UsageError(f"at: the modules run in the order {', '.join(in_order)}")
     return chosen
+
+
+def _stride(place: Place) -> int:
+    """Of a head's first convolution, so that what it makes is about as large as a few of its kernels; 0 for what is no map."""
+    if len(place.shape) != 4 or place.axis != 1:
+        return 0
+    return int(np.clip(max(place.shape[2:]) // _MAP, 1, _LARGEST_STRIDE))
+
+
+_MAP, _LARGEST_STRIDE = 8, 8
 
 
 def _mask(model: TorchModel, chosen: Sequence[Place]) -> int:
@@ -235,7 +246,7 @@ def _calibrated(network: EarlyExits, place: int, scores: np.ndarray, wanted: np.
 
 def _cool(network: EarlyExits, place: int, heat: float) -> None:
     head = network.heads[place]
-    assert isinstance(head, PooledHead)
+    assert isinstance(head, PooledHead | ConvHead)
     with torch.no_grad():
         head.linear.weight.div_(heat)
         head.linear.bias.div_(heat)

@@ -24,6 +24,11 @@ class ExitsParams(SupervisedParams):
         "all",
         description="what is trained: the whole network with its exits, or their heads alone, so that the network stays as it is",
     )
+    head: Literal["convolutions", "pooled"] = Field(
+        "convolutions",
+        description="what stands in front of an exit's linear layer: for maps two convolutions, the first with a stride, and pooling; or pooling alone, as for tokens",
+    )
+    head_width: int = Field(32, ge=1, le=65_536, description="channels of a head's convolutions")
     exit_weight: float = Field(1.0, gt=0, le=1e9, description="of all exits' losses together, beside the network's own")
     drop: float = Field(
         0.5,
