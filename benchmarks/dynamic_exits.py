@@ -1,6 +1,6 @@
 """ResNet-20 (JPEG CIFAR) that answers early where it is sure, in float and in INT8, on both runtimes, beside the original and the best static files.
 
-    python benchmarks/dynamic_exits.py [--runs build/dynamic] [--json FILE]
+    python benchmarks/dynamic_exits.py [--file exits exits-int8 int8 pruned pruned-int8] [--runs build/dynamic] [--json FILE]
 
 COMPRESSCTL_DATA names the folder with the data (benchmarks/README.md). recipes/exits-resnet20.yaml makes the files: two heads, eight epochs with the original as teacher, thresholds on
 2,000 images of the test split, of at most 0.5 points; the other 8,000 report. Static files with ten epochs too: recipes/prune-resnet20.yaml (half of the arithmetic) in
@@ -36,12 +36,13 @@ RUNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--file", nargs="*", choices=list(RUNS), default=list(RUNS), help="exits is always among them")
     parser.add_argument("--runs", type=Path, default=ROOT / "build" / "dynamic")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     if "COMPRESSCTL_DATA" not in os.environ:
         parser.error("set COMPRESSCTL_DATA to the folder with the data; see benchmarks/README.md")
-    folders = {name: _run(name, asked.runs) for name in RUNS}
+    folders = {name: _run(name, asked.runs) for name in RUNS if name in {"exits", *asked.file}}
     images, labels = _test_images()
     found = {backend: _backend(backend, folders, images, labels) for backend in ("onnxruntime", "openvino")}
     machine = this_machine()
