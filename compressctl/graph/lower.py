@@ -118,7 +118,9 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
     import torch
 
     _require_onnxscript()
-    samples = zero_inputs(signature.inputs, _TRACED_SAMPLES)
+    # torch.export takes inner sizes of 0 and 1 as fixed too: a network that shortens what it is given says how much longer it has to be.
+    longer = max((int(getattr(part, "traced_longer", 0)) for part in module.modules()), default=0)
+    samples = zero_inputs(signature.inputs, _TRACED_SAMPLES, longer)
     try:
         with quiet(prints=True):
             program = torch.onnx.export(

@@ -25,8 +25,10 @@ class FewerTokens(nn.Module):
     mask: the place among the inputs of a mask (n, tokens), 1 where a token counts, -1 without.
 
     restores: whether behind the last block every token gets the state of the one that it became a part of, so that what reads them sees as many as before. How many stay depends on how many there are, not on their
-    values: shapes are fixed where the input's are.
+    values: shapes are fixed where the input's are. traced_longer: than usual, so that no number of tokens that go is 0 or 1 while an open length is traced.
     """
+
+    traced_longer = 48
 
     def __init__(
         self,
