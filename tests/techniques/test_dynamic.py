@@ -385,7 +385,10 @@ def test_lengths_at_which_one_token_goes_are_none_that_files_are_fixed_to(method
     proto = lower(result.model)
     for length in (5, 9, 12, 17, 40):
         # No token twice: which of two equal ones goes is nobody's to say.
-        ids, mask = torch.stack([torch.randperm(64)[:length] for _ in range(2)]), torch.ones(2, length, dtype=torch.long)
+        ids, mask = (
+            torch.stack([torch.randperm(64)[:length] for _ in range(2)]),
+            torch.ones(2, length, dtype=torch.long),
+        )
         assert parity(result.model, proto, {"ids": ids.numpy(), "attention_mask": mask.numpy()})["output"] < 1e-4
 
 

@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from compressctl.sources.modules.around import Around
 
 _FAR = 1e4
 """Beyond any score."""
 
 
-class FewerTokens(nn.Module):
+class FewerTokens(Around):
     """A network of blocks one after the other, each of which takes and gives tokens (n, tokens, width) first.
 
     blocks: the names of all blocks from the first after which tokens go, in the order in which they run. keep: by block, the share of its tokens that the next one gets; 1 keeps
@@ -48,14 +50,6 @@ class FewerTokens(nn.Module):
         self.queries, self.keys, self.heads = list(queries), list(keys), list(heads)
         self.method, self.attended, self.keeps_first, self.mask = method, attended, keeps_first, mask
         self.restores = restores
-        self.network: nn.Module = nn.Identity()
-
-    @classmethod
-    def around(cls, network: nn.Module, **arguments: Any) -> Self:
-        made = cls(**arguments)
-        made.network = network
-        made.train(network.training)
-        return made
 
     def constructor_arguments(self) -> Mapping[str, Any]:
         names = ("blocks", "keep", "queries", "keys", "heads", "method", "attended", "keeps_first", "mask", "restores")

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from compressctl.sources.modules.early_exits import Select
+from compressctl.sources.modules.select import Select
 
 _NOISE = 1e-6
 

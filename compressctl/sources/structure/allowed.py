@@ -33,12 +33,12 @@ modules: Registry[type[nn.Module]] = Registry(
         "Skip": "compressctl.sources.modules.pass_through:PassThrough",  # its name in files that were written before
         "ProjectedRecurrent": "compressctl.sources.modules.projected_recurrent:ProjectedRecurrent",
         "EarlyExits": "compressctl.sources.modules.early_exits:EarlyExits",
-        "ConvHead": "compressctl.sources.modules.early_exits:ConvHead",
+        "ConvHead": "compressctl.sources.modules.exit_heads:ConvHead",
         "Experts": "compressctl.sources.modules.experts:Experts",
         "FewerTokens": "compressctl.sources.modules.fewer_tokens:FewerTokens",
         "GatedBlock": "compressctl.sources.modules.gated_block:GatedBlock",
-        "PooledHead": "compressctl.sources.modules.early_exits:PooledHead",
-        "Select": "compressctl.sources.modules.early_exits:Select",
+        "PooledHead": "compressctl.sources.modules.exit_heads:PooledHead",
+        "Select": "compressctl.sources.modules.select:Select",
         "SplitAttention": "compressctl.sources.modules.split_attention:SplitAttention",
     },
 )

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError
-from compressctl.core.model import TorchModel
+from compressctl.core.model import Signature, TorchModel
 from compressctl.graph.torch_outputs import named_outputs
+from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
-from compressctl.techniques.prune.heads import heads_in
-
-_QUERY = ("q", "query", "q_proj", "to_q", "q_lin", "query_proj")
-_KEY = ("k", "key", "k_proj", "to_k", "k_lin", "key_proj")
-_FUSED = ("qkv", "to_qkv", "qkv_proj", "Wqkv", "query_key_value")
+from compressctl.techniques.prune.heads import APART, FUSED, heads_in
 
 
 @dataclass(frozen=True)
@@ -58,9 +53,9 @@ def transformer_blocks(model: TorchModel) -> Blocks:
             for path, module in network.get_submodule(name).named_modules()
             if isinstance(module, nn.Linear)
         ]
-        fused = next((path for path, own in inner if own in _FUSED), "")
-        queries.append(fused or next((path for path, own in inner if own in _QUERY), ""))
-        keys.append(fused or next((path for path, own in inner if own in _KEY), ""))
+        fused = next((path for path, own in inner if own in FUSED), "")
+        queries.append(fused or next((path for path, own in inner if own in APART[0]), ""))
+        keys.append(fused or next((path for path, own in inner if own in APART[1]), ""))
     heads = tuple(heads_in(network.get_submodule(name)) or 1 for name in names)
     shape = seen[names[0]]
     return Blocks(names, tuple(queries), tuple(keys), heads, shape[2], shape[1])
@@ -81,23 +76,24 @@ def _row(network: nn.Module, name: str, seen: dict[str, tuple[int, ...]]) -> tup
 
 def _tokens_by_module(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, tuple[int, ...]]:
     """The shape of what a module gives, where it runs once and gives what it takes: (n, tokens, width)."""
-    seen: dict[str, list[tuple[int, ...] | None]] = {}
-
-    def note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    found: dict[str, tuple[int, ...]] = {}
+    for name, calls in calls_of(network, inputs).items():
+        args, kwargs, output = calls[0]
         given = args[0] if args else kwargs.get("hidden_states")
         made = output[0] if isinstance(output, tuple) and output else output
-        is_tokens = (
-            isinstance(given, Tensor) and isinstance(made, Tensor) and made.ndim == 3 and made.shape == given.shape
-        )
-        seen.setdefault(name, []).append(tuple(made.shape) if is_tokens else None)
+        is_tokens = isinstance(given, Tensor) and isinstance(made, Tensor) and made.ndim == 3
+        if is_tokens and made.shape == given.shape and len(calls) == 1:
+            found[name] = tuple(made.shape)
+    return found
 
-    was_training = network.training
-    with ExitStack() as hooks, torch.no_grad():
-        for name, module in network.named_modules():
-            hooks.enter_context(module.register_forward_hook(partial(note, name), with_kwargs=True))
-        network.eval()(*inputs)
-    network.train(was_training)
-    return {name: shapes[0] for name, shapes in seen.items() if len(shapes) == 1 and shapes[0] is not None}
+
+def mask_of_tokens(signature: Signature) -> int:
+    """The place of a mask of tokens among the inputs, -1 without."""
+    names = [spec.name for spec in signature.inputs]
+    return next((names.index(name) for name in _MASKS if name in names), -1)
+
+
+_MASKS = ("attention_mask", "input_mask", "mask")
 
 
 def is_read_off_first(model: TorchModel, blocks: Blocks) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressctl.core.model import TorchModel
+from compressctl.layers.calls import Call, calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.experts import ACTIVATIONS
 
@@ -36,8 +34,8 @@ def feed_forward_layers(model: TorchModel) -> list[FeedForward]:
     """Those whose function was proven on inputs, in the order of the network."""
     network = model.body.eval()
     found = [*_in_rows(network), *_modules(network)]
-    seen = _calls(network, {one.name for one in found if not one.others}, example_inputs(model.signature))
-    proven = (one if one.others else _proven(network, one, seen.get(one.name)) for one in found)
+    seen = calls_of(network, example_inputs(model.signature))
+    proven = (one if one.others else _proven(network, one, seen.get(one.name, [])) for one in found)
     return [one for one in proven if one is not None]
 
 
@@ -88,27 +86,14 @@ def _modules(network: nn.Module) -> Iterator[FeedForward]:
             yield FeedForward(name, f"{name}.{layers[0]}", f"{name}.{layers[1]}", "")
 
 
-def _calls(network: nn.Module, names: set[str], inputs: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, Tensor]]:
-    seen: dict[str, list[tuple[Any, Any]]] = {}
-
-    def note(name: str, _: nn.Module, args: Any, output: Any) -> None:
-        seen.setdefault(name, []).append((args[0] if len(args) == 1 else None, output))
-
-    with ExitStack() as hooks, torch.no_grad():
-        for name in names:
-            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(note, name)))
-        network(*inputs)
-    calls = {name: found[0] for name, found in seen.items() if len(found) == 1}
-    return {name: call for name, call in calls.items() if all(isinstance(part, Tensor) for part in call)}
-
-
-def _proven(network: nn.Module, one: FeedForward, call: tuple[Tensor, Tensor] | None) -> FeedForward | None:
+def _proven(network: nn.Module, one: FeedForward, calls: list[Call]) -> FeedForward | None:
     """With the activation that between its two layers gives what the module gives; None where none does."""
-    if call is None:
+    if len(calls) != 1 or len(calls[0][0]) != 1 or not isinstance(calls[0][2], Tensor):
         return None
+    (given,), _, made = calls[0]
     up, down = network.get_submodule(one.up), network.get_submodule(one.down)
     with torch.no_grad():
         for name, activation in ACTIVATIONS.items():
-            if torch.allclose(down(activation(up(call[0]))), call[1], rtol=1e-4, atol=1e-5):
+            if torch.allclose(down(activation(up(given))), made, rtol=1e-4, atol=1e-5):
                 return replace(one, activation=name)
     return None

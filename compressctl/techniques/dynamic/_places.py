@@ -16,6 +16,7 @@ from compressctl.graph.lower import lower
 from compressctl.graph.macs import node_macs
 from compressctl.graph.shapes import shapes
 from compressctl.graph.torch_outputs import traced_shapes
+from compressctl.layers.calls import calls_of
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,11 @@ def spread(candidates: Sequence[Place], count: int) -> list[Place]:
 
 def _outputs(model: TorchModel) -> dict[str, Tensor]:
     """By module that runs once: its output, where that is one tensor of floats with the samples along axis 0."""
-    seen: dict[str, list[object]] = {}
-    handles = [
-        module.register_forward_hook(lambda _, __, output, name=name: seen.setdefault(name, []).append(output))
-        for name, module in model.body.named_modules()
-        if name
-    ]
-    was_training = model.body.training
-    try:
-        with torch.no_grad():
-            model.body.eval()(*_inputs(model))
-    finally:
-        model.body.train(was_training)
-        for handle in handles:
-            handle.remove()
-    found = {name: _only_tensor(made[0]) for name, made in seen.items() if len(made) == 1}
+    found = {
+        name: _only_tensor(calls[0][2])
+        for name, calls in calls_of(model.body, _inputs(model)).items()
+        if name and len(calls) == 1
+    }
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 

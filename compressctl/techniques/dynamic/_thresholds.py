@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEVER, ALWAYS = 2.0, -1.0
+from compressctl.sources.modules.early_exits import NEVER
+
+ALWAYS = -1.0
 _WEIGHTS = np.concatenate([[0.0], np.geomspace(0.02, 2_000, 140)])
 """Of a wrong answer, in units of the whole network's cost."""
 

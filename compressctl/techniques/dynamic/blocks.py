@@ -17,6 +17,7 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.gated_block import GatedBlock, opened_by
 from compressctl.techniques.dynamic._places import channel_axis
@@ -80,15 +81,7 @@ def _shares(model: TorchModel, names: Sequence[str], inputs: Sequence[Tensor]) -
 
 def _gated(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -> nn.Module:
     made = copy.deepcopy(network)
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, _: nn.Module, args: Any) -> None:
-        shapes[name] = tuple(args[0].shape)
-
-    with ExitStack() as hooks, torch.no_grad():
-        for name in names:
-            hooks.enter_context(made.get_submodule(name).register_forward_pre_hook(partial(note, name)))
-        made.eval()(*inputs)
+    shapes = {name: tuple(calls[0][0][0].shape) for name, calls in calls_of(network, inputs).items() if name in names}
     for name in names:
         owner, _, attribute = name.rpartition(".")
         axis = channel_axis(network, shapes[name])
@@ -150,8 +143,8 @@ def _set_threshold(
     learner: TorchModel, shares: dict[str, float], params: BlocksParams, run: RunContext
 ) -> dict[str, Any]:
     """The least threshold of all gates together with which the validation samples cost no more than asked for."""
-    rows = list(_rows(learner, shares, run))
-    if not rows:
+    assert run.data is not None
+    if not len(run.data.split("validation")):
         run.events.warn(
             "without a validation split the gates open as they were trained to: what samples cost is not known"
         )

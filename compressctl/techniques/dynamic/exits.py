@@ -16,7 +16,9 @@ from compressctl.core.model import TorchModel
 from compressctl.core.nearest import nearest
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.sources.modules.early_exits import NEVER, ConvHead, EarlyExits, PooledHead
+from compressctl.sources.modules.early_exits import NEVER, EarlyExits
+from compressctl.sources.modules.exit_heads import ConvHead, PooledHead
+from compressctl.techniques.dynamic._blocks import mask_of_tokens
 from compressctl.techniques.dynamic._places import Place, places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, Point, best_within, cheapest, front, temperature
 from compressctl.techniques.dynamic.params import ExitsParams
@@ -31,8 +33,6 @@ from compressctl.training.supervision.teacher_loss import Compare, comparison
 _BATCH = 256
 _SHOWN = 24
 """Points of the front in the report."""
-
-_MASKS = ("attention_mask", "input_mask", "mask")
 
 
 def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResult:
@@ -133,9 +133,8 @@ _MAP, _LARGEST_STRIDE = 8, 8
 
 def _mask(model: TorchModel, chosen: Sequence[Place]) -> int:
     """The place of a mask of tokens among the inputs, -1 without."""
-    names = [spec.name for spec in model.signature.inputs]
     is_of_tokens = all(place.axis == -1 and len(place.shape) == 3 for place in chosen)
-    return next((names.index(name) for name in _MASKS if name in names and is_of_tokens), -1)
+    return mask_of_tokens(model.signature) if is_of_tokens else -1
 
 
 def _train(learner: TorchModel, params: ExitsParams, run: RunContext) -> dict[str, Any]:

@@ -19,14 +19,13 @@ from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.fewer_tokens import FewerTokens
 from compressctl.sources.modules.split_attention import split
-from compressctl.techniques.dynamic._blocks import Blocks, is_read_off_first, transformer_blocks
+from compressctl.techniques.dynamic._blocks import Blocks, is_read_off_first, mask_of_tokens, transformer_blocks
 from compressctl.techniques.dynamic.params import TokensParams
 from compressctl.techniques.prune._losses import loss_of
 from compressctl.techniques.prune._measured_widths import clock
 from compressctl.training.lora.train import train_adaptable
 from compressctl.training.supervision.objective import objective_of
 
-_MASKS = ("attention_mask", "input_mask", "mask")
 _LOOKED_AT = 512
 """Samples that schedules are told apart on."""
 
@@ -81,8 +80,6 @@ def _around(
 ) -> nn.Module:
     """From the first block behind which tokens go."""
     start = next((place for place, share in enumerate(schedule) if share < 1), len(schedule) - 1)
-    names = [spec.name for spec in model.signature.inputs]
-    has_mask = next((name for name in _MASKS if name in names), None)
     return FewerTokens.around(
         copy.deepcopy(model.body),
         blocks=blocks.names[start:],
@@ -94,7 +91,7 @@ def _around(
         attended=attended,
         keeps_first=first or attended == "class",
         restores=not first,
-        mask=-1 if has_mask is None else names.index(has_mask),
+        mask=mask_of_tokens(model.signature),
     )
 
 

@@ -31,8 +31,8 @@ _SHARED = ("num_key_value_heads", "num_kv_heads", "n_kv_heads")
 """Attributes that count heads of keys and values, where several heads of queries share one."""
 
 _SIZE = ("head_dim", "head_size", "attention_head_size")
-_FUSED = ("qkv", "to_qkv", "in_proj", "qkv_proj", "Wqkv", "query_key_value", "c_attn")
-_APART = (
+FUSED = ("qkv", "to_qkv", "in_proj", "qkv_proj", "Wqkv", "query_key_value", "c_attn")
+APART = (
     ("q", "query", "q_proj", "to_q", "q_lin", "query_proj"),
     ("k", "key", "k_proj", "to_k", "k_lin", "key_proj"),
     ("v", "value", "v_proj", "to_v", "v_lin", "value_proj"),
@@ -147,10 +147,10 @@ def remove_heads(network: nn.Module, attentions: Sequence[Attention], found: Sco
 def _projections(module: nn.Module) -> list[str] | None:
     """Names of the module's own Linears for query, key and value: one, or three."""
     own = {name for name, child in module.named_children() if isinstance(child, nn.Linear)}
-    fused = [name for name in _FUSED if name in own]
+    fused = [name for name in FUSED if name in own]
     if fused:
         return fused[:1]
-    apart = [next((name for name in names if name in own), None) for names in _APART]
+    apart = [next((name for name in names if name in own), None) for names in APART]
     return [name for name in apart if name] if all(apart) else None
 
 
@@ -159,7 +159,7 @@ def _not_understood(module: nn.Module, projections: Sequence[str] | None) -> str
     children = dict(module.named_children())
     if projections is not None:
         return f"how many heads it has is not known: it has none of the attributes {', '.join((*_HEADS, *_SIZE))}"
-    names = {*_FUSED, *(name for names in _APART for name in names)}
+    names = {*FUSED, *(name for names in APART for name in names)}
     others = {name: type(child).__name__ for name, child in children.items() if name in names}
     kinds = sorted({kind for name, kind in others.items() if not isinstance(children[name], nn.Linear)})
     is_called_attention = "attention" in type(module).__name__.lower()
@@ -169,7 +169,7 @@ def _not_understood(module: nn.Module, projections: Sequence[str] | None) -> str
         return "it has keys and values of another width than its queries, or rows that are added to them"
     holds_attention = any("attention" in type(child).__name__.lower() for child in list(module.modules())[1:])
     if is_called_attention and not holds_attention and any(True for _ in module.parameters()):
-        return f"it has no Linear layers called {'/'.join(_APART[0])} and so on, nor one called {'/'.join(_FUSED)}"
+        return f"it has no Linear layers called {'/'.join(APART[0])} and so on, nor one called {'/'.join(FUSED)}"
     return None
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from compressctl.core.errors import NothingToCompressError, StageError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, example_inputs
 from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.prune import _costs as costs
@@ -91,7 +90,7 @@ def residual_blocks(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[list[
     A block is a module that gives back what it is given when its weights are zero; of nested ones the innermost.
     """
     network = copy.deepcopy(network).eval()
-    seen = _calls(network, inputs)
+    seen = calls_of(network, inputs)
     passing: list[str] = []
     fixed: dict[str, str] = {}
     for name, calls in seen.items():
@@ -122,19 +121,6 @@ def _runs(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
     except Exception:
         return False
     return True
-
-
-def _calls(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, list[tuple[Any, Any, Any]]]:
-    seen: dict[str, list[tuple[Any, Any, Any]]] = {}
-
-    def note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        seen.setdefault(name, []).append((args, kwargs, output))
-
-    with ExitStack() as hooks, torch.no_grad():
-        for name, module in network.named_modules():
-            hooks.enter_context(module.register_forward_hook(partial(note, name), with_kwargs=True))
-        network(*inputs)
-    return {name: seen[name] for name, _ in network.named_modules() if name in seen}
 
 
 def _gives_back(module: nn.Module, args: Any, kwargs: Any) -> bool:
