@@ -20,6 +20,7 @@ from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, raised
 from compressctl.graph.plain_products import as_plain_products
 from compressctl.graph.schema import without_defaults
 from compressctl.graph.session import open_graph, quiet_options
+from compressctl.graph.shortcuts import shortcuts_as_convolutions
 from compressctl.graph.tensors import copy_of, move_to_files
 
 
@@ -27,7 +28,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function with fewer nodes, every node named, every constant an initializer; the input is not changed.
 
     ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
-    becomes the pooling that has an integer kernel. Weights that are stored as integers stay integers, behind a
+    becomes the pooling that has an integer kernel, and a shortcut without weights the convolution that has one. Weights that are stored as integers stay integers, behind a
     DequantizeLinear. Products with constant weights are plain ones (see `plain_products`). The graph is canonical, computes in float32, and is in an opset from OLDEST_QUANTIZED_OPSET on where it
     can be converted. Raises StageError when ONNX Runtime cannot load the graph, OSError or MachineError when the machine stops it.
     """
@@ -35,6 +36,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     # Folding writes what branches share into each of them.
     folded = onnx.shape_inference.infer_shapes(without_defaults(canonical(_fold(model))))
     _mean_to_pool(folded.graph)
+    shortcuts_as_convolutions(folded.graph, _channels(folded.graph))
     return folded
 
 
@@ -87,6 +89,16 @@ def _is_spatial_mean(node: onnx.NodeProto, looked_up: GraphIndex, graph: onnx.Gr
     if axes is None or _rank(graph, node.input[0]) != 4:
         return False
     return sorted(int(axis) % 4 for axis in np.atleast_1d(np.asarray(axes))) == [2, 3]
+
+
+def _channels(graph: onnx.GraphProto) -> dict[str, int]:
+    """Of maps (n, channels, height, width) of numbers in float32, where they are known."""
+    found = {}
+    for info in (*graph.value_info, *graph.input, *graph.output):
+        kind = info.type.tensor_type
+        if kind.elem_type == onnx.TensorProto.FLOAT and len(kind.shape.dim) == 4 and kind.shape.dim[1].dim_value:
+            found[info.name] = int(kind.shape.dim[1].dim_value)
+    return found
 
 
 def _rank(graph: onnx.GraphProto, tensor: str) -> int | None:
