@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from compressctl import __version__
-from compressctl.backends.releases import ir_version, newest_opset, reads_blocks, refuse_newer
+from compressctl.backends.releases import ir_version, newest_opset, reads_blocks, reads_experts, refuse_newer
 from compressctl.core.errors import StageError, first_line
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
@@ -81,6 +81,7 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
     from compressctl.backends.dialects import cpu, tensorrt
     from compressctl.backends.dialects.at_load import write_at_load
     from compressctl.backends.dialects.dynamic import without_dynamic, write_dynamic
+    from compressctl.backends.dialects.experts import write_experts
     from compressctl.backends.dialects.lookup import share_dequantized, share_packed, share_turned, write_lookups
     from compressctl.backends.dialects.softmax import write_softmax
     from compressctl.backends.dialects.swish import write_swish
@@ -109,6 +110,8 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         if model.quant is not None:  # what is compared with stays as it came
             write_softmax(emitted)
             write_swish(emitted)
+    if reads_experts(target):
+        write_experts(emitted)
     write_branches(emitted, gathers=target.batch_size > 1)
     return emitted
 

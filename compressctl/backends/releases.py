@@ -41,10 +41,13 @@ _PRODUCTS: dict[int, Release] = {4: (1, 17), 8: (1, 23), 2: (1, 24)}
 _LOOKUPS: dict[int, Release] = {8: (1, 23), 4: (1, 27), 2: (1, 27)}
 """GatherBlockQuantized by bits, in bytes as they are written here. 1.23 to 1.26 misread zero points of 4 bits in one block."""
 
+_EXPERTS: Release = (1, 23)
+"""MoE on the processor; the operator itself is older."""
+
 _OPERATORS: dict[Release, tuple[str, ...]] = {
     (1, 18): ("GemmaRotaryEmbedding", "QMoE", "SparseAttention"),
     (1, 20): ("GatherBlockQuantized",),
-    (1, 23): ("PagedAttention",),
+    _EXPERTS: ("MoE", "PagedAttention"),
     (1, 25): ("CausalConvWithState", "LinearAttention"),
     (1, 27): ("MatMulNBitsMlp", "MatMulNBitsQkv"),
     (1, 30): (
@@ -76,6 +79,11 @@ def reads_packed_product(bits: int, target: Target) -> bool:
 def reads_packed_table(bits: int, target: Target) -> bool:
     """Whether GatherBlockQuantized of so many bits can be written."""
     return _serves(target, _LOOKUPS[bits])
+
+
+def reads_experts(target: Target) -> bool:
+    """Whether MoE can be written."""
+    return target.backend == "onnxruntime" and target.device == "cpu" and _serves(target, _EXPERTS)
 
 
 def refusal(target: Target, weights: ProductWeights | None = None) -> tuple[str, str] | None:

@@ -95,6 +95,15 @@ def _packed_matrix_product(node: onnx.NodeProto, known: _Known) -> int | None:
     return _times(product(_input_shape(node, 0, known)), columns if isinstance(columns, int) else None)
 
 
+def _experts(node: onnx.NodeProto, known: _Known) -> int | None:
+    """MoE: each row of the input meets k of the experts, both of their weights (experts, outputs, inputs)."""
+    rows, chosen = _input_shape(node, 0, known), attribute(node, "k", 1)
+    sizes = [product((_input_shape(node, place, known) or (None,))[1:]) for place in (2, 4)]
+    if rows is None or not isinstance(chosen, int):
+        return None
+    return _times(_times(product(rows[:-1]), chosen), _plus(*sizes))
+
+
 def _recurrent(node: onnx.NodeProto, known: _Known) -> int | None:
     """steps x batch x (elements of W + elements of R): each step multiplies input and state with every weight once.
 
@@ -239,6 +248,7 @@ _COUNTERS: Mapping[str, _Count] = {
     "DynamicQuantizeMatMul": _matrix_product(1),
     "QLinearMatMul": _matrix_product(3),
     "MatMulNBits": _packed_matrix_product,
+    "MoE": _experts,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from support.digit_runs import context, digits_data
 from torch import Tensor, nn
 
+from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Signature, TensorSpec, TorchModel
+from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.lower import lower, parity
 from compressctl.sources.modules.experts import ACTIVATIONS, Experts
@@ -71,7 +74,7 @@ def on_digits(folder: Path) -> RunContext:
 
 def test_feed_forward_layers_are_proven() -> None:
     found = {one.name: one.activation for one in feed_forward_layers(made())}
-    assert found == {"mlp": "gelu", "head.0": "relu"}
+    assert found == {"mlp": "gelu", "odd.fc1": "gelu", "head.0": "relu"}
 
 
 @settings(deadline=None, max_examples=20)
@@ -110,7 +113,7 @@ def test_units_that_are_active_together_are_together() -> None:
 def test_a_file_with_experts_computes_what_the_network_does(tmp_path: Path) -> None:
     run = on_digits(tmp_path)
     result = experts.apply(made(), ExpertsParams(experts=4, chosen=2), run)
-    assert set(result.facts["layers"]) == {"mlp", "head.0"}
+    assert set(result.facts["layers"]) == {"mlp", "odd.fc1", "head.0"}
     proto = lower(result.model)
     assert {"TopK", "Gather"} <= {node.op_type for node in proto.body.graph.node}
     assert run.data is not None
@@ -158,3 +161,67 @@ def test_a_network_without_feed_forward_layers_is_refused(tmp_path: Path) -> Non
 def test_as_many_chosen_as_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="chosen"):
         ExpertsParams(experts=4, chosen=4)
+
+
+def test_training_teaches_the_router() -> None:
+    torch.manual_seed(0)
+    layer = Experts(6, 6, 4, 2, 3)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    layer.train()(torch.randn(32, 6)).square().mean().backward()
+    assert layer.router.weight.grad is not None
+    assert bool(layer.router.weight.grad.abs().sum() > 0)
+    x = torch.randn(9, 6)
+    with torch.no_grad():
+        trained = layer(x)
+        assert torch.allclose(layer.eval()(x), trained, atol=1e-5)
+
+
+class Apart(nn.Module):
+    """As BERT: the activation is a module between two layers of different modules. leaks: what stands between is read again."""
+
+    def __init__(self, *, leaks: bool) -> None:
+        super().__init__()
+        self.leaks = leaks
+        self.up, self.act = nn.Sequential(nn.Linear(64, 40)), nn.GELU(approximate="tanh")
+        self.out = nn.ModuleDict({"dense": nn.Linear(40, 64), "drop": nn.Dropout(0.1)})
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        hidden = self.act(self.up(x))
+        x = x + self.out["drop"](self.out["dense"](hidden)) + (hidden.mean() if self.leaks else 0)
+        found: Tensor = self.head(x)
+        return found
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_layers_in_different_modules_are_found_where_nothing_reads_what_stands_between(leaks: bool) -> None:
+    torch.manual_seed(0)
+    found = feed_forward_layers(TorchModel(Apart(leaks=leaks).eval(), IMAGE))
+    expected = [("up.0", "gelu_tanh", ("act", "out.dense"))]
+    assert [(one.name, one.activation, one.others) for one in found] == ([] if leaks else expected)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize("outputs", [12, 7])
+def test_onnx_runtime_computes_experts_with_its_own_operator(activation: str, outputs: int) -> None:
+    torch.manual_seed(0)
+    layer = Experts(12, outputs, 6, 2, 4, activation)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    network = nn.Sequential(nn.Linear(64, 12), layer)
+    signature = replace(IMAGE, inputs=(TensorSpec("input", "float32", ("batch", 64)),))
+    signature = replace(signature, outputs=(TensorSpec("output", "float32", ("batch", outputs)),))
+    lowered = lower(TorchModel(network.eval(), signature))
+    x = np.random.default_rng(0).standard_normal((9, 64)).astype(np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(x)).numpy()
+    for release, has_operator in ((None, True), ((1, 22), False)):
+        proto = to_onnx(lowered, Target("onnxruntime", oldest_onnxruntime=release))
+        operators = [node.op_type for node in proto.graph.node]
+        # It knows no layers of other than their inputs' width, and as gelu the approximation by tanh alone.
+        assert ("MoE" in operators) == (has_operator and outputs == 12 and activation != "silu")
+        assert ("Gather" in operators) == ("MoE" not in operators)
+        (found,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"input": x})
+        np.testing.assert_allclose(found, wanted, atol=5e-3 if activation == "gelu" else 1e-5)

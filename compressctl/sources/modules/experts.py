@@ -51,8 +51,9 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        best = self.router(rows).topk(self.chosen, dim=-1).indices
-        made = self._looked_up(rows, best) if torch.compiler.is_exporting() else self._masked(rows, best)
+        scores = self.router(rows)
+        best = scores.topk(self.chosen, dim=-1).indices
+        made = self._looked_up(rows, best) if torch.compiler.is_exporting() else self._masked(rows, best, scores)
         return made.reshape(*x.shape[:-1], made.shape[-1])
 
     def _looked_up(self, rows: Tensor, best: Tensor) -> Tensor:
@@ -67,11 +68,23 @@ class Experts(nn.Module):
         made: Tensor = parts.reshape(-1, self.chosen, parts.shape[-1]).sum(1) + (self.down_bias + self.usual.sum(0))
         return made
 
-    def _masked(self, rows: Tensor, best: Tensor) -> Tensor:
+    def _masked(self, rows: Tensor, best: Tensor, scores: Tensor | None = None) -> Tensor:
+        """scores: the router's, for gradients."""
         experts, size, features = self.up.shape
         hidden = functional.linear(rows, self.up.reshape(-1, features), self.up_bias.reshape(-1))
         hidden = ACTIVATIONS[self.activation](hidden).reshape(-1, experts, size)
         mask = torch.zeros(len(rows), experts, dtype=hidden.dtype, device=rows.device).scatter(1, best, 1.0)
+        mask = mask if scores is None else mask + _slope(scores)
         kept = (hidden * mask.unsqueeze(-1)).reshape(len(rows), -1)
         whole = functional.linear(kept, self.down.permute(1, 0, 2).reshape(self.down.shape[1], -1), self.down_bias)
         return whole + (1 - mask) @ self.usual
+
+
+def _slope(scores: Tensor) -> Tensor:
+    """Zeros with the gradient of how likely each expert is, so that a router learns which experts make the loss smaller: a choice has none.
+
+    Source: Bengio et al. 2013, Estimating or Propagating Gradients Through Stochastic Neurons, section 3.1, the straight-through estimator.
+    """
+    spread = scores.detach().std(-1, keepdim=True).clamp(min=1e-6)
+    likely = torch.sigmoid((scores - scores.detach().mean(-1, keepdim=True)) / spread)
+    return likely - likely.detach()

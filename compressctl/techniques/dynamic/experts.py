@@ -19,9 +19,8 @@ from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.sources.modules.experts import ACTIVATIONS, Experts
-from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.dynamic._clusters import balanced_clusters
-from compressctl.techniques.dynamic._feed_forward import FeedForward, feed_forward_layers
+from compressctl.techniques.dynamic._feed_forward import FeedForward, feed_forward_layers, put
 from compressctl.techniques.dynamic.params import ExpertsParams
 from compressctl.training.data import tensor_batches
 from compressctl.training.lora.train import train_adaptable
@@ -38,7 +37,7 @@ def apply(model: TorchModel, params: ExpertsParams, run: RunContext) -> StageRes
     if not known:
         raise NothingToCompressError(
             "the network has no feed-forward layers that are recognised",
-            hint="those are Linear, an activation, Linear, one after the other in an nn.Sequential or alone in a module of their own",
+            hint="those are Linear, an activation, Linear: in an nn.Sequential, alone in a module of their own, or with the activation as a module between them",
         )
     names = matching(params.match, list(known), lambda name: (name,), key="match", what="feed-forward layer")
     network = copy.deepcopy(model.body).eval()
@@ -52,7 +51,7 @@ def apply(model: TorchModel, params: ExpertsParams, run: RunContext) -> StageRes
             left[name] = f"its {layer.up.out_features} hidden units do not make {params.experts} groups of one size"
             continue
         built, made[name] = _built(layer, rows[name], params, run.seed)
-        _put(network, known[name], built)
+        put(network, known[name], built)
     if not made:
         raise UsageError(
             f"no layer can be divided: {next(iter(left.values()))}", hint="set experts to a number that divides them"
@@ -159,9 +158,3 @@ def _fit(made: Experts, rows: Tensor, parts: Tensor) -> dict[str, Any]:
             made.usual[expert] = parts[left_out, expert].mean(0)
     kept = wanted.gather(1, best).sum() / wanted.gather(1, ideal).sum()
     return {"of_what_the_best_choice_keeps": round(float(kept), 4)}
-
-
-def _put(network: nn.Module, one: FeedForward, experts: Experts) -> None:
-    for place, module in [(one.name, experts), *((other, PassThrough()) for other in one.others)]:
-        owner, _, attribute = place.rpartition(".")
-        setattr(network.get_submodule(owner), attribute, module)

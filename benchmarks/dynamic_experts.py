@@ -1,0 +1,18 @@
+"""A wide perceptron on MNIST, all of it feed-forward layers, of whose hidden units a quarter is computed, on both runtimes.
+
+    python benchmarks/dynamic_experts.py [--file experts ...] [--runs build/dynamic_experts] [--json FILE]
+
+COMPRESSCTL_DATA names the folder with the data (benchmarks/README.md); train_mlp.py writes the network's weights. recipes/experts-mlp.yaml makes the file. Beside it: the same experts without training,
+and a quarter of the hidden units for everybody (prune.channels) with the same ten epochs. Times are of an independent loop (dynamic_loop.py) over all 10,000 test images.
+"""
+
+from dynamic_files import Runs, side_by_side
+
+RUNS: Runs = {
+    "experts": ("experts-mlp.yaml", ()),
+    "untrained": ("experts-mlp.yaml", ("--unset", "stages.experts.finetune")),
+}
+
+if __name__ == "__main__":
+    assert __doc__
+    side_by_side(__doc__, RUNS, "dynamic_experts")
