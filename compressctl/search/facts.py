@@ -14,6 +14,7 @@ from compressctl.core.data import SplitName
 from compressctl.core.events import Listener
 from compressctl.core.model import OnnxModel, TorchModel
 from compressctl.core.tasks import TASKS
+from compressctl.graph.index import all_nodes
 from compressctl.graph.summary import Summary, summarize
 from compressctl.measure.score import predict_all
 from compressctl.pipeline.evaluator import opened as session_of
@@ -35,6 +36,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "recurrent": ("LSTM", "GRU", "RNN"),
     "embeddings": ("Gather",),
 }
+_ATTENDS = ("Softmax", "Attention", "MultiHeadAttention")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Facts:
     words.
 
     samples: by split; empty without data. metric: its name where labels and a metric score files, with the unit of a drop; heads:
-    several of them do. decodes: whether results are read off outputs and compared. decided: outputs that look like scores of
+    several of them do. attends: softmaxes and attentions of the graph. decodes: whether results are read off outputs and compared. decided: outputs that look like scores of
     classes, whose decisions can be compared. original_bytes: of the float file as the target's runtime takes it. margins: where outputs judge, by
     output how far each of the original's decisions is from being another one, on all samples but those of the test split; see margins.py. known: where a
     network can be trained, that the original was trained on the samples that choose; None where it does not look so.
@@ -55,6 +57,7 @@ class Facts:
     original_bytes: int
     operators: Mapping[str, str] = field(default_factory=dict)
     quantized: tuple[str, ...] = ()
+    attends: int = 0
     samples: Mapping[str, int] = field(default_factory=dict)
     is_random: bool = False
     has_labels: bool = False
@@ -151,6 +154,7 @@ def facts_of(executor: Executor) -> Facts:
         original_bytes=size,
         operators={layer.name: layer.op for layer in summary.layers},
         quantized=tuple(map(str, summary.quantized)),
+        attends=sum(node.op_type in _ATTENDS for node in all_nodes(original.body.graph)),
         task=recipe.task,
         has_heads=bool(recipe.heads),
         decodes=recipe.decode is not None or TASKS[recipe.task].decoder is not None,

@@ -14,7 +14,7 @@ from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
 from compressctl.pipeline.event_listeners import TimeLimit
 from compressctl.pipeline.measure_level import MeasureLevel
-from compressctl.search import front, narrow, recipes, words
+from compressctl.search import by_input, front, narrow, recipes, words
 from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.clock import Clock
 from compressctl.search.costs import Costs, read_costs
@@ -151,7 +151,7 @@ class _Running:
         facts, goal = self.bench.facts, self.request.goal
         self.limit_bytes = goal.limit_bytes(facts.original_bytes)
         self.tree = Tree([])
-        self._offer(untrained(facts, goal))
+        self._offer([*untrained(facts, goal), *by_input.fewer_tokens(facts)])
         self.trainings = Trainings(self.request, self.bench, self.limit_bytes, self.clock, self.listeners, self.tell)
         self.can_train = facts.can_train and not facts.quantized
         if self.can_train and self.costs is not None and goal.speedup is not None:

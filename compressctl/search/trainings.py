@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from compressctl.core.errors import MissingDependencyError, UsageError
 from compressctl.core.events import Listener
-from compressctl.search import fit, narrow
+from compressctl.search import by_input, fit, narrow
 from compressctl.search.choose import is_sure
 from compressctl.search.clock import Clock
 from compressctl.search.document import Point
@@ -48,9 +48,10 @@ class Trainings:
     _tuner: Tuner | None = None
 
     def offered(self, points: Mapping[str, Point], tables: Tables | None, build: _Build) -> Iterator[Candidate]:
-        """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths. points: by candidate.
+        """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths; and the whole one with exits. points: by candidate.
         tables: of the graph's layers, where they were measured. build: one that is cut and not trained, as in `fit.fit`."""
         goal, facts, training = self.request.goal, self.bench.facts, self.request.training
+        yield from by_input.early_exits(facts, goal, training, points)
         if not goal.asks_for_gain or any(self._holds(point) for point in points.values()):
             yield from narrow.on_a_scale(facts, goal, training)
             return

@@ -1,0 +1,78 @@
+"""Candidates that compute what the input needs: fewer tokens in transformers, classifiers that answer early where they are sure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from compressctl.search.document import Point
+from compressctl.search.facts import Facts
+from compressctl.search.narrow import LEARNING_RATE, brief_of, epochs_of
+from compressctl.search.request import Goal
+from compressctl.search.space import After, Candidate, Stage, static
+
+FEWER_TOKENS, EARLY_EXITS = "fewer tokens", "early exits"
+
+_KEPT = (80, 60, 40)
+"""Per cent of their tokens that blocks pass on, at each of three places."""
+
+_MOST_GAINED = 1.4
+"""Times as fast as without exits, at most: what an image costs that leaves nowhere, and heads, stay."""
+
+
+def fewer_tokens(facts: Facts) -> Iterator[Candidate]:
+    """Without training, each followed by a harder one where it loses little."""
+    if not facts.is_torch or not facts.can_calibrate or facts.quantized or facts.attends < 2:
+        return
+    for place, percent in enumerate(_KEPT):
+        before = (After(f"tokens{_KEPT[place - 1]}", "near"),) if place else ()
+        yield Candidate(
+            f"tokens{percent}",
+            FEWER_TOKENS,
+            f"{percent} % of the tokens behind a quarter, a half and three quarters of the blocks, then 8 bits, activations as they come",
+            "searched",
+            (
+                {"id": "tokens", "use": "dynamic.tokens", "keep": percent / 100, "if_slower": "keep"},
+                {"id": "int8", "use": "quantize.dynamic", "if_slower": "keep"},
+            ),
+            weight=1.5,
+            after=(*((After("dynamic", "near"),) if facts.share("products") > 0.3 else ()), *before),
+        )
+
+
+def early_exits(
+    facts: Facts, goal: Goal, training: Mapping[str, Any], points: Mapping[str, Point]
+) -> Iterator[Candidate]:
+    """The whole network with exits, trained briefly first. None where they could not bring what is asked. points: what was measured so far."""
+    known = points.get("int8") or points.get("dynamic")
+    if facts.task != "classification" or known is None or known.figures is None or known.figures.speed is None:
+        return
+    if goal.speedup is not None and goal.speedup > _MOST_GAINED * known.figures.speed.ratio:
+        return
+    rounding: Stage = (
+        static() if known.name == "int8" else {"id": "int8", "use": "quantize.dynamic", "if_slower": "keep"}
+    )
+    epochs = epochs_of(facts, training)
+    for name, count, after in (
+        ("exits-brief", brief_of(epochs), ()),
+        ("exits", epochs, (After("exits-brief", "near"),)),
+    ):
+        stage = {
+            "id": "exits",
+            "use": "dynamic.exits",
+            "teacher": "original",
+            "learning_rate": LEARNING_RATE,
+            **training,
+            "epochs": count,
+            "drop": 0.75 * goal.drop,
+            "if_slower": "keep",
+        }
+        yield Candidate(
+            name,
+            EARLY_EXITS,
+            f"the whole network with two exits for what is sure, {count} epochs with the original as teacher, then 8 bits",
+            "trained",
+            (stage, rounding),
+            weight=1.7 * count,
+            after=after,
+        )
