@@ -132,9 +132,11 @@ class _Writer:
     def write(self, graph: onnx.GraphProto, selection: Selection) -> None:
         moved = {id(node) for node in (*selection.late, *selection.selects)}
         name = self._editor.new_name(selection.selects[0].name.removesuffix("/Where") + "/If")
-        decided, undecided = self._branches(graph, selection, moved, name)
+        decision, condition = self._condition(graph, selection)
+        decider = None if selection.decided in decision[0].input else _decider(graph, selection)
+        decided, undecided = self._branches(graph, selection, moved, name, decider)
+        moved |= {id(decider)}
         results = [node.output[0] for node in selection.selects]
-        decision, condition = self._condition(selection.decided)
         # The nodes of a graph stand in the order in which they run: behind all that the branch reads, before all that read its results.
         every = list(graph.node)  # kept, or ids would be given away again
         place = max((n for n, node in enumerate(every) if id(node) in moved), default=0)
@@ -150,11 +152,19 @@ class _Writer:
         del graph.node[:]
         graph.node.extend(kept)
 
-    def _condition(self, decided: str) -> tuple[list[onnx.NodeProto], str]:
-        """Whether every sample is decided, as the one truth value that an If takes."""
-        as_number, least, all_decided = (
-            self._editor.new_name(f"{decided}_{part}") for part in ("number", "least", "all")
-        )
+    def _condition(self, graph: onnx.GraphProto, selection: Selection) -> tuple[list[onnx.NodeProto], str]:
+        """Whether every sample is decided, as the one truth value that an If takes: by the sample that is nearest to not being so where all are held against one bound."""
+        decided = selection.decided
+        least, all_decided = (self._editor.new_name(f"{decided}_{part}") for part in ("least", "all"))
+        decider = _decider(graph, selection)
+        bound = self._editor.array(decider.input[1]) if decider is not None and decider.op_type in _NEAREST else None
+        if decider is not None and bound is not None and bound.size == 1:
+            one = self._editor.constant(bound.reshape(()), decider.input[1], "bound")
+            return [
+                helper.make_node(_NEAREST[decider.op_type], [decider.input[0]], [least], keepdims=0, name=least),
+                helper.make_node(decider.op_type, [least, one], [all_decided], name=all_decided),
+            ], all_decided
+        as_number = self._editor.new_name(f"{decided}_number")
         return [
             helper.make_node("Cast", [decided], [as_number], to=onnx.TensorProto.FLOAT, name=as_number),
             helper.make_node("ReduceMin", [as_number], [least], keepdims=0, name=least),
@@ -162,12 +172,13 @@ class _Writer:
         ], all_decided
 
     def _branches(
-        self, graph: onnx.GraphProto, selection: Selection, moved: set[int], name: str
+        self, graph: onnx.GraphProto, selection: Selection, moved: set[int], name: str, decider: onnx.NodeProto | None
     ) -> tuple[onnx.GraphProto, onnx.GraphProto]:
+        """decider: what makes the decisions by sample, where the branch for the undecided alone reads them."""
         inside = [copied(node) for node in graph.node if id(node) in moved]
         inside = self._with_own_copies(graph, inside, moved)
         gathered = self._gathered(inside, selection, name) if self._rows else None
-        inside = inside if gathered is None else gathered
+        inside = [*([copied(decider)] if decider is not None else []), *(inside if gathered is None else gathered)]
         taken: list[onnx.NodeProto] = []
         early_results, late_results = [], []
         for node in selection.selects:
@@ -264,6 +275,21 @@ def _rows_of_samples(proto: onnx.ModelProto) -> frozenset[str]:
         for value in values
         if len(dims := value.type.tensor_type.shape.dim) > 1 and dims[0].dim_param in firsts
     )
+
+
+_NEAREST = {
+    "Greater": "ReduceMin", "GreaterOrEqual": "ReduceMin", "Less": "ReduceMax", "LessOrEqual": "ReduceMax",
+}  # fmt: skip
+"""By comparison, how the number is found that is the last to keep it."""
+
+
+def _decider(graph: onnx.GraphProto, selection: Selection) -> onnx.NodeProto | None:
+    """The node that makes a selection's decisions; None where something else reads them too."""
+    others = [node for node in graph.node if node not in selection.selects]
+    is_read = any(selection.decided in reads(node) for node in others)
+    if is_read or any(output.name == selection.decided for output in graph.output):
+        return None
+    return next((node for node in others if selection.decided in node.output), None)
 
 
 def _readers(nodes: Iterable[onnx.NodeProto], tensors: set[str]) -> set[int]:

@@ -20,6 +20,7 @@ from compressctl.core.technique import RunContext
 from compressctl.graph.branches import decisions
 from compressctl.graph.lower import lower, parity
 from compressctl.sources.modules.early_exits import EarlyExits
+from compressctl.sources.modules.exit_heads import ConvHead
 from compressctl.sources.modules.fewer_tokens import FewerTokens, _merged, _pruned
 from compressctl.sources.modules.gated_block import GatedBlock
 from compressctl.sources.networks import digits_depthwise, digits_resnet
@@ -27,6 +28,7 @@ from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.dynamic import blocks, exits, tokens
 from compressctl.techniques.dynamic._places import places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, best_within, cheapest, front, temperature
+from compressctl.techniques.dynamic.exits import _head_macs, _width
 from compressctl.techniques.dynamic.params import BlocksParams, ExitsParams, TokensParams
 
 IMAGE = Signature(
@@ -241,6 +243,31 @@ def test_a_place_may_be_called_by_any_module_that_gives_it(tmp_path: Path) -> No
     made = exits.apply(model, ExitsParams(at=("0.1",), epochs=1, cost="macs"), on_digits(tmp_path)).model.body
     assert isinstance(made, EarlyExits)
     assert made.places == ["0"]
+
+
+@pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((32, 32), 4), ((7, 9), 2), ((1, 1), 1)])
+def test_the_arithmetic_of_a_head_is_counted(size: tuple[int, int], stride: int) -> None:
+    head = ConvHead(3, 10, 16, stride).eval()
+    spent = 0
+
+    def count(layer: nn.Conv2d, _: object, made: Tensor) -> None:
+        nonlocal spent
+        spent += made[0].numel() * layer.weight[0].numel()
+
+    for layer in (head.first, head.second, head.third):
+        layer.register_forward_hook(count)
+    head(torch.zeros(2, 3, *size))
+    assert spent == ConvHead.macs(3, size, 16, stride)
+
+
+def test_heads_are_as_wide_as_a_twentieth_of_the_network_allows() -> None:
+    narrow = spread(places(image_model()), 2)
+    assert _width(narrow, ExitsParams()) == 8  # as few as there are kernels for
+    chosen = [replace(place, whole=20 * place.whole) for place in narrow]
+    width = _width(chosen, ExitsParams())
+    assert all(_head_macs(place, width) <= place.whole / 20 for place in chosen)
+    assert any(_head_macs(place, width + 8) > place.whole / 20 for place in chosen)
+    assert _width(chosen, ExitsParams(head_width=40)) == 40
 
 
 def test_places_of_a_transformer_are_its_blocks() -> None:

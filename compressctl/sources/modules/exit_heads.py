@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,14 @@ class PooledHead(nn.Module):
         positions = [place for place in range(1, features.ndim) if place != axis]
         if not positions:
             pooled = features, features
+        elif mask is None and positions == [2, 3] and all(isinstance(size, int) for size in features.shape[2:]):
+            # As pooling where maps have a fixed size: runtimes have better kernels for it, with integers too.
+            size = (features.shape[2], features.shape[3])
+            both = functional.avg_pool2d(features, size), functional.max_pool2d(features, size)
+            of_maps: Tensor = self.linear(torch.cat(both, 1).flatten(1))
+            return of_maps
         elif mask is None:
-            pooled = features.mean(positions), _largest(features, positions)
+            pooled = features.mean(positions), features.amax(positions)
         else:
             counts = mask.to(features.dtype).unsqueeze(-1)
             total = (features * counts).sum(1) / counts.sum(1).clamp(min=1)
@@ -42,20 +49,29 @@ class PooledHead(nn.Module):
 
 
 class ConvHead(nn.Module):
-    """Scores of maps (n, features, height, width): two convolutions, the first with a stride, then as PooledHead.
+    """Scores of maps (n, features, height, width): three convolutions on ever smaller maps with more channels, then as PooledHead.
 
-    What is near the input has not seen enough of it for its pooled features to tell classes apart. Source: Teerapittayanon et al. 2016, BranchyNet, section III, whose branches hold convolutions.
+    width: channels of the first, the others have twice as many. stride: of the first; the second has 2. What is near the input has not seen enough of it for its pooled features to tell classes apart. Source: Teerapittayanon et al. 2016, BranchyNet, section III, whose branches hold convolutions.
     """
 
     def __init__(self, features: int, classes: int, width: int = 32, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
-        kernel = max(3, stride + 1 + stride % 2)
+        kernel = _kernel(stride)
         self.first = nn.Conv2d(features, width, kernel, stride, kernel // 2, bias=False)
         self.first_norm = nn.BatchNorm2d(width)
-        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(width)
-        self.pooled = PooledHead(width, classes)
+        self.second = nn.Conv2d(width, 2 * width, 3, 2, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(2 * width)
+        self.third = nn.Conv2d(2 * width, 2 * width, 3, padding=1, bias=False)
+        self.third_norm = nn.BatchNorm2d(2 * width)
+        self.pooled = PooledHead(2 * width, classes)
+
+    @staticmethod
+    def macs(features: int, size: tuple[int, int], width: int, stride: int) -> int:
+        """Multiply-accumulates of the convolutions on maps of this height and width."""
+        first = [math.ceil(one / stride) for one in size]
+        positions = math.prod(first), math.prod(math.ceil(one / 2) for one in first)
+        return width * (positions[0] * _kernel(stride) ** 2 * features + positions[1] * 9 * 2 * (width + 2 * width))
 
     @property
     def linear(self) -> nn.Linear:
@@ -72,15 +88,14 @@ class ConvHead(nn.Module):
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
         features = functional.relu(self.first_norm(self.first(features)))
         features = functional.relu(self.second_norm(self.second(features)))
+        features = functional.relu(self.third_norm(self.third(features)))
         scores: Tensor = self.pooled(features)
         return scores
 
 
-def _largest(features: Tensor, positions: list[int]) -> Tensor:
-    """As pooling where maps have a fixed size: runtimes have better kernels for it, with integers too."""
-    if positions == [2, 3] and all(isinstance(size, int) for size in features.shape[2:]):
-        return functional.max_pool2d(features, (features.shape[2], features.shape[3])).flatten(1)
-    return features.amax(positions)
+def _kernel(stride: int) -> int:
+    """Odd, and large enough for no pixel to be left out."""
+    return max(3, stride + 1 + stride % 2)
 
 
 _FAR = 1e4

@@ -21,11 +21,12 @@ from compressctl.layers.calls import calls_of
 
 @dataclass(frozen=True)
 class Place:
-    """name: the module. share: of the network's multiply-accumulates, what is behind one when its output is there. shape: of the output, (n, ...).
-    axis: of its channels, 1 or -1. also: other modules that give the same."""
+    """name: the module. share: of the network's multiply-accumulates, what is behind one when its output is there. whole: all of those, of one sample.
+    shape: of the output, (n, ...). axis: of its channels, 1 or -1. also: other modules that give the same."""
 
     name: str
     share: float
+    whole: int
     shape: tuple[int, ...]
     axis: int
     also: tuple[str, ...] = ()
@@ -40,7 +41,8 @@ def places(model: TorchModel) -> list[Place]:
     made = _outputs(model)
     found: dict[str, tuple[float, str]] = {}
     alike: dict[str, list[str]] = {}
-    for name, tensor, share in _bottlenecks(model):
+    whole, bottlenecks = _bottlenecks(model)
+    for name, tensor, share in bottlenecks:
         alike.setdefault(tensor, []).extend([name] if name in made else [])
         shorter = found.get(tensor)
         if name in made and (shorter is None or name.count(".") < shorter[1].count(".")):
@@ -50,6 +52,7 @@ def places(model: TorchModel) -> list[Place]:
         Place(
             name,
             share,
+            whole,
             tuple(made[name].shape),
             channel_axis(model.body, made[name].shape),
             tuple(other for other in alike[tensor] if other != name),
@@ -112,8 +115,9 @@ def channel_axis(network: nn.Module, shape: Sequence[int]) -> int:
     return -1 if shape[-1] in sizes or len(shape) == 2 else 1
 
 
-def _bottlenecks(model: TorchModel) -> list[tuple[str, str, float]]:
-    """Modules behind which a single tensor is still read that anything was multiplied for: module, tensor and the share of what came before."""
+def _bottlenecks(model: TorchModel) -> tuple[int, list[tuple[str, str, float]]]:
+    """The network's multiply-accumulates, and modules behind which a single tensor is still read that anything was multiplied for: module, tensor and the share of
+    what came before."""
     proto = lower(model).body
     graph = proto.graph
     given = dict(
@@ -137,7 +141,7 @@ def _bottlenecks(model: TorchModel) -> list[tuple[str, str, float]]:
         found += [
             (name, tensor, before / whole) for name in under[place] if ends[name] == place and tensor in node.output
         ]
-    return found
+    return whole, found
 
 
 def _computed(graph: onnx.GraphProto, spent: Sequence[int]) -> set[str]:

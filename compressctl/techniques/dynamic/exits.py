@@ -50,7 +50,7 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
         probabilities=probabilities,
         mask=_mask(model, chosen),
         strides=[_stride(place) if params.head == "convolutions" else 0 for place in chosen],
-        width=params.head_width,
+        width=_width(chosen, params),
     )
     learner = replace(model, body=network, sparse=tuple(f"network.{name}" for name in model.sparse))
     facts: dict[str, Any] = {"at": {place.name: round(place.share, 4) for place in chosen}}
@@ -129,6 +129,24 @@ def _stride(place: Place) -> int:
 
 
 _MAP, _LARGEST_STRIDE = 8, 8
+
+
+def _width(chosen: Sequence[Place], params: ExitsParams) -> int:
+    """Channels of all heads' first convolutions: as many as keep the dearest head at a twentieth of the network's arithmetic."""
+    if params.head_width != "auto":
+        return params.head_width
+    widths = range(_NARROWEST, _WIDEST + 1, _NARROWEST)
+    kept = (width for width in widths if all(_head_macs(place, width) <= _HEAD * place.whole for place in chosen))
+    return max(kept, default=_NARROWEST)
+
+
+_NARROWEST, _WIDEST, _HEAD = 8, 128, 0.05
+
+
+def _head_macs(place: Place, width: int) -> int:
+    """Of one sample; 0 for what is no map, whose heads have no convolutions."""
+    stride = _stride(place)
+    return 0 if not stride else ConvHead.macs(place.features, (place.shape[2], place.shape[3]), width, stride)
 
 
 def _mask(model: TorchModel, chosen: Sequence[Place]) -> int:
@@ -264,7 +282,10 @@ def _costs(
 ) -> tuple[np.ndarray, str]:
     """Of a sample by the exit that it leaves at, the whole network's last, and their unit."""
     if params.cost == "macs" or run.latency_ms is None:
-        return np.array([*(place.share for place in chosen), 1.0]), "macs"
+        assert isinstance(learner.body, EarlyExits)
+        heads = np.cumsum([_head_macs(place, learner.body.width) / place.whole for place in chosen])
+        shares = np.array([*(place.share for place in chosen), 1.0])
+        return shares + np.append(heads, heads[-1]), "macs"
     forced = [_leaving_at(learner, exit_) for exit_ in range(len(chosen) + 1)]
     return np.array(run.latency_ms(forced)), "ms"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -26,9 +26,12 @@ class ExitsParams(SupervisedParams):
     )
     head: Literal["convolutions", "pooled"] = Field(
         "convolutions",
-        description="what stands in front of an exit's linear layer: for maps two convolutions, the first with a stride, and pooling; or pooling alone, as for tokens",
+        description="what stands in front of an exit's linear layer: for maps three convolutions, the first two with a stride, and pooling; or pooling alone, as for tokens",
     )
-    head_width: int = Field(32, ge=1, le=65_536, description="channels of a head's convolutions")
+    head_width: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = Field(
+        "auto",
+        description="channels of a head's first convolution, the others have twice as many; auto: so many that a head takes a twentieth of the network's multiply-accumulates",
+    )
     exit_weight: float = Field(1.0, gt=0, le=1e9, description="of all exits' losses together, beside the network's own")
     drop: float = Field(
         0.5,
@@ -143,7 +146,7 @@ class ExpertsParams(TechniqueParams):
 
 EXPERTS = TechniqueSpec(
     name="dynamic.experts",
-    version=1,
+    version=2,
     summary="experts: hidden units that are active together are grouped, and of each feed-forward layer only the groups that an input needs are computed",
     params=ExpertsParams,
     takes=Form.TORCH,
@@ -214,7 +217,7 @@ TOKENS = TechniqueSpec(
 
 EXITS = TechniqueSpec(
     name="dynamic.exits",
-    version=1,
+    version=2,
     summary="early exits: a classifier answers behind part of its layers where it is sure, and does not compute the rest",
     params=ExitsParams,
     takes=Form.TORCH,
