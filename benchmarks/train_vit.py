@@ -20,7 +20,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "models"))
 from patch_vit import fashion_vit
 
-_EPOCHS, _BATCH, _RATE = 8, 128, 2e-3
+_EPOCHS, _BATCH, _RATE = 5, 128, 2e-3
 _MEAN, _STD = 0.286, 0.353
 
 

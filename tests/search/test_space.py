@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+from compressctl.measure.results import Speedup
+from compressctl.search.by_input import early_exits, fewer_tokens
+from compressctl.search.document import Figures, Point
 from compressctl.search.facts import Facts
 from compressctl.search.narrow import Shape, as_cut, of_shapes, on_a_scale
 from compressctl.search.request import Goal
@@ -167,3 +170,36 @@ def test_briefly_trained_ones_come_before_those_that_wait_for_them() -> None:
     order = tried(tree, {one.name: 1.0 for one in found})
     assert all(name.endswith("-brief") for name in order[: len(SHAPES)])
     assert len(order) == len(SHAPES) + 2
+
+
+TRANSFORMER = replace(CONVOLUTIONAL, shares={"products": 0.9}, attends=6)
+
+
+def measured(name: str, speed: float) -> Point:
+    timed = Speedup(ratio=speed, low=speed, high=speed, verdict="faster")
+    figures = Figures(total_bytes=1, smaller=4.0, transport_bytes=1, speed=timed, loss=None)
+    return Point(
+        name=name, family="int8", words="", key="", state="measured", figures=figures, seconds=1, measure_seconds=1, weight=1,
+        kind="calibrated", risk=1, recipe={},
+    )  # fmt: skip
+
+
+def test_fewer_tokens_are_for_networks_that_attend() -> None:
+    assert [one.name for one in fewer_tokens(TRANSFORMER)] == ["tokens80", "tokens60", "tokens40"]
+    for other in (CONVOLUTIONAL, replace(TRANSFORMER, is_torch=False), replace(TRANSFORMER, samples={})):
+        assert not list(fewer_tokens(other))
+    everything = [*untrained(TRANSFORMER, Goal()), *fewer_tokens(TRANSFORMER)]
+    known = {one.name for one in everything}
+    assert {each.candidate for one in everything for each in one.after} <= known
+
+
+def test_exits_are_tried_where_they_could_bring_what_is_asked() -> None:
+    points = {"int8": measured("int8", 2.0)}
+
+    def names_for(speedup: float | None, facts: Facts = CONVOLUTIONAL) -> list[str]:
+        return [one.name for one in early_exits(facts, Goal(speedup=speedup), {}, points)]
+
+    assert names_for(None) == names_for(2.5) == ["exits-brief", "exits"]
+    assert names_for(4.0) == []
+    assert names_for(None, replace(CONVOLUTIONAL, task="segmentation")) == []
+    assert list(early_exits(CONVOLUTIONAL, Goal(), {}, {})) == []

@@ -161,7 +161,7 @@ class TokensParams(TechniqueParams):
 
     method: Literal["prune", "merge"] = Field(
         "prune",
-        description="prune: the least attended tokens become one, their mean; merge: the most alike ones become their means, which needs no training",
+        description="prune: the least attended tokens become one, their mean; merge: the most alike ones become their means",
     )
     keep: float | tuple[float, ...] = Field(
         0.7,
