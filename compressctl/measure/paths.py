@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.backend import Session
-from compressctl.core.data import Split
+from compressctl.core.data import Split, tuples_of
 from compressctl.core.feeds import feeds
 from compressctl.core.model import OnnxModel, Signature, TensorSpec
 from compressctl.core.source import MetricSpec
@@ -70,7 +70,7 @@ def paths(seen: Observation) -> Paths:
     ways = _Ways(seen.model, seen.sample_shapes)
     decided = _decided(seen, ways)
     taken = ways.of(decided)
-    metric = _Metric(seen.metric, seen.before, seen.after)
+    metric = _Metric(seen.metric, seen.before, seen.after, tuples_of(seen.split).size)
     spent = ways.macs(decided)
     shift, why_not = _shifted(seen, ways)
     return Paths(
@@ -155,12 +155,17 @@ def _as_before(module: str) -> str:
 
 
 class _Metric:
-    """The metric of both files on some of the samples."""
+    """The metric of both files on some of the samples. size: how many make one that is scored, two of pairs."""
 
-    def __init__(self, metric: MetricSpec | None, before: Predictions | None, after: Predictions | None) -> None:
-        self._metric, self.before, self.after = metric, before, after
+    def __init__(
+        self, metric: MetricSpec | None, before: Predictions | None, after: Predictions | None, size: int
+    ) -> None:
+        self._metric, self.before, self.after, self._size = metric, before, after, size
 
     def of(self, chosen: np.ndarray) -> tuple[float | None, float | None]:
+        """Where several samples are scored together, of those that are chosen together."""
+        if self._size > 1:
+            chosen = np.repeat(chosen.reshape(-1, self._size).all(1), self._size)
         return self._of(self.before, chosen), self._of(self.after, chosen)
 
     def _of(self, found: Predictions | None, chosen: np.ndarray) -> float | None:

@@ -191,6 +191,46 @@ def test_exits_answer_and_their_file_does_the_same(tmp_path: Path) -> None:
     assert parity(result.model, proto, inputs)["output"] < 1e-4
 
 
+class Encoder(nn.Module):
+    def __init__(self, *, unit: bool) -> None:
+        super().__init__()
+        self.network, self.unit = digits_resnet(), unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.network(x)
+        return functional.normalize(found, dim=-1) if self.unit else found
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_an_encoder_leaves_where_its_vector_is_expected_to_be_near(unit: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = TorchModel(Encoder(unit=unit).eval(), IMAGE)
+    run = replace(on_digits(tmp_path), task="embedding", original=lambda: model)
+    params = ExitsParams(
+        epochs=4, learning_rate=0.02, cost="macs", average=0.8, teacher="original", teacher_weight=1, label_weight=0
+    )
+    result = exits.apply(model, params, run)
+    network = result.model.body
+    assert isinstance(network, EarlyExits)
+    assert (network.confidence, network.probabilities) == ("learned", unit)
+    assert result.facts["cost"] <= 0.8
+    assert result.facts["right"]["whole"] == pytest.approx(100)
+    assert run.data is not None
+    batch = next(iter(run.data.split("validation").batches(256))).inputs
+    images = torch.from_numpy(np.asarray(batch["input"]))
+    with torch.no_grad():
+        near = functional.cosine_similarity(network(images), network.network(images), dim=-1)
+        lengths = network(images).norm(dim=-1)
+    assert 100 * float(near.mean()) == pytest.approx(result.facts["right"]["early"], abs=3)
+    assert not unit or torch.allclose(lengths, torch.ones(len(images)), atol=1e-4)
+    proto = lower(result.model)
+    assert len(decisions(proto.body.graph)) == 2
+    assert parity(result.model, proto, batch)["output"] < 1e-4
+    again = rebuild(Encoder(unit=unit), describe(network, Encoder(unit=unit)), network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), network(images))
+
+
 def test_pinned_exits_are_the_ones_that_were_found(tmp_path: Path) -> None:
     params = ExitsParams(epochs=2, learning_rate=0.05, cost="macs", average=0.8)
     first = exits.apply(image_model(), params, on_digits(tmp_path))
@@ -289,9 +329,9 @@ def test_exits_that_cannot_be_are_named(params: ExitsParams, words: str, tmp_pat
     assert words in f"{caught.value.message} {caught.value.hint}"
 
 
-@pytest.mark.parametrize("task", ["regression", "embedding"])
-def test_exits_are_for_classifiers(task: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="classifiers"):
+@pytest.mark.parametrize("task", ["regression", "ranking"])
+def test_exits_are_for_classifiers_and_encoders(task: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="classifiers and encoders"):
         exits.apply(image_model(), ExitsParams(epochs=1), replace(on_digits(tmp_path), task=task))
 
 

@@ -1,4 +1,4 @@
-"""A classifier that answers early where it is sure: heads on the way, each with a confidence above which its answer stands."""
+"""A classifier or an encoder that answers early where it is sure: heads on the way, each with a confidence above which its answer stands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compressctl.sources.modules.around import Around
 from compressctl.sources.modules.exit_heads import ConvHead, PooledHead
@@ -17,11 +18,11 @@ NEVER = 2.0
 
 
 class EarlyExits(Around):
-    """A network of one output (n, classes), with heads behind some of its modules.
+    """A network of one output (n, classes), or (n, size) of an encoder, with heads behind some of its modules.
 
     places: the modules, in the order in which they run. features, axes: of each one's output. strides: of heads with convolutions, 0 for one that only pools. width: of those convolutions. confidence: softmax, the largest probability; sigmoid, that
-    of the least sure of independent scores. probabilities: whether the network's output is probabilities, as the heads' then is. mask: the place among the inputs of a
-    mask of tokens, -1 without.
+    of the least sure of independent scores; learned, a further number of the head's that says which cosine to expect with the network's own vector. probabilities: whether the network's output is
+    probabilities (of an encoder: vectors of length 1), as the heads' then is. mask: the place among the inputs of a mask of tokens, -1 without.
 
     In training mode half of the samples get what the network says, and the others what a head says that chance chooses, so that whatever is lowered teaches all of them. In eval mode
     each sample's output is that of the first head that is sure enough. Both sides are computed:
@@ -44,8 +45,9 @@ class EarlyExits(Around):
         self.places = list(places)
         self.strides, self.width = list(strides) or [0] * len(self.places), width
         self.confidence, self.probabilities, self.mask, self.classes = confidence, probabilities, mask, classes
+        numbers = classes + (confidence == "learned")
         self.heads = nn.ModuleList(
-            ConvHead(count, classes, width, stride) if stride else PooledHead(count, classes, axis)
+            ConvHead(count, numbers, width, stride) if stride else PooledHead(count, numbers, axis)
             for count, axis, stride in zip(features, axes, self.strides, strict=True)
         )
         self.select_by_input = nn.ModuleList(Select() for _ in places)
@@ -72,11 +74,11 @@ class EarlyExits(Around):
         if self.training:
             chosen = torch.randint(2 * len(scores), (len(final), 1), device=final.device)
             for place, score in enumerate(scores):
-                output = torch.where(chosen == place, self._as_output(score).to(final.dtype), output)
+                output = torch.where(chosen == place, self.as_output(score).to(final.dtype), output)
             return _like(given, output)
         for place in reversed(range(len(self.places))):
             decided = self.sureness(scores[place]) > self.thresholds[place]
-            early = self._as_output(scores[place])
+            early = self.as_output(scores[place])
             output = self.select_by_input[place](decided, early.to(final.dtype), output)
         return _like(given, output)
 
@@ -96,10 +98,15 @@ class EarlyExits(Around):
         """(n, classes) to (n, 1), between 0 and 1."""
         if self.confidence == "softmax":
             return scores.softmax(-1).amax(-1, keepdim=True)
+        if self.confidence == "learned":
+            return scores[..., -1:].sigmoid()
         sure = scores.sigmoid()
         return torch.maximum(sure, 1 - sure).amin(-1, keepdim=True)
 
-    def _as_output(self, scores: Tensor) -> Tensor:
+    def as_output(self, scores: Tensor) -> Tensor:
+        """A head's answer in the form of the network's."""
+        if self.confidence == "learned":
+            return functional.normalize(scores[..., :-1], dim=-1) if self.probabilities else scores[..., :-1]
         if not self.probabilities:
             return scores
         return scores.softmax(-1) if self.confidence == "softmax" else scores.sigmoid()

@@ -1,4 +1,4 @@
-"""dynamic.exits: a classifier answers behind part of its layers where it is sure."""
+"""dynamic.exits: a classifier or an encoder answers behind part of its layers where it is sure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
@@ -38,7 +39,7 @@ _SHOWN = 24
 def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResult:
     """Put heads behind modules, train, and choose thresholds. Raises UsageError for modules that are no places to leave at, and for networks that
     classify nothing, NothingToCompressError for a network that cannot be left on its way."""
-    classes, probabilities = _classes(model, run)
+    classes, probabilities = _numbers(model, run)
     chosen = _chosen(model, params)
     network = EarlyExits.around(
         copy.deepcopy(model.body),
@@ -46,7 +47,7 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
         features=[place.features for place in chosen],
         axes=[place.axis for place in chosen],
         classes=classes,
-        confidence="sigmoid" if classes == 1 or run.task == "multi-label" else "softmax",
+        confidence=_confidence(classes, run),
         probabilities=probabilities,
         mask=_mask(model, chosen),
         strides=[_stride(place) if params.head == "convolutions" else 0 for place in chosen],
@@ -73,11 +74,17 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
     return StageResult(learner, facts | told | found, pinned=pinned)
 
 
-def _classes(model: TorchModel, run: RunContext) -> tuple[int, bool]:
-    """How many scores the network gives a sample, and whether they are probabilities."""
-    if run.task not in ("classification", "multi-label", "custom"):
+def _confidence(classes: int, run: RunContext) -> str:
+    if run.task == "embedding":
+        return "learned"
+    return "sigmoid" if classes == 1 or run.task == "multi-label" else "softmax"
+
+
+def _numbers(model: TorchModel, run: RunContext) -> tuple[int, bool]:
+    """How many scores the network gives a sample, and whether they are probabilities; of an encoder how long its vectors are, and whether their length is 1."""
+    if run.task not in ("classification", "multi-label", "embedding", "custom"):
         raise UsageError(
-            f"dynamic.exits serves classifiers, and the task is {run.task}",
+            f"dynamic.exits serves classifiers and encoders, and the task is {run.task}",
             hint="their heads say how sure they are; nothing says that of other outputs",
         )
     if len(model.signature.outputs) != 1:
@@ -90,12 +97,14 @@ def _classes(model: TorchModel, run: RunContext) -> tuple[int, bool]:
     size = spec.shape[-1]
     if len(spec.shape) != 2 or not isinstance(size, int):
         raise UsageError(
-            f"dynamic.exits needs scores of classes, (samples, classes), and {spec.name} is {list(spec.shape)}"
+            f"dynamic.exits needs one row of numbers for each sample, (samples, numbers), and {spec.name} is {list(spec.shape)}"
         )
     assert run.data is not None
     batch = next(iter(tensor_batches(run.data.split("train"), model.signature, _BATCH)))
     with torch.no_grad():
         output = next(iter(named_outputs(model.body.eval()(*batch.inputs)).values()))
+    if run.task == "embedding":
+        return size, bool(torch.allclose(output.norm(dim=-1), torch.ones(len(output)), atol=1e-3))
     return size, as_logits(output) is not output
 
 
@@ -174,7 +183,7 @@ def _train(learner: TorchModel, params: ExitsParams, run: RunContext) -> dict[st
 
 
 class _Exits:
-    """The network's own loss and its exits', which learn what it learns and what it says; later exits count more, by their place.
+    """The network's own loss and its exits', which learn what it learns and what it says, and an encoder's how near they come to that.
 
     Source: Phuong & Lampert 2019, Distillation-based training for multi-exit architectures, equation 4: the last exit teaches the others.
     """
@@ -187,10 +196,14 @@ class _Exits:
         given, scores = network.every(*batch.inputs)
         loss = self._objective(_Said(given, network.training), batch)
         taught = next(iter(named_outputs(given).values())).detach()
-        losses = [
-            0.5 * (self._objective(_Said(one, network.training), batch) + self._compare(one, taught, batch))
-            for one in scores
-        ]
+        losses = []
+        for one in scores:
+            answer = network.as_output(one) if network.confidence == "learned" else one
+            own = self._objective(_Said(answer, network.training), batch)
+            losses.append(0.5 * (own + self._compare(answer, taught, batch)))
+            if network.confidence == "learned":
+                near = functional.cosine_similarity(answer.detach(), taught, dim=-1).clamp(0, 1)
+                losses[-1] = losses[-1] + functional.mse_loss(network.sureness(one).squeeze(-1), near)
         return loss + self._weight * torch.stack(losses).mean()
 
 
@@ -217,15 +230,24 @@ def _answers(
     network = learner.body
     assert isinstance(network, EarlyExits)
     scores, final, labels = _scores(learner, run)
-    own = final.argmax(-1) if network.confidence == "softmax" else final > 0
-    wanted = own if labels is None else labels
+    if network.confidence == "learned":
+        wanted, by = final, "the cosine with the network's own vectors"
+    elif labels is None:
+        wanted, by = _own_answers(final, network.confidence), "answers that are the network's own"
+    else:
+        wanted, by = labels, "labels"
     temperatures = [_calibrated(network, place, one, wanted) for place, one in enumerate(scores)]
     scores = [one / temperature for one, temperature in zip(scores, temperatures, strict=True)]
     sure = np.concatenate([network.sureness(torch.from_numpy(one)).numpy() for one in scores], 1)
-    right = np.stack([_right(one, wanted, network.confidence) for one in [*scores, final]], 1)
+    answers = (
+        [network.as_output(torch.from_numpy(one)).numpy() for one in scores]
+        if network.confidence == "learned"
+        else scores
+    )
+    right = np.stack([_right(one, wanted, network.confidence) for one in [*answers, final]], 1)
     cost, unit = _costs(learner, chosen, params, run)
     facts = {
-        "judged_by": "answers that are the network's own" if labels is None else "labels",
+        "judged_by": by,
         "samples": len(final),
         "temperatures": [round(one, 3) for one in temperatures],
         "right_alone": [round(100 * float(one), 2) for one in right.mean(0)],
@@ -235,7 +257,7 @@ def _answers(
 
 
 def _scores(learner: TorchModel, run: RunContext) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
-    """Scores by exit, the network's own logits, and labels."""
+    """Scores by exit, the network's own logits or vectors, and labels."""
     network = learner.body
     assert isinstance(network, EarlyExits)
     assert run.data is not None
@@ -244,12 +266,17 @@ def _scores(learner: TorchModel, run: RunContext) -> tuple[list[np.ndarray], np.
     with torch.no_grad():
         for batch in tensor_batches(run.data.split("validation"), learner.signature, _BATCH):
             given, scores = network.every(*batch.inputs)
-            said.append([*scores, as_logits(next(iter(named_outputs(given).values())))])
+            final = next(iter(named_outputs(given).values()))
+            said.append([*scores, final if network.confidence == "learned" else as_logits(final)])
             labels = None if labels is None or not isinstance(batch.labels, Tensor) else [*labels, batch.labels.numpy()]
     if not said:
         raise UsageError("the validation split is empty", hint="set data.validation: thresholds are chosen on it")
-    *by_exit, final = [torch.cat(parts).float().numpy() for parts in zip(*said, strict=True)]
-    return by_exit, final, np.concatenate(labels) if labels else None
+    *by_exit, last = [torch.cat(parts).float().numpy() for parts in zip(*said, strict=True)]
+    return by_exit, last, np.concatenate(labels) if labels else None
+
+
+def _own_answers(final: np.ndarray, confidence: str) -> np.ndarray:
+    return np.asarray(final.argmax(-1) if confidence == "softmax" else final > 0)
 
 
 def _calibrated(network: EarlyExits, place: int, scores: np.ndarray, wanted: np.ndarray) -> float:
@@ -270,7 +297,10 @@ def _cool(network: EarlyExits, place: int, heat: float) -> None:
 
 
 def _right(scores: np.ndarray, wanted: np.ndarray, confidence: str) -> np.ndarray:
-    """(n,): 1 where the answer is right, of several labels the share that is."""
+    """(n,): 1 where the answer is right, of several labels the share that is, of vectors the cosine."""
+    if confidence == "learned":
+        lengths = np.linalg.norm(scores, axis=-1) * np.linalg.norm(wanted, axis=-1)
+        return np.asarray((scores * wanted).sum(-1) / np.maximum(lengths, 1e-12), np.float64)
     if confidence == "softmax":
         answer = scores.argmax(-1)
         return np.asarray(answer == (wanted if wanted.ndim == 1 else wanted.argmax(-1)), np.float64)

@@ -37,7 +37,7 @@ class ExitsParams(SupervisedParams):
         0.5,
         ge=0,
         le=100,
-        description="percentage points of right answers on the validation split that may be lost by leaving early; without labels, of answers that are the network's own",
+        description="percentage points of right answers on the validation split that may be lost by leaving early; without labels, of answers that are the network's own; of an encoder, hundredths of the mean cosine with its own vectors",
     )
     average: float | None = Field(
         None,
@@ -218,7 +218,7 @@ TOKENS = TechniqueSpec(
 EXITS = TechniqueSpec(
     name="dynamic.exits",
     version=2,
-    summary="early exits: a classifier answers behind part of its layers where it is sure, and does not compute the rest",
+    summary="early exits: a classifier or encoder answers behind part of its layers where it is sure, and does not compute the rest",
     params=ExitsParams,
     takes=Form.TORCH,
     gives=Form.TORCH,
