@@ -98,7 +98,8 @@ def _packed_matrix_product(node: onnx.NodeProto, known: _Known) -> int | None:
 def _experts(node: onnx.NodeProto, known: _Known) -> int | None:
     """MoE: each row of the input meets k of the experts, both of their weights (experts, outputs, inputs)."""
     rows, chosen = _input_shape(node, 0, known), attribute(node, "k", 1)
-    sizes = [product((_input_shape(node, place, known) or (None,))[1:]) for place in (2, 4)]
+    weights = [_input_shape(node, place, known) for place in (2, 4)]
+    sizes = [None if shape is None else product(shape[1:]) for shape in weights]
     if rows is None or not isinstance(chosen, int):
         return None
     return _times(_times(product(rows[:-1]), chosen), _plus(*sizes))

@@ -270,11 +270,23 @@ def test_attention_with_heads_side_by_side_counts_the_same() -> None:
     assert total_macs(graph_of([node], inputs, opset=23)) == 2 * 6 * 5 * 7 * (8 + 3)
 
 
-@pytest.mark.parametrize("op", ["DFT", "MyLayer", "MoE"])
+@pytest.mark.parametrize("op", ["DFT", "MyLayer", "MoE", "QMoE"])
 def test_what_has_no_formula_is_unknown(op: str) -> None:
-    domain = {"MyLayer": "somebody", "MoE": "com.microsoft"}.get(op, "")
+    domain = {"MyLayer": "somebody", "MoE": "com.microsoft", "QMoE": "com.microsoft"}.get(op, "")
     model = graph_of([helper.make_node(op, ["x"], ["y"], domain=domain)], [value("x", [1, 8, 2])], opset=20)
     assert count_macs(model) == Count(0, {op: 1})
+
+
+def test_experts_count_those_that_are_chosen() -> None:
+    inputs = [
+        value("x", [5, 8]),
+        value("p", [5, 6]),
+        value("up", [6, 3, 8]),
+        value("ub", [6, 3]),
+        value("down", [6, 8, 3]),
+    ]
+    node = helper.make_node("MoE", ["x", "p", "up", "ub", "down"], ["y"], domain="com.microsoft", k=2)
+    assert total_macs(graph_of([node], inputs)) == 5 * 2 * (3 * 8 + 8 * 3)
 
 
 def test_behind_the_runtimes_own_operators_shapes_go_on() -> None:
