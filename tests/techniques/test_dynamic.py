@@ -23,11 +23,13 @@ from compressctl.sources.modules.early_exits import EarlyExits
 from compressctl.sources.modules.exit_heads import ConvHead
 from compressctl.sources.modules.fewer_tokens import FewerTokens, _merged, _pruned
 from compressctl.sources.modules.gated_block import GatedBlock
+from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.dynamic import blocks, exits, tokens
 from compressctl.techniques.dynamic._places import places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, best_within, cheapest, front, temperature
+from compressctl.techniques.dynamic.blocks import _without_settled
 from compressctl.techniques.dynamic.exits import _head_macs, _width
 from compressctl.techniques.dynamic.params import BlocksParams, ExitsParams, TokensParams
 
@@ -358,13 +360,28 @@ def test_gates_keep_the_cost_and_their_file_does_the_same(tmp_path: Path) -> Non
     result = blocks.apply(model, BlocksParams(epochs=6, learning_rate=0.02, average=0.7), run)
     assert result.facts["average"] <= 0.7 + 1e-6
     gates = [name for name, module in result.model.body.named_modules() if isinstance(module, GatedBlock)]
-    assert gates == list(result.facts["gates"])
+    assert gates == [name for name in result.facts["gates"] if name not in result.facts["settled"]]
     proto = lower(result.model)
     assert len(decisions(proto.body.graph)) == len(gates)
     assert {one.of for one in decisions(proto.body.graph)} == set(gates)
     assert run.data is not None
     inputs = next(iter(run.data.split("test").batches(64))).inputs
     assert parity(result.model, proto, inputs)["output"] < 1e-4
+
+
+def test_gates_that_say_one_thing_of_all_samples_are_left_out() -> None:
+    torch.manual_seed(0)
+    parts = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()) for _ in range(3)]
+    network = nn.Sequential(*(GatedBlock.around(part, features=3) for part in parts)).eval()
+    x = torch.randn(6, 3, 5, 5)
+    with torch.no_grad():
+        for gated, threshold in zip(network, (-100.0, 100.0, 2.0), strict=True):
+            gated.threshold.fill_(threshold)  # type: ignore[union-attr]
+        wanted = network(x)
+        made, sure = _without_settled(network, {"0": 1.0, "1": 0.0, "2": 0.5})
+        assert torch.equal(made(x), wanted)
+    assert sure == {"0": "always", "1": "never"}
+    assert [type(part) for part in made.children()] == [nn.Sequential, PassThrough, GatedBlock]
 
 
 def test_an_open_gate_is_the_block_and_a_shut_one_its_input() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.gated_block import GatedBlock, opened_by
+from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.dynamic._places import channel_axis
 from compressctl.techniques.dynamic.params import BlocksParams
 from compressctl.techniques.prune import _costs as costs
@@ -33,7 +34,7 @@ _BATCH = 256
 
 
 def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResult:
-    """Put gates before residual blocks, train with what blocks cost, and set one threshold for all on the validation split.
+    """Put gates before residual blocks, train with what blocks cost, set one threshold for all on the validation split, and leave out gates that say one thing of all its samples.
 
     Raises NothingToCompressError where no residual block can be skipped, UsageError for a pattern that matches none, and where even with all gates shut the network costs more than `average`.
     """
@@ -62,7 +63,18 @@ def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResu
         "not_skipped": fixed,
         **trained.facts,
     }
-    return StageResult(learner, facts | _set_threshold(learner, shares, params, run))
+    facts |= _set_threshold(learner, shares, params, run)
+    network, sure = _without_settled(network=learner.body, opened=facts.get("opened", {}))
+    if sure and len(sure) == len(names):
+        run.events.warn(
+            "every gate opens for all validation samples or for none: what is left depends on no input, as after prune.layers"
+        )
+    gated = [name for name in names if name not in sure]
+    kept = [
+        name for name in model.sparse if not any(name.startswith(f"{one}.") for one in sure if sure[one] == "never")
+    ]
+    learner = replace(learner, body=network, sparse=_renamed(kept, gated))
+    return StageResult(learner, facts | {"settled": sure})
 
 
 def gates(network: nn.Module) -> dict[str, GatedBlock]:
@@ -88,6 +100,20 @@ def _gated(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -
         gated = GatedBlock.around(made.get_submodule(name), features=shapes[name][axis], axis=axis)
         setattr(made.get_submodule(owner), attribute, gated)
     return made
+
+
+def _without_settled(network: nn.Module, opened: Mapping[str, float]) -> tuple[nn.Module, dict[str, str]]:
+    """Blocks that all samples are computed with as they were, and none in the place of those that none is; by name, "always" or "never".
+
+    A gate that says one thing costs its time and a branch's.
+    """
+    sure = {name: "never" if share == 0 else "always" for name, share in opened.items() if share in (0, 1)}
+    for name, when in sure.items():
+        owner, _, attribute = name.rpartition(".")
+        gated = network.get_submodule(name)
+        assert isinstance(gated, GatedBlock)
+        setattr(network.get_submodule(owner), attribute, PassThrough() if when == "never" else gated.block)
+    return network, sure
 
 
 def _renamed(sparse: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
@@ -159,9 +185,8 @@ def _set_threshold(
             low, high = (low, middle) if _cost(learner, shares, middle, run) <= params.average else (middle, high)
         threshold = high
     cost = _cost(learner, shares, threshold, run)
-    opened = {
-        name: float((np.concatenate([row[name] for row in _rows(learner, shares, run)]) > 0).mean()) for name in shares
-    }
+    rows = list(_rows(learner, shares, run))
+    opened = {name: float((np.concatenate([row[name] for row in rows]) > 0).mean()) for name in shares}
     return {
         "average": round(cost, 4),
         "threshold": round(threshold, 4),

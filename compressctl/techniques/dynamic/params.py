@@ -103,7 +103,7 @@ class BlocksParams(SupervisedParams):
 
 BLOCKS = TechniqueSpec(
     name="dynamic.blocks",
-    version=1,
+    version=2,
     summary="gated blocks: a residual block is computed for the inputs that need it, and skipped for the others",
     params=BlocksParams,
     takes=Form.TORCH,
