@@ -12,7 +12,7 @@ _TRAINING = "teacher: original, epochs: 8, learning_rate: 0.03, augment: {crop_p
 
 
 def _without(blocks: int) -> tuple[str, ...]:
-    stages = f"[{{use: prune.layers, remove: {blocks}}}, {{use: finetune, {_TRAINING}}}]"
+    stages = f"[{{use: prune.layers, remove: {blocks}}}, {{use: distill.logits, {_TRAINING}}}]"
     return ("--set", f"stages={stages}")
 
 

@@ -15,12 +15,16 @@ from compressctl.graph.index import GraphIndex, attribute, index, needed
 DOMAIN = "com.microsoft"
 _ACTIVATIONS = {"Relu": "relu", "Gelu": "gelu"}
 _OF_SHAPE = ("Reshape", "Squeeze", "Unsqueeze", "Identity")
+_MOST_GROWTH = 1.25
+"""Times the memory of a layer's weights."""
+
 _NEVER = -1e4
 """A score whose softmax is 0."""
 
 
 def write_experts(proto: onnx.ModelProto) -> int:
-    """Replace what `Experts` is exported as (sources/modules/experts.py), in place; how many. Layers whose outputs are not as many as their inputs stay: the operator knows no others.
+    """Replace what `Experts` is exported as (sources/modules/experts.py), in place; how many. The operator knows layers with as many outputs as inputs: what others lack is filled with zeros where
+    that takes a quarter more memory at most, and they stay where it takes more.
 
     The operator weighs experts by the softmax of their scores. All that are chosen get one score and the others none, and what they give is multiplied by how many there are.
     Source: ONNX Runtime, ContribOperators.md, com.microsoft.MoE; its Gelu is the approximation by tanh, within 5e-4 of the exact one for each hidden unit.
@@ -76,12 +80,17 @@ def _experts(node: onnx.NodeProto, looked_up: GraphIndex) -> _Experts | None:
         rows, bias, activation, usual, end = chain
         sizes = arrays[up].shape, arrays[down].shape
         number = looked_up.array(node.input[1])
-        if bias not in arrays or usual not in arrays or number is None or sizes[0][2] != sizes[1][1]:
+        if bias not in arrays or usual not in arrays or number is None or _grows_too_much(*sizes):
             return None
         return _Experts(
             rows, node.input[0], int(number.reshape(-1)[0]), arrays[up], arrays[bias], arrays[down], arrays[usual], activation, end
         )  # fmt: skip
     return None
+
+
+def _grows_too_much(up: tuple[int, ...], down: tuple[int, ...]) -> bool:
+    """Shapes of the weights."""
+    return 2 * max(up[2], down[1]) > _MOST_GROWTH * (up[2] + down[1])
 
 
 def _tables(chosen: str, looked_up: GraphIndex) -> Iterator[tuple[str, np.ndarray]]:
@@ -138,21 +147,42 @@ def _before(tensor: str, looked_up: GraphIndex) -> str:
 
 def _written(one: _Experts, name: str, editor: GraphEditor) -> Iterator[onnx.NodeProto]:
     make, new = helper.make_node, editor.new_name
+    features, outputs = one.up.shape[2], one.down.shape[1]
+    width = max(features, outputs)
     tables = {
-        "up": one.up, "up_bias": one.up_bias, "down": one.chosen * one.down, "usual": -one.chosen * one.usual,
-    }  # fmt: skip
-    names = {part: editor.constant(array.astype(np.float32), name, part) for part, array in tables.items()}
-    number = editor.constant(np.array([one.chosen], np.int64), name, "chosen")
+        "up": _filled(one.up, 2, width),
+        "up_bias": one.up_bias,
+        "down": one.chosen * _filled(one.down, 1, width),
+        "usual": -one.chosen * _filled(one.usual, 1, width),
+    }
+    stored = [editor.constant(array.astype(np.float32), name, part) for part, array in tables.items()]
+
+    def number(value: int) -> str:
+        return editor.constant(np.array([value], np.int64), "experts", f"at{value}")
+
     zero, never = (editor.constant(np.array(value, np.float32), "experts", f"{value:g}") for value in (0.0, _NEVER))
     best, places, least, taken, score = (
         new(f"{name}/{part}") for part in ("best", "places", "least", "taken", "score")
     )
-    last = (editor.constant(np.array([at], np.int64), "experts", f"at{at}") for at in (one.chosen - 1, one.chosen, 1))
-    yield make("TopK", [one.scores, number], [best, places], best, axis=1)
-    yield make("Slice", [best, *last], [least], least)
+    yield make("TopK", [one.scores, number(one.chosen)], [best, places], best, axis=1)
+    yield make("Slice", [best, number(one.chosen - 1), number(one.chosen), number(1)], [least], least)
     yield make("GreaterOrEqual", [one.scores, least], [taken], taken)
     yield make("Where", [taken, zero, never], [score], score)
-    given = [one.rows, score, names["up"], names["up_bias"], names["down"], names["usual"]]
+    rows, made = one.rows, one.end
+    if features < width:
+        rows = new(f"{name}/wider")
+        pads = editor.constant(np.array([0, 0, 0, width - features], np.int64), name, "pads")
+        yield make("Pad", [one.rows, pads], [rows], rows)
+    if outputs < width:
+        made = new(f"{name}/wide")
     yield make(
-        "MoE", given, [one.end], f"{name}/MoE", domain=DOMAIN, k=one.chosen, activation_type=one.activation, normalize_routing_weights=1
+        "MoE", [rows, score, *stored], [made], f"{name}/MoE", domain=DOMAIN, k=one.chosen, activation_type=one.activation,
+        normalize_routing_weights=1,
     )  # fmt: skip
+    if outputs < width:
+        yield make("Slice", [made, number(0), number(outputs), number(1)], [one.end], f"{name}/narrower")
+
+
+def _filled(array: np.ndarray, axis: int, size: int) -> np.ndarray:
+    """With zeros behind, along one axis."""
+    return np.pad(array, [(0, size - length if place == axis else 0) for place, length in enumerate(array.shape)])
