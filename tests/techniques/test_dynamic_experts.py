@@ -19,6 +19,7 @@ from compressctl.core.model import Signature, TensorSpec, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.lower import lower, parity
+from compressctl.graph.model_file import check_model
 from compressctl.sources.modules.experts import ACTIVATIONS, Experts
 from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.dynamic import experts
@@ -219,6 +220,7 @@ def test_onnx_runtime_computes_experts_with_its_own_operator(activation: str, ou
         wanted = network(torch.from_numpy(x)).numpy()
     for release, has_operator in ((None, True), ((1, 22), False)):
         proto = to_onnx(lowered, Target("onnxruntime", oldest_onnxruntime=release))
+        check_model(proto)
         operators = [node.op_type for node in proto.graph.node]
         # It knows layers as wide behind as before alone, and as gelu the approximation by tanh.
         assert ("MoE" in operators) == (has_operator and outputs != 3 and activation != "silu")

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from compressctl.backends.dialects.weight_only import MICROSOFT, import_microsoft
 from compressctl.graph.edit import GraphEditor, Replacement
 from compressctl.graph.index import GraphIndex, attribute, index, needed
 
-DOMAIN = "com.microsoft"
 _ACTIVATIONS = {"Relu": "relu", "Gelu": "gelu"}
 _OF_SHAPE = ("Reshape", "Squeeze", "Unsqueeze", "Identity")
 _MOST_GROWTH = 1.25
@@ -44,6 +44,7 @@ def write_experts(proto: onnx.ModelProto) -> int:
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
     editor.close()
+    import_microsoft(proto)
     return len(found)
 
 
@@ -176,7 +177,7 @@ def _written(one: _Experts, name: str, editor: GraphEditor) -> Iterator[onnx.Nod
     if outputs < width:
         made = new(f"{name}/wide")
     yield make(
-        "MoE", [rows, score, *stored], [made], f"{name}/MoE", domain=DOMAIN, k=one.chosen, activation_type=one.activation,
+        "MoE", [rows, score, *stored], [made], f"{name}/MoE", domain=MICROSOFT, k=one.chosen, activation_type=one.activation,
         normalize_routing_weights=1,
     )  # fmt: skip
     if outputs < width:
