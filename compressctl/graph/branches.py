@@ -16,6 +16,7 @@ from onnx import helper
 from compressctl.graph.edit import GraphEditor
 from compressctl.graph.index import bodies, copied, reads, rename_reads
 from compressctl.graph.shapes import Shape, deduced, skeleton_of
+from compressctl.graph.tensors import copy_of
 
 SELECTS = "select_by_input"
 """Part of the names of the nodes that select: the attribute under which modules hold what becomes such a node."""
@@ -63,6 +64,27 @@ def decisions(graph: onnx.GraphProto) -> list[Selection]:
     """The selections of a graph in the order in which a sample meets them: that of the first node that each may leave out."""
     made = {name: place for place, node in enumerate(graph.node) for name in node.output}
     return sorted(selections(graph), key=lambda one: made[one.late[0].output[0]])
+
+
+def undecided(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a graph without branches yet in which no sample is decided: everything is computed, as for the dearest input that there can be."""
+    made = copy_of(model)
+    editor = GraphEditor(made.graph)
+    found = [(one.decided, _decider(made.graph, one)) for one in decisions(made.graph)]
+    for decided, decider in found:
+        bound = editor.array(decider.input[1]) if decider is not None and decider.op_type in _NEAREST else None
+        if decider is not None and bound is not None and bound.dtype.kind == "f":
+            limits = np.finfo(bound.dtype)
+            never = limits.max if decider.op_type.startswith("Greater") else limits.min
+            decider.input[1] = editor.constant(np.full_like(bound, never), decided, "never")
+            continue
+        shut = editor.new_name(f"{decided}_never")
+        place = next(number for number, node in enumerate(made.graph.node) if decided in node.output)
+        for node in list(made.graph.node)[place + 1 :]:
+            rename_reads(node, {decided: shut})
+        no = editor.constant(np.array(False), "never")
+        made.graph.node.insert(place + 1, helper.make_node("And", [decided, no], [shut], name=shut))
+    return made
 
 
 def _only_late(graph: onnx.GraphProto, ends: list[onnx.NodeProto], kept: set[str]) -> list[onnx.NodeProto]:

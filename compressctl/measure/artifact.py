@@ -17,7 +17,7 @@ from compressctl.core.events import Events
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge
-from compressctl.graph.branches import depends_on_input
+from compressctl.graph.branches import decisions, depends_on_input, undecided
 from compressctl.graph.cost import costs, total
 from compressctl.measure.changed_examples import with_examples
 from compressctl.measure.draws import with_draws
@@ -104,6 +104,7 @@ def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) 
     if others:
         effort = replace(by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4)
         timed += _compared(ends, others, events, effort).points
+    timed[0] = [*timed[0][:-1], _with_worst(timed[0][-1], subjects[-1], by, turns, events)]
     timed = [[*runs[:-1], _as_taken(runs[-1], subjects[-1], by)] for runs in timed]
     with SessionHost() as host:
         found = [
@@ -117,6 +118,23 @@ def measure(subjects: Sequence[Subject], by: MeasurementConfig, events: Events) 
     return _result(subjects, _scored(subjects, found, by, events), by, steps).model_copy(
         update={"noise": headline.noise}
     )
+
+
+def _with_worst(run: LatencyRun, subject: Subject, by: MeasurementConfig, turns: int, events: Events) -> LatencyRun:
+    """With what a call takes when everything is computed, whether an input asked for that or not: of a stand-in that decides nothing early, beside the file itself."""
+    if not decisions(subject.model.body.graph):
+        return run
+    assert by.effort is not None
+    whole = replace(subject.model, body=undecided(subject.model.body))
+    effort = replace(
+        by.effort, rounds=3, seconds=by.effort.seconds / 4, runs=by.effort.runs // 4, launches=1, most_launches=1
+    )
+    with TemporaryDirectory(prefix="compressctl-worst-") as folder:
+        stand_in = Subject("worst", by.backend.build(whole, by.target, Path(folder)), whole)
+        point = operating_point(by.target, by.samples, turns=turns)
+        own, worst = _compared([subject, stand_in], [point], events, effort).points[0]
+    worst_ms = run.latency.mean_ms * worst.latency.mean_ms / own.latency.mean_ms
+    return replace(run, latency=run.latency.model_copy(update={"worst_ms": worst_ms}))
 
 
 def _as_taken(run: LatencyRun, subject: Subject, by: MeasurementConfig) -> LatencyRun:

@@ -63,7 +63,11 @@ class Latency(Result):
 
     fastest_ms: float | None = Field(None, description="where inputs took turns: the least of their medians (1.12)")
     slowest_ms: float | None = Field(
-        None, description="the largest of them: what the dearest way through the network takes (1.12)"
+        None, description="the largest of them: what the dearest way that was taken through the network takes (1.12)"
+    )
+    worst_ms: float | None = Field(
+        None,
+        description="where a stage's decisions leave something out: the mean over the inputs when everything is computed for each, as for the dearest input that there can be (1.13)",
     )
 
     @property

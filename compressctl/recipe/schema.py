@@ -221,7 +221,7 @@ class BudgetSection(FidelityLimits):
         None,
         gt=0,
         le=1e9,
-        description="most milliseconds of the input that takes longest, where what is computed depends on the input; elsewhere of the median call",
+        description="most milliseconds of the dearest way through the network, taken by an input or not, where what is computed depends on the input; elsewhere of the median call",
     )
     worst_class_drop: float | None = Field(
         None,

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import BackendResult, BudgetCheck, Parity, Result
 
-SCHEMA_VERSION = "1.12"
+SCHEMA_VERSION = "1.13"
 
 
 class Stage(Result):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compressctl.graph.branches import SELECTS, decisions, depends_on_input, write_branches
+from compressctl.graph.branches import SELECTS, decisions, depends_on_input, undecided, write_branches
 from compressctl.graph.canonical import constants_beside_readers
 from compressctl.graph.index import all_graphs, bodies
 
@@ -123,6 +123,32 @@ def test_branches_compute_what_the_selections_do(
         x = rng.standard_normal((batch, WIDTH)).astype(np.float32)
         # Fewer rows in one product may be added in another order.
         np.testing.assert_allclose(after(x), before(x), rtol=0, atol=1e-4 if gathers else 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(0, 3), st.integers(0, 3), st.booleans(), st.booleans())
+def test_where_nothing_is_decided_everything_is_computed(
+    seed: int, layers: int, exits: int, gates: int, quantized: bool, computed: bool
+) -> None:
+    """computed: bounds that are no constants, as of a threshold that is worked out."""
+    model = Random(seed, layers, min(exits, layers - 1), min(gates, layers), quantized=quantized).model
+    if computed:
+        model.graph.node.insert(0, helper.make_node("Identity", ["limit"], ["limit_given"], name="limit_given"))
+        for node in model.graph.node:
+            node.input[:] = [
+                "limit_given" if name == "limit" and node.op_type != "Identity" else name for name in node.input
+            ]
+    late = onnx.ModelProto.FromString(model.SerializeToString())
+    for node in late.graph.node:
+        if node.op_type == "Where":
+            node.op_type = "Identity"
+            node.input[:] = node.input[2:]
+    whole = undecided(model)
+    made, count = branched(whole)
+    assert count == len(decisions(model.graph))
+    x = np.random.default_rng(seed).standard_normal((3, WIDTH)).astype(np.float32)
+    for one in (whole, made):
+        np.testing.assert_array_equal(runner(one)(x), runner(late)(x))
 
 
 def test_of_several_samples_only_the_undecided_are_computed() -> None:

@@ -100,6 +100,7 @@ def test_ways_and_scores_are_those_of_the_file_itself(stages: tuple[str, ...], t
     assert found.latency is not None
     assert found.latency.inputs > 1
     assert found.latency.fastest_ms < found.latency.slowest_ms
+    assert found.latency.worst_ms > found.latency.fastest_ms
     assert sum(path.share for path in paths.paths) == pytest.approx(1)
     assert paths.least_macs <= paths.average_macs <= paths.worst_macs
     weighted = sum(path.share * path.macs for path in paths.paths)
