@@ -97,13 +97,13 @@ class _Ways:
         self._nodes = [{node.output[0] for node in one.late} for one in self.found]
         self._each = each
         self._known: dict[tuple[bool, ...], int] = {}
-        counts = Counter(one.of for one in self.found)
-        numbers = Counter[str]()
+        owners = [_as_before(one.of) for one in self.found]
+        counts, numbers = Counter(owners), Counter[str]()
         self._names: list[str] = []
-        for one in self.found:
-            numbers[one.of] += 1
-            exit_ = f"exit {numbers[one.of]}" if counts[one.of] > 1 or not one.of else ""
-            self._names.append(" ".join(part for part in (_as_before(one.of), exit_) if part))
+        for owner in owners:
+            numbers[owner] += 1
+            exit_ = f"exit {numbers[owner]}" if counts[owner] > 1 or not owner else ""
+            self._names.append(" ".join(part for part in (owner, exit_) if part))
         selects = [{node.output[0] for node in one.selects} for one in self.found]
         self._inside = [
             {other for other, own in enumerate(selects) if other != place and own <= nodes}
@@ -148,10 +148,10 @@ class _Ways:
 
 
 def _as_before(module: str) -> str:
-    """A module's name without the networks that dynamic stages put around it."""
+    """A module's name without the networks that dynamic stages put around it, empty for one of those."""
     while module.startswith("network."):
         module = module.removeprefix("network.")
-    return module
+    return "" if module == "network" else module
 
 
 class _Metric:

@@ -127,16 +127,10 @@ def _speed_rows(before: Measurement, after: Measurement) -> list[Row]:
     ]
     if before.latency.slowest_ms and after.latency.slowest_ms:
         old, new = before.latency, after.latency
-        rows.append(
-            Row(
-                "latency of the fastest input", milliseconds(old.fastest_ms or 0), milliseconds(new.fastest_ms or 0), ""
-            )
-        )
-        rows.append(
-            Row(
-                "latency of the slowest input", milliseconds(old.slowest_ms or 0), milliseconds(new.slowest_ms or 0), ""
-            )
-        )
+        one = "input" if new.batch == 1 else "call"
+        fastest, slowest = (f"latency of the {which} {one}" for which in ("fastest", "slowest"))
+        rows.append(Row(fastest, milliseconds(old.fastest_ms or 0), milliseconds(new.fastest_ms or 0), ""))
+        rows.append(Row(slowest, milliseconds(old.slowest_ms or 0), milliseconds(new.slowest_ms or 0), ""))
     if after.latency.worst_ms:
         rows.append(Row("latency when everything is computed", "", milliseconds(after.latency.worst_ms), ""))
     if before.latency.p99_ms and after.latency.p99_ms:

@@ -10,11 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from support.digit_runs import context, digits_data
 from torch import Tensor, nn
 from torch.nn import functional
 
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
+from compressctl.core.events import Events
 from compressctl.core.model import Signature, TensorSpec, TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.graph.branches import decisions
@@ -187,7 +189,7 @@ def test_exits_answer_and_their_file_does_the_same(tmp_path: Path) -> None:
     assert 0 < result.facts["cost"] < 1
     assert result.facts["right"]["early"] >= result.facts["right"]["whole"] - 2
     proto = lower(result.model)
-    assert len(decisions(proto.body.graph)) == 2
+    assert len(decisions(proto.body.graph)) == len(network.places)
     assert run.data is not None
     inputs = next(iter(run.data.split("test").batches(64))).inputs
     assert parity(result.model, proto, inputs)["output"] < 1e-4
@@ -226,7 +228,7 @@ def test_an_encoder_leaves_where_its_vector_is_expected_to_be_near(unit: bool, t
     assert 100 * float(near.mean()) == pytest.approx(result.facts["right"]["early"], abs=3)
     assert not unit or torch.allclose(lengths, torch.ones(len(images)), atol=1e-4)
     proto = lower(result.model)
-    assert len(decisions(proto.body.graph)) == 2
+    assert len(decisions(proto.body.graph)) == len(network.places)
     assert parity(result.model, proto, batch)["output"] < 1e-4
     again = rebuild(Encoder(unit=unit), describe(network, Encoder(unit=unit)), network.state_dict())
     with torch.no_grad():
@@ -248,8 +250,49 @@ def test_pinned_exits_are_the_ones_that_were_found(tmp_path: Path) -> None:
         assert torch.equal(again.model.body(inputs), first.model.body(inputs))
 
 
+@pytest.mark.parametrize("technique", ["exits", "blocks"])
+def test_the_same_seed_gives_the_same_network(technique: str, tmp_path: Path) -> None:
+    def made() -> dict[str, Tensor]:
+        run = on_digits(tmp_path)
+        if technique == "exits":
+            return exits.apply(image_model(), ExitsParams(epochs=1, thresholds=(0.9, 0.9)), run).model.body.state_dict()
+        return blocks.apply(image_model(), BlocksParams(epochs=1), run).model.body.state_dict()
+
+    torch.manual_seed(1)
+    first = made()
+    torch.manual_seed(2)
+    second = made()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("thresholds", [(2.0, 0.9), (2.0, 2.0)])
+def test_exits_at_which_no_sample_may_leave_are_left_out(thresholds: tuple[float, float], tmp_path: Path) -> None:
+    run, told = on_digits(tmp_path), list[str]()
+    run = replace(run, events=Events(lambda event: told.append(str(event.fields.get("message", "")))))
+    model = image_model()
+    both = exits.apply(image_model(), ExitsParams(epochs=1, thresholds=(0.95, 0.9)), run).model.body
+    assert isinstance(both, EarlyExits)
+    made = exits.apply(model, ExitsParams(epochs=1, thresholds=thresholds), run).model.body
+    assert any("no sample may leave" in line for line in told)
+    x = torch.randn(32, 1, 8, 8)
+    with torch.no_grad():
+        both.thresholds.copy_(torch.tensor(thresholds))
+        assert torch.equal(made(x), both(x))
+    if thresholds == (2.0, 2.0):
+        assert not isinstance(made, EarlyExits)
+        return
+    assert isinstance(made, EarlyExits)
+    assert made.places == both.places[1:]
+    again = rebuild(image_model().body, describe(made, image_model().body), made.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), made(x))
+
+
 def test_what_trains_a_network_with_exits_trains_its_heads(tmp_path: Path) -> None:
-    network = exits.apply(image_model(), ExitsParams(epochs=1, cost="macs"), on_digits(tmp_path)).model.body.train()
+    network = exits.apply(
+        image_model(), ExitsParams(epochs=1, thresholds=(0.9, 0.9)), on_digits(tmp_path)
+    ).model.body.train()
     assert isinstance(network, EarlyExits)
     network(torch.randn(64, 1, 8, 8)).square().mean().backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in network.heads.parameters())
@@ -257,7 +300,7 @@ def test_what_trains_a_network_with_exits_trains_its_heads(tmp_path: Path) -> No
 
 def test_heads_alone_leave_the_network_as_it_is(tmp_path: Path) -> None:
     model = image_model()
-    result = exits.apply(model, ExitsParams(epochs=1, learn="heads", cost="macs", drop=0), on_digits(tmp_path))
+    result = exits.apply(model, ExitsParams(epochs=1, learn="heads", thresholds=(0.9, 0.9)), on_digits(tmp_path))
     before, after = model.body.state_dict(), result.model.body.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert all(parameter.requires_grad for parameter in result.model.body.parameters())
@@ -282,7 +325,7 @@ def test_a_place_may_be_called_by_any_module_that_gives_it(tmp_path: Path) -> No
     )
     model = TorchModel(network.eval(), IMAGE)
     assert [(place.name, place.also) for place in places(model)][:1] == [("0", ("0.1",))]
-    made = exits.apply(model, ExitsParams(at=("0.1",), epochs=1, cost="macs"), on_digits(tmp_path)).model.body
+    made = exits.apply(model, ExitsParams(at=("0.1",), epochs=1, thresholds=(0.9,)), on_digits(tmp_path)).model.body
     assert isinstance(made, EarlyExits)
     assert made.places == ["0"]
 
@@ -329,6 +372,23 @@ def test_exits_that_cannot_be_are_named(params: ExitsParams, words: str, tmp_pat
     with pytest.raises(UsageError) as caught:
         exits.apply(image_model(), params, on_digits(tmp_path))
     assert words in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("params", "given", "words"),
+    [
+        (ExitsParams, {"at": []}, "at names no module"),
+        (ExitsParams, {"thresholds": [1.5, 0.2]}, "between 0 and 1"),
+        (BlocksParams, {"average": 1}, "less than 1"),
+        (TokensParams, {"at": []}, "at names no block"),
+        (TokensParams, {"keep": 1}, "keeps every token"),
+        (TokensParams, {"keep": [1, 1.0]}, "keeps every token"),
+        (TokensParams, {"method": "merge", "attended": "class"}, "looks at no attention"),
+    ],
+)
+def test_params_that_would_do_nothing_are_refused(params: Any, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        params.model_validate(given)
 
 
 @pytest.mark.parametrize("task", ["regression", "ranking"])
@@ -489,7 +549,7 @@ def test_tokens_that_do_not_count_change_nothing_that_is_kept(method: Any, tmp_p
 
 def test_all_tokens_kept_is_the_network_itself(tmp_path: Path) -> None:
     model = text_model()
-    result = tokens.apply(model, TokensParams(keep=1.0), nothing(tmp_path))
+    result = tokens.apply(model, TokensParams(keep=0.9999), nothing(tmp_path))
     ids, mask = texts(2, 11)
     with torch.no_grad():
         assert torch.allclose(result.model.body(ids, mask), model.body(ids, mask), atol=1e-6)

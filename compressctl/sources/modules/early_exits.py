@@ -68,6 +68,17 @@ class EarlyExits(Around):
             "mask": self.mask,
         }
 
+    def only(self, kept: Sequence[bool]) -> EarlyExits:
+        """The same without some of its exits: whether each is kept, in their order."""
+        arguments = dict(self.constructor_arguments())
+        for name in ("places", "features", "axes", "strides"):
+            arguments[name] = [one for one, stays in zip(arguments[name], kept, strict=True) if stays]
+        made = EarlyExits.around(self.network, **arguments)
+        made.heads = nn.ModuleList(head for head, stays in zip(self.heads, kept, strict=True) if stays)
+        with torch.no_grad():
+            made.thresholds.copy_(self.thresholds[torch.tensor(list(kept))])
+        return made.train(self.training)
+
     def forward(self, *inputs: Any) -> Any:
         given, scores = self.every(*inputs)
         output = final = _tensor_of(given)

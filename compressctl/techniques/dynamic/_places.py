@@ -61,8 +61,13 @@ def places(model: TorchModel) -> list[Place]:
     ]
 
 
+_LATEST = 0.9
+"""Share of the network behind which leaving early is not worth a head."""
+
+
 def spread(candidates: Sequence[Place], count: int) -> list[Place]:
-    """`count` of them, or all, whose shares divide the network most evenly."""
+    """`count` of them, or all, whose shares divide the network most evenly. Those behind nearly all of it save nothing."""
+    candidates = [place for place in candidates if place.share <= _LATEST]
     if len(candidates) <= count:
         return list(candidates)
     left, chosen = list(candidates), []

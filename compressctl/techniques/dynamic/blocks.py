@@ -17,6 +17,7 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.patterns import matching
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.lower import as_graph
 from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.gated_block import GatedBlock, opened_by
@@ -52,7 +53,9 @@ def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResu
             f"average: with all its {len(names)} gates shut the network takes {least:.0%} of its multiply-accumulates, {params.average:.0%} was asked for",
             hint="ask for less, or combine gates with prune.channels",
         )
-    network = _gated(model.body, names, inputs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        network = _gated(model.body, names, inputs)
     learner = replace(model, body=network, sparse=_renamed(model.sparse, names))
     objective, hooks = objective_of(learner, params, run)
     priced = _Priced(objective, shares, params.average, params.cost_weight)
@@ -74,7 +77,11 @@ def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResu
         name for name in model.sparse if not any(name.startswith(f"{one}.") for one in sure if sure[one] == "never")
     ]
     learner = replace(learner, body=network, sparse=_renamed(kept, gated))
-    return StageResult(learner, facts | {"settled": sure})
+    facts["settled"] = sure
+    if run.score is not None:  # what training says of its epochs is of gates whose threshold was not set yet
+        facts["score"] = run.score(as_graph(learner), "validation")
+    _warn_of_threshold(facts, params, run)
+    return StageResult(learner, facts)
 
 
 def gates(network: nn.Module) -> dict[str, GatedBlock]:
@@ -100,6 +107,22 @@ def _gated(network: nn.Module, names: Sequence[str], inputs: Sequence[Tensor]) -
         gated = GatedBlock.around(made.get_submodule(name), features=shapes[name][axis], axis=axis)
         setattr(made.get_submodule(owner), attribute, gated)
     return made
+
+
+_FAR = 1.05
+"""Times the cost that is asked for, up to which training is taken to have reached it."""
+
+
+def _warn_of_threshold(facts: Mapping[str, Any], params: BlocksParams, run: RunContext) -> None:
+    """Where the threshold, and not what the gates learned, keeps the cost."""
+    trained = facts.get("as_trained")
+    if trained is None or trained <= _FAR * params.average:
+        return
+    scored = f", with which it scores {facts['score']:.4g} on the validation split" if "score" in facts else ""
+    run.events.warn(
+        f"training left the mean cost of a sample at {trained:.0%} of the network's; the threshold of the gates brings it to {facts['average']:.0%}{scored}: "
+        "more epochs, or a larger cost_weight, let the network learn that"
+    )
 
 
 def _without_settled(network: nn.Module, opened: Mapping[str, float]) -> tuple[nn.Module, dict[str, str]]:

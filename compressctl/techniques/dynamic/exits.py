@@ -19,6 +19,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.sources.modules.early_exits import NEVER, EarlyExits
 from compressctl.sources.modules.exit_heads import ConvHead, PooledHead
+from compressctl.sources.modules.fewer_tokens import FewerTokens
 from compressctl.techniques.dynamic._blocks import mask_of_tokens
 from compressctl.techniques.dynamic._places import Place, places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, Point, best_within, cheapest, front, temperature
@@ -40,19 +41,21 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
     """Put heads behind modules, train, and choose thresholds. Raises UsageError for modules that are no places to leave at, and for networks that
     classify nothing, NothingToCompressError for a network that cannot be left on its way."""
     classes, probabilities = _numbers(model, run)
-    chosen = _chosen(model, params)
-    network = EarlyExits.around(
-        copy.deepcopy(model.body),
-        places=[place.name for place in chosen],
-        features=[place.features for place in chosen],
-        axes=[place.axis for place in chosen],
-        classes=classes,
-        confidence=_confidence(classes, run),
-        probabilities=probabilities,
-        mask=_mask(model, chosen),
-        strides=[_stride(place) if params.head == "convolutions" else 0 for place in chosen],
-        width=_width(chosen, params),
-    )
+    chosen = _chosen(model, params, run)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        network = EarlyExits.around(
+            copy.deepcopy(model.body),
+            places=[place.name for place in chosen],
+            features=[place.features for place in chosen],
+            axes=[place.axis for place in chosen],
+            classes=classes,
+            confidence=_confidence(classes, run),
+            probabilities=probabilities,
+            mask=_mask(model, chosen),
+            strides=[_stride(place) if params.head == "convolutions" else 0 for place in chosen],
+            width=_width(chosen, params),
+        )
     learner = replace(model, body=network, sparse=tuple(f"network.{name}" for name in model.sparse))
     facts: dict[str, Any] = {"at": {place.name: round(place.share, 4) for place in chosen}}
     facts |= _train(learner, params, run)
@@ -60,7 +63,8 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
         for place, heat in enumerate(params.temperatures):
             _cool(network, place, heat)
         _set(network, params.thresholds)
-        return StageResult(learner, facts | {"thresholds": dict(zip(network.places, params.thresholds, strict=True))})
+        facts |= {"thresholds": dict(zip(network.places, params.thresholds, strict=True))}
+        return StageResult(_without_idle(learner, run), facts)
     answers, temperatures, told = _answers(learner, chosen, params, run)
     point, found = _choice(answers, params)
     _set(network, point.thresholds)
@@ -71,7 +75,8 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
         "thresholds": list(point.thresholds),
         "temperatures": temperatures,
     }
-    return StageResult(learner, facts | told | found, pinned=pinned)
+    _warn_of_few(answers, point, params, run)
+    return StageResult(_without_idle(learner, run), facts | told | found, pinned=pinned)
 
 
 def _confidence(classes: int, run: RunContext) -> str:
@@ -108,7 +113,41 @@ def _numbers(model: TorchModel, run: RunContext) -> tuple[int, bool]:
     return size, as_logits(output) is not output
 
 
-def _chosen(model: TorchModel, params: ExitsParams) -> list[Place]:
+def _without_idle(learner: TorchModel, run: RunContext) -> TorchModel:
+    """Without exits whose threshold no confidence reaches: their heads would be computed for nothing. The network itself where all are such."""
+    network = learner.body
+    assert isinstance(network, EarlyExits)
+    thresholds = network.thresholds.tolist()
+    idle = [name for name, threshold in zip(network.places, thresholds, strict=True) if threshold >= 1]
+    if not idle:
+        return learner
+    every = len(idle) == len(network.places)
+    run.events.warn(
+        f"no sample may leave at {', '.join(idle)}: {'the network stays as it was trained, without exits' if every else 'left out'}"
+    )
+    if every:
+        sparse = tuple(name.removeprefix("network.") for name in learner.sparse)
+        return replace(learner, body=network.network, sparse=sparse)
+    return replace(learner, body=network.only([name not in idle for name in network.places]))
+
+
+def _warn_of_few(answers: Answers, point: Point, params: ExitsParams, run: RunContext) -> None:
+    """Where the samples that thresholds were chosen on cannot tell a loss as small as what is allowed."""
+    taken = answers.taken(point.thresholds)
+    lost = 100 * (answers.right[:, -1] - answers.right[np.arange(len(taken)), taken])
+    within = _INTERVAL * float(lost.std()) / np.sqrt(max(len(lost), 1))
+    if params.average is None and within > max(params.drop, 0.1):
+        run.events.warn(
+            f"thresholds were chosen on {len(lost):,} samples, which tell what leaving early loses to within {within:.1f} points, and {params.drop:g} may be lost: more validation samples "
+            "would tell it better"
+        )
+
+
+_INTERVAL = 1.96
+"""Standard errors, of 95 %."""
+
+
+def _chosen(model: TorchModel, params: ExitsParams, run: RunContext) -> list[Place]:
     candidates = places(model)
     known = {name: place for place in candidates for name in (place.name, *place.also)}
     for name in params.at:
@@ -116,13 +155,18 @@ def _chosen(model: TorchModel, params: ExitsParams) -> list[Place]:
             near = nearest(name, known)
             raise UsageError(
                 f"at: {name} is no module that the network can be left behind: everything behind it must read its output alone",
-                hint=f"{f'did you mean {near}? ' if near else ''}those that can be: {', '.join(known) or 'none'}",
+                hint=f"{f'did you mean {near}? ' if near else ''}those that can be: {', '.join(known) or 'none'}"
+                + ("; dynamic.exits goes before dynamic.tokens" if isinstance(model.body, FewerTokens) else ""),
             )
     chosen = [known[name] for name in params.at] if params.at else spread(candidates, params.exits)
     if not chosen:
         raise NothingToCompressError(
             "the network cannot be left on its way: behind each module something else is still needed",
             hint="early exits are for networks of layers or blocks one after the other",
+        )
+    if not params.at and len(chosen) < params.exits:
+        run.events.warn(
+            f"{len(chosen)} exit{'s' if len(chosen) > 1 else ''} instead of {params.exits}: the network can be left behind no more of its modules"
         )
     if [candidates.index(place) for place in chosen] != sorted({candidates.index(place) for place in chosen}):
         in_order = dict.fromkeys(place.name for place in candidates if place in chosen)

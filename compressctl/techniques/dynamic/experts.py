@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -54,7 +55,8 @@ def apply(model: TorchModel, params: ExpertsParams, run: RunContext) -> StageRes
         put(network, known[name], built)
     if not made:
         raise UsageError(
-            f"no layer can be divided: {next(iter(left.values()))}", hint="set experts to a number that divides them"
+            f"no layer can be divided: {next(iter(left.values()))}",
+            hint=_divisors([_Layer.of(model.body, known[name]).up.out_features for name in left], params.experts),
         )
     changed = replace(
         model,
@@ -67,6 +69,18 @@ def apply(model: TorchModel, params: ExpertsParams, run: RunContext) -> StageRes
         trained = train_adaptable(changed, objective, params.finetune, run.part("finetune"), hooks)
         changed, facts["finetune"] = replace(changed, body=trained.network), dict(trained.facts)
     return StageResult(changed, facts)
+
+
+def _divisors(units: list[int], wanted: int) -> str:
+    """Numbers of experts near the one that was asked for that make groups of one size in all layers."""
+    common = math.gcd(*units)
+    found = [one for one in range(2, common + 1) if common % one == 0]
+    near = sorted(sorted(found, key=lambda one: abs(one - wanted))[:4])
+    return (
+        f"set experts to a number that divides them, as {', '.join(map(str, near))}"
+        if near
+        else "set match to some of the layers"
+    )
 
 
 @dataclass(frozen=True)

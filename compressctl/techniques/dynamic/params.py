@@ -30,7 +30,7 @@ class ExitsParams(SupervisedParams):
     )
     head_width: Literal["auto"] | Annotated[int, Field(ge=1, le=65_536)] = Field(
         "auto",
-        description="channels of a head's first convolution, the others have twice as many; auto: so many that a head takes a twentieth of the network's multiply-accumulates",
+        description="channels of a head's first convolution, the others have twice as many; auto: so many that a head takes a twentieth of the network's multiply-accumulates, and 8 at least",
     )
     exit_weight: float = Field(1.0, gt=0, le=1e9, description="of all exits' losses together, beside the network's own")
     drop: float = Field(
@@ -51,7 +51,7 @@ class ExitsParams(SupervisedParams):
     )
     thresholds: tuple[float, ...] = Field(
         (),
-        description="confidences between 0 and 1 above which the exits answer, as a report names them: nothing is chosen",
+        description="confidences between 0 and 1 above which the exits answer, as a report names them: nothing is chosen. -1 always, 2 never",
     )
     temperatures: tuple[float, ...] = Field(
         (),
@@ -71,6 +71,12 @@ class ExitsParams(SupervisedParams):
             raise ValueError(f"at names {len(self.at)} modules and exits says {self.exits}: leave one of them out")
         if len(set(self.at)) < len(self.at):
             raise ValueError("at names a module twice")
+        if "at" in self.model_fields_set and not self.at:
+            raise ValueError("at names no module: leave it out for exits that are spread over the network")
+        if any(not 0 <= one <= 1 and one not in (-1, 2) for one in self.thresholds):
+            raise ValueError(
+                "thresholds are confidences between 0 and 1, -1 for an exit that always answers, 2 for one that never does"
+            )
         if self.average is not None and "drop" in self.model_fields_set:
             raise ValueError("give either drop or average: one is kept, the other is what comes of it")
         count = len(self.at) or self.exits
@@ -85,7 +91,7 @@ class BlocksParams(SupervisedParams):
     """dynamic.blocks: residual blocks are skipped where a gate that looks at their input says so."""
 
     average: float = Field(
-        0.7, gt=0, le=1, description="the mean cost of a sample, as a share of the network's multiply-accumulates"
+        0.7, gt=0, lt=1, description="the mean cost of a sample, as a share of the network's multiply-accumulates"
     )
     match: str = Field(
         "*",
@@ -97,13 +103,13 @@ class BlocksParams(SupervisedParams):
     )
 
     def needs(self) -> Needs:
-        """The threshold is set on the validation split, without its labels."""
-        return super().needs() | Needs.of(reads=(Need.VALIDATION_DATA,))
+        """The threshold is set on the validation split, without its labels, and scored there where a metric does."""
+        return super().needs() | Needs.of(reads=(Need.VALIDATION_DATA, Need.SCORE))
 
 
 BLOCKS = TechniqueSpec(
     name="dynamic.blocks",
-    version=2,
+    version=3,
     summary="gated blocks: a residual block is computed for the inputs that need it, and skipped for the others",
     params=BlocksParams,
     takes=Form.TORCH,
@@ -179,24 +185,30 @@ class TokensParams(TechniqueParams):
         None,
         gt=0,
         le=1,
-        description="instead of keep: the latency on the target's runtime as a share of the network's; of the schedules that keep it the one whose outputs are nearest",
+        description="instead of keep: the latency on the target's runtime as a share of the network's; of four schedules, each timed a dozen times, the one whose outputs are nearest",
     )
     finetune: RecoveryParams | None = Field(None, description="training of the network with its fewer tokens")
 
     def needs(self) -> Needs:
         """Samples tell schedules apart."""
         samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
-        timed = Needs.of(Need.LATENCY, reads=samples) if self.latency is not None else Needs()
+        timed = Needs.of(Need.LATENCY, reads=(*samples, Need.TASK)) if self.latency is not None else Needs()
         return super().needs() | timed
 
     @model_validator(mode="after")
     def _agree(self) -> TokensParams:
         if self.latency is not None and "keep" in self.model_fields_set:
             raise ValueError("give either keep or latency: one decides the other")
+        if self.method == "merge" and "attended" in self.model_fields_set:
+            raise ValueError("attended is of method: prune, and merging looks at no attention")
+        if self.at == ():
+            raise ValueError("at names no block")
         least = 0.55 if self.method == "merge" else 0.0
         shares = self.keep if isinstance(self.keep, tuple) else (self.keep,)
         if not shares or any(not least <= share <= 1 or share == 0 for share in shares):
             raise ValueError(f"keep is a share between {least:g} and 1, or one for each place")
+        if self.latency is None and all(share == 1 for share in shares):
+            raise ValueError("keep: 1 keeps every token, so that nothing would change")
         if isinstance(self.keep, tuple) and isinstance(self.at, tuple) and len(self.keep) != len(self.at):
             raise ValueError(f"keep has {len(self.keep)} shares for {len(self.at)} places")
         return self
@@ -217,7 +229,7 @@ TOKENS = TechniqueSpec(
 
 EXITS = TechniqueSpec(
     name="dynamic.exits",
-    version=2,
+    version=3,
     summary="early exits: a classifier or encoder answers behind part of its layers where it is sure, and does not compute the rest",
     params=ExitsParams,
     takes=Form.TORCH,
