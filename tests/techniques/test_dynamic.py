@@ -166,6 +166,9 @@ def test_points_say_what_their_thresholds_give(found: Answers) -> None:
     assert costs == sorted(costs, reverse=True)
     least = points[0].right - 0.1
     assert cheapest(points, least).right >= least
+    safe = cheapest(points, least, 1.0)
+    assert safe is points[0] or safe.right - safe.error >= least
+    assert safe.cost >= cheapest(points, least).cost
     within = best_within(points, 0.8 * points[0].cost)
     assert within is None or within.cost <= 0.8 * points[0].cost
 
@@ -377,7 +380,6 @@ def test_exits_that_cannot_be_are_named(params: ExitsParams, words: str, tmp_pat
 @pytest.mark.parametrize(
     ("params", "given", "words"),
     [
-        (ExitsParams, {"at": []}, "at names no module"),
         (ExitsParams, {"thresholds": [1.5, 0.2]}, "between 0 and 1"),
         (BlocksParams, {"average": 1}, "less than 1"),
         (TokensParams, {"at": []}, "at names no block"),
@@ -389,6 +391,22 @@ def test_exits_that_cannot_be_are_named(params: ExitsParams, words: str, tmp_pat
 def test_params_that_would_do_nothing_are_refused(params: Any, given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         params.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("params", "given"),
+    [
+        (ExitsParams, {"at": ["block1", "block2", "block3"]}),
+        (ExitsParams, {"average": 0.7}),
+        (ExitsParams, {"exits": 3, "thresholds": [0.5, 2, -1], "temperatures": [1, 2, 3]}),
+        (TokensParams, {"latency": 0.7}),
+        (TokensParams, {"method": "merge", "at": "every"}),
+        (BlocksParams, {"average": 0.5}),
+    ],
+)
+def test_a_resolved_recipe_says_every_default_and_is_valid(params: Any, given: dict[str, Any]) -> None:
+    made = params.model_validate(given)
+    assert params.model_validate(made.model_dump(mode="json")) == made
 
 
 @pytest.mark.parametrize("task", ["regression", "ranking"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -13,7 +14,7 @@ ALWAYS = -1.0
 _WEIGHTS = np.concatenate([[0.0], np.geomspace(0.02, 2_000, 140)])
 """Of a wrong answer, in units of the whole network's cost."""
 
-_SWEEPS = 12
+_SWEEPS, _STEPS = 12, 6
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,25 @@ class Answers:
 
 @dataclass(frozen=True)
 class Point:
-    """thresholds: by exit. cost: the mean over samples. right: the mean over samples. shares: of the samples, by exit."""
+    """thresholds: by exit. cost: the mean over samples. right: the mean over samples. error: the standard error of what is lost against the whole network's answers.
+    shares: of the samples, by exit."""
 
     thresholds: tuple[float, ...]
     cost: float
     right: float
+    error: float
     shares: tuple[float, ...]
 
 
 def front(answers: Answers) -> list[Point]:
     """Thresholds that none of the others beat in both, from the dearest to the cheapest; the first leaves nowhere.
 
-    For each weight of a wrong answer the thresholds are moved one by one to where cost and wrong answers are least together, until none moves: exact for one exit.
+    For each weight of a wrong answer the thresholds are moved one by one to where cost and wrong answers are least together, until none moves: exact for one exit. Between those of
+    two weights, which are the corners of the front, lie others.
     """
     found: dict[tuple[float, ...], Point] = {}
-    for thresholds in _weighted(answers):
+    corners = list(dict.fromkeys(_weighted(answers)))
+    for thresholds in [*corners, *_between(corners)]:
         found.setdefault(thresholds, _point(answers, thresholds))
     ranked = sorted(found.values(), key=lambda point: (-point.right, point.cost))
     kept: list[Point] = []
@@ -58,10 +63,12 @@ def front(answers: Answers) -> list[Point]:
     return [whole, *(point for point in kept if point.cost < whole.cost)]
 
 
-def cheapest(points: Sequence[Point], least_right: float) -> Point:
-    """The first point where none is right enough."""
+def cheapest(points: Sequence[Point], least_right: float, margin: float = 0.0) -> Point:
+    """Of those that are right enough, by so many standard errors; the first point where none is. What was chosen among many on some samples loses more on others."""
     return min(
-        (point for point in points if point.right >= least_right), key=lambda point: point.cost, default=points[0]
+        (point for point in points if point.right - margin * point.error >= least_right),
+        key=lambda point: point.cost,
+        default=points[0],
     )
 
 
@@ -82,6 +89,15 @@ def _weighted(answers: Answers) -> Iterator[tuple[float, ...]]:
             if thresholds == before:
                 break
         yield tuple(thresholds)
+
+
+def _between(corners: Sequence[tuple[float, ...]]) -> Iterator[tuple[float, ...]]:
+    """Steps from each to the next, where both say when every exit answers."""
+    for first, second in pairwise(corners):
+        if all(0 <= one <= 1 for one in (*first, *second)):
+            for step in range(1, _STEPS):
+                share = step / _STEPS
+                yield tuple((1 - share) * one + share * other for one, other in zip(first, second, strict=True))
 
 
 def _least(answers: Answers, thresholds: Sequence[float], exit_: int, price: np.ndarray) -> float:
@@ -105,10 +121,12 @@ def _point(answers: Answers, thresholds: tuple[float, ...]) -> Point:
     taken = answers.taken(thresholds)
     every = np.arange(len(taken))
     shares = np.bincount(taken, minlength=len(answers.cost)) / max(len(taken), 1)
+    right = answers.right[every, taken]
     return Point(
         thresholds,
         float(answers.cost[taken].mean()),
-        float(answers.right[every, taken].mean()),
+        float(right.mean()),
+        float((answers.right[:, -1] - right).std() / np.sqrt(max(len(right), 1))),
         tuple(shares.tolist()),
     )
 

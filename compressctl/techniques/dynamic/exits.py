@@ -68,14 +68,14 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
     answers, temperatures, told = _answers(learner, chosen, params, run)
     point, found = _choice(answers, params)
     _set(network, point.thresholds)
-    pinned = params.model_dump(mode="json", exclude_unset=True, exclude={"exits", "drop", "average"})
+    pinned = params.model_dump(mode="json", exclude_unset=True, exclude={"exits", "drop", "margin", "average"})
     pinned |= {
         "use": "dynamic.exits",
         "at": list(network.places),
         "thresholds": list(point.thresholds),
         "temperatures": temperatures,
     }
-    _warn_of_few(answers, point, params, run)
+    _warn_of_few(point, params, len(answers.sure), run)
     return StageResult(_without_idle(learner, run), facts | told | found, pinned=pinned)
 
 
@@ -131,20 +131,13 @@ def _without_idle(learner: TorchModel, run: RunContext) -> TorchModel:
     return replace(learner, body=network.only([name not in idle for name in network.places]))
 
 
-def _warn_of_few(answers: Answers, point: Point, params: ExitsParams, run: RunContext) -> None:
-    """Where the samples that thresholds were chosen on cannot tell a loss as small as what is allowed."""
-    taken = answers.taken(point.thresholds)
-    lost = 100 * (answers.right[:, -1] - answers.right[np.arange(len(taken)), taken])
-    within = _INTERVAL * float(lost.std()) / np.sqrt(max(len(lost), 1))
-    if params.average is None and within > max(params.drop, 0.1):
+def _warn_of_few(point: Point, params: ExitsParams, samples: int, run: RunContext) -> None:
+    """Where the samples that thresholds are chosen on tell no loss as small as what may be lost."""
+    if params.average is None and 100 * params.margin * point.error > params.drop / 2:
         run.events.warn(
-            f"thresholds were chosen on {len(lost):,} samples, which tell what leaving early loses to within {within:.1f} points, and {params.drop:g} may be lost: more validation samples "
-            "would tell it better"
+            f"what leaving early loses is known to within {100 * params.margin * point.error:.2f} points on {samples:,} validation samples, and {params.drop:g} may be lost: with more of them "
+            "exits would answer more often"
         )
-
-
-_INTERVAL = 1.96
-"""Standard errors, of 95 %."""
 
 
 def _chosen(model: TorchModel, params: ExitsParams, run: RunContext) -> list[Place]:
@@ -384,12 +377,13 @@ def _choice(answers: Answers, params: ExitsParams) -> tuple[Point, dict[str, Any
                 hint="put an exit further to the front (at), or ask for less",
             )
     else:
-        found = cheapest(points, whole.right - params.drop / 100)
+        found = cheapest(points, whole.right - params.drop / 100, params.margin)
     return found, {
         "thresholds": [round(one, 5) for one in found.thresholds],
         "shares": [round(one, 4) for one in found.shares],
         "cost": round(found.cost / whole.cost, 4),
         "right": {"whole": round(100 * whole.right, 3), "early": round(100 * found.right, 3)},
+        "error": round(100 * found.error, 3),
         "front": [
             {
                 "cost": round(point.cost / whole.cost, 4),

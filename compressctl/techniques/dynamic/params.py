@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,11 @@ from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, TechniqueParams
 from compressctl.core.technique import TechniqueSpec
 from compressctl.training.supervision.params import RecoveryParams, SupervisedParams
+
+
+def _default(params: TechniqueParams, name: str) -> Any:
+    """What a resolved recipe says where nobody did."""
+    return type(params).model_fields[name].default
 
 
 class ExitsParams(SupervisedParams):
@@ -39,6 +44,12 @@ class ExitsParams(SupervisedParams):
         le=100,
         description="percentage points of right answers on the validation split that may be lost by leaving early; without labels, of answers that are the network's own; of an encoder, hundredths of the mean cosine with its own vectors",
     )
+    margin: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="standard errors by which the loss on the validation split stays below `drop`: thresholds are chosen among many, so that they lose more on other samples; 0 takes the samples at their word",
+    )
     average: float | None = Field(
         None,
         gt=0,
@@ -67,17 +78,15 @@ class ExitsParams(SupervisedParams):
 
     @model_validator(mode="after")
     def _agree(self) -> ExitsParams:
-        if self.at and "exits" in self.model_fields_set and len(self.at) != self.exits:
+        if self.at and self.exits not in (len(self.at), _default(self, "exits")):
             raise ValueError(f"at names {len(self.at)} modules and exits says {self.exits}: leave one of them out")
         if len(set(self.at)) < len(self.at):
             raise ValueError("at names a module twice")
-        if "at" in self.model_fields_set and not self.at:
-            raise ValueError("at names no module: leave it out for exits that are spread over the network")
         if any(not 0 <= one <= 1 and one not in (-1, 2) for one in self.thresholds):
             raise ValueError(
                 "thresholds are confidences between 0 and 1, -1 for an exit that always answers, 2 for one that never does"
             )
-        if self.average is not None and "drop" in self.model_fields_set:
+        if self.average is not None and self.drop != _default(self, "drop"):
             raise ValueError("give either drop or average: one is kept, the other is what comes of it")
         count = len(self.at) or self.exits
         if self.temperatures and (len(self.temperatures) != len(self.thresholds) or min(self.temperatures) <= 0):
@@ -197,9 +206,9 @@ class TokensParams(TechniqueParams):
 
     @model_validator(mode="after")
     def _agree(self) -> TokensParams:
-        if self.latency is not None and "keep" in self.model_fields_set:
+        if self.latency is not None and self.keep != _default(self, "keep"):
             raise ValueError("give either keep or latency: one decides the other")
-        if self.method == "merge" and "attended" in self.model_fields_set:
+        if self.method == "merge" and self.attended != "auto":
             raise ValueError("attended is of method: prune, and merging looks at no attention")
         if self.at == ():
             raise ValueError("at names no block")
