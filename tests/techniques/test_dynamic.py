@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,9 +16,11 @@ from support.digit_runs import context, digits_data
 from torch import Tensor, nn
 from torch.nn import functional
 
+from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.events import Events
 from compressctl.core.model import Signature, TensorSpec, TorchModel
+from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.branches import decisions
 from compressctl.graph.lower import lower, parity
@@ -642,3 +645,19 @@ def test_a_dynamic_network_is_described_and_rebuilt(which: str, tmp_path: Path) 
     again = rebuild(model.body, describe(made, model.body), made.state_dict())
     with torch.no_grad():
         assert torch.equal(again.eval()(*inputs), made.eval()(*inputs))
+
+
+@pytest.mark.parametrize("method", ["prune", "merge"])
+@pytest.mark.parametrize("first", [False, True])
+def test_openvino_computes_the_same_for_several_samples(method: Any, first: bool, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    fixed = replace(TEXT, inputs=tuple(replace(spec, shape=("batch", 16)) for spec in TEXT.inputs))
+    model = replace(text_model(first=first), signature=fixed)
+    result = tokens.apply(model, TokensParams(method=method, keep=0.6), nothing(tmp_path))
+    onnx.save(to_onnx(lower(result.model), Target("openvino")), tmp_path / "model.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for samples in (1, 3):
+        ids, mask = texts(samples, 16)
+        found = compiled({"ids": ids.numpy(), "attention_mask": mask.numpy()})[0]
+        with torch.no_grad():
+            np.testing.assert_allclose(found, result.model.body(ids, mask).numpy(), atol=1e-4)

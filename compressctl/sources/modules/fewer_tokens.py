@@ -230,8 +230,8 @@ def _merged(tokens: Tensor, weight: Tensor, compared: Tensor, kept: int, keeps_f
     likeness = likeness + 4 * (is_none[:, ::2, None] - is_none[:, None, 1::2])
     best, partner = likeness.max(-1)
     if keeps_first:
-        is_first = (torch.arange(best.shape[1], device=tokens.device) == 0).to(best.dtype)
-        best = best - _FAR * is_first
+        # Not a difference with a row of constants: OpenVINO 2026.4 takes its first number for all columns behind a maximum, with several samples in a call.
+        best = torch.cat([best[:, :1] - _FAR, best[:, 1:]], 1)
     order = best.topk(best.shape[1], dim=1, largest=False).indices
     left = best.shape[1] - going
     stays, goes = order.narrow(1, 0, left), order.narrow(1, left, going)

@@ -225,7 +225,7 @@ class TokensParams(TechniqueParams):
 
 TOKENS = TechniqueSpec(
     name="dynamic.tokens",
-    version=1,
+    version=2,
     summary="fewer tokens: those that a transformer attends to least, or that are most alike, become one on the way, so that later blocks compute less",
     params=TokensParams,
     takes=Form.TORCH,
