@@ -421,7 +421,7 @@ def test_exits_are_for_classifiers_and_encoders(task: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "given_",
     [
-        {"at": ["a"], "exits": 2},
+        {"at": ["a"], "exits": 3},
         {"at": ["a", "a"]},
         {"drop": 1, "average": 0.5},
         {"thresholds": [0.5]},
