@@ -32,10 +32,10 @@ from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.dynamic import blocks, exits, tokens
+from compressctl.techniques.dynamic._heads import head_macs, width_of
 from compressctl.techniques.dynamic._places import places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, best_within, cheapest, front, temperature
 from compressctl.techniques.dynamic.blocks import _without_settled
-from compressctl.techniques.dynamic.exits import _head_macs, _width
 from compressctl.techniques.dynamic.params import BlocksParams, ExitsParams, TokensParams
 
 IMAGE = Signature(
@@ -353,12 +353,12 @@ def test_the_arithmetic_of_a_head_is_counted(size: tuple[int, int], stride: int)
 
 def test_heads_are_as_wide_as_a_twentieth_of_the_network_allows() -> None:
     narrow = spread(places(image_model()), 2)
-    assert _width(narrow, ExitsParams()) == 8  # as few as there are kernels for
+    assert width_of(narrow, "auto") == 8  # as few as there are kernels for
     chosen = [replace(place, whole=20 * place.whole) for place in narrow]
-    width = _width(chosen, ExitsParams())
-    assert all(_head_macs(place, width) <= place.whole / 20 for place in chosen)
-    assert any(_head_macs(place, width + 8) > place.whole / 20 for place in chosen)
-    assert _width(chosen, ExitsParams(head_width=40)) == 40
+    width = width_of(chosen, "auto")
+    assert all(head_macs(place, width) <= place.whole / 20 for place in chosen)
+    assert any(head_macs(place, width + 8) > place.whole / 20 for place in chosen)
+    assert width_of(chosen, 40) == 40
 
 
 def test_places_of_a_transformer_are_its_blocks() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,12 +16,13 @@ from compressctl.core.model import TorchModel
 from compressctl.core.nearest import nearest
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
-from compressctl.sources.modules.early_exits import NEVER, EarlyExits
-from compressctl.sources.modules.exit_heads import ConvHead, PooledHead
+from compressctl.sources.modules.early_exits import EarlyExits
 from compressctl.sources.modules.fewer_tokens import FewerTokens
+from compressctl.techniques.dynamic._answers import answers_of, cool, set_thresholds
 from compressctl.techniques.dynamic._blocks import mask_of_tokens
+from compressctl.techniques.dynamic._heads import stride_of, width_of
 from compressctl.techniques.dynamic._places import Place, places, spread
-from compressctl.techniques.dynamic._thresholds import Answers, Point, best_within, cheapest, front, temperature
+from compressctl.techniques.dynamic._thresholds import Answers, Point, best_within, cheapest, front
 from compressctl.techniques.dynamic.params import ExitsParams
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import FreezeNorms, Hook
@@ -53,21 +53,21 @@ def apply(model: TorchModel, params: ExitsParams, run: RunContext) -> StageResul
             confidence=_confidence(classes, run),
             probabilities=probabilities,
             mask=_mask(model, chosen),
-            strides=[_stride(place) if params.head == "convolutions" else 0 for place in chosen],
-            width=_width(chosen, params),
+            strides=[stride_of(place) if params.head == "convolutions" else 0 for place in chosen],
+            width=width_of(chosen, params.head_width),
         )
     learner = replace(model, body=network, sparse=tuple(f"network.{name}" for name in model.sparse))
     facts: dict[str, Any] = {"at": {place.name: round(place.share, 4) for place in chosen}}
     facts |= _train(learner, params, run)
     if params.thresholds:
         for place, heat in enumerate(params.temperatures):
-            _cool(network, place, heat)
-        _set(network, params.thresholds)
+            cool(network, place, heat)
+        set_thresholds(network, params.thresholds)
         facts |= {"thresholds": dict(zip(network.places, params.thresholds, strict=True))}
         return StageResult(_without_idle(learner, run), facts)
-    answers, temperatures, told = _answers(learner, chosen, params, run)
+    answers, temperatures, told = answers_of(learner, chosen, params, run)
     point, found = _choice(answers, params)
-    _set(network, point.thresholds)
+    set_thresholds(network, point.thresholds)
     pinned = params.model_dump(mode="json", exclude_unset=True, exclude={"exits", "drop", "margin", "average"})
     pinned |= {
         "use": "dynamic.exits",
@@ -167,34 +167,6 @@ def _chosen(model: TorchModel, params: ExitsParams, run: RunContext) -> list[Pla
     return chosen
 
 
-def _stride(place: Place) -> int:
-    """Of a head's first convolution, so that what it makes is about as large as a few of its kernels; 0 for what is no map."""
-    if len(place.shape) != 4 or place.axis != 1:
-        return 0
-    return int(np.clip(max(place.shape[2:]) // _MAP, 1, _LARGEST_STRIDE))
-
-
-_MAP, _LARGEST_STRIDE = 8, 8
-
-
-def _width(chosen: Sequence[Place], params: ExitsParams) -> int:
-    """Channels of all heads' first convolutions: as many as keep the dearest head at a twentieth of the network's arithmetic."""
-    if params.head_width != "auto":
-        return params.head_width
-    widths = range(_NARROWEST, _WIDEST + 1, _NARROWEST)
-    kept = (width for width in widths if all(_head_macs(place, width) <= _HEAD * place.whole for place in chosen))
-    return max(kept, default=_NARROWEST)
-
-
-_NARROWEST, _WIDEST, _HEAD = 8, 128, 0.05
-
-
-def _head_macs(place: Place, width: int) -> int:
-    """Of one sample; 0 for what is no map, whose heads have no convolutions."""
-    stride = _stride(place)
-    return 0 if not stride else ConvHead.macs(place.features, (place.shape[2], place.shape[3]), width, stride)
-
-
 def _mask(model: TorchModel, chosen: Sequence[Place]) -> int:
     """The place of a mask of tokens among the inputs, -1 without."""
     is_of_tokens = all(place.axis == -1 and len(place.shape) == 3 for place in chosen)
@@ -253,116 +225,6 @@ class _Said(nn.Module):
 
     def forward(self, *_: Tensor) -> Any:
         return self.given
-
-
-def _set(network: EarlyExits, thresholds: Sequence[float]) -> None:
-    with torch.no_grad():
-        network.thresholds.copy_(torch.tensor(thresholds))
-
-
-def _answers(
-    learner: TorchModel, chosen: Sequence[Place], params: ExitsParams, run: RunContext
-) -> tuple[Answers, list[float], dict[str, Any]]:
-    """What the exits say on the validation split, as sure as they are right; their scores are divided by a temperature for that."""
-    network = learner.body
-    assert isinstance(network, EarlyExits)
-    scores, final, labels = _scores(learner, run)
-    if network.confidence == "learned":
-        wanted, by = final, "the cosine with the network's own vectors"
-    elif labels is None:
-        wanted, by = _own_answers(final, network.confidence), "answers that are the network's own"
-    else:
-        wanted, by = labels, "labels"
-    temperatures = [_calibrated(network, place, one, wanted) for place, one in enumerate(scores)]
-    scores = [one / temperature for one, temperature in zip(scores, temperatures, strict=True)]
-    sure = np.concatenate([network.sureness(torch.from_numpy(one)).numpy() for one in scores], 1)
-    answers = (
-        [network.as_output(torch.from_numpy(one)).numpy() for one in scores]
-        if network.confidence == "learned"
-        else scores
-    )
-    right = np.stack([_right(one, wanted, network.confidence) for one in [*answers, final]], 1)
-    cost, unit = _costs(learner, chosen, params, run)
-    facts = {
-        "judged_by": by,
-        "samples": len(final),
-        "temperatures": [round(one, 3) for one in temperatures],
-        "right_alone": [round(100 * float(one), 2) for one in right.mean(0)],
-        f"cost_{unit}": [round(float(one), 5) for one in cost],
-    }
-    return Answers(sure, right, cost), temperatures, facts
-
-
-def _scores(learner: TorchModel, run: RunContext) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None]:
-    """Scores by exit, the network's own logits or vectors, and labels."""
-    network = learner.body
-    assert isinstance(network, EarlyExits)
-    assert run.data is not None
-    said: list[list[Tensor]] = []
-    labels: list[np.ndarray] | None = []
-    with torch.no_grad():
-        for batch in tensor_batches(run.data.split("validation"), learner.signature, _BATCH):
-            given, scores = network.every(*batch.inputs)
-            final = next(iter(named_outputs(given).values()))
-            said.append([*scores, final if network.confidence == "learned" else as_logits(final)])
-            labels = None if labels is None or not isinstance(batch.labels, Tensor) else [*labels, batch.labels.numpy()]
-    if not said:
-        raise UsageError("the validation split is empty", hint="set data.validation: thresholds are chosen on it")
-    *by_exit, last = [torch.cat(parts).float().numpy() for parts in zip(*said, strict=True)]
-    return by_exit, last, np.concatenate(labels) if labels else None
-
-
-def _own_answers(final: np.ndarray, confidence: str) -> np.ndarray:
-    return np.asarray(final.argmax(-1) if confidence == "softmax" else final > 0)
-
-
-def _calibrated(network: EarlyExits, place: int, scores: np.ndarray, wanted: np.ndarray) -> float:
-    """The head's temperature, which becomes part of its weights."""
-    if network.confidence != "softmax" or wanted.ndim != 1:
-        return 1.0
-    found = temperature(scores, wanted.astype(np.int64))
-    _cool(network, place, found)
-    return found
-
-
-def _cool(network: EarlyExits, place: int, heat: float) -> None:
-    head = network.heads[place]
-    assert isinstance(head, PooledHead | ConvHead)
-    with torch.no_grad():
-        head.linear.weight.div_(heat)
-        head.linear.bias.div_(heat)
-
-
-def _right(scores: np.ndarray, wanted: np.ndarray, confidence: str) -> np.ndarray:
-    """(n,): 1 where the answer is right, of several labels the share that is, of vectors the cosine."""
-    if confidence == "learned":
-        lengths = np.linalg.norm(scores, axis=-1) * np.linalg.norm(wanted, axis=-1)
-        return np.asarray((scores * wanted).sum(-1) / np.maximum(lengths, 1e-12), np.float64)
-    if confidence == "softmax":
-        answer = scores.argmax(-1)
-        return np.asarray(answer == (wanted if wanted.ndim == 1 else wanted.argmax(-1)), np.float64)
-    return np.asarray(((scores > 0) == (wanted.reshape(scores.shape) > 0)).mean(-1), np.float64)
-
-
-def _costs(
-    learner: TorchModel, chosen: Sequence[Place], params: ExitsParams, run: RunContext
-) -> tuple[np.ndarray, str]:
-    """Of a sample by the exit that it leaves at, the whole network's last, and their unit."""
-    if params.cost == "macs" or run.latency_ms is None:
-        assert isinstance(learner.body, EarlyExits)
-        heads = np.cumsum([_head_macs(place, learner.body.width) / place.whole for place in chosen])
-        shares = np.array([*(place.share for place in chosen), 1.0])
-        return shares + np.append(heads, heads[-1]), "macs"
-    forced = [_leaving_at(learner, exit_) for exit_ in range(len(chosen) + 1)]
-    return np.array(run.latency_ms(forced)), "ms"
-
-
-def _leaving_at(learner: TorchModel, exit_: int) -> TorchModel:
-    """The same network where every sample leaves at one exit."""
-    network = copy.deepcopy(learner.body)
-    assert isinstance(network, EarlyExits)
-    _set(network, [-1.0 if place == exit_ else NEVER for place in range(len(network.places))])
-    return replace(learner, body=network)
 
 
 def _choice(answers: Answers, params: ExitsParams) -> tuple[Point, dict[str, Any]]:
