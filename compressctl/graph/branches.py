@@ -154,8 +154,10 @@ class _Writer:
     def write(self, graph: onnx.GraphProto, selection: Selection) -> None:
         moved = {id(node) for node in (*selection.late, *selection.selects)}
         name = self._editor.new_name(selection.selects[0].name.removesuffix("/Where") + "/If")
-        decision, condition = self._condition(graph, selection)
-        decider = None if selection.decided in decision[0].input else _decider(graph, selection)
+        decider = _decider(graph, selection)
+        decision, condition = self._condition(selection.decided, decider)
+        if selection.decided in decision[0].input:  # it is read in front of the branch
+            decider = None
         decided, undecided = self._branches(graph, selection, moved, name, decider)
         moved |= {id(decider)}
         results = [node.output[0] for node in selection.selects]
@@ -174,11 +176,9 @@ class _Writer:
         del graph.node[:]
         graph.node.extend(kept)
 
-    def _condition(self, graph: onnx.GraphProto, selection: Selection) -> tuple[list[onnx.NodeProto], str]:
+    def _condition(self, decided: str, decider: onnx.NodeProto | None) -> tuple[list[onnx.NodeProto], str]:
         """Whether every sample is decided, as the one truth value that an If takes: by the sample that is nearest to not being so where all are held against one bound."""
-        decided = selection.decided
         least, all_decided = (self._editor.new_name(f"{decided}_{part}") for part in ("least", "all"))
-        decider = _decider(graph, selection)
         bound = self._editor.array(decider.input[1]) if decider is not None and decider.op_type in _NEAREST else None
         if decider is not None and bound is not None and bound.size == 1:
             one = self._editor.constant(bound.reshape(()), decider.input[1], "bound")
@@ -307,7 +307,8 @@ _NEAREST = {
 
 def _decider(graph: onnx.GraphProto, selection: Selection) -> onnx.NodeProto | None:
     """The node that makes a selection's decisions; None where something else reads them too."""
-    others = [node for node in graph.node if node not in selection.selects]
+    ends = {node.output[0] for node in selection.selects}
+    others = [node for node in graph.node if not ends & set(node.output)]
     is_read = any(selection.decided in reads(node) for node in others)
     if is_read or any(output.name == selection.decided for output in graph.output):
         return None

@@ -40,18 +40,37 @@ def fewer_tokens(facts: Facts) -> Iterator[Candidate]:
         )
 
 
+def no_exits(facts: Facts, goal: Goal, points: Mapping[str, Point]) -> str | None:
+    """Why exits are not tried; None where they are."""
+    known = _rounded(points)
+    if facts.task != "classification":
+        return f"exits are tried on classifiers, and the task is {facts.task}"
+    if known is None:
+        return "nothing in 8 bits was timed that they could be faster than"
+    reached = _MOST_GAINED * known[1]
+    if goal.speedup is not None and goal.speedup > reached:
+        return f"they bring {_MOST_GAINED:g} times the speed of {known[0]} at most, {reached:.2g}x, and {goal.speedup:g}x is asked for"
+    return None
+
+
+def _rounded(points: Mapping[str, Point]) -> tuple[str, float] | None:
+    """The whole network in 8 bits, and how many times as fast it is."""
+    for name in ("int8", "dynamic"):
+        figures = points[name].figures if name in points else None
+        if figures is not None and figures.speed is not None:
+            return name, figures.speed.ratio
+    return None
+
+
 def early_exits(
     facts: Facts, goal: Goal, training: Mapping[str, Any], points: Mapping[str, Point]
 ) -> Iterator[Candidate]:
     """The whole network with exits, trained briefly first. None where they could not bring what is asked. points: what was measured so far."""
-    known = points.get("int8") or points.get("dynamic")
-    if facts.task != "classification" or known is None or known.figures is None or known.figures.speed is None:
+    known = _rounded(points)
+    if known is None or no_exits(facts, goal, points) is not None:
         return
-    if goal.speedup is not None and goal.speedup > _MOST_GAINED * known.figures.speed.ratio:
-        return
-    rounding: Stage = (
-        static() if known.name == "int8" else {"id": "int8", "use": "quantize.dynamic", "if_slower": "keep"}
-    )
+    dynamic = {"id": "int8", "use": "quantize.dynamic", "if_slower": "keep"}
+    rounding: Stage = static() if known[0] == "int8" else dynamic
     epochs = epochs_of(facts, training)
     for name, count, after in (
         ("exits-brief", brief_of(epochs), ()),

@@ -459,7 +459,12 @@ class _Running:
             for one in self.tree.waiting()
         ]
         found += [
-            NotTried(name=name, family=narrow.FAMILY, words="", reason=why)
+            NotTried(
+                name=name,
+                family=by_input.EARLY_EXITS if name == by_input.EARLY_EXITS else narrow.FAMILY,
+                words="",
+                reason=why,
+            )
             for name, why in self.trainings.refused.items()
         ]
         return found + [

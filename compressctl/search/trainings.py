@@ -52,6 +52,8 @@ class Trainings:
         tables: of the graph's layers, where they were measured. build: one that is cut and not trained, as in `fit.fit`."""
         goal, facts, training = self.request.goal, self.bench.facts, self.request.training
         yield from by_input.early_exits(facts, goal, training, points)
+        if (why := by_input.no_exits(facts, goal, points)) is not None:
+            self.refused[by_input.EARLY_EXITS] = why
         if not goal.asks_for_gain or any(self._holds(point) for point in points.values()):
             yield from narrow.on_a_scale(facts, goal, training)
             return

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from compressctl.measure.results import Speedup
-from compressctl.search.by_input import early_exits, fewer_tokens
+from compressctl.search.by_input import early_exits, fewer_tokens, no_exits
 from compressctl.search.document import Figures, Point
 from compressctl.search.facts import Facts
 from compressctl.search.narrow import Shape, as_cut, of_shapes, on_a_scale
@@ -203,3 +203,6 @@ def test_exits_are_tried_where_they_could_bring_what_is_asked() -> None:
     assert names_for(4.0) == []
     assert names_for(None, replace(CONVOLUTIONAL, task="segmentation")) == []
     assert list(early_exits(CONVOLUTIONAL, Goal(), {}, {})) == []
+    assert no_exits(CONVOLUTIONAL, Goal(speedup=2.5), points) is None
+    assert "4x is asked for" in str(no_exits(CONVOLUTIONAL, Goal(speedup=4), points))
+    assert "segmentation" in str(no_exits(replace(CONVOLUTIONAL, task="segmentation"), Goal(), points))

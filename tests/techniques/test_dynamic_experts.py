@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.digit_runs import context, digits_data
 from torch import Tensor, nn
 
+from compressctl.backends.dialects.experts import note
 from compressctl.backends.onnx_file import to_onnx
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Signature, TensorSpec, TorchModel
@@ -225,5 +226,6 @@ def test_onnx_runtime_computes_experts_with_its_own_operator(activation: str, ou
         # It knows layers as wide behind as before alone, and as gelu the approximation by tanh.
         assert ("MoE" in operators) == (has_operator and outputs != 3 and activation != "silu")
         assert ("Gather" in operators) == ("MoE" not in operators)
+        assert ("tanh" in " ".join(note(proto))) == ("MoE" in operators and activation.startswith("gelu"))
         (found,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"input": x})
         np.testing.assert_allclose(found, wanted, atol=5e-3 if activation == "gelu" else 1e-5)

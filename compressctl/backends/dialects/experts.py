@@ -48,6 +48,16 @@ def write_experts(proto: onnx.ModelProto) -> int:
     return len(found)
 
 
+def note(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """What is written so, in words."""
+    nodes = [node for node in proto.graph.node if node.op_type == "MoE" and node.domain == MICROSOFT]
+    if not nodes:
+        return ()
+    uses_gelu = any(attribute(node, "activation_type") == b"gelu" for node in nodes)
+    layers = f"{len(nodes)} feed-forward layer{'s' if len(nodes) > 1 else ''}"
+    return (f"{layers} written as com.microsoft.MoE{', GELU in its approximation by tanh' if uses_gelu else ''}",)
+
+
 @dataclass(frozen=True)
 class _Experts:
     """rows: (r, features). scores: (r, experts). tables: arrays, as in Experts. end: the sum over what was chosen, without what all rows have in common."""
@@ -125,8 +135,7 @@ def _chain(up: str, down: str, looked_up: GraphIndex) -> tuple[str, str, str, st
     rows = looked_up.producers.get(first.input[1])
     if rows is None or rows.op_type not in _OF_SHAPE:
         return None
-    activation = "gelu" if active.op_type == "Gelu" else _ACTIVATIONS[active.op_type]
-    return rows.input[0], bias, activation, _before(less.input[1], looked_up), total.output[0]
+    return rows.input[0], bias, _ACTIVATIONS[active.op_type], _before(less.input[1], looked_up), total.output[0]
 
 
 def _reader(tensor: str, op: str, looked_up: GraphIndex) -> onnx.NodeProto | None:

@@ -45,6 +45,7 @@ class OnnxRuntime:
         How products with quantized weights alone are written is measured here. See choose.py.
         """
         _require()
+        from compressctl.backends.dialects.experts import note as experts_note
         from compressctl.backends.onnx_file import save_onnx, to_onnx
         from compressctl.backends.onnxruntime.choose import choose_forms
         from compressctl.backends.preprocess import as_served
@@ -58,7 +59,7 @@ class OnnxRuntime:
         if target.options.get("names") == "short":
             proto = with_short_names(proto)
         proto, called = as_served(proto, model.signature, target)
-        served = (*note(model, proto, target), *_libraries(proto))
+        served = (*note(model, proto, target), *experts_note(proto), *_libraries(proto))
         files = save_onnx(proto, folder)
         said = (*notes, *stored, *called, *served)
         return Artifact("onnxruntime", files[0], files, said, opset=opset_of(proto), decided=_decided(forms, target))
