@@ -34,7 +34,7 @@ class PatchVit(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, width, 2, stride=2)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(0.02 * torch.randn(1, 197, width))
+        self.positions = nn.Parameter(torch.cat([torch.zeros(1, width), 0.3 * _sines(14, width)])[None])
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
 
@@ -44,6 +44,15 @@ class PatchVit(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return self.head(self.norm(tokens)[:, 0])
+
+
+def _sines(side: int, width: int) -> Tensor:
+    """(side * side, width): where positions begin, sines of a patch's row and of its column. Beyer et al. 2022, "Better plain ViT baselines"."""
+    rates = 100 ** (-torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(float(side))[:, None] * rates
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], 2).flatten(0, 1)
 
 
 def fashion_vit() -> nn.Module:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from compressctl.core.errors import NothingToCompressError, StageError, UsageError
 from compressctl.core.model import Model, Signature, StageRecord, TensorSpec, TorchModel
 from compressctl.core.technique import RunContext, StageResult
+from compressctl.graph.lower import lower, parity
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.techniques.search import architecture, supernet
 from compressctl.techniques.search._evolution import Sensitivity, by_threshold, evolved, fitted, measured
 from compressctl.techniques.search._shared_weights import SharedWeights
 from compressctl.techniques.search._space import Space, Subnetwork
-from compressctl.techniques.search.params import ArchitectureParams, SupernetParams
+from compressctl.techniques.search.params import Architecture, ArchitectureParams, SupernetParams
 from compressctl.techniques.search.supernet import Sampling, Sandwich
 from compressctl.training.data import tensor_batches
 from compressctl.training.hooks import StepInfo
@@ -66,12 +67,60 @@ class Steps(nn.Module):
         return found
 
 
+class FusedBlock(nn.Module):
+    """Query, key and value of one Linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.norm1, self.qkv, self.proj = nn.LayerNorm(32), nn.Linear(32, 96), nn.Linear(32, 32)
+        self.norm2 = nn.LayerNorm(32)
+        self.mlp = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        samples, tokens, _ = x.shape
+        parts = self.qkv(self.norm1(x)).reshape(samples, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(parts[0], parts[1], parts[2])
+        x = x + self.proj(mixed.transpose(1, 2).reshape(samples, tokens, -1))
+        found: Tensor = x + self.mlp(self.norm2(x))
+        return found
+
+
+class Patches(nn.Module):
+    """Sixteen patches in blocks, and a token before them that is read where there is a class, else the mean of all."""
+
+    def __init__(self, blocks: Sequence[nn.Module], *, has_class: bool) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 32, 2, stride=2)
+        self.first = nn.Parameter(torch.randn(1, 1, 32))
+        self.positions = nn.Parameter(0.3 * torch.randn(1, 17, 32))
+        self.blocks = nn.ModuleList(blocks)
+        self.norm, self.head, self.has_class = nn.LayerNorm(32), nn.Linear(32, 10), has_class
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.first.expand(tokens.shape[0], -1, -1), tokens], 1) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        found: Tensor = self.head(tokens[:, 0] if self.has_class else tokens.mean(1))
+        return found
+
+
+def torchs_own() -> nn.Module:
+    layers = [nn.TransformerEncoderLayer(32, 4, 64, 0.0, norm_first=True, batch_first=True) for _ in range(3)]
+    return Patches(layers, has_class=False)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "residual": digits_resnet,
     "depthwise": digits_depthwise,
     "joined": Joined,
     "recurrent": Steps,
+    "transformer": lambda: Patches([FusedBlock() for _ in range(4)], has_class=True),
+    "torch's own": torchs_own,
 }
+TOKENS: dict[str, Literal["all", "prune", "merge"]] = {"transformer": "prune", "torch's own": "merge"}
 
 
 def made(name: str) -> TorchModel:
@@ -90,13 +139,15 @@ def on_digits(folder: Path) -> RunContext:
     return replace(context(folder, digits_data()), task="classification")
 
 
-def space_of(model: TorchModel, *, is_sorted: bool = True) -> Space:
-    return Space(model, SupernetParams(), on_digits(Path()), is_sorted=is_sorted)
+def space_of(model: TorchModel, tokens: Literal["all", "prune", "merge"] = "all", *, is_sorted: bool = True) -> Space:
+    return Space(model, SupernetParams(tokens=tokens), on_digits(Path()), is_sorted=is_sorted)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def space(request: pytest.FixtureRequest) -> Space:
-    return space_of(replace(model := made(request.param), body=space_of(model, is_sorted=False).narrower.sorted().body))
+    model = made(request.param)
+    ordered = space_of(model, is_sorted=False).narrower.sorted()
+    return space_of(replace(model, body=ordered.body), TOKENS.get(request.param, "all"))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -111,7 +162,8 @@ def test_sorted_channels_are_the_same_function_the_strongest_first(name: str) ->
         smallest = Subnetwork(tuple((group, before.widths(group)[0]) for group in before.groups))
         one, other = before.cut(smallest).body, space_of(ordered).cut(smallest).body
         assert torch.allclose(one(*inputs), other(*inputs), atol=1e-5)
-    moved = [not torch.equal(a, b) for a, b in zip(model.body.parameters(), ordered.body.parameters(), strict=True)]
+    pairs = zip(before.model.body.parameters(), ordered.body.parameters(), strict=True)
+    moved = [not torch.equal(one, other) for one, other in pairs]
     assert any(moved)
 
 
@@ -119,7 +171,7 @@ def test_sorted_channels_are_the_same_function_the_strongest_first(name: str) ->
 @given(seed=st.integers(0, 2**32 - 1), trains=st.booleans())
 def test_shared_weights_compute_what_the_cut_network_does(space: Space, seed: int, trains: bool) -> None:
     network = space.model.body.train(trains)
-    shared = SharedWeights(network, space.cut_of)
+    shared = SharedWeights(network, space.cut_of, space.prefix)
     one = space.random(np.random.default_rng(seed))
     inputs = example_inputs(space.model.signature, 4)
     statistics = {name: value.clone() for name, value in network.named_buffers()}
@@ -185,10 +237,7 @@ def test_what_is_searched_keeps_the_limits_and_has_no_room_left(space: Space, se
         assert over(one) <= 0
         assert len(one.gone) <= space.most_gone
         wider = [
-            one.with_channels(name, width)
-            for name, held in one.channels
-            for width in space.widths(name)
-            if width > held
+            one.with_width(name, width) for name, held in one.widths for width in space.widths(name) if width > held
         ]
         # A layer inside a block that is gone costs nothing, however wide it is.
         assert all(over(more) > 0 for more in wider)
@@ -230,7 +279,7 @@ def test_steps_have_subnetworks_of_their_own_and_the_same_after_a_pause() -> Non
     resumed.before_epoch(space.model.body, StepInfo(4, 10, 0))
     assert resumed.subnetworks() == seen[4] != seen[5]
     assert {len(step) for step in seen} == {3}
-    assert all(step[0].channels == tuple((name, space.widths(name)[0]) for name in space.groups) for step in seen)
+    assert all(step[0].widths == tuple((name, space.widths(name)[0]) for name in space.groups) for step in seen)
 
 
 def test_gradients_of_a_step_are_the_mean_over_its_networks() -> None:
@@ -240,7 +289,7 @@ def test_gradients_of_a_step_are_the_mean_over_its_networks() -> None:
     sampling = Sampling(space, 1, 0)
     objective = lambda network, batch: first_output(network, batch).square().mean()  # noqa: E731
     batch = next(tensor_batches(run.data.split("train"), IMAGE, 16))
-    sandwich = Sandwich(objective, compare, SharedWeights(network, space.cut_of), sampling)
+    sandwich = Sandwich(objective, compare, SharedWeights(network, space.cut_of, space.prefix), sampling)
     loss = float(sandwich(network, batch).detach())
     taught = network(*batch.inputs).detach()
     parts = [float(taught.square().mean())]
@@ -270,7 +319,9 @@ def test_subnetworks_learn_the_other_outputs_too(weight: float) -> None:
     still = lambda found, wanted, batch: found.sum() * 0  # noqa: E731
     objective = lambda network, batch: first_output(network, batch).sum() * 0  # noqa: E731
     batch = next(tensor_batches(run.data.split("train"), IMAGE, 16))
-    loss = Sandwich(objective, still, SharedWeights(network, space.cut_of), sampling, weight)(network, batch)
+    loss = Sandwich(objective, still, SharedWeights(network, space.cut_of, space.prefix), sampling, weight)(
+        network, batch
+    )
     wanted = network(*batch.inputs)["two"].detach()
     found = space.cut(sampling.subnetworks()[0]).body(*batch.inputs)["two"].detach()
     apart = ((found - wanted).square().mean() / wanted.var(correction=0)).log1p()
@@ -371,9 +422,74 @@ def test_a_limit_on_latency_is_held_by_what_is_measured(
     assert size**0.5 <= 0.7
 
 
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_transformer_can_have_fewer_channels_heads_tokens_and_blocks(name: str) -> None:
+    space = space_of(made(name), TOKENS[name])
+    kinds = space.by_kind()
+    assert set(kinds) == {"channels", "heads", "tokens"}
+    blocks = len(kinds["heads"])
+    assert blocks == len(space.blocks) == {"transformer": 4, "torch's own": 3}[name]
+    assert all(widths == [1, 2, 3, 4] for widths in kinds["heads"].values())
+    assert list(kinds["tokens"]) == [f"blocks.{place}" for place in range(blocks - 1)]
+    assert {f"blocks.{place}" for place in range(blocks)} <= {
+        each.rpartition(".")[0].removesuffix(".mlp") for each in kinds["channels"]
+    }
+    # Without a block nothing goes behind it, and one that sees half of the tokens is half as much work.
+    one = space.whole.with_width("tokens behind blocks.0", 60)
+    assert space.macs(replace(one, gone=("blocks.0",))) == space.macs(replace(space.whole, gone=("blocks.0",)))
+    later = space.macs(space.whole) - space.macs(replace(space.whole, gone=("blocks.1",)))
+    assert space.macs(one) - space.macs(replace(one, gone=("blocks.1",))) == pytest.approx(11 / 17 * later)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_what_is_spelled_out_is_that_subnetwork(space: Space, seed: int) -> None:
+    one = space.random(np.random.default_rng(seed))
+    assert space.named(Architecture.model_validate(space.spelled(one))) == one
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_searched_transformer_is_pinned_and_its_file_computes_the_same(name: str, tmp_path: Path) -> None:
+    model = made(name)
+    params = ArchitectureParams.model_validate(
+        {
+            "at_most": {"macs": 0.85},
+            "tokens": TOKENS[name],
+            "min_keep": 0.75,
+            "round_to": 32,
+            "blocks": 0,
+            "samples": 64,
+        }
+    )
+    found = run_stage(architecture.apply, model, params, tmp_path)
+    assert found.facts["macs"]["after"] <= 0.85 * found.facts["macs"]["before"]
+    assert found.pinned is not None
+    assert found.pinned["architecture"]["tokens"]
+    given = {key: value for key, value in found.pinned.items() if key != "use"}
+    again = run_stage(architecture.apply, model, ArchitectureParams.model_validate(given), tmp_path)
+    assert isinstance(found.model, TorchModel)
+    assert isinstance(again.model, TorchModel)
+    inputs = example_inputs(IMAGE, 5)
+    with torch.no_grad():
+        assert torch.equal(again.model.body(*inputs), found.model.body(*inputs))
+    assert parity(found.model, lower(found.model), {"input": inputs[0].numpy()})["output"] < 1e-4
+
+
+def test_tokens_that_go_already_are_not_searched_again(tmp_path: Path) -> None:
+    model = made("transformer")
+    params = ArchitectureParams.model_validate({"at_most": {"macs": 0.4}, "tokens": "prune", "samples": 64})
+    found = run_stage(architecture.apply, model, params, tmp_path)
+    assert isinstance(found.model, TorchModel)
+    with pytest.raises(NothingToCompressError, match="see fewer tokens already"):
+        run_stage(architecture.apply, found.model, params, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("params", "error", "words"),
     [
+        ({"architecture": {"heads": {"stem.conv": 1}}}, UsageError, "names stem.conv, whose heads cannot be fewer"),
+        ({"architecture": {"tokens": {"block1": 60}}}, UsageError, "names block1, whose tokens cannot be fewer"),
+        ({"at_most": {"macs": 0.5}, "tokens": "merge"}, NothingToCompressError, "no blocks of a transformer"),
         ({"at_most": {"macs": 0.001}}, StageError, "no subnetwork keeps the limits: macs"),
         ({"architecture": {"channels": {"nowhere": 8}}}, UsageError, "names nowhere, whose channels cannot be fewer"),
         ({"architecture": {"channels": {"stem.conv": 7}}}, UsageError, "cannot have 7 channels"),

@@ -136,7 +136,7 @@ class _Run:
         if self.weight is None:
             ones = torch.ones_like(tokens[..., 0])
             self.weight = ones if self.mask is None else ones * self.mask.to(tokens.dtype)
-        kept = _count(count, share)
+        kept = count_kept(count, share)
         step = _pruned if self.owner.method == "prune" else _merged
         scores = self._scores(tokens, heads) if self.owner.method == "prune" else self._alike(tokens, heads)
         made, weight, stays, part_of = step(tokens, self.weight, scores, kept, self.owner.keeps_first)
@@ -152,6 +152,8 @@ class _Run:
             return None
         if query is key:
             query, key, _ = query.chunk(3, dim=-1)
+        if query.shape[-1] != key.shape[-1]:  # several heads of queries share one of keys
+            return None
         return _by_head(query, heads), _by_head(key, heads)
 
     def _scores(self, tokens: Tensor, heads: int) -> Tensor:
@@ -184,7 +186,7 @@ def _by_head(projected: Tensor, heads: int) -> Tensor:
     return projected.reshape(samples, tokens, heads, width // heads).transpose(1, 2)
 
 
-def _count(tokens: int, share: float) -> int:
+def count_kept(tokens: int, share: float) -> int:
     """How many of so many tokens stay, two at least where there are two; whole numbers all the way, since lengths may be open."""
     return tokens - ((tokens - 1) * round((1 - share) * 1000)) // 1000
 

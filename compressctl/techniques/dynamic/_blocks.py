@@ -14,18 +14,16 @@ from compressctl.core.model import Signature, TorchModel
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
-from compressctl.techniques.prune.heads import APART, FUSED, heads_in
+from compressctl.techniques.prune.heads import APART, FUSED
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """names: in the order in which they run. queries, keys: by block, the modules that project them, empty where it has none of that kind. heads: by block, 1 where that is not known.
-    width: of a token. count: tokens of an example."""
+    """names: in the order in which they run. queries, keys: by block, the modules that project them, empty where it has none of that kind. width: of a token. count: tokens of an example."""
 
     names: tuple[str, ...]
     queries: tuple[str, ...]
     keys: tuple[str, ...]
-    heads: tuple[int, ...]
     width: int
     count: int
 
@@ -56,9 +54,8 @@ def transformer_blocks(model: TorchModel) -> Blocks:
         fused = next((path for path, own in inner if own in FUSED), "")
         queries.append(fused or next((path for path, own in inner if own in APART[0]), ""))
         keys.append(fused or next((path for path, own in inner if own in APART[1]), ""))
-    heads = tuple(heads_in(network.get_submodule(name)) or 1 for name in names)
     shape = seen[names[0]]
-    return Blocks(names, tuple(queries), tuple(keys), heads, shape[2], shape[1])
+    return Blocks(names, tuple(queries), tuple(keys), shape[2], shape[1])
 
 
 _FEWEST = 2

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from compressctl.core.data import first_filled
-from compressctl.core.errors import StageError, UsageError
+from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
-from compressctl.core.nearest import nearest
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels.dependency_groups import example_inputs
-from compressctl.sources.modules.fewer_tokens import FewerTokens
 from compressctl.sources.modules.split_attention import split
-from compressctl.techniques.dynamic._blocks import Blocks, is_read_off_first, mask_of_tokens, transformer_blocks
+from compressctl.techniques.dynamic._blocks import Blocks
+from compressctl.techniques.dynamic._schedules import Schedule, Transformer, schedule_of
 from compressctl.techniques.dynamic.params import TokensParams
 from compressctl.techniques.prune._losses import loss_of
 from compressctl.techniques.prune._measured_widths import clock
@@ -32,28 +30,24 @@ _LOOKED_AT = 512
 _HALVINGS = 6
 _LEAST = {"prune": 0.1, "merge": 0.55}
 
-Schedule = tuple[float, ...]
-"""By block, the share of its tokens that it passes on."""
-
 
 def apply(model: TorchModel, params: TokensParams, run: RunContext) -> StageResult:
     """Raises NothingToCompressError for a network without blocks of tokens, UsageError for blocks that it does not have, StageError where no schedule keeps the latency or the
     network cannot run on fewer tokens."""
     model = replace(model, body=split(model.body))
-    blocks = transformer_blocks(model)
-    first = is_read_off_first(model, blocks)
-    attended = ("class" if first else "all") if params.attended == "auto" else params.attended
+    transformer = Transformer.of(model, params.method, params.attended)
+    blocks = transformer.blocks
 
     def with_schedule(schedule: Schedule) -> TorchModel:
         return replace(
             model,
-            body=_around(model, blocks, schedule, params, attended, first),
+            body=transformer.around(copy.deepcopy(model.body), schedule),
             sparse=tuple(f"network.{name}" for name in model.sparse),
         )
 
     facts: dict[str, Any] = {}
     if params.latency is None:
-        schedule = _schedule(blocks, params.at, params.keep)
+        schedule = schedule_of(blocks, params.at, params.keep)
     else:
         schedule, facts = _searched(model, blocks, params, run, with_schedule)
     made = with_schedule(schedule)
@@ -67,62 +61,12 @@ def apply(model: TorchModel, params: TokensParams, run: RunContext) -> StageResu
     facts |= {
         "tokens_kept": {name: round(share, 3) for name, share in at.items()},
         "blocks": len(blocks.names),
-        "attended": attended if params.method == "prune" else None,
+        "attended": transformer.attended if params.method == "prune" else None,
         "compared_by": "keys and queries" if all(blocks.keys) else "the tokens themselves",
     }
     pinned = params.model_dump(mode="json", exclude_unset=True, exclude={"latency", "keep", "at"})
     pinned |= {"use": "dynamic.tokens", "at": list(at), "keep": [round(share, 4) for share in at.values()]}
     return StageResult(made, facts, pinned=pinned if params.latency is not None else None)
-
-
-def _around(
-    model: TorchModel, blocks: Blocks, schedule: Schedule, params: TokensParams, attended: str, first: bool
-) -> nn.Module:
-    """From the first block behind which tokens go."""
-    start = next((place for place, share in enumerate(schedule) if share < 1), len(schedule) - 1)
-    return FewerTokens.around(
-        copy.deepcopy(model.body),
-        blocks=blocks.names[start:],
-        keep=[round(share, 4) for share in schedule[start:]],
-        queries=blocks.queries[start:],
-        keys=blocks.keys[start:],
-        heads=blocks.heads[start:],
-        method=params.method,
-        attended=attended,
-        keeps_first=first or attended == "class",
-        restores=not first,
-        mask=mask_of_tokens(model.signature),
-    )
-
-
-def _schedule(blocks: Blocks, at: str | tuple[str, ...], keep: float | Sequence[float]) -> Schedule:
-    places = _places(blocks, at)
-    shares = [keep] * len(places) if isinstance(keep, float | int) else list(keep)
-    if len(shares) != len(places):
-        raise UsageError(
-            f"keep has {len(shares)} shares, and there are {len(places)} places: behind {', '.join(blocks.names[place] for place in places)}"
-        )
-    found = [1.0] * len(blocks.names)
-    for place, share in zip(places, shares, strict=True):
-        found[place] = float(share)
-    return tuple(found)
-
-
-def _places(blocks: Blocks, at: str | tuple[str, ...]) -> list[int]:
-    """Behind the last block there is nothing to save."""
-    count = len(blocks.names)
-    if at == "every":
-        return list(range(count - 1))
-    if at == "spread":
-        return sorted({min(max(round(count * quarter / 4) - 1, 0), count - 2) for quarter in (1, 2, 3)})
-    for name in at:
-        if name not in blocks.names[:-1]:
-            near = nearest(name, blocks.names[:-1])
-            raise UsageError(
-                f"at: {name} is no block behind which tokens can go",
-                hint=f"{f'did you mean {near}? ' if near else ''}the blocks are {', '.join(blocks.names[:-1])}",
-            )
-    return [blocks.names.index(name) for name in at]
 
 
 def _searched(
@@ -187,7 +131,7 @@ def _within(
     assert params.latency is not None
 
     def of(keep: float) -> tuple[Schedule, float]:
-        schedule = _schedule(blocks, at, keep)
+        schedule = schedule_of(blocks, at, keep)
         before, after = clock(run)([model, with_schedule(schedule)])
         return schedule, after / before
 

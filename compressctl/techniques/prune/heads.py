@@ -120,7 +120,7 @@ def _proven(network: nn.Module, candidates: Sequence[Attention] | str, inputs: S
         return candidates
     faults = []
     for one in candidates:
-        fault = fault_of(network, Coupling((one.group,)), inputs, partial(_set_counts, [one]))
+        fault = fault_of(network, Coupling((one.group,)), inputs, partial(set_counts, [one]))
         if fault is None:
             return one
         faults.append(fault)
@@ -140,7 +140,7 @@ def remove_heads(network: nn.Module, attentions: Sequence[Attention], found: Sco
         group.name: np.argsort(found[group.name], kind="stable")[: group.units - kept[group.name]] for group in groups
     }
     smaller = cut(network, removal(groups, units))
-    _set_counts(attentions, smaller, kept)
+    set_counts(attentions, smaller, kept)
     return smaller
 
 
@@ -252,7 +252,7 @@ def _output(network: nn.Module, owner: str, projections: Sequence[str], inner: i
     return None
 
 
-def _set_counts(attentions: Sequence[Attention], network: nn.Module, kept: Kept) -> None:
+def set_counts(attentions: Sequence[Attention], network: nn.Module, kept: Kept) -> None:
     """Set the numbers of heads, and every whole number beside them that is the width of all heads together."""
     for attention in attentions:
         module = network.get_submodule(attention.owner)
@@ -283,15 +283,14 @@ def _kept(attentions: Sequence[Attention], found: Scores, params: HeadsParams) -
 def _scores(model: TorchModel, attentions: Sequence[Attention], params: HeadsParams, run: RunContext) -> Scores:
     """(heads,) by group. taylor: the mean size of the loss's slope in a factor before each head's output.
 
-    Source: Are Sixteen Heads Really Better than One?, Michel et al. 2019, equation 2. l2: size of a head's value rows times
-    size of its output columns, the largest that it can write.
+    Source: Are Sixteen Heads Really Better than One?, Michel et al. 2019, equation 2. l2: `head_sizes`.
     """
     network: nn.Module = model.body
     if params.criterion == "random":
         generator = np.random.default_rng(run.seed)
         return {attention.group.name: generator.random(attention.group.units) for attention in attentions}
     if params.criterion == "l2":
-        return {attention.group.name: _sizes(network, attention) for attention in attentions}
+        return {attention.group.name: head_sizes(network, attention) for attention in attentions}
     data = run.data.split("train") if run.data is not None else None
     if data is None or len(data) == 0:
         raise UsageError("criterion taylor looks at samples, and there are none", hint="add a data section, or use l2")
@@ -312,7 +311,8 @@ def _scores(model: TorchModel, attentions: Sequence[Attention], params: HeadsPar
     return sums
 
 
-def _sizes(network: nn.Module, attention: Attention) -> np.ndarray:
+def head_sizes(network: nn.Module, attention: Attention) -> np.ndarray:
+    """(units,): the size of a head's value rows times that of its output columns, the largest that it can write."""
     reader, value = attention.group.members[-1], attention.group.members[-2]
     heads = attention.group.units
     weights: Mapping[str, Tensor] = dict(network.named_parameters())

@@ -7,17 +7,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from compressctl.core.data import Split
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
-from compressctl.layers.channels.dependency_groups import Group, example_inputs
+from compressctl.layers.channels.dependency_groups import Group, example_inputs, permitted_widths
 from compressctl.layers.channels.reorder import reordered
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._allocate import Choice
 from compressctl.techniques.prune._measured_widths import narrow
-from compressctl.techniques.prune.channels import find_plan
+from compressctl.techniques.prune.channels import Plan, find_plan
+from compressctl.techniques.prune.heads import Attention, find_attention, head_sizes, set_counts
 from compressctl.techniques.prune.layers import residual_blocks, without
 from compressctl.techniques.prune.params import ChannelsParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
@@ -25,9 +26,9 @@ from compressctl.training.batchnorm_recalibration import recalibrate_bn
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels that go together. name: the first layer that gives them. layers: all that do. whole: how many there are. widths: that may stay,
+    """Channels, or heads of an attention, that go together. name: the first layer that gives them. layers: all that do. whole: how many there are. widths: that may stay,
     ascending, without the whole. kind: equal for groups of one structure. block: the residual block that all they run through lies in; None
-    where there is none."""
+    where there is none. attention: the module whose heads these are, None of channels."""
 
     name: str
     layers: tuple[str, ...]
@@ -35,20 +36,31 @@ class Channels:
     widths: tuple[int, ...]
     kind: str
     block: str | None
+    attention: str | None = None
 
 
 class Narrower:
     """A network whose channels were ranked once, by the sizes of their weights, and whose blocks that may go are known.
 
     params: how widths are rounded, how few channels stay, and what channels are ranked by. is_sorted: the network's channels are in the order of
-    their rank already, the last ones go first.
+    their rank already, the last ones go first. heads: whether heads of attentions may go too, whose projections are apart (`split_attention`).
     """
 
     def __init__(
-        self, model: TorchModel, run: RunContext, params: ChannelsParams | None = None, *, is_sorted: bool = False
+        self,
+        model: TorchModel,
+        run: RunContext,
+        params: ChannelsParams | None = None,
+        *,
+        is_sorted: bool = False,
+        heads: bool = False,
     ) -> None:
         self._model, self._inputs = model, example_inputs(model.signature)
-        self._plan = find_plan(model, params or ChannelsParams(), run)
+        cut = params or ChannelsParams()
+        self._plan = find_plan(model, cut, run)
+        self._attentions: dict[str, Attention] = {}
+        if heads:
+            self._plan, self._attentions = _with_heads(self._plan, model.body, self._inputs, cut.min_keep)
         if is_sorted:
             last_first = {group.name: np.arange(group.units)[::-1] for group in self._plan.groups}
             self._plan = replace(self._plan, weakest=last_first)
@@ -95,7 +107,8 @@ class Narrower:
             per_unit = choice.group.width // choice.group.units
             widths = tuple(units * per_unit for units in choice.widths[:-1])
             block = self._block(self._touched(choice.group))
-            yield Channels(name, choice.group.layers, choice.group.width, widths, choice.group.kind, block)
+            owner = self._attentions[name].owner if name in self._attentions else None
+            yield Channels(name, choice.group.layers, choice.group.width, widths, choice.group.kind, block, owner)
 
     def _touched(self, group: Group) -> list[str]:
         return sorted({member.name for member in group.members})
@@ -124,11 +137,12 @@ class Narrower:
         return int(parameters), int(channels), int(macs)
 
     def cut(self, kept: Mapping[str, int], blocks: Sequence[str] = (), network: nn.Module | None = None) -> TorchModel:
-        """A copy with so many channels of these groups, all of the others, and without these blocks. network: another of this structure."""
+        """A copy with so many channels (or heads) of these groups, all of the others, and without these blocks. network: another of this structure."""
         choices = [choice for name, choice in self._groups.items() if name in kept]
         units = {name: _units(choice, kept[name]) for name, choice in self._groups.items() if name in kept}
         model = self._model if network is None else replace(self._model, body=network)
         smaller = narrow(model, choices, units, self._plan.weakest)
+        set_counts([one for name, one in self._attentions.items() if name in kept], smaller.body, units)
         return replace(smaller, body=without(smaller.body, blocks)) if blocks else smaller
 
     def settled(self, kept: Mapping[str, int], blocks: Sequence[str], split: Split, samples: int) -> TorchModel:
@@ -136,6 +150,26 @@ class Narrower:
         smaller = self.cut(kept, blocks)
         recalibrate_bn(smaller.body, split, smaller.signature, samples=samples)
         return smaller
+
+
+def _with_heads(
+    plan: Plan, network: nn.Module, inputs: Sequence[Tensor], min_keep: float
+) -> tuple[Plan, dict[str, Attention]]:
+    """The plan with heads among its choices, by the size of what they can write, wherever it does not cut the same channels already."""
+    found, _ = find_attention(network, inputs)
+    taken = {(member.name, member.axis) for group in plan.groups for member in group.members}
+    choices, weakest, fixed, attentions = list(plan.choices), dict(plan.weakest), dict(plan.fixed), {}
+    for one in found:
+        group = one.group
+        widths = permitted_widths(group, 1, min_keep)
+        if len(widths) < 2 or any((member.name, member.axis) in taken for member in group.members):
+            continue
+        sizes = head_sizes(network, one)
+        choices.append(Choice(group, widths, np.sort(sizes)))
+        weakest[group.name], attentions[group.name] = np.argsort(sizes, kind="stable"), one
+        for member in group.members[:-1]:
+            fixed.pop(member.name, None)
+    return replace(plan, choices=tuple(choices), weakest=weakest, fixed=fixed), attentions
 
 
 def _units(choice: Choice, width: int) -> int:

@@ -47,14 +47,14 @@ def measured(space: Space, loss: Loss, tell: Callable[[int, int], None]) -> Sens
     for name, group in space.groups.items():
         known = {group.whole: 0.0}
         for width in looked[name]:
-            known[width] = loss(space.whole.with_channels(name, width)) - whole
+            known[width] = loss(space.whole.with_width(name, width)) - whole
             tell(done := done + 1, count)
         places = sorted(known)
         found.widths[name] = {
             width: float(np.interp(width, places, [known[place] for place in places])) for width in space.widths(name)
         }
     for name in space.blocks if space.most_gone else ():
-        found.blocks[name] = loss(Subnetwork(space.whole.channels, (name,))) - whole
+        found.blocks[name] = loss(Subnetwork(space.whole.widths, (name,))) - whole
         tell(done := done + 1, count)
     return found
 
@@ -74,16 +74,16 @@ def by_threshold(space: Space, known: Sensitivity, over: Over) -> Subnetwork | N
 
 
 def _at(space: Space, known: Sensitivity, threshold: float) -> Subnetwork:
-    channels = tuple(
+    widths = tuple(
         (name, min(width for width, rise in known.widths[name].items() if rise <= max(threshold, 0.0)))
         for name in space.groups
     )
     going = sorted((rise, name) for name, rise in known.blocks.items() if rise <= threshold)
-    return Subnetwork(channels, space.in_order([name for _, name in going[: space.most_gone]]))
+    return Subnetwork(widths, space.in_order([name for _, name in going[: space.most_gone]]))
 
 
 def _most_sensitive_first(known: Sensitivity, found: Subnetwork) -> list[str]:
-    rises = {name: known.widths[name][width] for name, width in found.channels}
+    rises = {name: known.widths[name][width] for name, width in found.widths}
     return sorted(rises, key=lambda name: -rises[name])
 
 
@@ -93,7 +93,7 @@ def grown(space: Space, start: Subnetwork, over: Over, order: Sequence[str]) -> 
     while open_groups:
         for name in list(open_groups):
             wider = next((width for width in space.widths(name) if width > current.kept[name]), None)
-            more = None if wider is None else current.with_channels(name, wider)
+            more = None if wider is None else current.with_width(name, wider)
             if more is None or over(more) > 0:
                 open_groups.remove(name)
             else:
@@ -113,14 +113,14 @@ def fitted(space: Space, start: Subnetwork, over: Over, generator: np.random.Gen
 
 
 def _narrower(space: Space, current: Subnetwork) -> Iterator[Subnetwork]:
-    for name, width in current.channels:
+    for name, width in current.widths:
         less = [one for one in space.widths(name) if one < width]
         if less:
-            yield current.with_channels(name, less[-1])
+            yield current.with_width(name, less[-1])
     if len(current.gone) < space.most_gone:
         for name in space.blocks:
             if name not in current.gone:
-                yield Subnetwork(current.channels, space.in_order([*current.gone, name]))
+                yield Subnetwork(current.widths, space.in_order([*current.gone, name]))
 
 
 def evolved(
@@ -158,11 +158,11 @@ def _next(space: Space, best: Sequence[Subnetwork], generator: np.random.Generat
 
 def crossed(space: Space, one: Subnetwork, other: Subnetwork, generator: np.random.Generator) -> Subnetwork:
     """Each group as in one of two, and the blocks of one of them."""
-    channels = tuple(
+    widths = tuple(
         pair if generator.random() < 0.5 else alternative
-        for pair, alternative in zip(one.channels, other.channels, strict=True)
+        for pair, alternative in zip(one.widths, other.widths, strict=True)
     )
-    return Subnetwork(channels, one.gone if generator.random() < 0.5 else other.gone)
+    return Subnetwork(widths, one.gone if generator.random() < 0.5 else other.gone)
 
 
 def mutated(space: Space, one: Subnetwork, generator: np.random.Generator) -> Subnetwork:
@@ -173,11 +173,11 @@ def mutated(space: Space, one: Subnetwork, generator: np.random.Generator) -> Su
     current = one
     for place in generator.permutation(parts)[:count]:
         if place < len(names):
-            current = current.with_channels(names[place], int(generator.choice(space.widths(names[place]))))
+            current = current.with_width(names[place], int(generator.choice(space.widths(names[place]))))
             continue
         block = space.blocks[place - len(names)]
         gone = set(current.gone) ^ {block}
         while len(gone) > space.most_gone:
             gone.discard(sorted(gone - {block})[int(generator.integers(len(gone) - 1))])
-        current = Subnetwork(current.channels, space.in_order(sorted(gone)))
+        current = Subnetwork(current.widths, space.in_order(sorted(gone)))
     return current

@@ -29,7 +29,7 @@ class Predicted:
     def __call__(self, subnetwork: Subnetwork) -> float:
         gone = set(subnetwork.gone)
         saved = sum(self._blocks.get(name, 0.0) for name in gone)
-        for name, width in subnetwork.channels:
+        for name, width in subnetwork.widths:
             if self._space.groups[name].block not in gone:
                 saved += self._saved[name].get(width, 0.0)
         return self.whole_ms if not saved else max(self.whole_ms - saved, 0.02 * self.whole_ms) * self._factor
@@ -68,7 +68,7 @@ def predicted(space: Space, run: RunContext) -> Predicted:
 def _narrowed(space: Space, names: list[str], width: int) -> Subnetwork:
     found = space.whole
     for name in names:
-        found = found.with_channels(name, width)
+        found = found.with_width(name, width)
     return found
 
 

@@ -16,14 +16,20 @@ _KEPT = 64
 
 
 class SharedWeights:
-    """cut: makes a network of the subnetwork's structure out of one of the whole's, without looking at a weight.
+    """cut: makes a network of the subnetwork's structure out of one of the whole's, without looking at a weight. prefix: stands before the names of
+    its weights then.
 
     Which of the whole network's weights a subnetwork has is read off a cut of a network that holds the places of its weights as numbers, so that
     whatever can be cut can be shared.
     """
 
-    def __init__(self, network: nn.Module, cut: Callable[[nn.Module, Subnetwork], nn.Module]) -> None:
-        self._cut, self._places = cut, _placed(network)
+    def __init__(
+        self,
+        network: nn.Module,
+        cut: Callable[[nn.Module, Subnetwork], nn.Module],
+        prefix: Callable[[Subnetwork], str],
+    ) -> None:
+        self._cut, self._places, self._prefix = cut, _placed(network), prefix
         self._known: OrderedDict[Subnetwork, tuple[nn.Module, dict[str, Tensor]]] = OrderedDict()
 
     def __call__(self, network: nn.Module, subnetwork: Subnetwork, inputs: tuple[Tensor, ...]) -> object:
@@ -31,8 +37,11 @@ class SharedWeights:
         training mode norms use the batch's statistics, and leave the whole network's as they are."""
         skeleton, places = self._skeleton(subnetwork, inputs[0].device)
         skeleton.train(network.training)
-        whole = _tensors(network)
-        given = {name: whole[name].reshape(-1)[place].reshape(place.shape) for name, place in places.items()}
+        whole, prefix = _tensors(network), self._prefix(subnetwork)
+        given = {
+            name: whole[name.removeprefix(prefix)].reshape(-1)[place].reshape(place.shape)
+            for name, place in places.items()
+        }
         return torch.func.functional_call(skeleton, given, inputs)
 
     def _skeleton(self, subnetwork: Subnetwork, device: torch.device) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -12,24 +12,26 @@ from torch import nn
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
+from compressctl.sources.modules.split_attention import split
 from compressctl.techniques.prune.narrower import Channels, Narrower
 from compressctl.techniques.prune.params import ChannelsParams
-from compressctl.techniques.search.params import Architecture, SpaceParams
+from compressctl.techniques.search._tokens import TOKENS, TokenPlaces
+from compressctl.techniques.search.params import WIDTH_KINDS, Architecture, SpaceParams, WidthKind
 
 
 @dataclass(frozen=True)
 class Subnetwork:
-    """channels: that stay, by group, of all groups. gone: residual blocks, in the network's order."""
+    """widths: channels, heads and per cent of the tokens that stay, by group, of all groups. gone: residual blocks, in the network's order."""
 
-    channels: tuple[tuple[str, int], ...]
+    widths: tuple[tuple[str, int], ...]
     gone: tuple[str, ...] = ()
 
     @property
     def kept(self) -> dict[str, int]:
-        return dict(self.channels)
+        return dict(self.widths)
 
-    def with_channels(self, group: str, width: int) -> Subnetwork:
-        return replace(self, channels=tuple((name, width if name == group else held) for name, held in self.channels))
+    def with_width(self, group: str, width: int) -> Subnetwork:
+        return replace(self, widths=tuple((name, width if name == group else held) for name, held in self.widths))
 
 
 class Space:
@@ -37,10 +39,12 @@ class Space:
 
     def __init__(self, model: TorchModel, params: SpaceParams, run: RunContext, *, is_sorted: bool) -> None:
         cut = ChannelsParams(min_keep=params.min_keep, round_to=params.round_to, scope="local")
-        self.model = model
+        self.model = model = replace(model, body=split(model.body))
         self._known: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[int, int]] = {}
-        self.narrower = Narrower(model, run, cut, is_sorted=is_sorted)
-        self.groups: dict[str, Channels] = {group.name: group for group in self.narrower.groups}
+        self.narrower = Narrower(model, run, cut, is_sorted=is_sorted, heads=True)
+        self._tokens = TokenPlaces(model, params.tokens) if params.tokens != "all" else None
+        tokens = () if self._tokens is None else self._tokens.groups(self.narrower.blocks)
+        self.groups: dict[str, Channels] = {group.name: group for group in (*self.narrower.groups, *tokens)}
         self.blocks = tuple(self.narrower.blocks)
         self.most_gone = len(self.blocks) // 2 if params.blocks == "auto" else min(params.blocks, len(self.blocks))
         if not self.groups and not self.most_gone:
@@ -63,16 +67,16 @@ class Space:
         return Subnetwork(narrowest, self._some_blocks(self.most_gone, generator))
 
     def random(self, generator: np.random.Generator) -> Subnetwork:
-        channels = tuple((name, int(generator.choice(self.widths(name)))) for name in self.groups)
-        return Subnetwork(channels, self._some_blocks(int(generator.integers(self.most_gone + 1)), generator))
+        widths = tuple((name, int(generator.choice(self.widths(name)))) for name in self.groups)
+        return Subnetwork(widths, self._some_blocks(int(generator.integers(self.most_gone + 1)), generator))
 
     def uniform(self, share: float, gone: Sequence[str] = ()) -> Subnetwork:
-        """About this share of every group's channels."""
-        channels = [
+        """About this share of every group."""
+        widths = [
             (name, min(self.widths(name), key=lambda width: abs(width - share * group.whole)))
             for name, group in self.groups.items()
         ]
-        return Subnetwork(tuple(channels), self.in_order(gone))
+        return Subnetwork(tuple(widths), self.in_order(gone))
 
     def _some_blocks(self, count: int, generator: np.random.Generator) -> tuple[str, ...]:
         return self.in_order([self.blocks[place] for place in generator.permutation(len(self.blocks))[:count]])
@@ -83,12 +87,21 @@ class Space:
 
     def cut(self, subnetwork: Subnetwork) -> TorchModel:
         """A plain module of its own."""
-        return replace(self.model, body=self.cut_of(self.model.body, subnetwork))
+        prefix = self.prefix(subnetwork)
+        sparse = tuple(prefix + name for name in self.model.sparse)
+        return replace(self.model, body=self.cut_of(self.model.body, subnetwork), sparse=sparse)
 
     def cut_of(self, network: nn.Module, subnetwork: Subnetwork) -> nn.Module:
         """The same of another network of this structure."""
-        kept = {name: width for name, width in subnetwork.channels if width < self.groups[name].whole}
-        return self.narrower.cut(kept, subnetwork.gone, network).body
+        kept = {name: width for name, width in subnetwork.widths if width < self.groups[name].whole}
+        smaller = self.narrower.cut(kept, subnetwork.gone, network).body
+        if self._tokens is None or not self.prefix(subnetwork):
+            return smaller
+        return self._tokens.around(smaller, kept, subnetwork.gone)
+
+    def prefix(self, subnetwork: Subnetwork) -> str:
+        """Before the names of its modules, which stand inside another where tokens go."""
+        return "network." if self._tokens is not None and self._tokens.go(subnetwork.kept, subnetwork.gone) else ""
 
     def macs(self, subnetwork: Subnetwork) -> float:
         """Multiply-accumulates of layers for a sample."""
@@ -100,11 +113,14 @@ class Space:
 
     def _sizes(self, subnetwork: Subnetwork) -> list[tuple[int, int]]:
         kept, gone = subnetwork.kept, set(subnetwork.gone)
-        return [
-            self._size(name, tuple((group, kept[group]) for group in touching))
-            for name, touching, block in self._layers
-            if block not in gone
-        ]
+        seen = {} if self._tokens is None else self._tokens.seen(kept, subnetwork.gone)
+        found = []
+        for name, touching, block in self._layers:
+            if block not in gone:
+                parameters, macs = self._size(name, tuple((group, kept[group]) for group in touching))
+                share = next((share for inside, share in seen.items() if name.startswith(f"{inside}.")), 1.0)
+                found.append((parameters, round(macs * share)))
+        return found
 
     @cached_property
     def _layers(self) -> list[tuple[str, tuple[str, ...], str | None]]:
@@ -119,28 +135,63 @@ class Space:
 
     def named(self, architecture: Architecture) -> Subnetwork:
         """The subnetwork that a recipe spells out. Raises UsageError where the network has none such."""
-        for name, width in architecture.channels.items():
-            if name not in self.groups:
-                known = ", ".join(self.groups) or "none"
-                raise UsageError(
-                    f"architecture.channels names {name}, whose channels cannot be fewer",
-                    hint=f"those that can: {known}",
-                )
-            if width not in self.widths(name):
-                raise UsageError(
-                    f"{name} cannot have {width} channels",
-                    hint=f"possible: {', '.join(map(str, self.widths(name)))} (see min_keep, round_to)",
-                )
+        asked: dict[str, int] = {}
+        for kind, fewer in architecture.kinds.items():
+            known = {said: name for name, said in self._names(kind).items()}
+            for name, width in fewer.items():
+                self._check(kind, name, width, known)
+                asked[known[name]] = width
         if unknown := [name for name in architecture.without if name not in self.blocks]:
             raise UsageError(
                 f"architecture.without names {unknown[0]}, which is no residual block that can go",
                 hint=f"those that can: {', '.join(self.blocks) or 'none'}",
             )
-        channels = tuple((name, architecture.channels.get(name, group.whole)) for name, group in self.groups.items())
-        return Subnetwork(channels, self.in_order(architecture.without))
+        widths = tuple((name, asked.get(name, group.whole)) for name, group in self.groups.items())
+        return Subnetwork(widths, self.in_order(architecture.without))
+
+    def _check(self, kind: WidthKind, name: str, width: int, known: Mapping[str, str]) -> None:
+        if name not in known:
+            hint = f"those that can: {', '.join(known) or 'none'}"
+            raise UsageError(f"architecture.{kind} names {name}, whose {kind} cannot be fewer", hint=hint)
+        possible = self.widths(known[name])
+        if width not in possible:
+            unit = "% of the tokens" if kind == "tokens" else kind
+            hint = f"possible: {', '.join(map(str, possible))}" + (
+                "" if kind == "tokens" else " (see min_keep, round_to)"
+            )
+            raise UsageError(f"{name} cannot have {width} {unit}", hint=hint)
+
+    def _names(self, kind: WidthKind) -> dict[str, str]:
+        """By group of this kind, what a recipe calls it."""
+        found = {}
+        for name, group in self.groups.items():
+            if kind == kind_of(group):
+                found[name] = group.attention or name.removeprefix(TOKENS)
+        return found
+
+    def spelled(self, subnetwork: Subnetwork) -> dict[str, object]:
+        """As a recipe's `architecture` has it."""
+        found: dict[str, object] = {}
+        for kind in WIDTH_KINDS:
+            fewer = {
+                said: subnetwork.kept[name]
+                for name, said in self._names(kind).items()
+                if subnetwork.kept[name] < self.groups[name].whole
+            }
+            if fewer or kind == "channels":
+                found[kind] = fewer
+        return {**found, "without": list(subnetwork.gone)}
+
+    def by_kind(self) -> dict[str, dict[str, list[int]]]:
+        """What there is to choose among, as a recipe calls it."""
+        found: dict[str, dict[str, list[int]]] = {}
+        for kind in WIDTH_KINDS:
+            if names := self._names(kind):
+                found[kind] = {said: list(self.widths(name)) for name, said in names.items()}
+        return found
 
 
-def spelled(subnetwork: Subnetwork, whole: Mapping[str, int]) -> dict[str, object]:
-    """As a recipe's `architecture` has it."""
-    channels = {name: width for name, width in subnetwork.channels if width < whole[name]}
-    return {"channels": channels, "without": list(subnetwork.gone)}
+def kind_of(group: Channels) -> WidthKind:
+    if group.name.startswith(TOKENS):
+        return "tokens"
+    return "channels" if group.attention is None else "heads"

@@ -19,7 +19,7 @@ from compressctl.techniques.prune._losses import By, loss_of
 from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.search._evolution import Loss, Sensitivity, by_threshold, evolved, fitted, measured
 from compressctl.techniques.search._latency import Predicted, predicted
-from compressctl.techniques.search._space import Space, Subnetwork, spelled
+from compressctl.techniques.search._space import Space, Subnetwork
 from compressctl.techniques.search.params import ArchitectureParams, Limited
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 from compressctl.training.lora.train import train_adaptable
@@ -55,20 +55,19 @@ def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> Sta
         objective, hooks = objective_of(smaller, params.finetune, run)
         trained = train_adaptable(smaller, objective, params.finetune, run.part("finetune"), hooks)
         smaller, facts["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
-    whole = dict(space.whole.channels)
-    spelt = spelled(found, whole)
+    spelt = space.spelled(found)
     facts |= {
         "architecture": spelt,
-        "widths": {name: [whole[name], width] for name, width in found.channels},
+        "widths": {name: [space.groups[name].whole, width] for name, width in found.widths},
         "fixed": dict(space.narrower.fixed),
-        **costs.change(model.body, smaller.body, example_inputs(model.signature)),
+        **costs.change(space.model.body, smaller.body, example_inputs(model.signature)),
     }
     return StageResult(smaller, facts, pinned=_pinned(params, spelt))
 
 
 def _pinned(params: ArchitectureParams, architecture: Mapping[str, object]) -> dict[str, Any]:
     kept = params.model_dump(
-        mode="json", include={"min_keep", "round_to", "blocks", "bn_samples", "finetune"}, exclude_unset=True
+        mode="json", include={"min_keep", "round_to", "blocks", "tokens", "bn_samples", "finetune"}, exclude_unset=True
     )
     return {"use": "search.architecture", **kept, "architecture": dict(architecture)}
 
@@ -162,7 +161,7 @@ class _Search:
 
     def _entry(self, loss: float, one: Subnetwork) -> dict[str, Any]:
         shares: dict[str, Any] = {name: round(self._share(name, one), 4) for name in self._costs}
-        return {"loss": round(loss, 5), **shares, **spelled(one, dict(self._space.whole.channels))}
+        return {"loss": round(loss, 5), **shares, **self._space.spelled(one)}
 
     def _tell(self, what: str, done: int, count: int) -> None:
         self._run.events.progress(what, done, count)

@@ -13,16 +13,29 @@ from compressctl.training.supervision.params import RecoveryParams, SupervisedPa
 
 Limited = Literal["macs", "parameters", "latency"]
 
+WidthKind = Literal["channels", "heads", "tokens"]
+WIDTH_KINDS: tuple[WidthKind, ...] = ("channels", "heads", "tokens")
+
 
 class SpaceParams(TechniqueParams):
-    """Which subnetworks a network has: how many channels stay, and how many residual blocks."""
+    """Which subnetworks a network has: how many channels stay, how many heads of attentions, how many residual blocks, and how many tokens later blocks see."""
 
-    min_keep: float = Field(0.25, gt=0, le=1, description="share of its channels that each layer keeps at least")
+    min_keep: float = Field(
+        0.25,
+        gt=0,
+        le=1,
+        description="share of its channels that each layer keeps at least, and of its heads each attention",
+    )
     round_to: Literal["auto"] | int = Field(
         "auto", description="numbers of channels are multiples of this; auto: 8, as kernels compute them"
     )
     blocks: Literal["auto"] | int = Field(
         "auto", description="most residual blocks that may be gone; auto: half of those that can go; 0 keeps all"
+    )
+    tokens: Literal["all", "prune", "merge"] = Field(
+        "all",
+        description="of a transformer: whether later blocks may see fewer tokens, behind a quarter, a half and three quarters of the blocks, and how they go, as in dynamic.tokens; "
+        "all: every block sees all",
     )
 
     @model_validator(mode="after")
@@ -83,7 +96,18 @@ class Architecture(Section):
     channels: dict[str, int] = Field(
         default_factory=dict, description="channels that stay, by the first layer that gives them"
     )
+    heads: dict[str, int] = Field(
+        default_factory=dict,
+        description="heads that stay, of keys where several of queries share one, by the attention",
+    )
+    tokens: dict[str, int] = Field(
+        default_factory=dict, description="per cent of its tokens that a block passes on, by the block"
+    )
     without: tuple[str, ...] = Field((), description="residual blocks that are gone")
+
+    @property
+    def kinds(self) -> dict[WidthKind, dict[str, int]]:
+        return {"channels": self.channels, "heads": self.heads, "tokens": self.tokens}
 
 
 class ArchitectureParams(SpaceParams):
@@ -135,7 +159,7 @@ class ArchitectureParams(SpaceParams):
 
 SUPERNET = TechniqueSpec(
     name="search.supernet",
-    version=1,
+    version=2,
     summary="the network is trained together with narrower and shorter subnetworks of its own weights, for search.architecture to choose among",
     params=SupernetParams,
     takes=Form.TORCH,
@@ -148,8 +172,8 @@ SUPERNET = TechniqueSpec(
 
 ARCHITECTURE = TechniqueSpec(
     name="search.architecture",
-    version=1,
-    summary="the subnetwork, narrower and shorter, that loses least within limits on arithmetic, size and measured latency",
+    version=2,
+    summary="the subnetwork, narrower, shorter or of fewer tokens, that loses least within limits on arithmetic, size and measured latency",
     params=ArchitectureParams,
     takes=Form.TORCH,
     gives=Form.TORCH,

@@ -36,18 +36,22 @@ def apply(model: TorchModel, params: SupernetParams, run: RunContext) -> StageRe
         run.events.emit("note", message=f"as wide in every subnetwork: {name}: {why}")
     ordered, is_sorted = _sorted(model, found)
     space = Space(ordered, params, run, is_sorted=True)
-    learner = replace(ordered, body=copy.deepcopy(ordered.body))
+    learner = replace(ordered, body=copy.deepcopy(space.model.body))
     objective, hooks = objective_of(learner, params, run)
     sampling = Sampling(space, params.subnetworks, run.seed)
     compare = comparison(params.teacher_loss, run.learning, model.signature)
     sandwich = Sandwich(
-        objective, compare, SharedWeights(ordered.body, space.cut_of), sampling, params.other_outputs_weight
+        objective,
+        compare,
+        SharedWeights(ordered.body, space.cut_of, space.prefix),
+        sampling,
+        params.other_outputs_weight,
     )
     # The whole network's best epoch is not that of its subnetworks.
     how = params.model_copy(update={"checkpoint": "last"})
     trained = train(learner, sandwich, how, run, [*hooks, sampling])
     facts: dict[str, Any] = {
-        "channels": {name: list(space.widths(name)) for name in space.groups},
+        **space.by_kind(),
         "blocks": {"may_go": list(space.blocks), "at_most": space.most_gone},
         "sorted": is_sorted,
         "networks_a_step": 2 + params.subnetworks,
