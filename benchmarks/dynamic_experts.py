@@ -10,6 +10,8 @@ from dynamic_files import Runs, side_by_side
 
 RUNS: Runs = {
     "experts": ("experts-mlp.yaml", ()),
+    "experts and 8 bits": ("experts-mlp.yaml", ("--set", "stages.int8={use: quantize.dynamic}")),
+    "8 bits": ("experts-mlp.yaml", ("--set", "stages=[{use: quantize.dynamic}]")),
     "narrower": (
         "experts-mlp.yaml",
         (

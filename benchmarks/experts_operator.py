@@ -1,4 +1,4 @@
-"""A feed-forward layer of which a quarter is computed, in ONNX Runtime: its own operator for experts, and looked-up weights, beside the whole layer, by rows in a call.
+"""A feed-forward layer of which a quarter is computed, in ONNX Runtime: its own operator for experts, in float and in 8 bits, and looked-up weights, beside the whole layer, by rows in a call.
 
     python benchmarks/experts_operator.py [--experts 16] [--chosen 4]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,12 +18,16 @@ import torch
 from torch import nn
 
 from compressctl.backends.onnx_file import to_onnx
+from compressctl.core.events import Events
 from compressctl.core.machine import this_machine
 from compressctl.core.model import OnnxModel, Signature, TensorSpec, TorchModel
 from compressctl.core.target import Target
+from compressctl.core.technique import RunContext
 from compressctl.graph.lower import lower
 from compressctl.graph.session import open_graph
 from compressctl.sources.modules.experts import Experts
+from compressctl.techniques.quantize import dynamic
+from compressctl.techniques.quantize.params import DynamicParams
 
 WIDTHS = ((384, 1536), (1024, 4096))
 ROWS = (1, 16, 128)
@@ -39,9 +44,7 @@ def main() -> None:
     print(
         f"{machine.cpu}, ONNX Runtime {onnxruntime.__version__}, one thread, {asked.chosen} of {asked.experts} experts\n"
     )
-    print(
-        "| width, hidden, activation | rows | whole layer | operator | against the whole | looked up | against the whole |"
-    )
+    print("| width, hidden, activation | rows | whole | whole, 8 bits | operator | operator, 8 bits | looked up |")
     print("|---|---|---|---|---|---|---|")
     for width, hidden in WIDTHS:
         for activation, module in _ACTIVATIONS.items():
@@ -49,15 +52,21 @@ def main() -> None:
             experts = Experts(width, width, asked.experts, asked.chosen, hidden // asked.experts, activation)
             for parameter in experts.parameters():
                 nn.init.normal_(parameter, std=width**-0.5)
-            lowered = [_lowered(one, width) for one in (whole, experts)]
-            newest, old = Target("onnxruntime"), Target("onnxruntime", oldest_onnxruntime=(1, 22))
-            files = [to_onnx(lowered[0], newest), to_onnx(lowered[1], newest), to_onnx(lowered[1], old)]
+            models = [form for one in (whole, experts) for form in _forms(_lowered(one, width))]
+            files = [to_onnx(model, Target("onnxruntime")) for model in models]
+            files.append(to_onnx(models[2], Target("onnxruntime", oldest_onnxruntime=(1, 22))))
             for rows in ROWS:
-                first, operator, looked_up = _timed(files, rows, width)
-                print(
-                    f"| {width}, {hidden}, {activation} | {rows} | {first:.3f} ms | {operator:.3f} ms | {first / operator:.2f}x | {looked_up:.3f} ms | {first / looked_up:.2f}x |",
-                    flush=True,
-                )
+                first, *others = _timed(files, rows, width)
+                shown = " | ".join(f"{took:.3f} ms, {first / took:.2f}x" for took in others)
+                print(f"| {width}, {hidden}, {activation} | {rows} | {first:.3f} ms | {shown} |", flush=True)
+
+
+def _forms(model: OnnxModel) -> list[OnnxModel]:
+    """In float and in 8 bits."""
+    run = RunContext(0, Events(), Path(), Target("onnxruntime"))
+    quantized = dynamic.apply(model, DynamicParams(), run).model
+    assert isinstance(quantized, OnnxModel)
+    return [model, quantized]
 
 
 def _lowered(module: nn.Module, width: int) -> OnnxModel:
@@ -67,9 +76,7 @@ def _lowered(module: nn.Module, width: int) -> OnnxModel:
 
 def _timed(files: list[onnx.ModelProto], rows: int, width: int) -> list[float]:
     """Milliseconds by file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    sessions = [open_graph(file, options) for file in files]
+    sessions = [open_graph(file, _one_thread()) for file in files]
     x = torch.randn(rows, width, generator=torch.Generator().manual_seed(0)).numpy()
     seconds: list[list[float]] = [[] for _ in files]
     for _ in range(_CALLS):
@@ -79,6 +86,12 @@ def _timed(files: list[onnx.ModelProto], rows: int, width: int) -> list[float]:
             session.run(None, {"x": x})
             kept.append(time.perf_counter() - began)
     return [1e3 * float(np.median(kept)) for kept in seconds]
+
+
+def _one_thread() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return options
 
 
 if __name__ == "__main__":

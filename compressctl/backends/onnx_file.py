@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import onnx
 
 from compressctl import __version__
-from compressctl.backends.releases import ir_version, newest_opset, reads_blocks, reads_experts, refuse_newer
+from compressctl.backends.releases import (
+    ir_version,
+    newest_opset,
+    reads_blocks,
+    reads_experts,
+    reads_quantized_experts,
+    refuse_newer,
+)
 from compressctl.core.errors import StageError, first_line
 from compressctl.core.model import OnnxModel
 from compressctl.core.target import Target
@@ -92,6 +99,8 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         emitted = tensorrt.emit(model, target)
         write_branches(emitted, gathers=target.batch_size > 1)
         return emitted
+    if reads_experts(target):
+        model = write_experts(model, packs=reads_quantized_experts(target))
     emitted = cpu.emit(model, target)
     at_rest = without_dynamic(model.quant, target)
     products = weight_only_products(model.body.graph, at_rest)
@@ -110,8 +119,6 @@ def _emit(model: OnnxModel, target: Target, weight_forms: Mapping[str, WeightFor
         if model.quant is not None:  # what is compared with stays as it came
             write_softmax(emitted)
             write_swish(emitted)
-    if reads_experts(target):
-        write_experts(emitted)
     write_branches(emitted, gathers=target.batch_size > 1)
     return emitted
 

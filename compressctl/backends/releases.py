@@ -44,10 +44,14 @@ _LOOKUPS: dict[int, Release] = {8: (1, 23), 4: (1, 27), 2: (1, 27)}
 _EXPERTS: Release = (1, 23)
 """MoE on the processor; the operator itself is older."""
 
+_QUANTIZED_EXPERTS: Release = (1, 24)
+"""QMoE as it is written here: 1.23 asks for the two parts of a gated layer whatever the activation."""
+
 _OPERATORS: dict[Release, tuple[str, ...]] = {
-    (1, 18): ("GemmaRotaryEmbedding", "QMoE", "SparseAttention"),
+    (1, 18): ("GemmaRotaryEmbedding", "SparseAttention"),
     (1, 20): ("GatherBlockQuantized",),
     _EXPERTS: ("MoE", "PagedAttention"),
+    _QUANTIZED_EXPERTS: ("QMoE",),
     (1, 25): ("CausalConvWithState", "LinearAttention"),
     (1, 27): ("MatMulNBitsMlp", "MatMulNBitsQkv"),
     (1, 30): (
@@ -84,6 +88,11 @@ def reads_packed_table(bits: int, target: Target) -> bool:
 def reads_experts(target: Target) -> bool:
     """Whether MoE can be written."""
     return target.backend == "onnxruntime" and target.device == "cpu" and _serves(target, _EXPERTS)
+
+
+def reads_quantized_experts(target: Target) -> bool:
+    """Whether QMoE can be written."""
+    return reads_experts(target) and _serves(target, _QUANTIZED_EXPERTS)
 
 
 def refusal(target: Target, weights: ProductWeights | None = None) -> tuple[str, str] | None:

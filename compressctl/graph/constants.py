@@ -52,6 +52,7 @@ _SETTINGS: Mapping[str, tuple[int, ...]] = {
     "DynamicQuantizeLSTM": (8, 9, 10, 11),
     "MatMulNBits": (2, 3, 4),
     "GatherBlockQuantized": (2, 3),
+    "QMoE": (3, 6),
 }
 """Inputs that say how, not what with: bounds, ratios, scales and zero points."""
 
@@ -69,6 +70,7 @@ CODES: Mapping[str, tuple[int, ...]] = {
     "DynamicQuantizeLSTM": (1, 2),
     "MatMulNBits": (1,),
     "GatherBlockQuantized": (0,),
+    "QMoE": (2, 5),
 }
 """Inputs whose integers stand for real numbers. Any other integer constant is a shape, an axis or an index."""
 

@@ -96,13 +96,14 @@ def _packed_matrix_product(node: onnx.NodeProto, known: _Known) -> int | None:
 
 
 def _experts(node: onnx.NodeProto, known: _Known) -> int | None:
-    """MoE: each row of the input meets k of the experts, both of their weights (experts, outputs, inputs)."""
-    rows, chosen = _input_shape(node, 0, known), attribute(node, "k", 1)
-    weights = [_input_shape(node, place, known) for place in (2, 4)]
+    """MoE: each row of the input meets k of the experts, both of their weights (experts, outputs, inputs). QMoE packs several numbers into a byte."""
+    rows, chosen, bits = _input_shape(node, 0, known), attribute(node, "k", 1), attribute(node, "expert_weight_bits", 8)
+    packed = 8 // bits if isinstance(bits, int) and bits else 1
+    weights = [_input_shape(node, place, known) for place in ((2, 5) if node.op_type == "QMoE" else (2, 4))]
     sizes = [None if shape is None else product(shape[1:]) for shape in weights]
     if rows is None or not isinstance(chosen, int):
         return None
-    return _times(_times(product(rows[:-1]), chosen), _plus(*sizes))
+    return _times(_times(product(rows[:-1]), chosen * packed), _plus(*sizes))
 
 
 def _recurrent(node: onnx.NodeProto, known: _Known) -> int | None:
@@ -250,6 +251,7 @@ _COUNTERS: Mapping[str, _Count] = {
     "QLinearMatMul": _matrix_product(3),
     "MatMulNBits": _packed_matrix_product,
     "MoE": _experts,
+    "QMoE": _experts,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

@@ -14,7 +14,9 @@ from compressctl.graph.index import all_nodes, attribute, bodies
 from compressctl.graph.qoperator_to_qdq import is_qlinear
 
 _SHOWN = 4
-_PACKED = ("MatMulNBits", "GatherBlockQuantized")
+_PACKED = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}
+"""Operators that hold codes of few bits, and the attribute that says of how many."""
+
 _DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
 _TELLING = frozenset((*CODES, *_PACKED, *_DYNAMIC, "QuantizeLinear"))
 
@@ -39,7 +41,7 @@ def already_quantized(model: onnx.ModelProto) -> tuple[Quantized, ...]:
     """Weights and activations that a file holds as integers of 16 bits or fewer, by kind; empty for a float graph.
 
     Known: QuantizeLinear and DequantizeLinear, ONNX Runtime's QLinear operators, MatMulInteger and ConvInteger, dynamic
-    quantization, MatMulNBits and GatherBlockQuantized, integers behind Cast and Mul; in branches too.
+    quantization, MatMulNBits, GatherBlockQuantized and QMoE, integers behind Cast and Mul; in branches too.
     """
     found: dict[tuple[str, str, str], dict[str, None]] = {}
     for what, dtype, how, name in _parts(model.graph, {}):
@@ -65,8 +67,8 @@ def _parts(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> Ite
 def _of_node(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> Iterator[Part]:
     op = node.op_type
     if op in _PACKED:
-        bits = attribute(node, "bits", 4)
-        yield "weight", f"{bits} bits", f"of {op}", node.input[CODES[op][0]]
+        bits = attribute(node, _PACKED[op], 4)
+        yield from (("weight", f"{bits} bits", f"of {op}", node.input[place]) for place in CODES[op])
         return
     for position in CODES.get(op, ()):
         tensor = stored.get(node.input[position]) if position < len(node.input) else None

@@ -44,7 +44,7 @@ def stored_weights(path: Path) -> list[StoredWeights]:
             seen.add(parameter.name)
             tensor = tensors[parameter.name]
             values = to_array(tensor)
-            if packed is None:
+            if packed is None or tensor.data_type != onnx.TensorProto.UINT8:
                 name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
                 dtype = f"{_NAMES.get(name, name)}{' (packed)' if parameter.name in sources else ''}"
                 zeros = _zeros(values, zero_points.get(parameter.name))
@@ -96,7 +96,6 @@ def _zeros(values: np.ndarray, zero_point: np.ndarray | None) -> int:
 
 
 def _packed_bits(node: onnx.NodeProto) -> int | None:
-    """MatMulNBits and GatherBlockQuantized pack several weights into a byte."""
-    if node.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
-        return None
-    return next((entry.i for entry in node.attribute if entry.name == "bits"), 4)
+    """Of operators that pack several weights into a byte."""
+    said = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}.get(node.op_type)
+    return None if said is None else next((entry.i for entry in node.attribute if entry.name == said), 4)

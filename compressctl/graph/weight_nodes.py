@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ def weight_positions(node: onnx.NodeProto) -> tuple[int, ...]:
 class WeightNode:
     """weight: an initializer. input: the activation that meets it, of a Gather the indices.
 
-    transposed: what is stored is (columns, rows, ...). stacked: leading axes of the weight that count matrices. is_inner: it stands
+    transposed: what is stored is (columns, rows, ...). stacked: leading axes of the weight that count matrices, of which a Gather chooses some. is_inner: it stands
     in a body of an If, Loop or Scan, where nothing can watch its input. Rows of an embedding are its entries, so that a table
     that is also the matrix of the head (tied weights) has the same rows and columns for both.
     """
@@ -47,6 +47,11 @@ class WeightNode:
     @property
     def column_axis(self) -> int:
         return self.stacked + (0 if self.transposed else 1)
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether it looks up entries of a table that are no matrices."""
+        return self.op == "Gather" and not self.stacked
 
     @property
     def is_watched(self) -> bool:
@@ -102,7 +107,7 @@ def tied_weights(graph: onnx.GraphProto, nodes: Sequence[WeightNode]) -> dict[st
         return matrix.shape, hashlib.sha256(np.ascontiguousarray(matrix).data).digest()
 
     for node in nodes:
-        if node.op == "Gather":
+        if node.is_embedding:
             tables.setdefault(key(node), node.weight)
     shapes = {shape for shape, _ in tables}
     for node in nodes:
@@ -140,10 +145,27 @@ def _recurrent(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> It
 
 
 def _embedding(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> Iterator[WeightNode]:
-    is_table = _is_matrix(found, node.input[0]) and attribute(node, "axis", 0) == 0
     # A constant index is a constant row: nothing that a table is looked up for.
-    if is_table and node.input[1] not in found.initializers:
+    if attribute(node, "axis", 0) != 0 or node.input[1] in found.initializers:
+        return
+    if _is_matrix(found, node.input[0]) and not any(map(_chooses(found), found.consumers.get(node.input[1], []))):
         yield WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner)
+    elif _chooses(found)(node):
+        yield WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner, stacked=1)
+
+
+def _chooses(found: GraphIndex) -> Callable[[onnx.NodeProto], bool]:
+    """Whether a node looks up matrices that a product reads, as of experts. What vectors it looks up with the same indices are their biases, too small to be worth rounding."""
+
+    def chooses(node: onnx.NodeProto) -> bool:
+        if node.op_type != "Gather" or attribute(node, "axis", 0) != 0 or not _is_float(found, node.input[0]):
+            return False
+        reader = found.only_consumer(node.output[0])
+        while reader is not None and reader.op_type == "Reshape":
+            reader = found.only_consumer(reader.output[0])
+        return len(found.initializers[node.input[0]].dims) == 3 and reader is not None and reader.op_type == "MatMul"
+
+    return chooses
 
 
 _MAKERS = {

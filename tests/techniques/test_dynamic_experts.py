@@ -10,17 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.costs import total_macs
 from support.digit_runs import context, digits_data
 from torch import Tensor, nn
 
 from compressctl.backends.dialects.experts import note
-from compressctl.backends.onnx_file import to_onnx
+from compressctl.backends.onnx_file import save_onnx, to_onnx
 from compressctl.core.errors import NothingToCompressError, UsageError
-from compressctl.core.model import Signature, TensorSpec, TorchModel
+from compressctl.core.model import OnnxModel, Signature, TensorSpec, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.technique import RunContext
 from compressctl.graph.lower import lower, parity
 from compressctl.graph.model_file import check_model
+from compressctl.graph.quantized import already_quantized
+from compressctl.graph.stored_weights import stored_weights
 from compressctl.sources.modules.experts import ACTIVATIONS, Experts
 from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.dynamic import experts
@@ -28,6 +31,8 @@ from compressctl.techniques.dynamic._clusters import balanced_clusters
 from compressctl.techniques.dynamic._feed_forward import feed_forward_layers
 from compressctl.techniques.dynamic.experts import _built, _Layer
 from compressctl.techniques.dynamic.params import ExpertsParams
+from compressctl.techniques.quantize import dynamic, weights
+from compressctl.techniques.quantize.params import DynamicParams, WeightsParams
 
 IMAGE = Signature(
     (TensorSpec("input", "float32", ("batch", 1, 8, 8)),), (TensorSpec("output", "float32", ("batch", 10)),)
@@ -229,3 +234,61 @@ def test_onnx_runtime_computes_experts_with_its_own_operator(activation: str, ou
         assert ("tanh" in " ".join(note(proto))) == ("MoE" in operators and activation.startswith("gelu"))
         (found,) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"input": x})
         np.testing.assert_allclose(found, wanted, atol=5e-3 if activation == "gelu" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("features", "outputs", "size", "operator"),
+    [(64, 64, 32, "QMoE"), (64, 48, 16, "QMoE"), (48, 64, 32, "QMoE"), (64, 16, 32, "Gather"), (40, 40, 24, "Gather")],
+)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_experts_in_few_bits_are_packed_and_every_form_computes_the_same(
+    features: int, outputs: int, size: int, operator: str, bits: Any, tmp_path: Path
+) -> None:
+    """A layer that grows too much, or whose rows no block fills, is looked up; weights in 8 bits meet inputs in 8 bits."""
+    torch.manual_seed(0)
+    layer = Experts(features, outputs, 6, 2, size, "relu")
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    network = nn.Sequential(nn.Linear(64, features), layer)
+    signature = Signature(
+        (TensorSpec("input", "float32", ("batch", 64)),), (TensorSpec("output", "float32", ("batch", outputs)),)
+    )
+    lowered = lower(TorchModel(network.eval(), signature))
+    run = replace(context(tmp_path), target=Target("onnxruntime"))
+    if bits == 8:
+        result = dynamic.apply(lowered, DynamicParams(), run)
+    else:
+        result = weights.apply(lowered, WeightsParams(bits=4, group_size=32, symmetric=True), run)
+    quantized = result.model
+    assert isinstance(quantized, OnnxModel)
+    x = np.random.default_rng(0).standard_normal((9, 64)).astype(np.float32)
+    (float_,) = onnxruntime.InferenceSession(to_onnx(lowered, Target("onnxruntime")).SerializeToString()).run(
+        None, {"input": x}
+    )
+    outputs_by_form, sizes = {}, {}
+    for form, target in {
+        "newest": Target("onnxruntime"),
+        "looked up": Target("onnxruntime", oldest_onnxruntime=(1, 23)),
+        "standard": Target("onnxruntime", oldest_onnxruntime=(1, 20)),
+    }.items():
+        proto = to_onnx(quantized, target)
+        check_model(proto)
+        operators = {node.op_type for node in proto.graph.node}
+        assert ("QMoE" in operators) == (form == "newest" and operator == "QMoE")
+        assert "MoE" not in operators
+        if "QMoE" in operators:
+            macs = total_macs(to_onnx(lowered, target), {"batch": 3})
+            assert total_macs(proto, {"batch": 3}) == macs is not None
+            assert {(part.dtype, part.how) for part in already_quantized(proto)} >= {(f"{bits} bits", "of QMoE")}
+            save_onnx(proto, tmp_path)
+            stored = {part.dtype: part.elements for part in stored_weights(tmp_path / "model.onnx")}
+            filled = 6 * size * 2 * max(features, outputs)
+            assert filled <= stored[f"uint{bits} (packed)"] <= filled + 64 * features + 6 * features
+        (outputs_by_form[form],) = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"input": x})
+        sizes[form] = proto.ByteSize()
+    scale = np.linalg.norm(outputs_by_form["standard"])
+    for form, found in outputs_by_form.items():
+        assert np.linalg.norm(found - outputs_by_form["standard"]) <= (0.02 if bits == 8 else 1e-4) * scale, form
+    assert np.linalg.norm(outputs_by_form["newest"] - float_) <= (0.03 if bits == 8 else 0.5) * scale
+    wide = to_onnx(lowered, Target("onnxruntime", oldest_onnxruntime=(1, 20))).ByteSize()
+    assert sizes["newest"] < wide * (0.5 if bits == 8 else 0.4)

@@ -1,5 +1,5 @@
 """Layers whose weight alone is quantized and that no runtime here computes with such a weight: convolutions, recurrent layers, products
-of stacked matrices. The file holds the codes, and the runtime makes floats of them once, when it loads: a small file, and the speed
+of stacked matrices, lookups of matrices. The file holds the codes, and the runtime makes floats of them once, when it loads: a small file, and the speed
 and memory of float weights."""
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def _is_for_load(node: onnx.NodeProto, plan: QuantPlan, editor: GraphEditor) -> 
     quants = [plan.weights[name] for name in node.input if name in plan.weights]
     if not quants:
         return False
-    if node.op_type == "MatMul":
-        values = editor.array(node.input[1])
+    if node.op_type in ("MatMul", "Gather"):
+        values = editor.array(node.input[weight_positions(node)[0]])
         return values is not None and values.ndim > 2
     if node.op_type == "Conv":
         is_read_as_integers = node.input[0] in plan.activations and node.name not in plan.weights_alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,6 +59,7 @@ def round_weight(
     act_order: bool,
 ) -> Rounded:
     """values: as stored. moments: of the node's inputs, None when nothing is known about them."""
+    treatment = _of_chosen(treatment, node, values.shape)
     along = _split_axis(values.shape, node, treatment)
     if along is not None:
         return _in_groups_along(values, along, treatment)
@@ -82,6 +84,20 @@ def round_weight(
     return Rounded(
         node.stored(rounded, values.shape), quant, method, max(error, 0.0) ** 0.5, _stored_bits(quant, values)
     )
+
+
+_SHORTEST_GROUP = 16
+"""Of weights of experts in ONNX Runtime."""
+
+
+def _of_chosen(treatment: Treatment, node: WeightNode, shape: tuple[int, ...]) -> Treatment:
+    """Matrices that are looked up, as of experts: ONNX Runtime's operator wants scales above zero, no zero points, and groups of a power of two that fill rows; or each row has one."""
+    if node.op != "Gather" or not node.stacked:
+        return treatment
+    group = math.gcd(shape[node.column_axis], 1 << (treatment.group_size.bit_length() - 1))
+    in_groups = treatment.granularity == "group" and group >= _SHORTEST_GROUP
+    granularity: Granularity = "group" if in_groups else "channel"
+    return replace(treatment, symmetric=True, signed=False, granularity=granularity, group_size=group)
 
 
 def _matrix(values: np.ndarray, node: WeightNode) -> np.ndarray:

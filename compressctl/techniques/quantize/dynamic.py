@@ -31,7 +31,7 @@ from compressctl.techniques.quantize._round_weight import Treatment, round_weigh
 from compressctl.techniques.quantize._smooth import smoothed
 from compressctl.techniques.quantize.params import DynamicOverride, DynamicParams
 
-_READS = "matrix products of two axes, recurrent layers and embeddings, with stored weights"
+_READS = "matrix products of two axes, recurrent layers, embeddings and experts, with stored weights"
 
 
 def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResult:
@@ -43,7 +43,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
     candidates = _candidates(body)
     floats = _floats(candidates, params.overrides)
     if params.embeddings == "float":
-        floats.update({node.node: "embeddings: float" for node in candidates if node.op == "Gather"})
+        floats.update({node.node: "embeddings: float" for node in candidates if node.is_embedding})
     nodes = [node for node in candidates if node.node not in floats]
     copied = with_own_copies(body, _ways(nodes))
     body, found = copied.model, index(copied.model.graph)
@@ -51,7 +51,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
     guards = params.saturation_guard != "off"
     before = quantized_before(carried, copied, _as_sites(nodes), run.target, run.events, guards=guards)
     nodes = [node for node in nodes if node.node not in before.left]
-    if not any(node.op != "Gather" for node in nodes):
+    if all(node.is_embedding for node in nodes):
         raise NothingToCompressError(
             "nothing to quantize: no plain matrix product or recurrent layer has a float matrix as its weight"
             + (", or overrides keep it float" if candidates else "")
@@ -73,7 +73,7 @@ def apply(model: OnnxModel, params: DynamicParams, run: RunContext) -> StageResu
 
     facts: dict[str, Any] = {
         "quantized_nodes": len(names),
-        "embeddings": sum(node.op == "Gather" for node in nodes),
+        "embeddings": sum(node.is_embedding for node in nodes),
         "saturation_guard": _guard(params, run.target),
         **_recurrent_facts(nodes),
         **({} if divided_in is None else {"smoothed_in": divided_in}),
@@ -109,7 +109,7 @@ def _candidates(body: onnx.ModelProto) -> list[WeightNode]:
     return [
         node
         for node in find_weighted(body.graph)
-        if ((node.op in (*_PRODUCTS, "Gather") and not node.stacked) or node.op in RECURRENT) and node.node not in coded
+        if ((node.op in _PRODUCTS and not node.stacked) or node.op in ("Gather", *RECURRENT)) and node.node not in coded
     ]
 
 
@@ -160,7 +160,8 @@ def _weights(
             guard = _guard(params, target)
             weights[name] = _product_weight(values, product, params, guard)
         else:
-            bits, granularity = (8, "channel") if params.embeddings == "int8" else (4, "group")
+            is_wide = params.embeddings == "int8" or not readers[0].is_embedding
+            bits, granularity = (8, "channel" if readers[0].is_embedding else "group") if is_wide else (4, "group")
             treatment = Treatment(bits, "rtn", bits == 8, granularity, _EMBEDDING_GROUP, True)  # type: ignore[arg-type]
             weights[name] = round_weight(values, readers[0], treatment, None, 0.0, act_order=False).quant
     return weights

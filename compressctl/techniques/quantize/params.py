@@ -264,7 +264,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=7,
+    version=8,
     summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
@@ -282,7 +282,7 @@ WEIGHTS = TechniqueSpec(
 
 DYNAMIC = TechniqueSpec(
     name="quantize.dynamic",
-    version=5,
+    version=6,
     summary="8-bit weights, and activations quantized while the model runs: for transformers and LSTM layers, without calibration",
     params=DynamicParams,
     takes=Form.ONNX,

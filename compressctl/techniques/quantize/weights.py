@@ -35,7 +35,7 @@ _MOMENTS_BYTES = 512 * 1024**2
 """Of second moments held at once; a layer with 4,096 inputs takes 128 MiB."""
 
 
-_READS = "convolutions, matrix products, recurrent layers and embeddings, with stored weights"
+_READS = "convolutions, matrix products, recurrent layers, embeddings and experts, with stored weights"
 
 
 def apply(model: OnnxModel, params: WeightsParams, run: RunContext) -> StageResult:
