@@ -450,6 +450,17 @@ def test_gates_keep_the_cost_and_their_file_does_the_same(tmp_path: Path) -> Non
     assert parity(result.model, proto, inputs)["output"] < 1e-4
 
 
+def test_a_pinned_threshold_is_taken_and_none_is_chosen(tmp_path: Path) -> None:
+    run = on_digits(tmp_path)
+    first = blocks.apply(image_model(), BlocksParams(epochs=1, average=0.75), run)
+    assert first.pinned is not None
+    given = {key: value for key, value in first.pinned.items() if key != "use"}
+    again = blocks.apply(image_model(), BlocksParams(**given), run)
+    assert (again.facts["threshold"], again.facts["opened"]) == (first.facts["threshold"], first.facts["opened"])
+    other = blocks.apply(image_model(), BlocksParams(**{**given, "threshold": given["threshold"] + 1.5}), run)
+    assert other.facts["threshold"] == pytest.approx(first.facts["threshold"] + 1.5, abs=1e-4)
+
+
 def test_gates_that_say_one_thing_of_all_samples_are_left_out() -> None:
     torch.manual_seed(0)
     parts = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()) for _ in range(3)]

@@ -67,6 +67,7 @@ def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResu
         **trained.facts,
     }
     facts |= _set_threshold(learner, shares, params, run)
+    pinned = _pinned(params, learner.body)
     network, sure = _without_settled(network=learner.body, opened=facts.get("opened", {}))
     if sure and len(sure) == len(names):
         run.events.warn(
@@ -81,7 +82,13 @@ def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResu
     if run.score is not None:  # what training says of its epochs is of gates whose threshold was not set yet
         facts["score"] = run.score(as_graph(learner), "validation")
     _warn_of_threshold(facts, params, run)
-    return StageResult(learner, facts)
+    return StageResult(learner, facts, pinned=pinned)
+
+
+def _pinned(params: BlocksParams, network: nn.Module) -> dict[str, Any]:
+    """All gates have one threshold."""
+    threshold = float(next(iter(gates(network).values())).threshold)
+    return {"use": "dynamic.blocks", **params.model_dump(mode="json", exclude_unset=True), "threshold": threshold}
 
 
 def gates(network: nn.Module) -> dict[str, GatedBlock]:
@@ -194,13 +201,18 @@ def _set_threshold(
     """The least threshold of all gates together with which the validation samples cost no more than asked for."""
     assert run.data is not None
     if not len(run.data.split("validation")):
+        if params.threshold is not None:
+            _set(learner, params.threshold)
+            return {"threshold": params.threshold}
         run.events.warn(
             "without a validation split the gates open as they were trained to: what samples cost is not known"
         )
         return {}
     low, high = -20.0, 20.0
     own = _cost(learner, shares, 0.0, run)
-    if own <= params.average:
+    if params.threshold is not None:
+        threshold = params.threshold
+    elif own <= params.average:
         threshold = 0.0
     else:
         for _ in range(12):
@@ -218,6 +230,12 @@ def _set_threshold(
     }
 
 
+def _set(learner: TorchModel, threshold: float) -> None:
+    with torch.no_grad():
+        for gated in gates(learner.body).values():
+            gated.threshold.fill_(threshold)
+
+
 def _rows(learner: TorchModel, shares: dict[str, float], run: RunContext) -> Iterator[dict[str, np.ndarray]]:
     """By batch and gate, how far scores are above the threshold."""
     assert run.data is not None
@@ -229,9 +247,7 @@ def _rows(learner: TorchModel, shares: dict[str, float], run: RunContext) -> Ite
 
 def _cost(learner: TorchModel, shares: dict[str, float], threshold: float, run: RunContext) -> float:
     """The mean over validation samples with this threshold, which is set: what a block gives decides what the gates behind it see."""
-    with torch.no_grad():
-        for gated in gates(learner.body).values():
-            gated.threshold.fill_(threshold)
+    _set(learner, threshold)
     total, count = 0.0, 0
     for row in _rows(learner, shares, run):
         opened = sum(share * (row[name] > 0) for name, share in shares.items())

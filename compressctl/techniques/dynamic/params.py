@@ -110,6 +110,12 @@ class BlocksParams(SupervisedParams):
     cost_weight: float = Field(
         10.0, gt=0, le=1e9, description="of the loss that says how far a batch's mean cost is above `average`"
     )
+    threshold: float | None = Field(
+        None,
+        ge=-1e6,
+        le=1e6,
+        description="the score from which gates open, as recipe.pinned.yaml has it; without, the least that keeps `average` on the validation split",
+    )
 
     def needs(self) -> Needs:
         """The threshold is set on the validation split, without its labels, and scored there where a metric does."""
