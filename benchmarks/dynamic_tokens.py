@@ -3,7 +3,7 @@
     python benchmarks/dynamic_tokens.py [--network minilm vit] [--runs build/dynamic_tokens] [--json FILE]
 
 COMPRESSCTL_MINILM names the folder that export_minilm.py wrote, COMPRESSCTL_TEXTS that of long_texts.py, COMPRESSCTL_FASHION that of train_vit.py. recipes/tokens-minilm.yaml and
-tokens-vit.yaml make the files; MiniLM is taught by the whole encoder for five minutes, the vision transformer is not trained. Nothing is padded: one text a call. Times are of an
+tokens-vit.yaml make the files; MiniLM is taught by the whole encoder for five minutes, the vision transformer by itself for an epoch. Nothing is padded: one text a call. Times are of an
 independent loop (dynamic_loop.py), over 2,000 passages of the test file and 2,000 test images in order.
 """
 
@@ -41,6 +41,8 @@ RUNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tokens and 8 bits": (),
         "8 bits": ("--unset", "stages.tokens"),
         "merged": _MERGED,
+        "tokens, not trained": (*_FLOAT, "--unset", "stages.tokens.finetune"),
+        "merged, not trained": (*_MERGED, "--unset", "stages.tokens.finetune"),
     },
 }
 

@@ -1,8 +1,9 @@
-"""Five subnetworks of one supernet beside the same networks trained alone, and beside widths found without a supernet: ResNet-20 (JPEG CIFAR).
+"""Subnetworks of one supernet beside the same networks trained alone, and beside those found without a supernet: ResNet-20 (JPEG CIFAR), or a vision transformer of 196 tokens (Fashion-MNIST).
 
-    python benchmarks/architecture_resnet20.py [--point supernet alone sensitivity] [--shares 0.7 0.55 0.42 0.3 0.2] [--epochs 10] [--folder FOLDER]
+    python benchmarks/architecture_supernet.py {resnet20,vit} [--point supernet alone sensitivity] [--shares 0.7 0.55 ...] [--epochs 10] [--folder FOLDER]
 
-COMPRESSCTL_DATA names the folder with the data (benchmarks/README.md). Shares are of the multiply-accumulates.
+COMPRESSCTL_DATA names the folder with ResNet-20's data, COMPRESSCTL_FASHION the one that train_vit.py wrote (benchmarks/README.md). Shares are of the multiply-accumulates. The transformer's
+subnetworks have fewer channels, heads, blocks and tokens.
 supernet: one training of `search.supernet`, then for each share a search and a short training of what it found. alone: each of these networks cut out of
 the original and trained by it for all epochs. sensitivity: `search.architecture` without a supernet, trained as long.
 Every network is one `compressctl apply`, which goes on where it was stopped; what earlier ones trained comes from the cache. Scores are the float
@@ -17,29 +18,76 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
-SHARES = (0.7, 0.55, 0.42, 0.3, 0.2)
 POINTS = ("supernet", "alone", "sensitivity")
-_TRAINING = {"teacher": "original", "augment": {"crop_padding": 4, "horizontal_flip": True}, "precision": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """recipe: whose model, data and target these are. rates: of the whole training and of the short one. needs: the variable that names its data."""
+
+    recipe: str
+    shares: tuple[float, ...]
+    epochs: int
+    supernet_epochs: int
+    finetune_epochs: int
+    training: Mapping[str, Any]
+    rates: tuple[float, float]
+    space: Mapping[str, Any]
+    needs: str
+
+
+NETWORKS = {
+    "resnet20": Network(
+        "prune-resnet20.yaml",
+        (0.7, 0.55, 0.42, 0.3, 0.2),
+        10,
+        4,
+        2,
+        {"augment": {"crop_padding": 4, "horizontal_flip": True}, "precision": "bfloat16"},
+        (0.05, 0.02),
+        {},
+        "COMPRESSCTL_DATA",
+    ),
+    "vit": Network(
+        "tokens-vit.yaml",
+        (0.6, 0.4, 0.25),
+        5,
+        3,
+        1,
+        {"optimizer": "adamw"},
+        (0.002, 0.001),
+        {"tokens": "prune"},
+        "COMPRESSCTL_FASHION",
+    ),
+}
 _MOST_MEAN, _MOST_ONE, _MOST_TIME = 0.3, 1.0, 0.5
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=list(NETWORKS))
     parser.add_argument("--point", nargs="*", choices=POINTS, default=list(POINTS))
-    parser.add_argument("--shares", nargs="*", type=float, default=list(SHARES))
-    parser.add_argument("--epochs", type=int, default=10, help="of a network that is trained alone")
-    parser.add_argument("--supernet-epochs", type=int, default=4)
-    parser.add_argument("--finetune-epochs", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "architecture" / "resnet20")
+    parser.add_argument("--shares", nargs="*", type=float)
+    parser.add_argument("--epochs", type=int, help="of a network that is trained alone")
+    parser.add_argument("--supernet-epochs", type=int)
+    parser.add_argument("--finetune-epochs", type=int)
+    parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
-    if "COMPRESSCTL_DATA" not in os.environ:
-        parser.error("set COMPRESSCTL_DATA to the folder with the data; see benchmarks/README.md")
+    network = NETWORKS[asked.network]
+    for name in ("shares", "epochs", "supernet_epochs", "finetune_epochs"):
+        if getattr(asked, name) is None:
+            setattr(asked, name, getattr(network, name))
+    asked.folder = asked.folder or ROOT / "build" / "architecture" / asked.network
+    if network.needs not in os.environ:
+        parser.error(f"set {network.needs} to the folder with the data; see benchmarks/README.md")
     print(
         "| share | point | multiply-accumulates | parameters | accuracy | speed against float | minutes |\n|---|---|---|---|---|---|---|"
     )
@@ -53,7 +101,7 @@ def _row(share: float, point: str, asked: argparse.Namespace) -> dict[str, Any]:
     if not report.is_file():
         output.mkdir(parents=True, exist_ok=True)
         recipe = output.parent / f"{output.name}.recipe.json"
-        recipe.write_text(json.dumps(_recipe(_stages(share, point, asked)), indent=1))
+        recipe.write_text(json.dumps(_recipe(_stages(share, point, asked), asked.network), indent=1))
         subprocess.run(
             [sys.executable, "-m", "compressctl", "apply", str(recipe), "--output", str(output), "--measure", "headline"],
             cwd=ROOT, stdout=sys.stderr, check=True,
@@ -72,11 +120,13 @@ def _row(share: float, point: str, asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _stages(share: float, point: str, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    space = {"min_keep": 0.25, "round_to": 8}
-    whole = {**_TRAINING, "epochs": asked.epochs, "learning_rate": 0.05}
+    network = NETWORKS[asked.network]
+    space = {"min_keep": 0.25, "round_to": 8, **network.space}
+    training, (rate, short_rate) = {"teacher": "original", **network.training}, network.rates
+    whole = {**training, "epochs": asked.epochs, "learning_rate": rate}
     if point == "supernet":
-        learns = {**_TRAINING, "epochs": asked.supernet_epochs, "learning_rate": 0.05, "subnetworks": 1}
-        short = {**_TRAINING, "epochs": asked.finetune_epochs, "learning_rate": 0.02}
+        learns = {**training, "epochs": asked.supernet_epochs, "learning_rate": rate, "subnetworks": 1}
+        short = {**training, "epochs": asked.finetune_epochs, "learning_rate": short_rate}
         return [
             {"id": "supernet", "use": "search.supernet", **space, **learns},
             {"id": "found", "use": "search.architecture", **space, "at_most": {"macs": share}, "finetune": short},
@@ -100,11 +150,11 @@ def _found(share: float, asked: argparse.Namespace) -> dict[str, Any]:
     return architecture
 
 
-def _recipe(stages: list[dict[str, Any]]) -> dict[str, Any]:
-    base = yaml.safe_load((ROOT / "recipes" / "prune-resnet20.yaml").read_text())
+def _recipe(stages: list[dict[str, Any]], network: str) -> dict[str, Any]:
+    base = yaml.safe_load((ROOT / "recipes" / NETWORKS[network].recipe).read_text())
     model = {**base["model"], "factory": f"{ROOT}/recipes/{base['model']['factory']}"}
     kept = {name: base[name] for name in ("recipe", "seed", "task", "data", "target")}
-    return {**kept, "name": "architecture-resnet20", "model": model, "stages": stages, "export": ["onnxruntime"]}
+    return {**kept, "name": f"architecture-{network}", "model": model, "stages": stages, "export": ["onnxruntime"]}
 
 
 def _told(found: dict[tuple[float, str], dict[str, Any]], asked: argparse.Namespace) -> int:
