@@ -1,11 +1,11 @@
 """Subnetworks of one supernet beside the same networks trained alone, and beside those found without a supernet: ResNet-20 (JPEG CIFAR), or a vision transformer of 196 tokens (Fashion-MNIST).
 
-    python benchmarks/architecture_supernet.py {resnet20,vit} [--point supernet alone sensitivity] [--shares 0.7 0.55 ...] [--epochs 10] [--folder FOLDER]
+    python benchmarks/architecture_supernet.py {resnet20,vit} [--point supernet alone sensitivity replacements] [--shares 0.7 0.55 ...] [--epochs 10] [--folder FOLDER]
 
 COMPRESSCTL_DATA names the folder with ResNet-20's data, COMPRESSCTL_FASHION the one that train_vit.py wrote (benchmarks/README.md). Shares are of the multiply-accumulates. The transformer's
 subnetworks have fewer channels, heads, blocks and tokens.
 supernet: one training of `search.supernet`, then for each share a search and a short training of what it found. alone: each of these networks cut out of
-the original and trained by it for all epochs. sensitivity: `search.architecture` without a supernet, trained as long.
+the original and trained by it for all epochs. sensitivity: `search.architecture` without a supernet, trained as long. replacements: cheaper layers of `search.replacements`, trained as long.
 Every network is one `compressctl apply`, which goes on where it was stopped; what earlier ones trained comes from the cache. Scores are the float
 files' on all test images; minutes are those of the stages that train and search. Exits with 1 where the supernet's networks lose more than 0.3 points
 on average, or one more than a point, or where they took over half of the minutes.
@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
-POINTS = ("supernet", "alone", "sensitivity")
+POINTS = ("supernet", "alone", "sensitivity", "replacements")
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,9 @@ def _stages(share: float, point: str, asked: argparse.Namespace) -> list[dict[st
     if point == "sensitivity":
         search = {"use": "search.architecture", **space, "at_most": {"macs": share}, "method": "sensitivity"}
         return [{"id": "found", **search}, {"id": "taught", "use": "distill.logits", **whole}]
+    if point == "replacements":
+        cheaper = {"id": "found", "use": "search.replacements", "at_most": {"macs": share}}
+        return [cheaper, {"id": "taught", "use": "distill.logits", **whole}]
     return [
         {"id": "found", "use": "search.architecture", **space, "architecture": _found(share, asked)},
         {"id": "taught", "use": "distill.logits", **whole},

@@ -189,7 +189,7 @@ _NAMES = (
     "quantize.static", "quantize.dynamic", "quantize.mixed", "quantize.weights", "quantize.qat", "quantize.binary", "cast",
     "unroll", "unfold", "finetune", "prune.channels", "prune.heads", "prune.layers", "prune.unstructured", "factorize.svd", "factorize.tucker",
     "factorize.cp", "share.kmeans", "distill.logits", "distill.features",
-    "search.supernet", "search.architecture", "replace.activations", "dynamic.exits", "dynamic.tokens",
+    "search.supernet", "search.architecture", "search.replacements", "replace.activations", "dynamic.exits", "dynamic.tokens",
     "dynamic.blocks", "dynamic.experts",
 )  # fmt: skip
 

@@ -164,6 +164,11 @@ READS_DATA: Mapping[str, list[str]] = {
     "dynamic.tokens": [TRAINED, "latency: 0.95"],
     "dynamic.experts": ["experts: 2, chosen: 1", f"experts: 2, chosen: 1, {TRAINED}"],
     "search.supernet": ["epochs: 1", "epochs: 1, teacher: original, label_weight: 0"],
+    "search.replacements": [
+        "at_most: {macs: 0.6}, steps: 5",
+        "at_most: {macs: 0.6}, steps: 5, criterion: outputs",
+        f"at_most: {{parameters: 0.6}}, steps: 5, bn_samples: 0, {TAUGHT}",
+    ],
     "search.architecture": [
         "at_most: {macs: 0.6}",
         "at_most: {macs: 0.6}, criterion: outputs",

@@ -14,6 +14,8 @@ from compressctl.training.supervision.params import RecoveryParams, SupervisedPa
 Limited = Literal["macs", "parameters", "latency"]
 
 WidthKind = Literal["channels", "heads", "tokens"]
+Cheaper = Literal["separable", "bottleneck", "low_rank", "skip"]
+
 WIDTH_KINDS: tuple[WidthKind, ...] = ("channels", "heads", "tokens")
 
 
@@ -157,6 +159,61 @@ class ArchitectureParams(SpaceParams):
         return self
 
 
+class ReplacementsParams(TechniqueParams):
+    """search.replacements: cheaper layers in the place of those that lose least by it, within limits."""
+
+    at_most: Limits | None = Field(None, description="what the network may take")
+    library: tuple[Cheaper, ...] = Field(
+        ("separable", "bottleneck", "low_rank", "skip"),
+        min_length=1,
+        description="what layers may become. separable: a kernel for each channel and then their sums, bottleneck: the kernel between a quarter of the channels, both of convolutions; "
+        "low_rank: two thinner linear layers with half of the arithmetic; skip: nothing in the place of a residual block",
+    )
+    match: str = Field(
+        "*",
+        min_length=1,
+        description="shell-style pattern over the names of layers and blocks; matching none is an error",
+    )
+    steps: int = Field(
+        200, ge=0, le=1_000_000, description="of training of each cheaper layer alone, towards what the layer gives"
+    )
+    fit_samples: int = Field(
+        512,
+        ge=1,
+        le=2_147_483_647,
+        description="training samples whose inputs of the layer it learns from; fewer where they do not fit into 64 MiB",
+    )
+    criterion: Literal["auto", "loss", "outputs"] = Field(
+        "auto",
+        description="what a network with one cheaper layer is judged by: the task's loss on labels, or the distance of its outputs; auto: the loss where there are labels for it",
+    )
+    samples: int = Field(1024, ge=1, le=2_147_483_647, description="validation samples that they are judged on")
+    bn_samples: int = Field(
+        2048, ge=0, le=2_147_483_647, description="training samples on which BatchNorm's statistics are measured again"
+    )
+    replacements: dict[str, Literal["separable", "bottleneck", "low_rank", "gone"]] | None = Field(
+        None, description="the choice itself, as the report names it: nothing is searched"
+    )
+    finetune: RecoveryParams | None = Field(None, description="training of the network that was found")
+
+    def needs(self) -> Needs:
+        """Samples of whichever split has some; labels are read where they are, unless the loss on them is asked for."""
+        found = super().needs()
+        learned = (Need.TRAINING_DATA, Need.CALIBRATION_DATA)
+        if self.replacements is not None:
+            return found | Needs.of(reads=learned)
+        labelled = (Need.LABELS, Need.TASK_LOSS) if self.criterion == "loss" else ()
+        reads = (Need.LABELS,) if self.criterion == "auto" else ()
+        timed = (Need.LATENCY,) if self.at_most is not None and self.at_most.limits_latency else ()
+        return found | Needs.of(*labelled, reads=(*learned, Need.VALIDATION_DATA, Need.TASK, *reads, *timed))
+
+    @model_validator(mode="after")
+    def _has_a_goal(self) -> ReplacementsParams:
+        if (self.at_most is None) == (self.replacements is None):
+            raise ValueError("give either at_most, as in {macs: 0.6}, or the replacements themselves")
+        return self
+
+
 SUPERNET = TechniqueSpec(
     name="search.supernet",
     version=2,
@@ -181,5 +238,17 @@ ARCHITECTURE = TechniqueSpec(
         "Once for All, Cai et al. 2020, section 3.4: evolution over subnetworks under a table of latencies",
         "Regularized Evolution for Image Classifier Architecture Search, Real et al. 2019: mutation",
         "NVIDIA ModelOpt's FastNAS, documented there: sensitivity of each layer's widths, binary search over a threshold",
+    ),
+)
+
+REPLACEMENTS = TechniqueSpec(
+    name="search.replacements",
+    version=1,
+    summary="layers become cheaper ones of a library, each fitted to what the layer gave and scored alone; the best choice within limits is exact",
+    params=ReplacementsParams,
+    takes=Form.TORCH,
+    gives=Form.TORCH,
+    sources=(
+        "Puzzle: Distillation-Based NAS for Inference-Optimized LLMs, Bercovich et al. 2024: blocks learn alone, are scored one at a time, and an integer program chooses",
     ),
 )

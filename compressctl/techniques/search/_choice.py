@@ -1,0 +1,188 @@
+"""Which layers become cheaper ones: the exact least sum of what each loses alone, within limits, and the latency held by the clock."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from compressctl.core.errors import NothingToCompressError, StageError
+from compressctl.core.model import TorchModel
+from compressctl.core.technique import RunContext
+from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.numerics.knapsack import Limit, Link, choose
+from compressctl.techniques.prune import _costs as costs
+from compressctl.techniques.prune._losses import By, loss_of
+from compressctl.techniques.prune._measured_widths import clock
+from compressctl.techniques.search._sites import GONE, WHOLE, Site, with_chosen
+from compressctl.techniques.search.params import Limited, ReplacementsParams
+from compressctl.training.supervision.objective import has_labels
+
+_ROUNDS = 4
+"""Of choosing, timing what was chosen, and choosing again."""
+
+_TOGETHER = 6
+"""Networks that are timed in one go."""
+
+_SLACK = 1e-9
+"""Of the whole, for sums of floats."""
+
+
+class Choice:
+    def __init__(self, sites: Sequence[Site], model: TorchModel, params: ReplacementsParams, run: RunContext) -> None:
+        assert params.at_most is not None
+        self._sites = [site for site in sites if len(site.options) > 1 or site.inside]
+        if all(len(site.options) == 1 for site in self._sites):
+            raise NothingToCompressError("the library has nothing that takes less than the network's own layers")
+        self._model, self._run, self._params = model, run, params
+        inputs = example_inputs(model.signature)
+        measured = costs.layers(model.body, inputs)
+        self._whole: dict[Limited, float] = {
+            "macs": costs.cost("macs", measured, (), {}), "parameters": costs.cost("parameters", measured, (), {})
+        }  # fmt: skip
+        self._limits = params.at_most.shares
+        self._saved: dict[str, dict[str, float]] = {}
+        self._factor = 1.0
+        if params.at_most.limits_latency:
+            self._saved, self._whole["latency"] = _timed(self._sites, model, run)
+            if params.at_most.latency_ms is not None:
+                share = params.at_most.latency_ms / self._whole["latency"]
+                self._limits["latency"] = min(share, self._limits.get("latency", share))
+        by: By = "outputs" if params.criterion == "outputs" else "labels"
+        if params.criterion == "auto" and not (run.learning.has_loss and has_labels(run)):
+            by = "outputs"
+        self._loss = loss_of(model, by, params.samples, params.bn_samples, run)
+
+    def found(self) -> tuple[dict[str, str], dict[str, Any]]:
+        whole = self._loss(copy.deepcopy(self._model.body))
+        rises = self._rises(whole)
+        share = None
+        for _ in range(_ROUNDS):
+            chosen = self._chosen(rises)
+            made = with_chosen(self._model.body, self._sites, chosen)
+            if "latency" not in self._limits:
+                break
+            before, after = clock(self._run)([self._model, replace(self._model, body=made)])
+            share = after / before
+            if share <= self._limits["latency"]:
+                break
+            self._factor *= share / self._share("latency", chosen)
+        else:
+            raise StageError(
+                f"no choice of cheaper layers keeps the latency: {share:.0%} at best, {self._limits['latency']:.0%} was asked for",
+                hint="ask for less, or prune channels as well (search.architecture)",
+            )
+        reached = {
+            name: self._share(name, chosen) if share is None or name != "latency" else share for name in self._limits
+        }
+        loss = self._loss(made)
+        facts = {
+            "goal": dict(self._limits),
+            "reached": {name: round(value, 4) for name, value in reached.items()},
+            "loss": {"whole": whole, "replaced": loss if math.isfinite(loss) else None},
+            "table": {site.name: self._row(site, rises[site.name]) for site in self._sites},
+        }
+        return chosen, facts
+
+    def _rises(self, whole: float) -> dict[str, dict[str, float]]:
+        """Of the loss, where one site alone is another."""
+        found: dict[str, dict[str, float]] = {}
+        count, done = sum(len(site.options) - 1 for site in self._sites), 0
+        for site in self._sites:
+            found[site.name] = {WHOLE: 0.0}
+            for kind in site.options[1:]:
+                self._run.events.progress("measuring what each cheaper layer loses", done, count)
+                rise = self._loss(with_chosen(self._model.body, self._sites, {site.name: kind})) - whole
+                found[site.name][kind] = max(rise, 0.0) if math.isfinite(rise) else 1e6
+                done += 1
+        return found
+
+    def _chosen(self, rises: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+        """By site, exactly the least sum of rises within the limits. What lies in a block that goes costs and takes nothing."""
+        places = {site.name: place for place, site in enumerate(self._sites)}
+        options = [[*site.options, *([GONE] if site.inside in places else [])] for site in self._sites]
+        losses = [
+            [rises[site.name].get(kind, 0.0) for kind in kinds]
+            for site, kinds in zip(self._sites, options, strict=True)
+        ]
+        links = [
+            Link(place, places[site.inside], [int(kind == GONE) for kind in options[place]])
+            for place, site in enumerate(self._sites)
+            if site.inside in places
+        ]
+        limits = [self._limit(name, share, options) for name, share in self._limits.items()]
+        solved = choose(losses, limits, links)
+        if solved is None:
+            raise StageError(
+                f"no choice of cheaper layers keeps the limits: {self._least()}",
+                hint="ask for less, give the library more kinds, or prune channels as well (search.architecture)",
+            )
+        return {site.name: options[place][solved[place]] for place, site in enumerate(self._sites)}
+
+    def _limit(self, of: Limited, share: float, options: Sequence[Sequence[str]]) -> Limit:
+        amounts = [
+            [self._amount(of, site, kind) for kind in kinds] for site, kinds in zip(self._sites, options, strict=True)
+        ]
+        own = sum(self._amount(of, site, WHOLE) for site in self._sites)
+        factor = self._factor if of == "latency" else 1.0
+        most = share * self._whole[of] / factor - (self._whole[of] - own)
+        return Limit(amounts, most + _SLACK * self._whole[of])
+
+    def _amount(self, of: Limited, site: Site, kind: str) -> float:
+        """Of latency, what is saved, below zero; a block saves its all."""
+        if of == "latency":
+            saved = 0.0 if kind == GONE and not site.is_block else self._saved[site.name].get(kind, 0.0)
+            return -saved
+        return {"macs": site.macs, "parameters": site.parameters}[of][kind]
+
+    def _share(self, of: Limited, chosen: Mapping[str, str]) -> float:
+        own = sum(self._amount(of, site, WHOLE) for site in self._sites)
+        taken = sum(self._amount(of, site, chosen[site.name]) for site in self._sites)
+        return (self._whole[of] - own + taken) / self._whole[of] * (self._factor if of == "latency" else 1.0)
+
+    def _least(self) -> str:
+        shares = []
+        for name, limit in self._limits.items():
+            least = {
+                site.name: min(
+                    [*site.options, *([GONE] if site.inside else [])], key=lambda kind: self._amount(name, site, kind)
+                )
+                for site in self._sites
+            }
+            shares.append(f"{name} {max(self._share(name, least), 0):.0%} at least, {limit:.0%} was asked for")
+        return ", ".join(shares)
+
+    def _row(self, site: Site, rises: Mapping[str, float]) -> dict[str, Any]:
+        return {
+            kind: {
+                "loss_rise": round(rises[kind], 5),
+                **({"distance": round(site.distance[kind], 4)} if kind in site.distance else {}),
+                **({} if site.is_block else {"macs": round(site.macs[kind] / max(site.macs[WHOLE], 1), 3)}),
+                **({"saved_us": round(1e3 * self._saved[site.name][kind], 1)} if self._saved else {}),
+            }
+            for kind in site.options[1:]
+        }
+
+
+def _timed(sites: Sequence[Site], model: TorchModel, run: RunContext) -> tuple[dict[str, dict[str, float]], float]:
+    """Milliseconds that each kind saves, sites of one structure changed together, and what the network takes."""
+    groups: dict[tuple[str, str], list[Site]] = {}
+    for site in sites:
+        for kind in site.options[1:]:
+            groups.setdefault((site.alike, kind), []).append(site)
+    saved: dict[str, dict[str, float]] = {site.name: {} for site in sites}
+    whole, keys = 0.0, list(groups)
+    for start in range(0, len(keys), _TOGETHER):
+        run.events.progress("timing cheaper layers in the target's runtime", start, len(keys))
+        some = keys[start : start + _TOGETHER]
+        changed = [
+            replace(model, body=with_chosen(model.body, sites, {site.name: kind for site in groups[alike, kind]}))
+            for alike, kind in some
+        ]
+        whole, *others = clock(run)([model, *changed])
+        for key, other in zip(some, others, strict=True):
+            for site in groups[key]:
+                saved[site.name][key[1]] = (whole - other) / len(groups[key])
+    return saved, whole
