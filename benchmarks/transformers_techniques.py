@@ -51,6 +51,16 @@ STAGES = {
     "quantize.binary": "{use: quantize.binary, epochs: 1}",
     "cast": "{use: cast}",
     "unroll": "{use: unroll}",
+    "replace.activations": "{use: replace.activations}",
+    "search.supernet": "{use: search.supernet, epochs: 1}, {use: search.architecture, at_most: {macs: 0.6}, evaluations: 6, population: 3}",
+    "search.architecture": "{use: search.architecture, at_most: {macs: 0.6}}",
+    "search.architecture (tokens)": "{use: search.architecture, at_most: {macs: 0.6}, tokens: prune}",
+    "search.replacements": "{use: search.replacements, at_most: {macs: 0.8}, steps: 10}",
+    "dynamic.exits": "{use: dynamic.exits, epochs: 1}",
+    "dynamic.blocks": "{use: dynamic.blocks, epochs: 1}",
+    "dynamic.tokens": "{use: dynamic.tokens, at: every}",
+    "dynamic.experts": "{use: dynamic.experts, if_slower: keep}",
+    "dynamic.experts, 8 bits": "{use: dynamic.experts, if_slower: keep}, {use: quantize.dynamic, if_slower: keep}",
 }
 LAYERS = {
     "bert": "{teacher: bert.encoder.layer.1, student: bert.encoder.layer.1}",

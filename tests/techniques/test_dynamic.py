@@ -32,8 +32,9 @@ from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.sources.structure import describe, rebuild
 from compressctl.techniques.dynamic import blocks, exits, tokens
+from compressctl.techniques.dynamic._blocks import is_causal
 from compressctl.techniques.dynamic._heads import head_macs, width_of
-from compressctl.techniques.dynamic._places import places, spread
+from compressctl.techniques.dynamic._places import channel_axis, places, spread
 from compressctl.techniques.dynamic._thresholds import Answers, best_within, cheapest, front, temperature
 from compressctl.techniques.dynamic.blocks import _without_settled
 from compressctl.techniques.dynamic.params import BlocksParams, ExitsParams, TokensParams
@@ -94,6 +95,24 @@ class Reader(nn.Module):
             return x[:, 0]
         counts = attention_mask[..., None].to(x.dtype)
         return (x * counts).sum(1) / counts.sum(1)  # type: ignore[no-any-return]
+
+
+class Writer(Reader):
+    """What comes next behind each token, from those before it alone; or, looking at all, another word for each."""
+
+    def __init__(self, *, causal: bool) -> None:
+        super().__init__()
+        self.causal = causal
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.table(ids)
+        mask = (attention_mask[:, None, None, :] == 0).to(x.dtype) * -1e4
+        if self.causal:
+            later = torch.ones(ids.shape[1], ids.shape[1], dtype=x.dtype).triu(1)
+            mask = mask - 1e4 * later
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x @ self.table.weight.T
 
 
 def image_model(make: Any = digits_resnet) -> TorchModel:
@@ -627,6 +646,43 @@ def test_blocks_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         tokens.apply(text_model(), TokensParams(at=("layers.9",)), nothing(tmp_path))
     assert "layers." in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_would_tell_earlier_tokens_of_later_ones_is_refused(causal: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    signature = replace(TEXT, outputs=(TensorSpec("output", "float32", ("batch", "tokens", 64)),))
+    model = TorchModel(Writer(causal=causal).eval(), signature)
+    assert is_causal(model) == causal
+    assert not is_causal(text_model())
+    assert not is_causal(image_model())
+    if causal:
+        with pytest.raises(UsageError, match="which tokens stay would depend on later ones"):
+            tokens.apply(model, TokensParams(), nothing(tmp_path))
+        with pytest.raises(UsageError, match="tell earlier tokens of later ones"):
+            blocks.apply(model, BlocksParams(epochs=1), nothing(tmp_path))
+    else:
+        assert tokens.apply(model, TokensParams(), nothing(tmp_path)).facts["tokens_kept"]
+
+
+class RootMeanSquareNorm(nn.Module):
+    """As networks of transformers have one of their own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("norm", "axis"),
+    [(nn.LayerNorm(16), -1), (nn.RMSNorm(16), -1), (RootMeanSquareNorm(16), -1), (nn.BatchNorm1d(16), 1)],
+)
+def test_channels_of_tokens_are_told_from_those_of_maps(norm: nn.Module, axis: int) -> None:
+    assert channel_axis(nn.Sequential(norm), (2, 12, 16)) == axis
 
 
 def test_a_latency_that_no_schedule_keeps_is_an_error(tmp_path: Path) -> None:

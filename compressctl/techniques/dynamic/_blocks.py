@@ -93,6 +93,30 @@ def mask_of_tokens(signature: Signature) -> int:
 _MASKS = ("attention_mask", "input_mask", "mask")
 
 
+def is_causal(model: TorchModel) -> bool:
+    """Whether what the network gives for a token of text depends on earlier ones alone, as it does in language models."""
+    network, inputs = model.body.eval(), list(example_inputs(model.signature))
+    mask = mask_of_tokens(model.signature)
+    texts = [place for place, one in enumerate(inputs) if one.ndim == 2 and not one.is_floating_point()]
+    place = next((place for place in texts if place != mask), None)
+    if place is None or inputs[place].shape[1] < _FEWEST:
+        return False
+    if mask >= 0:
+        inputs[mask] = torch.ones_like(inputs[mask])
+    changed = inputs[place].clone()
+    changed[:, -1] = (changed[:, -1] == 0).to(changed.dtype)
+    with torch.no_grad():
+        before = named_outputs(network(*inputs))
+        inputs[place] = changed
+        after = named_outputs(network(*inputs))
+    by_token = [name for name, value in before.items() if value.ndim > 2 and value.shape[1] == changed.shape[1]]
+    return any(
+        torch.allclose(after[name][:, :-1], before[name][:, :-1], rtol=1e-4, atol=1e-5)
+        and not torch.allclose(after[name][:, -1], before[name][:, -1], rtol=1e-4, atol=1e-5)
+        for name in by_token
+    )
+
+
 def is_read_off_first(model: TorchModel, blocks: Blocks) -> bool:
     """Whether the network's outputs depend on the first token behind the last block alone, as they do where that stands for a class."""
     network, inputs = model.body.eval(), example_inputs(model.signature)

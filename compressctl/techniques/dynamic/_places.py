@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressctl.core.model import TorchModel
 from compressctl.graph.index import reads
@@ -111,12 +112,15 @@ def _inputs(model: TorchModel) -> list[Tensor]:
 
 
 def channel_axis(network: nn.Module, shape: Sequence[int]) -> int:
-    """Of the channels of features (n, ...): -1 where a normalization over the last axis has its size, as in transformers; 1 elsewhere."""
-    sizes = {
-        tuple(module.normalized_shape)[-1]
+    """Of the channels of features (n, ...): -1 where a normalization over the last axis has its size, as in transformers (LayerNorm, RMSNorm, and what their networks call so); 1 elsewhere."""
+    by_channel = (_BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.GroupNorm)
+    norms = [
+        module
         for module in network.modules()
-        if isinstance(module, nn.LayerNorm | nn.RMSNorm)
-    }
+        if type(module).__name__.endswith("Norm") and not isinstance(module, by_channel)
+    ]
+    weights = [weight for module in norms for weight in module.parameters(recurse=False)]
+    sizes = {weight.shape[-1] for weight in weights}
     return -1 if shape[-1] in sizes or len(shape) == 2 else 1
 
 

@@ -11,7 +11,13 @@ from compressctl.core.errors import UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.nearest import nearest
 from compressctl.sources.modules.fewer_tokens import FewerTokens
-from compressctl.techniques.dynamic._blocks import Blocks, is_read_off_first, mask_of_tokens, transformer_blocks
+from compressctl.techniques.dynamic._blocks import (
+    Blocks,
+    is_causal,
+    is_read_off_first,
+    mask_of_tokens,
+    transformer_blocks,
+)
 from compressctl.techniques.prune.heads import heads_in
 
 Schedule = tuple[float, ...]
@@ -31,8 +37,13 @@ class Transformer:
 
     @classmethod
     def of(cls, model: TorchModel, method: str, attended: str = "auto") -> Transformer:
-        """model: whose attention is in parts (`split`). Raises NothingToCompressError for a network without blocks of tokens."""
+        """model: whose attention is in parts (`split`). Raises NothingToCompressError for a network without blocks of tokens, UsageError for a causal one."""
         blocks = transformer_blocks(model)
+        if is_causal(model):
+            raise UsageError(
+                "the network is causal: which tokens stay would depend on later ones, of which earlier ones may not know",
+                hint="fewer tokens are for classifiers and encoders; prune.layers and quantize.weights serve language models",
+            )
         first = is_read_off_first(model, blocks)
         by = ("class" if first else "all") if attended == "auto" else attended
         return cls(blocks, method, by, first, mask_of_tokens(model.signature))

@@ -22,6 +22,7 @@ from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.gated_block import GatedBlock, opened_by
 from compressctl.sources.modules.pass_through import PassThrough
+from compressctl.techniques.dynamic._blocks import is_causal
 from compressctl.techniques.dynamic._places import channel_axis
 from compressctl.techniques.dynamic.params import BlocksParams
 from compressctl.techniques.prune import _costs as costs
@@ -37,8 +38,13 @@ _BATCH = 256
 def apply(model: TorchModel, params: BlocksParams, run: RunContext) -> StageResult:
     """Put gates before residual blocks, train with what blocks cost, set one threshold for all on the validation split, and leave out gates that say one thing of all its samples.
 
-    Raises NothingToCompressError where no residual block can be skipped, UsageError for a pattern that matches none, and where even with all gates shut the network costs more than `average`.
+    Raises NothingToCompressError where no residual block can be skipped, UsageError for a causal network, for a pattern that matches none, and where even with all gates shut the network costs more than `average`.
     """
+    if is_causal(model):
+        raise UsageError(
+            "the network is causal: a gate that looks at a block's input would tell earlier tokens of later ones",
+            hint="gates are for classifiers and encoders; prune.layers takes blocks out of language models for good",
+        )
     inputs = example_inputs(model.signature)
     known, fixed = residual_blocks(model.body, inputs)
     if not known:
