@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from support.digit_runs import context
-from torch import nn
+from torch import Tensor, nn
 
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import Signature, TensorSpec, TorchModel
@@ -83,3 +83,28 @@ def test_a_pattern_chooses_and_what_is_not_there_is_said(tmp_path: Path) -> None
         apply(model, ActivationsParams(match="nowhere"), context(tmp_path))
     with pytest.raises(NothingToCompressError, match="no module of silu"):
         apply(model, ActivationsParams(of=("silu",)), context(tmp_path))
+
+
+class QuickGelu(nn.Module):
+    """One of somebody's own, as networks of transformers have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Shifted(QuickGelu):
+    """No activation that is known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 0.1
+
+
+def test_activations_of_somebodys_own_are_known_by_what_they_compute(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(8, 8), QuickGelu(), nn.Linear(8, 8), Shifted(), nn.GELU("tanh"), nn.Tanh())
+    signature = Signature((TensorSpec("x", "float32", ("n", 8)),), (TensorSpec("y", "float32", ("n", 8)),))
+    result = apply(TorchModel(network, signature), ActivationsParams(), context(tmp_path))
+    assert result.facts["replaced"] == {"1": "QuickGelu", "4": "GELU"}
+    assert isinstance(result.model, TorchModel)
+    assert [type(module) for module in result.model.body] == [
+        nn.Linear, nn.ReLU, nn.Linear, Shifted, nn.ReLU, nn.Tanh,
+    ]  # fmt: skip

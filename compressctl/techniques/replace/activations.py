@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from compressctl.core.errors import NothingToCompressError
 from compressctl.core.model import TorchModel
@@ -21,11 +24,26 @@ _KINDS: Mapping[Kind, type[nn.Module]] = {
 _NEW: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish}
 
 
+_COMPUTED: Mapping[Kind, Sequence[Callable[[Tensor], Tensor]]] = {
+    "hardswish": [functional.hardswish],
+    "silu": [functional.silu],
+    "gelu": [functional.gelu, partial(functional.gelu, approximate="tanh"), lambda x: x * torch.sigmoid(1.702 * x)],
+    "mish": [functional.mish],
+    "elu": [functional.elu],
+    "selu": [functional.selu],
+    "softplus": [functional.softplus],
+    "softsign": [functional.softsign],
+}
+"""By which modules of others' classes are known: what they give for numbers from -8 to 8."""
+
+_NEAR = 1e-4
+
+
 def apply(model: TorchModel, params: ActivationsParams, run: RunContext) -> StageResult:
     """Raises UsageError for a pattern that matches nothing, NothingToCompressError where the network has no such module."""
     network = copy.deepcopy(model.body)
-    kinds = tuple(_KINDS[kind] for kind in params.of if _KINDS[kind] is not _NEW[params.by])
-    found = [name for name, module in network.named_modules() if name and isinstance(module, kinds)]
+    kinds = [kind for kind in params.of if _KINDS[kind] is not _NEW[params.by]]
+    found = [name for name, module in network.named_modules() if name and _kind(module) in kinds]
     if not found:
         raise NothingToCompressError(
             f"the network has no module of {', '.join(params.of)}",
@@ -39,3 +57,26 @@ def apply(model: TorchModel, params: ActivationsParams, run: RunContext) -> Stag
         setattr(network.get_submodule(owner), attribute, _NEW[params.by]())
     gone = tuple(name for name in model.sparse if not any(name.startswith(f"{module}.") for module in replaced))
     return StageResult(replace(model, body=network, sparse=gone), {"replaced": replaced, "by": params.by})
+
+
+def _kind(module: nn.Module) -> Kind | None:
+    """By its class, or, of one without weights and parts, by what it computes: networks of transformers have classes of their own."""
+    own = next((kind for kind, one in _KINDS.items() if isinstance(module, one)), None)
+    if own is not None or type(module).__module__.startswith("torch.") or any(True for _ in module.children()):
+        return own
+    if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
+        return None
+    x = torch.linspace(-8, 8, 97)[None]
+    try:
+        with torch.no_grad():
+            given = module(x)
+    except Exception:
+        return None
+    if not isinstance(given, Tensor) or given.shape != x.shape:
+        return None
+    same = (
+        kind
+        for kind, functions in _COMPUTED.items()
+        if any(torch.allclose(given, function(x), rtol=0, atol=_NEAR) for function in functions)
+    )
+    return next(same, None)

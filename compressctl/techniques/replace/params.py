@@ -32,7 +32,7 @@ class ActivationsParams(TechniqueParams):
 
 ACTIVATIONS = TechniqueSpec(
     name="replace.activations",
-    version=1,
+    version=2,
     summary="activations that no integer kernel computes become ones that are part of a convolution's; training makes up for it",
     params=ActivationsParams,
     takes=Form.TORCH,
