@@ -150,6 +150,12 @@ def test_the_choice_is_the_best_of_all(seed: int, share: float) -> None:
     assert sum(rises[site.name].get(found[site.name], 0.0) for site in sites) == pytest.approx(best, abs=1e-6)
 
 
+def test_nothing_is_replaced_that_no_limit_asks_for(tmp_path: Path) -> None:
+    """Of a network of random weights hardly anything loses anything."""
+    result = run_stage({"at_most": {"macs": 0.97}}, tmp_path)
+    assert len(result.facts["replacements"]) == 1
+
+
 def test_a_pinned_choice_is_the_network_that_was_found(tmp_path: Path) -> None:
     found = run_stage({"at_most": {"macs": 0.4}}, tmp_path)
     assert found.pinned is not None

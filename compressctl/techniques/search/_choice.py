@@ -29,6 +29,12 @@ _TOGETHER = 6
 _SLACK = 1e-9
 """Of the whole, for sums of floats."""
 
+_BROKEN = 1e6
+"""The rise of the loss where outputs are no numbers."""
+
+_LEAST = 1e-3
+"""Of the network's loss, or of the largest rise: what each change is taken to lose at least, since samples tell no finer and many small losses add up."""
+
 
 class Choice:
     def __init__(self, sites: Sequence[Site], model: TorchModel, params: ReplacementsParams, run: RunContext) -> None:
@@ -58,9 +64,10 @@ class Choice:
     def found(self) -> tuple[dict[str, str], dict[str, Any]]:
         whole = self._loss(copy.deepcopy(self._model.body))
         rises = self._rises(whole)
+        counted = _counted(rises, whole)
         share = None
         for _ in range(_ROUNDS):
-            chosen = self._chosen(rises)
+            chosen = self._chosen(counted)
             made = with_chosen(self._model.body, self._sites, chosen)
             if "latency" not in self._limits:
                 break
@@ -95,7 +102,7 @@ class Choice:
             for kind in site.options[1:]:
                 self._run.events.progress("measuring what each cheaper layer loses", done, count)
                 rise = self._loss(with_chosen(self._model.body, self._sites, {site.name: kind})) - whole
-                found[site.name][kind] = max(rise, 0.0) if math.isfinite(rise) else 1e6
+                found[site.name][kind] = rise if math.isfinite(rise) else _BROKEN
                 done += 1
         return found
 
@@ -164,6 +171,15 @@ class Choice:
             }
             for kind in site.options[1:]
         }
+
+
+def _counted(rises: Mapping[str, Mapping[str, float]], whole: float) -> dict[str, dict[str, float]]:
+    known = [rise for row in rises.values() for rise in row.values() if rise < _BROKEN]
+    least = _LEAST * max(whole, *known)
+    return {
+        name: {kind: 0.0 if kind == WHOLE else max(rise, least) for kind, rise in row.items()}
+        for name, row in rises.items()
+    }
 
 
 def _timed(sites: Sequence[Site], model: TorchModel, run: RunContext) -> tuple[dict[str, dict[str, float]], float]:
