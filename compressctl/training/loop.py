@@ -23,7 +23,7 @@ from compressctl.training.checkpoint import read_checkpoint, weights_digest, wri
 from compressctl.training.data import TensorBatch, tensor_batches
 from compressctl.training.hooks import Hook, SparsityMask, StepInfo
 from compressctl.training.in_memory import hold
-from compressctl.training.mixed_precision import autocast, computes_in_16_bits
+from compressctl.training.mixed_precision import autocast, computes_in_16_bits, warn_where_slower
 from compressctl.training.moving_average import MovingAverage
 from compressctl.training.objective import Objective
 from compressctl.training.optimizers import make_optimizer, set_step
@@ -73,6 +73,7 @@ def train(
     job = _begin(model, objective, params, run, hooks, teacher, checkpoint_seconds)
     position = job.state.position
     if not position.is_finished:
+        _look_at_precision(job)
         _score_the_start(job)
         while position.epoch < params.epochs and not _is_over(position, params):
             _train_epoch(job)
@@ -200,6 +201,14 @@ def _save(job: _Job) -> None:
         facts = {**asdict(position), "start": job.start}
         if not job.run.keep(_CHECKPOINT, lambda path: write_checkpoint(path, pack(job.state), facts)):
             job.file = None
+
+
+def _look_at_precision(job: _Job) -> None:
+    """Before the first step of a process that trains alone."""
+    if job.is_in_16_bits and not job.resumed and job.processes.count == 1:
+        batch = next(iter(tensor_batches(job.split, job.signature, job.params.batch_size, shuffle_seed=job.run.seed)))
+        inputs = batch.to(job.processes.device, is_channels_last=job.is_channels_last).inputs
+        warn_where_slower(job.state.network, inputs, job.steps, job.run.events)
 
 
 def _score_the_start(job: _Job) -> None:

@@ -89,8 +89,8 @@ class TrainingParams(TechniqueParams):
     augment: Augmentation = Field(Augmentation(), description="random changes to images")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="bfloat16 computes products in 16 bits, about twice as fast on processors and GPUs that can; "
-        "weights stay float32; a processor that cannot trains in float32, with a warning",
+        description="bfloat16 computes products in 16 bits, up to twice as fast on processors and GPUs that can, slower where layers are "
+        "narrow (a warning says so); weights stay float32; a processor that cannot trains in float32, with a warning",
     )
     checkpoint: Literal["best", "last"] = Field(
         "best",

@@ -59,3 +59,25 @@ def test_a_device_with_16_bit_products_uses_them(monkeypatch: pytest.MonkeyPatch
 def test_graphics_cards_have_them_and_a_torch_without_onednn_does_not_fail() -> None:
     assert mixed_precision.has_16_bit_products(torch.device("cuda"))
     assert mixed_precision.has_16_bit_products(torch.device("cpu")) in (True, False)
+
+
+def test_where_16_bits_are_the_slower_ones_a_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = torch.nn.Linear(4, 4), torch.ones(2, 4)
+    monkeypatch.setattr(mixed_precision, "times_as_long", lambda network, inputs: 1.34)
+    for steps, said in ((1000, 1), (10, 0)):
+        heard: list[Event] = []
+        mixed_precision.warn_where_slower(network, (x,), steps, Events(heard.append))
+        assert ["1.3 times as long in bfloat16" in text for text in warnings(heard)] == [True] * said
+
+
+def test_timing_a_step_changes_nothing() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Dropout(0.5)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    assert mixed_precision.times_as_long(network, (torch.ones(4, 3, 8, 8),)) > 0
+    assert torch.equal(torch.rand(2), wanted)
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(weight.grad is None for weight in network.parameters())
