@@ -134,7 +134,7 @@ def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelPr
                 verbose=False,
             )
     except Exception as error:
-        raise _translated(error) from error
+        raise _translated(error, signature) from error
     assert program is not None  # only when a file name was given
     # Written weight by weight: as a message they would all be in memory once more.
     path = scratch_folder("exported") / "model.onnx"
@@ -202,7 +202,7 @@ def _check_axes_are_free(proto: onnx.ModelProto, signature: Signature) -> None:
     rename_axes(proto, renamed)
 
 
-def _translated(error: Exception) -> CompressctlError:
+def _translated(error: Exception, signature: Signature) -> CompressctlError:
     """The exporter's pages of advice as one sentence that names the operator or the line."""
     refused = refused_in("the network cannot be exported", error)
     if refused is not None:
@@ -223,7 +223,10 @@ def _translated(error: Exception) -> CompressctlError:
         )
     summary = text.partition("## Exception summary")[2] or text
     first = next((part for part in summary.splitlines() if part.strip()), type(error).__name__)
-    return StageError(f"the network cannot be exported: {re.sub(r'^<class .*?>: ', '', first.strip())}{place}")
+    said = re.sub(r"^<class .*?>:? ?", "", first.strip()) or in_short([*chain(error)][-1])
+    is_open = any(isinstance(size, str) for spec in signature.inputs for size in spec.shape[1:])
+    hint = "fix the sizes of open axes that are the same in every call: input_shape of a network, shapes of a file that is trainable"
+    return StageError(f"the network cannot be exported: {said}{place}", hint=hint if is_open else None)
 
 
 def _chain(error: BaseException) -> str:

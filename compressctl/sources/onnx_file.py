@@ -39,7 +39,7 @@ def load(params: OnnxParams, base: Path, seed: int) -> Model:
         return graph
     from compressctl.sources.graph_network.trainable import trainable
 
-    return trainable(graph, Path(params.path))
+    return trainable(graph, Path(params.path), params.shapes)
 
 
 def load_graph(params: OnnxParams, base: Path) -> OnnxModel:

@@ -263,6 +263,11 @@ class OnnxParams(SourceParams):
         description="make a PyTorch network of the graph, which equals the file on real samples: structured pruning, low rank, training and distillation from "
         "the file itself (`teacher: original`) then serve it. Of floats, with an open batch axis; operators without a counterpart are named",
     )
+    shapes: dict[str, Annotated[int, Field(ge=1, le=2_147_483_647)]] = Field(
+        default_factory=dict,
+        description="beside trainable: sizes of open axes by name, or `input.axis`, that are the same in every call, as in {x.2: 48}: the files that are made have them fixed. "
+        "torch exports fewer open axes more readily",
+    )
     custom_ops: tuple[AuthorCode, ...] = Field(
         (),
         description="libraries (.so, .dylib, .dll) of operators that ONNX Runtime does not bring, relative to the recipe, or "
@@ -274,6 +279,8 @@ class OnnxParams(SourceParams):
         others = [name for name in ("states", "custom_ops") if getattr(self, name)]
         if self.trainable and others:
             raise ValueError(f"trainable does not go with {' and '.join(others)}: such models stay graphs")
+        if self.shapes and not self.trainable:
+            raise ValueError("shapes goes with trainable; of a graph, target.shapes says what is timed and counted")
         return self
 
 

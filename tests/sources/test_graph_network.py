@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,39 @@ def test_operators_without_a_counterpart_are_all_named(tmp_path: Path) -> None:
 def test_streaming_models_and_libraries_of_operators_stay_graphs() -> None:
     with pytest.raises(ValueError, match="trainable does not go with states"):
         OnnxParams(path="a.onnx", trainable=True, states="auto")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "inputs", "outputs"),
+    [
+        ({"x.2": 8}, ("batch", 1, 8, "w"), ("batch", 2, "y.2", "w")),
+        ({"w": 6}, ("batch", 1, "x.2", 6), ("batch", 2, "y.2", 6)),
+        ({"x.3": 6, "x.2": 8}, ("batch", 1, 8, 6), ("batch", 2, "y.2", 6)),
+    ],
+)
+def test_open_axes_of_one_size_can_be_fixed(
+    shapes: dict[str, int], inputs: tuple[int | str, ...], outputs: tuple[int | str, ...], tmp_path: Path
+) -> None:
+    """Of one name everywhere; of an axis without a name there alone."""
+    path = tmp_path / "a.onnx"
+    weight = numpy_helper.from_array(np.ones((2, 1, 3, 3), np.float32), "w0")
+    node = helper.make_node("Conv", ["x", "w0"], ["y"], pads=[1, 1, 1, 1])
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [node],
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 1, None, "w"])],
+        [value("y", TensorProto.FLOAT, ["n", 2, None, "w"])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    model = load(OnnxParams(path=str(path), trainable=True, shapes=shapes), Path(), 0)
+    assert (model.signature.inputs[0].shape, model.signature.outputs[0].shape) == (inputs, outputs)
+    for wrong in ("height", "?", "x.1", "x.0"):
+        with pytest.raises(UsageError, match=rf"shapes: {re.escape(wrong)} is no open axis"):
+            load(OnnxParams(path=str(path), trainable=True, shapes={wrong: 8}), Path(), 0)
+    with pytest.raises(ValueError, match="shapes goes with trainable"):
+        OnnxParams(path=str(path), shapes=shapes)
 
 
 def test_a_file_of_one_sample_is_refused(tmp_path: Path) -> None:

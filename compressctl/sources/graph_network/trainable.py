@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import onnx
 
 _BATCH = "batch"
+_NAMELESS = "?"
 
 
-def trainable(model: OnnxModel, path: Path) -> TorchModel:
-    """The file's network, with the names of its inputs and outputs; what the file stores in 16 bits trains in float32. Raises UsageError where there
-    is no counterpart in torch, MissingDependencyError without it."""
+def trainable(model: OnnxModel, path: Path, shapes: Mapping[str, int] | None = None) -> TorchModel:
+    """The file's network, with the names of its inputs and outputs; what the file stores in 16 bits trains in float32. shapes: sizes of open axes that are fixed, by name or `input.axis`.
+    Raises UsageError where there is no counterpart in torch, and for axes that there are not, MissingDependencyError without torch."""
     require_torch("`trainable`")
     from compressctl.sources.graph_network.read import network_of
 
@@ -32,9 +33,12 @@ def trainable(model: OnnxModel, path: Path) -> TorchModel:
             f"{path}: {CANNOT}: it holds integers already ({quantized[0]})",
             hint="start from the file that it was quantized from",
         )
-    signature = Signature(
-        tuple(_by_samples(spec, "input", path) for spec in model.signature.inputs),
-        tuple(_by_samples(spec, "output", path) for spec in model.signature.outputs),
+    signature = _with_sizes(
+        Signature(
+            tuple(_by_samples(spec, "input", path) for spec in model.signature.inputs),
+            tuple(_by_samples(spec, "output", path) for spec in model.signature.outputs),
+        ),
+        shapes or {},
     )
     try:
         return TorchModel(network_of(_in_single(model.body)), signature)
@@ -51,6 +55,27 @@ def _by_samples(spec: TensorSpec, kind: str, path: Path) -> TensorSpec:
             hint=f"export the model with an open batch axis, or {HINT}",
         )
     return replace(spec, shape=(_BATCH, *spec.shape[1:]))
+
+
+def _with_sizes(signature: Signature, shapes: Mapping[str, int]) -> Signature:
+    """Axes of one name have one size, in outputs too."""
+    named = dict(shapes)
+    places = {f"{spec.name}.{axis}": size for spec in signature.inputs for axis, size in enumerate(spec.shape) if axis}
+    is_open = {place: size for place, size in places.items() if isinstance(size, str)}
+    for name in shapes:
+        if name in is_open:
+            # An axis without a name is called ? wherever it stands.
+            if is_open[name] != _NAMELESS:
+                named[is_open[name]] = shapes[name]
+        elif name not in is_open.values() or name == _NAMELESS:
+            known = ", ".join(f"{place} ({size})" for place, size in is_open.items()) or "none"
+            raise UsageError(f"shapes: {name} is no open axis of the model", hint=f"open axes: {known}")
+
+    def fixed(spec: TensorSpec) -> TensorSpec:
+        sizes = [named.get(f"{spec.name}.{axis}", named.get(str(size), size)) for axis, size in enumerate(spec.shape)]
+        return replace(spec, shape=(spec.shape[0], *sizes[1:]))
+
+    return Signature(tuple(map(fixed, signature.inputs)), tuple(map(fixed, signature.outputs)))
 
 
 def as_file(graph: OnnxModel, network: TorchModel) -> OnnxModel:
