@@ -3,7 +3,7 @@
     python benchmarks/architecture_supernet.py {resnet20,vit} [--point supernet alone sensitivity replacements] [--shares 0.7 0.55 ...] [--epochs 10] [--folder FOLDER]
 
 COMPRESSCTL_DATA names the folder with ResNet-20's data, COMPRESSCTL_FASHION the one that train_vit.py wrote (benchmarks/README.md). Shares are of the multiply-accumulates. The transformer's
-subnetworks have fewer channels, heads, blocks and tokens.
+subnetworks have fewer channels, heads, blocks and tokens, and learn from 20,000 images.
 supernet: one training of `search.supernet`, then for each share a search and a short training of what it found. alone: each of these networks cut out of
 the original and trained by it for all epochs. sensitivity: `search.architecture` without a supernet, trained as long. replacements: cheaper layers of `search.replacements`, trained as long.
 Every network is one `compressctl apply`, which goes on where it was stopped; what earlier ones trained comes from the cache. Scores are the float
@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ POINTS = ("supernet", "alone", "sensitivity", "replacements")
 
 @dataclass(frozen=True)
 class Network:
-    """recipe: whose model, data and target these are. rates: of the whole training and of the short one. needs: the variable that names its data."""
+    """recipe: whose model, data and target these are. rates: of the whole training and of the short one. needs: the variable that names its data.
+    data: beside the recipe's."""
 
     recipe: str
     shares: tuple[float, ...]
@@ -42,6 +43,7 @@ class Network:
     rates: tuple[float, float]
     space: Mapping[str, Any]
     needs: str
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 NETWORKS = {
@@ -66,6 +68,7 @@ NETWORKS = {
         (0.002, 0.001),
         {"tokens": "prune"},
         "COMPRESSCTL_FASHION",
+        {"train": 20_000},
     ),
 }
 _MOST_MEAN, _MOST_ONE, _MOST_TIME = 0.3, 1.0, 0.5
@@ -157,6 +160,7 @@ def _recipe(stages: list[dict[str, Any]], network: str) -> dict[str, Any]:
     base = yaml.safe_load((ROOT / "recipes" / NETWORKS[network].recipe).read_text())
     model = {**base["model"], "factory": f"{ROOT}/recipes/{base['model']['factory']}"}
     kept = {name: base[name] for name in ("recipe", "seed", "task", "data", "target")}
+    kept["data"] = {**base["data"], **NETWORKS[network].data}
     return {**kept, "name": f"architecture-{network}", "model": model, "stages": stages, "export": ["onnxruntime"]}
 
 
