@@ -94,7 +94,7 @@ def main() -> int:
     print(
         "| share | point | multiply-accumulates | parameters | accuracy | speed against float | minutes |\n|---|---|---|---|---|---|---|"
     )
-    found = {(share, point): _row(share, point, asked) for share in asked.shares for point in asked.point}
+    found = {(share, point): _row(share, point, asked) for point in asked.point for share in asked.shares}
     return _told(found, asked)
 
 
