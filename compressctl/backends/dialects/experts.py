@@ -119,7 +119,8 @@ class _Stored:
             return None if values is None or values.dtype != np.float32 else _Table(values)
         bits = bits_of(quant)
         in_rows = quant.block is not None and quant.axis == values.ndim - 1 and values.shape[-1] % quant.block == 0
-        if not in_rows or bits not in _BITS or np.any(quant.zero_point) or np.any(quant.scale <= 0):
+        around_zero = not quant.dtype.startswith("u") and not np.any(quant.zero_point)
+        if not in_rows or bits not in _BITS or not around_zero or np.any(quant.scale <= 0):
             return None
         codes = weight_codes(values, quant).astype(np.int16) + (1 << (bits - 1))
         return _Table(codes.astype(np.uint8), quant.scale.astype(np.float32), bits)
