@@ -74,6 +74,9 @@ CODES: Mapping[str, tuple[int, ...]] = {
 }
 """Inputs whose integers stand for real numbers. Any other integer constant is a shape, an axis or an index."""
 
+PACKED: Mapping[str, str] = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}
+"""Operators that pack several codes into a byte, and the attribute that says how many bits each has, 4 where it is left out."""
+
 
 @dataclass(frozen=True)
 class ConstantTensor:

@@ -9,16 +9,13 @@ import onnx
 from onnx import TensorProto
 
 from compressctl.graph.cast_weights import INTEGERS, cast_weights
-from compressctl.graph.constants import CODES
+from compressctl.graph.constants import CODES, PACKED
 from compressctl.graph.index import all_nodes, attribute, bodies
 from compressctl.graph.qoperator_to_qdq import is_qlinear
 
 _SHOWN = 4
-_PACKED = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}
-"""Operators that hold codes of few bits, and the attribute that says of how many."""
-
 _DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM")
-_TELLING = frozenset((*CODES, *_PACKED, *_DYNAMIC, "QuantizeLinear"))
+_TELLING = frozenset((*CODES, *PACKED, *_DYNAMIC, "QuantizeLinear"))
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,8 @@ def _parts(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> Ite
 
 def _of_node(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> Iterator[Part]:
     op = node.op_type
-    if op in _PACKED:
-        bits = attribute(node, _PACKED[op], 4)
+    if op in PACKED:
+        bits = attribute(node, PACKED[op], 4)
         yield from (("weight", f"{bits} bits", f"of {op}", node.input[place]) for place in CODES[op])
         return
     for position in CODES.get(op, ()):

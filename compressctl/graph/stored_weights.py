@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from compressctl.core.backend import StoredWeights
-from compressctl.graph.constants import Scope, constant_tensors, parameter_tensors, scopes
+from compressctl.graph.constants import PACKED, Scope, constant_tensors, parameter_tensors, scopes
 from compressctl.graph.index import attribute
 from compressctl.graph.model_file import read_model
 from compressctl.graph.packed_sources import packed_sources
@@ -97,5 +97,5 @@ def _zeros(values: np.ndarray, zero_point: np.ndarray | None) -> int:
 
 def _packed_bits(node: onnx.NodeProto) -> int | None:
     """Of operators that pack several weights into a byte."""
-    said = {"MatMulNBits": "bits", "GatherBlockQuantized": "bits", "QMoE": "expert_weight_bits"}.get(node.op_type)
+    said = PACKED.get(node.op_type)
     return None if said is None else next((entry.i for entry in node.attribute if entry.name == said), 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,24 +148,23 @@ def _embedding(node: onnx.NodeProto, found: GraphIndex, *, is_inner: bool) -> It
     # A constant index is a constant row: nothing that a table is looked up for.
     if attribute(node, "axis", 0) != 0 or node.input[1] in found.initializers:
         return
-    if _is_matrix(found, node.input[0]) and not any(map(_chooses(found), found.consumers.get(node.input[1], []))):
+    if _is_matrix(found, node.input[0]) and not any(
+        _chooses(reader, found) for reader in found.consumers.get(node.input[1], [])
+    ):
         yield WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner)
-    elif _chooses(found)(node):
+    elif _chooses(node, found):
         yield WeightNode(node.name, node.op_type, node.input[0], node.input[1], is_inner=is_inner, stacked=1)
 
 
-def _chooses(found: GraphIndex) -> Callable[[onnx.NodeProto], bool]:
+def _chooses(node: onnx.NodeProto, found: GraphIndex) -> bool:
     """Whether a node looks up matrices that a product reads, as of experts. What vectors it looks up with the same indices are their biases, too small to be worth rounding."""
 
-    def chooses(node: onnx.NodeProto) -> bool:
-        if node.op_type != "Gather" or attribute(node, "axis", 0) != 0 or not _is_float(found, node.input[0]):
-            return False
-        reader = found.only_consumer(node.output[0])
-        while reader is not None and reader.op_type == "Reshape":
-            reader = found.only_consumer(reader.output[0])
-        return len(found.initializers[node.input[0]].dims) == 3 and reader is not None and reader.op_type == "MatMul"
-
-    return chooses
+    if node.op_type != "Gather" or attribute(node, "axis", 0) != 0 or not _is_float(found, node.input[0]):
+        return False
+    reader = found.only_consumer(node.output[0])
+    while reader is not None and reader.op_type == "Reshape":
+        reader = found.only_consumer(reader.output[0])
+    return len(found.initializers[node.input[0]].dims) == 3 and reader is not None and reader.op_type == "MatMul"
 
 
 _MAKERS = {

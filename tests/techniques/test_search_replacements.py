@@ -21,9 +21,9 @@ from compressctl.graph.lower import lower, parity
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.networks import digits_resnet
 from compressctl.techniques.search import replacements
+from compressctl.techniques.search._cheaper import cheaper
 from compressctl.techniques.search._choice import Choice
 from compressctl.techniques.search._fitting import fit
-from compressctl.techniques.search._library import cheaper
 from compressctl.techniques.search._sites import GONE, WHOLE, sites_in
 from compressctl.techniques.search.params import ReplacementsParams
 
@@ -237,5 +237,5 @@ def test_what_cannot_be_is_refused_in_words(
 
 def test_a_network_without_such_layers_says_so(tmp_path: Path) -> None:
     model = TorchModel(nn.Sequential(nn.Conv2d(1, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGE)
-    with pytest.raises(NothingToCompressError, match="no layer that the library"):
+    with pytest.raises(NothingToCompressError, match="no layer that a cheaper one"):
         run_stage({"at_most": {"macs": 0.5}}, tmp_path, model)

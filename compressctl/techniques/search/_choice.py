@@ -14,11 +14,10 @@ from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.numerics.knapsack import Limit, Link, choose
 from compressctl.techniques.prune import _costs as costs
-from compressctl.techniques.prune._losses import By, loss_of
 from compressctl.techniques.prune._measured_widths import clock
+from compressctl.techniques.search._searched import comparison_of
 from compressctl.techniques.search._sites import GONE, WHOLE, Site, with_chosen
 from compressctl.techniques.search.params import Limited, ReplacementsParams
-from compressctl.training.supervision.objective import has_labels
 
 _ROUNDS = 4
 """Of choosing, timing what was chosen, and choosing again."""
@@ -41,7 +40,7 @@ class Choice:
         assert params.at_most is not None
         self._sites = [site for site in sites if len(site.options) > 1 or site.inside]
         if all(len(site.options) == 1 for site in self._sites):
-            raise NothingToCompressError("the library has nothing that takes less than the network's own layers")
+            raise NothingToCompressError("nothing that is known takes less than the network's own layers")
         self._model, self._run, self._params = model, run, params
         inputs = example_inputs(model.signature)
         measured = costs.layers(model.body, inputs)
@@ -56,10 +55,7 @@ class Choice:
             if params.at_most.latency_ms is not None:
                 share = params.at_most.latency_ms / self._whole["latency"]
                 self._limits["latency"] = min(share, self._limits.get("latency", share))
-        by: By = "outputs" if params.criterion == "outputs" else "labels"
-        if params.criterion == "auto" and not (run.learning.has_loss and has_labels(run)):
-            by = "outputs"
-        self._loss = loss_of(model, by, params.samples, params.bn_samples, run)
+        self._loss = comparison_of(model, params, run)
 
     def found(self) -> tuple[dict[str, str], dict[str, Any]]:
         whole = self._loss(copy.deepcopy(self._model.body))
@@ -124,7 +120,7 @@ class Choice:
         if solved is None:
             raise StageError(
                 f"no choice of cheaper layers keeps the limits: {self._least()}",
-                hint="ask for less, give the library more kinds, or prune channels as well (search.architecture)",
+                hint="ask for less, allow more kinds, or prune channels as well (search.architecture)",
             )
         return {site.name: options[place][solved[place]] for place, site in enumerate(self._sites)}
 

@@ -20,8 +20,8 @@ from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune.layers import residual_blocks, without
+from compressctl.techniques.search._cheaper import cheaper, is_replaceable
 from compressctl.techniques.search._fitting import fit, seen_by
-from compressctl.techniques.search._library import cheaper, is_replaceable
 from compressctl.techniques.search.params import ReplacementsParams
 
 WHOLE, GONE = "whole", "gone"
@@ -52,13 +52,13 @@ def sites_in(model: TorchModel, params: ReplacementsParams) -> list[Site]:
     """Blocks first. Raises NothingToCompressError where there are none, UsageError for a pattern that matches none."""
     inputs = example_inputs(model.signature)
     calls = calls_of(model.body, inputs)
-    blocks = residual_blocks(model.body, inputs)[0] if "skip" in params.library else []
+    blocks = residual_blocks(model.body, inputs)[0] if GONE in params.kinds else []
     measured = costs.layers(model.body, inputs)
     plain = [name for name in measured if len(calls[name]) == 1 and calls[name][0][0] and _is_plain(model.body, name)]
     names = [*blocks, *_wrappable(model.body, plain, inputs)]
     if not names:
         raise NothingToCompressError(
-            "the network has no layer that the library has a cheaper one for",
+            "the network has no layer that a cheaper one is known for",
             hint="it knows convolutions with a kernel of more than one pixel, linear layers, and residual blocks",
         )
     wanted = set(matching(params.match, names, lambda name: (name,), key="match", what="layer or block"))
@@ -77,7 +77,7 @@ def sites_in(model: TorchModel, params: ReplacementsParams) -> list[Site]:
 
 
 def _is_plain(network: nn.Module, name: str) -> bool:
-    """Whether the library knows the layer, it has one name, and its weight one reader."""
+    """Whether the layer is known, it has one name, and its weight one reader."""
     layer = network.get_submodule(name)
     if not name or not is_replaceable(layer):
         return False
@@ -118,7 +118,7 @@ def fill(
     for number, site in enumerate(layers):
         run.events.progress("fitting cheaper layers", number, len(layers))
         layer = model.body.get_submodule(site.name)
-        kinds = [kind for kind in params.library if kind != "skip" and (chosen is None or chosen[site.name] == kind)]
+        kinds = [kind for kind in params.kinds if chosen is None or chosen[site.name] == kind]
         made = cheaper(layer, kinds)
         if not made:
             continue

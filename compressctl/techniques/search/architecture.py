@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from compressctl.core.data import first_filled
 from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.techniques.prune import _costs as costs
-from compressctl.techniques.prune._losses import By, loss_of
 from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.search._evolution import Loss, Sensitivity, by_threshold, evolved, fitted, measured
 from compressctl.techniques.search._latency import Predicted, predicted
+from compressctl.techniques.search._searched import comparison_of, recovered
 from compressctl.techniques.search._space import Space, Subnetwork
 from compressctl.techniques.search.params import ArchitectureParams, Limited
-from compressctl.training.batchnorm_recalibration import recalibrate_bn
-from compressctl.training.lora.train import train_adaptable
-from compressctl.training.supervision.objective import has_labels, objective_of
 
 _SUPERNET = "search.supernet"
 
@@ -48,13 +43,8 @@ def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> Sta
     else:
         found, facts = _Search(space, params, run, is_trained=is_trained).found()
     smaller = space.cut(found)
-    split = first_filled(run.data, "train", "calibration") if params.bn_samples else None
-    if split is not None:
-        facts["norms_reestimated"] = recalibrate_bn(smaller.body, split, smaller.signature, samples=params.bn_samples)
-    if params.finetune is not None:
-        objective, hooks = objective_of(smaller, params.finetune, run)
-        trained = train_adaptable(smaller, objective, params.finetune, run.part("finetune"), hooks)
-        smaller, facts["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
+    smaller, recovery = recovered(smaller, params, run)
+    facts |= recovery
     spelt = space.spelled(found)
     facts |= {
         "architecture": spelt,
@@ -168,10 +158,7 @@ class _Search:
 
 
 def _remembered(space: Space, params: ArchitectureParams, run: RunContext) -> Loss:
-    by: By = "outputs" if params.criterion == "outputs" else "labels"
-    if params.criterion == "auto" and not (run.data is not None and run.learning.has_loss and has_labels(run)):
-        by = "outputs"
-    loss = loss_of(space.model, by, params.samples, params.bn_samples, run)
+    loss = comparison_of(space.model, params, run)
     known: dict[Subnetwork, float] = {}
 
     def of(subnetwork: Subnetwork) -> float:

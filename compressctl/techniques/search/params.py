@@ -14,7 +14,7 @@ from compressctl.training.supervision.params import RecoveryParams, SupervisedPa
 Limited = Literal["macs", "parameters", "latency"]
 
 WidthKind = Literal["channels", "heads", "tokens"]
-Cheaper = Literal["separable", "bottleneck", "low_rank", "skip"]
+Cheaper = Literal["separable", "bottleneck", "low_rank", "gone"]
 
 WIDTH_KINDS: tuple[WidthKind, ...] = ("channels", "heads", "tokens")
 
@@ -112,45 +112,52 @@ class Architecture(Section):
         return {"channels": self.channels, "heads": self.heads, "tokens": self.tokens}
 
 
-class ArchitectureParams(SpaceParams):
+class SearchedParams(TechniqueParams):
+    """What every search within limits can be told, and what it looks at."""
+
+    at_most: Limits | None = Field(None, description="what the network that is found may take")
+    criterion: Literal["auto", "loss", "outputs"] = Field(
+        "auto",
+        description="what networks are compared by: the task's loss on labels, or the distance of their outputs from the whole network's; auto: the loss where there are labels for it",
+    )
+    samples: int = Field(1024, ge=1, le=2_147_483_647, description="validation samples that networks are compared on")
+    bn_samples: int = Field(
+        2048, ge=0, le=2_147_483_647, description="training samples on which BatchNorm's statistics are measured again"
+    )
+    finetune: RecoveryParams | None = Field(None, description="training of the network that was found")
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the network is spelled out, so that nothing is searched."""
+        return self.at_most is None
+
+    def needs(self) -> Needs:
+        """Samples of whichever split has some; labels are read where they are, unless the loss on them is asked for."""
+        found = super().needs()
+        learned = (Need.TRAINING_DATA, Need.CALIBRATION_DATA)
+        if self.is_told:
+            return found | Needs.of(reads=learned)
+        labelled = (Need.LABELS, Need.TASK_LOSS) if self.criterion == "loss" else ()
+        reads = (Need.LABELS,) if self.criterion == "auto" else ()
+        timed = (Need.LATENCY,) if self.at_most is not None and self.at_most.limits_latency else ()
+        return found | Needs.of(*labelled, reads=(*learned, Need.VALIDATION_DATA, Need.TASK, *reads, *timed))
+
+
+class ArchitectureParams(SpaceParams, SearchedParams):
     """search.architecture: the subnetwork that loses least of those that keep the limits."""
 
-    at_most: Limits | None = Field(None, description="what the subnetwork may take")
     method: Literal["auto", "evolution", "sensitivity"] = Field(
         "auto",
         description="sensitivity looks at each layer's widths and each block alone, and takes all that lose no more than a threshold; evolution "
         "goes on from there and looks at whole subnetworks. auto: evolution behind search.supernet, whose subnetworks are trained",
     )
-    criterion: Literal["auto", "loss", "outputs"] = Field(
-        "auto",
-        description="what subnetworks are compared by: the task's loss on labels, or the distance of their outputs from the whole network's; auto: "
-        "the loss where there are labels for it",
-    )
     evaluations: int = Field(100, ge=1, le=1_000_000, description="of evolution: subnetworks that are looked at")
     population: int = Field(
         20, ge=2, le=10_000, description="of evolution: the best of them that the next ones come from"
     )
-    samples: int = Field(
-        1024, ge=1, le=2_147_483_647, description="validation samples that subnetworks are compared on"
-    )
-    bn_samples: int = Field(
-        2048, ge=0, le=2_147_483_647, description="training samples on which BatchNorm's statistics are measured again"
-    )
     architecture: Architecture | None = Field(
         None, description="the subnetwork itself, as the report of a search names it: nothing is searched"
     )
-    finetune: RecoveryParams | None = Field(None, description="training of the subnetwork that was found")
-
-    def needs(self) -> Needs:
-        """Samples of whichever split has some; labels are read where they are, unless the loss on them is asked for."""
-        found = super().needs()
-        samples = (Need.VALIDATION_DATA, Need.CALIBRATION_DATA, Need.TRAINING_DATA)
-        if self.architecture is not None:
-            return found | Needs.of(reads=(Need.TRAINING_DATA, Need.CALIBRATION_DATA))
-        labelled = (Need.LABELS, Need.TASK_LOSS) if self.criterion == "loss" else ()
-        reads = (Need.LABELS,) if self.criterion == "auto" else ()
-        timed = (Need.LATENCY,) if self.at_most is not None and self.at_most.limits_latency else ()
-        return found | Needs.of(*labelled, reads=(*samples, Need.TASK, *reads, *timed))
 
     @model_validator(mode="after")
     def _has_a_goal(self) -> ArchitectureParams:
@@ -159,15 +166,14 @@ class ArchitectureParams(SpaceParams):
         return self
 
 
-class ReplacementsParams(TechniqueParams):
+class ReplacementsParams(SearchedParams):
     """search.replacements: cheaper layers in the place of those that lose least by it, within limits."""
 
-    at_most: Limits | None = Field(None, description="what the network may take")
-    library: tuple[Cheaper, ...] = Field(
-        ("separable", "bottleneck", "low_rank", "skip"),
+    kinds: tuple[Cheaper, ...] = Field(
+        ("separable", "bottleneck", "low_rank", "gone"),
         min_length=1,
         description="what layers may become. separable: a kernel for each channel and then their sums, bottleneck: the kernel between a quarter of the channels, both of convolutions; "
-        "low_rank: two thinner linear layers with half of the arithmetic; skip: nothing in the place of a residual block",
+        "low_rank: two thinner linear layers with half of the arithmetic; gone: nothing in the place of a residual block",
     )
     match: str = Field(
         "*",
@@ -183,29 +189,9 @@ class ReplacementsParams(TechniqueParams):
         le=2_147_483_647,
         description="training samples whose inputs of the layer it learns from; fewer where they do not fit into 64 MiB",
     )
-    criterion: Literal["auto", "loss", "outputs"] = Field(
-        "auto",
-        description="what a network with one cheaper layer is judged by: the task's loss on labels, or the distance of its outputs; auto: the loss where there are labels for it",
-    )
-    samples: int = Field(1024, ge=1, le=2_147_483_647, description="validation samples that they are judged on")
-    bn_samples: int = Field(
-        2048, ge=0, le=2_147_483_647, description="training samples on which BatchNorm's statistics are measured again"
-    )
-    replacements: dict[str, Literal["separable", "bottleneck", "low_rank", "gone"]] | None = Field(
+    replacements: dict[str, Cheaper] | None = Field(
         None, description="the choice itself, as the report names it: nothing is searched"
     )
-    finetune: RecoveryParams | None = Field(None, description="training of the network that was found")
-
-    def needs(self) -> Needs:
-        """Samples of whichever split has some; labels are read where they are, unless the loss on them is asked for."""
-        found = super().needs()
-        learned = (Need.TRAINING_DATA, Need.CALIBRATION_DATA)
-        if self.replacements is not None:
-            return found | Needs.of(reads=learned)
-        labelled = (Need.LABELS, Need.TASK_LOSS) if self.criterion == "loss" else ()
-        reads = (Need.LABELS,) if self.criterion == "auto" else ()
-        timed = (Need.LATENCY,) if self.at_most is not None and self.at_most.limits_latency else ()
-        return found | Needs.of(*labelled, reads=(*learned, Need.VALIDATION_DATA, Need.TASK, *reads, *timed))
 
     @model_validator(mode="after")
     def _has_a_goal(self) -> ReplacementsParams:

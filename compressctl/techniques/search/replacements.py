@@ -13,17 +13,15 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.search._choice import Choice
+from compressctl.techniques.search._searched import recovered
 from compressctl.techniques.search._sites import GONE, WHOLE, Site, fill, sites_in, with_chosen
 from compressctl.techniques.search.params import ReplacementsParams
-from compressctl.training.batchnorm_recalibration import recalibrate_bn
-from compressctl.training.lora.train import train_adaptable
-from compressctl.training.supervision.objective import objective_of
 
 
 def apply(model: TorchModel, params: ReplacementsParams, run: RunContext) -> StageResult:
     """Fit, score, choose, and train what was chosen where the params say so.
 
-    Raises NothingToCompressError where the library has nothing for the network, UsageError for a pattern that matches nothing and for replacements that there are not, StageError where no
+    Raises NothingToCompressError where nothing cheaper is known for the network, UsageError for a pattern that matches nothing and for replacements that there are not, StageError where no
     choice keeps the limits.
     """
     split = first_filled(run.data, "train", "calibration")
@@ -40,12 +38,8 @@ def apply(model: TorchModel, params: ReplacementsParams, run: RunContext) -> Sta
         chosen = _named(params.replacements, sites)
         fill([site for site in sites if chosen[site.name] not in (WHOLE, GONE)], model, params, split, run, chosen)
     smaller = replace(model, body=with_chosen(model.body, sites, chosen), sparse=_left(model.sparse, chosen))
-    if params.bn_samples:
-        facts["norms_reestimated"] = recalibrate_bn(smaller.body, split, smaller.signature, samples=params.bn_samples)
-    if params.finetune is not None:
-        objective, hooks = objective_of(smaller, params.finetune, run)
-        trained = train_adaptable(smaller, objective, params.finetune, run.part("finetune"), hooks)
-        smaller, facts["finetune"] = replace(smaller, body=trained.network), dict(trained.facts)
+    smaller, recovery = recovered(smaller, params, run)
+    facts |= recovery
     inside = {site.name for site in sites if not site.is_block}
     spelled = {name: kind for name, kind in chosen.items() if kind != WHOLE and not (kind == GONE and name in inside)}
     facts |= {"replacements": spelled, **costs.change(model.body, smaller.body, example_inputs(model.signature))}
@@ -58,7 +52,7 @@ def _named(asked: Mapping[str, str], sites: Sequence[Site]) -> dict[str, str]:
     for name, kind in asked.items():
         if name not in known:
             raise UsageError(
-                f"replacements names {name}, which is no layer that the library has a cheaper one for",
+                f"replacements names {name}, which is no layer that a cheaper one is known for",
                 hint=f"those that are: {', '.join(list(known)[:12])}",
             )
         if (kind == GONE) != known[name].is_block:

@@ -18,7 +18,7 @@ _KERNEL = 8
 
 
 def is_replaceable(layer: nn.Module) -> bool:
-    """Whether its class is one that the library knows, with whatever it computes in plain sight."""
+    """Whether its class is known, with whatever it computes in plain sight."""
     if type(layer) is nn.Conv2d:
         plain = isinstance(layer.padding, tuple) and layer.padding_mode == "zeros" and layer.groups == 1
         return plain and max(layer.kernel_size) > 1
