@@ -53,7 +53,7 @@ NETWORKS = {
         10,
         4,
         2,
-        {"augment": {"crop_padding": 4, "horizontal_flip": True}, "precision": "bfloat16"},
+        {"augment": {"crop_padding": 4, "horizontal_flip": True}, "precision": "float32"},
         (0.05, 0.02),
         {},
         "COMPRESSCTL_DATA",

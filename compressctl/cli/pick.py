@@ -24,10 +24,18 @@ def pick(
     parameters: Annotated[
         float | None, typer.Option(help="Share of the parameters of its layers.", show_default=False)
     ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="Share of the bytes of its weights and of the values that live at once.", show_default=False),
+    ] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Share of the energy of one call, where it is counted.", show_default=False)
+    ] = None,
     latency: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Of one call before it is quantized, measured on the target's runtime: a share, as in 0.5, or 0.4ms.",
+            help="Of one call before it is quantized, measured on the target's runtime: a share, as in 0.5, or 0.4ms; on another "
+            "runtime as openvino=0.5. Several times for several runtimes.",
             show_default=False,
         ),
     ] = None,
@@ -48,13 +56,15 @@ def pick(
     Examples:
       compressctl pick runs/searched/20261126-131803-bce8143f --macs 0.35
       compressctl pick runs/searched/20261126-131803-bce8143f --latency 0.4ms --output fast
+      compressctl pick runs/searched/20261126-131803-bce8143f --latency onnxruntime=0.6 --latency openvino=0.7 --memory 0.5
     """
     from compressctl.cli.apply import LogFormat, run_and_show
     from compressctl.pipeline.plan import make_plan
     from compressctl.recipe.lock import load_lock
     from compressctl.store.cache_place import stage_cache
 
-    limits = _limits(macs, parameters, latency)
+    shares = {"macs": macs, "parameters": parameters, "memory": memory, "energy": energy}
+    limits = _limits({name: share for name, share in shares.items() if share is not None}, latency or [])
     lock = run if run.name == "recipe.lock.yaml" else run / "recipe.lock.yaml"
     recipe, _ = load_lock(lock, lambda content: _limited(content, limits, stage, lock))
     cache = stage_cache()
@@ -63,27 +73,36 @@ def pick(
     raise typer.Exit(report.exit_code)
 
 
-def _limits(macs: float | None, parameters: float | None, latency: str | None) -> dict[str, float]:
+def _limits(shares: dict[str, float], latencies: list[str]) -> dict[str, Any]:
     """As `at_most` has them. Raises UsageError."""
     from compressctl.core.errors import UsageError
 
-    found = {name: share for name, share in (("macs", macs), ("parameters", parameters)) if share is not None}
-    if latency is not None:
-        number, unit = (latency[:-2], "latency_ms") if latency.endswith("ms") else (latency, "latency")
+    found: dict[str, Any] = {}
+    for said in latencies:
+        where, _, value = said.rpartition("=")
+        number, unit = (value[:-2], "latency_ms") if value.endswith("ms") else (value, "latency")
         try:
-            found[unit] = float(number)
+            amount = float(number)
         except ValueError:
-            raise UsageError(
-                f"--latency {latency} is neither a share nor milliseconds", hint="as in 0.5 or 0.4ms"
-            ) from None
-    if not found:
+            hint = "as in 0.5, 0.4ms or openvino=0.5"
+            raise UsageError(f"--latency {said} is neither a share nor milliseconds", hint=hint) from None
+        found.setdefault(unit, {})[where] = amount
+    for unit, amounts in found.items():
+        if "" in amounts:
+            if len(amounts) > 1:
+                raise UsageError(
+                    "--latency is given with and without a runtime", hint="name the target's too, as in onnxruntime=0.5"
+                )
+            found[unit] = amounts[""]
+    if not found and not shares:
         raise UsageError(
-            "say what the network may take", hint="--macs 0.4, --parameters 0.4, --latency 0.5 or --latency 0.4ms"
+            "say what the network may take",
+            hint="--macs 0.4, --parameters 0.4, --memory 0.5, --energy 0.5, --latency 0.5 or --latency 0.4ms",
         )
-    return found
+    return {**shares, **found}
 
 
-def _limited(content: dict[str, Any], limits: dict[str, float], stage: str | None, lock: Path) -> dict[str, Any]:
+def _limited(content: dict[str, Any], limits: dict[str, Any], stage: str | None, lock: Path) -> dict[str, Any]:
     """The recipe with these limits alone for its search. Raises UsageError where it has none, or several."""
     from compressctl.core.errors import UsageError
 

@@ -24,8 +24,8 @@ class Need(StrEnum):
 
     The splits, one by one. LABELS: of their samples. TASK, METRIC: `run.task`, `run.metric`.
     TASK_LOSS: that the task has a loss of its own, which custom has not. SCORE: `run.score` and
-    `run.baseline_score`. SESSION: `run.open`. LATENCY: `run.latency_ms`, and how the target serves. TARGET: the target's
-    backend, device and profile. ORIGINAL: `run.original`.
+    `run.baseline_score`. SESSION: `run.open`. LATENCY: `run.latency_ms`, `run.latency_in`, and how the target serves. TARGET: the target's
+    backend, device and profile. ENERGY: `run.joules`. ORIGINAL: `run.original`.
     """
 
     TRAINING_DATA = "training data"
@@ -39,6 +39,7 @@ class Need(StrEnum):
     SESSION = "sessions of the runtime"
     LATENCY = "latencies"
     TARGET = "target"
+    ENERGY = "energy"
     ORIGINAL = "original model"
 
 
@@ -55,7 +56,7 @@ FROM_DATA = frozenset({*SPLITS, Need.LABELS, Need.SCORE})
 SCORED = frozenset({Need.METRIC, Need.SCORE, Need.SESSION})
 """What there is where the recipe has data and a metric."""
 
-MEASURED = frozenset({Need.SCORE, Need.SESSION, Need.LATENCY})
+MEASURED = frozenset({Need.SCORE, Need.SESSION, Need.LATENCY, Need.ENERGY})
 """What comes from the target's runtime."""
 
 
@@ -140,6 +141,10 @@ class TechniqueParams(Section):
         """How the stage stores weights of matrix products alone, which an older runtime may not read."""
         return ()
 
+    def runtimes(self) -> Sequence[str]:
+        """The backends, beside the target's, that the stage measures in."""
+        return ()
+
     def _sections(self) -> dict[str, TechniqueParams]:
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if isinstance(value, TechniqueParams)}
@@ -160,6 +165,10 @@ def leaves_activations(params: BaseModel) -> bool:
 
 def declared_products(params: BaseModel) -> Sequence[ProductWeights]:
     return params.products() if isinstance(params, TechniqueParams) else ()
+
+
+def declared_runtimes(params: BaseModel) -> Sequence[str]:
+    return params.runtimes() if isinstance(params, TechniqueParams) else ()
 
 
 def declared_files(params: BaseModel, base: Path) -> Mapping[str, Path]:

@@ -92,6 +92,10 @@ class StageResult:
     pinned: Mapping[str, Any] | None = None
 
 
+Clock = Callable[[Sequence["Model"]], tuple[float, ...]]
+"""What several models take, measured in turn."""
+
+
 class Scorer(Protocol):
     """The task's metric of a model on a split, measured through the target's runtime on the file it would be shipped as."""
 
@@ -120,7 +124,8 @@ class RunContext:
     parts of its work back until one holds; None otherwise. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
-    technique decides by, not what is reported. original: a fresh copy of the model that the recipe loads. loss, distance, heads: the recipe
+    technique decides by, not what is reported. latency_in: the same on another runtime of this machine, by backend. joules: what a call takes on the target's
+    runtime, in the same way; raises MachineError where nothing counts it. original: a fresh copy of the model that the recipe loads. loss, distance, heads: the recipe
     author's own loss, the decoder's or a named one, how its params compare a student with a teacher, and what the labels of several heads teach; `learning` holds
     them with the task. metric: what score
     counts in. decode: what reads results, which the metric takes, off outputs; None where it takes the first output. base: the folder that the recipe's relative paths start from. checkpoint: a folder that outlives a killed run
@@ -144,7 +149,9 @@ class RunContext:
     metric: MetricSpec | None = None
     decode: Decode | None = None
     base: Path = Path()
-    latency_ms: Callable[[Sequence[Model]], tuple[float, ...]] | None = None
+    latency_ms: Clock | None = None
+    latency_in: Callable[[str], Clock] | None = None
+    joules: Clock | None = None
     original: Callable[[], Model] | None = None
     checkpoint: Path | None = None
     processes: int = 1

@@ -76,6 +76,8 @@ _FIELDS = {
     "metric": Need.METRIC,
     "decode": Need.METRIC,
     "latency_ms": Need.LATENCY,
+    "latency_in": Need.LATENCY,
+    "joules": Need.ENERGY,
     "original": Need.ORIGINAL,
 }
 

@@ -1,6 +1,6 @@
 """Energy: counters where the hardware has them, an estimate where the user declares watts, and a reason otherwise.
 
-Read inside the process that runs the model, around each block of inferences. Standard library only, apart from NVML.
+Read inside the process that runs the model, around each block of inferences. Nothing heavy, apart from NVML.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from compressctl.core.errors import MachineError
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -30,6 +32,14 @@ class NoMeter:
 def find_meter(device: str, powercap: Path = POWERCAP) -> Meter | NoMeter:
     """The counter for what runs on the device: NVML for a GPU, RAPL for the processor."""
     return _nvml() if device == "cuda" else _rapl(powercap)
+
+
+def check_meter(device: str) -> Meter:
+    """The counter. Raises MachineError where there is none."""
+    found = find_meter(device)
+    if isinstance(found, NoMeter):
+        raise MachineError(f"energy cannot be measured: {found.reason}", hint="limit the latency instead")
+    return found
 
 
 def _rapl(powercap: Path) -> Meter | NoMeter:

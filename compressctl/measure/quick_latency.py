@@ -1,4 +1,4 @@
-"""Latency to decide by in the middle of a run: in this process, interleaved. What is reported is measured by latency.py."""
+"""Latency and energy to decide by in the middle of a run: in this process, interleaved. What is reported is measured by latency.py."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from compressctl.measure.alone import timing_alone
 
 _SECONDS_EACH = 0.25
+_COUNTED_SECONDS = 1.5
 _ROUNDS = 15
 _FEWEST_RUNS = 3
 
@@ -38,6 +39,26 @@ def time_in_turn(calls: Sequence[Callable[[], object]], seconds_each: float = _S
                 found[position].append(min(_seconds(calls[position]) for _ in range(runs[position])))
     low, middle, high = np.quantile(np.array(found), [0.25, 0.5, 0.75], axis=1)
     return Timing(tuple((middle * 1e3).tolist()), float(np.max((high - low) / (2 * middle))))
+
+
+def joules_in_turn(
+    calls: Sequence[Callable[[], object]], joules: Callable[[], float], seconds_each: float = _COUNTED_SECONDS
+) -> tuple[float, ...]:
+    """Of each call the median over rounds of what a run takes; the calls take turns.
+
+    joules: since some moment. seconds_each: about how long each call is run in all: counters are read once a millisecond.
+    """
+    found: list[list[float]] = [[] for _ in calls]
+    with timing_alone():
+        runs = [_runs_per_round(call, seconds_each) for call in calls]
+        for round_ in range(_ROUNDS):
+            order = range(len(calls)) if round_ % 2 == 0 else reversed(range(len(calls)))
+            for position in order:
+                before = joules()
+                for _ in range(runs[position]):
+                    calls[position]()
+                found[position].append((joules() - before) / runs[position])
+    return tuple(np.median(np.array(found), axis=1).tolist())
 
 
 def _runs_per_round(call: Callable[[], object], seconds: float) -> int:

@@ -54,13 +54,28 @@ class SessionHost:
     ) -> Timing:
         """The sessions' latencies, interleaved in the child process; see quick_latency. inputs: by session, one call's, or several calls', of which
         the mean is taken. Raises CrashError."""
-        numbers = [session.number() for session in sessions]
-        for session, number, given in zip(sessions, numbers, inputs, strict=True):
-            session.ask({"repeat": number}, packed(given))
-        names = " and ".join(dict.fromkeys(session.name for session in sessions))
+        numbers, names = self._prepared(sessions, inputs)
         answer, _ = self.ask({"time": numbers}, f"timing {names}", backend=sessions[0].backend)
         each = (ms / len(given) for ms, given in zip(answer["ms"], inputs, strict=True))
         return Timing(tuple(each), answer["spread"])
+
+    def joules_in_turn(
+        self, sessions: Sequence[HostedSession], inputs: Sequence[Sequence[Mapping[str, np.ndarray]]], device: str
+    ) -> tuple[float, ...]:
+        """What a call of each takes, interleaved. Raises CrashError, and MachineError where nothing counts the device's energy."""
+        numbers, names = self._prepared(sessions, inputs)
+        asked = {"count": numbers, "device": device}
+        answer, _ = self.ask(asked, f"counting the energy of {names}", backend=sessions[0].backend)
+        return tuple(joules / len(given) for joules, given in zip(answer["joules"], inputs, strict=True))
+
+    def _prepared(
+        self, sessions: Sequence[HostedSession], inputs: Sequence[Sequence[Mapping[str, np.ndarray]]]
+    ) -> tuple[list[int], str]:
+        """The sessions' numbers, each with its calls, and their names."""
+        numbers = [session.number() for session in sessions]
+        for session, number, given in zip(sessions, numbers, inputs, strict=True):
+            session.ask({"repeat": number}, packed(given))
+        return numbers, " and ".join(dict.fromkeys(session.name for session in sessions))
 
     @property
     def generation(self) -> int:

@@ -20,8 +20,9 @@ from compressctl.core.errors import CompressctlError
 from compressctl.core.freed_memory import give_back
 from compressctl.core.registry import load
 from compressctl.core.target import Target
+from compressctl.measure.energy import check_meter
 from compressctl.measure.frames import answers, receive, send
-from compressctl.measure.quick_latency import time_in_turn
+from compressctl.measure.quick_latency import joules_in_turn, time_in_turn
 from compressctl.measure.turns import unpacked
 
 
@@ -47,6 +48,9 @@ class _Worker:
             return {}, {}
         if "time" in asked:
             return asdict(time_in_turn([self._calls[number] for number in asked["time"]])), {}
+        if "count" in asked:
+            meter = check_meter(asked["device"])
+            return {"joules": joules_in_turn([self._calls[number] for number in asked["count"]], meter.read)}, {}
         if "explain" in asked:
             backend, artifact, target = _named(asked["explain"], asked["target"])
             return {"nodes": [asdict(node) for node in backend.explain(artifact, target, asked["inputs"])]}, {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from compressctl.core.errors import GateError, MissingDependencyError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
+from compressctl.core.technique import Clock
 from compressctl.measure.speed_words import times
 from compressctl.pipeline.evaluator import Evaluator
 from compressctl.recipe.schema import IfSlower, Stage
@@ -17,9 +18,6 @@ _SLOWER = 0.98
 
 _TIMES = 2
 """A file counts as slower when it is so each time: it is opened anew, with other addresses and neighbours."""
-
-Timer = Callable[[Sequence[Model]], tuple[float, ...]]
-"""Latency of each model on the target's runtime, in milliseconds, interleaved."""
 
 
 def is_within_gate(
@@ -49,7 +47,7 @@ def is_fast_enough(
     stage: Stage,
     wanted: IfSlower,
     models: tuple[Model, Model],
-    latency_ms: Timer,
+    latency_ms: Clock,
     timed_on: str,
     facts: dict[str, Any],
     events: Events,
@@ -79,7 +77,7 @@ def is_fast_enough(
     return False
 
 
-def _slower(models: tuple[Model, Model], latency_ms: Timer) -> tuple[float, float] | None:
+def _slower(models: tuple[Model, Model], latency_ms: Clock) -> tuple[float, float] | None:
     """Both latencies where the second model is slower; None where not, or where the runtime is not on this machine."""
     found = None
     for _ in range(_TIMES):

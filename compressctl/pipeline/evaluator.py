@@ -251,19 +251,36 @@ def latency_ms(
 
     Torch models are lowered first. A model that takes other inputs than the recipe's, a layer alone, is given random ones.
     """
-    graphs = [as_graph(model) for model in models]
-    varied = any(depends_on_input(graph.body.graph) for graph in graphs)
-    calls = samples.calls(target.batch_size, _TURNS, "validation") if varied else (samples.call(target.batch_size),)
-    given = [
-        [call.for_model(graph.signature) for call in calls]
-        if calls[0].fits(graph.signature)
-        else [random_inputs(graph.signature, target.batch_size)]
-        for graph in graphs
-    ]
+    ready = _Ready(models, target, samples)
 
     def measure() -> Timing:
-        return host.time_in_turn([opened(graph, backend, target, host) for graph in graphs], given)
+        return host.time_in_turn([opened(graph, backend, target, host) for graph in ready.graphs], ready.given)
 
     # A kept timing is of structures, which do not tell what inputs decide.
-    is_kept = target.device == "cpu" and not varied
-    return timed(graphs, [calls[0] for calls in given], target, cache if is_kept else None, measure)
+    is_kept = target.device == "cpu" and not ready.varied
+    return timed(ready.graphs, [calls[0] for calls in ready.given], target, cache if is_kept else None, measure)
+
+
+def joules(
+    backend: Backend, target: Target, models: Sequence[Model], samples: Samples, host: SessionHost
+) -> tuple[float, ...]:
+    """What one call of each takes on the target's runtime, as `latency_ms` runs them. Raises MachineError where nothing counts it."""
+    ready = _Ready(models, target, samples)
+    sessions = [opened(graph, backend, target, host) for graph in ready.graphs]
+    return host.joules_in_turn(sessions, ready.given, target.device)
+
+
+class _Ready:
+    """Models as graphs, and by model the calls that are measured: one, or several where what one of them computes depends on the input."""
+
+    def __init__(self, models: Sequence[Model], target: Target, samples: Samples) -> None:
+        self.graphs = [as_graph(model) for model in models]
+        self.varied = any(depends_on_input(graph.body.graph) for graph in self.graphs)
+        batch = target.batch_size
+        calls = samples.calls(batch, _TURNS, "validation") if self.varied else (samples.call(batch),)
+        self.given = [
+            [call.for_model(graph.signature) for call in calls]
+            if calls[0].fits(graph.signature)
+            else [random_inputs(graph.signature, batch)]
+            for graph in self.graphs
+        ]

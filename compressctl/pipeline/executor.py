@@ -346,6 +346,8 @@ class Executor:
             decode=self.workspace.judge.decode if metric else None,
             base=self.workspace.recipe.base,
             latency_ms=self.workspace.kept_latency_ms,
+            latency_in=self.workspace.kept_latency_in,
+            joules=self.workspace.joules,
             original=self.workspace.fresh_copy,
             checkpoint=self.workspace.checkpoint(key),
             processes=self.process_group.count if self.process_group is not None and _is_shared(spec) else 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -117,7 +118,16 @@ def telling(context: RunContext, process_group: ProcessGroup) -> RunContext:
         score=told(context.score),
         baseline_score=told(context.baseline_score),
         latency_ms=told(context.latency_ms),
+        latency_in=_each(context.latency_in, told),
+        joules=told(context.joules),
     )
+
+
+def _each(clock_in: Any, told: Callable[[Any], Any]) -> Any:
+    """Clocks of other runtimes, each of which is told."""
+    if clock_in is None or isinstance(clock_in, Undeclared):
+        return clock_in
+    return lambda name: told(clock_in(name))
 
 
 def _first_number(names: tuple[str, ...], default: int) -> int:

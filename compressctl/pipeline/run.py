@@ -26,7 +26,9 @@ from compressctl.core.errors import (
 from compressctl.core.events import Events, Listener
 from compressctl.core.failures import chain, is_interrupt, translated
 from compressctl.core.machine import installed_version
+from compressctl.core.needs import Need, declared_needs, declared_runtimes
 from compressctl.core.source import metrics
+from compressctl.measure.energy import check_meter
 from compressctl.measure.results import Parity
 from compressctl.pipeline.event_listeners import EventFile, Warnings, ends_silence, is_time_over
 from compressctl.pipeline.executor import Executor
@@ -51,10 +53,15 @@ def check_extras(spec: BackendSpec, options: Mapping[str, Any]) -> None:
 
 
 def check_installed(recipe: Recipe) -> None:
-    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work, and UsageError for
-    a model whose folder lacks what a bundle needs."""
+    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work, MachineError where a stage
+    counts energy and nothing here does, and UsageError for a model whose folder lacks what a bundle needs."""
     _check_metrics(recipe)
-    for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export)]):
+    stages = [stage for stage in recipe.stages if stage.enabled]
+    for stage in stages:
+        if Need.ENERGY in declared_needs(stage.params):
+            check_meter(recipe.target.device)
+    timed = [name for stage in stages for name in declared_runtimes(stage.params)]
+    for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export), *timed]):
         spec: BackendSpec = backends.get(name)
         found = open_backend(name).probe()
         if not found.installed:

@@ -95,4 +95,6 @@ def _listening(context: RunContext, process_group: ProcessGroup) -> RunContext:
         score=heard(context.score, lambda model, split: float(process_group.hear())),
         baseline_score=heard(context.baseline_score, lambda: float(process_group.hear())),
         latency_ms=heard(context.latency_ms, lambda models: tuple(process_group.hear())),
+        latency_in=heard(context.latency_in, lambda name: lambda models: tuple(process_group.hear())),
+        joules=heard(context.joules, lambda models: tuple(process_group.hear())),
     )

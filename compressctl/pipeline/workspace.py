@@ -24,12 +24,12 @@ from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, on
 from compressctl.core.registry import load
 from compressctl.core.target import Target
 from compressctl.core.tasks import Judge, Learning
+from compressctl.core.technique import Clock
 from compressctl.measure.samples import Samples, random_inputs
 from compressctl.measure.session_host import SessionHost
-from compressctl.pipeline.acceptance import Timer
-from compressctl.pipeline.evaluator import Evaluator, latency_ms, opened
+from compressctl.pipeline.evaluator import Evaluator, joules, latency_ms, opened
 from compressctl.pipeline.plan import Plan, Step
-from compressctl.recipe.order import AS_THE_MODEL
+from compressctl.recipe.order import AS_THE_MODEL, export_options
 from compressctl.recipe.schema import Recipe, onnx_file
 from compressctl.sources.called import CalledDataset, steps_of
 from compressctl.sources.python_code import author_function
@@ -233,16 +233,28 @@ class Workspace:
         return self._kept_evaluator
 
     @property
-    def latency_ms(self) -> Timer:
+    def latency_ms(self) -> Clock:
         """Times models on the target's runtime, on the sample that reports time."""
         backend = open_backend(self.plan.target.backend)
         return lambda models: latency_ms(backend, self.target, models, self.samples, self.host)
 
     @property
-    def kept_latency_ms(self) -> Timer:
+    def kept_latency_ms(self) -> Clock:
         """The same, where what was timed before is not timed again: for tables of costs, not for a verdict on one file."""
+        return self.kept_latency_in(self.plan.target.backend)
+
+    def kept_latency_in(self, name: str) -> Clock:
+        """The same on another runtime, with what the recipe says about it. Raises MissingDependencyError."""
+        backend, target = open_backend(name), self.target
+        if name != target.backend:
+            target = replace(target, backend=name, options={**export_options(self.recipe, name), **AS_THE_MODEL})
+        return lambda models: latency_ms(backend, target, models, self.samples, self.host, self.cache)
+
+    @property
+    def joules(self) -> Clock:
+        """What a call of each takes on the target's runtime."""
         backend = open_backend(self.plan.target.backend)
-        return lambda models: latency_ms(backend, self.target, models, self.samples, self.host, self.cache)
+        return lambda models: joules(backend, self.target, models, self.samples, self.host)
 
     def read(self, key: str | None, step: str) -> Model | None:
         """What the cache keeps of a step under a key; None where that is nothing, or damaged, of which it warns."""

@@ -50,6 +50,8 @@ def test_another_budget_takes_the_supernet_from_the_cache(shell: Shell) -> None:
         (["plain", "--macs", "0.5"], "its recipe has no stage search.architecture"),
         (["plain"], "say what the network may take"),
         (["plain", "--latency", "fast"], "neither a share nor milliseconds"),
+        (["plain", "--latency", "openvino=fast"], "neither a share nor milliseconds"),
+        (["plain", "--latency", "0.5", "--latency", "openvino=0.5"], "with and without a runtime"),
         (["nowhere", "--macs", "0.5"], "cannot be read"),
     ],
 )

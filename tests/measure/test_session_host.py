@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressctl.core.backend import Artifact
-from compressctl.core.errors import CrashError, UsageError
+from compressctl.core.errors import CrashError, MachineError, UsageError
 from compressctl.core.target import Target
 from compressctl.measure.child_process import died
+from compressctl.measure.energy import NoMeter, find_meter
 from compressctl.measure.frames import receive, send
 from compressctl.measure.session_host import SessionHost
 
@@ -48,6 +50,18 @@ def test_a_session_answers_as_the_runtime_does(file: Artifact) -> None:
         first, second = host.time_in_turn([session, host.open(file, ORT)], [[{"x": x}]] * 2).ms
         assert min(first, second) > 0
         assert [node.op for node in host.explain(file, ORT)] == ["MatMul"]
+
+
+def test_energy_of_calls_is_what_the_counters_say_or_a_reason_why_there_are_none(file: Artifact) -> None:
+    inputs = [[{"x": np.ones((4, 3), np.float32)}]]
+    meter = find_meter("cpu")
+    with SessionHost() as host:
+        session = host.open(file, ORT)
+        if isinstance(meter, NoMeter):
+            with pytest.raises(MachineError, match=f"energy cannot be measured: {re.escape(meter.reason)}"):
+                host.joules_in_turn([session], inputs, "cpu")
+        else:
+            assert host.joules_in_turn([session], inputs, "cpu")[0] > 0
 
 
 def test_a_crash_is_an_error_and_the_next_question_starts_anew(file: Artifact) -> None:

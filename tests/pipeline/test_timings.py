@@ -103,3 +103,17 @@ def test_rounds_that_differ_show_in_the_spread(monkeypatch: pytest.MonkeyPatch) 
     calls: dict[str, Callable[[], object]] = {"steady": lambda: "steady", "restless": lambda: "restless"}
     assert quick_latency.time_in_turn([calls["steady"]], 0.0).spread == 0
     assert quick_latency.time_in_turn([calls["steady"], calls["restless"]], 0.0).spread > 0.2
+
+
+def test_joules_are_of_one_call_however_many_were_run() -> None:
+    counted = 0.0
+
+    def call(takes: float) -> Callable[[], object]:
+        def run() -> None:
+            nonlocal counted
+            counted += takes
+
+        return run
+
+    found = quick_latency.joules_in_turn([call(0.25), call(2.0)], lambda: counted, 0.01)
+    assert found == pytest.approx((0.25, 2.0))

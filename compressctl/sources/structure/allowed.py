@@ -39,6 +39,7 @@ modules: Registry[type[nn.Module]] = Registry(
         "GatedBlock": "compressctl.sources.modules.gated_block:GatedBlock",
         "PooledHead": "compressctl.sources.modules.exit_heads:PooledHead",
         "Select": "compressctl.sources.modules.select:Select",
+        "SmallerImages": "compressctl.sources.modules.smaller_images:SmallerImages",
         "SplitAttention": "compressctl.sources.modules.split_attention:SplitAttention",
     },
 )

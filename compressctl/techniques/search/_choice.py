@@ -8,16 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from compressctl.core.errors import NothingToCompressError, StageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.numerics.knapsack import Limit, Link, choose
 from compressctl.techniques.prune import _costs as costs
-from compressctl.techniques.prune._measured_widths import clock
+from compressctl.techniques.search._meters import Goal, Meter, meters
 from compressctl.techniques.search._searched import comparison_of
 from compressctl.techniques.search._sites import GONE, WHOLE, Site, with_chosen
-from compressctl.techniques.search.params import Limited, ReplacementsParams
+from compressctl.techniques.search.params import ReplacementsParams
 
 _ROUNDS = 4
 """Of choosing, timing what was chosen, and choosing again."""
@@ -44,46 +46,38 @@ class Choice:
         self._model, self._run, self._params = model, run, params
         inputs = example_inputs(model.signature)
         measured = costs.layers(model.body, inputs)
-        self._whole: dict[Limited, float] = {
-            "macs": costs.cost("macs", measured, (), {}), "parameters": costs.cost("parameters", measured, (), {})
-        }  # fmt: skip
-        self._limits = params.at_most.shares
-        self._saved: dict[str, dict[str, float]] = {}
-        self._factor = 1.0
-        if params.at_most.limits_latency:
-            self._saved, self._whole["latency"] = _timed(self._sites, model, run)
-            if params.at_most.latency_ms is not None:
-                share = params.at_most.latency_ms / self._whole["latency"]
-                self._limits["latency"] = min(share, self._limits.get("latency", share))
+        self._whole: dict[str, float] = {of: costs.cost(of, measured, (), {}) for of in ("macs", "parameters")}
+        self._goal = Goal(params.at_most)
+        self._meters = meters(params.at_most, run)
+        self._saved: dict[str, dict[str, dict[str, float]]] = {}
+        self._factors = dict.fromkeys(self._meters, 1.0)
+        for name, meter in self._meters.items():
+            self._saved[name], self._whole[name] = _measured(self._sites, model, name, meter, run)
+            self._goal.set_whole(name, self._whole[name])
         self._loss = comparison_of(model, params, run)
 
     def found(self) -> tuple[dict[str, str], dict[str, Any]]:
         whole = self._loss(copy.deepcopy(self._model.body))
         rises = self._rises(whole)
         counted = _counted(rises, whole)
-        share = None
         for _ in range(_ROUNDS):
             chosen = self._chosen(counted)
             made = with_chosen(self._model.body, self._sites, chosen)
-            if "latency" not in self._limits:
+            reached = {name: self._share(name, chosen) for name in self._goal.shares}
+            foretold = {name: reached[name] for name in self._meters}
+            reached |= {name: self._held(name, chosen, made) for name in self._meters}
+            if not self._goal.exceeded({name: reached[name] for name in self._meters}):
                 break
-            before, after = clock(self._run)([self._model, replace(self._model, body=made)])
-            share = after / before
-            if share <= self._limits["latency"]:
-                break
-            self._factor *= share / self._share("latency", chosen)
         else:
             raise StageError(
-                f"no choice of cheaper layers keeps the latency: {share:.0%} at best, {self._limits['latency']:.0%} was asked for",
+                f"no choice of cheaper layers keeps what is measured: {self._goal.words(reached)}",
                 hint="ask for less, or prune channels as well (search.architecture)",
             )
-        reached = {
-            name: self._share(name, chosen) if share is None or name != "latency" else share for name in self._limits
-        }
         loss = self._loss(made)
         facts = {
-            "goal": dict(self._limits),
+            "goal": self._goal.facts(),
             "reached": {name: round(value, 4) for name, value in reached.items()},
+            **({"predicted": {name: round(value, 4) for name, value in foretold.items()}} if foretold else {}),
             "loss": {"whole": whole, "replaced": loss if math.isfinite(loss) else None},
             "table": {site.name: self._row(site, rises[site.name]) for site in self._sites},
         }
@@ -115,7 +109,7 @@ class Choice:
             for place, site in enumerate(self._sites)
             if site.inside in places
         ]
-        limits = [self._limit(name, share, options) for name, share in self._limits.items()]
+        limits = [self._limit(name, share, options) for name, share in self._goal.shares.items()]
         solved = choose(losses, limits, links)
         if solved is None:
             raise StageError(
@@ -124,30 +118,35 @@ class Choice:
             )
         return {site.name: options[place][solved[place]] for place, site in enumerate(self._sites)}
 
-    def _limit(self, of: Limited, share: float, options: Sequence[Sequence[str]]) -> Limit:
+    def _limit(self, of: str, share: float, options: Sequence[Sequence[str]]) -> Limit:
         amounts = [
             [self._amount(of, site, kind) for kind in kinds] for site, kinds in zip(self._sites, options, strict=True)
         ]
         own = sum(self._amount(of, site, WHOLE) for site in self._sites)
-        factor = self._factor if of == "latency" else 1.0
-        most = share * self._whole[of] / factor - (self._whole[of] - own)
+        most = share * self._whole[of] / self._factors.get(of, 1.0) - (self._whole[of] - own)
         return Limit(amounts, most + _SLACK * self._whole[of])
 
-    def _amount(self, of: Limited, site: Site, kind: str) -> float:
-        """Of latency, what is saved, below zero; a block saves its all."""
-        if of == "latency":
-            saved = 0.0 if kind == GONE and not site.is_block else self._saved[site.name].get(kind, 0.0)
+    def _amount(self, of: str, site: Site, kind: str) -> float:
+        """Of what is measured, what is saved, below zero; a block saves its all."""
+        if of in self._saved:
+            saved = 0.0 if kind == GONE and not site.is_block else self._saved[of][site.name].get(kind, 0.0)
             return -saved
         return {"macs": site.macs, "parameters": site.parameters}[of][kind]
 
-    def _share(self, of: Limited, chosen: Mapping[str, str]) -> float:
+    def _share(self, of: str, chosen: Mapping[str, str]) -> float:
         own = sum(self._amount(of, site, WHOLE) for site in self._sites)
         taken = sum(self._amount(of, site, chosen[site.name]) for site in self._sites)
-        return (self._whole[of] - own + taken) / self._whole[of] * (self._factor if of == "latency" else 1.0)
+        return (self._whole[of] - own + taken) / self._whole[of] * self._factors.get(of, 1.0)
+
+    def _held(self, name: str, chosen: Mapping[str, str], made: nn.Module) -> float:
+        """The share of the whole's that the choice takes, as it is measured; what was predicted is corrected by it."""
+        before, after = self._meters[name]([self._model, replace(self._model, body=made)])
+        self._factors[name] *= after / before / self._share(name, chosen)
+        return after / before
 
     def _least(self) -> str:
         shares = []
-        for name, limit in self._limits.items():
+        for name, limit in self._goal.shares.items():
             least = {
                 site.name: min(
                     [*site.options, *([GONE] if site.inside else [])], key=lambda kind: self._amount(name, site, kind)
@@ -163,7 +162,7 @@ class Choice:
                 "loss_rise": round(rises[kind], 5),
                 **({"distance": round(site.distance[kind], 4)} if kind in site.distance else {}),
                 **({} if site.is_block else {"macs": round(site.macs[kind] / max(site.macs[WHOLE], 1), 3)}),
-                **({"saved_us": round(1e3 * self._saved[site.name][kind], 1)} if self._saved else {}),
+                **{f"saved_{name}": float(f"{saved[site.name][kind]:.4g}") for name, saved in self._saved.items()},
             }
             for kind in site.options[1:]
         }
@@ -178,8 +177,10 @@ def _counted(rises: Mapping[str, Mapping[str, float]], whole: float) -> dict[str
     }
 
 
-def _timed(sites: Sequence[Site], model: TorchModel, run: RunContext) -> tuple[dict[str, dict[str, float]], float]:
-    """Milliseconds that each kind saves, sites of one structure changed together, and what the network takes."""
+def _measured(
+    sites: Sequence[Site], model: TorchModel, name: str, meter: Meter, run: RunContext
+) -> tuple[dict[str, dict[str, float]], float]:
+    """What each kind saves, in milliseconds or joules, sites of one structure changed together, and what the network takes. name: of the limit, for the progress."""
     groups: dict[tuple[str, str], list[Site]] = {}
     for site in sites:
         for kind in site.options[1:]:
@@ -187,13 +188,13 @@ def _timed(sites: Sequence[Site], model: TorchModel, run: RunContext) -> tuple[d
     saved: dict[str, dict[str, float]] = {site.name: {} for site in sites}
     whole, keys = 0.0, list(groups)
     for start in range(0, len(keys), _TOGETHER):
-        run.events.progress("timing cheaper layers in the target's runtime", start, len(keys))
+        run.events.progress(f"measuring what cheaper layers take ({name})", start, len(keys))
         some = keys[start : start + _TOGETHER]
         changed = [
             replace(model, body=with_chosen(model.body, sites, {site.name: kind for site in groups[alike, kind]}))
             for alike, kind in some
         ]
-        whole, *others = clock(run)([model, *changed])
+        whole, *others = meter([model, *changed])
         for key, other in zip(some, others, strict=True):
             for site in groups[key]:
                 saved[site.name][key[1]] = (whole - other) / len(groups[key])

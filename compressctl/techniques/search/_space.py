@@ -12,16 +12,22 @@ from torch import nn
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
+from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.sources.modules.split_attention import split
+from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune.narrower import Channels, Narrower
 from compressctl.techniques.prune.params import ChannelsParams
+from compressctl.techniques.search._memory import ValuesOf
+from compressctl.techniques.search._resolution import RESOLUTION, ImageSizes
 from compressctl.techniques.search._tokens import TOKENS, TokenPlaces
 from compressctl.techniques.search.params import WIDTH_KINDS, Architecture, SpaceParams, WidthKind
+
+_UNITS: Mapping[WidthKind, str] = {"tokens": "% of the tokens", "resolution": "% of the height and width"}
 
 
 @dataclass(frozen=True)
 class Subnetwork:
-    """widths: channels, heads and per cent of the tokens that stay, by group, of all groups. gone: residual blocks, in the network's order."""
+    """widths: channels, heads, per cent of the tokens and of the images' height and width that stay, by group, of all groups. gone: residual blocks, in the network's order."""
 
     widths: tuple[tuple[str, int], ...]
     gone: tuple[str, ...] = ()
@@ -43,8 +49,10 @@ class Space:
         self._known: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[int, int]] = {}
         self.narrower = Narrower(model, run, cut, is_sorted=is_sorted, heads=True)
         self._tokens = TokenPlaces(model, params.tokens) if params.tokens != "all" else None
-        tokens = () if self._tokens is None else self._tokens.groups(self.narrower.blocks)
-        self.groups: dict[str, Channels] = {group.name: group for group in (*self.narrower.groups, *tokens)}
+        self._images = ImageSizes(model, params.min_resolution) if params.min_resolution < 1 else None
+        self._around = [each for each in (self._tokens, self._images) if each is not None]
+        others = [group for each in self._around for group in each.groups(self.narrower.blocks)]
+        self.groups: dict[str, Channels] = {group.name: group for group in (*self.narrower.groups, *others)}
         self.blocks = tuple(self.narrower.blocks)
         self.most_gone = len(self.blocks) // 2 if params.blocks == "auto" else min(params.blocks, len(self.blocks))
         if not self.groups and not self.most_gone:
@@ -95,13 +103,21 @@ class Space:
         """The same of another network of this structure."""
         kept = {name: width for name, width in subnetwork.widths if width < self.groups[name].whole}
         smaller = self.narrower.cut(kept, subnetwork.gone, network).body
-        if self._tokens is None or not self.prefix(subnetwork):
-            return smaller
-        return self._tokens.around(smaller, kept, subnetwork.gone)
+        for each in self._used_around(subnetwork):
+            smaller = each.around(smaller, kept, subnetwork.gone)
+        return smaller
+
+    def _used_around(self, subnetwork: Subnetwork) -> list[TokenPlaces | ImageSizes]:
+        """What stands around a subnetwork, the innermost first."""
+        return [each for each in self._around if each.go(subnetwork.kept, subnetwork.gone)]
 
     def prefix(self, subnetwork: Subnetwork) -> str:
-        """Before the names of its modules, which stand inside another where tokens go."""
-        return "network." if self._tokens is not None and self._tokens.go(subnetwork.kept, subnetwork.gone) else ""
+        """Before the names of its modules, which stand inside others where tokens go or images are smaller."""
+        return "network." * len(self._used_around(subnetwork))
+
+    def is_resolution(self, group: str) -> bool:
+        """Whether it takes as much of everything, and not something of its own."""
+        return kind_of(self.groups[group]) == "resolution"
 
     def macs(self, subnetwork: Subnetwork) -> float:
         """Multiply-accumulates of layers for a sample."""
@@ -113,14 +129,42 @@ class Space:
 
     def _sizes(self, subnetwork: Subnetwork) -> list[tuple[int, int]]:
         kept, gone = subnetwork.kept, set(subnetwork.gone)
-        seen = {} if self._tokens is None else self._tokens.seen(kept, subnetwork.gone)
+        seen = self.seen(subnetwork)
+        pixels = {} if self._images is None else self._pixels[self._images.share(kept)]
         found = []
         for name, touching, block in self._layers:
             if block not in gone:
                 parameters, macs = self._size(name, tuple((group, kept[group]) for group in touching))
                 share = next((share for inside, share in seen.items() if name.startswith(f"{inside}.")), 1.0)
-                found.append((parameters, round(macs * share)))
+                found.append((parameters, round(macs * share * pixels.get(name, 1.0))))
         return found
+
+    def seen(self, subnetwork: Subnetwork) -> dict[str, float]:
+        """By block, the share of all tokens that it computes."""
+        return {} if self._tokens is None else self._tokens.seen(subnetwork.kept, subnetwork.gone)
+
+    @cached_property
+    def _values(self) -> ValuesOf:
+        body = self.model.body
+        inputs = {100: example_inputs(self.model.signature)} if self._images is None else self._images.inputs
+        own = {group.name: group for group in self.narrower.groups}
+        return ValuesOf(body, inputs, own, lambda name, width: self.narrower.cut({name: width}, (), body).body)
+
+    def values(self, subnetwork: Subnetwork) -> float:
+        """Bytes of values that are alive at once in a call of one sample, without those that tokens which go need."""
+        share = 100 if self._images is None else self._images.share(subnetwork.kept)
+        return self._values(subnetwork.kept, subnetwork.gone, self.seen(subnetwork), share)
+
+    @cached_property
+    def _pixels(self) -> dict[int, dict[str, float]]:
+        """By per cent of the images, of each layer the share of its positions that it computes."""
+        assert self._images is not None
+        measured = {share: costs.layers(self.model.body, inputs) for share, inputs in self._images.inputs.items()}
+        whole = measured[100]
+        return {
+            share: {name: layer.positions / whole[name].positions for name, layer in layers.items()}
+            for share, layers in measured.items()
+        }
 
     @cached_property
     def _layers(self) -> list[tuple[str, tuple[str, ...], str | None]]:
@@ -155,9 +199,9 @@ class Space:
             raise UsageError(f"architecture.{kind} names {name}, whose {kind} cannot be fewer", hint=hint)
         possible = self.widths(known[name])
         if width not in possible:
-            unit = "% of the tokens" if kind == "tokens" else kind
+            unit = _UNITS.get(kind, kind)
             hint = f"possible: {', '.join(map(str, possible))}" + (
-                "" if kind == "tokens" else " (see min_keep, round_to)"
+                "" if kind in _UNITS else " (see min_keep, round_to)"
             )
             raise UsageError(f"{name} cannot have {width} {unit}", hint=hint)
 
@@ -166,7 +210,7 @@ class Space:
         found = {}
         for name, group in self.groups.items():
             if kind == kind_of(group):
-                found[name] = group.attention or name.removeprefix(TOKENS)
+                found[name] = group.attention or name.removeprefix(TOKENS).removeprefix(RESOLUTION)
         return found
 
     def spelled(self, subnetwork: Subnetwork) -> dict[str, object]:
@@ -194,4 +238,6 @@ class Space:
 def kind_of(group: Channels) -> WidthKind:
     if group.name.startswith(TOKENS):
         return "tokens"
+    if group.name.startswith(RESOLUTION):
+        return "resolution"
     return "channels" if group.attention is None else "heads"

@@ -13,12 +13,12 @@ from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.techniques.prune import _costs as costs
-from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.search._evolution import Loss, Sensitivity, by_threshold, evolved, fitted, measured
-from compressctl.techniques.search._latency import Predicted, predicted
+from compressctl.techniques.search._meters import Goal, meters
+from compressctl.techniques.search._predicted import Foretold, PredictedMemory, predicted
 from compressctl.techniques.search._searched import comparison_of, recovered
 from compressctl.techniques.search._space import Space, Subnetwork
-from compressctl.techniques.search.params import ArchitectureParams, Limited
+from compressctl.techniques.search.params import ArchitectureParams
 
 _SUPERNET = "search.supernet"
 
@@ -57,7 +57,9 @@ def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> Sta
 
 def _pinned(params: ArchitectureParams, architecture: Mapping[str, object]) -> dict[str, Any]:
     kept = params.model_dump(
-        mode="json", include={"min_keep", "round_to", "blocks", "tokens", "bn_samples", "finetune"}, exclude_unset=True
+        mode="json",
+        include={"min_keep", "round_to", "blocks", "tokens", "min_resolution", "bn_samples", "finetune"},
+        exclude_unset=True,
     )
     return {"use": "search.architecture", **kept, "architecture": dict(architecture)}
 
@@ -68,40 +70,42 @@ class _Search:
     def __init__(self, space: Space, params: ArchitectureParams, run: RunContext, *, is_trained: bool) -> None:
         assert params.at_most is not None
         self._space, self._params, self._run = space, params, run
-        self._limits = params.at_most.shares
+        self._goal = Goal(params.at_most)
         self._evolves = params.method == "evolution" or (params.method == "auto" and is_trained)
         self._loss = _remembered(space, params, run)
-        self._latency = predicted(space, run) if params.at_most.limits_latency else None
-        if self._latency is not None and params.at_most.latency_ms is not None:
-            share = params.at_most.latency_ms / self._latency.whole_ms
-            self._limits["latency"] = min(share, self._limits.get("latency", share))
-        self._costs: dict[Limited, Callable[[Subnetwork], float]] = {
-            "macs": space.macs, "parameters": space.parameters, **({} if self._latency is None else {"latency": self._latency}),
-        }  # fmt: skip
+        self._counted: dict[str, Callable[[Subnetwork], float]] = {"macs": space.macs, "parameters": space.parameters}
+        self._measured: dict[str, Foretold] = {}
+        if params.at_most.memory is not None:
+            self._measured["memory"] = PredictedMemory(space, run.target.batch_size)
+        for name, meter in meters(params.at_most, run).items():
+            self._measured[name] = predicted(space, name, meter, run)
+            self._goal.set_whole(name, self._measured[name].whole)
 
     def found(self) -> tuple[Subnetwork, dict[str, Any]]:
-        """The best, and how it was found. A limit on the latency is held by what was measured: where tables were too hopeful, searched again."""
+        """The best, and how it was found. What only a runtime tells is held by what was measured: where tables were too hopeful, searched again."""
         known = measured(
             self._space, self._loss, lambda done, count: self._tell("measuring what each layer loses", done, count)
         )
-        facts: dict[str, Any] = {"goal": dict(self._limits), "method": "evolution" if self._evolves else "sensitivity"}
+        facts: dict[str, Any] = {
+            "goal": self._goal.facts(),
+            "method": "evolution" if self._evolves else "sensitivity",
+        }
         for _ in range(_ROUNDS):
             ranked = self._ranked(known)
             loss, best = ranked[0]
-            if self._latency is None or self._held(best, self._latency):
+            reached = {name: self._share(name, best) for name in self._goal.shares}
+            foretold = {name: reached[name] for name in self._measured}
+            reached |= {name: each.measure(best) for name, each in self._measured.items()}
+            if not self._goal.exceeded({name: reached[name] for name in self._measured}):
                 break
         else:
             raise StageError(
-                f"no subnetwork was found that keeps the latency: {self._latency.measured:.0%} at best, {self._limits['latency']:.0%} was asked for"
-                if self._latency is not None and self._latency.measured is not None
-                else "no subnetwork keeps the limits",
+                f"no subnetwork was found that keeps what is measured: {self._goal.words(reached)}",
                 hint="lower min_keep, let more blocks go, or ask for less",
             )
-        reached: dict[str, float | None] = {name: self._share(name, best) for name in self._limits}
-        if self._latency is not None:
-            facts["predicted_latency"], reached["latency"] = reached["latency"], self._latency.measured
         facts |= {
             "reached": reached,
+            **({"predicted": foretold} if foretold else {}),
             "loss": {"whole": self._loss(self._space.whole), "subnetwork": loss},
             "looked_at": len(ranked),
             "sensitivity": _rounded(known),
@@ -132,25 +136,21 @@ class _Search:
         smallest = self._space.smallest(np.random.default_rng(0))
         shares = (
             f"{name} {self._share(name, smallest):.0%} at least, {limit:.0%} was asked for"
-            for name, limit in self._limits.items()
+            for name, limit in self._goal.shares.items()
         )
         return ", ".join(shares)
 
-    def _held(self, best: Subnetwork, latency: Predicted) -> bool:
-        """By what the runtime takes; what was predicted too low is corrected by it."""
-        before, after = clock(self._run)([self._space.model, self._space.cut(best)])
-        latency.learn(best, after / before)
-        return after / before <= self._limits["latency"]
-
     def _over(self, subnetwork: Subnetwork) -> float:
-        return max(self._share(name, subnetwork) - limit for name, limit in self._limits.items())
+        return max(self._share(name, subnetwork) - limit for name, limit in self._goal.shares.items())
 
-    def _share(self, of: Limited, subnetwork: Subnetwork) -> float:
-        cost = self._costs[of]
+    def _share(self, of: str, subnetwork: Subnetwork) -> float:
+        if of in self._measured:
+            return self._measured[of](subnetwork) / self._measured[of].whole
+        cost = self._counted[of]
         return cost(subnetwork) / cost(self._space.whole)
 
     def _entry(self, loss: float, one: Subnetwork) -> dict[str, Any]:
-        shares: dict[str, Any] = {name: round(self._share(name, one), 4) for name in self._costs}
+        shares: dict[str, Any] = {name: round(self._share(name, one), 4) for name in (*self._counted, *self._measured)}
         return {"loss": round(loss, 5), **shares, **self._space.spelled(one)}
 
     def _tell(self, what: str, done: int, count: int) -> None:

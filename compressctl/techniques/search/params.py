@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from compressctl.core.backend import backends
+from compressctl.core.errors import Problem
 from compressctl.core.model import Form
 from compressctl.core.needs import Need, Needs, Section, TechniqueParams
-from compressctl.core.technique import TechniqueSpec
+from compressctl.core.technique import ModelFacts, TechniqueSpec
 from compressctl.training.supervision.params import RecoveryParams, SupervisedParams
 
-Limited = Literal["macs", "parameters", "latency"]
-
-WidthKind = Literal["channels", "heads", "tokens"]
+WidthKind = Literal["channels", "heads", "tokens", "resolution"]
 Cheaper = Literal["separable", "bottleneck", "low_rank", "gone"]
 
-WIDTH_KINDS: tuple[WidthKind, ...] = ("channels", "heads", "tokens")
+WIDTH_KINDS: tuple[WidthKind, ...] = ("channels", "heads", "tokens", "resolution")
 
 
 class SpaceParams(TechniqueParams):
-    """Which subnetworks a network has: how many channels stay, how many heads of attentions, how many residual blocks, and how many tokens later blocks see."""
+    """Which subnetworks a network has: how many channels stay, how many heads of attentions, how many residual blocks, how many tokens later blocks see, and how large its images are."""
 
     min_keep: float = Field(
         0.25,
@@ -38,6 +40,13 @@ class SpaceParams(TechniqueParams):
         "all",
         description="of a transformer: whether later blocks may see fewer tokens, behind a quarter, a half and three quarters of the blocks, and how they go, as in dynamic.tokens; "
         "all: every block sees all",
+    )
+    min_resolution: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of their height and width that images keep at least, in steps of a tenth; a subnetwork makes them smaller itself. For networks whose outputs' "
+        "shapes do not follow the images'; 1: it sees them whole",
     )
 
     @model_validator(mode="after")
@@ -57,39 +66,87 @@ class SupernetParams(SpaceParams, SupervisedParams):
     )
 
 
-class Limits(Section):
-    """What a subnetwork may take, as shares of what the network takes that the stage is given; every one of them holds."""
+Share = Annotated[float, Field(gt=0, le=1)]
+Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
 
-    macs: float | None = Field(None, gt=0, le=1, description="of its multiply-accumulates")
-    parameters: float | None = Field(None, gt=0, le=1, description="of the parameters of its layers")
-    latency: float | None = Field(
-        None, gt=0, le=1, description="of its latency, which is measured on the target's runtime"
-    )
-    latency_ms: float | None = Field(
+
+@dataclass(frozen=True)
+class Measured:
+    """A limit that is held by measuring. name: as the report has it, `latency.openvino` of a runtime that the recipe names. of: what is measured. backend: where,
+    None for the target's runtime. share: of what the whole takes. most_ms: milliseconds."""
+
+    name: str
+    of: Literal["latency", "energy"]
+    backend: str | None = None
+    share: float | None = None
+    most_ms: float | None = None
+
+
+class Limits(Section):
+    """What a network may take that a search finds, as shares of what the network takes that the stage is given; every one of them holds."""
+
+    macs: Share | None = Field(None, description="of its multiply-accumulates")
+    parameters: Share | None = Field(None, description="of the parameters of its layers")
+    memory: Share | None = Field(
         None,
-        gt=0,
-        le=1e9,
-        description="the latency in milliseconds of one call of the target's batch, before it is quantized",
+        description="of search.architecture: of the bytes that its weights and the values that live at once take in float, at the target's batch",
+    )
+    latency: Share | dict[str, Share] | None = Field(
+        None,
+        description="of its latency, which is measured on the target's runtime; or by backend, as in {onnxruntime: 0.6, openvino: 0.7}, on each of these",
+    )
+    latency_ms: Milliseconds | dict[str, Milliseconds] | None = Field(
+        None,
+        description="the latency in milliseconds of one call of the target's batch, before it is quantized; by backend too",
+    )
+    energy: Share | None = Field(
+        None, description="of the energy that one call takes on the target's runtime, where this machine counts it"
     )
 
     @model_validator(mode="after")
     def _limits_something(self) -> Limits:
-        if not self.shares and self.latency_ms is None:
-            raise ValueError("name at least one of macs, parameters, latency and latency_ms, as in {macs: 0.5}")
+        if not self.counted and not self.measured:
+            names = "macs, parameters, memory, latency, latency_ms and energy"
+            raise ValueError(f"name at least one of {names}, as in {{macs: 0.5}}")
         return self
 
     @property
-    def limits_latency(self) -> bool:
-        """Whether anything has to be timed."""
-        return self.latency is not None or self.latency_ms is not None
-
-    @property
-    def shares(self) -> dict[Limited, float]:
-        """Those that are set."""
-        named: tuple[tuple[Limited, float | None], ...] = (
-            ("macs", self.macs), ("parameters", self.parameters), ("latency", self.latency),
+    def counted(self) -> dict[str, float]:
+        """Limits on what follows from the network alone, as far as they are set."""
+        named: tuple[tuple[str, float | None], ...] = (
+            ("macs", self.macs), ("parameters", self.parameters), ("memory", self.memory),
         )  # fmt: skip
         return {name: share for name, share in named if share is not None}
+
+    @property
+    def reads(self) -> tuple[Need, ...]:
+        """What holds the limits. Memory is that of the target's batch."""
+        of = {one.of for one in self.measured}
+        needs = {
+            Need.LATENCY: "latency" in of or self.memory is not None,
+            Need.TARGET: self.memory is not None,
+            Need.ENERGY: "energy" in of,
+        }
+        return tuple(need for need, is_read in needs.items() if is_read)
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """Limits on what only a runtime tells, as far as they are set; one for each runtime."""
+        shares, most = _by_backend(self.latency), _by_backend(self.latency_ms)
+        latencies = [
+            Measured(
+                f"latency.{name}" if name else "latency", "latency", name or None, shares.get(name), most.get(name)
+            )
+            for name in dict.fromkeys([*shares, *most])
+        ]
+        return (*latencies, *(() if self.energy is None else (Measured("energy", "energy", share=self.energy),)))
+
+
+def _by_backend(asked: float | Mapping[str, float] | None) -> dict[str, float]:
+    """The target's own under no name."""
+    if isinstance(asked, Mapping):
+        return dict(asked)
+    return {} if asked is None else {"": asked}
 
 
 class Architecture(Section):
@@ -105,11 +162,14 @@ class Architecture(Section):
     tokens: dict[str, int] = Field(
         default_factory=dict, description="per cent of its tokens that a block passes on, by the block"
     )
+    resolution: dict[str, int] = Field(
+        default_factory=dict, description="per cent of their height and width that images keep, by the input"
+    )
     without: tuple[str, ...] = Field((), description="residual blocks that are gone")
 
     @property
     def kinds(self) -> dict[WidthKind, dict[str, int]]:
-        return {"channels": self.channels, "heads": self.heads, "tokens": self.tokens}
+        return {"channels": self.channels, "heads": self.heads, "tokens": self.tokens, "resolution": self.resolution}
 
 
 class SearchedParams(TechniqueParams):
@@ -139,8 +199,19 @@ class SearchedParams(TechniqueParams):
             return found | Needs.of(reads=learned)
         labelled = (Need.LABELS, Need.TASK_LOSS) if self.criterion == "loss" else ()
         reads = (Need.LABELS,) if self.criterion == "auto" else ()
-        timed = (Need.LATENCY,) if self.at_most is not None and self.at_most.limits_latency else ()
+        timed = () if self.at_most is None else self.at_most.reads
         return found | Needs.of(*labelled, reads=(*learned, Need.VALIDATION_DATA, Need.TASK, *reads, *timed))
+
+    def problems(self, facts: ModelFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
+        for name in self.runtimes():
+            if name not in backends.names():
+                known = ", ".join(backends.names())
+                yield Problem(f"there is no backend {name} to time in", "at_most.latency", f"there are: {known}")
+
+    def runtimes(self) -> Sequence[str]:
+        named = () if self.at_most is None else self.at_most.measured
+        return [one.backend for one in named if one.backend is not None]
 
 
 class ArchitectureParams(SpaceParams, SearchedParams):
@@ -197,6 +268,8 @@ class ReplacementsParams(SearchedParams):
     def _has_a_goal(self) -> ReplacementsParams:
         if (self.at_most is None) == (self.replacements is None):
             raise ValueError("give either at_most, as in {macs: 0.6}, or the replacements themselves")
+        if self.at_most is not None and self.at_most.memory is not None:
+            raise ValueError("cheaper layers give values as large as before: limit parameters, or search.architecture")
         return self
 
 
@@ -215,8 +288,8 @@ SUPERNET = TechniqueSpec(
 
 ARCHITECTURE = TechniqueSpec(
     name="search.architecture",
-    version=2,
-    summary="the subnetwork, narrower, shorter or of fewer tokens, that loses least within limits on arithmetic, size and measured latency",
+    version=3,
+    summary="the subnetwork, narrower, shorter, of fewer tokens or smaller images, that loses least within limits on arithmetic, size and measured latency",
     params=ArchitectureParams,
     takes=Form.TORCH,
     gives=Form.TORCH,
@@ -229,7 +302,7 @@ ARCHITECTURE = TechniqueSpec(
 
 REPLACEMENTS = TechniqueSpec(
     name="search.replacements",
-    version=1,
+    version=2,
     summary="layers become cheaper ones of a library, each fitted to what the layer gave and scored alone; the best choice within limits is exact",
     params=ReplacementsParams,
     takes=Form.TORCH,
