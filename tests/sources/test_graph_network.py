@@ -75,6 +75,8 @@ CASES: list[Case] = [
     ("Cast", [MATRIX], [], {"to": TensorProto.INT64}),
     ("Cast", [WHOLE], [], {"to": TensorProto.FLOAT}),
     ("PRelu", [IMAGE], [one(4, 1, 1)], {}),
+    ("PRelu", [IMAGE], [one(1, 4, 1, 1)], {}),
+    ("PRelu", [IMAGE], [one(1, 1, 1, 8)], {}),
     ("PRelu", [MATRIX], [one(1)], {}),
     ("Gelu", [MATRIX], [], {"approximate": "tanh"}),
     ("ReduceMean", [IMAGE], [ints(1, 3)], {"keepdims": 0}),
@@ -568,6 +570,33 @@ def test_a_vector_that_is_added_to_a_convolution_is_its_bias(op: str, shape: tup
     with torch.no_grad():
         found = network(torch.from_numpy(x))["y"].numpy()
     assert np.allclose(found, ActivationRecorder(whole, ["y"]).run({"x": x})["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "slopes"), [((4, 1, 1), 4), ((1, 4, 1, 1), 4), ((1,), 1), ((), 1), ((4,), None), ((1, 1, 1, 4), None)]
+)
+def test_slopes_along_the_channels_are_a_layer_that_is_cut_with_them(
+    shape: tuple[int, ...], slopes: int | None
+) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"], "conv", kernel_shape=[1, 1]),
+            helper.make_node("PRelu", ["c", "s"], ["y"], "prelu"),
+        ],
+        "net",
+        [value("x", TensorProto.FLOAT, ["n", 4, 4, 4])],
+        [value("y", TensorProto.FLOAT, ["n", 4, 4, 4])],
+        [numpy_helper.from_array(one(4, 4, 1, 1), "w"), numpy_helper.from_array(one(*shape), "s")],
+    )
+    whole = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    network = network_of(canonical(onnx.ModelProto.FromString(whole.SerializeToString())))
+    found = [module.num_parameters for module in network.modules() if isinstance(module, torch.nn.PReLU)]
+    assert found == ([] if slopes is None else [slopes])
+    x = one(2, 4, 4, 4)
+    with torch.no_grad():
+        given = network(torch.from_numpy(x))["y"].numpy()
+    assert np.allclose(given, ActivationRecorder(whole, ["y"]).run({"x": x})["y"], atol=1e-5)
 
 
 def test_a_vector_along_another_axis_is_no_bias(tmp_path: Path) -> None:

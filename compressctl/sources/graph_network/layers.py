@@ -174,7 +174,10 @@ def _table(inputs: tuple[str, ...], attributes: Mapping[str, Any], stored: Store
 
 def _slopes(inputs: tuple[str, ...], attributes: Mapping[str, Any], stored: Stored) -> Layer | None:
     slope, rank = stored.floats(inputs[1:]), stored.ranks.get(inputs[0])
-    if slope is None or rank is None or (slope[0].size > 1 and slope[0].shape != (slope[0].size, *(1,) * (rank - 2))):
+    if slope is None or rank is None or slope[0].ndim > rank:
+        return None
+    shape = (1,) * (rank - slope[0].ndim) + slope[0].shape
+    if slope[0].size > 1 and (rank < 2 or shape[1] != slope[0].size):
         return None
     return Layer(_filled(nn.PReLU(slope[0].size), weight=slope[0].reshape(-1)), inputs[:1])
 
