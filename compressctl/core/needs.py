@@ -142,7 +142,7 @@ class TechniqueParams(Section):
         return ()
 
     def runtimes(self) -> Sequence[str]:
-        """The backends, beside the target's, that the stage measures in."""
+        """The backends in which the stage holds a limit by measuring, "" for the target's."""
         return ()
 
     def _sections(self) -> dict[str, TechniqueParams]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from compressctl.core.errors import StageError
 from compressctl.core.failures import unusable
 from compressctl.core.registry import Registry
 from compressctl.core.tasks import Learning
@@ -124,7 +125,7 @@ class RunContext:
     parts of its work back until one holds; None otherwise. baseline_score: the original model's on the validation split, measured
     when first called. open: the model built for the target's runtime, as it would be shipped, and opened.
     latency_ms: medians of several models' latency on the target's runtime at its batch and threads, interleaved; what a
-    technique decides by, not what is reported. latency_in: the same on another runtime of this machine, by backend. joules: what a call takes on the target's
+    technique decides by, not what is reported; None where another runtime stands in for it here. latency_in: the same on another runtime of this machine, by backend. joules: what a call takes on the target's
     runtime, in the same way; raises MachineError where nothing counts it. original: a fresh copy of the model that the recipe loads. loss, distance, heads: the recipe
     author's own loss, the decoder's or a named one, how its params compare a student with a teacher, and what the labels of several heads teach; `learning` holds
     them with the task. metric: what score
@@ -160,6 +161,15 @@ class RunContext:
     def learning(self) -> Learning:
         """What labels teach."""
         return Learning(self.task, self.loss, self.heads, distance=self.distance)
+
+    def clock(self) -> Clock:
+        """`latency_ms`. Raises StageError where nothing on this machine runs what the target is to run."""
+        if self.latency_ms is None:
+            raise StageError(
+                "the target's runtime is not on this machine, so that there is no latency to go by",
+                hint="go by macs or parameters, or run it on the target",
+            )
+        return self.latency_ms
 
     def part(self, name: str) -> RunContext:
         """The same for one of several trainings of a stage, each with a place of its own to resume from."""

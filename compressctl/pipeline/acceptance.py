@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from compressctl.core.errors import GateError, MissingDependencyError
+from compressctl.core.errors import GateError, MissingDependencyError, MissingDeviceError
 from compressctl.core.events import Events
 from compressctl.core.model import Model
 from compressctl.core.technique import Clock
@@ -83,7 +83,7 @@ def _slower(models: tuple[Model, Model], latency_ms: Clock) -> tuple[float, floa
     for _ in range(_TIMES):
         try:
             before, after = latency_ms(models)
-        except MissingDependencyError:
+        except (MissingDependencyError, MissingDeviceError):
             return None
         if before >= _SLOWER * after:
             return None

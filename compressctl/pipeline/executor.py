@@ -345,7 +345,7 @@ class Executor:
             metric=metric,
             decode=self.workspace.judge.decode if metric else None,
             base=self.workspace.recipe.base,
-            latency_ms=self.workspace.kept_latency_ms,
+            latency_ms=self.workspace.kept_latency_ms if self.workspace.runs_target else None,
             latency_in=self.workspace.kept_latency_in,
             joules=self.workspace.joules,
             original=self.workspace.fresh_copy,

@@ -53,19 +53,24 @@ def check_extras(spec: BackendSpec, options: Mapping[str, Any]) -> None:
 
 
 def check_installed(recipe: Recipe) -> None:
-    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work, MachineError where a stage
-    counts energy and nothing here does, and UsageError for a model whose folder lacks what a bundle needs."""
+    """Raise MissingDependencyError when a backend or a metric of the recipe needs what is not installed, before any work, MachineError or
+    MissingDeviceError where a stage's limit cannot be measured here, and UsageError for a model whose folder lacks what a bundle needs."""
     _check_metrics(recipe)
     stages = [stage for stage in recipe.stages if stage.enabled]
     for stage in stages:
         if Need.ENERGY in declared_needs(stage.params):
             check_meter(recipe.target.device)
-    timed = [name for stage in stages for name in declared_runtimes(stage.params)]
-    for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export), *timed]):
+    measured = {name or recipe.target.backend for stage in stages for name in declared_runtimes(stage.params)}
+    for name in dict.fromkeys([recipe.target.backend, *(entry.backend for entry in recipe.export), *sorted(measured)]):
         spec: BackendSpec = backends.get(name)
         found = open_backend(name).probe()
         if not found.installed:
             raise MissingDependencyError(f"the {name} backend", spec.package, spec.install)
+        if name in measured and found.stands_in and not found.devices:
+            raise MissingDeviceError(
+                f"what a call takes in {name} cannot be measured here: {'; '.join(found.missing)}",
+                hint="limit macs, parameters or memory instead",
+            )
         device = recipe.target.device
         if name == recipe.target.backend and device not in (*found.devices, "cpu") and not found.stands_in:
             reasons = "; ".join(found.missing) or f"{device.upper()}: it has no such device"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -16,7 +16,7 @@ import numpy as np
 from compressctl.core.backend import Backend, Session, backends
 from compressctl.core.cache import Cache
 from compressctl.core.data import Dataset
-from compressctl.core.errors import UsageError, in_short
+from compressctl.core.errors import MissingDeviceError, UsageError, in_short
 from compressctl.core.events import Events
 from compressctl.core.failures import unusable
 from compressctl.core.feeds import feeds, samples_at_once
@@ -233,10 +233,22 @@ class Workspace:
         return self._kept_evaluator
 
     @property
+    def runs_target(self) -> bool:
+        """Whether what this machine takes says anything about the target: not where another runtime stands in for it."""
+        found = open_backend(self.plan.target.backend).probe()
+        return bool(found.devices) or not found.stands_in
+
+    @property
     def latency_ms(self) -> Clock:
-        """Times models on the target's runtime, on the sample that reports time."""
+        """Times models on the target's runtime, on the sample that reports time; raises MissingDeviceError where another one stands in for it."""
         backend = open_backend(self.plan.target.backend)
-        return lambda models: latency_ms(backend, self.target, models, self.samples, self.host)
+
+        def timed(models: Sequence[Model]) -> tuple[float, ...]:
+            if not self.runs_target:
+                raise MissingDeviceError(f"{self.plan.target.backend} cannot be timed here")
+            return latency_ms(backend, self.target, models, self.samples, self.host)
+
+        return timed
 
     @property
     def kept_latency_ms(self) -> Clock:

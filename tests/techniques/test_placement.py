@@ -319,7 +319,7 @@ def test_a_runtime_that_runs_nothing_ends_the_stage(data: Digits, model: Model) 
 
 
 def test_without_a_clock_it_is_refused(data: Digits, model: Model) -> None:
-    with pytest.raises(StageError, match="no runtime to time placements"):
+    with pytest.raises(StageError, match="no latency to go by"):
         apply(model, MEASURED, own(data, model))
 
 

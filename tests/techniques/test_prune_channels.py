@@ -352,7 +352,7 @@ def test_latency_is_searched_with_the_clock_and_an_impossible_goal_is_refused(tm
     assert result.facts["steps"][0]["reached"]["latency"] == pytest.approx(after / before)
     with pytest.raises(StageError, match="even the narrowest"):
         apply(model, ChannelsParams(keep=0.05, of="latency"), context(tmp_path, clock=clock))
-    with pytest.raises(StageError, match="no runtime"):
+    with pytest.raises(StageError, match="no latency to go by"):
         reach_latency(model, 0.5, lambda share: ({}, model.body), context(tmp_path))
 
 

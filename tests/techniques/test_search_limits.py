@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from support.digit_runs import context, digits_data
 from torch import Tensor, nn
 
-from compressctl.core.errors import MachineError, StageError
+from compressctl.core.errors import MachineError, MissingDeviceError, StageError
+from compressctl.core.machine import nvidia_gpu
 from compressctl.core.model import Model, Signature, TensorSpec, TorchModel
 from compressctl.core.target import Target
 from compressctl.core.technique import ModelFacts, RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.layers.live_values import live_values
+from compressctl.pipeline.run import check_installed
+from compressctl.recipe.loader import load
 from compressctl.sources.networks import digits_resnet
 from compressctl.techniques.search import architecture, replacements
 from compressctl.techniques.search.params import ArchitectureParams, ReplacementsParams
@@ -140,6 +143,20 @@ def test_unknown_runtimes_and_limits_that_a_technique_has_not_are_refused_before
     for wrong in ({"latency": {}}, {"latency": 0}, {"latency": {"openvino": 2}}, {"memory": 0}, {}):
         with pytest.raises(ValueError, match="at_most"):
             ArchitectureParams.model_validate({"at_most": wrong})
+
+
+@pytest.mark.skipif(nvidia_gpu() is not None, reason="there is a GPU to measure on")
+@pytest.mark.parametrize("where", ["{latency: {tensorrt: 0.5}}", "{latency: 0.5}"])
+def test_a_runtime_that_only_stands_in_holds_no_latency(where: str, tmp_path: Path) -> None:
+    """TensorRT's file runs in another runtime here: its results mean something, its speed does not."""
+    recipe = tmp_path / "r.yaml"
+    target = "tensorrt" if "tensorrt" not in where else "onnxruntime"
+    recipe.write_text(
+        "recipe: compressctl/v1\nname: r\nmodel: {source: builtin, name: digits-resnet}\ndata: {source: digits}\n"
+        f"target: {{backend: {target}}}\nstages: [{{use: search.architecture, at_most: {where}}}]\nexport: [{target}]\n"
+    )
+    with pytest.raises(MissingDeviceError, match="cannot be measured here"):
+        check_installed(load(recipe))
 
 
 class Chain(nn.Module):

@@ -20,7 +20,6 @@ from compressctl.techniques.dynamic._blocks import Blocks
 from compressctl.techniques.dynamic._schedules import Schedule, Transformer, schedule_of
 from compressctl.techniques.dynamic.params import TokensParams
 from compressctl.techniques.prune._losses import loss_of
-from compressctl.techniques.prune._measured_widths import clock
 from compressctl.training.lora.train import train_adaptable
 from compressctl.training.supervision.objective import objective_of
 
@@ -132,7 +131,7 @@ def _within(
 
     def of(keep: float) -> tuple[Schedule, float]:
         schedule = schedule_of(blocks, at, keep)
-        before, after = clock(run)([model, with_schedule(schedule)])
+        before, after = run.clock()([model, with_schedule(schedule)])
         return schedule, after / before
 
     least, most = _LEAST[params.method], 1.0

@@ -37,7 +37,7 @@ def saved_us(model: TorchModel, choices: Sequence[Choice], run: RunContext) -> d
         run.events.progress("timing widths in the target's runtime", number, len(kinds))
         timed = evenly(alike[0].widths, _MOST_WIDTHS)
         narrowed = [narrow(model, alike, {choice.group.name: width for choice in alike}) for width in timed[:-1]]
-        whole, *others = clock(run)([model, *narrowed])
+        whole, *others = run.clock()([model, *narrowed])
         each = [(whole - other) * 1e3 / len(alike) for other in others]
         floor = _NOISE * whole * 1e3 / len(alike)
         known = np.array([*(saved if saved > floor else 0.0 for saved in each), 0.0])
@@ -57,12 +57,6 @@ def narrow(
         for group in groups
     }
     return replace(model, body=cut(model.body, removal(groups, units)))
-
-
-def clock(run: RunContext) -> Callable[[Sequence[TorchModel]], tuple[float, ...]]:
-    if run.latency_ms is None:
-        raise StageError("there is no runtime to measure latency in", hint="choose `of: macs` and another scope")
-    return run.latency_ms
 
 
 def reach_latency(
@@ -86,7 +80,7 @@ def reach_latency(
         kept, network = candidate(share)
         key = tuple(sorted(kept.items()))
         if key not in seen:
-            before, after = clock(run)([model, replace(model, body=network)])
+            before, after = run.clock()([model, replace(model, body=network)])
             seen[key] = after / before
         found = seen[key]
         if found <= goal:
@@ -99,7 +93,7 @@ def reach_latency(
     if best is not None:
         return best
     kept, network = candidate(0.0)
-    before, after = clock(run)([model, replace(model, body=network)])
+    before, after = run.clock()([model, replace(model, body=network)])
     if after / before <= goal:
         return kept, after / before
     raise StageError(

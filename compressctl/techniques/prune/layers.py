@@ -21,7 +21,6 @@ from compressctl.layers.channels.dependency_groups import GIVES_CHANNELS, exampl
 from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune._losses import By, loss_of
-from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.prune.params import LayersParams
 from compressctl.training.batchnorm_recalibration import recalibrate_bn
 
@@ -143,5 +142,5 @@ def _stand_in(block: nn.Module) -> nn.Module:
 
 def _saved_ms(model: TorchModel, blocks: Sequence[str], run: RunContext) -> dict[str, float]:
     shorter = [replace(model, body=without(model.body, [name])) for name in blocks]
-    whole, *others = clock(run)([model, *shorter])
+    whole, *others = run.clock()([model, *shorter])
     return {name: max(whole - other, 1e-4) for name, other in zip(blocks, others, strict=True)}

@@ -53,9 +53,7 @@ def placed(
         return Placed()
     if (other := _other_machine(run)) is not None:
         return _untimed(other, run)
-    if run.latency_ms is None:
-        raise StageError("there is no runtime to time placements in", hint="leave `placement` out")
-    latency_ms = run.latency_ms
+    latency_ms = run.clock()
 
     def time_all(placements: Sequence[Placement]) -> Sequence[float]:
         return latency_ms([rebuild(dict.fromkeys(regions.ordered(each), REASON)) for each in placements])

@@ -197,15 +197,15 @@ class _Clock:
         cls, model: OnnxModel, layers: Sequence[Layer], candidates: Candidates, wanted: float, run: RunContext
     ) -> _Clock:
         """4 bits take as long as 8, since the kernels are the same."""
-        assert run.latency_ms is not None
+        clock = run.clock()
         whole: dict[Layer, Width] = {layer: _integer(layer) for layer in layers}
-        float_ms, integer_ms = run.latency_ms([model, candidates.model(whole)])
+        float_ms, integer_ms = clock([model, candidates.model(whole)])
         free = [layer for layer in layers if "float" in layer.bytes and len(layer.bytes) > 1]
         adds: dict[Layer, float] = {}
         for start in range(0, len(free), _TOGETHER):
             part = free[start : start + _TOGETHER]
             models = [candidates.model({**whole, layer: "float"}) for layer in part]
-            reference, *times = run.latency_ms([candidates.model(whole), *models])
+            reference, *times = clock([candidates.model(whole), *models])
             adds.update({layer: time - reference for layer, time in zip(part, times, strict=True)})
             run.events.progress("timing layers", start + len(part), len(free))
         return cls(float_ms, integer_ms, adds, wanted, model, candidates, run)
@@ -224,13 +224,11 @@ class _Clock:
 
     def over_ms(self, chosen: Chosen) -> float:
         """How much longer a choice takes than it may, timed beside the float network. Negative when it holds."""
-        assert self.run.latency_ms is not None
-        float_ms, chosen_ms = self.run.latency_ms([self.model, self.candidates.model(chosen)])
+        float_ms, chosen_ms = self.run.clock()([self.model, self.candidates.model(chosen)])
         return chosen_ms - float_ms / self.wanted
 
     def speedup_of(self, chosen: Chosen) -> float:
-        assert self.run.latency_ms is not None
-        float_ms, chosen_ms = self.run.latency_ms([self.model, self.candidates.model(chosen)])
+        float_ms, chosen_ms = self.run.clock()([self.model, self.candidates.model(chosen)])
         return float_ms / chosen_ms
 
     def fastest(self, layers: Sequence[Layer]) -> float:

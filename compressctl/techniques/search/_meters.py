@@ -8,7 +8,6 @@ from typing import Any
 from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
-from compressctl.techniques.prune._measured_widths import clock
 from compressctl.techniques.search.params import Limits, Measured
 
 Meter = Callable[[Sequence[TorchModel]], tuple[float, ...]]
@@ -26,7 +25,7 @@ def _meter(limit: Measured, run: RunContext) -> Meter:
             raise StageError("there is no runtime to measure energy in", hint="limit macs instead")
         return run.joules
     if limit.backend is None:
-        return clock(run)
+        return run.clock()
     if run.latency_in is None:
         raise StageError(f"there is no runtime to measure latency.{limit.backend} in", hint="limit macs instead")
     return run.latency_in(limit.backend)

@@ -205,13 +205,13 @@ class SearchedParams(TechniqueParams):
     def problems(self, facts: ModelFacts) -> Iterable[Problem]:
         yield from super().problems(facts)
         for name in self.runtimes():
-            if name not in backends.names():
+            if name and name not in backends.names():
                 known = ", ".join(backends.names())
                 yield Problem(f"there is no backend {name} to time in", "at_most.latency", f"there are: {known}")
 
     def runtimes(self) -> Sequence[str]:
         named = () if self.at_most is None else self.at_most.measured
-        return [one.backend for one in named if one.backend is not None]
+        return [one.backend or "" for one in named]
 
 
 class ArchitectureParams(SpaceParams, SearchedParams):
